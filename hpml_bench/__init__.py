@@ -1,0 +1,27 @@
+"""hpml-bench compares fine-tuning methods under one protocol.
+
+    import hpml_bench
+
+    hpml_bench.run_suite("quickstart", out="reports")
+    frame = hpml_bench.load_results("reports/quickstart")
+
+Names are loaded when used: `import hpml_bench` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpml_bench.api import load_results as load_results
+    from hpml_bench.api import run_suite as run_suite
+
+__all__ = ["load_results", "run_suite"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from hpml_bench import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'hpml_bench' has no attribute '{name}'")

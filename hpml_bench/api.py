@@ -1,0 +1,59 @@
+"""The same as the command line, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpml_bench.suite import load_suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def run_suite(
+    suite: str = "quickstart",
+    *,
+    out: str | Path = "reports",
+    seeds: int | None = None,
+    methods: Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    fresh: bool = False,
+    quiet: bool = True,
+    report: bool = True,
+) -> pd.DataFrame:
+    """Run what is missing of a suite, write its report, and return its results as `load_results` does.
+
+    Args:
+        suite: a packaged suite's name or the path of a YAML file.
+        out: results go to `<out>/<suite's name>`.
+        seeds: number of seeds; the suite's own where None.
+        methods: names of methods; the suite's own where None.
+        settings: settings to override, by (dotted) name.
+        fresh: forget earlier results.
+        quiet: print nothing.
+        report: write report.html and report.md.
+
+    Raises:
+        hpml_bench.errors.UserError: something asked for is wrong or can't be had; one sentence says what.
+
+    """
+    from rich.console import Console
+
+    from hpml_bench.sweep import run_sweep
+
+    loaded = load_suite(suite, seeds=seeds, **dict(settings or {}))
+    result = run_sweep(loaded, Path(out), Console(quiet=quiet), methods, fresh)
+    if report:
+        from hpml_bench.report.render import write_report
+
+        write_report(result.folder)
+    return load_results(result.folder)
+
+
+def load_results(folder: str | Path) -> pd.DataFrame:
+    """Return the runs of a results folder, one row each: identity, status, and a column per metric."""
+    from hpml_bench.report.frame import load_results as load
+
+    return load(Path(folder))

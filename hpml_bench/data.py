@@ -1,0 +1,96 @@
+"""Tokenised rows on disk, shared by all ranks through the page cache; and the order in which they are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import load_from_disk
+
+BUCKET = 32
+"""Global batches sorted by length together: large enough to save most padding, small enough to keep batches varied."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded token ids [B, L] int64, mask [B, L] int64 (1 = real token), labels [B] int64."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+    real_tokens: int
+
+    @property
+    def padded_tokens(self) -> int:
+        """B x L."""
+        return self.input_ids.numel()
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        if device.type == "cpu":
+            return self
+        parts = (self.input_ids, self.attention_mask, self.labels)
+        ids, mask, labels = (part.pin_memory().to(device, non_blocking=True) for part in parts)
+        return Batch(ids, mask, labels, self.real_tokens)
+
+
+class Rows:
+    """A split: memory-mapped token ids and their labels; rows are copied only into the batch that uses them."""
+
+    def __init__(self, folder: Path, pad_id: int) -> None:
+        dataset = load_from_disk(str(folder))
+        self._chunks = [(c.values.to_numpy(), c.offsets.to_numpy()) for c in dataset.data.column("input_ids").chunks]
+        self._starts = np.cumsum([0] + [len(offsets) - 1 for _, offsets in self._chunks])
+        self.lengths = np.concatenate([np.diff(offsets) for _, offsets in self._chunks])
+        self.labels = dataset.data.column("label").to_numpy().astype(np.int64)
+        self.pad_id = pad_id
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def tokens(self, index: int) -> np.ndarray:
+        """Return the token ids of one row, [length] int32."""
+        chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
+        values, offsets = self._chunks[chunk]
+        local = index - self._starts[chunk]
+        row: np.ndarray = values[offsets[local] : offsets[local + 1]]
+        return row
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """Return these rows, padded on the right to the longest of them."""
+        lengths = self.lengths[indices]
+        ids = np.full((len(indices), int(lengths.max())), self.pad_id, dtype=np.int64)
+        for row, index in enumerate(indices):
+            ids[row, : lengths[row]] = self.tokens(int(index))
+        mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
+        labels = torch.from_numpy(self.labels[indices])
+        return Batch(torch.from_numpy(ids), torch.from_numpy(mask), labels, int(lengths.sum()))
+
+
+def global_batches(lengths: np.ndarray, size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield `steps` global batches of `size` row indices each; what they hold depends on these arguments alone.
+
+    Every epoch is a new permutation, less the rows that don't fill a last batch. Within buckets of batches rows are
+    sorted by length and the batches shuffled again, so that a batch pads little: for all methods alike.
+    """
+    epoch, done = 0, 0
+    while done < steps:
+        generator = np.random.default_rng([seed, epoch])
+        order = generator.permutation(len(lengths))[: len(lengths) // size * size]
+        batches: list[np.ndarray] = []
+        for start in range(0, len(order), BUCKET * size):
+            bucket = order[start : start + BUCKET * size]
+            by_length = bucket[np.argsort(lengths[bucket], kind="stable")]
+            batches.extend(by_length.reshape(-1, size))
+        for choice in generator.permutation(len(batches))[: steps - done]:
+            yield batches[choice]
+        done += len(batches)
+        epoch += 1
+
+
+def share(indices: np.ndarray, rank: int, world: int) -> np.ndarray:
+    """Return one rank's part of a global batch: every `world`-th row, so that ranks get rows of like length."""
+    return indices[rank::world]

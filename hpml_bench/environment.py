@@ -1,0 +1,165 @@
+"""What a run ran on: devices (found without torch), versions, a hardware fingerprint; and a rank's process settings."""
+
+from __future__ import annotations
+
+import os
+import platform
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpml_bench.errors import UserError
+from hpml_bench.records import Settings, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGES = ("hpml-bench", "torch", "transformers", "peft", "datasets", "tokenizers", "numpy")
+
+PROCESS_ENVIRONMENT = {
+    # Large temporaries are kept instead of being returned to the kernel at every step: fewer page faults, 5-8 % more
+    # throughput on CPU, and half the noise (docs/measuring.md). glibc reads these when a process starts.
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_TOP_PAD_": "67108864",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # else torch.cuda.is_available() initialises CUDA, which poisons a fork
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+}
+
+
+def set_process_environment() -> None:
+    """Set the allocator and library variables for processes started from here; the user's own values stand."""
+    for key, value in PROCESS_ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+
+
+@contextmanager
+def nvml() -> Iterator[Any]:
+    """Yield the initialised `pynvml` module, or None on a machine without NVIDIA's driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+@cache
+def visible_gpus() -> tuple[dict[str, Any], ...]:
+    """Return name, memory (MB), compute capability and NVML index of each GPU CUDA_VISIBLE_DEVICES lets through."""
+    with nvml() as library:
+        if library is None:
+            return ()
+        found = []
+        for index in range(library.nvmlDeviceGetCount()):
+            handle = library.nvmlDeviceGetHandleByIndex(index)
+            major, minor = library.nvmlDeviceGetCudaComputeCapability(handle)
+            found.append(
+                {
+                    "name": str(library.nvmlDeviceGetName(handle)),
+                    "uuid": str(library.nvmlDeviceGetUUID(handle)),
+                    "memory_mb": round(library.nvmlDeviceGetMemoryInfo(handle).total / 1e6),
+                    "capability": f"{major}.{minor}",
+                    "index": index,
+                }
+            )
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return tuple(found)
+    wanted = [part.strip() for part in chosen.split(",") if part.strip()]
+    return tuple(gpu for part in wanted for gpu in found if part == str(gpu["index"]) or gpu["uuid"].startswith(part))
+
+
+@cache
+def _cpu() -> dict[str, str]:
+    """Return model name and flags of the first CPU, from /proc/cpuinfo."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return {"model name": platform.processor()}
+    pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def cores() -> int:
+    """Return the number of CPU cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _has_bf16(device: str) -> bool:
+    if device == "cuda":
+        return all(float(gpu["capability"]) >= 8 for gpu in visible_gpus())
+    return bool({"avx512_bf16", "amx_bf16"} & set(_cpu().get("flags", "").split()))
+
+
+def resolve_devices(settings: Settings) -> Settings:
+    """Return the settings with device, world size, threads and precision made definite from what is found.
+
+    Raises:
+        UserError: a GPU was asked for and there is none, or fewer than ranks.
+
+    """
+    gpus = len(visible_gpus())
+    device = settings.device if settings.device != "auto" else ("cuda" if gpus else "cpu")
+    if device == "cuda" and not gpus:
+        raise UserError(
+            "settings.device is cuda, but no GPU is visible (driver, CUDA_VISIBLE_DEVICES); use --device cpu"
+        )
+    world = settings.world_size or (gpus if device == "cuda" else min(2, cores()))
+    if device == "cuda" and world > gpus:
+        raise UserError(f"settings.world_size is {world}, but {gpus} GPU(s) are visible; use --nproc {gpus}")
+    threads = settings.threads or max(1, cores() // world)
+    precision = settings.precision if settings.precision != "auto" else ("bf16" if _has_bf16(device) else "fp32")
+    definite = {"device": device, "world_size": world, "threads": threads, "precision": precision}
+    try:
+        return Settings.model_validate({**settings.model_dump(), **definite})
+    except ValueError as error:
+        message = str(error).partition("Value error, ")[2].partition(" [type=")[0]
+        raise UserError(f"settings: {message or error}") from None
+
+
+def hardware() -> dict[str, Any]:
+    """Return the machine's parts that decide what a run costs."""
+    import psutil
+
+    return {
+        "cpu": _cpu().get("model name", platform.machine()),
+        "architecture": platform.machine(),
+        "cores": cores(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9),
+        "gpus": [{key: gpu[key] for key in ("name", "memory_mb", "capability")} for gpu in visible_gpus()],
+    }
+
+
+def describe() -> dict[str, Any]:
+    """Return what is written into a record: hardware and its fingerprint, versions, process settings. No secrets.
+
+    Only named variables are taken from the environment, so keys and tokens can't slip in.
+    """
+    parts = hardware()
+    return {
+        "hardware": parts,
+        "fingerprint": digest(parts, 12),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "process": {key: os.environ.get(key) for key in PROCESS_ENVIRONMENT if key.startswith(("MALLOC", "GLIBC"))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,266 @@
+"""The only training loop, and exact evaluation. It knows no method and no probe by name."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+from hpml_bench.data import Rows, global_batches, share
+from hpml_bench.distributed import Group
+from hpml_bench.errors import Diverged
+from hpml_bench.measure import Clock, clock
+from hpml_bench.models import Classifier
+from hpml_bench.probes import Evaluation, Probe, Step
+from hpml_bench.records import Consumed, MethodSpec, Point, Settings
+
+Write = Callable[[list[Point]], None]
+
+
+def total_steps(settings: Settings, rows: int) -> int:
+    """Return the number of optimizer steps: `steps`, or whole global batches x epochs."""
+    if settings.steps is not None:
+        return settings.steps
+    assert settings.epochs is not None  # noqa: S101 - Settings has exactly one of the two
+    return settings.epochs * (rows // settings.global_batch)
+
+
+def autocast(settings: Settings) -> AbstractContextManager[object]:
+    """Return the context of a forward pass: bf16 autocast, or nothing."""
+    if settings.precision != "bf16":
+        return nullcontext()
+    return torch.autocast(settings.device, dtype=torch.bfloat16)
+
+
+def make_optimizer(classifier: Classifier, method: MethodSpec, settings: Settings) -> torch.optim.Optimizer:
+    """Return AdamW over the method's trainable parameters at its learning rate and the head at the suite's."""
+    encoder = [parameter for parameter in classifier.encoder.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": encoder, "lr": method.lr},
+        {"params": list(classifier.head.parameters()), "lr": settings.head_lr},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        betas=settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+
+
+def lr_factor(step: int, steps: int, settings: Settings) -> float:
+    """Return what the learning rates are multiplied by in step `step` (from 0): linear warm-up, then the schedule."""
+    warmup = math.ceil(settings.lr_warmup * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 1.0 if settings.schedule == "constant" else (steps - step) / max(1, steps - warmup)
+
+
+@dataclass
+class Ledger:
+    """What this rank did since the last look; read and reduced outside the timed part."""
+
+    group: Group
+    clock: Clock
+    samples: int = 0
+    real_tokens: int = 0
+    padded_tokens: int = 0
+    steps: int = 0
+    _rows: list[tuple[torch.Tensor, torch.Tensor, float, int, int, int, int]] = field(default_factory=list)
+
+    def add(self, loss: torch.Tensor, norm: torch.Tensor, lr: float, counts: tuple[int, int, int, int]) -> None:
+        """Note one step; the tensors stay on their device, so that nothing waits."""
+        self._rows.append((loss, norm, lr, *counts))
+
+    def reduce(self) -> list[Step]:
+        """Return the steps since the last call, reduced over ranks by one gather.
+
+        Raises:
+            Diverged: a loss is NaN or infinite; on all ranks alike, since all see the same numbers.
+
+        """
+        rows, self._rows = self._rows, []
+        losses = torch.stack([row[0].detach().double() for row in rows]).cpu()
+        norms = torch.stack([row[1].detach().double() for row in rows]).cpu()
+        rest = torch.tensor([row[2:] for row in rows], dtype=torch.float64)
+        seconds = torch.tensor(self.clock.take(), dtype=torch.float64)
+        local = torch.cat([losses[:, None], norms[:, None], seconds[:, None], rest], dim=1)
+        everyone = self.group.gather(local.to(self.group.device)).numpy()  # [world, steps, 8]
+        return [self._step(everyone[:, row]) for row in range(len(rows))]
+
+    def _step(self, ranks: np.ndarray) -> Step:
+        """Reduce one step, [world, 8]."""
+        self.steps += 1
+        samples, real, padded, virtual = (int(total) for total in ranks[:, 4:].sum(axis=0))
+        self.samples += samples
+        self.real_tokens += real
+        self.padded_tokens += padded
+        loss = float(ranks[:, 0].mean())
+        if not math.isfinite(loss):
+            raise Diverged(f"the training loss is {loss} at step {self.steps}")
+        return Step(
+            index=self.steps,
+            loss=loss,
+            grad_norm=float(ranks[0, 1]),
+            lr=float(ranks[0, 3]),
+            rank_seconds=tuple(float(value) for value in ranks[:, 2]),
+            samples=samples,
+            real_tokens=real,
+            padded_tokens=padded,
+            virtual_tokens=virtual,
+        )
+
+
+@dataclass(frozen=True)
+class Training:
+    """All the loop needs."""
+
+    classifier: Classifier
+    method: MethodSpec
+    module: ModuleType
+    """The method's file, for its optional verbs."""
+    settings: Settings
+    seed: int
+    group: Group
+    train: Rows
+    validation: Rows
+    probes: Sequence[Probe]
+    write: Write
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the run."""
+        return total_steps(self.settings, len(self.train))
+
+    def order(self) -> Iterator[np.ndarray]:
+        """Yield the global batches' row indices."""
+        return global_batches(self.train.lengths, self.settings.global_batch, self.steps, self.seed)
+
+
+def train(job: Training) -> tuple[Consumed, DistributedDataParallel]:
+    """Train and evaluate on the validation rows along the way; return what was consumed and the DDP wrapper.
+
+    The gradient of a global batch is the mean of the ranks' means over equal shares, so that one rank and several
+    follow the same path.
+    """
+    settings, group, steps = job.settings, job.group, job.steps
+    ddp = DistributedDataParallel(
+        job.classifier,
+        device_ids=[group.device.index] if group.device.type == "cuda" else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+    )
+    optimizer = make_optimizer(job.classifier, job.method, settings)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps, settings))
+    parameters = [parameter for parameter in job.classifier.parameters() if parameter.requires_grad]
+    penalty, after_step = (getattr(job.module, verb, None) for verb in ("penalty", "after_step"))
+    ledger = Ledger(group, clock(group.device))
+    order = hashlib.sha256()
+    eval_every = settings.eval_every or max(1, steps // 10)
+    job.classifier.train()
+
+    for index, indices in enumerate(job.order(), start=1):
+        order.update(indices.astype("<i8").tobytes())
+        for probe in job.probes:
+            probe.before_step(index)
+        lr = float(optimizer.param_groups[0]["lr"])
+
+        ledger.clock.start()
+        batch = job.train.batch(share(indices, group.rank, group.world)).to(group.device)
+        with autocast(settings):
+            logits = ddp(batch.input_ids, batch.attention_mask)
+            loss = cross_entropy(logits.float(), batch.labels)
+            extra = penalty(job.classifier.encoder) if penalty else None
+        (loss if extra is None else loss + extra).backward()
+        for probe in job.probes:
+            probe.after_backward(index)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm or math.inf)
+        optimizer.step()
+        schedule.step()
+        if after_step:
+            after_step(job.classifier.encoder, index)
+        optimizer.zero_grad(set_to_none=True)
+        ledger.clock.stop()
+
+        size = len(batch.labels)
+        counts = (size, batch.real_tokens, batch.padded_tokens, size * job.classifier.virtual_tokens)
+        ledger.add(loss, norm, lr, counts)
+        if index % settings.log_every == 0 or index % eval_every == 0 or index == steps:
+            window = ledger.reduce()
+            job.write([point for probe in job.probes for point in probe.after_steps(window)])
+        if index % eval_every == 0 or index == steps:
+            evaluate(job.classifier, job.validation, settings, group, job.probes, job.write, "validation", index)
+    for probe in job.probes:
+        probe.after_training()
+    consumed = Consumed(
+        steps=ledger.steps,
+        samples=ledger.samples,
+        real_tokens=ledger.real_tokens,
+        padded_tokens=ledger.padded_tokens,
+        order=order.hexdigest()[:16],
+    )
+    return consumed, ddp
+
+
+def evaluate(
+    classifier: Classifier,
+    rows: Rows,
+    settings: Settings,
+    group: Group,
+    probes: Sequence[Probe],
+    write: Write,
+    phase: str,
+    step: int,
+) -> Evaluation:
+    """Evaluate every row exactly once, whatever the number of ranks, and give the result to the probes."""
+    for probe in probes:
+        probe.before_eval(phase)
+    classifier.eval()
+    group.barrier()
+    watch = clock(group.device)
+    watch.start()
+    local = _predict(classifier, rows, settings, group)
+    watch.stop()
+    seconds = group.gather(torch.tensor(watch.take(), dtype=torch.float64)).max().item()
+    classifier.train()
+    everyone = group.gather(local).flatten(0, 1).numpy()  # [world * share, 3]
+    everyone = everyone[everyone[:, 0] >= 0]
+    everyone = everyone[np.argsort(everyone[:, 0], kind="stable")]
+    if not np.array_equal(everyone[:, 0], np.arange(len(rows))):
+        raise RuntimeError(f"the {phase} rows were not evaluated exactly once each")
+    evaluation = Evaluation(
+        phase=phase,
+        step=step,
+        labels=rows.labels,
+        predictions=everyone[:, 1].astype(np.int64),
+        losses=everyone[:, 2],
+        seconds=seconds,
+    )
+    write([point for probe in probes for point in probe.after_eval(evaluation)])
+    return evaluation
+
+
+@torch.inference_mode()
+def _predict(classifier: Classifier, rows: Rows, settings: Settings, group: Group) -> torch.Tensor:
+    """Return (row index, prediction, loss) of this rank's rows, [ceil(n / world), 3] float64; index -1 fills up."""
+    mine = np.arange(group.rank, len(rows), group.world)
+    mine = mine[np.argsort(rows.lengths[mine], kind="stable")]  # like lengths together: little padding
+    local = torch.full((math.ceil(len(rows) / group.world), 3), -1.0, dtype=torch.float64, device=group.device)
+    for start in range(0, len(mine), settings.eval_batch):
+        part = mine[start : start + settings.eval_batch]
+        batch = rows.batch(part).to(group.device)
+        with autocast(settings):
+            logits = classifier(batch.input_ids, batch.attention_mask).float()
+        where = slice(start, start + len(part))
+        local[where, 0] = torch.from_numpy(part).to(local)
+        local[where, 1] = logits.argmax(dim=-1).to(local)
+        local[where, 2] = cross_entropy(logits, batch.labels, reduction="none").to(local)
+    return local

@@ -1,0 +1,116 @@
+"""One file per probe: what is measured during a run, and its definition.
+
+A probe's file has `metrics: tuple[Metric, ...]` and a class `Measure(Probe)`. The order of events in every rank:
+
+    start(run)
+    for each step:
+        before_step(index)          outside the timed part
+        [timed: batch, forward, backward, after_backward(index), optimizer]
+        every `log_every` steps:    after_steps(window)         reduced over ranks, outside the timed part
+        every `eval_every` steps:   before_eval("validation"), after_eval(evaluation)
+    after_training()
+    before_eval("test"), after_eval(evaluation)
+    stop() -> this rank's values by metric name; they become the run's by each metric's `over_ranks`
+
+A probe must not change what it measures: tests hold the losses with and without it bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpml_bench.records import Point, Settings
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import numpy as np
+
+    from hpml_bench.data import Rows
+    from hpml_bench.distributed import Group
+    from hpml_bench.models import Classifier
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a probe may look at."""
+
+    settings: Settings
+    group: Group
+    classifier: Classifier
+    method: ModuleType
+    test: Rows
+    folder: Path
+    began: float
+    """time.monotonic() at which this rank's work began."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, reduced over ranks."""
+
+    index: int
+    """From 1."""
+    loss: float
+    """Mean over the global batch."""
+    grad_norm: float
+    """Global L2 norm after the all-reduce, before clipping."""
+    lr: float
+    """Learning rate of the method's parameters in this step."""
+    rank_seconds: tuple[float, ...]
+    samples: int
+    real_tokens: int
+    padded_tokens: int
+    virtual_tokens: int
+
+    @property
+    def seconds(self) -> float:
+        """Time of the slowest rank."""
+        return max(self.rank_seconds)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An exact pass over a split: every row once, in row order, the same on all ranks."""
+
+    phase: str
+    """`validation` or `test`."""
+    step: int
+    labels: np.ndarray
+    predictions: np.ndarray
+    losses: np.ndarray
+    seconds: float
+    """Time of the slowest rank."""
+
+
+class Probe:
+    """Does nothing at any event; a probe overrides those it needs."""
+
+    def start(self, run: Run) -> None:
+        """Model and data are ready, no step was taken."""
+
+    def before_step(self, index: int) -> None:
+        """A step is about to begin."""
+
+    def after_backward(self, index: int) -> None:
+        """Gradients are reduced over ranks and not yet clipped; inside the timed part, so be quick."""
+
+    def after_steps(self, window: list[Step]) -> list[Point]:
+        """Some steps are done; return the points to write."""
+        return []
+
+    def before_eval(self, phase: str) -> None:
+        """An evaluation is about to begin."""
+
+    def after_eval(self, evaluation: Evaluation) -> list[Point]:
+        """An evaluation is done; return the points to write."""
+        return []
+
+    def after_training(self) -> None:
+        """The last step and its validation are done; the test rows come next."""
+
+    def stop(self) -> dict[str, Any]:
+        """Return this rank's values by metric name; None or NaN for what can't be measured here."""
+        return {}

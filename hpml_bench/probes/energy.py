@@ -1,0 +1,74 @@
+"""Energy of the training phase, where the hardware counts it: NVML on GPUs, RAPL on CPUs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from hpml_bench.environment import nvml, visible_gpus
+from hpml_bench.probes import Probe, Run
+from hpml_bench.records import Metric
+
+RAPL = Path("/sys/class/powercap")
+
+metrics = (
+    Metric(
+        name="energy_joules",
+        title="energy of training",
+        unit="J",
+        better="lower",
+        over_ranks="sum",
+        over_steps="once",
+        phase="train",
+        format=",.0f",
+        definition="From the first step to the last, validation included: the GPUs' own counters (NVML total energy), "
+        "or the CPU packages' (RAPL, whole machine, counted once). Empty where the hardware doesn't say.",
+    ),
+)
+
+
+class Measure(Probe):
+    """Reads the counter before the first step and after the last."""
+
+    def start(self, run: Run) -> None:
+        """Read the counter."""
+        self.run = run
+        self.before = self._read()
+        self.joules = math.nan
+
+    def after_training(self) -> None:
+        """Read it again; a counter that wrapped around gives nothing rather than nonsense."""
+        used = self._read() - self.before
+        self.joules = used if used >= 0 else math.nan
+
+    def stop(self) -> dict[str, Any]:
+        """Return the difference."""
+        return {"energy_joules": self.joules}
+
+    def _read(self) -> float:
+        if self.run.group.device.type == "cuda":
+            return gpu_joules(self.run.group.device.index)
+        joules = rapl_joules()
+        return joules if self.run.group.main or math.isnan(joules) else 0.0
+
+
+def gpu_joules(local: int) -> float:
+    """Return a GPU's energy counter, since the driver was loaded; NaN where it has none (before Volta)."""
+    with nvml() as library:
+        if library is None:
+            return math.nan
+        handle = library.nvmlDeviceGetHandleByIndex(visible_gpus()[local]["index"])
+        try:
+            return float(library.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
+        except library.NVMLError:
+            return math.nan
+
+
+def rapl_joules(folder: Path = RAPL) -> float:
+    """Return the sum of the CPU packages' energy counters; NaN where there are none or root alone may read them."""
+    try:
+        counters = [int((zone / "energy_uj").read_text()) for zone in folder.glob("intel-rapl:?")]
+    except (OSError, ValueError):
+        return math.nan
+    return sum(counters) / 1e6 if counters else math.nan

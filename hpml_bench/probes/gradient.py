@@ -1,0 +1,56 @@
+"""Norm of the gradient over the steps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hpml_bench.probes import Probe, Run, Step
+from hpml_bench.records import Metric, Point
+
+metrics = (
+    Metric(
+        name="grad_norm",
+        title="gradient norm",
+        unit="",
+        better="neither",
+        over_ranks="same",
+        over_steps="mean",
+        phase="train",
+        format=".3g",
+        definition="Global L2 norm of the gradient of all trained parameters, head included, after the all-reduce and "
+        "before clipping; mean over all steps. Methods with different parameter counts don't compare by it.",
+    ),
+    Metric(
+        name="grad_norm_per_sqrt_parameter",
+        title="gradient norm / √parameters",
+        unit="",
+        better="neither",
+        over_ranks="same",
+        over_steps="mean",
+        phase="train",
+        format=".2e",
+        definition="The gradient norm divided by the square root of the number of trained parameters, head included: "
+        "the root mean square of a gradient entry, which compares across methods.",
+    ),
+)
+
+
+class Measure(Probe):
+    """Averages the norms the loop took for clipping."""
+
+    def start(self, run: Run) -> None:
+        """Count the trained parameters."""
+        self.parameters = sum(p.numel() for p in run.classifier.parameters() if p.requires_grad)
+        self.norms: list[float] = []
+
+    def after_steps(self, window: list[Step]) -> list[Point]:
+        """Keep each step's norm and learning rate."""
+        self.norms.extend(step.grad_norm for step in window)
+        norms = [Point(metric="grad_norm", step=step.index, value=step.grad_norm) for step in window]
+        return norms + [Point(metric="learning_rate", step=step.index, value=step.lr) for step in window]
+
+    def stop(self) -> dict[str, Any]:
+        """Return the mean norm, raw and per root of the number of parameters."""
+        mean = sum(self.norms) / len(self.norms)
+        return {"grad_norm": mean, "grad_norm_per_sqrt_parameter": mean / math.sqrt(self.parameters)}

@@ -1,0 +1,114 @@
+"""Speed of evaluation, and latency of one example, before and after the method is folded into the backbone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hpml_bench.probes import Evaluation, Probe, Run
+from hpml_bench.records import Metric, Point
+
+WARMUP = 3
+
+
+def _latency(share: int, merged: bool) -> Metric:
+    after = " after the method was folded into the backbone's weights, where it can be" if merged else ""
+    return Metric(
+        name=f"{'merged_' if merged else ''}latency_ms_p{share}",
+        title=f"latency p{share}{', merged' if merged else ''}",
+        unit="ms",
+        better="lower",
+        over_ranks="rank0",
+        over_steps="percentile",
+        phase="inference",
+        format=".2f",
+        definition=f"The {share}th percentile of the time from token ids to logits at batch 1 over the first "
+        f"`latency_samples` test rows, on one rank with the others idle{after}.",
+    )
+
+
+metrics = (
+    Metric(
+        name="inference_seconds",
+        title="inference time",
+        unit="s",
+        better="lower",
+        over_ranks="same",
+        over_steps="once",
+        phase="test",
+        format=".2f",
+        definition="The exact evaluation pass over the test rows, the slowest rank's time, gathering left out.",
+    ),
+    Metric(
+        name="inference_samples_per_second",
+        title="inference throughput",
+        unit="samples/s",
+        better="higher",
+        over_ranks="same",
+        over_steps="once",
+        phase="test",
+        format=",.0f",
+        definition="Test rows divided by the inference time.",
+    ),
+    _latency(50, merged=False),
+    _latency(99, merged=False),
+    _latency(50, merged=True),
+    _latency(99, merged=True),
+)
+
+
+class Measure(Probe):
+    """Times the test evaluation, then single examples on rank 0."""
+
+    def start(self, run: Run) -> None:
+        """Keep the run for its end."""
+        self.run = run
+        self.found: dict[str, Any] = {}
+
+    def after_eval(self, evaluation: Evaluation) -> list[Point]:
+        """Take the test evaluation's time."""
+        if evaluation.phase == "test":
+            self.found["inference_seconds"] = evaluation.seconds
+            self.found["inference_samples_per_second"] = len(evaluation.labels) / evaluation.seconds
+        return []
+
+    def stop(self) -> dict[str, Any]:
+        """Time single examples as the method left the model, then merged."""
+        if self.run.group.main and self.run.settings.latency_samples:
+            self._latencies("")
+            merge = getattr(self.run.method, "merge", None)
+            merged = merge(self.run.classifier.encoder) if merge else None
+            if merged is not None:
+                self.run.classifier.encoder = merged
+                self._latencies("merged_")
+        self.run.group.barrier()
+        return self.found
+
+    def _latencies(self, prefix: str) -> None:
+        milliseconds = 1000 * np.asarray(latencies(self.run))
+        self.found[f"{prefix}latency_ms_p50"], self.found[f"{prefix}latency_ms_p99"] = np.percentile(
+            milliseconds, [50, 99]
+        )
+
+
+def latencies(run: Run) -> list[float]:
+    """Return the seconds of each forward pass at batch 1, after a few passes that don't count."""
+    import torch
+
+    from hpml_bench.loop import autocast
+    from hpml_bench.measure import clock
+
+    run.classifier.eval()
+    watch = clock(run.group.device)
+    rows = np.arange(min(run.settings.latency_samples, len(run.test)))
+    with torch.inference_mode():
+        for index in [*rows[:WARMUP], *rows]:
+            batch = run.test.batch(np.array([index])).to(run.group.device)
+            watch.start()
+            with autocast(run.settings):
+                run.classifier(batch.input_ids, batch.attention_mask)
+            watch.stop()
+            if run.group.device.type == "cuda":
+                torch.cuda.synchronize()  # one request at a time
+    return watch.take()[-len(rows) :]

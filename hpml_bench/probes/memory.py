@@ -1,0 +1,131 @@
+"""Peak memory of each phase and rank: of the process on the CPU; allocated, reserved and used on the GPU."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from hpml_bench.environment import nvml
+from hpml_bench.probes import Evaluation, Probe, Run
+from hpml_bench.records import Metric, Point
+
+PHASES = ("setup", "train", "evaluation")
+_KINDS = {
+    "host": (
+        "host memory",
+        "Peak resident memory of a rank's process (VmHWM, reset between phases), libraries included",
+    ),
+    "cuda_allocated": ("CUDA allocated", "Peak of memory held by tensors (torch.cuda.max_memory_allocated)"),
+    "cuda_reserved": ("CUDA reserved", "Peak of memory held by PyTorch's allocator (torch.cuda.max_memory_reserved)"),
+}
+
+
+def _metric(name: str, title: str, definition: str) -> Metric:
+    return Metric(
+        name=name,
+        title=title,
+        unit="MB",
+        better="lower",
+        over_ranks="max",
+        over_steps="max",
+        phase="train",
+        format=",.0f",
+        definition=definition + " The largest rank's; 1 MB = 10^6 bytes.",
+    )
+
+
+metrics = (
+    _metric(
+        "peak_memory_mb",
+        "peak memory",
+        "Peak of the training phase: on a GPU memory held by tensors (torch.cuda.max_memory_allocated), on a CPU "
+        "resident memory of the process (VmHWM), libraries included.",
+    ),
+    *(
+        _metric(f"{kind}_{phase}_mb", f"{title}, {phase}", f"{definition}; {phase} phase.")
+        for kind, (title, definition) in _KINDS.items()
+        for phase in PHASES
+    ),
+    _metric(
+        "nvml_used_mb",
+        "GPU memory in use",
+        "Memory in use on the rank's GPU as NVML says after training: contexts, caches and other processes included.",
+    ),
+)
+
+
+class Measure(Probe):
+    """Takes the peaks at each border of phases, then resets them."""
+
+    def start(self, run: Run) -> None:
+        """End of the set-up phase."""
+        self.device = run.group.device
+        self.peaks: dict[str, float] = {}
+        self.used = math.nan
+        self._take("setup")
+
+    def before_eval(self, phase: str) -> None:
+        """Training stops for a while; an evaluation on the validation rows belongs to the evaluation phase."""
+        if phase == "validation":
+            self._take("train")
+        else:
+            self._take("between")
+
+    def after_eval(self, evaluation: Evaluation) -> list[Point]:
+        """End of an evaluation."""
+        self._take("evaluation")
+        return []
+
+    def after_training(self) -> None:
+        """Ask the driver."""
+        if self.device.type == "cuda":
+            self.used = _nvml_used(self.device.index)
+
+    def stop(self) -> dict[str, Any]:
+        """Return the peaks in MB."""
+        headline = "cuda_allocated" if self.device.type == "cuda" else "host"
+        peaks = {f"{kind}_{phase}_mb": self.peaks.get(f"{kind}_{phase}") for kind in _KINDS for phase in PHASES}
+        return {"peak_memory_mb": self.peaks.get(f"{headline}_train"), **peaks, "nvml_used_mb": self.used}
+
+    def _take(self, phase: str) -> None:
+        readings = {"host": host_peak_mb()}
+        reset_host_peak()
+        if self.device.type == "cuda":
+            import torch
+
+            readings["cuda_allocated"] = torch.cuda.max_memory_allocated(self.device) / 1e6
+            readings["cuda_reserved"] = torch.cuda.max_memory_reserved(self.device) / 1e6
+            torch.cuda.reset_peak_memory_stats(self.device)
+        for kind, value in readings.items():
+            key = f"{kind}_{phase}"
+            self.peaks[key] = max(value, self.peaks.get(key, 0.0))
+
+
+def host_peak_mb() -> float:
+    """Return the peak resident memory of this process since the last reset, in MB; NaN where /proc doesn't say."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return math.nan
+    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "")
+    return int(line.split()[1]) * 1024 / 1e6 if line else math.nan
+
+
+def reset_host_peak() -> None:
+    """Let the peak start again from the present size; where the kernel doesn't allow it, peaks are since the start."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _nvml_used(local: int) -> float:
+    """Return the memory in use, in MB, on this rank's GPU."""
+    from hpml_bench.environment import visible_gpus
+
+    with nvml() as library:
+        if library is None:
+            return math.nan
+        handle = library.nvmlDeviceGetHandleByIndex(visible_gpus()[local]["index"])
+        return float(library.nvmlDeviceGetMemoryInfo(handle).used) / 1e6

@@ -1,0 +1,93 @@
+"""How much is trained, and how much a trained result takes on disk."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hpml_bench.probes import Probe, Run
+from hpml_bench.records import Metric
+
+
+def _count(name: str, title: str, definition: str) -> Metric:
+    return Metric(
+        name=name,
+        title=title,
+        unit="",
+        better="lower",
+        over_ranks="same",
+        over_steps="once",
+        phase="setup",
+        format=",.0f",
+        definition=definition,
+    )
+
+
+metrics = (
+    _count(
+        "trainable_parameters",
+        "trainable parameters",
+        "Parameters of the backbone and the method that receive updates; the classification head is counted apart.",
+    ),
+    _count("head_parameters", "head parameters", "Weights and biases of the classification head, trained for all."),
+    _count("total_parameters", "total parameters", "All parameters of backbone, method and head."),
+    _count(
+        "trainable_percent",
+        "trainable share",
+        "Trainable parameters (head apart) as a percentage of all parameters of backbone and method.",
+    ).model_copy(update={"unit": "%", "format": ".3g"}),
+    Metric(
+        name="saved_bytes",
+        title="saved size",
+        unit="bytes",
+        better="lower",
+        over_ranks="rank0",
+        over_steps="once",
+        phase="run",
+        format=",.0f",
+        definition="Size on disk of what must be kept of one fine-tuning, head included: the method's own saving where "
+        "it has one, else its trained parameters as safetensors. Measured by writing it.",
+    ),
+)
+
+
+class Measure(Probe):
+    """Counts at the start, saves at the end."""
+
+    def start(self, run: Run) -> None:
+        """Count parameters."""
+        self.run = run
+        encoder = list(run.classifier.encoder.parameters())
+        head = sum(p.numel() for p in run.classifier.head.parameters())
+        trainable = sum(p.numel() for p in encoder if p.requires_grad)
+        total = sum(p.numel() for p in encoder)
+        self.counts = {
+            "trainable_parameters": trainable,
+            "head_parameters": head,
+            "total_parameters": total + head,
+            "trainable_percent": 100 * trainable / total,
+        }
+
+    def after_training(self) -> None:
+        """Save to a temporary folder and weigh it, on rank 0."""
+        self.bytes = saved_bytes(self.run) if self.run.group.main else None
+
+    def stop(self) -> dict[str, Any]:
+        """Return the counts and the size."""
+        return {**self.counts, "saved_bytes": self.bytes}
+
+
+def saved_bytes(run: Run) -> int:
+    """Return the size of what has to be kept of this fine-tuning, head included, by saving it."""
+    from safetensors.torch import save_file
+
+    save = getattr(run.method, "save", None)
+    with tempfile.TemporaryDirectory(dir=run.folder) as name:
+        folder = Path(name)
+        kept = run.classifier.head if save else run.classifier
+        tensors = {key: p.detach().cpu().contiguous() for key, p in kept.named_parameters() if p.requires_grad}
+        save_file(tensors, folder / "trained.safetensors")
+        if save:
+            save(run.classifier.encoder, folder)
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

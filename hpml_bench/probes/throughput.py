@@ -1,0 +1,92 @@
+"""Samples and tokens a second in the timed window, and the spread of step times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hpml_bench.probes import Probe, Run, Step
+from hpml_bench.records import Metric, Point
+
+_WINDOW = "in the timed window (all steps but the first `warmup_steps`)"
+
+
+def _rate(name: str, title: str, unit: str, what: str) -> Metric:
+    return Metric(
+        name=name,
+        title=title,
+        unit=unit,
+        better="higher",
+        over_ranks="same",
+        over_steps="mean",
+        phase="train",
+        format=",.0f",
+        definition=f"{what} that all ranks trained on {_WINDOW}, divided by the slowest rank's time in it.",
+    )
+
+
+def _percentile(share: int) -> Metric:
+    return Metric(
+        name=f"step_ms_p{share}",
+        title=f"step time p{share}",
+        unit="ms",
+        better="lower",
+        over_ranks="same",
+        over_steps="percentile",
+        phase="train",
+        format=".1f",
+        definition=f"The {share}th percentile (linear interpolation) over the steps {_WINDOW} of the slowest "
+        "rank's step time.",
+    )
+
+
+metrics = (
+    _rate("samples_per_second", "throughput", "samples/s", "Samples").model_copy(update={"format": ",.1f"}),
+    _rate("tokens_per_second", "tokens", "tokens/s", "Real tokens (no padding, no virtual tokens)"),
+    _rate("padded_tokens_per_second", "padded tokens", "tokens/s", "Tokens with padding (no virtual tokens)"),
+    Metric(
+        name="virtual_tokens",
+        title="virtual tokens",
+        unit="tokens/sample",
+        better="neither",
+        over_ranks="same",
+        over_steps="mean",
+        phase="train",
+        format=".0f",
+        definition="Positions that the method adds to each sequence (prompt tuning); never counted as tokens.",
+    ),
+    _percentile(50),
+    _percentile(90),
+    _percentile(99),
+)
+
+
+class Measure(Probe):
+    """Keeps the steps of the timed window."""
+
+    def start(self, run: Run) -> None:
+        """Note where the window begins; a run shorter than the warm-up is timed whole."""
+        self.skip = run.settings.warmup_steps
+        self.steps: list[Step] = []
+
+    def after_steps(self, window: list[Step]) -> list[Point]:
+        """Keep the steps."""
+        self.steps.extend(window)
+        return []
+
+    def stop(self) -> dict[str, Any]:
+        """Return rates and percentiles."""
+        timed = self.steps[self.skip :] or self.steps
+        seconds = float(np.sum([step.rank_seconds for step in timed], axis=0).max())
+        samples = sum(step.samples for step in timed)
+        p50, p90, p99 = np.percentile([step.seconds * 1000 for step in timed], [50, 90, 99])
+        return {
+            "samples_per_second": samples / seconds,
+            "tokens_per_second": sum(step.real_tokens for step in timed) / seconds,
+            "padded_tokens_per_second": sum(step.padded_tokens for step in timed) / seconds,
+            "virtual_tokens": sum(step.virtual_tokens for step in timed) / samples,
+            "step_ms_p50": p50,
+            "step_ms_p90": p90,
+            "step_ms_p99": p99,
+        }

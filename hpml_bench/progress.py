@@ -1,0 +1,127 @@
+"""What the terminal shows during a sweep: an overall and a per-run bar, or a line a run where it is no terminal."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as Remaining
+from rich.text import Text
+
+from hpml_bench.records import Point, RunRecord, RunSpec
+from hpml_bench.store import POINTS
+
+POLL_SECONDS = 0.5
+
+
+class Tail:
+    """Reads what was added to a file since the last look, whole lines only."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = 0
+        self._rest = b""
+
+    def lines(self) -> list[str]:
+        """Return the new complete lines; none while the file isn't there yet."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._position)
+                new = file.read()
+        except OSError:
+            return []
+        self._position += len(new)
+        *whole, self._rest = (self._rest + new).split(b"\n")
+        return [line.decode(errors="replace") for line in whole]
+
+
+class SweepProgress:
+    """Bars with the time that is left; follows the steps a run has written."""
+
+    def __init__(self, console: Console, total: int, verbose: bool = False) -> None:
+        self._console = console
+        self._verbose = verbose
+        self._total = total
+        self._done = 0
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            Remaining(),
+            console=console,
+            refresh_per_second=2,  # drawing must not take the cores that are being measured
+            disable=not console.is_terminal,
+        )
+        self._overall: TaskID = self._bars.add_task("all runs", total=total, unit="runs")
+
+    def __enter__(self) -> SweepProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def skip(self, runs: int) -> None:
+        """Say how many runs are there already."""
+        self._done += runs
+        self._bars.update(self._overall, completed=self._done)
+        if runs:
+            self.say(f"{runs} of {self._total} runs are recorded already")
+
+    def say(self, text: str) -> None:
+        """Print a line above the bars; it is shown as it is, control characters and markup inert."""
+        self._console.print(Text("".join(c if c.isprintable() else "�" for c in text)), highlight=False)
+
+    @contextmanager
+    def run(self, spec: RunSpec, folder: Path, steps: int | None) -> Iterator[None]:
+        """Show one run while it lasts."""
+        bar = self._bars.add_task(f"{spec.method.name} seed {spec.seed}", total=steps, unit="steps")
+        ended = threading.Event()
+        follower = threading.Thread(target=self._follow, args=(folder, bar, ended), daemon=True)
+        follower.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            follower.join()
+            self._bars.remove_task(bar)
+            self._done += 1
+            self._bars.update(self._overall, completed=self._done)
+
+    def finished(self, record: RunRecord) -> None:
+        """Print the run's line."""
+        accuracy, rate = (record.metrics.get(name) for name in ("test_accuracy", "samples_per_second"))
+        numbers = f"accuracy {accuracy:.1%}, {rate:,.0f} samples/s" if accuracy is not None and rate else ""
+        message = record.error.message.splitlines()[0][:200] if record.error and record.error.message else ""
+        where = f"{record.spec.method.name} seed {record.spec.seed}"
+        self.say(
+            f"[{self._done}/{self._total}] {where}: {record.status} in {record.seconds:.1f} s  {numbers or message}"
+        )
+
+    def _follow(self, folder: Path, bar: TaskID, ended: threading.Event) -> None:
+        points, log = Tail(folder / POINTS), Tail(folder / "rank0.log")
+        while not ended.wait(POLL_SECONDS):
+            self._look(points, log, bar)
+        self._look(points, log, bar)
+
+    def _look(self, points: Tail, log: Tail, bar: TaskID) -> None:
+        new = points.lines()
+        if new:
+            self._bars.update(bar, completed=Point.model_validate_json(new[-1]).step)
+        if self._verbose:
+            for line in log.lines():
+                self.say(f"  rank 0: {line}")
+
+
+def elapsed(since: float) -> str:
+    """Return the time since a `time.monotonic()`, as 1:23."""
+    minutes, seconds = divmod(round(time.monotonic() - since), 60)
+    return f"{minutes}:{seconds:02d}"

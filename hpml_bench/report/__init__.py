@@ -1,0 +1,1 @@
+"""From records to pages: needs no torch, no GPU and no network."""

@@ -1,0 +1,250 @@
+"""A suite file becomes a validated suite, and that the list of its runs."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from hpml_bench import registry
+from hpml_bench.errors import UserError
+from hpml_bench.records import Frozen, MethodSpec, RunSpec, Settings
+
+MAX_SUITE_BYTES = 200_000
+
+
+class MethodEntry(Frozen):
+    """A method as a suite file writes it; what is left out comes from the method's own file."""
+
+    method: str | None = None
+    lr: float | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Suite(Frozen):
+    """What is compared: one set of settings, several methods, several seeds."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    description: str = ""
+    seeds: int = Field(default=5, ge=1, le=1000)
+    settings: Settings
+    methods: dict[str, MethodEntry]
+
+    def runs(self, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None) -> tuple[RunSpec, ...]:
+        """Return every method x seed, or those asked for, methods in the suite's order.
+
+        Raises:
+            UserError: a method is unknown, or its options are.
+
+        """
+        specs = [self.method(name) for name in (self.methods if methods is None else methods)]
+        return tuple(
+            RunSpec(suite=self.name, settings=self.settings, method=spec, seed=seed)
+            for seed in (range(self.seeds) if seeds is None else seeds)
+            for spec in specs
+        )
+
+    def method(self, name: str) -> MethodSpec:
+        """Return the complete specification of one method: of this suite, any registered one, or `peft:TYPE`."""
+        entry = self.methods.get(name)
+        if entry is None and name.startswith("peft:"):
+            entry = MethodEntry(method="peft", options={"type": name.removeprefix("peft:")})
+        if entry is None and name in registry.names("methods"):
+            entry = MethodEntry()
+        if entry is None:
+            known = dict.fromkeys([*self.methods, *registry.names("methods"), "peft:TYPE"])
+            raise UserError(f"suite {self.name} has no method '{name}'; choose from {', '.join(known)}")
+        module = registry.get("methods", entry.method or name)
+        options = validate_options(module, entry.options, f"suite {self.name}: methods.{name}.options")
+        try:
+            lr = module.lr if entry.lr is None else entry.lr
+            return MethodSpec(name=name, method=entry.method or name, options=options.model_dump(mode="json"), lr=lr)
+        except ValidationError as error:
+            raise UserError(f"suite {self.name}: methods.{name}: {explain(error, MethodSpec)}") from None
+
+
+def validate_options(module: ModuleType, options: dict[str, Any], where: str) -> BaseModel:
+    """Return a method's or task's `Options`, checked.
+
+    Raises:
+        UserError: an option is unknown or has a wrong value.
+
+    """
+    kind: type[BaseModel] = module.Options
+    try:
+        return kind.model_validate(options)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error, kind)}") from None
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return the first fault of a failed validation as a sentence with the key and what is allowed."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        allowed = _fields_at(model, first["loc"][:-1])
+        close = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"{key} is not known{hint} (allowed: {', '.join(allowed)})"
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    shown = repr(first["input"])
+    return f"{key} is {shown if len(shown) < 80 else shown[:77] + '...'}: {message}"
+
+
+def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Return the field names of the model nested at `path`, as far as it can be followed."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue  # a key of a dictionary
+        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
+    return list(model.model_fields)
+
+
+def suites_folder() -> Path:
+    """Return the folder of the suites that come with the package: the wheel's, or the repository's."""
+    return packaged("suites", "benchmarks/suites")
+
+
+def packaged(in_wheel: str, in_repository: str) -> Path:
+    """Return a data folder: the packaged copy first, the repository's second."""
+    here = Path(__file__).parent
+    inside = here / in_wheel
+    return inside if inside.is_dir() else here.parent / in_repository
+
+
+def packaged_suites() -> tuple[str, ...]:
+    """Return the names of the packaged suites."""
+    return tuple(sorted(path.stem for path in suites_folder().glob("*.yaml")))
+
+
+def load_suite(name: str, overrides: Iterable[str] = (), **changes: Any) -> Suite:
+    """Read and validate a suite.
+
+    Args:
+        name: a packaged suite's name, or the path of a YAML file.
+        overrides: `KEY=VALUE` with a dotted key, a setting's (`train_samples=512`, `task.options.p=0.5`) or the
+            suite's (`methods.lora.lr=1e-3`); the value is YAML.
+        changes: `seeds` and settings that stand on the command line under a name of their own; None changes nothing.
+
+    Raises:
+        UserError: the suite isn't there, or something in it is wrong.
+
+    """
+    path = _suite_path(name)
+    content = _read(path)
+    _anchor_paths(content, path.parent)
+    for override in overrides:
+        _apply(content, override, path)
+    for key, value in changes.items():
+        if value is not None:
+            _set(content, _full_key(key), value, path)
+    try:
+        return Suite.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error, Suite)}") from None
+
+
+def _suite_path(name: str) -> Path:
+    if name in packaged_suites():
+        return suites_folder() / f"{name}.yaml"
+    path = Path(name)
+    if path.is_file():
+        return path
+    raise UserError(
+        f"there is no suite '{name}': give one of {', '.join(packaged_suites())}, or the path of a YAML file"
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases (a few lines of them expand to gigabytes), and with 1e-3 read as a number."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not read")
+        return super().compose_node(parent, index)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error) or type(error).__name__
+        raise UserError(f"{where}{line}: not readable as YAML: {problem}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_SUITE_BYTES:
+            raise UserError(f"{path}: a suite file has at most {MAX_SUITE_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read: {error}") from None
+    content = _parse(text, str(path))
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a suite is a mapping with {', '.join(Suite.model_fields)}")
+    content.setdefault("name", path.stem)
+    return content
+
+
+def _anchor_paths(value: Any, folder: Path) -> None:
+    """Make relative `path:` values of a suite file relative to that file, in place."""
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(item, str) and item.startswith("path:"):
+            value[key] = f"path:{(folder / item.removeprefix('path:')).resolve()}"
+        elif isinstance(item, dict | list):
+            _anchor_paths(item, folder)
+
+
+def _full_key(key: str) -> list[str]:
+    parts = key.split(".")
+    return ["settings", *parts] if parts[0] in Settings.model_fields else parts
+
+
+def _apply(content: dict[str, Any], override: str, path: Path) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override}: write KEY=VALUE, as in --set train_samples=512")
+    value = _parse(text, f"--set {override}")
+    if isinstance(value, str) and value.startswith("path:"):
+        value = f"path:{Path(value.removeprefix('path:')).resolve()}"
+    _set(content, _full_key(key), value, path)
+
+
+def _set(content: dict[str, Any], keys: list[str], value: Any, path: Path) -> None:
+    if keys[0] not in Suite.model_fields:
+        allowed = [*Settings.model_fields, *Suite.model_fields]
+        close = difflib.get_close_matches(keys[0], allowed, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"--set {'.'.join(keys)}: there is no such setting{hint} (allowed: {', '.join(allowed)})")
+    if keys[-1] in {"epochs", "steps"} and keys[:-1] == ["settings"] and value is not None:
+        other = "steps" if keys[-1] == "epochs" else "epochs"
+        content.setdefault("settings", {}).pop(other, None)
+    node: Any = content
+    for key in keys[:-1]:
+        node = node.setdefault(key, {}) if isinstance(node, dict) else None
+        if node is None:
+            node = {}
+        if not isinstance(node, dict):
+            raise UserError(f"--set {'.'.join(keys)}: {key} in {path} has no keys of its own")
+    node[keys[-1]] = value

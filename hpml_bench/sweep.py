@@ -1,0 +1,180 @@
+"""Every method and seed of a suite: resumed where it stopped, seed by seed, methods shuffled within a seed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from hpml_bench import launch, store
+from hpml_bench.environment import resolve_devices
+from hpml_bench.errors import UserError
+from hpml_bench.progress import SweepProgress
+from hpml_bench.records import DONE, RunRecord, RunSpec
+from hpml_bench.suite import Suite
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SUITE = "suite.json"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep left."""
+
+    folder: Path
+    records: tuple[RunRecord, ...]
+    """One for each run asked for that has a record, whether made now or before."""
+    interrupted: bool = False
+
+    @property
+    def failed(self) -> int:
+        """How many runs did not end well."""
+        return sum(record.status not in DONE for record in self.records)
+
+
+def definite(suite: Suite) -> Suite:
+    """Return the suite with devices, ranks, threads and precision as found on this machine."""
+    return suite.model_copy(update={"settings": resolve_devices(suite.settings)})
+
+
+def shuffled(runs: Iterable[RunSpec]) -> list[RunSpec]:
+    """Return the runs seed by seed, methods in another order in each: else method is confounded with the hour.
+
+    The order depends on the seed alone, so that a resumed sweep goes on in the same one.
+    """
+    by_seed: dict[int, list[RunSpec]] = {}
+    for spec in runs:
+        by_seed.setdefault(spec.seed, []).append(spec)
+    for seed, group in by_seed.items():
+        random.Random(seed).shuffle(group)  # noqa: S311 - an order, not a secret
+    return [spec for seed in sorted(by_seed) for spec in by_seed[seed]]
+
+
+def run_sweep(
+    suite: Suite,
+    out: Path,
+    console: Console,
+    methods: Sequence[str] | None = None,
+    fresh: bool = False,
+    verbose: bool = False,
+    wandb_mode: str = "off",
+    seed: int | None = None,
+) -> SweepResult:
+    """Run what is missing of a suite; every finished run is kept, whatever happens to the next.
+
+    With `seed`, that one seed only.
+
+    Raises:
+        UserError: the settings can't be met on this machine, a source can't be had, or the folder is in use.
+
+    """
+    suite = definite(suite)
+    runs = shuffled(suite.runs(methods, None if seed is None else [seed]))
+    folder = out / suite.name
+    make_folder(folder)
+    with locked(folder):
+        if fresh:
+            clear(folder)
+        store.write_atomically(folder / SUITE, json.dumps({"name": suite.name, "description": suite.description}))
+        return _run_missing(runs, folder, console, verbose, wandb_mode)
+
+
+def _run_missing(runs: list[RunSpec], folder: Path, console: Console, verbose: bool, wandb_mode: str) -> SweepResult:
+    there = {spec.run_id: store.settled(folder / spec.run_id) for spec in runs}
+    todo = [spec for spec in runs if (record := there[spec.run_id]) is None or record.status not in DONE]
+    interrupted = False
+    with SweepProgress(console, len(runs), verbose) as progress:
+        progress.skip(len(runs) - len(todo))
+        if todo:
+            launch.start_fork_server()
+            progress.say(f"preparing model and data of {todo[0].settings.backbone} ...")
+            prepared = launch.prepare(todo[0].settings)
+        position = {spec.run_id: index for index, spec in enumerate(runs, start=1)}
+        for spec in todo:
+            target = folder / spec.run_id
+            live = _follow_with_wandb(spec, target, wandb_mode, folder)
+            try:
+                with progress.run(spec, target, steps_of(spec)), live:
+                    record = launch.run(spec, prepared, target, position[spec.run_id])
+            except (launch.Interrupted, KeyboardInterrupt):
+                interrupted = True
+                break
+            progress.finished(record)
+    records = [record for spec in runs if (record := store.settled(folder / spec.run_id))]
+    return SweepResult(folder, tuple(records), interrupted)
+
+
+def steps_of(spec: RunSpec) -> int | None:
+    """Return the optimizer steps of a run as far as its settings alone tell."""
+    settings = spec.settings
+    if settings.steps or not settings.train_samples:
+        return settings.steps
+    return (settings.epochs or 1) * (settings.train_samples // settings.global_batch)
+
+
+def _follow_with_wandb(spec: RunSpec, target: Path, mode: str, folder: Path) -> AbstractContextManager[object]:
+    if mode != "online":
+        return nullcontext()
+    from hpml_bench.report.wandb import follow
+
+    return follow(spec, target, mode, folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a results folder.
+
+    Raises:
+        UserError: it can't be created or written to.
+
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the results folder can't be created: {error.strerror}; give another --out"
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder}: the results folder can't be written to; give another --out")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a results folder alone; the lock goes with the process, however it ends.
+
+    Raises:
+        UserError: another process holds it; says which.
+
+    """
+    lock, holder = FileLock(folder / ".lock"), folder / ".lock-holder.json"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = store.read_json(holder) or {}
+        raise UserError(
+            f"{folder} is in use by process {who.get('pid', '?')} on {who.get('host', 'another machine')}; "
+            "wait for it, or give another --out"
+        ) from None
+    try:
+        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def clear(folder: Path) -> None:
+    """Remove the runs of a results folder, and nothing else that may lie there."""
+    for path in folder.glob("*/"):
+        if (path / store.RECORD).exists() or (path / store.POINTS).exists() or (path / "rank0.log").exists():
+            shutil.rmtree(path)

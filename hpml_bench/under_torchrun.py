@@ -1,0 +1,42 @@
+"""One run when torchrun, not we, started the ranks: each rank comes here, and rank 0 commits the record."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hpml_bench import launch, store, worker
+from hpml_bench.prepare import prepare
+from hpml_bench.records import DONE
+from hpml_bench.suite import Suite
+from hpml_bench.sweep import definite, make_folder
+
+
+def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool) -> bool:
+    """Do the run as this rank; return whether it ended well.
+
+    The allocator's variables can't be set any more, since this process was started by torchrun: the record says what
+    they are.
+
+    Raises:
+        UserError: something asked for is wrong or can't be had.
+
+    """
+    suite = definite(suite)
+    (spec,) = suite.runs([method], [seed])
+    folder = out / suite.name / spec.run_id
+    there = store.settled(folder)
+    if there is not None and there.status in DONE and not fresh:
+        return True
+    prepared = prepare(spec.settings)
+    started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    main = os.environ["RANK"] == "0"
+    if main:
+        make_folder(out / suite.name)
+        store.begin(folder)
+    outcome = worker.execute(spec, prepared, folder)
+    if main:
+        store.commit(folder, launch.finish(spec, prepared, outcome, started, time.monotonic() - began))
+    return outcome.status in DONE

@@ -1,0 +1,75 @@
+"""Models and rows small enough for tests, made on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpml_bench.records import Digests, MethodSpec, Prepared, RunSpec, Settings, TaskSpec
+
+VOCABULARY = 200
+
+
+def gpt2(folder: Path) -> Path:
+    """Save a random GPT-2 of two layers."""
+    import torch
+    from transformers import GPT2Config, GPT2Model
+
+    torch.manual_seed(0)
+    GPT2Model(
+        GPT2Config(vocab_size=VOCABULARY, n_positions=64, n_embd=32, n_layer=2, n_head=2)
+    ).save_pretrained(folder)
+    return folder
+
+
+def prepared(folder: Path, rows: int = 96, classes: int = 3, seed: int = 0) -> Prepared:
+    """Save a backbone and tokenised rows whose first token tells the class."""
+    from datasets import Dataset, Sequence, Value
+
+    generator = np.random.default_rng(seed)
+    for split in ("train", "validation", "test"):
+        labels = generator.integers(0, classes, rows)
+        lengths = generator.integers(3, 12, rows)
+        ids = [
+            [int(label) + 1, *generator.integers(10, VOCABULARY, length).tolist()]
+            for label, length in zip(labels, lengths, strict=True)
+        ]
+        dataset = Dataset.from_dict({"input_ids": ids, "label": labels.tolist()})
+        dataset.cast_column("input_ids", Sequence(Value("int32"))).save_to_disk(str(folder / "data" / split))
+    return Prepared(
+        backbone=str(gpt2(folder / "backbone")),
+        data=str(folder / "data"),
+        label_names=tuple(f"class {index}" for index in range(classes)),
+        digests=Digests(weights="w", tokenizer="t", data="d"),
+        pad_id=0,
+    )
+
+
+def settings(**changes: Any) -> Settings:
+    """Return settings of a run of seconds."""
+    values: dict[str, Any] = {
+        "backbone": "path:tiny",
+        "task": TaskSpec(name="text_files"),
+        "steps": 6,
+        "global_batch": 12,
+        "eval_batch": 16,
+        "log_every": 2,
+        "warmup_steps": 1,
+        "latency_samples": 3,
+        "device": "cpu",
+        "world_size": 2,
+        "threads": 1,
+        "precision": "fp32",
+        "dropout": 0.0,
+        "max_length": 32,
+    }
+    return Settings.model_validate(values | changes)
+
+
+def spec(method: str = "lora", seed: int = 0, lr: float = 1e-2, **changes: Any) -> RunSpec:
+    """Return the specification of such a run."""
+    return RunSpec(
+        suite="tiny", settings=settings(**changes), method=MethodSpec(name=method, method=method, lr=lr), seed=seed
+    )
