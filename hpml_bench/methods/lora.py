@@ -1,0 +1,45 @@
+"""LoRA: frozen weights plus trained low-rank updates (Hu et al. 2021, arXiv:2106.09685)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from hpml_bench.records import Frozen
+
+title = "LoRA"
+lr = 1e-3
+
+
+class Options(Frozen):
+    """LoRA's options; the update of a weight is `alpha / r` * B A."""
+
+    r: int = Field(default=8, ge=1)
+    """Rank of the updates."""
+    alpha: float = Field(default=16, gt=0)
+    """Scale of the updates, before division by the rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the input of the updates."""
+    target: str | list[str] = "all-linear"
+    """Layers to update: `all-linear`, a list of name endings, or a regular expression for whole names."""
+
+
+def build(backbone: Any, options: Options) -> Any:
+    """Return the backbone frozen, with trained low-rank updates beside its weights."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        task_type="FEATURE_EXTRACTION",  # the bare backbone: the harness pools and classifies
+        r=options.r,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=options.target,
+        fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in backbone.modules()),  # GPT-2's linears
+    )
+    return get_peft_model(backbone, config)
+
+
+def merge(model: Any) -> Any:
+    """Return the backbone with the updates added to its weights."""
+    return model.merge_and_unload()

@@ -1,0 +1,33 @@
+"""Prompt tuning: trained embeddings before the text, all else frozen (Lester et al. 2021, arXiv:2104.08691)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from hpml_bench.records import Frozen
+
+title = "Prompt Tuning"
+lr = 3e-2
+
+
+class Options(Frozen):
+    """Prompt tuning's options."""
+
+    tokens: int = Field(default=20, ge=1)
+    """Virtual tokens put before every text; they count against the model's positions."""
+    init: Literal["vocabulary", "random"] = "vocabulary"
+    """First values: embeddings of random tokens of the vocabulary, or N(0, 1)."""
+
+
+def build(backbone: Any, options: Options) -> Any:
+    """Return the backbone frozen, with a trained prompt before its input; its output is longer by `tokens`."""
+    from peft import PromptTuningConfig, get_peft_model
+
+    config = PromptTuningConfig(
+        task_type="FEATURE_EXTRACTION",  # the bare backbone: the harness pools and classifies
+        num_virtual_tokens=options.tokens,
+        prompt_tuning_init="SAMPLE_VOCAB" if options.init == "vocabulary" else "RANDOM",
+    )
+    return get_peft_model(backbone, config)

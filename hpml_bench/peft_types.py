@@ -1,0 +1,148 @@
+"""PEFT's types on a bare backbone: the choices that PEFT leaves open, and what single types need besides."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from typing import Any
+from unittest import mock
+
+import torch
+from peft import LoraConfig, PeftType, get_peft_model, initialize_lora_eva_weights
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+TOKENS = 20
+"""Virtual tokens where none are asked for, as in `prompt_tuning`."""
+STEPS_UNKNOWN = 10**9
+"""AdaLoRA's `total_step` until `before_train` knows better."""
+
+
+def wrap(backbone: Any, kind: str, given: dict[str, Any]) -> Any:
+    """Return PEFT's model for a type, with the options given and our defaults for the others."""
+    replace_conv1d(backbone)
+    made = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
+    hints = typing.get_type_hints(made)
+    chosen = {key: value for key, value in defaults(kind, backbone).items() if key in hints and value is not None}
+    config = made(**{key: _nested(hints[key], value) for key, value in (chosen | given).items()})
+    config.task_type = "FEATURE_EXTRACTION"  # CPT takes no other than CAUSAL_LM when made
+    if kind == "XLORA":
+        return _mixture(backbone, config)
+    corda = getattr(config, "init_lora_weights", None) == "corda"
+    if corda:
+        config.init_lora_weights = True  # until `before_train` has data
+    model = get_peft_model(backbone, config)
+    if corda:
+        config.init_lora_weights = "corda"
+    if kind == "MULTITASK_PROMPT_TUNING":  # one task: the prompts of task 0
+        prompt = model.get_prompt
+        model.get_prompt = lambda batch_size, **_: prompt(batch_size, task_ids=_zeros(batch_size, model.device))
+    if kind == "POLY":
+        model.register_forward_pre_hook(_first_task, with_kwargs=True)
+    return model
+
+
+def defaults(kind: str, backbone: Any) -> dict[str, Any]:
+    """Return what PEFT leaves open or sets too large for small models; None leaves it to PEFT after all."""
+    config, named = backbone.config, dict(backbone.named_modules())
+    shapes = [tuple(layer.weight.shape) for layer in named.values() if isinstance(layer, torch.nn.Linear)]
+    divisor = math.gcd(*(size for shape in shapes for size in shape))
+    block = _largest_divisor(divisor, 256)
+    smallest = min(shapes, key=math.prod)
+    norms = sorted({name.rsplit(".")[-1] for name, layer in named.items() if type(layer).__name__.endswith("Norm")})
+    blocks = next((name for name, part in named.items() if isinstance(part, torch.nn.ModuleList)), "")
+    common = {"task_type": "FEATURE_EXTRACTION", "target_modules": "all-linear", "num_virtual_tokens": TOKENS}
+    special: dict[str, dict[str, Any]] = {
+        "ADALORA": {"total_step": STEPS_UNKNOWN},
+        "ADAPTION_PROMPT": {"target_modules": None, "adapter_len": 10, "adapter_layers": config.num_hidden_layers},
+        "C3A": {"block_size": block},
+        "CPT": {
+            "task_type": "CAUSAL_LM",
+            "num_virtual_tokens": None,
+            "cpt_token_ids": torch.randint(config.vocab_size, (TOKENS,)).tolist(),
+            "cpt_tokens_type_mask": [2] * TOKENS,  # trained, as input tokens
+        },
+        "FROD": {"progressbar": False},
+        "IA3": {"target_modules": None},  # keys, values and feed-forward, by PEFT's table
+        "LN_TUNING": {"target_modules": norms},
+        "PROMPT_TUNING": {"prompt_tuning_init": "SAMPLE_VOCAB"},
+        "ROAD": {"group_size": _largest_divisor(divisor, 64)},
+        "SHADOW": {"target_modules": [f"{blocks}.{index}" for index in range(config.num_hidden_layers)]},
+        "SHIRA": {"r": min(32, math.prod(smallest) // sum(smallest))},
+        "TRAINABLE_TOKENS": {"target_modules": None, "token_indices": list(range(config.vocab_size))},
+        "VBLORA": {"vector_length": block},
+        "WAVEFT": {"n_frequency": min(2592, math.prod(smallest))},
+        "XLORA": {"hidden_size": config.hidden_size, "adapters": {"0": "", "1": ""}, "use_trainable_adapters": True},
+    }
+    return common | special.get(kind, {})
+
+
+def replace_conv1d(backbone: Any) -> None:
+    """Replace GPT-2's Conv1D layers by linear ones of the same function: most types know no other."""
+    for name, layer in list(backbone.named_modules()):
+        if type(layer).__name__ == "Conv1D":
+            linear = torch.nn.Linear(layer.nx, layer.nf, device="meta")
+            linear.weight = torch.nn.Parameter(layer.weight.detach().T.contiguous())
+            linear.bias = layer.bias
+            parent, _, child = name.rpartition(".")
+            setattr(backbone.get_submodule(parent), child, linear)
+
+
+def _mixture(backbone: Any, config: Any) -> Any:
+    """Return an X-LoRA over fresh LoRA adapters, trained together with their mixing.
+
+    PEFT loads adapters trained before from disk, and finds none of their weights in a bare backbone.
+    """
+
+    def fresh(lora_model: Any, adapter_name: str, **_: Any) -> None:
+        lora_model.peft_config[adapter_name] = LoraConfig(target_modules="all-linear")
+        lora_model.inject_adapter(lora_model.model, adapter_name)
+
+    with mock.patch("peft.tuners.xlora.model._load_adapter_into_lora_model", fresh):
+        return get_peft_model(backbone, config)
+
+
+def start_eva(model: Any, batches: list[Any]) -> None:
+    """Start LoRA from the principal directions of its inputs, padding left out; ranks can move between layers."""
+    inputs = [{"input_ids": batch.input_ids, "attention_mask": batch.attention_mask} for batch in batches]
+    initialize_lora_eva_weights(
+        model,
+        inputs,
+        prepare_model_inputs_fn=lambda model_input, _: model_input["attention_mask"].nonzero(),
+        gather_distributed_inputs=False,  # all ranks see the same batches
+        show_progress_bar=False,
+    )
+
+
+def start_corda(model: Any, batches: list[Any]) -> None:
+    """Wrap the backbone anew, from a decomposition of its weights that knows the covariance of their inputs."""
+    from peft.tuners.lora.corda import preprocess_corda
+
+    config, backbone = model.active_peft_config, model.unload()
+
+    def run() -> None:
+        for batch in batches:
+            for ids, mask in zip(batch.input_ids, batch.attention_mask, strict=True):
+                backbone(input_ids=ids[: int(mask.sum())].unsqueeze(0))  # a text alone: padding must not count
+
+    with torch.autocast(next(backbone.parameters()).device.type, enabled=False):
+        preprocess_corda(backbone, config, run_model=run)
+        model.base_model = get_peft_model(backbone, config).base_model
+
+
+def _nested(hint: Any, value: Any) -> Any:
+    """Return a mapping as the dataclass that PEFT's annotation names, anything else as it is."""
+    kinds = [kind for kind in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(kind)]
+    return kinds[0](**value) if kinds and isinstance(value, dict) else value  # type: ignore[operator]
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return next(size for size in range(min(number, most), 0, -1) if number % size == 0)
+
+
+def _first_task(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:  # noqa: ARG001
+    return args, kwargs | {"task_ids": _zeros(len(kwargs["input_ids"]), kwargs["input_ids"].device)}
+
+
+def _zeros(size: int, device: Any) -> Any:
+    return torch.zeros(size, dtype=torch.long, device=device)
