@@ -1,0 +1,264 @@
+"""Model and data made ready for the ranks: resolved, drawn, tokenised, hashed, and kept on disk for the next run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import transformers
+from datasets import Dataset, Features, List, Value
+from huggingface_hub import constants
+from huggingface_hub.utils.tqdm import disable_progress_bars
+from transformers import PreTrainedTokenizerFast
+
+from hpml_bench import registry
+from hpml_bench.cache import cache_folder, file_sha256, locked, new_entry
+from hpml_bench.errors import UserError
+from hpml_bench.records import Digests, Prepared, Settings, TaskData, digest
+from hpml_bench.sources import resolve_model, weight_files
+from hpml_bench.suite import validate_options
+from hpml_bench.tokenizer import end_id, load_tokenizer, pad_id, tokenizer_digest
+
+FORMAT = 1
+"""Counts up when the same rows would be tokenised or saved otherwise."""
+SPLITS = ("train", "validation", "test")
+MANIFEST = "manifest.json"
+BATCH = 1000
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Return the backbone's folder and the tokenised splits, from the cache where it holds them.
+
+    Several processes may call at once: one does the work, the others wait for it.
+
+    Raises:
+        UserError: the model or the data can't be had, or don't suit the settings.
+
+    """
+    _silence()
+    model = resolve_model(settings.backbone)
+    tokenizer = load_tokenizer(model.folder_or_file)
+    config = json.loads((model.folder_or_file / "config.json").read_text())
+    _check_length(settings, config)
+    loaded = _load(settings)
+    rows = draw(loaded, settings)
+    digests = Digests(
+        weights=_weights_digest(model.folder_or_file),
+        tokenizer=tokenizer_digest(tokenizer),
+        data=_check_and_digest(rows, loaded.label_names, settings),
+        revision=model.revision,
+    )
+    # The digest of the data is of the drawn rows in their order: it stands for the settings that drew them.
+    key = digest([FORMAT, digests.data, digests.tokenizer, settings.max_length], 32)
+    folder = cache_folder() / "prepared" / key
+    with locked(folder):
+        if not _intact(folder):
+            with new_entry(folder, replace=True) as fresh:
+                _tokenise(rows, tokenizer, settings, _vocabulary(config), fresh)
+        full = json.loads((folder / MANIFEST).read_text())["full"]
+    return Prepared(
+        backbone=str(model.folder_or_file),
+        data=str(folder),
+        label_names=loaded.label_names,
+        digests=digests,
+        notes={
+            **loaded.notes,
+            "rows": ", ".join(f"{len(rows[split])} {split}" for split in SPLITS),
+            "texts that fill max_length": f"{full:.0%} of all rows (longer ones are cut)",
+        },
+        pad_id=pad_id(tokenizer, _vocabulary(config)),
+    )
+
+
+def _silence() -> None:
+    """Switch off the libraries' progress bars, chatter and telemetry: the page and our own bar say what matters."""
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    disable_progress_bars()
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+
+
+def _vocabulary(config: Mapping[str, Any]) -> int | None:
+    """Return the number of rows of the token embeddings, where config.json says it."""
+    size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    return int(size) if size else None
+
+
+def _check_length(settings: Settings, config: Mapping[str, Any]) -> None:
+    longest = config.get("n_positions") or config.get("max_position_embeddings")
+    if isinstance(longest, int) and settings.max_length > longest:
+        raise UserError(
+            f"max_length is {settings.max_length}, but {settings.backbone} reads at most {longest} tokens; lower it"
+        )
+
+
+# The rows
+
+
+def _load(settings: Settings) -> TaskData:
+    module = registry.get("tasks", settings.task.name)
+    options = validate_options(module, settings.task.options, "task.options")
+    loaded: TaskData = module.load(settings, options)
+    for split, dataset in (("train", loaded.train), ("validation", loaded.validation), ("test", loaded.test)):
+        if dataset is not None and not len(dataset):
+            raise UserError(f"task {settings.task.name}: there are no {split} rows; give a data set that has some")
+    return loaded
+
+
+def draw(loaded: TaskData, settings: Settings) -> dict[str, Dataset]:
+    """Return the rows of each split that the settings ask for, drawn with `data_seed`.
+
+    Training rows are a prefix of one permutation, so that more `train_samples` only add rows; validation rows split
+    off them come first in it and are never trained on.
+
+    Raises:
+        UserError: there are fewer rows than asked for.
+
+    """
+    held_out = settings.validation_samples if loaded.validation is None else 0
+    train = _permutation(loaded.train, settings.data_seed, 0)
+    if len(train) < held_out + settings.global_batch:
+        raise UserError(
+            f"task {settings.task.name}: {len(train)} training rows are too few for "
+            + (f"{held_out} validation_samples split off them and " if held_out else "")
+            + f"one global_batch of {settings.global_batch}; lower these"
+        )
+    if loaded.validation is None:
+        validation = loaded.train.select(train[:held_out])
+    else:
+        order = _permutation(loaded.validation, settings.data_seed, 1)
+        validation = loaded.validation.select(_first(order, settings.validation_samples, "validation", settings))
+    test = _permutation(loaded.test, settings.data_seed, 2)
+    return {
+        "train": loaded.train.select(_first(train[held_out:], settings.train_samples, "train", settings)),
+        "validation": validation,
+        "test": loaded.test.select(_first(test, settings.test_samples, "test", settings)),
+    }
+
+
+def _permutation(dataset: Dataset, seed: int, stream: int) -> np.ndarray:
+    return np.random.default_rng([seed, stream]).permutation(len(dataset))
+
+
+def _first(order: np.ndarray, count: int | None, split: str, settings: Settings) -> np.ndarray:
+    if count is not None and count > len(order):
+        raise UserError(
+            f"task {settings.task.name}: {split}_samples asks for {count} rows, but there are {len(order)}; "
+            f"set {split}_samples to at most {len(order)}"
+        )
+    return order[:count]
+
+
+def _check_and_digest(rows: Mapping[str, Dataset], label_names: tuple[str, ...], settings: Settings) -> str:
+    """Return the SHA-256 of label names, labels and texts of all splits, in order.
+
+    Raises:
+        UserError: a label is outside the names, or the training rows are all of one class.
+
+    """
+    where = f"task {settings.task.name}"
+    state = hashlib.sha256(json.dumps(label_names).encode())
+    for split in SPLITS:
+        state.update(f"\n{split} {len(rows[split])}\n".encode())
+        seen: set[int] = set()
+        for batch in rows[split].iter(BATCH):
+            for text, label in zip(batch["text"], batch["label"], strict=True):
+                if not isinstance(label, int) or not 0 <= label < len(label_names):
+                    raise UserError(
+                        f"{where}: a {split} row has the label {label!r}, outside the {len(label_names)} names "
+                        f"({', '.join(label_names)}): {text[:60]!r}"
+                    )
+                encoded = text.encode("utf-8", "surrogatepass")
+                state.update(b"%d %d " % (label, len(encoded)))
+                state.update(encoded)
+            seen.update(batch["label"])
+        if split == "train" and len(seen) < 2:
+            raise UserError(
+                f"{where}: all {len(rows[split])} training rows are of the class '{label_names[seen.pop()]}'; "
+                "classification needs two"
+            )
+    return state.hexdigest()
+
+
+# On disk
+
+
+def _tokenise(
+    rows: Mapping[str, Dataset],
+    tokenizer: PreTrainedTokenizerFast,
+    settings: Settings,
+    vocabulary: int | None,
+    folder: Path,
+) -> None:
+    """Write the token ids of all splits, batch by batch, and a manifest by which damage is known."""
+    end = end_id(tokenizer)
+    room = settings.max_length - (end is not None)
+    features = Features({"input_ids": List(Value("int32")), "label": Value("int64")})
+    full = 0
+
+    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        nonlocal full
+        ids = tokenizer(
+            batch["text"], truncation=True, max_length=room, return_attention_mask=False, return_token_type_ids=False
+        )["input_ids"]
+        if end is not None:
+            ids = [[*row, end] for row in ids]
+        largest = max((max(row, default=0) for row in ids), default=0)
+        if vocabulary is not None and largest >= vocabulary:
+            raise UserError(
+                f"{settings.backbone}: the tokenizer gives token {largest}, but the model has {vocabulary}; "
+                "they don't belong together"
+            )
+        if any(not row for row in ids):
+            raise UserError(
+                f"{settings.backbone}: the tokenizer has no end token, and an empty text gives no token at all"
+            )
+        full += sum(len(row) == settings.max_length for row in ids)
+        return {"input_ids": ids, "label": batch["label"]}
+
+    folder.mkdir()
+    for split in SPLITS:
+        scratch = folder / f"{split}.arrow"
+        tokens = rows[split].map(
+            encode,
+            batched=True,
+            batch_size=BATCH,
+            remove_columns=rows[split].column_names,
+            features=features,
+            cache_file_name=str(scratch),
+            load_from_cache_file=False,
+            new_fingerprint=split,
+        )
+        tokens.save_to_disk(str(folder / split))
+        scratch.unlink(missing_ok=True)
+    total = sum(len(rows[split]) for split in SPLITS)
+    (folder / MANIFEST).write_text(json.dumps({"files": _file_digests(folder), "full": full / total}))
+
+
+def _file_digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.glob("*/*") if path.is_file())
+    return {str(path.relative_to(folder)): file_sha256(path) for path in files}
+
+
+def _intact(folder: Path) -> bool:
+    """Tell whether a cache entry is there and every file of it as it was written."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        return bool(manifest["files"] == _file_digests(folder)) and "full" in manifest
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+# Digests of the model
+
+
+def _weights_digest(folder: Path) -> str:
+    files = sorted([*weight_files(folder), folder / "config.json"])
+    return digest([[file.name, file_sha256(file)] for file in files], 64)
