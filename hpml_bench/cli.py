@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from hpml_bench.report.wandb import Mode
     from hpml_bench.suite import Suite
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -138,9 +139,10 @@ def report(folder: Path, out: Path | None, formats: str, wandb_mode: str) -> Non
     if unknown or not wanted:
         raise UserError(f"--format {formats}: choose from html, md, csv, tex, separated by commas")
     folders = result_folders(folder)
+    mode = _wandb_mode(wandb_mode)
     for results in folders:
         target = out / results.name if out and len(folders) > 1 else out
-        _write_report(results, target, wanted, wandb_mode, show=True)
+        _write_report(results, target, wanted, mode)
 
 
 @main.command("list")
@@ -194,14 +196,13 @@ def _sweep(
     seed: int | None = None,
 ) -> int:
     """Run, report, and return the exit status."""
-    from rich.console import Console
-
+    from hpml_bench.listing import terminal
     from hpml_bench.sweep import run_sweep
 
     mode = _wandb_mode(wandb_mode)
-    result = run_sweep(suite, out, Console(), methods, fresh=fresh, verbose=verbose, wandb_mode=mode, seed=seed)
+    result = run_sweep(suite, out, terminal(), methods, fresh=fresh, verbose=verbose, wandb_mode=mode, seed=seed)
     if result.records:
-        _write_report(result.folder, None, ["html", "md"], mode, show=True)
+        _write_report(result.folder, None, ["html", "md"], mode)
     if result.interrupted:
         click.echo("interrupted; the same command goes on from here", err=True)
         return INTERRUPTED
@@ -212,35 +213,33 @@ def _sweep(
     return FAILED if result.failed else OK
 
 
-def _wandb_mode(asked: str) -> str:
+def _wandb_mode(asked: str) -> Mode:
     if asked == "off":
-        return asked
+        return "off"
     from hpml_bench.report.wandb import choose_mode
 
     return choose_mode(asked)
 
 
-def _write_report(folder: Path, out: Path | None, formats: list[str], wandb_mode: str, show: bool) -> None:
+def _write_report(folder: Path, out: Path | None, formats: list[str], wandb_mode: Mode) -> None:
     """Write a folder's report, print its table and where it is."""
-    from rich.console import Console
-
-    from hpml_bench.listing import show_table
+    from hpml_bench.listing import show_table, terminal
     from hpml_bench.report.render import load, write_report
 
     results = load(folder)
     paths = write_report(folder, out, formats)
-    if show:
-        show_table(results, Console())
-    if wandb_mode != "off":
-        from hpml_bench.report.wandb import publish_folder
-
-        publish_folder(folder, _wandb_mode(wandb_mode))
+    show_table(results, terminal())
     for path in paths:
         if path.name.startswith("report."):
             click.echo(str(path))
     others = [path for path in paths if not path.name.startswith("report.") and path.suffix in {".csv", ".tex"}]
     if others:
         click.echo(f"{len(others)} tables in {others[0].parent}")
+    if wandb_mode != "off":
+        from hpml_bench.report.wandb import publish_results
+
+        if sentence := publish_results(results, wandb_mode):
+            click.echo(sentence)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from hpml_bench import entry, environment, store
 from hpml_bench.errors import UserError
 from hpml_bench.records import Outcome, Prepared, RunError, RunRecord, RunSpec, Settings, Status, protocol_id
+from hpml_bench.sources import resolve
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -53,6 +54,8 @@ def prepare(settings: Settings) -> Prepared:
         UserError: a source can't be had, or is not what the settings say.
 
     """
+    if settings.backbone.startswith("hub:"):
+        resolve(settings.backbone)  # asked here, a hub that can't be reached is told within seconds
     with tempfile.TemporaryDirectory() as name:
         target = Path(name) / "prepared.json"
         context = multiprocessing.get_context("forkserver")
@@ -127,6 +130,9 @@ def _launch(spec: RunSpec, prepared: Prepared, folder: Path) -> ChildFailedError
         max_restarts=0,
         start_method="forkserver",
         monitor_interval=0.05,
+        # Without SIGINT: the agent would pass it on to ranks that ignore it, and wait 30 s for them to end. Ctrl-C is
+        # Python's KeyboardInterrupt instead, after which it ends them by SIGTERM.
+        signals_to_handle="SIGTERM,SIGHUP,SIGQUIT",
     )
     os.environ["OMP_NUM_THREADS"] = str(spec.settings.threads or 1)
     with _own_signal_handlers():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hpml_bench.report.results import Results
+
+WIDE = 140
+"""Characters a line where the output is no terminal."""
+LESS_URGENT = ("Macro", "Gradient", "Test loss", "Trainable")
+"""Columns left out first where the terminal is narrow."""
 
 
 def known(what: str) -> list[tuple[str, str]]:
@@ -38,6 +43,14 @@ def runs(folders: Iterable[Path]) -> list[tuple[str, ...]]:
     return rows
 
 
+def terminal() -> Console:
+    """Return the console to print to: as wide as the terminal, or wide enough where it is none."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
+
+
 def show_table(results: Results, console: Console) -> None:
     """Print the comparison table."""
     from rich.table import Table
@@ -46,12 +59,27 @@ def show_table(results: Results, console: Console) -> None:
     from hpml_bench.report.render import summary_table
 
     table = summary_table(results)
+    columns = fitting(table.columns, table.rows, console.width)
     shown = Table(title=Text(table.caption), title_justify="left")
-    for index, column in enumerate(table.columns):
-        shown.add_column(Text(column), justify="left" if index == 0 else "right")
+    for index in columns:
+        shown.add_column(Text(table.columns[index]), justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in table.rows:
-        shown.add_row(*(Text(cell) for cell in row))
+        shown.add_row(*(Text(row[index]) for index in columns))
     console.print(shown)
+    if len(columns) < len(table.columns):
+        left_out = [name for index, name in enumerate(table.columns) if index not in columns]
+        console.print(Text(f"Left out for width: {', '.join(left_out)}; the report has all."))
+
+
+def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Return the columns to show so that no cell is broken: those in the middle go first, the last is kept."""
+    sizes = [
+        max([*map(len, name.split()), *(len(row[index]) for row in rows)]) + 3 for index, name in enumerate(columns)
+    ]
+    kept = list(range(len(columns)))
+    while sum(sizes[index] for index in kept) + 1 > width and len(kept) > 2:
+        kept.remove(next((i for i in kept if columns[i].startswith(LESS_URGENT)), kept[-2]))
+    return kept
 
 
 def _suite_line(path: Path) -> str:

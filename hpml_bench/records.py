@@ -39,7 +39,9 @@ class TaskSpec(Frozen):
     """Which task, by the name of its file in `hpml_bench/tasks`, and its own options."""
 
     name: str
+    """The task's file (`hpml-bench list tasks`)."""
     options: dict[str, Any] = {}
+    """The task's own options."""
 
 
 class Settings(Frozen):

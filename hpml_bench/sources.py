@@ -215,7 +215,7 @@ def _hub_commit(uri: str, repo: str, revision: str | None, repo_type: RepoType) 
         raise UserError(f"{uri}: the hub has no such {repo_type}; if it is private, set HF_TOKEN") from None
     if not isinstance(result, str):
         why = _brief(result) if result else f"silent for {HUB_SECONDS:g} s"
-        log.warning("%s: the hub can't be reached: %s", uri, why)
+        log.info("%s: the hub can't be reached: %s", uri, why)
         # From here on this process asks the cache alone, or every further source would wait as long.
         constants.HF_HUB_OFFLINE = True
         return None

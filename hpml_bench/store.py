@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORD = "run.json"
+SUITE = "suite.json"
+"""What was asked for, written beside the runs by the sweep: description and order for the report."""
 POINTS = "points.jsonl"
 OUTCOME = "outcome.json"
 PREDICTIONS = "predictions.parquet"
@@ -155,6 +157,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Return a JSON object written by a rank, or None where it is missing or torn."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

@@ -23,18 +23,26 @@ class MethodEntry(Frozen):
     """A method as a suite file writes it; what is left out comes from the method's own file."""
 
     method: str | None = None
+    """The method's file (`hpml-bench list methods`); empty where the entry's own name is one."""
     lr: float | None = None
+    """Learning rate of the method's parameters; empty for the method's default."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """The method's own options; those left out keep the method's defaults."""
 
 
 class Suite(Frozen):
     """What is compared: one set of settings, several methods, several seeds."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    """Results go to a folder of this name; the file's own name where it is left out."""
     description: str = ""
+    """A sentence that stands at the head of the report."""
     seeds: int = Field(default=5, ge=1, le=1000)
+    """Runs of each method: seeds 0, 1, ... decide initialisation, order and dropout."""
     settings: Settings
+    """All that is identical for every method."""
     methods: dict[str, MethodEntry]
+    """The methods to compare, each under the name the report shows."""
 
     def runs(self, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None) -> tuple[RunSpec, ...]:
         """Return every method x seed, or those asked for, methods in the suite's order.
@@ -58,13 +66,17 @@ class Suite(Frozen):
         if entry is None and name in registry.names("methods"):
             entry = MethodEntry()
         if entry is None:
-            known = dict.fromkeys([*self.methods, *registry.names("methods"), "peft:TYPE"])
-            raise UserError(f"suite {self.name} has no method '{name}'; choose from {', '.join(known)}")
-        module = registry.get("methods", entry.method or name)
+            known = ", ".join(dict.fromkeys([*self.methods, *registry.names("methods"), "peft:TYPE"]))
+            raise UserError(f"suite {self.name} has no method '{name}'; choose from {known}")
+        kind = entry.method or name
+        if kind not in registry.names("methods"):
+            known = ", ".join(registry.names("methods"))
+            raise UserError(f"suite {self.name}: methods.{name}: there is no method '{kind}'; choose from {known}")
+        module = registry.get("methods", kind)
         options = validate_options(module, entry.options, f"suite {self.name}: methods.{name}.options")
         try:
             lr = module.lr if entry.lr is None else entry.lr
-            return MethodSpec(name=name, method=entry.method or name, options=options.model_dump(mode="json"), lr=lr)
+            return MethodSpec(name=name, method=kind, options=options.model_dump(mode="json"), lr=lr)
         except ValidationError as error:
             raise UserError(f"suite {self.name}: methods.{name}: {explain(error, MethodSpec)}") from None
 
@@ -95,8 +107,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"{key} is missing"
     message = first["msg"].removeprefix("Value error, ")
-    if not key:
-        return message
+    if isinstance(first["input"], dict):  # two keys that don't go together
+        return ": ".join(part for part in (key, message) if part)
     shown = repr(first["input"])
     return f"{key} is {shown if len(shown) < 80 else shown[:77] + '...'}: {message}"
 

@@ -25,8 +25,6 @@ from hpml_bench.suite import Suite
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUITE = "suite.json"
-
 
 @dataclass(frozen=True)
 class SweepResult:
@@ -86,7 +84,7 @@ def run_sweep(
     with locked(folder):
         if fresh:
             clear(folder)
-        store.write_atomically(folder / SUITE, json.dumps({"name": suite.name, "description": suite.description}))
+        store.write_atomically(folder / store.SUITE, suite.model_dump_json(indent=1))
         return _run_missing(runs, folder, console, verbose, wandb_mode)
 
 
@@ -128,7 +126,7 @@ def _follow_with_wandb(spec: RunSpec, target: Path, mode: str, folder: Path) -> 
         return nullcontext()
     from hpml_bench.report.wandb import follow
 
-    return follow(spec, target, mode, folder)
+    return follow(spec, target, "online", folder)
 
 
 def make_folder(folder: Path) -> None:

@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import peft  # noqa: F401 - imported here so that the fork server has it
@@ -32,7 +33,7 @@ from hpml_bench.store import OUTCOME, PREDICTIONS, PointWriter, write_atomically
 def prepare_to(settings_json: str, target: str) -> None:
     """Prepare model and data and write what was found, or the user's mistake, to a JSON file."""
     try:
-        result = {"prepared": prepare(Settings.model_validate_json(settings_json)).model_dump(mode="json")}
+        result: dict[str, Any] = {"prepared": prepare(Settings.model_validate_json(settings_json)).model_dump(mode="json")}
     except UserError as error:
         result = {"error": str(error)}
     write_atomically(Path(target), json.dumps(result))

@@ -18,9 +18,7 @@ def gpt2(folder: Path) -> Path:
     from transformers import GPT2Config, GPT2Model
 
     torch.manual_seed(0)
-    GPT2Model(
-        GPT2Config(vocab_size=VOCABULARY, n_positions=64, n_embd=32, n_layer=2, n_head=2)
-    ).save_pretrained(folder)
+    GPT2Model(GPT2Config(vocab_size=VOCABULARY, n_positions=64, n_embd=32, n_layer=2, n_head=2)).save_pretrained(folder)
     return folder
 
 
@@ -73,3 +71,41 @@ def spec(method: str = "lora", seed: int = 0, lr: float = 1e-2, **changes: Any) 
     return RunSpec(
         suite="tiny", settings=settings(**changes), method=MethodSpec(name=method, method=method, lr=lr), seed=seed
     )
+
+
+COLOURS = ("blue", "green", "red")
+
+
+def local_suite(folder: Path, rows: int = 160, **settings: Any) -> Path:
+    """Write a model with its tokenizer, a csv of rows whose first word tells the colour, and a suite that uses them."""
+    import yaml
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"w{index}": index for index in range(VOCABULARY - 2)}
+    words |= {"[UNK]": VOCABULARY - 2, "<end>": VOCABULARY - 1}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", eos_token="<end>")
+    fast.save_pretrained(gpt2(folder / "model"))
+    generator = np.random.default_rng(0)
+    lines = [
+        f"{COLOURS[label]},w{label} " + " ".join(f"w{word}" for word in generator.integers(10, 150, 6))
+        for label in generator.integers(0, 3, rows)
+    ]
+    (folder / "rows.csv").write_text("\n".join(["label,text", *lines]) + "\n")
+    values = {
+        "backbone": "path:model",
+        "task": {"name": "text_files", "options": {"train": "path:rows.csv", "text": "text", "label": "label"}},
+        "steps": 4, "global_batch": 8, "eval_batch": 32, "validation_samples": 16, "test_samples": 24, "max_length": 16,
+        "log_every": 2, "warmup_steps": 1, "latency_samples": 2, "device": "cpu", "world_size": 2, "threads": 1,
+        "precision": "fp32",
+    }  # fmt: skip
+    suite = {
+        "description": "Colours, for tests.",
+        "seeds": 2,
+        "settings": values | settings,
+        "methods": {"lora": {"lr": 1e-2}, "head": {}},
+    }
+    (folder / "colours.yaml").write_text(yaml.safe_dump(suite))
+    return folder / "colours.yaml"

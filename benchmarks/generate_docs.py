@@ -1,0 +1,149 @@
+"""Write the reference pages that follow from the code: docs/record.schema.json, docs/settings.md, docs/metrics.md.
+
+python benchmarks/generate_docs.py
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from hpml_bench import registry
+from hpml_bench.records import Metric, RunRecord, Settings, TaskSpec
+from hpml_bench.suite import MethodEntry, Suite
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+POINTS = {
+    "train_loss": "loss of one global batch, mean over its samples",
+    "grad_norm": "L2 norm of the gradient in one step, before clipping",
+    "learning_rate": "learning rate of the method's parameters in one step",
+    "step_seconds": "the slowest rank's time for one step",
+    "validation_loss": "mean loss over the validation rows",
+    "validation_accuracy": "share of the validation rows that are right",
+}
+"""The series of points.jsonl."""
+
+NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", types.NoneType: "empty", Any: "anything"}
+BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+
+
+def documents() -> dict[str, str]:
+    """Return the text of each page by its file name in docs/."""
+    schema = json.dumps(RunRecord.model_json_schema(), indent=1, ensure_ascii=False)
+    return {"record.schema.json": schema + "\n", "settings.md": settings_page(), "metrics.md": metrics_page()}
+
+
+def settings_page() -> str:
+    """Return the page of everything a suite file can say."""
+    parts = [
+        "# Settings\n",
+        "Made by `python benchmarks/generate_docs.py` from the code. *required* marks what has no default; *empty* is "
+        "`null` in YAML.\n",
+        "## A suite file\n",
+        fields_table(Suite),
+        "## `settings`: identical for every method\n",
+        "On the command line: `--set KEY=VALUE`, as in `--set train_samples=512`.\n",
+        fields_table(Settings),
+        "## `settings.task`\n",
+        fields_table(TaskSpec),
+        "## `methods.NAME`: what differs between methods\n",
+        "On the command line: `--set methods.NAME.lr=1e-3`.\n",
+        fields_table(MethodEntry),
+    ]
+    places: dict[registry.Kind, str] = {"tasks": "settings.task.options", "methods": "methods.NAME.options"}
+    for kind, path in places.items():
+        for name in registry.names(kind):
+            module = registry.get(kind, name)
+            if module.Options.model_fields:
+                parts += [f"## `{path}` of {kind[:-1]} `{name}`\n", fields_table(module.Options)]
+    return "\n".join(parts)
+
+
+def metrics_page() -> str:
+    """Return the page of every metric of every probe, and of the series of points."""
+    parts = [
+        "# Metrics\n",
+        "Made by `python benchmarks/generate_docs.py` from the probes' own definitions, which also stand in every "
+        "`run.json` and in the report's glossary. *Over ranks* says how the ranks' values become one (`same`: they "
+        "are equal on all), *over steps* how the steps' do. A metric that can't be measured on a machine is left out "
+        "of its records.\n",
+    ]
+    head = ("name", "title", "unit", "better", "over ranks", "over steps", "phase", "definition")
+    for name in registry.names("probes"):
+        metrics: tuple[Metric, ...] = registry.get("probes", name).metrics
+        rows = [
+            (f"`{m.name}`", m.title, m.unit, m.better, m.over_ranks, m.over_steps, m.phase, m.definition)
+            for m in metrics
+        ]
+        parts += [f"## {name}\n", table(head, rows)]
+    points = [(f"`{name}`", meaning) for name, meaning in POINTS.items()]
+    parts += ["## Series of `points.jsonl`\n", "Each point is a metric, a step (from 1) and a value.\n"]
+    return "\n".join([*parts, table(("metric", "value"), points)])
+
+
+def fields_table(model: type[BaseModel]) -> str:
+    """Return a table of a model's fields: key, type, default, meaning."""
+    rows = [
+        (f"`{name}`", type_name(field.annotation) + bounds(field), default(field), field.description or "")
+        for name, field in model.model_fields.items()
+    ]
+    return table(("key", "type", "default", "meaning"), rows)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table."""
+    head = list(head)
+    cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
+    lines = [head, ["---"] * len(head), *cells]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def type_name(annotation: Any) -> str:
+    """Return a type in words."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in {Union, types.UnionType}:
+        return " or ".join(dict.fromkeys(type_name(kind) for kind in inner))
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in inner)
+    if origin in {tuple, list}:
+        several = origin is list or inner[-1] is Ellipsis
+        return f"list of {type_name(inner[0])}" if several else f"[{', '.join(type_name(kind) for kind in inner)}]"
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return "mapping"
+    return NAMES.get(annotation) or str(annotation)
+
+
+def bounds(field: FieldInfo) -> str:
+    """Return the limits of a number, as in `, ≥ 1`."""
+    return "".join(
+        f", {sign} {value}"
+        for key, sign in BOUNDS.items()
+        for part in field.metadata
+        if (value := getattr(part, key, None)) is not None
+    )
+
+
+def default(field: FieldInfo) -> str:
+    """Return a field's default as YAML would have it."""
+    if field.is_required():
+        return "*required*"
+    value = field.get_default(call_default_factory=True)
+    return "*empty*" if value is None else f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def main() -> None:
+    """Write the pages."""
+    DOCS.mkdir(exist_ok=True)
+    for name, text in documents().items():
+        (DOCS / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""A table as Markdown, CSV or LaTeX; every format escapes what it would otherwise obey."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+from hpml_bench.records import Table
+from hpml_bench.report.tables import clean
+
+_MARKDOWN = re.compile(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])")
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "±": r"$\pm$", "−": r"$-$", "–": "--",
+    "≈": r"$\approx$", "√": r"$\surd$", "×": r"$\times$", "…": r"\ldots{}", "·": r"$\cdot$",
+}  # fmt: skip
+
+
+def markdown_text(text: object) -> str:
+    """Escape one line of text for GitHub's Markdown; an underscore within a word needs nothing."""
+    escaped = _MARKDOWN.sub(lambda found: "\\" + found[0], clean(text))
+    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"^(\d*)([-+.)])(?=\s)", r"\1\\\2", escaped).replace("://", ":&#8203;//")
+
+
+def markdown_table(table: Table) -> str:
+    """Return a pipe table; columns of numbers are aligned right."""
+    head = "| " + " | ".join(markdown_text(column) or " " for column in table.columns) + " |"
+    rule = "| " + " | ".join("---:" if numeric else "---" for numeric in numeric_columns(table)) + " |"
+    rows = ["| " + " | ".join(markdown_text(cell) for cell in row) + " |" for row in table.rows]
+    return "\n".join([head, rule, *rows])
+
+
+def numeric_columns(table: Table) -> tuple[bool, ...]:
+    """Tell for each column whether all its known values are numbers."""
+    if table.values is None or not table.values:
+        return (False,) * len(table.columns)
+    columns = zip(*table.values, strict=True)
+    return tuple(
+        all(isinstance(value, int | float) for value in column if value is not None)
+        and any(v is not None for v in column)
+        for column in columns
+    )
+
+
+def csv_text(table: Table) -> str:
+    """Return the values behind a table at full precision (RFC 4180).
+
+    Text that a spreadsheet would run as a formula gets an apostrophe.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(table.columns)
+    for row in table.rows if table.values is None else table.values:
+        writer.writerow(["" if value is None else _inert(value) for value in row])
+    return buffer.getvalue()
+
+
+def _inert(value: float | str) -> float | str:
+    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "@", "-"} else value
+
+
+def latex_table(table: Table) -> str:
+    r"""Return a `table` float for `\usepackage{booktabs}`, its text escaped."""
+    align = "".join("r" if numeric else "l" for numeric in numeric_columns(table))
+    lines = [" & ".join(map(latex_text, row)) + r" \\" for row in table.rows]
+    notes = [rf"\par\smallskip\footnotesize {latex_text(note)}" for note in table.notes]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{latex_text(table.caption)}}}",
+            rf"\label{{tab:{table.name}}}",
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule",
+            " & ".join(map(latex_text, table.columns)) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            *notes,
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def latex_text(text: object) -> str:
+    """Escape one line of text for LaTeX."""
+    return "".join(_LATEX.get(character, character) for character in clean(text))

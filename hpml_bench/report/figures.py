@@ -1,0 +1,276 @@
+"""Charts as inline SVG: one look per method in all of them, readable on light and dark, the same bytes every time."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hpml_bench import statistics
+from hpml_bench.records import Figure
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import Quantity, clean
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#7d7d7d", "#8c6d31")
+"""Okabe and Ito 2008, told apart with any colour vision; a page may redefine them as --m1 to --m8."""
+MARKERS = "osD^vPX*<>"
+_INK, _GRID, _PAPER = "#454647", "#c8c9ca", "#fdfefe"
+_SIZE = (4.7, 3.1)
+_MAX_POINTS = 200
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hpml-bench",
+    "font.size": 9.5,
+    "text.parse_math": False,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.6,
+    "axes.unicode_minus": True,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn, everywhere."""
+
+    color: str
+    marker: str
+
+    @property
+    def hue(self) -> int:
+        """Number of the colour, as in --m1."""
+        return COLORS.index(self.color) + 1
+
+    @property
+    def shape(self) -> int:
+        """Number of the marker."""
+        return MARKERS.index(self.marker)
+
+
+def looks(results: Results) -> dict[str, Look]:
+    """Return each method's colour and marker; with more methods than colours the marker tells them apart."""
+    return {
+        method: Look(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(results.all_methods)
+    }
+
+
+@contextmanager
+def _axes(height: float = _SIZE[1]) -> Iterator[tuple[Any, Axes]]:
+    """Yield a figure and its axes in our style; pyplot with its global state stays out."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure as Canvas
+
+    with mpl.rc_context(_STYLE):
+        canvas = Canvas(figsize=(_SIZE[0], height), layout="constrained")
+        yield canvas, canvas.subplots()
+
+
+def _finish(canvas: Any, name: str, caption: str, alt: str) -> Figure:
+    buffer = io.StringIO()
+    canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return Figure(name=name, caption=clean(caption), svg=_inline(buffer.getvalue(), name), alt=clean(alt))
+
+
+def _inline(svg: str, name: str) -> str:
+    """Return matplotlib's file as an element: no prolog, ids of its own, the page's colours and font."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", svg)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", svg)
+    for index, color in enumerate(COLORS, 1):
+        svg = svg.replace(color, f"var(--m{index}, {color})")
+    svg = svg.replace(_INK, "currentColor").replace(_GRID, f"var(--grid, {_GRID})")
+    return svg.replace(_PAPER, f"var(--paper, {_PAPER})").strip()
+
+
+def standalone(figure: Figure) -> str:
+    """Return a figure as a file of its own, in fixed mid-tones that are readable on light and dark."""
+    svg = re.sub(r"var\(--\w+, (#[0-9a-f]{6})\)", r"\1", figure.svg)
+    svg = svg.replace("currentColor", "#808488").replace(_GRID, "#80848850").replace(_PAPER, "#ffffff")
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + svg + "\n"
+
+
+def _legend(canvas: Any, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 3 if max(map(len, labels), default=0) <= 18 else 1
+    canvas.legend(
+        handles, labels, loc="outside lower center", ncols=min(columns, max(1, len(labels))), handlelength=1.6
+    )
+
+
+def course(results: Results, metric: str, title: str, unit: str = "", scale: float = 1.0) -> Figure | None:
+    """Draw a metric against the optimizer step: the mean over seeds, and a band of one standard deviation."""
+    import numpy as np
+
+    by_method = results.curves.get(metric, {})
+    if not by_method:
+        return None
+    look = looks(results)
+    ends = []
+    with _axes() as (canvas, axes):
+        for method, curves in by_method.items():
+            steps = sorted(set.intersection(*(set(curve.steps) for curve in curves)))
+            if not steps:
+                continue
+            values = np.array([[dict(zip(c.steps, c.values, strict=True))[s] for s in steps] for c in curves]) * scale
+            shown, values = _thin(np.array(steps), values)
+            mean = values.mean(axis=0)
+            sparse: Any = {"marker": look[method].marker, "markersize": 4} if len(shown) <= 25 else {}
+            axes.plot(shown, mean, color=look[method].color, label=clean(method, 30), **sparse)
+            if len(curves) > 1:
+                sd = values.std(axis=0, ddof=1)
+                axes.fill_between(shown, mean - sd, mean + sd, color=look[method].color, alpha=0.16, linewidth=0)
+            ends.append(f"{method} ends at {mean[-1]:.3g}{unit}")
+        axes.set_xlabel("optimizer step")
+        axes.set_ylabel(f"{title} ({unit.strip()})" if unit else title)
+        _legend(canvas, axes)
+        caption = f"{title} against optimizer step: mean over seeds; the band is one standard deviation."
+        return _finish(canvas, f"curve_{metric}", caption, f"Line chart of {title} against step. {'; '.join(ends)}.")
+
+
+def _thin(steps: Any, values: Any) -> tuple[Any, Any]:
+    """Average neighbouring points where there are more than a chart can show."""
+    block = -(-len(steps) // _MAX_POINTS)
+    if block == 1:
+        return steps, values
+    whole = len(steps) // block * block
+    return (
+        steps[:whole].reshape(-1, block).mean(axis=1),
+        values[:, :whole].reshape(len(values), -1, block).mean(axis=2),
+    )
+
+
+def strip(results: Results, metric: str) -> Figure | None:
+    """Draw a row a method: every seed as a dot, the mean as a bar, the 95 % interval as a line."""
+    values = results.values(metric)
+    if not values:
+        return None
+    quantity, look, said = Quantity.of(results, metric), looks(results), []
+    with _axes(0.75 + 0.4 * len(values)) as (canvas, axes):
+        for row, (method, by_seed) in enumerate(values.items()):
+            interval = statistics.mean_interval(list(by_seed.values()))
+            color, marker = look[method].color, look[method].marker
+            scaled = [value * quantity.scale for value in by_seed.values()]
+            if interval.low is not None and interval.high is not None:
+                ends = [interval.low * quantity.scale, interval.high * quantity.scale]
+                axes.plot(ends, [row, row], color=color, linewidth=7, alpha=0.25, solid_capstyle="butt")
+            axes.plot([interval.mean * quantity.scale] * 2, [row - 0.26, row + 0.26], color=color, linewidth=2.2)
+            axes.plot(scaled, [row] * len(scaled), marker, color=color, markersize=4.5, alpha=0.85, markeredgewidth=0)
+            said.append(f"{method} {quantity.text(interval.mean)} {quantity.between(interval)}")
+        axes.set_yticks(range(len(values)), [clean(method, 30) for method in values])
+        axes.set_ylim(len(values) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(clean(quantity.header, 56))
+        alt = f"Dot plot of {quantity.header} by method, mean and 95 % interval: {'; '.join(said)}."
+        caption = f"{quantity.heading}: a mark a seed, the mean, and its Student-t 95 % interval."
+        return _finish(canvas, f"seeds_{metric}", caption, alt)
+
+
+def bars(
+    results: Results, groups: Mapping[str, str], name: str, caption: str, header: str, scale: float = 1.0
+) -> Figure | None:
+    """Draw for every method a bar per metric of `groups` (metric -> label), means over seeds."""
+    groups = {metric: label for metric, label in groups.items() if results.values(metric)}
+    methods = [method for method in results.methods if any(results.interval(method, metric) for metric in groups)]
+    if not groups or not methods:
+        return None
+    drawn = [
+        (method, label, index / len(groups), interval.mean * scale)
+        for method in methods
+        for index, (metric, label) in enumerate(groups.items())
+        if (interval := results.interval(method, metric)) is not None
+    ]
+    look, row, previous = looks(results), 0.0, methods[0]
+    rows: dict[str, list[float]] = {method: [] for method in methods}
+    with _axes(0.6 + 0.17 * len(drawn) + 0.1 * len(methods)) as (canvas, axes):
+        for method, label, lightness, value in drawn:
+            row += 1 if method == previous else 1.6
+            previous = method
+            rows[method].append(row)
+            axes.barh(row, value, 0.86, color=look[method].color, alpha=0.9 - 0.6 * lightness, linewidth=0)
+            text = f"{value:.3g}  {label}" if value < 100 else f"{value:,.0f}  {label}"
+            axes.annotate(text, (value, row), (4, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.set_yticks([sum(own) / len(own) for own in rows.values()], [clean(method, 30) for method in methods])
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(row + 0.8, 0.2)
+        axes.set_xlim(0, 1.3 * max(value for *_, value in drawn) or 1)
+        axes.grid(visible=False, axis="y")
+        said = [f"{method} {label} {value:.4g}" for method, label, _, value in drawn]
+        axes.set_xlabel(header)
+        return _finish(canvas, name, caption, f"Bar chart of {header} by method: {'; '.join(said)}.")
+
+
+def trade_off(results: Results, cost: str, gain: str, name: str, efficient: Sequence[str]) -> Figure | None:
+    """Draw gain against cost with 95 % intervals; efficient methods are ringed and joined by a line."""
+    methods = [m for m in results.methods if results.interval(m, cost) and results.interval(m, gain)]
+    if not methods:
+        return None
+    x, y, look = Quantity.of(results, cost), Quantity.of(results, gain), looks(results)
+    middle, said = {}, []
+    with _axes(3.4) as (canvas, axes):
+        for method in methods:
+            across, up = results.interval(method, cost), results.interval(method, gain)
+            assert across is not None  # noqa: S101 - chosen above
+            assert up is not None  # noqa: S101
+            middle[method] = (across.mean * x.scale, up.mean * y.scale)
+            axes.errorbar(
+                *middle[method],
+                xerr=_half_width(across) * x.scale,
+                yerr=_half_width(up) * y.scale,
+                fmt=look[method].marker,
+                color=look[method].color,
+                label=clean(method, 30),
+                markersize=7,
+                elinewidth=1.2,
+                capsize=2.5,
+                markeredgecolor=_PAPER,
+                markeredgewidth=0.6,
+            )
+            said.append(f"{method} {x.text(across.mean)}, {y.text(up.mean)}")
+        front = sorted(middle[method] for method in methods if method in efficient)
+        if front:
+            axes.plot(*zip(*front, strict=True), color=_INK, linewidth=0.9, linestyle="--", alpha=0.7, zorder=1)
+            axes.plot(
+                *zip(*front, strict=True), "o", markersize=14, markerfacecolor="none", markeredgecolor=_INK,
+                markeredgewidth=0.8,
+            )  # fmt: skip
+        costs = [point[0] for point in middle.values()]
+        if min(costs) > 0 and max(costs) > 8 * min(costs):
+            axes.set_xscale("log")
+        axes.margins(0.12)
+        axes.set_xlabel(clean(x.header, 56))
+        axes.set_ylabel(clean(y.header, 40))
+        _legend(canvas, axes)
+        caption = (
+            f"{y.heading} against {x.title}: means with 95 % intervals over seeds. "
+            "Ringed: no other method's means are better in one and at least as good in the other; the text says "
+            "which of these leads are real."
+        )
+        alt = f"Scatter of {y.header} against {x.header}: {'; '.join(said)}. Efficient: {', '.join(efficient)}."
+        return _finish(canvas, name, caption, alt)
+
+
+def _half_width(interval: statistics.Interval) -> float:
+    return 0.0 if interval.high is None else interval.high - interval.mean

@@ -1,0 +1,60 @@
+"""Records as a tidy pandas frame: a row a run, a column a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpml_bench.errors import UserError
+from hpml_bench.records import RunRecord
+from hpml_bench.store import load_records
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUN_COLUMNS = ("run_id", "suite", "method", "seed", "status", "protocol_id", "order", "started", "seconds")
+
+
+def load_results(folder: Path | str) -> pd.DataFrame:
+    """Return the runs recorded under a suite's results folder: one row a run, oldest first.
+
+    Columns: run_id, suite, method, seed, status, protocol_id, order, started (UTC timestamp), seconds, and one per
+    metric (NaN where a run didn't measure it). Units and definitions are in run.json and in the report's glossary.
+
+    Raises:
+        UserError: there is no such folder.
+
+    """
+    if not Path(folder).is_dir():
+        raise UserError(
+            f"{folder} is not a folder of results; give the folder that run-all wrote, such as reports/quickstart"
+        )
+    return runs_frame(load_records(Path(folder)).records)
+
+
+def runs_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """Return the frame of `load_results` for records already read."""
+    import pandas as pd
+
+    records = tuple(records)
+    metrics = list(dict.fromkeys(name for record in records for name in record.metrics if name not in RUN_COLUMNS))
+    frame = pd.DataFrame([_row(record) for record in records], columns=[*RUN_COLUMNS, *metrics])
+    frame[metrics] = frame[metrics].astype("float64")
+    frame["started"] = pd.to_datetime(frame["started"], utc=True, errors="coerce", format="ISO8601")
+    return frame
+
+
+def _row(record: RunRecord) -> dict[str, object]:
+    spec = record.spec
+    return record.metrics | {
+        "run_id": record.run_id,
+        "suite": spec.suite,
+        "method": spec.method.name,
+        "seed": spec.seed,
+        "status": record.status,
+        "protocol_id": record.protocol_id,
+        "order": record.order,
+        "started": record.started,
+        "seconds": record.seconds,
+    }

@@ -1,0 +1,193 @@
+"""The report's pages from recorded runs: HTML in one file, Markdown with its figures, tables as CSV and LaTeX."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpml_bench import registry
+from hpml_bench.errors import UserError
+from hpml_bench.records import Figure, Section, Table, Text
+from hpml_bench.report.grouping import versions
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import clean
+from hpml_bench.store import write_atomically
+from hpml_bench.suite import packaged
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+FORMATS = ("html", "md", "csv", "tex")
+
+
+def write_report(folder: Path, out: Path | None = None, formats: Sequence[str] = ("html", "md")) -> list[Path]:
+    """Write the report of a suite's results folder and return the files, pages first.
+
+    Args:
+        folder: what run-all wrote, with a folder a run.
+        out: where to write; the results folder itself by default.
+        formats: of `html` (report.html), `md` (report.md and figures/), `csv` and `tex` (tables/).
+
+    Raises:
+        UserError: no record can be read, a format isn't known, or the report can't be written there.
+
+    """
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown or not formats:
+        raise UserError(f"there is no report format '{', '.join(unknown)}'; choose from {', '.join(FORMATS)}")
+    results = load(folder)
+    sections = all_sections(results)
+    out = folder if out is None else out
+    writers: dict[str, Callable[[Results, Sequence[Section], Path], list[Path]]] = {
+        "html": _write_html,
+        "md": _write_markdown,
+        "csv": lambda _, sections, out: _write_tables(sections, out, "csv"),
+        "tex": lambda _, sections, out: _write_tables(sections, out, "tex"),
+    }
+    try:
+        return [path for kind in FORMATS if kind in formats for path in writers[kind](results, sections, out)]
+    except OSError as error:
+        raise UserError(f"the report can't be written to {out}: {error.strerror or error}") from None
+
+
+def load(folder: Path) -> Results:
+    """Read a suite's results folder.
+
+    Raises:
+        UserError: there is no such folder, or no readable record in it.
+
+    """
+    return Results.load(folder)
+
+
+def all_sections(results: Results) -> tuple[Section, ...]:
+    """Return every registered section that has something to say, in the order the sections ask for."""
+    modules = [registry.get("sections", name) for name in registry.names("sections")]
+    modules.sort(key=lambda module: (module.order, module.__name__))
+    found = (module.section(results) for module in modules)
+    return tuple(section for section in found if section is not None)
+
+
+def tables_of(sections: Sequence[Section]) -> tuple[Table, ...]:
+    """Return the tables of all sections, in order."""
+    return tuple(block for section in sections for block in section.blocks if isinstance(block, Table))
+
+
+def summary_table(results: Results) -> Table:
+    """Return the table of the summary, for the terminal."""
+    table: Table = registry.get("sections", "summary").summary_table(results)
+    return table
+
+
+def facts(results: Results) -> dict[str, str]:
+    """Return what a reader needs to know before the first number."""
+    settings = results.reference.spec.settings
+    budget = f"{settings.steps} steps" if settings.steps else f"{settings.epochs} epochs"
+    rows = "all" if settings.train_samples is None else f"{settings.train_samples:,}"
+    bad = len(results.main) - len(results.ok)
+    ended = f"{len(results.ok)} ok" + (f", {bad} not" if bad else "") + (", others set apart" if results.apart else "")
+    known = {
+        "Model": settings.backbone.partition("#")[0],
+        "Task": settings.task.name,
+        "Budget": f"{budget} of {settings.global_batch} from {rows} training rows",
+        "Device": f"{settings.world_size or '?'} x {settings.device}, {settings.precision}",
+        "Methods": str(len(results.all_methods)),
+        "Seeds": str(len(results.seeds)),
+        "Runs": ended,
+        "Protocol": results.reference.protocol_id or "not known",
+    }
+    return {key: clean(value, 120) for key, value in known.items()}
+
+
+def _templates() -> Path:
+    return packaged("templates", "templates")
+
+
+def _environment(*, html: bool) -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from hpml_bench.report import export
+
+    environment = Environment(
+        loader=FileSystemLoader(_templates()),
+        autoescape=html,  # noqa: S701 - Markdown escapes by its own filter
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.tests |= {
+        "text": lambda block: isinstance(block, Text),
+        "table": lambda block: isinstance(block, Table),
+        "figure": lambda block: isinstance(block, Figure),
+    }
+    environment.filters |= {
+        "md": export.markdown_text,
+        "md_table": export.markdown_table,
+        "numeric": export.numeric_columns,
+        "clean": clean,
+        "emphasise": _emphasise,
+    }
+    return environment
+
+
+def _emphasise(sentence: str, names: Sequence[str], opening: str, closing: str) -> str:
+    """Mark the methods' names in an (escaped) sentence, as a reader looks for them first."""
+    if not names:
+        return sentence
+    longest = sorted(map(re.escape, names), key=len, reverse=True)
+    pattern = rf"(?<![\w/.-])({'|'.join(longest)})(?![\w/-])"
+    marked = re.sub(pattern, rf"{opening}\1{closing}", str(sentence))  # of a Markup, re.sub would escape what it joins
+    return type(sentence)(marked)
+
+
+def _context(results: Results, sections: Sequence[Section]) -> dict[str, object]:
+    return {
+        "suite": clean(results.suite, 80),
+        "description": clean(results.description),
+        "facts": facts(results),
+        "sections": sections,
+        "methods": results.all_methods,
+        "newest": max(record.started for record in results.records)[:10],
+        "version": clean(versions(results.reference).get("hpml-bench", ""), 40),
+    }
+
+
+def _write_html(results: Results, sections: Sequence[Section], out: Path) -> list[Path]:
+    from hpml_bench.report.figures import looks
+
+    script = (_templates() / "report.js").read_text(encoding="utf-8")
+    page = _environment(html=True).get_template("report.html.j2").render(
+        _context(results, sections),
+        style=(_templates() / "report.css").read_text(encoding="utf-8"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        looks=looks(results),
+    )  # fmt: skip
+    return [_write(out / "report.html", page)]
+
+
+def _write_markdown(results: Results, sections: Sequence[Section], out: Path) -> list[Path]:
+    from hpml_bench.report.figures import standalone
+
+    page = _environment(html=False).get_template("report.md.j2").render(_context(results, sections))
+    figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
+    written = [_write(out / "figures" / f"{figure.name}.svg", standalone(figure)) for figure in figures]
+    return [_write(out / "report.md", page), *written]
+
+
+def _write_tables(sections: Sequence[Section], out: Path, kind: str) -> list[Path]:
+    from hpml_bench.report import export
+
+    render = {"csv": export.csv_text, "tex": export.latex_table}[kind]
+    return [_write(out / "tables" / f"{table.name}.{kind}", render(table)) for table in tables_of(sections)]
+
+
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text)
+    return path

@@ -1,0 +1,268 @@
+"""What a report is made from: which recorded runs may be compared, and their values by method and seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from hpml_bench import statistics
+from hpml_bench.errors import UserError
+from hpml_bench.records import Metric, RunRecord
+from hpml_bench.report.frame import runs_frame
+from hpml_bench.report.grouping import (
+    agreed_consumption,
+    label,
+    machine_of,
+    protocol_difference,
+    protocol_of,
+    short,
+)
+from hpml_bench.store import SUITE, load_records, read_json, read_points
+from hpml_bench.suite import Suite, load_suite, packaged_suites
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ESTIMATED = frozenset({"validation", "test", "inference"})
+"""Phases whose metrics carry noise even where a few seeds happen to agree."""
+LARGEST = 1e100
+"""Beyond this (or NaN) a number is no measurement, and its square would overflow."""
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Runs that may not be averaged with the others, and the difference by name."""
+
+    records: tuple[RunRecord, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One seed's course of one metric."""
+
+    seed: int
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results folder, read. Only `compared` runs enter any mean: ok, of one protocol, with equal consumption."""
+
+    folder: Path
+    records: tuple[RunRecord, ...]
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Results:
+        """Read a suite's results folder.
+
+        Raises:
+            UserError: there is no such folder, or no readable record in it.
+
+        """
+        folder = Path(folder)
+        loaded = load_records(folder)
+        if not loaded.records:
+            raise UserError("; ".join([f"{folder} holds no recorded run that can be read", *loaded.problems[:3]]))
+        return cls(folder, loaded.records, loaded.problems)
+
+    @property
+    def suite(self) -> str:
+        """The suite's name."""
+        return self.reference.spec.suite
+
+    @property
+    def description(self) -> str:
+        """What the suite says of itself; empty where it says nothing."""
+        return self._declared.description if self._declared else ""
+
+    @cached_property
+    def _declared(self) -> Suite | None:
+        """The suite as the sweep wrote it beside its runs, else the packaged one of that name."""
+        try:
+            return Suite.model_validate(read_json(self.folder / SUITE))
+        except ValidationError:
+            return load_suite(self.suite) if self.suite in packaged_suites() else None
+
+    # Which runs may be compared
+
+    @cached_property
+    def reference(self) -> RunRecord:
+        """A run of the main protocol: the one with the most ok runs, of equals the newest."""
+        ok = [record for record in self.records if record.status == "ok"] or list(self.records)
+        size = Counter(map(protocol_of, ok))
+        return max(ok, key=lambda record: (size[protocol_of(record)], record.started))
+
+    @cached_property
+    def main(self) -> tuple[RunRecord, ...]:
+        """The runs of the main protocol, of any status; where one failed before it had an id, its settings count."""
+        return tuple(
+            record
+            for record in self.records
+            if protocol_of(record) == protocol_of(self.reference)
+            or (record.protocol_id is None and record.spec.settings == self.reference.spec.settings)
+        )
+
+    @cached_property
+    def ok(self) -> tuple[RunRecord, ...]:
+        """The runs of the main protocol that ended well."""
+        return tuple(record for record in self.main if record.status == "ok")
+
+    @cached_property
+    def compared(self) -> tuple[RunRecord, ...]:
+        """The runs that enter the tables: ok, main protocol, and the consumption most runs of their seed agree on."""
+        agreed = {seed: agreed_consumption(self.ok, seed) for seed in {record.spec.seed for record in self.ok}}
+        return tuple(record for record in self.ok if record.consumed in (None, agreed[record.spec.seed]))
+
+    @cached_property
+    def apart(self) -> tuple[Apart, ...]:
+        """The runs set apart, and why."""
+        main = {record.run_id for record in self.main}
+        others: dict[str, list[RunRecord]] = {}
+        for record in self.records:
+            if record.run_id not in main:
+                others.setdefault(protocol_of(record), []).append(record)
+        found = [Apart(tuple(group), protocol_difference(self.reference, group[0])) for group in others.values()]
+        compared = {record.run_id for record in self.compared}
+        deviating = [record for record in self.ok if record.run_id not in compared]
+        return (*found, *(Apart((record,), self._consumption_difference(record)) for record in deviating))
+
+    def _consumption_difference(self, record: RunRecord) -> str:
+        agreed = agreed_consumption(self.ok, record.spec.seed)
+        here = record.consumed.model_dump() if record.consumed else {}
+        there = agreed.model_dump() if agreed else {}
+        named = [
+            f"{key} {short(here[key])} instead of {short(there.get(key))}"
+            for key in here
+            if here[key] != there.get(key)
+        ]
+        return f"consumed other than the rest of seed {record.spec.seed}: {', '.join(named)}"
+
+    @cached_property
+    def machines(self) -> dict[str, dict[str, Any]]:
+        """The distinct environments of the compared runs, by a short name; several mean that cost can't be ranked."""
+        found: dict[str, dict[str, Any]] = {}
+        for record in self.compared or self.main:
+            found.setdefault(machine_of(record), record.environment)
+        return found
+
+    @property
+    def one_machine(self) -> bool:
+        """Whether all compared runs share hardware and versions."""
+        return len(self.machines) <= 1
+
+    # Methods
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """run_id -> how the report calls its method; one name with two specifications gets what differs appended."""
+        specs: dict[str, list[str]] = {}
+        for record in self.main:
+            variants = specs.setdefault(record.spec.method.name, [])
+            if record.spec.method.model_dump_json() not in variants:
+                variants.append(record.spec.method.model_dump_json())
+        return {
+            record.run_id: label(record, [r for r in self.main if r.spec.method.name == record.spec.method.name])
+            if len(specs[record.spec.method.name]) > 1
+            else record.spec.method.name
+            for record in self.main
+        }
+
+    @cached_property
+    def all_methods(self) -> tuple[str, ...]:
+        """The methods of the main protocol, whatever became of them: in the suite's order, then as they ran."""
+        order = list(self._declared.methods) if self._declared else []
+        position = {name: index for index, name in enumerate(order)}
+        seen = {self.labels[r.run_id]: position.get(r.spec.method.name, len(order)) for r in self.main}
+        first = sorted(self.main, key=lambda r: (r.spec.seed, r.spec.method.name))
+        names = dict.fromkeys(self.labels[r.run_id] for r in first)
+        return tuple(sorted(names, key=lambda name: seen[name]))
+
+    @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """The methods with at least one compared run."""
+        present = {self.labels[record.run_id] for record in self.compared}
+        return tuple(name for name in self.all_methods if name in present)
+
+    def runs(self, method: str) -> tuple[RunRecord, ...]:
+        """Return the compared runs of a method, by seed."""
+        chosen = (record for record in self.compared if self.labels[record.run_id] == method)
+        return tuple(sorted(chosen, key=lambda record: record.spec.seed))
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the compared runs."""
+        return tuple(sorted({record.spec.seed for record in self.compared}))
+
+    # Values
+
+    @cached_property
+    def definitions(self) -> dict[str, Metric]:
+        """Every metric's definition by name; the newest run's where they differ."""
+        return {metric.name: metric for record in self.records for metric in record.definitions}
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """All recorded runs as `load_results` gives them."""
+        return runs_frame(self.records)
+
+    def values(self, metric: str) -> dict[str, dict[int, float]]:
+        """Return method -> seed -> value of the compared runs; what wasn't measured, or is no number, is absent."""
+        found: dict[str, dict[int, float]] = {}
+        for method in self.methods:
+            measured = {r.spec.seed: r.metrics.get(metric) for r in self.runs(method)}
+            finite = {seed: v for seed, v in measured.items() if v is not None and abs(v) < LARGEST}
+            if finite:
+                found[method] = finite
+        return found
+
+    def measured(self, *metrics: str) -> tuple[str, ...]:
+        """Return those of the metrics that are defined and that some compared run has a value of, in this order."""
+        return tuple(name for name in metrics if name in self.definitions and self.values(name))
+
+    def interval(self, method: str, metric: str) -> statistics.Interval | None:
+        """Return mean and interval over seeds, or None where nothing was measured."""
+        values = self.values(metric).get(method)
+        return statistics.mean_interval(list(values.values())) if values else None
+
+    def comparisons(self, metric: str) -> tuple[statistics.Comparison, ...]:
+        """Return every pair of methods compared on a metric, Holm-adjusted over these pairs."""
+        values = self.values(metric)
+        return statistics.compare_pairs(values, exact=self._is_exact(metric, values))
+
+    def _is_exact(self, metric: str, values: Mapping[str, Mapping[int, float]]) -> bool:
+        definition = self.definitions.get(metric)
+        counted = definition is not None and definition.phase not in ESTIMATED
+        return counted and all(len(set(seeds.values())) == 1 for seeds in values.values()) and len(self.seeds) > 1
+
+    def ranks(self, metric: str) -> dict[str, tuple[int, int]]:
+        """Return each measured method's rank interval on a metric."""
+        better = self.definitions[metric].better
+        return statistics.rank_intervals(self.comparisons(metric), list(self.values(metric)), better)
+
+    @cached_property
+    def curves(self) -> dict[str, dict[str, tuple[Curve, ...]]]:
+        """Metric -> method -> one curve a seed, of the compared runs."""
+        found: dict[str, dict[str, tuple[Curve, ...]]] = {}
+        for method in self.methods:
+            for record in self.runs(method):
+                for metric, steps in self._points(record).items():
+                    curve = Curve(record.spec.seed, tuple(steps), tuple(steps.values()))
+                    by_method = found.setdefault(metric, {})
+                    by_method[method] = (*by_method.get(method, ()), curve)
+        return found
+
+    def _points(self, record: RunRecord) -> dict[str, dict[int, float]]:
+        found: dict[str, dict[int, float]] = {}
+        for point in read_points(self.folder / record.run_id):
+            if point.value is not None and abs(point.value) < LARGEST:
+                found.setdefault(point.metric, {})[point.step] = point.value
+        return {metric: dict(sorted(steps.items())) for metric, steps in found.items()}

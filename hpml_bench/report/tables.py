@@ -1,0 +1,202 @@
+"""Numbers as text, and the building of tables: one place decides units, digits and how a missing value looks."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from hpml_bench.records import Metric, Table
+from hpml_bench.report.results import Results
+from hpml_bench.statistics import Comparison, Interval
+
+MISSING = "–"
+MINUS = "−"
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+_FORMAT = re.compile(r",?(?:\.(\d{1,2}))?([%gfde])")
+_BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
+
+Cell = str | tuple[str, float | str | None]
+"""The text alone, or the text and the value behind it."""
+
+
+def clean(text: object, width: int | None = None) -> str:
+    """Return one line without terminal escapes, control or direction-changing characters, cut to `width`."""
+    line = _ANSI.sub("", str(text))
+    line = "".join(c if c.isprintable() else " " for c in line)
+    line = " ".join(line.split())
+    return line if width is None or len(line) <= width else f"{line[: width - 1]}…"
+
+
+def number(value: float | None, spec: str = ".3g") -> str:
+    """Return a number as a reader wants it: thousands separated, significant digits without an exponent.
+
+    `spec` is a metric's format; one that isn't understood counts as `.3g`. Percent signs belong to the header.
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    match = _FORMAT.fullmatch(spec)
+    digits, kind = (int(match[1]) if match[1] else None, match[2]) if match else (3, "g")
+    if kind == "d":
+        text = f"{round(value):,d}"
+    elif kind == "e":
+        text = f"{value:.{2 if digits is None else digits}e}"
+    elif kind in {"f", "%"}:
+        text = f"{value:,.{1 if digits is None else digits}f}"
+    else:
+        text = _significant(value, 3 if digits is None else max(1, digits))
+    return text.replace("-", MINUS, 1) if text.startswith("-") else text
+
+
+def _significant(value: float, digits: int) -> str:
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-4:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+
+
+def p_value(p: float | None) -> str:
+    """Return a p value to three digits."""
+    if p is None:
+        return MISSING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def rank(interval: tuple[int, int] | None) -> str:
+    """Return a rank interval: `1`, or `2–4`."""
+    if interval is None:
+        return MISSING
+    low, high = interval
+    return str(low) if low == high else f"{low}–{high}"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A metric as a report shows it: title, unit, scale, and digits that suit the spread of all methods."""
+
+    metric: Metric
+    scale: float
+    unit: str
+    places: int | None
+    """Decimals that show the typical standard deviation to two digits; None where nothing spreads."""
+
+    @classmethod
+    def of(cls, results: Results, name: str) -> Quantity:
+        """Return the metric `name` scaled for the values in `results`."""
+        metric = results.definitions[name]
+        intervals = [results.interval(method, name) for method in results.values(name)]
+        known = [interval for interval in intervals if interval is not None]
+        scale, unit = _scale(metric, [abs(interval.mean) for interval in known])
+        spreads = [interval.sd * scale for interval in known if interval.sd]
+        largest = max((abs(interval.mean) * scale for interval in known), default=0.0)
+        return cls(metric, scale, unit, _places(median(spreads), largest) if spreads else None)
+
+    @property
+    def title(self) -> str:
+        """The metric's title in running text."""
+        return clean(self.metric.title)
+
+    @property
+    def heading(self) -> str:
+        """The title at the beginning of a line."""
+        return self.title[:1].upper() + self.title[1:]
+
+    @property
+    def header(self) -> str:
+        """Heading with unit, for a column or an axis."""
+        return f"{self.heading} ({clean(self.unit)})" if self.unit else self.heading
+
+    def text(self, value: float | None, *, unit: bool = False) -> str:
+        """Return one value, in this quantity's scale and digits."""
+        if value is None or not math.isfinite(value):
+            return MISSING
+        spec = self.metric.format if self.scale in {1.0, 100.0} else ".3g"  # a format is made for its own unit
+        shown = number(value * self.scale, spec if self.places is None else f".{self.places}f")
+        return f"{shown} {clean(self.unit)}" if unit and self.unit else shown
+
+    def cell(self, value: float | None) -> Cell:
+        """Return one value with the number behind it."""
+        return self.text(value), None if value is None or not math.isfinite(value) else value * self.scale
+
+    def spread(self, interval: Interval | None) -> Cell:
+        """Return `mean ± sd`; the mean alone where there is one seed, or nothing spreads."""
+        if interval is None:
+            return MISSING, None
+        text = self.text(interval.mean)
+        if interval.sd is not None and self.places is not None:
+            text += f" ± {self.text(interval.sd)}"
+        return text, interval.mean * self.scale
+
+    def between(self, interval: Interval | None) -> str:
+        """Return the interval as `[low, high]`."""
+        if interval is None or interval.low is None:
+            return MISSING
+        return f"[{self.text(interval.low)}, {self.text(interval.high)}]"
+
+    def difference(self, comparison: Comparison, *, swap: bool = False) -> str:
+        """Return a difference with its interval and unit: `1.3 points [0.7, 1.9]`."""
+        d = comparison.difference
+        low, high = d.low, d.high
+        mean = d.mean
+        if swap:
+            mean, low, high = -mean, None if d.high is None else -d.high, None if d.low is None else -d.low
+        unit = " points" if self.unit == "%" else f" {clean(self.unit)}" if self.unit else ""
+        text = f"{self.text(mean)}{unit}"
+        return text if low is None or high is None or low == high else f"{text} [{self.text(low)}, {self.text(high)}]"
+
+
+def _scale(metric: Metric, means: Sequence[float]) -> tuple[float, str]:
+    if metric.format.endswith("%"):
+        return 100.0, "%"
+    if metric.unit.lower() in {"b", "byte", "bytes"}:
+        divisor, unit = next(((d, u) for d, u in _BYTES if max(means, default=0) >= d), _BYTES[-1])
+        return 1 / divisor, unit
+    return 1.0, metric.unit
+
+
+def _places(sd: float, largest: float) -> int:
+    """Return decimals for one digit of the spread, two where it begins with 1 to 3, and four of the mean at most.
+
+    The Particle Data Group's rounding rule, for a whole column at once.
+    """
+    magnitude = math.floor(math.log10(sd))
+    wanted = (1 if sd < 3.55 * 10.0**magnitude else 0) - magnitude
+    room = 3 - math.floor(math.log10(largest)) if largest > 0 else wanted
+    return max(0, min(wanted, room, 8))
+
+
+def table(
+    name: str, caption: str, columns: Iterable[str], rows: Iterable[Iterable[Cell]], notes: Iterable[str] = ()
+) -> Table:
+    """Build a table from cells; all text is cleaned to single lines."""
+    pairs = [[(cell, cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    return Table(
+        name=name,
+        caption=clean(caption),
+        columns=tuple(clean(column) for column in columns),
+        rows=tuple(tuple(clean(text) for text, _ in row) for row in pairs),
+        values=tuple(tuple(clean(v) if isinstance(v, str) else v for _, v in row) for row in pairs),
+        notes=tuple(clean(note) for note in notes),
+    )
+
+
+def by_method(
+    results: Results, name: str, caption: str, metrics: Iterable[str], notes: Iterable[str] = ()
+) -> Table | None:
+    """Return a table of `mean ± sd` with a row a method and a column a measured metric; None where none was."""
+    quantities = [Quantity.of(results, metric) for metric in results.measured(*metrics)]
+    if not quantities:
+        return None
+    rows = [
+        [method, *(quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities)]
+        for method in results.methods
+    ]
+    return table(name, caption, ["method", *(quantity.header for quantity in quantities)], rows, notes)
+
+
+def sentence_list(items: Sequence[str]) -> str:
+    """Return `a, b and c`."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

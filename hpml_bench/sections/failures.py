@@ -1,0 +1,75 @@
+"""What didn't end well, and what can't be compared: status, reason, and where the log is."""
+
+from __future__ import annotations
+
+from hpml_bench.records import RunRecord, Section, Table, Text
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import MISSING, Cell, table
+
+order = 25
+MEANING = {
+    "failed": "ended with an error",
+    "unsupported": "the method can't run with this model",
+    "invalid": "an arithmetic self-check failed",
+    "diverged": "the loss became NaN or infinite",
+    "timeout": "ran into a time limit",
+    "killed": "ended by a signal",
+    "interrupted": "stopped by the user",
+    "oom_host": "ran out of the machine's memory",
+    "oom_cuda": "ran out of the GPU's memory",
+}
+
+
+def section(results: Results) -> Section | None:
+    """Return runs not ok, runs set apart, and records that could not be read; nothing where there are none."""
+    blocks = [block for block in (_not_ok(results), _apart(results), _problems(results)) if block is not None]
+    return Section(slug="failures", title="Failures and runs set apart", blocks=tuple(blocks)) if blocks else None
+
+
+def _not_ok(results: Results) -> Table | None:
+    bad = [record for record in results.records if record.status != "ok"]
+    if not bad:
+        return None
+    rows: list[list[Cell]] = [
+        [
+            results.labels.get(record.run_id, record.spec.method.name),
+            (str(record.spec.seed), float(record.spec.seed)),
+            record.status,
+            MEANING.get(record.status, ""),
+            _reason(record),
+            _log(record),
+        ]
+        for record in bad
+    ]
+    columns = ("method", "Seed", "Status", "Meaning", "Reason", "Log")
+    return table("failures", "Runs that did not end well; they enter no mean", columns, rows)
+
+
+def _reason(record: RunRecord) -> str:
+    failed = [f"{check.name}: {check.detail}" for check in record.checks if not check.passed]
+    if record.error is None:
+        return "; ".join(failed) or MISSING
+    rank = "" if record.error.rank is None else f" (rank {record.error.rank})"
+    message = record.error.message
+    return f"{record.error.kind}: {message if len(message) <= 400 else message[:399] + '…'}{rank}"
+
+
+def _log(record: RunRecord) -> str:
+    rank = record.error.rank if record.error and record.error.rank is not None else 0
+    return MISSING if record.status == "unsupported" else f"{record.run_id}/rank{rank}.log"
+
+
+def _apart(results: Results) -> Table | None:
+    if not results.apart:
+        return None
+    rows: list[list[Cell]] = []
+    for group in results.apart:
+        methods = ", ".join(dict.fromkeys(record.spec.method.name for record in group.records))
+        count = len(group.records)
+        rows.append([methods, (str(count), float(count)), group.records[0].protocol_id or MISSING, group.reason])
+    columns = ("method", "Runs", "Protocol", "Why it is not compared")
+    return table("apart", "Runs set apart: they enter no mean", columns, rows)
+
+
+def _problems(results: Results) -> Text | None:
+    return Text(sentences=results.problems) if results.problems else None

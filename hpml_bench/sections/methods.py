@@ -1,0 +1,28 @@
+"""What differs between the methods, and nothing else does: options and learning rate."""
+
+from __future__ import annotations
+
+from hpml_bench.records import Section
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import Cell, table
+
+order = 110
+
+
+def section(results: Results) -> Section | None:
+    """Return a row a method, whatever became of its runs."""
+    first = {results.labels[record.run_id]: record.spec.method for record in reversed(results.main)}
+    rows: list[list[Cell]] = []
+    for label in results.all_methods:
+        spec = first[label]
+        options = ", ".join(f"{key} = {_shown(value)}" for key, value in spec.options.items())
+        rows.append([label, spec.method, (f"{spec.lr:g}", spec.lr), options or "none"])
+    columns = ("method", "Kind", "Learning rate", "Options")
+    caption = "What differs between the methods; every other setting is the same"
+    return Section(slug="methods", title="Methods", blocks=(table("methods", caption, columns, rows),))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return "none" if value is None else str(value)

@@ -1,0 +1,91 @@
+"""What is identical: every setting, the digests of weights, tokenizer and data, and what the runs really consumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from hpml_bench.records import Section, Settings, Table, Text
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import MISSING, Cell, number, table
+
+order = 120
+
+
+def section(results: Results) -> Section | None:
+    """Return protocol id, settings, digests, consumption and self-checks."""
+    reference = results.reference
+    name = reference.protocol_id or "not known: no run came far enough"
+    intro = [
+        f"Protocol {name}: runs are compared only where it agrees, and where they consumed the same within a seed."
+    ]
+    intro += [f"{key}: {value}" for key, value in reference.notes.items()]
+    tables = (_settings(results), _digests(results), _consumption(results), _checks(results))
+    blocks: tuple[Text | Table, ...] = (
+        Text(sentences=tuple(intro)),
+        *(block for block in tables if block is not None),
+    )
+    return Section(slug="protocol", title="Protocol", blocks=blocks)
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _flat(item, f"{key}.{name}".strip("."))
+    else:
+        yield key, "none" if value is None or value == {} else str(value)
+
+
+def _settings(results: Results) -> Table:
+    meaning = {name: field.description or "" for name, field in Settings.model_fields.items()}
+    flat = _flat(results.reference.spec.settings.model_dump(mode="json"))
+    rows = [[key, value, meaning.get(key.split(".")[0], "").replace("`", "")] for key, value in flat]
+    return table("settings", "Settings, identical for every method", ("Setting", "Value", "Meaning"), rows)
+
+
+def _digests(results: Results) -> Table | None:
+    digests = results.reference.digests
+    if digests is None:
+        return None
+    rows = [[key, value] for key, value in digests.model_dump().items() if value is not None]
+    return table("digests", "What the runs started from (SHA-256)", ("Part", "Digest"), rows)
+
+
+def _consumption(results: Results) -> Table | None:
+    rows: list[list[Cell]] = []
+    for method in results.methods:
+        used = [record.consumed for record in results.runs(method) if record.consumed]
+        if used:
+            fields = ("steps", "samples", "real_tokens", "padded_tokens")
+            rows.append([method, *(_range([getattr(one, field) for one in used]) for field in fields), _orders(used)])
+    if not rows:
+        return None
+    columns = ("method", "Steps", "Samples", "Real tokens", "Padded tokens", "Sample orders")
+    notes = [
+        "Per run, over all ranks. Orders: digest of the sample order of each seed; methods with the same line saw "
+        "the same samples in the same order."
+    ]
+    return table("consumption", "What the runs consumed", columns, rows, notes)
+
+
+def _range(values: list[int]) -> Cell:
+    low, high = min(values), max(values)
+    text = number(low, "d") if low == high else f"{number(low, 'd')}–{number(high, 'd')}"
+    return text, float(low) if low == high else text
+
+
+def _orders(used: list[Any]) -> str:
+    return " ".join(dict.fromkeys(one.order[:6] for one in used)) or MISSING
+
+
+def _checks(results: Results) -> Table | None:
+    names = dict.fromkeys(check.name for record in results.main for check in record.checks)
+    rows: list[list[Cell]] = []
+    for name in names:
+        found = [check for record in results.main for check in record.checks if check.name == name]
+        passed = sum(check.passed for check in found)
+        example = next((check.detail for check in found if not check.passed), found[0].detail)
+        rows.append([name, f"{passed} of {len(found)}", example])
+    if not rows:
+        return None
+    return table("checks", "Arithmetic self-checks of the runs", ("Check", "Passed", "For example"), rows)

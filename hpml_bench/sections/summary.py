@@ -1,0 +1,62 @@
+"""The comparison in one table: a row a method, mean and spread over seeds."""
+
+from __future__ import annotations
+
+from hpml_bench.records import Section, Table
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import Cell, Quantity, rank, table
+
+order = 20
+MAX_FACTS = 6
+METRICS = (
+    "test_accuracy", "test_macro_f1", "test_loss", "train_seconds", "samples_per_second", "peak_memory_mb",
+    "grad_norm", "trainable_percent",
+)  # fmt: skip
+
+
+def section(results: Results) -> Section | None:
+    """Return the summary, with every seed's accuracy and training time drawn; without an ok run there is none."""
+    if not results.compared:
+        return None
+    from hpml_bench.report.figures import strip
+
+    figures = [strip(results, metric) for metric in results.measured("test_accuracy", "train_seconds")]
+    drawn = tuple(figure for figure in figures if figure is not None)
+    return Section(slug="summary", title="Summary", blocks=(summary_table(results), *drawn))
+
+
+def summary_table(results: Results) -> Table:
+    """Return the table that HTML, Markdown, wandb and the terminal show alike."""
+    quantities = [Quantity.of(results, name) for name in results.measured(*METRICS)]
+    ranks = results.ranks("test_accuracy") if results.measured("test_accuracy") and len(results.seeds) > 1 else {}
+    columns = ["method", *(quantity.header for quantity in quantities)]
+    counts = {method: len(results.runs(method)) for method in results.methods}
+    uneven = len(set(counts.values())) > 1
+    columns += (["Accuracy rank"] if ranks else []) + (["Seeds"] if uneven else [])
+    rows: list[list[Cell]] = []
+    for method in results.methods:
+        cells = [quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities]
+        position = [rank(ranks.get(method))] if ranks else []
+        seeds = [(str(counts[method]), float(counts[method]))] if uneven else []
+        rows.append([method, *cells, *position, *seeds])
+    n = len(results.seeds)
+    caption = "One seed" if n == 1 else f"Mean ± standard deviation over {'up to ' if uneven else ''}{n} seeds"
+    return table("summary", caption, columns, rows, _notes(results, bool(ranks)))
+
+
+def _notes(results: Results, ranked: bool) -> list[str]:
+    notes = [f"{key[:1].upper()}{key[1:]}: {value}" for key, value in results.reference.notes.items()][:MAX_FACTS]
+    if ranked:
+        notes.append(
+            "An accuracy rank such as 1–3 is all that the seeds can tell: the methods it spans do not differ "
+            "significantly "
+            "(paired t over seeds, Holm-adjusted)."
+        )
+    lacking = {m: sorted(set(results.seeds) - {r.spec.seed for r in results.runs(m)}) for m in results.methods}
+    notes += [f"{m} lacks seed {', '.join(map(str, seeds))}." for m, seeds in lacking.items() if seeds]
+    absent = [method for method in results.all_methods if method not in results.methods]
+    if absent:
+        notes.append(f"No comparable run: {', '.join(absent)} (see Failures).")
+    if not results.one_machine:
+        notes.append("Runs come from different hardware or versions: times and memory are not one comparison.")
+    return notes

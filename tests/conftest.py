@@ -1,0 +1,23 @@
+"""What every test shares: a cache of the session's own, and nothing written under the checkout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+hypothesis.settings.register_profile("tests", database=None, deadline=None, derandomize=True, max_examples=60)
+hypothesis.settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Point the caches of the harness and of hypothesis at folders that go with the session."""
+    set_hypothesis_home_dir(str(tmp_path_factory.mktemp("hypothesis")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HPML_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -1,0 +1,85 @@
+"""Methods, probes, tasks and sections found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from hpml_bench import listing, registry, suite
+from hpml_bench.errors import UserError
+
+
+@pytest.fixture
+def forget() -> Iterator[None]:
+    """Forget what was found before and after a test that changes it."""
+    for found in (registry.names, registry._foreign):
+        found.cache_clear()
+    yield
+    for found in (registry.names, registry._foreign):
+        found.cache_clear()
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    """Put a distribution on the path that registers a method `third` at `target`."""
+    info = folder / "third_party-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[hpml_bench.methods]\nthird = {target}\n")
+    monkeypatch.syspath_prepend(str(folder))
+
+
+def test_a_file_of_ours_is_found_by_its_name() -> None:
+    """What lies in the folder is registered, sorted, and comes as its module."""
+    names = registry.names("methods")
+    assert {"lora", "prompt_tuning", "adapter", "full", "head", "peft"} <= set(names)
+    assert list(names) == sorted(names)
+    assert registry.get("methods", "head").__name__ == "hpml_bench.methods.head"
+
+
+@pytest.mark.usefixtures("forget")
+def test_another_packages_method_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry point makes a module of another package a method: listed, and usable in a suite."""
+    (tmp_path / "third_module.py").write_text(
+        "from hpml_bench.records import Frozen\nlr = 0.5\ntitle = 'Third'\nclass Options(Frozen):\n    n: int = 3\n"
+    )
+    install(tmp_path, monkeypatch, "third_module")
+    assert "third" in registry.names("methods")
+    assert registry.get("methods", "third").title == "Third"
+    assert ("third", "(from another package)") in listing.known("methods")
+    empty = suite.Suite.model_validate(
+        {"name": "s", "settings": {"backbone": "path:x", "task": {"name": "hub"}, "steps": 1}, "methods": {}}
+    )
+    spec = empty.method("third")
+    assert (spec.lr, spec.options) == (0.5, {"n": 3})
+
+
+@pytest.mark.usefixtures("forget")
+@pytest.mark.parametrize("target", ["no_such_module_here", "os:getcwd"])
+def test_what_cannot_be_imported_is_told(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry point that fails to import, or is no module, is a sentence with its name and where it points."""
+    install(tmp_path, monkeypatch, target)
+    with pytest.raises(UserError, match=rf"method 'third' of {target}"):
+        registry.get("methods", "third")
+
+
+@pytest.mark.usefixtures("forget")
+def test_an_import_that_raises_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a foreign module raises while it is imported is part of the sentence, not a traceback."""
+
+    class Broken(EntryPoint):
+        def load(self) -> object:
+            raise RuntimeError("needs a licence")
+
+    broken = Broken(name="odd", value="odd_package", group="hpml_bench.probes")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [broken] if group == "hpml_bench.probes" else [])
+    with pytest.raises(UserError, match="probe 'odd' of odd_package can't be imported: needs a licence"):
+        registry.get("probes", "odd")
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    """The sentence says what is registered."""
+    with pytest.raises(UserError, match=r"there is no task 'nothing'; registered are .*text_files"):
+        registry.get("tasks", "nothing")

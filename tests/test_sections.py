@@ -1,0 +1,249 @@
+"""Every registered section, over results of every awkward kind; and what each section must and must not say."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import recorded
+from recorded import METHODS, SETTINGS, failed, metrics, record, sweep
+
+from hpml_bench import registry
+from hpml_bench.records import Consumed, Figure, MethodSpec, RunRecord, Section, Table, TaskSpec, Text
+from hpml_bench.report.results import Results
+from hpml_bench.suite import MethodEntry, Suite
+
+EVIL = "<script>alert(1)</script> | a|b \n# h $x^2$ \x1b[31mred\x1b[0m `c` [l](javascript:1) & \\ \u202e % _x_ {} -->"
+
+
+def measured(change: Callable[[str, float | None], float | None]) -> list[RunRecord]:
+    """Return a sweep whose metrics went through `change`."""
+    return [r.model_copy(update={"metrics": {k: change(k, v) for k, v in r.metrics.items()}}) for r in sweep(seeds=3)]
+
+
+def without(method: str, *seeds: int) -> list[RunRecord]:
+    """Return a sweep in which a method lacks seeds."""
+    return [r for r in sweep() if not (r.spec.method.name == method and r.spec.seed in seeds)]
+
+
+def hostile() -> list[RunRecord]:
+    """Return records with everything a text field can do to a page."""
+    definitions = tuple(m.model_copy(update={"title": EVIL, "definition": EVIL}) for m in recorded.DEFINITIONS)
+    odd: dict[str, Any] = {
+        "definitions": definitions,
+        "notes": {EVIL: EVIL},
+        "environment": {EVIL: [EVIL], "packages": EVIL},
+    }
+    return [*sweep(seeds=2, suite=EVIL, **odd), failed("lora", 9, "failed", EVIL)]
+
+
+CASES: dict[str, Callable[[], list[RunRecord]]] = {
+    "whole": sweep,
+    "one seed": lambda: sweep(seeds=1),
+    "one method": lambda: sweep(["lora"]),
+    "missing seeds": lambda: without("lora", 1, 3),
+    "no shared seed": lambda: [record("lora", 0), record("lora", 1), record("full", 2), record("full", 3)],
+    "nothing ok": lambda: [failed(method, 0, "oom_cuda", "out of memory") for method in METHODS],
+    "failed early": lambda: [failed("lora", 0, "failed", "?", protocol_id=None, digests=None, environment={})],
+    "no metrics": lambda: [r.model_copy(update={"metrics": {}}) for r in sweep()],
+    "NaN": lambda: measured(lambda _, value: float("nan")),
+    "None": lambda: measured(lambda name, value: None if len(name) % 2 else value),
+    "huge": lambda: measured(lambda name, value: 1e300 if len(name) % 2 else float("inf")),
+    "zero": lambda: measured(lambda _, value: 0.0),
+    "hostile text": hostile,
+    "many methods": lambda: sweep([f"m{i}" for i in range(14)], 2),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=CASES)
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Read the case's records back from a folder."""
+    folder = tmp_path_factory.mktemp("results")
+    curves = request.param in {"whole", "one seed", "missing seeds", "hostile text"}
+    return Results.load(recorded.write(folder, CASES[request.param](), recorded.points if curves else lambda *_: []))
+
+
+def load(folder: Path, records: list[RunRecord]) -> Results:
+    """Write records and read them as a report does."""
+    return Results.load(recorded.write(folder, records))
+
+
+def section(name: str, results: Results) -> Section | None:
+    """Return one registered section of the results."""
+    made: Section | None = registry.get("sections", name).section(results)
+    return made
+
+
+def said(name: str, results: Results) -> str:
+    """Return all text of a section."""
+    made = section(name, results)
+    lines: list[str] = []
+    for block in made.blocks if made else ():
+        if isinstance(block, Text):
+            lines += block.sentences
+        elif isinstance(block, Table):
+            lines += [*block.notes, *(" | ".join(row) for row in block.rows)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("name", registry.names("sections"))
+def test_every_section_copes(name: str, results: Results) -> None:
+    """A section gives well-formed blocks or nothing, whatever the records lack, and never the word nan."""
+    assert isinstance(registry.get("sections", name).order, int)
+    made = section(name, results)
+    if made is None:
+        return
+    assert made.blocks
+    for block in made.blocks:
+        if isinstance(block, Table):
+            assert {len(row) for row in block.rows} == {len(block.columns)}
+            assert block.values is not None
+            assert [len(row) for row in block.values] == [len(row) for row in block.rows]
+            assert all(cell.isprintable() for row in block.rows for cell in row)
+            assert not {"nan", "inf", "None"} & {word for row in block.rows for cell in row for word in cell.split()}
+        elif isinstance(block, Figure):
+            root = ET.fromstring(block.svg)
+            assert not [e for e in root.iter() if e.tag.rpartition("}")[2] in {"script", "image", "foreignObject"}]
+            assert block.alt
+        else:
+            assert all(block.sentences)
+
+
+def test_slugs_and_names_are_unique(tmp_path: Path) -> None:
+    """Anchors, table files and figure files of one report do not collide."""
+    results = load(tmp_path, [*sweep(["lora", "full"], 2), failed("lora", 9, "timeout", "too slow")])
+    sections = [made for name in registry.names("sections") if (made := section(name, results))]
+    names = [block.name for made in sections for block in made.blocks if not isinstance(block, Text)]
+    kinds = [type(block).__name__ for made in sections for block in made.blocks if not isinstance(block, Text)]
+    assert len({made.slug for made in sections}) == len(sections)
+    assert len(set(zip(kinds, names, strict=True))) == len(names)
+
+
+def test_takeaways_name_real_leads(tmp_path: Path) -> None:
+    """A lead far above the noise is claimed with its size; the method within the noise is named as not told apart."""
+    text = said("takeaways", load(tmp_path, sweep()))
+    assert text.startswith("full reached the highest accuracy: 87.5 %; ahead of adapter by 1.3 points [0.5, 2.1]")
+    assert "It can't be told apart from lora with 5 seeds." in text
+    assert "head trained fastest: 0.900 s; adapter took 2.00 times that" in text
+    assert "2.03 times adapter's" in text
+
+
+def test_takeaways_claim_nothing_without_a_difference(tmp_path: Path) -> None:
+    """Where the methods are the same but for noise, no sentence calls one better."""
+    records = sweep(["lora", "adapter", "full"])
+    same = [r.model_copy(update={"metrics": metrics("lora", 10 * i)}) for i, r in enumerate(records)]
+    text = said("takeaways", load(tmp_path, same))
+    assert text.count("the leader can't be told") == 4
+    assert "best in" not in text
+    assert "ahead" not in text
+
+
+def test_takeaways_of_one_seed_rank_nothing(tmp_path: Path) -> None:
+    """One seed can't tell how seeds differ: values are named, leads are not."""
+    text = said("takeaways", load(tmp_path, sweep(seeds=1)))
+    assert "no method is called better" in text
+    assert "ahead" not in text
+    assert "rank" not in said("summary", load(tmp_path, sweep(seeds=1)))
+
+
+def test_unequal_consumption_is_set_apart(tmp_path: Path) -> None:
+    """A run that consumed fewer samples than the rest of its seed enters no mean, and the difference is named."""
+    short = Consumed(steps=90, samples=1440, real_tokens=38_000, padded_tokens=43_000, order=f"{0:064x}")
+    results = load(tmp_path, [*sweep(["lora", "full"]), record("adapter", 0, consumed=short)])
+    assert results.methods == ("full", "lora")
+    assert "steps 90 instead of 100, samples 1440 instead of 1600" in said("failures", results)
+
+
+def test_other_protocols_are_set_apart(tmp_path: Path) -> None:
+    """Runs of another protocol are counted apart with the setting that differs, and their values reach no table."""
+    other = SETTINGS.model_copy(update={"train_samples": 512, "task": TaskSpec(name="newswire", options={"p": 0.5})})
+    results = load(tmp_path, [*sweep(), *sweep(["lora"], 2, settings=other)])
+    assert len(results.compared) == 25
+    text = said("failures", results)
+    assert "train_samples 512 instead of 1024" in text
+    assert "task.options.p 0.5 instead of 0.6" in text
+
+
+def test_newest_protocol_wins_a_tie(tmp_path: Path) -> None:
+    """Of two protocols with as many ok runs the newer one is the report's."""
+    other = SETTINGS.model_copy(update={"train_samples": 512})
+    newer = sweep(["lora"], 2, settings=other, started="2027-01-01T00:00:00+00:00")
+    assert load(tmp_path, [*sweep(["lora"], 2), *newer]).reference.spec.settings.train_samples == 512
+
+
+def test_mixed_hardware_gives_no_ranking_of_cost(tmp_path: Path) -> None:
+    """Runs of two machines are compared in accuracy; their times are shown without ranks, pairs or leads."""
+    elsewhere = recorded.ENVIRONMENT | {"fingerprint": "another"}
+    results = load(tmp_path, [*sweep(["lora", "full"]), *sweep(["head"], environment=elsewhere)])
+    takeaways, comparisons = said("takeaways", results), section("comparisons", results)
+    assert "training time, peak memory and throughput are not ranked" in takeaways
+    assert "reached the highest accuracy" in takeaways
+    assert "trained fastest" not in takeaways
+    assert comparisons
+    assert [block.name for block in comparisons.blocks if isinstance(block, Table)] == [
+        "intervals",
+        "pairs_test_accuracy",
+    ]
+
+
+def test_missing_seeds_are_said(tmp_path: Path) -> None:
+    """A method that lacks seeds says so beneath the summary."""
+    assert "lora lacks seed 1, 3." in said("summary", load(tmp_path, without("lora", 1, 3)))
+
+
+def test_methods_stand_in_the_suites_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables list methods as the packaged suite does, and unknown ones after them."""
+    suite = Suite(name="example", settings=SETTINGS, methods={"lora": MethodEntry(), "full": MethodEntry()})
+    monkeypatch.setattr("hpml_bench.report.results.packaged_suites", lambda: ("example",))
+    monkeypatch.setattr("hpml_bench.report.results.load_suite", lambda _: suite)
+    assert load(tmp_path, sweep(["adapter", "full", "lora"], 2)).methods == ("lora", "full", "adapter")
+
+
+def test_one_name_with_two_specifications_is_two_methods(tmp_path: Path) -> None:
+    """Runs of one method name with other options are not averaged: each is called by what differs."""
+    wide = MethodSpec(name="lora", method="lora", options=recorded.OPTIONS["lora"] | {"r": 16}, lr=3e-3)
+    results = load(tmp_path, [*sweep(["lora"], 2), *(record("lora", s, method_spec=wide) for s in range(2))])
+    assert set(results.methods) == {"lora (r=8)", "lora (r=16)"}
+
+
+def test_failures_show_status_reason_and_log(tmp_path: Path) -> None:
+    """What failed is listed with its reason and log; unsupported methods give their reason."""
+    bad = [
+        failed("peft", 0, "unsupported", "needs convolutions"),
+        failed("full", 9, "oom_host", "killed by the kernel"),
+    ]
+    results = load(tmp_path, [*sweep(["lora"]), *bad])
+    text = said("failures", results)
+    assert "the method can't run with this model | unsupported: needs convolutions" in text
+    assert f"{bad[1].run_id}/rank0.log" in text
+    assert "No comparable run: " in said("summary", results)
+
+
+def test_damaged_records_are_said(tmp_path: Path) -> None:
+    """A record that can't be read is named; the others are reported."""
+    recorded.write(tmp_path, sweep(["lora"]))
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "run.json").write_text('{"schema_version": 1, ')
+    assert "torn/run.json" in said("failures", Results.load(tmp_path))
+
+
+def test_document_does_not_compare_unequal_budgets(tmp_path: Path) -> None:
+    """Samples/s times runtime shows 150,000 against 120,000 samples, and the section says what follows."""
+    text = said("document", load(tmp_path, sweep()))
+    assert "150,000 samples for Prompt Tuning, 120,000 samples for LoRA and 120,000 samples for Adapter Tuning" in text
+    assert "budgets were not equal" in text
+    assert "Prompt Tuning | document | 93.88 | 0.2193 | 2,345 | 63.96 | 3,577 | 12.88 | ≈ 149,986" in text
+
+
+def test_document_needs_a_shared_method(tmp_path: Path) -> None:
+    """A suite with none of the document's methods has nothing beside it."""
+    assert section("document", load(tmp_path, sweep(["full", "head"]))) is None
+
+
+def test_dominated_methods_are_named(tmp_path: Path) -> None:
+    """A method that costs significantly more without being more accurate is named with those that do as well."""
+    text = said("cost_accuracy", load(tmp_path, sweep()))
+    assert "full costs significantly more training time than lora without being significantly more accurate." in text

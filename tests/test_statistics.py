@@ -1,0 +1,170 @@
+"""Intervals, tests and ranks against scipy, statsmodels and numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from hpml_bench.statistics import (
+    binomial_interval,
+    compare_pairs,
+    detectable_difference,
+    holm,
+    mcnemar,
+    mean_interval,
+    paired_t,
+    pareto_efficient,
+    rank_intervals,
+    sign_flip,
+    sign_flip_floor,
+)
+
+SEEDS = range(5)
+
+
+def by_seed(*values: float) -> dict[int, float]:
+    """Number the values as seeds."""
+    return dict(enumerate(values))
+
+
+def test_interval_is_students() -> None:
+    """Mean, sd and 95 % interval are scipy's Student-t ones."""
+    data = [1.0, 2.0, 4.0, 8.0]
+    interval = mean_interval(data)
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(data), scale=stats.sem(data))
+    assert (interval.n, interval.mean) == (4, 3.75)
+    assert [interval.sd, interval.low, interval.high] == pytest.approx([np.std(data, ddof=1), low, high])
+
+
+def test_constant_data_give_a_point() -> None:
+    """Equal values have an interval of no width, exactly at the value, not NaN."""
+    interval = mean_interval([0.1, 0.1, 0.1])
+    assert (interval.low, interval.mean, interval.high, interval.sd) == (0.1, 0.1, 0.1, 0.0)
+
+
+def test_one_value_has_no_interval() -> None:
+    """With one seed there is a mean, and nothing said of its spread."""
+    interval = mean_interval([7.0])
+    assert (interval.n, interval.mean, interval.sd, interval.low) == (1, 7.0, None, None)
+
+
+@pytest.mark.parametrize("bad", [[], [1.0, math.nan], [math.inf]])
+def test_no_interval_of_nothing(bad: list[float]) -> None:
+    """Missing and infinite values are refused instead of becoming NaN."""
+    with pytest.raises(ValueError, match="finite"):
+        mean_interval(bad)
+
+
+def test_interval_covers_95_percent() -> None:
+    """Of 2,000 normal samples of 5, the interval covers the true mean in 93-97 %."""
+    samples = np.random.default_rng(0).normal(3.0, 2.0, size=(2000, 5))
+    hits = [(i.low or 0) <= 3.0 <= (i.high or 0) for i in map(mean_interval, samples)]
+    assert 0.93 < np.mean(hits) < 0.97
+
+
+def test_paired_t_is_scipys() -> None:
+    """The p of the differences is that of scipy's ttest_rel on the pairs."""
+    a, b = np.random.default_rng(1).normal(size=(2, 7))
+    assert paired_t(a - b) == pytest.approx(stats.ttest_rel(a, b).pvalue)
+
+
+def test_equal_differences_prove_little() -> None:
+    """Differences that are equal but for rounding have no spread to test against: the sign-flip p stands in."""
+    assert paired_t([0.0, 0.0, 0.0]) == 1.0
+    assert paired_t([0.9 - 0.8, 0.8 - 0.7, 0.7 - 0.6]) == 0.25
+    assert paired_t([0.5]) is None
+
+
+def test_sign_flip_by_hand() -> None:
+    """Of the 8 sign patterns of 1, 2, 3 two reach |sum| 6; of -1, 2, 3 four reach 4."""
+    assert sign_flip([1, 2, 3]) == 2 / 8 == sign_flip_floor(3)
+    assert sign_flip([-1, 2, 3]) == 4 / 8
+
+
+def test_sign_flip_is_scipys() -> None:
+    """The exact p is that of scipy's permutation test on paired samples; the sampled one is near it."""
+    data = np.random.default_rng(2).normal(0.4, 1.0, size=10)
+    theirs = stats.permutation_test([data], np.sum, permutation_type="samples", n_resamples=10_000)
+    assert sign_flip(data) == pytest.approx(theirs.pvalue)
+    many = np.random.default_rng(3).normal(0.3, 1.0, size=20)
+    assert sign_flip(many) == pytest.approx(paired_t(many), abs=0.02)
+
+
+def test_holm_is_statsmodels() -> None:
+    """Holm's adjusted p values are statsmodels', ties and order included."""
+    p_values = [0.04, 0.001, 0.04, 0.5, 0.011, 1.0]
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+    assert holm([]) == []
+
+
+def test_detectable_difference_is_detected_8_times_in_10() -> None:
+    """A difference of that size is found with a power near 80 % (non-central t)."""
+    for n in (5, 10, 30):
+        noncentrality = detectable_difference(2.0, n) / (2.0 / math.sqrt(n))
+        critical = stats.t.ppf(0.975, n - 1)
+        power = stats.nct.sf(critical, n - 1, noncentrality)
+        assert power == pytest.approx(0.8, abs=0.04)
+
+
+def test_pairs_use_shared_seeds_only() -> None:
+    """A method that lacks seeds is compared on those both have; without a shared seed there is no comparison."""
+    values = {"a": by_seed(1, 2, 3, 4), "b": {1: 2.5, 3: 4.25}, "c": {9: 1.0}}
+    (only,) = compare_pairs(values)
+    assert (only.a, only.b, only.difference.n, only.difference.mean) == ("a", "b", 2, -0.375)
+
+
+def test_exact_metrics_need_no_test() -> None:
+    """Counts of parameters are compared as they are: any difference is real, equality is equality."""
+    values = {"a": by_seed(5, 5), "b": by_seed(6, 6), "c": by_seed(5, 5)}
+    pairs = {(c.a, c.b): c.differs for c in compare_pairs(values, exact=True)}
+    assert pairs == {("a", "b"): True, ("a", "c"): False, ("b", "c"): True}
+
+
+def test_superiority_counts_ties_half() -> None:
+    """P(A > B) is the share of seeds in which A is higher, ties half."""
+    (pair,) = compare_pairs({"a": by_seed(1, 2, 3, 3), "b": by_seed(0, 2, 4, 1)})
+    assert pair.superiority == 2.5 / 4
+
+
+def test_ranks_are_intervals() -> None:
+    """Ties are not transitive: the middle method ties with both neighbours, which differ from one another."""
+    noise = np.array([0.0, 1.0, -1.0, 2.0, -2.0, 0.5])
+    values = {
+        "low": by_seed(*noise * 0),
+        "middle": by_seed(*(1.0 + 1.5 * noise)),
+        "high": by_seed(*(2.0 + 0.01 * noise)),
+    }
+    ranks = rank_intervals(compare_pairs(values), list(values), "higher")
+    assert ranks == {"low": (2, 3), "middle": (1, 3), "high": (1, 2)}
+    assert rank_intervals(compare_pairs(values), list(values), "lower")["low"] == (1, 2)
+    assert set(rank_intervals(compare_pairs(values), list(values), "neither").values()) == {(1, 3)}
+
+
+def test_false_claims_are_rare() -> None:
+    """Where five methods are equal, 5 seeds lead to any claimed difference in at most 5 % of 400 trials (+ 2 sd)."""
+    random = np.random.default_rng(4)
+    false = 0
+    for _ in range(400):
+        shared, own = random.normal(size=5), random.normal(size=(5, 5))
+        values = {name: by_seed(*(shared + noise)) for name, noise in zip("abcde", own, strict=True)}
+        false += any(c.differs for c in compare_pairs(values))
+    assert false / 400 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 400)
+
+
+def test_pareto_front_by_hand() -> None:
+    """Dominated points drop out; equal points stay together."""
+    points = {"cheap": (0.8, 1.0), "good": (0.9, 2.0), "bad": (0.85, 3.0), "twin": (0.9, 2.0)}
+    assert pareto_efficient(points, ("higher", "lower")) == ("cheap", "good", "twin")
+
+
+def test_single_seed_tools_are_statsmodels() -> None:
+    """Wilson's interval and exact McNemar agree with statsmodels."""
+    assert binomial_interval(870, 1000) == pytest.approx(proportion_confint(870, 1000, method="wilson"))
+    assert mcnemar(5, 14) == pytest.approx(their_mcnemar([[100, 5], [14, 100]], exact=True).pvalue)
+    assert mcnemar(0, 0) == 1.0

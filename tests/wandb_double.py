@@ -1,0 +1,152 @@
+"""Reads wandb's own files back, and plays its server, for the tests of publishing."""
+
+import json
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def messages(path: Path) -> Iterator[bytes]:
+    """Yield what a .wandb file frames: LevelDB's log format behind a header of seven bytes; checksums are verified."""
+    data = path.read_bytes()
+    assert data[:4] == b":W&B"
+    at, message = 7, b""
+    while at + 7 <= len(data):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        checksum, length, kind = struct.unpack("<IHB", data[at : at + 7])
+        if kind == 0:
+            at += left
+            continue
+        part = data[at + 7 : at + 7 + length]
+        assert zlib.crc32(part, zlib.crc32(bytes([kind]))) == checksum
+        at += 7 + length
+        message += part
+        if kind in {1, 4}:  # a full record, or the last part of one
+            yield message
+            message = b""
+    assert not message
+
+
+def read_back(folder: Path) -> dict[str, Any]:
+    """Return what an offline run's folder holds: identity, config, history, summary, exit code, tables."""
+    from wandb.proto import wandb_internal_pb2
+
+    (path,) = folder.glob("*.wandb")
+    found: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "exit": None, "kinds": set(), "defined": []}
+    for message in messages(path):
+        item = wandb_internal_pb2.Record()
+        item.ParseFromString(message)
+        kind = item.WhichOneof("record_type")
+        found["kinds"].add(kind)
+        if kind == "run":
+            found |= {"id": item.run.run_id, "name": item.run.display_name, "group": item.run.run_group}
+            found |= {"job_type": item.run.job_type, "project": item.run.project, "host": item.run.host}
+            found |= {"git": item.run.git.remote_url + item.run.git.commit}
+            found["config"] |= {update.key: json.loads(update.value_json) for update in item.run.config.update}
+        elif kind == "history":
+            found["history"].append({".".join(i.nested_key): json.loads(i.value_json) for i in item.history.item})
+        elif kind == "summary":
+            for update in item.summary.update:
+                found["summary"][update.key or ".".join(update.nested_key)] = json.loads(update.value_json)
+        elif kind == "exit":
+            found["exit"] = item.exit.exit_code
+        elif kind == "metric":
+            found["defined"].append((item.metric.glob_name, item.metric.step_metric))
+    tables = (folder / "files" / "media" / "table").glob("*.json")
+    found["tables"] = {path.name.rsplit("_", 2)[0]: json.loads(path.read_text()) for path in tables}
+    return found
+
+
+def runs_below(suite: Path) -> dict[str, dict[str, Any]]:
+    """Return every offline run of a results folder by name; no name twice."""
+    found = [read_back(folder) for folder in (suite / "wandb").glob("offline-run-*")]
+    assert len({run["name"] for run in found}) == len(found)
+    return {run["name"]: run for run in found}
+
+
+def nothing_left() -> bool:
+    """Tell that neither wandb's service nor a thread of ours is left."""
+    ours = [p for p in psutil.process_iter(["name"]) if (p.info["name"] or "").startswith("wandb-core")]
+    return not ours and not any(t.name.startswith("wandb-follow") for t in threading.enumerate())
+
+
+class FakeServer(ThreadingHTTPServer):
+    """As much of wandb's server as a run needs, with the faults that a real one may have."""
+
+    daemon_threads = True
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+        self.received: list[tuple[str, bytes]] = []
+        super().__init__(("127.0.0.1", 0), FakeHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class FakeHandler(BaseHTTPRequestHandler):
+    """Answers what wandb asks."""
+
+    server: FakeServer
+
+    def log_message(self, *_: object) -> None:
+        """Be silent."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.answer()
+
+    do_PUT = do_GET
+
+    def do_POST(self) -> None:
+        """Answer."""
+        self.answer()
+
+    def answer(self) -> None:
+        """Keep what came and answer, as the fault has it."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.received.append((self.path, body))
+        if self.server.fault == "silent":
+            time.sleep(60)
+        status = 401 if self.server.fault == "invalid key" else 200
+        run: dict[str, Any] = {"id": "cnVu", "name": "n", "displayName": "n", "config": "{}", "historyLineCount": 0}
+        run["project"] = {"id": "cA==", "name": "hpml-bench", "entity": {"id": "ZQ==", "name": "someone"}}
+        flags = {"id": "dg==", "username": "someone", "entity": "someone", "flags": "{}", "teams": {"edges": []}}
+        answer: dict[str, Any] = {"data": {"viewer": {**flags, "email": "e@example.org"}, "serverInfo": {}}}
+        if b"mutation UpsertBucket" in body:
+            run["name"] = run["displayName"] = json.loads(body)["variables"]["name"]
+            answer = {"data": {"upsertBucket": {"bucket": run, "inserted": True}}}
+        elif b"mutation CreateRunFiles" in body:
+            host, names = self.headers["Host"], json.loads(body)["variables"]["files"]
+            files = [{"name": name, "uploadUrl": f"http://{host}/upload/{name}"} for name in names]
+            answer = {"data": {"createRunFiles": {"runID": "n", "uploadHeaders": [], "files": files}}}
+        elif self.path.endswith("/file_stream"):
+            answer = {}
+        content = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@contextmanager
+def serving(fault: str = "none") -> Iterator[FakeServer]:
+    """Serve on localhost until the block ends."""
+    server = FakeServer(fault)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
