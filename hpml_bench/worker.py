@@ -33,7 +33,9 @@ from hpml_bench.store import OUTCOME, PREDICTIONS, PointWriter, write_atomically
 def prepare_to(settings_json: str, target: str) -> None:
     """Prepare model and data and write what was found, or the user's mistake, to a JSON file."""
     try:
-        result: dict[str, Any] = {"prepared": prepare(Settings.model_validate_json(settings_json)).model_dump(mode="json")}
+        result: dict[str, Any] = {
+            "prepared": prepare(Settings.model_validate_json(settings_json)).model_dump(mode="json")
+        }
     except UserError as error:
         result = {"error": str(error)}
     write_atomically(Path(target), json.dumps(result))

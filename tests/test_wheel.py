@@ -34,7 +34,7 @@ def test_the_wheel_holds_what_a_run_needs(wheel: Path) -> None:
 
 @pytest.mark.slow
 def test_run_all_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
-    """Installed in a clean environment and called from an empty folder, run-all makes its report; so does report alone."""
+    """Installed in a clean environment, run-all makes its report from an empty folder; so does report alone."""
     venv.create(tmp_path / "env", with_pip=True)
     binary = tmp_path / "env" / "bin"
     subprocess.run([binary / "pip", "install", "-q", str(wheel)], check=True, timeout=900)
