@@ -145,8 +145,19 @@ class Training:
         return global_batches(self.train.lengths, self.settings.global_batch, self.steps, self.seed)
 
 
-def train(job: Training) -> tuple[Consumed, DistributedDataParallel]:
-    """Train and evaluate on the validation rows along the way; return what was consumed and the DDP wrapper.
+@dataclass(frozen=True)
+class Trained:
+    """What a training used and reached."""
+
+    consumed: Consumed
+    optimized: int
+    """Parameters that the optimizer has."""
+    reached: int
+    """Parameters that got a gradient, and so have a state in the optimizer."""
+
+
+def train(job: Training) -> Trained:
+    """Train and evaluate on the validation rows along the way.
 
     The gradient of a global batch is the mean of the ranks' means over equal shares, so that one rank and several
     follow the same path.
@@ -207,7 +218,11 @@ def train(job: Training) -> tuple[Consumed, DistributedDataParallel]:
         padded_tokens=ledger.padded_tokens,
         order=order.hexdigest()[:16],
     )
-    return consumed, ddp
+    return Trained(
+        consumed,
+        optimized=sum(p.numel() for group in optimizer.param_groups for p in group["params"]),
+        reached=sum(p.numel() for p in optimizer.state),
+    )
 
 
 def evaluate(

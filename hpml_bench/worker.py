@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,16 @@ import peft  # noqa: F401 - imported here so that the fork server has it
 import torch
 
 from hpml_bench import environment, registry
+from hpml_bench.checks import all_checks
 from hpml_bench.data import Rows
 from hpml_bench.distributed import Group, process_group
 from hpml_bench.errors import Diverged, Unsupported, UserError
-from hpml_bench.loop import Training, autocast, evaluate, total_steps, train
+from hpml_bench.loop import Trained, Training, autocast, evaluate, total_steps, train
 from hpml_bench.models import Classifier, build_classifier, untouched_parameters
 from hpml_bench.prepare import prepare
 from hpml_bench.probes import Evaluation, Probe, Run
-from hpml_bench.records import Check, Consumed, Metric, Outcome, Point, Prepared, RunError, RunSpec, Settings
-from hpml_bench.store import OUTCOME, PREDICTIONS, PointWriter, write_atomically
+from hpml_bench.records import Check, Metric, Outcome, Point, Prepared, RunError, RunSpec, Settings
+from hpml_bench.store import OUTCOME, PREDICTIONS, PointWriter, read_points, read_predictions, write_atomically
 
 
 def prepare_to(settings_json: str, target: str) -> None:
@@ -84,7 +85,7 @@ def _measured(spec: RunSpec, prepared: Prepared, folder: Path, group: Group, beg
     classifier = build_classifier(
         Path(prepared.backbone), settings, spec.method, len(prepared.label_names), spec.seed
     ).to(group.device)
-    check = _every_gradient(classifier)
+    trainable = _trainable(classifier)
     torch.manual_seed(spec.seed * 1000 + group.rank)  # dropout differs between ranks, as it must
     probes = {name: registry.get("probes", name) for name in registry.names("probes")}
     measures: dict[str, Probe] = {name: module.Measure() for name, module in probes.items()}
@@ -104,7 +105,7 @@ def _measured(spec: RunSpec, prepared: Prepared, folder: Path, group: Group, beg
     run = Run(settings, group, classifier, module, test, folder, began)
     for measure in measures.values():
         measure.start(run)
-    consumed, _ = train(job)
+    trained = train(job)
     evaluation = evaluate(classifier, test, settings, group, job.probes, write, "test", job.steps)
     if writer:
         writer.close()
@@ -118,8 +119,8 @@ def _measured(spec: RunSpec, prepared: Prepared, folder: Path, group: Group, beg
         definitions=definitions,
         metrics=metrics,
         per_rank=per_rank,
-        consumed=consumed,
-        checks=(check, _once_each(evaluation, len(test)), _budget(consumed, settings)),
+        consumed=trained.consumed,
+        checks=_checks(folder, spec, metrics, trained, len(test), trainable) if group.main else (),
     )
 
 
@@ -148,24 +149,25 @@ def reduce_over_ranks(
     return metrics, per_rank
 
 
-def _every_gradient(classifier: Classifier) -> Check:
-    """Refuse a model of which a trained parameter would never get a gradient: DDP would wait for it."""
+def _checks(
+    folder: Path, spec: RunSpec, metrics: Mapping[str, float | None], trained: Trained, rows: int, trainable: int
+) -> tuple[Check, ...]:
+    """Check the run's figures against what lies on disk."""
+    predictions = read_predictions(folder)
+    assert predictions is not None  # noqa: S101 - written by this process just now
+    parameters = {"trainable": trainable, "in the optimizer": trained.optimized, "with a gradient": trained.reached}
+    return all_checks(metrics, read_points(folder), trained.consumed, spec.settings, predictions, rows, parameters)
+
+
+def _trainable(classifier: Classifier) -> int:
+    """Return the number of trainable parameters; refuse a model in which one would never get a gradient.
+
+    DDP would wait for it.
+    """
     untouched = untouched_parameters(classifier)
     if untouched:
         raise Unsupported(f"no gradient reaches {len(untouched)} trained parameters, among them {untouched[0]}")
-    trained = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
-    return Check(name="gradients", passed=True, detail=f"all {trained:,} trained parameters receive a gradient")
-
-
-def _once_each(evaluation: Evaluation, rows: int) -> Check:
-    found = len(evaluation.predictions)
-    return Check(name="predictions", passed=found == rows, detail=f"{found} predictions for {rows} test rows")
-
-
-def _budget(consumed: Consumed, settings: Settings) -> Check:
-    expected = consumed.steps * settings.global_batch
-    detail = f"{consumed.samples} samples in {consumed.steps} steps of {settings.global_batch}"
-    return Check(name="budget", passed=consumed.samples == expected, detail=detail)
+    return sum(p.numel() for p in classifier.parameters() if p.requires_grad)
 
 
 def _write_predictions(folder: Path, evaluation: Evaluation) -> None:

@@ -41,6 +41,20 @@ def _percentile(share: int) -> Metric:
     )
 
 
+def _steadiness(name: str, title: str, unit: str, form: str, definition: str) -> Metric:
+    return Metric(
+        name=name,
+        title=title,
+        unit=unit,
+        better="neither",
+        over_ranks="same",
+        over_steps="once",
+        phase="train",
+        format=form,
+        definition=definition,
+    )
+
+
 metrics = (
     _rate("samples_per_second", "throughput", "samples/s", "Samples").model_copy(update={"format": ",.1f"}),
     _rate("tokens_per_second", "tokens", "tokens/s", "Real tokens (no padding, no virtual tokens)"),
@@ -59,6 +73,34 @@ metrics = (
     _percentile(50),
     _percentile(90),
     _percentile(99),
+    _steadiness("timed_steps", "timed steps", "", ".0f", "Steps in the timed window (all but the first warm-up)."),
+    _steadiness("timed_seconds", "timed window", "s", ".2f", "The slowest rank's time in the timed window."),
+    _steadiness(
+        "step_time_cv", "step time variation", "", ".1%", "Standard deviation of the timed steps' time over its mean."
+    ),
+    _steadiness(
+        "step_time_drift",
+        "step time drift",
+        "",
+        "+.1%",
+        "Median time per padded token of the last third of the timed steps over that of the first third, less 1: "
+        "positive when the run slows down. Per token, since batches are of different lengths.",
+    ),
+    _steadiness(
+        "step_time_outliers",
+        "step time outliers",
+        "steps",
+        ".0f",
+        "Timed steps whose time per padded token is above the third quartile by more than three interquartile ranges.",
+    ),
+    _steadiness(
+        "slowest_rank_share",
+        "slowest rank",
+        "",
+        "+.1%",
+        "The slowest rank's time in the timed window over the mean of the ranks, less 1. Ranks wait for each other in "
+        "the all-reduce, so that this is small even where one is slow.",
+    ),
 )
 
 
@@ -78,7 +120,8 @@ class Measure(Probe):
     def stop(self) -> dict[str, Any]:
         """Return rates and percentiles."""
         timed = self.steps[self.skip :] or self.steps
-        seconds = float(np.sum([step.rank_seconds for step in timed], axis=0).max())
+        per_rank = np.sum([step.rank_seconds for step in timed], axis=0)
+        seconds = float(per_rank.max())
         samples = sum(step.samples for step in timed)
         p50, p90, p99 = np.percentile([step.seconds * 1000 for step in timed], [50, 90, 99])
         return {
@@ -89,4 +132,21 @@ class Measure(Probe):
             "step_ms_p50": p50,
             "step_ms_p90": p90,
             "step_ms_p99": p99,
+            "timed_steps": len(timed),
+            "timed_seconds": seconds,
+            "slowest_rank_share": seconds / float(per_rank.mean()) - 1,
+            **_steady(timed),
         }
+
+
+def _steady(timed: list[Step]) -> dict[str, float]:
+    """Return how steady the steps were: variation, drift, outliers."""
+    seconds = np.array([step.seconds for step in timed])
+    per_token = seconds / [step.padded_tokens for step in timed]
+    third = max(1, len(timed) // 3)
+    q1, q3 = np.percentile(per_token, [25, 75])
+    return {
+        "step_time_cv": float(seconds.std() / seconds.mean()),
+        "step_time_drift": float(np.median(per_token[-third:]) / np.median(per_token[:third]) - 1),
+        "step_time_outliers": int((per_token > q3 + 3 * (q3 - q1)).sum()),
+    }
