@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpml_bench.errors import UserError
+from hpml_bench.report.wandb import mode
 from hpml_bench.report.wandb.mode import choose_mode
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -69,7 +70,7 @@ def test_auto_is_offline_without_a_route(monkeypatch: pytest.MonkeyPatch) -> Non
     assert KEY not in str(caught.value)
 
 
-def test_a_name_server_that_is_silent_costs_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_server_that_is_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also a look-up of the name that hangs is given up in time."""
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     silent = threading.Event()
@@ -78,10 +79,12 @@ def test_a_name_server_that_is_silent_costs_two_seconds(monkeypatch: pytest.Monk
         silent.wait(20)
         raise OSError
 
+    assert mode.CONNECT_SECONDS <= 2
+    monkeypatch.setattr(mode, "CONNECT_SECONDS", 0.3)
     monkeypatch.setattr(socket, "create_connection", unanswered)
     began = time.monotonic()
     assert choose_mode("auto") == "offline"
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 1
     silent.set()
 
 
@@ -113,7 +116,7 @@ def test_the_proxy_is_what_must_be_reachable(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("wished", "asked", "mode"),
+    ("wished", "asked", "chosen"),
     [
         ("offline", "auto", "offline"),
         ("dryrun", "auto", "offline"),
@@ -125,14 +128,14 @@ def test_the_proxy_is_what_must_be_reachable(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_wandb_mode_is_respected_unless_told_otherwise(
-    wished: str, asked: str, mode: str, monkeypatch: pytest.MonkeyPatch
+    wished: str, asked: str, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """WANDB_MODE decides for `auto`; an explicit --wandb stands above it."""
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_MODE", wished)
     with listening() as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)
-        assert choose_mode(asked) == mode
+        assert choose_mode(asked) == chosen
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http://", "http://h:99999999/", "ftp://127.0.0.1", "http://[::1"])
