@@ -175,7 +175,7 @@ def train(job: Training) -> Trained:
     penalty, after_step = (getattr(job.module, verb, None) for verb in ("penalty", "after_step"))
     ledger = Ledger(group, clock(group.device))
     order = hashlib.sha256()
-    eval_every = settings.eval_every or max(1, steps // 10)
+    eval_every = settings.eval_every or max(1, steps // 5)
     job.classifier.train()
 
     for index, indices in enumerate(job.order(), start=1):

@@ -69,7 +69,7 @@ class Settings(Frozen):
     eval_batch: int = Field(default=64, ge=1)
     """Samples per evaluation batch and rank."""
     eval_every: int | None = Field(default=None, ge=1)
-    """Steps between evaluations on the validation rows; empty for ten over the run."""
+    """Steps between evaluations on the validation rows; empty for five over the run."""
     log_every: int = Field(default=10, ge=1)
     """Steps between two writings of points; reductions over ranks for them happen outside the timed steps."""
     warmup_steps: int = Field(default=5, ge=0)
