@@ -1,0 +1,101 @@
+"""A method's trials as an Optuna study on disk: which rate comes next, and what became of it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpml_bench.errors import UserError
+from hpml_bench.tuning.record import Sampler, Trial
+
+if TYPE_CHECKING:
+    import optuna
+
+JOURNAL = "journal.log"
+
+
+def open_storage(folder: Path) -> optuna.storages.BaseStorage:
+    """Open the journal that all studies of a tuning are kept in; it survives a kill at any moment.
+
+    Raises:
+        UserError: Optuna is not installed.
+
+    """
+    try:
+        import optuna
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError:
+        raise UserError("tune needs Optuna, which is not installed: pip install 'hpml-bench[tune]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = folder / JOURNAL
+    # Left by a process that was killed; no other is at work here, by the lock on the results folder.
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+
+
+class Study:
+    """The trials of one method. The first takes the suite's own rate, which is thereby among those chosen from."""
+
+    def __init__(
+        self, storage: optuna.storages.BaseStorage, name: str, sampler: Sampler, default: float, factor: float
+    ) -> None:
+        import optuna
+
+        self.default, self.low, self.high = default, default / factor, default * factor
+        self._sampler = sampler
+        self._study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            pruner=optuna.pruners.NopPruner(),
+            direction="maximize",
+            load_if_exists=True,
+        )
+        if not self._study.trials:
+            self._study.enqueue_trial({"lr": default})
+        for unfinished in self._study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+            self._again(unfinished)
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """The trials that count, in their order."""
+        import optuna
+
+        complete = self._study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+        return tuple(Trial.model_validate(trial.user_attrs["trial"]) for trial in complete)
+
+    def ask(self) -> tuple[optuna.Trial, float]:
+        """Return a handle to answer by, and the rate to try: of two significant digits, as one would write it."""
+        self._study.sampler = _make(self._sampler, len(self.trials))
+        handle = self._study.ask()
+        lr = handle.suggest_float("lr", self.low, self.high, log=True)
+        return handle, lr if lr == self.default else float(f"{lr:.2g}")
+
+    def tell(self, handle: optuna.Trial, trial: Trial) -> None:
+        """Keep what became of a trial; one that did not end well counts as well, with the worst value."""
+        handle.set_user_attr("trial", trial.model_dump(mode="json"))
+        self._study.tell(handle, max(0.0, trial.merit[0]))
+
+    def give_back(self, handle: optuna.Trial) -> None:
+        """Take a trial as not having been: its rate has its turn again."""
+        self._again(self._study.trials[handle.number])
+
+    def _again(self, trial: optuna.trial.FrozenTrial) -> None:
+        import optuna
+
+        self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        rate = trial.params or trial.system_attrs.get("fixed_params")
+        if rate:
+            self._study.enqueue_trial(rate)
+
+
+def _make(sampler: Sampler, place: int) -> optuna.samplers.BaseSampler:
+    """Return a sampler that depends on the place alone: a resumed tuning tries what an unbroken one would have."""
+    import optuna
+
+    if sampler == "tpe":
+        return optuna.samplers.TPESampler(seed=place, n_startup_trials=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # One scrambled Sobol sequence for all: every method is tried at the same multiples of its own rate.
+        return optuna.samplers.QMCSampler(scramble=True, seed=0)

@@ -1,0 +1,215 @@
+"""A whole tuning: trial by trial over all methods, resumed where it stopped, and its result as a suite file."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpml_bench import environment, launch, store
+from hpml_bench.progress import SweepProgress
+from hpml_bench.records import MethodSpec, Prepared, RunRecord, RunSpec, Settings, digest, protocol_id
+from hpml_bench.suite import Suite
+from hpml_bench.sweep import definite, locked, make_folder, steps_of
+from hpml_bench.tuning.record import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord, load
+from hpml_bench.tuning.studies import Study, open_storage
+from hpml_bench.tuning.suite_file import check_target, write_suite
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from rich.console import Console
+
+FIRST_SEED = 10_000
+"""Trial k of every method has the seed 10,000 + k, beyond any seed of a comparison (at most 1,000)."""
+FACTOR = 10.0
+"""The range: a tenth to ten times a method's rate, two decades for all."""
+END_ONLY = 10**9
+"""Steps between evaluations, so that there is none before the last step."""
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """What a tuning left."""
+
+    folder: Path
+    record: TuningRecord
+    suite_file: Path | None
+    """The suite with the chosen rates; None after an interruption."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was ended before it was done."""
+        return self.suite_file is None
+
+
+def run_tuning(
+    suite: Suite,
+    out: Path,
+    console: Console,
+    trials: int,
+    methods: Sequence[str] | None = None,
+    write: Path | None = None,
+    sampler: Sampler = "qmc",
+    factor: float = FACTOR,
+    verbose: bool = False,
+) -> TuningResult:
+    """Do what is missing of `trials` trials of every method; write trials.json and the suite with the chosen rates.
+
+    A trial is a run of the suite's own budget in a process group of its own. It is evaluated on the validation rows;
+    the ranks are given no path to the test rows.
+
+    Raises:
+        UserError: Optuna is missing, a method is unknown, a source can't be had, or the folder is in use.
+
+    """
+    settings = definite(suite).settings
+    specs = [suite.method(name) for name in (suite.methods if methods is None else methods)]
+    folder = out / suite.name / FOLDER
+    target = check_target(write or folder / f"{suite.name}-tuned.yaml")
+    make_folder(folder)
+    with locked(folder.parent), SweepProgress(console, trials * len(specs), verbose) as progress:
+        storage = open_storage(folder)
+        launch.start_fork_server()
+        progress.say(f"preparing model and data of {settings.backbone} ...")
+        prepared = launch.prepare(settings)
+        blank = TuningRecord(
+            suite=suite.name,
+            sampler=sampler,
+            factor=factor,
+            settings=settings,
+            digests={key: value for key, value in prepared.digests if value},
+            environment=environment.describe(),
+            methods=(),
+        )
+        tuning = _Tuning(folder, blank, load(folder / RECORD), {spec.name: spec for spec in specs}, storage)
+        with validation_for_test(prepared) as substituted:
+            ended = tuning.run_missing(substituted, trials, progress)
+        record = tuning.keep()
+        if ended:
+            write_suite(target, suite, record)
+    return TuningResult(folder, record, target if ended else None)
+
+
+def trial_settings(settings: Settings) -> Settings:
+    """Return the settings of a trial: what trains is the same, what only measures is left out."""
+    return settings.model_copy(update={"eval_every": END_ONLY, "latency_samples": 0})
+
+
+@contextmanager
+def validation_for_test(prepared: Prepared) -> Iterator[Prepared]:
+    """Yield the prepared data with the validation rows in the place of the test rows, under digests of its own."""
+    with tempfile.TemporaryDirectory(prefix="hpml-bench-tuning-") as name:
+        for split, source in {"train": "train", "validation": "validation", "test": "validation"}.items():
+            (Path(name) / split).symlink_to(Path(prepared.data).resolve() / source, target_is_directory=True)
+        data = digest([prepared.digests.data, "validation rows for test rows"], 64)
+        note = "the validation rows stand in the place of the test rows, none of which is read"
+        yield prepared.model_copy(
+            update={
+                "data": name,
+                "digests": prepared.digests.model_copy(update={"data": data}),
+                "notes": {**prepared.notes, "a trial of tuning": note},
+            }
+        )
+
+
+def turns(methods: Sequence[str], trials: int) -> Iterator[tuple[int, str]]:
+    """Yield number and method of each trial: all first trials, then all second ones, methods shuffled in each round.
+
+    A tuning that is cut short has then spent the same on every method, to one trial.
+    """
+    for number in range(trials):
+        yield from ((number, name) for name in random.Random(number).sample(list(methods), len(methods)))  # noqa: S311
+
+
+class _Tuning:
+    """The studies of one call, and the record they make."""
+
+    def __init__(
+        self,
+        folder: Path,
+        blank: TuningRecord,
+        before: TuningRecord | None,
+        specs: Mapping[str, MethodSpec],
+        storage: BaseStorage,
+    ) -> None:
+        self._folder, self._blank, self._specs = folder, blank, specs
+        same = before is not None and _conditions(before) == _conditions(blank)
+        earlier = before.methods if before is not None and same else ()
+        self._earlier = tuple(tuned for tuned in earlier if tuned.name not in specs)
+        self._studies = {name: self._study(spec, storage) for name, spec in specs.items()}
+
+    def _study(self, spec: MethodSpec, storage: BaseStorage) -> Study:
+        """Return the study under a name that other conditions don't share: what was tried there tells nothing here."""
+        name = f"{spec.name} {digest([*_conditions(self._blank), spec.model_dump(mode='json')])}"
+        return Study(storage, name, self._blank.sampler, spec.lr, self._blank.factor)
+
+    def keep(self) -> TuningRecord:
+        """Write trials.json: these methods, and those that an earlier call tuned under the same conditions."""
+        now = tuple(
+            TunedMethod(spec=self._specs[name], low=study.low, high=study.high, trials=study.trials)
+            for name, study in self._studies.items()
+        )
+        record = self._blank.model_copy(update={"methods": (*self._earlier, *now)})
+        store.write_atomically(self._folder / RECORD, record.model_dump_json(indent=1) + "\n")
+        return record
+
+    def run_missing(self, prepared: Prepared, trials: int, progress: SweepProgress) -> bool:
+        """Run what is missing; return whether all is done."""
+        progress.skip(sum(min(trials, len(study.trials)) for study in self._studies.values()))
+        for number, name in turns(list(self._studies), trials):
+            study = self._studies[name]
+            if number < len(study.trials):
+                continue
+            handle, lr = study.ask()
+            try:
+                trial = _trial(number, self._run(name, lr, number, prepared, progress))
+            except (launch.Interrupted, KeyboardInterrupt):
+                study.give_back(handle)
+                return False
+            study.tell(handle, trial)
+            self.keep()
+            found = trial.status if trial.accuracy is None else f"validation accuracy {trial.accuracy:.1%}"
+            progress.say(f"{name} trial {number + 1} of {trials}: lr {lr:.3g}, {found} in {trial.seconds:.1f} s")
+        return True
+
+    def _run(self, name: str, lr: float, number: int, prepared: Prepared, progress: SweepProgress) -> RunRecord:
+        """Return a trial's record: the one there is if a kill came between it and the study, else that of a new run."""
+        spec = RunSpec(
+            suite=f"{self._blank.suite}-tuning",
+            settings=trial_settings(self._blank.settings),
+            method=self._specs[name].model_copy(update={"lr": lr}),
+            seed=FIRST_SEED + number,
+        )
+        record = store.settled(self._folder / spec.run_id)
+        protocol = protocol_id(spec.settings, prepared.digests)
+        if record is not None and record.status != "interrupted" and record.protocol_id == protocol:
+            progress.skip(1)
+            return record
+        with progress.run(spec, self._folder / spec.run_id, steps_of(spec)):
+            return launch.run(spec, prepared, self._folder / spec.run_id)
+
+
+def _conditions(record: TuningRecord) -> list[object]:
+    """Return what trials must share to be compared."""
+    return [record.settings.model_dump(mode="json"), record.digests, record.sampler, record.factor]
+
+
+def _trial(number: int, record: RunRecord) -> Trial:
+    ok = record.status == "ok"
+    parameters = record.metrics.get("trainable_parameters")
+    return Trial(
+        number=number,
+        lr=record.spec.method.lr,
+        seed=record.spec.seed,
+        status=record.status,
+        accuracy=record.metrics.get("test_accuracy") if ok else None,  # of the rows in the test rows' place
+        loss=record.metrics.get("test_loss") if ok else None,
+        seconds=record.seconds,
+        samples=record.consumed.samples if record.consumed else None,
+        parameters=None if parameters is None else int(parameters),
+        run_id=record.run_id,
+    )
