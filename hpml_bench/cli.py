@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -123,6 +123,79 @@ def run(
 
 
 @main.command()
+@click.argument("suite", default="quickstart")
+@click.option("--trials", type=click.IntRange(1, 1000), default=9, show_default=True, metavar="N",
+              help="Runs of each method, each of the suite's whole budget.")  # fmt: skip
+@click.option("--methods", metavar="A,B", help="Only these methods.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("reports"),
+    show_default=True,
+    help="Trials go to DIR/SUITE/tuning.",
+    metavar="DIR",
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting. Repeatable.")
+@click.option("--nproc", type=click.IntRange(1), metavar="N", help="Ranks of the process group.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run.")
+@click.option(
+    "--sampler",
+    type=click.Choice(["qmc", "tpe"]),
+    default="qmc",
+    show_default=True,
+    help="Optuna's: qmc tries the same multiples for all methods, tpe goes where it went well.",
+)
+@click.option(
+    "--range",
+    "factor",
+    type=click.FloatRange(1, 1e6, min_open=True),
+    default=10.0,
+    show_default=True,
+    metavar="FACTOR",
+    help="From a method's rate / FACTOR to its rate x FACTOR.",
+)
+@click.option(
+    "--write",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The suite with the chosen rates; DIR/SUITE/tuning/SUITE-tuned.yaml if not given.",
+)
+@click.option("--verbose", is_flag=True, help="Show the log of rank 0.")
+@click.pass_context
+def tune(
+    ctx: click.Context,
+    suite: str,
+    trials: int,
+    methods: str | None,
+    out: Path,
+    overrides: tuple[str, ...],
+    nproc: int | None,
+    device: str | None,
+    sampler: Literal["qmc", "tpe"],
+    factor: float,
+    write: Path | None,
+    verbose: bool,
+) -> None:
+    """Choose each method's learning rate on the validation rows of SUITE: as many trials for every method.
+
+    Trials that are recorded are not repeated: call it again after a crash and it goes on.
+    """
+    from hpml_bench.listing import terminal
+    from hpml_bench.tuning.show import show
+    from hpml_bench.tuning.tune import run_tuning
+
+    loaded = _load(suite, overrides, world_size=nproc, device=device)
+    names = [name.strip() for name in methods.split(",") if name.strip()] if methods else None
+    result = run_tuning(loaded, out, terminal(), trials, names, write, sampler, factor, verbose)
+    show(result.record, terminal())
+    if result.interrupted:
+        click.echo("interrupted; the same command goes on from here", err=True)
+        ctx.exit(INTERRUPTED)
+    click.echo(f"{result.suite_file}: run it with hpml-bench run-all {result.suite_file}")
+    ctx.exit(OK if all(tuned.best for tuned in result.record.methods) else FAILED)
+
+
+@main.command()
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write; the results folder if not given."
@@ -143,6 +216,29 @@ def report(folder: Path, out: Path | None, formats: str, wandb_mode: str) -> Non
     for results in folders:
         target = out / results.name if out and len(folders) > 1 else out
         _write_report(results, target, wanted, mode)
+
+
+@main.command()
+@click.argument("suite", default="quickstart")
+@click.option(
+    "--detect",
+    required=True,
+    metavar="METRIC=SIZE",
+    help="Difference to find: accuracy=0.5pp, samples_per_second=3%, train_seconds=2.",
+)
+@click.option("--power", type=float, default=0.8, show_default=True, metavar="P", help="Chance to find it.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("reports"), show_default=True,
+              help="The pilot's results are in DIR/SUITE.", metavar="DIR")  # fmt: skip
+def plan(suite: str, detect: str, power: float, out: Path) -> None:
+    """Say how many seeds, and hours, SUITE needs to tell methods apart that differ by SIZE; from recorded runs."""
+    from hpml_bench import planning
+    from hpml_bench.listing import print_table, terminal
+
+    name = _load(suite, ()).name if suite.endswith((".yaml", ".yml")) else suite
+    found = planning.plan(out / name, detect, power)
+    print_table(found.table, terminal())
+    for sentence in found.sentences:
+        click.echo(sentence)
 
 
 @main.command("list")

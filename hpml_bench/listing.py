@@ -16,6 +16,7 @@ from hpml_bench.suite import packaged_suites, suites_folder
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hpml_bench.records import Table
     from hpml_bench.report.results import Results
 
 WIDE = 140
@@ -53,14 +54,18 @@ def terminal() -> Console:
 
 def show_table(results: Results, console: Console) -> None:
     """Print the comparison table."""
-    from rich.table import Table
-    from rich.text import Text
-
     from hpml_bench.report.render import summary_table
 
-    table = summary_table(results)
+    print_table(summary_table(results), console)
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print a table as wide as the console; columns that don't fit are named beneath."""
+    from rich.table import Table as Grid
+    from rich.text import Text
+
     columns = fitting(table.columns, table.rows, console.width)
-    shown = Table(title=Text(table.caption), title_justify="left")
+    shown = Grid(title=Text(table.caption), title_justify="left")
     for index in columns:
         shown.add_column(Text(table.columns[index]), justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in table.rows:

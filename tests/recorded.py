@@ -28,7 +28,7 @@ from hpml_bench.records import (
     TaskSpec,
     protocol_id,
 )
-from hpml_bench.store import POINTS, commit
+from hpml_bench.store import POINTS, PREDICTIONS, commit
 
 SETTINGS = Settings(
     backbone="embedded:newsgpt",
@@ -263,6 +263,8 @@ def points(method: str, seed: int, steps: int = 100) -> list[Point]:
         course.append(Point(metric="grad_norm", step=step, value=(end["grad_norm"] or 1) * (0.7 + left)))
         course.append(Point(metric="validation_loss", step=step, value=loss + 0.05 + 1.2 * left))
         course.append(Point(metric="validation_accuracy", step=step, value=accuracy - 0.6 * left))
+    pace = 16 / (end["samples_per_second"] or 1)
+    course += [Point(metric="step_seconds", step=step, value=pace) for step in range(1, steps + 1)]
     return course
 
 
@@ -311,6 +313,22 @@ def write(folder: Path, records: Iterable[RunRecord], course: Callable[[str, int
             (place / POINTS).write_text("\n".join(lines) + "\n")
         commit(place, item)
     return folder
+
+
+def write_predictions(folder: Path, records: Iterable[RunRecord], rows: int = 1000) -> None:
+    """Write predictions that give each record's accuracy; rows are as easy or hard for every run."""
+    import pandas as pd
+
+    ease = np.random.default_rng(7).standard_normal(rows)
+    labels = np.random.default_rng(8).integers(0, 4, rows)
+    for item in records:
+        own = np.random.default_rng([item.spec.seed, len(item.spec.method.name)])
+        hardest_last = np.argsort(-(ease + own.standard_normal(rows)))
+        predicted = (labels + 1) % 4
+        right = hardest_last[: round((item.metrics["test_accuracy"] or 0) * rows)]
+        predicted[right] = labels[right]
+        frame = pd.DataFrame({"index": np.arange(rows), "label": labels, "prediction": predicted, "loss": 0.5})
+        frame.to_parquet(folder / item.run_id / PREDICTIONS, index=False)
 
 
 def sweep(methods: Sequence[str] = METHODS, seeds: int = 5, **changes: Any) -> list[RunRecord]:

@@ -14,7 +14,9 @@ from statsmodels.stats.proportion import proportion_confint
 from hpml_bench.statistics import (
     binomial_interval,
     compare_pairs,
+    crossed_interval,
     detectable_difference,
+    front_probabilities,
     holm,
     mcnemar,
     mean_interval,
@@ -61,11 +63,16 @@ def test_no_interval_of_nothing(bad: list[float]) -> None:
         mean_interval(bad)
 
 
-def test_interval_covers_95_percent() -> None:
-    """Of 2,000 normal samples of 5, the interval covers the true mean in 93-97 %."""
-    samples = np.random.default_rng(0).normal(3.0, 2.0, size=(2000, 5))
-    hits = [(i.low or 0) <= 3.0 <= (i.high or 0) for i in map(mean_interval, samples)]
-    assert 0.93 < np.mean(hits) < 0.97
+def test_twenty_seeds_get_a_bca_interval() -> None:
+    """From 20 values the interval is scipy's BCa bootstrap, which follows their skew; 19 have Student's."""
+    data = np.random.default_rng(5).exponential(size=20)
+    interval, fewer = mean_interval(data), mean_interval(data[:19])
+    theirs = stats.bootstrap((data,), np.mean, method="BCa", rng=0).confidence_interval
+    assert (interval.low, interval.high) == (theirs.low, theirs.high)
+    assert fewer.high is not None
+    assert fewer.low is not None
+    assert fewer.high - fewer.mean == pytest.approx(fewer.mean - fewer.low)
+    assert mean_interval([0.1] * 30).high == 0.1
 
 
 def test_paired_t_is_scipys() -> None:
@@ -79,6 +86,12 @@ def test_equal_differences_prove_little() -> None:
     assert paired_t([0.0, 0.0, 0.0]) == 1.0
     assert paired_t([0.9 - 0.8, 0.8 - 0.7, 0.7 - 0.6]) == 0.25
     assert paired_t([0.5]) is None
+
+
+def test_ties_count_as_rounded() -> None:
+    """Differences 1, 1, 1, 1, 2 lie on a grid of 1: its rounding variance of 1/12 is added to theirs of 0.2."""
+    t = 1.2 / math.sqrt((0.2 + 1 / 12) / 5)
+    assert paired_t([1, 1, 1, 1, 2]) == pytest.approx(2 * stats.t.sf(t, 4))
 
 
 def test_sign_flip_by_hand() -> None:
@@ -146,21 +159,46 @@ def test_ranks_are_intervals() -> None:
     assert set(rank_intervals(compare_pairs(values), list(values), "neither").values()) == {(1, 3)}
 
 
-def test_false_claims_are_rare() -> None:
-    """Where five methods are equal, 5 seeds lead to any claimed difference in at most 5 % of 400 trials (+ 2 sd)."""
-    random = np.random.default_rng(4)
-    false = 0
-    for _ in range(400):
-        shared, own = random.normal(size=5), random.normal(size=(5, 5))
-        values = {name: by_seed(*(shared + noise)) for name, noise in zip("abcde", own, strict=True)}
-        false += any(c.differs for c in compare_pairs(values))
-    assert false / 400 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 400)
-
-
 def test_pareto_front_by_hand() -> None:
     """Dominated points drop out; equal points stay together."""
     points = {"cheap": (0.8, 1.0), "good": (0.9, 2.0), "bad": (0.85, 3.0), "twin": (0.9, 2.0)}
     assert pareto_efficient(points, ("higher", "lower")) == ("cheap", "good", "twin")
+
+
+def test_front_probabilities_are_exact_where_they_can_be_counted() -> None:
+    """With two seeds a sample draws one of them: each method is on the front in the share of seeds it is there."""
+    points = {"good": {0: (0.9, 2.0), 1: (0.9, 2.0)}, "odd": {0: (0.8, 3.0), 1: (0.8, 1.0), 7: (1.0, 0.0)}}
+    probability = front_probabilities(points, ("higher", "lower"))
+    assert probability == {"good": 1.0, "odd": pytest.approx(0.5, abs=0.02)}
+    assert front_probabilities({"a": {0: (1.0,)}, "b": {1: (1.0,)}}, ("higher",)) == {}
+
+
+def test_equal_methods_share_the_front() -> None:
+    """Methods with the same values in every seed are both on the front: rounding of means decides nothing."""
+    points = {name: {seed: (0.1 * seed, 0.3 * seed) for seed in range(7)} for name in "ab"}
+    assert front_probabilities(points, ("higher", "lower")) == {"a": 1.0, "b": 1.0}
+
+
+def test_crossed_interval_is_between_bounds_and_near_the_bootstrap() -> None:
+    """Its variance is that of a two-way bootstrap without the interaction, which that one counts three times."""
+    random = np.random.default_rng(6)
+    table = (
+        random.normal(0.5, 1, (1, 400)) + random.normal(0, 0.3, (8, 1)) + random.normal(0, 0.2, (8, 400)) > 0
+    ) * 1.0
+    n, m = table.shape
+    rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    interaction = float((rest**2).sum()) / ((n - 1) * (m - 1) * n * m)
+    seeds = random.multinomial(n, np.full(n, 1 / n), 4000) / n
+    rows = random.multinomial(m, np.full(m, 1 / m), 4000) / m
+    bootstrap = float(np.einsum("bs,sr,br->b", seeds, table, rows, optimize=True).var())
+    interval = crossed_interval(table)
+    assert interval.high is not None
+    assert interval.sd is not None
+    by_hand = table.mean(1).var(ddof=1) / n + table.mean(0).var(ddof=1) / m - interaction
+    corrected = bootstrap - 2 * interaction + table.mean(1).var(ddof=1) / n / n  # draws of n scatter too little
+    assert corrected == pytest.approx(by_hand, rel=0.1)
+    assert 1.96 < (interval.high - interval.mean) / math.sqrt(by_hand) < 2.4
+    assert crossed_interval(np.ones((3, 9))).high == 1.0
 
 
 def test_single_seed_tools_are_statsmodels() -> None:

@@ -184,7 +184,7 @@ def strip(results: Results, metric: str) -> Figure | None:
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(clean(quantity.header, 56))
         alt = f"Dot plot of {quantity.header} by method, mean and 95 % interval: {'; '.join(said)}."
-        caption = f"{quantity.heading}: a mark a seed, the mean, and its Student-t 95 % interval."
+        caption = f"{quantity.heading}: a mark a seed, the mean, and its 95 % interval."
         return _finish(canvas, f"seeds_{metric}", caption, alt)
 
 

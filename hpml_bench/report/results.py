@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from hpml_bench import statistics
 from hpml_bench.errors import UserError
 from hpml_bench.records import Metric, RunRecord
+from hpml_bench.report import predictions
 from hpml_bench.report.frame import runs_frame
 from hpml_bench.report.grouping import (
     agreed_consumption,
@@ -27,10 +28,14 @@ from hpml_bench.store import SUITE, load_records, read_json, read_points
 from hpml_bench.suite import Suite, load_suite, packaged_suites
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 ESTIMATED = frozenset({"validation", "test", "inference"})
 """Phases whose metrics carry noise even where a few seeds happen to agree."""
+MACHINE_FREE = frozenset({"", "nats", "%"})
+"""Units of accuracies, losses and counts. Anything else (time, rate, memory, energy) depends on where a run ran."""
 LARGEST = 1e100
 """Beyond this (or NaN) a number is no measurement, and its square would overflow."""
 
@@ -117,10 +122,20 @@ class Results:
         return tuple(record for record in self.main if record.status == "ok")
 
     @cached_property
+    def sound(self) -> tuple[RunRecord, ...]:
+        """Those of the ok runs whose self-checks and predictions hold."""
+        return tuple(record for record in self.ok if record.run_id not in self.faults)
+
+    @cached_property
     def compared(self) -> tuple[RunRecord, ...]:
-        """The runs that enter the tables: ok, main protocol, and the consumption most runs of their seed agree on."""
-        agreed = {seed: agreed_consumption(self.ok, seed) for seed in {record.spec.seed for record in self.ok}}
-        return tuple(record for record in self.ok if record.consumed in (None, agreed[record.spec.seed]))
+        """The runs that enter the tables: sound, and with the consumption most runs of their seed agree on."""
+        agreed = {record.spec.seed: agreed_consumption(self.sound, record.spec.seed) for record in self.sound}
+        return tuple(record for record in self.sound if record.consumed == agreed[record.spec.seed])
+
+    @cached_property
+    def faults(self) -> dict[str, str]:
+        """run_id -> what makes a run invalid though it ended as ok: a failed self-check, or impossible predictions."""
+        return predictions.faults(self.ok, self.predictions)
 
     @cached_property
     def apart(self) -> tuple[Apart, ...]:
@@ -132,12 +147,15 @@ class Results:
                 others.setdefault(protocol_of(record), []).append(record)
         found = [Apart(tuple(group), protocol_difference(self.reference, group[0])) for group in others.values()]
         compared = {record.run_id for record in self.compared}
-        deviating = [record for record in self.ok if record.run_id not in compared]
+        found += [Apart((r,), f"invalid: {self.faults[r.run_id]}") for r in self.ok if r.run_id in self.faults]
+        deviating = [record for record in self.sound if record.run_id not in compared]
         return (*found, *(Apart((record,), self._consumption_difference(record)) for record in deviating))
 
     def _consumption_difference(self, record: RunRecord) -> str:
-        agreed = agreed_consumption(self.ok, record.spec.seed)
-        here = record.consumed.model_dump() if record.consumed else {}
+        if record.consumed is None:
+            return "what it consumed is not recorded"
+        agreed = agreed_consumption(self.sound, record.spec.seed)
+        here = record.consumed.model_dump()
         there = agreed.model_dump() if agreed else {}
         named = [
             f"{key} {short(here[key])} instead of {short(there.get(key))}"
@@ -233,20 +251,52 @@ class Results:
         values = self.values(metric).get(method)
         return statistics.mean_interval(list(values.values())) if values else None
 
+    def rankable(self, metric: str) -> bool:
+        """Whether methods may be ranked by a metric: what depends on the machine, only if all runs share it."""
+        definition = self.definitions.get(metric)
+        return self.one_machine or (definition is not None and definition.unit in MACHINE_FREE)
+
     def comparisons(self, metric: str) -> tuple[statistics.Comparison, ...]:
-        """Return every pair of methods compared on a metric, Holm-adjusted over these pairs."""
-        values = self.values(metric)
-        return statistics.compare_pairs(values, exact=self._is_exact(metric, values))
+        """Return every pair of methods compared on a metric, Holm-adjusted over these pairs; none if not rankable."""
+        if metric not in self._comparisons:
+            values = self.values(metric) if self.rankable(metric) else {}
+            self._comparisons[metric] = statistics.compare_pairs(values, exact=self._is_exact(metric, values))
+        return self._comparisons[metric]
+
+    @cached_property
+    def _comparisons(self) -> dict[str, tuple[statistics.Comparison, ...]]:
+        return {}
+
+    def jointly(self, *metrics: str) -> dict[str, tuple[statistics.Comparison, ...]]:
+        """Return the comparisons on several metrics as one family, for a sentence that cites them all."""
+        pairs = [(metric, c) for metric in metrics for c in self.comparisons(metric)]
+        adjusted = statistics.adjust(c for _, c in pairs)
+        return {m: tuple(c for (of, _), c in zip(pairs, adjusted, strict=True) if of == m) for m in metrics}
 
     def _is_exact(self, metric: str, values: Mapping[str, Mapping[int, float]]) -> bool:
         definition = self.definitions.get(metric)
         counted = definition is not None and definition.phase not in ESTIMATED
-        return counted and all(len(set(seeds.values())) == 1 for seeds in values.values()) and len(self.seeds) > 1
+        return counted and all(len(seeds) > 1 and len(set(seeds.values())) == 1 for seeds in values.values())
 
     def ranks(self, metric: str) -> dict[str, tuple[int, int]]:
-        """Return each measured method's rank interval on a metric."""
+        """Return each measured method's rank interval on a metric; nothing if it is not rankable."""
+        if not self.rankable(metric):
+            return {}
         better = self.definitions[metric].better
         return statistics.rank_intervals(self.comparisons(metric), list(self.values(metric)), better)
+
+    # What lies beside the records
+
+    @cached_property
+    def predictions(self) -> dict[str, predictions.Predictions]:
+        """run_id -> the predictions of the ok runs that have some."""
+        read = ((record.run_id, predictions.read(self.folder / record.run_id)) for record in self.ok)
+        return {run_id: found for run_id, found in read if found is not None}
+
+    def right(self, method: str) -> dict[int, NDArray[np.bool_]]:
+        """Return seed -> which test rows a compared run got right, in the rows' order; none without predictions."""
+        runs = ((r.spec.seed, self.predictions.get(r.run_id)) for r in self.runs(method))
+        return {seed: found.right for seed, found in runs if found is not None}
 
     @cached_property
     def curves(self) -> dict[str, dict[str, tuple[Curve, ...]]]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import combinations
+
+from hpml_bench import statistics
 from hpml_bench.records import Metric, Section, Table
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, number, p_value, rank, table
-from hpml_bench.statistics import Comparison
+from hpml_bench.statistics import Comparison, Interval
 
 order = 30
 METRICS = ("test_accuracy", "train_seconds", "samples_per_second", "peak_memory_mb")
-COSTS = frozenset({"train", "run", "setup"})
 PAIR_COLUMNS = (
-    "Pair", "Seeds", "Difference", "95 % interval", "p (Holm)", "Sign-flip p", "Its floor", "First higher",
-    "Detectable", "Verdict",
+    "Pair", "Verdict", "Difference", "95 % interval", "p", "p (Holm)", "Sign-flip p", "Its floor", "First higher",
+    "Detectable", "Detectable (Holm)", "Seeds",
 )  # fmt: skip
 
 
@@ -21,66 +24,64 @@ def section(results: Results) -> Section | None:
     metrics = results.measured(*METRICS)
     if len(results.methods) < 2 or len(results.seeds) < 2 or not metrics:
         return None
-    pairs = [table for name in metrics if (table := _pairs(results, name)) is not None]
-    blocks = (_intervals(results, metrics), *pairs)
+    tables = [_intervals(results, metrics), *(_pairs(results, name) for name in metrics), _crossed(results)]
+    blocks = tuple(table for table in tables if table is not None)
     return Section(slug="comparisons", title="Which differences are real", blocks=blocks)
-
-
-def _ranked(results: Results, metric: Metric) -> bool:
-    return results.one_machine or metric.phase not in COSTS
 
 
 def _intervals(results: Results, metrics: tuple[str, ...]) -> Table:
     columns, cells = ["method"], {method: [method] for method in results.methods}
     for name in metrics:
         quantity = Quantity.of(results, name)
-        ranked = _ranked(results, quantity.metric)
-        ranks = results.ranks(name) if ranked else {}
+        ranks = results.ranks(name)
         columns.append(quantity.header)
         for method in results.methods:
             interval = results.interval(method, name)
             shown = f"{quantity.text(interval.mean)} {quantity.between(interval)}" if interval else MISSING
             cells[method].append(f"{shown}, rank {rank(ranks[method])}" if method in ranks else shown)
     notes = [
-        "Mean and Student-t 95 % interval over seeds. Ranks are intervals: 1 + methods significantly better, to k − "
-        "methods significantly worse."
+        f"Mean and 95 % interval over seeds: Student's t, from {statistics.BCA_FROM} seeds BCa. It is for other seeds "
+        "on this test set. Ranks are intervals: 1 + methods significantly better, to k − methods significantly worse."
     ]
+    unranked = [results.definitions[name].title for name in metrics if not results.rankable(name)]
+    if unranked:
+        notes.append(f"Not ranked, since hardware or versions differ between the runs: {', '.join(unranked)}.")
     return table("intervals", "Means with 95 % intervals, and rank intervals", columns, cells.values(), notes)
 
 
 def _pairs(results: Results, name: str) -> Table | None:
     quantity = Quantity.of(results, name)
     comparisons = results.comparisons(name)
-    if not comparisons or not _ranked(results, quantity.metric):
+    if not comparisons:
         return None
     rows = [_row(quantity, comparison) for comparison in comparisons]
     notes = [
-        "Differences are first minus second within a seed. p: paired t, Holm over these pairs. The sign-flip test "
-        "can't go below "
-        "its floor with so few seeds. First higher: share of seeds, ties half. Detectable: the least true "
-        "difference found with a chance of 80 % before adjustment."
+        "Differences are first minus second within a seed. p: paired t; beside it Holm over these pairs. The "
+        "sign-flip test can't go below its floor with so few seeds. First higher: share of seeds, ties half. "
+        "Detectable: the least true difference found with a chance of 80 %, by p alone and at Holm's first step."
     ]
-    return table(
-        f"pairs_{name}",
-        f"Pairs by {quantity.title}{f' ({quantity.unit})' if quantity.unit else ''}",
-        PAIR_COLUMNS,
-        rows,
-        notes,
-    )
+    unit = f" ({quantity.unit})" if quantity.unit else ""
+    counts = {comparison.difference.n for comparison in comparisons}
+    if len(counts) > 1:
+        return table(f"pairs_{name}", f"Pairs by {quantity.title}{unit}", PAIR_COLUMNS, rows, notes)
+    caption = f"Pairs by {quantity.title}{unit} over {counts.pop()} seeds"
+    return table(f"pairs_{name}", caption, PAIR_COLUMNS[:-1], [row[:-1] for row in rows], notes)
 
 
 def _row(quantity: Quantity, c: Comparison) -> list[Cell]:
     return [
         f"{c.a} − {c.b}",
-        (str(c.difference.n), float(c.difference.n)),
+        _verdict(quantity.metric, c),
         quantity.cell(c.difference.mean),
         quantity.between(c.difference),
+        (MISSING if c.exact else p_value(c.p), None if c.exact else c.p),
         ("exact" if c.exact else p_value(c.p_adjusted), c.p_adjusted),
         (p_value(c.p_sign_flip), c.p_sign_flip),
         (p_value(c.sign_flip_floor), c.sign_flip_floor),
         (number(c.superiority, ".2f"), c.superiority),
         quantity.cell(c.detectable),
-        _verdict(quantity.metric, c),
+        quantity.cell(c.detectable_first),
+        (str(c.difference.n), float(c.difference.n)),
     ]
 
 
@@ -90,3 +91,46 @@ def _verdict(metric: Metric, c: Comparison) -> str:
     if metric.better == "neither":
         return f"{c.higher} is higher"
     return f"{c.higher if metric.better == 'higher' else c.lower} is better"
+
+
+def _crossed(results: Results) -> Table | None:
+    """Return accuracy with intervals for other seeds alone and for other seeds and test rows."""
+    rows = [
+        [name, (str(one.n), float(one.n)), _points(one.mean), _between(over_seeds), _between(one)]
+        for name, over_seeds, one in _crossed_intervals(results)
+    ]
+    if not rows:
+        return None
+    notes = [
+        "Over seeds: for other seeds on this very test set. Over seeds and rows: for other seeds and another test set "
+        "of this size from the same source; both are conditional on these training rows. Methods share rows, "
+        "so differences are surer than the two accuracies. Intervals are not adjusted for their number."
+    ]
+    columns = ("Method or difference", "Seeds", "Accuracy (%)", "95 % over seeds", "95 % over seeds and rows")
+    return table("crossed", "Accuracy beyond this test set", columns, rows, notes)
+
+
+def _crossed_intervals(results: Results) -> Iterator[tuple[str, Interval, Interval]]:
+    """Yield name, interval over seeds, and interval over seeds and rows, of every method and every pair."""
+    right = {method: by_seed for method in results.methods if len(by_seed := results.right(method)) > 1}
+    for method, by_seed in right.items():
+        values = list(by_seed.values())
+        if values[0].size > 1:
+            yield method, statistics.mean_interval([v.mean() for v in values]), statistics.crossed_interval(values)
+    for a, b in combinations(right, 2):
+        shared = sorted(right[a].keys() & right[b].keys())
+        differences = [right[a][seed].astype(float) - right[b][seed] for seed in shared]
+        if len(shared) > 1 and differences[0].size > 1:
+            over_seeds = statistics.mean_interval([d.mean() for d in differences])
+            yield f"{a} − {b}", over_seeds, statistics.crossed_interval(differences)
+
+
+def _points(share: float) -> Cell:
+    """Return a share as a percentage to a tenth."""
+    return number(100 * share, ".1f"), 100 * share
+
+
+def _between(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return MISSING
+    return f"[{number(100 * interval.low, '.1f')}, {number(100 * interval.high, '.1f')}]"

@@ -1,19 +1,20 @@
-"""What accuracy costs: against training time and against memory, with the efficient methods marked."""
+"""What accuracy costs: charts against time and memory, and the Pareto front with how sure it is."""
 
 from __future__ import annotations
 
 from hpml_bench import statistics
-from hpml_bench.records import Figure, Section, Text
+from hpml_bench.records import Figure, Section, Table, Text
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import sentence_list
+from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
 
 order = 40
 GAIN = "test_accuracy"
 COSTS = {"train_seconds": "training time", "peak_memory_mb": "peak memory"}
+FRONT = (GAIN, "samples_per_second", "peak_memory_mb")
 
 
 def section(results: Results) -> Section | None:
-    """Return a scatter per cost, and which methods are Pareto-efficient by their means."""
+    """Return a scatter per cost, the Pareto front, and the methods that cost more for nothing that shows."""
     if not results.measured(GAIN):
         return None
     from hpml_bench.report.figures import trade_off
@@ -21,16 +22,14 @@ def section(results: Results) -> Section | None:
     sentences: list[str] = []
     figures: list[Figure] = []
     for cost in results.measured(*COSTS):
-        front = efficient(results, cost)
+        front = efficient(results, (GAIN, cost)) if results.one_machine else ()
         figure = trade_off(results, cost, GAIN, f"{GAIN}_against_{cost}", front)
         if figure is None:
             continue
         figures.append(figure)
-        sentences.append(
-            f"By means, {sentence_list(front)} {'is' if len(front) == 1 else 'are'} efficient in accuracy against "
-            f"{COSTS[cost]}."
-        )
         if results.one_machine:
+            verb = "is" if len(front) == 1 else "are"
+            sentences.append(f"By means, {sentence_list(front)} {verb} efficient in accuracy against {COSTS[cost]}.")
             sentences += [
                 f"{dear} costs significantly more {COSTS[cost]} than {sentence_list(cheap)} without being "
                 "significantly more accurate."
@@ -40,30 +39,75 @@ def section(results: Results) -> Section | None:
         return None
     if not results.one_machine:
         sentences.append(
-            "The runs come from different hardware or versions: the costs drawn here are not one comparison."
+            "The runs come from different hardware or versions: the costs drawn here are not one comparison, and no "
+            "method is called efficient."
         )
-    return Section(
-        slug="cost-accuracy", title="Cost against accuracy", blocks=(Text(sentences=tuple(sentences)), *figures)
-    )
+    front_table = _front(results)
+    blocks = (Text(sentences=tuple(sentences)), *((front_table,) if front_table else ()), *figures)
+    return Section(slug="cost-accuracy", title="Cost against accuracy", blocks=blocks)
 
 
-def efficient(results: Results, cost: str) -> tuple[str, ...]:
-    """Return the methods whose mean accuracy and mean cost no other method dominates."""
-    points = {}
-    for method in results.methods:
-        gain, paid = results.interval(method, GAIN), results.interval(method, cost)
-        if gain and paid:
-            points[method] = (gain.mean, paid.mean)
-    return statistics.pareto_efficient(points, ("higher", "lower"))
+def efficient(results: Results, metrics: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the methods whose means on these metrics no other method's dominate."""
+    means = {m: [i.mean for metric in metrics if (i := results.interval(m, metric))] for m in results.methods}
+    points = {method: point for method, point in means.items() if len(point) == len(metrics)}
+    return statistics.pareto_efficient(points, [results.definitions[metric].better for metric in metrics])
 
 
 def dispensable(results: Results, cost: str) -> dict[str, tuple[str, ...]]:
-    """Return each method that costs significantly more than others it doesn't significantly surpass, and those."""
-    dearer = {(c.higher, c.lower) for c in results.comparisons(cost) if c.differs}
-    surpasses = {(c.higher, c.lower) for c in results.comparisons(GAIN) if c.differs}
-    tested = {frozenset((c.a, c.b)) for c in results.comparisons(GAIN) if c.p is not None}
+    """Return each method that costs significantly more than others it doesn't significantly surpass, and those.
+
+    Significant over the comparisons of both metrics as one family, since a sentence cites both.
+    """
+    comparisons = results.jointly(cost, GAIN)
+    dearer = {(c.higher, c.lower) for c in comparisons[cost] if c.differs}
+    surpasses = {(c.higher, c.lower) for c in comparisons[GAIN] if c.differs}
+    tested = {frozenset((c.a, c.b)) for c in comparisons[GAIN] if c.p is not None}
     found = {
         a: tuple(b for b in results.methods if (a, b) in dearer - surpasses and frozenset((a, b)) in tested)
         for a in results.methods
     }
     return {a: others for a, others in found.items() if others}
+
+
+def _front(results: Results) -> Table | None:
+    """Return who is on the front over accuracy, throughput and memory, and with what probability."""
+    metrics = results.measured(*FRONT)
+    if len(metrics) < 2 or not results.one_machine or len(results.methods) < 2:
+        return None
+    quantities = [Quantity.of(results, metric) for metric in metrics]
+    on_it = efficient(results, metrics)
+    probability = front_probabilities(results, metrics)
+    rows: list[list[Cell]] = []
+    for method in results.methods:
+        share = probability.get(method)
+        means = [quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities]
+        place = "yes" if method in on_it else "no"
+        rows.append([method, place, (_percent(share), None if share is None else 100 * share), *means])
+    notes = [
+        "On the front: no other method's means are as good in every column and better in one. The probability is the "
+        "share of 10,000 bootstrap samples over seeds, paired across methods, in which that holds; with few "
+        "seeds read it as sure, unsure or hardly."
+    ]
+    columns = ("method", "On the front", "Probability (%)", *(quantity.header for quantity in quantities))
+    names = sentence_list([quantity.title for quantity in quantities])
+    return table("pareto", f"Pareto front over {names}", columns, rows, notes)
+
+
+def front_probabilities(results: Results, metrics: tuple[str, ...]) -> dict[str, float]:
+    """Return each method's bootstrap probability of being on the front; nothing without two shared seeds."""
+    values = [results.values(metric) for metric in metrics]
+    points = {
+        method: {
+            seed: [of[method][seed] for of in values] for seed in set.intersection(*(set(of[method]) for of in values))
+        }
+        for method in results.methods
+        if all(method in of for of in values)
+    }
+    return statistics.front_probabilities(points, [results.definitions[metric].better for metric in metrics])
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return MISSING
+    return "> 99" if 0.99 < share < 1 else "< 1" if 0 < share < 0.01 else number(100 * share, ".0f")

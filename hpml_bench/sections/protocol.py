@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from hpml_bench.records import Section, Settings, Table, Text
+from hpml_bench.records import Check, RunRecord, Section, Settings, Table, Text
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, number, table
 
@@ -54,18 +54,30 @@ def _digests(results: Results) -> Table | None:
 def _consumption(results: Results) -> Table | None:
     rows: list[list[Cell]] = []
     for method in results.methods:
-        used = [record.consumed for record in results.runs(method) if record.consumed]
+        runs = [record for record in results.runs(method) if record.consumed]
+        used = [record.consumed for record in runs if record.consumed]
         if used:
             fields = ("steps", "samples", "real_tokens", "padded_tokens")
-            rows.append([method, *(_range([getattr(one, field) for one in used]) for field in fields), _orders(used)])
+            ranges = (_range([getattr(one, field) for one in used]) for field in fields)
+            rows.append([method, *ranges, _orders(used), _equal(results, runs)])
     if not rows:
         return None
-    columns = ("method", "Steps", "Samples", "Real tokens", "Padded tokens", "Sample orders")
+    columns = ("method", "Steps", "Samples", "Real tokens", "Padded tokens", "Sample orders", "Equal")
     notes = [
-        "Per run, over all ranks. Orders: digest of the sample order of each seed; methods with the same line saw "
-        "the same samples in the same order."
+        "Per run, over all ranks; a range where seeds differ. Tokens before a method adds virtual ones. Orders: "
+        "digest of the sample order of each seed. Equal: everything the same as the other methods' runs of the same "
+        "seeds; runs that consumed something else are set apart and enter no mean."
     ]
-    return table("consumption", "What the runs consumed", columns, rows, notes)
+    return table("consumption", "What the compared runs consumed", columns, rows, notes)
+
+
+def _equal(results: Results, runs: list[RunRecord]) -> str:
+    """Say in how many of a method's seeds every compared run consumed the same."""
+    agree = sum(
+        all(other.consumed == run.consumed for other in results.compared if other.spec.seed == run.spec.seed)
+        for run in runs
+    )
+    return "yes" if agree == len(runs) else f"{agree} of {len(runs)} seeds"
 
 
 def _range(values: list[int]) -> Cell:
@@ -79,13 +91,22 @@ def _orders(used: list[Any]) -> str:
 
 
 def _checks(results: Results) -> Table | None:
-    names = dict.fromkeys(check.name for record in results.main for check in record.checks)
-    rows: list[list[Cell]] = []
-    for name in names:
-        found = [check for record in results.main for check in record.checks if check.name == name]
-        passed = sum(check.passed for check in found)
-        example = next((check.detail for check in found if not check.passed), found[0].detail)
-        rows.append([name, f"{passed} of {len(found)}", example])
-    if not rows:
+    """Return a row a method: how many runs passed each check, and the failures by run."""
+    names = tuple(dict.fromkeys(check.name for record in results.main for check in record.checks))
+    if not names:
         return None
-    return table("checks", "Arithmetic self-checks of the runs", ("Check", "Passed", "For example"), rows)
+    rows: list[list[Cell]] = []
+    for method in results.all_methods:
+        runs = [record for record in results.main if results.labels[record.run_id] == method]
+        passed = (_passed([c for run in runs for c in run.checks if c.name == name]) for name in names)
+        failures = [f"seed {r.spec.seed} {c.name}: {c.detail}" for r in runs for c in r.checks if not c.passed]
+        rows.append([method, *passed, "; ".join(failures) or "none"])
+    examples = {check.name: check.detail for record in results.main for check in record.checks if check.passed}
+    notes = ["Runs that passed, of those that made the check. A run that failed one is invalid: shown, never ranked."]
+    notes += [f"{name}, for example: {examples[name]}." for name in names if name in examples]
+    columns = ("method", *names, "Failed")
+    return table("checks", "Arithmetic self-checks of the runs", columns, rows, notes)
+
+
+def _passed(checks: list[Check]) -> str:
+    return f"{sum(check.passed for check in checks)} of {len(checks)}" if checks else MISSING

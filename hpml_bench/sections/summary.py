@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hpml_bench.records import Section, Table
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Cell, Quantity, rank, table
+from hpml_bench.report.steady import throughput_flags
+from hpml_bench.report.tables import Cell, Quantity, rank, sentence_list, table
 
 order = 20
 MAX_FACTS = 6
@@ -54,9 +55,15 @@ def _notes(results: Results, ranked: bool) -> list[str]:
         )
     lacking = {m: sorted(set(results.seeds) - {r.spec.seed for r in results.runs(m)}) for m in results.methods}
     notes += [f"{m} lacks seed {', '.join(map(str, seeds))}." for m, seeds in lacking.items() if seeds]
+    for name in results.measured(*METRICS):
+        values, title = results.values(name), results.definitions[name].title
+        unmeasured = {m: sorted({r.spec.seed for r in results.runs(m)} - set(of)) for m, of in values.items()}
+        notes += [f"{m} has no {title} of seed {', '.join(map(str, of))}." for m, of in unmeasured.items() if of]
     absent = [method for method in results.all_methods if method not in results.methods]
     if absent:
         notes.append(f"No comparable run: {', '.join(absent)} (see Failures).")
+    if flags := throughput_flags(results):
+        notes.append(f"Throughput is not in a steady state for {sentence_list(list(flags))} (see Throughput).")
     if not results.one_machine:
         notes.append("Runs come from different hardware or versions: times and memory are not one comparison.")
     return notes

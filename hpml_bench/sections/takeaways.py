@@ -137,12 +137,10 @@ def _other(comparison: Comparison, method: str) -> str:
 
 def _profiles(results: Results) -> Iterator[str]:
     """Say of each method where it stands; Holm over all pairs of all the metrics these sentences cite."""
-    cited = [m for m in results.measured(*PROFILE) if m == "test_accuracy" or results.one_machine]
+    cited = [metric for metric in results.measured(*PROFILE) if results.rankable(metric)]
     if len(cited) < 2:
         return
-    by_metric = {metric: results.comparisons(metric) for metric in cited}
-    family = iter(statistics.adjust(c for comparisons in by_metric.values() for c in comparisons))
-    adjusted = {metric: [next(family) for _ in comparisons] for metric, comparisons in by_metric.items()}
+    adjusted = results.jointly(*cited)
     ranks = {
         metric: statistics.rank_intervals(
             adjusted[metric], list(results.values(metric)), results.definitions[metric].better

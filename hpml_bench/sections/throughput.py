@@ -1,9 +1,10 @@
-"""How fast training ran: samples, real and padded tokens a second, and the spread of step times."""
+"""How fast training ran: samples, real and padded tokens a second, and the proof that it was a steady state."""
 
 from __future__ import annotations
 
-from hpml_bench.records import Section
+from hpml_bench.records import Section, Table
 from hpml_bench.report.results import Results
+from hpml_bench.report.steady import LEAST_SECONDS, LEAST_STEPS, MOST_DRIFT, throughput_flags
 from hpml_bench.report.tables import by_method
 
 order = 60
@@ -11,19 +12,38 @@ METRICS = (
     "samples_per_second", "tokens_per_second", "padded_tokens_per_second", "virtual_tokens",
     "step_ms_p50", "step_ms_p90", "step_ms_p99", "setup_seconds", "train_seconds", "total_seconds", "energy_joules",
 )  # fmt: skip
+STEADY = (
+    "timed_steps", "timed_seconds", "step_time_cv", "step_time_drift", "step_time_outliers", "slowest_rank_share",
+)  # fmt: skip
+MARK = "†"
 
 
 def section(results: Results) -> Section | None:
-    """Return the throughput table and chart."""
+    """Return the throughput table, the steady-state table and a chart."""
     from hpml_bench.report.figures import strip
 
     notes = [
         "Throughput counts what all ranks consumed in the timed window, divided by the slowest rank's time; warm-up "
-        "steps, "
-        "evaluation, logging and saving lie outside it. Virtual tokens a method adds are not counted as tokens."
+        "steps, evaluation, logging and saving lie outside it. Virtual tokens a method adds are not counted as tokens."
     ]
-    table = by_method(results, "throughput", "Training speed, mean ± standard deviation over seeds", METRICS, notes)
-    if table is None:
+    flags = throughput_flags(results)
+    speed = by_method(results, "throughput", "Training speed, mean ± standard deviation over seeds", METRICS, notes)
+    if speed is None:
         return None
+    steady = by_method(results, "steady_state", "The timed windows, mean ± standard deviation over seeds", STEADY)
     figure = strip(results, "samples_per_second") if results.measured("samples_per_second") else None
-    return Section(slug="throughput", title="Throughput", blocks=(table, *((figure,) if figure else ())))
+    blocks = (_marked(speed, flags), _marked(steady, flags) if steady else None, figure)
+    return Section(slug="throughput", title="Throughput", blocks=tuple(block for block in blocks if block is not None))
+
+
+def _marked(table: Table, flags: dict[str, tuple[str, ...]]) -> Table:
+    """Return the table with a mark at the first figure of every flagged method, and a note that says why."""
+    if not flags:
+        return table
+    rows = tuple((row[0], f"{row[1]} {MARK}", *row[2:]) if row[0] in flags else row for row in table.rows)
+    named = "; ".join(f"{method} ({'; '.join(clauses)})" for method, clauses in flags.items())
+    note = (
+        f"{MARK} Not shown to be a steady state: a timed window under {LEAST_STEPS} steps or {LEAST_SECONDS:.0f} s, or "
+        f"the median step of its last third more than {MOST_DRIFT:.0%} off that of its first: {named}."
+    ).replace("5%", "5 %")
+    return table.model_copy(update={"rows": rows, "notes": (*table.notes, note)})

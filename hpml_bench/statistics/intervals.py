@@ -1,0 +1,98 @@
+"""Intervals of a mean over seeds, and of a proportion of test rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+ALPHA = 0.05
+"""Two-sided level of every test, and one minus the confidence of every interval."""
+BCA_FROM = 20
+"""Seeds from which a BCa bootstrap covers well enough to replace Student's t (84 % at 5 seeds, 93 % at 20)."""
+BCA_RESAMPLES = 9999
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds with its spread and interval; without a second seed the last three are None."""
+
+    n: int
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+
+
+def mean_interval(values: ArrayLike) -> Interval:
+    """Return mean, standard deviation (n - 1) and 95 % interval.
+
+    Student's t (1908): mean ± t(0.975, n - 1) · sd / √n; from 20 seeds the BCa bootstrap (Efron 1987), seeded.
+    Constant data give a point.
+
+    Raises:
+        ValueError: no value, or one that isn't finite.
+
+    """
+    data = finite(values)
+    mean = float(data.mean())
+    if data.size < 2:
+        return Interval(1, mean, None, None, None)
+    if data.min() == data.max():  # floating-point means of equal numbers may differ from them
+        point = float(data[0])
+        return Interval(data.size, point, 0.0, point, point)
+    sd = float(data.std(ddof=1))
+    low, high = _bca(data) if data.size >= BCA_FROM else (math.nan, math.nan)
+    if not math.isfinite(low + high):  # few seeds, or so nearly constant that the bootstrap's correction is undefined
+        half = t_quantile(1 - ALPHA / 2, data.size - 1) * sd / math.sqrt(data.size)
+        low, high = mean - half, mean + half
+    return Interval(data.size, mean, sd, low, high)
+
+
+def _bca(data: NDArray[np.float64]) -> tuple[float, float]:
+    import warnings
+
+    from scipy.stats import bootstrap  # takes 0.6 s to import
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a degenerate sample; the caller then takes Student's t
+        result = bootstrap((data,), np.mean, n_resamples=BCA_RESAMPLES, confidence_level=1 - ALPHA, method="BCa", rng=0)
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return Wilson's 95 % score interval of a proportion (Wilson 1927): the noise of a finite test set alone."""
+    z = normal_quantile(1 - ALPHA / 2)
+    share, weight = successes / trials, z * z / trials
+    middle = (share + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def finite(values: ArrayLike) -> NDArray[np.float64]:
+    """Return the values as a flat array.
+
+    Raises:
+        ValueError: no value, or one that isn't finite.
+
+    """
+    data = np.asarray(values, dtype=float).ravel()
+    if data.size == 0 or not np.isfinite(data).all():
+        raise ValueError("an interval or a test needs at least one value, and finite ones")
+    return data
+
+
+def t_quantile(probability: float, degrees: float) -> float:
+    """Return the quantile of Student's t."""
+    from scipy.special import stdtrit  # scipy.stats takes 0.6 s to import
+
+    return float(stdtrit(degrees, probability))
+
+
+def normal_quantile(probability: float) -> float:
+    """Return the quantile of the standard normal distribution."""
+    from scipy.special import ndtri
+
+    return float(ndtri(probability))

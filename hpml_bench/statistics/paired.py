@@ -1,0 +1,63 @@
+"""Tests of paired differences, and Holm's adjustment."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hpml_bench.statistics.intervals import finite
+
+
+def paired_t(differences: ArrayLike) -> float | None:
+    """Return the two-sided p of the paired t test: t = mean / (sd / √n) with n - 1 degrees of freedom.
+
+    Where differences are equal to one another their values lie on a grid, as accuracies do, and may agree by luck: the
+    variance of rounding to it, g²/12 with g the smallest gap (Sheppard 1898), is then added to the variance; without
+    it five seeds on a coarse grid lead to 6 % false claims. Differences that are all equal tell no grid: all zero
+    gives 1, equal but not zero the sign-flip p. None with fewer than two differences.
+    """
+    data = finite(differences)
+    if data.size < 2:
+        return None
+    gaps = np.diff(np.sort(data))
+    apart = gaps > 1e-9 * np.abs(data).max()  # equal but for rounding of floats is equal
+    if not apart.any():
+        return 1.0 if not data.any() else sign_flip(data)
+    from scipy.special import stdtr  # scipy.stats takes 0.6 s to import
+
+    variance = data.var(ddof=1) + (0.0 if apart.all() else gaps[apart].min() ** 2 / 12)
+    return float(2 * stdtr(data.size - 1, -abs(data.mean()) / math.sqrt(variance / data.size)))
+
+
+def sign_flip(differences: ArrayLike) -> float:
+    """Return the exact two-sided p of the sign-flip test: the share of the 2^n sign patterns whose |sum| is as large.
+
+    Fisher 1935, The Design of Experiments, §21. Above 16 differences 20,000 patterns are drawn (seeded), and the
+    observed one is counted in (Phipson and Smyth 2010).
+    """
+    data = finite(differences)
+    observed = abs(data.sum()) * (1 - 1e-12)
+    if data.size <= 16:
+        signs = np.array(list(itertools.product((1.0, -1.0), repeat=data.size)))
+        return float(np.mean(np.abs(signs @ data) >= observed))
+    signs = np.random.default_rng(0).choice((1.0, -1.0), size=(20_000, data.size))
+    return float((np.sum(np.abs(signs @ data) >= observed) + 1) / 20_001)
+
+
+def sign_flip_floor(n: int) -> float:
+    """Return the least two-sided p that `sign_flip` can reach with n differences: 2 / 2^n."""
+    return 2.0 ** (1 - n)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's step-down adjusted p values: max over j <= i of min(1, (m - j + 1) p_(j)) (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, largest = [0.0] * len(order), 0.0
+    for position, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - position) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
