@@ -41,7 +41,7 @@ def load(settings: Settings, options: Options) -> TaskData:
         test=rows(splits["test"]),
         label_names=TOPICS,
         notes={
-            "best_possible_accuracy": f"{here:.1%} (exact posterior on these {sizes['test']:,} test rows; "
+            "best possible accuracy": f"{here:.1%} (exact posterior on these {sizes['test']:,} test rows; "
             f"{expected:.1%} expected of it by chance of the rows)"
         },
     )
