@@ -2,8 +2,9 @@
 
     import hpml_bench
 
-    hpml_bench.run_suite("quickstart", out="reports")
-    frame = hpml_bench.load_results("reports/quickstart")
+    if __name__ == "__main__":  # ranks are processes that import this script
+        hpml_bench.run_suite("quickstart", out="reports")
+        frame = hpml_bench.load_results("reports/quickstart")
 
 Names are loaded when used: `import hpml_bench` costs nothing.
 """

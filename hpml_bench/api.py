@@ -25,6 +25,8 @@ def run_suite(
 ) -> pd.DataFrame:
     """Run what is missing of a suite, write its report, and return its results as `load_results` does.
 
+    Ranks are processes of their own, which import the calling script: call this under `if __name__ == "__main__":`.
+
     Args:
         suite: a packaged suite's name or the path of a YAML file.
         out: results go to `<out>/<suite's name>`.
@@ -43,8 +45,10 @@ def run_suite(
 
     from hpml_bench.sweep import run_sweep
 
-    loaded = load_suite(suite, seeds=seeds, **dict(settings or {}))
+    loaded = load_suite(suite, seeds=seeds, settings=settings)
     result = run_sweep(loaded, Path(out), Console(quiet=quiet), methods, fresh)
+    if result.interrupted:
+        raise KeyboardInterrupt
     if report:
         from hpml_bench.report.render import write_report
 

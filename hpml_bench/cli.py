@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -88,7 +87,7 @@ def run_all(
     Runs that are recorded are not repeated: call it again after a crash and it goes on.
     """
     loaded = _load(suite, overrides, seeds=seeds, world_size=nproc, device=device)
-    names = [name.strip() for name in methods.split(",") if name.strip()] if methods else None
+    names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
     ctx.exit(_sweep(loaded, out, names, fresh, verbose, wandb_mode))
 
 
@@ -111,7 +110,11 @@ def run(
     wandb_mode: str,
     verbose: bool,
 ) -> None:
-    """Do one run of METHOD on SUITE. Also under torchrun: torchrun --nproc-per-node 2 -m hpml_bench run METHOD."""
+    """Do one run of METHOD on SUITE.
+
+    Also under torchrun, which then decides the number of ranks, and shows their logs itself:
+    torchrun --nproc-per-node 2 -m hpml_bench run METHOD
+    """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         from hpml_bench.under_torchrun import run_as_rank
 
@@ -185,7 +188,7 @@ def tune(
     from hpml_bench.tuning.tune import run_tuning
 
     loaded = _load(suite, overrides, world_size=nproc, device=device)
-    names = [name.strip() for name in methods.split(",") if name.strip()] if methods else None
+    names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
     result = run_tuning(loaded, out, terminal(), trials, names, write, sampler, factor, verbose)
     show(result.record, terminal())
     if result.interrupted:
@@ -336,7 +339,3 @@ def _write_report(folder: Path, out: Path | None, formats: list[str], wandb_mode
 
         if sentence := publish_results(results, wandb_mode):
             click.echo(sentence)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -25,12 +25,21 @@ PROCESS_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
     "MALLOC_TOP_PAD_": "67108864",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # CUDA then counts the cards as NVML does
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # else torch.cuda.is_available() initialises CUDA, which poisons a fork
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TQDM_DISABLE": "1",  # the libraries' own bars; ours is rich's
 }
+
+RECORDED = (
+    *(key for key in PROCESS_ENVIRONMENT if key.startswith(("MALLOC", "GLIBC"))),
+    "OMP_NUM_THREADS",
+    "PYTORCH_CUDA_ALLOC_CONF",
+)
+"""Variables written into records: they decide what a run costs."""
 
 
 def set_process_environment() -> None:
@@ -93,8 +102,13 @@ def _cpu() -> dict[str, str]:
 
 
 def cores() -> int:
-    """Return the number of CPU cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Return the number of CPU cores this process may use: by its affinity and its control group's quota."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(allowed, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no quota, or "max"
+        return allowed
 
 
 def _has_bf16(device: str) -> bool:
@@ -154,8 +168,14 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "process": {key: os.environ.get(key) for key in PROCESS_ENVIRONMENT if key.startswith(("MALLOC", "GLIBC"))},
+        "driver": _driver(),
+        "process": {key: os.environ.get(key) for key in RECORDED},
     }
+
+
+def _driver() -> str | None:
+    with nvml() as library:
+        return None if library is None else str(library.nvmlSystemGetDriverVersion())
 
 
 def _version(package: str) -> str | None:

@@ -8,6 +8,7 @@ import os
 import signal
 import tempfile
 import time
+import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +65,10 @@ def prepare(settings: Settings) -> Prepared:
         child.join()
         result = store.read_json(target)
     if result is None:
-        raise RuntimeError(f"the preparation of model and data ended with status {child.exitcode}; see above")
+        raise UserError(
+            f"{settings.backbone}: the preparation of model and data ended with status {child.exitcode}; what it said "
+            "stands above"
+        )
     if "error" in result:
         raise UserError(result["error"])
     return Prepared.model_validate(result["prepared"])
@@ -81,11 +85,19 @@ def run(spec: RunSpec, prepared: Prepared, folder: Path, order: int | None = Non
     started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     interrupted = False
     failure: ChildFailedError | None = None
+    launcher: RunError | None = None
     try:
         failure = _launch(spec, prepared, folder)
     except KeyboardInterrupt:
         interrupted = True
-    outcome = _interrupted() if interrupted else _outcome(folder, failure)
+    except Exception as error:  # the launcher itself: the sweep goes on, and the record says why
+        launcher = RunError(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
+    if interrupted:
+        outcome = _interrupted()
+    elif launcher:
+        outcome = Outcome(status="failed", error=launcher, environment=environment.describe())
+    else:
+        outcome = _outcome(folder, failure)
     record = finish(spec, prepared, outcome, started, time.monotonic() - began, order)
     store.commit(folder, record)
     if interrupted:

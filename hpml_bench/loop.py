@@ -81,12 +81,7 @@ class Ledger:
         self._rows.append((loss, norm, lr, *counts))
 
     def reduce(self) -> list[Step]:
-        """Return the steps since the last call, reduced over ranks by one gather.
-
-        Raises:
-            Diverged: a loss is NaN or infinite; on all ranks alike, since all see the same numbers.
-
-        """
+        """Return the steps since the last call, reduced over ranks by one gather: the same on all ranks."""
         rows, self._rows = self._rows, []
         losses = torch.stack([row[0].detach().double() for row in rows]).cpu()
         norms = torch.stack([row[1].detach().double() for row in rows]).cpu()
@@ -103,12 +98,9 @@ class Ledger:
         self.samples += samples
         self.real_tokens += real
         self.padded_tokens += padded
-        loss = float(ranks[:, 0].mean())
-        if not math.isfinite(loss):
-            raise Diverged(f"the training loss is {loss} at step {self.steps}")
         return Step(
             index=self.steps,
-            loss=loss,
+            loss=float(ranks[:, 0].mean()),
             grad_norm=float(ranks[0, 1]),
             lr=float(ranks[0, 3]),
             rank_seconds=tuple(float(value) for value in ranks[:, 2]),
@@ -161,6 +153,10 @@ def train(job: Training) -> Trained:
 
     The gradient of a global batch is the mean of the ranks' means over equal shares, so that one rank and several
     follow the same path.
+
+    Raises:
+        Diverged: a loss or gradient norm is NaN or infinite; on all ranks alike.
+
     """
     settings, group, steps = job.settings, job.group, job.steps
     ddp = DistributedDataParallel(
@@ -175,7 +171,7 @@ def train(job: Training) -> Trained:
     penalty, after_step = (getattr(job.module, verb, None) for verb in ("penalty", "after_step"))
     ledger = Ledger(group, clock(group.device))
     order = hashlib.sha256()
-    eval_every = settings.eval_every or max(1, steps // 5)
+    eval_every = settings.eval_every or max(1, math.ceil(steps / 5))
     job.classifier.train()
 
     for index, indices in enumerate(job.order(), start=1):
@@ -206,7 +202,14 @@ def train(job: Training) -> Trained:
         ledger.add(loss, norm, lr, counts)
         if index % settings.log_every == 0 or index % eval_every == 0 or index == steps:
             window = ledger.reduce()
-            job.write([point for probe in job.probes for point in probe.after_steps(window)])
+            finite = [step for step in window if math.isfinite(step.loss + step.grad_norm)]
+            job.write([point for probe in job.probes for point in probe.after_steps(finite)])
+            for step in window:  # all ranks see the same numbers, and stop together
+                if step not in finite:
+                    raise Diverged(
+                        f"the loss is {step.loss:g} and the gradient norm {step.grad_norm:g} at step {step.index}"
+                    )
+            group.barrier()  # rank 0 wrote: no other rank's clock may start before it is back
         if index % eval_every == 0 or index == steps:
             evaluate(job.classifier, job.validation, settings, group, job.probes, job.write, "validation", index)
     for probe in job.probes:
@@ -260,6 +263,7 @@ def evaluate(
         seconds=seconds,
     )
     write([point for probe in probes for point in probe.after_eval(evaluation)])
+    group.barrier()
     return evaluation
 
 

@@ -98,6 +98,8 @@ def _encoder(backbone: PreTrainedModel, method: MethodSpec, seed: int) -> nn.Mod
         try:
             return cast(nn.Module, module.build(backbone, module.Options.model_validate(method.options)))
         except ValueError as error:  # a library's way to say that it can't
+            if "Target modules" in str(error):
+                raise UserError(f"method {method.name}: {_first_line(error)}") from error
             raise Unsupported(_first_line(error)) from error
 
 
@@ -180,7 +182,7 @@ def _fits(module: nn.Module, length: int) -> bool:
     try:
         with _evaluating(module):
             module(**_tokens(module, rows=1, length=length))
-    except IndexError:
+    except (IndexError, RuntimeError):  # a table of positions that ends, or one that doesn't broadcast
         return False
     return True
 
@@ -189,9 +191,11 @@ def _fits(module: nn.Module, length: int) -> bool:
 def _evaluating(module: nn.Module) -> Iterator[None]:
     training = {part: part.training for part in module.modules()}
     module.eval()
-    yield
-    for part, mode in training.items():
-        part.training = mode
+    try:
+        yield
+    finally:
+        for part, mode in training.items():
+            part.training = mode
 
 
 @contextmanager

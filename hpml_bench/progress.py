@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +56,7 @@ class SweepProgress:
             TextColumn("left"),
             Remaining(),
             console=console,
+            speed_estimate_period=86_400,  # the overall bar moves once a run, and runs may last minutes
             refresh_per_second=2,  # drawing must not take the cores that are being measured
             disable=not console.is_terminal,
         )
@@ -119,9 +119,3 @@ class SweepProgress:
         if self._verbose:
             for line in log.lines():
                 self.say(f"  rank 0: {line}")
-
-
-def elapsed(since: float) -> str:
-    """Return the time since a `time.monotonic()`, as 1:23."""
-    minutes, seconds = divmod(round(time.monotonic() - since), 60)
-    return f"{minutes}:{seconds:02d}"

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -35,6 +35,9 @@ def digest(value: Any, length: int = 16) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class TaskSpec(Frozen):
     """Which task, by the name of its file in `hpml_bench/tasks`, and its own options."""
 
@@ -47,6 +50,8 @@ class TaskSpec(Frozen):
 class Settings(Frozen):
     """All that is identical for every method of a suite."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     backbone: str
     """Pretrained model: `embedded:NAME`, `hub:OWNER/NAME[@REVISION]`, `path:FOLDER` or
     `wheel:NAME==VERSION/FOLDER#sha256=HEX`."""
@@ -58,7 +63,7 @@ class Settings(Frozen):
     """Rows for the curves; split off the training rows where the task has no validation set of its own."""
     test_samples: int | None = Field(default=None, ge=1)
     """Test rows of the final evaluation; empty for all."""
-    data_seed: int = 0
+    data_seed: int = Field(default=0, ge=0)
     """Draws the subsets (and generated rows), the same for every run: seeds differ in initialisation and order only."""
     epochs: int | None = Field(default=None, ge=1)
     """Passes over the training rows. Give this or `steps`."""
@@ -74,7 +79,7 @@ class Settings(Frozen):
     """Steps between two writings of points; reductions over ranks for them happen outside the timed steps."""
     warmup_steps: int = Field(default=5, ge=0)
     """First steps left out of the timed window (throughput, step times)."""
-    latency_samples: int = Field(default=50, ge=0)
+    latency_samples: int = Field(default=50, ge=0, le=2000)
     """Forward passes at batch 1 for the latency percentiles; 0 for none."""
     world_size: int | None = Field(default=None, ge=1)
     """Ranks of the process group; empty for one a GPU, or two on CPU."""
@@ -92,7 +97,7 @@ class Settings(Frozen):
     """Dropout of the backbone; empty for what its configuration says."""
     optimizer: Literal["adamw"] = "adamw"
     """AdamW (Loshchilov and Hutter 2019), fused where torch has it."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     """AdamW's decay rates."""
     eps: float = Field(default=1e-8, gt=0)
     """AdamW's epsilon."""
@@ -123,6 +128,8 @@ class Settings(Frozen):
 
 class MethodSpec(Frozen):
     """What differs between the methods of a suite, and is printed as such."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:+-]{0,63}$")
     """How this suite calls it."""
@@ -249,7 +256,7 @@ class Outcome(Frozen):
     environment: dict[str, Any] = {}
     definitions: tuple[Metric, ...] = ()
     metrics: dict[str, float | None] = {}
-    per_rank: dict[str, tuple[float, ...]] = {}
+    per_rank: dict[str, tuple[float | None, ...]] = {}
     consumed: Consumed | None = None
     checks: tuple[Check, ...] = ()
 

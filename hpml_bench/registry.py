@@ -21,11 +21,15 @@ def _foreign(kind: Kind) -> dict[str, EntryPoint]:
 
 
 @cache
+def _own(kind: Kind) -> frozenset[str]:
+    folder = Path(__file__).parent / kind
+    return frozenset(module.name for module in pkgutil.iter_modules([str(folder)]))
+
+
+@cache
 def names(kind: Kind) -> tuple[str, ...]:
     """Return the registered names of a kind, sorted; nothing is imported."""
-    folder = Path(__file__).parent / kind
-    own = {module.name for module in pkgutil.iter_modules([str(folder)])}
-    return tuple(sorted(own | set(_foreign(kind))))
+    return tuple(sorted(_own(kind) | set(_foreign(kind))))
 
 
 def get(kind: Kind, name: str) -> ModuleType:
@@ -37,7 +41,7 @@ def get(kind: Kind, name: str) -> ModuleType:
     """
     if name not in names(kind):
         raise UserError(f"there is no {kind[:-1]} '{name}'; registered are {', '.join(names(kind))}")
-    if name not in _foreign(kind):
+    if name not in _foreign(kind) or name in _own(kind):  # another package can't take a built-in's name
         return importlib.import_module(f"hpml_bench.{kind}.{name}")
     point = _foreign(kind)[name]
     try:

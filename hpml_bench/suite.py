@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,7 +51,7 @@ class Suite(Frozen):
             UserError: a method is unknown, or its options are.
 
         """
-        specs = [self.method(name) for name in (self.methods if methods is None else methods)]
+        specs = [self.method(name) for name in dict.fromkeys(self.methods if methods is None else methods)]
         return tuple(
             RunSpec(suite=self.name, settings=self.settings, method=spec, seed=seed)
             for seed in (range(self.seeds) if seeds is None else seeds)
@@ -141,13 +141,16 @@ def packaged_suites() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in suites_folder().glob("*.yaml")))
 
 
-def load_suite(name: str, overrides: Iterable[str] = (), **changes: Any) -> Suite:
+def load_suite(
+    name: str, overrides: Iterable[str] = (), *, settings: Mapping[str, Any] | None = None, **changes: Any
+) -> Suite:
     """Read and validate a suite.
 
     Args:
         name: a packaged suite's name, or the path of a YAML file.
         overrides: `KEY=VALUE` with a dotted key, a setting's (`train_samples=512`, `task.options.p=0.5`) or the
             suite's (`methods.lora.lr=1e-3`); the value is YAML.
+        settings: settings to override by dotted key, None included.
         changes: `seeds` and settings that stand on the command line under a name of their own; None changes nothing.
 
     Raises:
@@ -159,6 +162,8 @@ def load_suite(name: str, overrides: Iterable[str] = (), **changes: Any) -> Suit
     _anchor_paths(content, path.parent)
     for override in overrides:
         _apply(content, override, path)
+    for key, value in (settings or {}).items():
+        _set(content, _full_key(key), value, path)
     for key, value in changes.items():
         if value is not None:
             _set(content, _full_key(key), value, path)
@@ -250,13 +255,14 @@ def _set(content: dict[str, Any], keys: list[str], value: Any, path: Path) -> No
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(f"--set {'.'.join(keys)}: there is no such setting{hint} (allowed: {', '.join(allowed)})")
     if keys[-1] in {"epochs", "steps"} and keys[:-1] == ["settings"] and value is not None:
-        other = "steps" if keys[-1] == "epochs" else "epochs"
-        content.setdefault("settings", {}).pop(other, None)
+        settings = content.get("settings")
+        if isinstance(settings, dict):
+            settings.pop("steps" if keys[-1] == "epochs" else "epochs", None)
     node: Any = content
     for key in keys[:-1]:
-        node = node.setdefault(key, {}) if isinstance(node, dict) else None
-        if node is None:
-            node = {}
+        if node.get(key) is None:
+            node[key] = {}
+        node = node[key]
         if not isinstance(node, dict):
             raise UserError(f"--set {'.'.join(keys)}: {key} in {path} has no keys of its own")
     node[keys[-1]] = value

@@ -19,7 +19,7 @@ from hpml_bench import launch, store
 from hpml_bench.environment import resolve_devices
 from hpml_bench.errors import UserError
 from hpml_bench.progress import SweepProgress
-from hpml_bench.records import DONE, RunRecord, RunSpec
+from hpml_bench.records import DONE, RunRecord, RunSpec, protocol_id
 from hpml_bench.suite import Suite
 
 if TYPE_CHECKING:
@@ -79,25 +79,26 @@ def run_sweep(
     """
     suite = definite(suite)
     runs = shuffled(suite.runs(methods, None if seed is None else [seed]))
+    if not runs:
+        raise UserError(f"suite {suite.name}: there is no method to run; name some under methods, or by --methods a,b")
     folder = out / suite.name
     make_folder(folder)
     with locked(folder):
         if fresh:
-            clear(folder)
+            clear(folder, None if methods is None and seed is None else [spec.run_id for spec in runs])
         store.write_atomically(folder / store.SUITE, suite.model_dump_json(indent=1))
         return _run_missing(runs, folder, console, verbose, wandb_mode)
 
 
 def _run_missing(runs: list[RunSpec], folder: Path, console: Console, verbose: bool, wandb_mode: str) -> SweepResult:
-    there = {spec.run_id: store.settled(folder / spec.run_id) for spec in runs}
-    todo = [spec for spec in runs if (record := there[spec.run_id]) is None or record.status not in DONE]
     interrupted = False
     with SweepProgress(console, len(runs), verbose) as progress:
+        launch.start_fork_server()
+        progress.say(f"preparing model and data of {runs[0].settings.backbone} ...")
+        prepared = launch.prepare(runs[0].settings)
+        protocol = protocol_id(runs[0].settings, prepared.digests)
+        todo = [spec for spec in runs if not _settled(store.settled(folder / spec.run_id), protocol)]
         progress.skip(len(runs) - len(todo))
-        if todo:
-            launch.start_fork_server()
-            progress.say(f"preparing model and data of {todo[0].settings.backbone} ...")
-            prepared = launch.prepare(todo[0].settings)
         position = {spec.run_id: index for index, spec in enumerate(runs, start=1)}
         for spec in todo:
             target = folder / spec.run_id
@@ -109,8 +110,13 @@ def _run_missing(runs: list[RunSpec], folder: Path, console: Console, verbose: b
                 interrupted = True
                 break
             progress.finished(record)
-    records = [record for spec in runs if (record := store.settled(folder / spec.run_id))]
+    records = [found for spec in runs if (found := store.settled(folder / spec.run_id))]
     return SweepResult(folder, tuple(records), interrupted)
+
+
+def _settled(record: RunRecord | None, protocol: str) -> bool:
+    """Whether a run need not be tried again: it ended, and on the weights and rows that are there now."""
+    return record is not None and record.status in DONE and record.protocol_id == protocol
 
 
 def steps_of(spec: RunSpec) -> int | None:
@@ -171,8 +177,8 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def clear(folder: Path) -> None:
-    """Remove the runs of a results folder, and nothing else that may lie there."""
-    for path in folder.glob("*/"):
+def clear(folder: Path, run_ids: Iterable[str] | None = None) -> None:
+    """Remove these runs of a results folder, or all, and nothing else that may lie there."""
+    for path in folder.glob("*/") if run_ids is None else (folder / run_id for run_id in run_ids):
         if (path / store.RECORD).exists() or (path / store.POINTS).exists() or (path / "rank0.log").exists():
             shutil.rmtree(path)

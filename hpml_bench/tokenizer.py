@@ -18,7 +18,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), use_fast=True, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), use_fast=True, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{folder}: holds no tokenizer that can be read (tokenizer.json): {reason}") from None

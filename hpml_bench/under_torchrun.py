@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hpml_bench import launch, store, worker
+from hpml_bench import environment, launch, store, worker
 from hpml_bench.prepare import prepare
-from hpml_bench.records import DONE
+from hpml_bench.records import DONE, Outcome
 from hpml_bench.suite import Suite
 from hpml_bench.sweep import definite, make_folder
 
@@ -24,6 +25,7 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool) ->
         UserError: something asked for is wrong or can't be had.
 
     """
+    os.environ.setdefault("CUDA_DEVICE_ORDER", environment.PROCESS_ENVIRONMENT["CUDA_DEVICE_ORDER"])
     suite = definite(suite)
     (spec,) = suite.runs([method], [seed])
     folder = out / suite.name / spec.run_id
@@ -36,7 +38,12 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool) ->
     if main:
         make_folder(out / suite.name)
         store.begin(folder)
-    outcome = worker.execute(spec, prepared, folder)
+    try:
+        outcome = worker.execute(spec, prepared, folder)
+    except Exception as error:
+        traceback.print_exc()
+        outcome = Outcome(status="failed", error=worker.run_error(error, int(os.environ["RANK"])))
     if main:
+        store.write_atomically(out / suite.name / store.SUITE, suite.model_dump_json(indent=1))
         store.commit(folder, launch.finish(spec, prepared, outcome, started, time.monotonic() - began))
     return outcome.status in DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import os
@@ -30,6 +31,9 @@ from hpml_bench.probes import Evaluation, Probe, Run
 from hpml_bench.records import Check, Metric, Outcome, Point, Prepared, RunError, RunSpec, Settings
 from hpml_bench.store import OUTCOME, PREDICTIONS, PointWriter, read_points, read_predictions, write_atomically
 
+PR_SET_PDEATHSIG = 1
+"""From <sys/prctl.h>."""
+
 
 def prepare_to(settings_json: str, target: str) -> None:
     """Prepare model and data and write what was found, or the user's mistake, to a JSON file."""
@@ -47,12 +51,13 @@ def start(spec_json: str, prepared_json: str, folder_name: str) -> None:
     folder = Path(folder_name)
     rank = os.environ["RANK"]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the parent decides
+    _die_with_parent()
     _log_to(folder / f"rank{rank}.log")
     try:
         execute(RunSpec.model_validate_json(spec_json), Prepared.model_validate_json(prepared_json), folder)
     except BaseException as error:
         traceback.print_exc()
-        write_atomically(folder / f"error-rank{rank}.json", _run_error(error, int(rank)).model_dump_json())
+        write_atomically(folder / f"error-rank{rank}.json", run_error(error, int(rank)).model_dump_json())
         raise SystemExit(1) from None
 
 
@@ -126,7 +131,7 @@ def _measured(spec: RunSpec, prepared: Prepared, folder: Path, group: Group, beg
 
 def reduce_over_ranks(
     definitions: tuple[Metric, ...], local: dict[str, float | None], group: Group
-) -> tuple[dict[str, float | None], dict[str, tuple[float, ...]]]:
+) -> tuple[dict[str, float | None], dict[str, tuple[float | None, ...]]]:
     """Return each metric's value over the ranks, and the ranks' own values where they differ by nature.
 
     What no rank could measure is left out.
@@ -135,7 +140,7 @@ def reduce_over_ranks(
     row = torch.tensor([math.nan if value is None else float(value) for value in values], dtype=torch.float64)
     table = group.gather(row).numpy()  # [world, metrics]
     metrics: dict[str, float | None] = {}
-    per_rank: dict[str, tuple[float, ...]] = {}
+    per_rank: dict[str, tuple[float | None, ...]] = {}
     reductions: dict[str, Callable[[np.ndarray], float]] = {"sum": np.sum, "mean": np.mean, "max": np.max}
     for metric, column in zip(definitions, table.T, strict=True):
         reduce = reductions.get(metric.over_ranks)
@@ -145,7 +150,7 @@ def reduce_over_ranks(
         reduced = float(reduce(chosen) if reduce else chosen[0])
         metrics[metric.name] = reduced if math.isfinite(reduced) else None
         if len(chosen) > 1:
-            per_rank[metric.name] = tuple(float(value) for value in chosen)
+            per_rank[metric.name] = tuple(float(value) if math.isfinite(value) else None for value in chosen)
     return metrics, per_rank
 
 
@@ -190,13 +195,22 @@ def _ended(status: str, reason: Exception) -> Outcome:
     return Outcome.model_validate({"status": status, "error": error, "environment": environment.describe()})
 
 
-def _run_error(error: BaseException, rank: int) -> RunError:
+def run_error(error: BaseException, rank: int) -> RunError:
+    """Return what a record says of an exception."""
     return RunError(
         kind=type(error).__name__,
         message=str(error)[:2000] or type(error).__name__,
         rank=rank,
         traceback="".join(traceback.format_exception(error))[-20_000:],
     )
+
+
+def _die_with_parent() -> None:
+    """Let the kernel end this rank when the fork server ends, which ends with our parent, however that dies."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before we asked
+        raise SystemExit("the parent has ended")
 
 
 def _log_to(path: Path) -> None:

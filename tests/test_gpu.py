@@ -25,7 +25,7 @@ def test_a_run_on_every_gpu(tmp_path: Path) -> None:
     assert record.status == "ok", record.error
     metrics = {name: value or 0 for name, value in record.metrics.items()}
     assert metrics["peak_memory_mb"] == metrics["cuda_allocated_train_mb"] > 0
-    assert metrics["cuda_allocated_train_mb"] <= metrics["cuda_reserved_train_mb"] <= metrics["nvml_used_mb"]
+    assert metrics["cuda_allocated_train_mb"] <= metrics["cuda_reserved_train_mb"] <= metrics["nvml_used_train_mb"]
     assert metrics["energy_joules"] >= 0
 
 

@@ -346,10 +346,13 @@ def test_the_machines_energy_is_counted_once(tmp_path: Path, monkeypatch: pytest
 
 
 def test_rapl_packages_add_up(tmp_path: Path) -> None:
-    """Packages are summed, in joules; the domains inside them would count twice; without any it is not known."""
+    """Packages are summed, in joules; domains inside or around them would count twice; without any it is unknown."""
     assert math.isnan(energy.rapl_joules(tmp_path))
-    for zone, microjoules in (("intel-rapl:0", 2_000_000), ("intel-rapl:1", 500_000), ("intel-rapl:0:0", 9_000_000)):
+    zones = {"intel-rapl:0": ("package-0", 2_000_000), "intel-rapl:1": ("package-1", 500_000)}
+    zones |= {"intel-rapl:0:0": ("core", 9_000_000), "intel-rapl:2": ("psys", 7_000_000)}
+    for zone, (name, microjoules) in zones.items():
         (tmp_path / zone).mkdir()
+        (tmp_path / zone / "name").write_text(f"{name}\n")
         (tmp_path / zone / "energy_uj").write_text(f"{microjoules}\n")
     assert energy.rapl_joules(tmp_path) == 2.5
 

@@ -68,7 +68,9 @@ def gpu_joules(local: int) -> float:
 def rapl_joules(folder: Path = RAPL) -> float:
     """Return the sum of the CPU packages' energy counters; NaN where there are none or root alone may read them."""
     try:
-        counters = [int((zone / "energy_uj").read_text()) for zone in folder.glob("intel-rapl:?")]
+        # Packages only: a `psys` zone, where there is one, contains them.
+        zones = [zone for zone in folder.glob("intel-rapl:?") if (zone / "name").read_text().startswith("package")]
+        counters = [int((zone / "energy_uj").read_text()) for zone in zones]
     except (OSError, ValueError):
         return math.nan
     return sum(counters) / 1e6 if counters else math.nan

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,16 @@ _KINDS = {
         "Peak resident memory of a rank's process (VmHWM, reset between phases), libraries included",
     ),
     "cuda_allocated": ("CUDA allocated", "Peak of memory held by tensors (torch.cuda.max_memory_allocated)"),
-    "cuda_reserved": ("CUDA reserved", "Peak of memory held by PyTorch's allocator (torch.cuda.max_memory_reserved)"),
+    "cuda_reserved": (
+        "CUDA reserved",
+        "Peak of memory held by PyTorch's allocator (torch.cuda.max_memory_reserved); what an earlier phase reserved "
+        "stays with it",
+    ),
+    "nvml_used": (
+        "GPU memory in use",
+        "Memory in use on the rank's GPU as NVML says, the largest reading at the ends of the phase: contexts, caches "
+        "and other processes included",
+    ),
 }
 
 
@@ -47,11 +58,6 @@ metrics = (
         for kind, (title, definition) in _KINDS.items()
         for phase in PHASES
     ),
-    _metric(
-        "nvml_used_mb",
-        "GPU memory in use",
-        "Memory in use on the rank's GPU as NVML says after training: contexts, caches and other processes included.",
-    ),
 )
 
 
@@ -62,7 +68,6 @@ class Measure(Probe):
         """End of the set-up phase."""
         self.device = run.group.device
         self.peaks: dict[str, float] = {}
-        self.used = math.nan
         self._take("setup")
 
     def before_eval(self, phase: str) -> None:
@@ -77,16 +82,11 @@ class Measure(Probe):
         self._take("evaluation")
         return []
 
-    def after_training(self) -> None:
-        """Ask the driver."""
-        if self.device.type == "cuda":
-            self.used = _nvml_used(self.device.index)
-
     def stop(self) -> dict[str, Any]:
         """Return the peaks in MB."""
         headline = "cuda_allocated" if self.device.type == "cuda" else "host"
         peaks = {f"{kind}_{phase}_mb": self.peaks.get(f"{kind}_{phase}") for kind in _KINDS for phase in PHASES}
-        return {"peak_memory_mb": self.peaks.get(f"{headline}_train"), **peaks, "nvml_used_mb": self.used}
+        return {"peak_memory_mb": self.peaks.get(f"{headline}_train"), **peaks}
 
     def _take(self, phase: str) -> None:
         readings = {"host": host_peak_mb()}
@@ -96,6 +96,7 @@ class Measure(Probe):
 
             readings["cuda_allocated"] = torch.cuda.max_memory_allocated(self.device) / 1e6
             readings["cuda_reserved"] = torch.cuda.max_memory_reserved(self.device) / 1e6
+            readings["nvml_used"] = _nvml_used(self.device.index)
             torch.cuda.reset_peak_memory_stats(self.device)
         for kind, value in readings.items():
             key = f"{kind}_{phase}"
@@ -113,7 +114,13 @@ def host_peak_mb() -> float:
 
 
 def reset_host_peak() -> None:
-    """Let the peak start again from the present size; where the kernel doesn't allow it, peaks are since the start."""
+    """Let the peak start again from the present size; where the kernel doesn't allow it, peaks are since the start.
+
+    What was freed is given back first: the allocator is told to keep it (environment.PROCESS_ENVIRONMENT), and the peak
+    of one phase would be the next one's floor.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -53,8 +53,8 @@ metrics = (
         over_steps="once",
         phase="run",
         format=".2f",
-        definition="From the moment a rank begins its work to the end of the evaluation on the test rows; latency "
-        "measurements and the start of processes lie outside.",
+        definition="From the moment a rank begins its work to the end of the evaluation on the test rows, "
+        "writing what is kept included; latency measurements and the start of processes lie outside.",
     ),
 )
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from hpml_bench.records import RunRecord
+from hpml_bench.records import RunRecord, digest
 
 RANKED_VERSIONS = ("hpml-bench", "torch", "transformers", "peft")
 """Packages whose version decides what a run costs."""
@@ -24,10 +24,11 @@ def agreed_consumption(records: Iterable[RunRecord], seed: int) -> Any:
 
 
 def machine_of(record: RunRecord) -> str:
-    """Name hardware and versions; runs with different names are not ranked in cost."""
+    """Name hardware, versions and allocator settings; runs with different names are not ranked in cost."""
     packages = versions(record)
     shown = " ".join(f"{name} {packages.get(name)}" for name in RANKED_VERSIONS)
-    return f"{record.environment.get('fingerprint', 'unknown hardware')} · {shown}"
+    tuned = digest(record.environment.get("process", {}), 6)
+    return f"{record.environment.get('fingerprint', 'unknown hardware')} · {shown} · process settings {tuned}"
 
 
 def versions(record: RunRecord) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def section(results: Results) -> Section | None:
     """Return the memory table, and a chart by phase of the GPU's memory, else of the host's."""
     from hpml_bench.report.figures import bars
 
-    metrics = ["peak_memory_mb", *(f"{kind}_{phase}_mb" for kind in KINDS for phase in PHASES), "nvml_used_mb"]
+    metrics = ["peak_memory_mb", *(f"{kind}_{phase}_mb" for kind in KINDS for phase in PHASES)]
     notes = [
         "Each phase has a peak of its own, of the rank with the largest. Host memory is the resident set of the "
         "whole process, "
