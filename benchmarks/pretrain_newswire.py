@@ -268,6 +268,9 @@ world; every name in its text is invented.
 Accuracies are on 2,000 rows of a split that no suite uses; chance is 0.25. The script fails when the classifier stays
 below {least}: a low loss alone does not show that topics were learned.
 
+Of several lengths of pretraining this one was kept because fine-tuning methods differ on it; a longer one brings them
+together near the best possible. How far they lie apart here is a choice of ours and says nothing about the methods.
+
 ## Licence
 Apache-2.0, weights and tokenizer alike.
 """

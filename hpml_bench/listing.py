@@ -67,7 +67,8 @@ def print_table(table: Table, console: Console) -> None:
     columns = fitting(table.columns, table.rows, console.width)
     shown = Grid(title=Text(table.caption), title_justify="left")
     for index in columns:
-        shown.add_column(Text(table.columns[index]), justify="left" if index == 0 else "right", no_wrap=index == 0)
+        width = max(len(row[index]) for row in table.rows) if table.rows else 1
+        shown.add_column(Text(table.columns[index]), justify="left" if index == 0 else "right", min_width=width)
     for row in table.rows:
         shown.add_row(*(Text(row[index]) for index in columns))
     console.print(shown)
