@@ -67,8 +67,8 @@ def print_table(table: Table, console: Console) -> None:
     columns = fitting(table.columns, table.rows, console.width)
     shown = Grid(title=Text(table.caption), title_justify="left")
     for index in columns:
-        width = max(len(row[index]) for row in table.rows) if table.rows else 1
-        shown.add_column(Text(table.columns[index]), justify="left" if index == 0 else "right", min_width=width)
+        width = _width(table.columns[index], [row[index] for row in table.rows])
+        shown.add_column(Text(table.columns[index]), justify="left" if index == 0 else "right", width=width)
     for row in table.rows:
         shown.add_row(*(Text(row[index]) for index in columns))
     console.print(shown)
@@ -79,13 +79,16 @@ def print_table(table: Table, console: Console) -> None:
 
 def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
     """Return the columns to show so that no cell is broken: those in the middle go first, the last is kept."""
-    sizes = [
-        max([*map(len, name.split()), *(len(row[index]) for row in rows)]) + 3 for index, name in enumerate(columns)
-    ]
+    sizes = [_width(name, [row[index] for row in rows]) + 3 for index, name in enumerate(columns)]
     kept = list(range(len(columns)))
     while sum(sizes[index] for index in kept) + 1 > width and len(kept) > 2:
         kept.remove(next((i for i in kept if columns[i].startswith(LESS_URGENT)), kept[-2]))
     return kept
+
+
+def _width(name: str, cells: Iterable[str]) -> int:
+    """Return the characters a column needs: its longest cell, or the longest word of its name."""
+    return max(map(len, [*name.split(), *cells]), default=1)
 
 
 def _suite_line(path: Path) -> str:

@@ -94,7 +94,7 @@ def _run_missing(runs: list[RunSpec], folder: Path, console: Console, verbose: b
     interrupted = False
     with SweepProgress(console, len(runs), verbose) as progress:
         launch.start_fork_server()
-        progress.say(f"preparing model and data of {runs[0].settings.backbone} ...")
+        progress.say(f"preparing model and data of {runs[0].settings.backbone.partition('#')[0]} ...")
         prepared = launch.prepare(runs[0].settings)
         protocol = protocol_id(runs[0].settings, prepared.digests)
         todo = [spec for spec in runs if not _settled(store.settled(folder / spec.run_id), protocol)]
