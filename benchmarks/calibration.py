@@ -86,7 +86,7 @@ def false_claims(noise: Noise, means: tuple[float, ...], n: int, trials: int) ->
 
 
 def student_intervals(values: Floats) -> tuple[Floats, Floats]:
-    """Return the ends of `mean_interval` along the last axis, for fewer than 20 seeds."""
+    """Return the ends of `mean_interval` along the last axis, for fewer seeds than BCa is used from."""
     n = values.shape[-1]
     half = special.stdtrit(n - 1, 1 - ALPHA / 2) * values.std(axis=-1, ddof=1) / np.sqrt(n)
     middle = values.mean(axis=-1)
@@ -141,7 +141,7 @@ def main(trials: int = 50_000) -> None:
         for null, means in NULLS.items():
             rates = (f"{false_claims(noise, means, n, trials):.1%}" for n in (5, 10))
             print(f"| {name} | {null} | {' | '.join(rates)} |")
-    print("\nCoverage of the 95 % interval of a mean\n\n| noise | n = 5 | n = 10 | n = 20 (BCa) | n = 40 (BCa) |")
+    print("\nCoverage of the 95 % interval of a mean\n\n| noise | n = 5 | n = 10 | n = 20 | n = 40 (BCa) |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for name, noise in NOISE.items():
         covered = (f"{coverage(noise, n, trials if n < statistics.BCA_FROM else 1000):.1%}" for n in (5, 10, 20, 40))

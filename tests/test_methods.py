@@ -98,7 +98,7 @@ def test_lora_reaches_every_linear_layer(folders):
 
 def test_lora_refuses_layers_that_are_not_there(folders):
     """A target that matches nothing is said, with PEFT's own words."""
-    with pytest.raises(Unsupported, match="nowhere"):
+    with pytest.raises(UserError, match=r"method lora: .*nowhere"):
         build(folders["BERT"], "lora", options={"target": ["nowhere"]})
 
 

@@ -58,6 +58,16 @@ def test_impossible_predictions_make_a_run_invalid(tmp_path: Path, edit: Any, re
     assert reason in text
 
 
+@pytest.mark.parametrize(
+    "edit", [lambda f: f.head(0), lambda f: f.assign(index=[None, "x"] * (len(f) // 2)), lambda f: f[["label"]]]
+)
+def test_predictions_that_cannot_be_read_are_none(tmp_path: Path, edit: Any) -> None:
+    """No rows, indices that can't be sorted, or a missing column count as no predictions, and nothing breaks."""
+    results = change(load(tmp_path, sweep(["lora", "full"], 2), 1000), "lora", 1, edit)
+    assert list(results.right("lora")) == [0]
+    assert section("comparisons", results)
+
+
 def test_a_failed_check_is_shown_and_not_ranked(tmp_path: Path) -> None:
     """A run that failed a self-check enters no mean, whatever its status says, and the check is named."""
     checks = (Check(name="samples", passed=False, detail="1,504 of 1,520 samples"),)
@@ -78,12 +88,35 @@ def test_unknown_consumption_is_set_apart(tmp_path: Path) -> None:
     assert "what it consumed is not recorded" in said("failures", results)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_one_budget_for_all_seeds(tmp_path: Path, flip: bool) -> None:
+    """Of two budgets with as many runs the larger is compared in all seeds, however the records are ordered."""
+
+    def runs(method: str, steps: int, seeds: tuple[int, ...]) -> list[RunRecord]:
+        made = (Consumed(steps=steps, samples=16 * steps, real_tokens=1, padded_tokens=1, order=f"{s}") for s in seeds)
+        return [record(method, s, consumed=of) for s, of in zip(seeds, made, strict=True)]
+
+    order = {"started": f"2026-01-0{3 if flip else 1}T00:00:00+00:00"}
+    short = [r.model_copy(update=order) for r in runs("head", 100, (0, 1))]
+    results = load(tmp_path, [*runs("lora", 200, (0, 1)), *short])
+    assert results.methods == ("lora",)
+    assert "consumed other than the rest of seed 0: steps 100 instead of 200" in said("failures", results)
+
+
+def test_a_seed_of_another_budget_is_set_apart(tmp_path: Path) -> None:
+    """A seed whose every run had another budget enters no mean, and is told from the runs compared."""
+    other = Consumed(steps=50, samples=800, real_tokens=1, padded_tokens=1, order="0")
+    results = load(tmp_path, [*sweep(["lora", "full"], 2), record("lora", 9, consumed=other)])
+    assert results.seeds == (0, 1)
+    assert "consumed other than the runs compared: steps 50 instead of 100, samples 800" in said("failures", results)
+
+
 def test_another_order_is_another_budget(tmp_path: Path) -> None:
     """The same numbers of samples and tokens in another order are set apart: seeds would not be paired."""
     other = Consumed(steps=100, samples=1600, real_tokens=38_000, padded_tokens=43_000, order="f" * 64)
     results = load(tmp_path, [*sweep(["lora", "full"]), record("adapter", 0, consumed=other)])
     assert "order ffff" in said("failures", results)
-    assert "lora | 100 | 1,600 | 38,000–38,004 | 43,000 | 000000 | yes" in said("protocol", results)
+    assert "lora | 100 | 1,600 | 38,000–38,004 | 43,000 | 000000 | 4 of 5 seeds" in said("protocol", results)
 
 
 @pytest.mark.parametrize("package", ["hpml-bench", "torch", "transformers", "peft"])
@@ -152,6 +185,7 @@ def test_pareto_probabilities_are_printed(tmp_path: Path) -> None:
     text = said("cost_accuracy", load(tmp_path, sweep()))
     assert "head | yes | 100 |" in text
     assert "full | yes | " in text
+    assert "head | yes | too few seeds |" in said("cost_accuracy", load(tmp_path / "few", sweep(seeds=3)))
 
 
 def test_never_reached_is_said(tmp_path: Path) -> None:
@@ -175,7 +209,8 @@ def test_unsteady_windows_are_flagged(tmp_path: Path) -> None:
     records[0] = records[0].model_copy(update={"metrics": records[0].metrics | bad})
     results = load(tmp_path / "drifting", records)
     text = said("throughput", results)
-    assert "lora (seed 0: 12 steps, 0.40 s, drift −8 %)" in text
+    assert "lora (seed 0: 12 steps, 0.40 s, drift −8.0 %)" in text
     assert "full (" not in text
     assert sum("†" in line and line.startswith("lora |") for line in text.splitlines()) == 2
     assert "Throughput is not in a steady state for lora" in said("summary", results)
+    assert "Not shown to be a steady state for lora." in said("takeaways", results)

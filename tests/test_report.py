@@ -157,7 +157,19 @@ def test_markdown_tables_hold_together(which: str, request: pytest.FixtureReques
         cells = len(re.findall(r"(?<!\\)\|", line)) - 1
         columns = columns or cells
         assert cells == columns, line
-    assert not re.search(r"<\w|(?<!\\)\](?:\()(?!figures/)|\x1b", text)
+    text = re.sub(r"^<details><summary>[^<]*</summary>$|^</details>$", "", text, flags=re.MULTILINE)
+    assert not re.search(r"</?\w|(?<!\\)\](?:\()(?!figures/)|\x1b", text)
+
+
+def test_pairs_other_than_by_accuracy_are_folded(folder: Path) -> None:
+    """Both pages show the pairs by accuracy and fold those by each cost under their caption."""
+    for name in ("report.md", "report.html"):
+        text = (folder / name).read_text()
+        folded = re.findall(r"<summary>(Pairs by [\w ]+)", text)
+        assert [caption.split(" over")[0].strip() for caption in folded] == [
+            "Pairs by training time", "Pairs by throughput", "Pairs by peak memory",
+        ]  # fmt: skip
+        assert text.count("<details>") == text.count("</details>") == 3
 
 
 def test_markdown_figures_exist(folder: Path) -> None:
@@ -174,6 +186,12 @@ def test_csv_holds_full_precision(folder: Path) -> None:
     assert float(rows["full"]["Accuracy (%)"]) == pytest.approx(
         100 * load(folder).frame.query("method == 'full'").test_accuracy.mean()
     )
+
+
+def test_csv_has_spread_beside_means() -> None:
+    """A column of means is followed by one of standard deviations as shown; other text stays text."""
+    made = table("t", "c", ["method", "s"], [["a", ("1.2 ± 0.3", 1.23)], ["b", ("4.0", 4.0)], ["c", "2 ± 1, never"]])
+    assert csv_text(made) == 'method,s,s sd\na,1.23,0.3\nb,4.0,\nc,"2 ± 1, never",\n'
 
 
 def test_latex_escapes() -> None:
@@ -195,6 +213,7 @@ def test_markdown_escapes() -> None:
     """Pipes, emphasis, links and tags become text; decimals and names with underscores stay readable."""
     assert markdown_text("a|b *c* [d](e) <f> 1.5 prompt_tuning") == r"a\|b \*c\* \[d\](e) &lt;f&gt; 1.5 prompt_tuning"
     assert markdown_text("1. no list") == r"1\. no list"
+    assert markdown_text("www.x.com a@b.com") == "www&#8203;.x.com a@&#8203;b.com"
     two = Table(name="t", caption="c", columns=("a", "b"), rows=(("x", "1"),), values=(("x", 1.0),))
     assert markdown_table(two) == "| a | b |\n| --- | ---: |\n| x | 1 |"
 
@@ -207,6 +226,7 @@ def test_markdown_escapes() -> None:
         (12.0, ".3g", "12.0"),
         (0.0, ".3g", "0"),
         (-1.5, ".1f", "−1.5"),
+        (-0.04, ".1f", "0.0"),
         (0.00001, ".3g", "1.00e-05"),
         (1340000.0, "d", "1,340,000"),
         (2.5, ".99999f", "2.50"),

@@ -12,7 +12,7 @@ import recorded
 from recorded import METHODS, SETTINGS, failed, metrics, record, sweep
 
 from hpml_bench import registry
-from hpml_bench.records import Consumed, Figure, MethodSpec, RunRecord, Section, Table, TaskSpec, Text
+from hpml_bench.records import Consumed, Figure, MethodSpec, Point, RunRecord, Section, Table, TaskSpec, Text
 from hpml_bench.report.results import Results
 from hpml_bench.suite import MethodEntry, Suite
 
@@ -137,8 +137,48 @@ def test_takeaways_claim_nothing_without_a_difference(tmp_path: Path) -> None:
     same = [r.model_copy(update={"metrics": metrics("lora", 10 * i)}) for i, r in enumerate(records)]
     text = said("takeaways", load(tmp_path, same))
     assert text.count("the leader can't be told") == 4
+    assert "adapter, full and lora: not told apart from any other in accuracy, training time and memory." in text
     assert "best in" not in text
     assert "ahead" not in text
+
+
+def test_takeaways_name_the_pairs_that_differ_without_a_leader(tmp_path: Path) -> None:
+    """Where the best mean is ahead of no one, the pairs that do differ are said; few seeds are called few."""
+    jumps = {"lora": [0.85, 0.95, 0.9], "full": [0.871, 0.869, 0.872], "head": [0.79, 0.789, 0.792]}
+    changed = [
+        r.model_copy(update={"metrics": r.metrics | {"test_accuracy": jumps[r.spec.method.name][r.spec.seed]}})
+        for r in sweep(list(jumps), 3)
+    ]
+    text = said("takeaways", load(tmp_path, changed))
+    assert "ahead of no other significantly; full is above head by 8.0" in text
+    assert "3 seeds are few" in text
+    assert "Holm over all 9 pairs of the 3 metrics" in text
+
+
+def test_takeaways_of_runs_all_set_apart(tmp_path: Path) -> None:
+    """Runs that ended well and were set apart are not called failed."""
+    text = said("takeaways", load(tmp_path, sweep(["lora"], 2, consumed=None)))
+    assert text.startswith("Every run that ended well was set apart")
+
+
+def test_takeaways_of_a_metric_one_method_has(tmp_path: Path) -> None:
+    """A metric that one method alone has is said to be its own, without a comparison."""
+    records = [
+        r if r.spec.method.name == "lora" else r.model_copy(update={"metrics": {"train_seconds": 1.0 + r.spec.seed}})
+        for r in sweep(["lora", "full"], 3)
+    ]
+    assert "Accuracy was measured for lora alone: 8" in said("takeaways", load(tmp_path, records))
+
+
+def test_ratios_are_over_shared_seeds(tmp_path: Path) -> None:
+    """A cost's factor compares two methods in the seeds both have: a slow seed that one lacks does not enter."""
+    seconds = {"lora": [9.0, 2.0, 2.0, 2.1, 2.0], "head": [1.0, 1.0, 1.05, 1.0]}
+    changed = [
+        r.model_copy(update={"metrics": r.metrics | {"train_seconds": seconds[r.spec.method.name].pop()}})
+        for r in sorted(sweep(["lora", "head"]), key=lambda r: -r.spec.seed)
+        if (r.spec.method.name, r.spec.seed) != ("head", 0)
+    ]
+    assert "lora took 2.00 times that" in said("takeaways", load(tmp_path, changed))
 
 
 def test_takeaways_of_one_seed_rank_nothing(tmp_path: Path) -> None:
@@ -228,6 +268,46 @@ def test_damaged_records_are_said(tmp_path: Path) -> None:
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "run.json").write_text('{"schema_version": 1, ')
     assert "torn/run.json" in said("failures", Results.load(tmp_path))
+
+
+def test_repeatability_is_said(tmp_path: Path) -> None:
+    """The environment says that CPU runs repeat exactly, and why those on cuda do not."""
+    text = said("environment", load(tmp_path, sweep(["lora"], 1)))
+    assert "identical losses and predictions; on cuda it differs in the last digits, since some backward" in text
+
+
+def test_a_percentile_of_few_is_called_what_it_is(tmp_path: Path) -> None:
+    """A p99 of fewer than 200 examples is said to be nearly the maximum, and one of many is not."""
+    for samples in (50, 1000):
+        settings = SETTINGS.model_copy(update={"latency_samples": samples})
+        text = said("inference", load(tmp_path / str(samples), sweep(["lora"], 2, settings=settings)))
+        assert ("nearly the slowest" in text) == (samples == 50)
+
+
+def test_reaching_a_target_before_any_step_takes_nothing(tmp_path: Path) -> None:
+    """A run that stands at the target in an evaluation at step 0 got there in 0 s with 0 samples."""
+    course = [Point(metric="validation_accuracy", step=0, value=0.9), *recorded.points("lora", 0)]
+    results = Results.load(recorded.write(tmp_path, sweep(["lora"], 1), lambda *_: course))
+    reached = registry.get("sections", "time_to_accuracy").reached
+    assert reached(results, results.compared[0], 0.85) == (0.0, 0.0)
+
+
+def test_the_chart_says_that_no_lead_is_real(tmp_path: Path) -> None:
+    """Where no difference is significant the chart of cost and accuracy says so beneath its rings."""
+    for seeds, real in ((1, False), (5, True)):
+        made = section("cost_accuracy", load(tmp_path / str(seeds), sweep(["lora", "head"], seeds)))
+        captions = [block.caption for block in made.blocks if isinstance(block, Figure)] if made else []
+        assert captions
+        assert all(("None of these leads is significant" in caption) != real for caption in captions)
+
+
+def test_error_bars_are_those_of_the_interval() -> None:
+    """An interval that reaches further to one side is drawn so."""
+    from hpml_bench.report.figures import _arms
+    from hpml_bench.statistics import Interval
+
+    assert _arms(Interval(40, 2.0, 1.0, 1.5, 3.0), 10) == [[5.0], [10.0]]
+    assert _arms(Interval(1, 2.0, None, None, None), 10) == [[0.0], [0.0]]
 
 
 def test_document_does_not_compare_unequal_budgets(tmp_path: Path) -> None:

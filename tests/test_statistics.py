@@ -63,16 +63,16 @@ def test_no_interval_of_nothing(bad: list[float]) -> None:
         mean_interval(bad)
 
 
-def test_twenty_seeds_get_a_bca_interval() -> None:
-    """From 20 values the interval is scipy's BCa bootstrap, which follows their skew; 19 have Student's."""
-    data = np.random.default_rng(5).exponential(size=20)
-    interval, fewer = mean_interval(data), mean_interval(data[:19])
+def test_forty_seeds_get_a_bca_interval() -> None:
+    """From 40 values the interval is scipy's BCa bootstrap, which follows their skew; 39 have Student's."""
+    data = np.random.default_rng(5).exponential(size=40)
+    interval, fewer = mean_interval(data), mean_interval(data[:39])
     theirs = stats.bootstrap((data,), np.mean, method="BCa", rng=0).confidence_interval
     assert (interval.low, interval.high) == (theirs.low, theirs.high)
     assert fewer.high is not None
     assert fewer.low is not None
     assert fewer.high - fewer.mean == pytest.approx(fewer.mean - fewer.low)
-    assert mean_interval([0.1] * 30).high == 0.1
+    assert mean_interval([0.1] * 50).high == 0.1
 
 
 def test_paired_t_is_scipys() -> None:
@@ -137,6 +137,15 @@ def test_exact_metrics_need_no_test() -> None:
     values = {"a": by_seed(5, 5), "b": by_seed(6, 6), "c": by_seed(5, 5)}
     pairs = {(c.a, c.b): c.differs for c in compare_pairs(values, exact=True)}
     assert pairs == {("a", "b"): True, ("a", "c"): False, ("b", "c"): True}
+
+
+def test_exactness_is_a_pairs_own() -> None:
+    """A method that jitters leaves the difference of two constant ones exact; a single seed proves no constancy."""
+    values = {"a": by_seed(500, 500), "b": by_seed(400, 400), "c": by_seed(450, 451), "d": by_seed(300)}
+    compared = {(c.a, c.b): c for c in compare_pairs(values, exact=True)}
+    assert [pair for pair, c in compared.items() if c.exact] == [("a", "b")]
+    assert compared["a", "b"].differs
+    assert not compared["a", "d"].differs
 
 
 def test_superiority_counts_ties_half() -> None:

@@ -48,6 +48,11 @@ def read(folder: Path) -> TuningRecord:
     return record
 
 
+def rate(method: str) -> float:
+    """Return the learning rate that quickstart has for a method."""
+    return load_suite("quickstart").method(method).lr
+
+
 def trial(number: int = 0, lr: float = 1e-3, accuracy: float | None = 0.5, loss: float = 1.0, **more: Any) -> Trial:
     """Return a made-up trial."""
     values = {
@@ -212,7 +217,7 @@ def test_a_killed_trial_has_its_turn_again(launcher: Launcher, tmp_path: Path, m
         with pytest.raises(SystemExit):
             go(tmp_path, trials=1)
     done = go(tmp_path, trials=1)
-    assert [[t.lr for t in one.trials] for one in done.record.methods] == [[3e-3], [1e-3]]
+    assert [[t.lr for t in one.trials] for one in done.record.methods] == [[rate("lora")], [rate("full")]]
 
 
 def test_a_failing_method_spends_its_trials_too(launcher: Launcher, tmp_path: Path) -> None:
@@ -221,7 +226,7 @@ def test_a_failing_method_spends_its_trials_too(launcher: Launcher, tmp_path: Pa
     result = go(tmp_path)
     lora, full = result.record.methods
     assert [t.status for t in full.trials] == ["diverged"] * 4
-    assert (full.best, full.chosen) == (None, 1e-3)
+    assert (full.best, full.chosen) == (None, rate("full"))
     assert lora.best is not None
     assert load_suite(str(result.suite_file)).methods["lora"].lr == lora.best.lr
     assert any("full: no trial ended well" in hint for hint in hints(result.record))

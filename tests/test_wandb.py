@@ -297,7 +297,7 @@ def test_a_helper_that_hangs_or_dies_does_not_hold_runs(
     assert store.settled(tmp_path / which.run_id) == made
     assert Ledger(tmp_path).entries[which.run_id].place == ""
     with follow(spec(seed=1), tmp_path / "next", "offline", tmp_path):
-        assert psutil.Process().children() == []
+        assert not [p for p in psutil.Process().children() if "hpml_bench.report.wandb" in p.cmdline()]
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "live publishing stopped, the results are not affected" in said

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 
 from hpml_bench.records import Table
 from hpml_bench.report.tables import clean
 
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])")
+_SPREAD = re.compile(r"[^±]* ± ([\d.,e-]+)")
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -20,10 +22,14 @@ _LATEX = {
 
 
 def markdown_text(text: object) -> str:
-    """Escape one line of text for GitHub's Markdown; an underscore within a word needs nothing."""
+    """Escape one line of text for GitHub's Markdown; an underscore within a word needs nothing.
+
+    Addresses get a space of no width, or GitHub would make links of them.
+    """
     escaped = _MARKDOWN.sub(lambda found: "\\" + found[0], clean(text))
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"^(\d*)([-+.)])(?=\s)", r"\1\\\2", escaped).replace("://", ":&#8203;//")
+    escaped = re.sub(r"^(\d*)([-+.)])(?=\s)", r"\1\\\2", escaped).replace("://", ":&#8203;//")
+    return re.sub(r"(www)(?=\.)|(?<=\S)@(?=\S)", lambda found: f"{found[0]}&#8203;", escaped, flags=re.IGNORECASE)
 
 
 def markdown_table(table: Table) -> str:
@@ -47,16 +53,26 @@ def numeric_columns(table: Table) -> tuple[bool, ...]:
 
 
 def csv_text(table: Table) -> str:
-    """Return the values behind a table at full precision (RFC 4180).
+    """Return the values behind a table at full precision (RFC 4180), standard deviations as shown in a column beside.
 
     Text that a spreadsheet would run as a formula gets an apostrophe.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(table.columns)
-    for row in table.rows if table.values is None else table.values:
-        writer.writerow(["" if value is None else _inert(value) for value in row])
+    values = table.rows if table.values is None else table.values
+    spread = [any(_SPREAD.fullmatch(text) for text in column) for column in zip(*table.rows, strict=True)]
+    spread = spread or [False] * len(table.columns)
+    writer.writerow(_with_spread(table.columns, [f"{column} sd" for column in table.columns], spread))
+    for shown, row in zip(table.rows, values, strict=True):
+        sds = [found[1].replace(",", "") if (found := _SPREAD.fullmatch(text)) else "" for text in shown]
+        writer.writerow(_with_spread(["" if value is None else _inert(value) for value in row], sds, spread))
     return buffer.getvalue()
+
+
+def _with_spread(cells: Sequence[float | str], sds: Sequence[str], spread: Sequence[bool]) -> list[float | str]:
+    """Return the cells, each followed by its standard deviation in the columns that have one."""
+    pairs = zip(cells, sds, spread, strict=True)
+    return [part for cell, sd, has in pairs for part in ((cell, sd) if has else (cell,))]
 
 
 def _inert(value: float | str) -> float | str:

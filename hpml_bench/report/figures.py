@@ -75,7 +75,7 @@ def looks(results: Results) -> dict[str, Look]:
 
 
 @contextmanager
-def _axes(height: float = _SIZE[1]) -> Iterator[tuple[Any, Axes]]:
+def drawing(height: float = _SIZE[1]) -> Iterator[tuple[Any, Axes]]:
     """Yield a figure and its axes in our style; pyplot with its global state stays out."""
     import matplotlib as mpl
     from matplotlib.figure import Figure as Canvas
@@ -85,7 +85,8 @@ def _axes(height: float = _SIZE[1]) -> Iterator[tuple[Any, Axes]]:
         yield canvas, canvas.subplots()
 
 
-def _finish(canvas: Any, name: str, caption: str, alt: str) -> Figure:
+def finish(canvas: Any, name: str, caption: str, alt: str) -> Figure:
+    """Return what was drawn as an inline SVG with its caption and text alternative."""
     buffer = io.StringIO()
     canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return Figure(name=name, caption=clean(caption), svg=_inline(buffer.getvalue(), name), alt=clean(alt))
@@ -112,7 +113,8 @@ def standalone(figure: Figure) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + svg + "\n"
 
 
-def _legend(canvas: Any, axes: Axes) -> None:
+def legend(canvas: Any, axes: Axes) -> None:
+    """Put the legend beneath the axes, in as many columns as its labels leave room for."""
     handles, labels = axes.get_legend_handles_labels()
     columns = 3 if max(map(len, labels), default=0) <= 18 else 1
     canvas.legend(
@@ -129,7 +131,7 @@ def course(results: Results, metric: str, title: str, unit: str = "", scale: flo
         return None
     look = looks(results)
     ends = []
-    with _axes() as (canvas, axes):
+    with drawing() as (canvas, axes):
         for method, curves in by_method.items():
             steps = sorted(set.intersection(*(set(curve.steps) for curve in curves)))
             if not steps:
@@ -145,9 +147,9 @@ def course(results: Results, metric: str, title: str, unit: str = "", scale: flo
             ends.append(f"{method} ends at {mean[-1]:.3g}{unit}")
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(f"{title} ({unit.strip()})" if unit else title)
-        _legend(canvas, axes)
+        legend(canvas, axes)
         caption = f"{title} against optimizer step: mean over seeds; the band is one standard deviation."
-        return _finish(canvas, f"curve_{metric}", caption, f"Line chart of {title} against step. {'; '.join(ends)}.")
+        return finish(canvas, f"curve_{metric}", caption, f"Line chart of {title} against step. {'; '.join(ends)}.")
 
 
 def _thin(steps: Any, values: Any) -> tuple[Any, Any]:
@@ -168,7 +170,7 @@ def strip(results: Results, metric: str) -> Figure | None:
     if not values:
         return None
     quantity, look, said = Quantity.of(results, metric), looks(results), []
-    with _axes(0.75 + 0.4 * len(values)) as (canvas, axes):
+    with drawing(0.75 + 0.4 * len(values)) as (canvas, axes):
         for row, (method, by_seed) in enumerate(values.items()):
             interval = statistics.mean_interval(list(by_seed.values()))
             color, marker = look[method].color, look[method].marker
@@ -185,7 +187,7 @@ def strip(results: Results, metric: str) -> Figure | None:
         axes.set_xlabel(clean(quantity.header, 56))
         alt = f"Dot plot of {quantity.header} by method, mean and 95 % interval: {'; '.join(said)}."
         caption = f"{quantity.heading}: a mark a seed, the mean, and its 95 % interval."
-        return _finish(canvas, f"seeds_{metric}", caption, alt)
+        return finish(canvas, f"seeds_{metric}", caption, alt)
 
 
 def bars(
@@ -204,7 +206,7 @@ def bars(
     ]
     look, row, previous = looks(results), 0.0, methods[0]
     rows: dict[str, list[float]] = {method: [] for method in methods}
-    with _axes(0.6 + 0.17 * len(drawn) + 0.1 * len(methods)) as (canvas, axes):
+    with drawing(0.6 + 0.17 * len(drawn) + 0.1 * len(methods)) as (canvas, axes):
         for method, label, lightness, value in drawn:
             row += 1 if method == previous else 1.6
             previous = method
@@ -219,7 +221,7 @@ def bars(
         axes.grid(visible=False, axis="y")
         said = [f"{method} {label} {value:.4g}" for method, label, _, value in drawn]
         axes.set_xlabel(header)
-        return _finish(canvas, name, caption, f"Bar chart of {header} by method: {'; '.join(said)}.")
+        return finish(canvas, name, caption, f"Bar chart of {header} by method: {'; '.join(said)}.")
 
 
 def trade_off(results: Results, cost: str, gain: str, name: str, efficient: Sequence[str]) -> Figure | None:
@@ -229,7 +231,7 @@ def trade_off(results: Results, cost: str, gain: str, name: str, efficient: Sequ
         return None
     x, y, look = Quantity.of(results, cost), Quantity.of(results, gain), looks(results)
     middle, said = {}, []
-    with _axes(3.4) as (canvas, axes):
+    with drawing(3.4) as (canvas, axes):
         for method in methods:
             across, up = results.interval(method, cost), results.interval(method, gain)
             assert across is not None  # noqa: S101 - chosen above
@@ -237,8 +239,8 @@ def trade_off(results: Results, cost: str, gain: str, name: str, efficient: Sequ
             middle[method] = (across.mean * x.scale, up.mean * y.scale)
             axes.errorbar(
                 *middle[method],
-                xerr=_half_width(across) * x.scale,
-                yerr=_half_width(up) * y.scale,
+                xerr=_arms(across, x.scale),
+                yerr=_arms(up, y.scale),
                 fmt=look[method].marker,
                 color=look[method].color,
                 label=clean(method, 30),
@@ -262,15 +264,19 @@ def trade_off(results: Results, cost: str, gain: str, name: str, efficient: Sequ
         axes.margins(0.12)
         axes.set_xlabel(clean(x.header, 56))
         axes.set_ylabel(clean(y.header, 40))
-        _legend(canvas, axes)
+        legend(canvas, axes)
+        real = any(c.differs for metric in (cost, gain) for c in results.comparisons(metric))
+        told = "The tables of pairs say which leads are real" if real else "None of these leads is significant"
         caption = (
             f"{y.heading} against {x.title}: means with 95 % intervals over seeds. "
-            "Ringed: no other method's means are better in one and at least as good in the other; the text says "
-            "which of these leads are real."
+            f"Ringed: no other method's means are better in one and at least as good in the other. {told}."
         )
         alt = f"Scatter of {y.header} against {x.header}: {'; '.join(said)}. Efficient: {', '.join(efficient)}."
-        return _finish(canvas, name, caption, alt)
+        return finish(canvas, name, caption, alt)
 
 
-def _half_width(interval: statistics.Interval) -> float:
-    return 0.0 if interval.high is None else interval.high - interval.mean
+def _arms(interval: statistics.Interval, scale: float) -> list[list[float]]:
+    """Return how far the interval reaches below and above the mean: a BCa interval is not symmetric."""
+    if interval.low is None or interval.high is None:
+        return [[0.0], [0.0]]
+    return [[max(0.0, interval.mean - interval.low) * scale], [max(0.0, interval.high - interval.mean) * scale]]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from hpml_bench.records import RunRecord, digest
+from hpml_bench.records import Consumed, RunRecord, digest
 
 RANKED_VERSIONS = ("hpml-bench", "torch", "transformers", "peft")
 """Packages whose version decides what a run costs."""
@@ -17,10 +17,21 @@ def protocol_of(record: RunRecord) -> str:
     return record.protocol_id or f"unknown ({record.spec.settings.model_dump_json()})"
 
 
-def agreed_consumption(records: Iterable[RunRecord], seed: int) -> Any:
-    """Return what most runs of a seed consumed; of equals the first."""
-    known = [r.consumed for r in records if r.spec.seed == seed and r.consumed is not None]
-    return Counter(known).most_common(1)[0][0] if known else None
+def agreed_budget(records: Iterable[RunRecord]) -> tuple[int, int] | None:
+    """Return the (steps, samples) that most runs consumed, whatever their seed; of equally many the larger."""
+    size = Counter((r.consumed.steps, r.consumed.samples) for r in records if r.consumed)
+    return max(size, key=lambda budget: (size[budget], budget), default=None)
+
+
+def agreed_consumption(records: Iterable[RunRecord]) -> dict[int, Consumed]:
+    """Return seed -> what most of its runs of the agreed budget consumed; of equally many the least by its text."""
+    records = tuple(records)
+    budget = agreed_budget(records)
+    by_seed: dict[int, Counter[Consumed]] = {}
+    for record in records:
+        if record.consumed and (record.consumed.steps, record.consumed.samples) == budget:
+            by_seed.setdefault(record.spec.seed, Counter())[record.consumed] += 1
+    return {seed: min(size, key=lambda c: (-size[c], c.model_dump_json())) for seed, size in by_seed.items()}
 
 
 def machine_of(record: RunRecord) -> str:

@@ -38,10 +38,11 @@ def read(folder: Path) -> Predictions | None:
     try:
         table = parquet.read_table(path, columns=["index", "label", "prediction"], use_threads=False)
         index, label, prediction = (column.to_numpy() for column in table.columns)
-    except (OSError, ValueError, pa.ArrowException):
+        order = np.argsort(index, kind="stable")
+        right = np.asarray(label == prediction, dtype=bool)[order]
+    except (OSError, ValueError, TypeError, IndexError, KeyError, pa.ArrowException):
         return None
-    order = np.argsort(index, kind="stable")
-    return Predictions(index[order], label[order], (label == prediction)[order])
+    return Predictions(index[order], label[order], right) if order.size else None
 
 
 def faults(records: Iterable[RunRecord], stored: Mapping[str, Predictions]) -> dict[str, str]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 FORMATS = ("html", "md", "csv", "tex")
+UNFOLDED = frozenset({"pairs_test_accuracy"})
+"""The tables of pairs that a page shows at once; a click opens the others."""
 
 
 def write_report(folder: Path, out: Path | None = None, formats: Sequence[str] = ("html", "md")) -> list[Path]:
@@ -124,6 +126,7 @@ def _environment(*, html: bool) -> Environment:
         "text": lambda block: isinstance(block, Text),
         "table": lambda block: isinstance(block, Table),
         "figure": lambda block: isinstance(block, Figure),
+        "folded": _folded,
     }
     environment.filters |= {
         "md": export.markdown_text,
@@ -133,6 +136,10 @@ def _environment(*, html: bool) -> Environment:
         "emphasise": _emphasise,
     }
     return environment
+
+
+def _folded(block: Text | Table | Figure) -> bool:
+    return isinstance(block, Table) and block.name.startswith("pairs_") and block.name not in UNFOLDED
 
 
 def _emphasise(sentence: str, names: Sequence[str], opening: str, closing: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from hpml_bench.records import Metric, RunRecord
 from hpml_bench.report import predictions
 from hpml_bench.report.frame import runs_frame
 from hpml_bench.report.grouping import (
+    agreed_budget,
     agreed_consumption,
     label,
     machine_of,
@@ -128,9 +128,9 @@ class Results:
 
     @cached_property
     def compared(self) -> tuple[RunRecord, ...]:
-        """The runs that enter the tables: sound, and with the consumption most runs of their seed agree on."""
-        agreed = {record.spec.seed: agreed_consumption(self.sound, record.spec.seed) for record in self.sound}
-        return tuple(record for record in self.sound if record.consumed == agreed[record.spec.seed])
+        """The runs that enter the tables: sound, of one budget, and consuming what most runs of their seed do."""
+        agreed = agreed_consumption(self.sound)
+        return tuple(r for r in self.sound if r.consumed is not None and r.consumed == agreed.get(r.spec.seed))
 
     @cached_property
     def faults(self) -> dict[str, str]:
@@ -154,15 +154,13 @@ class Results:
     def _consumption_difference(self, record: RunRecord) -> str:
         if record.consumed is None:
             return "what it consumed is not recorded"
-        agreed = agreed_consumption(self.sound, record.spec.seed)
+        agreed = agreed_consumption(self.sound).get(record.spec.seed)
         here = record.consumed.model_dump()
-        there = agreed.model_dump() if agreed else {}
-        named = [
-            f"{key} {short(here[key])} instead of {short(there.get(key))}"
-            for key in here
-            if here[key] != there.get(key)
-        ]
-        return f"consumed other than the rest of seed {record.spec.seed}: {', '.join(named)}"
+        budget = dict(zip(("steps", "samples"), agreed_budget(self.sound) or (), strict=False))
+        there = agreed.model_dump() if agreed else budget
+        named = [f"{key} {short(here[key])} instead of {short(there[key])}" for key in there if here[key] != there[key]]
+        rest = f"the rest of seed {record.spec.seed}" if agreed else "the runs compared"
+        return f"consumed other than {rest}: {', '.join(named)}"
 
     @cached_property
     def machines(self) -> dict[str, dict[str, Any]]:
@@ -260,7 +258,7 @@ class Results:
         """Return every pair of methods compared on a metric, Holm-adjusted over these pairs; none if not rankable."""
         if metric not in self._comparisons:
             values = self.values(metric) if self.rankable(metric) else {}
-            self._comparisons[metric] = statistics.compare_pairs(values, exact=self._is_exact(metric, values))
+            self._comparisons[metric] = statistics.compare_pairs(values, exact=self._is_counted(metric))
         return self._comparisons[metric]
 
     @cached_property
@@ -273,10 +271,9 @@ class Results:
         adjusted = statistics.adjust(c for _, c in pairs)
         return {m: tuple(c for (of, _), c in zip(pairs, adjusted, strict=True) if of == m) for m in metrics}
 
-    def _is_exact(self, metric: str, values: Mapping[str, Mapping[int, float]]) -> bool:
+    def _is_counted(self, metric: str) -> bool:
         definition = self.definitions.get(metric)
-        counted = definition is not None and definition.phase not in ESTIMATED
-        return counted and all(len(seeds) > 1 and len(set(seeds.values())) == 1 for seeds in values.values())
+        return definition is not None and definition.phase not in ESTIMATED
 
     def ranks(self, metric: str) -> dict[str, tuple[int, int]]:
         """Return each measured method's rank interval on a metric; nothing if it is not rankable."""

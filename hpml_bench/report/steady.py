@@ -19,12 +19,12 @@ def reasons(record: RunRecord) -> tuple[str, ...]:
     if seconds is not None and seconds < LEAST_SECONDS:
         found.append(f"{seconds:.2f} s")
     if drift is not None and (math.isnan(drift) or abs(drift) > MOST_DRIFT):
-        found.append(f"drift {100 * drift:+.0f} %".replace("-", "−"))
+        found.append(f"drift {100 * drift:+.1f} %".replace("-", "−"))
     return tuple(found)
 
 
 def throughput_flags(results: Results) -> dict[str, tuple[str, ...]]:
-    """Return method -> one clause a flagged run, such as `seed 3: 12 steps, drift +8 %`; only flagged methods."""
+    """Return method -> one clause a flagged run, such as `seed 3: 12 steps, drift +8.0 %`; only flagged methods."""
     found = {
         method: tuple(f"seed {r.spec.seed}: {', '.join(why)}" for r in results.runs(method) if (why := reasons(r)))
         for method in results.methods

@@ -47,7 +47,14 @@ def number(value: float | None, spec: str = ".3g") -> str:
         text = f"{value:,.{1 if digits is None else digits}f}"
     else:
         text = _significant(value, 3 if digits is None else max(1, digits))
+    if not text.strip("-0.,"):  # a negative number that rounds to zero
+        return text.removeprefix("-")
     return text.replace("-", MINUS, 1) if text.startswith("-") else text
+
+
+def fact(key: str, value: str) -> str:
+    """Return `key: value` of a run's notes, with percent signs set as everywhere else in a report."""
+    return f"{key}: {re.sub(r'(?<=[0-9])%', ' %', value)}"
 
 
 def _significant(value: float, digits: int) -> str:

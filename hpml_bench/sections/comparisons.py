@@ -12,10 +12,11 @@ from hpml_bench.report.tables import MISSING, Cell, Quantity, number, p_value, r
 from hpml_bench.statistics import Comparison, Interval
 
 order = 30
+LIKE_FIRST = "The columns are those of the first table of pairs."
 METRICS = ("test_accuracy", "train_seconds", "samples_per_second", "peak_memory_mb")
 PAIR_COLUMNS = (
-    "Pair", "Verdict", "Difference", "95 % interval", "p", "p (Holm)", "Sign-flip p", "Its floor", "First higher",
-    "Detectable", "Detectable (Holm)", "Seeds",
+    "Pair", "Verdict", "Difference", "95 % interval", "p", "p (Holm)", "Sign-flip p", "Least sign-flip p",
+    "Seeds with first higher", "Detectable", "Detectable (Holm)", "Seeds",
 )  # fmt: skip
 
 
@@ -24,7 +25,7 @@ def section(results: Results) -> Section | None:
     metrics = results.measured(*METRICS)
     if len(results.methods) < 2 or len(results.seeds) < 2 or not metrics:
         return None
-    tables = [_intervals(results, metrics), *(_pairs(results, name) for name in metrics), _crossed(results)]
+    tables = [_intervals(results, metrics), *_all_pairs(results, metrics), _crossed(results)]
     blocks = tuple(table for table in tables if table is not None)
     return Section(slug="comparisons", title="Which differences are real", blocks=blocks)
 
@@ -49,18 +50,23 @@ def _intervals(results: Results, metrics: tuple[str, ...]) -> Table:
     return table("intervals", "Means with 95 % intervals, and rank intervals", columns, cells.values(), notes)
 
 
-def _pairs(results: Results, name: str) -> Table | None:
-    quantity = Quantity.of(results, name)
-    comparisons = results.comparisons(name)
-    if not comparisons:
-        return None
-    rows = [_row(quantity, comparison) for comparison in comparisons]
+def _all_pairs(results: Results, metrics: tuple[str, ...]) -> Iterator[Table]:
+    """Yield a table for every metric that has pairs; the first explains the columns of all."""
     notes = [
-        "Differences are first minus second within a seed. p: paired t; beside it Holm over these pairs. The "
-        "sign-flip test can't go below its floor with so few seeds. First higher: share of seeds, ties half. "
+        "Differences are first minus second within a seed. p: paired t; beside it Holm over the pairs of one table. "
+        "With so few seeds the sign-flip p can't be below the least. Seeds with first higher: their share, ties half. "
         "Detectable: the least true difference found with a chance of 80 %, by p alone and at Holm's first step."
     ]
-    unit = f" ({quantity.unit})" if quantity.unit else ""
+    for name in metrics:
+        if comparisons := results.comparisons(name):
+            yield _pairs(Quantity.of(results, name), comparisons, notes)
+            notes = [LIKE_FIRST]
+
+
+def _pairs(quantity: Quantity, comparisons: tuple[Comparison, ...], notes: list[str]) -> Table:
+    name = quantity.metric.name
+    rows = [_row(quantity, comparison) for comparison in comparisons]
+    unit = " (differences in points)" if quantity.unit == "%" else f" ({quantity.unit})" if quantity.unit else ""
     counts = {comparison.difference.n for comparison in comparisons}
     if len(counts) > 1:
         return table(f"pairs_{name}", f"Pairs by {quantity.title}{unit}", PAIR_COLUMNS, rows, notes)
@@ -95,8 +101,11 @@ def _verdict(metric: Metric, c: Comparison) -> str:
 
 def _crossed(results: Results) -> Table | None:
     """Return accuracy with intervals for other seeds alone and for other seeds and test rows."""
+    if not results.measured("test_accuracy"):
+        return None
+    accuracy = Quantity.of(results, "test_accuracy")
     rows = [
-        [name, (str(one.n), float(one.n)), _points(one.mean), _between(over_seeds), _between(one)]
+        [name, (str(one.n), float(one.n)), accuracy.cell(one.mean), accuracy.between(over_seeds), accuracy.between(one)]
         for name, over_seeds, one in _crossed_intervals(results)
     ]
     if not rows:
@@ -106,7 +115,7 @@ def _crossed(results: Results) -> Table | None:
         "of this size from the same source; both are conditional on these training rows. Methods share rows, "
         "so differences are surer than the two accuracies. Intervals are not adjusted for their number."
     ]
-    columns = ("Method or difference", "Seeds", "Accuracy (%)", "95 % over seeds", "95 % over seeds and rows")
+    columns = ("Method or difference", "Seeds", "Accuracy (%) or points", "95 % over seeds", "95 % over seeds and rows")
     return table("crossed", "Accuracy beyond this test set", columns, rows, notes)
 
 
@@ -123,14 +132,3 @@ def _crossed_intervals(results: Results) -> Iterator[tuple[str, Interval, Interv
         if len(shared) > 1 and differences[0].size > 1:
             over_seeds = statistics.mean_interval([d.mean() for d in differences])
             yield f"{a} − {b}", over_seeds, statistics.crossed_interval(differences)
-
-
-def _points(share: float) -> Cell:
-    """Return a share as a percentage to a tenth."""
-    return number(100 * share, ".1f"), 100 * share
-
-
-def _between(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return MISSING
-    return f"[{number(100 * interval.low, '.1f')}, {number(100 * interval.high, '.1f')}]"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from hpml_bench import statistics
 from hpml_bench.records import Figure, Section, Table, Text
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
+from hpml_bench.report.tables import Cell, Quantity, number, sentence_list, table
 
 order = 40
 GAIN = "test_accuracy"
 COSTS = {"train_seconds": "training time", "peak_memory_mb": "peak memory"}
 FRONT = (GAIN, "samples_per_second", "peak_memory_mb")
+FEW = 4
+"""Seeds under which a bootstrap over them has too few distinct samples to give a probability."""
 
 
 def section(results: Results) -> Section | None:
@@ -83,7 +85,7 @@ def _front(results: Results) -> Table | None:
         share = probability.get(method)
         means = [quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities]
         place = "yes" if method in on_it else "no"
-        rows.append([method, place, (_percent(share), None if share is None else 100 * share), *means])
+        rows.append([method, place, _percent(share if len(results.seeds) >= FEW else None), *means])
     notes = [
         "On the front: no other method's means are as good in every column and better in one. The probability is the "
         "share of 10,000 bootstrap samples over seeds, paired across methods, in which that holds; with few "
@@ -107,7 +109,8 @@ def front_probabilities(results: Results, metrics: tuple[str, ...]) -> dict[str,
     return statistics.front_probabilities(points, [results.definitions[metric].better for metric in metrics])
 
 
-def _percent(share: float | None) -> str:
+def _percent(share: float | None) -> Cell:
     if share is None:
-        return MISSING
-    return "> 99" if 0.99 < share < 1 else "< 1" if 0 < share < 0.01 else number(100 * share, ".0f")
+        return "too few seeds", None
+    text = "> 99" if 0.99 < share < 1 else "< 1" if 0 < share < 0.01 else number(100 * share, ".0f")
+    return text, 100 * share

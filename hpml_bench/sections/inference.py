@@ -7,6 +7,8 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import by_method
 
 order = 80
+FEW = 200
+"""Examples under which a 99th percentile lies among the two slowest."""
 METRICS = (
     "inference_seconds", "inference_samples_per_second", "latency_ms_p50", "latency_ms_p99", "merged_latency_ms_p50",
     "merged_latency_ms_p99", "evaluation_seconds",
@@ -18,6 +20,9 @@ def section(results: Results) -> Section | None:
     from hpml_bench.report.figures import bars
 
     notes = ["Merged: after the method's weights were folded into the backbone, where the method can do that."]
+    samples = results.reference.spec.settings.latency_samples
+    if samples and samples < FEW and results.measured("latency_ms_p99"):
+        notes.append(f"p99 of {samples} examples is nearly the slowest of them.")
     table = by_method(results, "inference", "Inference, mean ± standard deviation over seeds", METRICS, notes)
     if table is None:
         return None

@@ -17,8 +17,7 @@ def section(results: Results) -> Section | None:
     """Return the table of sizes."""
     notes = [
         "The classification head is trained with every method and counted apart. Gradient norms of methods with "
-        "different numbers "
-        "of parameters do not compare; the one per √parameter does better."
+        "different numbers of parameters do not compare; the one per √parameter does better."
     ]
     table = by_method(results, "parameters", "Parameters and what they weigh", METRICS, notes)
     return Section(slug="parameters", title="Parameters and gradients", blocks=(table,)) if table else None

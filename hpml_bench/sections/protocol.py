@@ -7,7 +7,7 @@ from typing import Any
 
 from hpml_bench.records import Check, RunRecord, Section, Settings, Table, Text
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, number, table
+from hpml_bench.report.tables import MISSING, Cell, fact, number, table
 
 order = 120
 
@@ -19,7 +19,7 @@ def section(results: Results) -> Section | None:
     intro = [
         f"Protocol {name}: runs are compared only where it agrees, and where they consumed the same within a seed."
     ]
-    intro += [f"{key}: {value}" for key, value in reference.notes.items()]
+    intro += [fact(key, value) for key, value in reference.notes.items()]
     tables = (_settings(results), _digests(results), _consumption(results), _checks(results))
     blocks: tuple[Text | Table, ...] = (
         Text(sentences=tuple(intro)),
@@ -65,16 +65,16 @@ def _consumption(results: Results) -> Table | None:
     columns = ("method", "Steps", "Samples", "Real tokens", "Padded tokens", "Sample orders", "Equal")
     notes = [
         "Per run, over all ranks; a range where seeds differ. Tokens before a method adds virtual ones. Orders: "
-        "digest of the sample order of each seed. Equal: everything the same as the other methods' runs of the same "
-        "seeds; runs that consumed something else are set apart and enter no mean."
+        "digest of the sample order of each seed. Equal: everything the same as all other runs of that seed; those "
+        "that consumed something else are set apart and enter no mean."
     ]
     return table("consumption", "What the compared runs consumed", columns, rows, notes)
 
 
 def _equal(results: Results, runs: list[RunRecord]) -> str:
-    """Say in how many of a method's seeds every compared run consumed the same."""
+    """Say in how many of a method's seeds every sound run, set apart or not, consumed the same."""
     agree = sum(
-        all(other.consumed == run.consumed for other in results.compared if other.spec.seed == run.spec.seed)
+        all(other.consumed == run.consumed for other in results.sound if other.spec.seed == run.spec.seed)
         for run in runs
     )
     return "yes" if agree == len(runs) else f"{agree} of {len(runs)} seeds"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpml_bench.records import Section, Table
 from hpml_bench.report.results import Results
 from hpml_bench.report.steady import throughput_flags
-from hpml_bench.report.tables import Cell, Quantity, rank, sentence_list, table
+from hpml_bench.report.tables import Cell, Quantity, fact, rank, sentence_list, table
 
 order = 20
 MAX_FACTS = 6
@@ -46,13 +46,14 @@ def summary_table(results: Results) -> Table:
 
 
 def _notes(results: Results, ranked: bool) -> list[str]:
-    notes = [f"{key[:1].upper()}{key[1:]}: {value}" for key, value in results.reference.notes.items()][:MAX_FACTS]
+    notes = [fact(f"{key[:1].upper()}{key[1:]}", value) for key, value in results.reference.notes.items()][:MAX_FACTS]
     if ranked:
         notes.append(
-            "An accuracy rank such as 1–3 is all that the seeds can tell: the methods it spans do not differ "
-            "significantly "
-            "(paired t over seeds, Holm-adjusted)."
+            "An accuracy rank goes from 1 + the number of methods significantly better to k − the number significantly "
+            "worse, of k methods (paired t over seeds, Holm-adjusted); overlapping ranks do not mean equal."
         )
+    if results.measured("trainable_percent"):
+        notes.append("The trainable share leaves out the head, which every method trains and which is counted apart.")
     lacking = {m: sorted(set(results.seeds) - {r.spec.seed for r in results.runs(m)}) for m in results.methods}
     notes += [f"{m} lacks seed {', '.join(map(str, seeds))}." for m, seeds in lacking.items() if seeds]
     for name in results.measured(*METRICS):

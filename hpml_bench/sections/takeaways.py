@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hpml_bench import statistics
 from hpml_bench.records import Section, Text
 from hpml_bench.report.results import Results
+from hpml_bench.report.steady import throughput_flags
 from hpml_bench.report.tables import Quantity, number, p_value, sentence_list
 from hpml_bench.statistics import Comparison
 
@@ -17,12 +18,15 @@ COSTS = {
     "samples_per_second": ("processed the most samples per second", "throughput"),
 }
 PROFILE = {"test_accuracy": "accuracy", "train_seconds": "training time", "peak_memory_mb": "memory"}
+FEW = 5
+"""Seeds under which a takeaway says that they are few."""
 
 
 def section(results: Results) -> Section | None:
     """Return the takeaways: accuracy, each cost, then every method's standing."""
     if not results.compared:
-        status = "No run of this suite ended well, so there is nothing to compare; the failures are listed below."
+        ended = "Every run that ended well was set apart" if results.ok else "No run of this suite ended well"
+        status = f"{ended}, so there is nothing to compare; the reasons are listed below."
         return Section(slug="takeaways", title="Key takeaways", blocks=(Text(sentences=(status,)),))
     sentences = tuple(_sentences(results)) or ("The runs measured nothing that could be compared.",)
     return Section(slug="takeaways", title="Key takeaways", blocks=(Text(sentences=sentences),))
@@ -52,26 +56,47 @@ def _sentences(results: Results) -> Iterator[str]:
     if results.measured("trainable_percent"):
         yield _ends(results, "trainable_percent")
     if not few:
+        yield _caveat(results)
         yield from _profiles(results)
+
+
+def _caveat(results: Results) -> str:
+    """Say once what every p above is, and that few seeds tell little."""
+    n = len(results.seeds)
+    text = "Each p is of a paired t test over seeds, Holm-adjusted over the pairs of its metric"
+    return f"{text}; {n} seeds are few: only large differences can be found." if n < FEW else f"{text}."
 
 
 def _ends(results: Results, metric: str) -> str:
     """Say between which values a metric lies, without a claim that they differ."""
     quantity = Quantity.of(results, metric)
     means = {m: interval.mean for m in results.methods if (interval := results.interval(m, metric))}
+    if len(means) == 1:
+        return _alone(quantity, means)
     low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
     if means[low] == means[high]:
         return f"{quantity.heading}: {quantity.text(means[low], unit=True)} for every method."
-    return (
-        f"{quantity.heading} lies between {quantity.text(means[low], unit=True)} ({low}) "
-        f"and {quantity.text(means[high], unit=True)} ({high})."
+    text = f"{quantity.text(means[low], unit=True)} ({low}) and {quantity.text(means[high], unit=True)} ({high})"
+    apart = (
+        "; the classification layer, which every method trains, is counted apart"
+        if metric == "trainable_percent"
+        else ""
     )
+    return f"{quantity.heading} lies between {text}{apart}."
+
+
+def _alone(quantity: Quantity, means: Mapping[str, float]) -> str:
+    """Say that a single method has a value, with which nothing can be compared."""
+    ((method, mean),) = means.items()
+    return f"{quantity.heading} was measured for {method} alone: {quantity.text(mean, unit=True)}."
 
 
 def _best(results: Results, metric: str, feat: str) -> str:
     """Say which method leads on a metric, whom it really beats, and from whom it can't be told apart."""
     quantity, comparisons = Quantity.of(results, metric), results.comparisons(metric)
     means = {m: interval.mean for m in results.methods if (interval := results.interval(m, metric))}
+    if len(means) == 1:
+        return _alone(quantity, means)
     chosen = max if quantity.metric.better == "higher" else min
     best = chosen(means, key=means.__getitem__)
     own = [c for c in comparisons if best in {c.a, c.b} and c.p is not None]
@@ -79,11 +104,16 @@ def _best(results: Results, metric: str, feat: str) -> str:
     tied = [c for c in own if not c.differs]
     if not beaten:
         return _no_difference(quantity, means, comparisons)
-    lead = _ratios if metric in COSTS and min(means.values()) > 0 else _gaps
-    text = f"{best} {feat}: {quantity.text(means[best], unit=True)}; {lead(quantity, beaten, best, means)}."
+    values = results.values(metric)
+    factors = metric in COSTS and min(value for by_seed in values.values() for value in by_seed.values()) > 0
+    lead = _ratios(quantity, beaten, best, values) if factors else _gaps(quantity, beaten, best, means)
+    text = f"{best} {feat}: {quantity.text(means[best], unit=True)}; {lead}."
     if tied:
         names = sentence_list([_other(c, best) for c in tied])
         text += f" It can't be told apart from {names} with {tied[0].difference.n} seeds."
+    unsteady = [m for m in throughput_flags(results) if m in {best, *(_other(c, best) for c in beaten)}]
+    if metric == "samples_per_second" and unsteady:
+        text += f" Not shown to be a steady state for {sentence_list(unsteady)}."
     return text
 
 
@@ -95,8 +125,12 @@ def _no_difference(quantity: Quantity, means: Mapping[str, float], comparisons: 
     adjusted = [c.p_adjusted for c in comparisons if c.p_adjusted is not None]
     if not adjusted:
         return f"{start}, and no two methods share two seeds to be compared on."
-    if any(c.differs for c in comparisons):
-        return f"{start}, and the method with the best mean is ahead of no other significantly."
+    if real := [c for c in comparisons if c.differs]:
+        pairs = [
+            f"{c.higher} is above {c.lower} by {quantity.difference(c, swap=c.difference.mean < 0)} ({_evidence([c])})"
+            for c in real
+        ]
+        return f"{start}, and the method with the best mean is ahead of no other significantly; {sentence_list(pairs)}."
     return f"{start}, and no pair differs significantly (smallest Holm-adjusted p {p_value(min(adjusted))})."
 
 
@@ -109,10 +143,13 @@ def _gaps(quantity: Quantity, beaten: Sequence[Comparison], best: str, means: Ma
     return f"ahead of {sentence_list(leads)}"
 
 
-def _ratios(quantity: Quantity, beaten: Sequence[Comparison], best: str, means: Mapping[str, float]) -> str:
-    """Return `B took 2.00 times that and C 2.90 times`: a cost is judged by its factor."""
+def _ratios(quantity: Quantity, beaten: Sequence[Comparison], best: str, values: statistics.Values) -> str:
+    """Return `B took 2.00 times that and C 2.90 times`: a cost is judged by its factor, over the seeds both have."""
     higher = quantity.metric.better == "higher"
-    ratio = {_other(c, best): means[_other(c, best)] / means[best] for c in beaten}
+    ratio = {}
+    for other in (_other(c, best) for c in beaten):
+        shared = sorted(values[best].keys() & values[other].keys())
+        ratio[other] = sum(values[other][seed] for seed in shared) / sum(values[best][seed] for seed in shared)
     factor = {method: 1 / r if higher else r for method, r in ratio.items()}
     verb = "that is {factor} times {method}'s" if higher else "{method} took {factor} times that"
     more = "{factor} times {method}'s" if higher else "{method} {factor} times"
@@ -147,6 +184,8 @@ def _profiles(results: Results) -> Iterator[str]:
         )
         for metric in cited
     }
+    pairs = sum(c.p is not None for metric in cited for c in adjusted[metric])
+    told: dict[str, list[str]] = {}
     for method in results.methods:
         nouns: dict[str, list[str]] = {}
         for metric in cited:
@@ -154,7 +193,15 @@ def _profiles(results: Results) -> Iterator[str]:
                 standing = _standing(*ranks[metric][method], len(ranks[metric]))
                 nouns.setdefault(standing, []).append(PROFILE[metric])
         if nouns:
-            yield f"{method}: {'; '.join(f'{standing} in {sentence_list(of)}' for standing, of in nouns.items())}."
+            text = "; ".join(f"{standing} in {sentence_list(of)}" for standing, of in nouns.items())
+            told.setdefault(text, []).append(method)
+    if not told:
+        return
+    yield (
+        f"Standings in {sentence_list([PROFILE[metric] for metric in cited])} are by Holm over all {pairs} pairs of "
+        f"the {len(cited)} metrics, so they tell less apart than the tables of one metric."
+    )
+    yield from (f"{sentence_list(methods)}: {text}." for text, methods in told.items())
 
 
 def _standing(low: int, high: int, k: int) -> str:

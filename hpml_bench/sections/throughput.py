@@ -32,18 +32,24 @@ def section(results: Results) -> Section | None:
         return None
     steady = by_method(results, "steady_state", "The timed windows, mean ± standard deviation over seeds", STEADY)
     figure = strip(results, "samples_per_second") if results.measured("samples_per_second") else None
-    blocks = (_marked(speed, flags), _marked(steady, flags) if steady else None, figure)
+    why = _why(flags)
+    again = f"{MARK} As under the table of training speed."
+    blocks = (_marked(speed, flags, why), _marked(steady, flags, again) if steady else None, figure)
     return Section(slug="throughput", title="Throughput", blocks=tuple(block for block in blocks if block is not None))
 
 
-def _marked(table: Table, flags: dict[str, tuple[str, ...]]) -> Table:
-    """Return the table with a mark at the first figure of every flagged method, and a note that says why."""
+def _why(flags: dict[str, tuple[str, ...]]) -> str:
+    named = "; ".join(f"{method} ({'; '.join(clauses)})" for method, clauses in flags.items())
+    return (
+        f"{MARK} Not shown to be a steady state: a timed window under {LEAST_STEPS} steps or {LEAST_SECONDS:.0f} s, or "
+        f"the median step time per padded token of its last third more than {100 * MOST_DRIFT:.0f} % off that of its "
+        f"first: {named}."
+    )
+
+
+def _marked(table: Table, flags: dict[str, tuple[str, ...]], note: str) -> Table:
+    """Return the table with a mark at the first figure of every flagged method, and the note."""
     if not flags:
         return table
     rows = tuple((row[0], f"{row[1]} {MARK}", *row[2:]) if row[0] in flags else row for row in table.rows)
-    named = "; ".join(f"{method} ({'; '.join(clauses)})" for method, clauses in flags.items())
-    note = (
-        f"{MARK} Not shown to be a steady state: a timed window under {LEAST_STEPS} steps or {LEAST_SECONDS:.0f} s, or "
-        f"the median step of its last third more than {MOST_DRIFT:.0%} off that of its first: {named}."
-    ).replace("5%", "5 %")
     return table.model_copy(update={"rows": rows, "notes": (*table.notes, note)})

@@ -63,6 +63,8 @@ def reached(results: Results, record: RunRecord, target: float) -> Reached | Non
     if record.consumed:
         samples = min(samples, record.consumed.samples)  # the last batch of an epoch may be smaller
     timed = _of(results, "step_seconds", method, seed)
+    if step == 0:
+        return Reached(0.0, 0.0)
     whole = timed is not None and timed.steps[:step] == tuple(range(1, step + 1))
     return Reached(float(samples), list(accumulate(timed.values))[step - 1] if timed and whole else None)
 
@@ -93,4 +95,4 @@ def _cell(found: list[Reached | None], what: str, spec: str) -> Cell:
         return (missed, None) if never else ("–", None)
     interval = statistics.mean_interval(values)
     text = number(interval.mean, spec) + (f" ± {number(interval.sd, spec)}" if interval.sd else "")
-    return (f"{text}, {missed}" if never else text), interval.mean
+    return f"{text}, {missed}" if never else (text, interval.mean)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from hpml_bench.records import Figure, Section, Settings, Table, Text
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, clean, number, sentence_list, table
@@ -112,7 +115,7 @@ def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
     drawn = [tuned for tuned in record.methods if tuned.rated and tuned.best]
     if not drawn:
         return None
-    with figures._axes() as (canvas, axes):
+    with figures.drawing() as (canvas, axes):
         for tuned in drawn:
             color, marker = look[tuned.name]
             points = sorted((t.lr, 100 * t.accuracy) for t in tuned.trials if t.accuracy is not None)
@@ -128,10 +131,21 @@ def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("learning rate")
         axes.set_ylabel("validation accuracy (%)")
-        figures._legend(canvas, axes)
+        figures.legend(canvas, axes)
         best_ones = [
             f"{tuned.name} {number(100 * t.merit[0], '.1f')} % at {t.lr:.3g}" for tuned in drawn if (t := tuned.best)
         ]
-        caption = "Validation accuracy after the last step against learning rate, one run a mark; ringed: the best."
+        caption = (
+            "Validation accuracy after the last step against learning rate, one run a mark; ringed: the best. Each "
+            "trial has a seed of its own, so a curve shows rate and seed at once; the rows alone give an accuracy a "
+            f"standard error of {number(100 * _standard_error(record, drawn), '.1f')} points."
+        )
         alt = f"Line chart of validation accuracy against learning rate. Best: {'; '.join(best_ones)}."
-        return figures._finish(canvas, "tuning_sensitivity", caption, alt)
+        return figures.finish(canvas, "tuning_sensitivity", caption, alt)
+
+
+def _standard_error(record: TuningRecord, drawn: Sequence[TunedMethod]) -> float:
+    """Return the binomial standard error √(p (1 - p) / rows) of the validation accuracy, at the mean p of the best."""
+    best = [trial.merit[0] for tuned in drawn if (trial := tuned.best)]
+    p = sum(best) / len(best)
+    return math.sqrt(p * (1 - p) / record.settings.validation_samples)

@@ -10,8 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 ALPHA = 0.05
 """Two-sided level of every test, and one minus the confidence of every interval."""
-BCA_FROM = 20
-"""Seeds from which a BCa bootstrap covers well enough to replace Student's t (84 % at 5 seeds, 93 % at 20)."""
+BCA_FROM = 40
+"""Seeds from which a BCa bootstrap covers well enough to replace Student's t.
+
+Of normal data it covers 84 % at 5 seeds, 93 % at 20 and 94 % at 40.
+"""
 BCA_RESAMPLES = 9999
 
 
@@ -29,7 +32,7 @@ class Interval:
 def mean_interval(values: ArrayLike) -> Interval:
     """Return mean, standard deviation (n - 1) and 95 % interval.
 
-    Student's t (1908): mean ± t(0.975, n - 1) · sd / √n; from 20 seeds the BCa bootstrap (Efron 1987), seeded.
+    Student's t (1908): mean ± t(0.975, n - 1) · sd / √n; from 40 seeds the BCa bootstrap (Efron 1987), seeded.
     Constant data give a point.
 
     Raises:

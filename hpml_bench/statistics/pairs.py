@@ -40,7 +40,7 @@ class Comparison:
     detectable_first: float | None = None
     """The same at Holm's first step, where p has to be below 5 % divided by the size of the family."""
     exact: bool = False
-    """The metric has no noise: the values themselves decide, not a test."""
+    """Both methods are the same in every seed: the values themselves decide, not a test."""
 
     @property
     def differs(self) -> bool:
@@ -63,7 +63,8 @@ def compare_pairs(values: Values, *, exact: bool = False) -> tuple[Comparison, .
 
     Args:
         values: method -> seed -> value; pairs that share no seed are left out.
-        exact: the metric has no noise (a count of parameters): any difference is real, and p is 0 or 1.
+        exact: a method that has the same value in several seeds has no noise (a count of parameters): between two such
+            methods any difference is real, and p is 0 or 1. Without it, equal values may be luck, as of accuracies.
 
     """
     pairs = itertools.combinations(values, 2)
@@ -104,11 +105,15 @@ def rank_intervals(
     return {method: (1 + ahead[method], len(methods) - behind[method]) for method in methods}
 
 
+def _constant(by_seed: Mapping[int, float]) -> bool:
+    return len(by_seed) > 1 and len(set(by_seed.values())) == 1
+
+
 def _compare(a: str, b: str, of_a: Mapping[int, float], of_b: Mapping[int, float], exact: bool) -> Comparison:
     shared = sorted(of_a.keys() & of_b.keys())
     differences = np.array([of_a[seed] - of_b[seed] for seed in shared])
     interval = mean_interval(differences)
-    if exact:
+    if exact and _constant(of_a) and _constant(of_b):
         p = 0.0 if np.any(differences != 0) else 1.0
         return Comparison(a, b, interval, p, p, None, None, None, None, exact=True)
     several = interval.sd is not None
