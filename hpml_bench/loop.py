@@ -167,8 +167,6 @@ def train(job: Training) -> Trained:
     )
     optimizer = make_optimizer(job.classifier, job.method, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps, settings))
-    parameters = [parameter for parameter in job.classifier.parameters() if parameter.requires_grad]
-    penalty, after_step = (getattr(job.module, verb, None) for verb in ("penalty", "after_step"))
     ledger = Ledger(group, clock(group.device))
     order = hashlib.sha256()
     eval_every = settings.eval_every or max(1, math.ceil(steps / 5))
@@ -176,40 +174,9 @@ def train(job: Training) -> Trained:
 
     for index, indices in enumerate(job.order(), start=1):
         order.update(indices.astype("<i8").tobytes())
-        for probe in job.probes:
-            probe.before_step(index)
-        lr = float(optimizer.param_groups[0]["lr"])
-
-        ledger.clock.start()
-        batch = job.train.batch(share(indices, group.rank, group.world)).to(group.device)
-        with autocast(settings):
-            logits = ddp(batch.input_ids, batch.attention_mask)
-            loss = cross_entropy(logits.float(), batch.labels)
-            extra = penalty(job.classifier.encoder) if penalty else None
-        (loss if extra is None else loss + extra).backward()
-        for probe in job.probes:
-            probe.after_backward(index)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm or math.inf)
-        optimizer.step()
-        schedule.step()
-        if after_step:
-            after_step(job.classifier.encoder, index)
-        optimizer.zero_grad(set_to_none=True)
-        ledger.clock.stop()
-
-        size = len(batch.labels)
-        counts = (size, batch.real_tokens, batch.padded_tokens, size * job.classifier.virtual_tokens)
-        ledger.add(loss, norm, lr, counts)
+        _step(job, ddp, optimizer, schedule, ledger, index, indices)
         if index % settings.log_every == 0 or index % eval_every == 0 or index == steps:
-            window = ledger.reduce()
-            finite = [step for step in window if math.isfinite(step.loss + step.grad_norm)]
-            job.write([point for probe in job.probes for point in probe.after_steps(finite)])
-            for step in window:  # all ranks see the same numbers, and stop together
-                if step not in finite:
-                    raise Diverged(
-                        f"the loss is {step.loss:g} and the gradient norm {step.grad_norm:g} at step {step.index}"
-                    )
-            group.barrier()  # rank 0 wrote: no other rank's clock may start before it is back
+            _write_steps(job, ledger)
         if index % eval_every == 0 or index == steps:
             evaluate(job.classifier, job.validation, settings, group, job.probes, job.write, "validation", index)
     for probe in job.probes:
@@ -226,6 +193,61 @@ def train(job: Training) -> Trained:
         optimized=sum(p.numel() for group in optimizer.param_groups for p in group["params"]),
         reached=sum(p.numel() for p in optimizer.state),
     )
+
+
+def _step(
+    job: Training,
+    ddp: DistributedDataParallel,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    ledger: Ledger,
+    index: int,
+    indices: np.ndarray,
+) -> None:
+    """Take one optimizer step on this rank's share of a global batch; what is timed lies between start and stop."""
+    encoder, group = job.classifier.encoder, job.group
+    penalty, after_step = (getattr(job.module, verb, None) for verb in ("penalty", "after_step"))
+    parameters = [parameter for part in optimizer.param_groups for parameter in part["params"]]
+    for probe in job.probes:
+        probe.before_step(index)
+    lr = float(optimizer.param_groups[0]["lr"])
+
+    ledger.clock.start()
+    batch = job.train.batch(share(indices, group.rank, group.world)).to(group.device)
+    with autocast(job.settings):
+        logits = ddp(batch.input_ids, batch.attention_mask)
+        loss = cross_entropy(logits.float(), batch.labels)
+        extra = penalty(encoder) if penalty else None
+    (loss if extra is None else loss + extra).backward()
+    for probe in job.probes:
+        probe.after_backward(index)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, job.settings.clip_norm or math.inf)
+    optimizer.step()
+    schedule.step()
+    if after_step:
+        after_step(encoder, index)
+    optimizer.zero_grad(set_to_none=True)
+    ledger.clock.stop()
+
+    size = len(batch.labels)
+    counts = (size, batch.real_tokens, batch.padded_tokens, size * job.classifier.virtual_tokens)
+    ledger.add(loss, norm, lr, counts)
+
+
+def _write_steps(job: Training, ledger: Ledger) -> None:
+    """Reduce the steps since the last call and give them to the probes.
+
+    Raises:
+        Diverged: a loss or gradient norm is NaN or infinite; all ranks see the same numbers, and stop together.
+
+    """
+    window = ledger.reduce()
+    finite = [step for step in window if math.isfinite(step.loss + step.grad_norm)]
+    job.write([point for probe in job.probes for point in probe.after_steps(finite)])
+    for step in window:
+        if step not in finite:
+            raise Diverged(f"the loss is {step.loss:g} and the gradient norm {step.grad_norm:g} at step {step.index}")
+    job.group.barrier()  # rank 0 wrote: no other rank's clock may start before it is back
 
 
 def evaluate(
