@@ -148,7 +148,7 @@ def load_suite(
 
     Args:
         name: a packaged suite's name, or the path of a YAML file.
-        overrides: `KEY=VALUE` with a dotted key, a setting's (`train_samples=512`, `task.options.p=0.5`) or the
+        overrides: `KEY=VALUE` with a dotted key, a setting's (`train_samples=512`, `task.options.own_share=0.5`) or the
             suite's (`methods.lora.lr=1e-3`); the value is YAML.
         settings: settings to override by dotted key, None included.
         changes: `seeds` and settings that stand on the command line under a name of their own; None changes nothing.
