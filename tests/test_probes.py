@@ -288,6 +288,7 @@ def resettable() -> None:
     before = memory.host_peak_mb()
     block = np.ones(60_000_000 // 8)
     del block
+    memory.trim_heap()
     memory.reset_host_peak()
     if not memory.host_peak_mb() < before + 40:
         pytest.skip("VmHWM can't be reset here")
@@ -300,6 +301,7 @@ def test_the_peak_can_be_reset() -> None:
     block = np.ones(200_000_000 // 8)
     del block
     assert memory.host_peak_mb() > before + 190
+    memory.trim_heap()
     memory.reset_host_peak()
     assert memory.host_peak_mb() < before + 100
 
@@ -322,6 +324,31 @@ def test_each_phase_has_its_own_peak(run: Run) -> None:
     assert found["peak_memory_mb"] == found["host_train_mb"]
     assert 150 < found["host_train_mb"] - found["host_evaluation_mb"] < 300
     assert found["cuda_allocated_train_mb"] is None
+
+
+@pytest.mark.usefixtures("resettable")
+@pytest.mark.parametrize(("validation", "counts"), [(50, True), (400, False)])
+def test_training_after_a_hungrier_validation_does_not_count(run: Run, validation: int, counts: bool) -> None:
+    """200 MB held in the second stretch of training are in its peak, unless the validation before it held more."""
+
+    def hold(megabytes: int) -> None:
+        block = np.ones(megabytes * 1_000_000 // 8)
+        del block
+
+    measure = memory.Measure()
+    measure.start(run)
+    before = memory.host_peak_mb()
+    hold(100)
+    measure.before_eval("validation")
+    hold(validation)
+    measure.after_eval(evaluation("validation"))
+    hold(200)
+    measure.before_eval("validation")
+    measure.after_eval(evaluation("validation"))
+    measure.before_eval("test")
+    measure.after_eval(evaluation("test"))
+    peak = measure.stop()["peak_memory_mb"] - before
+    assert (170 if counts else 70) < peak < (230 if counts else 130)
 
 
 def test_energy_is_a_difference(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ PHASES = ("setup", "train", "evaluation")
 _KINDS = {
     "host": (
         "host memory",
-        "Peak resident memory of a rank's process (VmHWM, reset between phases), libraries included",
+        "Peak resident memory of a rank's process (VmHWM, reset between phases), libraries included; of training, "
+        "stretches after a validation that needed more are left out; of evaluation, that of the test rows",
     ),
     "cuda_allocated": ("CUDA allocated", "Peak of memory held by tensors (torch.cuda.max_memory_allocated)"),
     "cuda_reserved": (
@@ -62,24 +63,35 @@ metrics = (
 
 
 class Measure(Probe):
-    """Takes the peaks at each border of phases, then resets them."""
+    """Takes the peaks at each border of phases, then resets them.
+
+    On a CPU a phase starts from what the allocator kept of the one before, unless that is given back first; then every
+    page has to be had anew, which costs more than all other probes together. So it is given back outside the loop only,
+    before the first step and around the test rows: the evaluation's peak is the test evaluation's, and a stretch of
+    training after a validation that needed more memory than training did doesn't count.
+    """
 
     def start(self, run: Run) -> None:
         """End of the set-up phase."""
         self.device = run.group.device
         self.peaks: dict[str, float] = {}
-        self._take("setup")
+        self._take("setup", trim=True)
+        self._clean = True
 
     def before_eval(self, phase: str) -> None:
         """Training stops for a while; an evaluation on the validation rows belongs to the evaluation phase."""
         if phase == "validation":
-            self._take("train")
+            self._take("train", keep_host=self._clean)
         else:
-            self._take("between")
+            self._take("between", trim=True)
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
         """End of an evaluation."""
-        self._take("evaluation")
+        if evaluation.phase == "validation":
+            self._clean = not host_peak_mb() > self.peaks.get("host_train", 0.0)
+            self._take("evaluation", keep_host=False)
+        else:
+            self._take("evaluation", trim=True)
         return []
 
     def stop(self) -> dict[str, Any]:
@@ -88,8 +100,11 @@ class Measure(Probe):
         peaks = {f"{kind}_{phase}_mb": self.peaks.get(f"{kind}_{phase}") for kind in _KINDS for phase in PHASES}
         return {"peak_memory_mb": self.peaks.get(f"{headline}_train"), **peaks}
 
-    def _take(self, phase: str) -> None:
-        readings = {"host": host_peak_mb()}
+    def _take(self, phase: str, *, trim: bool = False, keep_host: bool = True) -> None:
+        """Note the peaks since the last call as the phase's, and start anew."""
+        readings = {"host": host_peak_mb()} if keep_host else {}
+        if trim:
+            trim_heap()
         reset_host_peak()
         if self.device.type == "cuda":
             import torch
@@ -113,18 +128,16 @@ def host_peak_mb() -> float:
     return int(line.split()[1]) * 1024 / 1e6 if line else math.nan
 
 
-def reset_host_peak() -> None:
-    """Let the peak start again from the present size; where the kernel doesn't allow it, peaks are since the start.
-
-    What was freed is given back first: the allocator is told to keep it (environment.PROCESS_ENVIRONMENT), and the peak
-    of one phase would be the next one's floor.
-    """
+def trim_heap() -> None:
+    """Give what was freed back to the kernel; the allocator is told to keep it (environment.PROCESS_ENVIRONMENT)."""
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
-    try:
+
+
+def reset_host_peak() -> None:
+    """Let the peak start again from the present size; where the kernel doesn't allow it, peaks are since the start."""
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
 
 
 def _nvml_used(local: int) -> float:
