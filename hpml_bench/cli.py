@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
+
+from hpml_bench.gate import commands as gate
 
 if TYPE_CHECKING:
     from hpml_bench.report.wandb import Mode
     from hpml_bench.suite import Suite
+    from hpml_bench.supervision.limits import Limits
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -23,12 +27,13 @@ class Sentences(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         from hpml_bench.errors import UserError
+        from hpml_bench.plain import for_terminal
+        from hpml_bench.redaction import redacted
 
         try:
             return super().invoke(ctx)
         except UserError as error:
-            message = "".join(c if c.isprintable() else " " for c in str(error))
-            click.echo(f"hpml-bench: {message}", err=True)
+            click.echo(f"hpml-bench: {for_terminal(redacted(str(error)), 2000)}", err=True)
             ctx.exit(USAGE)
         except KeyboardInterrupt:
             click.echo("hpml-bench: interrupted", err=True)
@@ -63,11 +68,46 @@ def _shared(function: Command) -> Command:
     return function
 
 
+def _limited(function: Command) -> Command:
+    """Add the options that bound runs, and hand them over as `limits`."""
+    options = [
+        click.option("--stall", type=click.FloatRange(0), default=300.0, show_default=True, metavar="SECONDS",
+                     help="End a run in which no rank makes progress for so long; 0: never."),
+        click.option("--run-timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+                     help="End a run that takes longer."),
+        click.option("--retries", type=click.IntRange(0, 100), default=0, show_default=True, metavar="N",
+                     help="Try a run again that failed, was killed, timed out or ran out of memory."),
+        click.option("--max-hours", type=click.FloatRange(0), metavar="H", help="Begin no run after so long."),
+        click.option("--fail-fast/--keep-going", default=False, show_default="keep going",
+                     help="Whether to end with the first run that does not end well."),
+    ]  # fmt: skip
+
+    @functools.wraps(function)
+    def with_limits(
+        *args: Any,
+        stall: float,
+        run_timeout: float | None,
+        retries: int,
+        max_hours: float | None,
+        fail_fast: bool,
+        **rest: Any,
+    ) -> Any:
+        from hpml_bench.supervision.limits import Limits
+
+        return function(*args, limits=Limits(stall, run_timeout, retries, max_hours, fail_fast), **rest)
+
+    wrapped: Any = with_limits
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return cast(Command, wrapped)
+
+
 @main.command("run-all")
 @click.argument("suite", default="quickstart")
 @click.option("--seeds", type=click.IntRange(1), metavar="N", help="Number of seeds; the suite's own if not given.")
 @click.option("--methods", metavar="A,B", help="Only these methods.")
 @_shared
+@_limited
 @click.pass_context
 def run_all(
     ctx: click.Context,
@@ -81,6 +121,7 @@ def run_all(
     fresh: bool,
     wandb_mode: str,
     verbose: bool,
+    limits: Limits,
 ) -> None:
     """Run every method and seed of SUITE (a packaged suite's name, or a YAML file), then write the report.
 
@@ -88,7 +129,7 @@ def run_all(
     """
     loaded = _load(suite, overrides, seeds=seeds, world_size=nproc, device=device)
     names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
-    ctx.exit(_sweep(loaded, out, names, fresh, verbose, wandb_mode))
+    ctx.exit(_sweep(loaded, out, names, fresh, verbose, wandb_mode, limits=limits))
 
 
 @main.command()
@@ -96,6 +137,7 @@ def run_all(
 @click.argument("suite", default="quickstart")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @_shared
+@_limited
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -109,6 +151,7 @@ def run(
     fresh: bool,
     wandb_mode: str,
     verbose: bool,
+    limits: Limits,
 ) -> None:
     """Do one run of METHOD on SUITE.
 
@@ -122,7 +165,7 @@ def run(
         loaded = _load(suite, overrides, world_size=world, device=device)
         ctx.exit(OK if run_as_rank(loaded, method, seed, out, fresh) else FAILED)
     loaded = _load(suite, overrides, world_size=nproc, device=device)
-    ctx.exit(_sweep(loaded, out, [method], fresh, verbose, wandb_mode, seed))
+    ctx.exit(_sweep(loaded, out, [method], fresh, verbose, wandb_mode, seed, limits=limits))
 
 
 @main.command()
@@ -164,6 +207,7 @@ def run(
     help="The suite with the chosen rates; DIR/SUITE/tuning/SUITE-tuned.yaml if not given.",
 )
 @click.option("--verbose", is_flag=True, help="Show the log of rank 0.")
+@_limited
 @click.pass_context
 def tune(
     ctx: click.Context,
@@ -178,6 +222,7 @@ def tune(
     factor: float,
     write: Path | None,
     verbose: bool,
+    limits: Limits,
 ) -> None:
     """Choose each method's learning rate on the validation rows of SUITE: as many trials for every method.
 
@@ -189,8 +234,11 @@ def tune(
 
     loaded = _load(suite, overrides, world_size=nproc, device=device)
     names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
-    result = run_tuning(loaded, out, terminal(), trials, names, write, sampler, factor, verbose)
+    result = run_tuning(loaded, out, terminal(), trials, names, write, sampler, factor, verbose, limits)
     show(result.record, terminal())
+    if result.ended_by:
+        click.echo(f"ended by {result.ended_by} with trials left to do; the same command goes on from here", err=True)
+        ctx.exit(FAILED)
     if result.interrupted:
         click.echo("interrupted; the same command goes on from here", err=True)
         ctx.exit(INTERRUPTED)
@@ -236,12 +284,18 @@ def plan(suite: str, detect: str, power: float, out: Path) -> None:
     """Say how many seeds, and hours, SUITE needs to tell methods apart that differ by SIZE; from recorded runs."""
     from hpml_bench import planning
     from hpml_bench.listing import print_table, terminal
+    from hpml_bench.plain import for_terminal
+    from hpml_bench.suite import suite_name
 
-    name = _load(suite, ()).name if suite.endswith((".yaml", ".yml")) else suite
+    name = suite_name(_load(suite, ()).name if suite.endswith((".yaml", ".yml")) else suite)
     found = planning.plan(out / name, detect, power)
     print_table(found.table, terminal())
     for sentence in found.sentences:
-        click.echo(sentence)
+        click.echo(for_terminal(sentence))
+
+
+main.add_command(gate.check)
+main.add_command(gate.baseline)
 
 
 @main.command("list")
@@ -293,15 +347,22 @@ def _sweep(
     verbose: bool,
     wandb_mode: str,
     seed: int | None = None,
+    *,
+    limits: Limits,
 ) -> int:
     """Run, report, and return the exit status."""
     from hpml_bench.listing import terminal
+    from hpml_bench.supervision import storage
+    from hpml_bench.supervision.stopping import stoppable
     from hpml_bench.sweep import run_sweep
 
     mode = _wandb_mode(wandb_mode)
-    result = run_sweep(suite, out, terminal(), methods, fresh=fresh, verbose=verbose, wandb_mode=mode, seed=seed)
-    if result.records:
-        _write_report(result.folder, None, ["html", "md"], mode)
+    with storage.told(out), stoppable():  # the report, too, is ended by a request, and told of a full disk
+        result = run_sweep(
+            suite, out, terminal(), methods, fresh=fresh, verbose=verbose, wandb_mode=mode, seed=seed, limits=limits
+        )
+        if result.records:
+            _write_report(result.folder, None, ["html", "md"], mode)
     if result.interrupted:
         click.echo("interrupted; the same command goes on from here", err=True)
         return INTERRUPTED
@@ -309,7 +370,9 @@ def _sweep(
         click.echo(
             f"{result.failed} of {len(result.records)} runs did not end well; see the report's failures", err=True
         )
-    return FAILED if result.failed else OK
+    if result.ended_by:
+        click.echo(f"ended by {result.ended_by} with runs left to do; the same command goes on from here", err=True)
+    return FAILED if result.failed or result.ended_by else OK
 
 
 def _wandb_mode(asked: str) -> Mode:
@@ -323,6 +386,7 @@ def _wandb_mode(asked: str) -> Mode:
 def _write_report(folder: Path, out: Path | None, formats: list[str], wandb_mode: Mode) -> None:
     """Write a folder's report, print its table and where it is."""
     from hpml_bench.listing import show_table, terminal
+    from hpml_bench.plain import for_terminal
     from hpml_bench.report.render import load, write_report
 
     results = load(folder)
@@ -330,12 +394,12 @@ def _write_report(folder: Path, out: Path | None, formats: list[str], wandb_mode
     show_table(results, terminal())
     for path in paths:
         if path.name.startswith("report."):
-            click.echo(str(path))
+            click.echo(for_terminal(path))
     others = [path for path in paths if not path.name.startswith("report.") and path.suffix in {".csv", ".tex"}]
     if others:
-        click.echo(f"{len(others)} tables in {others[0].parent}")
+        click.echo(for_terminal(f"{len(others)} tables in {others[0].parent}"))
     if wandb_mode != "off":
         from hpml_bench.report.wandb import publish_results
 
         if sentence := publish_results(results, wandb_mode):
-            click.echo(sentence)
+            click.echo(for_terminal(sentence))

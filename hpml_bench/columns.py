@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpml_bench.errors import UserError
@@ -71,13 +72,26 @@ def choose(
 
     """
     names = list(dataset.column_names)
-    sample: dict[str, list[Any]] = dataset[:SAMPLE_ROWS]
-    chosen_text = tuple(_given(column, names, where, "text") for column in text)
-    rest = [name for name in names if name not in chosen_text]
-    chosen_label = _given(label, names, where, "label") if label is not None else _find_label(rest, sample, where)
-    if not chosen_text:
-        chosen_text = _find_text([name for name in names if name != chosen_label], sample, where, named=named)
-    return Columns(text=chosen_text, label=chosen_label)
+    with _told(where):
+        sample: dict[str, list[Any]] = dataset[:SAMPLE_ROWS]
+        chosen_text = tuple(_given(column, names, where, "text") for column in text)
+        rest = [name for name in names if name not in chosen_text]
+        chosen_label = _given(label, names, where, "label") if label is not None else _find_label(rest, sample, where)
+        if not chosen_text:
+            chosen_text = _find_text([name for name in names if name != chosen_label], sample, where, named=named)
+        return Columns(text=chosen_text, label=chosen_label)
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Make one sentence of what the libraries say to columns of lists or mappings, or of text in no encoding."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{where}: its columns can't be read as text and label: {reason}") from None
 
 
 def _given(column: Column, names: list[str], where: str, what: str) -> str:
@@ -89,7 +103,16 @@ def _given(column: Column, names: list[str], where: str, what: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"{position} '{name}'" for position, name in enumerate(names, 1))
+    return _some([f"{position} '{short(name)}'" for position, name in enumerate(names, 1)])
+
+
+def short(value: str) -> str:
+    """Return a cell or a column's name as an error shows it."""
+    return value if len(value) <= 60 else f"{value[:59]}…"
+
+
+def _some(values: Sequence[str], most: int = 30) -> str:
+    return ", ".join([*values[:most], *(["..."] if len(values) > most else [])])
 
 
 def _find_label(names: list[str], sample: Mapping[str, list[Any]], where: str) -> str:
@@ -164,10 +187,12 @@ def labelled(
         UserError: a column or a cell is missing, or a label is not among the training rows' or the given names.
 
     """
-    names, index = _label_index(*splits.train, columns.label, label_names)
+    with _told(splits.train[1]):
+        names, index = _label_index(*splits.train, columns.label, label_names)
 
     def rows(split: tuple[Dataset, str]) -> Dataset:
-        return _rows(*split, columns, separator, index)
+        with _told(split[1]):
+            return _rows(*split, columns, separator, index)
 
     return TaskData(
         train=rows(splits.train),
@@ -188,7 +213,7 @@ def _value(label: Any) -> str | None:
 
 
 def _is_integer(value: str) -> bool:
-    return value.removeprefix("-").isdecimal()
+    return value.removeprefix("-").isdecimal() and len(value) < 20  # a class's number, and not a text of digits
 
 
 def _label_index(
@@ -204,7 +229,7 @@ def _label_index(
     if not given:
         return tuple(ordered), {value: i for i, value in enumerate(ordered)}
     if len(set(given)) != len(given):
-        raise UserError(f"{file}: task.options.label_names holds a name twice: {', '.join(given)}")
+        raise UserError(f"{file}: task.options.label_names holds a name twice: {_some([*map(short, given)])}")
     if not integers or values <= set(given):
         return tuple(given), {name: i for i, name in enumerate(given)}
     if len(ordered) == len(given):
@@ -212,7 +237,8 @@ def _label_index(
     if all(0 <= int(value) < len(given) for value in ordered):
         return tuple(given), {str(i): i for i in range(len(given))}
     raise UserError(
-        f"{file}: the {len(ordered)} labels {', '.join(ordered[:12])} don't fit the {len(given)} label_names given"
+        f"{file}: the {len(ordered)} labels {_some([*map(short, ordered)], 12)} don't fit the {len(given)} label_names "
+        "given"
     )
 
 
@@ -250,8 +276,8 @@ def _convert(
         if value not in index:
             known = list(index)
             raise UserError(
-                f"{file}: row {position + 1} has the label '{value}', which is not among the {len(known)} known ones "
-                f"({', '.join(known[:12])}{', ...' if len(known) > 12 else ''})"
+                f"{file}: row {position + 1} has the label '{short(value)}', which is not among the {len(known)} known "
+                f"ones ({_some([*map(short, known[:13])], 12)})"
             )
         labels.append(index[value])
     texts = []

@@ -7,27 +7,35 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from hpml_bench import entry, environment, store
 from hpml_bench.errors import UserError
-from hpml_bench.records import Outcome, Prepared, RunError, RunRecord, RunSpec, Settings, Status, protocol_id
+from hpml_bench.records import Outcome, Prepared, RunError, RunRecord, RunSpec, Settings
+from hpml_bench.redaction import redact_files, redacted_error
 from hpml_bench.sources import resolve
+from hpml_bench.supervision import ending, memory, reaper, scratch
+from hpml_bench.supervision.limits import Limits
+from hpml_bench.supervision.stopping import Stop, stoppable
+from hpml_bench.supervision.watch import AGENT_SIGNAL, Watch
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-PRELOAD = ["hpml_bench.worker"]
+PRELOAD = ["hpml_bench.supervision.server", "hpml_bench.worker"]
+NO_LIMITS = Limits(stall=0)
+LONGEST_TMPDIR = 60
+"""A socket's path has 107 characters at most, of which ours and multiprocessing's names take 47."""
+STOPPED_SECONDS = 10
+"""For so long a preparation that a signal has stopped may stand still."""
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -42,10 +50,20 @@ def start_fork_server() -> None:
 
     The environment that processes must be born with is set first. Forking from it takes 0.3-0.5 s to the first step
     where a new interpreter takes 3 s.
+
+    Raises:
+        UserError: TMPDIR is too long.
+
     """
     environment.set_process_environment()
+    if len(tempfile.gettempdir()) > LONGEST_TMPDIR:
+        raise UserError(
+            f"TMPDIR {tempfile.gettempdir()} is too long for a socket in it (at most {LONGEST_TMPDIR} characters); "
+            "set TMPDIR=/tmp"
+        )
     multiprocessing.set_forkserver_preload(PRELOAD)
-    forkserver.ensure_running()
+    with scratch.as_temporary():
+        forkserver.ensure_running()
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -57,146 +75,127 @@ def prepare(settings: Settings) -> Prepared:
     """
     if settings.backbone.startswith("hub:"):
         resolve(settings.backbone)  # asked here, a hub that can't be reached is told within seconds
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=scratch.folder()) as name:
         target = Path(name) / "prepared.json"
         context = multiprocessing.get_context("forkserver")
         child = context.Process(target=entry.prepare, args=(settings.model_dump_json(), str(target)))
         child.start()
-        child.join()
+        try:
+            _join(child)
+        finally:
+            child.kill()  # when a signal ended the waiting; it does nothing to one that ended by itself
+            child.join()
         result = store.read_json(target)
     if result is None:
-        raise UserError(
-            f"{settings.backbone}: the preparation of model and data ended with status {child.exitcode}; what it said "
-            "stands above"
-        )
+        code = child.exitcode or 0
+        how = f"ended with status {code}; what it said stands above"
+        if code < 0:
+            how = f"was ended by signal {-code} (9 may be a lack of memory)"
+        raise UserError(f"{settings.backbone}: the preparation of model and data {how}")
     if "error" in result:
         raise UserError(result["error"])
     return Prepared.model_validate(result["prepared"])
 
 
-def run(spec: RunSpec, prepared: Prepared, folder: Path, order: int | None = None) -> RunRecord:
+def _join(child: BaseProcess) -> None:
+    """Wait for the preparation, unless someone has stopped it for good."""
+    looks = 0
+    while child.is_alive() and looks < STOPPED_SECONDS:
+        child.join(1)
+        looks = looks + 1 if reaper.stopped(child.pid or 0) else 0
+
+
+def run(
+    spec: RunSpec,
+    prepared: Prepared,
+    folder: Path,
+    order: int | None = None,
+    limits: Limits = NO_LIMITS,
+    earlier: tuple[str, ...] = (),
+) -> RunRecord:
     """Do one run in a process group of its own and commit its record; whatever happens there, this returns.
 
+    Args:
+        spec: what to run.
+        prepared: model and data.
+        folder: the run's own; emptied first.
+        order: its place in the sweep.
+        limits: when to end it.
+        earlier: how earlier attempts at it ended, a sentence each.
+
     Raises:
-        Interrupted: a signal asked for the end; the record, `interrupted`, is committed.
+        Interrupted: a signal asked for the end; the record, `interrupted` if the run was not done, is committed.
+        OSError: the folder can't be written to.
 
     """
     store.begin(folder)
+    start_fork_server()  # does nothing where it runs; a dead one must not count as this run's
     started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    interrupted = False
-    failure: ChildFailedError | None = None
-    launcher: RunError | None = None
-    try:
-        failure = _launch(spec, prepared, folder)
-    except KeyboardInterrupt:
-        interrupted = True
-    except Exception as error:  # the launcher itself: the sweep goes on, and the record says why
-        launcher = RunError(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
-    if interrupted:
-        outcome = _interrupted()
-    elif launcher:
-        outcome = Outcome(status="failed", error=launcher, environment=environment.describe())
-    else:
-        outcome = _outcome(folder, failure)
-    record = finish(spec, prepared, outcome, started, time.monotonic() - began, order)
-    store.commit(folder, record)
-    if interrupted:
+    with stoppable() as stop, stop.held():
+        outcome = _watched(spec, prepared, folder, limits, stop)
+        redact_files(*folder.glob("rank*.log"))
+        record = ending.record(spec, prepared, outcome, started, time.monotonic() - began, order)
+        record = record.model_copy(
+            update={
+                "error": redacted_error(record.error),
+                "earlier_attempts": earlier,
+                "files": store.file_digests(folder),
+            }
+        )
+        store.commit(folder, record)
+    if stop.asked:  # also of a run that was done just before: nothing more may begin
         raise Interrupted(record)
     return record
 
 
-def finish(
-    spec: RunSpec, prepared: Prepared, outcome: Outcome, started: str, seconds: float, order: int | None = None
-) -> RunRecord:
-    """Return the record of a run that ended."""
-    if any(not check.passed for check in outcome.checks) and outcome.status == "ok":
-        outcome = outcome.model_copy(update={"status": "invalid"})
-    return RunRecord(
-        **dict(outcome),
-        run_id=spec.run_id,
-        spec=spec,
-        protocol_id=protocol_id(spec.settings, prepared.digests),
-        digests=prepared.digests,
-        label_names=prepared.label_names,
-        notes=prepared.notes,
-        order=order,
-        started=started,
-        seconds=seconds,
+def _watched(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits, stop: Stop) -> Outcome:
+    """Run the ranks under watch and return how it ended."""
+    failure: ChildFailedError | None = None
+    broken: RunError | None = None
+    server, kills = reaper.fork_server(), memory.oom_kills()
+    with Watch(folder, limits, stop) as watch:
+        try:
+            failure = _launch(spec, prepared, folder)
+        except Exception as error:  # the launcher itself: the sweep goes on, and the record says why
+            broken = RunError(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
+    return ending.outcome(
+        folder, ending.Traces(failure, broken, watch.verdict, watch.peak_mb, memory.oom_kills() > kills, server)
     )
 
 
 def _launch(spec: RunSpec, prepared: Prepared, folder: Path) -> ChildFailedError | None:
     """Run the ranks to their end; return what failed, if anything did."""
+    launched = time.monotonic()
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the ranks' own words are in their logs
-    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=spec.settings.world_size or 1,
-        run_id=uuid.uuid4().hex,  # a second launch under the same name hangs
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        start_method="forkserver",
-        monitor_interval=0.05,
-        # Without SIGINT: the agent would pass it on to ranks that ignore it, and wait 30 s for them to end. Ctrl-C is
-        # Python's KeyboardInterrupt instead, after which it ends them by SIGTERM.
-        signals_to_handle="SIGTERM,SIGHUP,SIGQUIT",
-    )
     os.environ["OMP_NUM_THREADS"] = str(spec.settings.threads or 1)
-    with _own_signal_handlers():
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(AGENT_SIGNAL)
+    with tempfile.TemporaryDirectory(dir=scratch.folder(), ignore_cleanup_errors=True) as logs:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=spec.settings.world_size or 1,
+            run_id=uuid.uuid4().hex,  # a second launch under the same name hangs
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            start_method="forkserver",
+            monitor_interval=0.05,
+            # One has to be named. Those that ask for the end are ours: the agent would wait 30 s for ranks that hang.
+            signals_to_handle=AGENT_SIGNAL.name,
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+        )
         try:
-            elastic_launch(config, entry.start)(spec.model_dump_json(), prepared.model_dump_json(), str(folder))
+            elastic_launch(config, entry.start)(
+                spec.model_dump_json(), prepared.model_dump_json(), str(folder), launched
+            )
         except ChildFailedError as error:
             return error
-        except SignalException:
-            raise KeyboardInterrupt from None
+        finally:
+            if main:
+                signal.signal(AGENT_SIGNAL, signal.SIG_IGN if before is signal.SIG_DFL else before)
     return None
-
-
-@contextmanager
-def _own_signal_handlers() -> Iterator[None]:
-    """Put signal handlers back that the elastic agent replaces and leaves behind."""
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-    before = {number: signal.getsignal(number) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _interrupted() -> Outcome:
-    error = RunError(kind="Interrupted", message="ended by the user before it was done")
-    return Outcome(status="interrupted", error=error, environment=environment.describe())
-
-
-def _outcome(folder: Path, failure: ChildFailedError | None) -> Outcome:
-    """Return what the ranks wrote, or else how they died."""
-    try:
-        return Outcome.model_validate_json((folder / store.OUTCOME).read_text())
-    except (OSError, ValidationError):
-        pass
-    status, error = _cause(folder, failure)
-    return Outcome(status=status, error=error, environment=environment.describe())
-
-
-def _cause(folder: Path, failure: ChildFailedError | None) -> tuple[Status, RunError]:
-    """Return the first cause: the error of the rank that failed first (others fail because it is gone)."""
-    files = sorted(folder.glob("error-rank*.json"), key=lambda path: path.stat().st_mtime_ns)
-    for path in files:
-        try:
-            error = RunError.model_validate_json(path.read_text())
-        except (OSError, ValidationError):
-            continue
-        return ("oom_cuda" if error.kind == "OutOfMemoryError" else "failed"), error
-    if failure is None:
-        return "failed", RunError(kind="NoOutcome", message="the ranks ended without an outcome; see their logs")
-    rank, first = failure.get_first_failure()
-    if first.exitcode < 0:
-        name = signal.Signals(-first.exitcode).name
-        return "killed", RunError(kind=name, message=f"rank {rank} was ended by {name}", rank=rank)
-    return "failed", RunError(kind="Exit", message=f"rank {rank} ended with status {first.exitcode}", rank=rank)

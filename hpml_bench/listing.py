@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import yaml
 
 from hpml_bench import registry, store
+from hpml_bench.plain import for_terminal
 from hpml_bench.suite import packaged_suites, suites_folder
 
 if TYPE_CHECKING:
@@ -37,10 +38,11 @@ def runs(folders: Iterable[Path]) -> list[tuple[str, ...]]:
     """Return a row for each recorded run: suite, run, status, seconds, accuracy."""
     rows: list[tuple[str, ...]] = []
     for folder in folders:
-        for record in store.load_records(folder).records:
+        for record in store.headlines(folder):
             accuracy = record.metrics.get("test_accuracy")
             shown = "" if accuracy is None else f"accuracy {accuracy:.1%}"
-            rows.append((record.spec.suite, record.run_id, record.status, f"{record.seconds:7.1f} s", shown))
+            row = (record.spec.suite, record.run_id, record.status, f"{record.seconds:7.1f} s", shown)
+            rows.append(tuple(for_terminal(cell, 100) for cell in row))
     return rows
 
 
@@ -65,16 +67,17 @@ def print_table(table: Table, console: Console) -> None:
     from rich.text import Text
 
     columns = fitting(table.columns, table.rows, console.width)
-    shown = Grid(title=Text(table.caption), title_justify="left")
+    shown = Grid(title=Text(for_terminal(table.caption)), title_justify="left")
     for index in columns:
         width = _width(table.columns[index], [row[index] for row in table.rows])
-        shown.add_column(Text(table.columns[index]), justify="left" if index == 0 else "right", width=width)
+        name = Text(for_terminal(table.columns[index]))
+        shown.add_column(name, justify="left" if index == 0 else "right", width=width)
     for row in table.rows:
-        shown.add_row(*(Text(row[index]) for index in columns))
+        shown.add_row(*(Text(for_terminal(row[index])) for index in columns))
     console.print(shown)
     if len(columns) < len(table.columns):
         left_out = [name for index, name in enumerate(table.columns) if index not in columns]
-        console.print(Text(f"Left out for width: {', '.join(left_out)}; the report has all."))
+        console.print(Text(for_terminal(f"Left out for width: {', '.join(left_out)}; the report has all.")))
 
 
 def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:

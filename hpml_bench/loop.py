@@ -17,10 +17,12 @@ from torch.nn.parallel import DistributedDataParallel
 from hpml_bench.data import Rows, global_batches, share
 from hpml_bench.distributed import Group
 from hpml_bench.errors import Diverged
+from hpml_bench.fast import store_frozen_as_bf16
 from hpml_bench.measure import Clock, clock
 from hpml_bench.models import Classifier
 from hpml_bench.probes import Evaluation, Probe, Step
 from hpml_bench.records import Consumed, MethodSpec, Point, Settings
+from hpml_bench.supervision import heartbeat
 
 Write = Callable[[list[Point]], None]
 
@@ -148,6 +150,62 @@ class Trained:
     """Parameters that got a gradient, and so have a state in the optimizer."""
 
 
+class Stepper:
+    """Takes the optimizer steps of a training: its model under DDP, optimizer, schedule and ledger."""
+
+    def __init__(self, job: Training) -> None:
+        group, steps = job.group, job.steps
+        self.job = job
+        reads = getattr(job.module, "reads_frozen_weights", None)
+        if job.settings.precision == "bf16" and not (reads and reads(job.method.options)):
+            store_frozen_as_bf16(job.classifier.encoder)
+        self.ddp = DistributedDataParallel(
+            job.classifier,
+            device_ids=[group.device.index] if group.device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
+        self.optimizer = make_optimizer(job.classifier, job.method, job.settings)
+        self.parameters = [parameter for part in self.optimizer.param_groups for parameter in part["params"]]
+        self.penalty, self.after_step = (getattr(job.module, verb, None) for verb in ("penalty", "after_step"))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: lr_factor(step, steps, job.settings)
+        )
+        self.ledger = Ledger(group, clock(group.device))
+        for probe in job.probes:
+            probe.wrapped(self.ddp)
+
+    def step(self, index: int, indices: np.ndarray) -> None:
+        """Take step `index` on this rank's share of a global batch; what is timed lies between start and stop."""
+        job, optimizer, ledger = self.job, self.optimizer, self.ledger
+        encoder, group, penalty = job.classifier.encoder, job.group, self.penalty
+        heartbeat.beat(f"training step {index}")
+        for probe in job.probes:
+            probe.before_step(index)
+        lr = float(optimizer.param_groups[0]["lr"])
+
+        ledger.clock.start()
+        batch = job.train.batch(share(indices, group.rank, group.world)).to(group.device)
+        with autocast(job.settings):
+            logits = self.ddp(batch.input_ids, batch.attention_mask)
+            loss = cross_entropy(logits.float(), batch.labels)
+            extra = penalty(encoder) if penalty else None
+        (loss if extra is None else loss + extra).backward()
+        for probe in job.probes:
+            probe.after_backward(index)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, job.settings.clip_norm or math.inf)
+        optimizer.step()
+        self.schedule.step()
+        if self.after_step:
+            self.after_step(encoder, index)
+        optimizer.zero_grad(set_to_none=True)
+        ledger.clock.stop()
+
+        size = len(batch.labels)
+        counts = (size, batch.real_tokens, batch.padded_tokens, size * job.classifier.virtual_tokens)
+        ledger.add(loss, norm, lr, counts)
+
+
 def train(job: Training) -> Trained:
     """Train and evaluate on the validation rows along the way.
 
@@ -159,22 +217,15 @@ def train(job: Training) -> Trained:
 
     """
     settings, group, steps = job.settings, job.group, job.steps
-    ddp = DistributedDataParallel(
-        job.classifier,
-        device_ids=[group.device.index] if group.device.type == "cuda" else None,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-    )
-    optimizer = make_optimizer(job.classifier, job.method, settings)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps, settings))
-    ledger = Ledger(group, clock(group.device))
+    stepper = Stepper(job)
+    ledger, optimizer = stepper.ledger, stepper.optimizer
     order = hashlib.sha256()
     eval_every = settings.eval_every or max(1, math.ceil(steps / 5))
     job.classifier.train()
 
     for index, indices in enumerate(job.order(), start=1):
         order.update(indices.astype("<i8").tobytes())
-        _step(job, ddp, optimizer, schedule, ledger, index, indices)
+        stepper.step(index, indices)
         if index % settings.log_every == 0 or index % eval_every == 0 or index == steps:
             _write_steps(job, ledger)
         if index % eval_every == 0 or index == steps:
@@ -193,45 +244,6 @@ def train(job: Training) -> Trained:
         optimized=sum(p.numel() for group in optimizer.param_groups for p in group["params"]),
         reached=sum(p.numel() for p in optimizer.state),
     )
-
-
-def _step(
-    job: Training,
-    ddp: DistributedDataParallel,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    ledger: Ledger,
-    index: int,
-    indices: np.ndarray,
-) -> None:
-    """Take one optimizer step on this rank's share of a global batch; what is timed lies between start and stop."""
-    encoder, group = job.classifier.encoder, job.group
-    penalty, after_step = (getattr(job.module, verb, None) for verb in ("penalty", "after_step"))
-    parameters = [parameter for part in optimizer.param_groups for parameter in part["params"]]
-    for probe in job.probes:
-        probe.before_step(index)
-    lr = float(optimizer.param_groups[0]["lr"])
-
-    ledger.clock.start()
-    batch = job.train.batch(share(indices, group.rank, group.world)).to(group.device)
-    with autocast(job.settings):
-        logits = ddp(batch.input_ids, batch.attention_mask)
-        loss = cross_entropy(logits.float(), batch.labels)
-        extra = penalty(encoder) if penalty else None
-    (loss if extra is None else loss + extra).backward()
-    for probe in job.probes:
-        probe.after_backward(index)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, job.settings.clip_norm or math.inf)
-    optimizer.step()
-    schedule.step()
-    if after_step:
-        after_step(encoder, index)
-    optimizer.zero_grad(set_to_none=True)
-    ledger.clock.stop()
-
-    size = len(batch.labels)
-    counts = (size, batch.real_tokens, batch.padded_tokens, size * job.classifier.virtual_tokens)
-    ledger.add(loss, norm, lr, counts)
 
 
 def _write_steps(job: Training, ledger: Ledger) -> None:
@@ -289,19 +301,20 @@ def evaluate(
     return evaluation
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _predict(classifier: Classifier, rows: Rows, settings: Settings, group: Group) -> torch.Tensor:
     """Return (row index, prediction, loss) of this rank's rows, [ceil(n / world), 3] float64; index -1 fills up."""
     mine = np.arange(group.rank, len(rows), group.world)
     mine = mine[np.argsort(rows.lengths[mine], kind="stable")]  # like lengths together: little padding
     local = torch.full((math.ceil(len(rows) / group.world), 3), -1.0, dtype=torch.float64, device=group.device)
-    for start in range(0, len(mine), settings.eval_batch):
-        part = mine[start : start + settings.eval_batch]
-        batch = rows.batch(part).to(group.device)
-        with autocast(settings):
+    with autocast(settings):  # one for all batches: it keeps the casts of trained weights, for all methods alike
+        for start in range(0, len(mine), settings.eval_batch):
+            heartbeat.beat(f"evaluation, batch {start // settings.eval_batch + 1}")
+            part = mine[start : start + settings.eval_batch]
+            batch = rows.batch(part).to(group.device)
             logits = classifier(batch.input_ids, batch.attention_mask).float()
-        where = slice(start, start + len(part))
-        local[where, 0] = torch.from_numpy(part).to(local)
-        local[where, 1] = logits.argmax(dim=-1).to(local)
-        local[where, 2] = cross_entropy(logits, batch.labels, reduction="none").to(local)
+            where = slice(start, start + len(part))
+            local[where, 0] = torch.from_numpy(part).to(local)
+            local[where, 1] = logits.argmax(dim=-1).to(local)
+            local[where, 2] = cross_entropy(logits, batch.labels, reduction="none").to(local)
     return local

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import logging
 
-from hpml_bench import registry
+from hpml_bench import fast, registry
 from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.records import MethodSpec, Settings
 
@@ -82,6 +82,7 @@ def build_classifier(folder: Path, settings: Settings, method: MethodSpec, n_lab
         if not _fits(backbone, settings.max_length):
             raise UserError(f"max_length {settings.max_length} is more tokens than {settings.backbone} has positions")
         encoder = _encoder(backbone, method, seed)
+        fast.speed_up(encoder, settings.device)
         if not _fits(encoder, settings.max_length):
             raise Unsupported(
                 f"its virtual tokens and max_length {settings.max_length} together are more than the model's positions"
@@ -115,7 +116,7 @@ def load_backbone(folder: Path, settings: Settings) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         kind = MODEL_MAPPING[type(config)]
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # of a configuration that is garbage, whatever the library meets first
         raise UserError(f"{folder}: no model that transformers knows: {_first_line(error)}") from None
     kind = kind[0] if isinstance(kind, tuple) else kind
     if config.is_encoder_decoder:
@@ -126,7 +127,7 @@ def load_backbone(folder: Path, settings: Settings) -> PreTrainedModel:
         {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind).parameters else {}
     )
     if getattr(kind, "_supports_sdpa", False):
-        extra["attn_implementation"] = "sdpa"
+        extra["attn_implementation"] = fast.ATTENTION if fast.dispatches(kind) else "sdpa"
     try:
         model, report = AutoModel.from_pretrained(
             folder,
@@ -138,7 +139,9 @@ def load_backbone(folder: Path, settings: Settings) -> PreTrainedModel:
             output_loading_info=True,
             **extra,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # the libraries have kinds of their own
         raise UserError(f"{folder}: can't be loaded from safetensors: {_first_line(error)}") from None
     if report["missing_keys"]:
         raise UserError(f"{folder}: the file lacks weights, among them {min(report['missing_keys'])}")

@@ -42,6 +42,14 @@ def wrap(backbone: Any, kind: str, given: dict[str, Any]) -> Any:
     return model
 
 
+def keep_input_type(model: Any) -> Any:
+    """Let adapted layers take their input as it is: PEFT casts it to float32, and autocast back to bfloat16."""
+    for layer in model.modules():
+        if hasattr(layer, "cast_input_dtype_enabled"):
+            layer.cast_input_dtype_enabled = False
+    return model
+
+
 def defaults(kind: str, backbone: Any) -> dict[str, Any]:
     """Return what PEFT leaves open or sets too large for small models; None leaves it to PEFT after all."""
     config, named = backbone.config, dict(backbone.named_modules())

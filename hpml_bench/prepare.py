@@ -10,6 +10,8 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import transformers
 from datasets import Dataset, Features, List, Value
 from huggingface_hub import constants
@@ -157,7 +159,7 @@ def _first(order: np.ndarray, count: int | None, split: str, settings: Settings)
 
 
 def _check_and_digest(rows: Mapping[str, Dataset], label_names: tuple[str, ...], settings: Settings) -> str:
-    """Return the SHA-256 of label names, labels and texts of all splits, in order.
+    """Return the SHA-256 of label names, labels, lengths and texts of all splits, in order and a thousand rows a time.
 
     Raises:
         UserError: a label is outside the names, or the training rows are all of one class.
@@ -168,23 +170,35 @@ def _check_and_digest(rows: Mapping[str, Dataset], label_names: tuple[str, ...],
     for split in SPLITS:
         state.update(f"\n{split} {len(rows[split])}\n".encode())
         seen: set[int] = set()
-        for batch in rows[split].iter(BATCH):
-            for text, label in zip(batch["text"], batch["label"], strict=True):
-                if not isinstance(label, int) or not 0 <= label < len(label_names):
-                    raise UserError(
-                        f"{where}: a {split} row has the label {label!r}, outside the {len(label_names)} names "
-                        f"({', '.join(label_names)}): {text[:60]!r}"
-                    )
-                encoded = text.encode("utf-8", "surrogatepass")
-                state.update(b"%d %d " % (label, len(encoded)))
-                state.update(encoded)
-            seen.update(batch["label"])
+        for batch in rows[split].with_format("arrow").iter(BATCH):
+            labels, texts = batch.column("label").combine_chunks(), batch.column("text").combine_chunks()
+            if (row := _mislabelled(labels, len(label_names))) is not None:
+                raise UserError(
+                    f"{where}: a {split} row has the label {labels[row].as_py()!r}, outside the "
+                    f"{len(label_names)} names ({', '.join(label_names)}): {texts[row].as_py()[:60]!r}"
+                )
+            numbers = labels.to_numpy().astype("<i8")
+            seen.update(np.unique(numbers).tolist())
+            encoded = texts.cast(pa.large_binary())
+            offsets = np.frombuffer(encoded.buffers()[1], "<i8")[encoded.offset : encoded.offset + len(encoded) + 1]
+            for part in (numbers, np.diff(offsets)):
+                state.update(part.tobytes())
+            state.update(encoded.buffers()[2][int(offsets[0]) : int(offsets[-1])])
         if split == "train" and len(seen) < 2:
             raise UserError(
                 f"{where}: all {len(rows[split])} training rows are of the class '{label_names[seen.pop()]}'; "
                 "classification needs two"
             )
     return state.hexdigest()
+
+
+def _mislabelled(labels: pa.Array, names: int) -> int | None:
+    """Return the first row whose label is no index into the names."""
+    if not pa.types.is_integer(labels.type):
+        return 0
+    wrong = pc.or_(pc.less(labels, 0), pc.greater_equal(labels, names)).fill_null(True)
+    row = pc.index(wrong, True).as_py()
+    return None if row < 0 else int(row)
 
 
 # On disk

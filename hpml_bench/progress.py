@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
+from hpml_bench.plain import for_terminal
 from hpml_bench.records import Point, RunRecord, RunSpec
+from hpml_bench.redaction import redacted, secrets
 from hpml_bench.store import POINTS
 
 POLL_SECONDS = 0.5
@@ -45,6 +48,7 @@ class SweepProgress:
     def __init__(self, console: Console, total: int, verbose: bool = False) -> None:
         self._console = console
         self._verbose = verbose
+        self._hidden = secrets()
         self._total = total
         self._done = 0
         self._bars = Progress(
@@ -67,7 +71,8 @@ class SweepProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        with suppress(OSError):  # the terminal is gone
+            self._bars.stop()
 
     def skip(self, runs: int) -> None:
         """Say how many runs are there already."""
@@ -78,7 +83,8 @@ class SweepProgress:
 
     def say(self, text: str) -> None:
         """Print a line above the bars; it is shown as it is, control characters and markup inert."""
-        self._console.print(Text("".join(c if c.isprintable() else "�" for c in text)), highlight=False)
+        with suppress(OSError):  # the terminal is gone; what is said is in the records too
+            self._console.print(Text(for_terminal(text)), highlight=False)
 
     @contextmanager
     def run(self, spec: RunSpec, folder: Path, steps: int | None) -> Iterator[None]:
@@ -106,6 +112,11 @@ class SweepProgress:
             f"[{self._done}/{self._total}] {where}: {record.status} in {record.seconds:.1f} s  {numbers or message}"
         )
 
+    def again(self, number: int, most: int) -> None:
+        """Say that the run is tried again, and don't count it twice."""
+        self._done -= 1
+        self.say(f"trying it again ({number} of {most})")
+
     def _follow(self, folder: Path, bar: TaskID, ended: threading.Event) -> None:
         points, log = Tail(folder / POINTS), Tail(folder / "rank0.log")
         while not ended.wait(POLL_SECONDS):
@@ -115,7 +126,8 @@ class SweepProgress:
     def _look(self, points: Tail, log: Tail, bar: TaskID) -> None:
         new = points.lines()
         if new:
-            self._bars.update(bar, completed=Point.model_validate_json(new[-1]).step)
+            with suppress(ValidationError):  # a full disk tears lines
+                self._bars.update(bar, completed=Point.model_validate_json(new[-1]).step)
         if self._verbose:
             for line in log.lines():
-                self.say(f"  rank 0: {line}")
+                self.say(f"  rank 0: {redacted(line, self._hidden)}")

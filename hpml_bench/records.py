@@ -265,7 +265,7 @@ class RunRecord(Outcome):
     """The commit point of a run: run.json, written atomically by the parent alone."""
 
     schema_version: int = SCHEMA_VERSION
-    run_id: str
+    run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,199}$")
     spec: RunSpec
     protocol_id: str | None = None
     digests: Digests | None = None
@@ -274,6 +274,10 @@ class RunRecord(Outcome):
     """Facts of the task worth printing, such as the best possible accuracy."""
     order: int | None = None
     """Position of the run in the sweep that made it, from 1."""
+    earlier_attempts: tuple[str, ...] = ()
+    """How earlier attempts at this run ended, in the same call with `--retries`; status and reason of each."""
+    files: dict[str, str] = {}
+    """SHA-256 of the files that belong to the record, by name: points and predictions."""
     started: str
     """UTC, ISO 8601."""
     seconds: float

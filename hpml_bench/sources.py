@@ -33,10 +33,11 @@ MODEL_PATTERNS = (
     "config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
-    "tokenizer*",
+    "tokenizer*.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.*",
+    "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "*.model",
 )
@@ -66,8 +67,12 @@ def resolve(uri: str) -> Resolved:
     if kind == "embedded":
         return Resolved(folder_or_file=_embedded(rest))
     if kind == "path":
-        path = Path(rest).expanduser()
-        if not path.exists():
+        try:
+            path = Path(rest).expanduser()
+            there = path.exists()
+        except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, links in a circle, no such user
+            raise UserError(f"path:{rest[:200]!r} is no path: {error}") from None
+        if not there:
             raise UserError(f"path:{rest}: there is no such file or folder (relative paths start at {Path.cwd()})")
         return Resolved(folder_or_file=path)
     if kind == "hub":
@@ -119,8 +124,11 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         )
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{index}: not readable as an index of weights: {error!r}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{index}: not readable as an index of weights: {repr(error)[:200]}") from None
+    odd = [name for name in names if not re.fullmatch(r"[\w.-]+\.safetensors", str(name))]
+    if odd:
+        raise UserError(f"{index}: {str(odd[0])[:80]!r} is no safetensors file of this folder")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{folder}: {', '.join(missing)} of model.safetensors.index.json is missing")

@@ -5,18 +5,21 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from hpml_bench import registry
 from hpml_bench.errors import UserError
 from hpml_bench.records import Frozen, MethodSpec, RunSpec, Settings
+from hpml_bench.yaml_plain import MAX_BYTES, MAX_DEPTH, parse
 
-MAX_SUITE_BYTES = 200_000
+MAX_METHODS = 200
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+"""A suite's name, which is a folder's."""
 
 
 class MethodEntry(Frozen):
@@ -33,7 +36,7 @@ class MethodEntry(Frozen):
 class Suite(Frozen):
     """What is compared: one set of settings, several methods, several seeds."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    name: str = Field(pattern=NAME)
     """Results go to a folder of this name; the file's own name where it is left out."""
     description: str = ""
     """A sentence that stands at the head of the report."""
@@ -41,7 +44,7 @@ class Suite(Frozen):
     """Runs of each method: seeds 0, 1, ... decide initialisation, order and dropout."""
     settings: Settings
     """All that is identical for every method."""
-    methods: dict[str, MethodEntry]
+    methods: dict[str, MethodEntry] = Field(max_length=MAX_METHODS)
     """The methods to compare, each under the name the report shows."""
 
     def runs(self, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None) -> tuple[RunSpec, ...]:
@@ -124,6 +127,18 @@ def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]
     return list(model.model_fields)
 
 
+def suite_name(name: str) -> str:
+    """Return the name if it is a suite's.
+
+    Raises:
+        UserError: it is not, as of a path out of the results folder.
+
+    """
+    if not re.fullmatch(NAME, name):
+        raise UserError(f"'{name}' is no suite's name: letters, digits, - and _, 64 at most")
+    return name
+
+
 def suites_folder() -> Path:
     """Return the folder of the suites that come with the package: the wheel's, or the repository's."""
     return packaged("suites", "benchmarks/suites")
@@ -177,47 +192,22 @@ def _suite_path(name: str) -> Path:
     if name in packaged_suites():
         return suites_folder() / f"{name}.yaml"
     path = Path(name)
-    if path.is_file():
-        return path
+    with suppress(OSError):  # a name longer than names can be
+        if path.is_file():
+            return path
     raise UserError(
         f"there is no suite '{name}': give one of {', '.join(packaged_suites())}, or the path of a YAML file"
     )
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without aliases (a few lines of them expand to gigabytes), and with 1e-3 read as a number."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not read")
-        return super().compose_node(parent, index)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error) or type(error).__name__
-        raise UserError(f"{where}{line}: not readable as YAML: {problem}") from None
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_SUITE_BYTES:
-            raise UserError(f"{path}: a suite file has at most {MAX_SUITE_BYTES} bytes")
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: a suite file has at most {MAX_BYTES} bytes")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read: {error}") from None
-    content = _parse(text, str(path))
+    content = parse(text, str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path}: a suite is a mapping with {', '.join(Suite.model_fields)}")
     content.setdefault("name", path.stem)
@@ -228,9 +218,16 @@ def _anchor_paths(value: Any, folder: Path) -> None:
     """Make relative `path:` values of a suite file relative to that file, in place."""
     for key, item in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(item, str) and item.startswith("path:"):
-            value[key] = f"path:{(folder / item.removeprefix('path:')).resolve()}"
+            value[key] = _anchored(item, folder)
         elif isinstance(item, dict | list):
             _anchor_paths(item, folder)
+
+
+def _anchored(uri: str, folder: Path) -> str:
+    try:
+        return f"path:{(folder / Path(uri.removeprefix('path:')).expanduser()).resolve()}"
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, too long, links in a circle, no such user
+        raise UserError(f"{uri[:200]!r} is no path: {error}") from None
 
 
 def _full_key(key: str) -> list[str]:
@@ -242,13 +239,15 @@ def _apply(content: dict[str, Any], override: str, path: Path) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"--set {override}: write KEY=VALUE, as in --set train_samples=512")
-    value = _parse(text, f"--set {override}")
+    value = parse(text, f"--set {override}")
     if isinstance(value, str) and value.startswith("path:"):
-        value = f"path:{Path(value.removeprefix('path:')).resolve()}"
+        value = _anchored(value, Path())
     _set(content, _full_key(key), value, path)
 
 
 def _set(content: dict[str, Any], keys: list[str], value: Any, path: Path) -> None:
+    if len(keys) > MAX_DEPTH:
+        raise UserError(f"--set {'.'.join(keys)[:80]}...: a key has at most {MAX_DEPTH} parts")
     if keys[0] not in Suite.model_fields:
         allowed = [*Settings.model_fields, *Suite.model_fields]
         close = difflib.get_close_matches(keys[0], allowed, n=1)

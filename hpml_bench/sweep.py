@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,11 @@ from hpml_bench import launch, store
 from hpml_bench.environment import resolve_devices
 from hpml_bench.errors import UserError
 from hpml_bench.progress import SweepProgress
-from hpml_bench.records import DONE, RunRecord, RunSpec, protocol_id
+from hpml_bench.records import DONE, Prepared, RunRecord, RunSpec, protocol_id
 from hpml_bench.suite import Suite
+from hpml_bench.supervision import storage
+from hpml_bench.supervision.limits import RETRIED, Limits
+from hpml_bench.supervision.stopping import stoppable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +38,8 @@ class SweepResult:
     records: tuple[RunRecord, ...]
     """One for each run asked for that has a record, whether made now or before."""
     interrupted: bool = False
+    ended_by: str | None = None
+    """Why runs were left out that were asked for, if any were: a limit, in words."""
 
     @property
     def failed(self) -> int:
@@ -68,13 +74,15 @@ def run_sweep(
     verbose: bool = False,
     wandb_mode: str = "off",
     seed: int | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> SweepResult:
     """Run what is missing of a suite; every finished run is kept, whatever happens to the next.
 
     With `seed`, that one seed only.
 
     Raises:
-        UserError: the settings can't be met on this machine, a source can't be had, or the folder is in use.
+        UserError: the settings can't be met on this machine, a source can't be had, the folder is in use, or its disk
+            is full or read-only.
 
     """
     suite = definite(suite)
@@ -83,35 +91,99 @@ def run_sweep(
         raise UserError(f"suite {suite.name}: there is no method to run; name some under methods, or by --methods a,b")
     folder = out / suite.name
     make_folder(folder)
-    with locked(folder):
+    with storage.told(folder), locked(folder), stoppable():
         if fresh:
             clear(folder, None if methods is None and seed is None else [spec.run_id for spec in runs])
+        store.sweep_up(folder)
         store.write_atomically(folder / store.SUITE, suite.model_dump_json(indent=1))
-        return _run_missing(runs, folder, console, verbose, wandb_mode)
+        try:
+            return _run_missing(runs, folder, console, verbose, wandb_mode, limits)
+        except KeyboardInterrupt:  # between runs
+            return SweepResult(folder, _records(runs, folder), interrupted=True)
 
 
-def _run_missing(runs: list[RunSpec], folder: Path, console: Console, verbose: bool, wandb_mode: str) -> SweepResult:
-    interrupted = False
+def _run_missing(
+    runs: list[RunSpec], folder: Path, console: Console, verbose: bool, wandb_mode: str, limits: Limits
+) -> SweepResult:
+    began, interrupted, ended_by = time.monotonic(), False, None
     with SweepProgress(console, len(runs), verbose) as progress:
         launch.start_fork_server()
         progress.say(f"preparing model and data of {runs[0].settings.backbone.partition('#')[0]} ...")
         prepared = launch.prepare(runs[0].settings)
         protocol = protocol_id(runs[0].settings, prepared.digests)
+        for spec in runs:
+            set_aside_if_damaged(folder / spec.run_id, progress)
+            set_aside_if_other(folder / spec.run_id, protocol, progress)
         todo = [spec for spec in runs if not _settled(store.settled(folder / spec.run_id), protocol)]
         progress.skip(len(runs) - len(todo))
         position = {spec.run_id: index for index, spec in enumerate(runs, start=1)}
         for spec in todo:
+            if limits.ended(time.monotonic() - began):
+                ended_by = f"--max-hours {limits.max_hours:g}"
+                break
             target = folder / spec.run_id
-            live = _follow_with_wandb(spec, target, wandb_mode, folder)
+            live = partial(_follow_with_wandb, spec, target, wandb_mode, folder)
             try:
-                with progress.run(spec, target, steps_of(spec)), live:
-                    record = launch.run(spec, prepared, target, position[spec.run_id])
+                record = run_with_retries(spec, prepared, target, limits, progress, live, position[spec.run_id])
             except (launch.Interrupted, KeyboardInterrupt):
                 interrupted = True
                 break
             progress.finished(record)
-    records = [found for spec in runs if (found := store.settled(folder / spec.run_id))]
-    return SweepResult(folder, tuple(records), interrupted)
+            if limits.fail_fast and record.status not in DONE:
+                ended_by = None if spec is todo[-1] else "--fail-fast"
+                break
+    return SweepResult(folder, _records(runs, folder), interrupted, ended_by)
+
+
+def _records(runs: Iterable[RunSpec], folder: Path) -> tuple[RunRecord, ...]:
+    return tuple(found for spec in runs if (found := store.settled(folder / spec.run_id)))
+
+
+def set_aside_if_damaged(target: Path, progress: SweepProgress) -> None:
+    """Move a run whose files are damaged out of the way, and say so; it is then done again."""
+    why = store.damage(target)
+    if why:
+        moved = store.set_aside(target)
+        progress.say(f"{target.name}: {why}; it is kept as {moved.parent.name}/{moved.name}, and the run is done again")
+
+
+def set_aside_if_other(target: Path, protocol: str, progress: SweepProgress) -> None:
+    """Move a good run on other weights or rows than are there now out of the way, and say so: it took time."""
+    record = store.settled(target)
+    if record is not None and record.status in DONE and record.protocol_id != protocol:
+        moved = store.set_aside(target)
+        progress.say(
+            f"{target.name} was made on other rows or weights than are there now; it is kept as "
+            f"{moved.parent.name}/{moved.name}, and the run is done again"
+        )
+
+
+def run_with_retries(
+    spec: RunSpec,
+    prepared: Prepared,
+    target: Path,
+    limits: Limits,
+    progress: SweepProgress,
+    live: Callable[[], AbstractContextManager[object]] = nullcontext,
+    order: int | None = None,
+) -> RunRecord:
+    """Do one run, again where it ended in a way that another attempt may mend; the last line is the caller's to print.
+
+    Raises:
+        Interrupted: a signal asked for the end.
+        UserError: the disk is nearly full.
+
+    """
+    earlier: tuple[str, ...] = ()
+    while True:
+        storage.check_space(target.parent)
+        with progress.run(spec, target, steps_of(spec)), live():
+            record = launch.run(spec, prepared, target, order, limits, earlier)
+        if record.status not in RETRIED or len(earlier) >= limits.retries:
+            return record
+        progress.finished(record)
+        earlier += (f"{record.status}: {record.error.message if record.error else 'no reason given'}"[:500],)
+        progress.again(len(earlier), limits.retries)
 
 
 def _settled(record: RunRecord | None, protocol: str) -> bool:
@@ -161,6 +233,8 @@ def locked(folder: Path) -> Iterator[None]:
 
     """
     lock, holder = FileLock(folder / ".lock"), folder / ".lock-holder.json"
+    if (folder / ".lock").is_symlink():
+        raise UserError(f"{folder / '.lock'} is a link, and none is followed; remove it, or give another --out")
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -170,7 +244,7 @@ def locked(folder: Path) -> Iterator[None]:
             "wait for it, or give another --out"
         ) from None
     try:
-        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        store.write_atomically(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -181,4 +255,4 @@ def clear(folder: Path, run_ids: Iterable[str] | None = None) -> None:
     """Remove these runs of a results folder, or all, and nothing else that may lie there."""
     for path in folder.glob("*/") if run_ids is None else (folder / run_id for run_id in run_ids):
         if (path / store.RECORD).exists() or (path / store.POINTS).exists() or (path / "rank0.log").exists():
-            shutil.rmtree(path)
+            store.remove(path)

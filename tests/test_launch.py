@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,8 +31,10 @@ def ended(folder: Path, monkeypatch: pytest.MonkeyPatch, failure: Any = None, **
     def ranks(spec: object, prepared: object, folder: Path) -> Any:
         for name, text in files.items():
             (folder / f"{name.replace('__', '-')}.json").write_text(text)
-        if isinstance(failure, type):
-            raise failure
+        if failure is KeyboardInterrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)  # the watch ends the ranks meanwhile
+            return died(-signal.SIGKILL)
         return failure
 
     monkeypatch.setattr(launch, "_launch", ranks)
@@ -115,4 +118,16 @@ def test_an_interrupted_run_is_recorded_and_told(tmp_path: Path, monkeypatch: py
         ended(tmp_path, monkeypatch, KeyboardInterrupt)
     assert caught.value.record is not None
     assert caught.value.record.status == "interrupted"
+    assert store.settled(tmp_path / "run") == caught.value.record
+
+
+def test_a_run_that_was_done_when_the_end_was_asked_for_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record is `ok`, and the caller still learns that nothing more may begin."""
+    outcome = Outcome(status="ok", metrics={"test_accuracy": 0.5})
+    with pytest.raises(launch.Interrupted) as caught:
+        ended(tmp_path, monkeypatch, KeyboardInterrupt, outcome=outcome.model_dump_json())
+    assert caught.value.record is not None
+    assert caught.value.record.status == "ok"
     assert store.settled(tmp_path / "run") == caught.value.record

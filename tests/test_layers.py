@@ -102,7 +102,8 @@ def test_the_ground_floor_stands_on_nothing() -> None:
     assert OWN["hpml_bench.errors"] | OWN["hpml_bench.records"] == set()
     ground = {"hpml_bench", "hpml_bench.errors", "hpml_bench.records"}
     assert OWN["hpml_bench.store"] | OWN["hpml_bench.registry"] <= ground
-    assert OWN["hpml_bench.suite"] <= ground | {"hpml_bench.registry"}
+    assert OWN["hpml_bench.yaml_plain"] <= ground
+    assert OWN["hpml_bench.suite"] <= ground | {"hpml_bench.registry", "hpml_bench.yaml_plain"}
 
 
 def test_nothing_stands_on_the_command_line() -> None:
@@ -115,7 +116,7 @@ def test_nothing_stands_on_the_command_line() -> None:
 def test_only_the_worker_and_what_it_needs_trains() -> None:
     """Training libraries are imported in the ranks' and the preparation's modules, and by the launcher in functions."""
     plugged = [name.removeprefix("hpml_bench.") for name in FILES if of_kind(name, "methods", "probes", "tasks")]
-    ranks = reachable("worker", *plugged) | {"hpml_bench.launch"}
+    ranks = reachable("worker", "gate.resident", *plugged) | {"hpml_bench.launch"}
     for name, imports in ANYWHERE.items():
         if name not in ranks and not of_kind(name, *KINDS):
             assert not heavy(imports), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -127,17 +128,19 @@ def test_a_run_shorter_than_the_warm_up_is_timed_whole(tmp_path: Path) -> None:
 
 
 def test_times_are_sums_of_the_slowest_ranks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set-up 3 s, steps 2 + 3 s, validations 0.5 + 0.25 s, 11 s from the beginning to the end of the test rows."""
+    """Set-up 3 s, 5 s from the launch, steps 2 + 3 s, validations 0.5 + 0.25 s, 11 s to the end."""
     measure = runtime.Measure()
+    measure.start(replace(run, launched=98.0))
     monkeypatch.setattr(runtime.time, "monotonic", lambda: 103.0)
-    measure.start(run)
+    measure.before_step(1)
     points = measure.after_steps([step(1, 1.0, 2.0), step(2, 3.0, 1.0)])
     measure.after_eval(evaluation("validation", 0.5))
     measure.after_eval(evaluation("validation", 0.25))
     monkeypatch.setattr(runtime.time, "monotonic", lambda: 111.0)
     measure.after_eval(evaluation("test", 4.0))
     assert [(p.metric, p.step, p.value) for p in points] == [("step_seconds", 1, 2.0), ("step_seconds", 2, 3.0)]
-    expected = {"setup_seconds": 3.0, "train_seconds": 5.0, "evaluation_seconds": 0.75, "total_seconds": 11.0}
+    expected = {"first_step_seconds": 5.0, "setup_seconds": 3.0}
+    expected |= {"train_seconds": 5.0, "evaluation_seconds": 0.75, "total_seconds": 11.0}
     assert measure.stop() == pytest.approx(expected)
 
 
@@ -154,10 +157,26 @@ def test_bytes_are_those_of_trained_parameters(run: Run) -> None:
     """29 trained parameters of 4 bytes; a trained parameter of half precision counts half."""
     measure = communication.Measure()
     measure.start(run)
-    assert measure.stop() == {"allreduced_bytes_per_step": 29 * 4}
+    assert measure.stop()["allreduced_bytes_per_step"] == 29 * 4
     run.classifier.head.half()
     measure.start(run)
-    assert measure.stop() == {"allreduced_bytes_per_step": 4 * 4 + 25 * 2}
+    assert measure.stop()["allreduced_bytes_per_step"] == 4 * 4 + 25 * 2
+
+
+def test_the_all_reduces_share_is_of_the_same_steps(run: Run) -> None:
+    """DDP notes the first ten steps and every tenth: 5 ms of steps that take 20 ms are 25 %; others don't count."""
+    measure = communication.Measure()
+    measure.start(run)
+    log = SimpleNamespace(
+        _set_ddp_runtime_logging_sample_rate=lambda _: None,
+        _get_ddp_logging_data=lambda: {"avg_backward_comm_time": 5e6},
+    )
+    measure.wrapped(log)
+    measure.after_steps([step(i, 0.02 if i <= 10 or i == 20 else 9.0, 0.0) for i in range(1, 21)])
+    measure.after_training()
+    found = measure.stop()
+    assert found["communication_ms"] == 5
+    assert found["communication_percent"] == pytest.approx(25)
 
 
 def test_parameters_are_counted_without_the_head(run: Run) -> None:

@@ -16,11 +16,12 @@ import recorded
 from recorded import failed, record, sweep
 
 from hpml_bench.errors import UserError
+from hpml_bench.plain import clean
 from hpml_bench.records import Table
 from hpml_bench.report.export import csv_text, latex_table, markdown_table, markdown_text
 from hpml_bench.report.frame import load_results
 from hpml_bench.report.render import load, summary_table, write_report
-from hpml_bench.report.tables import clean, number, table
+from hpml_bench.report.tables import number, table
 
 EVIL = "<script>alert(1)</script> | a|b \n# h $x^2$ \x1b[31mred\x1b[0m `c` [l](javascript:1) & \\ \u202e % _x_ {}"
 GOLDEN = Path(__file__).parent / "data" / "report_head.md"

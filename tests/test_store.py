@@ -180,3 +180,14 @@ def test_no_change_of_one_value_can_bring_the_reader_down(
     (folder / "run/run.json").write_text(json.dumps(content))
     loaded = store.load_records(folder)
     assert len(loaded.records) + len(loaded.problems) == 1
+
+
+def test_headlines_say_what_the_records_do(tmp_path: Path) -> None:
+    """The quick reading of a folder gives each sound record's suite, run, status, seconds and metrics, and no other."""
+    folder = recorded.write(tmp_path, recorded.sweep(("lora", "full"), 2))
+    damaged = min(folder.glob("lora*")) / store.RECORD
+    damaged.write_text(damaged.read_text()[:100])
+    expected = {r.run_id: (r.spec.suite, r.status, r.seconds, r.metrics) for r in store.load_records(folder).records}
+    found = {h.run_id: (h.spec.suite, h.status, h.seconds, h.metrics) for h in store.headlines(folder)}
+    assert found == expected
+    assert len(found) == 3

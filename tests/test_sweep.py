@@ -22,6 +22,7 @@ from hpml_bench.cli import main
 from hpml_bench.errors import UserError
 from hpml_bench.records import Digests, Outcome, Prepared, RunRecord, RunSpec
 from hpml_bench.suite import Suite, load_suite
+from hpml_bench.supervision import ending
 
 Finished = tuple[Path, Path, Result]
 PREPARED = Prepared(
@@ -199,13 +200,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], list[st
     def arrange(statuses: dict[str, str]) -> list[str]:
         ran: list[str] = []
 
-        def run(spec: RunSpec, prepared: Prepared, folder: Path, order: int | None = None) -> RunRecord:
+        def run(spec: RunSpec, prepared: Prepared, folder: Path, order: int | None = None, *_: object) -> RunRecord:
             ran.append(f"{spec.method.name}-{spec.seed}")
             store.begin(folder)
             if statuses.get(spec.method.name) == "interrupt":
                 raise launch.Interrupted
             outcome = Outcome.model_validate({"status": statuses.get(spec.method.name, "ok")})
-            record = launch.finish(spec, prepared, outcome, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0, order)
+            record = ending.record(spec, prepared, outcome, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0, order)
             store.commit(folder, record)
             return record
 

@@ -93,7 +93,7 @@ class Launcher:
         patch.setattr(launch, "prepare", lambda settings: prepared)
         patch.setattr(launch, "run", self.run)
 
-    def run(self, spec: RunSpec, prepared: Prepared, folder: Path, order: int | None = None) -> RunRecord:
+    def run(self, spec: RunSpec, prepared: Prepared, folder: Path, order: int | None = None, *_: object) -> RunRecord:
         """Return a record whose accuracy is best at three times the suite's rate."""
         self.specs.append(spec)
         if len(self.specs) - 1 == self.interrupt_at:

@@ -29,6 +29,8 @@ def build(backbone: Any, options: Options) -> Any:
     """Return the backbone frozen, with trained low-rank updates beside its weights."""
     from peft import LoraConfig, get_peft_model
 
+    from hpml_bench.peft_types import keep_input_type
+
     config = LoraConfig(
         task_type="FEATURE_EXTRACTION",  # the bare backbone: the harness pools and classifies
         r=options.r,
@@ -37,7 +39,7 @@ def build(backbone: Any, options: Options) -> Any:
         target_modules=options.target,
         fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in backbone.modules()),  # GPT-2's linears
     )
-    return get_peft_model(backbone, config)
+    return keep_input_type(get_peft_model(backbone, config))
 
 
 def merge(model: Any) -> Any:

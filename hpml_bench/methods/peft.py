@@ -20,6 +20,8 @@ from hpml_bench.records import Frozen
 
 title = "PEFT"
 lr = 1e-3
+FORWARD_ONLY = frozenset({"LORA", "IA3", "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "LN_TUNING", "VERA"})
+"""Types known to use frozen weights in the layers' own forward passes only."""
 
 ALIASES: dict[str, dict[str, Any]] = {
     "DORA": {"use_dora": True},
@@ -85,7 +87,7 @@ def build(backbone: Any, options: Options) -> Any:
 
     """
     from hpml_bench.models import freeze_untouched
-    from hpml_bench.peft_types import wrap
+    from hpml_bench.peft_types import keep_input_type, wrap
 
     kind = options.type.upper()
     given = ALIASES.get(kind, {}) | (options.model_extra or {})
@@ -96,6 +98,8 @@ def build(backbone: Any, options: Options) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # hints for the author of a script
             model = wrap(backbone, "LORA" if kind in ALIASES else kind, given)
+            if not reads_frozen_weights({"type": kind, **given}):
+                keep_input_type(model)
             freeze_untouched(model)  # runs it once; ShadowPEFT's last state, for one, is read by nothing
     except MemoryError:
         raise
@@ -104,6 +108,13 @@ def build(backbone: Any, options: Options) -> Any:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise Unsupported("nothing that it trains has any effect on this model")
     return model
+
+
+def reads_frozen_weights(options: dict[str, Any]) -> bool:
+    """Whether the type computes with frozen weights itself, as DoRA with their norms; also where it isn't known."""
+    kind = str(options["type"]).upper()
+    given = ALIASES.get(kind, {}) | options
+    return bool(given.get("use_dora")) or (kind not in FORWARD_ONLY and kind not in ALIASES)
 
 
 def before_train(model: Any, batches: Iterable[Any], total_steps: int) -> None:

@@ -3,6 +3,7 @@
 A probe's file has `metrics: tuple[Metric, ...]` and a class `Measure(Probe)`. The order of events in every rank:
 
     start(run)
+    wrapped(model)                  under DDP
     for each step:
         before_step(index)          outside the timed part
         [timed: batch, forward, backward, after_backward(index), optimizer]
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     import numpy as np
+    from torch.nn.parallel import DistributedDataParallel
 
     from hpml_bench.data import Rows
     from hpml_bench.distributed import Group
@@ -45,6 +47,8 @@ class Run:
     folder: Path
     began: float
     """time.monotonic() at which this rank's work began."""
+    launched: float | None = None
+    """time.monotonic() at which the parent began to start the ranks; None when torchrun did."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,9 @@ class Probe:
 
     def start(self, run: Run) -> None:
         """Model and data are ready, no step was taken."""
+
+    def wrapped(self, model: DistributedDataParallel) -> None:
+        """The model is wrapped for training, no step was taken."""
 
     def before_step(self, index: int) -> None:
         """A step is about to begin."""

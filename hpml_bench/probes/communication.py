@@ -1,11 +1,18 @@
-"""Bytes that DDP reduces over the ranks at each step."""
+"""What DDP reduces over the ranks at each step: bytes, and how long reductions are under way."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
-from hpml_bench.probes import Probe, Run
-from hpml_bench.records import Metric
+from hpml_bench.probes import Probe, Run, Step
+from hpml_bench.records import Metric, Point
+
+if TYPE_CHECKING:
+    from torch.nn.parallel import DistributedDataParallel
+
+SAMPLE_EVERY = 10
+"""DDP notes the times of its first ten steps and then of every so many."""
 
 metrics = (
     Metric(
@@ -20,16 +27,67 @@ metrics = (
         definition="Gradient bytes that each rank gives into DDP's all-reduce at every step: the sum over the trained "
         "parameters, head included. What crosses the wire depends on the algorithm (ring: 2(N-1)/N times this).",
     ),
+    Metric(
+        name="communication_ms",
+        title="all-reduce time",
+        unit="ms",
+        better="lower",
+        over_ranks="max",
+        over_steps="mean",
+        phase="train",
+        format=".2f",
+        definition="Time from the first all-reduce of a backward pass to the end of its last, as DDP's logger notes it "
+        "in the first ten steps and every tenth after them; the largest rank's mean. Waiting for slower ranks is in "
+        "it, and so is what runs beside the backward pass.",
+    ),
+    Metric(
+        name="communication_percent",
+        title="all-reduce share",
+        unit="%",
+        better="lower",
+        over_ranks="max",
+        over_steps="mean",
+        phase="train",
+        format=".1f",
+        definition="The all-reduce time as a percentage of the mean time of the same steps.",
+    ),
 )
 
 
 class Measure(Probe):
-    """Adds up the gradients DDP will reduce."""
+    """Adds up the gradients DDP will reduce, and reads DDP's own log at the end."""
 
     def start(self, run: Run) -> None:
         """Count the bytes."""
         self.bytes = sum(p.numel() * p.element_size() for p in run.classifier.parameters() if p.requires_grad)
+        self.model: DistributedDataParallel | None = None
+        self.milliseconds = math.nan
+        self.seconds: list[float] = []
+
+    def wrapped(self, model: DistributedDataParallel) -> None:
+        """Ask DDP to note the times."""
+        self.model = model
+        model._set_ddp_runtime_logging_sample_rate(SAMPLE_EVERY)  # type: ignore[no-untyped-call]
+
+    def after_steps(self, window: list[Step]) -> list[Point]:
+        """Keep the times of the steps that DDP notes."""
+        self.seconds.extend(s.seconds for s in window if s.index <= SAMPLE_EVERY or s.index % SAMPLE_EVERY == 0)
+        return []
+
+    def after_training(self) -> None:
+        """Read DDP's log."""
+        if self.model is None:
+            return
+        log = self.model._get_ddp_logging_data()  # type: ignore[no-untyped-call]
+        nanoseconds = log.get("avg_backward_comm_time")
+        self.milliseconds = math.nan if nanoseconds is None else nanoseconds / 1e6
+        self.model = None
 
     def stop(self) -> dict[str, Any]:
-        """Return them."""
-        return {"allreduced_bytes_per_step": self.bytes}
+        """Return bytes, time and share."""
+        mean = 1000 * sum(self.seconds) / len(self.seconds) if self.seconds else math.nan
+        return {
+            "allreduced_bytes_per_step": self.bytes,
+            "communication_ms": self.milliseconds,
+            "communication_percent": 100 * self.milliseconds / mean,
+        }

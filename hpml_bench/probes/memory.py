@@ -17,7 +17,8 @@ _KINDS = {
     "host": (
         "host memory",
         "Peak resident memory of a rank's process (VmHWM, reset between phases), libraries included; of training, "
-        "stretches after a validation that needed more are left out; of evaluation, that of the test rows",
+        "a stretch after a validation that needed more counts if it reaches higher still; of evaluation, that of the "
+        "test rows",
     ),
     "cuda_allocated": ("CUDA allocated", "Peak of memory held by tensors (torch.cuda.max_memory_allocated)"),
     "cuda_reserved": (
@@ -68,7 +69,7 @@ class Measure(Probe):
     On a CPU a phase starts from what the allocator kept of the one before, unless that is given back first; then every
     page has to be had anew, which costs more than all other probes together. So it is given back outside the loop only,
     before the first step and around the test rows: the evaluation's peak is the test evaluation's, and a stretch of
-    training after a validation that needed more memory than training did doesn't count.
+    training after a validation that needed more memory than training did counts if it reaches higher than that.
     """
 
     def start(self, run: Run) -> None:
@@ -76,19 +77,22 @@ class Measure(Probe):
         self.device = run.group.device
         self.peaks: dict[str, float] = {}
         self._take("setup", trim=True)
-        self._clean = True
+        self._validated = 0.0
+        """The highest peak of a validation, whose memory the allocator may have kept."""
 
     def before_eval(self, phase: str) -> None:
         """Training stops for a while; an evaluation on the validation rows belongs to the evaluation phase."""
         if phase == "validation":
-            self._take("train", keep_host=self._clean)
+            reached = host_peak_mb()
+            counts = self._validated <= self.peaks.get("host_train", 0.0) or reached > self._validated
+            self._take("train", keep_host=counts)
         else:
             self._take("between", trim=True)
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
         """End of an evaluation."""
         if evaluation.phase == "validation":
-            self._clean = not host_peak_mb() > self.peaks.get("host_train", 0.0)
+            self._validated = max(self._validated, host_peak_mb())
             self._take("evaluation", keep_host=False)
         else:
             self._take("evaluation", trim=True)

@@ -10,6 +10,18 @@ from hpml_bench.records import Metric, Point
 
 metrics = (
     Metric(
+        name="first_step_seconds",
+        title="launch to first step",
+        unit="s",
+        better="lower",
+        over_ranks="max",
+        over_steps="once",
+        phase="setup",
+        format=".2f",
+        definition="From the moment the run's processes are launched to the first training step: processes forked, "
+        "process group joined, data and weights opened, model built. Not known when torchrun starts them.",
+    ),
+    Metric(
         name="setup_seconds",
         title="set-up time",
         unit="s",
@@ -63,10 +75,18 @@ class Measure(Probe):
     """Reads the clock at the borders of phases."""
 
     def start(self, run: Run) -> None:
-        """End of the set-up."""
+        """Begin the set-up's end: other probes, DDP and the optimizer are still to come."""
         self.began = run.began
-        self.setup = time.monotonic() - run.began
+        self.launched = run.launched
+        self.setup: float | None = None
+        self.first_step: float | None = None
         self.train = self.evaluation = self.total = 0.0
+
+    def before_step(self, index: int) -> None:
+        """End the set-up."""
+        if index == 1:
+            self.setup = time.monotonic() - self.began
+            self.first_step = None if self.launched is None else time.monotonic() - self.launched
 
     def after_steps(self, window: list[Step]) -> list[Point]:
         """Sum the steps and keep each one's time."""
@@ -82,8 +102,9 @@ class Measure(Probe):
         return []
 
     def stop(self) -> dict[str, Any]:
-        """Return the four times."""
+        """Return the times."""
         return {
+            "first_step_seconds": self.first_step,
             "setup_seconds": self.setup,
             "train_seconds": self.train,
             "evaluation_seconds": self.evaluation,

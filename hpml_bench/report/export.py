@@ -7,11 +7,13 @@ import io
 import re
 from collections.abc import Sequence
 
+from hpml_bench.plain import clean
 from hpml_bench.records import Table
-from hpml_bench.report.tables import clean
 
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])")
 _SPREAD = re.compile(r"[^±]* ± ([\d.,e-]+)")
+_FORMULA = frozenset("=+@-＝＋＠－")
+"""What a spreadsheet takes for the beginning of a formula; of full width in some languages."""
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -29,7 +31,7 @@ def markdown_text(text: object) -> str:
     escaped = _MARKDOWN.sub(lambda found: "\\" + found[0], clean(text))
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = re.sub(r"^(\d*)([-+.)])(?=\s)", r"\1\\\2", escaped).replace("://", ":&#8203;//")
-    return re.sub(r"(www)(?=\.)|(?<=\S)@(?=\S)", lambda found: f"{found[0]}&#8203;", escaped, flags=re.IGNORECASE)
+    return re.sub(r"(www)(?=\.)|@(?=\S)", lambda found: f"{found[0]}&#8203;", escaped, flags=re.IGNORECASE)
 
 
 def markdown_table(table: Table) -> str:
@@ -62,7 +64,8 @@ def csv_text(table: Table) -> str:
     values = table.rows if table.values is None else table.values
     spread = [any(_SPREAD.fullmatch(text) for text in column) for column in zip(*table.rows, strict=True)]
     spread = spread or [False] * len(table.columns)
-    writer.writerow(_with_spread(table.columns, [f"{column} sd" for column in table.columns], spread))
+    columns = [_inert(column) for column in table.columns]
+    writer.writerow(_with_spread(columns, [f"{column} sd" for column in columns], spread))
     for shown, row in zip(table.rows, values, strict=True):
         sds = [found[1].replace(",", "") if (found := _SPREAD.fullmatch(text)) else "" for text in shown]
         writer.writerow(_with_spread(["" if value is None else _inert(value) for value in row], sds, spread))
@@ -76,13 +79,13 @@ def _with_spread(cells: Sequence[float | str], sds: Sequence[str], spread: Seque
 
 
 def _inert(value: float | str) -> float | str:
-    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "@", "-"} else value
+    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
 
 
 def latex_table(table: Table) -> str:
     r"""Return a `table` float for `\usepackage{booktabs}`, its text escaped."""
     align = "".join("r" if numeric else "l" for numeric in numeric_columns(table))
-    lines = [" & ".join(map(latex_text, row)) + r" \\" for row in table.rows]
+    lines = [_latex_row(row) for row in table.rows]
     notes = [rf"\par\smallskip\footnotesize {latex_text(note)}" for note in table.notes]
     return "\n".join(
         [
@@ -92,7 +95,7 @@ def latex_table(table: Table) -> str:
             rf"\label{{tab:{table.name}}}",
             rf"\begin{{tabular}}{{{align}}}",
             r"\toprule",
-            " & ".join(map(latex_text, table.columns)) + r" \\",
+            _latex_row(table.columns),
             r"\midrule",
             *lines,
             r"\bottomrule",
@@ -102,6 +105,12 @@ def latex_table(table: Table) -> str:
             "",
         ]
     )
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    row = " & ".join(map(latex_text, cells))
+    # After the row before, [ or * would be an argument of its end.
+    return ("{}" if row.startswith(("[", "*")) else "") + row + r" \\"
 
 
 def latex_text(text: object) -> str:

@@ -1,125 +1,18 @@
-"""Charts as inline SVG: one look per method in all of them, readable on light and dark, the same bytes every time."""
+"""The charts that sections share: courses over steps, values of every seed, bars, and cost against quality."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hpml_bench import statistics
+from hpml_bench.plain import clean
 from hpml_bench.records import Figure
+from hpml_bench.report.drawing import INK, PAPER, drawing, finish, legend, looks
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Quantity, clean
+from hpml_bench.report.tables import Quantity
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#7d7d7d", "#8c6d31")
-"""Okabe and Ito 2008, told apart with any colour vision; a page may redefine them as --m1 to --m8."""
-MARKERS = "osD^vPX*<>"
-_INK, _GRID, _PAPER = "#454647", "#c8c9ca", "#fdfefe"
-_SIZE = (4.7, 3.1)
 _MAX_POINTS = 200
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "hpml-bench",
-    "font.size": 9.5,
-    "text.parse_math": False,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.linewidth": 0.7,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.linewidth": 1.6,
-    "axes.unicode_minus": True,
-}
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a method is drawn, everywhere."""
-
-    color: str
-    marker: str
-
-    @property
-    def hue(self) -> int:
-        """Number of the colour, as in --m1."""
-        return COLORS.index(self.color) + 1
-
-    @property
-    def shape(self) -> int:
-        """Number of the marker."""
-        return MARKERS.index(self.marker)
-
-
-def looks(results: Results) -> dict[str, Look]:
-    """Return each method's colour and marker; with more methods than colours the marker tells them apart."""
-    return {
-        method: Look(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(results.all_methods)
-    }
-
-
-@contextmanager
-def drawing(height: float = _SIZE[1]) -> Iterator[tuple[Any, Axes]]:
-    """Yield a figure and its axes in our style; pyplot with its global state stays out."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure as Canvas
-
-    with mpl.rc_context(_STYLE):
-        canvas = Canvas(figsize=(_SIZE[0], height), layout="constrained")
-        yield canvas, canvas.subplots()
-
-
-def finish(canvas: Any, name: str, caption: str, alt: str) -> Figure:
-    """Return what was drawn as an inline SVG with its caption and text alternative."""
-    buffer = io.StringIO()
-    canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Figure(name=name, caption=clean(caption), svg=_inline(buffer.getvalue(), name), alt=clean(alt))
-
-
-def _inline(svg: str, name: str) -> str:
-    """Return matplotlib's file as an element: no prolog, ids of its own, the page's colours and font."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", svg)
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", svg)
-    for index, color in enumerate(COLORS, 1):
-        svg = svg.replace(color, f"var(--m{index}, {color})")
-    svg = svg.replace(_INK, "currentColor").replace(_GRID, f"var(--grid, {_GRID})")
-    return svg.replace(_PAPER, f"var(--paper, {_PAPER})").strip()
-
-
-def standalone(figure: Figure) -> str:
-    """Return a figure as a file of its own, in fixed mid-tones that are readable on light and dark."""
-    svg = re.sub(r"var\(--\w+, (#[0-9a-f]{6})\)", r"\1", figure.svg)
-    svg = svg.replace("currentColor", "#808488").replace(_GRID, "#80848850").replace(_PAPER, "#ffffff")
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + svg + "\n"
-
-
-def legend(canvas: Any, axes: Axes) -> None:
-    """Put the legend beneath the axes, in as many columns as its labels leave room for."""
-    handles, labels = axes.get_legend_handles_labels()
-    columns = 3 if max(map(len, labels), default=0) <= 18 else 1
-    canvas.legend(
-        handles, labels, loc="outside lower center", ncols=min(columns, max(1, len(labels))), handlelength=1.6
-    )
 
 
 def course(results: Results, metric: str, title: str, unit: str = "", scale: float = 1.0) -> Figure | None:
@@ -172,7 +65,8 @@ def strip(results: Results, metric: str) -> Figure | None:
     quantity, look, said = Quantity.of(results, metric), looks(results), []
     with drawing(0.75 + 0.4 * len(values)) as (canvas, axes):
         for row, (method, by_seed) in enumerate(values.items()):
-            interval = statistics.mean_interval(list(by_seed.values()))
+            interval = results.interval(method, metric)
+            assert interval is not None  # noqa: S101 - there are values
             color, marker = look[method].color, look[method].marker
             scaled = [value * quantity.scale for value in by_seed.values()]
             if interval.low is not None and interval.high is not None:
@@ -247,15 +141,15 @@ def trade_off(results: Results, cost: str, gain: str, name: str, efficient: Sequ
                 markersize=7,
                 elinewidth=1.2,
                 capsize=2.5,
-                markeredgecolor=_PAPER,
+                markeredgecolor=PAPER,
                 markeredgewidth=0.6,
             )
             said.append(f"{method} {x.text(across.mean)}, {y.text(up.mean)}")
         front = sorted(middle[method] for method in methods if method in efficient)
         if front:
-            axes.plot(*zip(*front, strict=True), color=_INK, linewidth=0.9, linestyle="--", alpha=0.7, zorder=1)
+            axes.plot(*zip(*front, strict=True), color=INK, linewidth=0.9, linestyle="--", alpha=0.7, zorder=1)
             axes.plot(
-                *zip(*front, strict=True), "o", markersize=14, markerfacecolor="none", markeredgecolor=_INK,
+                *zip(*front, strict=True), "o", markersize=14, markerfacecolor="none", markeredgecolor=INK,
                 markeredgewidth=0.8,
             )  # fmt: skip
         costs = [point[0] for point in middle.values()]

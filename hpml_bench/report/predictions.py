@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.records import RunRecord
-from hpml_bench.store import PREDICTIONS
+from hpml_bench.store import PREDICTIONS, is_plain_file
 
 TOLERANCE = 1e-6
 """Between the recorded accuracy and that of the stored predictions."""
@@ -30,7 +30,7 @@ class Predictions:
 def read(folder: Path) -> Predictions | None:
     """Return a run's predictions; None where there are none that can be read."""
     path = folder / PREDICTIONS
-    if not path.exists():
+    if not is_plain_file(path):
         return None
     import pyarrow as pa
     from pyarrow import parquet

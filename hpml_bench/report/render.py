@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from hpml_bench import registry
 from hpml_bench.errors import UserError
+from hpml_bench.plain import clean
 from hpml_bench.records import Figure, Section, Table, Text
 from hpml_bench.report.grouping import versions
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import clean
 from hpml_bench.store import write_atomically
 from hpml_bench.suite import packaged
 
@@ -147,7 +147,7 @@ def _emphasise(sentence: str, names: Sequence[str], opening: str, closing: str) 
     if not names:
         return sentence
     longest = sorted(map(re.escape, names), key=len, reverse=True)
-    pattern = rf"(?<![\w/.-])({'|'.join(longest)})(?![\w/-])"
+    pattern = rf"(?<![\w/.&#-])({'|'.join(longest)})(?![\w/-])"
     marked = re.sub(pattern, rf"{opening}\1{closing}", str(sentence))  # of a Markup, re.sub would escape what it joins
     return type(sentence)(marked)
 
@@ -159,13 +159,13 @@ def _context(results: Results, sections: Sequence[Section]) -> dict[str, object]
         "facts": facts(results),
         "sections": sections,
         "methods": results.all_methods,
-        "newest": max(record.started for record in results.records)[:10],
+        "newest": clean(max(record.started for record in results.records), 10),
         "version": clean(versions(results.reference).get("hpml-bench", ""), 40),
     }
 
 
 def _write_html(results: Results, sections: Sequence[Section], out: Path) -> list[Path]:
-    from hpml_bench.report.figures import looks
+    from hpml_bench.report.drawing import looks
 
     script = (_templates() / "report.js").read_text(encoding="utf-8")
     page = _environment(html=True).get_template("report.html.j2").render(
@@ -179,7 +179,7 @@ def _write_html(results: Results, sections: Sequence[Section], out: Path) -> lis
 
 
 def _write_markdown(results: Results, sections: Sequence[Section], out: Path) -> list[Path]:
-    from hpml_bench.report.figures import standalone
+    from hpml_bench.report.drawing import standalone
 
     page = _environment(html=False).get_template("report.md.j2").render(_context(results, sections))
     figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
@@ -195,6 +195,8 @@ def _write_tables(sections: Sequence[Section], out: Path, kind: str) -> list[Pat
 
 
 def _write(path: Path, text: str) -> Path:
+    if path.parent.name in {"figures", "tables"} and path.parent.is_symlink():
+        raise UserError(f"{path.parent} is a link; no report is written through one: remove it, or give another --out")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)
     return path

@@ -7,7 +7,7 @@ import math
 from hpml_bench.records import RunRecord
 from hpml_bench.report.results import Results
 
-LEAST_STEPS, LEAST_SECONDS, MOST_DRIFT = 20, 2.0, 0.05
+LEAST_STEPS, LEAST_SECONDS, MOST_DRIFT, LONGEST_PAUSE = 20, 2.0, 0.05, 0.2
 
 
 def reasons(record: RunRecord) -> tuple[str, ...]:
@@ -20,6 +20,10 @@ def reasons(record: RunRecord) -> tuple[str, ...]:
         found.append(f"{seconds:.2f} s")
     if drift is not None and (math.isnan(drift) or abs(drift) > MOST_DRIFT):
         found.append(f"drift {100 * drift:+.1f} %".replace("-", "−"))
+    variation = record.metrics.get("step_time_cv")
+    # One step that takes the share f of n steps' time, as when the machine was suspended, makes the variation √n f.
+    if steps and variation is not None and variation / math.sqrt(steps) > LONGEST_PAUSE:
+        found.append(f"one step took about {100 * variation / math.sqrt(steps):.0f} % of the time")
     return tuple(found)
 
 

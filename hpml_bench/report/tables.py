@@ -8,26 +8,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from hpml_bench.plain import clean
 from hpml_bench.records import Metric, Table
 from hpml_bench.report.results import Results
 from hpml_bench.statistics import Comparison, Interval
 
 MISSING = "–"
 MINUS = "−"
-_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _FORMAT = re.compile(r",?(?:\.(\d{1,2}))?([%gfde])")
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 
 Cell = str | tuple[str, float | str | None]
 """The text alone, or the text and the value behind it."""
-
-
-def clean(text: object, width: int | None = None) -> str:
-    """Return one line without terminal escapes, control or direction-changing characters, cut to `width`."""
-    line = _ANSI.sub("", str(text))
-    line = "".join(c if c.isprintable() else " " for c in line)
-    line = " ".join(line.split())
-    return line if width is None or len(line) <= width else f"{line[: width - 1]}…"
 
 
 def number(value: float | None, spec: str = ".3g") -> str:
@@ -50,6 +42,11 @@ def number(value: float | None, spec: str = ".3g") -> str:
     if not text.strip("-0.,"):  # a negative number that rounds to zero
         return text.removeprefix("-")
     return text.replace("-", MINUS, 1) if text.startswith("-") else text
+
+
+def cell(value: float, spec: str) -> Cell:
+    """Return a number as text with the value behind it; none where it isn't finite."""
+    return number(value, spec), float(value) if math.isfinite(value) else None
 
 
 def fact(key: str, value: str) -> str:

@@ -21,8 +21,9 @@ MEANING = {
 
 
 def section(results: Results) -> Section | None:
-    """Return runs not ok, runs set apart, and records that could not be read; nothing where there are none."""
-    blocks = [block for block in (_not_ok(results), _apart(results), _problems(results)) if block is not None]
+    """Return runs not ok, tried again or set apart, and unreadable records; nothing where there are none."""
+    found = (_not_ok(results), _again(results), _apart(results), _problems(results))
+    blocks = [block for block in found if block is not None]
     return Section(slug="failures", title="Failures and runs set apart", blocks=tuple(blocks)) if blocks else None
 
 
@@ -45,13 +46,34 @@ def _not_ok(results: Results) -> Table | None:
     return table("failures", "Runs that did not end well; they enter no mean", columns, rows)
 
 
+def _again(results: Results) -> Table | None:
+    rows: list[list[Cell]] = [
+        [
+            results.labels.get(record.run_id, record.spec.method.name),
+            (str(record.spec.seed), float(record.spec.seed)),
+            (str(len(record.earlier_attempts) + 1), float(len(record.earlier_attempts) + 1)),
+            record.status,
+            "; ".join(_short(attempt) for attempt in record.earlier_attempts),
+        ]
+        for record in results.records
+        if record.earlier_attempts
+    ]
+    if not rows:
+        return None
+    columns = ("method", "Seed", "Attempts", "Status", "Earlier attempts")
+    return table("retries", "Runs that were tried again, as `--retries` asked; the last attempt counts", columns, rows)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 400 else text[:399] + "…"
+
+
 def _reason(record: RunRecord) -> str:
     failed = [f"{check.name}: {check.detail}" for check in record.checks if not check.passed]
     if record.error is None:
         return "; ".join(failed) or MISSING
     rank = "" if record.error.rank is None else f" (rank {record.error.rank})"
-    message = record.error.message
-    return f"{record.error.kind}: {message if len(message) <= 400 else message[:399] + '…'}{rank}"
+    return f"{record.error.kind}: {_short(record.error.message)}{rank}"
 
 
 def _log(record: RunRecord) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from hpml_bench.plain import clean
 from hpml_bench.records import Figure, Section, Settings, Table, Text
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, clean, number, sentence_list, table
+from hpml_bench.report.tables import MISSING, Cell, number, sentence_list, table
 from hpml_bench.tuning.record import NEAR, TunedMethod, TuningRecord, find
 
 order = 95
@@ -105,17 +106,14 @@ def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
     """Draw validation accuracy against learning rate, a line a method."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    from hpml_bench.report import figures
+    from hpml_bench.report.drawing import COLORS, MARKERS, drawing, finish, legend
 
     names = dict.fromkeys([*results.all_methods, *(tuned.name for tuned in record.methods)])
-    look = {
-        name: (figures.COLORS[index % len(figures.COLORS)], figures.MARKERS[index % len(figures.MARKERS)])
-        for index, name in enumerate(names)
-    }
+    look = {name: (COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]) for index, name in enumerate(names)}
     drawn = [tuned for tuned in record.methods if tuned.rated and tuned.best]
     if not drawn:
         return None
-    with figures.drawing() as (canvas, axes):
+    with drawing() as (canvas, axes):
         for tuned in drawn:
             color, marker = look[tuned.name]
             points = sorted((t.lr, 100 * t.accuracy) for t in tuned.trials if t.accuracy is not None)
@@ -131,7 +129,7 @@ def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("learning rate")
         axes.set_ylabel("validation accuracy (%)")
-        figures.legend(canvas, axes)
+        legend(canvas, axes)
         best_ones = [
             f"{tuned.name} {number(100 * t.merit[0], '.1f')} % at {t.lr:.3g}" for tuned in drawn if (t := tuned.best)
         ]
@@ -141,7 +139,7 @@ def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
             f"standard error of {number(100 * _standard_error(record, drawn), '.1f')} points."
         )
         alt = f"Line chart of validation accuracy against learning rate. Best: {'; '.join(best_ones)}."
-        return figures.finish(canvas, "tuning_sensitivity", caption, alt)
+        return finish(canvas, "tuning_sensitivity", caption, alt)
 
 
 def _standard_error(record: TuningRecord, drawn: Sequence[TunedMethod]) -> float:

@@ -16,6 +16,8 @@ BCA_FROM = 40
 Of normal data it covers 84 % at 5 seeds, 93 % at 20 and 94 % at 40.
 """
 BCA_RESAMPLES = 9999
+MANY = 200
+"""Seeds beyond which a fifth of the resamples is drawn, or a report of thousands of runs would wait for them."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Interval:
 def mean_interval(values: ArrayLike) -> Interval:
     """Return mean, standard deviation (n - 1) and 95 % interval.
 
-    Student's t (1908): mean ± t(0.975, n - 1) · sd / √n; from 40 seeds the BCa bootstrap (Efron 1987), seeded.
+    Student's t (1908): mean ± t(0.975, n - 1) · sd / √n; from 40 seeds the BCa bootstrap (Efron 1987), seeded;
+    beyond 200 with a fifth of the resamples.
     Constant data give a point.
 
     Raises:
@@ -59,9 +62,10 @@ def _bca(data: NDArray[np.float64]) -> tuple[float, float]:
 
     from scipy.stats import bootstrap  # takes 0.6 s to import
 
+    resamples = BCA_RESAMPLES if data.size <= MANY else BCA_RESAMPLES // 5
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a degenerate sample; the caller then takes Student's t
-        result = bootstrap((data,), np.mean, n_resamples=BCA_RESAMPLES, confidence_level=1 - ALPHA, method="BCa", rng=0)
+        result = bootstrap((data,), np.mean, n_resamples=resamples, confidence_level=1 - ALPHA, method="BCa", rng=0)
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from hpml_bench.cache import cache_folder
@@ -13,6 +14,9 @@ from hpml_bench.sources import Resolved, hub_snapshot, resolve
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+MAX_CARD = 200_000
+"""Characters of settings at the head of a dataset's README.md."""
 
 PATTERNS = ("*.parquet", "*.csv", "README.md")
 """Data, and the card, whose header says which files make up which split."""
@@ -80,6 +84,8 @@ def _read(folder: Path, options: Options) -> dict[str, Dataset]:
         raise UserError(
             f"{options.dataset}: holds no parquet or csv files; a dataset made by code of its own is not run"
         )
+    if elsewhere := _outside(folder / "README.md"):
+        raise UserError(f"{options.dataset}: its card takes rows from outside of it ({elsewhere[:200]}); none are read")
     try:
         return dict(load_dataset(str(folder), options.config, cache_dir=str(cache_folder() / "datasets")))
     except Exception as error:
@@ -88,6 +94,33 @@ def _read(folder: Path, options: Options) -> dict[str, Dataset]:
         raise UserError(
             f"{options.dataset}: can't be loaded (task.options.config is {options.config}): {reason}"
         ) from None
+
+
+def _outside(card: Path) -> str | None:
+    """Return what a dataset's card names as files of its own and isn't: `datasets` would fetch or read it."""
+    import yaml
+
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    head = re.match(r"\s*---[ \t]*\n(.*?)\n---", text, re.DOTALL)
+    if head is None:
+        return None
+    if len(head[1]) > MAX_CARD:
+        return f"more than {MAX_CARD} characters of settings"
+    try:
+        content = yaml.safe_load(head[1])
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        return f"not readable as YAML: {type(error).__name__}"
+    todo, seen = [content.get("configs") if isinstance(content, dict) else None], set()
+    while todo:
+        value = todo.pop()
+        if isinstance(value, str):
+            parts = PurePosixPath(value).parts
+            if "://" in value or "::" in value or value.startswith(("/", "~")) or ".." in parts:
+                return value
+        elif isinstance(value, dict | list) and id(value) not in seen:
+            seen.add(id(value))
+            todo += value.values() if isinstance(value, dict) else value
+    return None
 
 
 def _split(splits: dict[str, Dataset], name: str, options: Options) -> tuple[Dataset, str]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.cache import cache_folder
-from hpml_bench.columns import SAMPLE_ROWS, Column, Splits, choose, is_number, labelled, split_off
+from hpml_bench.cache import cache_folder, locked
+from hpml_bench.columns import SAMPLE_ROWS, Column, Splits, choose, is_number, labelled, short, split_off
 from hpml_bench.errors import UserError
-from hpml_bench.records import Frozen, Settings, TaskData
+from hpml_bench.records import Frozen, Settings, TaskData, digest
 from hpml_bench.sources import resolve
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SEPARATED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+MAGIC = frozenset("*?[]{}:")
 OTHER = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 ORANGE_TYPES = {"", "c", "d", "s", "t", "continuous", "discrete", "string", "time", "numeric", "categorical", "text"}
 
@@ -105,7 +107,7 @@ def _layout(file: Path, options: Options) -> _Layout:
     if not header:
         names = tuple(f"column {position}" for position in range(1, len(names) + 1))
     if len(set(names)) != len(names):
-        raise UserError(f"{file}: two columns have the same name ({', '.join(names)}); rename one")
+        raise UserError(f"{file}: two columns have the same name ({_listed(names)}); rename one")
     skip = options.skip_lines if options.skip_lines is not None else (2 if orange and header else 0)
     roles = first[2] if orange else []
     return _Layout(
@@ -155,11 +157,28 @@ def _read(file: Path, options: Options) -> tuple[Dataset, _Layout | None]:
         arguments["features"] = Features({name: Value("string") for name in layout.names})
     cache = str(cache_folder() / "datasets")
     try:
-        rows = load_dataset(OTHER.get(suffix, "csv"), data_files=str(file), split="train", cache_dir=cache, **arguments)
+        place = str(_literal(file))
+        rows = load_dataset(OTHER.get(suffix, "csv"), data_files=place, split="train", cache_dir=cache, **arguments)
     except Exception as error:
         cause = error.__cause__ or error
         raise UserError(f"{file}: can't be read as {suffix[1:]}: {_first_line(cause)}") from None
     return rows, layout
+
+
+def _literal(file: Path) -> Path:
+    """Return a path that `datasets` takes as it is: of one with `*`, `[` or `::` it would read other files.
+
+    It is a link whose name changes with the file: `datasets` tells by the link's own time stamp whether to read anew.
+    """
+    if not MAGIC & set(str(file)):
+        return file
+    facts = file.stat()
+    name = digest([str(file.resolve()), facts.st_size, facts.st_mtime_ns])
+    link = cache_folder() / "links" / f"{name}{file.suffix.lower()}"
+    with locked(link):
+        if not link.is_symlink():
+            link.symlink_to(file.resolve())
+    return link
 
 
 def _read_like(train: _Layout | None, file: Path, options: Options) -> Dataset:
@@ -167,10 +186,14 @@ def _read_like(train: _Layout | None, file: Path, options: Options) -> Dataset:
     rows, layout = _read(file, options)
     if train and layout and (train.names, train.named) != (layout.names, layout.named):
         raise UserError(
-            f"{file}: has {'columns' if layout.named else 'no header and the columns'} {', '.join(layout.names)}, "
-            f"unlike the training file's {', '.join(train.names)}; mend the file, or set task.options.header"
+            f"{file}: has {'columns' if layout.named else 'no header and the columns'} {_listed(layout.names)}, "
+            f"unlike the training file's {_listed(train.names)}; mend the file, or set task.options.header"
         )
     return rows
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join([*map(short, names[:30]), *(["..."] if len(names) > 30 else [])])
 
 
 def _first_line(error: BaseException) -> str:

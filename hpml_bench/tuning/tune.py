@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ from typing import TYPE_CHECKING
 
 from hpml_bench import environment, launch, store
 from hpml_bench.progress import SweepProgress
-from hpml_bench.records import MethodSpec, Prepared, RunRecord, RunSpec, Settings, digest, protocol_id
+from hpml_bench.records import DONE, MethodSpec, Prepared, RunRecord, RunSpec, Settings, digest, protocol_id
 from hpml_bench.suite import Suite
-from hpml_bench.sweep import definite, locked, make_folder, steps_of
+from hpml_bench.supervision import storage
+from hpml_bench.supervision.limits import Limits
+from hpml_bench.supervision.stopping import stoppable
+from hpml_bench.sweep import definite, locked, make_folder, run_with_retries
 from hpml_bench.tuning.record import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord, load
 from hpml_bench.tuning.studies import Study, open_storage
 from hpml_bench.tuning.suite_file import check_target, write_suite
@@ -38,15 +42,17 @@ class TuningResult:
     folder: Path
     record: TuningRecord
     suite_file: Path | None
-    """The suite with the chosen rates; None after an interruption."""
+    """The suite with the chosen rates; None where it ended before it was done."""
+    ended_by: str | None = None
+    """The limit that ended it, in words, if one did."""
 
     @property
     def interrupted(self) -> bool:
-        """Whether it was ended before it was done."""
-        return self.suite_file is None
+        """Whether the user ended it before it was done."""
+        return self.suite_file is None and self.ended_by is None
 
 
-def run_tuning(
+def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
     suite: Suite,
     out: Path,
     console: Console,
@@ -56,6 +62,7 @@ def run_tuning(
     sampler: Sampler = "qmc",
     factor: float = FACTOR,
     verbose: bool = False,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> TuningResult:
     """Do what is missing of `trials` trials of every method; write trials.json and the suite with the chosen rates.
 
@@ -71,8 +78,9 @@ def run_tuning(
     folder = out / suite.name / FOLDER
     target = check_target(write or folder / f"{suite.name}-tuned.yaml")
     make_folder(folder)
-    with locked(folder.parent), SweepProgress(console, trials * len(specs), verbose) as progress:
-        storage = open_storage(folder)
+    progress = SweepProgress(console, trials * len(specs), verbose)
+    with storage.told(folder), locked(folder.parent), stoppable(), progress:
+        studies = open_storage(folder)
         launch.start_fork_server()
         progress.say(f"preparing model and data of {settings.backbone} ...")
         prepared = launch.prepare(settings)
@@ -85,13 +93,13 @@ def run_tuning(
             environment=environment.describe(),
             methods=(),
         )
-        tuning = _Tuning(folder, blank, load(folder / RECORD), {spec.name: spec for spec in specs}, storage)
+        tuning = _Tuning(folder, blank, load(folder / RECORD), {spec.name: spec for spec in specs}, studies, limits)
         with validation_for_test(prepared) as substituted:
-            ended = tuning.run_missing(substituted, trials, progress)
+            done = tuning.run_missing(substituted, trials, progress)
         record = tuning.keep()
-        if ended:
+        if done:
             write_suite(target, suite, record)
-    return TuningResult(folder, record, target if ended else None)
+    return TuningResult(folder, record, target if done else None, tuning.ended_by)
 
 
 def trial_settings(settings: Settings) -> Settings:
@@ -134,18 +142,22 @@ class _Tuning:
         blank: TuningRecord,
         before: TuningRecord | None,
         specs: Mapping[str, MethodSpec],
-        storage: BaseStorage,
+        studies: BaseStorage,
+        limits: Limits,
     ) -> None:
-        self._folder, self._blank, self._specs = folder, blank, specs
+        self._folder, self._blank, self._specs, self._limits = folder, blank, specs, limits
+        self._began = time.monotonic()
+        self.ended_by: str | None = None
+        """The limit that ended it, in words, if one did."""
         same = before is not None and _conditions(before) == _conditions(blank)
         earlier = before.methods if before is not None and same else ()
         self._earlier = tuple(tuned for tuned in earlier if tuned.name not in specs)
-        self._studies = {name: self._study(spec, storage) for name, spec in specs.items()}
+        self._studies = {name: self._study(spec, studies) for name, spec in specs.items()}
 
-    def _study(self, spec: MethodSpec, storage: BaseStorage) -> Study:
+    def _study(self, spec: MethodSpec, studies: BaseStorage) -> Study:
         """Return the study under a name that other conditions don't share: what was tried there tells nothing here."""
         name = f"{spec.name} {digest([*_conditions(self._blank), spec.model_dump(mode='json')])}"
-        return Study(storage, name, self._blank.sampler, spec.lr, self._blank.factor)
+        return Study(studies, name, self._blank.sampler, spec.lr, self._blank.factor)
 
     def keep(self) -> TuningRecord:
         """Write trials.json: these methods, and those that an earlier call tuned under the same conditions."""
@@ -164,6 +176,9 @@ class _Tuning:
             study = self._studies[name]
             if number < len(study.trials):
                 continue
+            if self._limits.ended(time.monotonic() - self._began):
+                self.ended_by = f"--max-hours {self._limits.max_hours:g}"
+                return False
             handle, lr = study.ask()
             try:
                 trial = _trial(number, self._run(name, lr, number, prepared, progress))
@@ -174,6 +189,9 @@ class _Tuning:
             self.keep()
             found = trial.status if trial.accuracy is None else f"validation accuracy {trial.accuracy:.1%}"
             progress.say(f"{name} trial {number + 1} of {trials}: lr {lr:.3g}, {found} in {trial.seconds:.1f} s")
+            if self._limits.fail_fast and trial.status not in DONE:
+                self.ended_by = "--fail-fast"
+                return False
         return True
 
     def _run(self, name: str, lr: float, number: int, prepared: Prepared, progress: SweepProgress) -> RunRecord:
@@ -189,8 +207,7 @@ class _Tuning:
         if record is not None and record.status != "interrupted" and record.protocol_id == protocol:
             progress.skip(1)
             return record
-        with progress.run(spec, self._folder / spec.run_id, steps_of(spec)):
-            return launch.run(spec, prepared, self._folder / spec.run_id)
+        return run_with_retries(spec, prepared, self._folder / spec.run_id, self._limits, progress)
 
 
 def _conditions(record: TuningRecord) -> list[object]:

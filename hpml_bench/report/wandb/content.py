@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from hpml_bench.records import DONE, Point, RunRecord, RunSpec, Table, digest
 
-SECRET_VARIABLE = re.compile(r"(?i)(key|token|secret|password|passwd|credentials?)s?$")
 SECRET_OPTION = re.compile(r"(?i)(^|_)(api_?key|access_key|auth|token|secret|password|passwd|credentials?)$")
 PLACE = re.compile(r"^(path:|~|/|[A-Za-z]:[\\/])")
 
@@ -83,27 +81,3 @@ def _placeless(value: Any) -> Any:
         source = "path:" if value.startswith("path:") else ""
         return source + re.split(r"[\\/]", value.removeprefix(source).rstrip("\\/"))[-1]
     return value
-
-
-def secrets() -> tuple[str, ...]:
-    """Return the values that must not be written anywhere: of variables that are named like keys and tokens."""
-    found = {value for name, value in os.environ.items() if SECRET_VARIABLE.search(name) and len(value) >= 8}
-    return tuple(sorted(found, key=len, reverse=True))
-
-
-def redacted(value: Any, hidden: Collection[str]) -> Any:
-    """Return the value with `hidden` texts, and the users and passwords of addresses, taken out of its strings."""
-    if isinstance(value, str):
-        for secret in hidden:
-            value = value.replace(secret, "[redacted]")
-        return re.sub(r"://[^/@\s]+@", "://", value)
-    if isinstance(value, Mapping):
-        return {redacted(key, hidden): redacted(item, hidden) for key, item in value.items()}
-    return [redacted(item, hidden) for item in value] if isinstance(value, list | tuple) else value
-
-
-def one_line(text: str, length: int = 300) -> str:
-    """Return the text on one line, without terminal control, and not endless."""
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    plain = " ".join("".join(c if c.isprintable() else " " for c in plain).split())
-    return plain if len(plain) <= length else plain[: length - 1] + "…"

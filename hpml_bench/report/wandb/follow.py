@@ -12,8 +12,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from hpml_bench import store
+from hpml_bench.plain import for_terminal
 from hpml_bench.records import Point, RunSpec
-from hpml_bench.report.wandb.content import closing, group_of, history, one_line, opening
+from hpml_bench.report.wandb.content import closing, group_of, history, opening
 from hpml_bench.report.wandb.helper import FINISH_SECONDS, Helper, HelperFailedError, tell
 from hpml_bench.report.wandb.ledger import Entry, Ledger, identity
 from hpml_bench.report.wandb.mode import Mode
@@ -62,7 +63,7 @@ def follow(
 
 def _give_up(directory: Path, why: str) -> None:
     _given_up.add(directory)
-    tell(f"live publishing stopped, the results are not affected: {one_line(why)}")
+    tell(f"live publishing stopped, the results are not affected: {for_terminal(why, 300)}")
 
 
 class _Follower(threading.Thread):

@@ -12,7 +12,9 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from hpml_bench.report.wandb.content import Order, one_line, redacted, secrets
+from hpml_bench.plain import for_terminal
+from hpml_bench.redaction import redacted, secrets
+from hpml_bench.report.wandb.content import Order
 from hpml_bench.report.wandb.mode import Mode
 
 FINISH_SECONDS = 20.0
@@ -117,7 +119,7 @@ class Helper:
             raise HelperFailedError(self._said(f"its helper process ended with status {self._process.returncode}"))
 
     def _said(self, otherwise: str) -> str:
-        return one_line(redacted(self._error or otherwise, self._secrets))
+        return for_terminal(redacted(self._error or otherwise, self._secrets), 300)
 
     def end(self) -> None:
         """End the helper and all it has started, now."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpml_bench import store
+from hpml_bench.plain import for_terminal
 from hpml_bench.records import RunRecord, Table, digest
 from hpml_bench.report.wandb import content
 from hpml_bench.report.wandb.helper import Helper, HelperFailedError, tell
@@ -54,7 +55,7 @@ def publish(
             _publish(records, tables, place, directory, ledger, seconds)
         except (OSError, HelperFailedError) as error:
             instead = "; they are kept offline instead" if place != places[-1] else ""
-            why = content.one_line(str(error))
+            why = for_terminal(error, 300)
             tell(f"publishing {place} failed, the results are not affected: {why}{instead}")
             continue
         return _sentence(records, place, directory, ledger)

@@ -1,0 +1,96 @@
+"""The project's speed against its targets: one line a target with figure, spread and whether it is met.
+
+    python benchmarks/performance.py [--quick] [--only training,probes,sweep,ranks,rows,reports,levers] [--json FILE]
+
+Everything is measured side by side on this machine, in processes of their own, in random order. `--quick` measures less
+of everything, within five minutes; its figures that aren't of the target's size are for comparison. Takes about 25
+minutes on two cores. `levers`, what each speed-up of ours brings, runs only when named. Exit status 1 if a target is
+not met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+from speed import levers, ranks, reports, rows, shapes, sweep, training
+from speed.target import HEADER, Target
+
+from hpml_bench.environment import describe
+
+
+def probes(blocks: int) -> list[Target]:
+    """Return what the probes cost, from overhead.py."""
+    with tempfile.TemporaryDirectory() as name:
+        result = Path(name) / "overhead.json"
+        script = Path(__file__).parent / "overhead.py"
+        command = [sys.executable, str(script), "--blocks", str(blocks), "--json", str(result)]
+        subprocess.run(command, check=False, stdout=sys.stderr, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        found = json.loads(result.read_text())
+    raw, memory = {"log_ratios": found["log_ratios"]}, [100 * share for share in found["memory"]]
+    title = "all probes, share of training time, upper 95 % bound"
+    spread = min(memory), max(memory)
+    return [
+        Target(title, 100 * found["upper_95"], "%", 1.0, "at most", raw),
+        Target("all probes, share of peak memory", median(memory), "%", 5.0, "at most", {"memory": memory}, spread),
+    ]
+
+
+def parts(quick: bool) -> dict[str, Callable[[], list[Target]]]:
+    """Return what can be measured, by name."""
+    models = ("gpt2",) if quick else shapes.MODELS
+    methods = ("lora",) if quick else tuple(shapes.METHODS)
+    return {
+        "training": lambda: training.measure(1 if quick else 2, 64, models, methods),
+        "probes": lambda: probes(12 if quick else 40),
+        "sweep": lambda: sweep.measure(1 if quick else 5),
+        "ranks": lambda: ranks.measure(1 if quick else 2),
+        "rows": lambda: rows.measure(12_000 if quick else 120_000),
+        "levers": lambda: levers.measure(1 if quick else 3, 64),
+        "reports": lambda: reports.measure((1_000,) if quick else (1_000, 10_000)),
+    }
+
+
+def main() -> int:
+    """Measure, print the table and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", help="parts, separated by commas", metavar="A,B")
+    parser.add_argument("--json", type=Path, help="write the measurements here", metavar="FILE")
+    options = parser.parse_args()
+    known = parts(options.quick)
+    wanted = options.only.split(",") if options.only else [name for name in known if name != "levers"]
+    if unknown := set(wanted) - set(known):
+        parser.error(f"--only: no part is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    found: list[Target] = []
+    print(HEADER)
+    for name in wanted:
+        began = time.monotonic()
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        for target in known[name]():
+            found.append(target)
+            print(target.row(), flush=True)
+        print(f"{name} took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        record = {
+            "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+            "environment": describe(),
+            "quick": options.quick,
+            "targets": [target.record() for target in found],
+        }
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    return 0 if all(target.met is not False for target in found) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

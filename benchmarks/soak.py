@@ -1,0 +1,337 @@
+"""Random faults at random moments on tiny sweeps: whatever is hit, `run-all` completes with the undisturbed results.
+
+    python benchmarks/soak.py --kills 100 --runs 200 --out reports/reference/soak/soak.json
+
+`--kills N`: N times a sweep of two runs is hit by one fault at a random moment from start to end, then `run-all` is
+called until it is complete. `--runs N`: one sweep of N runs is hit again and again. Each time the results (losses,
+gradient norms, predictions, accuracy) must be those of an undisturbed sweep bit for bit, and no process and no
+temporary file may be left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from hpml_bench import store
+
+SETTINGS = (
+    "epochs=null", "steps=8", "train_samples=64", "validation_samples=32", "test_samples=64", "global_batch=8",
+    "log_every=2", "warmup_steps=1", "latency_samples=2", "device=cpu", "world_size=2", "threads=1", "precision=fp32",
+)  # fmt: skip
+STALL_SECONDS = 8.0
+MOST_CALLS = 12
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
+WAIT_SECONDS = 300.0
+LAST_SECONDS = 10.0
+"""For the kernel, and the fork server, to end what has lost its parent."""
+
+
+@dataclass
+class Sweep:
+    """`run-all quickstart` on tiny settings into a folder, called as often as it takes."""
+
+    out: Path
+    temporary: Path
+    methods: str
+    seeds: int
+    calls: int = 0
+    resident_mb: list[float] = field(default_factory=list)
+    """The parent's memory, looked at all along."""
+    descriptors: list[int] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """The results."""
+        return self.out / "quickstart"
+
+    def start(self) -> subprocess.Popen[str]:
+        """Call it once, in a session of its own."""
+        self.calls += 1
+        command = [sys.executable, "-m", "hpml_bench", "run-all", "quickstart", "--out", str(self.out)]
+        command += ["--methods", self.methods, "--seeds", str(self.seeds), "--wandb", "off"]
+        command += ["--stall", str(STALL_SECONDS), *(part for value in SETTINGS for part in ("--set", value))]
+        return subprocess.Popen(
+            command,
+            env={**os.environ, "TMPDIR": str(self.temporary)},
+            start_new_session=True,
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def look(self, process: subprocess.Popen[str]) -> None:
+        """Note the parent's memory and descriptors."""
+        try:
+            parent = psutil.Process(process.pid)
+            self.resident_mb.append(parent.memory_info().rss / 1e6)
+            self.descriptors.append(parent.num_fds())
+        except psutil.Error:
+            return
+
+
+def session(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return the living processes that a call started, itself apart."""
+    found = []
+    for other in psutil.process_iter():
+        try:
+            if os.getsid(other.pid) == process.pid != other.pid and other.status() != psutil.STATUS_ZOMBIE:
+                found.append(other)
+        except (ProcessLookupError, psutil.Error):
+            continue
+    return found
+
+
+def still_there(process: subprocess.Popen[str]) -> list[str]:
+    """Return the processes that live on a while after the call that started them ended."""
+    deadline = time.monotonic() + LAST_SECONDS
+    while (alive := session(process)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return [_told(other) for other in alive]
+
+
+def _told(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid} {process.status()} child of {process.ppid()}: {' '.join(process.cmdline())[:120]}"
+    except psutil.NoSuchProcess:
+        return f"{process.pid} (gone by now)"
+
+
+def ranks(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return the children of the fork server."""
+    return [child for server in servers(process) for child in server.children()]
+
+
+def servers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return the fork server, if it has begun."""
+    try:
+        return [p for p in psutil.Process(process.pid).children() if "forkserver" in " ".join(p.cmdline())]
+    except psutil.Error:
+        return []
+
+
+def hit(rng: random.Random, targets: list[psutil.Process], number: signal.Signals) -> bool:
+    """Send a signal to one of these; return whether there was one."""
+    targets = sorted(targets, key=lambda process: process.pid)
+    if not targets:
+        return False
+    try:
+        rng.choice(targets).send_signal(number)
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+def interrupt(process: subprocess.Popen[str]) -> bool:
+    """Press Ctrl-C."""
+    os.killpg(process.pid, signal.SIGINT)
+    return True
+
+
+def kill(process: subprocess.Popen[str]) -> bool:
+    """End hpml-bench itself."""
+    process.kill()
+    return True
+
+
+def truncate(rng: random.Random, process: subprocess.Popen[str], folder: Path) -> bool:
+    """End hpml-bench, and cut a file of some run at a random byte, as a crash of the machine might."""
+    process.kill()
+    process.wait()
+    while session(process):
+        time.sleep(0.01)
+    names = (store.RECORD, store.POINTS, store.PREDICTIONS)
+    files = sorted(path for name in names for path in folder.glob(f"*/{name}") if path.stat().st_size)
+    if not files:
+        return True  # the kill was one
+    path = rng.choice(files)
+    os.truncate(path, rng.randrange(path.stat().st_size))
+    return True
+
+
+FAULTS: dict[str, Callable[[random.Random, subprocess.Popen[str], Path], bool]] = {
+    "SIGKILL of a rank": lambda rng, process, _: hit(rng, ranks(process), signal.SIGKILL),
+    "SIGSTOP of a rank": lambda rng, process, _: hit(rng, ranks(process), signal.SIGSTOP),
+    "SIGKILL of the fork server": lambda rng, process, _: hit(rng, servers(process), signal.SIGKILL),
+    "SIGKILL of hpml-bench": lambda _, process, __: kill(process),
+    "Ctrl-C": lambda _, process, __: interrupt(process),
+    "a file cut": truncate,
+}
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Return what a sweep computed, by run; nothing that is timed."""
+    found: dict[str, Any] = {}
+    for record in store.load_records(folder).records:
+        points = [p for p in store.read_points(folder / record.run_id) if "loss" in p.metric or "norm" in p.metric]
+        predictions = store.read_predictions(folder / record.run_id)
+        metrics = {name: record.metrics.get(name) for name in ("test_accuracy", "test_loss")}
+        table = None if predictions is None else predictions.to_dict("list")
+        found[record.run_id] = (record.status, points, table, metrics, record.consumed)
+    return found
+
+
+def disturb(rng: random.Random, sweep: Sweep, moments: list[float]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Call the sweep until it is complete, with a fault after each of `moments` (seconds, one after the other).
+
+    Returns:
+        The faults, and what was left of a call after it had ended.
+
+    """
+    events: list[dict[str, Any]] = []
+    left: list[str] = []
+    todo = list(moments)
+    status = 1
+    while (status != 0 or todo) and sweep.calls < MOST_CALLS + 2 * len(moments):
+        if status == 0:  # complete before all faults were spent: there must be something left to do
+            shutil.rmtree(rng.choice(sorted(path.parent for path in sweep.folder.glob("*/run.json"))))
+        process = sweep.start()
+        began, deadline = time.monotonic(), time.monotonic() + WAIT_SECONDS
+        name = rng.choice(list(FAULTS)) if todo else ""
+        while process.poll() is None and time.monotonic() < deadline:
+            sweep.look(process)
+            time.sleep(0.02)
+            if name and time.monotonic() - began >= todo[0] and FAULTS[name](rng, process, sweep.folder):
+                events.append({"fault": name, "seconds": round(time.monotonic() - began, 2), "call": sweep.calls})
+                began, todo = time.monotonic(), todo[1:]
+                name = rng.choice(list(FAULTS)) if todo else ""
+        if process.poll() is None:
+            left.append(f"call {sweep.calls} was not done after {WAIT_SECONDS:.0f} s")
+            os.killpg(process.pid, signal.SIGKILL)
+        status = process.wait()
+        left += [f"call {sweep.calls}: {name}" for name in still_there(process)]
+    if status != 0:
+        left.append(f"not complete after {sweep.calls} calls")
+    return events, left
+
+
+def leftovers(sweep: Sweep) -> list[str]:
+    """Return the temporary files that a completed sweep left."""
+    found = [*sweep.temporary.iterdir(), *sweep.out.rglob(".*.tmp"), *sweep.out.rglob("heartbeat-rank*")]
+    return [str(path) for path in found]
+
+
+def shared_memory() -> set[str]:
+    """Return the names of the segments there are."""
+    return {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.is_dir() else set()
+
+
+def new_sweep(room: Path, name: str, methods: str, seeds: int) -> Sweep:
+    """Return a sweep into a folder of its own."""
+    (room / name / "tmp").mkdir(parents=True)
+    return Sweep(room / name / "out", room / name / "tmp", methods, seeds)
+
+
+def kills(room: Path, number: int, seed: int, until: float = float("inf")) -> list[dict[str, Any]]:
+    """Hit `number` sweeps of two runs once each; return what happened, as far as the time allowed."""
+    undisturbed = new_sweep(room, "undisturbed", "head,lora", 1)
+    began = time.monotonic()
+    _, problems = disturb(random.Random(0), undisturbed, [])
+    whole, expected = time.monotonic() - began, content(undisturbed.folder)
+    if problems or len(expected) != 2:
+        raise SystemExit(f"the undisturbed sweep did not end well: {problems}")
+    rounds: list[dict[str, Any]] = []
+    for index in range(number):
+        if time.monotonic() > until:
+            break
+        rng = random.Random(f"{seed} {index}")
+        sweep = new_sweep(room, f"kill{index}", "head,lora", 1)
+        events, left = disturb(rng, sweep, [rng.uniform(0, whole)])
+        left += leftovers(sweep)
+        rounds.append(
+            {
+                "round": index,
+                "events": events,
+                "calls": sweep.calls,
+                "left": left,
+                "equal": content(sweep.folder) == expected,
+            }
+        )
+    return rounds
+
+
+def soak(room: Path, runs: int, seed: int) -> dict[str, Any]:
+    """Hit one sweep of `runs` runs again and again; return what happened."""
+    seeds = max(1, runs // 2)
+    undisturbed = new_sweep(room, "long-undisturbed", "head,lora", seeds)
+    _, problems = disturb(random.Random(0), undisturbed, [])
+    rng = random.Random(f"{seed} soak")
+    sweep = new_sweep(room, "long", "head,lora", seeds)
+    events, left = disturb(rng, sweep, [rng.uniform(0, 20) for _ in range(max(1, runs // 8))])
+    quarter = max(1, len(undisturbed.resident_mb) // 4)
+    memory, open_files = undisturbed.resident_mb[quarter:], undisturbed.descriptors[quarter:]
+    return {
+        "runs": len(content(sweep.folder)),
+        "events": events,
+        "calls": sweep.calls,
+        "left": problems + left + leftovers(sweep),
+        "equal": content(sweep.folder) == content(undisturbed.folder),
+        "parent_mb": {"second_quarter": _median(memory, 0), "last_quarter": _median(memory, 2)},
+        "parent_descriptors": {"second_quarter": _median(open_files, 0), "last_quarter": _median(open_files, 2)},
+    }
+
+
+def _median(values: list[Any], third: int) -> float:
+    size = max(1, len(values) // 3)
+    return round(float(statistics.median(values[third * size : (third + 1) * size] or values)), 1)
+
+
+def main() -> None:
+    """Do what is asked and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no further kill begins after so long")
+    parser.add_argument("--out", type=Path, default=Path("reports/reference/soak/soak.json"))
+    asked = parser.parse_args()
+    began, segments = time.monotonic(), shared_memory()
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        long = soak(Path(name), asked.runs, asked.seed) if asked.runs else None
+        rounds = kills(Path(name), asked.kills, asked.seed, began + 60 * asked.minutes)
+    record = {
+        "seed": asked.seed,
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "hpml_bench": version("hpml-bench"),
+        "kernel": platform.release(),
+        "cores": len(os.sched_getaffinity(0)),
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "shared_memory_left": sorted(shared_memory() - segments),
+        "kills_asked": asked.kills,
+        "kills_done": len(rounds),
+        "kills_equal": sum(entry["equal"] for entry in rounds),
+        "kills_with_something_left": sum(bool(entry["left"]) for entry in rounds),
+        "kills": rounds,
+        "soak": long,
+    }
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    asked.out.write_text(json.dumps(record, indent=1) + "\n")
+    bad = [entry for entry in rounds if not entry["equal"] or entry["left"]]
+    if long and (not long["equal"] or long["left"]):
+        bad.append(long)
+    if record["shared_memory_left"]:
+        bad.append({"shared_memory_left": record["shared_memory_left"]})
+    print(f"{asked.out}: {len(rounds)} kills, {len(bad)} of all with a difference or something left")
+    raise SystemExit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()

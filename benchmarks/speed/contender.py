@@ -1,0 +1,220 @@
+"""One timed epoch of one contender in a process of its own; prints one line of JSON.
+
+    python -m speed.contender '{"contender": "ours", "model": "gpt2", "method": "lora", ...}'
+
+Contenders: `ours`, the harness's own steps with all probes on; and scripts with the HF Trainer and PEFT as a user
+writes them: `defaults` (padded to 128, float32), `dynamic` (padded to the batch's longest, bf16), `grouped` (that, rows
+grouped by length, and our allocator settings).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from speed import shapes
+
+RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29546"}
+WARMUP_STEPS = 2
+
+
+def best_gflops(dtype: Any, device: str) -> float:
+    """Return the highest rate of square matrix products of a few sizes, in GFLOP/s."""
+    sizes = (768, 1024, 2048) if device == "cpu" else (4096, 8192)
+    return max(gemm_gflops(dtype, device, size) for size in sizes)
+
+
+def gemm_gflops(dtype: Any, device: str, size: int, seconds: float = 0.5) -> float:
+    """Return the rate of one matrix product repeated for half a second, in GFLOP/s."""
+    import torch
+
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    left @ right
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        left @ right
+        if device == "cuda":
+            torch.cuda.synchronize()
+        done += 1
+    return 2 * size**3 * done / (time.perf_counter() - began) / 1e9
+
+
+def ours(job: dict[str, Any]) -> dict[str, Any]:
+    """Time one epoch of the harness's training steps."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from hpml_bench import registry
+    from hpml_bench.data import Rows, global_batches
+    from hpml_bench.distributed import process_group
+    from hpml_bench.loop import Stepper, Training
+    from hpml_bench.models import build_classifier
+    from hpml_bench.probes import Probe, Run
+    from hpml_bench.records import MethodSpec, Settings, TaskSpec
+
+    os.environ.update(RANK)
+    switch_off(job["without"])
+    module = registry.get("methods", job["method"])
+    options = module.Options(**shapes.METHODS[job["method"]]).model_dump()
+    spec = MethodSpec(name=job["method"], method=job["method"], options=options, lr=1e-4)
+    settings = Settings(
+        backbone="path:", task=TaskSpec(name="text_files"), steps=10_000, global_batch=shapes.BATCH, world_size=1,
+        device=job["device"], threads=job["threads"], precision=job["precision"], max_length=shapes.LONGEST,
+    )  # fmt: skip
+    rows = Rows(Path(job["folder"]) / "rows", 0)
+    classifier = build_classifier(Path(job["folder"]) / job["model"], settings, spec, shapes.CLASSES, 0)
+    with process_group(settings) as group, tempfile.TemporaryDirectory() as name:
+        classifier.to(group.device)
+        probes: list[Probe] = [registry.get("probes", probe).Measure() for probe in registry.names("probes")]
+        run = Run(settings, group, classifier, module, rows, Path(name), time.monotonic())
+        for probe in probes:
+            probe.start(run)
+        stepper = Stepper(Training(classifier, spec, module, settings, 0, group, rows, rows, probes, lambda _: None))
+        classifier.train()
+        batches = list(global_batches(rows.lengths, shapes.BATCH, len(rows) // shapes.BATCH, 0))
+        for indices in batches[:WARMUP_STEPS]:
+            stepper.step(1, indices)
+        dtype = torch.bfloat16 if job["precision"] == "bf16" else torch.float32
+        before = best_gflops(dtype, group.device.type)
+        stepper.ledger.reduce()
+        began = time.perf_counter()
+        for index, indices in enumerate(batches, start=1):
+            stepper.step(index, indices)
+        steps = stepper.ledger.reduce()
+        seconds = time.perf_counter() - began
+        after = best_gflops(dtype, group.device.type)
+        median = sorted(batches, key=lambda indices: int(rows.lengths[indices].max()))[len(batches) // 2]
+        with FlopCounterMode(display=False) as counter:
+            stepper.step(1, median)
+        (counted,) = stepper.ledger.reduce()
+    padded = sum(step.padded_tokens for step in steps)
+    flops = counter.get_total_flops() / counted.padded_tokens * padded
+    return {
+        "seconds": seconds,
+        "samples": sum(step.samples for step in steps),
+        "padded_tokens": padded,
+        "gflops": flops / seconds / 1e9,
+        "gemm_gflops": max(before, after),
+    }
+
+
+def switch_off(lever: str | None) -> None:
+    """Put back what one of levers.LEVERS replaces."""
+    from torch import nn
+
+    from hpml_bench import data, fast, loop
+
+    off: dict[str | None, tuple[Any, str, Any]] = {
+        "activation": (fast, "NewGELUActivation", type("Nothing", (nn.Module,), {})),
+        "dropout": (fast, "SMALL", 2**62),
+        "attention": (fast, "ATTENTION", "sdpa"),
+        "frozen": (loop, "store_frozen_as_bf16", lambda _: None),
+        "buckets": (data, "BUCKET", 1),
+    }
+    if lever in off:
+        setattr(*off[lever])
+
+
+def trainer(job: dict[str, Any]) -> dict[str, Any]:
+    """Time one epoch of the HF Trainer."""
+    import torch
+    from transformers import Trainer, TrainerCallback, TrainingArguments, trainer_pt_utils
+
+    count = job["rows"]
+    dataset = [
+        {"input_ids": ids, "labels": label}
+        for ids, label in zip(shapes.token_ids(count), shapes.labels(count), strict=True)
+    ]
+    padded = 0
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        nonlocal padded
+        to = shapes.LONGEST if job["contender"] == "defaults" else max(len(row["input_ids"]) for row in rows)
+        ids = [row["input_ids"] + [0] * (to - len(row["input_ids"])) for row in rows]
+        mask = [[1] * len(row["input_ids"]) + [0] * (to - len(row["input_ids"])) for row in rows]
+        padded += to * len(rows)
+        labels = [row["labels"] for row in rows]
+        return {name: torch.tensor(v) for name, v in (("input_ids", ids), ("attention_mask", mask), ("labels", labels))}
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        began = ended = 0.0
+
+        def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+            Watch.began = time.perf_counter()
+
+        def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+            if job["device"] == "cuda" and state.global_step == state.max_steps:
+                torch.cuda.synchronize()
+            Watch.ended = time.perf_counter()
+
+    if job["contender"] == "grouped":  # its groups are of 50 batches, but of fewer where there are fewer rows than 400
+        sort = trainer_pt_utils.get_length_grouped_indices
+        trainer_pt_utils.get_length_grouped_indices = functools.partial(sort, mega_batch_mult=50)
+    model, optimizer = _classifier(job), None
+    with tempfile.TemporaryDirectory() as folder:
+        for steps in (WARMUP_STEPS, count // shapes.BATCH):
+            padded = 0
+            arguments = TrainingArguments(
+                output_dir=folder, per_device_train_batch_size=shapes.BATCH, max_steps=steps, learning_rate=1e-4,
+                report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
+                use_cpu=job["device"] == "cpu",
+                bf16=job["contender"] != "defaults" and job["precision"] == "bf16",
+                train_sampling_strategy="group_by_length" if job["contender"] == "grouped" else "random",
+            )  # fmt: skip
+            current = Trainer(
+                model, arguments, data_collator=collate, train_dataset=dataset, callbacks=[Watch()],
+                optimizers=(optimizer, None),
+            )  # fmt: skip
+            current.train()
+            optimizer = current.optimizer.optimizer  # whose state the warm-up has made
+    return {
+        "seconds": Watch.ended - Watch.began,
+        "samples": count // shapes.BATCH * shapes.BATCH,
+        "padded_tokens": padded,
+    }
+
+
+def _classifier(job: dict[str, Any]) -> Any:
+    """Return transformers' classifier with the method put on, as a script would do it."""
+    from peft import LoraConfig, PromptTuningConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    from hpml_bench.methods import adapter
+
+    model = AutoModelForSequenceClassification.from_pretrained(
+        Path(job["folder"]) / job["model"], num_labels=shapes.CLASSES
+    )
+    model.config.pad_token_id = 0
+    options = shapes.METHODS[job["method"]]
+    if job["method"] == "lora":
+        kind = {"r": options["r"], "lora_alpha": options["alpha"], "target_modules": options["target"]}
+        config = LoraConfig(task_type="SEQ_CLS", fan_in_fan_out=job["model"] == "gpt2", **kind)
+        return get_peft_model(model, config)
+    if job["method"] == "prompt_tuning":
+        config = PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=options["tokens"])
+        return get_peft_model(model, config)
+    if job["method"] == "adapter":
+        adapter.build(model.base_model, adapter.Options(**options))
+    return model
+
+
+def main() -> None:
+    """Do the job given as JSON."""
+    job = json.loads(sys.argv[1])
+    warnings.filterwarnings("ignore")
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    result = ours(job) if job["contender"] == "ours" else trainer(job)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

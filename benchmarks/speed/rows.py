@@ -1,0 +1,88 @@
+"""120,000 rows as long as AG News's: tokenised once, then taken from the cache."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from speed import shapes
+from speed.target import Target
+
+FIRST_SECONDS, AGAIN_SECONDS, FLAT = 20.0, 1.0, 1.1
+
+
+def measure(rows: int) -> list[Target]:
+    """Return first and second preparation, and the memory a tenth of the rows and all of them take."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        peaks = {rows // 10: _prepare(folder, rows // 10)[1]}
+        first, peaks[rows] = _prepare(folder, rows)
+        again, _ = _prepare(folder, rows)
+    raw, growth = {"peak_mb": peaks}, peaks[rows] / peaks[rows // 10]
+    full = rows >= 120_000
+    return [
+        Target(f"{rows:,} rows tokenised and cached", first, "s", FIRST_SECONDS if full else None, "at most", raw),
+        Target("the same rows again", again, "s", AGAIN_SECONDS if full else None, "at most"),
+        Target("memory of ten times the rows", growth, "x", FLAT if full else None, "at most", raw),
+    ]
+
+
+def _prepare(folder: Path, rows: int) -> tuple[float, float]:
+    """Return the seconds of `prepare` and the process's peak memory in MB, in a process that has its imports done."""
+    table = folder / f"{rows}.csv"
+    if not table.exists():
+        write_rows(table, rows)
+    environment = os.environ | {
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "TOKENIZERS_PARALLELISM": "true",  # as in the process that run-all prepares in
+    }
+    command = [sys.executable, "-m", "speed.rows", str(table), str(rows)]
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    return result["seconds"], result["peak_mb"]
+
+
+def write_rows(path: Path, rows: int) -> None:
+    """Write texts of made-up words, 52 a text on average, and one of four labels each."""
+    generator = np.random.default_rng(0)
+    syllables = np.array(
+        ["ba", "co", "di", "fer", "gul", "ham", "in", "jor", "kel", "mon", "nor", "per", "sta", "ting"]
+    )
+    words = np.array(["".join(generator.choice(syllables, generator.integers(1, 4))) for _ in range(5000)])
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for length in shapes.lengths(rows):
+            writer.writerow([" ".join(generator.choice(words, length)), f"class {generator.integers(shapes.CLASSES)}"])
+
+
+def main() -> None:
+    """Prepare the rows of a table once and print seconds and peak memory as JSON."""
+    from hpml_bench.prepare import prepare
+    from hpml_bench.records import Settings, TaskSpec
+
+    table, rows = sys.argv[1], int(sys.argv[2])
+    settings = Settings(
+        backbone="embedded:newswire-gpt2",
+        task=TaskSpec(name="text_files", options={"train": f"path:{table}", "text": "text", "label": "label"}),
+        steps=1, max_length=64, validation_samples=500, test_samples=rows // 20,
+    )  # fmt: skip
+    began = time.monotonic()
+    prepare(settings)
+    seconds = time.monotonic() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    print(json.dumps({"seconds": seconds, "peak_mb": peak}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""`hpml-bench check`: did a training step get slower, or heavier? Verdicts whose error rates are known."""

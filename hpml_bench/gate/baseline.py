@@ -1,0 +1,231 @@
+"""Runs saved to compare with later, where both versions can't run side by side: only on the same hardware.
+
+The spread that counts is that between separate runs. Work that is none of ours, timed before, within and after each
+run, takes out how fast the machine was.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from hpml_bench import environment, store
+from hpml_bench.errors import UserError
+from hpml_bench.gate import verdicts
+from hpml_bench.gate.check import Request, Say, incomparable, versions
+from hpml_bench.gate.growth import compare
+from hpml_bench.gate.machine import between, snapshot
+from hpml_bench.gate.pairs import BLOCKS, PIECE, shared_core
+from hpml_bench.gate.records import Count, Receipt, Run, Side, Verdict
+from hpml_bench.gate.sides import Installation, OutOfTime, Trainer
+from hpml_bench.records import Frozen, MethodSpec, Settings
+
+ROUNDS = 3
+"""Times each run goes through the batches of each method."""
+
+
+class Baseline(Frozen):
+    """What `baseline save` writes."""
+
+    kind: Literal["hpml-bench baseline"] = "hpml-bench baseline"
+    schema_version: Literal[1] = 1
+    suite: str
+    settings: Settings
+    methods: tuple[MethodSpec, ...]
+    environment: dict[str, Any]
+    counts: dict[str, dict[str, Any]]
+    """Method -> what a resident counted."""
+    runs: tuple[Run, ...]
+    saved: str
+    """UTC, ISO 8601."""
+
+
+def save(asked: Request, file: Path, runs: int, say: Say) -> None:
+    """Make separate runs and write them.
+
+    Raises:
+        UserError: a run fails, the time is up before all were made, or the file can't be written.
+
+    """
+    deadline = None if asked.minutes is None else monotonic() + asked.minutes * 60
+    counts, made = _runs(asked, runs, deadline, say)
+    if len(made) < runs:
+        raise UserError(f"only {len(made)} of {runs} runs were made in {asked.minutes:g} minutes; nothing was saved")
+    kept = Baseline(
+        suite=asked.suite,
+        settings=asked.settings,
+        methods=asked.methods,
+        environment=environment.describe(),
+        counts=counts,
+        runs=tuple(made),
+        saved=_now(),
+    )
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        store.write_atomically(file, kept.model_dump_json(indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"{file}: can't be written ({error.strerror or error}); name another file") from None
+    say(f"{file}: {len(made)} runs; compare with hpml-bench check --baseline {file}")
+
+
+def load(file: Path) -> Baseline:
+    """Read a baseline.
+
+    Raises:
+        UserError: there is none, or it is truncated or something else.
+
+    """
+    try:
+        return Baseline.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"--baseline {file}: can't be read ({error.strerror or error})") from None
+    except ValidationError:
+        raise UserError(
+            f"--baseline {file}: is truncated or no baseline of this version; make it with hpml-bench baseline save"
+        ) from None
+
+
+def check(asked: Request, file: Path, say: Say) -> Receipt:
+    """Make as many runs as were stored, or as the time allows, and compare.
+
+    Raises:
+        UserError: the file is no baseline or of other work, or nothing was measured.
+
+    """
+    before, started, began = load(file), _now(), monotonic()
+    _same_work(asked, before, file)
+    deadline = None if asked.minutes is None else began + asked.minutes * 60
+    here, there = environment.describe(), before.environment
+    notes: tuple[str, ...] = ()
+    counts: tuple[Count, ...] = ()
+    made: list[Run] = []
+    said: tuple[Verdict, ...]
+    if here["fingerprint"] != there["fingerprint"]:
+        reason = f"{file} was made on other hardware: {_words(there)}; here: {_words(here)}"
+        said = tuple(incomparable(method.name, reason) for method in asked.methods)
+    else:
+        counted, made = _runs(asked, len(before.runs) if asked.time else 0, deadline, say)
+        counts = tuple(
+            count
+            for method in asked.methods
+            for count in compare(method.name, before.counts[method.name], counted[method.name])
+        )
+        if asked.time and not made:
+            raise UserError(f"not one run was made in {asked.minutes:g} minutes; give --max-minutes more")
+        names = [method.name for method in asked.methods]
+        said = verdicts.of_runs(logs(before.runs, names), logs(made, names), asked.rules) if made else ()
+        notes = ("the time was up before all runs were made",) if asked.time and len(made) < len(before.runs) else ()
+    return Receipt(
+        mode="baseline",
+        suite=asked.suite,
+        methods=tuple(method.name for method in asked.methods),
+        rules=asked.rules,
+        reference=Side(label=str(file), python=there.get("python"), versions=versions(there)),
+        candidate=Side(label="installed", python=here["python"], versions=versions(here)),
+        environment=here,
+        runs=tuple(made),
+        reference_runs=before.runs,
+        counts=counts,
+        verdicts=said + verdicts.of_counts(counts),
+        notes=notes,
+        started=started,
+        seconds=round(monotonic() - began, 1),
+    )
+
+
+def logs(runs: Iterable[Run], methods: Iterable[str]) -> dict[str, list[float]]:
+    """Return for each method the log of each run's step time, in units of the calibration's time around it."""
+    runs = tuple(runs)
+    return {method: [_log_step(run, method) - _log_speed(run) for run in runs] for method in methods}
+
+
+def _log_step(run: Run, method: str) -> float:
+    return verdicts.middle([math.log(seconds / run.steps[method]) for seconds in run.seconds[method]])
+
+
+def _log_speed(run: Run) -> float:
+    """Return the mean log of all kinds of work, before, within and after the run."""
+    return statistics.fmean(math.log(seconds) for kinds in run.calibration for seconds in kinds.values())
+
+
+def _same_work(asked: Request, before: Baseline, file: Path) -> None:
+    """See that the suite, its settings and methods are those of the baseline."""
+    stored = {method.name: method for method in before.methods}
+    missing = [method.name for method in asked.methods if method.name not in stored]
+    if missing:
+        raise UserError(f"--baseline {file}: has no {missing[0]}, but {', '.join(stored)}; choose with --methods")
+    changed = [method.name for method in asked.methods if method != stored[method.name]]
+    then, now = before.settings.model_dump(mode="json"), asked.settings.model_dump(mode="json")
+    changed += [f"settings.{key}" for key in now if now[key] != then[key]]
+    if before.suite != asked.suite or changed:
+        what = changed[0] if changed else f"the suite, {before.suite}"
+        raise UserError(f"--baseline {file}: was made with another {what}; save a new one")
+
+
+def _runs(asked: Request, number: int, deadline: float | None, say: Say) -> tuple[dict[str, dict[str, Any]], list[Run]]:
+    """Count once, then make runs while there is time."""
+    installed = Installation("installed", sys.executable)
+    settings = asked.settings.model_dump(mode="json", exclude_defaults=True)
+    methods = [method.model_dump(mode="json", exclude_defaults=True) for method in asked.methods]
+    made: list[Run] = []
+    longest = 0.0
+    with Trainer(installed, deadline) as trainer:
+        prepared = trainer.ask("prepare", settings=settings)
+        arguments = {"settings": settings, "prepared": prepared, "methods": methods}
+        trainer.ask("load", **arguments)
+        counts = {method.name: trainer.ask("counts", method=method.name) for method in asked.methods}
+    for _ in range(number):
+        began = monotonic()
+        if deadline is not None and began + longest > deadline:
+            break
+        try:
+            with Trainer(installed, deadline) as trainer:
+                trainer.ask("load", **arguments)
+                made.append(_run(trainer, [method.name for method in asked.methods]))
+        except OutOfTime:
+            break
+        longest = max(longest, monotonic() - began)
+        say(f"run {len(made)} of {number}, {monotonic() - began:.0f} s")
+    return counts, made
+
+
+def _run(trainer: Trainer, methods: list[str]) -> Run:
+    """Time every method in turn, again and again, with a calibration before, after, and between rounds."""
+    speed: Mapping[str, float] = trainer.ask("warm_up", core=shared_core())
+    steps = {method: max(1, math.ceil(PIECE / speed[method])) for method in methods}
+    before, calibration = snapshot([trainer.pid]), [trainer.ask("calibrate")]
+    seconds: dict[str, list[float]] = {method: [] for method in methods}
+    for _ in range(ROUNDS):
+        for index in range(BLOCKS):
+            for method in methods:
+                wall, waited = trainer.ask("run", method=method, steps=steps[method], first=index * steps[method])
+                seconds[method].append(wall - waited)
+        calibration.append(trainer.ask("calibrate"))
+    found = between(before, snapshot([trainer.pid]))
+    return Run(
+        seconds={method: tuple(values) for method, values in seconds.items()},
+        steps=steps,
+        calibration=tuple(calibration),
+        steal=round(found.steal, 4),
+        load=round(found.load, 3),
+    )
+
+
+def _words(described: Mapping[str, Any]) -> str:
+    hardware = described.get("hardware", {})
+    gpus = ", ".join(gpu["name"] for gpu in hardware.get("gpus", ()))
+    return f"{hardware.get('cpu')}, {hardware.get('cores')} cores, {hardware.get('memory_gb')} GB" + (
+        f", {gpus}" if gpus else ""
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

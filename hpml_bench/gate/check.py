@@ -1,0 +1,220 @@
+"""A check from its request to its receipt: counts, process pairs up to a look that decides, verdicts."""
+
+from __future__ import annotations
+
+import math
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any, Literal
+
+from hpml_bench import environment
+from hpml_bench.errors import UserError
+from hpml_bench.gate import sentences, spending, verdicts
+from hpml_bench.gate.growth import compare
+from hpml_bench.gate.pairs import Pair, Work
+from hpml_bench.gate.records import Block, Count, Receipt, Rules, Side, Verdict
+from hpml_bench.gate.sides import Incomparable, Installation, OutOfTime
+from hpml_bench.records import MethodSpec, Settings
+from hpml_bench.suite import Suite
+
+Mode = Literal["revision", "environment", "baseline", "self-test"]
+USUAL = ("lora", "prompt_tuning", "adapter")
+"""The methods compared where none are named, if the suite has them."""
+ENDLESS = 1_000_000
+"""Steps that the schedule reckons with; pairs end long before."""
+
+MORE = 1.5
+"""Pairs that are begun at most, in multiples of the last look's: some may have been disturbed."""
+
+GIVE_MORE = "give --max-minutes more"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Which two things are compared."""
+
+    mode: Mode
+    reference: Installation
+    candidate: Installation
+    sides: tuple[Side, Side]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a check."""
+
+    suite: str
+    settings: Settings
+    methods: tuple[MethodSpec, ...]
+    rules: Rules = field(default_factory=Rules)
+    minutes: float | None = None
+    """Stop in time, decided or not."""
+    count: bool = True
+    time: bool = True
+
+    def work(self) -> Work:
+        """Return what all pairs share."""
+        return Work(self.settings, self.methods)
+
+
+@dataclass
+class Measured:
+    """What was measured so far."""
+
+    blocks: list[Block] = field(default_factory=list)
+    counts: tuple[Count, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    pairs: int = 0
+    notes: list[str] = field(default_factory=list)
+    late: str = ""
+    """Why the time was up within a pair."""
+
+
+def request(suite: Suite, methods: list[str] | None, rules: Rules, minutes: float | None) -> Request:
+    """Return the request for a suite's methods, made ready to be timed: one rank, one thread, a rate that stays.
+
+    Raises:
+        UserError: a method is unknown, there are too many to judge, or the device isn't there.
+
+    """
+    usual = [name for name in USUAL if name in suite.methods] or list(suite.methods)
+    specs = tuple(suite.method(name) for name in dict.fromkeys(methods or usual))
+    spending.alphas(rules, len(specs))  # told now, not after the first look
+    one = Settings.model_validate(suite.settings.model_dump() | {"world_size": 1, "threads": 1})
+    steady = {"steps": ENDLESS, "epochs": None, "schedule": "constant", "lr_warmup": 0.0}
+    settings = Settings.model_validate(environment.resolve_devices(one).model_dump() | steady)
+    return Request(suite.name, settings, specs, rules, minutes)
+
+
+def check(asked: Request, compared: Comparison, say: Say, work: Work | None = None) -> Receipt:
+    """Measure, judge, and return the receipt.
+
+    Raises:
+        UserError: a side doesn't run, or nothing could be measured in the time given.
+
+    """
+    started, began = datetime.now(UTC).isoformat(timespec="seconds"), monotonic()
+    deadline = None if asked.minutes is None else began + asked.minutes * 60
+    seed = secrets.randbits(32)
+    work = work or asked.work()
+    found = Measured(notes=list(compared.notes))
+    try:
+        if asked.count:
+            found.counts = _count(work, compared, deadline)
+        if asked.time:
+            _time(work, compared, asked.rules, deadline, random.Random(seed), found, say)  # noqa: S311 - no secret
+    except Incomparable as reason:
+        found.verdicts = tuple(incomparable(method.name, str(reason)) for method in asked.methods)
+    if asked.time and not found.verdicts:
+        if not found.counts:
+            raise UserError(f"not one process pair was measured in {asked.minutes:g} minutes; {found.late or GIVE_MORE}")
+        found.verdicts = tuple(unmeasured(method.name) for method in asked.methods)
+    return Receipt(
+        mode=compared.mode,
+        suite=asked.suite,
+        methods=tuple(method.name for method in asked.methods),
+        rules=asked.rules,
+        reference=_described(compared.sides[0], work.described.get(compared.reference.key)),
+        candidate=_described(compared.sides[1], work.described.get(compared.candidate.key)),
+        environment={
+            **environment.describe(),
+            "order_seed": seed,
+            "delay_turns": work.turns,
+            "settings": asked.settings.model_dump(mode="json"),
+        },
+        blocks=tuple(found.blocks),
+        counts=found.counts,
+        verdicts=found.verdicts + verdicts.of_counts(found.counts),
+        pairs=found.pairs,
+        notes=tuple(found.notes),
+        started=started,
+        seconds=round(monotonic() - began, 1),
+    )
+
+
+def incomparable(method: str, reason: str) -> Verdict:
+    """Return the verdict on a method whose two sides can't be compared."""
+    return Verdict(method=method, metric=verdicts.STEP_TIME, status="INCOMPARABLE", detail=reason)
+
+
+def unmeasured(method: str) -> Verdict:
+    """Return the verdict on a method's step time where there was no time for one pair; its counts stand."""
+    detail = sentences.unmeasured("pairs")
+    return Verdict(method=method, metric=verdicts.STEP_TIME, status="INCONCLUSIVE", detail=detail)
+
+
+def versions(described: Mapping[str, Any]) -> dict[str, str]:
+    """Return the packages' versions of what `environment.describe` returned."""
+    return {name: version for name, version in described.get("packages", {}).items() if version}
+
+
+def _described(side: Side, found: Mapping[str, Any] | None) -> Side:
+    return side if found is None else side.model_copy(update={"versions": versions(found)})
+
+
+def _count(work: Work, compared: Comparison, deadline: float | None) -> tuple[Count, ...]:
+    """Count on both sides in processes of their own, so that nothing of it is left where time is taken."""
+    found: list[Count] = []
+    with Pair(work, compared.reference, compared.candidate, random.Random(0), deadline) as pair:  # noqa: S311
+        pair.load()
+        for method in work.methods:
+            for side in pair.both:
+                side.tell("counts", method=method.name)
+            found.extend(compare(method.name, pair.reference.hear(), pair.candidate.hear()))
+    return tuple(found)
+
+
+def _time(
+    work: Work,
+    compared: Comparison,
+    rules: Rules,
+    deadline: float | None,
+    rng: random.Random,
+    found: Measured,
+    say: Say,
+) -> None:
+    """Add pairs until a look decides, the last look was taken, or the next pair would end too late."""
+    longest, looked = 0.0, 0
+    for number in range(math.ceil(rules.looks[-1] * MORE)):
+        began = monotonic()
+        if deadline is not None and began + longest > deadline:
+            break
+        try:
+            found.blocks.extend(_pair(work, compared, rng, number, deadline))
+        except OutOfTime as late:
+            found.late = str(late)
+            found.notes.append(found.late)
+            break
+        longest = max(longest, monotonic() - began)
+        found.pairs += 1
+        effects = verdicts.pair_effects(found.blocks)
+        done = spending.looks_done(rules, min(map(len, effects.values())))
+        if done > looked:
+            looked = done
+            found.verdicts = verdicts.look(effects, rules, done - 1)
+            say(f"{found.pairs} pairs: {_in_short(found.verdicts)}")
+            if verdicts.settled(found.verdicts) or done == len(rules.looks):
+                break
+    if found.pairs and not (found.verdicts and verdicts.settled(found.verdicts)):
+        found.verdicts = verdicts.final(verdicts.pair_effects(found.blocks), rules)
+    tainted = sum(block.tainted is not None for block in found.blocks)
+    if tainted:
+        found.notes.append(f"{tainted} of {len(found.blocks)} blocks were disturbed and don't count")
+
+
+def _pair(work: Work, compared: Comparison, rng: random.Random, number: int, deadline: float | None) -> list[Block]:
+    with Pair(work, compared.reference, compared.candidate, rng, deadline) as pair:
+        pair.load()
+        pair.warm_up()
+        return list(pair.measure(number, deadline))
+
+
+def _in_short(found: tuple[Verdict, ...]) -> str:
+    return ", ".join(f"{verdict.method} {verdict.status}" for verdict in found)

@@ -1,0 +1,42 @@
+"""Two sides' quantities without noise, side by side, with the names of what grew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpml_bench.gate.records import Count
+
+NAMED = 5
+"""Parts that are named at most, those that grew most first."""
+
+
+def compare(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -> list[Count]:
+    """Return a `Count` for each quantity that both sides know.
+
+    Args:
+        method: its name.
+        reference: name -> {title, unit, value, tolerance, parts: name -> amount}, as a resident counts them.
+        candidate: the same of the other side, whose tolerances hold.
+
+    """
+    return [
+        Count(
+            method=method,
+            name=name,
+            title=now["title"],
+            unit=now["unit"],
+            reference=reference[name]["value"],
+            candidate=now["value"],
+            tolerance=now["tolerance"],
+            grew=grew(reference[name]["parts"], now["parts"]) if now["value"] > reference[name]["value"] else (),
+        )
+        for name, now in candidate.items()
+        if name in reference
+    ]
+
+
+def grew(before: dict[str, float], after: dict[str, float]) -> tuple[str, ...]:
+    """Return the parts that grew, the largest growth first, each as `name +amount`."""
+    growth = {name: amount - before.get(name, 0) for name, amount in after.items()}
+    ordered = sorted((name for name in growth if growth[name] > 0), key=lambda name: -growth[name])
+    return tuple(f"{name} +{growth[name]:,.6g}" for name in ordered[:NAMED])

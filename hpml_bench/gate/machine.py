@@ -1,0 +1,110 @@
+"""What else went on in the machine while something was timed: stolen time, other processes, throttling."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+STEAL = 0.02
+"""Share of the machine's time that the host may take away from a block that counts."""
+CROWD = 1.5
+"""Processes of others a core, on average, that may run beside a block that counts; their share of the time is known."""
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Counters since the machine started, in seconds."""
+
+    at: float
+    total: float
+    busy: float
+    stolen: float
+    own: float
+    """Processor time of the processes that were named, which are not "others"."""
+    throttled: int
+    """Periods in which the control group's quota ran out."""
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """What went on between two snapshots."""
+
+    steal: float
+    load: float
+    reason: str | None
+    """Why what was timed meanwhile doesn't count; None where it does."""
+
+
+def snapshot(processes: Iterable[int]) -> Snapshot:
+    """Read the counters; zeros where the kernel doesn't give them."""
+    user, nice, system, idle, iowait, irq, softirq, steal = _cpu_times()
+    busy = user + nice + system + irq + softirq
+    return Snapshot(
+        at=time.monotonic(),
+        total=busy + idle + iowait + steal,
+        busy=busy,
+        stolen=steal,
+        own=sum(map(_process_time, [os.getpid(), *processes])),
+        throttled=_throttled(),
+    )
+
+
+def between(before: Snapshot, after: Snapshot) -> Disturbance:
+    """Judge a time by what else went on, whatever was measured in it."""
+    seconds = max(after.at - before.at, 1e-9)
+    steal = max(0.0, after.stolen - before.stolen) / max(after.total - before.total, 1e-9)
+    load = max(0.0, (after.busy - before.busy) - (after.own - before.own)) / seconds
+    reason = None
+    if steal > STEAL:
+        reason = f"the host took {steal:.0%} of the processor time"
+    elif after.throttled > before.throttled:
+        reason = "the control group's quota ran out"
+    elif load > cores() * CROWD:
+        reason = f"{load:.1f} other processes ran on {cores()} cores"
+    return Disturbance(steal, load, reason)
+
+
+def cores() -> int:
+    """Return how many cores this process may run on; a quota says nothing about who else runs there."""
+    return len(_allowed())
+
+
+def _allowed() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def _cpu_times() -> list[float]:
+    """Return user, nice, system, idle, iowait, irq, softirq and steal of the cores allowed, in seconds.
+
+    Others on a large host's other cores disturb nobody here. Where the kernel doesn't list those cores, all are summed.
+    """
+    try:
+        lines = [line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
+    except OSError:
+        return [0.0] * 8
+    names = {f"cpu{core}" for core in _allowed()}
+    chosen = [line for line in lines if line[0] in names] or lines[:1]
+    return [sum(int(line[index]) for line in chosen if index < len(line)) / TICKS for index in range(1, 9)]
+
+
+def _process_time(pid: int) -> float:
+    """Return a process's user and system time of all threads, in seconds; 0 when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def _throttled() -> int:
+    """Return nr_throttled of this process's control group, version 2; 0 where there is none."""
+    try:
+        group = Path("/proc/self/cgroup").read_text().rpartition("::")[2].partition("\n")[0]
+        text = Path(f"/sys/fs/cgroup/{group}/cpu.stat").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("nr_throttled ")), 0)

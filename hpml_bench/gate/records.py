@@ -1,0 +1,158 @@
+"""What the gate measures and says: frozen, validated, written as one JSON receipt. No heavy imports here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from hpml_bench.records import Frozen
+
+SCHEMA_VERSION = 1
+PROTOCOL = 1
+"""Of residents: counts up when requests or answers change. Versions that differ in it can't be compared."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Status = Literal["PASS", "FAIL", "INCONCLUSIVE", "INCOMPARABLE"]
+
+
+class Rules(Frozen):
+    """The decision rule, fixed before anything is measured."""
+
+    null: float = Field(default=0.01, ge=0)
+    """Slowdown that is not yet called one: FAIL needs the lower bound above it."""
+    target: float = Field(default=0.03, gt=0)
+    """Slowdown that must not pass: PASS needs the upper bound below it."""
+    alpha: float = Field(default=0.01, gt=0, lt=1)
+    """Family-wise false-alarm rate over methods and looks."""
+    beta: float = Field(default=0.05, gt=0, lt=1)
+    """Chance to miss the target slowdown."""
+    looks: tuple[int, ...] = (12, 16, 24)
+    """Numbers of process pairs after which the data are looked at."""
+
+    @model_validator(mode="after")
+    def _can_decide(self) -> Rules:
+        if self.null >= self.target:
+            raise ValueError(f"the slowdown let through ({self.null:.2%}) must be below the target ({self.target:.2%})")
+        if not self.looks or list(self.looks) != sorted(set(self.looks)) or self.looks[0] < 1:
+            raise ValueError(f"looks must be rising numbers of pairs, not {self.looks}")
+        return self
+
+
+class Side(Frozen):
+    """One of the two things compared."""
+
+    label: str
+    """What the user called it: a git ref, `working tree`, an interpreter, a baseline's file."""
+    revision: str | None = None
+    """Commit, where there is one."""
+    dirty: bool = False
+    """Whether there were changes that are in no commit."""
+    python: str | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class Block(Frozen):
+    """Four timed pieces of training by one process pair, in the order run; A is the reference, B the candidate.
+
+    Several blocks make a round, over which `steal`, `load` and `tainted` are known.
+    """
+
+    pair: int
+    method: str
+    order: Literal["ABBA", "BAAB"]
+    steps: int
+    """Optimizer steps in each piece."""
+    seconds: tuple[Seconds, Seconds, Seconds, Seconds]
+    """Wall time of each piece, less `waited`."""
+    waited: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Seconds in which the piece could have run but other processes had its core, by the kernel's count."""
+    steal: float
+    """Share of the machine's CPU time that the host took away meanwhile."""
+    load: float
+    """Runnable processes of others, on average, meanwhile."""
+    tainted: str | None = None
+    """Why this block doesn't count and was repeated; judged from steal, load and throttling, never from `seconds`."""
+
+
+class Run(Frozen):
+    """One run by itself, in a process of its own, for a stored baseline or against one."""
+
+    seconds: dict[str, tuple[Seconds, ...]]
+    """Method -> time of each piece of training, less what others had the core."""
+    steps: dict[str, int]
+    """Method -> optimizer steps in each piece."""
+    calibration: tuple[dict[str, Seconds], ...]
+    """Seconds of work that is none of ours, before, within and after."""
+    steal: float
+    load: float
+
+
+class Count(Frozen):
+    """A quantity without noise on both sides."""
+
+    method: str
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    title: str
+    unit: str
+    reference: Finite
+    candidate: Finite
+    tolerance: float = 0.0
+    """Relative increase that is allowed."""
+    grew: tuple[str, ...] = ()
+    """What made it grow, by name, where the parts are known: operators, parameters, buckets."""
+
+
+class Verdict(Frozen):
+    """What is said of one method and one metric."""
+
+    method: str
+    metric: str
+    """`step_time`, or a count's name."""
+    status: Status
+    estimate: float | None = None
+    """Relative change of the candidate: +0.03 is 3 % more."""
+    lower: float | None = None
+    upper: float | None = None
+    p: float | None = None
+    """Of the test against the null slowdown, Holm-adjusted over methods."""
+    mde: float | None = None
+    """Smallest slowdown that this many pairs would have found with the stated power."""
+    pairs: int = 0
+    detail: str
+    """One sentence."""
+
+
+class Receipt(Frozen):
+    """Everything a check measured and concluded."""
+
+    schema_version: int = SCHEMA_VERSION
+    mode: Literal["revision", "environment", "baseline", "self-test"]
+    suite: str
+    methods: tuple[str, ...]
+    rules: Rules
+    reference: Side
+    candidate: Side
+    environment: dict[str, Any] = Field(default_factory=dict)
+    blocks: tuple[Block, ...] = ()
+    runs: tuple[Run, ...] = ()
+    """Against a baseline: the runs made now."""
+    reference_runs: tuple[Run, ...] = ()
+    """Against a baseline: the stored ones."""
+    counts: tuple[Count, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    pairs: int = 0
+    notes: tuple[str, ...] = ()
+    started: str
+    """UTC, ISO 8601."""
+    seconds: float
+
+
+class Trial(Frozen):
+    """One trial of the gate itself, in a file of its own."""
+
+    number: int
+    slowdown: float
+    """Put into the candidate's steps, as a share of their time; 0: an A/A trial."""
+    receipt: Receipt

@@ -1,0 +1,123 @@
+"""One side of a comparison: a process that trains when told to, and says how long it took.
+
+It is a newly started interpreter (`python -m hpml_bench.gate.resident`), never a fork, and speaks JSON, a line for a
+request and a line for the answer. What libraries print goes to standard error. It ends with its parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO
+
+from hpml_bench.entry import die_with_parent
+from hpml_bench.errors import Unsupported, UserError
+from hpml_bench.gate.records import PROTOCOL
+
+if TYPE_CHECKING:
+    from hpml_bench.gate.workload import Job, Workload
+
+
+def main() -> None:
+    """Greet, then answer until the input ends."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the parent decides
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    with answers:
+        _say(answers, {"protocol": PROTOCOL})
+        resident = Resident()
+        for line in sys.stdin:
+            _say(answers, resident.answer(json.loads(line)))
+
+
+def _say(answers: TextIO, what: dict[str, Any]) -> None:
+    answers.write(json.dumps(what) + "\n")
+    answers.flush()
+
+
+class Resident:
+    """What the process can be asked; everything heavy is imported at the first request."""
+
+    workload: Workload | None = None
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the result of a request `{"do": NAME, ...arguments}`, or the error in words."""
+        arguments = {key: value for key, value in request.items() if key != "do"}
+        try:
+            return {"result": getattr(self, f"do_{request['do']}")(**arguments)}
+        except (UserError, Unsupported) as error:
+            return {"error": str(error)}
+        except Exception as error:
+            traceback.print_exc()
+            return {"error": f"{type(error).__name__}: {error}", "bug": True}
+
+    def do_describe(self) -> dict[str, Any]:
+        """Return what this process runs on."""
+        from hpml_bench import environment
+
+        return environment.describe()
+
+    def do_prepare(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Make model and data ready with this side's own code; return a `Prepared`."""
+        from hpml_bench.prepare import prepare
+        from hpml_bench.records import Settings
+
+        return prepare(Settings.model_validate(settings)).model_dump(mode="json")
+
+    def do_load(self, **arguments: Any) -> None:
+        """Build every method's model and optimizer; see `Workload.load`."""
+        from hpml_bench.gate.workload import Workload
+
+        self.workload = Workload.load(**arguments)
+
+    def do_warm_up(self, core: int | None = None) -> dict[str, float]:
+        """Stay on a core, where one is given, and take first steps; return each method's seconds a step."""
+        if core is not None:
+            _stay_on(core)
+        return {name: job.warm_up() for name, job in self._jobs.items()}
+
+    def do_calibrate_delay(self, share: float) -> dict[str, int]:
+        """Return for each method how much busy work takes this share of a step."""
+        return {name: job.calibrate_delay(share) for name, job in self._jobs.items()}
+
+    def do_delay(self, turns: dict[str, int]) -> None:
+        """Put busy work into each method's steps."""
+        for name, job in self._jobs.items():
+            job.spin = turns[name]
+
+    @property
+    def _jobs(self) -> dict[str, Job]:
+        assert self.workload is not None  # noqa: S101 - the parent loads first
+        return self.workload.jobs
+
+    def do_run(self, method: str, steps: int, first: int = 0) -> tuple[float, float]:
+        """Take steps from batch `first` on; return the seconds, and how many of them others had the core."""
+        return self._jobs[method].run(steps, first)
+
+    def do_counts(self, method: str) -> dict[str, Any]:
+        """Return the quantities without noise of a method; call it before any `run`."""
+        from hpml_bench.gate.counts import count
+
+        return count(self._jobs[method])
+
+    def do_calibrate(self) -> dict[str, float]:
+        """Return how fast this machine is right now, by work that is none of ours."""
+        from hpml_bench.gate.calibration import calibrate
+
+        return calibrate()
+
+
+def _stay_on(core: int) -> None:
+    """Keep every thread of this process on one core, where that is allowed; a thread may have ended meanwhile."""
+    for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 - names, not paths
+        with suppress(OSError):
+            os.sched_setaffinity(int(thread), {core})
+
+
+if __name__ == "__main__":
+    main()

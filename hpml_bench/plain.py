@@ -1,0 +1,31 @@
+"""Text of others made plain: what names, data and error messages say is shown, and never obeyed."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST = 10_000
+"""Characters that any one text of a report may have; a longer one is cut."""
+
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+_COMMAND = re.compile(r":(?=:[A-Za-z])|##(?=\[)")
+
+
+def clean(text: object, width: int = LONGEST) -> str:
+    """Return one line without terminal escapes, control or direction-changing characters, cut to `width`."""
+    line = " ".join(_printable(text, width).split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def for_terminal(text: object, width: int = LONGEST) -> str:
+    """Return a line as `clean` does, its spaces kept, in which a CI system that reads the output finds no command.
+
+    GitHub's runner obeys `::error::` at the beginning of a line, where wrapping may put it, and `##[error]` anywhere.
+    """
+    line = _COMMAND.sub(lambda found: f"{found[0]} ", _printable(text, width))
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def _printable(text: object, width: int) -> str:
+    some = str(text)[: 10 * width + LONGEST]  # of a text of megabytes the rest is cut off anyway
+    return "".join(c if c.isprintable() else " " for c in _ANSI.sub("", some))

@@ -1,0 +1,120 @@
+"""How charts are drawn: inline SVG, one look per method, readable on light and dark, the same bytes every time."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hpml_bench.plain import clean
+from hpml_bench.records import Figure
+from hpml_bench.report.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#7d7d7d", "#8c6d31")
+"""Okabe and Ito 2008, told apart with any colour vision; a page may redefine them as --m1 to --m8."""
+MARKERS = "osD^vPX*<>"
+INK, GRID, PAPER = "#454647", "#c8c9ca", "#fdfefe"
+SIZE = (4.7, 3.1)
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hpml-bench",
+    "font.size": 9.5,
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.6,
+    "axes.unicode_minus": True,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn, everywhere."""
+
+    color: str
+    marker: str
+
+    @property
+    def hue(self) -> int:
+        """Number of the colour, as in --m1."""
+        return COLORS.index(self.color) + 1
+
+    @property
+    def shape(self) -> int:
+        """Number of the marker."""
+        return MARKERS.index(self.marker)
+
+
+def looks(results: Results) -> dict[str, Look]:
+    """Return each method's colour and marker; with more methods than colours the marker tells them apart."""
+    return {
+        method: Look(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(results.all_methods)
+    }
+
+
+@contextmanager
+def drawing(height: float = SIZE[1]) -> Iterator[tuple[Any, Axes]]:
+    """Yield a figure and its axes in our style; pyplot with its global state stays out."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure as Canvas
+
+    with mpl.rc_context(_STYLE):
+        canvas = Canvas(figsize=(SIZE[0], height), layout="constrained")
+        yield canvas, canvas.subplots()
+
+
+def finish(canvas: Any, name: str, caption: str, alt: str) -> Figure:
+    """Return what was drawn as an inline SVG with its caption and text alternative."""
+    buffer = io.StringIO()
+    canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return Figure(name=name, caption=clean(caption), svg=_inline(buffer.getvalue(), name), alt=clean(alt))
+
+
+def _inline(svg: str, name: str) -> str:
+    """Return matplotlib's file as an element: no prolog, ids of its own, the page's colours and font."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", svg)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", svg)
+    for index, color in enumerate(COLORS, 1):
+        svg = svg.replace(color, f"var(--m{index}, {color})")
+    svg = svg.replace(INK, "currentColor").replace(GRID, f"var(--grid, {GRID})")
+    return svg.replace(PAPER, f"var(--paper, {PAPER})").strip()
+
+
+def standalone(figure: Figure) -> str:
+    """Return a figure as a file of its own, in fixed mid-tones that are readable on light and dark."""
+    svg = re.sub(r"var\(--\w+, (#[0-9a-f]{6})\)", r"\1", figure.svg)
+    svg = svg.replace("currentColor", "#808488").replace(GRID, "#80848850").replace(PAPER, "#ffffff")
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + svg + "\n"
+
+
+def legend(canvas: Any, axes: Axes) -> None:
+    """Put the legend beneath the axes, in as many columns as its labels leave room for."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 3 if max(map(len, labels), default=0) <= 18 else 1
+    canvas.legend(
+        handles, labels, loc="outside lower center", ncols=min(columns, max(1, len(labels))), handlelength=1.6
+    )

@@ -1,0 +1,81 @@
+"""YAML as suites and `--set` may hold it: plain values, of bounded size and depth, read within a second."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+import yaml
+
+from hpml_bench.errors import UserError
+
+MAX_BYTES = 64_000
+MAX_DEPTH = 16
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML of plain values: what JSON has and no more, and with 1e-3 read as a number.
+
+    No aliases, since a few lines of them expand to gigabytes, no tag but that of a text, no deep nesting, and
+    no key twice.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not read")
+        tag = getattr(event, "tag", None)
+        if tag is not None and tag not in _PLAIN:
+            raise yaml.YAMLError(f"tags (here {tag[:80]}) are not read")
+        if self.depth == MAX_DEPTH:
+            raise yaml.YAMLError(f"nested deeper than {MAX_DEPTH} levels")
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def construct_scalar(self, node: Any) -> str:
+        value = str(super().construct_scalar(node))
+        # JSON writes a character beyond 16 bits as a pair of escapes; half a pair is none.
+        return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for twice in (key for key, count in keys.items() if count > 1):
+            raise yaml.YAMLError(f"the key {twice[:80]} stands twice in one mapping")
+        return super().construct_mapping(node, deep)
+
+
+_PLAIN = frozenset({"!", "tag:yaml.org,2002:str"})
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":timestamp", ":value", ":merge"))]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def parse(text: str, where: str) -> Any:
+    """Return what a YAML text holds.
+
+    Raises:
+        UserError: it can't be read, or holds more than plain values; begins with `where` and the line.
+
+    """
+    where = where if len(where) <= 200 else f"{where[:199]}…"
+    if len(text) > MAX_BYTES:
+        raise UserError(f"{where}: longer than {MAX_BYTES} characters")
+    try:
+        return _Loader(text).get_single_data()
+    except (yaml.YAMLError, RecursionError, ValueError, ArithmeticError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error) or type(error).__name__
+        raise UserError(f"{where}{line}: not readable as YAML: {' '.join(problem.split())[:300]}") from None

@@ -1,0 +1,139 @@
+"""What tests of faults share: a method that breaks on command, prepared rows, and an eye on what is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+
+from hpml_bench import launch
+from hpml_bench.records import MethodSpec, Prepared, RunSpec
+from hpml_bench.supervision import heartbeat, reaper
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+FAULTY = '''
+"""A method of the tests: trains the head, and breaks after a step on one rank."""
+
+import itertools
+import os
+import resource
+import signal
+import time
+
+import torch
+
+from hpml_bench.records import Frozen
+
+title = "Faulty"
+lr = 1e-3
+broken = None
+hours = itertools.count(1)
+
+
+class Options(Frozen):
+    fault: str = ""
+    rank: int = 1
+    step: int = 2
+
+
+def build(backbone, options):
+    global broken
+    broken = options
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(False)
+    return backbone
+
+
+def after_step(encoder, step):
+    if step != broken.step or int(os.environ["RANK"]) != broken.rank:
+        return
+    if broken.fault == "raise":
+        raise ArithmeticError("the fault that was asked for")
+    if broken.fault == "sleep":
+        time.sleep(600)
+    if broken.fault == "memory of the GPU":
+        torch.zeros(10**12, device="cuda")
+    elif broken.fault.startswith("memory"):
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, used + 300_000_000))
+        bytearray(2_000_000_000) if broken.fault == "memory of python" else torch.zeros(2_000_000_000)
+    if broken.fault == "clock":
+        clock = time.time
+        time.time = lambda: clock() - 3600 * next(hours)
+    if broken.fault == "suspend":
+        os.killpg(0, signal.SIGSTOP)
+    if broken.fault == "slow":
+        time.sleep(1)
+'''
+
+
+@pytest.fixture(scope="session")
+def plug_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a package that registers the method `faulty`."""
+    folder = tmp_path_factory.mktemp("plug-in")
+    (folder / "faulty.py").write_text(FAULTY)
+    (folder / "faulty-0.1.dist-info").mkdir()
+    (folder / "faulty-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 0.1\n")
+    (folder / "faulty-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\nfaulty = faulty\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, plug_in: Path) -> Iterator[Prepared]:
+    """Rows and a backbone; ranks know the method `faulty`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(plug_in)
+        launch.start_fork_server()
+        yield tiny.prepared(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """No test leaves a process of a run."""
+    yield
+    deadline = time.monotonic() + 5
+    while reaper.offspring() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert reaper.offspring() == set()
+
+
+def faulty(fault: str, rank: int = 1, step: int = 2, **settings: object) -> RunSpec:
+    """Return the specification of a run that breaks so."""
+    options = {"fault": fault, "rank": rank, "step": step}
+    method = MethodSpec(name="faulty", method="faulty", options=options, lr=1e-3)
+    return RunSpec(suite="tiny", settings=tiny.settings(**settings), method=method, seed=0)
+
+
+def endless(method: str = "head") -> RunSpec:
+    """Return the specification of a run that doesn't end by itself."""
+    return tiny.spec(method, steps=1_000_000, eval_every=1_000_000, log_every=5)
+
+
+def when_training(folder: Path, action: Callable[[dict[int, int]], None]) -> threading.Thread:
+    """Do `action` with the ranks' process numbers once they all take steps in `folder`."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            beats = heartbeat.read(folder)
+            if len(beats) == 2 and all("step" in beat.where for beat in beats):
+                action({beat.rank: beat.pid for beat in beats})
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def send(number: signal.Signals, rank: int = 1) -> Callable[[dict[int, int]], None]:
+    """Return an action that sends a signal to a rank."""
+    return lambda pids: os.kill(pids[rank], number)

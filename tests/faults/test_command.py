@@ -1,0 +1,118 @@
+"""The command is killed, interrupted, or asked to end: what is done is kept, nothing is left, and it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import soak
+import tiny
+from click.testing import CliRunner
+from command import Command
+
+from hpml_bench import store
+from hpml_bench.cli import main
+from hpml_bench.supervision import heartbeat
+
+
+@pytest.fixture
+def room() -> Iterator[Path]:
+    """A folder with a short path: sockets are made below it."""
+    with tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two methods, one seed, runs of some seconds."""
+    return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=250, eval_every=250)
+
+
+def statuses(out: Path) -> list[str]:
+    """Return the recorded statuses in the order of the runs."""
+    return [record.status for record in store.load_records(out / "colours").records]
+
+
+def test_the_command_is_killed(suite: Path, room: Path) -> None:
+    """All its processes end with it, and the same command goes on where it stood and removes its temporary files."""
+    command = Command(suite, room / "out", "--seeds", "1")
+    command.until(lambda: command.recorded() == 1 and command.training())
+    command.process.kill()
+    command.ended()
+    assert len(command.family) >= 4, "fork server, tracker and two ranks"
+    assert command.left() == []
+    (first,) = (room / "out").glob("*/*/run.json")
+    before = first.stat().st_mtime_ns
+    again = Command(suite, room / "out", "--seeds", "1")
+    status, said = again.ended()
+    assert status == 0, said
+    assert "1 of 2 runs are recorded already" in said
+    assert first.stat().st_mtime_ns == before
+    assert statuses(room / "out") == ["ok", "ok"]
+    assert list((room / "tmp").iterdir()) == []
+    assert list((room / "out").glob("*/*/.*.tmp")) == []
+
+
+def test_ctrl_c_in_a_terminal(suite: Path, room: Path) -> None:
+    """The whole terminal group gets the signal: status 130, the run under way `interrupted`, a report of the rest."""
+    command = Command(suite, room / "out", "--seeds", "1")
+    command.until(lambda: command.recorded() == 1 and command.training())
+    os.killpg(command.process.pid, signal.SIGINT)
+    status, said = command.ended(20)
+    assert status == 130, said
+    assert "the same command goes on from here" in said
+    assert "Traceback" not in said
+    assert statuses(room / "out") == ["ok", "interrupted"]
+    assert "interrupted" in (room / "out/colours/report.md").read_text()
+    assert command.left() == []
+    assert list((room / "tmp").iterdir()) == []
+
+
+def test_ctrl_c_twice(suite: Path, room: Path) -> None:
+    """The second ends all at once where the first has to wait; what was recorded is whole."""
+    command = Command(suite, room / "out", "--seeds", "1")
+    command.until(lambda: command.recorded() == 1 and command.training())
+    (server,) = soak.servers(command.process)
+    server.suspend()  # it can't say that the ranks ended, so that the first Ctrl-C takes seconds
+    os.killpg(command.process.pid, signal.SIGINT)
+    time.sleep(0.5)
+    began = time.monotonic()
+    os.killpg(command.process.pid, signal.SIGINT)
+    command.process.wait(10)
+    assert time.monotonic() - began < 2.4, "the first alone would take 3 s"
+    status, said = command.ended()
+    assert status == 130, said
+    assert "at once" in said
+    assert command.left() == []
+    for path in (room / "out").glob("*/*/run.json"):
+        json.loads(path.read_text())
+    assert statuses(room / "out") == ["ok"]
+    assert list((room / "tmp").iterdir()) == []
+
+
+def test_a_request_to_end(suite: Path, tmp_path: Path) -> None:
+    """SIGTERM, as a batch system sends it, is what Ctrl-C is."""
+    pressed = threading.Event()
+
+    def press() -> None:
+        while not any(heartbeat.read(folder) for folder in (tmp_path / "colours").glob("*/")):
+            time.sleep(0.02)
+        pressed.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=press, daemon=True).start()
+    options = ["--out", str(tmp_path), "--wandb", "off", "--set", "steps=1000000", "--seeds", "1"]
+    before = signal.getsignal(signal.SIGTERM)
+    result = CliRunner().invoke(main, ["run-all", str(suite), *options])
+    assert pressed.is_set()
+    assert result.exit_code == 130, result.output
+    assert statuses(tmp_path) == ["interrupted"]
+    assert (tmp_path / "colours/report.html").is_file()
+    assert signal.getsignal(signal.SIGTERM) == before

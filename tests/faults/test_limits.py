@@ -1,0 +1,170 @@
+"""Limits that users set: retries, hours, fail-fast; and that they change nothing of what is compared."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from hpml_bench import launch, store, sweep
+from hpml_bench.cli import main
+from hpml_bench.records import Digests, Outcome, Prepared, RunError, RunRecord, RunSpec
+from hpml_bench.report.render import write_report
+from hpml_bench.suite import Suite
+from hpml_bench.supervision import ending
+from hpml_bench.supervision.limits import Limits
+
+PREPARED = Prepared(
+    backbone="b", data="d", label_names=("x", "y"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
+)
+Arrange = Callable[[dict[str, list[str]]], list[str]]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Arrange:
+    """Let the attempts of each method end at once with the statuses given, then `ok`; returns the list of what ran."""
+
+    def arrange(statuses: dict[str, list[str]]) -> list[str]:
+        ran: list[str] = []
+
+        def run(
+            spec: RunSpec, prepared: Prepared, folder: Path, order: int | None, limits: Limits, earlier: tuple[str, ...]
+        ) -> RunRecord:
+            ran.append(spec.method.name)
+            store.begin(folder)
+            status = (statuses.get(spec.method.name, [])[len(earlier) :] or ["ok"])[0]
+            error = None if status == "ok" else RunError(kind="Fault", message="as arranged")
+            outcome = Outcome.model_validate({"status": status, "error": error})
+            record = ending.record(spec, prepared, outcome, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0, order)
+            record = record.model_copy(update={"earlier_attempts": earlier})
+            store.commit(folder, record)
+            return record
+
+        monkeypatch.setattr(launch, "start_fork_server", lambda: None)
+        monkeypatch.setattr(launch, "prepare", lambda settings: PREPARED)
+        monkeypatch.setattr(launch, "run", run)
+        return ran
+
+    return arrange
+
+
+def go(out: Path, *methods: str, **limits: object) -> sweep.SweepResult:
+    """Run a sweep of one seed."""
+    entries = {name: {"method": "head"} for name in methods}
+    values = {"name": "quick", "seeds": 1, "settings": tiny.settings().model_dump(), "methods": entries}
+    chosen = Limits(**limits)  # type: ignore[arg-type]
+    return sweep.run_sweep(Suite.model_validate(values), out, Console(quiet=True), limits=chosen)
+
+
+def test_nothing_is_tried_again_unasked(tmp_path: Path, quick: Arrange) -> None:
+    """The default is one attempt."""
+    ran = quick({"a": ["failed"]})
+    assert go(tmp_path, "a").failed == 1
+    assert ran == ["a"]
+
+
+@pytest.mark.parametrize("status", ["failed", "killed", "timeout", "oom_host", "oom_cuda"])
+def test_retries_are_counted_and_shown(status: str, tmp_path: Path, quick: Arrange) -> None:
+    """Attempts up to the number given; how the earlier ones ended is in the record and in the report."""
+    ran = quick({"a": [status, status]})
+    result = go(tmp_path, "a", retries=2)
+    assert ran == ["a", "a", "a"]
+    (record,) = result.records
+    assert record.status == "ok"
+    assert record.earlier_attempts == (f"{status}: as arranged",) * 2
+    write_report(result.folder, formats=["md"])
+    report = (result.folder / "report.md").read_text()
+    assert "Runs that were tried again" in report
+    assert f"{status}: as arranged" in report.replace("\\", "")
+
+
+def test_retries_end(tmp_path: Path, quick: Arrange) -> None:
+    """What fails each time is recorded as it ended last, after the attempts allowed and no more."""
+    ran = quick({"a": ["failed"] * 9})
+    (record,) = go(tmp_path, "a", retries=2).records
+    assert (record.status, len(ran), len(record.earlier_attempts)) == ("failed", 3, 2)
+
+
+@pytest.mark.parametrize("status", ["diverged", "invalid", "unsupported"])
+def test_what_would_end_the_same_is_not_tried_again(status: str, tmp_path: Path, quick: Arrange) -> None:
+    """A loss that diverged, a failed check and a method that can't run are results."""
+    ran = quick({"a": [status]})
+    go(tmp_path, "a", retries=5)
+    assert ran == ["a"]
+
+
+def test_fail_fast(tmp_path: Path, quick: Arrange) -> None:
+    """The sweep ends with the first run that did not end well, and says that runs are left; else it goes on."""
+    ran = quick({name: ["failed"] for name in "abc"})
+    result = go(tmp_path / "fast", *"abc", fail_fast=True)
+    assert (len(ran), result.ended_by) == (1, "--fail-fast")
+    ran = quick({name: ["failed"] for name in "abc"})
+    result = go(tmp_path / "on", *"abc")
+    assert (len(ran), result.failed, result.ended_by) == (3, 3, None)
+
+
+def test_no_run_begins_after_the_hours(tmp_path: Path, quick: Arrange) -> None:
+    """With none left nothing begins; the result says which limit it was."""
+    ran = quick({})
+    result = go(tmp_path, *"abc", max_hours=0)
+    assert (ran, result.ended_by) == ([], "--max-hours 0")
+    assert not Limits(max_hours=1).ended(3599)
+    assert Limits(max_hours=1).ended(3600)
+
+
+def call(out: Path, *options: str) -> Result:
+    """Call run-all on the runs that `quick` arranged."""
+    return CliRunner().invoke(main, ["run-all", "quickstart", "--out", str(out), "--wandb", "off", *options])
+
+
+def test_the_command_says_what_it_left(tmp_path: Path, quick: Arrange) -> None:
+    """Status 1 and a sentence when a limit ended the sweep."""
+    quick({})
+    result = call(tmp_path, "--max-hours", "0")
+    assert result.exit_code == 1, result.output
+    assert "ended by --max-hours 0" in result.stderr
+
+
+def test_limits_are_no_part_of_the_protocol(tmp_path: Path, quick: Arrange) -> None:
+    """Runs made under other limits are found, not made again."""
+    quick({})
+    first = go(tmp_path, "a", stall=5, run_timeout=9)
+    ran = quick({})
+    assert go(tmp_path, "a", stall=0, retries=3).records == first.records
+    assert ran == []
+
+
+@pytest.mark.parametrize(
+    "options", [["--stall", "-1"], ["--run-timeout", "0"], ["--retries", "-2"], ["--retries", "x"]]
+)
+def test_limits_that_make_no_sense_are_refused(options: list[str], tmp_path: Path) -> None:
+    """Status 2 before anything begins."""
+    assert call(tmp_path, *options).exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+HOLD = "import sys,time; from pathlib import Path; from hpml_bench.sweep import locked\n"
+HOLD += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+
+
+def test_a_lock_goes_with_its_killed_holder(tmp_path: Path, quick: Arrange) -> None:
+    """While it lives, a second sweep is told its number and ends with status 2; after its SIGKILL it goes on."""
+    quick({})
+    (tmp_path / "quickstart").mkdir()
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "quickstart")], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    result = call(tmp_path, "--methods", "lora", "--seeds", "1")
+    assert result.exit_code == 2
+    assert f"in use by process {holder.pid}" in result.stderr
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.communicate()
+    assert call(tmp_path, "--methods", "lora", "--seeds", "1").exit_code == 0

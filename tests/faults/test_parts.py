@@ -1,0 +1,211 @@
+"""The parts that stand behind the promises, each by itself."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpml_bench import store, sweep
+from hpml_bench.errors import UserError
+from hpml_bench.records import RunError
+from hpml_bench.supervision import heartbeat, memory, reaper, scratch, watch
+from hpml_bench.supervision.limits import Limits
+from hpml_bench.supervision.stopping import SIGNALS, Stop, stoppable
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_request_to_end_is_an_interruption_where_it_arrives(number: signal.Signals) -> None:
+    """Outside a run; afterwards the handlers are those from before."""
+    before = [signal.getsignal(each) for each in SIGNALS]
+    with pytest.raises(KeyboardInterrupt), stoppable() as stop:
+        os.kill(os.getpid(), number)
+    assert stop.asked
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_a_run_sees_the_request_in_its_own_time() -> None:
+    """Within a run nothing is raised: the books are kept first."""
+    with stoppable() as stop, stop.held():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked
+
+
+def test_one_request_is_known_everywhere() -> None:
+    """A sweep and the runs in it share it; the next sweep starts afresh."""
+    with stoppable() as outer:
+        with stoppable() as inner:
+            assert inner is outer
+        assert signal.getsignal(signal.SIGTERM) == outer.handle
+    with stoppable() as later:
+        assert later is not outer
+
+
+def test_other_threads_leave_signals_alone() -> None:
+    """Only the main thread may set handlers; elsewhere a sweep runs without."""
+    found: list[Stop] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def sweep() -> None:
+        with stoppable() as stop:
+            found.append(stop)
+
+    thread = threading.Thread(target=sweep)
+    thread.start()
+    thread.join()
+    assert len(found) == 1
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_only_what_nobody_holds_is_abandoned(tmp_path: Path) -> None:
+    """Temporary folders of living processes stay, those of dead ones go, and so does nobody else's."""
+    for name in ("living", "dead"):
+        (tmp_path / f"{scratch.PREFIX}{name}").mkdir()
+        (tmp_path / f"{scratch.PREFIX}{name}/file").write_text("")
+    (tmp_path / "of-others").mkdir()
+    holder = os.open(tmp_path / f"{scratch.PREFIX}living", os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    scratch._remove_abandoned(tmp_path)
+    os.close(holder)
+    assert {path.name for path in tmp_path.iterdir()} == {f"{scratch.PREFIX}living", "of-others"}
+
+
+@pytest.fixture
+def heart(tmp_path: Path) -> Iterator[Path]:
+    """A folder into which this process beats as rank 3."""
+    heartbeat.begin(tmp_path, 3)
+    yield tmp_path
+    assert heartbeat._Heart.file is not None
+    os.close(heartbeat._Heart.file)
+    heartbeat._Heart.file = None
+
+
+def test_a_heartbeat_says_where(heart: Path) -> None:
+    """The last one counts, whole, also when it is shorter than the one before; its number rises."""
+    heartbeat.beat("a very long place indeed " * 20)
+    (before,) = heartbeat.read(heart)
+    heartbeat.beat("step 2")
+    (beat,) = heartbeat.read(heart)
+    assert (beat.rank, beat.pid, beat.where) == (3, os.getpid(), "step 2")
+    assert beat.count == before.count + 1
+    (heart / "heartbeat-rank4").write_text("torn\t")
+    assert heartbeat.read(heart) == (beat,)
+    heartbeat.remove(heart)
+    assert heartbeat.read(heart) == ()
+
+
+def test_without_a_watch_nothing_beats(tmp_path: Path) -> None:
+    """As under torchrun: no file is written."""
+    heartbeat.beat("step 1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_taken_over_by_another_process_is_not_ended() -> None:
+    """A process is its number and its birth; a stopped one is ended as well."""
+    child = subprocess.Popen(["sleep", "60"])
+    found = reaper.identify(child.pid)
+    assert found is not None
+    reaper.kill([found._replace(born=found.born + 1)])
+    assert child.poll() is None
+    os.kill(child.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+    assert reaper.stopped(child.pid)
+    reaper.sweep([found])
+    assert reaper.identify(child.pid) is None
+    assert not Path(f"/proc/{child.pid}").exists(), "it is collected, and no zombie"
+    child.returncode = -signal.SIGKILL
+
+
+def test_time_in_which_nobody_looked_is_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the clock is 1,000 s further at the next look, the machine slept; 30 s without progress have not gone by."""
+    clock, slept = time.monotonic, [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + slept[0])
+    with watch.Watch(tmp_path, Limits(stall=30, run_timeout=60), Stop()) as watching:
+        time.sleep(3 * watch.POLL_SECONDS)
+        slept[0] = 1000.0
+        time.sleep(3 * watch.POLL_SECONDS)
+    assert watching.verdict is None
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("low 0\nhigh 0\nmax 9\noom 4\noom_kill 3\noom_group_kill 0\n", 3),
+        ("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n", 2),
+        ("", 0),
+    ],
+)
+def test_the_kernels_counters_are_read(text: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the formats of control groups 2 and 1; where there is none, nothing was counted."""
+    (tmp_path / "counter").write_text(text)
+    monkeypatch.setattr(memory, "COUNTERS", (str(tmp_path / "counter"), str(tmp_path / "missing")))
+    assert memory.oom_kills() == count
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "status"),
+    [
+        ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB", "oom_cuda"),
+        ("MemoryError", "", "oom_host"),
+        ("RuntimeError", "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory", "oom_host"),
+        ("OSError", "[Errno 12] Cannot allocate memory", "oom_host"),
+        ("RuntimeError", "shapes can't be multiplied", "failed"),
+    ],
+)
+def test_errors_for_want_of_memory_are_told_apart(kind: str, message: str, status: str) -> None:
+    """By the exception's class, or by what torch and the system say."""
+    assert memory.status_of(RunError(kind=kind, message=message)) == status
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    """Under nohup a closed terminal ends nothing: SIGHUP is ignored before a sweep, and during it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert not stop.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_set_aside_takes_the_first_free_number(tmp_path: Path) -> None:
+    """With `run.1` gone and `run.2` there, the next damaged run is `run.1`, and the one after it `run.3`."""
+    (tmp_path / store.SET_ASIDE / "run.2").mkdir(parents=True)
+    names = []
+    for _ in range(2):
+        (tmp_path / "run").mkdir()
+        names.append(store.set_aside(tmp_path / "run").name)
+    assert names == ["run.1", "run.3"]
+
+
+def test_a_link_is_set_aside_and_not_followed(tmp_path: Path) -> None:
+    """Of a run's folder that is a link only the link is moved; what it leads to stays as it was."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "results"
+    elsewhere.mkdir()
+    folder.mkdir()
+    (elsewhere / store.RECORD).write_text("mine")
+    (folder / "run").symlink_to(elsewhere)
+    store.set_aside(folder / "run")
+    assert (elsewhere / store.RECORD).read_text() == "mine"
+
+
+def test_the_lock_follows_no_link(tmp_path: Path) -> None:
+    """A results folder whose lock or holder's file is a link to a file of the user's leaves that file alone."""
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (tmp_path / ".lock-holder.json").symlink_to(mine)
+    with sweep.locked(tmp_path):
+        assert not (tmp_path / ".lock-holder.json").is_symlink()
+    (tmp_path / ".lock").unlink(missing_ok=True)
+    (tmp_path / ".lock").symlink_to(mine)
+    with pytest.raises(UserError, match="a link"), sweep.locked(tmp_path):
+        pass
+    assert mine.read_text() == "mine"

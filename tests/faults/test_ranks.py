@@ -1,0 +1,219 @@
+"""Ranks that raise, are killed, hang or run out of memory: each told by its own status, and the next run is clean."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import tiny
+from conftest import endless, faulty, send, when_training
+from rich.console import Console
+
+from hpml_bench import launch, store
+from hpml_bench.environment import visible_gpus
+from hpml_bench.progress import SweepProgress
+from hpml_bench.records import Prepared, RunRecord
+from hpml_bench.supervision import memory, reaper, scratch
+from hpml_bench.supervision.limits import Limits
+from hpml_bench.sweep import run_with_retries
+
+QUICK = Limits(stall=3)
+
+
+def told(record: RunRecord) -> str:
+    """Return a record's reason."""
+    assert record.error is not None
+    return record.error.message
+
+
+def the_next_is_ok(prepared: Prepared, tmp_path: Path) -> None:
+    """What went before leaves no trace in the next run."""
+    assert launch.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
+
+
+def test_a_rank_that_raises(prepared: Prepared, tmp_path: Path) -> None:
+    """The run is `failed` with that rank's own traceback, though the other one loses its peer."""
+    record = launch.run(faulty("raise"), prepared, tmp_path / "run")
+    assert record.status == "failed"
+    assert record.error is not None
+    assert (record.error.kind, record.error.rank) == ("ArithmeticError", 1)
+    assert 'raise ArithmeticError("the fault that was asked for")' in (record.error.traceback or "")
+    the_next_is_ok(prepared, tmp_path)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_killed(rank: int, prepared: Prepared, tmp_path: Path) -> None:
+    """The run is `killed`, by that rank, and not by what the other says of the lost connection."""
+    when_training(tmp_path / "run", send(signal.SIGKILL, rank))
+    record = launch.run(endless(), prepared, tmp_path / "run", limits=QUICK)
+    assert record.status == "killed", record.error
+    assert f"rank {rank} was ended by SIGKILL" in told(record)
+    assert "memory had reached" in told(record)
+    the_next_is_ok(prepared, tmp_path)
+
+
+def test_the_fork_server_is_killed(prepared: Prepared, tmp_path: Path) -> None:
+    """Its ranks end with it, the run is `killed`, and the next one has a new server."""
+    ranks: dict[int, int] = {}
+
+    def kill(pids: dict[int, int]) -> None:
+        ranks.update(pids)
+        os.kill(reaper.fork_server() or 0, signal.SIGKILL)
+
+    when_training(tmp_path / "run", kill)
+    record = launch.run(endless(), prepared, tmp_path / "run", limits=QUICK)
+    assert record.status == "killed", record.error
+    assert "forked from" in told(record)
+    assert len(ranks) == 2
+    assert [pid for pid in ranks.values() if reaper.identify(pid)] == []
+    the_next_is_ok(prepared, tmp_path)
+
+
+def test_a_rank_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
+    """The stall limit ends the run: `timeout`, where each rank stood, and the stack of both."""
+    when_training(tmp_path / "run", send(signal.SIGSTOP, 1))
+    began = time.monotonic()
+    record = launch.run(endless(), prepared, tmp_path / "run", limits=QUICK)
+    assert time.monotonic() - began < 20
+    assert record.status == "timeout", record.error
+    assert record.error is not None
+    assert "no progress for 3 s" in told(record)
+    assert "(stopped)" in told(record).partition("rank 1 at training step")[2]
+    stacks = (record.error.traceback or "").split("\n\nrank 1")
+    assert len(stacks) == 2
+    assert all("loop.py" in stack for stack in stacks), record.error.traceback
+    the_next_is_ok(prepared, tmp_path)
+
+
+def test_a_rank_that_waits_for_something(prepared: Prepared, tmp_path: Path) -> None:
+    """The stack names the line where it hangs."""
+    record = launch.run(faulty("sleep", rank=0), prepared, tmp_path / "run", limits=QUICK)
+    assert record.status == "timeout"
+    assert record.error is not None
+    assert "in after_step" in (record.error.traceback or "")
+    assert "rank 0 at training step 2" in told(record)
+
+
+def test_a_fork_server_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
+    """It can't say that its children ended: it is ended as well, and the next run has a new one."""
+
+    def stop_both(pids: dict[int, int]) -> None:
+        os.kill(reaper.fork_server() or 0, signal.SIGSTOP)
+        os.kill(pids[1], signal.SIGSTOP)
+
+    when_training(tmp_path / "run", stop_both)
+    record = launch.run(endless(), prepared, tmp_path / "run", limits=QUICK)
+    assert record.status == "timeout", record.error
+    the_next_is_ok(prepared, tmp_path)
+
+
+def test_a_run_that_takes_too_long(prepared: Prepared, tmp_path: Path) -> None:
+    """`--run-timeout` ends it though it makes progress; what it wrote until then stays."""
+    record = launch.run(endless(), prepared, tmp_path / "run", limits=Limits(run_timeout=2))
+    assert record.status == "timeout"
+    assert "not done after 2 s" in told(record)
+    assert store.read_points(tmp_path / "run")
+
+
+def test_slow_is_not_hanging(prepared: Prepared, tmp_path: Path) -> None:
+    """A step that takes shorter than the limit is waited for."""
+    record = launch.run(faulty("slow"), prepared, tmp_path / "run", limits=QUICK)
+    assert record.status == "ok", record.error
+
+
+@pytest.mark.parametrize("who", ["python", "torch"])
+def test_no_memory_on_the_host(who: str, prepared: Prepared, tmp_path: Path) -> None:
+    """An allocation over the cap is `oom_host`, with the peak that was reached."""
+    record = launch.run(faulty(f"memory of {who}"), prepared, tmp_path / "run")
+    assert record.status == "oom_host", record.error
+    assert record.error is not None
+    assert record.error.rank == 1
+    assert float(told(record).removeprefix("peak of ").partition(" MB")[0].replace(",", "")) > 50
+    the_next_is_ok(prepared, tmp_path)
+
+
+def test_the_kernels_kill_for_memory(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SIGKILL while the control group's count of such kills rises is `oom_host`, with the peak seen."""
+    events = tmp_path / "memory.events"
+    events.write_text("low 0\noom 3\noom_kill 3\n")
+    monkeypatch.setattr(memory, "COUNTERS", (str(events),))
+
+    def kill(pids: dict[int, int]) -> None:
+        time.sleep(0.3)
+        os.kill(pids[1], signal.SIGKILL)
+        events.write_text("low 0\noom 4\noom_kill 4\n")
+
+    when_training(tmp_path / "run", kill)
+    record = launch.run(endless(), prepared, tmp_path / "run")
+    assert record.status == "oom_host", record.error
+    assert "rank 1" in told(record)
+    assert "memory had reached" in told(record)
+
+
+def test_a_loss_that_is_no_number(prepared: Prepared, tmp_path: Path) -> None:
+    """Both ranks stop together and leave by themselves: `diverged`, with the step, and no error of a lost peer."""
+    record = launch.run(tiny.spec("full", lr=1e30, clip_norm=None), prepared, tmp_path / "run", limits=QUICK)
+    assert record.status == "diverged"
+    assert "at step 2" in told(record)
+    assert list((tmp_path / "run").glob("error-rank*")) == []
+
+
+def test_a_second_attempt_is_a_run_of_its_own(prepared: Prepared, tmp_path: Path) -> None:
+    """With `--retries 1` a run that raises is done twice; the record is the last attempt's, and names the first."""
+    progress = SweepProgress(Console(quiet=True), 1)
+    record = run_with_retries(faulty("raise"), prepared, tmp_path / "run", Limits(retries=1), progress)
+    assert record.status == "failed"
+    assert record.earlier_attempts == ("failed: the fault that was asked for",)
+    assert store.settled(tmp_path / "run") == record
+    assert "after_step" in (tmp_path / "run/rank1.log").read_text()
+
+
+def test_a_preparation_that_is_stopped_is_given_up(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no heartbeat; one that a signal has stopped is waited for some seconds only."""
+    monkeypatch.setattr(launch, "STOPPED_SECONDS", 1)
+    child = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(60,))
+    child.start()
+    os.kill(child.pid or 0, signal.SIGSTOP)
+    began = time.monotonic()
+    launch._join(child)
+    assert time.monotonic() - began < 20
+    assert child.is_alive()
+    child.kill()
+    child.join()
+
+
+def test_failures_cost_the_parent_nothing(prepared: Prepared, tmp_path: Path) -> None:
+    """Run after run that fails, it holds no more descriptors, threads, children and temporary files."""
+
+    def held() -> tuple[int, int, int, int]:
+        process = psutil.Process()
+        inside = sum(1 for _ in scratch.folder().rglob("*"))
+        return process.num_fds(), process.num_threads(), len(process.children(recursive=True)), inside
+
+    def fail(number: int) -> tuple[int, int, int, int]:
+        folder = tmp_path / str(number)
+        when_training(folder, send(signal.SIGKILL)).join(0)
+        launch.run(endless(), prepared, folder)
+        gc.collect()
+        return held()
+
+    fail(0)
+    first, *_, last = [fail(number) for number in range(1, 5)]
+    assert all(now <= before for before, now in zip(first, last, strict=True)), (first, last)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not visible_gpus(), reason="no GPU is visible")
+def test_no_memory_on_the_gpu(prepared: Prepared, tmp_path: Path) -> None:
+    """A tensor larger than the GPU is `oom_cuda`, with the peak that was reached."""
+    spec = faulty("memory of the GPU", rank=0, device="cuda", world_size=1)
+    record = launch.run(spec, prepared, tmp_path / "run")
+    assert record.status == "oom_cuda", record.error
+    assert "allocated on the GPU" in told(record)
+    the_next_is_ok(prepared, tmp_path)

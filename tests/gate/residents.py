@@ -1,0 +1,91 @@
+"""Residents for tests: copies of the harness to be spoilt, and a resident that answers at once without training."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import hpml_bench
+from hpml_bench.gate.check import Comparison, Request, request
+from hpml_bench.gate.records import Rules, Side
+from hpml_bench.gate.sides import Installation
+from hpml_bench.suite import load_suite
+
+PACKAGE = Path(hpml_bench.__path__[0])
+REDUCED = ("train_samples=64", "validation_samples=16", "test_samples=16")
+
+FAKE = """
+import json, sys, time
+
+with open(__file__ + ".starts", "a+") as file:
+    file.write(".")
+    START = file.tell()  # 1 for the first process of this side
+counts = {"title": "operators", "unit": "calls", "value": 10 + EXTRA, "tolerance": 0, "parts": {"aten::mm": 10 + EXTRA}}
+answers = {
+    "describe": lambda **_: {"packages": {"torch": "1.2.3"}},
+    "prepare": lambda **_: {},
+    "load": lambda **_: time.sleep(PAUSE),
+    "warm_up": lambda **_: {"lora": 0.04, "adapter": 0.04},
+    "counts": lambda **_: {"operators_per_step": counts},
+    "calibrate": lambda **_: {"matrix_product": 0.01},
+    "run": lambda method, steps, first: (SECONDS * steps, 0.0),
+    "hang": lambda **_: time.sleep(99),
+}
+print(json.dumps({"protocol": PROTOCOL}), flush=True)
+for line in sys.stdin:
+    asked = json.loads(line)
+    print(json.dumps({"result": answers[asked.pop("do")](**asked)}), flush=True)
+"""
+
+
+def fake(
+    folder: Path, seconds: str = "0.04", extra: int = 0, protocol: int = 1, pause: float = 0, label: str = "fake"
+) -> Installation:
+    """Write a package whose resident takes so long for a step, and return its installation.
+
+    `seconds` is a Python expression, which may use START: 1 in the side's first process, then 2, 3, ...
+    """
+    package = folder / "hpml_bench" / "gate"
+    package.mkdir(parents=True)
+    for init in (package, package.parent):
+        (init / "__init__.py").touch()
+    values = {"SECONDS": seconds, "EXTRA": str(extra), "PROTOCOL": str(protocol), "PAUSE": str(pause)}
+    text = FAKE
+    for name, value in values.items():
+        text = text.replace(name, value)
+    (package / "resident.py").write_text(text)
+    return Installation(label, sys.executable, folder)
+
+
+def copy(folder: Path, label: str = "copy", **changes: tuple[str, str]) -> Installation:
+    """Copy the harness, change files by name (text found once -> text instead), and return its installation."""
+    target = folder / "hpml_bench"
+    shutil.copytree(PACKAGE, target, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE.parent / "benchmarks" / "suites", folder / "benchmarks" / "suites")
+    for name, (old, new) in changes.items():
+        path = target / f"{name}.py"
+        text = path.read_text()
+        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {name}.py"
+        path.write_text(text.replace(old, new))
+    return Installation(label, sys.executable, folder)
+
+
+def compared(reference: Installation, candidate: Installation) -> Comparison:
+    """Return the comparison of two installations."""
+    return Comparison("revision", reference, candidate, (Side(label=reference.label), Side(label=candidate.label)))
+
+
+def asked(*methods: str, rules: Rules | None = None, minutes: float | None = None) -> Request:
+    """Return a request over the quickstart model on few rows."""
+    return request(load_suite("quickstart", REDUCED), list(methods) or ["lora"], rules or Rules(), minutes)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)

@@ -1,0 +1,118 @@
+"""Saved runs: what is stored, what is refused, what is compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from residents import asked, fake
+
+from hpml_bench.errors import UserError
+from hpml_bench.gate import baseline, verdicts
+from hpml_bench.gate.records import Run
+
+NOISY = "0.04 * __import__('random').uniform(0.999, 1.001)"
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, folder: Path, seconds: str = NOISY, extra: int = 0) -> None:
+    """Let what is installed be a resident that answers at once."""
+    there = fake(folder, seconds, extra)
+    monkeypatch.setattr(baseline, "Installation", lambda *_: there)
+
+
+@pytest.fixture
+def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A baseline of ten runs."""
+    installed(monkeypatch, tmp_path / "then")
+    file = tmp_path / "base.json"
+    baseline.save(asked(), file, 10, lambda _: None)
+    return file
+
+
+def test_ten_runs_are_separate_and_calibrated(saved: Path) -> None:
+    """Each run has its own process's times and calibrations; the file has hardware and counts."""
+    kept = baseline.load(saved)
+    assert len(kept.runs) == 10
+    assert all(len(run.calibration) == baseline.ROUNDS + 1 for run in kept.runs)
+    assert kept.environment["fingerprint"]
+    assert kept.counts["lora"]["operators_per_step"]["value"] == 10
+
+
+def test_the_same_again_passes(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time and counts; the receipt holds both sides' runs."""
+    installed(monkeypatch, tmp_path / "now")
+    receipt = baseline.check(asked(), saved, lambda _: None)
+    assert [verdict.status for verdict in receipt.verdicts] == ["PASS", "PASS"]
+    assert len(receipt.runs) == len(receipt.reference_runs) == 10
+    assert verdicts.exit_status(receipt.verdicts, strict=True) == 0
+
+
+def test_a_slower_step_and_a_further_operator_fail(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four percent by ten runs on either side."""
+    installed(monkeypatch, tmp_path / "now", f"1.04 * {NOISY}", extra=1)
+    receipt = baseline.check(asked(), saved, lambda _: None)
+    assert [verdict.status for verdict in receipt.verdicts] == ["FAIL", "FAIL"]
+
+
+def test_other_hardware_is_incomparable_never_a_failure(saved: Path) -> None:
+    """Nothing is run; both machines are named; only --strict makes it a status of its own."""
+    stored = json.loads(saved.read_text())
+    stored["environment"]["fingerprint"] = "another"
+    stored["environment"]["hardware"]["cpu"] = "Z80"
+    saved.write_text(json.dumps(stored))
+    receipt = baseline.check(asked(), saved, lambda _: None)
+    assert [verdict.status for verdict in receipt.verdicts] == ["INCOMPARABLE"]
+    assert "Z80" in receipt.verdicts[0].detail
+    assert receipt.runs == ()
+    assert verdicts.exit_status(receipt.verdicts, strict=False) == 0
+    assert verdicts.exit_status(receipt.verdicts, strict=True) == 3
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing", "empty"])
+def test_a_damaged_or_foreign_file_is_one_sentence(damage: str, saved: Path) -> None:
+    """No traceback; what to do."""
+    text = saved.read_text()
+    contents = {"truncated": text[: len(text) // 2], "foreign": '{"name": "package.json"}', "empty": ""}
+    if damage == "missing":
+        saved.unlink()
+    else:
+        saved.write_text(contents[damage])
+    with pytest.raises(UserError, match=r"base.json: (is truncated or no baseline|can't be read)"):
+        baseline.check(asked(), saved, lambda _: None)
+
+
+def test_other_work_is_refused(saved: Path) -> None:
+    """Another method, or a setting changed since."""
+    with pytest.raises(UserError, match="has no adapter, but lora"):
+        baseline.check(asked("adapter"), saved, lambda _: None)
+    request = asked()
+    longer = replace(request, settings=request.settings.model_copy(update={"global_batch": 8}))
+    with pytest.raises(UserError, match=r"another settings.global_batch"):
+        baseline.check(longer, saved, lambda _: None)
+
+
+def test_a_baseline_cut_short_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer runs than asked for would promise what they can't keep."""
+    installed(monkeypatch, tmp_path / "then")
+    with pytest.raises(UserError, match="nothing was saved"):
+        baseline.save(asked(minutes=0.001), tmp_path / "base.json", 10, lambda _: None)
+    assert not (tmp_path / "base.json").exists()
+
+
+def test_the_machine_s_speed_is_taken_out() -> None:
+    """A run on a machine that is a tenth slower in everything is the same run."""
+
+    def run(speed: float) -> Run:
+        fields: dict[str, Any] = {"steps": {"lora": 2}, "steal": 0.0, "load": 0.0}
+        calibration = ({"matrix_product": 0.01 * speed, "memory_copy": 0.002 * speed},) * 2
+        return Run(seconds={"lora": (0.08 * speed,) * 4}, calibration=calibration, **fields)
+
+    (quick, slow) = baseline.logs([run(1.0), run(1.1)], ["lora"])["lora"]
+    assert quick == pytest.approx(slow)
+    assert quick == pytest.approx(math.log(0.04) - (math.log(0.01) + math.log(0.002)) / 2)

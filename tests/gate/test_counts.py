@@ -1,0 +1,124 @@
+"""What has no noise is counted exactly, and real slowdowns of our own loop are caught and named by it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from residents import asked, copy
+
+import hpml_bench
+from hpml_bench.data import Rows, global_batches
+from hpml_bench.gate import verdicts
+from hpml_bench.gate.growth import compare, grew
+from hpml_bench.gate.records import Count
+from hpml_bench.gate.sides import Installation, Trainer
+from hpml_bench.prepare import prepare
+
+INSTALLED = Installation("installed", sys.executable)
+STEP = "(loss if extra is None else loss + extra).backward()\n"
+
+
+def counts(installation: Installation, *methods: str) -> dict[str, dict[str, Any]]:
+    """Return what a new resident of an installation counts of each method."""
+    request = asked(*methods)
+    settings = request.settings.model_dump(mode="json")
+    specs = [method.model_dump(mode="json") for method in request.methods]
+    with Trainer(installation) as trainer:
+        prepared = trainer.ask("prepare", settings=settings)
+        trainer.ask("load", settings=settings, prepared=prepared, methods=specs)
+        return {method: trainer.ask("counts", method=method) for method in methods}
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, dict[str, Any]]:
+    """What the installed version counts."""
+    return counts(INSTALLED, "head", "lora")
+
+
+def failures(reference: dict[str, Any], installation: Installation) -> dict[str, Count]:
+    """Return the counts of lora in which an installation fails against the installed version."""
+    found = compare("lora", reference["lora"], counts(installation, "lora")["lora"])
+    failed = {verdict.metric for verdict in verdicts.of_counts(found) if verdict.status == "FAIL"}
+    return {count.name: count for count in found if count.name in failed}
+
+
+def test_flops_are_those_counted_by_hand(reference: dict[str, Any]) -> None:
+    """Of `head`: a forward pass through GPT-2's blocks over B x L tokens, then forward and weight gradient of the head.
+
+    A block multiplies matrices of 12 d^2 weights with each token, and has two products of L x L x d for attention.
+    """
+    config = json.loads((Path(hpml_bench.__path__[0]) / "assets" / "newswire-gpt2" / "config.json").read_text())
+    width, layers, batch, classes = config["n_embd"], config["n_layer"], 16, 4
+    rows = Rows(Path(prepare(asked().settings).data) / "train", pad_id=1)
+    first = next(global_batches(rows.lengths, batch, 1, seed=0))
+    length = int(rows.lengths[first].max())
+    blocks = layers * (24 * batch * length * width**2 + 4 * batch * length**2 * width)
+    assert reference["head"]["flops_per_step"]["value"] == blocks + 2 * (2 * batch * width * classes)
+
+
+def test_parameters_and_their_bytes_are_lora_s(reference: dict[str, Any]) -> None:
+    """Rank 8 at every linear layer, and the head: each is reduced once a step, by one collective, in four bytes."""
+    width, layers, rank = 128, 4, 8
+    linears = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
+    expected = layers * sum(rank * (rows + columns) for rows, columns in linears) + 4 * width + 4
+    assert reference["lora"]["trainable_parameters"]["value"] == expected
+    assert reference["lora"]["collective_bytes_per_step"]["value"] == 4 * expected
+    assert reference["lora"]["collectives_per_step"]["value"] == 1
+
+
+def test_padding_is_a_share_and_memory_holds_the_activations(reference: dict[str, Any]) -> None:
+    """Padding lies between none and half; a step of lora holds more than one that trains the head alone."""
+    assert 0 <= reference["lora"]["padded_token_share"]["value"] < 0.5
+    assert reference["lora"]["tensor_memory"]["value"] > reference["head"]["tensor_memory"]["value"] > 0
+
+
+SLOWDOWNS = {
+    "item": ({"loop": (STEP, STEP + "        [float(p.grad.sum()) for p in self.parameters if p.grad is not None]\n")}),
+    "padding": ({"data": ("ids = np.full((len(indices), int(lengths.max()))", "ids = np.full((len(indices), 64)")}),
+    "all_reduce": ({"loop": (STEP, STEP + "        torch.distributed.all_reduce(loss.detach().clone())\n")}),
+    "recomputed": (
+        {"loop": (STEP, "with torch.no_grad():\n            encoder(input_ids=batch.input_ids)\n        " + STEP)}
+    ),
+}
+EXPECTED = {
+    "item": ("host_syncs_per_step", "_local_scalar_dense in hpml_bench.loop"),
+    "padding": ("padded_token_share", "batch "),
+    "all_reduce": ("collectives_per_step", "c10d::allreduce_ in "),
+    "recomputed": ("flops_per_step", "aten.addmm +"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOWDOWNS)
+def test_a_slowdown_of_our_own_loop_is_caught_and_named(name: str, reference: dict[str, Any], tmp_path: Path) -> None:
+    """A needless item(), padding to the maximum, an extra all-reduce, a part computed again: each fails a count."""
+    failed = failures(reference, copy(tmp_path, **SLOWDOWNS[name]))
+    metric, part = EXPECTED[name]
+    assert metric in failed
+    assert any(part in named for named in failed[metric].grew), failed[metric].grew
+    assert "trainable_parameters" not in failed
+
+
+@pytest.mark.slow
+def test_a_comment_changes_no_count(reference: dict[str, Any], tmp_path: Path) -> None:
+    """Nothing fails, nothing is even different, where only a comment was added: the counts have no noise."""
+    commented = copy(tmp_path, loop=(STEP, STEP + "        # a remark\n"))
+    found = compare("lora", reference["lora"], counts(commented, "lora")["lora"])
+    assert [count.name for count in found if count.reference != count.candidate] == []
+    assert len(found) == 8
+
+
+def test_what_grew_is_named_largest_first() -> None:
+    """New parts and grown ones, not those that shrank."""
+    assert grew({"a": 1, "b": 5, "c": 9}, {"a": 3, "b": 4, "c": 9, "d": 7}) == ("d +7", "a +2")
+
+
+def test_parts_are_named_only_where_the_whole_grew() -> None:
+    """A renamed function moves parts, not the sum: nothing grew."""
+    quantity = {"title": "t", "unit": "u", "value": 2, "tolerance": 0}
+    (count,) = compare("m", {"n": {**quantity, "parts": {"old": 2}}}, {"n": {**quantity, "parts": {"new": 2}}})
+    assert count.grew == ()

@@ -1,0 +1,139 @@
+"""The analysis of recorded trials (`benchmarks/check_evidence.py`)."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import receipts
+
+from hpml_bench.gate import simulation, verdicts
+from hpml_bench.gate.records import Rules, Trial
+
+
+def _script() -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / "check_evidence.py"
+    spec = importlib.util.spec_from_file_location("check_evidence", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+evidence = _script()
+
+
+def trial(number: int, slowdown: float = 0.0, sd: float = 0.006) -> Trial:
+    """Return a made-up trial with its verdicts."""
+    blocks = receipts.blocks(dict.fromkeys(receipts.METHODS, slowdown), sd=sd, seed=number)
+    found = verdicts.look(verdicts.pair_effects(blocks), Rules(), 0)
+    return Trial(number=number, slowdown=slowdown, receipt=receipts.receipt(blocks=blocks, counts=(), verdicts=found))
+
+
+TRIALS = [trial(number, 0.03 if number % 6 == 3 else 0.0) for number in range(1, 13)]
+
+
+def test_trials_survive_packing(tmp_path: Path) -> None:
+    """A folder of trials and the file packed from it are the same, and packing twice gives the same bytes."""
+    for made in TRIALS:
+        (tmp_path / f"trial-{made.number:04d}.json").write_text(made.model_dump_json())
+    for name in ("a", "b"):
+        evidence.pack(evidence.load(tmp_path), tmp_path / name / "trials.jsonl.gz")
+    assert evidence.load(tmp_path / "a" / "trials.jsonl.gz") == TRIALS
+    assert (tmp_path / "a" / "trials.jsonl.gz").read_bytes() == (tmp_path / "b" / "trials.jsonl.gz").read_bytes()
+
+
+def test_rates_are_counted_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten A/A trials without an alarm bound the rate at 1 - 0.05^(1/10), two slowed ones the power at 0.05^(1/2)."""
+    monkeypatch.setattr(evidence, "RESAMPLED", 300)
+    text = evidence.report(TRIALS)
+    assert "0 of 10 A/A trials; the rate is at most 25.9%" in text
+    assert "2 of 2 trials slowed by 3.0% were caught; the power is at least 22.4%" in text
+
+
+def test_a_verdict_that_its_blocks_do_not_give_is_found() -> None:
+    """Verdicts are made again from the blocks."""
+    assert evidence.disagreeing(TRIALS) == []
+    forged = TRIALS[2].model_copy(update={"receipt": TRIALS[0].receipt})
+    other = forged.receipt.model_copy(update={"verdicts": TRIALS[2].receipt.verdicts})
+    assert evidence.disagreeing([forged.model_copy(update={"receipt": other})]) == [3]
+
+
+def test_only_whole_pairs_of_equal_sides_are_resampled() -> None:
+    """A pair in which a method was disturbed is left out, and so are slowed trials."""
+    made = TRIALS[0]
+    lost = tuple(
+        block.model_copy(update={"tainted": "steal"}) if block.pair == 4 and block.method == "lora" else block
+        for block in made.receipt.blocks
+    )
+    disturbed = made.model_copy(update={"receipt": made.receipt.model_copy(update={"blocks": lost})})
+    found = evidence.blocks_of([disturbed, TRIALS[2]])
+    assert found.shape == (11, 3, 2)
+    effects = verdicts.pair_effects(made.receipt.blocks)
+    assert evidence.middle(found)[4] == pytest.approx([effects[method][5] for method in receipts.METHODS])
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8, 16])
+def test_the_twin_of_the_middle_is_the_library(count: int) -> None:
+    """The vectorised interquartile mean equals the one that checks use."""
+    values = np.random.default_rng(count).normal(size=count)
+    assert evidence.middle(values[None, :])[0] == pytest.approx(verdicts.middle(values.tolist()))
+
+
+def test_resampled_trials_have_the_slowdown_and_spikes_add_spread_alone() -> None:
+    """The mean moves by the slowdown in both cases; with spikes the spread grows."""
+    pairs = evidence.blocks_of(TRIALS)
+    shape = (400, 3, 24)
+    plain = evidence.resampling(pairs, 0.05)(np.random.default_rng(0), shape)
+    spiky = evidence.resampling(pairs, 0.05, 0.1)(np.random.default_rng(0), shape)
+    assert plain.shape == spiky.shape == shape
+    for values in (plain, spiky):
+        assert values.mean() == pytest.approx(pairs.mean() + math.log(1.05), abs=0.002)
+    assert spiky.std() > 2 * plain.std()
+
+
+def test_methods_of_a_pair_stay_together() -> None:
+    """Methods that moved together when recorded do so when resampled."""
+    common = np.random.default_rng(0).normal(0, 0.01, (200, 1, 1)).repeat(3, axis=1)
+    drawn = evidence.resampling(common, 0.0)(np.random.default_rng(1), (5, 3, 24))
+    assert np.array_equal(drawn[:, 0], drawn[:, 2])
+
+
+def test_the_study_has_a_row_for_each_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules by noises by slowdowns; five percent is caught and nothing is not."""
+    monkeypatch.setattr(evidence, "RESAMPLED", 300)
+    found = evidence.study({"as recorded": (evidence.blocks_of(TRIALS), 0.0)}, [Rules()])
+    assert [row[2] for row in found.rows] == ["0 %", "1 %", "2 %", "3 %", "5 %"]
+    assert found.rows[0][3] == "0.00 %"
+    assert found.rows[-1][3] == "100.00 %"
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints and writes the report; without trials it says so with status 2; forged ones give status 1."""
+    monkeypatch.setattr(evidence, "RESAMPLED", 300)
+    evidence.pack(TRIALS, tmp_path / "trials.jsonl.gz")
+    monkeypatch.setattr(
+        sys, "argv", ["x", str(tmp_path / "trials.jsonl.gz"), "--write", str(tmp_path / "evidence.md"),
+                      "--loaded", str(tmp_path / "trials.jsonl.gz")]
+    )  # fmt: skip
+    assert evidence.main() == 0
+    text = capsys.readouterr().out
+    assert text == (tmp_path / "evidence.md").read_text()
+    assert text.startswith("## Live trials\n")
+    assert "under load" in text
+    (tmp_path / "none").mkdir()
+    monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "none")])
+    assert evidence.main() == 2
+
+
+def test_resampling_uses_the_rule_of_checks() -> None:
+    """At no slowdown and small spread every resampled trial passes."""
+    pairs = evidence.blocks_of(TRIALS)
+    found = simulation.simulate(evidence.resampling(pairs, 0.0), Rules(), 3, 200)
+    assert found.passed == 200

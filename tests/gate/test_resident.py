@@ -1,0 +1,188 @@
+"""A resident: a process that trains as the loop does, and never outlives its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from residents import asked, fake, wait_for
+
+from hpml_bench import environment
+from hpml_bench.errors import UserError
+from hpml_bench.gate.records import PROTOCOL
+from hpml_bench.gate.sides import Incomparable, Installation, OutOfTime, Trainer
+
+INSTALLED = Installation("installed", sys.executable)
+
+
+def ended(process: psutil.Process) -> bool:
+    """Tell whether a process is gone, or waits for nothing but to be buried."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def residents_below(pid: int) -> list[psutil.Process]:
+    """Return the residents among a process's children."""
+    try:
+        children = psutil.Process(pid).children(recursive=True)
+        return [child for child in children if "hpml_bench.gate.resident" in child.cmdline()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+@pytest.mark.slow
+def test_it_trains_and_takes_a_delay_that_is_no_more_than_asked() -> None:
+    """Steps take time, and busy work calibrated to half a step makes them about half as long again."""
+    request = asked("lora")
+    settings = request.settings.model_dump(mode="json")
+    methods = [method.model_dump(mode="json") for method in request.methods]
+    with Trainer(INSTALLED) as trainer:
+        prepared = trainer.ask("prepare", settings=settings)
+        trainer.ask("load", settings=settings, prepared=prepared, methods=methods, delayable=True)
+        assert trainer.ask("warm_up", core=max(os.sched_getaffinity(0)))["lora"] > 0
+        assert len(psutil.Process(trainer.pid).cpu_affinity()) == 1
+        turns = trainer.ask("calibrate_delay", share=0.5)
+        seconds: dict[bool, list[float]] = {False: [], True: []}
+        for slowed in (False, True, True, False) * 6:
+            trainer.ask("delay", turns=turns if slowed else {"lora": 0})
+            wall, waited = trainer.ask("run", method="lora", steps=1)
+            assert wall > waited >= 0
+            seconds[slowed].append(wall - waited)
+        ratio = sorted(seconds[True])[6] / sorted(seconds[False])[6]
+        assert 1.25 < ratio < 1.8
+
+
+def test_it_is_born_with_the_allocator_s_variables_and_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both sides get the same environment; a PYTHONPATH of the user's doesn't reach into it."""
+    monkeypatch.setenv("PYTHONPATH", "/somewhere/else")
+    variables = Installation("a", sys.executable, tmp_path).variables()
+    assert {key: variables[key] for key in environment.PROCESS_ENVIRONMENT}.keys() <= variables.keys()
+    assert variables["OMP_NUM_THREADS"] == "1"
+    assert variables["PYTHONPATH"] == str(tmp_path)
+    assert "PYTHONPATH" not in INSTALLED.variables()
+
+
+def test_what_it_cannot_do_is_said_in_its_words() -> None:
+    """A user's mistake there is one here, with the side's name."""
+    with Trainer(INSTALLED) as trainer, pytest.raises(UserError, match=r"installed: .*Settings"):
+        trainer.ask("prepare", settings={"nonsense": 1})
+
+
+def test_it_ends_with_the_input_and_with_its_handle() -> None:
+    """No process is left when `with` ends, whatever it was doing."""
+    with Trainer(INSTALLED) as trainer:
+        trainer.ask("describe")
+        process = psutil.Process(trainer.pid)
+    assert not process.is_running()
+
+
+def test_it_dies_with_a_parent_that_is_killed() -> None:
+    """SIGKILL gives the parent no time to end it: the kernel does."""
+    script = (
+        "import sys, time; from hpml_bench.gate.sides import *\n"
+        "with Trainer(Installation('x', sys.executable)) as t:\n    t.ask('describe'); print(t.pid, flush=True)\n"
+        "    time.sleep(99)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    wait_for(lambda: ended(child), 10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_check_that_is_ended_midway_leaves_nothing_running(number: signal.Signals, tmp_path: Path) -> None:
+    """Status 130, one line, no traceback, no resident."""
+    command = [sys.executable, "-m", "hpml_bench", "check", "--self-test", "--out", str(tmp_path)]
+    check = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: len(residents_below(check.pid)) == 2)
+        left = residents_below(check.pid)
+        check.send_signal(number)
+        _, said = check.communicate(timeout=30)
+    finally:
+        check.kill()
+    assert check.returncode == 130
+    assert said.strip() == "hpml-bench: interrupted"
+    wait_for(lambda: all(map(ended, left)), 10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_version_and_another_protocol_are_incomparable(tmp_path: Path) -> None:
+    """A sentence says which side, and why."""
+    (tmp_path / "old" / "hpml_bench").mkdir(parents=True)
+    (tmp_path / "old" / "hpml_bench" / "__init__.py").touch()
+    old = Installation("v0", sys.executable, tmp_path / "old")
+    with Trainer(old) as trainer, pytest.raises(Incomparable, match=r"v0 has no .*older than the gate"):
+        trainer.ask("describe")
+    future = fake(tmp_path / "new", protocol=PROTOCOL + 1, label="v9")
+    with Trainer(future) as trainer, pytest.raises(Incomparable, match=f"v9 speaks protocol {PROTOCOL + 1}"):
+        trainer.ask("describe")
+
+
+def test_an_interpreter_without_the_harness_is_told_apart(tmp_path: Path) -> None:
+    """It says what isn't installed where."""
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    bare.chmod(0o755)
+    with Trainer(Installation("bare", str(bare))) as trainer, pytest.raises(Incomparable, match="not installed in"):
+        trainer.ask("describe")
+
+
+def test_a_side_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
+    """A crash is an error of that side, not a hang."""
+    broken = fake(tmp_path, label="broken")
+    (tmp_path / "hpml_bench" / "gate" / "resident.py").write_text("raise SystemExit('no good')")
+    with Trainer(broken) as trainer, pytest.raises(UserError, match=r"broken: .*status 1: no good"):
+        trainer.ask("describe")
+
+
+def test_a_side_that_died_before_it_was_asked_is_told_too(tmp_path: Path) -> None:
+    """What can't be written to it any more doesn't take the place of its last words."""
+    broken = fake(tmp_path, label="broken")
+    (tmp_path / "hpml_bench" / "gate" / "resident.py").write_text("raise SystemExit('no good')")
+    with pytest.raises(UserError, match=r"broken: .*status 1: no good"), Trainer(broken) as trainer:
+        process = psutil.Process(trainer.pid)
+        wait_for(lambda: ended(process))
+        trainer.ask("describe")
+
+
+def test_a_module_that_its_code_lacks_is_no_older_version(tmp_path: Path) -> None:
+    """Else a broken candidate would be INCOMPARABLE, and the check green."""
+    broken = fake(tmp_path, label="broken")
+    (tmp_path / "hpml_bench" / "gate" / "resident.py").write_text("import hpml_bench_missing_module")
+    with Trainer(broken) as trainer, pytest.raises(UserError, match="No module named 'hpml_bench_missing_module'"):
+        trainer.ask("describe")
+
+
+def test_an_answer_is_not_waited_for_beyond_the_deadline(tmp_path: Path) -> None:
+    """A side that hangs is named when the time is up."""
+    began = time.monotonic()
+    with Trainer(fake(tmp_path, label="hung"), began + 1.5) as trainer, pytest.raises(OutOfTime, match="hung: did not"):
+        trainer.ask("hang")
+    assert time.monotonic() - began < 10
+
+
+def test_what_a_side_started_ends_with_it(tmp_path: Path) -> None:
+    """A side's own children are of its group."""
+    side = fake(tmp_path)
+    resident, note = tmp_path / "hpml_bench" / "gate" / "resident.py", tmp_path / "pid"
+    resident.write_text(
+        "import subprocess\nchild = subprocess.Popen(['sleep', '99'])\n"
+        f"open({str(note)!r}, 'w').write(str(child.pid))\n" + resident.read_text()
+    )
+    with Trainer(side) as trainer:
+        trainer.ask("describe")
+        child = psutil.Process(int(note.read_text()))
+    wait_for(lambda: ended(child), 10)

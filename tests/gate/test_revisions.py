@@ -1,0 +1,209 @@
+"""Two versions side by side: what is installed for a revision and the working tree, and what can't be."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from residents import PACKAGE, wait_for
+
+from hpml_bench.errors import UserError
+from hpml_bench.gate import revisions
+from hpml_bench.gate.revisions import against_environment, against_revision
+
+PROJECT = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "tiny-project"
+version = "1"
+[tool.setuptools]
+py-modules = ["tiny_module"]
+"""
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git as somebody."""
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", "-C", str(folder), *who, *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A repository with one commit of a project of one module."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text(PROJECT)
+    (folder / "tiny_module.py").write_text("value = 1\n")
+    (folder / ".gitignore").write_text("ignored.py\n")
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "one")
+    return folder
+
+
+@pytest.fixture
+def unpacked(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> list[str]:
+    """Let installing be copying, with entry points of a plugin or others, and return what was installed."""
+    labels: list[str] = []
+    entry_points = getattr(request, "param", "[hpml_bench.methods]\ntiny = tiny_module\n")
+
+    def copy(arguments: list[str], label: str) -> None:
+        labels.append(label)
+        shutil.copytree(arguments[-1], arguments[-2])
+        points = Path(arguments[-2]) / "tiny_project-1.dist-info" / "entry_points.txt"
+        points.parent.mkdir()
+        points.write_text(entry_points)
+
+    monkeypatch.setattr(revisions, "_pip", copy)
+    return labels
+
+
+def test_a_dirty_tree_is_measured_as_it_is_and_named(project: Path, unpacked: list[str]) -> None:
+    """The commit on one side; changes and new files on the other, without what is ignored or deleted."""
+    (project / "tiny_module.py").write_text("value = 2\n")
+    (project / "new.py").touch()
+    (project / "ignored.py").touch()
+    found = against_revision("HEAD", project)
+    reference, candidate = found.reference.path, found.candidate.path
+    assert reference is not None
+    assert candidate is not None
+    assert (reference / "tiny_module.py").read_text() == "value = 1\n"
+    assert (candidate / "tiny_module.py").read_text() == "value = 2\n"
+    assert (candidate / "new.py").exists()
+    assert not (candidate / "ignored.py").exists()
+    assert len(str(reference)) == len(str(candidate))
+    assert [side.dirty for side in found.sides] == [False, True]
+    assert found.sides[0].revision == git(project, "rev-parse", "HEAD")
+    assert "in no commit" in found.notes[0]
+    assert unpacked == ["HEAD", "working tree"]
+
+
+def test_a_clean_tree_is_said_to_be_clean_and_installed_once(project: Path, unpacked: list[str]) -> None:
+    """The same files are the same installation, now and the next time."""
+    (project / "tiny_module.py").write_text("value = 3\n")
+    git(project, "commit", "-qam", "two")
+    found = against_revision("HEAD", project / ".")
+    assert found.notes == ()
+    assert not found.sides[1].dirty
+    assert found.reference.path == found.candidate.path
+    against_revision("HEAD", project)
+    assert unpacked == ["HEAD"]
+
+
+def test_a_missing_commit_is_told_with_what_to_do(project: Path, tmp_path: Path) -> None:
+    """In a whole clone it is a wrong name, in a shallow one it may not have been fetched."""
+    with pytest.raises(UserError, match=r"--against nowhere: there is no such commit .*git log"):
+        against_revision("nowhere", project)
+    with pytest.raises(UserError, match=r"--against --help: there is no such commit"):
+        against_revision("--help", project)
+    git(project, "commit", "-q", "--allow-empty", "-m", "two")
+    git(tmp_path, "clone", "-q", "--depth=1", f"file://{project}", "shallow")
+    with pytest.raises(UserError, match=r"shallow: .*--unshallow"):
+        against_revision("HEAD~1", tmp_path / "shallow")
+
+
+@pytest.mark.parametrize("unpacked", ["[console_scripts]\nhpml_bench.x = tiny_module\n"], indirect=True)
+def test_a_project_that_no_check_would_run_is_refused(project: Path, unpacked: list[str]) -> None:
+    """Neither the harness nor a plugin of it: every check of it would pass."""
+    (project / "tiny_module.py").write_text("value = 6\n")
+    git(project, "commit", "-qam", "unrelated")
+    with pytest.raises(UserError, match="HEAD: .*nothing of it would be run"):
+        against_revision("HEAD", project)
+    assert unpacked == ["HEAD"]
+
+
+def test_no_repository_and_no_project_are_told(tmp_path: Path, unpacked: list[str]) -> None:
+    """Outside a repository, and in one that pip can't install."""
+    with pytest.raises(UserError, match="not a git repository"):
+        against_revision("HEAD", tmp_path)
+    (tmp_path / "file").touch()
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "one")
+    with pytest.raises(UserError, match=r"HEAD: there is no pyproject.toml"):
+        against_revision("HEAD", tmp_path)
+    assert unpacked == []
+
+
+def test_what_pip_says_is_passed_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A revision that can't be built is told with pip's first error."""
+    monkeypatch.setattr(revisions, "PIP", ("-c", "raise SystemExit('ERROR: nothing works')"))
+    (project / "tiny_module.py").write_text("value = 4\n")
+    git(project, "commit", "-qam", "broken")
+    with pytest.raises(UserError, match="HEAD: pip can't install it: ERROR: nothing works"):
+        against_revision("HEAD", project)
+
+
+def test_an_interrupted_installation_ends_what_pip_started(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while pip builds: its children end too, and nothing half-made is kept."""
+    note = tmp_path / "pid"
+    script = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'])\n"
+        f"open({str(note)!r}, 'w').write(str(child.pid)); time.sleep(99)"
+    )
+    monkeypatch.setattr(revisions, "PIP", ("-c", script))
+
+    def interrupt(*_: object) -> None:
+        if note.exists() and note.read_text():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise KeyboardInterrupt
+
+    (project / "tiny_module.py").write_text("value = 5\n")
+    git(project, "commit", "-qam", "slow")
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            against_revision("HEAD", project)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    child = int(note.read_text())
+    wait_for(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, 10)
+
+
+def test_another_interpreter_is_the_reference(tmp_path: Path) -> None:
+    """By path or name, its links kept; one that isn't there is told."""
+    link = tmp_path / "python"
+    link.symlink_to(sys.executable)
+    found = against_environment(str(link))
+    assert found.reference.python == str(link)
+    assert found.candidate.python == sys.executable
+    with pytest.raises(UserError, match="there is no such interpreter"):
+        against_environment(str(tmp_path / "none"))
+
+
+@pytest.mark.slow
+def test_a_commit_that_only_comments_passes(tmp_path: Path) -> None:
+    """The whole way: this project in a repository, a comment added, both sides installed by pip and counted."""
+    project, root = tmp_path / "project", PACKAGE.parent
+    for name in ("hpml_bench", "templates", *(f"benchmarks/{part}" for part in ("suites", "reference", "tuning"))):
+        shutil.copytree(root / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, project)
+    git(project, "init", "-q")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "one")
+    with (project / "hpml_bench" / "loop.py").open("a") as file:
+        file.write("# a remark\n")
+    receipt = tmp_path / "receipt.json"
+    command = [sys.executable, "-m", "hpml_bench", "check", "--against", "HEAD", "--counts-only", "--methods", "lora"]
+    done = subprocess.run(
+        [*command, "--json", str(receipt)], cwd=project, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "with changes that are in no commit" in done.stdout
+    text = receipt.read_text()
+    assert '"status": "PASS"' in text
+    assert '"status": "FAIL"' not in text

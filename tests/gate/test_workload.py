@@ -1,0 +1,80 @@
+"""The clock of timed work: what is taken out is time that others had the core, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpml_bench.gate.workload import Watch
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel keeps no such count")
+DATA = bytes(1 << 20)
+
+
+@pytest.fixture
+def core() -> Iterator[int]:
+    """Keep this thread, and what it starts, on one core."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(allowed)})
+    yield max(allowed)
+    os.sched_setaffinity(0, allowed)
+
+
+def work(seconds: float) -> None:
+    """Use so much of this thread's processor time, without holding Python's lock."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        hashlib.sha256(DATA)
+
+
+def test_time_that_another_process_had_the_core_is_taken_out(core: int) -> None:
+    """Beside a busy process the wall clock says about twice the work; what is left is about the work."""
+    other = subprocess.Popen(["taskset", "-c", str(core), sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.3)
+        watch = Watch()
+        work(0.4)
+        wall, waited = watch.read()
+    finally:
+        other.kill()
+        other.wait()
+    assert waited > 0.15
+    assert wall - waited == pytest.approx(0.4, rel=0.15)
+
+
+def test_sleep_is_not_taken_out() -> None:
+    """A step that waits by its own choice is slow."""
+    watch = Watch()
+    time.sleep(0.2)
+    wall, waited = watch.read()
+    assert wall - waited > 0.19
+
+
+def test_time_of_own_threads_is_not_taken_out(core: int) -> None:
+    """A version that gives its own core more to do is slower by it."""
+    stop = threading.Event()
+
+    def busy() -> None:
+        while not stop.is_set():
+            work(0.01)
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        process, watch = time.process_time(), Watch()
+        work(0.3)
+        wall, waited = watch.read()
+        process = time.process_time() - process
+    finally:
+        stop.set()
+        thread.join()
+    assert process > 0.4  # the other thread ran too
+    assert wall - waited > process - 0.05

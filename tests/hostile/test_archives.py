@@ -1,0 +1,229 @@
+"""Archives and model folders from elsewhere: nothing lands outside, nothing grows without end, nothing is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import shutil
+import stat
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import tiny
+
+from hpml_bench import wheels
+from hpml_bench.cache import cache_folder
+from hpml_bench.errors import UserError
+from hpml_bench.models import load_backbone
+from hpml_bench.sources import MODEL_PATTERNS, resolve, resolve_model
+from hpml_bench.tokenizer import load_tokenizer
+
+Member = tuple[str | zipfile.ZipInfo, bytes]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test has a cache of its own."""
+    monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
+
+
+def archive(*members: Member, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Return a zip file."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", method) as made:
+        warnings.simplefilter("ignore")
+        for name, content in members:
+            made.writestr(name, content)
+    return buffer.getvalue()
+
+
+def fetch(content: bytes, inner: str = "pack") -> Path:
+    """Resolve a path in a wheel that lies in the cache as pip would have left it."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    folder = cache_folder() / "wheels" / sha256[:16]
+    folder.mkdir(parents=True)
+    (folder / "pack-1.0-py3-none-any.whl").write_bytes(content)
+    return resolve(f"wheel:pack==1.0/{inner}#sha256={sha256}").folder_or_file
+
+
+def special(name: str, mode: int) -> zipfile.ZipInfo:
+    """Return a member of another kind than a file."""
+    member = zipfile.ZipInfo(name)
+    member.external_attr = mode << 16
+    return member
+
+
+def declared(size: int) -> bytes:
+    """Return a wheel whose directory declares another size of its member than it has."""
+    content = bytearray(archive(("pack/a", b"x" * 100)))
+    at = content.rindex(b"PK\x01\x02")
+    content[at + 24 : at + 28] = struct.pack("<I", size)
+    return bytes(content)
+
+
+def flag(bit: int, method: int | None = None) -> bytes:
+    """Return a wheel whose member is said to be encrypted, or compressed in an unknown way."""
+    content = bytearray(archive(("pack/a", b"x" * 100)))
+    for sign, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = content.rindex(sign) + offset
+        content[at] |= bit
+        if method is not None:
+            content[at + 2] = method
+    return bytes(content)
+
+
+def overlapping() -> bytes:
+    """Return a wheel of two members that share their bytes, as the most compact bombs do."""
+    content = bytearray(archive(("pack/a", b"x" * 100), ("pack/b", b"y" * 100)))
+    at = content.rindex(b"PK\x01\x02")
+    content[at + 42 : at + 46] = struct.pack("<I", 0)
+    return bytes(content)
+
+
+REFUSED: dict[str, Callable[[], bytes]] = {
+    "climbing": lambda: archive(("pack/../../../owned", b"x"), ("pack/a", b"x")),
+    "climbing with backslashes": lambda: archive(("pack/..\\..\\owned", b"x")),
+    "absolute inside": lambda: archive(("pack/a", b"x"), ("pack//../../owned", b"x")),
+    "a symbolic link": lambda: archive((special("pack/link", stat.S_IFLNK | 0o777), b"/etc")),
+    "through a link": lambda: archive((special("pack/l", stat.S_IFLNK | 0o777), b"/tmp"), ("pack/l/owned", b"x")),
+    "a name twice": lambda: archive(("pack/a", b"harmless"), ("pack/a", b"owned")),
+    "a name twice in other words": lambda: archive(("pack/a", b"harmless"), ("pack/./a", b"owned")),
+    "a file that is a folder": lambda: archive(("pack/a", b"x"), ("pack/a/b", b"x")),
+    "a wrong size": lambda: declared(7),
+    "a wrong sum": lambda: archive(("pack/a", b"x" * 9), method=zipfile.ZIP_STORED).replace(b"x" * 9, b"y" * 9),
+    "encrypted": lambda: flag(1),
+    "compressed in an unknown way": lambda: flag(0, 77),
+    "overlapping": overlapping,
+    "cut off": lambda: archive(("pack/a", bytes(range(256)) * 10))[:-30],
+    "no zip": lambda: b"PK no zip at all",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_belong_in_a_wheel_is_refused(name: str, tmp_path: Path) -> None:
+    """One sentence that names the wheel; nothing outside its folder in the cache, and nothing half in it."""
+    with pytest.raises(UserError, match=r"wheel:pack==1\.0"):
+        fetch(REFUSED[name]())
+    places = [path for path in tmp_path.rglob("*") if path.name == "owned" or ".new-" in path.name]
+    assert places == []
+    assert not [path for path in cache_folder().rglob("files/pack/*") if path.is_file()]
+
+
+def test_a_bomb_is_refused_before_it_is_unzipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The declared size counts: what is more than the limit, or than the disk has room for, is not begun."""
+    bomb = archive(("pack/a", b"\0" * 20_000_000))
+    assert len(bomb) < 30_000
+    monkeypatch.setattr(wheels, "MAX_UNZIPPED_BYTES", 10_000_000)
+    with pytest.raises(UserError, match="over the limit"):
+        fetch(bomb)
+    monkeypatch.undo()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10_000_000))
+    with pytest.raises(UserError, match="HPML_BENCH_CACHE"):
+        fetch(archive(("pack/b", b"\0" * 20_000_000)))
+
+
+def test_a_size_that_is_declared_too_small_does_not_grow(tmp_path: Path) -> None:
+    """A member that says 7 bytes and holds 20 million is read for 7 bytes, and then refused."""
+    content = bytearray(archive(("pack/a", b"\0" * 20_000_000)))
+    at = content.rindex(b"PK\x01\x02")
+    content[at + 24 : at + 28] = struct.pack("<I", 7)
+    with pytest.raises(UserError, match="can't be unzipped"):
+        fetch(bytes(content))
+
+
+def test_many_members_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty files cost inodes."""
+    monkeypatch.setattr(wheels, "MAX_MEMBERS", 50)
+    with pytest.raises(UserError, match="51 files"):
+        fetch(archive(*((f"pack/{i}", b"") for i in range(51))))
+
+
+# Models
+
+
+class Owned:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (Path.touch, (self.place,))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Return a model folder with its tokenizer."""
+    tiny.local_suite(tmp_path)
+    return tmp_path / "model"
+
+
+def test_pickled_weights_are_not_read(model: Path, tmp_path: Path) -> None:
+    """A folder with nothing but a .bin is refused; where safetensors lie beside one, only they are read."""
+    (model / "pytorch_model.bin").write_bytes(pickle.dumps(Owned(tmp_path / "owned")))
+    load_backbone(model, tiny.settings(backbone=f"path:{model}"))
+    (model / "model.safetensors").unlink()
+    for read in (lambda: resolve_model(f"path:{model}"), lambda: load_backbone(model, tiny.settings())):
+        with pytest.raises(UserError, match=r"safetensors"):
+            read()
+    assert not (tmp_path / "owned").exists()
+    assert {pattern.rpartition(".")[2] for pattern in MODEL_PATTERNS} == {"json", "safetensors", "txt", "model"}
+
+
+@pytest.mark.parametrize("name", ["../../x.safetensors", "/etc/x.safetensors", "model.bin", "a/b.safetensors", 5])
+def test_an_index_names_safetensors_of_its_folder_only(model: Path, name: str | int) -> None:
+    """The index of sharded weights can't lead out of the folder, or to a pickle."""
+    (model / "model.safetensors").unlink()
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(UserError, match="no safetensors file of this folder"):
+        resolve_model(f"path:{model}")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", b""),
+        ("model.safetensors", b"\xff" * 100),
+        ("model.safetensors", struct.pack("<Q", 2**62) + b"{}"),
+        ("config.json", b""),
+        ("config.json", b"[" * 100_000),
+        ("config.json", b'{"model_type": "nothing-known"}'),
+        ("config.json", b'{"model_type": "gpt2", "n_embd": "x"}'),
+        ("config.json", b'\xff\xfe{"model_type": "gpt2"}'),
+    ],
+)
+def test_garbage_in_a_model_is_a_sentence(model: Path, file: str, content: bytes) -> None:
+    """Weights and configuration that can't be read end as a user's mistake, with the folder's name."""
+    (model / file).write_bytes(content)
+    with pytest.raises(UserError):
+        load_backbone(model, tiny.settings(backbone=f"path:{model}"))
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000, b"\xff" * 9, b'{"version": "1.0", "model": 5}'])
+def test_garbage_in_a_tokenizer_is_a_sentence(model: Path, content: bytes) -> None:
+    """The same of a tokenizer's file."""
+    (model / "tokenizer.json").write_bytes(content)
+    with pytest.raises(UserError):
+        load_tokenizer(model)
+
+
+def test_code_in_a_model_folder_is_not_run(model: Path, tmp_path: Path) -> None:
+    """A configuration that names Python files beside it (`auto_map`) doesn't get them run."""
+    code = f"from pathlib import Path\nPath({str(tmp_path / 'owned')!r}).touch()\n"
+    classes = "class C:\n    pass\nConfig = Model = Tokenizer = C\n"
+    (model / "owned.py").write_text(code + classes)
+    named = {"AutoConfig": "owned.Config", "AutoModel": "owned.Model", "AutoTokenizer": ["owned.Tokenizer"] * 2}
+    for file, kind in (("config.json", "gpt2"), ("config.json", "own"), ("tokenizer_config.json", None)):
+        content = json.loads((model / file).read_text()) | {"auto_map": named}
+        (model / file).write_text(json.dumps(content | ({"model_type": kind} if kind else {})))
+        for read in (lambda: load_backbone(model, tiny.settings()), lambda: load_tokenizer(model)):
+            with suppress(UserError):
+                read()
+    assert not (tmp_path / "owned").exists()

@@ -1,0 +1,158 @@
+"""Results folders from elsewhere: links aren't followed, pipes and devices not opened, records not believed blindly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import recorded
+from click.testing import CliRunner
+
+from hpml_bench import store, sweep
+from hpml_bench.cli import main
+from hpml_bench.errors import UserError
+from hpml_bench.report.frame import load_results
+from hpml_bench.report.render import load, summary_table, write_report
+
+
+@pytest.fixture(autouse=True)
+def at_once() -> Iterator[None]:
+    """Break off what waits for a pipe that nobody writes to, or reads a device without end."""
+
+    def late(*_: object) -> None:
+        pytest.fail("it hangs")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a results folder of four runs."""
+    return recorded.write(tmp_path / "reports" / "example", recorded.sweep(["lora", "full"], 2))
+
+
+def test_a_link_is_no_run(folder: Path, tmp_path: Path) -> None:
+    """A run folder, or a record, that is a link is told and left out; what it leads to isn't read."""
+    run = next(path for path in folder.iterdir() if path.is_dir())
+    outside = tmp_path / "outside"
+    run.rename(outside)
+    run.symlink_to(outside)
+    other = next(path for path in folder.iterdir() if not path.is_symlink())
+    (other / store.RECORD).rename(tmp_path / "record.json")
+    (other / store.RECORD).symlink_to(tmp_path / "record.json")
+    found = store.load_records(folder)
+    assert len(found.records) == 2
+    assert len(found.problems) == 2
+    assert all("link" in problem for problem in found.problems)
+    assert store.settled(run) is None
+    assert len(load(folder).problems) == 2
+
+
+def test_starting_anew_removes_the_link_and_not_what_it_leads_to(folder: Path, tmp_path: Path) -> None:
+    """Neither `--fresh` nor a run's own beginning empties a folder elsewhere."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / store.RECORD).write_text("{}")
+    (outside / "precious").write_text("x")
+    for name, act in (("a", lambda: sweep.clear(folder)), ("b", lambda: store.begin(folder / "b"))):
+        (folder / name).symlink_to(outside)
+        act()
+        assert not (folder / name).is_symlink()
+        assert (outside / "precious").read_text() == "x"
+    assert (folder / "b").is_dir()
+
+
+@pytest.mark.parametrize("name", [store.RECORD, store.POINTS, store.PREDICTIONS, store.SUITE])
+@pytest.mark.parametrize("kind", ["a pipe", "a device without end", "a folder"])
+def test_what_is_no_file_is_not_opened(folder: Path, name: str, kind: str) -> None:
+    """A pipe, a device or a folder in a file's place neither hangs nor ends a report."""
+    run = next(path for path in sorted(folder.iterdir()) if path.is_dir())
+    place = (folder if name == store.SUITE else run) / name
+    place.unlink(missing_ok=True)
+    if kind == "a pipe":
+        os.mkfifo(place)
+    elif kind == "a folder":
+        place.mkdir()
+    else:
+        place.symlink_to("/dev/zero")
+    results = load(folder)
+    assert len(results.records) == (3 if name == store.RECORD else 4)
+    assert len(summary_table(results).rows) == 2
+    assert set(results.curves["train_loss"]) == {"lora", "full"}
+    assert len(load_results(folder)) == len(results.records)
+    done = CliRunner().invoke(main, ["list", "runs", str(folder.parent)])
+    assert done.exit_code == 0
+    store.file_digests(run)
+    store.read_points(run)
+
+
+@pytest.mark.parametrize("run_id", ["../../outside", "/etc", "a/b", "", "a\nb", ".", "\x1b[31m"])
+def test_a_record_cannot_name_another_folder(folder: Path, run_id: str) -> None:
+    """A run is looked for in the folder of its id: an id that is no folder's name is refused."""
+    path = next(folder.glob("*/run.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"run_id": run_id}))
+    found = store.load_records(folder)
+    assert len(found.records) == 3
+    assert "run_id" in found.problems[0]
+
+
+def deep(levels: int) -> Any:
+    """Return a mapping in a mapping, and so on."""
+    value: Any = "x"
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"environment": deep(400)}, "recursion limit"),
+        ({"environment": deep(50)}, "nested"),
+        ({"order": 10**400}, "64 bits"),
+        ({"environment": {"x": "\ud800"}}, "hex escape"),
+        ({"environment": {"\udfff": "x"}}, "surrogate"),
+    ],
+)
+def test_what_only_json_can_hold_is_no_record(folder: Path, change: dict[str, Any], says: str) -> None:
+    """Nesting, integers and halves of characters that would end a report are told and left out."""
+    path = next(folder.glob("*/run.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    found = store.load_records(folder)
+    assert len(found.records) == 3
+    assert says in found.problems[0]
+    assert write_report(folder, None, ["md"])
+
+
+def test_points_without_line_ends_take_no_memory(folder: Path) -> None:
+    """Lines are read up to what a point can have; the points around a huge one are kept."""
+    run = next(path for path in folder.iterdir() if path.is_dir())
+    good = '{"metric":"train_loss","step":1,"value":0.5}\n'
+    odd = '{"metric":"train_loss","step":1' + "0" * 400 + ',"value":0.5}\n'
+    (run / store.POINTS).write_text(good + "x" * 30_000_000 + "\n" + odd + good)
+    tracemalloc.start()
+    assert [point.step for point in store.iterate_points(run)] == [1, 1]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5_000_000
+
+
+@pytest.mark.parametrize("name", ["figures", "tables"])
+def test_a_report_is_not_written_through_a_link(folder: Path, tmp_path: Path, name: str) -> None:
+    """Charts and tables go into folders of the report's own."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (folder / name).symlink_to(outside)
+    with pytest.raises(UserError, match="link"):
+        write_report(folder, None, ["md", "csv"])
+    assert list(outside.iterdir()) == []

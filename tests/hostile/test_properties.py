@@ -1,0 +1,287 @@
+"""Any suite, record or point: a valid result, or one sentence. Never a traceback."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import recorded
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hpml_bench import store
+from hpml_bench.errors import UserError
+from hpml_bench.plain import clean, for_terminal
+from hpml_bench.records import RunRecord
+from hpml_bench.report import export
+from hpml_bench.report.render import all_sections, load
+from hpml_bench.report.tables import table
+from hpml_bench.suite import load_suite
+from hpml_bench.yaml_plain import parse
+
+within_a_test = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+texts = st.text(max_size=12) | st.sampled_from(
+    ["", "lora", "path:\x00", "path:~nobody/x", "hub:a/b", "wheel:x", "../..", "*", "1e999", "\ud800", "<b>", "\x1b[1m"]
+)
+numbers = st.integers() | st.sampled_from([10**30, -(10**30), 2**63, 0, -1]) | st.floats() | st.booleans()
+plain = st.none() | texts | numbers
+values = st.recursive(
+    plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=8
+)
+
+
+def one_sentence(error: Exception) -> None:
+    """Fail unless an error is one for the user: short."""
+    assert isinstance(error, UserError)
+    assert str(error).strip()
+    assert len(str(error)) < 5000
+
+
+def changed(value: Any, place: float, new: Any, remove: bool) -> Any:
+    """Return a copy of nested data with one place, chosen by a number in [0, 1), replaced, removed or added to."""
+    value = copy.deepcopy(value)
+    places = list(_places(value))
+    holder, key = places[int(place * len(places))]
+    if remove and isinstance(holder, dict):
+        holder.pop(key, None)
+    else:
+        holder[key] = new
+    return value
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        yield value, key
+        if isinstance(item, dict | list):
+            yield from _places(item)
+    if isinstance(value, dict):
+        yield value, "added"
+
+
+share = st.floats(0, 1, exclude_max=True)
+
+# Suites
+
+SUITE = {
+    "name": "s",
+    "description": "d",
+    "seeds": 2,
+    "settings": {
+        "backbone": "embedded:newswire-gpt2", "task": {"name": "newswire", "options": {"rows": 5}}, "steps": 4,
+        "betas": [0.9, 0.99], "global_batch": 8, "device": "cpu", "clip_norm": None,
+    },
+    "methods": {"lora": {"lr": 1e-3, "options": {"r": 4}}, "second": {"method": "head"}, "peft:IA3": {}},
+}  # fmt: skip
+
+
+def use(name: str, overrides: tuple[str, ...] = ()) -> None:
+    """Do with a suite what a sweep does before it starts a process."""
+    try:
+        suite = load_suite(name, overrides)
+        if len(suite.methods) * suite.seeds < 50:
+            assert all(run.run_id for run in suite.runs())
+        suite.model_dump_json()
+    except UserError as error:
+        one_sentence(error)
+
+
+@within_a_test
+@given(place=share, new=values, remove=st.booleans())
+def test_any_change_of_a_suite(tmp_path: Path, place: float, new: Any, remove: bool) -> None:
+    """A valid suite in which one value is any other, missing or of an unknown name."""
+    path = tmp_path / "s.yaml"
+    path.write_text(json.dumps(changed(SUITE, place, new, remove)))  # JSON is YAML
+    use(str(path))
+
+
+@within_a_test
+@given(content=values)
+def test_any_structure_as_a_suite(tmp_path: Path, content: Any) -> None:
+    """A file that holds anything at all."""
+    path = tmp_path / "s.yaml"
+    path.write_text(json.dumps(content))
+    use(str(path))
+
+
+@within_a_test
+@given(content=st.binary(max_size=60) | st.text("[]{}:,-?&*!|>'\"%@` \n\tab0.~<=#", max_size=40).map(str.encode))
+def test_any_bytes_as_a_suite(tmp_path: Path, content: bytes) -> None:
+    """A file of bytes, and one of YAML's own signs."""
+    path = tmp_path / "s.yaml"
+    path.write_bytes(content)
+    use(str(path))
+
+
+@given(
+    key=st.text("abc.settingsmethodslora", max_size=20)
+    | st.sampled_from(["steps", "name", "methods", "methods.lora", "methods.lora.options.r", "task.options", "a.b"]),
+    value=st.text(max_size=20) | values.map(json.dumps),
+)
+def test_any_override(key: str, value: str) -> None:
+    """`--set` with any key and any value."""
+    use("quickstart", (f"{key}={value}",))
+
+
+@given(content=values)
+def test_what_is_plain_is_read_as_it_was(content: Any) -> None:
+    """The limits of our YAML take nothing from what a suite may hold."""
+    text = json.dumps(content)  # JSON is YAML
+    if "ud800" in text.lower():
+        with pytest.raises(UserError):
+            parse(text, "here")
+    else:
+        assert repr(parse(text, "here")) == repr(content) or _has_floats(content)
+
+
+def _has_floats(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_floats, value.values()))
+    return any(map(_has_floats, value)) if isinstance(value, list) else isinstance(value, float)
+
+
+# Records
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a results folder of five runs."""
+    records = [*recorded.sweep(["lora", "full"], 2), recorded.failed("head", 0, "failed", "why")]
+    place = recorded.write(tmp_path_factory.mktemp("runs"), records)
+    recorded.write_predictions(place, [record for record in records if record.status == "ok"])
+    return place
+
+
+def use_records(folder: Path) -> None:
+    """Make a report's contents of a folder, charts left out."""
+    try:
+        results = load(folder)
+        sections = all_sections(results)
+    except UserError as error:
+        one_sentence(error)
+        return
+    for section in sections:
+        for block in section.blocks:
+            if hasattr(block, "rows"):
+                export.csv_text(block), export.latex_table(block), export.markdown_table(block)
+
+
+@pytest.fixture
+def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave charts out: they take a second a report, and have tests of their own."""
+    from hpml_bench.sections import cost_accuracy, curves, inference, memory, throughput, tuning
+
+    for name in ("course", "strip", "bars", "trade_off"):
+        for module in (curves, cost_accuracy, inference, memory, throughput, tuning):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, lambda *_: None)
+        monkeypatch.setattr(f"hpml_bench.report.figures.{name}", lambda *_: None)
+
+
+@settings(within_a_test, max_examples=40)
+@given(place=share, new=values, remove=st.booleans())
+def test_any_change_of_a_record(runs: Path, no_charts: None, place: float, new: Any, remove: bool) -> None:
+    """A record in which one value is any other: believed where it may be so, else told and left out."""
+    path = min(runs.glob("lora*/run.json"))
+    before = path.read_text()
+    try:
+        path.write_text(json.dumps(changed(json.loads(before), place, new, remove)))
+        found = store.load_records(runs)
+        assert len(found.records) + len(found.problems) == 5
+        assert all(len(problem) < 1000 for problem in found.problems)
+        use_records(runs)
+    finally:
+        path.write_text(before)
+
+
+@within_a_test
+@given(content=values.map(json.dumps).map(str.encode) | st.binary(max_size=80))
+def test_any_bytes_as_a_record(tmp_path: Path, content: bytes) -> None:
+    """A file that holds anything is a problem in words."""
+    place = tmp_path / "lora-s0-0123456789"
+    place.mkdir(exist_ok=True)
+    (place / store.RECORD).write_bytes(content)
+    found = store.load_records(tmp_path)
+    assert found.records == ()
+    assert len(found.problems) == 1
+    use_records(tmp_path)
+
+
+@given(number=st.floats() | st.integers(-(2**62), 2**62))
+def test_a_record_is_read_as_it_was_written(number: float) -> None:
+    """Whatever a metric is, JSON brings it back; what is no number is none."""
+    before = recorded.record(metrics={"a": float(number)})
+    after = RunRecord.model_validate_json(before.model_dump_json())
+    expected = float(number) if math.isfinite(number) else None
+    assert after.metrics["a"] == expected or not math.isfinite(number)
+
+
+# Points
+
+POINT = {"metric": "train_loss", "step": 3, "value": 0.5}
+lines = st.one_of(
+    st.builds(lambda place, new, remove: json.dumps(changed(POINT, place, new, remove)), share, values, st.booleans()),
+    st.builds(json.dumps, values),
+    st.text(max_size=30),
+    st.builds(lambda step, value: json.dumps(POINT | {"step": step, "value": value}), st.integers(), st.floats()),
+)
+
+
+@settings(within_a_test, max_examples=40)
+@given(content=st.lists(lines, max_size=12), torn=st.binary(max_size=12))
+def test_any_lines_as_points(runs: Path, content: list[str], torn: bytes) -> None:
+    """Points are what is a point; the rest is left out, and curves are made of what is left."""
+    place = min(runs.glob("lora*/points.jsonl"))
+    before = place.read_bytes()
+    try:
+        place.write_bytes("\n".join(content).encode(errors="surrogatepass") + torn)
+        for point in store.read_points(place.parent):
+            assert isinstance(point.metric, str)
+            assert abs(point.step) < 2**63
+        for curves in load(runs).curves.values():
+            for by_seed in curves.values():
+                assert all(math.isfinite(value) for curve in by_seed for value in curve.values)
+    finally:
+        place.write_bytes(before)
+
+
+@settings(within_a_test, max_examples=8)
+@given(content=st.lists(st.tuples(st.integers(-(2**62), 2**62), st.floats(-1e99, 1e99)), min_size=1, max_size=6))
+def test_any_points_can_be_drawn(runs: Path, tmp_path: Path, content: list[tuple[int, float]]) -> None:
+    """Steps and values of any size make a chart that can be drawn."""
+    from hpml_bench.report.figures import course
+
+    copied = tmp_path / "runs"
+    shutil.rmtree(copied, ignore_errors=True)
+    shutil.copytree(runs, copied)
+    for path in copied.glob("*/points.jsonl"):
+        path.write_text("".join(json.dumps(POINT | {"step": step, "value": value}) + "\n" for step, value in content))
+    assert course(load(copied), "train_loss", "loss") is not None
+
+
+# Text
+
+
+@given(text=st.text())
+def test_plain_text_is_plain(text: str) -> None:
+    """One line of printable characters, the same when made plain again."""
+    for made in (clean(text), for_terminal(text)):
+        assert made.isprintable()
+    assert clean(clean(text)) == clean(text)
+    assert "::e" not in for_terminal("::e" + text)[:3]
+
+
+@given(cells=st.lists(st.lists(st.text(max_size=20), min_size=2, max_size=2), min_size=1, max_size=3))
+def test_tables_of_any_text_hold_together(cells: list[list[str]]) -> None:
+    """As many cells a row in Markdown and CSV as there are columns."""
+    made = table("t", "c", ["a", "b"], cells)
+    for line in export.markdown_table(made).splitlines():
+        assert line.replace("\\\\", "").replace("\\|", "").count("|") == 3
+    import csv
+
+    assert {len(row) for row in csv.reader(export.csv_text(made).splitlines())} == {2}

@@ -1,0 +1,162 @@
+"""Keys, tokens and passwords of the environment appear in nothing written: planted, and looked for everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+from rich.console import Console
+
+from hpml_bench import redaction
+from hpml_bench.progress import SweepProgress
+from hpml_bench.worker import run_error
+
+SECRETS = {
+    "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
+    "HF_TOKEN": "hf_PlantedPlantedPlanted",
+    "AWS_SECRET_ACCESS_KEY": "aws/Planted+Secret/Access=",
+    "OPENAI_API_KEY": "sk-planted-planted-planted",
+    "GITHUB_TOKEN": "ghp_plantedplantedplanted",
+    "DATABASE_PASSWORD": "planted\npassword\nof lines",
+    "PIP_INDEX_URL": "https://someone:planted%2Fpass%40word@index.invalid/simple",
+}
+VALUES = [
+    *(value for name, value in SECRETS.items() if name != "PIP_INDEX_URL"),
+    *("planted%2Fpass%40word", "planted/pass@word", "aws%2FPlanted%2BSecret%2FAccess%3D", "someone:"),
+]
+LEAKY = """
+import os, sys, warnings
+from hpml_bench.errors import Unsupported
+from hpml_bench.records import Frozen
+title, lr = "Leaky", 1e-3
+class Options(Frozen):
+    quietly: bool = False
+def build(backbone, options):
+    told = ", ".join(f"{name}={os.environ[name]}" for name in SECRETS)
+    if options.quietly:
+        raise Unsupported(told)
+    print("on stdout", told)
+    print("on stderr", told, file=sys.stderr)
+    os.write(2, told.encode())
+    warnings.warn(told)
+    try:
+        raise ConnectionError(f"the inner {told}")
+    except ConnectionError as inner:
+        raise RuntimeError("x" * 1990 + told) from inner
+""".replace("SECRETS", repr(list(SECRETS)))
+
+
+def leaks(*texts: bytes) -> list[str]:
+    """Return the planted values in texts, also as JSON and YAML write them."""
+    forms = {form for value in VALUES for form in (value, json.dumps(value)[1:-1], value.replace("\n", " "))}
+    return [form for form in forms for text in texts if form.encode() in text]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """Return where a sweep with failing runs wrote everything, and what it printed, the secrets in its environment."""
+    place = tmp_path_factory.mktemp("sweep")
+    plugin = place / "plugin"
+    (plugin / "leaky-1.0.dist-info").mkdir(parents=True)
+    (plugin / "leaky-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: leaky\nVersion: 1.0\n")
+    (plugin / "leaky-1.0.dist-info" / "entry_points.txt").write_text("[hpml_bench.methods]\nleaky = leaky\n")
+    (plugin / "leaky.py").write_text(LEAKY)
+    (place / "suite").mkdir()
+    suite = tiny.local_suite(place / "suite")
+    out = place / "out"
+    out.mkdir()
+    settings = {"methods.loud": "{method: leaky}", "methods.quiet": "{method: leaky, options: {quietly: true}}"}
+    command = [sys.executable, "-m", "hpml_bench", "run-all", str(suite), "--out", str(out / "reports")]
+    command += ["--seeds", "1", "--methods", "lora,loud,quiet", "--wandb", "offline", "--verbose"]
+    command += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    path = os.pathsep.join(filter(None, (str(plugin), os.environ.get("PYTHONPATH"))))
+    folders = {"PYTHONPATH": path, "HPML_BENCH_CACHE": str(out / "cache"), "HOME": str(out), "TMPDIR": str(out)}
+    done = subprocess.run(command, env={**os.environ, **SECRETS, **folders}, cwd=out, capture_output=True, check=False)
+    assert done.returncode == 1, done.stderr.decode()[-3000:]
+    return out, done.stdout + done.stderr
+
+
+def test_nothing_written_holds_a_secret(swept: tuple[Path, bytes]) -> None:
+    """Records, logs, reports, wandb's files, the cache and the terminal: none of it holds any of the values."""
+    out, printed = swept
+    files = [path for path in out.rglob("*") if path.is_file()]
+    names = {path.name for path in files}
+    assert {"report.html", "report.md", "run.json", "rank0.log", "rank1.log", "suite.json"} <= names
+    assert any(path.suffix == ".wandb" for path in files)
+    assert {str(path): found for path in files if (found := leaks(path.read_bytes()))} == {}
+    assert b"rank 0: on stdout" in printed
+    assert leaks(printed, printed.replace(b"\n", b"")) == []  # a terminal wraps lines
+
+
+def test_the_rest_of_an_error_is_kept(swept: tuple[Path, bytes]) -> None:
+    """Only the values are taken out of messages, tracebacks and logs: what failed stays readable."""
+    out, _ = swept
+    records = [json.loads(path.read_text()) for path in out.glob("reports/*/*/run.json")]
+    assert {record["status"] for record in records} == {"ok", "failed", "unsupported"}
+    error = next(record["error"] for record in records if record["status"] == "failed")
+    assert error["kind"] == "RuntimeError"
+    assert "ConnectionError: the inner WANDB_API_KEY=[redacted]" in error["traceback"]
+    assert "https://index.invalid/simple" in error["traceback"]
+    log = next(out.glob("reports/*/loud*/rank1.log")).read_text()
+    assert "on stdout WANDB_API_KEY=[redacted], HF_TOKEN=[redacted]" in log
+    assert "https://index.invalid/simple" in log
+
+
+def test_what_a_secret_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables named like keys and logins in addresses are; short values, and other variables', are not."""
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+    for name, value in {
+        **SECRETS,
+        "SOME_KEY": "short",
+        "OTHER": "not-a-secret-at-all",
+        "GIT_URL": "ssh://git@host",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert set(redaction.secrets()) >= {*VALUES} - {"someone:"}
+    assert redaction.redacted("short not-a-secret-at-all ssh://git@host") == "short not-a-secret-at-all ssh://host"
+    assert redaction.redacted({"sk-planted-planted-planted": ["a hf_PlantedPlantedPlanted"]}) == {
+        "[redacted]": ["a [redacted]"]
+    }
+
+
+def test_a_secret_is_not_cut_in_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message is cut to length after secrets are gone, or the first half of one would stay."""
+    monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
+    told = run_error(ValueError("x" * 1990 + SECRETS["HF_TOKEN"]), 0)
+    assert "hf_" not in told.message
+    assert "hf_" not in (told.traceback or "")
+
+
+def test_files_are_mended_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets go out of a log of any size; a log without any is not rewritten, and no link is followed."""
+    monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
+    secret = SECRETS["HF_TOKEN"].encode()
+    log, clean, outside, link, empty = (tmp_path / name for name in ("a.log", "b.log", "c.txt", "c.log", "d.log"))
+    log.write_bytes(b"\xff\x00" + b"-" * 2**20 + secret + b" https://u:p@host/ " + secret)
+    clean.write_bytes(b"mail me@example.org")
+    outside.write_bytes(secret)
+    link.symlink_to(outside)
+    empty.write_bytes(b"")
+    before = clean.stat().st_ino
+    redaction.redact_files(log, clean, link, empty, tmp_path / "missing.log")
+    assert log.read_bytes() == b"\xff\x00" + b"-" * 2**20 + b"[redacted] https://host/ [redacted]"
+    assert clean.stat().st_ino == before
+    assert outside.read_bytes() == secret
+
+
+def test_a_log_shown_live_holds_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--verbose` shows the log of rank 0 while it is written, before it is mended."""
+    monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
+    spec = tiny.spec()
+    (tmp_path / "rank0.log").write_text(f"token {SECRETS['HF_TOKEN']}\n")
+    with SweepProgress(Console(width=200), 1, verbose=True) as progress, progress.run(spec, tmp_path, 1):
+        pass
+    assert "rank 0: token [redacted]" in capsys.readouterr().out

@@ -1,0 +1,209 @@
+"""Suite files and `--set` from anywhere: a valid suite, or one sentence, within a second and little memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpml_bench import sweep
+from hpml_bench.cli import main
+from hpml_bench.errors import UserError
+from hpml_bench.sources import resolve
+from hpml_bench.suite import Suite, load_suite
+
+GOOD: dict[str, Any] = {
+    "seeds": 2,
+    "settings": {"backbone": "embedded:newswire-gpt2", "task": {"name": "newswire", "options": {}}, "steps": 4},
+    "methods": {"lora": {"lr": 1e-3, "options": {"r": 4}}, "head": {}},
+}
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefghi", "bcdefghij", strict=True)
+)
+BOMBS = {
+    "aliases": LAUGHS,
+    "merge keys": "a: &a {x: 1}\nb: {<<: *a}",
+    "an endless alias": "a: &a [*a]",
+    "nested lists": "[" * 60_000,
+    "nested mappings": "{a: " * 15_000,
+    "nested blocks": "- " * 30_000,
+    "nested by indentation": "\n".join(" " * i + "a:" for i in range(340)),
+    "nested keys": "? " * 30_000,
+    "many anchors": "&a " * 20_000,
+    "many keys": "".join(f"k{i}: 1\n" for i in range(6_000)) + "k7: 1\n",
+    "a huge number": "a: " + "9" * 60_000,
+    "a huge sexagesimal": "a: " + "1:" * 30_000 + "1.5",
+    "a huge scalar": "a: |\n" + " x\n" * 20_000,
+    "many documents": "---\na\n" * 9_000,
+    "python": "a: !!python/object/apply:os.system [touch owned]",
+    "python name": "a: !!python/name:os.system",
+    "python module": "!!python/module:antigravity",
+    "a local tag": "a: !owned b",
+    "binary": "description: !!binary aGk=",
+    "a set": "methods: !!set {lora}",
+    "a date": "name: 2001-01-01\nseeds: 2001-99-99",
+    "an impossible tag": 'seeds: !!int ""',
+    "a key twice": "seeds: 1\nseeds: 2",
+    "more than a file": "x" * 70_000,
+    "no text": "\x00\x01\x02",
+    "a half of a pair": 'description: "\\ud800"',
+}
+
+
+WHY = {
+    "aliases": "aliases", "merge keys": "aliases", "an endless alias": "aliases", "nested lists": "nested deeper",
+    "nested mappings": "nested deeper", "nested blocks": "nested deeper", "nested keys": "nested deeper",
+    "nested by indentation": "nested deeper", "many keys": "stands twice", "a key twice": "stands twice",
+    "python": "tags", "python name": "tags", "python module": "tags", "a local tag": "tags", "binary": "tags",
+    "a set": "tags", "an impossible tag": "tags", "more than a file": "at most", "a huge number": "digits",
+    "a half of a pair": "decode",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_refused_at_once(name: str, tmp_path: Path) -> None:
+    """Whatever makes YAML grow, nest or run is refused in one sentence that names the file, within a second."""
+    path = tmp_path / "bomb.yaml"
+    path.write_text(BOMBS[name])
+    began = time.perf_counter()
+    with pytest.raises(UserError, match=rf"bomb\.yaml.*{WHY.get(name, '')}") as caught:
+        load_suite(str(path))
+    assert time.perf_counter() - began < (2.0 if "CI" in os.environ else 1.0)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 4000
+    assert not list(Path.cwd().glob("owned"))
+
+
+@pytest.mark.parametrize("name", [name for name in BOMBS if "\x00" not in BOMBS[name]])
+def test_bombs_on_the_command_line_are_refused(name: str) -> None:
+    """The same as a value of `--set`: no more of it is read."""
+    with pytest.raises(UserError) as caught:
+        load_suite("quickstart", [f"methods={BOMBS[name]}"])
+    assert len(str(caught.value)) < 4000
+
+
+def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
+    """In a process that may use 40 MB more than it has, a file that expands to gigabytes is still one sentence."""
+    (tmp_path / "bomb.yaml").write_text(LAUGHS)
+    code = (
+        "import resource, sys; from hpml_bench.suite import load_suite; from hpml_bench.errors import UserError\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 40_000_000,) * 2)\n"
+        "try: load_suite(sys.argv[1])\nexcept UserError as error: print(error)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "bomb.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert "aliases" in done.stdout
+
+
+def test_keys_of_set_are_bounded() -> None:
+    """A key of a thousand parts would build a structure that nothing can write."""
+    with pytest.raises(UserError, match="at most 16 parts"):
+        load_suite("quickstart", ["settings.task.options" + ".a" * 5000 + "=1"])
+
+
+def test_a_suite_of_a_million_runs_is_refused(tmp_path: Path) -> None:
+    """Methods times seeds is a list in memory."""
+    path = tmp_path / "many.yaml"
+    path.write_text(yaml.safe_dump(GOOD | {"methods": {f"m{i}": {"method": "lora"} for i in range(2000)}}))
+    with pytest.raises(UserError, match="at most 200"):
+        load_suite(str(path))
+
+
+@pytest.mark.parametrize("place", ["\x00", "x" * 5000, "~no-such-user-anywhere/x", "loop"])
+def test_impossible_paths_are_a_sentence(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that the system refuses to look at is told, in a suite, on the command line and as a source."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump(GOOD | {"settings": GOOD["settings"] | {"backbone": f"path:{place}"}}))
+    for ask in (
+        lambda: resolve(load_suite(str(path)).settings.backbone),
+        lambda: resolve(load_suite("quickstart", [f"backbone=path:{place}"]).settings.backbone),
+        lambda: resolve(f"path:{place}"),
+        lambda: load_suite(place),
+    ):
+        with pytest.raises(UserError):
+            ask()
+
+
+def test_home_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A path below `~` is the user's, wherever the suite file lies."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump(GOOD | {"settings": GOOD["settings"] | {"backbone": "path:~/model"}}))
+    assert load_suite(str(path)).settings.backbone == f"path:{tmp_path}/home/model"
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc/x", "..", ".", "a/b", "a\\b", "a\x00b", "", "-rf", "a\n", "ä", "x" * 65]
+)
+def test_a_suite_cannot_leave_the_results_folder(name: str, tmp_path: Path) -> None:
+    """A suite's name is a folder's: letters, digits, - and _; also where `--set` gives it."""
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(GOOD | {"name": name}))
+    with pytest.raises(UserError, match="name"):
+        load_suite(str(tmp_path / "s.yaml"))
+    with pytest.raises(UserError, match="name"):
+        load_suite("quickstart", [f"name={yaml.safe_dump(name)}"])
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "..", "", "a/b", "a\x00b", "a\nb", "\u202ea", "x" * 65])
+def test_a_method_cannot_leave_the_results_folder(name: str, tmp_path: Path) -> None:
+    """A method's name is checked before it becomes part of a folder's."""
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(GOOD | {"methods": {name: {"method": "lora"}}}))
+    with pytest.raises(UserError, match="name"):
+        load_suite(str(tmp_path / "s.yaml")).runs()
+
+
+@given(name=st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9_.:+-]{0,63}\Z"))
+def test_run_folders_stay_in_their_folder(name: str) -> None:
+    """Whatever a method may be called, its run's folder is one plain name."""
+    suite = Suite.model_validate(GOOD | {"name": "x", "methods": {name: {"method": "lora"}}})
+    for run in suite.runs():
+        assert run.run_id.replace("-", "").isalnum()
+        assert run.run_id == Path(run.run_id).name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trust_remote_code": True},
+        {"settings": GOOD["settings"] | {"trust_remote_code": True}},
+        {"methods": {"lora": {"trust_remote_code": True}}},
+        {"methods": {"lora": {"options": {"trust_remote_code": True}}}},
+    ],
+)
+def test_remote_code_cannot_be_asked_for(change: dict[str, Any], tmp_path: Path) -> None:
+    """No place of a suite takes `trust_remote_code`."""
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(GOOD | change))
+    with pytest.raises(UserError, match="trust_remote_code is not known"):
+        load_suite(str(tmp_path / "s.yaml")).runs()
+
+
+@pytest.mark.parametrize("suite", ["../x", "/etc", "..", "a/b"])
+def test_plan_reads_within_the_results_folder(suite: str, tmp_path: Path) -> None:
+    """A name given to `plan` is a suite's too."""
+    done = CliRunner().invoke(main, ["plan", suite, "--detect", "accuracy=1pp", "--out", str(tmp_path / "reports")])
+    assert done.exit_code == 2
+    assert "suite" in done.output
+
+
+def test_results_go_below_out_only(tmp_path: Path) -> None:
+    """`clear` and the folder of a suite touch nothing that a link of a run folder leads to."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "run.json").write_text("{}")
+    folder = tmp_path / "reports" / "x"
+    folder.mkdir(parents=True)
+    (folder / "lora-s0-0123456789").symlink_to(outside)
+    sweep.clear(folder)
+    assert (outside / "run.json").read_text() == "{}"

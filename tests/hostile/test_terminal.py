@@ -1,0 +1,88 @@
+"""What reaches a terminal, or a CI system's log, is lines of plain text, whatever records and errors hold."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from payloads import OWNED, attack, folder
+from rich.console import Console
+
+from hpml_bench.cli import main
+from hpml_bench.plain import LONGEST, clean, for_terminal
+from hpml_bench.progress import SweepProgress
+from hpml_bench.store import load_records
+
+
+@pytest.fixture(scope="module")
+def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of results folders, one of hostile name, all of hostile content."""
+    place = tmp_path_factory.mktemp("reports")
+    folder(place / "one", attack())
+    shutil.copytree(place / "one", place / "\x1b[31m\n::error::owned \u202e")
+    return place
+
+
+def assert_inert(text: str) -> None:
+    """Fail if a terminal or GitHub's runner would obey any of the text."""
+    assert {c for c in text if not c.isprintable()} <= {"\n"}
+    assert not re.search(r"^\s*::\w|##\[", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "runs", "{evil}"],
+        ["report", "{evil}", "--format", "md"],
+        ["report", "{evil}/one", "--format", "md,csv", "--out", "{tmp}/\x1b[31m\n::error::out"],
+        ["run-all", "\x1b[31m\n::error::suite \u202e"],
+        ["run-all", "quickstart", "--set", "\n::error::x=\x1b[31m"],
+        ["run-all", "quickstart", "--methods", "\n::error::x\u202e", "--out", "{tmp}"],
+        ["report", "{evil}/\n::error::none\x9b31m"],
+        ["plan", "{evil}/one", "--detect", "\n::error::accuracy=1", "--out", "{evil}"],
+    ],
+)
+def test_commands_print_plain_lines(arguments: list[str], evil: Path, tmp_path: Path) -> None:
+    """No escape, control or direction-changing character, and no workflow command, on either stream; no traceback."""
+    filled = [part.format(evil=evil, tmp=tmp_path) if "{" in part else part for part in arguments]
+    done = CliRunner().invoke(main, filled)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    assert done.output.strip()
+    assert_inert(done.output)
+
+
+def test_a_run_is_listed_on_one_line(evil: Path) -> None:
+    """`list runs` prints a line of bounded length for each record that can be read."""
+    done = CliRunner().invoke(main, ["list", "runs", str(evil / "one")])
+    lines = done.output.splitlines()
+    assert len(lines) == len(load_records(evil / "one").records) > 10
+    assert max(map(len, lines)) < 400
+
+
+@pytest.mark.parametrize("width", [20, 140])
+def test_progress_prints_plain_lines(width: int, capsys: pytest.CaptureFixture[str], evil: Path) -> None:
+    """A failed run's line and a rank's log lines are inert, wherever they are wrapped; markup is shown, not obeyed."""
+    record = next(r for r in load_records(evil / "one").records if r.error and OWNED in r.error.message)
+    with SweepProgress(Console(width=width), 1) as progress:
+        progress.finished(record)
+        progress.say(f"  rank 0: {attack()} [bold]x[/bold]")
+        progress.say("a " * (width // 2) + "::error::at the beginning of a wrapped line")
+    shown = capsys.readouterr().out
+    assert "[bold]x[/bold]".replace(" ", "") in "".join(shown.split())
+    assert_inert(shown)
+
+
+def test_plain_text_is_kept() -> None:
+    """What needs no mending is not changed; other alphabets neither."""
+    for text in ("lora r=8 ± 0.3 %", "peft:IA3", "a::1", "שלום 你好 é", "C++ ::"):
+        assert clean(text) == for_terminal(text) == text
+    assert for_terminal("  two  spaces") == "  two  spaces"
+
+
+def test_text_is_bounded() -> None:
+    """A text of megabytes is cut, and made plain in no time."""
+    assert len(clean("\x1b[31m" * 10**6 + "x")) <= LONGEST
+    assert clean("a" * 10**6, 10) == "aaaaaaaaa…"

@@ -1,0 +1,28 @@
+"""wandb gets hostile text as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from payloads import attack, folder
+from wandb_double import runs_below
+
+from hpml_bench.report.render import load
+from hpml_bench.report.wandb import publish_results
+
+
+def test_hostile_runs_are_kept_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every run and the comparison are kept whole, and nothing is written elsewhere, whatever names and texts hold."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    place = folder(tmp_path / "reports" / "one", attack())
+    before = {path for path in tmp_path.rglob("*") if "wandb" not in path.parts}
+    results = load(place)
+    sentence = publish_results(results, "offline")
+    assert sentence is not None, capsys.readouterr().err
+    assert "kept offline" in sentence
+    runs = runs_below(place)
+    assert len(runs) == len(results.records) + 1
+    assert {path for path in tmp_path.rglob("*") if not {"wandb", "home"} & set(path.parts)} <= before

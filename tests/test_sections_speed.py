@@ -1,0 +1,73 @@
+"""The sections on where time goes and on what more ranks bring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import recorded
+
+from hpml_bench.records import RunRecord, Section, Table
+from hpml_bench.report.results import Results
+from hpml_bench.sections import scaling, time_budget
+
+PARTS = {"first_step_seconds": 1.0, "train_seconds": 5.0, "evaluation_seconds": 2.0, "inference_seconds": 1.0}
+
+
+def runs(ranks: int = 2, **metrics: float | None) -> list[RunRecord]:
+    """Return two methods x two seeds of ten seconds each, on some ranks, with some metrics."""
+    settings = recorded.SETTINGS.model_copy(update={"world_size": ranks})
+    found = recorded.sweep(("lora", "full"), 2, settings=settings)
+    return [run.model_copy(update={"seconds": 10.0, "metrics": {**run.metrics, **metrics}}) for run in found]
+
+
+def table(section: Section | None) -> Table:
+    """Return a section's only table."""
+    assert section is not None
+    (block,) = section.blocks
+    assert isinstance(block, Table)
+    return block
+
+
+def load(folder: Path, records: list[RunRecord]) -> Results:
+    """Write records and read them as a report does."""
+    return Results.load(recorded.write(folder, records))
+
+
+def test_the_budget_adds_up(tmp_path: Path) -> None:
+    """Of ten seconds a run, the parts are their shares and the rest is what is left; all runs stand below."""
+    found = table(time_budget.section(load(tmp_path, runs(**PARTS))))
+    assert [row[0] for row in found.rows] == ["full", "lora", "all"]
+    assert found.values is not None
+    assert found.values[-1][1:] == pytest.approx((4, 40, 10, 50, 20, 10, 10))
+    assert "80 %" in found.notes[-1]
+
+
+@pytest.mark.parametrize("missing", [None, 0.0])
+def test_no_budget_without_all_parts(tmp_path: Path, missing: float | None) -> None:
+    """Runs that don't say how long they took to start, as torchrun's, are in no budget."""
+    assert time_budget.section(load(tmp_path, runs(**PARTS | {"first_step_seconds": missing}))) is None
+
+
+def both(**changes: Any) -> list[RunRecord]:
+    """Return runs on one rank at 100 samples/s and on two at 150."""
+    communication = {"communication_ms": 2.0, "communication_percent": 8.0, "allreduced_bytes_per_step": 4000.0}
+    one, two = runs(1, samples_per_second=100.0, **communication), runs(2, samples_per_second=150.0, **communication)
+    return [run.model_copy(update=changes) for run in one] + two
+
+
+def test_efficiency_is_speed_up_over_the_ratio_of_ranks(tmp_path: Path) -> None:
+    """150 samples/s on two ranks against 100 on one: 1.5 times, 75 %; a single rank has no all-reduce to show."""
+    found = table(scaling.section(load(tmp_path, both())))
+    assert found.values is not None
+    assert [row[:2] for row in found.values] == [("full", 1), ("full", 2), ("lora", 1), ("lora", 2)]
+    assert found.values[0][2:] == (100, 1, 100, None, None, None)
+    assert found.values[1][2:] == pytest.approx((150, 1.5, 75, 4000, 2, 8))
+
+
+def test_other_machines_and_single_counts_of_ranks_are_not_scaled(tmp_path: Path) -> None:
+    """Runs that differ in more than the number of ranks show nothing about it; nor do runs on one number."""
+    other = both(environment={**recorded.ENVIRONMENT, "fingerprint": "ffffffffffff"})
+    assert scaling.section(load(tmp_path / "other", other)) is None
+    assert scaling.section(load(tmp_path / "one", runs(2))) is None
