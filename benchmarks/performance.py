@@ -51,7 +51,7 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Target]]]:
     methods = ("lora",) if quick else tuple(shapes.METHODS)
     return {
         "training": lambda: training.measure(1 if quick else 2, 64, models, methods),
-        "probes": lambda: probes(12 if quick else 40),
+        "probes": lambda: probes(5 if quick else 25),
         "sweep": lambda: sweep.measure(1 if quick else 5),
         "ranks": lambda: ranks.measure(1 if quick else 2),
         "rows": lambda: rows.measure(12_000 if quick else 120_000),

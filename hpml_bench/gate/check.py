@@ -114,7 +114,8 @@ def check(asked: Request, compared: Comparison, say: Say, work: Work | None = No
         found.verdicts = tuple(incomparable(method.name, str(reason)) for method in asked.methods)
     if asked.time and not found.verdicts:
         if not found.counts:
-            raise UserError(f"not one process pair was measured in {asked.minutes:g} minutes; {found.late or GIVE_MORE}")
+            why = found.late or GIVE_MORE
+            raise UserError(f"not one process pair was measured in {asked.minutes:g} minutes; {why}")
         found.verdicts = tuple(unmeasured(method.name) for method in asked.methods)
     return Receipt(
         mode=compared.mode,

@@ -94,7 +94,7 @@ def _operators(job: Job) -> _Operators:
 
 
 def _memory(job: Job, operators: _Operators) -> dict[str, Any]:
-    """Return the peak of a step: of CUDA's allocator, or on a CPU of the tensors that operators take and return."""
+    """Return the peak of a step: of CUDA's allocator, or on a CPU of the tensors that operators return and keep."""
     device = job.stepper.job.group.device
     if device.type != "cuda":
         return _quantity("peak memory of tensors", "bytes", operators.made, operators.peak)

@@ -155,7 +155,8 @@ def _installed(source: Path, label: str) -> Path:
 def _takes_part(target: Path) -> bool:
     """Tell whether an installed project is the harness, or one whose methods the harness finds by entry points."""
     points = (path.read_text(encoding="utf-8") for path in target.glob("*.dist-info/entry_points.txt"))
-    return (target / "hpml_bench").is_dir() or any(re.search(r"^\s*\[\s*hpml_bench\.", text, re.M) for text in points)
+    named = re.compile(r"^\s*\[\s*hpml_bench\.", re.MULTILINE)
+    return (target / "hpml_bench").is_dir() or any(named.search(text) for text in points)
 
 
 def _pip(arguments: Sequence[str], label: str) -> None:

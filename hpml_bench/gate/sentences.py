@@ -49,10 +49,11 @@ def of_step_time(verdict: Verdict, rules: Rules, unit: str = "pairs") -> str:
     if verdict.status == "FAIL":
         return f"{takes}, at least {longer(verdict.lower)}; {rate(rules.null)} is let through"
     if verdict.status == "PASS":
-        return f"{takes}, at most {longer(verdict.upper)}; {rate(rules.target)} must not pass"
+        bound = "at least" if verdict.upper is not None and verdict.upper < 0 else "at most"
+        return f"{takes}, {bound} {longer(verdict.upper)}; {rate(rules.target)} must not pass"
     if verdict.mde is None:
         return f"{takes}, which are too few to find a slowdown at these error rates"
-    return f"{takes}, bounds {interval(verdict)}; they would have found {longer(verdict.mde)}"
+    return f"{takes}, bounds {interval(verdict)}; they would have found about {longer(verdict.mde)}"
 
 
 def longer(value: float | None) -> str:

@@ -28,7 +28,7 @@ class Incomparable(Exception):  # noqa: N818 - a finding: the verdict is INCOMPA
     """The two sides can't be compared; the reason, in one sentence."""
 
 
-class OutOfTime(UserError):
+class OutOfTime(UserError):  # noqa: N818 - what it says is its name
     """The time given is up: a side didn't answer before, or a pair can't be ended."""
 
 
@@ -171,7 +171,8 @@ class Trainer:
         poll.register(self._process.stdout, select.POLLIN)
         left = None if self._deadline is None else max(0.0, self._deadline - monotonic()) * 1000
         if not poll.poll(left):
-            raise OutOfTime(f"{self.installation.label}: did not answer before the time was up; give --max-minutes more")
+            label = self.installation.label
+            raise OutOfTime(f"{label}: did not answer before the time was up; give --max-minutes more")
         found = os.read(self._process.stdout.fileno(), 65536)
         if not found:
             status = self._process.wait()

@@ -29,7 +29,8 @@ def course(results: Results, metric: str, title: str, unit: str = "", scale: flo
             steps = sorted(set.intersection(*(set(curve.steps) for curve in curves)))
             if not steps:
                 continue
-            values = np.array([[dict(zip(c.steps, c.values, strict=True))[s] for s in steps] for c in curves]) * scale
+            at = [dict(zip(curve.steps, curve.values, strict=True)) for curve in curves]
+            values = np.array([[by_step[step] for step in steps] for by_step in at]) * scale
             shown, values = _thin(np.array(steps), values)
             mean = values.mean(axis=0)
             sparse: Any = {"marker": look[method].marker, "markersize": 4} if len(shown) <= 25 else {}

@@ -26,6 +26,12 @@ class Predictions:
     label: NDArray[Any]
     right: NDArray[np.bool_]
 
+    def sharing(self, other: Predictions | None) -> Predictions:
+        """Return the same with the rows of another run where they are equal, so that they are held once."""
+        if other is None or not np.array_equal(self.index, other.index) or not np.array_equal(self.label, other.label):
+            return self
+        return Predictions(other.index, other.label, self.right)
+
 
 def read(folder: Path) -> Predictions | None:
     """Return a run's predictions; None where there are none that can be read."""

@@ -125,14 +125,26 @@ class Results(Selection):
     @cached_property
     def curves(self) -> dict[str, dict[str, tuple[Curve, ...]]]:
         """Metric -> method -> one curve a seed, of the compared runs."""
-        found: dict[str, dict[str, tuple[Curve, ...]]] = {}
+        found: dict[str, dict[str, list[Curve]]] = {}
         for method in self.methods:
             for record in self.runs(method):
                 for metric, steps in self._points(record).items():
                     curve = Curve(record.spec.seed, tuple(steps), tuple(steps.values()))
-                    by_method = found.setdefault(metric, {})
-                    by_method[method] = (*by_method.get(method, ()), curve)
-        return found
+                    found.setdefault(metric, {}).setdefault(method, []).append(curve)
+        return {metric: {name: tuple(c) for name, c in by_method.items()} for metric, by_method in found.items()}
+
+    def curve(self, metric: str, method: str, seed: int) -> Curve | None:
+        """Return one seed's course of a metric, where there is one."""
+        return self._by_seed.get((metric, method, seed))
+
+    @cached_property
+    def _by_seed(self) -> dict[tuple[str, str, int], Curve]:
+        return {
+            (metric, method, curve.seed): curve
+            for metric, by_method in self.curves.items()
+            for method, curves in by_method.items()
+            for curve in curves
+        }
 
     def _points(self, record: RunRecord) -> dict[str, dict[int, float]]:
         found: dict[str, dict[int, float]] = {}

@@ -206,5 +206,10 @@ class Selection:
     @cached_property
     def predictions(self) -> dict[str, predictions.Predictions]:
         """run_id -> the predictions of the ok runs that have some."""
-        read = ((record.run_id, predictions.read(self.folder / record.run_id)) for record in self.ok)
-        return {run_id: found for run_id, found in read if found is not None}
+        found: dict[str, predictions.Predictions] = {}
+        last: predictions.Predictions | None = None
+        for record in self.ok:
+            own = predictions.read(self.folder / record.run_id)
+            if own is not None:
+                last = found[record.run_id] = own.sharing(last)  # most runs have the same rows
+        return found

@@ -70,7 +70,7 @@ def reached(results: Results, record: RunRecord, target: float) -> Reached | Non
 
 
 def _of(results: Results, metric: str, method: str, seed: int) -> Curve | None:
-    return next((c for c in results.curves.get(metric, {}).get(method, ()) if c.seed == seed), None)
+    return results.curve(metric, method, seed)
 
 
 def _table(results: Results, levels: tuple[float, ...], what: str, caption: str, spec: str) -> Table:

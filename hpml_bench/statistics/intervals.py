@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -58,15 +59,32 @@ def mean_interval(values: ArrayLike) -> Interval:
 
 
 def _bca(data: NDArray[np.float64]) -> tuple[float, float]:
-    import warnings
+    """Return the bias-corrected and accelerated bounds of the mean (Efron 1987); NaN where they are undefined.
 
-    from scipy.stats import bootstrap  # takes 0.6 s to import
+    The same as scipy.stats.bootstrap's, which draws the resamples anew for every metric of a report.
+    """
+    from scipy.special import ndtr  # scipy.stats takes 0.6 s to import
 
-    resamples = BCA_RESAMPLES if data.size <= MANY else BCA_RESAMPLES // 5
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a degenerate sample; the caller then takes Student's t
-        result = bootstrap((data,), np.mean, n_resamples=resamples, confidence_level=1 - ALPHA, method="BCa", rng=0)
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    means = _weights(data.size) @ data
+    mean = data.mean()
+    below = (np.mean(means < mean) + np.mean(means <= mean)) / 2
+    spread = data - mean
+    acceleration = (spread**3).sum() / (6 * (spread**2).sum() ** 1.5)
+    if not 0 < below < 1:
+        return math.nan, math.nan
+    shifted = normal_quantile(below) + np.array([normal_quantile(ALPHA / 2), normal_quantile(1 - ALPHA / 2)])
+    shares = ndtr(normal_quantile(below) + shifted / (1 - acceleration * shifted))
+    low, high = np.quantile(means, shares)
+    return float(low), float(high)
+
+
+@lru_cache(maxsize=2)
+def _weights(n: int) -> NDArray[np.float64]:
+    """Return the weight of each of n values in each resample's mean, [resamples, n], seeded."""
+    count = BCA_RESAMPLES if n <= MANY else BCA_RESAMPLES // 5
+    drawn = np.random.default_rng(0).integers(0, n, (count, n)) + n * np.arange(count)[:, None]
+    times = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n)
+    return np.asarray(times / n)
 
 
 def binomial_interval(successes: int, trials: int) -> tuple[float, float]:

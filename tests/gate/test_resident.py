@@ -152,10 +152,11 @@ def test_a_side_that_died_before_it_was_asked_is_told_too(tmp_path: Path) -> Non
     """What can't be written to it any more doesn't take the place of its last words."""
     broken = fake(tmp_path, label="broken")
     (tmp_path / "hpml_bench" / "gate" / "resident.py").write_text("raise SystemExit('no good')")
-    with pytest.raises(UserError, match=r"broken: .*status 1: no good"), Trainer(broken) as trainer:
+    with Trainer(broken) as trainer:
         process = psutil.Process(trainer.pid)
         wait_for(lambda: ended(process))
-        trainer.ask("describe")
+        with pytest.raises(UserError, match=r"broken: .*status 1: no good"):
+            trainer.ask("describe")
 
 
 def test_a_module_that_its_code_lacks_is_no_older_version(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_a_project_that_no_check_would_run_is_refused(project: Path, unpacked: l
     """Neither the harness nor a plugin of it: every check of it would pass."""
     (project / "tiny_module.py").write_text("value = 6\n")
     git(project, "commit", "-qam", "unrelated")
-    with pytest.raises(UserError, match="HEAD: .*nothing of it would be run"):
+    with pytest.raises(UserError, match=r"HEAD: .*nothing of it would be run"):
         against_revision("HEAD", project)
     assert unpacked == ["HEAD"]
 
