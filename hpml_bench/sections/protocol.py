@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hpml_bench.records import Check, RunRecord, Section, Settings, Table, Text
+from hpml_bench.records import Check, Consumed, RunRecord, Section, Settings, Table, Text
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, fact, number, table
 
@@ -53,13 +53,16 @@ def _digests(results: Results) -> Table | None:
 
 def _consumption(results: Results) -> Table | None:
     rows: list[list[Cell]] = []
+    by_seed: dict[int, list[Consumed | None]] = {}
+    for record in results.sound:
+        by_seed.setdefault(record.spec.seed, []).append(record.consumed)
     for method in results.methods:
         runs = [record for record in results.runs(method) if record.consumed]
         used = [record.consumed for record in runs if record.consumed]
         if used:
             fields = ("steps", "samples", "real_tokens", "padded_tokens")
             ranges = (_range([getattr(one, field) for one in used]) for field in fields)
-            rows.append([method, *ranges, _orders(used), _equal(results, runs)])
+            rows.append([method, *ranges, _orders(used), _equal(runs, by_seed)])
     if not rows:
         return None
     columns = ("method", "Steps", "Samples", "Real tokens", "Padded tokens", "Sample orders", "Equal")
@@ -71,12 +74,9 @@ def _consumption(results: Results) -> Table | None:
     return table("consumption", "What the compared runs consumed", columns, rows, notes)
 
 
-def _equal(results: Results, runs: list[RunRecord]) -> str:
+def _equal(runs: list[RunRecord], by_seed: Mapping[int, list[Consumed | None]]) -> str:
     """Say in how many of a method's seeds every sound run, set apart or not, consumed the same."""
-    agree = sum(
-        all(other.consumed == run.consumed for other in results.sound if other.spec.seed == run.spec.seed)
-        for run in runs
-    )
+    agree = sum(all(consumed == run.consumed for consumed in by_seed[run.spec.seed]) for run in runs)
     return "yes" if agree == len(runs) else f"{agree} of {len(runs)} seeds"
 
 
