@@ -64,7 +64,8 @@ def copy(folder: Path, label: str = "copy", **changes: tuple[str, str]) -> Insta
     """Copy the harness, change files by name (text found once -> text instead), and return its installation."""
     target = folder / "hpml_bench"
     shutil.copytree(PACKAGE, target, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(PACKAGE.parent / "benchmarks" / "suites", folder / "benchmarks" / "suites")
+    if not (PACKAGE / "suites").exists():  # in a wheel they lie in the package
+        shutil.copytree(PACKAGE.parent / "benchmarks" / "suites", folder / "benchmarks" / "suites")
     for name, (old, new) in changes.items():
         path = target / f"{name}.py"
         text = path.read_text()

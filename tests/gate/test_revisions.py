@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from residents import PACKAGE, wait_for
+from residents import wait_for
 
 from hpml_bench.errors import UserError
 from hpml_bench.gate import revisions
@@ -187,7 +187,7 @@ def test_another_interpreter_is_the_reference(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_commit_that_only_comments_passes(tmp_path: Path) -> None:
     """The whole way: this project in a repository, a comment added, both sides installed by pip and counted."""
-    project, root = tmp_path / "project", PACKAGE.parent
+    project, root = tmp_path / "project", Path(__file__).parents[2]
     for name in ("hpml_bench", "templates", *(f"benchmarks/{part}" for part in ("suites", "reference", "tuning"))):
         shutil.copytree(root / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
