@@ -60,7 +60,7 @@ def disagreeing(trials: Iterable[Trial]) -> list[int]:
     found = []
     for trial in trials:
         receipt = trial.receipt
-        again = verdicts.final(verdicts.pair_effects(receipt.blocks), receipt.rules, receipt.pairs)
+        again = verdicts.final(verdicts.pair_effects(receipt.blocks), receipt.rules)
         if verdicts.overall(again) != verdicts.overall(receipt.verdicts):
             found.append(trial.number)
     return found

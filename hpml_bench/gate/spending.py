@@ -55,8 +55,8 @@ def looks_done(rules: Rules, pairs: int) -> int:
 
 
 def remaining(spent: Sequence[float], done: int) -> float:
-    """Return the level for one last look after `done` of the scheduled ones; after all of them, the last one's again.
+    """Return the level for one last look after `done` of the scheduled ones: what they have left, 0 after all.
 
     When time runs out is not decided by the measured values, so that what is unspent may be used then.
     """
-    return sum(spent[done:]) if done < len(spent) else spent[-1]
+    return sum(spent[done:])

@@ -73,21 +73,17 @@ def look(effects: Effects, rules: Rules, look_index: int) -> tuple[Verdict, ...]
     return tuple(verdicts.values())
 
 
-def final(effects: Effects, rules: Rules, pairs_run: int | None = None) -> tuple[Verdict, ...]:
+def final(effects: Effects, rules: Rules) -> tuple[Verdict, ...]:
     """Return what may be said when time ran out: the looks that were reached, then one with the error left unspent.
 
-    Args:
-        effects: as `pair_effects` returns them.
-        rules: the rule.
-        pairs_run: process pairs that were run, which tells the looks taken; as many as the fullest method has values,
-            if not given. Where all methods lost a pair to disturbance it has to be.
+    The looks reached are those that the method with the most values allows.
 
     Raises:
         UserError: so many methods can't be judged with so few pairs.
 
     """
     most = max(map(len, effects.values()), default=0)
-    done = spending.looks_done(rules, most if pairs_run is None else pairs_run)
+    done = spending.looks_done(rules, most)
     alpha = spending.remaining(spending.alphas(rules, max(1, len(effects))), done)
     beta = spending.remaining(spending.betas(rules), done)
     verdicts = {verdict.method: verdict for verdict in look(effects, rules, done - 1)} if done else {}
