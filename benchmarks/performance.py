@@ -3,7 +3,7 @@
     python benchmarks/performance.py [--quick] [--only training,probes,sweep,ranks,rows,reports,levers] [--json FILE]
 
 Everything is measured side by side on this machine, in processes of their own, in random order. `--quick` measures less
-of everything, within five minutes; its figures that aren't of the target's size are for comparison. Takes about 25
+of everything, within five minutes; its figures that aren't of the target's size are for comparison. Takes about 35
 minutes on two cores. `levers`, what each speed-up of ours brings, runs only when named. Exit status 1 if a target is
 not met.
 """

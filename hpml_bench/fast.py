@@ -38,7 +38,7 @@ def speed_up(encoder: nn.Module, device: str) -> None:
 
 
 class Dropout(nn.Dropout):
-    """Dropout (Srivastava et al. 2014) whose mask costs a tenth of torch's on a CPU.
+    """Dropout (Srivastava et al. 2014) whose mask costs less than torch's on a CPU.
 
     Drops with p rounded to a multiple of 2^-16. The mask depends on torch's generator alone.
     """
