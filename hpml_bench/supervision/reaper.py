@@ -97,20 +97,26 @@ def sweep(processes: Iterable[Process]) -> None:
     deadline = time.monotonic() + LAST_SECONDS
     while left:
         kill(left)
-        for process in left:
-            _collect(process.pid)
-        left = {process for process in left if identify(process.pid) == process}
+        left = {process for process in left if not _gone(process)}
         if time.monotonic() > deadline:  # in uninterruptible sleep: the kernel has its SIGKILL
             return
         if left:
             time.sleep(0.01)
 
 
-def _collect(pid: int) -> None:
-    fields = _stat(pid)
-    if fields is not None and int(fields[1]) == os.getpid():
-        with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+def _gone(process: Process) -> bool:
+    """Whether a process has ended and, where it is our own child, was collected: it may die between two looks."""
+    fields = _stat(process.pid)
+    if fields is None or int(fields[19]) != process.born:
+        return True
+    if fields[0] not in "ZX":
+        return False
+    if int(fields[1]) != os.getpid():
+        return True
+    try:
+        return os.waitpid(process.pid, os.WNOHANG)[0] == process.pid
+    except ChildProcessError:
+        return True
 
 
 @contextmanager
