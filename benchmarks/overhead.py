@@ -1,11 +1,16 @@
 """What the probes cost: the training loop with all probes and with none, taking turns within one process.
 
-    python benchmarks/overhead.py [--blocks 25]
+    python benchmarks/overhead.py [--blocks 40]
 
-A block is four whole trainings of the quickstart's LoRA on one rank, with probes and without in the order ABBA or BAAB,
-so that a drift of the machine's speed cancels; its figure is the log ratio of their times. Over blocks: the
-Hodges-Lehmann estimate and the one-sided 95 % bound that belongs to Wilcoxon's signed-rank test, which a few disturbed
-blocks don't move. Exit status 1 if the bound is over 1 %, or if the probes take over 5 % of the peak memory.
+A turn is the loop from one validation to the next, that one with it: about a second of the quickstart's LoRA on one
+rank. A block is two trainings on the same batches: where the one has probes the other has none, and which begins with
+them is left to chance. So every part of the work is done once either way, and a drift of the machine's speed cancels;
+the block's figure is the log ratio of the two sums. What is done once after the last step is in the last turn. Set-up
+is not training, and is left out; DDP's timing of every tenth step, a few readings of the clock, runs either way.
+
+Over blocks: the Hodges-Lehmann estimate and the one-sided 95 % bound that belongs to Wilcoxon's signed-rank test, which
+a few disturbed blocks don't move. Exit status 1 if the bound is over 1 %, or if the probes take over 5 % of the peak
+memory.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -32,13 +38,15 @@ RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "local
 
 def measure(blocks: int, steps: int, only: bool | None = None) -> list[float]:
     """Return each block's log ratio of the time with probes to that without; with `only`, train once that way."""
+    from speed.turns import Alternating, Switched, Turns, train_in_turns
+
     from hpml_bench import registry
     from hpml_bench.data import Rows
     from hpml_bench.distributed import process_group
     from hpml_bench.loop import Training, train
     from hpml_bench.models import build_classifier
     from hpml_bench.prepare import prepare
-    from hpml_bench.probes import Probe, Run
+    from hpml_bench.probes import Run
     from hpml_bench.store import PointWriter
     from hpml_bench.suite import load_suite
 
@@ -47,35 +55,32 @@ def measure(blocks: int, steps: int, only: bool | None = None) -> list[float]:
     prepared = prepare(spec.settings)
     rows = {split: Rows(Path(prepared.data) / split, prepared.pad_id) for split in ("train", "validation", "test")}
     module = registry.get("methods", spec.method.method)
-    classifier = build_classifier(Path(prepared.backbone), spec.settings, spec.method, len(prepared.label_names), 0)
 
-    def seconds(folder: Path, with_probes: bool) -> float:
-        names = registry.names("probes") if with_probes else ()
-        probes: list[Probe] = [registry.get("probes", name).Measure() for name in names]
+    def training(folder: Path, names: Sequence[str]) -> tuple[Training, Switched]:
+        classifier = build_classifier(Path(prepared.backbone), spec.settings, spec.method, len(prepared.label_names), 0)
+        probes = Switched(registry.get("probes", name).Measure() for name in names)
         run = Run(spec.settings, group, classifier, module, rows["test"], folder, time.monotonic())
-        writer = PointWriter(folder)
         job = Training(
             classifier, spec.method, module, spec.settings, 0, group, rows["train"], rows["validation"], probes,
-            writer.write,
+            PointWriter(folder).write,
         )  # fmt: skip
         for probe in probes:
             probe.start(run)
-        began = time.perf_counter()
-        train(job)
-        took = time.perf_counter() - began
-        writer.close()
-        return took
+        return job, probes
 
-    ratios = []
+    everything, ratios = registry.names("probes"), []
     with process_group(spec.settings) as group, tempfile.TemporaryDirectory() as name:
         if only is not None:
-            seconds(Path(name), only)
+            train(training(Path(name), everything if only else ())[0])
             return []
         for block in range(blocks + 1):
             first = bool(random.Random(block).getrandbits(1))  # noqa: S311 - an order
             times: dict[bool, float] = {True: 0.0, False: 0.0}
-            for with_probes in (first, not first, not first, first):
-                times[with_probes] += seconds(Path(name), with_probes)
+            for beginning in (first, not first):
+                job, probes = training(Path(name), everything)
+                turns = Turns(probes, beginning)
+                for way, seconds in train_in_turns(Alternating(**vars(job), turns=turns)).items():
+                    times[way] += seconds
             if block:  # the first warms up
                 ratios.append(math.log(times[True] / times[False]))
     return ratios
@@ -108,7 +113,7 @@ def bound(ratios: list[float]) -> tuple[float, float]:
 def main() -> int:
     """Measure, print one line and a JSON record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--blocks", type=int, default=25)
+    parser.add_argument("--blocks", type=int, default=40)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--json", type=Path, help="also write the record here")
     parser.add_argument("--only", choices=["probes", "none"], help="train once and print the peak memory in MB")

@@ -1,11 +1,12 @@
 """The project's speed against its targets: one line a target with figure, spread and whether it is met.
 
-    python benchmarks/performance.py [--quick] [--only training,probes,sweep,ranks,rows,reports,levers] [--json FILE]
+    python benchmarks/performance.py [--quick] [--only PART,PART] [--json FILE]
 
-Everything is measured side by side on this machine, in processes of their own, in random order. `--quick` measures less
-of everything, within five minutes; its figures that aren't of the target's size are for comparison. Takes about 35
-minutes on two cores. `levers`, what each speed-up of ours brings, runs only when named. Exit status 1 if a target is
-not met.
+The parts are training, curves, probes, sweep, ranks, rows, reports and levers; what each speed-up of ours brings
+(`levers`) is measured only when named. Contenders take turns on this machine, in processes of their own, in random
+order. `--quick` measures less of everything, within five minutes; its figures that aren't of the target's size are for
+comparison. Takes about 35 minutes on two cores. With `--only`, FILE keeps the other parts it had, each with its date.
+Exit status 1 if a target is not met.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from speed import levers, ranks, reports, rows, shapes, sweep, training
+from speed import curves, levers, ranks, reports, rows, shapes, sweep, training
 from speed.target import HEADER, Target
 
 from hpml_bench.environment import describe
@@ -51,7 +52,8 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Target]]]:
     methods = ("lora",) if quick else tuple(shapes.METHODS)
     return {
         "training": lambda: training.measure(1 if quick else 2, 64, models, methods),
-        "probes": lambda: probes(5 if quick else 25),
+        "curves": lambda: curves.measure(3 if quick else 10),
+        "probes": lambda: probes(8 if quick else 40),
         "sweep": lambda: sweep.measure(1 if quick else 5),
         "ranks": lambda: ranks.measure(1 if quick else 2),
         "rows": lambda: rows.measure(12_000 if quick else 120_000),
@@ -76,20 +78,27 @@ def main() -> int:
     for name in wanted:
         began = time.monotonic()
         print(f"{name} ...", file=sys.stderr, flush=True)
-        for target in known[name]():
-            found.append(target)
+        measured = known[name]()
+        for target in measured:
             print(target.row(), flush=True)
         print(f"{name} took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        record = {
-            "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-            "environment": describe(),
-            "quick": options.quick,
-            "targets": [target.record() for target in found],
-        }
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        found.extend(measured)
+        if options.json:
+            keep(options.json, name, measured, options.quick)
     return 0 if all(target.met is not False for target in found) else 1
+
+
+def keep(file: Path, part: str, targets: list[Target], quick: bool) -> None:
+    """Write a part into the record, in place of what was there of it."""
+    record = json.loads(file.read_text()) if file.exists() else {"parts": {}}
+    record["parts"][part] = {
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": describe(),
+        "quick": quick,
+        "targets": [target.record() for target in targets],
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,159 @@
+"""Whether speed changed the mathematics: losses of our loop against the HF Trainer's, paired over seeds.
+
+Both fine-tune the quickstart's backbone in bf16 autocast with dropout 0.1, at the suite's rates, on as many batches.
+The Trainer's side is transformers' model as it comes and PEFT's LoRA, with batches in random order. Order and dropout's
+random numbers differ, so that losses agree up to noise; what agrees digit by digit is in `tests/test_fast.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from hpml_bench import registry
+from hpml_bench.data import Rows
+from hpml_bench.distributed import Group, process_group
+from hpml_bench.loop import Training, evaluate, lr_factor, make_optimizer, train
+from hpml_bench.models import Classifier, build_classifier
+from hpml_bench.prepare import prepare
+from hpml_bench.probes import Probe, Step
+from hpml_bench.records import Point, RunSpec
+from hpml_bench.suite import load_suite
+from speed.contender import RANK
+from speed.target import Target
+
+METHODS = ("lora", "full")
+CLOSE = 0.05
+"""Nats: the 95 % interval of the mean difference must lie within this of zero (an equivalence test at 2.5 % a side)."""
+
+
+class Losses(Probe):
+    """Keeps each step's training loss."""
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def after_steps(self, window: list[Step]) -> list[Point]:
+        """Keep them."""
+        self.found.extend(step.loss for step in window)
+        return []
+
+
+class Scored(nn.Module):
+    """A classifier as the Trainer wants it: it returns its loss."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier, self.found = classifier, list[float]()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return loss and logits."""
+        logits = self.classifier(input_ids, attention_mask)
+        loss = cross_entropy(logits, labels)
+        self.found.append(loss.item())
+        return {"loss": loss, "logits": logits}
+
+
+def measure(seeds: int) -> list[Target]:
+    """Return, for each method, how far the mean losses may lie apart: the farther end of the 95 % interval."""
+    os.environ.update(RANK)
+    suite = load_suite("quickstart", world_size=1, threads=2, precision="bf16", dropout=0.1)
+    found = []
+    for method in METHODS:
+        pairs = [_pair(spec) for spec in suite.runs([method], list(range(seeds)))]
+        for index, title in enumerate(("training loss, second half of the steps", "validation loss at the end")):
+            differences = [ours[index] - theirs[index] for ours, theirs in pairs]
+            half = float(stats.sem(differences) * stats.t.ppf(0.975, seeds - 1))
+            low, high = mean(differences) - half, mean(differences) + half
+            raw = {"ours": [ours[index] for ours, _ in pairs], "trainer": [theirs[index] for _, theirs in pairs]}
+            found.append(
+                Target(
+                    f"{method}: {title}, ours less the HF Trainer's, farther end of the 95 % interval",
+                    max(abs(low), abs(high)), "nats", CLOSE, "at most", raw, (low, high),
+                )
+            )  # fmt: skip
+    return found
+
+
+def _pair(spec: RunSpec) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return (training loss, validation loss) of ours and of the Trainer's."""
+    prepared = prepare(spec.settings)
+    rows = {split: Rows(Path(prepared.data) / split, prepared.pad_id) for split in ("train", "validation")}
+    backbone, labels = Path(prepared.backbone), len(prepared.label_names)
+    with process_group(spec.settings) as group:
+        losses = Losses()
+        classifier = build_classifier(backbone, spec.settings, spec.method, labels, spec.seed)
+        module = registry.get("methods", spec.method.method)
+        train(
+            Training(
+                classifier, spec.method, module, spec.settings, spec.seed, group, rows["train"], rows["validation"],
+                [losses], lambda _: None,
+            )
+        )  # fmt: skip
+        ours = _result(losses.found, classifier, rows["validation"], spec, group)
+        scored = Scored(_plain(backbone, spec, labels))
+        _train_with_trainer(scored, rows["train"], spec)
+        theirs = _result(scored.found, scored.classifier, rows["validation"], spec, group)
+    print(f"  {spec.method.name} seed {spec.seed}: ours {ours}, the Trainer's {theirs}", file=sys.stderr, flush=True)
+    return ours, theirs
+
+
+def _result(
+    losses: list[float], classifier: Classifier, rows: Rows, spec: RunSpec, group: Group
+) -> tuple[float, float]:
+    last = evaluate(classifier, rows, spec.settings, group, (), lambda _: None, "validation", len(losses))
+    return mean(losses[len(losses) // 2 :]), float(last.losses.mean())
+
+
+def _plain(backbone: Path, spec: RunSpec, labels: int) -> Classifier:
+    """Return transformers' model, PEFT's method and a linear head, with none of our speed-ups."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModel
+
+    torch.manual_seed(spec.seed)
+    rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), spec.settings.dropout)
+    encoder = AutoModel.from_pretrained(backbone, dtype=torch.float32, use_cache=False, **rates)
+    size = encoder.config.hidden_size
+    if spec.method.method == "lora":
+        options = spec.method.options
+        kind = {"r": options["r"], "lora_alpha": options["alpha"], "target_modules": "all-linear"}
+        encoder = get_peft_model(encoder, LoraConfig(task_type="FEATURE_EXTRACTION", fan_in_fan_out=True, **kind))
+    classifier = Classifier(encoder, size, labels, spec.settings.pooling)
+    nn.init.normal_(classifier.head.weight, std=0.02)
+    nn.init.zeros_(classifier.head.bias)
+    return classifier
+
+
+def _train_with_trainer(scored: Scored, rows: Rows, spec: RunSpec) -> None:
+    from transformers import Trainer, TrainingArguments
+
+    settings, steps = spec.settings, spec.settings.steps or 1
+
+    def collate(indices: list[int]) -> dict[str, Any]:
+        batch = rows.batch(np.array(indices))
+        return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": batch.labels}
+
+    optimizer = make_optimizer(scored.classifier, spec.method, settings)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps, settings))
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder, per_device_train_batch_size=settings.global_batch, max_steps=steps, bf16=True,
+            use_cpu=True, max_grad_norm=settings.clip_norm or 0.0, seed=spec.seed, data_seed=spec.seed,
+            remove_unused_columns=False, report_to="none", save_strategy="no", logging_strategy="no",
+            disable_tqdm=True,
+        )  # fmt: skip
+        trainer = Trainer(
+            scored, arguments, data_collator=collate, train_dataset=list(range(len(rows))),
+            optimizers=(optimizer, schedule),
+        )  # fmt: skip
+        trainer.train()
