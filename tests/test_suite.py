@@ -200,10 +200,16 @@ KEYS = st.sampled_from([*Suite.model_fields, "x"])
     )
 )
 def test_no_content_ends_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
-    """Any YAML document is a suite or a UserError."""
-    file = tmp_path_factory.getbasetemp() / "any.yaml"
+    """Any YAML document is a suite, or a UserError of one line that names the file."""
+    file = tmp_path_factory.getbasetemp() / "whatever.yaml"
     file.write_text(yaml.safe_dump(content))
     try:
-        load_suite(str(file)).runs()
-    except UserError:
-        return
+        loaded = load_suite(str(file))
+        runs = loaded.runs()
+    except UserError as error:
+        sentence = str(error)
+    else:
+        sentence = ""
+        assert len(runs) == loaded.seeds * len(loaded.methods)
+    assert not sentence or "whatever" in sentence
+    assert "\n" not in sentence

@@ -22,7 +22,7 @@ from hpml_bench.records import RunRecord
 from hpml_bench.report import export
 from hpml_bench.report.render import all_sections, load
 from hpml_bench.report.tables import table
-from hpml_bench.suite import load_suite
+from hpml_bench.suite import Suite, load_suite
 from hpml_bench.yaml_plain import parse
 
 within_a_test = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -80,42 +80,50 @@ SUITE = {
 }  # fmt: skip
 
 
-def use(name: str, overrides: tuple[str, ...] = ()) -> None:
-    """Do with a suite what a sweep does before it starts a process."""
+def use(name: str, overrides: tuple[str, ...] = ()) -> Suite | None:
+    """Do with a suite what a sweep does before it starts a process; None where it was refused in one sentence."""
     try:
         suite = load_suite(name, overrides)
         if len(suite.methods) * suite.seeds < 50:
             assert all(run.run_id for run in suite.runs())
-        suite.model_dump_json()
     except UserError as error:
         one_sentence(error)
+        return None
+    return suite
+
+
+def comes_back(suite: Suite) -> bool:
+    """Tell whether a suite is the same after it was written beside its runs and read."""
+    text = suite.model_dump_json()
+    return Suite.model_validate_json(text).model_dump_json() == text
 
 
 @within_a_test
 @given(place=share, new=values, remove=st.booleans())
 def test_any_change_of_a_suite(tmp_path: Path, place: float, new: Any, remove: bool) -> None:
-    """A valid suite in which one value is any other, missing or of an unknown name."""
+    """A valid suite in which one value is any other, missing or of an unknown name: refused, or a suite like others."""
     path = tmp_path / "s.yaml"
     path.write_text(json.dumps(changed(SUITE, place, new, remove)))  # JSON is YAML
-    use(str(path))
+    suite = use(str(path))
+    assert suite is None or comes_back(suite)
 
 
 @within_a_test
 @given(content=values)
 def test_any_structure_as_a_suite(tmp_path: Path, content: Any) -> None:
-    """A file that holds anything at all."""
+    """A file that holds anything at all is refused."""
     path = tmp_path / "s.yaml"
     path.write_text(json.dumps(content))
-    use(str(path))
+    assert use(str(path)) is None
 
 
 @within_a_test
 @given(content=st.binary(max_size=60) | st.text("[]{}:,-?&*!|>'\"%@` \n\tab0.~<=#", max_size=40).map(str.encode))
 def test_any_bytes_as_a_suite(tmp_path: Path, content: bytes) -> None:
-    """A file of bytes, and one of YAML's own signs."""
+    """A file of bytes, and one of YAML's own signs, are refused."""
     path = tmp_path / "s.yaml"
     path.write_bytes(content)
-    use(str(path))
+    assert use(str(path)) is None
 
 
 @given(
@@ -124,8 +132,9 @@ def test_any_bytes_as_a_suite(tmp_path: Path, content: bytes) -> None:
     value=st.text(max_size=20) | values.map(json.dumps),
 )
 def test_any_override(key: str, value: str) -> None:
-    """`--set` with any key and any value."""
-    use("quickstart", (f"{key}={value}",))
+    """`--set` with any key and any value: refused, or a suite like others."""
+    suite = use("quickstart", (f"{key}={value}",))
+    assert suite is None or comes_back(suite)
 
 
 @given(content=values)

@@ -1,0 +1,26 @@
+"""The command line. Nothing heavy is imported until a command needs it."""
+
+from __future__ import annotations
+
+import click
+
+from hpml_bench.cli import listing, plan, report, runs, tune
+from hpml_bench.cli.endings import Sentences
+from hpml_bench.cli.report import result_folders
+from hpml_bench.gate import commands as gate
+
+__all__ = ["main", "result_folders"]
+
+
+@click.group(cls=Sentences, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="hpml-bench")
+def main() -> None:
+    """Compare fine-tuning methods under one protocol: cost, quality, and what can be told apart.
+
+    Exit status: 0 all well, 1 something failed (it is in the report), 2 a mistake in what was asked, 130 interrupted.
+    """
+
+
+COMMANDS = (runs.run_all, runs.run, tune.tune, report.report, plan.plan, listing.list_, gate.check, gate.baseline)
+for _command in COMMANDS:
+    main.add_command(_command)

@@ -1,0 +1,28 @@
+"""How a command ends: its exit status, and a user's mistake as one sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class Sentences(click.Group):
+    """Turns a user's mistake into one sentence and status 2, and Ctrl-C into status 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        from hpml_bench.errors import UserError
+        from hpml_bench.plain import for_terminal
+        from hpml_bench.redaction import redacted
+
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"hpml-bench: {for_terminal(redacted(str(error)), 2000)}", err=True)
+            ctx.exit(USAGE)
+        except KeyboardInterrupt:
+            click.echo("hpml-bench: interrupted", err=True)
+            ctx.exit(INTERRUPTED)

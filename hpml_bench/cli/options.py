@@ -1,0 +1,112 @@
+"""Options that several commands share, each bundle handed over as one argument."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from hpml_bench.suite import Suite
+
+Function = Callable[..., Any]
+Option = Callable[[Function], Function]
+METHODS = click.option("--methods", metavar="A,B", help="Only these methods.")
+NPROC = click.option("--nproc", type=click.IntRange(1), metavar="N", help="Ranks of the process group.")
+DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run.")
+VERBOSE = click.option("--verbose", is_flag=True, help="Show the log of rank 0.")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `run-all` and `run` are asked alike."""
+
+    out: Path
+    overrides: tuple[str, ...]
+    nproc: int | None
+    device: str | None
+    fresh: bool
+    wandb_mode: str
+    verbose: bool
+
+
+def names(text: str) -> list[str]:
+    """Return the names in a text in which commas stand between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def load(suite: str, overrides: tuple[str, ...] = (), **changes: Any) -> Suite:
+    """Return a packaged suite, or one of a file, with changes."""
+    from hpml_bench.suite import load_suite
+
+    return load_suite(suite, overrides, **changes)
+
+
+def out(text: str) -> Option:
+    """Return the option that says in which folder the results are."""
+    folder = click.Path(path_type=Path)
+    return click.option("--out", type=folder, default=Path("reports"), show_default=True, help=text, metavar="DIR")
+
+
+def overrides(text: str) -> Option:
+    """Return the option that changes a suite's settings."""
+    return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=text)
+
+
+def wandb(default: str, text: str) -> Option:
+    """Return the option that says whether to publish."""
+    modes = click.Choice(["auto", "online", "offline", "off"])
+    return click.option("--wandb", "wandb_mode", type=modes, default=default, show_default=True, help=text)
+
+
+def shared(function: Function) -> Function:
+    """Add the options that `run-all` and `run` share, and hand them over as `asked`."""
+
+    @functools.wraps(function)
+    def with_asked(*args: Any, **given: Any) -> Any:
+        asked = Asked(**{field.name: given.pop(field.name) for field in fields(Asked)})
+        return function(*args, asked=asked, **given)
+
+    return _added(with_asked, [
+        out("Results go to DIR/SUITE."),
+        overrides("Override a setting by dotted path, as in --set train_samples=512. Repeatable."),
+        NPROC,
+        DEVICE,
+        click.option("--fresh", is_flag=True, help="Forget earlier results."),
+        wandb("auto", "Weights & Biases; auto: online with a key and a route, else offline."),
+        VERBOSE,
+    ])  # fmt: skip
+
+
+def limited(function: Function) -> Function:
+    """Add the options that bound runs, and hand them over as `limits`."""
+
+    @functools.wraps(function)
+    def with_limits(*args: Any, **given: Any) -> Any:
+        from hpml_bench.supervision.limits import Limits
+
+        limits = Limits(**{field.name: given.pop(field.name) for field in fields(Limits)})
+        return function(*args, limits=limits, **given)
+
+    return _added(with_limits, [
+        click.option("--stall", type=click.FloatRange(0), default=300.0, show_default=True, metavar="SECONDS",
+                     help="End a run in which no rank makes progress for so long; 0: never."),
+        click.option("--run-timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+                     help="End a run that takes longer."),
+        click.option("--retries", type=click.IntRange(0, 100), default=0, show_default=True, metavar="N",
+                     help="Try a run again that failed, was killed, timed out or ran out of memory."),
+        click.option("--max-hours", type=click.FloatRange(0), metavar="H", help="Begin no run after so long."),
+        click.option("--fail-fast/--keep-going", default=False, show_default="keep going",
+                     help="Whether to end with the first run that does not end well."),
+    ])  # fmt: skip
+
+
+def _added(function: Function, options: list[Option]) -> Function:
+    """Add options, in the order in which --help shows them."""
+    for option in reversed(options):
+        function = option(function)
+    return function

@@ -1,0 +1,33 @@
+"""`hpml-bench plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hpml_bench.cli.options import load, out
+
+
+@click.command()
+@click.argument("suite", default="quickstart")
+@click.option(
+    "--detect",
+    required=True,
+    metavar="METRIC=SIZE",
+    help="Difference to find: accuracy=0.5pp, samples_per_second=3%, train_seconds=2.",
+)
+@click.option("--power", type=float, default=0.8, show_default=True, metavar="P", help="Chance to find it.")
+@out("The pilot's results are in DIR/SUITE.")
+def plan(suite: str, detect: str, power: float, out: Path) -> None:
+    """Say how many seeds, and hours, SUITE needs to tell methods apart that differ by SIZE; from recorded runs."""
+    from hpml_bench import planning
+    from hpml_bench.listing import print_table, terminal
+    from hpml_bench.plain import for_terminal
+    from hpml_bench.suite import suite_name
+
+    name = suite_name(load(suite).name if suite.endswith((".yaml", ".yml")) else suite)
+    found = planning.plan(out / name, detect, power)
+    print_table(found.table, terminal())
+    for sentence in found.sentences:
+        click.echo(for_terminal(sentence))

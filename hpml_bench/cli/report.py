@@ -1,0 +1,87 @@
+"""`hpml-bench report`, and the writing of a report, which ends a sweep too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hpml_bench.cli.options import names, wandb
+
+if TYPE_CHECKING:
+    from hpml_bench.report.wandb import Mode
+
+
+@click.command()
+@click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write; the results folder if not given."
+)
+@click.option("--format", "formats", default="html,md", show_default=True, metavar="html,md,csv,tex")
+@wandb("off", "Also publish runs and tables.")
+def report(folder: Path, out: Path | None, formats: str, wandb_mode: str) -> None:
+    """Rebuild the report of DIR (a suite's results, or a folder of such) from its records alone."""
+    from hpml_bench.errors import UserError
+
+    wanted = names(formats)
+    unknown = sorted(set(wanted) - {"html", "md", "csv", "tex"})
+    if unknown or not wanted:
+        raise UserError(f"--format {formats}: choose from html, md, csv, tex, separated by commas")
+    folders = result_folders(folder)
+    mode = choose_wandb_mode(wandb_mode)
+    for results in folders:
+        target = out / results.name if out and len(folders) > 1 else out
+        write(results, target, wanted, mode)
+
+
+def result_folders(folder: Path) -> list[Path]:
+    """Return `folder` if it holds runs, else those of its subfolders that do.
+
+    Raises:
+        UserError: neither does.
+
+    """
+    from hpml_bench.errors import UserError
+
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; run-all makes one, or name another")
+    if any(folder.glob("*/run.json")):
+        return [folder]
+    inner = sorted({path.parent.parent for path in folder.glob("*/*/run.json")})
+    if not inner:
+        raise UserError(
+            f"{folder}: no runs here (looked for */run.json and */*/run.json); start with hpml-bench run-all"
+        )
+    return inner
+
+
+def choose_wandb_mode(asked: str) -> Mode:
+    """Return how to publish, `auto` decided; off without a look at wandb."""
+    if asked == "off":
+        return "off"
+    from hpml_bench.report.wandb import choose_mode
+
+    return choose_mode(asked)
+
+
+def write(folder: Path, out: Path | None, formats: list[str], wandb_mode: Mode) -> None:
+    """Write a folder's report, print its table and where it is."""
+    from hpml_bench.listing import show_table, terminal
+    from hpml_bench.plain import for_terminal
+    from hpml_bench.report.render import load, write_report
+
+    results = load(folder)
+    paths = write_report(folder, out, formats)
+    show_table(results, terminal())
+    for path in paths:
+        if path.name.startswith("report."):
+            click.echo(for_terminal(path))
+    others = [path for path in paths if not path.name.startswith("report.") and path.suffix in {".csv", ".tex"}]
+    if others:
+        click.echo(for_terminal(f"{len(others)} tables in {others[0].parent}"))
+    if wandb_mode != "off":
+        from hpml_bench.report.wandb import publish_results
+
+        if sentence := publish_results(results, wandb_mode):
+            click.echo(for_terminal(sentence))

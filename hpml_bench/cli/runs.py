@@ -1,0 +1,84 @@
+"""`hpml-bench run-all` and `hpml-bench run`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from hpml_bench.cli.endings import FAILED, INTERRUPTED, OK
+from hpml_bench.cli.options import METHODS, Asked, limited, load, names, shared
+from hpml_bench.cli.report import choose_wandb_mode, write
+
+if TYPE_CHECKING:
+    from hpml_bench.suite import Suite
+    from hpml_bench.supervision.limits import Limits
+
+
+@click.command("run-all")
+@click.argument("suite", default="quickstart")
+@click.option("--seeds", type=click.IntRange(1), metavar="N", help="Number of seeds; the suite's own if not given.")
+@METHODS
+@shared
+@limited
+@click.pass_context
+def run_all(
+    ctx: click.Context, suite: str, seeds: int | None, methods: str | None, asked: Asked, limits: Limits
+) -> None:
+    """Run every method and seed of SUITE (a packaged suite's name, or a YAML file), then write the report.
+
+    Runs that are recorded are not repeated: call it again after a crash and it goes on.
+    """
+    loaded = load(suite, asked.overrides, seeds=seeds, world_size=asked.nproc, device=asked.device)
+    ctx.exit(_sweep(loaded, None if methods is None else names(methods), None, asked, limits))
+
+
+@click.command()
+@click.argument("method")
+@click.argument("suite", default="quickstart")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@shared
+@limited
+@click.pass_context
+def run(ctx: click.Context, method: str, suite: str, seed: int, asked: Asked, limits: Limits) -> None:
+    """Do one run of METHOD on SUITE.
+
+    Also under torchrun, which then decides the number of ranks, and shows their logs itself:
+    torchrun --nproc-per-node 2 -m hpml_bench run METHOD
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from hpml_bench.under_torchrun import run_as_rank
+
+        world = int(os.environ["WORLD_SIZE"])
+        loaded = load(suite, asked.overrides, world_size=world, device=asked.device)
+        ctx.exit(OK if run_as_rank(loaded, method, seed, asked.out, asked.fresh) else FAILED)
+    loaded = load(suite, asked.overrides, world_size=asked.nproc, device=asked.device)
+    ctx.exit(_sweep(loaded, [method], seed, asked, limits))
+
+
+def _sweep(suite: Suite, methods: list[str] | None, seed: int | None, asked: Asked, limits: Limits) -> int:
+    """Run, report, and return the exit status."""
+    from hpml_bench.listing import terminal
+    from hpml_bench.supervision import storage
+    from hpml_bench.supervision.stopping import stoppable
+    from hpml_bench.sweep import run_sweep
+
+    mode = choose_wandb_mode(asked.wandb_mode)
+    with storage.told(asked.out), stoppable():  # the report, too, is ended by a request, and told of a full disk
+        result = run_sweep(
+            suite, asked.out, terminal(), methods,
+            fresh=asked.fresh, verbose=asked.verbose, wandb_mode=mode, seed=seed, limits=limits,
+        )  # fmt: skip
+        if result.records:
+            write(result.folder, None, ["html", "md"], mode)
+    if result.interrupted:
+        click.echo("interrupted; the same command goes on from here", err=True)
+        return INTERRUPTED
+    if result.failed:
+        click.echo(
+            f"{result.failed} of {len(result.records)} runs did not end well; see the report's failures", err=True
+        )
+    if result.ended_by:
+        click.echo(f"ended by {result.ended_by} with runs left to do; the same command goes on from here", err=True)
+    return FAILED if result.failed or result.ended_by else OK

@@ -1,0 +1,85 @@
+"""`hpml-bench tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from hpml_bench.cli.endings import FAILED, INTERRUPTED, OK
+from hpml_bench.cli.options import DEVICE, METHODS, NPROC, VERBOSE, limited, load, names, out, overrides
+
+if TYPE_CHECKING:
+    from hpml_bench.supervision.limits import Limits
+
+
+@click.command()
+@click.argument("suite", default="quickstart")
+@click.option("--trials", type=click.IntRange(1, 1000), default=9, show_default=True, metavar="N",
+              help="Runs of each method, each of the suite's whole budget.")  # fmt: skip
+@METHODS
+@out("Trials go to DIR/SUITE/tuning.")
+@overrides("Override a setting. Repeatable.")
+@NPROC
+@DEVICE
+@click.option(
+    "--sampler",
+    type=click.Choice(["qmc", "tpe"]),
+    default="qmc",
+    show_default=True,
+    help="Optuna's: qmc tries the same multiples for all methods, tpe goes where it went well.",
+)
+@click.option(
+    "--range",
+    "factor",
+    type=click.FloatRange(1, 1e6, min_open=True),
+    default=10.0,
+    show_default=True,
+    metavar="FACTOR",
+    help="From a method's rate / FACTOR to its rate x FACTOR.",
+)
+@click.option(
+    "--write",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The suite with the chosen rates; DIR/SUITE/tuning/SUITE-tuned.yaml if not given.",
+)
+@VERBOSE
+@limited
+@click.pass_context
+def tune(  # noqa: PLR0913, PLR0917 - a command's options
+    ctx: click.Context,
+    suite: str,
+    trials: int,
+    methods: str | None,
+    out: Path,
+    overrides: tuple[str, ...],
+    nproc: int | None,
+    device: str | None,
+    sampler: Literal["qmc", "tpe"],
+    factor: float,
+    write: Path | None,
+    verbose: bool,
+    limits: Limits,
+) -> None:
+    """Choose each method's learning rate on the validation rows of SUITE: as many trials for every method.
+
+    Trials that are recorded are not repeated: call it again after a crash and it goes on.
+    """
+    from hpml_bench.listing import terminal
+    from hpml_bench.tuning.show import show
+    from hpml_bench.tuning.tune import run_tuning
+
+    loaded = load(suite, overrides, world_size=nproc, device=device)
+    wanted = None if methods is None else names(methods)
+    result = run_tuning(loaded, out, terminal(), trials, wanted, write, sampler, factor, verbose, limits)
+    show(result.record, terminal())
+    if result.ended_by:
+        click.echo(f"ended by {result.ended_by} with trials left to do; the same command goes on from here", err=True)
+        ctx.exit(FAILED)
+    if result.interrupted:
+        click.echo("interrupted; the same command goes on from here", err=True)
+        ctx.exit(INTERRUPTED)
+    click.echo(f"{result.suite_file}: run it with hpml-bench run-all {result.suite_file}")
+    ctx.exit(OK if all(tuned.best for tuned in result.record.methods) else FAILED)
