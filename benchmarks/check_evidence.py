@@ -154,6 +154,7 @@ def _live(trials: Sequence[Trial]) -> str:
     blocks = [block for trial in trials for block in trial.receipt.blocks]
     disturbed = sum(block.tainted is not None for block in blocks)
     sentences.append(f"Blocks: {len(blocks)}, of which {disturbed} were disturbed and don't count.")
+    sentences += _put_in(trials)
     used = [trial.receipt.pairs for trial in trials]
     if used:
         sentences.append(f"Process pairs of a trial: {statistics.fmean(used):.1f} on average, {max(used)} at most.")
@@ -168,6 +169,23 @@ def _live(trials: Sequence[Trial]) -> str:
         )
         sentences += [f"Standard deviation between A/A pairs: {spread}.", f"Mean of A/A pairs: {bias}."]
     return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _put_in(trials: Iterable[Trial]) -> list[str]:
+    """Return a sentence on the slowdown really put into the slowed trials, where it was recorded."""
+    slowed = [trial for trial in trials if trial.slowdown]
+    known = [trial for trial in slowed if trial.put_in]
+    if not known:
+        return [f"Slowdown really put in: not recorded in these {len(slowed)} slowed trials."] if slowed else []
+    shares = {method: [trial.put_in[method] for trial in known if method in trial.put_in] for method in known[0].put_in}
+    named = [
+        f"{method} {statistics.median(found):.2%} ({min(found):.2%} to {max(found):.2%})".replace("%", " %")
+        for method, found in shares.items()
+    ]
+    return [
+        "Slowdown really put in, the delay's time over the other side's step time, median and range of "
+        f"{len(known)} of {len(slowed)} slowed trials: {', '.join(named)}."
+    ]
 
 
 def _explained(pairs: int) -> str:

@@ -68,6 +68,8 @@ def save(asked: Request, file: Path, runs: int, say: Say) -> None:
         runs=tuple(made),
         saved=_now(),
     )
+    for sentence in _disturbed(made, "runs made"):
+        say(sentence)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         store.write_atomically(file, kept.model_dump_json(indent=1) + "\n")
@@ -96,33 +98,30 @@ def load(file: Path) -> Baseline:
 def check(asked: Request, file: Path, say: Say) -> Receipt:
     """Make as many runs as were stored, or as the time allows, and compare.
 
+    On other hardware nothing is timed; what is counted exactly is compared all the same.
+
     Raises:
-        UserError: the file is no baseline or of other work, or nothing was measured.
+        UserError: the file is no baseline or of other work, or there was no time to count.
 
     """
     before, started, began = load(file), _now(), monotonic()
     _same_work(asked, before, file)
     deadline = None if asked.minutes is None else began + asked.minutes * 60
     here, there = environment.describe(), before.environment
-    notes: tuple[str, ...] = ()
-    counts: tuple[Count, ...] = ()
-    made: list[Run] = []
-    said: tuple[Verdict, ...]
-    if here["fingerprint"] != there["fingerprint"]:
+    same = here["fingerprint"] == there["fingerprint"]
+    wanted = len(before.runs) if asked.time and same else 0
+    counted, made = _runs(asked, wanted, deadline, say)
+    counts = _counts(asked, before, counted, same)
+    names = [method.name for method in asked.methods]
+    said: tuple[Verdict, ...] = ()
+    if asked.time and not same:
         reason = f"{file} was made on other hardware: {_words(there)}; here: {_words(here)}"
-        said = tuple(incomparable(method.name, reason) for method in asked.methods)
-    else:
-        counted, made = _runs(asked, len(before.runs) if asked.time else 0, deadline, say)
-        counts = tuple(
-            count
-            for method in asked.methods
-            for count in compare(method.name, before.counts[method.name], counted[method.name])
-        )
-        if asked.time and not made:
-            raise UserError(f"not one run was made in {asked.minutes:g} minutes; give --max-minutes more")
-        names = [method.name for method in asked.methods]
-        said = verdicts.of_runs(logs(before.runs, names), logs(made, names), asked.rules) if made else ()
-        notes = ("the time was up before all runs were made",) if asked.time and len(made) < len(before.runs) else ()
+        said = tuple(incomparable(name, reason) for name in names)
+    elif asked.time:
+        said = verdicts.of_runs(logs(before.runs, names), logs(made, names), asked.rules)
+    notes = ["the time was up before all runs were made; give --max-minutes more"] if len(made) < wanted else []
+    if asked.time and same:
+        notes += [*_disturbed(before.runs, f"stored runs of {file}"), *_disturbed(made, "runs made now")]
     return Receipt(
         mode="baseline",
         suite=asked.suite,
@@ -135,15 +134,33 @@ def check(asked: Request, file: Path, say: Say) -> Receipt:
         reference_runs=before.runs,
         counts=counts,
         verdicts=said + verdicts.of_counts(counts),
-        notes=notes,
+        notes=tuple(notes),
         started=started,
         seconds=round(monotonic() - began, 1),
     )
 
 
-def logs(runs: Iterable[Run], methods: Iterable[str]) -> dict[str, list[float]]:
-    """Return for each method the log of each run's step time, in units of the calibration's time around it."""
+def _counts(asked: Request, before: Baseline, counted: Mapping[str, dict[str, Any]], same: bool) -> tuple[Count, ...]:
+    """Compare what was counted; on other hardware only what depends on none, which is what has no tolerance."""
+    found = [
+        count
+        for method in asked.methods
+        for count in compare(method.name, before.counts[method.name], counted[method.name])
+    ]
+    return tuple(count for count in found if same or not count.tolerance)
+
+
+def _disturbed(runs: Iterable[Run], what: str) -> list[str]:
+    """Return a sentence on the runs that don't count, by number and reason, if there are any."""
     runs = tuple(runs)
+    named = [f"{number} ({run.tainted})" for number, run in enumerate(runs, 1) if run.tainted is not None]
+    count = f"{len(named)} of {len(runs)} {what} were disturbed and don't count"
+    return [f"{count}: {', '.join(named)}"] if named else []
+
+
+def logs(runs: Iterable[Run], methods: Iterable[str]) -> dict[str, list[float]]:
+    """Return for each method the log of each undisturbed run's step time, in units of the calibration's time."""
+    runs = tuple(run for run in runs if run.tainted is None)
     return {method: [_log_step(run, method) - _log_speed(run) for run in runs] for method in methods}
 
 
@@ -216,6 +233,7 @@ def _run(trainer: Trainer, methods: list[str]) -> Run:
         calibration=tuple(calibration),
         steal=round(found.steal, 4),
         load=round(found.load, 3),
+        tainted=found.reason,
     )
 
 

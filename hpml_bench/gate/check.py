@@ -12,7 +12,6 @@ from time import monotonic
 from typing import Any, Literal
 
 from hpml_bench import environment
-from hpml_bench.errors import UserError
 from hpml_bench.gate import sentences, spending, verdicts
 from hpml_bench.gate.growth import compare
 from hpml_bench.gate.pairs import Pair, Work
@@ -97,7 +96,8 @@ def check(asked: Request, compared: Comparison, say: Say, work: Work | None = No
     """Measure, judge, and return the receipt.
 
     Raises:
-        UserError: a side doesn't run, or nothing could be measured in the time given.
+        UserError: a side doesn't run.
+        OutOfTime: nothing could be measured in the time given.
 
     """
     started, began = datetime.now(UTC).isoformat(timespec="seconds"), monotonic()
@@ -115,7 +115,7 @@ def check(asked: Request, compared: Comparison, say: Say, work: Work | None = No
     if asked.time and not found.verdicts:
         if not found.counts:
             why = found.late or GIVE_MORE
-            raise UserError(f"not one process pair was measured in {asked.minutes:g} minutes; {why}")
+            raise OutOfTime(f"not one process pair was measured in {asked.minutes:g} minutes; {why}")
         found.verdicts = tuple(unmeasured(method.name) for method in asked.methods)
     return Receipt(
         mode=compared.mode,
@@ -128,6 +128,7 @@ def check(asked: Request, compared: Comparison, say: Say, work: Work | None = No
             **environment.describe(),
             "order_seed": seed,
             "delay_turns": work.turns,
+            "delay_seconds": work.delays,
             "settings": asked.settings.model_dump(mode="json"),
         },
         blocks=tuple(found.blocks),

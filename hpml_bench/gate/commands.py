@@ -119,7 +119,7 @@ def save(
     from hpml_bench.gate.baseline import save as save_baseline
     from hpml_bench.supervision.stopping import stoppable
 
-    with stoppable():
+    with stoppable(), _bugs_are_errors():
         save_baseline(_request(suite, methods, overrides, minutes), file, runs, click.echo)
 
 
@@ -132,9 +132,13 @@ def _bugs_are_errors() -> Iterator[None]:
         yield
     except (click.ClickException, click.exceptions.Exit, click.Abort, UserError):
         raise
-    except Exception:  # a fault of ours must not read as a regression
-        traceback.print_exc()
-        raise click.exceptions.Exit(2) from None
+    except Exception as error:  # a fault of ours must not read as a regression
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}, in {place.name}"
+        raise UserError(
+            f"what nobody foresaw: {type(error).__name__}: {error} ({where}); nothing is said of the code that was "
+            "checked: please report it"
+        ) from None
 
 
 def _refuse_with_self_test(options: dict[str, object]) -> None:

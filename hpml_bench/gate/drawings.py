@@ -105,6 +105,8 @@ def runs(receipt: Receipt) -> tuple[Figure, ...]:
     judged = tables.of_step_time(receipt)[:_MOST_METHODS] if receipt.runs else ()
     for index, verdict in enumerate(judged):
         groups = [logs(side, [verdict.method])[verdict.method] for side in (receipt.reference_runs, receipt.runs)]
+        if not all(groups):  # every run of a side was disturbed
+            continue
         middle = median(groups[0])
         with drawing(1.9) as (canvas, axes):
             for row, (values, color) in enumerate(zip(groups, (GREY, STATUS_COLORS[verdict.status]), strict=True)):

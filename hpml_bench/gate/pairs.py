@@ -51,6 +51,8 @@ class Work:
     """Method -> steps of a piece."""
     turns: dict[str, int] | None = None
     """Method -> busy work that makes the delay."""
+    delays: list[dict[str, float]] = field(default_factory=list)
+    """Of each pair: method -> seconds that the delay takes of a step, timed in the candidate's process."""
 
 
 class Pair:
@@ -105,7 +107,7 @@ class Pair:
         if work.delay:
             if work.turns is None:
                 work.turns = self.candidate.ask("calibrate_delay", share=work.delay)
-            self.candidate.ask("delay", turns=work.turns)
+            work.delays.append(self.candidate.ask("delay", turns=work.turns))
 
     def measure(self, number: int, deadline: float | None) -> Iterator[Block]:
         """Yield the pair's blocks, the methods in random order; a tainted round followed by its repetition.

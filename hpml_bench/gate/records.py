@@ -10,7 +10,8 @@ from hpml_bench.records import Frozen
 
 SCHEMA_VERSION = 1
 PROTOCOL = 1
-"""Of residents: counts up when requests or answers change. Versions that differ in it can't be compared."""
+"""Of residents: counts up when requests or answers change. Versions that differ in it can't be compared.
+A self-test's own requests (`calibrate_delay`, `delay`) never go to another version."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -87,6 +88,8 @@ class Run(Frozen):
     """Seconds of work that is none of ours, before, within and after."""
     steal: float
     load: float
+    tainted: str | None = None
+    """Why this run doesn't count; judged as a block's is."""
 
 
 class Count(Frozen):
@@ -154,5 +157,7 @@ class Trial(Frozen):
 
     number: int
     slowdown: float
-    """Put into the candidate's steps, as a share of their time; 0: an A/A trial."""
+    """Meant to be put into the candidate's steps, as a share of their time; 0: an A/A trial."""
+    put_in: dict[str, float] = Field(default_factory=dict)
+    """Method -> slowdown really put in: the delay's seconds over a step of the other side, the median over pairs."""
     receipt: Receipt

@@ -85,10 +85,9 @@ class Resident:
         """Return for each method how much busy work takes this share of a step."""
         return {name: job.calibrate_delay(share) for name, job in self._jobs.items()}
 
-    def do_delay(self, turns: dict[str, int]) -> None:
-        """Put busy work into each method's steps."""
-        for name, job in self._jobs.items():
-            job.spin = turns[name]
+    def do_delay(self, turns: dict[str, int]) -> dict[str, float]:
+        """Put busy work into each method's steps; return the seconds of a step that it takes."""
+        return {name: job.put_in(turns[name]) for name, job in self._jobs.items()}
 
     @property
     def _jobs(self) -> dict[str, Job]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,10 +15,10 @@ from pydantic import ValidationError
 
 from hpml_bench import environment, store
 from hpml_bench.errors import UserError
-from hpml_bench.gate import verdicts
-from hpml_bench.gate.check import Comparison, Request, Say, check
-from hpml_bench.gate.records import Side, Trial
-from hpml_bench.gate.sides import Installation
+from hpml_bench.gate import spending, verdicts
+from hpml_bench.gate.check import MORE, Comparison, Request, Say, check
+from hpml_bench.gate.records import Receipt, Side, Trial
+from hpml_bench.gate.sides import Installation, OutOfTime
 
 PER_SLOWED = 5
 """A/A trials to each slowed one: a false-alarm rate takes more trials to bound than a power."""
@@ -117,6 +119,9 @@ def total(same: int) -> int:
 def run(asked: Request, trials: int, slowdown: float, minutes: float | None, folder: Path, say: Say) -> list[Trial]:
     """Do the trials that `folder` doesn't hold yet; return all it holds.
 
+    With `minutes`, no trial is begun that can't end in time, judged by the longest so far, and one that the time cuts
+    short is not kept.
+
     Raises:
         UserError: the folder holds trials made otherwise, or can't be written.
 
@@ -126,17 +131,17 @@ def run(asked: Request, trials: int, slowdown: float, minutes: float | None, fol
     installed = Installation("installed", sys.executable)
     side = Side(label="installed", python=sys.executable)
     compared = Comparison("self-test", installed, installed, (side, side))
-    work = replace(asked, count=False, minutes=None)
     for number in range(1, total(trials) + 1):
         if number in done:
             continue
         longest = max((trial.receipt.seconds for trial in done.values()), default=0.0)
-        if deadline is not None and monotonic() + longest > deadline:
+        left = None if deadline is None else deadline - monotonic()
+        delay = slowdown if slowed(number) else 0.0
+        receipt = None if left is not None and left <= longest else _trial(asked, compared, delay, left)
+        if receipt is None:
             say("the time is up; the same command goes on from here")
             break
-        delay = slowdown if slowed(number) else 0.0
-        receipt = check(work, compared, lambda _: None, replace(work.work(), delay=delay, delayable=True))
-        done[number] = Trial(number=number, slowdown=delay, receipt=receipt)
+        done[number] = Trial(number=number, slowdown=delay, put_in=put_in(receipt), receipt=receipt)
         store.write_atomically(_file(folder, number), done[number].model_dump_json(indent=1))
         kind = f"slowed by {delay:.1%}" if delay else "A/A"
         say(
@@ -144,6 +149,41 @@ def run(asked: Request, trials: int, slowdown: float, minutes: float | None, fol
             f"pairs, {receipt.seconds:.0f} s"
         )
     return [done[number] for number in sorted(done)]
+
+
+def put_in(receipt: Receipt) -> dict[str, float]:
+    """Return for each method the slowdown really put in, the median over pairs; of an A/A trial nothing.
+
+    It is the delay's seconds in a pair's candidate over the middle step of that pair's reference.
+    """
+    found: dict[str, list[float]] = {}
+    for pair, delays in enumerate(receipt.environment.get("delay_seconds") or ()):
+        for method, delay in delays.items():
+            blocks = [b for b in receipt.blocks if (b.pair, b.method, b.tainted) == (pair, method, None)]
+            steps = [
+                seconds / b.steps for b in blocks for seconds, s in zip(b.seconds, b.order, strict=True) if s == "A"
+            ]
+            if steps:
+                found.setdefault(method, []).append(delay / statistics.median(steps))
+    return {method: statistics.median(shares) for method, shares in found.items()}
+
+
+def _trial(asked: Request, compared: Comparison, delay: float, seconds: float | None) -> Receipt | None:
+    """Return a trial's receipt, or None where the time cut it short."""
+    request = replace(asked, count=False, minutes=None if seconds is None else seconds / 60)
+    try:
+        receipt = check(request, compared, lambda _: None, replace(request.work(), delay=delay, delayable=True))
+    except OutOfTime:
+        return None
+    return receipt if seconds is None or _whole(receipt) else None
+
+
+def _whole(receipt: Receipt) -> bool:
+    """Tell whether a trial ended by a scheduled look, or after as many pairs as there may be."""
+    effects = verdicts.pair_effects(receipt.blocks)
+    done = spending.looks_done(receipt.rules, min(map(len, effects.values()), default=0))
+    last = done == len(receipt.rules.looks) or receipt.pairs >= math.ceil(receipt.rules.looks[-1] * MORE)
+    return last or (bool(done) and verdicts.settled(verdicts.look(effects, receipt.rules, done - 1)))
 
 
 def _file(folder: Path, number: int) -> Path:

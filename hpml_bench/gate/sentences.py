@@ -52,7 +52,7 @@ def of_step_time(verdict: Verdict, rules: Rules, unit: str = "pairs") -> str:
         bound = "at least" if verdict.upper is not None and verdict.upper < 0 else "at most"
         return f"{takes}, {bound} {longer(verdict.upper)}; {rate(rules.target)} must not pass"
     if verdict.mde is None:
-        return f"{takes}, which are too few to find a slowdown at these error rates"
+        return f"{takes}, which are too few to find a slowdown at these levels"
     return f"{takes}, bounds {interval(verdict)}; they would have found about {longer(verdict.mde)}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from hpml_bench.gate.records import Receipt, Rules, Side, Verdict
+from hpml_bench.gate.records import Receipt, Side, Verdict
 from hpml_bench.gate.sentences import amount, grown, interval, percent, rate
 from hpml_bench.gate.verdicts import STEP_TIME, overall
 from hpml_bench.plain import clean
@@ -68,7 +68,7 @@ def facts(receipt: Receipt) -> dict[str, str]:
 
 
 def _evidence(receipt: Receipt) -> dict[str, str]:
-    asked = rule(receipt.rules)
+    asked = rule(receipt)
     if receipt.mode == "baseline":
         runs = f"{len(receipt.runs)} now, {len(receipt.reference_runs)} stored"
         return {"Runs": runs, "Rule": asked}
@@ -83,12 +83,14 @@ def versions_changed(receipt: Receipt) -> str:
     return ", ".join(f"{clean(n, 40)} {clean(before[n], 40)} → {clean(after[n], 40)}" for n in names)
 
 
-def rule(rules: Rules) -> str:
-    """Return the decision rule in one line."""
-    return (
-        f"{rate(rules.null)} slower is let through, {rate(rules.target)} must not pass; at most "
-        f"{rate(rules.alpha)} false alarms, at most {rate(rules.beta)} missed"
-    )
+def rule(receipt: Receipt) -> str:
+    """Return the decision rule in one line; between sessions that lie apart its levels are no error rates."""
+    rules = receipt.rules
+    limits = f"{rate(rules.null)} slower is let through, {rate(rules.target)} must not pass"
+    if receipt.mode == "baseline":
+        levels = f"tested at {rate(rules.alpha)} and {rate(rules.beta)}"
+        return f"{limits}; {levels}, while error rates between sessions that lie apart are not known"
+    return f"{limits}; at most {rate(rules.alpha)} false alarms, at most {rate(rules.beta)} missed"
 
 
 def step_times(receipt: Receipt) -> Table:
@@ -107,15 +109,17 @@ def step_times(receipt: Receipt) -> Table:
                 verdict.status,
             ]
         )
-    rules = receipt.rules
+    rules, unit = receipt.rules, "runs" if receipt.mode == "baseline" else "pairs"
+    apart = "; how sessions that lie apart differ is not in it" if unit == "runs" else ""
     notes = (
         "Step time: Hodges-Lehmann estimate of the candidate's relative change. Bounds: the lower one at the level of "
         f"the test that it exceeds {rate(rules.null)}, the upper one at the level of the test that it is below "
         f"{rate(rules.target)}.",
-        f"Detectable: the least slowdown that so many pairs with this spread find with a power of about "
-        f"{rate(1 - rules.beta)}.",
+        f"Detectable: the least slowdown that so many {unit} with this spread find with a power of about "
+        f"{rate(1 - rules.beta)}{apart}.",
     )
-    return table("step_times", "Step time", _COLUMNS, rows, notes)
+    columns = tuple(unit if column == "pairs" else column for column in _COLUMNS)
+    return table("step_times", "Step time", columns, rows, notes)
 
 
 def counted(receipt: Receipt, *, changed_only: bool = False) -> Table:

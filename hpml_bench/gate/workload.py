@@ -101,6 +101,16 @@ class Job:
             found.append(steps / turns)
         return round(share * statistics.median(found) * TURNS)
 
+    def put_in(self, turns: int) -> float:
+        """Put busy work into each step; return the seconds it takes here, the median of several times."""
+        self.spin = turns
+        found = []
+        for _ in range(CALIBRATION * len(self.batches)):
+            watch = Watch()
+            spin(turns)
+            found.append(without_waiting(watch.read()))
+        return statistics.median(found)
+
     def _delayed(self, module: ModuleType) -> ModuleType:
         """Return the method's file with busy work after each step, inside what the loop times."""
         after: Callable[[Any, int], None] | None = getattr(module, "after_step", None)

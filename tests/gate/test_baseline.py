@@ -9,13 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import receipts
 from residents import asked, fake
 
 from hpml_bench.errors import UserError
-from hpml_bench.gate import baseline, verdicts
+from hpml_bench.gate import baseline, machine, page, tables, verdicts
 from hpml_bench.gate.records import Run
 
 NOISY = "0.04 * __import__('random').uniform(0.999, 1.001)"
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the machine be quiet, whatever else runs on it; a test may have it otherwise."""
+    monkeypatch.setattr(baseline, "between", lambda *_: machine.Disturbance(0.0, 0.0, None))
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, folder: Path, seconds: str = NOISY, extra: int = 0) -> None:
@@ -60,18 +67,87 @@ def test_a_slower_step_and_a_further_operator_fail(
     assert [verdict.status for verdict in receipt.verdicts] == ["FAIL", "FAIL"]
 
 
-def test_other_hardware_is_incomparable_never_a_failure(saved: Path) -> None:
-    """Nothing is run; both machines are named; only --strict makes it a status of its own."""
+def moved(saved: Path) -> None:
+    """Let a baseline be of other hardware."""
     stored = json.loads(saved.read_text())
     stored["environment"]["fingerprint"] = "another"
     stored["environment"]["hardware"]["cpu"] = "Z80"
     saved.write_text(json.dumps(stored))
+
+
+def test_step_time_on_other_hardware_is_incomparable_never_a_failure(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No run is made; both machines are named; only --strict makes it a status of its own."""
+    moved(saved)
+    installed(monkeypatch, tmp_path / "now")
     receipt = baseline.check(asked(), saved, lambda _: None)
-    assert [verdict.status for verdict in receipt.verdicts] == ["INCOMPARABLE"]
+    assert [verdict.status for verdict in receipt.verdicts] == ["INCOMPARABLE", "PASS"]
     assert "Z80" in receipt.verdicts[0].detail
     assert receipt.runs == ()
     assert verdicts.exit_status(receipt.verdicts, strict=False) == 0
     assert verdicts.exit_status(receipt.verdicts, strict=True) == 3
+
+
+def test_a_count_that_grew_fails_on_other_hardware_too(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is counted exactly depends on no machine; what has a tolerance may, and is left out."""
+    moved(saved)
+    installed(monkeypatch, tmp_path / "now", extra=1)
+    receipt = baseline.check(asked(), saved, lambda _: None)
+    assert [verdict.status for verdict in receipt.verdicts] == ["INCOMPARABLE", "FAIL"]
+    assert verdicts.exit_status(receipt.verdicts, strict=False) == 1
+    stored = baseline.load(saved)
+    rough = {"lora": {"operators_per_step": {**stored.counts["lora"]["operators_per_step"], "tolerance": 0.01}}}
+    assert baseline._counts(asked(), stored, rough, same=False) == ()
+    assert len(baseline._counts(asked(), stored, rough, same=True)) == 1
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_disturbed_runs_are_named_and_a_count_s_failure_stands(
+    extra: int, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs stored as disturbed don't count; where all were, the time is undecided and the counts are judged."""
+    stored = json.loads(saved.read_text())
+    for run in stored["runs"][:2]:
+        run["tainted"] = "the host took 9%"
+    saved.write_text(json.dumps(stored))
+    installed(monkeypatch, tmp_path / "now", extra=extra)
+    some = baseline.check(asked(), saved, lambda _: None)
+    assert some.notes == (
+        f"2 of 10 stored runs of {saved} were disturbed and don't count: 1 (the host took 9%), 2 (the host took 9%)",
+    )
+    assert some.verdicts[0].pairs == 10
+    for run in stored["runs"]:
+        run["tainted"] = "the host took 9%"
+    saved.write_text(json.dumps(stored))
+    none = baseline.check(asked(), saved, lambda _: None)
+    assert [verdict.status for verdict in none.verdicts] == ["INCONCLUSIVE", "FAIL" if extra else "PASS"]
+    assert verdicts.exit_status(none.verdicts, strict=False) == (1 if extra else 2)
+    assert "were disturbed" in page.render(none)
+
+
+def test_a_run_is_recorded_with_what_disturbed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And whoever saves it is told."""
+    monkeypatch.setattr(baseline, "between", lambda *_: machine.Disturbance(0.5, 0.0, "stolen"))
+    installed(monkeypatch, tmp_path / "then")
+    said: list[str] = []
+    baseline.save(asked(), tmp_path / "base.json", 2, said.append)
+    assert [run.tainted for run in baseline.load(tmp_path / "base.json").runs] == ["stolen", "stolen"]
+    assert "2 of 2 runs made were disturbed and don't count: 1 (stolen), 2 (stolen)" in said
+
+
+def test_no_error_rates_are_claimed_against_a_baseline(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They hold for pairs that take turns; the receipt's rule says so, and counts runs."""
+    installed(monkeypatch, tmp_path / "now")
+    receipt = baseline.check(asked(), saved, lambda _: None)
+    assert "false alarms" not in tables.facts(receipt)["Rule"]
+    assert tables.facts(receipt)["Rule"].endswith("error rates between sessions that lie apart are not known")
+    assert "runs" in tables.step_times(receipt).columns
+    assert "at most 1 % false alarms" in tables.rule(receipts.receipt())
 
 
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "missing", "empty"])

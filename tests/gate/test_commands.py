@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from residents import compared, fake
 
 from hpml_bench.cli import main
-from hpml_bench.gate import commands
+from hpml_bench.gate import baseline, commands
 
 
 def invoke(*arguments: str) -> Result:
@@ -74,7 +74,8 @@ def test_a_bug_is_no_regression(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "_comparison", broken)
     done = invoke("check", "--against", "main", "--methods", "lora")
     assert done.exit_code == 2
-    assert "RuntimeError: what nobody foresaw" in done.output
+    assert "RuntimeError: what nobody foresaw (test_commands.py:" in done.output
+    assert "Traceback" not in done.output
 
 
 @pytest.mark.parametrize("option", ["--strict", "--counts-only", "--json=x", "--junit=x", "--markdown=x", "--html=x"])
@@ -83,6 +84,22 @@ def test_a_self_test_refuses_what_it_would_not_heed(option: str) -> None:
     done = invoke("check", "--self-test", option)
     assert done.exit_code == 2
     assert f"{option.removesuffix('=x')}: goes with a check" in done.output
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no foresight"), OSError(32, "Broken pipe"), EOFError()])
+def test_whatever_goes_wrong_while_a_baseline_is_saved_is_an_error(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status 2 and one sentence: 1, which is Python's and click's, would be a regression."""
+
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(baseline, "save", broken)
+    done = invoke("baseline", "save", str(tmp_path / "base.json"), "--methods", "lora")
+    assert done.exit_code == 2
+    assert type(error).__name__ in done.output
+    assert len(done.output.splitlines()) == 1
 
 
 def test_baseline_save_asks_for_ten_runs_at_least(tmp_path: Path) -> None:

@@ -57,6 +57,16 @@ def test_rates_are_counted_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "2 of 2 trials slowed by 3.0% were caught; the power is at least 22.4%" in text
 
 
+def test_the_slowdown_really_put_in_is_shown_and_packed(tmp_path: Path) -> None:
+    """Median and range of each method over slowed trials; trials that lack it are not passed over in silence."""
+    shares = {3: 0.029, 9: 0.031, 15: 0.034}
+    made = [trial(number, 0.03).model_copy(update={"put_in": {"lora": share}}) for number, share in shares.items()]
+    evidence.pack([TRIALS[0], *made], tmp_path / "trials.jsonl.gz")
+    text = evidence._live(evidence.load(tmp_path / "trials.jsonl.gz"))
+    assert "median and range of 3 of 3 slowed trials: lora 3.10 % (2.90 % to 3.40 %)." in text
+    assert "Slowdown really put in: not recorded in these 2 slowed trials." in evidence._live(TRIALS)
+
+
 def test_a_verdict_that_its_blocks_do_not_give_is_found() -> None:
     """Verdicts are made again from the blocks."""
     assert evidence.disagreeing(TRIALS) == []

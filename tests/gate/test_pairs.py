@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 from residents import asked, fake
@@ -14,6 +15,7 @@ from residents import asked, fake
 from hpml_bench.gate import machine, pairs, verdicts
 from hpml_bench.gate.machine import Snapshot, between
 from hpml_bench.gate.pairs import BLOCKS, REPEATS, OutOfTime, Pair
+from hpml_bench.gate.sides import Trainer
 
 QUIET = Snapshot(at=0, total=0, busy=0, stolen=0, own=0, throttled=0)
 
@@ -116,10 +118,24 @@ def test_only_the_cores_allowed_are_looked_at(monkeypatch: pytest.MonkeyPatch) -
     assert machine._cpu_times()[0] == 900 / machine.TICKS
 
 
-def test_defaults_are_left_to_each_side() -> None:
-    """A version that doesn't know a method's newest key isn't told it."""
-    (method,) = asked("lora").methods
-    assert "options" not in method.model_dump(mode="json", exclude_defaults=True) or method.options
+def test_defaults_are_left_to_each_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that doesn't know a newest key isn't told it: of settings and methods only what differs is sent."""
+    told: list[dict[str, Any]] = []
+    tell = Trainer.tell
+
+    def listen(side: Trainer, what: str, **arguments: Any) -> None:
+        if what == "load":
+            told.append(arguments)
+        tell(side, what, **arguments)
+
+    monkeypatch.setattr(Trainer, "tell", listen)
+    with pair(tmp_path, "lora", "head") as both:
+        both.load()
+    assert len(told) == 2
+    for arguments in told:
+        assert arguments["settings"]["train_samples"] == 64
+        assert "clip_norm" not in arguments["settings"]
+        assert ["options" in method for method in arguments["methods"]] == [True, False]
 
 
 def test_a_snapshot_counts_this_process_as_its_own() -> None:

@@ -99,6 +99,7 @@ def test_it_dies_with_a_parent_that_is_killed() -> None:
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
     wait_for(lambda: ended(child), 10)
+    assert ended(child)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -186,4 +187,6 @@ def test_what_a_side_started_ends_with_it(tmp_path: Path) -> None:
     with Trainer(side) as trainer:
         trainer.ask("describe")
         child = psutil.Process(int(note.read_text()))
+        assert not ended(child)
     wait_for(lambda: ended(child), 10)
+    assert ended(child)

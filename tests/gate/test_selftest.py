@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from receipts import receipt
+from receipts import blocks, receipt
 from residents import asked
 
 from hpml_bench import environment
@@ -14,6 +14,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.gate import selftest
 from hpml_bench.gate.records import Receipt, Trial
 from hpml_bench.gate.selftest import Rate, run, slowed, summarise, total
+from hpml_bench.gate.sides import OutOfTime
 
 
 def test_bounds_are_exact() -> None:
@@ -89,6 +90,32 @@ def test_time_that_is_up_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.
     trials = run(asked(), 5, 0.03, 2.0, tmp_path, said.append)
     assert len(trials) == len(calls) == 1
     assert "goes on from here" in said[-1]
+
+
+def test_a_trial_that_the_time_cuts_short_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial is told how long it has; one without a pair, or ended before a look decided, is made anew later."""
+    limits: list[float] = []
+
+    def nothing(request: Any, *_: Any) -> Receipt:
+        limits.append(request.minutes)
+        raise OutOfTime("not one process pair was measured")
+
+    monkeypatch.setattr(selftest, "check", nothing)
+    said: list[str] = []
+    assert run(asked(), 2, 0.03, 2.0, tmp_path, said.append) == []
+    assert limits == [pytest.approx(2.0, abs=0.1)]
+    monkeypatch.setattr(selftest, "check", lambda *_: receipt({"lora": 0.0}, blocks=blocks({"lora": 0.0}, pairs=5)))
+    assert run(asked(), 2, 0.03, 2.0, tmp_path, said.append) == []
+    assert said == ["the time is up; the same command goes on from here"] * 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_slowdown_really_put_in_is_the_delay_over_the_other_side_s_step() -> None:
+    """Of each pair; the median over pairs is kept, and an A/A trial has none."""
+    delays = [{"lora": seconds} for seconds in (0.0006, 0.0005, 0.0009)]
+    made = receipt({"lora": 0.5}, environment={"delay_seconds": delays})  # a step of the reference takes 0.02 s
+    assert selftest.put_in(made) == {"lora": pytest.approx(0.03)}
+    assert selftest.put_in(receipt({"lora": 0.0}, environment={"delay_seconds": []})) == {}
 
 
 def test_trials_of_another_kind_are_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
