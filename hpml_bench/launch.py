@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -12,7 +13,7 @@ import time
 import traceback
 import uuid
 from datetime import UTC, datetime
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from hpml_bench.redaction import redact_files, redacted_error
 from hpml_bench.sources import resolve
 from hpml_bench.supervision import ending, memory, reaper, scratch
 from hpml_bench.supervision.limits import Limits
-from hpml_bench.supervision.stopping import Stop, stoppable
+from hpml_bench.supervision.stopping import Stop, held_back, stoppable
 from hpml_bench.supervision.watch import AGENT_SIGNAL, Watch
 
 if TYPE_CHECKING:
@@ -63,14 +64,16 @@ def start_fork_server() -> None:
         )
     multiprocessing.set_forkserver_preload(PRELOAD)
     with scratch.as_temporary():
-        forkserver.ensure_running()
+        resource_tracker.ensure_running()  # by itself, since it unblocks signals
+        with held_back(signal.SIGINT):  # until the server ignores it
+            forkserver.ensure_running()
 
 
-def prepare(settings: Settings) -> Prepared:
+def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
     """Prepare model and data in a process of their own, so that this one stays light.
 
     Raises:
-        UserError: a source can't be had, or is not what the settings say.
+        UserError: a source can't be had, is not what the settings say, or takes longer than `max_seconds`.
 
     """
     if settings.backbone.startswith("hub:"):
@@ -79,13 +82,20 @@ def prepare(settings: Settings) -> Prepared:
         target = Path(name) / "prepared.json"
         context = multiprocessing.get_context("forkserver")
         child = context.Process(target=entry.prepare, args=(settings.model_dump_json(), str(target)))
-        child.start()
         try:
-            _join(child)
-        finally:
-            child.kill()  # when a signal ended the waiting; it does nothing to one that ended by itself
-            child.join()
+            child.start()
+            in_time = _join(child, max_seconds)
+        except BaseException:  # a signal: the child may be there, or still asked for, so that its server ends with it
+            reaper.end_fork_server()
+            raise
+        child.kill()  # does nothing to one that ended by itself
+        child.join()
         result = store.read_json(target)
+    if result is None and not in_time:
+        raise UserError(
+            f"{settings.backbone}: the preparation of model and data was not done after {max_seconds:g} s, when no run "
+            "may begin (--max-hours); what was downloaded is kept, so call it again, with more hours"
+        )
     if result is None:
         code = child.exitcode or 0
         how = f"ended with status {code}; what it said stands above"
@@ -97,12 +107,15 @@ def prepare(settings: Settings) -> Prepared:
     return Prepared.model_validate(result["prepared"])
 
 
-def _join(child: BaseProcess) -> None:
-    """Wait for the preparation, unless someone has stopped it for good."""
-    looks = 0
+def _join(child: BaseProcess, max_seconds: float | None = None) -> bool:
+    """Wait for the preparation, unless someone has stopped it for good; return whether there was time left."""
+    looks, deadline = 0, math.inf if max_seconds is None else time.monotonic() + max_seconds
     while child.is_alive() and looks < STOPPED_SECONDS:
-        child.join(1)
+        if time.monotonic() >= deadline:
+            return False
+        child.join(max(0.0, min(1.0, deadline - time.monotonic())))
         looks = looks + 1 if reaper.stopped(child.pid or 0) else 0
+    return True
 
 
 def run(

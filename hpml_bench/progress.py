@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -22,24 +23,30 @@ POLL_SECONDS = 0.5
 
 
 class Tail:
-    """Reads what was added to a file since the last look, whole lines only."""
+    """Reads what was added to a file since the last look, whole lines only.
+
+    The file is held from the first look on: one put in its place (a log without its secrets) would begin again.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._position = 0
+        self._file: BinaryIO | None = None
         self._rest = b""
 
     def lines(self) -> list[str]:
         """Return the new complete lines; none while the file isn't there yet."""
         try:
-            with self._path.open("rb") as file:
-                file.seek(self._position)
-                new = file.read()
+            self._file = self._file or self._path.open("rb")
+            new = self._file.read()
         except OSError:
             return []
-        self._position += len(new)
         *whole, self._rest = (self._rest + new).split(b"\n")
         return [line.decode(errors="replace") for line in whole]
+
+    def close(self) -> None:
+        """Let the file go."""
+        if self._file:
+            self._file.close()
 
 
 class SweepProgress:
@@ -71,7 +78,7 @@ class SweepProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # the terminal is gone
+        with suppress(OSError, SystemExit):  # the terminal is gone
             self._bars.stop()
 
     def skip(self, runs: int) -> None:
@@ -83,7 +90,7 @@ class SweepProgress:
 
     def say(self, text: str) -> None:
         """Print a line above the bars; it is shown as it is, control characters and markup inert."""
-        with suppress(OSError):  # the terminal is gone; what is said is in the records too
+        with suppress(OSError, SystemExit):  # the terminal is gone, at which rich exits; the records say it too
             self._console.print(Text(for_terminal(text)), highlight=False)
 
     @contextmanager
@@ -118,10 +125,10 @@ class SweepProgress:
         self.say(f"trying it again ({number} of {most})")
 
     def _follow(self, folder: Path, bar: TaskID, ended: threading.Event) -> None:
-        points, log = Tail(folder / POINTS), Tail(folder / "rank0.log")
-        while not ended.wait(POLL_SECONDS):
+        with closing(Tail(folder / POINTS)) as points, closing(Tail(folder / "rank0.log")) as log:
+            while not ended.wait(POLL_SECONDS):
+                self._look(points, log, bar)
             self._look(points, log, bar)
-        self._look(points, log, bar)
 
     def _look(self, points: Tail, log: Tail, bar: TaskID) -> None:
         new = points.lines()

@@ -109,7 +109,7 @@ def _run_missing(
     with SweepProgress(console, len(runs), verbose) as progress:
         launch.start_fork_server()
         progress.say(f"preparing model and data of {runs[0].settings.backbone.partition('#')[0]} ...")
-        prepared = launch.prepare(runs[0].settings)
+        prepared = launch.prepare(runs[0].settings, limits.max_seconds)
         protocol = protocol_id(runs[0].settings, prepared.digests)
         for spec in runs:
             set_aside_if_damaged(folder / spec.run_id, progress)

@@ -6,7 +6,6 @@ import faulthandler
 import json
 import math
 import os
-import re
 import signal
 import sys
 import time
@@ -32,11 +31,10 @@ from hpml_bench.probes import Evaluation, Probe, Run
 from hpml_bench.records import Check, Metric, Outcome, Point, Prepared, RunError, RunSpec, Settings
 from hpml_bench.redaction import redacted
 from hpml_bench.store import OUTCOME, PREDICTIONS, PointWriter, read_points, read_predictions, write_atomically
-from hpml_bench.supervision import heartbeat, memory, reaper
+from hpml_bench.supervision import ending, heartbeat, memory, reaper
 
-LOST_PEER = re.compile(r"closed by (remote )?peer|reset by peer|broken pipe|remote process exited", re.IGNORECASE)
-"""What gloo and NCCL say on the ranks that are left when one is gone."""
 LOST_PEER_SECONDS = 1.0
+"""For so long a rank that lost a peer waits, so that a killed one, which leaves no error, is seen to end first."""
 
 
 def prepare_to(settings_json: str, target: str) -> None:
@@ -67,8 +65,8 @@ def start(spec_json: str, prepared_json: str, folder_name: str, launched: float)
     except BaseException as error:
         told = run_error(error, int(rank))
         print(told.traceback, file=sys.stderr)
-        if LOST_PEER.search(told.message):
-            time.sleep(LOST_PEER_SECONDS)  # the rank that is gone has to be seen to end first: it is the cause
+        if ending.lost_peer(told):
+            time.sleep(LOST_PEER_SECONDS)
         write_atomically(folder / f"error-rank{rank}.json", told.model_dump_json())
         raise SystemExit(1) from None
 

@@ -211,7 +211,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], list[st
             return record
 
         monkeypatch.setattr(launch, "start_fork_server", lambda: None)
-        monkeypatch.setattr(launch, "prepare", lambda settings: PREPARED)
+        monkeypatch.setattr(launch, "prepare", lambda *_: PREPARED)
         monkeypatch.setattr(launch, "run", run)
         return ran
 

@@ -90,7 +90,7 @@ class Launcher:
             backbone="b", data=str(tmp_path), label_names=("x", "y"), digests=recorded.DIGESTS, pad_id=0
         )
         patch.setattr(launch, "start_fork_server", lambda: None)
-        patch.setattr(launch, "prepare", lambda settings: prepared)
+        patch.setattr(launch, "prepare", lambda *_: prepared)
         patch.setattr(launch, "run", self.run)
 
     def run(self, spec: RunSpec, prepared: Prepared, folder: Path, order: int | None = None, *_: object) -> RunRecord:

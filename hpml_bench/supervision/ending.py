@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,9 @@ from hpml_bench.supervision import memory, reaper
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+LOST_PEER = re.compile(r"closed by (remote )?peer|reset by peer|broken pipe|remote process exited", re.IGNORECASE)
+"""What gloo and NCCL say on the ranks that are left when one is gone."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,8 @@ def record(
 def _cause(folder: Path, traces: Traces) -> tuple[Status, RunError]:
     """Return the first cause; what other ranks met afterwards, because one is gone, is none.
 
-    The launcher names the rank that ended first. Ranks that lost a peer wait a moment before they end, so that it is
-    the right one.
+    A rank's own error comes before that of a lost peer, in whatever order the ranks ended. A killed rank leaves no
+    error: it is known as the one that the launcher saw end first, since ranks that lost a peer wait a moment.
     """
     if traces.server is not None and reaper.identify(traces.server) is None:
         return "killed", RunError(kind="ForkServer", message="the process that ranks are forked from was ended")
@@ -80,10 +84,10 @@ def _cause(folder: Path, traces: Traces) -> tuple[Status, RunError]:
         error = _first_error(folder)
         return (memory.status_of(error), error) if error else ("failed", _no_outcome())
     rank, first = traces.failure.get_first_failure()
-    error = _read_error(folder / f"error-rank{rank}.json")
-    if error is None and first.exitcode < 0:
+    own = _read_error(folder / f"error-rank{rank}.json")
+    if own is None and first.exitcode < 0:
         return _killed(rank, _name(-first.exitcode), traces)
-    error = error or _first_error(folder)
+    error = own if own and not lost_peer(own) else _first_error(folder)
     if error is not None:
         return memory.status_of(error), error
     return "failed", RunError(kind="Exit", message=f"rank {rank} ended with status {first.exitcode}", rank=rank)
@@ -105,10 +109,15 @@ def _killed(rank: int, name: str, traces: Traces) -> tuple[Status, RunError]:
     return "killed", RunError(kind=name, message=f"rank {rank} was ended by {name}{reached}", rank=rank)
 
 
+def lost_peer(error: RunError) -> bool:
+    """Whether a rank failed only because another one was gone."""
+    return LOST_PEER.search(error.message) is not None
+
+
 def _first_error(folder: Path) -> RunError | None:
-    """Return the error of the rank that failed first and could say so."""
+    """Return the error of the rank that failed first by itself; only if there is none, of one that lost a peer."""
     files = sorted(folder.glob("error-rank*.json"), key=lambda path: path.stat().st_mtime_ns)
-    return next((error for path in files if (error := _read_error(path))), None)
+    return min((error for path in files if (error := _read_error(path))), key=lost_peer, default=None)
 
 
 def _read_error(path: Path) -> RunError | None:

@@ -22,10 +22,15 @@ class Limits:
     retries: int = 0
     """Further attempts at a run that ended in one of `RETRIED`."""
     max_hours: float | None = None
-    """Hours of a sweep after which no run begins."""
+    """Hours of a sweep after which no run begins; model and data must be prepared by then."""
     fail_fast: bool = False
     """Whether a sweep ends with the first run that did not end well."""
 
+    @property
+    def max_seconds(self) -> float | None:
+        """The same in seconds."""
+        return None if self.max_hours is None else self.max_hours * 3600
+
     def ended(self, seconds: float) -> bool:
         """Whether a sweep that has taken so long may begin no further run."""
-        return self.max_hours is not None and seconds >= self.max_hours * 3600
+        return self.max_seconds is not None and seconds >= self.max_seconds

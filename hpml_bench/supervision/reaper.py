@@ -91,6 +91,12 @@ def kill(processes: Iterable[Process]) -> None:
                 os.kill(process.pid, signal.SIGKILL)
 
 
+def end_fork_server() -> None:
+    """End the fork server at once, and by the kernel's hand what was forked from it; the next run has a new one."""
+    server = fork_server()
+    kill(process for process in [server and identify(server)] if process)
+
+
 def sweep(processes: Iterable[Process]) -> None:
     """End what is left of a run, wait until it is gone, and collect what became our own child by its parent's death."""
     left = set(processes)

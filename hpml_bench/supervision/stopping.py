@@ -43,14 +43,23 @@ class Stop:
 def at_once() -> None:
     """End this process and its ranks now; records are committed atomically, so that nothing is torn."""
     os.write(2, b"\nhpml-bench: ended at once; the same command goes on from here\n")
-    server = reaper.fork_server()
     reaper.kill(reaper.offspring())
-    reaper.kill(process for process in [server and reaper.identify(server)] if process)
+    reaper.end_fork_server()
     scratch.remove()
     os._exit(STATUS)
 
 
 _current: list[Stop] = []
+
+
+@contextmanager
+def held_back(number: signal.Signals) -> Iterator[None]:
+    """Let a signal wait until the body is over; processes that the body starts are born with it blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

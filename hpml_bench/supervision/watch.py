@@ -116,9 +116,8 @@ class Watch:
         while not self._over.wait(KILL_SECONDS):
             self._seen |= reaper.offspring()
             reaper.kill(self._seen)
-            server = reaper.fork_server()
-            if time.monotonic() > deadline and server is not None:
-                reaper.kill(process for process in [reaper.identify(server)] if process)
+            if time.monotonic() > deadline:
+                reaper.end_fork_server()
                 free_launcher()
                 deadline += GRACE_SECONDS
 

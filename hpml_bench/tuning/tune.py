@@ -83,7 +83,7 @@ def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
         studies = open_storage(folder)
         launch.start_fork_server()
         progress.say(f"preparing model and data of {settings.backbone} ...")
-        prepared = launch.prepare(settings)
+        prepared = launch.prepare(settings, limits.max_seconds)
         blank = TuningRecord(
             suite=suite.name,
             sampler=sampler,
@@ -189,10 +189,14 @@ class _Tuning:
             self.keep()
             found = trial.status if trial.accuracy is None else f"validation accuracy {trial.accuracy:.1%}"
             progress.say(f"{name} trial {number + 1} of {trials}: lr {lr:.3g}, {found} in {trial.seconds:.1f} s")
-            if self._limits.fail_fast and trial.status not in DONE:
+            if self._limits.fail_fast and trial.status not in DONE and self._left(trials):
                 self.ended_by = "--fail-fast"
                 return False
         return True
+
+    def _left(self, trials: int) -> bool:
+        """Whether any of `trials` trials of a method is missing."""
+        return any(len(study.trials) < trials for study in self._studies.values())
 
     def _run(self, name: str, lr: float, number: int, prepared: Prepared, progress: SweepProgress) -> RunRecord:
         """Return a trial's record: the one there is if a kill came between it and the study, else that of a new run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -23,10 +24,12 @@ FAULTY = '''
 """A method of the tests: trains the head, and breaks after a step on one rank."""
 
 import itertools
+import multiprocessing.synchronize
 import os
 import resource
 import signal
 import time
+from types import SimpleNamespace
 
 import torch
 
@@ -52,6 +55,20 @@ def build(backbone, options):
     return backbone
 
 
+def break_at_exit(number):
+    """Send this rank a signal once it is counted among those that wait for the others to exit."""
+    wait = multiprocessing.synchronize.Event.wait
+
+    def broken_wait(event, timeout=None):
+        acquire = event._cond._wait_semaphore.acquire
+        event._cond._wait_semaphore = SimpleNamespace(
+            acquire=lambda *args: os.kill(os.getpid(), number) or acquire(*args)
+        )
+        return wait(event, timeout)
+
+    multiprocessing.synchronize.Event.wait = broken_wait
+
+
 def after_step(encoder, step):
     if step != broken.step or int(os.environ["RANK"]) != broken.rank:
         return
@@ -70,6 +87,8 @@ def after_step(encoder, step):
         time.time = lambda: clock() - 3600 * next(hours)
     if broken.fault == "suspend":
         os.killpg(0, signal.SIGSTOP)
+    if broken.fault.startswith("SIG"):
+        break_at_exit(getattr(signal, broken.fault))
     if broken.fault == "slow":
         time.sleep(1)
 '''
@@ -92,6 +111,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, plug_in: Path) -> Iterato
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(plug_in)
         launch.start_fork_server()
+        first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
+        first.start()
+        first.join()  # the server has imported all by now: a run's stall limit of seconds doesn't meet it
         yield tiny.prepared(tmp_path_factory.mktemp("prepared"))
 
 

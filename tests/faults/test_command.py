@@ -75,6 +75,20 @@ def test_ctrl_c_in_a_terminal(suite: Path, room: Path) -> None:
     assert list((room / "tmp").iterdir()) == []
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.5, 2.0])
+def test_ctrl_c_before_the_first_run(seconds: float, suite: Path, room: Path) -> None:
+    """While the fork server imports, or model and data are prepared: status 130, no traceback, nothing left."""
+    command = Command(suite, room / "out", "--seeds", "1")
+    command.until(lambda: soak.servers(command.process))
+    time.sleep(seconds)
+    os.killpg(command.process.pid, signal.SIGINT)
+    status, said = command.ended(30)
+    assert status == 130, said
+    assert "Traceback" not in said
+    assert command.left() == []
+    assert list((room / "tmp").iterdir()) == []
+
+
 def test_ctrl_c_twice(suite: Path, room: Path) -> None:
     """The second ends all at once where the first has to wait; what was recorded is whole."""
     command = Command(suite, room / "out", "--seeds", "1")

@@ -21,6 +21,7 @@ from hpml_bench.report.render import write_report
 from hpml_bench.suite import Suite
 from hpml_bench.supervision import ending
 from hpml_bench.supervision.limits import Limits
+from hpml_bench.tuning.tune import run_tuning
 
 PREPARED = Prepared(
     backbone="b", data="d", label_names=("x", "y"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
@@ -49,7 +50,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Arrange:
             return record
 
         monkeypatch.setattr(launch, "start_fork_server", lambda: None)
-        monkeypatch.setattr(launch, "prepare", lambda settings: PREPARED)
+        monkeypatch.setattr(launch, "prepare", lambda *_: PREPARED)
         monkeypatch.setattr(launch, "run", run)
         return ran
 
@@ -109,6 +110,21 @@ def test_fail_fast(tmp_path: Path, quick: Arrange) -> None:
     ran = quick({name: ["failed"] for name in "abc"})
     result = go(tmp_path / "on", *"abc")
     assert (len(ran), result.failed, result.ended_by) == (3, 3, None)
+
+
+def test_fail_fast_with_the_last_trial_leaves_none(tmp_path: Path, quick: Arrange) -> None:
+    """A tuning whose last trial fails is done; one with trials left says by what it was ended."""
+    values = {
+        "name": "quick",
+        "seeds": 1,
+        "settings": tiny.settings().model_dump(),
+        "methods": {"a": {"method": "head"}},
+    }
+    suite, limits = Suite.model_validate(values), Limits(fail_fast=True)
+    for trials, ended_by in ((2, "--fail-fast"), (1, None)):
+        quick({"a": ["failed"]})
+        result = run_tuning(suite, tmp_path / str(trials), Console(quiet=True), trials, limits=limits)
+        assert (result.ended_by, result.suite_file is None) == (ended_by, ended_by is not None)
 
 
 def test_no_run_begins_after_the_hours(tmp_path: Path, quick: Arrange) -> None:

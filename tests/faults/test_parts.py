@@ -6,17 +6,20 @@ import fcntl
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from hpml_bench import store, sweep
 from hpml_bench.errors import UserError
 from hpml_bench.records import RunError
-from hpml_bench.supervision import heartbeat, memory, reaper, scratch, watch
+from hpml_bench.supervision import ending, heartbeat, memory, reaper, scratch, watch
 from hpml_bench.supervision.limits import Limits
 from hpml_bench.supervision.stopping import SIGNALS, Stop, stoppable
 
@@ -164,6 +167,21 @@ def test_errors_for_want_of_memory_are_told_apart(kind: str, message: str, statu
     assert memory.status_of(RunError(kind=kind, message=message)) == status
 
 
+@pytest.mark.parametrize("first", [0, 1, 2])
+@pytest.mark.parametrize("oldest", [0, 1, 2])
+def test_a_lost_peer_is_not_the_cause(first: int, oldest: int, tmp_path: Path) -> None:
+    """Whichever rank the launcher saw end first, and whichever wrote first: the error of a rank's own is the cause."""
+    lost = "[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1234"
+    for rank, message in enumerate((lost, "division by zero", lost)):
+        path = tmp_path / f"error-rank{rank}.json"
+        path.write_text(RunError(kind="Error", message=message, rank=rank).model_dump_json())
+        os.utime(path, (1_000_000 + (rank - oldest) % 3,) * 2)
+    failure: Any = SimpleNamespace(get_first_failure=lambda: (first, SimpleNamespace(exitcode=1)))
+    outcome = ending.outcome(tmp_path, ending.Traces(failure))
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.rank, outcome.error.message) == ("failed", 1, "division by zero")
+
+
 def test_an_ignored_signal_stays_ignored() -> None:
     """Under nohup a closed terminal ends nothing: SIGHUP is ignored before a sweep, and during it."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -209,3 +227,18 @@ def test_the_lock_follows_no_link(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a link"), sweep.locked(tmp_path):
         pass
     assert mine.read_text() == "mine"
+
+
+def test_a_closed_pipe_does_not_end_a_sweep() -> None:
+    """As under `| head`: what is said is lost, what comes after it (runs, report) is done."""
+    program = "import sys; from hpml_bench.progress import SweepProgress; from hpml_bench.listing import terminal\n"
+    program += "sys.stdin.read()\nwith SweepProgress(terminal(), 1) as progress: progress.say('lost')\n"
+    program += "print('went on', file=sys.stderr)"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        child.stdin.close()
+        assert child.stderr.read() == "went on\n"

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from hpml_bench import launch, store
 from hpml_bench.environment import visible_gpus
+from hpml_bench.errors import UserError
 from hpml_bench.progress import SweepProgress
 from hpml_bench.records import Prepared, RunRecord
 from hpml_bench.supervision import memory, reaper, scratch
@@ -88,6 +89,16 @@ def test_a_rank_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
     stacks = (record.error.traceback or "").split("\n\nrank 1")
     assert len(stacks) == 2
     assert all("loop.py" in stack for stack in stacks), record.error.traceback
+    the_next_is_ok(prepared, tmp_path)
+
+
+def test_a_rank_that_is_stopped_as_the_others_wait_to_exit(prepared: Prepared, tmp_path: Path) -> None:
+    """Torch's launcher would wait for it for ever: the run is ended some seconds after the limit, and it was done."""
+    began = time.monotonic()
+    record = launch.run(faulty("SIGSTOP"), prepared, tmp_path / "run", limits=QUICK)
+    assert QUICK.stall < time.monotonic() - began < 30, record.error
+    assert record.status == "ok", record.error
+    assert reaper.offspring() == set()
     the_next_is_ok(prepared, tmp_path)
 
 
@@ -186,6 +197,15 @@ def test_a_preparation_that_is_stopped_is_given_up(prepared: Prepared, monkeypat
     assert child.is_alive()
     child.kill()
     child.join()
+
+
+def test_a_preparation_has_the_hours_of_the_sweep(prepared: Prepared) -> None:
+    """A download that drips is ended when no run may begin any more, and the sentence says so."""
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"not done after 0 s.*--max-hours"):
+        launch.prepare(tiny.settings(backbone="embedded:missing"), 0.0)
+    assert time.monotonic() - began < 20
+    assert reaper.offspring() == set()
 
 
 def test_failures_cost_the_parent_nothing(prepared: Prepared, tmp_path: Path) -> None:
