@@ -38,7 +38,7 @@ def probes(blocks: int) -> list[Target]:
         subprocess.run(command, check=False, stdout=sys.stderr, env=os.environ | {"OMP_NUM_THREADS": "1"})
         found = json.loads(result.read_text())
     raw, memory = {"log_ratios": found["log_ratios"]}, [100 * share for share in found["memory"]]
-    title = "all probes, share of training time, upper 95 % bound"
+    title = "all probes, share of the loop's time, upper 95 % bound"
     spread = min(memory), max(memory)
     return [
         Target(title, 100 * found["upper_95"], "%", 1.0, "at most", raw),

@@ -23,10 +23,10 @@ class Switched(list[Probe]):
 
 
 class Turns:
-    """Switches probes and adds up the time."""
+    """Switches probes and adds up the time; without `switching` all turns are like the first."""
 
-    def __init__(self, probes: Switched, first: bool) -> None:
-        self.probes, self.first = probes, first
+    def __init__(self, probes: Switched, first: bool, *, switching: bool = True) -> None:
+        self.probes, self.first, self.switching = probes, first, switching
         self.seconds = {True: 0.0, False: 0.0}
         self._began: float | None = None
 
@@ -35,7 +35,7 @@ class Turns:
         now = time.perf_counter()
         if self._began is not None:
             self.seconds[self.probes.on] += now - self._began
-        self.probes.on = self.first if self._began is None else not self.probes.on
+        self.probes.on = self.first if self._began is None or not self.switching else not self.probes.on
         self._began = time.perf_counter()
 
 
