@@ -11,7 +11,7 @@ from hpml_bench import statistics
 from hpml_bench.errors import UserError
 from hpml_bench.records import Table
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Cell, Quantity, number, table
+from hpml_bench.report.tables import Cell, Quantity, number, sentence_list, table
 
 DETECT = re.compile(r"([^=]+)=\s*(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.\d+)\s*(\S.*)?")
 
@@ -24,7 +24,7 @@ class Pair:
     b: str
     n: int
     sd: float
-    """Standard deviation of the differences within a seed."""
+    """Standard deviation of the differences within a seed, as the test takes it."""
     detectable: float
     """What the pilot's own seeds can find, at Holm's first step."""
     alone: int | None
@@ -42,11 +42,14 @@ class Plan:
     table: Table
     sentences: tuple[str, ...]
     pairs: tuple[Pair, ...]
-    """The noisiest first; a pair without any spread is not among them."""
+    """The noisiest first."""
+    unknown: tuple[str, ...]
+    """The other pairs, as `a − b`: all their differences are equal, which does not tell their spread."""
     seeds: int | None
-    """Seeds that suffice for every pair."""
+    """Seeds that suffice for every pair of `pairs`; None above 10,000."""
     hours: float | None
-    """Wall time of that many seeds of every method, one run after another, as the pilot's runs took."""
+    """Wall time of that many seeds of every method, one run after another, as the pilot's runs took; None where those
+    ran on several machines."""
 
 
 def plan(folder: Path, detect: str, power: float = statistics.POWER) -> Plan:
@@ -76,7 +79,7 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> Plan:
     if not results.rankable(metric):
         raise UserError(f"--detect {detect}: the pilot's runs come from different hardware or versions; plan from one")
     compared = results.comparisons(metric)
-    tested = [c for c in compared if not c.exact and c.difference.sd is not None]
+    tested = [c for c in compared if not c.exact and c.p is not None]
     if not tested:
         exact = any(c.exact for c in compared)
         reason = (
@@ -84,15 +87,19 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> Plan:
         )
         raise UserError(f"--detect {detect}: {metric} {reason} in {folder}")
     level = statistics.ALPHA / len(tested)
-    pairs = sorted((_pair(c, size, level, power) for c in tested if c.difference.sd), key=lambda p: -p.sd)
+    known = [_pair(c, c.sd, size, level, power) for c in tested if c.sd is not None]
+    pairs = tuple(sorted(known, key=lambda p: -p.sd))
+    unknown = tuple(f"{c.a} − {c.b}" for c in tested if c.sd is None)
     if not pairs:
-        raise UserError(f"--detect {detect}: no pair of methods varies in {metric} over the pilot's seeds; add seeds")
-    seeds = None if any(p.seeds is None for p in pairs) else max(p.seeds for p in pairs if p.seeds)
-    return _told(results, metric, size, power, tuple(pairs), seeds)
+        raise UserError(
+            f"--detect {detect}: in {folder} no pair's difference in {metric} varies over the seeds, so that its "
+            "spread is unknown; add seeds"
+        )
+    return _told(results, metric, size, power, pairs, unknown)
 
 
-def _pair(c: statistics.Comparison, size: float, level: float, power: float) -> Pair:
-    n, sd = c.difference.n, c.difference.sd or 0.0
+def _pair(c: statistics.Comparison, sd: float, size: float, level: float, power: float) -> Pair:
+    n = c.difference.n
     cautious = statistics.sd_upper_bound(sd, n)
     return Pair(
         c.a,
@@ -131,7 +138,10 @@ def _wanted(results: Results, detect: str) -> tuple[str, float]:
     raise UserError(f"--detect {detect}: a difference in {metric} is given in {choice}")
 
 
-def _told(results: Results, metric: str, size: float, power: float, pairs: tuple[Pair, ...], seeds: int | None) -> Plan:
+def _told(
+    results: Results, metric: str, size: float, power: float, pairs: tuple[Pair, ...], unknown: tuple[str, ...]
+) -> Plan:
+    seeds = None if any(p.seeds is None for p in pairs) else max(p.seeds for p in pairs if p.seeds)
     quantity = Quantity.of(results, metric)
     unit = "pp" if quantity.unit == "%" and quantity.scale == 100 else quantity.unit
     scaled = f"{number(size * quantity.scale)} {unit}".strip()
@@ -150,16 +160,25 @@ def _told(results: Results, metric: str, size: float, power: float, pairs: tuple
         "Seeds, cautious",
     )  # fmt: skip
     caption = f"Seeds to find {scaled} of {quantity.title} with a chance of {power:.0%}".replace("%", " %")
-    shortest = [[r.seconds for r in results.runs(method)] for method in results.methods]
-    round_seconds = sum(sum(of) / len(of) for of in shortest)
-    hours = None if seeds is None else seeds * round_seconds / 3600
+    recorded = [[r.seconds for r in results.runs(method)] for method in results.methods]
+    round_seconds = sum(sum(of) / len(of) for of in recorded)
+    hours = None if seeds is None or not results.one_machine else seeds * round_seconds / 3600
     worst = pairs[0]
     first = (
-        f"{seeds} seeds are enough for every pair, by the pilot's spread; the noisiest is {worst.a} − {worst.b}."
+        f"{seeds} seeds are enough for every {'other ' if unknown else ''}pair, by the pilot's spread; "
+        f"the noisiest is {worst.a} − {worst.b}."
         if seeds is not None
         else f"More than 10,000 seeds: {worst.a} − {worst.b} varies too much for a difference of {scaled}."
     )
     sentences = [first]
+    if unknown:
+        sentences.insert(
+            0,
+            f"The differences of {sentence_list(unknown)} are equal in all seeds of the pilot, so that their spread is "
+            "unknown and nothing is planned for them; more seeds may tell it.",
+        )
+    if not results.one_machine:
+        sentences.append("The pilot's runs come from different hardware or versions, so that they tell no hours.")
     if hours is not None:
         sentences.append(
             f"{seeds} seeds x {len(results.methods)} methods take {_duration(hours)} at the pilot's "
@@ -170,7 +189,7 @@ def _told(results: Results, metric: str, size: float, power: float, pairs: tuple
         f"A spread from {fewest} seeds is itself uncertain: cautious is for its 80 % upper bound, "
         f"{number(statistics.sd_upper_bound(1.0, fewest), '.2f')} times the estimate."
     )
-    return Plan(table("plan", caption, columns, rows), tuple(sentences), pairs, seeds, hours)
+    return Plan(table("plan", caption, columns, rows), tuple(sentences), pairs, unknown, seeds, hours)
 
 
 def _count(n: int | None) -> Cell:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import recorded
@@ -63,6 +64,67 @@ def test_units_agree(pilot: Path) -> None:
     near = plan(pilot, f"samples_per_second={0.03 * sum(means) / 3:.4f} samples/s").seeds
     assert mean
     assert near == pytest.approx(mean, abs=1)
+
+
+def accuracies(folder: Path, values: dict[str, list[float]], **changes: Any) -> Path:
+    """Write a pilot with these accuracies, a value a seed."""
+    records = sweep(list(values), len(next(iter(values.values()))), **changes)
+    return recorded.write(
+        folder,
+        [
+            r.model_copy(update={"metrics": r.metrics | {"test_accuracy": values[r.spec.method.name][r.spec.seed]}})
+            for r in records
+        ],
+    )
+
+
+def test_a_pair_without_spread_is_named(tmp_path: Path) -> None:
+    """A pair that differs by the same in every seed is not planned from a spread of zero or of rounding, but named."""
+    lora = [0.81, 0.82, 0.83, 0.84, 0.85]
+    full = [0.8, 0.81, 0.82, 0.83, 0.84]
+    made = plan(
+        accuracies(tmp_path / "a", {"lora": lora, "full": full, "head": [0.7, 0.74, 0.71, 0.75, 0.7]}), "accuracy=1pp"
+    )
+    assert {(p.a, p.b) for p in made.pairs} == {("full", "head"), ("head", "lora")}
+    assert made.unknown == ("full − lora",)
+    assert made.sentences[0].startswith("The differences of full − lora are equal in all seeds of the pilot")
+    assert "enough for every other pair" in made.sentences[1]
+    assert made.pairs[0].seeds == seeds_needed(0.01, made.pairs[0].sd, 0.05 / 3)  # the named pair is tested as well
+    with pytest.raises(UserError, match="spread is unknown; add seeds"):
+        plan(accuracies(tmp_path / "b", {"lora": lora, "full": full}), "accuracy=1pp")
+
+
+def test_ties_are_planned_with_the_tests_spread(tmp_path: Path) -> None:
+    """Tied differences 1, 1, 1, 1, 2 points are planned with the variance of rounding that their test adds."""
+    made = plan(accuracies(tmp_path, {"full": [0.51, 0.51, 0.51, 0.51, 0.52], "lora": [0.5] * 5}), "accuracy=1pp")
+    assert made.pairs[0].sd == pytest.approx(0.01 * (0.2 + 1 / 12) ** 0.5)
+    assert made.unknown == ()
+
+
+def test_several_machines_give_no_hours(tmp_path: Path) -> None:
+    """A pilot from two machines plans seeds by accuracy, and says why it plans no hours and no share of time."""
+    share = recorded.DEFINITIONS[0].model_copy(
+        update={"name": "communication_percent", "unit": "%", "phase": "train", "format": ".1f"}
+    )
+    elsewhere = recorded.ENVIRONMENT | {"fingerprint": "another"}
+    both = [*sweep(["lora"], 3), *sweep(["full"], 3, environment=elsewhere)]
+    records = [
+        r.model_copy(
+            update={
+                "definitions": (*r.definitions, share),
+                "metrics": r.metrics | {"communication_percent": 9.0 + r.spec.seed},
+            }
+        )
+        for r in both
+    ]
+    folder = recorded.write(tmp_path / "two", records)
+    made = plan(folder, "accuracy=1pp")
+    assert made.seeds
+    assert made.hours is None
+    assert "The pilot's runs come from different hardware or versions, so that they tell no hours." in made.sentences
+    assert not any("one after another" in sentence for sentence in made.sentences)
+    with pytest.raises(UserError, match="different hardware or versions"):
+        plan(folder, "communication_percent=1%")
 
 
 @pytest.mark.parametrize(

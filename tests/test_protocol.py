@@ -198,7 +198,7 @@ def test_never_reached_is_said(tmp_path: Path) -> None:
 
 
 def test_unsteady_windows_are_flagged(tmp_path: Path) -> None:
-    """A window under 20 steps or 2 s, or drifting over 5 %, is marked in the table, with run and reason beneath."""
+    """A window under 20 steps or 2 s, drifting over 5 % or with a pause is marked, with run and reason beneath."""
     steady = {"timed_steps": 95.0, "timed_seconds": 3.0, "step_time_cv": 0.02, "step_time_drift": 0.01}
     records = [
         r.model_copy(update={"definitions": (*r.definitions, *STEADY), "metrics": r.metrics | steady})
@@ -214,3 +214,9 @@ def test_unsteady_windows_are_flagged(tmp_path: Path) -> None:
     assert sum("†" in line and line.startswith("lora |") for line in text.splitlines()) == 2
     assert "Throughput is not in a steady state for lora" in said("summary", results)
     assert "Not shown to be a steady state for lora." in said("takeaways", results)
+    pause = {"timed_steps": 100.0, "step_time_cv": 2.1}
+    records[0] = records[0].model_copy(update={"metrics": records[1].metrics | pause})
+    text = said("throughput", load(tmp_path / "paused", records))
+    assert "(CV / √n > 0.2): lora (seed 0: one step took about 21 % of the time)." in text
+    records[0] = records[0].model_copy(update={"metrics": records[0].metrics | {"step_time_cv": 1.9}})
+    assert "†" not in said("throughput", load(tmp_path / "short pause", records))

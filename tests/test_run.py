@@ -89,6 +89,11 @@ def test_the_same_spec_twice_is_the_same_run(prepared: Prepared, tmp_path: Path)
     """On a CPU, losses and predictions repeat bit for bit, dropout included."""
     first, second = (losses(prepared, tmp_path / name, dropout=0.1) for name in ("a", "b"))  # type: ignore[arg-type]
     assert first == second
+    predicted, again = (store.read_predictions(tmp_path / name) for name in ("a", "b"))
+    assert predicted is not None
+    assert again is not None
+    for column in ("index", "prediction", "loss"):
+        assert predicted[column].tolist() == again[column].tolist()
 
 
 def test_methods_consume_the_same(prepared: Prepared, record: tuple[RunRecord, Path], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from hpml_bench.statistics import (
     holm,
     mcnemar,
     mean_interval,
+    paired_sd,
     paired_t,
     pareto_efficient,
     rank_intervals,
@@ -92,6 +93,28 @@ def test_ties_count_as_rounded() -> None:
     """Differences 1, 1, 1, 1, 2 lie on a grid of 1: its rounding variance of 1/12 is added to theirs of 0.2."""
     t = 1.2 / math.sqrt((0.2 + 1 / 12) / 5)
     assert paired_t([1, 1, 1, 1, 2]) == pytest.approx(2 * stats.t.sf(t, 4))
+
+
+def test_detectable_takes_the_tests_spread() -> None:
+    """What is detectable follows from the sd that p follows from, the rounding variance of ties included."""
+    (pair,) = compare_pairs({"a": by_seed(1, 1, 1, 1, 2), "b": by_seed(0, 0, 0, 0, 0)})
+    sd = math.sqrt(0.2 + 1 / 12)
+    assert pair.sd == pytest.approx(sd) == paired_sd([1, 1, 1, 1, 2])
+    assert pair.detectable == pair.detectable_first == pytest.approx(detectable_difference(sd, 5))
+    assert pair.p == pytest.approx(2 * stats.t.sf(pair.difference.mean / (sd / math.sqrt(5)), 4))
+
+
+@pytest.mark.parametrize(
+    ("a", "p"),
+    [([1.0] * 5, 0.0625), ([0.81, 0.82, 0.83, 0.84, 0.85], 0.0625), ([0.8, 0.81, 0.82, 0.83, 0.84], 1.0)],
+)
+def test_nothing_is_detectable_without_a_spread(a: list[float], p: float) -> None:
+    """Differences that are all equal, or but for rounding of floats, tell no spread, so nothing that is detectable."""
+    b = [0.0] * 5 if a[0] == 1 else [0.8, 0.81, 0.82, 0.83, 0.84]
+    (pair,) = compare_pairs({"a": by_seed(*a), "b": by_seed(*b)})
+    assert (pair.sd, pair.detectable, pair.detectable_first) == (None, None, None)
+    assert pair.p == p
+    assert not pair.differs
 
 
 def test_sign_flip_by_hand() -> None:

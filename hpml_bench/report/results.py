@@ -20,9 +20,21 @@ if TYPE_CHECKING:
 ESTIMATED = frozenset({"validation", "test", "inference"})
 """Phases whose metrics carry noise even where a few seeds happen to agree."""
 MACHINE_FREE = frozenset({"", "nats", "%"})
-"""Units of accuracies, losses and counts. Anything else (time, rate, memory, energy) depends on where a run ran."""
+"""Units of accuracies, losses, norms, counts and shares; what has another (time, rate, memory, energy) depends on where
+a run ran."""
+COUNTED_SHARES = frozenset({"setup", "validation", "test"})
+"""Phases whose shares are of rows or parameters. A share measured in another is taken to be of time or memory."""
 LARGEST = 1e100
 """Beyond this (or NaN) a number is no measurement, and its square would overflow."""
+
+
+def machine_free(metric: Metric) -> bool:
+    """Whether a metric is the same on whatever machine a run ran, but for rounding.
+
+    Its unit decides, and for a share (a percentage) the phase too: a share of time or memory has no unit of its own.
+    """
+    share = metric.unit == "%" or metric.format.endswith("%")
+    return metric.unit in MACHINE_FREE and (not share or metric.phase in COUNTED_SHARES)
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,7 @@ class Results(Selection):
     def rankable(self, metric: str) -> bool:
         """Whether methods may be ranked by a metric: what depends on the machine, only if all runs share it."""
         definition = self.definitions.get(metric)
-        return self.one_machine or (definition is not None and definition.unit in MACHINE_FREE)
+        return self.one_machine or (definition is not None and machine_free(definition))
 
     def comparisons(self, metric: str) -> tuple[statistics.Comparison, ...]:
         """Return every pair of methods compared on a metric, Holm-adjusted over these pairs; none if not rankable."""

@@ -1,4 +1,4 @@
-"""Whether a throughput was measured in a steady state: a timed window long enough, and without drift."""
+"""Whether a throughput was measured in a steady state: a timed window long enough, without drift or a long pause."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from itertools import combinations
 from hpml_bench import statistics
 from hpml_bench.records import Metric, Section, Table
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, number, p_value, rank, table
+from hpml_bench.report.tables import MISSING, Cell, Quantity, number, p_value, rank, sentence_list, table
 from hpml_bench.statistics import Comparison, Interval
 
 order = 30
@@ -44,6 +44,12 @@ def _intervals(results: Results, metrics: tuple[str, ...]) -> Table:
         f"Mean and 95 % interval over seeds: Student's t, from {statistics.BCA_FROM} seeds BCa. It is for other seeds "
         "on this test set. Ranks are intervals: 1 + methods significantly better, to k − methods significantly worse."
     ]
+    compared = sentence_list([results.definitions[name].title for name in metrics])
+    notes.append(
+        f"Compared by {compared} alone; the other metrics (loss, macro-F1, latency and so on) stand as mean ± standard "
+        "deviation, without interval or test, in the tables of Summary, Throughput, Memory, Inference and Parameters "
+        "and gradients."
+    )
     unranked = [results.definitions[name].title for name in metrics if not results.rankable(name)]
     if unranked:
         notes.append(f"Not ranked, since hardware or versions differ between the runs: {', '.join(unranked)}.")
@@ -53,9 +59,12 @@ def _intervals(results: Results, metrics: tuple[str, ...]) -> Table:
 def _all_pairs(results: Results, metrics: tuple[str, ...]) -> Iterator[Table]:
     """Yield a table for every metric that has pairs; the first explains the columns of all."""
     notes = [
-        "Differences are first minus second within a seed. p: paired t; beside it Holm over the pairs of one table. "
+        "Differences are first minus second within a seed. Each 95 % interval is its own pair's and not adjusted for "
+        "the number of pairs, so that it may leave out zero where the verdict, by Holm's p, is that one can't tell. "
+        "p: paired t; beside it Holm over the pairs of one table. "
         "With so few seeds the sign-flip p can't be below the least. Seeds with first higher: their share, ties half. "
-        "Detectable: the least true difference found with a chance of 80 %, by p alone and at Holm's first step."
+        "Detectable: the least true difference found with a chance of 80 %, by p alone and at Holm's first step; "
+        "unknown where the differences are the same in every seed."
     ]
     for name in metrics:
         if comparisons := results.comparisons(name):

@@ -12,7 +12,7 @@ GAIN = "test_accuracy"
 COSTS = {"train_seconds": "training time", "peak_memory_mb": "peak memory"}
 FRONT = (GAIN, "samples_per_second", "peak_memory_mb")
 FEW = 4
-"""Seeds under which a bootstrap over them has too few distinct samples to give a probability."""
+"""Seeds shared by all methods under which a bootstrap over them has too few distinct samples for a probability."""
 
 
 def section(results: Results) -> Section | None:
@@ -79,34 +79,40 @@ def _front(results: Results) -> Table | None:
         return None
     quantities = [Quantity.of(results, metric) for metric in metrics]
     on_it = efficient(results, metrics)
-    probability = front_probabilities(results, metrics)
+    points = _points(results, metrics)
+    shared = set.intersection(*map(set, points.values())) if points else set()
+    better = [results.definitions[metric].better for metric in metrics]
+    probability = statistics.front_probabilities(points, better) if len(shared) >= FEW else {}
     rows: list[list[Cell]] = []
     for method in results.methods:
-        share = probability.get(method)
         means = [quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities]
         place = "yes" if method in on_it else "no"
-        rows.append([method, place, _percent(share if len(results.seeds) >= FEW else None), *means])
+        rows.append([method, place, _percent(probability.get(method)), *means])
     notes = [
         "On the front: no other method's means are as good in every column and better in one. The probability is the "
         "share of 10,000 bootstrap samples over seeds, paired across methods, in which that holds; with few "
         "seeds read it as sure, unsure or hardly."
     ]
+    if any(set(by_seed) != shared for by_seed in points.values()):
+        notes.append(
+            "Some methods lack seeds: who is on the front is by the means shown, each over its method's own seeds; "
+            f"all methods share {len(shared)} of {len(results.seeds)} seeds, and probabilities are over those alone."
+        )
     columns = ("method", "On the front", "Probability (%)", *(quantity.header for quantity in quantities))
     names = sentence_list([quantity.title for quantity in quantities])
     return table("pareto", f"Pareto front over {names}", columns, rows, notes)
 
 
-def front_probabilities(results: Results, metrics: tuple[str, ...]) -> dict[str, float]:
-    """Return each method's bootstrap probability of being on the front; nothing without two shared seeds."""
+def _points(results: Results, metrics: tuple[str, ...]) -> dict[str, dict[int, list[float]]]:
+    """Return method -> seed -> a value per metric, of the methods and seeds that have them all."""
     values = [results.values(metric) for metric in metrics]
-    points = {
+    return {
         method: {
             seed: [of[method][seed] for of in values] for seed in set.intersection(*(set(of[method]) for of in values))
         }
         for method in results.methods
         if all(method in of for of in values)
     }
-    return statistics.front_probabilities(points, [results.definitions[metric].better for metric in metrics])
 
 
 def _percent(share: float | None) -> Cell:

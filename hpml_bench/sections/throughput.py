@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpml_bench.records import Section, Table
 from hpml_bench.report.results import Results
-from hpml_bench.report.steady import LEAST_SECONDS, LEAST_STEPS, MOST_DRIFT, throughput_flags
+from hpml_bench.report.steady import LEAST_SECONDS, LEAST_STEPS, LONGEST_PAUSE, MOST_DRIFT, throughput_flags
 from hpml_bench.report.tables import by_method
 
 order = 60
@@ -41,9 +41,10 @@ def section(results: Results) -> Section | None:
 def _why(flags: dict[str, tuple[str, ...]]) -> str:
     named = "; ".join(f"{method} ({'; '.join(clauses)})" for method, clauses in flags.items())
     return (
-        f"{MARK} Not shown to be a steady state: a timed window under {LEAST_STEPS} steps or {LEAST_SECONDS:.0f} s, or "
+        f"{MARK} Not shown to be a steady state: a timed window under {LEAST_STEPS} steps or {LEAST_SECONDS:.0f} s, "
         f"the median step time per padded token of its last third more than {100 * MOST_DRIFT:.0f} % off that of its "
-        f"first: {named}."
+        f"first, or a variation CV of its n step times as if one took over {100 * LONGEST_PAUSE:.0f} % of the time "
+        f"(CV / √n > {LONGEST_PAUSE:g}): {named}."
     )
 
 

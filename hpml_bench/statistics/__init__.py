@@ -6,7 +6,7 @@ docs/methodology.md explains each number with its source.
 """
 
 from hpml_bench.statistics.intervals import ALPHA, BCA_FROM, Interval, binomial_interval, mean_interval
-from hpml_bench.statistics.paired import holm, paired_t, sign_flip, sign_flip_floor
+from hpml_bench.statistics.paired import holm, paired_sd, paired_t, sign_flip, sign_flip_floor
 from hpml_bench.statistics.pairs import Better, Comparison, Values, adjust, compare_pairs, rank_intervals
 from hpml_bench.statistics.pareto import front_probabilities, pareto_efficient
 from hpml_bench.statistics.planning import POWER, detectable_difference, paired_t_power, sd_upper_bound, seeds_needed
@@ -29,6 +29,7 @@ __all__ = [
     "holm",
     "mcnemar",
     "mean_interval",
+    "paired_sd",
     "paired_t",
     "paired_t_power",
     "pareto_efficient",

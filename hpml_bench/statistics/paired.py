@@ -16,22 +16,34 @@ from hpml_bench.statistics.intervals import finite
 def paired_t(differences: ArrayLike) -> float | None:
     """Return the two-sided p of the paired t test: t = mean / (sd / √n) with n - 1 degrees of freedom.
 
-    Where differences are equal to one another their values lie on a grid, as accuracies do, and may agree by luck: the
-    variance of rounding to it, g²/12 with g the smallest gap (Sheppard 1898), is then added to the variance; without
-    it five seeds on a coarse grid lead to 6 % false claims. Differences that are all equal tell no grid: all zero
-    gives 1, equal but not zero the sign-flip p. None with fewer than two differences.
+    The sd is `paired_sd`'s. Where that is unknown since all differences are equal, all zero gives 1, and equal but not
+    zero the sign-flip p. None with fewer than two differences.
     """
     data = finite(differences)
     if data.size < 2:
         return None
-    gaps = np.diff(np.sort(data))
-    apart = gaps > 1e-9 * np.abs(data).max()  # equal but for rounding of floats is equal
-    if not apart.any():
+    sd = paired_sd(data)
+    if sd is None:
         return 1.0 if not data.any() else sign_flip(data)
     from scipy.special import stdtr  # scipy.stats takes 0.6 s to import
 
-    variance = data.var(ddof=1) + (0.0 if apart.all() else gaps[apart].min() ** 2 / 12)
-    return float(2 * stdtr(data.size - 1, -abs(data.mean()) / math.sqrt(variance / data.size)))
+    return float(2 * stdtr(data.size - 1, -abs(data.mean()) / (sd / math.sqrt(data.size))))
+
+
+def paired_sd(differences: ArrayLike) -> float | None:
+    """Return the standard deviation that the paired t test takes for differences, and so what it can detect.
+
+    Where differences are equal to one another their values lie on a grid, as accuracies do, and may agree by luck: the
+    variance of rounding to it, g²/12 with g the smallest gap (Sheppard 1898), is then added to the variance; without
+    it five seeds on a coarse grid lead to 6 % false claims. None where nothing tells the spread: fewer than two
+    differences, or all of them equal, which shows no grid.
+    """
+    data = finite(differences)
+    gaps = np.diff(np.sort(data))
+    apart = gaps > 1e-9 * np.abs(data).max()  # equal but for rounding of floats is equal
+    if not apart.any():
+        return None
+    return math.sqrt(data.var(ddof=1) + (0.0 if apart.all() else gaps[apart].min() ** 2 / 12))
 
 
 def sign_flip(differences: ArrayLike) -> float:

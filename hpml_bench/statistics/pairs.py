@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from hpml_bench.statistics.intervals import ALPHA, Interval, mean_interval
-from hpml_bench.statistics.paired import holm, paired_t, sign_flip, sign_flip_floor
+from hpml_bench.statistics.paired import holm, paired_sd, paired_t, sign_flip, sign_flip_floor
 from hpml_bench.statistics.planning import detectable_difference
 
 Values = Mapping[str, Mapping[int, float]]
@@ -35,8 +35,10 @@ class Comparison:
     """The least p that the sign-flip test can reach with so many seeds: 2 / 2^n."""
     superiority: float | None
     """Share of seeds in which a > b, ties counted half."""
+    sd: float | None
+    """Standard deviation of the differences as the test takes it; None where they are all equal and don't tell it."""
     detectable: float | None
-    """Least true difference found with a chance of 80 % at this spread and number of seeds, without adjustment."""
+    """Least true difference found with a chance of 80 % at this `sd` and number of seeds, without adjustment."""
     detectable_first: float | None = None
     """The same at Holm's first step, where p has to be below 5 % divided by the size of the family."""
     exact: bool = False
@@ -81,8 +83,7 @@ def adjust(comparisons: Iterable[Comparison]) -> tuple[Comparison, ...]:
     def member(c: Comparison) -> Comparison:
         if c.exact or c.p is None:
             return replace(c, p_adjusted=c.p)
-        sd, n = c.difference.sd, c.difference.n
-        first = None if sd is None else detectable_difference(sd, n, ALPHA / len(tested))
+        first = None if c.sd is None else detectable_difference(c.sd, c.difference.n, ALPHA / len(tested))
         return replace(c, p_adjusted=next(adjusted), detectable_first=first)
 
     return tuple(map(member, family))
@@ -115,8 +116,9 @@ def _compare(a: str, b: str, of_a: Mapping[int, float], of_b: Mapping[int, float
     interval = mean_interval(differences)
     if exact and _constant(of_a) and _constant(of_b):
         p = 0.0 if np.any(differences != 0) else 1.0
-        return Comparison(a, b, interval, p, p, None, None, None, None, exact=True)
+        return Comparison(a, b, interval, p, p, None, None, None, None, None, exact=True)
     several = interval.sd is not None
+    sd = paired_sd(differences)
     return Comparison(
         a,
         b,
@@ -126,5 +128,6 @@ def _compare(a: str, b: str, of_a: Mapping[int, float], of_b: Mapping[int, float
         p_sign_flip=sign_flip(differences) if several else None,
         sign_flip_floor=sign_flip_floor(interval.n) if several else None,
         superiority=float(np.mean((differences > 0) + 0.5 * (differences == 0))) if several else None,
-        detectable=detectable_difference(interval.sd, interval.n) if interval.sd is not None else None,
+        sd=sd,
+        detectable=None if sd is None else detectable_difference(sd, interval.n),
     )
