@@ -22,7 +22,7 @@ from hpml_bench import entry, environment, store
 from hpml_bench.errors import UserError
 from hpml_bench.records import Outcome, Prepared, RunError, RunRecord, RunSpec, Settings
 from hpml_bench.redaction import redact_files, redacted_error
-from hpml_bench.sources import resolve
+from hpml_bench.sources import reach
 from hpml_bench.supervision import ending, memory, reaper, scratch
 from hpml_bench.supervision.limits import Limits
 from hpml_bench.supervision.stopping import Stop, held_back, stoppable
@@ -70,21 +70,21 @@ def start_fork_server() -> None:
 
 
 def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
-    """Prepare model and data in a process of their own, so that this one stays light.
+    """Prepare model and data in a process of their own: this one stays light, and that one can be ended in a download.
 
     Raises:
         UserError: a source can't be had, is not what the settings say, or takes longer than `max_seconds`.
 
     """
-    if settings.backbone.startswith("hub:"):
-        resolve(settings.backbone)  # asked here, a hub that can't be reached is told within seconds
+    deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
+    reach(settings.backbone)  # asked here, a hub that can't be reached is told while the fork server still imports
     with tempfile.TemporaryDirectory(dir=scratch.folder()) as name:
         target = Path(name) / "prepared.json"
         context = multiprocessing.get_context("forkserver")
         child = context.Process(target=entry.prepare, args=(settings.model_dump_json(), str(target)))
         try:
             child.start()
-            in_time = _join(child, max_seconds)
+            in_time = _join(child, deadline)
         except BaseException:  # a signal: the child may be there, or still asked for, so that its server ends with it
             reaper.end_fork_server()
             raise
@@ -94,7 +94,7 @@ def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
     if result is None and not in_time:
         raise UserError(
             f"{settings.backbone}: the preparation of model and data was not done after {max_seconds:g} s, when no run "
-            "may begin (--max-hours); what was downloaded is kept, so call it again, with more hours"
+            "may begin (--max-hours); files that came whole are kept, so call it again, with more hours"
         )
     if result is None:
         code = child.exitcode or 0
@@ -107,9 +107,9 @@ def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
     return Prepared.model_validate(result["prepared"])
 
 
-def _join(child: BaseProcess, max_seconds: float | None = None) -> bool:
+def _join(child: BaseProcess, deadline: float = math.inf) -> bool:
     """Wait for the preparation, unless someone has stopped it for good; return whether there was time left."""
-    looks, deadline = 0, math.inf if max_seconds is None else time.monotonic() + max_seconds
+    looks = 0
     while child.is_alive() and looks < STOPPED_SECONDS:
         if time.monotonic() >= deadline:
             return False

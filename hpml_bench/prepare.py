@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def _silence() -> None:
     """Switch off the libraries' progress bars, chatter and telemetry: the page and our own bar say what matters."""
     constants.HF_HUB_DISABLE_TELEMETRY = True
     disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it says each try at a download
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

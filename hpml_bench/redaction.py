@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from hpml_bench.records import RunError
+from hpml_bench.store import RECORD
 
 SECRET_VARIABLE = re.compile(r"(?i)(key|token|secret|password|passwd|credentials?)s?$")
 SHORTEST = 8
@@ -54,6 +55,13 @@ def redacted(value: Any, hidden: Collection[str] | None = None) -> Any:
 def redacted_error(error: RunError | None) -> RunError | None:
     """Return what a record says of an exception without secrets."""
     return None if error is None else RunError.model_validate(redacted(error.model_dump()))
+
+
+def redact_abandoned_logs(folder: Path) -> None:
+    """Redact the ranks' logs of runs without a record; with one, it was done before the run was committed."""
+    for run in folder.glob("*/"):
+        if not run.is_symlink() and not (run / RECORD).exists():
+            redact_files(*run.glob("rank*.log"))
 
 
 def redact_files(*paths: Path) -> None:

@@ -14,6 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,7 @@ from typing import Literal
 from hpml_bench.cache import cache_folder, file_sha256, locked, new_entry
 from hpml_bench.errors import UserError
 from hpml_bench.records import Frozen
+from hpml_bench.store import write_atomically
 from hpml_bench.wheels import wheel_content
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ MODEL_PATTERNS = (
     "*.model",
 )
 """What is fetched of a hub model. Never `*.bin`: those are pickles, and run code when they are read."""
+
+GO_ON = "run again where the hub can be reached, without HF_HUB_OFFLINE, to go on with the download"
 
 RepoType = Literal["model", "dataset"]
 
@@ -84,6 +88,19 @@ def resolve(uri: str) -> Resolved:
     )
 
 
+def reach(uri: str) -> None:
+    """Ask the hub for the commit of a `hub:` model, within `HUB_SECONDS`; fetch nothing, and let other sources be.
+
+    Raises:
+        UserError: the hub has no such model, or can't be reached and its cache doesn't hold it.
+
+    """
+    if uri.startswith("hub:"):
+        commit, why = _ask_hub(uri, "model")
+        if commit is None:
+            _snapshot(uri, "model", MODEL_PATTERNS, top_only=True, commit=None, why=why)
+
+
 def resolve_model(uri: str) -> Resolved:
     """Return a model's folder with config.json, safetensors weights and tokenizer; GGUF weights are converted once.
 
@@ -102,26 +119,28 @@ def resolve_model(uri: str) -> Resolved:
                 f"{uri}: holds {len(quantised)} GGUF files; name one of {', '.join(q.name for q in quantised)}"
             )
         return found.model_copy(update={"folder_or_file": _from_gguf(quantised[0])})
-    weight_files(path)
+    weight_files(path, None if found.revision is None else _hub_advice(uri))
     return found
 
 
-def weight_files(folder: Path) -> tuple[Path, ...]:
+def weight_files(folder: Path, advice: str | None = None) -> tuple[Path, ...]:
     """Return the safetensors files that transformers would read from a model folder, in its order of preference.
+
+    `advice` is what to do about a missing file, where that isn't to save the model.
 
     Raises:
         UserError: config.json or weights are missing.
 
     """
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: config.json is missing; a model folder is what save_pretrained writes")
+        advice = advice or "a model folder is what save_pretrained writes"
+        raise UserError(f"{folder}: config.json is missing; {advice}")
     if (folder / "model.safetensors").is_file():
         return (folder / "model.safetensors",)
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
-        raise UserError(
-            f"{folder}: model.safetensors is missing; save the model with save_pretrained (no .bin is read)"
-        )
+        advice = advice or "save the model with save_pretrained (no .bin is read)"
+        raise UserError(f"{folder}: model.safetensors is missing; {advice}")
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -131,7 +150,8 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         raise UserError(f"{index}: {str(odd[0])[:80]!r} is no safetensors file of this folder")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise UserError(f"{folder}: {', '.join(missing)} of model.safetensors.index.json is missing")
+        what = f"{folder}: {', '.join(missing)} of model.safetensors.index.json is missing"
+        raise UserError(f"{what}; {advice}" if advice else what)
     return tuple(folder / name for name in names)
 
 
@@ -161,14 +181,37 @@ def hub_snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], *, top_
         UserError: there is no such repository or revision, or neither hub nor cache has it.
 
     """
-    from huggingface_hub import constants, snapshot_download
+    commit, why = _ask_hub(uri, repo_type)
+    return _snapshot(uri, repo_type, patterns, top_only, commit, why)
 
+
+def _hub_name(uri: str) -> tuple[str, str | None]:
+    """Return repository and revision."""
     match = _HUB.fullmatch(uri.removeprefix("hub:"))
     if match is None:
         raise UserError(f"{uri}: write hub:OWNER/NAME or hub:OWNER/NAME@REVISION")
-    repo, revision = match["repo"], match["revision"]
-    offline = bool(constants.HF_HUB_OFFLINE)
-    commit = None if offline else _hub_commit(uri, repo, revision, repo_type)
+    return match["repo"], match["revision"]
+
+
+def _ask_hub(uri: str, repo_type: RepoType) -> tuple[str | None, str]:
+    """Return the commit that `uri` stands for, or None and why the hub doesn't say."""
+    from huggingface_hub import constants
+
+    repo, revision = _hub_name(uri)
+    if constants.HF_HUB_OFFLINE:
+        return None, "HF_HUB_OFFLINE is set"
+    return _hub_commit(uri, repo, revision, repo_type), "the hub can't be reached"
+
+
+def _snapshot(
+    uri: str, repo_type: RepoType, patterns: Sequence[str], top_only: bool, commit: str | None, why: str
+) -> Resolved:
+    """Return the snapshot of a commit, fetched; without one, what the cache holds."""
+    from huggingface_hub import constants, snapshot_download
+
+    repo, revision = _hub_name(uri)
+    if commit is not None:
+        _note_commit(repo, revision or constants.DEFAULT_REVISION, repo_type, commit)
     try:
         folder = snapshot_download(
             repo,
@@ -182,7 +225,10 @@ def hub_snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], *, top_
     except Exception as error:
         if commit is not None:
             raise UserError(f"{uri}: the download broke off ({_brief(error)}); run again to go on with it") from None
-        why = "HF_HUB_OFFLINE is set" if offline else "the hub can't be reached"
+        if hasattr(error, "snapshot_path"):  # an IncompleteSnapshotError, which not every version has
+            raise UserError(
+                f"{uri}: {why} and the cache {constants.HF_HUB_CACHE} holds only a part of it; {GO_ON}"
+            ) from None
         raise UserError(
             f"{uri}: {why} and the cache {constants.HF_HUB_CACHE} doesn't hold it; give a folder as path:FOLDER, "
             "fill the cache on a machine with network and set HF_HUB_OFFLINE=1, or run a suite that needs no hub "
@@ -190,6 +236,31 @@ def hub_snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], *, top_
         ) from None
     log.info("%s: commit %s%s", uri, Path(folder).name, "" if commit else ", from the cache")
     return Resolved(folder_or_file=Path(folder), revision=Path(folder).name)
+
+
+def _note_commit(repo: str, revision: str, repo_type: RepoType, commit: str) -> None:
+    """Note in the hub's cache what a revision stands for; asked for a commit, the hub's library doesn't.
+
+    Offline the revision could not be found without it.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    if revision == commit or ".." in Path(revision).parts or Path(revision).is_absolute():
+        return
+    note = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=repo_type) / "refs" / revision
+    with suppress(OSError):  # a cache that is read-only may still hold it all
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, commit)
+
+
+def _hub_advice(uri: str) -> str:
+    """Return what to do about a file that a snapshot lacks."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return f"this is the hub's cache, which may hold only a part of {uri}: {GO_ON} (no .bin is read)"
+    return f"{uri} has no such file, and no .bin is read; name a repository or revision with safetensors weights"
 
 
 def _hub_commit(uri: str, repo: str, revision: str | None, repo_type: RepoType) -> str | None:

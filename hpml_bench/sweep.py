@@ -21,6 +21,7 @@ from hpml_bench.environment import resolve_devices
 from hpml_bench.errors import UserError
 from hpml_bench.progress import SweepProgress
 from hpml_bench.records import DONE, Prepared, RunRecord, RunSpec, protocol_id
+from hpml_bench.redaction import redact_abandoned_logs
 from hpml_bench.suite import Suite
 from hpml_bench.supervision import storage
 from hpml_bench.supervision.limits import RETRIED, Limits
@@ -95,6 +96,7 @@ def run_sweep(
         if fresh:
             clear(folder, None if methods is None and seed is None else [spec.run_id for spec in runs])
         store.sweep_up(folder)
+        redact_abandoned_logs(folder)
         store.write_atomically(folder / store.SUITE, suite.model_dump_json(indent=1))
         try:
             return _run_missing(runs, folder, console, verbose, wandb_mode, limits)

@@ -14,14 +14,13 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+from hub_double import COMMIT, Hub, serving
 from huggingface_hub import constants
 from huggingface_hub.utils import filter_repo_objects
 from tiny import gpt2
 
 from hpml_bench import cache, sources, wheels
 from hpml_bench.errors import UserError
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(autouse=True)
@@ -185,6 +184,64 @@ def test_a_reachable_hub_is_asked_for_one_commit(tmp_path: Path, monkeypatch: py
     )
     assert sources.resolve_model("hub:o/n@main").revision == COMMIT
     assert (asked["repo"], asked["revision"], asked["local_files_only"]) == ("o/n", COMMIT, False)
+
+
+def ask(hub: Hub, patch: pytest.MonkeyPatch) -> None:
+    """Let huggingface_hub ask this hub."""
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.setattr(constants, "ENDPOINT", hub.address)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+def test_a_download_that_breaks_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that closes in the middle of a file: a sentence; meanwhile the cache is no model; the next call goes on."""
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
+    model = gpt2(tmp_path / "model")
+    with serving(model, "break off") as hub:
+        ask(hub, monkeypatch)
+        with pytest.raises(UserError, match=r"^hub:o/n: the download broke off .*run again to go on with it$"):
+            sources.resolve_model("hub:o/n")
+        with monkeypatch.context() as offline:
+            offline.setattr(constants, "HF_HUB_OFFLINE", True)
+            with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set.*holds only a part of it; run again where"):
+                sources.resolve_model("hub:o/n")
+        hub.weights = "serve"
+        hub.fetched.clear()
+        found = sources.resolve_model("hub:o/n")
+        assert hub.fetched == ["model.safetensors"], "files that came whole are kept"
+    assert (found.folder_or_file / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+
+
+def test_what_was_downloaded_serves_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that our own download filled is found under the name that was given, without a commit in it."""
+    with serving(gpt2(tmp_path / "model")) as hub, monkeypatch.context() as online:
+        ask(hub, online)
+        found = sources.resolve_model("hub:o/n")
+    assert sources.resolve_model("hub:o/n") == found
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "model-2.safetensors"])
+def test_offline_half_a_snapshot_says_how_to_go_on(tmp_path: Path, missing: str) -> None:
+    """The file, the cache and what to do are named; to save the model anew is no way to mend a download."""
+    folder = gpt2(hub_layout(tmp_path / "hub"))
+    if missing == "model-2.safetensors":
+        (folder / "model.safetensors").unlink()
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": missing}}))
+    else:
+        (folder / missing).unlink()
+    with pytest.raises(UserError, match="without HF_HUB_OFFLINE, to go on with the download") as raised:
+        sources.resolve_model("hub:o/n")
+    assert f"{folder}: {missing}" in str(raised.value)
+    assert "save_pretrained" not in str(raised.value)
+
+
+def test_reaching_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is asked for the commit alone."""
+    with serving(gpt2(tmp_path / "model")) as hub:
+        ask(hub, monkeypatch)
+        sources.reach("hub:o/n")
+        assert hub.fetched == []
+    assert not (tmp_path / "hub").exists()
 
 
 def test_no_pickle_is_fetched_from_the_hub() -> None:

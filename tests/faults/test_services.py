@@ -5,7 +5,10 @@ wandb: test_wandb.py, test_wandb_mode.py; the hub and wrong hashes: test_sources
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +17,8 @@ from pathlib import Path
 import pytest
 import tiny
 from click.testing import CliRunner
+from command import Command
+from hub_double import Hub, serving
 
 from hpml_bench import sources, wheels
 from hpml_bench.cli import main
@@ -67,3 +72,35 @@ def test_a_hub_that_does_not_answer(kind: str, silent: str, tmp_path: Path, monk
     (line,) = result.stderr.splitlines()
     assert f"nobody/nothing-{kind}" in line
     assert list((tmp_path / "out").glob("*/*/run.json")) == []
+
+
+@pytest.fixture
+def dripping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Hub, Path]]:
+    """Yield a hub that gives commit and files at once, but of the weights a byte each half second; and a suite."""
+    suite = tiny.local_suite(tmp_path)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    with serving(tmp_path / "model", "drip") as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        yield hub, suite
+
+
+@pytest.mark.parametrize("end", ["--max-hours", "Ctrl-C"])
+def test_a_hub_that_drips(end: str, dripping: tuple[Hub, Path]) -> None:
+    """The download ends with --max-hours in a sentence, status 2, and with Ctrl-C, status 130; nothing is left."""
+    hub, suite = dripping
+    with tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as room:
+        out = Path(room) / "out"
+        options = ["--set", "backbone=hub:o/n"] + (["--max-hours", str(20 / 3600)] if end == "--max-hours" else [])
+        command = Command(suite, out, *options)
+        command.until(hub.dripping.is_set)
+        if end == "Ctrl-C":
+            os.killpg(command.process.pid, signal.SIGINT)
+        began = time.monotonic()
+        status, said = command.ended(40)
+        assert time.monotonic() - began < (10 if end == "Ctrl-C" else 30)
+        assert status == (130 if end == "Ctrl-C" else 2), said
+        assert "Traceback" not in said
+        assert ("hub:o/n: the preparation of model and data was not done after 20 s" in said) == (end == "--max-hours")
+        assert command.left() == []
+        assert list(out.glob("*/*/run.json")) == []

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ def test_the_rest_of_an_error_is_kept(swept: tuple[Path, bytes]) -> None:
     assert error["kind"] == "RuntimeError"
     assert "ConnectionError: the inner WANDB_API_KEY=[redacted]" in error["traceback"]
     assert "https://index.invalid/simple" in error["traceback"]
-    log = next(out.glob("reports/*/loud*/rank1.log")).read_text()
+    log = next(out.glob(f"reports/*/loud*/rank{error['rank']}.log")).read_text()  # the other may not have spoken
     assert "on stdout WANDB_API_KEY=[redacted], HF_TOKEN=[redacted]" in log
     assert "https://index.invalid/simple" in log
 
@@ -148,6 +149,47 @@ def test_files_are_mended_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert log.read_bytes() == b"\xff\x00" + b"-" * 2**20 + b"[redacted] https://host/ [redacted]"
     assert clean.stat().st_ino == before
     assert outside.read_bytes() == secret
+
+
+def test_what_a_killed_sweep_left_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next start takes secrets out of the logs of runs without a record; it follows no link to a folder."""
+    monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
+    folder, outside = tmp_path / "sweep", tmp_path / "outside"
+    for run in (folder / "killed", folder / "done", outside):
+        run.mkdir(parents=True)
+        for rank in range(2):
+            (run / f"rank{rank}.log").write_text(f"token {SECRETS['HF_TOKEN']}\n")
+    (folder / "done" / "run.json").write_text("{}")  # a run with a record was redacted before it: not read again
+    (folder / "linked").symlink_to(outside)
+    redaction.redact_abandoned_logs(folder)
+    assert [path.read_text() for path in (folder / "killed").iterdir()] == ["token [redacted]\n"] * 2
+    assert all("hf_" in path.read_text() for path in [*outside.iterdir(), *(folder / "done").glob("*.log")])
+
+
+def test_a_killed_sweeps_logs_are_mended_at_the_next_start(tmp_path: Path) -> None:
+    """SIGKILL leaves a log as it was printed; the next start takes the secrets out, even if it begins no run."""
+    (tmp_path / "loud.py").write_text(LEAKY.replace("    try:", "    import time; time.sleep(600)\n    try:"))
+    (tmp_path / "loud-1.0.dist-info").mkdir()
+    (tmp_path / "loud-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: loud\nVersion: 1.0\n")
+    (tmp_path / "loud-1.0.dist-info" / "entry_points.txt").write_text("[hpml_bench.methods]\nloud = loud\n")
+    suite = tiny.local_suite(tmp_path / "suite")
+    command = [sys.executable, "-m", "hpml_bench", "run-all", str(suite), "--out", str(tmp_path / "out")]
+    command += ["--seeds", "1", "--methods", "loud", "--wandb", "off", "--set", "methods.loud={method: loud}"]
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, **SECRETS, "PYTHONPATH": path}
+
+    def logs() -> list[bytes]:
+        return [log.read_bytes() for log in tmp_path.glob("out/*/*/rank*.log")]
+
+    with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL) as sweep:
+        deadline = time.monotonic() + 90
+        while not (len(logs()) == 2 and all(b"on stderr" in log for log in logs())) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        sweep.kill()
+    assert leaks(*logs())
+    subprocess.run([*command, "--max-hours", "0"], env=environment, capture_output=True, check=False)
+    assert len(logs()) == 2
+    assert leaks(*logs()) == []
 
 
 def test_a_log_shown_live_holds_no_secret(
