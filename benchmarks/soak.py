@@ -39,6 +39,12 @@ SETTINGS = (
 STALL_SECONDS = 8.0
 MOST_CALLS = 12
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
+SEGMENTS = ("torch", "psm", "sem.mp-")
+"""How the segments begin that torch and multiprocessing make; others are another program's."""
+GROWTH_MB = 16.0
+"""By which a parent's memory may be greater in the last quarter of a call than in the second: what allocators keep."""
+LOOKS_OF_A_LONG_CALL = 3000
+"""A minute at least. In a shorter call the second quarter would still be start-up, and growth means nothing."""
 WAIT_SECONDS = 300.0
 LAST_SECONDS = 10.0
 """For the kernel, and the fork server, to end what has lost its parent."""
@@ -53,8 +59,8 @@ class Sweep:
     methods: str
     seeds: int
     calls: int = 0
-    resident_mb: list[float] = field(default_factory=list)
-    """The parent's memory, looked at all along."""
+    resident_mb: dict[int, list[float]] = field(default_factory=dict)
+    """The parent's memory, looked at all along, by call: each has a parent of its own."""
     descriptors: list[int] = field(default_factory=list)
 
     @property
@@ -81,7 +87,7 @@ class Sweep:
         """Note the parent's memory and descriptors."""
         try:
             parent = psutil.Process(process.pid)
-            self.resident_mb.append(parent.memory_info().rss / 1e6)
+            self.resident_mb.setdefault(self.calls, []).append(parent.memory_info().rss / 1e6)
             self.descriptors.append(parent.num_fds())
         except psutil.Error:
             return
@@ -151,8 +157,13 @@ def kill(process: subprocess.Popen[str]) -> bool:
     return True
 
 
-def truncate(rng: random.Random, process: subprocess.Popen[str], folder: Path) -> bool:
-    """End hpml-bench, and cut a file of some run at a random byte, as a crash of the machine might."""
+def truncate(rng: random.Random, process: subprocess.Popen[str], folder: Path) -> str:
+    """End hpml-bench, and cut a file of some run at a random byte, as a crash of the machine might.
+
+    Returns:
+        The fault that it was: as long as there is no file, only a kill.
+
+    """
     process.kill()
     process.wait()
     while session(process):
@@ -160,13 +171,13 @@ def truncate(rng: random.Random, process: subprocess.Popen[str], folder: Path) -
     names = (store.RECORD, store.POINTS, store.PREDICTIONS)
     files = sorted(path for name in names for path in folder.glob(f"*/{name}") if path.stat().st_size)
     if not files:
-        return True  # the kill was one
+        return "SIGKILL of hpml-bench"
     path = rng.choice(files)
     os.truncate(path, rng.randrange(path.stat().st_size))
-    return True
+    return "a file cut"
 
 
-FAULTS: dict[str, Callable[[random.Random, subprocess.Popen[str], Path], bool]] = {
+FAULTS: dict[str, Callable[[random.Random, subprocess.Popen[str], Path], bool | str]] = {
     "SIGKILL of a rank": lambda rng, process, _: hit(rng, ranks(process), signal.SIGKILL),
     "SIGSTOP of a rank": lambda rng, process, _: hit(rng, ranks(process), signal.SIGSTOP),
     "SIGKILL of the fork server": lambda rng, process, _: hit(rng, servers(process), signal.SIGKILL),
@@ -208,8 +219,14 @@ def disturb(rng: random.Random, sweep: Sweep, moments: list[float]) -> tuple[lis
         while process.poll() is None and time.monotonic() < deadline:
             sweep.look(process)
             time.sleep(0.02)
-            if name and time.monotonic() - began >= todo[0] and FAULTS[name](rng, process, sweep.folder):
-                events.append({"fault": name, "seconds": round(time.monotonic() - began, 2), "call": sweep.calls})
+            if name and time.monotonic() - began >= todo[0] and (done := FAULTS[name](rng, process, sweep.folder)):
+                events.append(
+                    {
+                        "fault": done if isinstance(done, str) else name,
+                        "seconds": round(time.monotonic() - began, 2),
+                        "call": sweep.calls,
+                    }
+                )
                 began, todo = time.monotonic(), todo[1:]
                 name = rng.choice(list(FAULTS)) if todo else ""
         if process.poll() is None:
@@ -229,8 +246,8 @@ def leftovers(sweep: Sweep) -> list[str]:
 
 
 def shared_memory() -> set[str]:
-    """Return the names of the segments there are."""
-    return {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.is_dir() else set()
+    """Return the names of the segments there are, of those that a sweep could make."""
+    return {path.name for path in SHARED_MEMORY.iterdir() if path.name.startswith(SEGMENTS)}
 
 
 def new_sweep(room: Path, name: str, methods: str, seeds: int) -> Sweep:
@@ -275,17 +292,33 @@ def soak(room: Path, runs: int, seed: int) -> dict[str, Any]:
     rng = random.Random(f"{seed} soak")
     sweep = new_sweep(room, "long", "head,lora", seeds)
     events, left = disturb(rng, sweep, [rng.uniform(0, 20) for _ in range(max(1, runs // 8))])
-    quarter = max(1, len(undisturbed.resident_mb) // 4)
-    memory, open_files = undisturbed.resident_mb[quarter:], undisturbed.descriptors[quarter:]
     return {
         "runs": len(content(sweep.folder)),
         "events": events,
         "calls": sweep.calls,
         "left": problems + left + leftovers(sweep),
         "equal": content(sweep.folder) == content(undisturbed.folder),
-        "parent_mb": {"second_quarter": _median(memory, 0), "last_quarter": _median(memory, 2)},
-        "parent_descriptors": {"second_quarter": _median(open_files, 0), "last_quarter": _median(open_files, 2)},
+        "parent_mb": quarters(undisturbed.resident_mb[1]),
+        "disturbed_parent_mb": quarters(max(sweep.resident_mb.values(), key=len)),
+        "parent_descriptors": quarters(undisturbed.descriptors),
     }
+
+
+def quarters(values: list[Any]) -> dict[str, float]:
+    """Return the medians of the second and the last quarter, and how many values there are."""
+    rest = values[max(1, len(values) // 4) :]
+    return {"looks": len(values), "second_quarter": _median(rest, 0), "last_quarter": _median(rest, 2)}
+
+
+def grows(memory: dict[str, float]) -> bool:
+    """Tell whether a parent's memory grew by more than may be, in a call that was long enough to say so."""
+    long = memory["looks"] >= LOOKS_OF_A_LONG_CALL
+    return long and memory["last_quarter"] > memory["second_quarter"] + GROWTH_MB
+
+
+def ended_badly(long: dict[str, Any]) -> bool:
+    """Tell whether the long sweep differs, left something, or cost a parent memory."""
+    return not long["equal"] or bool(long["left"]) or grows(long["parent_mb"]) or grows(long["disturbed_parent_mb"])
 
 
 def _median(values: list[Any], third: int) -> float:
@@ -325,11 +358,11 @@ def main() -> None:
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(record, indent=1) + "\n")
     bad = [entry for entry in rounds if not entry["equal"] or entry["left"]]
-    if long and (not long["equal"] or long["left"]):
+    if long and ended_badly(long):
         bad.append(long)
     if record["shared_memory_left"]:
         bad.append({"shared_memory_left": record["shared_memory_left"]})
-    print(f"{asked.out}: {len(rounds)} kills, {len(bad)} of all with a difference or something left")
+    print(f"{asked.out}: {len(rounds)} kills, {len(bad)} of all with a difference, something left or memory lost")
     raise SystemExit(1 if bad else 0)
 
 

@@ -13,7 +13,8 @@ from recorded import METHODS, SETTINGS, failed, metrics, record, sweep
 
 from hpml_bench import registry
 from hpml_bench.records import Consumed, Figure, MethodSpec, Point, RunRecord, Section, Table, TaskSpec, Text
-from hpml_bench.report.results import Results
+from hpml_bench.report.render import write_report
+from hpml_bench.report.results import Results, machine_free
 from hpml_bench.suite import MethodEntry, Suite
 
 EVIL = "<script>alert(1)</script> | a|b \n# h $x^2$ \x1b[31mred\x1b[0m `c` [l](javascript:1) & \\ \u202e % _x_ {} -->"
@@ -262,6 +263,56 @@ def test_failures_show_status_reason_and_log(tmp_path: Path) -> None:
     assert "No comparable run: " in said("summary", results)
 
 
+TRACEBACK = """Traceback (most recent call last):
+  File "worker.py", line 60, in start
+    execute(spec)
+    ^^^^^^^^^^^^^
+%s  File "method.py", line 7, in after_step
+    raise ArithmeticError("the raising line of %s")
+ArithmeticError: %s
+"""
+
+
+def raising(name: str, message: str = "<b>told</b>", calls: int = 0) -> RunRecord:
+    """Return the record of a run that raised."""
+    deep = "".join(f'  File "deep.py", line {number}, in call\n    call()\n' for number in range(calls))
+    bad = failed("lora", len(name), "failed", message)
+    assert bad.error is not None
+    error = bad.error.model_copy(update={"traceback": TRACEBACK % (deep, name, message)})
+    return bad.model_copy(update={"error": error})
+
+
+def test_the_raising_line_is_on_both_pages(tmp_path: Path) -> None:
+    """A rank's own traceback ends in the report as in the record: calls, raising line and exception, escaped."""
+    load(tmp_path, [*sweep(["lora"], 2), raising("one run")])
+    write_report(tmp_path)
+    markdown, page = ((tmp_path / name).read_text() for name in ("report.md", "report.html"))
+    assert '- raise ArithmeticError("the raising line of one run")' in markdown
+    assert "raise ArithmeticError(&#34;the raising line of one run&#34;)" in page
+    for text in (markdown, page):
+        assert "line 60, in start" in text
+        assert "ArithmeticError: &lt;b&gt;told&lt;/b&gt;" in text
+        assert "Raised in lora, seed 7:" in text
+        assert "^^^" not in text
+
+
+def test_tracebacks_are_bounded(tmp_path: Path) -> None:
+    """Deep calls and long messages leave the raising line in; equal ones are shown once, and five in all."""
+    long = raising("x" * 20, "a line of many\n" * 500 + "y" * 5_000, calls=100)
+    results = load(tmp_path, [long, *(raising("run " + "z" * number) for number in range(7))])
+    made = section("failures", results)
+    assert made
+    *shown, rest = [block.sentences for block in made.blocks if isinstance(block, Text)]
+    assert len(shown) == 5
+    assert rest == ("Other tracebacks that are in run.json alone: 3.",)
+    assert all(len(lines) <= 21 and max(map(len, lines)) <= 400 for lines in shown)
+    assert f'raise ArithmeticError("the raising line of {"x" * 20}")' in said("failures", load(tmp_path / "1", [long]))
+    same = raising("same")
+    again = same.model_copy(update={"spec": same.spec.model_copy(update={"seed": 90}), "run_id": "z"})
+    text = said("failures", load(tmp_path / "2", [same, again]))
+    assert "Raised in lora, seed 4; lora, seed 90:" in text
+
+
 def test_damaged_records_are_said(tmp_path: Path) -> None:
     """A record that can't be read is named; the others are reported."""
     recorded.write(tmp_path, sweep(["lora"]))
@@ -327,3 +378,71 @@ def test_dominated_methods_are_named(tmp_path: Path) -> None:
     """A method that costs significantly more without being more accurate is named with those that do as well."""
     text = said("cost_accuracy", load(tmp_path, sweep()))
     assert "full costs significantly more training time than lora without being significantly more accurate." in text
+
+
+def test_probabilities_are_of_shared_seeds(tmp_path: Path) -> None:
+    """Where a method has 2 of 5 seeds no probability of the front is printed; with 4 there is one; both are said."""
+    few = said("cost_accuracy", load(tmp_path / "few", without("lora", 0, 1, 2)))
+    assert "head | yes | too few seeds |" in few
+    assert "all methods share 2 of 5 seeds" in few
+    enough = said("cost_accuracy", load(tmp_path / "enough", without("lora", 0)))
+    assert "head | yes | 100 |" in enough
+    assert "all methods share 4 of 5 seeds" in enough
+    assert "lack seeds" not in said("cost_accuracy", load(tmp_path / "whole", sweep()))
+
+
+def test_a_sentence_of_several_metrics_takes_holm_over_all(tmp_path: Path) -> None:
+    """A pair that differs by its own metric's Holm but not by that over all a sentence cites is in no such sentence.
+
+    Of the two methods' differences in time p is 0.03; it is above 5 % in a family of two metrics or three.
+    """
+    seconds = {"full": [2.02, 2.3, 2.15, 2.52, 2.18], "lora": [1.9, 1.9, 2.0, 2.1, 2.1]}
+    others = {"full": [0.86, 0.87, 0.88, 0.85, 0.86], "lora": [0.87, 0.86, 0.87, 0.86, 0.88]}
+    records = []
+    for r in sweep(list(seconds)):
+        method, seed = r.spec.method.name, r.spec.seed
+        accuracy = others[method][seed]
+        own = {"train_seconds": seconds[method][seed], "test_accuracy": accuracy, "peak_memory_mb": 1000 * accuracy}
+        records.append(r.model_copy(update={"metrics": r.metrics | own}))
+    results = load(tmp_path, records)
+    (pair,) = results.comparisons("train_seconds")
+    assert pair.p_adjusted is not None
+    assert 0.025 < pair.p_adjusted < 0.05
+    assert "full − lora | lora is better" in said("comparisons", results)
+    takeaways = said("takeaways", results)
+    assert "lora trained fastest" in takeaways
+    assert "full and lora: not told apart from any other in accuracy, training time and memory." in takeaways
+    assert "full costs significantly more" not in said("cost_accuracy", results)
+
+
+def test_pairs_say_what_their_intervals_and_metrics_are(tmp_path: Path) -> None:
+    """Intervals of pairs are said to be unadjusted, and the metrics that are compared are named."""
+    text = said("comparisons", load(tmp_path, sweep(["lora", "full"])))
+    assert "Each 95 % interval is its own pair's and not adjusted for the number of pairs" in text
+    assert "Compared by accuracy, training time, throughput and peak memory alone; the other metrics" in text
+
+
+def test_equal_differences_detect_nothing(tmp_path: Path) -> None:
+    """Five equal differences of a point can't be told from none, and what is detectable is a dash, not zero."""
+    values = {"lora": [0.81, 0.82, 0.83, 0.84, 0.85], "full": [0.8, 0.81, 0.82, 0.83, 0.84]}
+    records = [
+        r.model_copy(update={"metrics": r.metrics | {"test_accuracy": values[r.spec.method.name][r.spec.seed]}})
+        for r in sweep(list(values))
+    ]
+    text = said("comparisons", load(tmp_path, records))
+    row = next(line for line in text.splitlines() if line.startswith("full − lora"))
+    assert row.startswith("full − lora | can't tell | −1.0 |")
+    assert row.endswith("| – | –")
+
+
+MACHINE_FREE = {
+    "grad_norm", "grad_norm_per_sqrt_parameter", "trainable_parameters", "head_parameters", "total_parameters",
+    "trainable_percent", "train_loss", "test_loss", "test_accuracy", "test_macro_f1", "timed_steps",
+}  # fmt: skip
+
+
+def test_shares_of_time_depend_on_the_machine() -> None:
+    """Of all metrics of all probes these alone may be ranked over several machines: no share of time is among them."""
+    metrics = [metric for name in registry.names("probes") for metric in registry.get("probes", name).metrics]
+    assert "communication_percent" in {metric.name for metric in metrics}
+    assert {metric.name for metric in metrics if machine_free(metric)} == MACHINE_FREE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hpml_bench.plain import clean
 from hpml_bench.records import RunRecord, Section, Table, Text
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, table
@@ -18,11 +19,15 @@ MEANING = {
     "oom_host": "ran out of the machine's memory",
     "oom_cuda": "ran out of the GPU's memory",
 }
+TRACEBACKS = 5
+"""So many different ones are shown."""
+TRACEBACK_LINES = 20
+TRACEBACK_WIDTH = 300
 
 
 def section(results: Results) -> Section | None:
     """Return runs not ok, tried again or set apart, and unreadable records; nothing where there are none."""
-    found = (_not_ok(results), _again(results), _apart(results), _problems(results))
+    found = (_not_ok(results), *_tracebacks(results), _again(results), _apart(results), _problems(results))
     blocks = [block for block in found if block is not None]
     return Section(slug="failures", title="Failures and runs set apart", blocks=tuple(blocks)) if blocks else None
 
@@ -74,6 +79,32 @@ def _reason(record: RunRecord) -> str:
         return "; ".join(failed) or MISSING
     rank = "" if record.error.rank is None else f" (rank {record.error.rank})"
     return f"{record.error.kind}: {_short(record.error.message)}{rank}"
+
+
+def _tracebacks(results: Results) -> list[Text]:
+    """Return a list of lines for each different traceback, under the runs that ended with it."""
+    runs: dict[tuple[str, ...], list[str]] = {}
+    for record in results.records:
+        lines = _raising_lines(record)
+        if lines:
+            label = results.labels.get(record.run_id, record.spec.method.name)
+            runs.setdefault(lines, []).append(f"{label}, seed {record.spec.seed}")
+    shown = [Text(sentences=(_short(f"Raised in {'; '.join(who)}:"), *lines)) for lines, who in runs.items()]
+    more = len(shown) - TRACEBACKS
+    rest = [Text(sentences=(f"Other tracebacks that are in run.json alone: {more}.",))] if more > 0 else []
+    return shown[:TRACEBACKS] + rest
+
+
+def _raising_lines(record: RunRecord) -> tuple[str, ...]:
+    """Return the end of a rank's traceback: the last calls, the line that raised, and the exception's first line."""
+    traceback = record.error.traceback if record.error else None
+    if not traceback or record.status == "timeout":  # which has the stacks of all ranks: too long for a page
+        return ()
+    lines = [line for line in traceback.splitlines() if line.strip(" ^~")]
+    calls = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    raised = calls[-1] + 2 if calls else 0  # a message of many lines must not push out the line that raised
+    chosen = [clean(line, TRACEBACK_WIDTH) for line in lines[: raised + 1][-TRACEBACK_LINES:]]
+    return tuple(line for line in chosen if line)
 
 
 def _log(record: RunRecord) -> str:

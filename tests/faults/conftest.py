@@ -33,6 +33,7 @@ from types import SimpleNamespace
 
 import torch
 
+from hpml_bench import loop
 from hpml_bench.records import Frozen
 
 title = "Faulty"
@@ -56,17 +57,23 @@ def build(backbone, options):
 
 
 def break_at_exit(number):
-    """Send this rank a signal once it is counted among those that wait for the others to exit."""
+    """Send this rank a signal in its wait for the others to exit, when it is called and has not answered yet."""
     wait = multiprocessing.synchronize.Event.wait
 
     def broken_wait(event, timeout=None):
         acquire = event._cond._wait_semaphore.acquire
         event._cond._wait_semaphore = SimpleNamespace(
-            acquire=lambda *args: os.kill(os.getpid(), number) or acquire(*args)
+            acquire=lambda *args: acquire(*args) and not os.kill(os.getpid(), number)
         )
         return wait(event, timeout)
 
     multiprocessing.synchronize.Event.wait = broken_wait
+
+
+def spoil_the_loss(value):
+    """Make the next steps' losses NaN or infinite on this rank only: no gradient, which all ranks share, is touched."""
+    right = loop.cross_entropy
+    loop.cross_entropy = lambda *args, **options: right(*args, **options) + value
 
 
 def after_step(encoder, step):
@@ -74,6 +81,8 @@ def after_step(encoder, step):
         return
     if broken.fault == "raise":
         raise ArithmeticError("the fault that was asked for")
+    if broken.fault in ("nan", "inf"):
+        spoil_the_loss(float(broken.fault))
     if broken.fault == "sleep":
         time.sleep(600)
     if broken.fault == "memory of the GPU":

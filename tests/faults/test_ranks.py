@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import html
 import multiprocessing
 import os
+import re
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -20,11 +23,15 @@ from hpml_bench.environment import visible_gpus
 from hpml_bench.errors import UserError
 from hpml_bench.progress import SweepProgress
 from hpml_bench.records import Prepared, RunRecord
+from hpml_bench.report.render import write_report
 from hpml_bench.supervision import memory, reaper, scratch
 from hpml_bench.supervision.limits import Limits
+from hpml_bench.supervision.watch import GRACE_SECONDS, free_launcher
 from hpml_bench.sweep import run_with_retries
 
 QUICK = Limits(stall=3)
+TOLERATED_MB = 4.0
+"""By which the parent may have grown after three failures, since allocators keep some: less than two MB a failure."""
 
 
 def told(record: RunRecord) -> str:
@@ -44,7 +51,11 @@ def test_a_rank_that_raises(prepared: Prepared, tmp_path: Path) -> None:
     assert record.status == "failed"
     assert record.error is not None
     assert (record.error.kind, record.error.rank) == ("ArithmeticError", 1)
-    assert 'raise ArithmeticError("the fault that was asked for")' in (record.error.traceback or "")
+    raising = 'raise ArithmeticError("the fault that was asked for")'
+    assert raising in (record.error.traceback or "")
+    write_report(tmp_path)
+    assert f"- {raising}" in (tmp_path / "report.md").read_text()
+    assert html.escape(raising).replace("&quot;", "&#34;") in (tmp_path / "report.html").read_text()
     the_next_is_ok(prepared, tmp_path)
 
 
@@ -92,14 +103,37 @@ def test_a_rank_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
     the_next_is_ok(prepared, tmp_path)
 
 
-def test_a_rank_that_is_stopped_as_the_others_wait_to_exit(prepared: Prepared, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", ["SIGSTOP", "SIGKILL"])
+def test_a_rank_that_is_stopped_as_the_others_wait_to_exit(number: str, prepared: Prepared, tmp_path: Path) -> None:
     """Torch's launcher would wait for it for ever: the run is ended some seconds after the limit, and it was done."""
     began = time.monotonic()
-    record = launch.run(faulty("SIGSTOP"), prepared, tmp_path / "run", limits=QUICK)
+    record = launch.run(faulty(number), prepared, tmp_path / "run", limits=QUICK)
     assert QUICK.stall < time.monotonic() - began < 30, record.error
     assert record.status == "ok", record.error
     assert reaper.offspring() == set()
     the_next_is_ok(prepared, tmp_path)
+
+
+def test_the_launcher_does_not_wait_when_no_rank_is_left(prepared: Prepared, tmp_path: Path) -> None:
+    """The only rank is killed as it exits: also without a stall limit the run ends some seconds later."""
+    ended = threading.Event()
+    threading.Thread(target=_give_up, args=(ended, 30), daemon=True).start()
+    began = time.monotonic()
+    try:
+        spec = faulty("SIGKILL", rank=0, world_size=1)
+        record = launch.run(spec, prepared, tmp_path / "run", limits=Limits(stall=0))
+    finally:
+        ended.set()
+    assert GRACE_SECONDS < time.monotonic() - began < 30, record.error
+    assert record.status == "ok", record.error
+    assert reaper.offspring() == set()
+    the_next_is_ok(prepared, tmp_path)
+
+
+def _give_up(ended: threading.Event, seconds: float) -> None:
+    """Interrupt a test that would hang."""
+    if not ended.wait(seconds):
+        free_launcher()
 
 
 def test_a_rank_that_waits_for_something(prepared: Prepared, tmp_path: Path) -> None:
@@ -175,6 +209,16 @@ def test_a_loss_that_is_no_number(prepared: Prepared, tmp_path: Path) -> None:
     assert list((tmp_path / "run").glob("error-rank*")) == []
 
 
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_loss_that_is_no_number_on_one_rank(value: str, rank: int, prepared: Prepared, tmp_path: Path) -> None:
+    """The other's loss and all gradients are finite, and yet both ranks stop at that step."""
+    record = launch.run(faulty(value, rank), prepared, tmp_path / "run", limits=QUICK)
+    assert record.status == "diverged", record.error
+    assert re.fullmatch(rf"the loss is {value} and the gradient norm [\d.]+ at step 3", told(record))
+    assert list((tmp_path / "run").glob("error-rank*")) == []
+
+
 def test_a_second_attempt_is_a_run_of_its_own(prepared: Prepared, tmp_path: Path) -> None:
     """With `--retries 1` a run that raises is done twice; the record is the last attempt's, and names the first."""
     progress = SweepProgress(Console(quiet=True), 1)
@@ -209,23 +253,25 @@ def test_a_preparation_has_the_hours_of_the_sweep(prepared: Prepared) -> None:
 
 
 def test_failures_cost_the_parent_nothing(prepared: Prepared, tmp_path: Path) -> None:
-    """Run after run that fails, it holds no more descriptors, threads, children and temporary files."""
+    """Run after run that fails, it holds no more memory, descriptors, threads, children and temporary files."""
 
-    def held() -> tuple[int, int, int, int]:
+    def held() -> tuple[float, int, int, int, int]:
         process = psutil.Process()
         inside = sum(1 for _ in scratch.folder().rglob("*"))
-        return process.num_fds(), process.num_threads(), len(process.children(recursive=True)), inside
+        counts = process.num_fds(), process.num_threads(), len(process.children(recursive=True)), inside
+        return process.memory_info().rss / 1e6, *counts
 
-    def fail(number: int) -> tuple[int, int, int, int]:
+    def fail(number: int) -> tuple[float, int, int, int, int]:
         folder = tmp_path / str(number)
         when_training(folder, send(signal.SIGKILL)).join(0)
         launch.run(endless(), prepared, folder)
         gc.collect()
         return held()
 
-    fail(0)
+    fail(0)  # what is imported and kept once is no loss
     first, *_, last = [fail(number) for number in range(1, 5)]
-    assert all(now <= before for before, now in zip(first, last, strict=True)), (first, last)
+    assert last[0] <= first[0] + TOLERATED_MB, (first, last)
+    assert all(now <= before for before, now in zip(first[1:], last[1:], strict=True)), (first, last)
 
 
 @pytest.mark.gpu

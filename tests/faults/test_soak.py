@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -29,8 +30,7 @@ def test_a_sweep_that_is_hit_five_times_ends_as_an_undisturbed_one() -> None:
         assert left == [], events
         assert soak.leftovers(sweep) == [], events
         assert soak.content(sweep.folder) == expected, events
-        left_behind = soak.shared_memory() - segments
-        assert not [name for name in left_behind if name.startswith(("torch", "psm", "sem.mp-"))]
+        assert soak.shared_memory() - segments == set()
 
 
 def test_the_comparison_sees_a_difference(tmp_path: Path) -> None:
@@ -44,3 +44,34 @@ def test_the_comparison_sees_a_difference(tmp_path: Path) -> None:
     points.write_text(points.read_text().replace('"train_loss","step":10,"value":', '"train_loss","step":10,"value":1'))
     assert soak.content(tmp_path / "a") != soak.content(tmp_path / "b")
     assert Counter(soak.hit(random.Random(0), [], 9) for _ in range(3)) == {False: 3}  # type: ignore[arg-type]
+
+
+def test_a_cut_without_a_file_is_recorded_as_a_kill(tmp_path: Path) -> None:
+    """Before the first run has written anything only hpml-bench is ended; afterwards a file is shorter."""
+    names = []
+    for size in (0, 100):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run/run.json").write_text("x" * size)
+        with subprocess.Popen(["sleep", "60"], start_new_session=True, text=True) as process:
+            names.append(soak.truncate(random.Random(0), process, tmp_path))
+    assert names == ["SIGKILL of hpml-bench", "a file cut"]
+    assert (tmp_path / "run/run.json").stat().st_size < 100
+
+
+def test_a_parent_that_grows_fails_the_soak() -> None:
+    """Memory of the last quarter over that of the second by more than the margin, with or without faults."""
+    flat = soak.quarters([10.0] * 1000 + [250.0] * 3000)
+    risen = soak.quarters([10.0] * 1000 + [250.0 + 30 * number / 3000 for number in range(3000)])
+    good = {"equal": True, "left": [], "parent_mb": flat, "disturbed_parent_mb": flat}
+    assert not soak.ended_badly(good)
+    for worse in ({"parent_mb": risen}, {"disturbed_parent_mb": risen}, {"equal": False}, {"left": ["a file"]}):
+        assert soak.ended_badly(good | worse), worse
+    assert not soak.grows(risen | {"looks": 500}), "too short to tell"
+
+
+def test_other_programs_shared_memory_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what torch and multiprocessing make."""
+    monkeypatch.setattr(soak, "SHARED_MEMORY", tmp_path)
+    for name in ("torch_1_2_3", "psm_a", "sem.mp-b", "sem.browser", "pulse-shm-1"):
+        (tmp_path / name).write_text("")
+    assert soak.shared_memory() == {"torch_1_2_3", "psm_a", "sem.mp-b"}

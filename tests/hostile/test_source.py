@@ -15,6 +15,9 @@ FILES = {path.relative_to(ROOT).as_posix(): path for path in ROOT.rglob("*.py")}
 MODULES = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "jsonpickle", "xmlrpc", "telnetlib"}
 CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "pandas.read_pickle", "pd.read_pickle"}
 YAML = {"yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load", "yaml.full_load_all"}
+LOADS = {"torch.load", "torch.serialization.load", "numpy.load", "os.*", "torch.*", "yaml.*"}
+"""Called by their bare name they would not be seen, as `torch.load` and the others above are."""
+RENAMED = {"os", "torch", "yaml"}
 CODE_FREE = {"AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoTokenizer"}
 
 
@@ -38,6 +41,11 @@ def dangers(source: str) -> Iterator[str]:
             yield from (alias.name for alias in node.names if alias.name.partition(".")[0] in MODULES)
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in MODULES:
             yield str(node.module)
+        if isinstance(node, ast.ImportFrom):
+            imported = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from imported & (CALLS | YAML | LOADS)
+        if isinstance(node, ast.Import):
+            yield from (f"{a.name} as {a.asname}" for a in node.names if a.asname and a.name in RENAMED)
         if isinstance(node, ast.Attribute | ast.Name):
             name = dotted(node)
             if name in CALLS | YAML or name.endswith(("_object", "_object_list", "_objects", ".read_pickle")):
@@ -99,6 +107,13 @@ def test_nothing_unpickles_or_evaluates(name: str) -> None:
         "AutoConfig.from_pretrained(p)",
         "subprocess.run(c, shell=True)",
         "pd.read_pickle(p)",
+        "from torch import load",
+        "from torch.serialization import load as read",
+        "from yaml import unsafe_load",
+        "from os import path, system",
+        "from pandas import read_pickle",
+        "from torch import *",
+        "import os as o",
     ],
 )
 def test_the_reader_of_sources_sees_dangers(source: str) -> None:
