@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -256,32 +256,27 @@ def new_sweep(room: Path, name: str, methods: str, seeds: int) -> Sweep:
     return Sweep(room / name / "out", room / name / "tmp", methods, seeds)
 
 
-def kills(room: Path, number: int, seed: int, until: float = float("inf")) -> list[dict[str, Any]]:
-    """Hit `number` sweeps of two runs once each; return what happened, as far as the time allowed."""
+def kills(room: Path, numbers: Iterable[int], seed: int) -> Iterator[dict[str, Any]]:
+    """Hit a sweep of two runs once for each number; yield what happened."""
     undisturbed = new_sweep(room, "undisturbed", "head,lora", 1)
     began = time.monotonic()
     _, problems = disturb(random.Random(0), undisturbed, [])
     whole, expected = time.monotonic() - began, content(undisturbed.folder)
     if problems or len(expected) != 2:
         raise SystemExit(f"the undisturbed sweep did not end well: {problems}")
-    rounds: list[dict[str, Any]] = []
-    for index in range(number):
-        if time.monotonic() > until:
-            break
+    for index in numbers:
         rng = random.Random(f"{seed} {index}")
         sweep = new_sweep(room, f"kill{index}", "head,lora", 1)
         events, left = disturb(rng, sweep, [rng.uniform(0, whole)])
         left += leftovers(sweep)
-        rounds.append(
-            {
-                "round": index,
-                "events": events,
-                "calls": sweep.calls,
-                "left": left,
-                "equal": content(sweep.folder) == expected,
-            }
-        )
-    return rounds
+        yield {
+            "round": index,
+            "events": events,
+            "calls": sweep.calls,
+            "left": left,
+            "equal": content(sweep.folder) == expected,
+        }
+        shutil.rmtree(sweep.out.parent)
 
 
 def soak(room: Path, runs: int, seed: int) -> dict[str, Any]:
@@ -333,37 +328,51 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no further kill begins after so long")
+    parser.add_argument("--go-on", action="store_true", help="keep what --out holds, and do what it lacks")
     parser.add_argument("--out", type=Path, default=Path("reports/reference/soak/soak.json"))
     asked = parser.parse_args()
     began, segments = time.monotonic(), shared_memory()
+    record = json.loads(asked.out.read_text()) if asked.go_on and asked.out.exists() else blank(asked.seed)
+    before, rounds = record["minutes"], record["kills"]
+
+    def keep() -> None:
+        record["minutes"] = round(before + (time.monotonic() - began) / 60, 1)
+        record["shared_memory_left"] = sorted(shared_memory() - segments)
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        store.write_atomically(asked.out, json.dumps(record, indent=1) + "\n")
+
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        long = soak(Path(name), asked.runs, asked.seed) if asked.runs else None
-        rounds = kills(Path(name), asked.kills, asked.seed, began + 60 * asked.minutes)
-    record = {
-        "seed": asked.seed,
+        if asked.runs and not record["soak"]:
+            record["soak"] = soak(Path(name), asked.runs, record["seed"])
+            keep()
+        for entry in kills(Path(name), range(len(rounds), asked.kills), record["seed"]):
+            rounds.append(entry)
+            keep()
+            if time.monotonic() > began + 60 * asked.minutes:
+                break
+    bad = [entry for entry in rounds if not entry["equal"] or entry["left"]]
+    if record["soak"] and ended_badly(record["soak"]):
+        bad.append(record["soak"])
+    if record["shared_memory_left"]:
+        bad.append({"shared_memory_left": record["shared_memory_left"]})
+    print(f"{asked.out}: {len(rounds)} kills, {len(bad)} of all with a difference, something left or memory lost")
+    raise SystemExit(1 if bad else 0)
+
+
+def blank(seed: int) -> dict[str, Any]:
+    """Return a record in which nothing was done yet."""
+    return {
+        "seed": seed,
         "python": platform.python_version(),
         "torch": version("torch"),
         "hpml_bench": version("hpml-bench"),
         "kernel": platform.release(),
         "cores": len(os.sched_getaffinity(0)),
-        "minutes": round((time.monotonic() - began) / 60, 1),
-        "shared_memory_left": sorted(shared_memory() - segments),
-        "kills_asked": asked.kills,
-        "kills_done": len(rounds),
-        "kills_equal": sum(entry["equal"] for entry in rounds),
-        "kills_with_something_left": sum(bool(entry["left"]) for entry in rounds),
-        "kills": rounds,
-        "soak": long,
+        "minutes": 0.0,
+        "shared_memory_left": [],
+        "kills": [],
+        "soak": None,
     }
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps(record, indent=1) + "\n")
-    bad = [entry for entry in rounds if not entry["equal"] or entry["left"]]
-    if long and ended_badly(long):
-        bad.append(long)
-    if record["shared_memory_left"]:
-        bad.append({"shared_memory_left": record["shared_memory_left"]})
-    print(f"{asked.out}: {len(rounds)} kills, {len(bad)} of all with a difference, something left or memory lost")
-    raise SystemExit(1 if bad else 0)
 
 
 if __name__ == "__main__":
