@@ -1,6 +1,7 @@
 """The project's speed against its targets: one line a target with figure, spread and whether it is met.
 
     python benchmarks/performance.py [--quick] [--only PART,PART] [--json FILE]
+    python benchmarks/performance.py --show FILE
 
 The parts are training, curves, probes, sweep, ranks, rows, reports and levers; what each speed-up of ours brings
 (`levers`) is measured only when named. Contenders take turns on this machine, in processes of their own, in random
@@ -68,7 +69,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", help="parts, separated by commas", metavar="A,B")
     parser.add_argument("--json", type=Path, help="write the measurements here", metavar="FILE")
+    parser.add_argument("--show", type=Path, help="print the table of a record, and measure nothing", metavar="FILE")
     options = parser.parse_args()
+    if options.show:
+        print(HEADER)
+        for part in json.loads(options.show.read_text())["parts"].values():
+            for kept in part["targets"]:
+                print(Target(**{key: value for key, value in kept.items() if key != "met"}).row())
+        return 0
     known = parts(options.quick)
     wanted = options.only.split(",") if options.only else [name for name in known if name != "levers"]
     if unknown := set(wanted) - set(known):
