@@ -200,7 +200,7 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 def disturb(rng: random.Random, sweep: Sweep, moments: list[float]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Call the sweep until it is complete, with a fault after each of `moments` (seconds, one after the other).
+    """Call the sweep until it is complete, with a fault after each of `moments` (seconds of calls since the one before).
 
     Returns:
         The faults, and what was left of a call after it had ended.
@@ -233,6 +233,7 @@ def disturb(rng: random.Random, sweep: Sweep, moments: list[float]) -> tuple[lis
             left.append(f"call {sweep.calls} was not done after {WAIT_SECONDS:.0f} s")
             os.killpg(process.pid, signal.SIGKILL)
         status = process.wait()
+        todo[:1] = [moment - (time.monotonic() - began) for moment in todo[:1]]
         left += [f"call {sweep.calls}: {name}" for name in still_there(process)]
     if status != 0:
         left.append(f"not complete after {sweep.calls} calls")
