@@ -200,7 +200,7 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 def disturb(rng: random.Random, sweep: Sweep, moments: list[float]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Call the sweep until it is complete, with a fault after each of `moments` (seconds of calls since the one before).
+    """Call the sweep until it is complete, a fault after each of `moments` (seconds of calls since the last).
 
     Returns:
         The faults, and what was left of a call after it had ended.
