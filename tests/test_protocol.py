@@ -220,3 +220,15 @@ def test_unsteady_windows_are_flagged(tmp_path: Path) -> None:
     assert "(CV / √n > 0.2): lora (seed 0: one step took about 21 % of the time)." in text
     records[0] = records[0].model_copy(update={"metrics": records[0].metrics | {"step_time_cv": 1.9}})
     assert "†" not in said("throughput", load(tmp_path / "short pause", records))
+
+
+def test_many_unsteady_windows_are_counted(tmp_path: Path) -> None:
+    """Five runs of a method are named, however many are flagged."""
+    short = {"timed_steps": 12.0, "timed_seconds": 3.0}
+    records = [
+        r.model_copy(update={"definitions": (*r.definitions, *STEADY), "metrics": r.metrics | short})
+        for r in sweep(["lora", "full"], 8)
+    ]
+    text = said("throughput", load(tmp_path, records))
+    assert "; seed 4: 12 steps; and 3 more)" in text
+    assert "seed 5: 12 steps" not in text

@@ -16,6 +16,8 @@ STEADY = (
     "timed_steps", "timed_seconds", "step_time_cv", "step_time_drift", "step_time_outliers", "slowest_rank_share",
 )  # fmt: skip
 MARK = "†"
+MOST_NAMED = 5
+"""Flagged runs of a method that the note names one by one."""
 
 
 def section(results: Results) -> Section | None:
@@ -39,13 +41,18 @@ def section(results: Results) -> Section | None:
 
 
 def _why(flags: dict[str, tuple[str, ...]]) -> str:
-    named = "; ".join(f"{method} ({'; '.join(clauses)})" for method, clauses in flags.items())
+    named = "; ".join(f"{method} ({_clauses(clauses)})" for method, clauses in flags.items())
     return (
         f"{MARK} Not shown to be a steady state: a timed window under {LEAST_STEPS} steps or {LEAST_SECONDS:.0f} s, "
         f"the median step time per padded token of its last third more than {100 * MOST_DRIFT:.0f} % off that of its "
         f"first, or a variation CV of its n step times as if one took over {100 * LONGEST_PAUSE:.0f} % of the time "
         f"(CV / √n > {LONGEST_PAUSE:g}): {named}."
     )
+
+
+def _clauses(clauses: tuple[str, ...]) -> str:
+    more = len(clauses) - MOST_NAMED
+    return "; ".join(clauses[:MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _marked(table: Table, flags: dict[str, tuple[str, ...]], note: str) -> Table:
