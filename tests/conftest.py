@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -10,6 +11,10 @@ import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# In the background of a script, or under nohup, a process is born with these ignored, and so would be what tests start.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 hypothesis.settings.register_profile("tests", database=None, deadline=None, derandomize=True, max_examples=60)
 hypothesis.settings.load_profile("tests")
 
