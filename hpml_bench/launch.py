@@ -166,7 +166,8 @@ def _watched(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits, st
     failure: ChildFailedError | None = None
     broken: RunError | None = None
     server, kills = reaper.fork_server(), memory.oom_kills()
-    with Watch(folder, limits, stop) as watch:
+    # A fork server that dies meanwhile is started again by the launcher, with what is temporary then.
+    with scratch.as_temporary(), Watch(folder, limits, stop) as watch:
         try:
             failure = _launch(spec, prepared, folder)
         except Exception as error:  # the launcher itself: the sweep goes on, and the record says why
