@@ -38,7 +38,10 @@ def probes(blocks: int) -> list[Target]:
         command = [sys.executable, str(script), "--blocks", str(blocks), "--json", str(result)]
         subprocess.run(command, check=False, stdout=sys.stderr, env=os.environ | {"OMP_NUM_THREADS": "1"})
         found = json.loads(result.read_text())
-    raw, memory = {"log_ratios": found["log_ratios"]}, [100 * share for share in found["memory"]]
+    raw, memory = (
+        {"overhead": found["overhead"], "step_seconds": found["step_seconds"]},
+        [100 * share for share in found["memory"]],
+    )
     title = "all probes, share of the loop's time, upper 95 % bound"
     spread = min(memory), max(memory)
     return [

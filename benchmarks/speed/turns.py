@@ -23,38 +23,40 @@ class Switched(list[Probe]):
 
 
 class Turns:
-    """Switches probes and adds up the time; without `switching` all turns are like the first."""
+    """Switches probes and keeps the time of each piece; without `switching` all pieces are like the first."""
 
     def __init__(self, probes: Switched, first: bool, *, switching: bool = True) -> None:
         self.probes, self.first, self.switching = probes, first, switching
-        self.seconds = {True: 0.0, False: 0.0}
+        self.pieces: list[tuple[bool, float]] = []
+        """Of each step, with what the loop does until the next: whether it had probes, and its seconds."""
         self._began: float | None = None
 
-    def end(self) -> None:
-        """End a turn, if one runs, and begin the next the other way."""
+    def end(self, switch: bool) -> None:
+        """End a piece, if one runs, and begin the next, the other way if asked."""
         now = time.perf_counter()
-        if self._began is not None:
-            self.seconds[self.probes.on] += now - self._began
-        self.probes.on = self.first if self._began is None or not self.switching else not self.probes.on
+        if self._began is None:
+            self.probes.on = self.first
+        else:
+            self.pieces.append((self.probes.on, now - self._began))
+            self.probes.on ^= switch and self.switching
         self._began = time.perf_counter()
 
 
 @dataclass(frozen=True)
 class Alternating(Training):
-    """A training with a turn from each validation to the next; its probes are `turns.probes`."""
+    """A training whose probes, `turns.probes`, are switched after each validation."""
 
     turns: Turns
 
     def order(self) -> Iterator[np.ndarray]:
-        """Yield the batches; the loop asks for the next once a validation is over."""
+        """Yield the batches; the loop asks for the next once all that follows a step is over."""
         for index, indices in enumerate(super().order()):
-            if index % (self.settings.eval_every or self.steps) == 0:
-                self.turns.end()
+            self.turns.end(switch=index % (self.settings.eval_every or self.steps) == 0)
             yield indices
 
 
-def train_in_turns(job: Alternating) -> dict[bool, float]:
-    """Train; return the seconds with probes and without. Nothing before the first step is in them."""
+def train_in_turns(job: Alternating) -> list[tuple[bool, float]]:
+    """Train; return for each step whether it had probes, and its seconds. Nothing before the first step is in them."""
     train(job)
-    job.turns.end()
-    return job.turns.seconds
+    job.turns.end(switch=False)
+    return job.turns.pieces
