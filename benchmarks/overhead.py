@@ -8,11 +8,11 @@ batches: where the one has probes the other has none, and which begins with them
 work is done once either way, and a drift of the machine's speed cancels. What is done once after the last step is in
 the last turn. Set-up and the test rows' evaluation are left out; DDP's timing of every tenth step, a few readings of
 the clock, runs either way; and what a probe left behind for the next turn, such as memory to be had anew, would count
-as that turn's. `--whole` compares whole trainings instead, which sees it, with more scatter.
+as that turn's.
 
 Of each step, with what follows it until the next, the median over blocks counts, with probes and without, and the
-overhead is the ratio of their sums, less 1: on a shared machine a second may take half as long again, which a median
-over many blocks does not see and a mean does. (A cost that falls on fewer than half of the blocks is not seen either.)
+overhead is the ratio of their sums, less 1: a shared machine is slow for seconds at a time, which a median over many
+blocks does not see and a mean does. (A cost that falls on fewer than half of the blocks is not seen either.)
 The one-sided 95 % bound is a percentile bootstrap's over blocks. Exit status 1 if it is over 1 %, or if the probes take
 over 5 % of the peak memory.
 """
@@ -40,13 +40,8 @@ LIMIT, MEMORY_LIMIT = 0.01, 0.05
 RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29544"}
 
 
-def measure(
-    blocks: int, steps: int, method: str = "lora", *, whole: bool = False, only: bool | None = None
-) -> list[list[list[float]]]:
-    """Return the seconds of each step, [block][without, with probes][step]; with `only`, train once that way.
-
-    With `whole`, a block is two whole trainings, one with probes and one without.
-    """
+def measure(blocks: int, steps: int, method: str = "lora", *, only: bool | None = None) -> list[list[list[float]]]:
+    """Return the seconds of each step, [block][without, with probes][step]; with `only`, train once that way."""
     from speed.turns import Alternating, Switched, Turns, train_in_turns
 
     from hpml_bench import registry
@@ -88,8 +83,8 @@ def measure(
             times = [[0.0] * steps, [0.0] * steps]
             for beginning in (first, not first):
                 trim_heap()  # each begins as a new process would, not with what the one before it gave up
-                job, probes = training(Path(name), everything if beginning or not whole else ())
-                turns = Turns(probes, beginning, switching=not whole)
+                job, probes = training(Path(name), everything)
+                turns = Turns(probes, beginning)
                 for step, (on, seconds) in enumerate(train_in_turns(Alternating(**vars(job), turns=turns))):
                     times[on][step] = seconds
             if block:  # the first warms up
@@ -130,7 +125,6 @@ def main() -> int:
     parser.add_argument("--blocks", type=int, default=40)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--method", default="lora", help="a method of the quickstart")
-    parser.add_argument("--whole", action="store_true", help="compare whole trainings")
     parser.add_argument("--json", type=Path, help="also write the record here")
     parser.add_argument("--only", choices=["probes", "none"], help="train once and print the peak memory in MB")
     options = parser.parse_args()
@@ -145,7 +139,7 @@ def main() -> int:
         return 0
     # Before this process grows: a child's peak begins with the size of the process that started it.
     memory = [peak_mb(options.steps, True) / peak_mb(options.steps, False) - 1 for _ in range(5)]
-    seconds = measure(options.blocks, options.steps, options.method, whole=options.whole)
+    seconds = measure(options.blocks, options.steps, options.method)
     estimate, upper = bound(seconds)
     met = "met" if upper <= LIMIT else "not met"
     print(f"all probes take {median(memory):+.2%} of the process's peak memory (at most {MEMORY_LIMIT:.0%})")
@@ -153,7 +147,6 @@ def main() -> int:
     if options.json:
         record = {
             "method": options.method,
-            "whole_trainings": options.whole,
             "memory": memory,
             "overhead": estimate,
             "upper_95": upper,

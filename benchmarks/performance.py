@@ -6,7 +6,7 @@
 The parts are training, curves, probes, sweep, ranks, rows, reports and levers; what each speed-up of ours brings
 (`levers`) is measured only when named. Contenders take turns on this machine, in processes of their own, in random
 order. `--quick` measures less of everything, within five minutes; its figures that aren't of the target's size are for
-comparison. Takes about 35 minutes on two cores. With `--only`, FILE keeps the other parts it had, each with its date.
+comparison. Takes over 35 minutes on two cores. With `--only`, FILE keeps the other parts it had, each with its date.
 Exit status 1 if a target is not met.
 """
 

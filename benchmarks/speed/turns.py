@@ -23,10 +23,10 @@ class Switched(list[Probe]):
 
 
 class Turns:
-    """Switches probes and keeps the time of each piece; without `switching` all pieces are like the first."""
+    """Switches probes and keeps the time of each piece."""
 
-    def __init__(self, probes: Switched, first: bool, *, switching: bool = True) -> None:
-        self.probes, self.first, self.switching = probes, first, switching
+    def __init__(self, probes: Switched, first: bool) -> None:
+        self.probes, self.first = probes, first
         self.pieces: list[tuple[bool, float]] = []
         """Of each step, with what the loop does until the next: whether it had probes, and its seconds."""
         self._began: float | None = None
@@ -38,7 +38,7 @@ class Turns:
             self.probes.on = self.first
         else:
             self.pieces.append((self.probes.on, now - self._began))
-            self.probes.on ^= switch and self.switching
+            self.probes.on ^= switch
         self._began = time.perf_counter()
 
 

@@ -63,15 +63,27 @@ def wandb(default: str, text: str) -> Option:
     return click.option("--wandb", "wandb_mode", type=modes, default=default, show_default=True, help=text)
 
 
-def shared(function: Function) -> Function:
-    """Add the options that `run-all` and `run` share, and hand them over as `asked`."""
+def _bundled(function: Function, name: str, kind: Callable[[], Any]) -> Function:
+    """Hand the options that a dataclass has as fields over as one argument; it is looked up when the command runs."""
 
     @functools.wraps(function)
-    def with_asked(*args: Any, **given: Any) -> Any:
-        asked = Asked(**{field.name: given.pop(field.name) for field in fields(Asked)})
-        return function(*args, asked=asked, **given)
+    def bundled(*args: Any, **given: Any) -> Any:
+        made = kind()
+        bundle = made(**{field.name: given.pop(field.name) for field in fields(made)})
+        return function(*args, **{name: bundle}, **given)
 
-    return _added(with_asked, [
+    return bundled
+
+
+def _limits() -> Any:
+    from hpml_bench.supervision.limits import Limits
+
+    return Limits
+
+
+def shared(function: Function) -> Function:
+    """Add the options that `run-all` and `run` share, and hand them over as `asked`."""
+    return _added(_bundled(function, "asked", lambda: Asked), [
         out("Results go to DIR/SUITE."),
         overrides("Override a setting by dotted path, as in --set train_samples=512. Repeatable."),
         NPROC,
@@ -84,15 +96,7 @@ def shared(function: Function) -> Function:
 
 def limited(function: Function) -> Function:
     """Add the options that bound runs, and hand them over as `limits`."""
-
-    @functools.wraps(function)
-    def with_limits(*args: Any, **given: Any) -> Any:
-        from hpml_bench.supervision.limits import Limits
-
-        limits = Limits(**{field.name: given.pop(field.name) for field in fields(Limits)})
-        return function(*args, limits=limits, **given)
-
-    return _added(with_limits, [
+    return _added(_bundled(function, "limits", _limits), [
         click.option("--stall", type=click.FloatRange(0), default=300.0, show_default=True, metavar="SECONDS",
                      help="End a run in which no rank makes progress for so long; 0: never."),
         click.option("--run-timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
