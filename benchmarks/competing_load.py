@@ -1,8 +1,9 @@
-"""Bursts of work on one core, as a neighbour would make: for trials of the gate under a competing load.
+"""Bursts of work on one core, as a neighbour would make, as long as a command runs: for trials of the gate under load.
 
-    python benchmarks/competing_load.py [--minutes 60] [--busy 0.2] [--core N]
+    python benchmarks/competing_load.py [--busy 0.2] [--core N] hpml-bench check --self-test --out loaded
 
-Bursts last 0.1 to 2 s; pauses are such that the core is busy for the given share of the time.
+Bursts last 0.1 to 2 s; pauses are such that the core is busy for the given share of the time. Ends with the command's
+exit status.
 """
 
 from __future__ import annotations
@@ -10,32 +11,34 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import subprocess
 import sys
 import time
 
+from hpml_bench.gate.pairs import shared_core
+
 
 def main() -> int:
-    """Work in bursts until the time is up."""
+    """Work in bursts beside the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--busy", type=float, default=0.2, help="share of the time")
-    parser.add_argument("--core", type=int, help="the core to disturb; any if not given")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--core", type=int, default=shared_core(), help="by default the one that a check times on")
+    parser.add_argument("--seed", type=int, help="of the bursts' lengths; by default another each time")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
-    if not 0 < options.busy < 1:
-        parser.error("--busy must be between 0 and 1")
-    if options.core is not None:
-        os.sched_setaffinity(0, {options.core})
+    if not 0 < options.busy < 1 or not options.command:
+        parser.error("give a command, and --busy between 0 and 1")
     generator = random.Random(options.seed)  # noqa: S311 - lengths
-    end = time.monotonic() + 60 * options.minutes
-    while time.monotonic() < end:
-        burst = generator.uniform(0.1, 2.0)
-        until = min(end, time.monotonic() + burst)
-        while time.monotonic() < until:
-            pass
-        pause = burst * (1 - options.busy) / options.busy * generator.uniform(0.5, 1.5)
-        time.sleep(max(0.0, min(pause, end - time.monotonic())))
-    return 0
+    with subprocess.Popen(options.command) as command:
+        if options.core is not None:
+            os.sched_setaffinity(0, {options.core})  # of this process alone: the command has begun
+        while command.poll() is None:
+            burst = generator.uniform(0.1, 2.0)
+            until = time.monotonic() + burst
+            while time.monotonic() < until:
+                pass
+            time.sleep(burst * (1 - options.busy) / options.busy * generator.uniform(0.5, 1.5))
+    return command.returncode
 
 
 if __name__ == "__main__":

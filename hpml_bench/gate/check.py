@@ -8,16 +8,17 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
 from hpml_bench import environment
 from hpml_bench.gate import sentences, spending, verdicts
-from hpml_bench.gate.growth import compare
+from hpml_bench.gate.growth import compare, one_sided
 from hpml_bench.gate.pairs import Pair, Work
 from hpml_bench.gate.records import Block, Count, Receipt, Rules, Side, Verdict
 from hpml_bench.gate.sides import Incomparable, Installation, OutOfTime
-from hpml_bench.records import MethodSpec, Settings
+from hpml_bench.records import MethodSpec, Settings, digest
 from hpml_bench.suite import Suite
 
 Mode = Literal["revision", "environment", "baseline", "self-test"]
@@ -30,6 +31,9 @@ MORE = 1.5
 """Pairs that are begun at most, in multiples of the last look's: some may have been disturbed."""
 
 GIVE_MORE = "give --max-minutes more"
+
+MEASURING = ("check", "machine", "pairs", "ranks", "resident", "sides", "spending", "verdicts", "workload")
+"""The files here on which it depends how a check ends."""
 
 Say = Callable[[str], None]
 
@@ -69,6 +73,8 @@ class Measured:
 
     blocks: list[Block] = field(default_factory=list)
     counts: tuple[Count, ...] = ()
+    uncounted: tuple[Verdict, ...] = ()
+    """INCOMPARABLE, of what only one side counts."""
     verdicts: tuple[Verdict, ...] = ()
     pairs: int = 0
     notes: list[str] = field(default_factory=list)
@@ -107,7 +113,7 @@ def check(asked: Request, compared: Comparison, say: Say, work: Work | None = No
     found = Measured(notes=list(compared.notes))
     try:
         if asked.count:
-            found.counts = _count(work, compared, deadline)
+            found.counts, found.uncounted = _count(work, compared, deadline)
         if asked.time:
             _time(work, compared, asked.rules, deadline, random.Random(seed), found, say)  # noqa: S311 - no secret
     except Incomparable as reason:
@@ -126,6 +132,7 @@ def check(asked: Request, compared: Comparison, say: Say, work: Work | None = No
         candidate=_described(compared.sides[1], work.described.get(compared.candidate.key)),
         environment={
             **environment.describe(),
+            "gate": gate_digest(),
             "order_seed": seed,
             "delay_turns": work.turns,
             "delay_seconds": work.delays,
@@ -133,7 +140,7 @@ def check(asked: Request, compared: Comparison, say: Say, work: Work | None = No
         },
         blocks=tuple(found.blocks),
         counts=found.counts,
-        verdicts=found.verdicts + verdicts.of_counts(found.counts),
+        verdicts=found.verdicts + verdicts.of_counts(found.counts) + found.uncounted,
         pairs=found.pairs,
         notes=tuple(found.notes),
         started=started,
@@ -152,6 +159,11 @@ def unmeasured(method: str) -> Verdict:
     return Verdict(method=method, metric=verdicts.STEP_TIME, status="INCONCLUSIVE", detail=detail)
 
 
+def gate_digest() -> str:
+    """Return what tells apart versions of the code that measures and decides."""
+    return digest([Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in MEASURING], 12)
+
+
 def versions(described: Mapping[str, Any]) -> dict[str, str]:
     """Return the packages' versions of what `environment.describe` returned."""
     return {name: version for name, version in described.get("packages", {}).items() if version}
@@ -161,16 +173,32 @@ def _described(side: Side, found: Mapping[str, Any] | None) -> Side:
     return side if found is None else side.model_copy(update={"versions": versions(found)})
 
 
-def _count(work: Work, compared: Comparison, deadline: float | None) -> tuple[Count, ...]:
-    """Count on both sides in processes of their own, so that nothing of it is left where time is taken."""
+def _count(work: Work, compared: Comparison, deadline: float | None) -> tuple[tuple[Count, ...], tuple[Verdict, ...]]:
+    """Count on both sides in processes of their own, so that nothing of it is left where time is taken.
+
+    Returns:
+        What both sides count, and INCOMPARABLE for each quantity that only one of them does.
+
+    """
     found: list[Count] = []
+    lone: list[Verdict] = []
     with Pair(work, compared.reference, compared.candidate, random.Random(0), deadline) as pair:  # noqa: S311
+        pair.prepare()
         pair.load()
         for method in work.methods:
             for side in pair.both:
                 side.tell("counts", method=method.name)
-            found.extend(compare(method.name, pair.reference.hear(), pair.candidate.hear()))
-    return tuple(found)
+            reference, candidate = pair.reference.hear(), pair.candidate.hear()
+            found.extend(compare(method.name, reference, candidate))
+            lone.extend(one_sided(method.name, reference, candidate))
+    return tuple(found), tuple(lone)
+
+
+def _prepare(work: Work, compared: Comparison, deadline: float | None) -> None:
+    """Let both sides make model and data ready in processes that are not timed, where that isn't done yet."""
+    if not {compared.reference.key, compared.candidate.key} <= work.prepared.keys():
+        with Pair(work, compared.reference, compared.candidate, random.Random(0), deadline) as pair:  # noqa: S311
+            pair.prepare()
 
 
 def _time(
@@ -184,11 +212,14 @@ def _time(
 ) -> None:
     """Add pairs until a look decides, the last look was taken, or the next pair would end too late."""
     longest, looked = 0.0, 0
-    for number in range(math.ceil(rules.looks[-1] * MORE)):
+    for number in range(most_pairs(rules)):
         began = monotonic()
         if deadline is not None and began + longest > deadline:
             break
         try:
+            if not number:
+                _prepare(work, compared, deadline)
+                began = monotonic()
             found.blocks.extend(_pair(work, compared, rng, number, deadline))
         except OutOfTime as late:
             found.late = str(late)
@@ -209,6 +240,11 @@ def _time(
     tainted = sum(block.tainted is not None for block in found.blocks)
     if tainted:
         found.notes.append(f"{tainted} of {len(found.blocks)} blocks were disturbed and don't count")
+
+
+def most_pairs(rules: Rules) -> int:
+    """Return how many pairs a check begins at most."""
+    return math.ceil(rules.looks[-1] * MORE)
 
 
 def _pair(work: Work, compared: Comparison, rng: random.Random, number: int, deadline: float | None) -> list[Block]:

@@ -128,7 +128,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls[where] += 1
         if name in SYNCS:
             self.syncs[where] += 1
-        if name.startswith("c10d::"):
+        if name.startswith(("c10d::", "_c10d_functional::")):
             self.collectives[where] += 1
             self.bytes[where] += sum(t.numel() * t.element_size() for t in tree_leaves(args) if torch.is_tensor(t))
         result = func(*args, **(kwargs or {}))

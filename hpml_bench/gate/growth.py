@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpml_bench.gate.records import Count
+from hpml_bench.gate.records import Count, Verdict
 
 NAMED = 5
 """Parts that are named at most, those that grew most first."""
@@ -16,7 +16,7 @@ def compare(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -
     Args:
         method: its name.
         reference: name -> {title, unit, value, tolerance, parts: name -> amount}, as a resident counts them.
-        candidate: the same of the other side, whose tolerances hold.
+        candidate: the same of the other side; of two tolerances the smaller holds, lest a change let itself through.
 
     """
     return [
@@ -27,12 +27,24 @@ def compare(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -
             unit=now["unit"],
             reference=reference[name]["value"],
             candidate=now["value"],
-            tolerance=now["tolerance"],
+            tolerance=min(now["tolerance"], reference[name]["tolerance"]),
             grew=grew(reference[name]["parts"], now["parts"]) if now["value"] > reference[name]["value"] else (),
         )
         for name, now in candidate.items()
         if name in reference
     ]
+
+
+def one_sided(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -> list[Verdict]:
+    """Return INCOMPARABLE for each quantity that only one side counts: a gate that is gone is not passed."""
+    lone = dict.fromkeys(reference.keys() - candidate.keys(), "reference")
+    lone |= dict.fromkeys(candidate.keys() - reference.keys(), "candidate")
+    return [
+        Verdict(
+            method=method, metric=name, status="INCOMPARABLE", detail=f"only the {lone[name]} counts {name}"
+        )
+        for name in sorted(lone)
+    ]  # fmt: skip
 
 
 def grew(before: dict[str, float], after: dict[str, float]) -> tuple[str, ...]:

@@ -83,20 +83,34 @@ class Pair:
         """End both."""
         self._stack.close()
 
-    def load(self) -> None:
-        """Let both build the methods, at the same time."""
-        work = self.work
-        settings = work.settings.model_dump(mode="json", exclude_defaults=True)
-        # defaults are left to each side: a key that one version doesn't know would be refused there
-        methods = [method.model_dump(mode="json", exclude_defaults=True) for method in work.methods]
+    def prepare(self) -> None:
+        """Let each installation's own code make model and data ready, unless it has.
+
+        Not in a pair that is timed: the side that did it would have more behind it than the other.
+        """
         for side in self.both:
             key = side.installation.key
-            if key not in work.prepared:
-                work.described[key] = side.ask("describe")
-                work.prepared[key] = side.ask("prepare", settings=settings)
-            side.tell("load", settings=settings, prepared=work.prepared[key], methods=methods, delayable=work.delayable)
+            if key not in self.work.prepared:
+                self.work.described[key] = side.ask("describe")
+                self.work.prepared[key] = side.ask("prepare", settings=self._settings())
+
+    def load(self) -> None:
+        """Let both build the methods, at the same time; which is told first, and so gets memory first, is left to lot.
+
+        Both have to be prepared.
+        """
+        work = self.work
+        methods = [method.model_dump(mode="json", exclude_defaults=True) for method in work.methods]
+        for side in self.rng.sample(self.both, 2):
+            prepared = work.prepared[side.installation.key]
+            what = {"settings": self._settings(), "prepared": prepared, "methods": methods}
+            side.tell("load", **what, delayable=work.delayable)
         for side in self.both:
             side.hear()
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings less defaults, which are each side's: a key that a version doesn't know is refused."""
+        return self.work.settings.model_dump(mode="json", exclude_defaults=True)
 
     def warm_up(self) -> None:
         """Let both take their first steps on the core on which they will be timed, one after the other."""

@@ -155,9 +155,21 @@ class Receipt(Frozen):
 class Trial(Frozen):
     """One trial of the gate itself, in a file of its own."""
 
+    session: str = ""
+    """Of which folder of trials it is; numbers begin anew in each."""
     number: int
     slowdown: float
     """Meant to be put into the candidate's steps, as a share of their time; 0: an A/A trial."""
     put_in: dict[str, float] = Field(default_factory=dict)
     """Method -> slowdown really put in: the delay's seconds over a step of the other side, the median over pairs."""
     receipt: Receipt
+
+
+class Begun(Frozen):
+    """That a trial was begun: a line written before it, so that none goes missing unseen."""
+
+    session: str
+    number: int
+    slowdown: float
+    started: str
+    """UTC, ISO 8601."""

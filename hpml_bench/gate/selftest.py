@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
+import secrets
 import statistics
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from hpml_bench import environment, store
 from hpml_bench.errors import UserError
-from hpml_bench.gate import spending, verdicts
-from hpml_bench.gate.check import MORE, Comparison, Request, Say, check
-from hpml_bench.gate.records import Receipt, Side, Trial
-from hpml_bench.gate.sides import Installation, OutOfTime
+from hpml_bench.gate import verdicts
+from hpml_bench.gate.check import Comparison, Request, Say, check, gate_digest, most_pairs
+from hpml_bench.gate.records import Begun, Receipt, Side, Trial
+from hpml_bench.gate.sides import Installation
 
+BEGUN = "begun.jsonl"
+"""The trials begun, a line each."""
 PER_SLOWED = 5
 """A/A trials to each slowed one: a false-alarm rate takes more trials to bound than a power."""
 
@@ -56,6 +62,8 @@ class Summary:
     caught: Rate
     seconds: float
     """Mean of a trial."""
+    longest: float
+    """Seconds of the longest."""
 
     @property
     def good(self) -> bool:
@@ -72,34 +80,31 @@ class Summary:
         return verdicts.REGRESSION if wrong else verdicts.ERROR
 
     def sentences(self, slowdown: float) -> tuple[str, ...]:
-        """Return the rates and bounds in words."""
+        """Return the rates and bounds in words; bounds are rounded to the side on which they say less."""
         wrong, right = self.false_alarms, self.caught
         said = []
         if wrong.of:
             said.append(
-                f"False alarms: {wrong.happened} of {wrong.of} A/A trials; the rate is at most {wrong.upper:.1%} "
-                "(exact, 95 %)."
+                f"False alarms: {wrong.happened} of {wrong.of} A/A trials; the rate is at most "
+                f"{math.ceil(wrong.upper * 1e4) / 100:.2f} % (exact, 95 %)."
             )
         if right.of:
             said.append(
-                f"Power: {right.happened} of {right.of} trials slowed by {slowdown:.1%} were caught; the power is at "
-                f"least {right.lower:.1%} (exact, 95 %)."
+                f"Power: {right.happened} of {right.of} trials with all methods slowed by {slowdown * 100:.4g} % were "
+                f"caught; the power is at least {math.floor(right.lower * 1e4) / 100:.2f} % (exact, 95 %)."
             )
-        return (*said, f"A trial took {self.seconds:.0f} s on average.")
+        return (*said, f"A trial took {self.seconds:.0f} s on average, and {self.longest:.0f} s at most.")
 
 
 def summarise(trials: Iterable[Trial]) -> Summary:
     """Count alarms among A/A trials and among slowed ones."""
     trials = tuple(trials)
-    alarm = {trial.number: verdicts.overall(trial.receipt.verdicts) == "FAIL" for trial in trials}
-    same = [trial for trial in trials if not trial.slowdown]
-    slowed = [trial for trial in trials if trial.slowdown]
-    seconds = sum(trial.receipt.seconds for trial in trials) / max(1, len(trials))
-    return Summary(
-        Rate(sum(alarm[trial.number] for trial in same), len(same)),
-        Rate(sum(alarm[trial.number] for trial in slowed), len(slowed)),
-        seconds,
+    same, slowed = (
+        [verdicts.overall(trial.receipt.verdicts) == "FAIL" for trial in trials if bool(trial.slowdown) == delayed]
+        for delayed in (False, True)
     )
+    seconds = [trial.receipt.seconds for trial in trials] or [0.0]
+    return Summary(Rate(sum(same), len(same)), Rate(sum(slowed), len(slowed)), statistics.fmean(seconds), max(seconds))
 
 
 def slowed(number: int) -> bool:
@@ -119,36 +124,49 @@ def total(same: int) -> int:
 def run(asked: Request, trials: int, slowdown: float, minutes: float | None, folder: Path, say: Say) -> list[Trial]:
     """Do the trials that `folder` doesn't hold yet; return all it holds.
 
-    With `minutes`, no trial is begun that can't end in time, judged by the longest so far, and one that the time cuts
-    short is not kept.
+    With `minutes`, no trial is begun that might not end in time, judged by the slowest pairs so far and the most that
+    a trial may take; the first is begun whatever. One that is begun is carried to its end: to cut short those that are
+    slow to decide would leave the easy ones.
 
     Raises:
-        UserError: the folder holds trials made otherwise, or can't be written.
+        UserError: the folder holds trials made otherwise, is in use, or can't be written.
 
     """
     deadline = None if minutes is None else monotonic() + minutes * 60
-    done = {trial.number: trial for trial in _load(folder, asked, slowdown)}
-    installed = Installation("installed", sys.executable)
-    side = Side(label="installed", python=sys.executable)
-    compared = Comparison("self-test", installed, installed, (side, side))
-    for number in range(1, total(trials) + 1):
-        if number in done:
-            continue
-        longest = max((trial.receipt.seconds for trial in done.values()), default=0.0)
-        left = None if deadline is None else deadline - monotonic()
-        delay = slowdown if slowed(number) else 0.0
-        receipt = None if left is not None and left <= longest else _trial(asked, compared, delay, left)
-        if receipt is None:
-            say("the time is up; the same command goes on from here")
-            break
-        done[number] = Trial(number=number, slowdown=delay, put_in=put_in(receipt), receipt=receipt)
-        store.write_atomically(_file(folder, number), done[number].model_dump_json(indent=1))
-        kind = f"slowed by {delay:.1%}" if delay else "A/A"
-        say(
-            f"trial {number} of {total(trials)}, {kind}: {verdicts.overall(receipt.verdicts)} after {receipt.pairs} "
-            f"pairs, {receipt.seconds:.0f} s"
-        )
-    return [done[number] for number in sorted(done)]
+    with _held(folder):
+        done = {trial.number: trial for trial in _load(folder, asked, slowdown)}
+        session = _session(folder, done.values())
+        installed = Installation("installed", sys.executable)
+        side = Side(label="installed", python=sys.executable)
+        compared = Comparison("self-test", installed, installed, (side, side))
+        ready = asked.work()  # for all trials: model and data are made ready once
+        for number in range(1, total(trials) + 1):
+            if number in done:
+                continue
+            if deadline is not None and monotonic() + _longest(done.values(), asked) > deadline:
+                say("the time is up; the same command goes on from here")
+                break
+            delay = slowdown if slowed(number) else 0.0
+            _note(folder, Begun(session=session, number=number, slowdown=delay, started=_now()))
+            work = replace(
+                asked.work(), delay=delay, delayable=True, prepared=ready.prepared, described=ready.described
+            )
+            receipt = check(replace(asked, count=False, minutes=None), compared, lambda _: None, work)
+            trial = Trial(session=session, number=number, slowdown=delay, put_in=put_in(receipt), receipt=receipt)
+            store.write_atomically(_file(folder, number), trial.model_dump_json(indent=1))
+            done[number] = trial
+            kind = f"slowed by {delay:.1%}" if delay else "A/A"
+            say(
+                f"trial {number} of {total(trials)}, {kind}: {verdicts.overall(receipt.verdicts)} after "
+                f"{receipt.pairs} pairs, {receipt.seconds:.0f} s"
+            )
+        return [done[number] for number in sorted(done)]
+
+
+def _longest(done: Iterable[Trial], asked: Request) -> float:
+    """Return the seconds that a trial might take; 0 where none was made."""
+    pair = max((trial.receipt.seconds / max(1, trial.receipt.pairs) for trial in done), default=0.0)
+    return pair * most_pairs(asked.rules)
 
 
 def put_in(receipt: Receipt) -> dict[str, float]:
@@ -168,22 +186,52 @@ def put_in(receipt: Receipt) -> dict[str, float]:
     return {method: statistics.median(shares) for method, shares in found.items()}
 
 
-def _trial(asked: Request, compared: Comparison, delay: float, seconds: float | None) -> Receipt | None:
-    """Return a trial's receipt, or None where the time cut it short."""
-    request = replace(asked, count=False, minutes=None if seconds is None else seconds / 60)
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder of trials alone, made where it isn't there."""
+    lock = FileLock(folder / ".lock")
     try:
-        receipt = check(request, compared, lambda _: None, replace(request.work(), delay=delay, delayable=True))
-    except OutOfTime:
-        return None
-    return receipt if seconds is None or _whole(receipt) else None
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:  # which is an OSError too
+        raise UserError(f"{folder}: another self-test writes there; wait for it, or name another with --out") from None
+    except OSError as error:
+        raise UserError(f"{folder}: can't be made ({error.strerror}); name another with --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def _whole(receipt: Receipt) -> bool:
-    """Tell whether a trial ended by a scheduled look, or after as many pairs as there may be."""
-    effects = verdicts.pair_effects(receipt.blocks)
-    done = spending.looks_done(receipt.rules, min(map(len, effects.values()), default=0))
-    last = done == len(receipt.rules.looks) or receipt.pairs >= math.ceil(receipt.rules.looks[-1] * MORE)
-    return last or (bool(done) and verdicts.settled(verdicts.look(effects, receipt.rules, done - 1)))
+def begun(folder: Path) -> list[Begun]:
+    """Return which trials were begun in a folder, in order.
+
+    Raises:
+        UserError: what stands there can't be read.
+
+    """
+    path = folder / BEGUN
+    try:
+        return [Begun.model_validate_json(line) for line in path.read_text().splitlines()] if path.exists() else []
+    except (OSError, ValidationError):
+        raise UserError(f"{path}: can't be read as the trials begun; name another --out") from None
+
+
+def _note(folder: Path, what: Begun) -> None:
+    known = "".join(f"{line.model_dump_json()}\n" for line in [*begun(folder), what])
+    store.write_atomically(folder / BEGUN, known)
+
+
+def _session(folder: Path, done: Iterable[Trial]) -> str:
+    """Return by what name the trials of a folder go."""
+    names = {line.session for line in begun(folder)} | {trial.session for trial in done}
+    if len(names) > 1:
+        raise UserError(f"{folder}: holds trials of several sessions ({', '.join(sorted(names))}); name another --out")
+    return names.pop() if names else secrets.token_hex(4)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _file(folder: Path, number: int) -> Path:
@@ -191,12 +239,9 @@ def _file(folder: Path, number: int) -> Path:
 
 
 def _load(folder: Path, asked: Request, slowdown: float) -> list[Trial]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: can't be made ({error.strerror}); name another with --out") from None
     found = []
-    here = _conditions({**environment.describe(), "settings": asked.settings.model_dump(mode="json")})
+    settings = asked.settings.model_dump(mode="json")
+    here = conditions({**environment.describe(), "gate": gate_digest(), "settings": settings})
     for path in sorted(folder.glob("trial-*.json")):
         try:
             trial = Trial.model_validate_json(path.read_text())
@@ -207,12 +252,12 @@ def _load(folder: Path, asked: Request, slowdown: float) -> list[Trial]:
         same = (receipt.suite, receipt.methods, receipt.rules) == (asked.suite, methods, asked.rules)
         if not same or trial.slowdown not in (0.0, slowdown):
             raise UserError(f"{path}: is a trial with other methods, rules or slowdown; name another --out")
-        if _conditions(receipt.environment) != here:
-            raise UserError(f"{path}: is a trial with other hardware, versions or settings; name another --out")
+        if conditions(receipt.environment) != here:
+            raise UserError(f"{path}: is a trial with other hardware, versions, gate or settings; name another --out")
         found.append(trial)
     return found
 
 
-def _conditions(described: Mapping[str, Any]) -> tuple[Any, ...]:
+def conditions(described: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what must be alike in trials whose rates are taken together."""
-    return tuple(described.get(key) for key in ("fingerprint", "packages", "settings"))
+    return tuple(described.get(key) for key in ("fingerprint", "python", "packages", "gate", "settings"))

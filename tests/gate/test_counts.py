@@ -13,7 +13,7 @@ from residents import asked, copy
 import hpml_bench
 from hpml_bench.data import Rows, global_batches
 from hpml_bench.gate import verdicts
-from hpml_bench.gate.growth import compare, grew
+from hpml_bench.gate.growth import compare, grew, one_sided
 from hpml_bench.gate.records import Count
 from hpml_bench.gate.sides import Installation, Trainer
 from hpml_bench.prepare import prepare
@@ -122,3 +122,16 @@ def test_parts_are_named_only_where_the_whole_grew() -> None:
     quantity = {"title": "t", "unit": "u", "value": 2, "tolerance": 0}
     (count,) = compare("m", {"n": {**quantity, "parts": {"old": 2}}}, {"n": {**quantity, "parts": {"new": 2}}})
     assert count.grew == ()
+
+
+def test_a_candidate_cannot_let_itself_through() -> None:
+    """Of two tolerances the smaller holds, and a count that only one side has is told apart by name."""
+    before, after = ({"title": "n", "unit": "", "value": v, "tolerance": t, "parts": {}} for v, t in ((1, 0), (9, 10)))
+    (count,) = compare("m", {"n": before, "old": before}, {"n": after, "new": after})
+    assert count.tolerance == 0
+    assert verdicts.of_counts([count])[0].status == "FAIL"
+    found = one_sided("m", {"n": before, "old": before}, {"n": after, "new": after})
+    assert [(verdict.metric, verdict.status, verdict.detail) for verdict in found] == [
+        ("new", "INCOMPARABLE", "only the candidate counts new"),
+        ("old", "INCOMPARABLE", "only the reference counts old"),
+    ]

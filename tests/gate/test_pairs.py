@@ -29,7 +29,9 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 def pair(tmp_path: Path, *methods: str, seed: int = 0) -> Pair:
     """Return a pair of residents that answer at once; the candidate's steps take 5 % longer."""
     reference, candidate = fake(tmp_path / "a", "0.04"), fake(tmp_path / "b", "0.042", label="b")
-    return Pair(asked(*methods).work(), reference, candidate, random.Random(seed))
+    work = asked(*methods).work()
+    work.prepared |= {side.key: {} for side in (reference, candidate)}
+    return Pair(work, reference, candidate, random.Random(seed))
 
 
 def test_every_pair_measures_all_methods_in_blocks_of_both_orders(tmp_path: Path) -> None:

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from receipts import blocks, receipt
+from filelock import FileLock
+from receipts import receipt
 from residents import asked
 
 from hpml_bench import environment
 from hpml_bench.errors import UserError
 from hpml_bench.gate import selftest
+from hpml_bench.gate.check import gate_digest
 from hpml_bench.gate.records import Receipt, Trial
-from hpml_bench.gate.selftest import Rate, run, slowed, summarise, total
-from hpml_bench.gate.sides import OutOfTime
+from hpml_bench.gate.selftest import Rate, begun, run, slowed, summarise, total
 
 
 def test_bounds_are_exact() -> None:
@@ -44,7 +45,9 @@ def check_double(calls: list[float], wrong: int | None = None) -> Any:
         assert work.delayable
         assert compared.reference == compared.candidate
         slow = work.delay if len(calls) != wrong else 0.03 - work.delay
-        here = {**environment.describe(), "settings": request.settings.model_dump(mode="json")}
+        assert request.minutes is None  # a trial that is begun is carried to its end
+        settings = request.settings.model_dump(mode="json")
+        here = {**environment.describe(), "gate": gate_digest(), "settings": settings}
         sides = {"reference": compared.sides[0], "candidate": compared.sides[1]}
         return receipt({"lora": slow}, mode="self-test", environment=here, **sides)
 
@@ -83,31 +86,55 @@ def test_no_trial_or_none_slowed_is_no_good() -> None:
 
 
 def test_time_that_is_up_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial that would end too late is not begun."""
+    """No trial is begun that might end too late, by the slowest pair so far and the most pairs; the first one is."""
     calls: list[float] = []
-    monkeypatch.setattr(selftest, "check", check_double(calls))  # its receipts say that a trial took 321 s
+    monkeypatch.setattr(selftest, "check", check_double(calls))  # its receipts say that 12 pairs took 321 s
     said: list[str] = []
-    trials = run(asked(), 5, 0.03, 2.0, tmp_path, said.append)
+    trials = run(asked(), 5, 0.03, 16.0, tmp_path, said.append)  # 36 pairs would take 963 s: a little more than that
     assert len(trials) == len(calls) == 1
     assert "goes on from here" in said[-1]
+    assert len(run(asked(), 2, 0.03, 17.0, tmp_path, said.append)) == 3
 
 
-def test_a_trial_that_the_time_cuts_short_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial is told how long it has; one without a pair, or ended before a look decided, is made anew later."""
-    limits: list[float] = []
+def test_every_trial_that_was_begun_leaves_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was broken off, or whose file was removed, is begun anew, and both beginnings stand there."""
 
-    def nothing(request: Any, *_: Any) -> Receipt:
-        limits.append(request.minutes)
-        raise OutOfTime("not one process pair was measured")
+    def killed(*_: Any) -> Receipt:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(selftest, "check", nothing)
-    said: list[str] = []
-    assert run(asked(), 2, 0.03, 2.0, tmp_path, said.append) == []
-    assert limits == [pytest.approx(2.0, abs=0.1)]
-    monkeypatch.setattr(selftest, "check", lambda *_: receipt({"lora": 0.0}, blocks=blocks({"lora": 0.0}, pairs=5)))
-    assert run(asked(), 2, 0.03, 2.0, tmp_path, said.append) == []
-    assert said == ["the time is up; the same command goes on from here"] * 2
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(selftest, "check", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(asked(), 2, 0.03, None, tmp_path, lambda _: None)
+    monkeypatch.setattr(selftest, "check", check_double([]))
+    run(asked(), 2, 0.03, None, tmp_path, lambda _: None)
+    (tmp_path / "trial-0002.json").unlink()
+    trials = run(asked(), 2, 0.03, None, tmp_path, lambda _: None)
+    assert [line.number for line in begun(tmp_path)] == [1, 1, 2, 3, 2]
+    assert [line.slowdown for line in begun(tmp_path)] == [0.0, 0.0, 0.0, 0.03, 0.0]
+    assert len({line.session for line in begun(tmp_path)} | {trial.session for trial in trials}) == 1
+
+
+def test_one_self_test_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
+    """A second would overwrite the first one's trials."""
+    with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="another self-test writes there"):
+        run(asked(), 2, 0.03, None, tmp_path, lambda _: None)
+
+
+def test_trials_of_one_number_and_two_sessions_both_count() -> None:
+    """A false alarm is not hidden by another session's trial of the same number."""
+    alarm, quiet = (Trial(number=1, slowdown=0.0, receipt=receipt({"lora": slowdown})) for slowdown in (0.05, 0.0))
+    for order in ([alarm, quiet], [quiet, alarm]):
+        assert summarise(order).false_alarms == Rate(1, 2)
+
+
+def test_printed_bounds_claim_no_more_than_they_give() -> None:
+    """0 of 298 is not rounded down to 1 %, nor 58 of 58 up to 95 %."""
+    told = selftest.Summary(Rate(0, 298), Rate(58, 58), 100.0, 120.0).sentences(0.03)
+    assert "at most 1.01 %" in told[0]
+    assert "at least 94.96 %" in told[1]
+    told = selftest.Summary(Rate(0, 299), Rate(59, 59), 100.0, 120.0).sentences(0.03)
+    assert "at most 1.00 %" in told[0]
+    assert "at least 95.04 %" in told[1]
 
 
 def test_the_slowdown_really_put_in_is_the_delay_over_the_other_side_s_step() -> None:
@@ -128,7 +155,7 @@ def test_trials_of_another_kind_are_not_mixed_in(tmp_path: Path, monkeypatch: py
         run(asked(), 2, 0.05, None, tmp_path, lambda _: None)
     with monkeypatch.context() as context:
         context.setattr(environment, "describe", lambda: {"fingerprint": "another"})
-        with pytest.raises(UserError, match="other hardware, versions or settings"):
+        with pytest.raises(UserError, match="other hardware, versions, gate or settings"):
             run(asked(), 2, 0.03, None, tmp_path, lambda _: None)
     (tmp_path / "trial-0001.json").write_text("{")
     with pytest.raises(UserError, match="no trial that can be read"):
