@@ -10,6 +10,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.gate import markdown, tables
 from hpml_bench.gate.records import Receipt
 from hpml_bench.plain import clean
+from hpml_bench.redaction import redacted
 
 MOST = 10
 """Annotations of one kind that GitHub shows of a step."""
@@ -24,13 +25,24 @@ def emit(receipt: Receipt) -> None:
         UserError: GITHUB_STEP_SUMMARY names a file that can't be written.
 
     """
-    if os.environ.get("GITHUB_ACTIONS") != "true":
+    if not on_github():
         return
     for line in commands(receipt):
         print(line, flush=True)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         _append(Path(summary), markdown.render(receipt))
+
+
+def emit_error(sentence: str) -> None:
+    """Print an annotation of what ended a check without a receipt, where it runs in a GitHub workflow."""
+    if on_github():
+        print(f"::error title=hpml-bench check::{_data(clean(redacted(sentence), 2000))}", flush=True)
+
+
+def on_github() -> bool:
+    """Tell whether this runs in a GitHub workflow."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 def commands(receipt: Receipt) -> Iterator[str]:

@@ -21,7 +21,7 @@ from hpml_bench import environment, store
 from hpml_bench.errors import UserError
 from hpml_bench.gate import verdicts
 from hpml_bench.gate.check import Request, Say, incomparable, versions
-from hpml_bench.gate.growth import compare
+from hpml_bench.gate.growth import compare, one_sided
 from hpml_bench.gate.machine import between, snapshot
 from hpml_bench.gate.pairs import BLOCKS, PIECE, shared_core
 from hpml_bench.gate.records import Count, Receipt, Run, Side, Verdict
@@ -30,6 +30,8 @@ from hpml_bench.records import Frozen, MethodSpec, Settings
 
 ROUNDS = 3
 """Times each run goes through the batches of each method."""
+RESOLVED = ("device", "precision", "threads")
+"""Settings that `auto` takes from the hardware."""
 
 
 class Baseline(Frozen):
@@ -98,24 +100,27 @@ def load(file: Path) -> Baseline:
 def check(asked: Request, file: Path, say: Say) -> Receipt:
     """Make as many runs as were stored, or as the time allows, and compare.
 
-    On other hardware nothing is timed; what is counted exactly is compared all the same.
+    On other hardware nothing is timed; what is counted exactly is compared all the same, unless the hardware made the
+    work itself another: bf16 has operators that fp32 hasn't.
 
     Raises:
         UserError: the file is no baseline or of other work, or there was no time to count.
 
     """
     before, started, began = load(file), _now(), monotonic()
-    _same_work(asked, before, file)
-    deadline = None if asked.minutes is None else began + asked.minutes * 60
     here, there = environment.describe(), before.environment
     same = here["fingerprint"] == there["fingerprint"]
+    resolved = _same_work(asked, before, file, same)
+    deadline = None if asked.minutes is None else began + asked.minutes * 60
     wanted = len(before.runs) if asked.time and same else 0
     counted, made = _runs(asked, wanted, deadline, say)
-    counts = _counts(asked, before, counted, same)
+    counts = () if resolved else _counts(asked, before, counted, same)
+    lone = [] if resolved else [v for name in counted for v in one_sided(name, before.counts[name], counted[name])]
     names = [method.name for method in asked.methods]
     said: tuple[Verdict, ...] = ()
-    if asked.time and not same:
+    if resolved or (asked.time and not same):
         reason = f"{file} was made on other hardware: {_words(there)}; here: {_words(here)}"
+        reason += f"; settings.{resolved[0]} is another too, so that counts say nothing either" if resolved else ""
         said = tuple(incomparable(name, reason) for name in names)
     elif asked.time:
         said = verdicts.of_runs(logs(before.runs, names), logs(made, names), asked.rules)
@@ -133,7 +138,7 @@ def check(asked: Request, file: Path, say: Say) -> Receipt:
         runs=tuple(made),
         reference_runs=before.runs,
         counts=counts,
-        verdicts=said + verdicts.of_counts(counts),
+        verdicts=(*said, *verdicts.of_counts(counts), *lone),
         notes=tuple(notes),
         started=started,
         seconds=round(monotonic() - began, 1),
@@ -173,18 +178,29 @@ def _log_speed(run: Run) -> float:
     return statistics.fmean(math.log(seconds) for kinds in run.calibration for seconds in kinds.values())
 
 
-def _same_work(asked: Request, before: Baseline, file: Path) -> None:
-    """See that the suite, its settings and methods are those of the baseline."""
+def _same_work(asked: Request, before: Baseline, file: Path, same_hardware: bool) -> list[str]:
+    """See that the suite, its settings and methods are those of the baseline.
+
+    Returns:
+        The settings that are others because the hardware is, and make the operators others.
+
+    Raises:
+        UserError: something is another on the same hardware, or whatever the hardware.
+
+    """
     stored = {method.name: method for method in before.methods}
     missing = [method.name for method in asked.methods if method.name not in stored]
     if missing:
         raise UserError(f"--baseline {file}: has no {missing[0]}, but {', '.join(stored)}; choose with --methods")
     changed = [method.name for method in asked.methods if method != stored[method.name]]
     then, now = before.settings.model_dump(mode="json"), asked.settings.model_dump(mode="json")
-    changed += [f"settings.{key}" for key in now if now[key] != then[key]]
+    different = [key for key in now if now[key] != then[key]]
+    resolved = [] if same_hardware else [key for key in different if key in RESOLVED]
+    changed += [f"settings.{key}" for key in different if key not in resolved]
     if before.suite != asked.suite or changed:
         what = changed[0] if changed else f"the suite, {before.suite}"
         raise UserError(f"--baseline {file}: was made with another {what}; save a new one")
+    return [key for key in resolved if key != "threads"]
 
 
 def _runs(asked: Request, number: int, deadline: float | None, say: Say) -> tuple[dict[str, dict[str, Any]], list[Run]]:

@@ -42,7 +42,21 @@ def _workload(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.command()
+class Annotated(click.Command):
+    """A command whose mistakes are shown by GitHub too, where it runs there; they end it as ever."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options."""
+        with _mistakes_annotated():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _mistakes_annotated():
+            return super().invoke(ctx)
+
+
+@click.command(cls=Annotated)
 @_workload
 @click.option("--against", metavar="REV", help="Compare the project here, as it is, with this git revision of it.")
 @click.option("--against-env", metavar="PYTHON", help="Compare this interpreter with another, and what each has.")
@@ -84,6 +98,7 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
     Exit status: 0 pass, 1 regression, 2 error or nothing measured, 3 undecided and --strict, 130 interrupted.
     """
     _exactly_one(against, against_env, baseline, self_test)
+    from hpml_bench.gate import outputs
     from hpml_bench.supervision.stopping import stoppable
 
     with stoppable(), _bugs_are_errors():
@@ -91,6 +106,8 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
         if self_test:
             _refuse_with_self_test({"strict": strict, "counts-only": counts_only, **files})
             ctx.exit(_self_test(asked, trials, slowdown, out))
+        files["json"] = files.pop("json_file")
+        outputs.try_out(**files)  # now, not after ten minutes
         if baseline is not None:
             from hpml_bench.gate.baseline import check as check_baseline
 
@@ -99,7 +116,7 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
             from hpml_bench.gate.check import check as run_check
 
             receipt = run_check(asked, _comparison(against, against_env), click.echo)
-        ctx.exit(_hand_over(receipt, strict, json=files.pop("json_file"), **files))
+        ctx.exit(_hand_over(receipt, strict, **files))
 
 
 @click.group()
@@ -121,6 +138,19 @@ def save(
 
     with stoppable(), _bugs_are_errors():
         save_baseline(_request(suite, methods, overrides, minutes), file, runs, click.echo)
+
+
+@contextmanager
+def _mistakes_annotated() -> Iterator[None]:
+    from hpml_bench.errors import UserError
+
+    try:
+        yield
+    except (click.ClickException, UserError) as error:
+        from hpml_bench.gate import annotations
+
+        annotations.emit_error(error.format_message() if isinstance(error, click.ClickException) else str(error))
+        raise
 
 
 @contextmanager
@@ -206,6 +236,8 @@ def _hand_over(receipt: Receipt, strict: bool, **files: Path | None) -> int:
     from hpml_bench.listing import terminal
 
     show.print_receipt(receipt, terminal())
-    outputs.write(receipt, **files)
-    annotations.emit(receipt)
+    try:
+        annotations.emit(receipt)
+    finally:  # a summary that can't be written costs no file, nor a file the annotations
+        outputs.write(receipt, **files)
     return verdicts.exit_status(receipt.verdicts, strict)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from hpml_bench import entry
 from hpml_bench.cache import cache_folder, locked, new_entry
 from hpml_bench.errors import UserError
 from hpml_bench.gate.check import Comparison
@@ -23,7 +24,12 @@ from hpml_bench.gate.records import Side
 from hpml_bench.gate.sides import Installation
 from hpml_bench.records import digest
 
-PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps")
+MORTAL = f"import runpy; runpy.run_path({entry.__file__!r})['die_with_parent']()"
+"""Run by path: what is installed, or lies where the check is called, may be the project that is checked."""
+PIP = (
+    *("-P", "-c", f"{MORTAL}; runpy.run_module('pip', run_name='__main__', alter_sys=True)", "install"),
+    *("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"),
+)
 INSTALL_SECONDS = 600
 WORKING_TREE = "working tree"
 
@@ -160,10 +166,10 @@ def _takes_part(target: Path) -> bool:
 
 
 def _pip(arguments: Sequence[str], label: str) -> None:
-    """Run pip; when this process is interrupted, pip and what it started end too.
+    """Run pip; when this process is interrupted, pip and what it started end too; when it is killed, pip does.
 
     Raises:
-        UserError: it fails, with its last word.
+        UserError: it fails, with its first error, or it takes too long.
 
     """
     with tempfile.TemporaryFile("w+", errors="replace") as log:
@@ -172,10 +178,14 @@ def _pip(arguments: Sequence[str], label: str) -> None:
         )
         try:
             status = process.wait(INSTALL_SECONDS)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
+        except subprocess.TimeoutExpired:
+            raise UserError(
+                f"{label}: pip took over {INSTALL_SECONDS:g} s to install it; see what its build waits for"
+            ) from None
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
         log.seek(0)
         said = [line.strip() for line in log.read().splitlines() if line.strip()]
     if status:

@@ -42,7 +42,8 @@ def read(folder: Path) -> Predictions | None:
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path, columns=["index", "label", "prediction"], use_threads=False)
+        with parquet.ParquetFile(path) as file:  # `read_table` builds a data set first, which takes longer than reading
+            table = file.read(columns=["index", "label", "prediction"], use_threads=False)
         index, label, prediction = (column.to_numpy() for column in table.columns)
         order = np.argsort(index, kind="stable")
         right = np.asarray(label == prediction, dtype=bool)[order]

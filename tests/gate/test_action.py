@@ -124,6 +124,137 @@ def test_the_pull_requests_base_is_the_reference(tmp_path: Path) -> None:
     assert (tmp_path / "output").read_text() == f"against={base}\n"
 
 
+def compared_with(clone: Path, folder: Path, base: str, **variables: str) -> str:
+    """Run the step for a pull request against a base in a clone; return what the check is to compare with."""
+    folder.mkdir()
+    done = bash("Find the commit to compare with", folder, clone, **{"AGAINST": "", "BASE": base} | variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return (folder / "output").read_text().removeprefix("against=").strip()
+
+
+@pytest.fixture
+def pull_request(tmp_path: Path) -> dict[str, str]:
+    """Return the commits of a pull request in the repository `origin`.
+
+    A branch left main at `left`, has a commit `first`, merged `feature` into itself at `head`, while main went on to
+    `base`; `merge` is GitHub's own merge of both, and `pulled` that of the branch with main by hand.
+    """
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    git(origin, "init", "-q", "-b", "main")
+    commits = {}
+
+    def commit(name: str) -> None:
+        git(origin, "commit", "-q", "--allow-empty", "-m", name)
+        commits[name] = git(origin, "rev-parse", "HEAD")
+
+    def merge(name: str, other: str) -> None:
+        git(origin, "merge", "-q", "--no-ff", "-m", name, other)
+        commits[name] = git(origin, "rev-parse", "HEAD")
+
+    commit("root")
+    commit("left")
+    git(origin, "switch", "-q", "-c", "feature")
+    commit("feature")
+    git(origin, "switch", "-q", "-c", "branch", "main")
+    commit("first")
+    merge("head", "feature")
+    git(origin, "switch", "-q", "main")
+    commit("base")
+    git(origin, "switch", "-q", "--detach", "main")
+    merge("merge", "branch")
+    git(origin, "update-ref", "refs/pull/7/merge", "HEAD")
+    git(origin, "switch", "-q", "-c", "pulled", "branch")
+    merge("pulled", "main")
+    return commits
+
+
+@pytest.fixture
+def clone(tmp_path: Path, pull_request: dict[str, str]) -> Path:
+    """Return a whole clone of it, pull requests and all."""
+    git(tmp_path, "clone", "-q", (tmp_path / "origin").as_uri(), "clone")
+    git(tmp_path / "clone", "fetch", "-q", "origin", "refs/pull/*:refs/pull/*")
+    return tmp_path / "clone"
+
+
+def test_github_s_own_merge_is_compared_with_its_base(
+    tmp_path: Path, clone: Path, pull_request: dict[str, str]
+) -> None:
+    """Its first parent, which may be newer than the base that the event names."""
+    git(clone, "switch", "-q", "--detach", "refs/pull/7/merge")
+    of_github = {"GITHUB_REF": "refs/pull/7/merge", "GITHUB_SHA": pull_request["merge"]}
+    assert compared_with(clone, tmp_path / "runner", pull_request["root"], **of_github) == pull_request["base"]
+
+
+def test_a_branch_that_ends_in_a_merge_is_compared_with_where_it_left(
+    tmp_path: Path, clone: Path, pull_request: dict[str, str]
+) -> None:
+    """Not with the commit before its own merge, which is the branch's too; nor with what main got since."""
+    of_github = {"GITHUB_REF": "refs/pull/7/merge", "GITHUB_SHA": pull_request["merge"]}
+    for commit, expected in (("head", "left"), ("pulled", "base"), ("first", "left")):
+        git(clone, "switch", "-q", "--detach", pull_request[commit])
+        assert compared_with(clone, tmp_path / commit, pull_request["base"], **of_github) == pull_request[expected]
+    git(clone, "switch", "-q", "--detach", pull_request["head"])
+    pushed = {"GITHUB_REF": "refs/heads/branch", "GITHUB_SHA": pull_request["head"]}
+    assert compared_with(clone, tmp_path / "pushed", pull_request["base"], **pushed) == pull_request["left"]
+
+
+def test_a_base_that_is_not_there_is_fetched(tmp_path: Path, pull_request: dict[str, str]) -> None:
+    """With its history where the clone has its own; in a shallow one it is compared with as it is."""
+    origin = (tmp_path / "origin").as_uri()
+    git(tmp_path, "clone", "-q", "--single-branch", "-b", "branch", origin, "whole")
+    assert compared_with(tmp_path / "whole", tmp_path / "a", pull_request["base"]) == pull_request["left"]
+    assert git(tmp_path / "whole", "rev-parse", "--is-shallow-repository") == "false"
+    git(tmp_path, "clone", "-q", "--depth=1", "-b", "branch", origin, "shallow")
+    shallow, base = tmp_path / "shallow", pull_request["base"]
+    assert compared_with(shallow, tmp_path / "b", base) == base
+    git(shallow, "fetch", "-q", "--depth=1", "origin", "refs/pull/7/merge")
+    git(shallow, "switch", "-q", "--detach", pull_request["merge"])
+    of_github = {"GITHUB_REF": "refs/pull/7/merge", "GITHUB_SHA": pull_request["merge"]}
+    assert compared_with(shallow, tmp_path / "c", base, **of_github) == base
+
+
+@pytest.mark.parametrize("given", [{"AGAINST": "100%25nowhere", "BASE": ""}, {"AGAINST": "", "BASE": "1" * 40}])
+def test_a_ref_that_cannot_be_fetched_is_told(tmp_path: Path, clone: Path, given: dict[str, str]) -> None:
+    """As an annotation with what to do, and as status 2, for later steps too."""
+    done = bash("Find the commit to compare with", tmp_path, clone, **given)
+    assert done.returncode == 2
+    (line,) = done.stdout.splitlines()
+    name = (given["AGAINST"] or given["BASE"]).replace("%", "%25")
+    assert line.startswith(f"::error title=hpml-bench check::'{name}' is not here and can't be fetched")
+    assert "fetch-depth: 0" in line
+    assert (tmp_path / "output").read_text() == "status=2\n"
+
+
+def test_the_status_of_either_step_is_the_action_s() -> None:
+    """Where no commit was found the check never ran."""
+    assert ACTION["outputs"]["status"]["value"] == (
+        "${{ steps.check.outputs.status || steps.reference.outputs.status }}"
+    )
+    assert [STEPS[name]["id"] for name in ("Check", "Find the commit to compare with")] == ["check", "reference"]
+
+
+@pytest.mark.parametrize(
+    ("given", "lines"),
+    [
+        ("", []),
+        ("list.txt", ["from-a-file"]),
+        ("a>=1; python_version > '3'\n$(b) c", ["a>=1; python_version > '3'", "$(b) c"]),
+    ],
+)
+def test_requirements_are_installed_with_it(runner: Path, given: str, lines: list[str]) -> None:
+    """A file's or the input's own lines are pip's to read, and no shell's; without any nothing more is installed."""
+    (runner / "list.txt").write_text("from-a-file\n")
+    python = runner / "python"
+    python.write_text('#!/usr/bin/env bash\ncp "$3/bin/hpml-bench" "$3/bin/pip"\n')
+    python.chmod(0o755)
+    done = bash("Install hpml-bench", runner, PYTHON=str(python), REQUIREMENTS=given, GITHUB_ACTION_PATH="/action")
+    assert done.returncode == 0, done.stderr
+    install, _, file = (runner / "arguments").read_text().strip().partition("\n-r\n")
+    assert install.splitlines() == ["install", "--quiet", "--disable-pip-version-check", "/action"]
+    assert ((runner / file).read_text().splitlines() if file else []) == lines
+
+
 def test_a_shallow_checkout_gets_the_commit(tmp_path: Path) -> None:
     """A branch of the origin that isn't there yet is fetched, one commit deep."""
     origin, clone, folder = (tmp_path / name for name in ("origin", "clone", "runner"))
@@ -142,11 +273,11 @@ def test_a_shallow_checkout_gets_the_commit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("against", ["", "--upload-pack=touch pwned", "a b", "a\nstatus=0"])
 def test_what_is_no_ref_is_refused(tmp_path: Path, against: str) -> None:
-    """With status 2, a sentence, and nothing written into the outputs."""
+    """With status 2, a sentence, and nothing else written into the outputs."""
     done = bash("Find the commit to compare with", tmp_path, AGAINST=against, BASE="")
     assert done.returncode == 2
     assert "::error title=hpml-bench check::" in done.stdout
-    assert not (tmp_path / "output").exists()
+    assert (tmp_path / "output").read_text() == "status=2\n"
 
 
 def test_rights_are_read_only_and_actions_pinned() -> None:

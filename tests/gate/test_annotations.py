@@ -45,6 +45,20 @@ def test_a_regression_is_an_error_and_the_summary_is_appended(
     assert on_github.read_text().startswith("before\n<!-- hpml-bench check -->")
 
 
+def test_an_error_is_one_command_of_one_line(on_github: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Escaped like what is said of a verdict; nothing is written into the summary."""
+    annotations.emit_error("a: 50 %,\r\n::warning::https://me:secret@host")
+    assert capsys.readouterr().out == "::error title=hpml-bench check::a: 50 %25, ::warning::https://host\n"
+    assert not on_github.exists()
+
+
+def test_an_error_is_no_command_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The sentence on standard error is all there is."""
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    annotations.emit_error("a")
+    assert capsys.readouterr().out == ""
+
+
 def test_kinds_of_annotations() -> None:
     """FAIL is an error, undecided a warning, and a check that passes one notice."""
     verdicts = tuple(

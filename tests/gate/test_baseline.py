@@ -100,8 +100,58 @@ def test_a_count_that_grew_fails_on_other_hardware_too(
     assert verdicts.exit_status(receipt.verdicts, strict=False) == 1
     stored = baseline.load(saved)
     rough = {"lora": {"operators_per_step": {**stored.counts["lora"]["operators_per_step"], "tolerance": 0.01}}}
+    stored = stored.model_copy(update={"counts": rough})
     assert baseline._counts(asked(), stored, rough, same=False) == ()
     assert len(baseline._counts(asked(), stored, rough, same=True)) == 1
+
+
+def resolved(saved: Path, **settings: Any) -> None:
+    """Let a baseline's settings have been resolved to these."""
+    stored = json.loads(saved.read_text())
+    stored["settings"].update(settings)
+    saved.write_text(json.dumps(stored))
+
+
+@pytest.mark.parametrize("time", [True, False])
+def test_settings_that_come_with_other_hardware_are_incomparable_no_mistake(
+    time: bool, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bf16 baseline against fp32 here: not even counts, which bf16's casts are among, can fail."""
+    moved(saved)
+    resolved(saved, precision="bf16", threads=2)
+    installed(monkeypatch, tmp_path / "now", extra=1)
+    request = asked()
+    here = request.settings.model_copy(update={"precision": "fp32"})
+    receipt = baseline.check(replace(request, settings=here, time=time), saved, lambda _: None)
+    assert [verdict.status for verdict in receipt.verdicts] == ["INCOMPARABLE"]
+    assert "Z80" in receipt.verdicts[0].detail
+    assert "settings.precision" in receipt.verdicts[0].detail
+    assert receipt.counts == ()
+    assert verdicts.exit_status(receipt.verdicts, strict=True) == 3
+
+
+def test_other_threads_on_other_hardware_leave_the_counts(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many cores share an operator doesn't change how often it is called."""
+    moved(saved)
+    resolved(saved, threads=2)
+    installed(monkeypatch, tmp_path / "now", extra=1)
+    receipt = baseline.check(asked(), saved, lambda _: None)
+    assert [verdict.status for verdict in receipt.verdicts] == ["INCOMPARABLE", "FAIL"]
+
+
+def test_another_precision_on_the_same_hardware_is_a_mistake(saved: Path) -> None:
+    """As any other setting is there; and any other setting is on other hardware too."""
+    resolved(saved, precision="bf16")
+    request = asked()
+    here = request.settings.model_copy(update={"precision": "fp32"})
+    with pytest.raises(UserError, match=r"another settings.precision"):
+        baseline.check(replace(request, settings=here), saved, lambda _: None)
+    moved(saved)
+    longer = here.model_copy(update={"global_batch": 8})
+    with pytest.raises(UserError, match=r"another settings.global_batch"):
+        baseline.check(replace(request, settings=longer), saved, lambda _: None)
 
 
 @pytest.mark.parametrize("extra", [0, 1])

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from residents import compared, fake
 
 from hpml_bench.cli import main
-from hpml_bench.gate import baseline, commands
+from hpml_bench.gate import baseline, commands, outputs
 
 
 def invoke(*arguments: str) -> Result:
@@ -50,6 +50,82 @@ def test_status_and_files(extra: int, status: int, tmp_path: Path, monkeypatch: 
     done = invoke("check", "--against", "main", "--counts-only", "--methods", "lora", *options)
     assert done.exit_code == status, done.output
     assert all(path.stat().st_size for path in files.values())
+
+
+@pytest.mark.parametrize("kind", ["json", "junit", "markdown", "html"])
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is a file, or can't have any in it; nothing is installed for it."""
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    monkeypatch.setattr(commands, "_comparison", lambda *_: pytest.fail("it was measured"))
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "check", Path("/proc/check"), tmp_path / ("long" * 99)):
+        done = invoke("check", "--against", "main", "--methods", "lora", f"--{kind}", str(path))
+        assert done.exit_code == 2
+        assert f"--{kind} {path}: can't be written (" in done.output
+        assert len(done.output.splitlines()) == 1
+
+
+def test_a_folder_is_made_for_a_file_and_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trying it out leaves nothing, and what stands there stays until there is something better."""
+    old = tmp_path / "old.json"
+    old.write_text("old")
+    outputs.try_out(json=old, junit=tmp_path / "new" / "deep" / "check.xml", html=None)
+    assert old.read_text() == "old"
+    assert {path.name for path in tmp_path.rglob("*")} == {"old.json", "new", "deep"}
+
+
+@pytest.mark.parametrize("broken", ["files", "summary"])
+def test_annotations_and_files_do_not_cost_each_other(
+    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that filled up meanwhile leaves the annotations, a summary that can't be written leaves the files."""
+    sides = compared(fake(tmp_path / "a"), fake(tmp_path / "b", extra=1, label="b"))
+    monkeypatch.setattr(commands, "_comparison", lambda *_: sides)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    summary = tmp_path / ("none/summary" if broken == "summary" else "summary")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    if broken == "files":
+        monkeypatch.setattr(outputs, "write_atomically", full)
+    receipt = tmp_path / "check.json"
+    done = invoke("check", "--against", "main", "--counts-only", "--methods", "lora", "--json", str(receipt))
+    assert done.exit_code == 2
+    assert "::error title=FAIL lora%3A operators" in done.output
+    assert (summary.exists(), receipt.exists()) == ((True, False) if broken == "files" else (False, True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "say what to compare with"),
+        (("--against", "main", "--max-minutes", "ten"), "'ten' is not a valid float range."),
+        (("--against", "main", "--methods", "none"), "none"),
+    ],
+)
+def test_a_mistake_is_annotated_in_a_github_workflow(
+    arguments: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status and sentence are those it has elsewhere, where there is no annotation."""
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    elsewhere = invoke("check", *arguments)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    there = invoke("check", *arguments)
+    annotation, _, rest = there.output.partition("\n")
+    assert annotation.startswith("::error title=hpml-bench check::")
+    assert sentence in annotation
+    assert (there.exit_code, rest) == (elsewhere.exit_code, elsewhere.output)
+    assert elsewhere.exit_code == 2
+
+
+def test_help_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but the help is printed in a workflow either."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    assert "::error" not in invoke("check", "--help").output
 
 
 @pytest.mark.parametrize(("options", "status"), [((), 0), (("--strict",), 3)])

@@ -170,7 +170,72 @@ def test_an_interrupted_installation_ends_what_pip_started(
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     child = int(note.read_text())
-    wait_for(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, 10)
+    wait_for(lambda: gone(child), 10)
+
+
+SLOW = """
+import os, time
+from pathlib import Path
+
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    pip = os.getppid()
+    Path(NOTE).write_text(str(pip))
+    end = time.monotonic() + 60
+    while os.getppid() == pip and time.monotonic() < end:
+        time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> tuple[Path, Path]:
+    """Return a project whose build takes a minute, if pip lives so long, and where it writes pip's number."""
+    folder, note = tmp_path / "slow", tmp_path / "pip"
+    folder.mkdir()
+    build = '[build-system]\nrequires = []\nbuild-backend = "slow"\nbackend-path = ["."]\n'
+    (folder / "pyproject.toml").write_text(f'{build}[project]\nname = "slow"\nversion = "1"\n')
+    (folder / "slow.py").write_text(SLOW.replace("NOTE", repr(str(note))))
+    return folder, note
+
+
+def gone(pid: int) -> bool:
+    """Tell whether a process has ended, read by its parent or not."""
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_pip_dies_with_a_check_that_is_killed(slow: tuple[Path, Path], tmp_path: Path) -> None:
+    """SIGKILL leaves the check no time to end it."""
+    project, note = slow
+    arguments = [*revisions.PIP, "--target", str(tmp_path / "target"), str(project)]
+    script = f"from hpml_bench.gate import revisions; revisions._pip({arguments!r}, 'HEAD')"
+    with subprocess.Popen([sys.executable, "-c", script]) as check:
+        wait_for(lambda: note.exists() and note.read_text())
+        pip = int(note.read_text())
+        assert not gone(pip)
+        check.kill()
+    wait_for(lambda: gone(pip), 10)
+
+
+def test_an_installation_that_takes_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one sentence, pip ended; a project's slowness is no bug of the harness."""
+    note = tmp_path / "pid"
+    script = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(99)"
+    monkeypatch.setattr(revisions, "INSTALL_SECONDS", 2)
+    with pytest.raises(UserError, match=r"^HEAD: pip took over 2 s to install it; see what its build waits for$"):
+        revisions._pip(["-c", script], "HEAD")
+    assert gone(int(note.read_text()))
+
+
+def test_pip_is_the_interpreter_s_own_wherever_the_check_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a pip nor a harness that lies there is run in its place."""
+    for package in ("pip", "hpml_bench"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit('ERROR: the one that lay there')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"HEAD: pip can't install it: ERROR: .*nowhere"):
+        revisions._pip([*revisions.PIP, "--target", str(tmp_path / "target"), str(tmp_path / "nowhere")], "HEAD")
 
 
 def test_another_interpreter_is_the_reference(tmp_path: Path) -> None:
