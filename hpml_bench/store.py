@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -37,8 +36,8 @@ MAX_LINE = 10_000
 """Characters of a line of points.jsonl; a longer one is none of ours."""
 LARGEST_INTEGER = 2**63 - 1
 _POINTS = TypeAdapter(list[Point])
-LONG_NUMBER = re.compile(rb"(?<![\d.])\d{19}")
-_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_AS_ZEROS = bytes(b"0"[0] if 48 <= code < 58 else b"."[0] if code == 46 else b" "[0] for code in range(256))
+"""Every digit a zero, the point itself, all else a space."""
 SET_ASIDE = "set-aside"
 """Folder beside the runs for those that turned out damaged."""
 
@@ -199,8 +198,8 @@ def _oddity(content: Any, raw: bytes) -> str | None:
 
 
 def _holds_long_number(raw: bytes) -> bool:
-    """Tell whether there may be an integer of 19 digits or more; the expression alone takes most of a record's time."""
-    return b"0" * 19 in raw.translate(_AS_ZEROS) and LONG_NUMBER.search(raw) is not None
+    """Tell whether 19 digits or more begin anywhere but after a point; a regular expression takes ten times as long."""
+    return b" " + b"0" * 19 in b" " + raw.translate(_AS_ZEROS)
 
 
 def _untyped(content: Any) -> list[Any]:

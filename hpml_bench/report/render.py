@@ -26,11 +26,13 @@ UNFOLDED = frozenset({"pairs_test_accuracy"})
 """The tables of pairs that a page shows at once; a click opens the others."""
 
 
-def write_report(folder: Path, out: Path | None = None, formats: Sequence[str] = ("html", "md")) -> list[Path]:
+def write_report(
+    source: Path | Results, out: Path | None = None, formats: Sequence[str] = ("html", "md")
+) -> list[Path]:
     """Write the report of a suite's results folder and return the files, pages first.
 
     Args:
-        folder: what run-all wrote, with a folder a run.
+        source: what run-all wrote, with a folder a run; or read already.
         out: where to write; the results folder itself by default.
         formats: of `html` (report.html), `md` (report.md and figures/), `csv` and `tex` (tables/).
 
@@ -41,9 +43,9 @@ def write_report(folder: Path, out: Path | None = None, formats: Sequence[str] =
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
         raise UserError(f"there is no report format '{', '.join(unknown)}'; choose from {', '.join(FORMATS)}")
-    results = load(folder)
+    results = source if isinstance(source, Results) else load(source)
     sections = all_sections(results)
-    out = folder if out is None else out
+    out = results.folder if out is None else out
     writers: dict[str, Callable[[Results, Sequence[Section], Path], list[Path]]] = {
         "html": _write_html,
         "md": _write_markdown,

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from hpml_bench.statistics.pairs import Better
 
 RESAMPLES = 10_000
+AT_ONCE = 1_000
+"""Resamples held in memory together: of thousands of seeds, all would take hundreds of megabytes."""
 
 
 def pareto_efficient(points: Mapping[str, Sequence[float]], better: Sequence[Better]) -> tuple[str, ...]:
@@ -41,12 +43,14 @@ def front_probabilities(
     if n < 2:
         return {}
     values = np.array([[by_seed[seed] for seed in seeds] for by_seed in points.values()], dtype=float) * _signs(better)
-    draws = np.random.default_rng(0).multinomial(n - 1, np.full(n, 1 / n), size=RESAMPLES)
     # equal values must stay equal after averaging, or rounding would decide who is dominated: average what exceeds them
     least = values.min(axis=1, keepdims=True)
-    means = np.einsum("bs,msk->bmk", draws / (n - 1), values - least) + least[:, 0]
-    share = _efficient(means).mean(axis=0)
-    return {name: float(p) for name, p in zip(points, share, strict=True)}
+    generator, times = np.random.default_rng(0), np.zeros(len(points))
+    for _ in range(RESAMPLES // AT_ONCE):
+        draws = generator.multinomial(n - 1, np.full(n, 1 / n), size=AT_ONCE)
+        means = np.einsum("bs,msk->bmk", draws / (n - 1), values - least) + least[:, 0]
+        times += _efficient(means).sum(axis=0)
+    return {name: float(count / RESAMPLES) for name, count in zip(points, times, strict=True)}
 
 
 def _signs(better: Sequence[Better]) -> NDArray[np.float64]:
