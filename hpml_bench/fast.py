@@ -1,8 +1,9 @@
 """The same mathematics in fewer passes over memory, for every method alike. docs/performance.md has what each brings.
 
 Each function changes a model in place. What they compute differs from what they replace by rounding only (the fused
-activation, attention in the training's precision), by the random numbers drawn (dropout), or not at all (frozen weights
-under autocast).
+activation; attention with dropout, whose scores are in the training's precision, as in transformers' eager attention,
+where torch's kernel has them in float32), by the random numbers drawn (dropout), or not at all (frozen weights under
+autocast).
 """
 
 from __future__ import annotations

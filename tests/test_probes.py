@@ -188,9 +188,23 @@ def test_parameters_are_counted_without_the_head(run: Run) -> None:
     size = found.pop("saved_bytes")
     assert found == {
         "trainable_parameters": 4, "head_parameters": 25, "total_parameters": 41, "trainable_percent": 25.0,
+        "frozen_bf16_percent": 0.0,
     }  # fmt: skip
     assert 29 * 4 < size < 29 * 4 + 500, "29 numbers and a header"
     assert list(run.folder.iterdir()) == [], "weighed and thrown away"
+
+
+def test_frozen_weights_in_bf16_are_told_by_their_share(run: Run) -> None:
+    """Half of the frozen parameters kept in bf16 is 50 %; where nothing is frozen there is no share."""
+    encoder = run.classifier.encoder
+    encoder.register_parameter("kept", torch.nn.Parameter(torch.zeros(12, dtype=torch.bfloat16), requires_grad=False))
+    for frozen, expected in ((True, 50.0), (False, None)):
+        for parameter in encoder.parameters():
+            parameter.requires_grad_(parameter.requires_grad or not frozen)
+        measure = parameters.Measure()
+        measure.start(run)
+        measure.after_training()
+        assert measure.stop()["frozen_bf16_percent"] == expected
 
 
 def test_the_methods_own_saving_is_weighed(tmp_path: Path) -> None:

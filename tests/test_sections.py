@@ -437,7 +437,8 @@ def test_equal_differences_detect_nothing(tmp_path: Path) -> None:
 
 MACHINE_FREE = {
     "grad_norm", "grad_norm_per_sqrt_parameter", "trainable_parameters", "head_parameters", "total_parameters",
-    "trainable_percent", "train_loss", "test_loss", "test_accuracy", "test_macro_f1", "timed_steps",
+    "trainable_percent", "frozen_bf16_percent", "train_loss", "test_loss", "test_accuracy", "test_macro_f1",
+    "timed_steps",
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import recorded
 
 from hpml_bench.records import RunRecord, Section, Table
 from hpml_bench.report.results import Results
-from hpml_bench.sections import scaling, time_budget
+from hpml_bench.sections import scaling, throughput, time_budget
 
 PARTS = {"first_step_seconds": 1.0, "train_seconds": 5.0, "evaluation_seconds": 2.0, "inference_seconds": 1.0}
 
@@ -55,6 +55,24 @@ def both(**changes: Any) -> list[RunRecord]:
     communication = {"communication_ms": 2.0, "communication_percent": 8.0, "allreduced_bytes_per_step": 4000.0}
     one, two = runs(1, samples_per_second=100.0, **communication), runs(2, samples_per_second=150.0, **communication)
     return [run.model_copy(update=changes) for run in one] + two
+
+
+def test_methods_whose_frozen_weights_stay_in_float32_are_named(tmp_path: Path) -> None:
+    """Where others keep theirs in bf16, and only there; of a method that freezes nothing nothing is said."""
+    definition = recorded._metric("frozen_bf16_percent", "frozen weights in bf16", "%", "higher", "setup", ".0f")
+    for shares, named in (((0.0, 97.0), True), ((0.0, 0.0), False), ((None, 97.0), False)):
+        share = dict(zip(("lora", "full"), shares, strict=True))
+        found = [
+            run.model_copy(
+                update={
+                    "metrics": {**run.metrics, "frozen_bf16_percent": share[run.spec.method.name]},
+                    "definitions": (*run.definitions, definition),
+                }
+            )
+            for run in runs()
+        ]
+        (blocks,) = [throughput.section(load(tmp_path / str(shares), found)).blocks]
+        assert any("those of lora in float32" in note for note in blocks[0].notes) == named
 
 
 def test_efficiency_is_speed_up_over_the_ratio_of_ranks(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""One timed epoch of one contender in a process of its own; prints one line of JSON.
+"""A contender in a process of its own: trains when told to, and says how long it took.
 
-    python -m speed.contender '{"contender": "ours", "model": "gpt2", "method": "lora", ...}'
+    python -m speed.contender [LEVER THAT IS SWITCHED OFF]
 
+A line of JSON for a job (`{"contender": "ours", "model": "gpt2", "method": "lora", ...}`), and one for its answer.
 Contenders: `ours`, the harness's own steps with all probes on; and scripts with the HF Trainer and PEFT as a user
 writes them: `defaults` (padded to 128, float32), `dynamic` (padded to the batch's longest, bf16), `grouped` (that, rows
 grouped by length, and our allocator settings).
@@ -9,7 +10,7 @@ grouped by length, and our allocator settings).
 
 from __future__ import annotations
 
-import functools
+import gc
 import json
 import os
 import sys
@@ -19,9 +20,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from speed import shapes
+import numpy as np
 
-RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29546"}
+from speed import shapes
+from speed.batches import epoch, padded_to, representative
+
+RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
 WARMUP_STEPS = 2
 
 
@@ -47,12 +51,12 @@ def gemm_gflops(dtype: Any, device: str, size: int, seconds: float = 0.5) -> flo
 
 
 def ours(job: dict[str, Any]) -> dict[str, Any]:
-    """Time one epoch of the harness's training steps."""
+    """Time the harness's training steps."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from hpml_bench import registry
-    from hpml_bench.data import Rows, global_batches
+    from hpml_bench.data import Rows
     from hpml_bench.distributed import process_group
     from hpml_bench.loop import Stepper, Training
     from hpml_bench.models import build_classifier
@@ -60,7 +64,6 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     from hpml_bench.records import MethodSpec, Settings, TaskSpec
 
     os.environ.update(RANK)
-    switch_off(job["without"])
     module = registry.get("methods", job["method"])
     options = module.Options(**shapes.METHODS[job["method"]]).model_dump()
     spec = MethodSpec(name=job["method"], method=job["method"], options=options, lr=1e-4)
@@ -70,6 +73,8 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     rows = Rows(Path(job["folder"]) / "rows", 0)
     classifier = build_classifier(Path(job["folder"]) / job["model"], settings, spec, shapes.CLASSES, 0)
+    batches = epoch("ours", rows.lengths)
+    timed = representative(batches, rows.lengths, job["batches"])
     with process_group(settings) as group, tempfile.TemporaryDirectory() as name:
         classifier.to(group.device)
         probes: list[Probe] = [registry.get("probes", probe).Measure() for probe in registry.names("probes")]
@@ -78,40 +83,48 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
             probe.start(run)
         stepper = Stepper(Training(classifier, spec, module, settings, 0, group, rows, rows, probes, lambda _: None))
         classifier.train()
-        batches = list(global_batches(rows.lengths, shapes.BATCH, len(rows) // shapes.BATCH, 0))
-        for indices in batches[:WARMUP_STEPS]:
+        for indices in timed[:WARMUP_STEPS]:
             stepper.step(1, indices)
         dtype = torch.bfloat16 if job["precision"] == "bf16" else torch.float32
-        before = best_gflops(dtype, group.device.type)
+        before = best_gflops(dtype, group.device.type) if job["utilisation"] else 0.0
         stepper.ledger.reduce()
+        _synchronise(job)
         began = time.perf_counter()
-        for index, indices in enumerate(batches, start=1):
+        for index, indices in enumerate(timed, start=1):
             stepper.step(index, indices)
         steps = stepper.ledger.reduce()
+        _synchronise(job)
         seconds = time.perf_counter() - began
+        found = {
+            "seconds": seconds,
+            "samples": sum(step.samples for step in steps),
+            "tokens_a_row": padded_to(timed, rows.lengths),
+            "tokens_a_row_of_the_epoch": padded_to(batches, rows.lengths),
+        }
+        if not job["utilisation"]:
+            return found
         after = best_gflops(dtype, group.device.type)
-        median = sorted(batches, key=lambda indices: int(rows.lengths[indices].max()))[len(batches) // 2]
         with FlopCounterMode(display=False) as counter:
-            stepper.step(1, median)
+            stepper.step(1, timed[0])
         (counted,) = stepper.ledger.reduce()
-    padded = sum(step.padded_tokens for step in steps)
-    flops = counter.get_total_flops() / counted.padded_tokens * padded
-    return {
-        "seconds": seconds,
-        "samples": sum(step.samples for step in steps),
-        "padded_tokens": padded,
-        "gflops": flops / seconds / 1e9,
-        "gemm_gflops": max(before, after),
-    }
+    flops = counter.get_total_flops() / counted.padded_tokens * sum(step.padded_tokens for step in steps)
+    return {**found, "gflops": flops / seconds / 1e9, "gemm_gflops": max(before, after)}
 
 
-def switch_off(lever: str | None) -> None:
-    """Put back what one of levers.LEVERS replaces."""
+def _synchronise(job: dict[str, Any]) -> None:
+    import torch
+
+    if job["device"] == "cuda":
+        torch.cuda.synchronize()
+
+
+def switch_off(lever: str) -> None:
+    """Put back what one of levers.LEVERS replaces; the allocator's settings are those the process is born with."""
     from torch import nn
 
     from hpml_bench import data, fast, loop
 
-    off: dict[str | None, tuple[Any, str, Any]] = {
+    off: dict[str, tuple[Any, str, Any]] = {
         "activation": (fast, "NewGELUActivation", type("Nothing", (nn.Module,), {})),
         "dropout": (fast, "SMALL", 2**62),
         "attention": (fast, "ATTENTION", "sdpa"),
@@ -123,61 +136,56 @@ def switch_off(lever: str | None) -> None:
 
 
 def trainer(job: dict[str, Any]) -> dict[str, Any]:
-    """Time one epoch of the HF Trainer."""
+    """Time the HF Trainer on batches of its own epoch."""
     import torch
-    from transformers import Trainer, TrainerCallback, TrainingArguments, trainer_pt_utils
+    from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    count = job["rows"]
-    dataset = [
-        {"input_ids": ids, "labels": label}
-        for ids, label in zip(shapes.token_ids(count), shapes.labels(count), strict=True)
-    ]
-    padded = 0
+    ids, labels, lengths = shapes.token_ids(), shapes.labels(), shapes.lengths()
+    batches = epoch(job["contender"], lengths)
+    timed = representative(batches, lengths, job["batches"])
+    padded = job["contender"] == "defaults"
 
-    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        nonlocal padded
-        to = shapes.LONGEST if job["contender"] == "defaults" else max(len(row["input_ids"]) for row in rows)
-        ids = [row["input_ids"] + [0] * (to - len(row["input_ids"])) for row in rows]
-        mask = [[1] * len(row["input_ids"]) + [0] * (to - len(row["input_ids"])) for row in rows]
-        padded += to * len(rows)
-        labels = [row["labels"] for row in rows]
-        return {name: torch.tensor(v) for name, v in (("input_ids", ids), ("attention_mask", mask), ("labels", labels))}
+    def collate(rows: list[int]) -> dict[str, Any]:
+        to = shapes.LONGEST if padded else int(lengths[rows].max())
+        values = {
+            "input_ids": [ids[row] + [0] * (to - len(ids[row])) for row in rows],
+            "attention_mask": [[1] * len(ids[row]) + [0] * (to - len(ids[row])) for row in rows],
+            "labels": [labels[row] for row in rows],
+        }
+        return {name: torch.tensor(value) for name, value in values.items()}
 
     class Watch(TrainerCallback):  # type: ignore[misc]
         began = ended = 0.0
 
         def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+            _synchronise(job)
             Watch.began = time.perf_counter()
 
         def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-            if job["device"] == "cuda" and state.global_step == state.max_steps:
-                torch.cuda.synchronize()
+            if state.global_step == state.max_steps:
+                _synchronise(job)
             Watch.ended = time.perf_counter()
 
-    if job["contender"] == "grouped":  # its groups are of 50 batches, but of fewer where there are fewer rows than 400
-        sort = trainer_pt_utils.get_length_grouped_indices
-        trainer_pt_utils.get_length_grouped_indices = functools.partial(sort, mega_batch_mult=50)
     model, optimizer = _classifier(job), None
     with tempfile.TemporaryDirectory() as folder:
-        for steps in (WARMUP_STEPS, count // shapes.BATCH):
-            padded = 0
+        for steps in (WARMUP_STEPS, len(timed)):
             arguments = TrainingArguments(
                 output_dir=folder, per_device_train_batch_size=shapes.BATCH, max_steps=steps, learning_rate=1e-4,
                 report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
-                use_cpu=job["device"] == "cpu",
-                bf16=job["contender"] != "defaults" and job["precision"] == "bf16",
-                train_sampling_strategy="group_by_length" if job["contender"] == "grouped" else "random",
+                use_cpu=job["device"] == "cpu", bf16=not padded and job["precision"] == "bf16",
+                train_sampling_strategy="sequential", remove_unused_columns=False,
             )  # fmt: skip
             current = Trainer(
-                model, arguments, data_collator=collate, train_dataset=dataset, callbacks=[Watch()],
-                optimizers=(optimizer, None),
+                model, arguments, data_collator=collate, train_dataset=np.concatenate(timed).tolist(),
+                callbacks=[Watch()], optimizers=(optimizer, None),
             )  # fmt: skip
             current.train()
             optimizer = current.optimizer.optimizer  # whose state the warm-up has made
     return {
         "seconds": Watch.ended - Watch.began,
-        "samples": count // shapes.BATCH * shapes.BATCH,
-        "padded_tokens": padded,
+        "samples": len(timed) * shapes.BATCH,
+        "tokens_a_row": shapes.LONGEST if padded else padded_to(timed, lengths),
+        "tokens_a_row_of_the_epoch": shapes.LONGEST if padded else padded_to(batches, lengths),
     }
 
 
@@ -206,14 +214,22 @@ def _classifier(job: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    """Do the job given as JSON."""
-    job = json.loads(sys.argv[1])
+    """Do the jobs that come, a line each, until the input ends; what libraries print goes to standard error."""
     warnings.filterwarnings("ignore")
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     import torch
 
-    torch.set_num_threads(job["threads"])
-    result = ours(job) if job["contender"] == "ours" else trainer(job)
-    print(json.dumps(result))
+    if sys.argv[1:]:
+        switch_off(sys.argv[1])
+    with answers:
+        for line in sys.stdin:
+            job = json.loads(line)
+            torch.set_num_threads(job["threads"])
+            result = ours(job) if job["contender"] == "ours" else trainer(job)
+            gc.collect()
+            answers.write(json.dumps(result) + "\n")
+            answers.flush()
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ random numbers differ, so that losses agree up to noise; what agrees digit by di
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -23,6 +25,7 @@ from torch.nn.functional import cross_entropy
 from hpml_bench import registry
 from hpml_bench.data import Rows
 from hpml_bench.distributed import Group, process_group
+from hpml_bench.environment import cores
 from hpml_bench.loop import Training, evaluate, lr_factor, make_optimizer, train
 from hpml_bench.models import Classifier, build_classifier
 from hpml_bench.prepare import prepare
@@ -65,12 +68,18 @@ class Scored(nn.Module):
 
 
 def measure(seeds: int) -> list[Target]:
-    """Return, for each method, how far the mean losses may lie apart: the farther end of the 95 % interval."""
-    os.environ.update(RANK)
-    suite = load_suite("quickstart", world_size=1, threads=2, precision="bf16", dropout=0.1)
+    """Return, for each method, how far the mean losses may lie apart: the farther end of the 95 % interval.
+
+    Nothing is timed, so that each core has a seed of its own.
+    """
+    suite = load_suite("quickstart", world_size=1, threads=1, precision="bf16", dropout=0.1)
+    prepare(suite.settings)
+    specs = suite.runs(METHODS, list(range(seeds)))
+    with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn")) as pool:
+        results = list(zip(specs, pool.map(_pair, specs), strict=True))
     found = []
     for method in METHODS:
-        pairs = [_pair(spec) for spec in suite.runs([method], list(range(seeds)))]
+        pairs = [pair for spec, pair in results if spec.method.name == method]
         for index, title in enumerate(("training loss, second half of the steps", "validation loss at the end")):
             differences = [ours[index] - theirs[index] for ours, theirs in pairs]
             half = float(stats.sem(differences) * stats.t.ppf(0.975, seeds - 1))
@@ -87,6 +96,8 @@ def measure(seeds: int) -> list[Target]:
 
 def _pair(spec: RunSpec) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return (training loss, validation loss) of ours and of the Trainer's."""
+    os.environ.update(RANK)
+    torch.set_num_threads(1)
     prepared = prepare(spec.settings)
     rows = {split: Rows(Path(prepared.data) / split, prepared.pad_id) for split in ("train", "validation")}
     backbone, labels = Path(prepared.backbone), len(prepared.label_names)

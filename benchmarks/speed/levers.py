@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 import statistics
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from speed import shapes
 from speed.target import Target
-from speed.training import contend
+from speed.training import Contender
 
 LEVERS = {
     "buckets": "batches of like lengths",
@@ -21,18 +22,17 @@ LEVERS = {
 }
 
 
-def measure(rounds: int, rows: int, model: str = "gpt2", method: str = "lora") -> list[Target]:
+def measure(rounds: int, model: str = "gpt2", method: str = "lora") -> list[Target]:
     """Return each lever's factor: samples/s with it over samples/s without, everything else being on."""
     rates: dict[str | None, list[float]] = {lever: [] for lever in (None, *LEVERS)}
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        shapes.save_rows(folder / "rows", rows)
+        shapes.save_rows(folder / "rows")
         shapes.save_model(model, folder / model)
+        contenders = [stack.enter_context(Contender("ours", lever)) for lever in rates]
         for turn in range(rounds):
-            order = list(rates)
-            random.Random(turn).shuffle(order)  # noqa: S311 - an order
-            for lever in order:
-                rates[lever].append(contend(folder, "ours", model, method, rows, lever)["samples_per_second"])
+            for contender in random.Random(turn).sample(contenders, len(contenders)):  # noqa: S311 - an order
+                rates[contender.without].append(contender.run(folder, model, method)["samples_per_second"])
     found = []
     for lever, title in LEVERS.items():
         factors = [on / off for on, off in zip(rates[None], rates[lever], strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -9,8 +10,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Self, cast
 
 from hpml_bench.environment import PROCESS_ENVIRONMENT, cores, resolve_devices
 from hpml_bench.records import Settings, TaskSpec
@@ -25,64 +27,83 @@ TITLES = {
     "grouped": "the HF Trainer with rows grouped by length, bf16 and our allocator settings",
 }
 UTILISATION = 0.5
+BATCHES = {"gpt2": 8, "minilm": 16}
+"""Batches that are timed: a second or more of each."""
 
 
-def measure(rounds: int, rows: int, models: tuple[str, ...], methods: tuple[str, ...]) -> list[Target]:
+class Contender:
+    """One of them in a process of its own, born with its environment, which waits for its turns."""
+
+    def __init__(self, name: str, without: str | None = None) -> None:
+        """Prepare it; `without` switches one of our levers off."""
+        self.name, self.without = name, without
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        environment = {k: v for k, v in os.environ.items() if k not in PROCESS_ENVIRONMENT and k != "OMP_NUM_THREADS"}
+        if self.name in {"ours", "grouped"} and self.without != "allocator":
+            environment |= PROCESS_ENVIRONMENT
+        environment |= {"OMP_NUM_THREADS": str(cores()), "PYTHONPATH": str(Path(__file__).parent.parent)}
+        command = [sys.executable, "-m", "speed.contender", *filter(None, [self.without])]
+        self._log = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
+
+    def run(self, folder: Path, model: str, method: str, utilisation: bool = False) -> dict[str, Any]:
+        """Let it train; return what `speed.contender` says, and samples/s."""
+        found = resolve_devices(Settings(backbone="path:", task=TaskSpec(name="text_files"), steps=1, world_size=1))
+        batches = BATCHES[model] // 4 if self.name == "defaults" else BATCHES[model]  # all of its batches are alike
+        job = {
+            "batches": batches, "contender": self.name, "model": model, "method": method, "folder": str(folder),
+            "threads": cores(), "device": found.device, "precision": found.precision, "utilisation": utilisation,
+        }  # fmt: skip
+        to, back = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
+        to.write(json.dumps(job) + "\n")
+        to.flush()
+        answer = back.readline()
+        if not answer:
+            self._log.seek(0)
+            raise RuntimeError(f"{self.name} on {model} with {method}: {self._log.read().strip().splitlines()[-1]}")
+        result: dict[str, Any] = json.loads(answer)
+        rate = result["samples"] / result["seconds"]
+        without = f" without {self.without}" if self.without else ""
+        print(f"  {model} {method} {self.name}{without}: {rate:.2f} samples/s", file=sys.stderr, flush=True)
+        return {**result, "samples_per_second": rate}
+
+
+def measure(rounds: int, models: tuple[str, ...], methods: tuple[str, ...]) -> list[Target]:
     """Return a ratio for each model, method and opponent, and the utilisation of LoRA on GPT-2's shape.
 
-    Within a round each contender runs once, in random order, in a process of its own.
+    Within a round each contender trains each model by each method once, all taking turns in random order.
     """
     found = []
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        shapes.save_rows(folder / "rows", rows)
+        shapes.save_rows(folder / "rows")
         for model in models:
             shapes.save_model(model, folder / model)
-            for method in methods:
-                results = _rounds(folder, model, method, rounds, rows)
-                found.extend(_ratios(model, method, results))
-                if (model, method) == ("gpt2", "lora"):
-                    found.append(_utilisation(results["ours"]))
+        contenders = [stack.enter_context(Contender(name)) for name in ("ours", *ASKED)]
+        results: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
+        for turn in range(rounds):
+            for model, method in itertools.product(models, methods):
+                order = random.Random(f"{turn} {model} {method}").sample(contenders, len(contenders))  # noqa: S311
+                of = results.setdefault((model, method), {name: [] for name in ("ours", *ASKED)})
+                for contender in order:
+                    utilisation = (contender.name, model, method) == ("ours", "gpt2", "lora")
+                    of[contender.name].append(contender.run(folder, model, method, utilisation))
+    for (model, method), of in results.items():
+        found.extend(_ratios(model, method, of))
+        if (model, method) == ("gpt2", "lora"):
+            found.append(_utilisation(of["ours"]))
     return found
-
-
-def _rounds(folder: Path, model: str, method: str, rounds: int, rows: int) -> dict[str, list[dict[str, Any]]]:
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in ("ours", *ASKED)}
-    for turn in range(rounds):
-        order = list(results)
-        random.Random(turn).shuffle(order)  # noqa: S311 - an order
-        for contender in order:
-            results[contender].append(contend(folder, contender, model, method, rows))
-    return results
-
-
-def contend(
-    folder: Path, contender: str, model: str, method: str, rows: int, without: str | None = None
-) -> dict[str, Any]:
-    """Time one contender in a process of its own; `without` switches one of ours' levers off."""
-    found = resolve_devices(Settings(backbone="path:", task=TaskSpec(name="text_files"), steps=1, world_size=1))
-    enough = min(rows, 2 * shapes.BATCH) if contender == "defaults" else rows  # all its batches are alike
-    job = {
-        "rows": enough,
-        "contender": contender, "model": model, "method": method, "folder": str(folder),
-        "threads": cores(), "device": found.device, "precision": found.precision, "without": without,
-    }  # fmt: skip
-    environment = {k: v for k, v in os.environ.items() if k not in PROCESS_ENVIRONMENT and k != "OMP_NUM_THREADS"}
-    if contender in {"ours", "grouped"} and without != "allocator":
-        environment |= PROCESS_ENVIRONMENT
-    environment |= {"OMP_NUM_THREADS": str(cores()), "PYTHONPATH": str(Path(__file__).parent.parent)}
-    command = [sys.executable, "-m", "speed.contender", json.dumps(job)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{contender} on {model} with {method}: {done.stderr.strip().splitlines()[-1]}")
-    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    rate = result["samples"] / result["seconds"]
-    print(
-        f"  {model} {method} {contender}{f' without {without}' if without else ''}: {rate:.2f} samples/s",
-        file=sys.stderr,
-        flush=True,
-    )
-    return {**result, "samples_per_second": rate}
 
 
 def _ratios(model: str, method: str, results: dict[str, list[dict[str, Any]]]) -> list[Target]:

@@ -44,14 +44,15 @@ class Turns:
 
 @dataclass(frozen=True)
 class Alternating(Training):
-    """A training whose probes, `turns.probes`, are switched after each validation."""
+    """A training whose probes, `turns.probes`, are switched each time that points were written."""
 
     turns: Turns
 
     def order(self) -> Iterator[np.ndarray]:
         """Yield the batches; the loop asks for the next once all that follows a step is over."""
+        every = self.settings.log_every, self.settings.eval_every or self.steps
         for index, indices in enumerate(super().order()):
-            self.turns.end(switch=index % (self.settings.eval_every or self.steps) == 0)
+            self.turns.end(switch=any(index % steps == 0 for steps in every))
             yield indices
 
 

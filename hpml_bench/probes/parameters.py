@@ -37,6 +37,12 @@ metrics = (
         "trainable share",
         "Trainable parameters (head apart) as a percentage of all parameters of backbone and method.",
     ).model_copy(update={"unit": "%", "format": ".3g"}),
+    _count(
+        "frozen_bf16_percent",
+        "frozen weights in bf16",
+        "Frozen parameters kept in bfloat16 during training, as a percentage of all frozen ones: of methods that read "
+        "them only in the layers' own forward passes, in bf16. Others cast them at every step.",
+    ).model_copy(update={"unit": "%", "format": ".0f", "better": "higher"}),
     Metric(
         name="saved_bytes",
         title="saved size",
@@ -62,7 +68,7 @@ class Measure(Probe):
         head = sum(p.numel() for p in run.classifier.head.parameters())
         trainable = sum(p.numel() for p in encoder if p.requires_grad)
         total = sum(p.numel() for p in encoder)
-        self.counts = {
+        self.counts: dict[str, float | None] = {
             "trainable_parameters": trainable,
             "head_parameters": head,
             "total_parameters": total + head,
@@ -70,7 +76,12 @@ class Measure(Probe):
         }
 
     def after_training(self) -> None:
-        """Save to a temporary folder and weigh it, on rank 0."""
+        """Save to a temporary folder and weigh it, on rank 0; see how frozen weights are kept."""
+        import torch
+
+        frozen = [p for p in self.run.classifier.encoder.parameters() if not p.requires_grad]
+        kept = sum(p.numel() for p in frozen if p.dtype == torch.bfloat16)
+        self.counts["frozen_bf16_percent"] = 100 * kept / sum(p.numel() for p in frozen) if frozen else None
         self.bytes = saved_bytes(self.run) if self.run.group.main else None
 
     def stop(self) -> dict[str, Any]:

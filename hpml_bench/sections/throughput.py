@@ -28,6 +28,7 @@ def section(results: Results) -> Section | None:
         "Throughput counts what all ranks consumed in the timed window, divided by the slowest rank's time; warm-up "
         "steps, evaluation, logging and saving lie outside it. Virtual tokens a method adds are not counted as tokens."
     ]
+    notes += _frozen(results)
     flags = throughput_flags(results)
     speed = by_method(results, "throughput", "Training speed, mean ± standard deviation over seeds", METRICS, notes)
     if speed is None:
@@ -38,6 +39,18 @@ def section(results: Results) -> Section | None:
     again = f"{MARK} As under the table of training speed."
     blocks = (_marked(speed, flags, why), _marked(steady, flags, again) if steady else None, figure)
     return Section(slug="throughput", title="Throughput", blocks=tuple(block for block in blocks if block is not None))
+
+
+def _frozen(results: Results) -> list[str]:
+    """Say which methods keep their frozen weights in float32 where others keep theirs in bf16: they pay for it."""
+    shares = {method: max(of.values()) for method, of in results.values("frozen_bf16_percent").items()}
+    without = [method for method, share in shares.items() if not share]
+    if not without or len(without) == len(shares):
+        return []
+    return [
+        f"Frozen weights are kept in bf16, but those of {', '.join(without)} in float32, with which it computes "
+        "outside the layers' own passes: they are cast at every step, and take twice the memory."
+    ]
 
 
 def _why(flags: dict[str, tuple[str, ...]]) -> str:

@@ -1,0 +1,41 @@
+"""Which rows are trained on together: an epoch as each contender draws it, and a few batches that stand for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hpml_bench.data import global_batches
+from speed import shapes
+
+GROUPED = 50
+"""Batches in a group that the HF Trainer sorts, of data sets of 3,200 rows or more; of fewer rows it takes fewer."""
+Batches = list[np.ndarray]
+
+
+def epoch(contender: str, lengths: np.ndarray) -> Batches:
+    """Return an epoch of batches of row indices as a contender draws them, seeded."""
+    if contender == "ours":
+        return list(global_batches(lengths, shapes.BATCH, len(lengths) // shapes.BATCH, 0))
+    import torch
+    from transformers.trainer_pt_utils import get_length_grouped_indices
+
+    generator = torch.Generator().manual_seed(0)
+    if contender == "grouped":
+        order = get_length_grouped_indices(lengths.tolist(), shapes.BATCH, GROUPED, generator)
+    else:
+        order = torch.randperm(len(lengths), generator=generator).tolist()
+    return [np.array(order[start : start + shapes.BATCH]) for start in range(0, len(order), shapes.BATCH)]
+
+
+def representative(batches: Batches, lengths: np.ndarray, count: int) -> Batches:
+    """Return `count` of the batches, evenly spaced among all in the order of their longest rows, shuffled."""
+    ordered = sorted(batches, key=lambda indices: int(lengths[indices].max()))
+    chosen = [ordered[int((place + 0.5) * len(ordered) / count)] for place in range(count)]
+    return [chosen[index] for index in np.random.default_rng(0).permutation(count)]
+
+
+def padded_to(batches: Sequence[np.ndarray], lengths: np.ndarray) -> float:
+    """Return the tokens a row has with padding to the longest of its batch, on average."""
+    return float(np.mean([lengths[indices].max() for indices in batches]))
