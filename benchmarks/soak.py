@@ -4,8 +4,8 @@
 
 `--kills N`: N times a sweep of two runs is hit by one fault at a random moment from start to end, then `run-all` is
 called until it is complete. `--runs N`: one sweep of N runs is hit again and again. Each time the results (losses,
-gradient norms, predictions, accuracy) must be those of an undisturbed sweep bit for bit, and no process and no
-temporary file may be left.
+gradient norms, predictions, accuracy) must be those of an undisturbed sweep bit for bit, and no process, no listening
+socket and no temporary file may be left, in the results and the cache neither.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from typing import Any
 import psutil
 
 from hpml_bench import store
+from hpml_bench.supervision import heartbeat
 
 SETTINGS = (
     "epochs=null", "steps=8", "train_samples=64", "validation_samples=32", "test_samples=64", "global_batch=8",
@@ -43,16 +44,20 @@ SEGMENTS = ("torch", "psm", "sem.mp-")
 """How the segments begin that torch and multiprocessing make; others are another program's."""
 GROWTH_MB = 16.0
 """By which a parent's memory may be greater in the last quarter of a call than in the second: what allocators keep."""
+MORE_DESCRIPTORS = 4.0
+"""By which a parent's descriptors may be more; one kept by each run would be far more of them."""
 LOOKS_OF_A_LONG_CALL = 3000
 """A minute at least. In a shorter call the second quarter would still be start-up, and growth means nothing."""
 WAIT_SECONDS = 300.0
+LOOKS_FOR_SOCKETS = 10
+"""Every so many looks the parent's sockets are noted: the kernel lists those of the whole machine for it."""
 LAST_SECONDS = 10.0
 """For the kernel, and the fork server, to end what has lost its parent."""
 
 
 @dataclass
 class Sweep:
-    """`run-all quickstart` on tiny settings into a folder, called as often as it takes."""
+    """`run-all quickstart` on tiny settings into a folder, called as often as it takes, with a cache of its own."""
 
     out: Path
     temporary: Path
@@ -61,12 +66,20 @@ class Sweep:
     calls: int = 0
     resident_mb: dict[int, list[float]] = field(default_factory=dict)
     """The parent's memory, looked at all along, by call: each has a parent of its own."""
-    descriptors: list[int] = field(default_factory=list)
+    descriptors: dict[int, list[float]] = field(default_factory=dict)
+    """The parent's, likewise."""
+    ports: set[int] = field(default_factory=set)
+    """At which parents listened."""
 
     @property
     def folder(self) -> Path:
         """The results."""
         return self.out / "quickstart"
+
+    @property
+    def cache(self) -> Path:
+        """What is fetched and prepared."""
+        return self.out.parent / "cache"
 
     def start(self) -> subprocess.Popen[str]:
         """Call it once, in a session of its own."""
@@ -76,7 +89,7 @@ class Sweep:
         command += ["--stall", str(STALL_SECONDS), *(part for value in SETTINGS for part in ("--set", value))]
         return subprocess.Popen(
             command,
-            env={**os.environ, "TMPDIR": str(self.temporary)},
+            env={**os.environ, "TMPDIR": str(self.temporary), "HPML_BENCH_CACHE": str(self.cache)},
             start_new_session=True,
             text=True,
             stdout=subprocess.DEVNULL,
@@ -84,13 +97,21 @@ class Sweep:
         )
 
     def look(self, process: subprocess.Popen[str]) -> None:
-        """Note the parent's memory and descriptors."""
+        """Note the parent's memory, descriptors and, now and then, sockets."""
         try:
             parent = psutil.Process(process.pid)
-            self.resident_mb.setdefault(self.calls, []).append(parent.memory_info().rss / 1e6)
-            self.descriptors.append(parent.num_fds())
+            looks = self.resident_mb.setdefault(self.calls, [])
+            looks.append(parent.memory_info().rss / 1e6)
+            self.descriptors.setdefault(self.calls, []).append(parent.num_fds())
+            if len(looks) % LOOKS_FOR_SOCKETS == 0:
+                self.ports |= listening(parent)
         except psutil.Error:
             return
+
+
+def listening(of: Any = psutil) -> set[int]:
+    """Return the ports at which a process, or else any on this machine, listens."""
+    return {at.laddr.port for at in of.net_connections("inet") if at.status == psutil.CONN_LISTEN}
 
 
 def session(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -157,6 +178,13 @@ def kill(process: subprocess.Popen[str]) -> bool:
     return True
 
 
+def interrupt_twice(rng: random.Random, process: subprocess.Popen[str]) -> bool:
+    """Press Ctrl-C, and again before the books are closed, or after."""
+    interrupt(process)
+    time.sleep(rng.uniform(0, 0.5))
+    return process.poll() is not None or interrupt(process)
+
+
 def truncate(rng: random.Random, process: subprocess.Popen[str], folder: Path) -> str:
     """End hpml-bench, and cut a file of some run at a random byte, as a crash of the machine might.
 
@@ -166,8 +194,7 @@ def truncate(rng: random.Random, process: subprocess.Popen[str], folder: Path) -
     """
     process.kill()
     process.wait()
-    while session(process):
-        time.sleep(0.01)
+    still_there(process)  # else they might write what is cut; one that stays is told after the call
     names = (store.RECORD, store.POINTS, store.PREDICTIONS)
     files = sorted(path for name in names for path in folder.glob(f"*/{name}") if path.stat().st_size)
     if not files:
@@ -181,8 +208,10 @@ FAULTS: dict[str, Callable[[random.Random, subprocess.Popen[str], Path], bool | 
     "SIGKILL of a rank": lambda rng, process, _: hit(rng, ranks(process), signal.SIGKILL),
     "SIGSTOP of a rank": lambda rng, process, _: hit(rng, ranks(process), signal.SIGSTOP),
     "SIGKILL of the fork server": lambda rng, process, _: hit(rng, servers(process), signal.SIGKILL),
+    "SIGSTOP of the fork server": lambda rng, process, _: hit(rng, servers(process), signal.SIGSTOP),
     "SIGKILL of hpml-bench": lambda _, process, __: kill(process),
     "Ctrl-C": lambda _, process, __: interrupt(process),
+    "Ctrl-C twice": lambda rng, process, _: interrupt_twice(rng, process),
     "a file cut": truncate,
 }
 
@@ -241,9 +270,11 @@ def disturb(rng: random.Random, sweep: Sweep, moments: list[float]) -> tuple[lis
 
 
 def leftovers(sweep: Sweep) -> list[str]:
-    """Return the temporary files that a completed sweep left."""
-    found = [*sweep.temporary.iterdir(), *sweep.out.rglob(".*.tmp"), *sweep.out.rglob("heartbeat-rank*")]
-    return [str(path) for path in found]
+    """Return the temporary files and listening sockets that a completed sweep left."""
+    found = [*sweep.temporary.iterdir(), *sweep.out.rglob(".*.tmp"), *sweep.out.rglob(heartbeat.PATTERN)]
+    found += sweep.cache.rglob(".new-*")
+    ports = sorted(sweep.ports & listening()) if sweep.ports else []
+    return [*map(str, found), *(f"something listens at port {port}" for port in ports)]
 
 
 def shared_memory() -> set[str]:
@@ -296,7 +327,8 @@ def soak(room: Path, runs: int, seed: int) -> dict[str, Any]:
         "equal": content(sweep.folder) == content(undisturbed.folder),
         "parent_mb": quarters(undisturbed.resident_mb[1]),
         "disturbed_parent_mb": quarters(max(sweep.resident_mb.values(), key=len)),
-        "parent_descriptors": quarters(undisturbed.descriptors),
+        "parent_descriptors": quarters(undisturbed.descriptors[1]),
+        "disturbed_parent_descriptors": quarters(max(sweep.descriptors.values(), key=len)),
     }
 
 
@@ -306,15 +338,18 @@ def quarters(values: list[Any]) -> dict[str, float]:
     return {"looks": len(values), "second_quarter": _median(rest, 0), "last_quarter": _median(rest, 2)}
 
 
-def grows(memory: dict[str, float]) -> bool:
-    """Tell whether a parent's memory grew by more than may be, in a call that was long enough to say so."""
-    long = memory["looks"] >= LOOKS_OF_A_LONG_CALL
-    return long and memory["last_quarter"] > memory["second_quarter"] + GROWTH_MB
+def grows(course: dict[str, float], margin: float) -> bool:
+    """Tell whether a parent's course rose by more than may be, in a call that was long enough to say so."""
+    long = course["looks"] >= LOOKS_OF_A_LONG_CALL
+    return long and course["last_quarter"] > course["second_quarter"] + margin
 
 
 def ended_badly(long: dict[str, Any]) -> bool:
-    """Tell whether the long sweep differs, left something, or cost a parent memory."""
-    return not long["equal"] or bool(long["left"]) or grows(long["parent_mb"]) or grows(long["disturbed_parent_mb"])
+    """Tell whether the long sweep differs, left something, or cost a parent memory or descriptors."""
+    margins = {"parent_mb": GROWTH_MB, "parent_descriptors": MORE_DESCRIPTORS}
+    courses = {name: margin for key, margin in margins.items() for name in (key, f"disturbed_{key}")}
+    risen = any(grows(long[name], margin) for name, margin in courses.items() if name in long)  # old records lack some
+    return not long["equal"] or bool(long["left"]) or risen
 
 
 def _median(values: list[Any], third: int) -> float:
@@ -356,7 +391,9 @@ def main() -> None:
         bad.append(record["soak"])
     if record["shared_memory_left"]:
         bad.append({"shared_memory_left": record["shared_memory_left"]})
-    print(f"{asked.out}: {len(rounds)} kills, {len(bad)} of all with a difference, something left or memory lost")
+    print(
+        f"{asked.out}: {len(rounds)} kills, {len(bad)} of all with a difference, something left or memory or files lost"
+    )
     raise SystemExit(1 if bad else 0)
 
 

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
 
 from hpml_bench.errors import UserError
 from hpml_bench.records import digest
+from hpml_bench.supervision import storage
 
 RACY_SECONDS = 2.0
 """A file younger than this may still change without a change of its size and time stamp."""
+NEW = ".new-"
+"""How folders begin whose content is not whole yet."""
+WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+"""What only writes meet; a disk's other errors may be those of the file that is read."""
+ELSEWHERE = "set HPML_BENCH_CACHE to a folder on another disk"
+_AS_TEXT = re.compile(r"\(os error (\d+)\)")
+"""How libraries in Rust tell errno."""
 
 
 def cache_folder() -> Path:
@@ -49,23 +59,34 @@ def file_sha256(path: Path) -> str:
 
 
 @contextmanager
-def new_entry(target: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Yield a path beside `target` to write a cache entry to; it takes the target's place when all went well.
+def new_entry(target: Path, *, replace: bool = False, entry: Path | None = None) -> Iterator[Path]:
+    """Yield a path on the disk of `target` to write to; it takes the target's place when all went well.
 
     Args:
         target: the file or folder to come into being as a whole.
         replace: a folder that stands there is damaged, and goes first.
+        entry: the cache entry that the target is a part of, where it is not one itself.
 
     """
     _make(target.parent)
-    room = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
-    try:
+    with new_folder((entry or target).parent) as room:
         yield room / target.name
         if replace and target.is_dir():
             shutil.rmtree(target)
         (room / target.name).replace(target)
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(parent: Path) -> Iterator[Path]:
+    """Yield a folder that goes afterwards; where this process is killed, with the next use of `parent`."""
+    _make(parent)
+    folder = parent / f"{NEW}{uuid.uuid4().hex[:12]}"
+    with FileLock(f"{folder}.lock"):  # there before the folder and after it: one without a held lock is abandoned
+        try:
+            folder.mkdir()
+            yield folder
+        finally:
+            _remove(folder)
 
 
 @contextmanager
@@ -76,7 +97,56 @@ def locked(entry: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def told() -> Iterator[None]:
+    """Let a full, read-only or failing disk under the cache end the body in one sentence.
+
+    Raises:
+        UserError: something could not be written.
+
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        mine = disk_error(error)
+        if mine is None:
+            raise
+        raise mine from None
+
+
+def disk_error(error: BaseException | None) -> UserError | None:
+    """Return the sentence for an exception behind which the cache's disk stands; None for any other.
+
+    Who wraps exceptions asks here first, or a full disk would be a fault of the file that is read.
+    """
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else next(map(int, _AS_TEXT.findall(str(error))), None)
+        name = getattr(error, "filename", None)
+        inside = isinstance(name, str) and Path(os.path.realpath(name)).is_relative_to(cache_folder().resolve())
+        if number and (number in WRITE_ERRORS or (number in storage.STORAGE_ERRORS and inside)):
+            advice = "free some space there if it is full"
+            if isinstance(name, str) and not inside:  # as in the folder for temporary files
+                return UserError(f"{name}: {os.strerror(number)}; {advice}")
+            return UserError(f"the cache {cache_folder()}: {os.strerror(number)}; {advice}, or {ELSEWHERE}")
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def check_space() -> None:
+    """Look whether anything can be written to the cache.
+
+    Raises:
+        UserError: it can't be made or written to, or its disk is nearly full.
+
+    """
+    _make(cache_folder())
+    storage.check_space(cache_folder(), "the preparation of model and data", f"free some space, or {ELSEWHERE}")
+
+
 def _make(folder: Path) -> None:
+    """Make a folder of the cache if it isn't there, and remove what killed processes left in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -85,3 +155,12 @@ def _make(folder: Path) -> None:
         ) from None
     if not os.access(folder, os.W_OK):
         raise UserError(f"the cache {folder} can't be written to; set HPML_BENCH_CACHE to another folder")
+    for abandoned in {path.with_suffix("") for path in folder.glob(f"{NEW}*")}:
+        with suppress(OSError), FileLock(f"{abandoned}.lock", timeout=0):  # of a living process: a TimeoutError
+            _remove(abandoned)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder that is not whole, and its lock, which is held."""
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(f"{folder}.lock").unlink(missing_ok=True)

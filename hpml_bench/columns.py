@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hpml_bench.cache import disk_error
 from hpml_bench.errors import UserError
 from hpml_bench.records import Frozen, Settings, TaskData
 
@@ -91,7 +92,8 @@ def _told(where: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{where}: its columns can't be read as text and label: {reason}") from None
+        unreadable = UserError(f"{where}: its columns can't be read as text and label: {reason}")
+        raise disk_error(error) or unreadable from None
 
 
 def _given(column: Column, names: list[str], where: str, what: str) -> str:

@@ -12,13 +12,15 @@ import threading
 import time
 import traceback
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from hpml_bench import entry, environment, store
+from hpml_bench.cache import check_space
 from hpml_bench.errors import UserError
 from hpml_bench.records import Outcome, Prepared, RunError, RunRecord, RunSpec, Settings
 from hpml_bench.redaction import redact_files, redacted_error
@@ -36,7 +38,12 @@ NO_LIMITS = Limits(stall=0)
 LONGEST_TMPDIR = 60
 """A socket's path has 107 characters at most, of which ours and multiprocessing's names take 47."""
 STOPPED_SECONDS = 10
-"""For so long a preparation that a signal has stopped may stand still."""
+"""For so long a preparation, or its server, that a signal has stopped may stand still."""
+SERVER_LOST = 255
+"""What multiprocessing gives for the exit status of a child whose fork server has ended."""
+
+End = Literal["over", "late", "stopped"]
+"""Why the preparation is no longer waited for."""
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -73,33 +80,29 @@ def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
     """Prepare model and data in a process of their own: this one stays light, and that one can be ended in a download.
 
     Raises:
-        UserError: a source can't be had, is not what the settings say, or takes longer than `max_seconds`.
+        UserError: a source can't be had, is not what the settings say, or takes longer than `max_seconds`; the cache
+            can't be written to; the preparation was ended or stopped.
 
     """
     deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
+    check_space()
     reach(settings.backbone)  # asked here, a hub that can't be reached is told while the fork server still imports
     with tempfile.TemporaryDirectory(dir=scratch.folder()) as name:
         target = Path(name) / "prepared.json"
-        context = multiprocessing.get_context("forkserver")
-        child = context.Process(target=entry.prepare, args=(settings.model_dump_json(), str(target)))
-        try:
-            child.start()
-            in_time = _join(child, deadline)
-        except BaseException:  # a signal: the child may be there, or still asked for, so that its server ends with it
-            reaper.end_fork_server()
-            raise
-        child.kill()  # does nothing to one that ended by itself
-        child.join()
-        result = store.read_json(target)
-    if result is None and not in_time:
-        raise UserError(
-            f"{settings.backbone}: the preparation of model and data was not done after {max_seconds:g} s, when no run "
-            "may begin (--max-hours); files that came whole are kept, so call it again, with more hours"
-        )
+        end, code, result = _in_child(settings, target, deadline)
     if result is None:
-        code = child.exitcode or 0
         how = f"ended with status {code}; what it said stands above"
-        if code < 0:
+        if end == "late":
+            how = (
+                f"was not done after {max_seconds:g} s, when no run may begin (--max-hours); files that came whole are "
+                "kept, so call it again, with more hours"
+            )
+        elif end == "stopped":
+            how = f"was stopped by a signal, itself or its fork server, and given up after {STOPPED_SECONDS} s; "
+            how += "call it again"
+        elif code == SERVER_LOST:
+            how = "was ended with its fork server (which may be a lack of memory); call it again"
+        elif code < 0:
             how = f"was ended by signal {-code} (9 may be a lack of memory)"
         raise UserError(f"{settings.backbone}: the preparation of model and data {how}")
     if "error" in result:
@@ -107,15 +110,94 @@ def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
     return Prepared.model_validate(result["prepared"])
 
 
-def _join(child: BaseProcess, deadline: float = math.inf) -> bool:
-    """Wait for the preparation, unless someone has stopped it for good; return whether there was time left."""
+def _in_child(settings: Settings, target: Path, deadline: float) -> tuple[End, int, dict[str, Any] | None]:
+    """Prepare in a child of the fork server; return why the wait for it ended, its exit status, and what it wrote.
+
+    Whatever happens, no process that it started is left.
+    """
+    context = multiprocessing.get_context("forkserver")
+    child = context.Process(target=entry.prepare, args=(settings.model_dump_json(), str(target)))
+    family: set[reaper.Process] = set()
+    waited = False
+    with reaper.subreaper():
+        try:
+            end = _start(child, deadline, family)
+            if child.pid is not None:
+                end = _join(child, deadline, family)
+            result = store.read_json(target)  # before the sweep, which might end pip first, and the child would say so
+            waited = True
+        finally:
+            family |= reaper.offspring()
+            if not waited:  # a signal: the child may still be asked for, so that its server ends with it
+                reaper.end_fork_server()
+            reaper.sweep(family)
+    if child.pid is None:
+        return end, SERVER_LOST, None
+    child.join(1.0)
+    if child.is_alive():  # it isn't, but a stopped server doesn't say so
+        reaper.end_fork_server()
+        child.join()
+    return end, child.exitcode or 0, result
+
+
+def _start(child: BaseProcess, deadline: float, family: set[reaper.Process]) -> End:
+    """Start the preparation; return why the wait for the server's answer ended.
+
+    Multiprocessing waits for it without limit: where it doesn't come, the server is ended, which ends that wait.
+    """
+    start_fork_server()  # does nothing where it runs; multiprocessing would start one that Ctrl-C ends with a traceback
+    started = threading.Event()
+    ends: list[End] = []
+
+    def watch() -> None:
+        ends.append(_wait(started.wait, deadline, family))
+        if ends != ["over"]:
+            reaper.end_fork_server()
+
+    watching = threading.Thread(target=watch, name="start", daemon=True)
+    watching.start()
+    try:
+        with scratch.as_temporary():
+            child.start()
+    except (EOFError, ConnectionError):  # the server has ended
+        pass
+    finally:
+        started.set()
+        watching.join()
+    family |= reaper.offspring()
+    return ends[0]
+
+
+def _join(child: BaseProcess, deadline: float = math.inf, family: set[reaper.Process] | None = None) -> End:
+    """Wait for the preparation; return why the wait ended."""
+
+    def ended(seconds: float) -> bool:
+        child.join(seconds)
+        return not child.is_alive()
+
+    return _wait(ended, deadline, set() if family is None else family)
+
+
+def _wait(over: Callable[[float], bool], deadline: float, family: set[reaper.Process]) -> End:
+    """Wait until it is over, the deadline has passed, or someone has stopped the fork server or what it started.
+
+    Args:
+        over: waits for so many seconds; returns whether it is over.
+        deadline: of time.monotonic().
+        family: to which processes that there are meanwhile are added.
+
+    """
     looks = 0
-    while child.is_alive() and looks < STOPPED_SECONDS:
-        if time.monotonic() >= deadline:
-            return False
-        child.join(max(0.0, min(1.0, deadline - time.monotonic())))
-        looks = looks + 1 if reaper.stopped(child.pid or 0) else 0
-    return True
+    while looks < STOPPED_SECONDS:
+        left = deadline - time.monotonic()
+        if over(max(0.0, min(1.0, left))):
+            return "over"
+        if left <= 0:
+            return "late"
+        now = reaper.offspring()
+        family |= now
+        looks = looks + 1 if any(map(reaper.stopped, [reaper.fork_server() or 0, *(p.pid for p in now)])) else 0
+    return "stopped"
 
 
 def run(
@@ -185,6 +267,8 @@ def _launch(spec: RunSpec, prepared: Prepared, folder: Path) -> ChildFailedError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    from hpml_bench import rendezvous
+
     os.environ["OMP_NUM_THREADS"] = str(spec.settings.threads or 1)
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(AGENT_SIGNAL)
@@ -194,7 +278,7 @@ def _launch(spec: RunSpec, prepared: Prepared, folder: Path) -> ChildFailedError
             max_nodes=1,
             nproc_per_node=spec.settings.world_size or 1,
             run_id=uuid.uuid4().hex,  # a second launch under the same name hangs
-            rdzv_backend="c10d",
+            rdzv_backend=rendezvous.register(),
             rdzv_endpoint="localhost:0",
             max_restarts=0,
             start_method="forkserver",

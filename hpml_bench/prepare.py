@@ -20,7 +20,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from transformers import PreTrainedTokenizerFast
 
 from hpml_bench import registry
-from hpml_bench.cache import cache_folder, file_sha256, locked, new_entry
+from hpml_bench.cache import cache_folder, file_sha256, locked, new_entry, told
 from hpml_bench.errors import UserError
 from hpml_bench.records import Digests, Prepared, Settings, TaskData, digest
 from hpml_bench.sources import resolve_model, weight_files
@@ -34,13 +34,14 @@ MANIFEST = "manifest.json"
 BATCH = 1000
 
 
+@told()
 def prepare(settings: Settings) -> Prepared:
     """Return the backbone's folder and the tokenised splits, from the cache where it holds them.
 
     Several processes may call at once: one does the work, the others wait for it.
 
     Raises:
-        UserError: the model or the data can't be had, or don't suit the settings.
+        UserError: the model or the data can't be had, or don't suit the settings, or the cache can't be written to.
 
     """
     _silence()

@@ -1,6 +1,7 @@
 """Keys, tokens and passwords of the environment are taken out of whatever is written: records, logs, wandb's orders.
 
-Which they are is told by the variables' names, and by addresses of the form `scheme://user:password@host`.
+Which they are is told by the words of the variables' names, and by addresses of the form
+`scheme://user:password@host`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ from urllib.parse import quote, unquote
 from hpml_bench.records import RunError
 from hpml_bench.store import RECORD
 
-SECRET_VARIABLE = re.compile(r"(?i)(key|token|secret|password|passwd|credentials?)s?$")
+SECRET_VARIABLE = re.compile(
+    r"(?i)(?!(OLD)?PWD$)"  # the working directory
+    r".*((key|token|secret|password|passwd|passphrase|credential)|(?<![^_])(pass|pwd|pat))s?\d*(_|$)"
+)
+"""A word of the name ends like the first, whose compounds (PGPASSWORD) mean the same, or is one of the last."""
 SHORTEST = 8
 """Characters below which a value is no secret: taking `1` or `true` out of every message would only spoil it."""
 HIDDEN = "[redacted]"
@@ -32,9 +37,9 @@ def secrets() -> tuple[str, ...]:
 
 
 def _secret_parts(name: str, value: str) -> Iterator[str]:
-    if SECRET_VARIABLE.search(name):
-        yield value
-        yield value.strip()
+    if SECRET_VARIABLE.match(name):
+        yield from (value, value.strip())
+        yield from map(str.strip, value.splitlines())  # shown, prefixed or indented line by line, as a PEM may be
     for login in _LOGIN.findall(value):
         password = login.partition(":")[2] or login
         yield from (password, unquote(password))

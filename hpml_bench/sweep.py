@@ -126,7 +126,7 @@ def _run_missing(
             target = folder / spec.run_id
             live = partial(_follow_with_wandb, spec, target, wandb_mode, folder)
             try:
-                record = run_with_retries(spec, prepared, target, limits, progress, live, position[spec.run_id])
+                record = run_with_retries(spec, prepared, target, limits, progress, live, position[spec.run_id], began)
             except (launch.Interrupted, KeyboardInterrupt):
                 interrupted = True
                 break
@@ -168,20 +168,27 @@ def run_with_retries(
     progress: SweepProgress,
     live: Callable[[], AbstractContextManager[object]] = nullcontext,
     order: int | None = None,
+    began: float | None = None,
 ) -> RunRecord:
     """Do one run, again where it ended in a way that another attempt may mend; the last line is the caller's to print.
+
+    `began` is the time.monotonic() of the sweep's begin, from which its hours count; now, if not given.
 
     Raises:
         Interrupted: a signal asked for the end.
         UserError: the disk is nearly full.
 
     """
+    began = time.monotonic() if began is None else began
     earlier: tuple[str, ...] = ()
     while True:
         storage.check_space(target.parent)
         with progress.run(spec, target, steps_of(spec)), live():
             record = launch.run(spec, prepared, target, order, limits, earlier)
         if record.status not in RETRIED or len(earlier) >= limits.retries:
+            return record
+        if limits.ended(time.monotonic() - began):
+            progress.say(f"{target.name}: not tried again, by --max-hours {limits.max_hours:g}")
             return record
         progress.finished(record)
         earlier += (f"{record.status}: {record.error.message if record.error else 'no reason given'}"[:500],)

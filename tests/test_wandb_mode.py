@@ -84,7 +84,7 @@ def test_a_name_server_that_is_silent_is_not_waited_for(monkeypatch: pytest.Monk
     monkeypatch.setattr(socket, "create_connection", unanswered)
     began = time.monotonic()
     assert choose_mode("auto") == "offline"
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5  # of 20
     silent.set()
 
 

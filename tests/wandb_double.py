@@ -117,6 +117,11 @@ class FakeHandler(BaseHTTPRequestHandler):
         self.server.received.append((self.path, body))
         if self.server.fault == "silent":
             time.sleep(60)
+        if self.server.fault == "dying" and self.path.endswith("/file_stream"):  # a run that was begun has points
+            self.server.fault = "dead"
+        if self.server.fault == "dead":
+            self.close_connection = True
+            return
         status = 401 if self.server.fault == "invalid key" else 200
         run: dict[str, Any] = {"id": "cnVu", "name": "n", "displayName": "n", "config": "{}", "historyLineCount": 0}
         run["project"] = {"id": "cA==", "name": "hpml-bench", "entity": {"id": "ZQ==", "name": "someone"}}

@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from hpml_bench.records import RunError, Status
 
-COUNTERS = (
-    "/sys/fs/cgroup/memory.events",
-    "/sys/fs/cgroup/memory/memory.oom_control",
-    "/proc/vmstat",
+GROUPS = Path("/proc/self/cgroup")
+MOUNTS = Path("/proc/self/mountinfo")
+MACHINE = Path("/proc/vmstat")
+"""Where the kernel counts its kills on the machine, for want of a control group that does."""
+_CUDA = re.compile(r"\bcuda\b[^\n]{0,30}out of memory|\bCU[A-Z]+_STATUS_ALLOC_FAILED", re.IGNORECASE)
+"""What CUDA, cuBLAS, cuDNN and NCCL say, in errors of other classes than torch's own."""
+_HOST = re.compile(
+    r"can't allocate memory|cannot allocate memory|std::bad_alloc|\b(m|re)alloc of size \d+ failed", re.IGNORECASE
 )
-"""Where the kernel counts its kills: of this control group (version 2, version 1), else of the machine."""
-_HOST = re.compile(r"can't allocate memory|cannot allocate memory|std::bad_alloc", re.IGNORECASE)
 
 
 def oom_kills() -> int:
-    """Return how many processes the kernel has ended for want of memory, as far as it tells."""
-    return next((kills for name in COUNTERS if (kills := _count(Path(name))) is not None), 0)
+    """Return how many processes the kernel has ended for want of memory, as far as it tells.
+
+    Those of this process's control group count, where it has one: another's are no end of ours.
+    """
+    counted = [kills for path in _counters() if (kills := _count(path)) is not None]
+    return sum(counted) if counted else _count(MACHINE) or 0
+
+
+def _counters() -> Iterator[Path]:
+    """Yield the counters of this process's control group, wherever it is mounted.
+
+    In version 2 a group counts what happens below it; in version 1 it doesn't, so that each group below it is asked.
+    """
+    with suppress(OSError):
+        lines = [line.split(":", 2) for line in GROUPS.read_text().splitlines()]
+        groups = {controller: group for _, controllers, group in lines for controller in controllers.split(",")}
+        for line in MOUNTS.read_text().splitlines():
+            mount, _, system = line.partition(" - ")
+            root, place = mount.split()[3:5]
+            kind, *_, options = system.split()
+            controller = "" if kind == "cgroup2" else "memory" if "memory" in options.split(",") else kind
+            if not kind.startswith("cgroup") or controller not in groups:
+                continue
+            with suppress(ValueError):  # the group lies outside what is mounted
+                folder = Path(place) / Path(groups[controller]).relative_to(root)
+                yield from folder.rglob("memory.oom_control") if controller else [folder / "memory.events"]
 
 
 def _count(path: Path) -> int | None:
@@ -31,8 +59,8 @@ def _count(path: Path) -> int | None:
 
 def status_of(error: RunError) -> Status:
     """Return the status of a run that ended with this error of a rank."""
-    if error.kind == "OutOfMemoryError":
+    if error.kind == "OutOfMemoryError" or _CUDA.search(error.message):
         return "oom_cuda"
-    if error.kind == "MemoryError" or _HOST.search(error.message):
+    if error.kind.endswith("MemoryError") or _HOST.search(error.message):  # also Arrow's and numpy's own
         return "oom_host"
     return "failed"

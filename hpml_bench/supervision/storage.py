@@ -34,8 +34,10 @@ def told(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def check_space(folder: Path) -> None:
-    """Look whether a run can be written.
+def check_space(
+    folder: Path, what: str = "a run", advice: str = "free some space, then the same command goes on"
+) -> None:
+    """Look whether a run, or `what` else needs as much, can be written.
 
     Raises:
         UserError: the disk is nearly full.
@@ -43,7 +45,4 @@ def check_space(folder: Path) -> None:
     """
     free = shutil.disk_usage(folder).free / 1e6
     if free < LEAST_FREE_MB:
-        raise UserError(
-            f"{folder}: {free:.0f} MB are free there, and a run needs {LEAST_FREE_MB}; free some space, then the same "
-            "command goes on"
-        )
+        raise UserError(f"{folder}: {free:.0f} MB are free there, and {what} needs {LEAST_FREE_MB}; {advice}")

@@ -20,7 +20,7 @@ AGENT_SIGNAL = signal.SIGUSR2
 """At which torch's agent ends; ignored outside it, since one of ours may come late."""
 POLL_SECONDS = 0.2
 LOOKS = 5
-"""Every so many polls memory and processes are looked at: a core taken here is missing to the ranks."""
+"""Every so many polls the processes are looked at: a core taken here is missing to the ranks."""
 LONGEST_POLL = 1.0
 """A look that comes later than this counts as this: a suspended machine must not look like a hang of its runs."""
 STACK_SECONDS = 2.0
@@ -54,6 +54,7 @@ class Watch:
             self._over.set()
             self._thread.join()
             reaper.sweep(self._seen | reaper.offspring())
+            _end_stopped_server()
             if self._stop.asked and self.verdict is None and not self._done():  # a rank may have heard it before us
                 self.verdict = "interrupted", RunError(kind="Interrupted", message=INTERRUPTED)
             heartbeat.remove(self._folder)
@@ -67,10 +68,12 @@ class Watch:
             now = time.monotonic()
             passed, last = min(now - last, LONGEST_POLL), now
             beats = heartbeat.read(self._folder)
+            self._weigh(beats)
             if polls % LOOKS == 0 or len(beats) != len(counts):
-                self._look(beats)
+                self._seen |= reaper.offspring()
                 gone = gone + LOOKS * POLL_SECONDS if self._seen and not any(map(_lives, self._seen)) else 0.0
                 if gone > GRACE_SECONDS:
+                    _end_stopped_server()
                     free_launcher()
             polls += 1
             before, counts = counts, tuple(beat.count for beat in beats)
@@ -80,9 +83,8 @@ class Watch:
                 self._end(*verdict, beats)
                 return
 
-    def _look(self, beats: tuple[Beat, ...]) -> None:
-        """Note the ranks' memory, and the processes there are."""
-        self._seen |= reaper.offspring()
+    def _weigh(self, beats: tuple[Beat, ...]) -> None:
+        """Note the ranks' memory, on each poll: of a rank that is killed, nothing later than the last can be known."""
         for beat in beats:
             peak = reaper.peak_mb(beat.pid)
             if peak:
@@ -155,6 +157,15 @@ def free_launcher() -> None:
     """
     if callable(signal.getsignal(AGENT_SIGNAL)):
         signal.pthread_kill(threading.main_thread().ident or 0, AGENT_SIGNAL)
+
+
+def _end_stopped_server() -> None:
+    """End a fork server that a signal has stopped, when its ranks are gone.
+
+    It never tells that they ended: the launcher, and multiprocessing as the command exits, would wait for it for ever.
+    """
+    if reaper.stopped(reaper.fork_server() or 0):
+        reaper.end_fork_server()
 
 
 def _lives(process: reaper.Process) -> bool:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from hpml_bench.cache import cache_folder
+from hpml_bench.cache import cache_folder, disk_error
 from hpml_bench.columns import Column, Splits, choose, labelled, split_off
 from hpml_bench.errors import UserError
 from hpml_bench.records import Frozen, Settings, TaskData
@@ -91,9 +91,10 @@ def _read(folder: Path, options: Options) -> dict[str, Dataset]:
     except Exception as error:
         cause = error.__cause__ or error
         reason = " ".join(str(cause).split())[:300] or type(cause).__name__
-        raise UserError(
+        unreadable = UserError(
             f"{options.dataset}: can't be loaded (task.options.config is {options.config}): {reason}"
-        ) from None
+        )
+        raise disk_error(error) or unreadable from None
 
 
 def _outside(card: Path) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.cache import cache_folder, locked
+from hpml_bench.cache import cache_folder, disk_error, locked
 from hpml_bench.columns import SAMPLE_ROWS, Column, Splits, choose, is_number, labelled, short, split_off
 from hpml_bench.errors import UserError
 from hpml_bench.records import Frozen, Settings, TaskData, digest
@@ -161,7 +161,8 @@ def _read(file: Path, options: Options) -> tuple[Dataset, _Layout | None]:
         rows = load_dataset(OTHER.get(suffix, "csv"), data_files=place, split="train", cache_dir=cache, **arguments)
     except Exception as error:
         cause = error.__cause__ or error
-        raise UserError(f"{file}: can't be read as {suffix[1:]}: {_first_line(cause)}") from None
+        unreadable = UserError(f"{file}: can't be read as {suffix[1:]}: {_first_line(cause)}")
+        raise disk_error(error) or unreadable from None
     return rows, layout
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from hpml_bench import environment, launch, store
 from hpml_bench.progress import SweepProgress
 from hpml_bench.records import DONE, MethodSpec, Prepared, RunRecord, RunSpec, Settings, digest, protocol_id
+from hpml_bench.redaction import redact_abandoned_logs
 from hpml_bench.suite import Suite
-from hpml_bench.supervision import storage
+from hpml_bench.supervision import scratch, storage
 from hpml_bench.supervision.limits import Limits
 from hpml_bench.supervision.stopping import stoppable
 from hpml_bench.sweep import definite, locked, make_folder, run_with_retries
@@ -80,6 +81,9 @@ def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
     make_folder(folder)
     progress = SweepProgress(console, trials * len(specs), verbose)
     with storage.told(folder), locked(folder.parent), stoppable(), progress:
+        began = time.monotonic()
+        store.sweep_up(folder)
+        redact_abandoned_logs(folder)
         studies = open_storage(folder)
         launch.start_fork_server()
         progress.say(f"preparing model and data of {settings.backbone} ...")
@@ -93,7 +97,9 @@ def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
             environment=environment.describe(),
             methods=(),
         )
-        tuning = _Tuning(folder, blank, load(folder / RECORD), {spec.name: spec for spec in specs}, studies, limits)
+        tuning = _Tuning(
+            folder, blank, load(folder / RECORD), {spec.name: spec for spec in specs}, studies, limits, began
+        )
         with validation_for_test(prepared) as substituted:
             done = tuning.run_missing(substituted, trials, progress)
         record = tuning.keep()
@@ -110,7 +116,7 @@ def trial_settings(settings: Settings) -> Settings:
 @contextmanager
 def validation_for_test(prepared: Prepared) -> Iterator[Prepared]:
     """Yield the prepared data with the validation rows in the place of the test rows, under digests of its own."""
-    with tempfile.TemporaryDirectory(prefix="hpml-bench-tuning-") as name:
+    with tempfile.TemporaryDirectory(prefix="tuning-", dir=scratch.folder()) as name:
         for split, source in {"train": "train", "validation": "validation", "test": "validation"}.items():
             (Path(name) / split).symlink_to(Path(prepared.data).resolve() / source, target_is_directory=True)
         data = digest([prepared.digests.data, "validation rows for test rows"], 64)
@@ -144,9 +150,10 @@ class _Tuning:
         specs: Mapping[str, MethodSpec],
         studies: BaseStorage,
         limits: Limits,
+        began: float,
     ) -> None:
         self._folder, self._blank, self._specs, self._limits = folder, blank, specs, limits
-        self._began = time.monotonic()
+        self._began = began
         self.ended_by: str | None = None
         """The limit that ended it, in words, if one did."""
         same = before is not None and _conditions(before) == _conditions(blank)
@@ -211,7 +218,7 @@ class _Tuning:
         if record is not None and record.status != "interrupted" and record.protocol_id == protocol:
             progress.skip(1)
             return record
-        return run_with_retries(spec, prepared, self._folder / spec.run_id, self._limits, progress)
+        return run_with_retries(spec, prepared, self._folder / spec.run_id, self._limits, progress, began=self._began)
 
 
 def _conditions(record: TuningRecord) -> list[object]:

@@ -72,9 +72,9 @@ def test_all_processes_are_suspended(
     options["methods"] = {"faulty": {"options": {"fault": "suspend", "step": 20}}}
     suite.write_text(yaml.safe_dump(options))
     with tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as name:
-        command = Command(suite, Path(name) / "out", "--seeds", "1", "--stall", "4")
+        command = Command(suite, Path(name) / "out", "--seeds", "1", "--stall", "8")
         command.until(lambda: reaper.stopped(command.process.pid))
-        time.sleep(6)
+        time.sleep(10)
         os.killpg(command.process.pid, signal.SIGCONT)
         status, said = command.ended()
         assert status == 0, said

@@ -20,7 +20,7 @@ from command import Command
 
 from hpml_bench import store
 from hpml_bench.cli import main
-from hpml_bench.supervision import heartbeat
+from hpml_bench.supervision import heartbeat, reaper
 
 
 @pytest.fixture
@@ -34,6 +34,38 @@ def room() -> Iterator[Path]:
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two methods, one seed, runs of some seconds."""
     return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=250, eval_every=250)
+
+
+LASTING = '''
+"""A method of the tests: trains the head, a step a second; where GRACE_SECONDS is set, an end is waited for so long."""
+
+import os
+import time
+
+from hpml_bench.methods.head import Options, build
+from hpml_bench.supervision import watch
+
+title = "Lasting"
+lr = 1e-3
+watch.GRACE_SECONDS = float(os.environ.get("GRACE_SECONDS", watch.GRACE_SECONDS))
+
+
+def after_step(encoder, step):
+    time.sleep(1)
+'''
+
+
+@pytest.fixture
+def lasting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Options by which the first run takes seconds, and the second one minutes: it outlasts any look at it."""
+    (tmp_path / "lasting.py").write_text(LASTING)
+    (tmp_path / "lasting-0.1.dist-info").mkdir()
+    (tmp_path / "lasting-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: lasting\nVersion: 0.1\n")
+    (tmp_path / "lasting-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\nlasting = lasting\n")
+    paths = filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    # In this order they are also run.
+    return ["--seeds", "1", "--methods", "head,lasting", "--set", "methods.lasting={method: lasting}"]
 
 
 def statuses(out: Path) -> list[str]:
@@ -91,9 +123,9 @@ def test_the_command_is_killed(suite: Path, room: Path) -> None:
     assert list((room / "out").glob("*/*/.*.tmp")) == []
 
 
-def test_ctrl_c_in_a_terminal(suite: Path, room: Path) -> None:
+def test_ctrl_c_in_a_terminal(suite: Path, lasting: list[str], room: Path) -> None:
     """The whole terminal group gets the signal: status 130, the run under way `interrupted`, a report of the rest."""
-    command = Command(suite, room / "out", "--seeds", "1")
+    command = Command(suite, room / "out", *lasting)
     command.until(lambda: command.recorded() == 1 and command.training())
     os.killpg(command.process.pid, signal.SIGINT)
     status, said = command.ended(20)
@@ -120,18 +152,20 @@ def test_ctrl_c_before_the_first_run(seconds: float, suite: Path, room: Path) ->
     assert list((room / "tmp").iterdir()) == []
 
 
-def test_ctrl_c_twice(suite: Path, room: Path) -> None:
+def test_ctrl_c_twice(suite: Path, lasting: list[str], room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second ends all at once where the first has to wait; what was recorded is whole."""
-    command = Command(suite, room / "out", "--seeds", "1")
+    monkeypatch.setenv("GRACE_SECONDS", "300")
+    command = Command(suite, room / "out", *lasting)
     command.until(lambda: command.recorded() == 1 and command.training())
+    ranks = command.training().values()
     (server,) = soak.servers(command.process)
-    server.suspend()  # it can't say that the ranks ended, so that the first Ctrl-C takes seconds
+    server.suspend()  # it can't say that the ranks ended, so that the first Ctrl-C has to wait
     os.killpg(command.process.pid, signal.SIGINT)
-    time.sleep(0.5)
+    command.until(lambda: not any(map(reaper.identify, ranks)))  # it was heard: the second is another one
     began = time.monotonic()
     os.killpg(command.process.pid, signal.SIGINT)
-    command.process.wait(10)
-    assert time.monotonic() - began < 2.4, "the first alone would take 3 s"
+    command.process.wait(20)
+    assert time.monotonic() - began < 20, "the first alone would take 300 s"
     status, said = command.ended()
     assert status == 130, said
     assert "at once" in said

@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import tiny
 from conftest import endless
 
-from hpml_bench import launch, store
+from hpml_bench import cache, launch, store
 from hpml_bench.errors import UserError
 from hpml_bench.records import Prepared
 from hpml_bench.supervision import reaper, storage
@@ -25,20 +26,32 @@ UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What `small_disk.py` tells, by the name of what it did."""
+def unshared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[dict[str, Any]]]:
+    """Return a function that runs a script where it may mount, and returns what it tells."""
     probe = [*UNSHARE, "mount", "-t", "tmpfs", "none", str(tmp_path_factory.mktemp("probe"))]
     if not shutil.which("unshare") or subprocess.run(probe, capture_output=True, check=False).returncode:
+        if os.environ.get("CI"):
+            pytest.fail("this user may not mount, so that nothing is tested; let CI's user do so")
         pytest.skip("this user may not mount")
-    folder = tmp_path_factory.mktemp("disk")
+
+    def run(script: str, *arguments: Path, **variables: str) -> list[dict[str, Any]]:
+        command = [*UNSHARE, sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)]
+        paths = os.pathsep.join(path for path in sys.path if path)
+        environment = {**os.environ, "PYTHONPATH": paths, **variables}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def told(
+    unshared: Callable[..., list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """What `small_disk.py` tells, by the name of what it did."""
     suite = tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=300, eval_every=300)
-    script = [sys.executable, str(Path(__file__).with_name("small_disk.py")), str(suite), str(folder)]
-    paths = os.pathsep.join(path for path in sys.path if path)
-    done = subprocess.run(
-        [*UNSHARE, *script], capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": paths}
-    )
-    assert done.returncode == 0, done.stderr
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+    found = unshared("small_disk.py", suite, tmp_path_factory.mktemp("disk"))
     for entry in found:
         assert entry["exception"] is None, entry
         assert "Traceback" not in entry["said"], entry["said"]
@@ -77,6 +90,62 @@ def test_a_read_only_folder(told: dict[str, dict[str, Any]]) -> None:
     assert told["read-only"]["status"] == 2
     assert "can't be written to" in told["read-only"]["said"] or "Read-only file system" in told["read-only"]["said"]
     assert told["read-only"]["statuses"] == ["ok", "ok"]
+
+
+@pytest.fixture(scope="module")
+def cache_told(
+    unshared: Callable[..., list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[int, str]]:
+    """Status and words of the calls of `small_cache.py`, by name; the cache is called CACHE in the words."""
+    suite, cache = tiny.local_suite(tmp_path_factory.mktemp("suite")), tmp_path_factory.mktemp("cache")
+    rows = suite.with_name("rows.csv")
+    rows.write_text(rows.read_text() + "".join(f"red,w{row % 100}{' w9' * 15}\n" for row in range(20_000)))
+    found = unshared("small_cache.py", suite, HPML_BENCH_CACHE=str(cache))
+    return {entry["name"]: (entry["status"], entry["said"].replace(str(cache), "CACHE")) for entry in found}
+
+
+def test_a_cache_too_small_is_foreseen(cache_told: dict[str, tuple[int, str]]) -> None:
+    """Status 2 and one sentence with how much is free and needed, and the variable that moves the cache."""
+    status, said = cache_told["too small"]
+    assert status == 2
+    assert "CACHE: 8 MB are free there, and the preparation of model and data needs 32" in said
+    assert "set HPML_BENCH_CACHE" in said
+
+
+@pytest.mark.parametrize("what", ["reading the rows", "labelling the rows", "tokenising the rows", "fetching a wheel"])
+def test_a_cache_that_fills_up(what: str, cache_told: dict[str, tuple[int, str]]) -> None:
+    """Status 2 and one sentence that names the cache and how to move it; nothing else is blamed, no traceback."""
+    status, said = cache_told[what]
+    assert status == 2, said
+    assert said.splitlines() == [
+        "hpml-bench: the cache CACHE: No space left on device; free some space there if it is full, or set "
+        "HPML_BENCH_CACHE to a folder on another disk"
+    ]
+
+
+def test_a_read_only_cache(cache_told: dict[str, tuple[int, str]]) -> None:
+    """Status 2 and one sentence that names the cache and how to move it."""
+    status, said = cache_told["read-only"]
+    assert (status, len(said.splitlines())) == (2, 1)
+    assert "the cache CACHE can't be written to; set HPML_BENCH_CACHE" in said
+
+
+def test_a_cache_with_enough_space(cache_told: dict[str, tuple[int, str]]) -> None:
+    """The same command is done where the disk is larger: nothing but the space was amiss."""
+    assert cache_told["enough"][0] == 0, cache_told["enough"]
+
+
+def test_only_the_caches_disk_is_the_caches() -> None:
+    """An error of the disk is told of where it is, also of one in a chain or in the words of a library in Rust."""
+    full = OSError(errno.ENOSPC, "full", str(cache.cache_folder() / "file"))
+    wrapped = RuntimeError("wrapped")
+    wrapped.__cause__ = full
+    assert "the cache" in str(cache.disk_error(wrapped))
+    assert "the cache" in str(cache.disk_error(ValueError("I/O error: No space left on device (os error 28)")))
+    assert str(cache.disk_error(OSError(errno.ENOSPC, "full", "/else/file"))).startswith("/else/file: No space")
+    assert cache.disk_error(PermissionError(errno.EACCES, "no", "/else/rows.csv")) is None
+    assert "the cache" in str(cache.disk_error(PermissionError(errno.EACCES, "no", str(cache.cache_folder() / "x"))))
+    assert cache.disk_error(ValueError("28")) is None
 
 
 def test_a_file_size_limit(prepared: Prepared, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from rich.console import Console
 
 from hpml_bench import launch, store, sweep
 from hpml_bench.cli import main
+from hpml_bench.errors import UserError
 from hpml_bench.records import Digests, Outcome, Prepared, RunError, RunRecord, RunSpec
 from hpml_bench.report.render import write_report
 from hpml_bench.suite import Suite
 from hpml_bench.supervision import ending
 from hpml_bench.supervision.limits import Limits
+from hpml_bench.tuning import tune
 from hpml_bench.tuning.tune import run_tuning
 
 PREPARED = Prepared(
@@ -134,6 +137,60 @@ def test_no_run_begins_after_the_hours(tmp_path: Path, quick: Arrange) -> None:
     assert (ran, result.ended_by) == ([], "--max-hours 0")
     assert not Limits(max_hours=1).ended(3599)
     assert Limits(max_hours=1).ended(3600)
+
+
+def test_no_attempt_begins_after_the_hours(tmp_path: Path, quick: Arrange, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run or a trial that fails each time; it's recorded as it ended last, and nothing follows it."""
+    suite = Suite.model_validate(
+        {"name": "quick", "seeds": 1, "settings": tiny.settings().model_dump(), "methods": {"a": {"method": "head"}}}
+    )
+    limits = Limits(retries=50, max_hours=2 / 3600)
+    for name, command in (
+        ("run-all", lambda out: sweep.run_sweep(suite, out, Console(quiet=True), limits=limits)),
+        ("tune", lambda out: run_tuning(suite, out, Console(quiet=True), 2, limits=limits)),
+    ):
+        ran = quick({"a": ["failed"] * 60})
+        at_once = launch.run
+        monkeypatch.setattr(launch, "run", lambda *args, run=at_once: (time.sleep(0.5), run(*args))[1])
+        began = time.monotonic()
+        command(tmp_path / name)
+        assert 1 <= len(ran) <= 5, name
+        assert 2 <= time.monotonic() - began < 20
+        (path,) = (tmp_path / name).rglob("run.json")
+        record = store.load_record(path)
+        assert (record.status, len(record.earlier_attempts)) == ("failed", len(ran) - 1)
+
+
+def test_the_hours_of_a_tuning_begin_before_its_preparation(
+    tmp_path: Path, quick: Arrange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a sweep do: a preparation that takes them leaves none for trials."""
+    ran = quick({})
+    monkeypatch.setattr(launch, "prepare", lambda *_: (time.sleep(1.1), PREPARED)[1])
+    suite = Suite.model_validate(
+        {"name": "quick", "seeds": 1, "settings": tiny.settings().model_dump(), "methods": {"a": {"method": "head"}}}
+    )
+    result = run_tuning(suite, tmp_path, Console(quiet=True), 1, limits=Limits(max_hours=1 / 3600))
+    assert ran == []
+    assert str(result.ended_by).startswith("--max-hours")
+
+
+@pytest.mark.parametrize("command", [["run-all"], ["run", "lora"], ["tune"]])
+def test_the_limits_arrive(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command line says of each of the five is what the sweep, or the tuning, gets."""
+    got: list[object] = []
+
+    def note(*args: object, limits: Limits | None = None, **_: object) -> None:
+        got.append(limits or args[-1])
+        raise UserError("noted")
+
+    monkeypatch.setattr(sweep, "run_sweep", note)
+    monkeypatch.setattr(tune, "run_tuning", note)
+    limits = ["--stall", "11", "--run-timeout", "12", "--retries", "13", "--max-hours", "14", "--fail-fast"]
+    for options in ([], limits):
+        result = CliRunner().invoke(main, [*command, "quickstart", "--out", str(tmp_path), *options])
+        assert "noted" in result.output
+    assert got == [Limits(), Limits(stall=11, run_timeout=12, retries=13, max_hours=14, fail_fast=True)]
 
 
 def call(out: Path, *options: str) -> Result:

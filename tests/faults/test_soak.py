@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
+import socket
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import soak
 
@@ -59,14 +64,57 @@ def test_a_cut_without_a_file_is_recorded_as_a_kill(tmp_path: Path) -> None:
 
 
 def test_a_parent_that_grows_fails_the_soak() -> None:
-    """Memory of the last quarter over that of the second by more than the margin, with or without faults."""
+    """Memory or descriptors of the last quarter over those of the second by a margin, with or without faults."""
     flat = soak.quarters([10.0] * 1000 + [250.0] * 3000)
     risen = soak.quarters([10.0] * 1000 + [250.0 + 30 * number / 3000 for number in range(3000)])
-    good = {"equal": True, "left": [], "parent_mb": flat, "disturbed_parent_mb": flat}
+    names = [f"{which}{what}" for which in ("", "disturbed_") for what in ("parent_mb", "parent_descriptors")]
+    good = {"equal": True, "left": [], **dict.fromkeys(names, flat)}
     assert not soak.ended_badly(good)
-    for worse in ({"parent_mb": risen}, {"disturbed_parent_mb": risen}, {"equal": False}, {"left": ["a file"]}):
+    for worse in (*({name: risen} for name in names), {"equal": False}, {"left": ["a file"]}):
         assert soak.ended_badly(good | worse), worse
-    assert not soak.grows(risen | {"looks": 500}), "too short to tell"
+    assert not soak.ended_badly({"equal": True, "left": [], "parent_mb": flat}), "a record from before"
+    assert not soak.grows(risen | {"looks": 500}, soak.GROWTH_MB), "too short to tell"
+
+
+def test_what_a_sweep_leaves_is_seen(tmp_path: Path) -> None:
+    """A temporary file, a half-made entry of the cache, and a socket at which its parent listened: each is told."""
+    sweep = soak.new_sweep(tmp_path, "one", "head", 1)
+    assert soak.leftovers(sweep) == []
+    (sweep.cache / "models/.new-abc").mkdir(parents=True)
+    (sweep.out / "quickstart/.run.json.1.tmp").mkdir(parents=True)
+    (sweep.temporary / "file").write_text("")
+    with socket.create_server(("127.0.0.1", 0)) as server, subprocess.Popen(["sleep", "60"], text=True) as other:
+        mine = SimpleNamespace(pid=os.getpid())
+        for _ in range(soak.LOOKS_FOR_SOCKETS):
+            sweep.look(mine)  # type: ignore[arg-type]
+        port = server.getsockname()[1]
+        assert port in sweep.ports
+        assert soak.listening(psutil.Process(other.pid)) == set()
+        other.kill()
+        left = soak.leftovers(sweep)
+    assert [Path(name).name for name in left[:3]] == ["file", ".run.json.1.tmp", ".new-abc"]
+    assert f"something listens at port {port}" in left
+    assert f"something listens at port {port}" not in soak.leftovers(sweep), "it is closed"
+
+
+def test_a_second_ctrl_c_is_pressed() -> None:
+    """A program that takes the first one has a second to take."""
+    program = "import signal, sys, time; taken = []; signal.signal(2, lambda *_: taken.append(1))\nprint(flush=True)\n"
+    program += "while len(taken) < 2: time.sleep(0.01)"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, start_new_session=True, text=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert soak.interrupt_twice(random.Random(1), process)
+        assert process.wait(20) == 0
+
+
+def test_a_process_that_does_not_end_holds_no_cut_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of a killed call are waited for, and at some time no longer."""
+    monkeypatch.setattr(soak, "LAST_SECONDS", 0.3)
+    monkeypatch.setattr(soak, "session", lambda _: [psutil.Process()])
+    with subprocess.Popen(["sleep", "60"], start_new_session=True, text=True) as process:
+        assert soak.truncate(random.Random(0), process, tmp_path) == "SIGKILL of hpml-bench"
 
 
 def test_other_programs_shared_memory_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,11 @@ from hpml_bench.report.tables import table
 from hpml_bench.suite import Suite, load_suite
 from hpml_bench.yaml_plain import parse
 
+settings.register_profile("random", database=None, deadline=None, print_blob=True, max_examples=2000)
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE", "tests")
+)  # the same few each time, or many others (tox -e soak)
+EXAMPLES = settings.default.max_examples  # type: ignore[union-attr]
 within_a_test = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 texts = st.text(max_size=12) | st.sampled_from(
     ["", "lora", "path:\x00", "path:~nobody/x", "hub:a/b", "wheel:x", "../..", "*", "1e999", "\ud800", "<b>", "\x1b[1m"]
@@ -37,10 +43,11 @@ values = st.recursive(
 
 
 def one_sentence(error: Exception) -> None:
-    """Fail unless an error is one for the user: short."""
+    """Fail unless an error is one for the user: a line of some hundred characters."""
     assert isinstance(error, UserError)
     assert str(error).strip()
-    assert len(str(error)) < 5000
+    assert len(str(error).splitlines()) == 1, str(error)
+    assert len(str(error)) < 500, str(error)
 
 
 def changed(value: Any, place: float, new: Any, remove: bool) -> Any:
@@ -192,7 +199,7 @@ def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"hpml_bench.report.figures.{name}", lambda *_: None)
 
 
-@settings(within_a_test, max_examples=40)
+@settings(within_a_test, max_examples=EXAMPLES * 2 // 3)
 @given(place=share, new=values, remove=st.booleans())
 def test_any_change_of_a_record(runs: Path, no_charts: None, place: float, new: Any, remove: bool) -> None:
     """A record in which one value is any other: believed where it may be so, else told and left out."""
@@ -241,7 +248,7 @@ lines = st.one_of(
 )
 
 
-@settings(within_a_test, max_examples=40)
+@settings(within_a_test, max_examples=EXAMPLES * 2 // 3)
 @given(content=st.lists(lines, max_size=12), torn=st.binary(max_size=12))
 def test_any_lines_as_points(runs: Path, content: list[str], torn: bytes) -> None:
     """Points are what is a point; the rest is left out, and curves are made of what is left."""
@@ -259,7 +266,7 @@ def test_any_lines_as_points(runs: Path, content: list[str], torn: bytes) -> Non
         place.write_bytes(before)
 
 
-@settings(within_a_test, max_examples=8)
+@settings(within_a_test, max_examples=EXAMPLES // 7)
 @given(content=st.lists(st.tuples(st.integers(-(2**62), 2**62), st.floats(-1e99, 1e99)), min_size=1, max_size=6))
 def test_any_points_can_be_drawn(runs: Path, tmp_path: Path, content: list[tuple[int, float]]) -> None:
     """Steps and values of any size make a chart that can be drawn."""

@@ -24,6 +24,12 @@ SECRETS = {
     "OPENAI_API_KEY": "sk-planted-planted-planted",
     "GITHUB_TOKEN": "ghp_plantedplantedplanted",
     "DATABASE_PASSWORD": "planted\npassword\nof lines",
+    "SSH_PRIVATE_KEY": "-----BEGIN PLANTED-----\r\n  cGxhbnRlZCBsaW5lIG9uZQ==\r\n  cGxhbnRlZCBsaW5lIHR3bw==\r\n-\r\n",
+    "DB_PASS": "planted-database-pass",
+    "MYSQL_PWD": "planted-mysql-pwd",
+    "GITHUB_PAT": "github_pat_planted",
+    "HF_TOKEN_2": "hf_SecondPlantedSecond",
+    "AWS_ACCESS_KEY_ID": "AKIAPLANTEDPLANTED",
     "PIP_INDEX_URL": "https://someone:planted%2Fpass%40word@index.invalid/simple",
 }
 VALUES = [
@@ -55,8 +61,11 @@ def build(backbone, options):
 
 
 def leaks(*texts: bytes) -> list[str]:
-    """Return the planted values in texts, also as JSON and YAML write them."""
+    """Return the planted values in texts, also as JSON and YAML write them, and each line of those of several."""
     forms = {form for value in VALUES for form in (value, json.dumps(value)[1:-1], value.replace("\n", " "))}
+    forms |= {
+        line.strip() for value in VALUES for line in value.splitlines() if len(line.strip()) >= redaction.SHORTEST
+    }
     return [form for form in forms for text in texts if form.encode() in text]
 
 
@@ -126,6 +135,39 @@ def test_what_a_secret_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert redaction.redacted({"sk-planted-planted-planted": ["a hf_PlantedPlantedPlanted"]}) == {
         "[redacted]": ["a [redacted]"]
     }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("DB_PASS", "MYSQL_PWD", "GITHUB_PAT", "HF_TOKEN_2", "HF_TOKEN2", "AWS_ACCESS_KEY_ID", "PGPASSWORD", "PASS"),
+        *("api_keys", "SECRET_OF_MINE", "GOOGLE_CREDENTIALS", "SSH_KEY_PASSPHRASE", "TOKEN"),
+    ],
+)
+def test_a_word_of_a_name_makes_a_secret(name: str) -> None:
+    """Wherever it stands between underscores, numbered or not."""
+    assert redaction.SECRET_VARIABLE.match(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "PWD",
+            "OLDPWD",
+            "PATH",
+            "PYTHONPATH",
+            "LD_LIBRARY_PATH",
+            "TOKENIZERS_PARALLELISM",
+            "KEYBOARD",
+            "SSH_ASKPASS",
+        ),
+        *("PATTERN_MAP", "COMPASS", "PATCH_LEVEL"),
+    ],
+)
+def test_another_name_makes_none(name: str) -> None:
+    """The working directory and what is searched for programs would be taken out of every message with a path."""
+    assert not redaction.SECRET_VARIABLE.match(name)
 
 
 def test_a_secret_is_not_cut_in_half(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,3 +246,17 @@ def test_a_log_shown_live_holds_no_secret(
     with SweepProgress(Console(width=200), 1, verbose=True) as progress, progress.run(spec, tmp_path, 1):
         pass
     assert "rank 0: token [redacted]" in capsys.readouterr().out
+
+
+def test_a_secret_of_several_lines_is_shown_by_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is shown is hidden line by line, so that lines that are long enough count by themselves, indented or not."""
+    monkeypatch.setenv("SSH_PRIVATE_KEY", SECRETS["SSH_PRIVATE_KEY"])
+    (tmp_path / "rank0.log").write_text(f"key {SECRETS['SSH_PRIVATE_KEY']}\nafter it\n")
+    with SweepProgress(Console(width=200), 1, verbose=True) as progress, progress.run(tiny.spec(), tmp_path, 1):
+        pass
+    shown = capsys.readouterr().out
+    assert "rank 0: key [redacted]" in shown
+    assert "rank 0: after it" in shown
+    assert leaks(shown.encode()) == []

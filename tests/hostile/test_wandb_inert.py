@@ -8,6 +8,7 @@ import pytest
 from payloads import attack, folder
 from wandb_double import runs_below
 
+from hpml_bench.plain import clean
 from hpml_bench.report.render import load
 from hpml_bench.report.wandb import publish_results
 
@@ -15,7 +16,7 @@ from hpml_bench.report.wandb import publish_results
 def test_hostile_runs_are_kept_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every run and the comparison are kept whole, and nothing is written elsewhere, whatever names and texts hold."""
+    """Every run and the comparison are kept whole, texts to the letter, and nothing is written elsewhere."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     place = folder(tmp_path / "reports" / "one", attack())
     before = {path for path in tmp_path.rglob("*") if "wandb" not in path.parts}
@@ -25,4 +26,12 @@ def test_hostile_runs_are_kept_offline(
     assert "kept offline" in sentence
     runs = runs_below(place)
     assert len(runs) == len(results.records) + 1
+    for name, run in runs.items():
+        assert run["config"]["suite"] == attack(), "to the letter"
+        assert run["group"].startswith(attack())
+        if name == "comparison":
+            cells = [cell for shown in run["tables"].values() for row in shown["data"] for cell in row]
+            assert cells.count(clean(attack())) >= 3, "as one line, as in the report's own tables"
+        else:
+            assert run["config"]["settings"]["task"] == {"name": attack(), "options": {attack(): attack()}}
     assert {path for path in tmp_path.rglob("*") if not {"wandb", "home"} & set(path.parts)} <= before
