@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
-from datasets import load_from_disk
 
+SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "label": pa.int64()})
+FILE = "rows.arrow"
 BUCKET = 32
 """Global batches sorted by length together: large enough to save most padding, small enough to keep batches varied."""
 
@@ -37,15 +40,28 @@ class Batch:
         return Batch(ids, mask, labels, self.real_tokens)
 
 
+def write_rows(folder: Path, batches: Iterable[Mapping[str, list[Any]]]) -> None:
+    """Write a split's token ids and labels, batch by batch, as one Arrow stream in a new folder."""
+    folder.mkdir(parents=True)
+    with (folder / FILE).open("wb") as file, pa.ipc.new_stream(file, SCHEMA) as stream:
+        for batch in batches:
+            stream.write_batch(pa.record_batch(dict(batch), schema=SCHEMA))
+
+
+def read_rows(folder: Path) -> pa.Table:
+    """Return what `write_rows` wrote, memory-mapped: no row is in memory before it is looked at."""
+    return pa.ipc.open_stream(pa.memory_map(str(folder / FILE))).read_all()
+
+
 class Rows:
     """A split: memory-mapped token ids and their labels; rows are copied only into the batch that uses them."""
 
     def __init__(self, folder: Path, pad_id: int) -> None:
-        dataset = load_from_disk(str(folder))
-        self._chunks = [(c.values.to_numpy(), c.offsets.to_numpy()) for c in dataset.data.column("input_ids").chunks]
+        table = read_rows(folder)
+        self._chunks = [(c.values.to_numpy(), c.offsets.to_numpy()) for c in table.column("input_ids").chunks]
         self._starts = np.cumsum([0] + [len(offsets) - 1 for _, offsets in self._chunks])
         self.lengths = np.concatenate([np.diff(offsets) for _, offsets in self._chunks])
-        self.labels = dataset.data.column("label").to_numpy().astype(np.int64)
+        self.labels = table.column("label").to_numpy().astype(np.int64)
         self.pad_id = pad_id
 
     def __len__(self) -> int:

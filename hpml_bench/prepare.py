@@ -14,20 +14,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import transformers
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset
 from huggingface_hub import constants
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from transformers import PreTrainedTokenizerFast
 
 from hpml_bench import registry
 from hpml_bench.cache import cache_folder, file_sha256, locked, new_entry, told
+from hpml_bench.data import write_rows
 from hpml_bench.errors import UserError
 from hpml_bench.records import Digests, Prepared, Settings, TaskData, digest
 from hpml_bench.sources import resolve_model, weight_files
 from hpml_bench.suite import validate_options
 from hpml_bench.tokenizer import end_id, load_tokenizer, pad_id, tokenizer_digest
 
-FORMAT = 1
+FORMAT = 2
 """Counts up when the same rows would be tokenised or saved otherwise."""
 SPLITS = ("train", "validation", "test")
 MANIFEST = "manifest.json"
@@ -217,7 +218,6 @@ def _tokenise(
     """Write the token ids of all splits, batch by batch, and a manifest by which damage is known."""
     end = end_id(tokenizer)
     room = settings.max_length - (end is not None)
-    features = Features({"input_ids": List(Value("int32")), "label": Value("int64")})
     full = 0
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -240,21 +240,8 @@ def _tokenise(
         full += sum(len(row) == settings.max_length for row in ids)
         return {"input_ids": ids, "label": batch["label"]}
 
-    folder.mkdir()
     for split in SPLITS:
-        scratch = folder / f"{split}.arrow"
-        tokens = rows[split].map(
-            encode,
-            batched=True,
-            batch_size=BATCH,
-            remove_columns=rows[split].column_names,
-            features=features,
-            cache_file_name=str(scratch),
-            load_from_cache_file=False,
-            new_fingerprint=split,
-        )
-        tokens.save_to_disk(str(folder / split))
-        scratch.unlink(missing_ok=True)
+        write_rows(folder / split, map(encode, rows[split].iter(BATCH)))
     total = sum(len(rows[split]) for split in SPLITS)
     (folder / MANIFEST).write_text(json.dumps({"files": _file_digests(folder), "full": full / total}))
 

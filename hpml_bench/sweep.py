@@ -110,6 +110,9 @@ def _run_missing(
     began, interrupted, ended_by = time.monotonic(), False, None
     with SweepProgress(console, len(runs), verbose) as progress:
         launch.start_fork_server()
+        from hpml_bench.report.render import load_libraries
+
+        load_libraries()  # the server imports torch meanwhile, on another core; later they would take a run's
         progress.say(f"preparing model and data of {runs[0].settings.backbone.partition('#')[0]} ...")
         prepared = launch.prepare(runs[0].settings, limits.max_seconds)
         protocol = protocol_id(runs[0].settings, prepared.digests)

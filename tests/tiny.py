@@ -24,7 +24,7 @@ def gpt2(folder: Path) -> Path:
 
 def prepared(folder: Path, rows: int = 96, classes: int = 3, seed: int = 0) -> Prepared:
     """Save a backbone and tokenised rows whose first token tells the class."""
-    from datasets import Dataset, Sequence, Value
+    from hpml_bench.data import write_rows
 
     generator = np.random.default_rng(seed)
     for split in ("train", "validation", "test"):
@@ -34,8 +34,7 @@ def prepared(folder: Path, rows: int = 96, classes: int = 3, seed: int = 0) -> P
             [int(label) + 1, *generator.integers(10, VOCABULARY, length).tolist()]
             for label, length in zip(labels, lengths, strict=True)
         ]
-        dataset = Dataset.from_dict({"input_ids": ids, "label": labels.tolist()})
-        dataset.cast_column("input_ids", Sequence(Value("int32"))).save_to_disk(str(folder / "data" / split))
+        write_rows(folder / "data" / split, [{"input_ids": ids, "label": labels.tolist()}])
     return Prepared(
         backbone=str(gpt2(folder / "backbone")),
         data=str(folder / "data"),

@@ -57,8 +57,6 @@ def save_model(name: str, folder: Path) -> None:
 
 def save_rows(folder: Path, rows: int = ROWS) -> None:
     """Save rows as the preparation leaves them."""
-    from datasets import Dataset, Features, List, Value
+    from hpml_bench.data import write_rows
 
-    features = Features({"input_ids": List(Value("int32")), "label": Value("int64")})
-    columns = {"input_ids": token_ids(rows), "label": labels(rows)}
-    Dataset.from_dict(columns, features=features).save_to_disk(str(folder))
+    write_rows(folder, [{"input_ids": token_ids(rows), "label": labels(rows)}])

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,14 @@ def write_report(
         return [path for kind in FORMATS if kind in formats for path in writers[kind](results, sections, out)]
     except OSError as error:
         raise UserError(f"the report can't be written to {out}: {error.strerror or error}") from None
+
+
+def load_libraries() -> None:
+    """Import what a report needs, which takes about a second, while there is nothing else to do."""
+    for name in ("jinja2", "matplotlib.backends.backend_svg", "matplotlib.figure", "pyarrow.parquet", "scipy.special"):
+        import_module(name)
+    for name in registry.names("sections"):
+        registry.get("sections", name)
 
 
 def load(folder: Path) -> Results:
