@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from hpml_bench import launch, store
+from hpml_bench import launch, preparation, store
 from hpml_bench.environment import resolve_devices
 from hpml_bench.errors import UserError
 from hpml_bench.progress import SweepProgress
 from hpml_bench.records import DONE, Prepared, RunRecord, RunSpec, protocol_id
 from hpml_bench.redaction import redact_abandoned_logs
 from hpml_bench.suite import Suite
-from hpml_bench.supervision import storage
+from hpml_bench.supervision import forks, storage
 from hpml_bench.supervision.limits import RETRIED, Limits
 from hpml_bench.supervision.stopping import stoppable
 
@@ -109,12 +109,12 @@ def _run_missing(
 ) -> SweepResult:
     began, interrupted, ended_by = time.monotonic(), False, None
     with SweepProgress(console, len(runs), verbose) as progress:
-        launch.start_fork_server()
+        forks.start_fork_server()
         from hpml_bench.report.render import load_libraries
 
         load_libraries()  # the server imports torch meanwhile, on another core; later they would take a run's
         progress.say(f"preparing model and data of {runs[0].settings.backbone.partition('#')[0]} ...")
-        prepared = launch.prepare(runs[0].settings, limits.max_seconds)
+        prepared = preparation.prepare(runs[0].settings, limits.max_seconds)
         protocol = protocol_id(runs[0].settings, prepared.digests)
         for spec in runs:
             set_aside_if_damaged(folder / spec.run_id, progress)

@@ -9,13 +9,14 @@ import tiny
 
 from hpml_bench import launch, store
 from hpml_bench.environment import resolve_devices, visible_gpus
+from hpml_bench.supervision import forks
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not visible_gpus(), reason="no GPU is visible")]
 
 
 def test_a_run_on_every_gpu(tmp_path: Path) -> None:
     """All visible GPUs are found; memory is there as allocated, reserved and used, each at least the one before."""
-    launch.start_fork_server()
+    forks.start_fork_server()
     prepared = tiny.prepared(tmp_path)
     asked = tiny.settings(device="auto", world_size=None, threads=None, precision="auto", global_batch=24)
     found = resolve_devices(asked)
@@ -31,7 +32,7 @@ def test_a_run_on_every_gpu(tmp_path: Path) -> None:
 
 def test_the_gpu_follows_the_cpu(tmp_path: Path) -> None:
     """In float32 the losses are those of the CPU, but for the order of sums."""
-    launch.start_fork_server()
+    forks.start_fork_server()
     prepared = tiny.prepared(tmp_path)
     courses = []
     for device in ("cpu", "cuda"):
@@ -43,7 +44,7 @@ def test_the_gpu_follows_the_cpu(tmp_path: Path) -> None:
 
 def test_out_of_memory_has_a_status_of_its_own(tmp_path: Path) -> None:
     """A batch beyond the card's memory is `oom_cuda`, and the next run starts clean."""
-    launch.start_fork_server()
+    forks.start_fork_server()
     prepared = tiny.prepared(tmp_path, rows=4096)
     spec = tiny.spec("full", device="cuda", world_size=1, global_batch=4096, steps=1)
     import torch

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hpml_bench import launch
+from hpml_bench import launch, preparation
 from hpml_bench.records import Prepared, RunRecord
 from hpml_bench.suite import load_suite
+from hpml_bench.supervision import forks
 from hpml_bench.sweep import definite
 
 
@@ -26,8 +27,8 @@ def test_the_pretrained_backbone_beats_a_random_one(tmp_path: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModel
 
-    launch.start_fork_server()
-    prepared = launch.prepare(definite(load_suite("quickstart")).settings)
+    forks.start_fork_server()
+    prepared = preparation.prepare(definite(load_suite("quickstart")).settings)
     random = tmp_path / "random"
     torch.manual_seed(0)
     AutoModel.from_config(AutoConfig.from_pretrained(prepared.backbone)).save_pretrained(random)

@@ -12,12 +12,13 @@ import tiny
 
 from hpml_bench import launch, store
 from hpml_bench.records import Prepared, RunRecord
+from hpml_bench.supervision import forks
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Rows and a backbone, and the fork server that has the libraries."""
-    launch.start_fork_server()
+    forks.start_fork_server()
     return tiny.prepared(tmp_path_factory.mktemp("prepared"))
 
 

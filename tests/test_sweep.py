@@ -17,12 +17,12 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 import hpml_bench
-from hpml_bench import launch, store, sweep
+from hpml_bench import launch, preparation, store, sweep
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
 from hpml_bench.records import Digests, Outcome, Prepared, RunRecord, RunSpec
 from hpml_bench.suite import Suite, load_suite
-from hpml_bench.supervision import ending
+from hpml_bench.supervision import ending, forks
 
 Finished = tuple[Path, Path, Result]
 PREPARED = Prepared(
@@ -210,8 +210,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], list[st
             store.commit(folder, record)
             return record
 
-        monkeypatch.setattr(launch, "start_fork_server", lambda: None)
-        monkeypatch.setattr(launch, "prepare", lambda *_: PREPARED)
+        monkeypatch.setattr(forks, "start_fork_server", lambda: None)
+        monkeypatch.setattr(preparation, "prepare", lambda *_: PREPARED)
         monkeypatch.setattr(launch, "run", run)
         return ran
 

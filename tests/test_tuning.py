@@ -15,11 +15,12 @@ import tiny
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from hpml_bench import launch, registry, store
+from hpml_bench import launch, preparation, registry, store
 from hpml_bench.cli import main
 from hpml_bench.records import MethodSpec, Prepared, RunRecord, RunSpec
 from hpml_bench.report.results import Results
 from hpml_bench.suite import load_suite
+from hpml_bench.supervision import forks
 from hpml_bench.tuning import record as records
 from hpml_bench.tuning.record import Trial, TunedMethod, TuningRecord
 from hpml_bench.tuning.show import hints
@@ -89,8 +90,8 @@ class Launcher:
         prepared = Prepared(
             backbone="b", data=str(tmp_path), label_names=("x", "y"), digests=recorded.DIGESTS, pad_id=0
         )
-        patch.setattr(launch, "start_fork_server", lambda: None)
-        patch.setattr(launch, "prepare", lambda *_: prepared)
+        patch.setattr(forks, "start_fork_server", lambda: None)
+        patch.setattr(preparation, "prepare", lambda *_: prepared)
         patch.setattr(launch, "run", self.run)
 
     def run(self, spec: RunSpec, prepared: Prepared, folder: Path, order: int | None = None, *_: object) -> RunRecord:

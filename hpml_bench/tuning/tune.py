@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpml_bench import environment, launch, store
+from hpml_bench import environment, launch, preparation, store
 from hpml_bench.progress import SweepProgress
 from hpml_bench.records import DONE, MethodSpec, Prepared, RunRecord, RunSpec, Settings, digest, protocol_id
 from hpml_bench.redaction import redact_abandoned_logs
 from hpml_bench.suite import Suite
-from hpml_bench.supervision import scratch, storage
+from hpml_bench.supervision import forks, scratch, storage
 from hpml_bench.supervision.limits import Limits
 from hpml_bench.supervision.stopping import stoppable
 from hpml_bench.sweep import definite, locked, make_folder, run_with_retries
@@ -85,9 +85,9 @@ def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
         store.sweep_up(folder)
         redact_abandoned_logs(folder)
         studies = open_storage(folder)
-        launch.start_fork_server()
+        forks.start_fork_server()
         progress.say(f"preparing model and data of {settings.backbone} ...")
-        prepared = launch.prepare(settings, limits.max_seconds)
+        prepared = preparation.prepare(settings, limits.max_seconds)
         blank = TuningRecord(
             suite=suite.name,
             sampler=sampler,

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-from hpml_bench import launch
 from hpml_bench.records import MethodSpec, Prepared, RunSpec
-from hpml_bench.supervision import heartbeat, reaper
+from hpml_bench.supervision import forks, heartbeat, reaper
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -119,7 +118,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, plug_in: Path) -> Iterato
     """Rows and a backbone; ranks know the method `faulty`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(plug_in)
-        launch.start_fork_server()
+        forks.start_fork_server()
         first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
         first.start()
         first.join()  # the server has imported all by now: a run's stall limit of seconds doesn't meet it

@@ -15,13 +15,13 @@ import tiny
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from hpml_bench import launch, store, sweep
+from hpml_bench import launch, preparation, store, sweep
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
 from hpml_bench.records import Digests, Outcome, Prepared, RunError, RunRecord, RunSpec
 from hpml_bench.report.render import write_report
 from hpml_bench.suite import Suite
-from hpml_bench.supervision import ending
+from hpml_bench.supervision import ending, forks
 from hpml_bench.supervision.limits import Limits
 from hpml_bench.tuning import tune
 from hpml_bench.tuning.tune import run_tuning
@@ -52,8 +52,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Arrange:
             store.commit(folder, record)
             return record
 
-        monkeypatch.setattr(launch, "start_fork_server", lambda: None)
-        monkeypatch.setattr(launch, "prepare", lambda *_: PREPARED)
+        monkeypatch.setattr(forks, "start_fork_server", lambda: None)
+        monkeypatch.setattr(preparation, "prepare", lambda *_: PREPARED)
         monkeypatch.setattr(launch, "run", run)
         return ran
 
@@ -166,7 +166,7 @@ def test_the_hours_of_a_tuning_begin_before_its_preparation(
 ) -> None:
     """As those of a sweep do: a preparation that takes them leaves none for trials."""
     ran = quick({})
-    monkeypatch.setattr(launch, "prepare", lambda *_: (time.sleep(1.1), PREPARED)[1])
+    monkeypatch.setattr(preparation, "prepare", lambda *_: (time.sleep(1.1), PREPARED)[1])
     suite = Suite.model_validate(
         {"name": "quick", "seeds": 1, "settings": tiny.settings().model_dump(), "methods": {"a": {"method": "head"}}}
     )

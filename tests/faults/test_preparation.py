@@ -19,11 +19,11 @@ import soak
 import tiny
 from command import Command
 
-from hpml_bench import cache, launch, sources
+from hpml_bench import cache, preparation, sources
 from hpml_bench.errors import UserError
 from hpml_bench.records import Settings
 from hpml_bench.suite import load_suite
-from hpml_bench.supervision import reaper, scratch
+from hpml_bench.supervision import forks, reaper, scratch
 
 
 class Download:
@@ -80,7 +80,7 @@ def command(download: Download) -> Iterator[Command]:
 def server(download: Download) -> Iterator[int]:
     """A fork server of this process that has imported all and has the test's environment; the next test has its own."""
     reaper.end_fork_server()
-    launch.start_fork_server()
+    forks.start_fork_server()
     first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
     first.start()
     first.join()
@@ -125,7 +125,7 @@ def test_pip_ends_with_the_hours(download: Download, server: int) -> None:
     noting = threading.Thread(target=note, daemon=True)
     noting.start()
     with pytest.raises(UserError, match=r"not done after 20 s.*--max-hours"):
-        launch.prepare(download.settings, 20)
+        preparation.prepare(download.settings, 20)
     noting.join()
     assert len(pip) == 1
     assert reaper.identify(pip[0].pid) != pip[0]
@@ -176,7 +176,7 @@ def test_a_stopped_fork_server_does_not_outlast_the_hours(moment: str, download:
     goes_on.start()
     began = time.monotonic()
     with pytest.raises(UserError, match=r"not done after .* s.*--max-hours|stopped by a signal"):
-        launch.prepare(download.settings, seconds)
+        preparation.prepare(download.settings, seconds)
     assert time.monotonic() - began < 50
     goes_on.cancel()
     assert reaper.identify(server) is None
@@ -189,7 +189,7 @@ def test_a_fork_server_that_died_before_the_preparation(download: Download, serv
     os.kill(server, signal.SIGKILL)
     while reaper.identify(server):
         time.sleep(0.01)
-    prepared = launch.prepare(download.settings)
+    prepared = preparation.prepare(download.settings)
     assert Path(prepared.backbone).is_dir()
     new = reaper.fork_server() or 0
     assert new != server

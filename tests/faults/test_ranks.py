@@ -23,7 +23,7 @@ import tiny
 from conftest import endless, faulty, send, when_training
 from rich.console import Console
 
-from hpml_bench import launch, store
+from hpml_bench import launch, preparation, store
 from hpml_bench.environment import visible_gpus
 from hpml_bench.errors import UserError
 from hpml_bench.progress import SweepProgress
@@ -338,12 +338,12 @@ def test_a_second_attempt_is_a_run_of_its_own(prepared: Prepared, tmp_path: Path
 
 def test_a_preparation_that_is_stopped_is_given_up(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has no heartbeat; one that a signal has stopped is waited for some seconds only."""
-    monkeypatch.setattr(launch, "STOPPED_SECONDS", 1)
+    monkeypatch.setattr(preparation, "STOPPED_SECONDS", 1)
     child = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(60,))
     child.start()
     os.kill(child.pid or 0, signal.SIGSTOP)
     began = time.monotonic()
-    launch._join(child)
+    preparation._join(child)
     assert time.monotonic() - began < 20
     assert child.is_alive()
     child.kill()
@@ -354,7 +354,7 @@ def test_a_preparation_has_the_hours_of_the_sweep(prepared: Prepared) -> None:
     """A download that drips is ended when no run may begin any more, and the sentence says so."""
     began = time.monotonic()
     with pytest.raises(UserError, match=r"not done after 0 s.*--max-hours"):
-        launch.prepare(tiny.settings(backbone="embedded:missing"), 0.0)
+        preparation.prepare(tiny.settings(backbone="embedded:missing"), 0.0)
     assert time.monotonic() - began < 20
     assert reaper.offspring() == set()
 
