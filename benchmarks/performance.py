@@ -23,6 +23,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from speed import curves, levers, ranks, reports, rows, shapes, sweep, training
 from speed.target import HEADER, Target
@@ -79,10 +80,7 @@ def main() -> int:
     parser.add_argument("--show", type=Path, help="print the table of a record, and measure nothing", metavar="FILE")
     options = parser.parse_args()
     if options.show:
-        print(HEADER)
-        for part in json.loads(options.show.read_text())["parts"].values():
-            for kept in part["targets"]:
-                print(Target(**{key: value for key, value in kept.items() if key != "met"}).row())
+        print(HEADER, *rows_of(json.loads(options.show.read_text())), sep="\n")
         return 0
     known = parts(options.quick)
     wanted = options.only.split(",") if options.only else [name for name in known if name != "levers"]
@@ -108,6 +106,12 @@ def main() -> int:
         if options.json:
             keep(options.json, "time", found[-1:], options.quick)
     return 0 if all(target.met is not False for target in found) else 1
+
+
+def rows_of(record: dict[str, Any]) -> list[str]:
+    """Return the lines of the table of a record."""
+    kept = [target for part in record["parts"].values() for target in part["targets"]]
+    return [Target(**{key: value for key, value in one.items() if key != "met"}).row() for one in kept]
 
 
 def keep(file: Path, part: str, targets: list[Target], quick: bool) -> None:

@@ -92,9 +92,16 @@ def kill(processes: Iterable[Process]) -> None:
 
 
 def end_fork_server() -> None:
-    """End the fork server at once, and by the kernel's hand what was forked from it; the next run has a new one."""
+    """End the fork server at once, and by the kernel's hand what was forked from it; the next run has a new one.
+
+    It is waited for: one that still dies would be taken for running by who needs one next.
+    """
     server = fork_server()
-    kill(process for process in [server and identify(server)] if process)
+    process = server and identify(server)
+    deadline = time.monotonic() + LAST_SECONDS
+    while process and identify(process.pid) == process and time.monotonic() < deadline:
+        kill([process])
+        time.sleep(0.01)
 
 
 def sweep(processes: Iterable[Process]) -> None:
