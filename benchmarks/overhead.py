@@ -1,6 +1,6 @@
 """What the probes cost: the training loop with all probes and with none, taking turns within one process.
 
-    python benchmarks/overhead.py [--blocks 40]
+    python benchmarks/overhead.py [--blocks 32]
 
 A turn is the loop from one writing of points to the next, ten steps at most, with a validation where there is one: a
 quarter of a second of the quickstart's LoRA on one rank (`--method` for another; what probes do at a step is the same
@@ -124,7 +124,7 @@ def _overhead(values: Any) -> float:
 def main() -> int:
     """Measure, print one line and a JSON record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--blocks", type=int, default=40)
+    parser.add_argument("--blocks", type=int, default=32)
     parser.add_argument("--trainings", type=int, default=5, help="pairs of processes whose peak memory is compared")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--method", default="lora", help="a method of the quickstart")

@@ -62,7 +62,7 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Target]]]:
     return {
         "training": lambda: training.measure(1 if quick else 3, models, methods),
         "curves": lambda: curves.measure(2 if quick else 10),
-        "probes": lambda: probes(*((4, 2) if quick else (40, 3))),
+        "probes": lambda: probes(*((4, 2) if quick else (32, 3))),
         "sweep": lambda: sweep.measure(1 if quick else 5),
         "ranks": lambda: ranks.measure(1 if quick else 2),
         "rows": lambda: rows.measure(12_000 if quick else 120_000),
@@ -80,7 +80,8 @@ def main() -> int:
     parser.add_argument("--show", type=Path, help="print the table of a record, and measure nothing", metavar="FILE")
     options = parser.parse_args()
     if options.show:
-        print(HEADER, *rows_of(json.loads(options.show.read_text())), sep="\n")
+        record = json.loads(options.show.read_text())
+        print(HEADER, *rows_of(record), "", *ratios_of(record), sep="\n")
         return 0
     known = parts(options.quick)
     wanted = options.only.split(",") if options.only else [name for name in known if name != "levers"]
@@ -112,6 +113,18 @@ def rows_of(record: dict[str, Any]) -> list[str]:
     """Return the lines of the table of a record."""
     kept = [target for part in record["parts"].values() for target in part["targets"]]
     return [Target(**{key: value for key, value in one.items() if key != "met"}).row() for one in kept]
+
+
+def ratios_of(record: dict[str, Any]) -> list[str]:
+    """Return a short table of a record's ratios to the HF Trainer, a line a model and method."""
+    medians = {target["name"]: target["figure"] for target in record["parts"]["training"]["targets"]}
+    opponents = list(training.TITLES.values())
+    cases = dict.fromkeys(name.partition(":")[0] for name in medians if "against" in name)
+    lines = [f"| our samples/s against | {' | '.join(opponents)} |", "|---" * (1 + len(opponents)) + "|"]
+    for case in cases:
+        cells = [f"{medians[f'{case}: samples/s against {title}']:.2f} x" for title in opponents]
+        lines.append(f"| {case} | {' | '.join(cells)} |")
+    return lines
 
 
 def keep(file: Path, part: str, targets: list[Target], quick: bool) -> None:

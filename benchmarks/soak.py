@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -68,8 +69,8 @@ class Sweep:
     """The parent's memory, looked at all along, by call: each has a parent of its own."""
     descriptors: dict[int, list[float]] = field(default_factory=dict)
     """The parent's, likewise."""
-    ports: set[int] = field(default_factory=set)
-    """At which parents listened."""
+    ports: set[tuple[int, int]] = field(default_factory=set)
+    """At which parents listened: their process, and the port."""
 
     @property
     def folder(self) -> Path:
@@ -104,14 +105,24 @@ class Sweep:
             looks.append(parent.memory_info().rss / 1e6)
             self.descriptors.setdefault(self.calls, []).append(parent.num_fds())
             if len(looks) % LOOKS_FOR_SOCKETS == 0:
-                self.ports |= listening(parent)
+                self.ports |= {(process.pid, at.laddr.port) for at in parent.net_connections("inet") if _listens(at)}
         except psutil.Error:
             return
 
 
-def listening(of: Any = psutil) -> set[int]:
-    """Return the ports at which a process, or else any on this machine, listens."""
-    return {at.laddr.port for at in of.net_connections("inet") if at.status == psutil.CONN_LISTEN}
+def _listens(connection: Any) -> bool:
+    return bool(connection.status == psutil.CONN_LISTEN)
+
+
+def inherited(ports: set[tuple[int, int]]) -> list[int]:
+    """Return those of the ports at which a process of their owner's session still listens, whoever has it now."""
+    found = set()
+    for at in filter(_listens, psutil.net_connections("inet") if ports else ()):
+        port = at.laddr.port  # type: ignore[union-attr]  # one that listens has an address
+        with suppress(ProcessLookupError, PermissionError):
+            if at.pid and (os.getsid(at.pid), port) in ports:
+                found.add(port)
+    return sorted(found)
 
 
 def session(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -273,8 +284,7 @@ def leftovers(sweep: Sweep) -> list[str]:
     """Return the temporary files and listening sockets that a completed sweep left."""
     found = [*sweep.temporary.iterdir(), *sweep.out.rglob(".*.tmp"), *sweep.out.rglob(heartbeat.PATTERN)]
     found += sweep.cache.rglob(".new-*")
-    ports = sorted(sweep.ports & listening()) if sweep.ports else []
-    return [*map(str, found), *(f"something listens at port {port}" for port in ports)]
+    return [*map(str, found), *(f"something listens at port {port}" for port in inherited(sweep.ports))]
 
 
 def shared_memory() -> set[str]:

@@ -24,6 +24,8 @@ RACY_SECONDS = 2.0
 """A file younger than this may still change without a change of its size and time stamp."""
 NEW = ".new-"
 """How folders begin whose content is not whole yet."""
+FOREIGN_SECONDS = 86_400
+"""For so long such a folder without a lock is left alone."""
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 """What only writes meet; a disk's other errors may be those of the file that is read."""
 ELSEWHERE = "set HPML_BENCH_CACHE to a folder on another disk"
@@ -141,7 +143,8 @@ def check_space() -> None:
         UserError: it can't be made or written to, or its disk is nearly full.
 
     """
-    _make(cache_folder())
+    for folder in (cache_folder(), cache_folder() / "hashes"):  # what is found there is not made anew, nor cleaned then
+        _make(folder)
     storage.check_space(cache_folder(), "the preparation of model and data", f"free some space, or {ELSEWHERE}")
 
 
@@ -156,8 +159,12 @@ def _make(folder: Path) -> None:
     if not os.access(folder, os.W_OK):
         raise UserError(f"the cache {folder} can't be written to; set HPML_BENCH_CACHE to another folder")
     for abandoned in {path.with_suffix("") for path in folder.glob(f"{NEW}*")}:
-        with suppress(OSError), FileLock(f"{abandoned}.lock", timeout=0):  # of a living process: a TimeoutError
-            _remove(abandoned)
+        with suppress(OSError):
+            foreign = not Path(f"{abandoned}.lock").exists()  # of a version that held no lock, and may be at work on it
+            if foreign and time.time() - abandoned.stat().st_mtime < FOREIGN_SECONDS:
+                continue
+            with FileLock(f"{abandoned}.lock", timeout=0):  # of a living process: a TimeoutError
+                _remove(abandoned)
 
 
 def _remove(folder: Path) -> None:

@@ -29,7 +29,7 @@ End = Literal["over", "late", "stopped"]
 
 
 def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
-    """Prepare model and data in a process of their own: this one stays light, and that one can be ended in a download.
+    """Prepare model and data in a process of their own, which needs what trains and can be ended in a download.
 
     Raises:
         UserError: a source can't be had, is not what the settings say, or takes longer than `max_seconds`; the cache
@@ -74,7 +74,7 @@ def _in_child(settings: Settings, target: Path, deadline: float) -> tuple[End, i
     with reaper.subreaper():
         try:
             end = _start(child, deadline, family)
-            if child.pid is not None:
+            if child.pid is not None and end == "over":
                 end = _join(child, deadline, family)
             result = store.read_json(target)  # before the sweep, which might end pip first, and the child would say so
             waited = True
@@ -120,14 +120,14 @@ def _start(child: BaseProcess, deadline: float, family: set[reaper.Process]) -> 
     return ends[0]
 
 
-def _join(child: BaseProcess, deadline: float = math.inf, family: set[reaper.Process] | None = None) -> End:
+def _join(child: BaseProcess, deadline: float, family: set[reaper.Process]) -> End:
     """Wait for the preparation; return why the wait ended."""
 
     def ended(seconds: float) -> bool:
         child.join(seconds)
         return not child.is_alive()
 
-    return _wait(ended, deadline, set() if family is None else family)
+    return _wait(ended, deadline, family)
 
 
 def _wait(over: Callable[[float], bool], deadline: float, family: set[reaper.Process]) -> End:

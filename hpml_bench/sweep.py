@@ -129,7 +129,7 @@ def _run_missing(
             target = folder / spec.run_id
             live = partial(_follow_with_wandb, spec, target, wandb_mode, folder)
             try:
-                record = run_with_retries(spec, prepared, target, limits, progress, live, position[spec.run_id], began)
+                record = run_with_retries(spec, prepared, target, limits, progress, began, live, position[spec.run_id])
             except (launch.Interrupted, KeyboardInterrupt):
                 interrupted = True
                 break
@@ -169,20 +169,19 @@ def run_with_retries(
     target: Path,
     limits: Limits,
     progress: SweepProgress,
+    began: float,
     live: Callable[[], AbstractContextManager[object]] = nullcontext,
     order: int | None = None,
-    began: float | None = None,
 ) -> RunRecord:
     """Do one run, again where it ended in a way that another attempt may mend; the last line is the caller's to print.
 
-    `began` is the time.monotonic() of the sweep's begin, from which its hours count; now, if not given.
+    `began` is the time.monotonic() of the sweep's begin, from which its hours count.
 
     Raises:
         Interrupted: a signal asked for the end.
         UserError: the disk is nearly full.
 
     """
-    began = time.monotonic() if began is None else began
     earlier: tuple[str, ...] = ()
     while True:
         storage.check_space(target.parent)

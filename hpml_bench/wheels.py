@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from hpml_bench import entry
+from hpml_bench import pip
 from hpml_bench.cache import WRITE_ERRORS, cache_folder, disk_error, file_sha256, locked, new_entry, new_folder
 from hpml_bench.errors import UserError
 
@@ -25,11 +25,6 @@ log = logging.getLogger(__name__)
 MAX_UNZIPPED_BYTES = 8 * 2**30
 MAX_MEMBERS = 100_000
 PIP_SECONDS = 1800
-PIP = (
-    f"import os, runpy, sys; runpy.run_path({entry.__file__!r})['die_with_parent'](); "
-    "os.getppid() == int(sys.argv.pop(1)) or sys.exit(); runpy.run_module('pip', run_name='__main__', alter_sys=True)"
-)
-"""pip in a process that ends with ours, whose number is its first argument, also if ours ended before it began."""
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError)
 """What zipfile raises of damaged, encrypted and oddly compressed files."""
 
@@ -69,7 +64,7 @@ def _fetched(uri: str, name: str, version: str, sha256: str, folder: Path) -> Pa
     with new_folder(folder.parent) as room:
         requirements = room / "requirements.txt"
         requirements.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
-        command = [sys.executable, "-P", "-c", PIP, str(os.getpid()), "download", "--no-deps", "--only-binary", ":all:"]
+        command = pip.command("download", "--no-deps", "--only-binary", ":all:")
         command += ["--ignore-requires-python", "--require-hashes", "-r", str(requirements), "--dest", str(room)]
         command += ["--no-input", "--progress-bar", "off", "--retries", "1", "--timeout", "15"]
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,11 +67,11 @@ def choose_wandb_mode(asked: str) -> Mode:
 
 def write(folder: Path, out: Path | None, formats: list[str], wandb_mode: Mode) -> None:
     """Write a folder's report, print its table and where it is."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads that wait for products this small take a core
     from hpml_bench.listing import show_table, terminal
     from hpml_bench.plain import for_terminal
-    from hpml_bench.report.render import load, write_report
+    from hpml_bench.report.render import load, load_libraries, write_report
 
+    load_libraries()
     results = load(folder)
     paths = write_report(results, out, formats)
     show_table(results, terminal())

@@ -30,7 +30,7 @@ from hpml_bench.records import Frozen, MethodSpec, Settings
 
 ROUNDS = 3
 """Times each run goes through the batches of each method."""
-RESOLVED = ("device", "precision", "threads")
+RESOLVED = ("device", "precision")
 """Settings that `auto` takes from the hardware."""
 
 
@@ -200,7 +200,7 @@ def _same_work(asked: Request, before: Baseline, file: Path, same_hardware: bool
     if before.suite != asked.suite or changed:
         what = changed[0] if changed else f"the suite, {before.suite}"
         raise UserError(f"--baseline {file}: was made with another {what}; save a new one")
-    return [key for key in resolved if key != "threads"]
+    return resolved
 
 
 def _runs(asked: Request, number: int, deadline: float | None, say: Say) -> tuple[dict[str, dict[str, Any]], list[Run]]:

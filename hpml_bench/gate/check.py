@@ -32,8 +32,11 @@ MORE = 1.5
 
 GIVE_MORE = "give --max-minutes more"
 
-MEASURING = ("check", "machine", "pairs", "ranks", "resident", "sides", "spending", "verdicts", "workload")
-"""The files here on which it depends how a check ends."""
+MEASURING = (
+    *("check", "machine", "pairs", "ranks", "resident", "sides", "spending", "verdicts", "workload"),
+    *("../statistics/paired", "../statistics/intervals"),
+)
+"""The files on which it depends how a check of given code ends."""
 
 Say = Callable[[str], None]
 
@@ -161,7 +164,7 @@ def unmeasured(method: str) -> Verdict:
 
 def gate_digest() -> str:
     """Return what tells apart versions of the code that measures and decides."""
-    return digest([Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in MEASURING], 12)
+    return digest([(Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8") for name in MEASURING], 12)
 
 
 def versions(described: Mapping[str, Any]) -> dict[str, str]:

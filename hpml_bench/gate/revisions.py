@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpml_bench import entry
+from hpml_bench import pip
 from hpml_bench.cache import cache_folder, locked, new_entry
 from hpml_bench.errors import UserError
 from hpml_bench.gate.check import Comparison
@@ -24,12 +24,7 @@ from hpml_bench.gate.records import Side
 from hpml_bench.gate.sides import Installation
 from hpml_bench.records import digest
 
-MORTAL = f"import runpy; runpy.run_path({entry.__file__!r})['die_with_parent']()"
-"""Run by path: what is installed, or lies where the check is called, may be the project that is checked."""
-PIP = (
-    *("-P", "-c", f"{MORTAL}; runpy.run_module('pip', run_name='__main__', alter_sys=True)", "install"),
-    *("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"),
-)
+OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps")
 INSTALL_SECONDS = 600
 WORKING_TREE = "working tree"
 
@@ -149,7 +144,7 @@ def _installed(source: Path, label: str) -> Path:
     with locked(target):
         if not target.is_dir():
             with new_entry(target) as fresh:
-                _pip([*PIP, "--target", str(fresh), str(source)], label)
+                _pip(pip.command("install", *OPTIONS, "--target", str(fresh), str(source)), label)
     if not _takes_part(target):
         raise UserError(
             f"{label}: what pip installs of it has no package hpml_bench and no entry point in a group of hpml_bench, "
@@ -165,7 +160,7 @@ def _takes_part(target: Path) -> bool:
     return (target / "hpml_bench").is_dir() or any(named.search(text) for text in points)
 
 
-def _pip(arguments: Sequence[str], label: str) -> None:
+def _pip(command: Sequence[str], label: str) -> None:
     """Run pip; when this process is interrupted, pip and what it started end too; when it is killed, pip does.
 
     Raises:
@@ -174,7 +169,7 @@ def _pip(arguments: Sequence[str], label: str) -> None:
     """
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
         )
         try:
             status = process.wait(INSTALL_SECONDS)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,11 +62,16 @@ def write_report(
 
 
 def load_libraries() -> None:
-    """Import what a report needs, which takes about a second, while there is nothing else to do."""
+    """Import what a report needs, which takes about a second, while there is nothing else to do.
+
+    A section of another package that can't be imported is told when the report is written.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads that wait for products this small take a core
     for name in ("jinja2", "matplotlib.backends.backend_svg", "matplotlib.figure", "pyarrow.parquet", "scipy.special"):
         import_module(name)
-    for name in registry.names("sections"):
-        registry.get("sections", name)
+    with suppress(UserError):
+        for name in registry.names("sections"):
+            registry.get("sections", name)
 
 
 def load(folder: Path) -> Results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -46,7 +47,17 @@ def _counters() -> Iterator[Path]:
                 continue
             with suppress(ValueError):  # the group lies outside what is mounted
                 folder = Path(place) / Path(groups[controller]).relative_to(root)
-                yield from folder.rglob("memory.oom_control") if controller else [folder / "memory.events"]
+                if not controller:
+                    yield folder / "memory.events"
+                elif groups[controller] != "/":  # else the group is the machine
+                    yield from _each(folder)
+
+
+def _each(folder: Path) -> Iterator[Path]:
+    """Yield the counters of a group of version 1 and of those below it; one may be gone before it is looked into."""
+    for place, _, files in os.walk(folder, onerror=None):
+        if "memory.oom_control" in files:
+            yield Path(place) / "memory.oom_control"
 
 
 def _count(path: Path) -> int | None:

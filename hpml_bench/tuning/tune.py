@@ -218,7 +218,7 @@ class _Tuning:
         if record is not None and record.status != "interrupted" and record.protocol_id == protocol:
             progress.skip(1)
             return record
-        return run_with_retries(spec, prepared, self._folder / spec.run_id, self._limits, progress, began=self._began)
+        return run_with_retries(spec, prepared, self._folder / spec.run_id, self._limits, progress, self._began)
 
 
 def _conditions(record: TuningRecord) -> list[object]:

@@ -17,12 +17,13 @@ from hpml_bench.supervision import heartbeat
 class Command:
     """`hpml-bench run-all SUITE --out OUT` in a session of its own, with its own folder for temporary files."""
 
+    does: tuple[str, ...] = ("run-all", "--wandb", "off")
+
     def __init__(self, suite: Path, out: Path, *options: str) -> None:
         self.out, self.temporary = out, out.parent / "tmp"
         self.temporary.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "hpml_bench", "run-all", str(suite), "--out", str(out), "--wandb", "off"]
         self.process = subprocess.Popen(
-            [*command, *options],
+            [sys.executable, "-m", "hpml_bench", *self.does, str(suite), "--out", str(out), *options],
             env={**os.environ, "TMPDIR": str(self.temporary)},
             start_new_session=True,
             text=True,

@@ -136,12 +136,15 @@ def test_the_peak_is_read_on_each_poll(tmp_path: Path, monkeypatch: pytest.Monke
         assert child.stdout is not None
         (tmp_path / "heartbeat-rank0").write_text(f"{child.pid}\t1\tstep 1\n")
         with watch.Watch(tmp_path, Limits(), Stop()) as watching:
-            time.sleep(3 * watch.POLL_SECONDS)
+            deadline = time.monotonic() + 30
+            while 0 not in watching.peak_mb and time.monotonic() < deadline:
+                time.sleep(0.01)
             before = watching.peak_mb[0]
             child.stdin.write("\n")
             child.stdin.flush()
             child.stdout.readline()
-            time.sleep(3 * watch.POLL_SECONDS)
+            while watching.peak_mb[0] <= before + 150 and time.monotonic() < deadline:
+                time.sleep(0.01)
             child.kill()
     assert watching.peak_mb[0] > before + 150
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import html
+import math
 import multiprocessing
 import os
 import re
@@ -41,6 +42,7 @@ LIMITS = ("memory.max", "memory.limit_in_bytes")
 GREEDY = '''
 """A method of the tests: trains the head; one rank moves into a control group and takes more memory than it has."""
 
+import math
 import os
 
 from hpml_bench.records import Frozen
@@ -329,7 +331,9 @@ def test_a_loss_that_is_no_number_on_one_rank(value: str, rank: int, prepared: P
 def test_a_second_attempt_is_a_run_of_its_own(prepared: Prepared, tmp_path: Path) -> None:
     """With `--retries 1` a run that raises is done twice; the record is the last attempt's, and names the first."""
     progress = SweepProgress(Console(quiet=True), 1)
-    record = run_with_retries(faulty("raise"), prepared, tmp_path / "run", Limits(retries=1), progress)
+    record = run_with_retries(
+        faulty("raise"), prepared, tmp_path / "run", Limits(retries=1), progress, time.monotonic()
+    )
     assert record.status == "failed"
     assert record.earlier_attempts == ("failed: the fault that was asked for",)
     assert store.settled(tmp_path / "run") == record
@@ -343,7 +347,7 @@ def test_a_preparation_that_is_stopped_is_given_up(prepared: Prepared, monkeypat
     child.start()
     os.kill(child.pid or 0, signal.SIGSTOP)
     began = time.monotonic()
-    preparation._join(child)
+    preparation._join(child, math.inf, set())
     assert time.monotonic() - began < 20
     assert child.is_alive()
     child.kill()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import subprocess
@@ -10,7 +9,6 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -83,18 +81,22 @@ def test_what_a_sweep_leaves_is_seen(tmp_path: Path) -> None:
     (sweep.cache / "models/.new-abc").mkdir(parents=True)
     (sweep.out / "quickstart/.run.json.1.tmp").mkdir(parents=True)
     (sweep.temporary / "file").write_text("")
-    with socket.create_server(("127.0.0.1", 0)) as server, subprocess.Popen(["sleep", "60"], text=True) as other:
-        mine = SimpleNamespace(pid=os.getpid())
+    listens = (
+        "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen([sys.executable, "-c", listens], **pipes) as parent:
+        assert parent.stdout is not None
+        port = int(parent.stdout.readline())
         for _ in range(soak.LOOKS_FOR_SOCKETS):
-            sweep.look(mine)  # type: ignore[arg-type]
-        port = server.getsockname()[1]
-        assert port in sweep.ports
-        assert soak.listening(psutil.Process(other.pid)) == set()
-        other.kill()
+            sweep.look(parent)
+        assert sweep.ports == {(parent.pid, port)}
         left = soak.leftovers(sweep)
+        parent.kill()
     assert [Path(name).name for name in left[:3]] == ["file", ".run.json.1.tmp", ".new-abc"]
     assert f"something listens at port {port}" in left
-    assert f"something listens at port {port}" not in soak.leftovers(sweep), "it is closed"
+    with socket.create_server(("127.0.0.1", port)):
+        assert f"something listens at port {port}" not in soak.leftovers(sweep), "another process's has its number now"
 
 
 def test_a_second_ctrl_c_is_pressed() -> None:

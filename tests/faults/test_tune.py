@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-import psutil
 import pytest
 import tiny
 from command import Command
@@ -37,19 +34,7 @@ def after_step(encoder, step):
 class Tuning(Command):
     """`hpml-bench tune SUITE --out OUT` of the method `loud`, in a session of its own."""
 
-    def __init__(self, suite: Path, out: Path, *options: str) -> None:
-        self.out, self.temporary = out, out.parent / "tmp"
-        self.temporary.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "hpml_bench", "tune", str(suite), "--out", str(out), "--trials", "1"]
-        self.process = subprocess.Popen(
-            [*command, "--methods", "loud", "--set", "methods.loud={method: loud}", *options],
-            env={**os.environ, "TMPDIR": str(self.temporary)},
-            start_new_session=True,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        self.family: set[psutil.Process] = set()
+    does = ("tune", "--trials", "1", "--methods", "loud", "--set", "methods.loud={method: loud}")
 
     @property
     def logs(self) -> list[Path]:

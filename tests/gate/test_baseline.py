@@ -118,7 +118,7 @@ def test_settings_that_come_with_other_hardware_are_incomparable_no_mistake(
 ) -> None:
     """A bf16 baseline against fp32 here: not even counts, which bf16's casts are among, can fail."""
     moved(saved)
-    resolved(saved, precision="bf16", threads=2)
+    resolved(saved, precision="bf16")
     installed(monkeypatch, tmp_path / "now", extra=1)
     request = asked()
     here = request.settings.model_copy(update={"precision": "fp32"})
@@ -128,17 +128,6 @@ def test_settings_that_come_with_other_hardware_are_incomparable_no_mistake(
     assert "settings.precision" in receipt.verdicts[0].detail
     assert receipt.counts == ()
     assert verdicts.exit_status(receipt.verdicts, strict=True) == 3
-
-
-def test_other_threads_on_other_hardware_leave_the_counts(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """How many cores share an operator doesn't change how often it is called."""
-    moved(saved)
-    resolved(saved, threads=2)
-    installed(monkeypatch, tmp_path / "now", extra=1)
-    receipt = baseline.check(asked(), saved, lambda _: None)
-    assert [verdict.status for verdict in receipt.verdicts] == ["INCOMPARABLE", "FAIL"]
 
 
 def test_another_precision_on_the_same_hardware_is_a_mistake(saved: Path) -> None:
@@ -226,7 +215,7 @@ def test_other_work_is_refused(saved: Path) -> None:
 def test_a_baseline_cut_short_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer runs than asked for would promise what they can't keep."""
     installed(monkeypatch, tmp_path / "then")
-    with pytest.raises(UserError, match="nothing was saved"):
+    with pytest.raises(UserError, match=r"nothing was saved|did not answer before the time was up"):
         baseline.save(asked(minutes=0.001), tmp_path / "base.json", 10, lambda _: None)
     assert not (tmp_path / "base.json").exists()
 

@@ -135,7 +135,8 @@ def test_no_repository_and_no_project_are_told(tmp_path: Path, unpacked: list[st
 
 def test_what_pip_says_is_passed_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A revision that can't be built is told with pip's first error."""
-    monkeypatch.setattr(revisions, "PIP", ("-c", "raise SystemExit('ERROR: nothing works')"))
+    failing = [sys.executable, "-c", "raise SystemExit('ERROR: nothing works')"]
+    monkeypatch.setattr(revisions.pip, "command", lambda *_: failing)
     (project / "tiny_module.py").write_text("value = 4\n")
     git(project, "commit", "-qam", "broken")
     with pytest.raises(UserError, match="HEAD: pip can't install it: ERROR: nothing works"):
@@ -152,7 +153,7 @@ def test_an_interrupted_installation_ends_what_pip_started(
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'])\n"
         f"open({str(note)!r}, 'w').write(str(child.pid)); time.sleep(99)"
     )
-    monkeypatch.setattr(revisions, "PIP", ("-c", script))
+    monkeypatch.setattr(revisions.pip, "command", lambda *_: [sys.executable, "-c", script])
 
     def interrupt(*_: object) -> None:
         if note.exists() and note.read_text():
@@ -206,8 +207,8 @@ def gone(pid: int) -> bool:
 def test_pip_dies_with_a_check_that_is_killed(slow: tuple[Path, Path], tmp_path: Path) -> None:
     """SIGKILL leaves the check no time to end it."""
     project, note = slow
-    arguments = [*revisions.PIP, "--target", str(tmp_path / "target"), str(project)]
-    script = f"from hpml_bench.gate import revisions; revisions._pip({arguments!r}, 'HEAD')"
+    arguments = ["install", *revisions.OPTIONS, "--target", str(tmp_path / "target"), str(project)]
+    script = f"from hpml_bench.gate import revisions; revisions._pip(revisions.pip.command(*{arguments!r}), 'HEAD')"
     with subprocess.Popen([sys.executable, "-c", script]) as check:
         wait_for(lambda: note.exists() and note.read_text())
         pip = int(note.read_text())
@@ -222,7 +223,7 @@ def test_an_installation_that_takes_too_long_is_told(tmp_path: Path, monkeypatch
     script = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(99)"
     monkeypatch.setattr(revisions, "INSTALL_SECONDS", 2)
     with pytest.raises(UserError, match=r"^HEAD: pip took over 2 s to install it; see what its build waits for$"):
-        revisions._pip(["-c", script], "HEAD")
+        revisions._pip([sys.executable, "-c", script], "HEAD")
     assert gone(int(note.read_text()))
 
 
@@ -234,8 +235,9 @@ def test_pip_is_the_interpreter_s_own_wherever_the_check_is_called(
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("raise SystemExit('ERROR: the one that lay there')")
     monkeypatch.chdir(tmp_path)
+    places = "--target", str(tmp_path / "target"), str(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"HEAD: pip can't install it: ERROR: .*nowhere"):
-        revisions._pip([*revisions.PIP, "--target", str(tmp_path / "target"), str(tmp_path / "nowhere")], "HEAD")
+        revisions._pip(revisions.pip.command("install", *revisions.OPTIONS, *places), "HEAD")
 
 
 def test_another_interpreter_is_the_reference(tmp_path: Path) -> None:
