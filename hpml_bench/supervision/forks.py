@@ -9,7 +9,7 @@ from multiprocessing import forkserver, resource_tracker
 
 from hpml_bench import environment
 from hpml_bench.errors import UserError
-from hpml_bench.supervision import scratch
+from hpml_bench.supervision import reaper, scratch
 from hpml_bench.supervision.stopping import held_back
 
 PRELOAD = ["hpml_bench.supervision.server", "hpml_bench.worker"]
@@ -34,6 +34,7 @@ def start_fork_server() -> None:
             "set TMPDIR=/tmp"
         )
     multiprocessing.set_forkserver_preload(PRELOAD)
+    reaper.await_dying_server()
     with scratch.as_temporary():
         resource_tracker.ensure_running()  # by itself, since it unblocks signals
         with held_back(signal.SIGINT):  # until the server ignores it

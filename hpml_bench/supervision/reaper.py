@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import time
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,8 @@ from typing import NamedTuple
 
 PR_SET_CHILD_SUBREAPER = 36
 """From <sys/prctl.h>."""
+PF_EXITING = 4
+"""From <linux/sched.h>: a flag of a process that gives back what it holds, and is no zombie yet."""
 LAST_SECONDS = 5.0
 
 
@@ -94,14 +97,32 @@ def kill(processes: Iterable[Process]) -> None:
 def end_fork_server() -> None:
     """End the fork server at once, and by the kernel's hand what was forked from it; the next run has a new one.
 
-    It is waited for: one that still dies would be taken for running by who needs one next.
+    It is waited for: one that is still dying would be taken for running by who needs one next.
     """
     server = fork_server()
-    process = server and identify(server)
-    deadline = time.monotonic() + LAST_SECONDS
-    while process and identify(process.pid) == process and time.monotonic() < deadline:
-        kill([process])
+    kill(process for process in [server and identify(server)] if process)
+    await_dying_server()
+
+
+def await_dying_server() -> None:
+    """Wait until a fork server that was killed is gone as a whole: its other threads may outlive its first one."""
+    server, deadline = fork_server(), time.monotonic() + LAST_SECONDS
+    while server and time.monotonic() < deadline:
+        fields = _stat(server)
+        if fields is None or (fields[0] not in "ZX" and not int(fields[6]) & PF_EXITING and not _killed(server)):
+            return
+        with suppress(ChildProcessError):
+            if os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                return
         time.sleep(0.01)
+
+
+def _killed(pid: int) -> bool:
+    """Whether SIGKILL is on its way to a process."""
+    with suppress(OSError):
+        pending = re.findall(r"^(?:Sig|Shd)Pnd:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        return any(int(mask, 16) >> (signal.SIGKILL - 1) & 1 for mask in pending)
+    return False
 
 
 def sweep(processes: Iterable[Process]) -> None:
