@@ -41,6 +41,7 @@ SETTINGS = (
 STALL_SECONDS = 8.0
 MOST_CALLS = 12
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
+OWN = "SOAK_HAS_OWN_SHARED_MEMORY"
 SEGMENTS = ("torch", "psm", "sem.mp-")
 """How the segments begin that torch and multiprocessing make; others are another program's."""
 GROWTH_MB = 16.0
@@ -292,6 +293,14 @@ def shared_memory() -> set[str]:
     return {path.name for path in SHARED_MEMORY.iterdir() if path.name.startswith(SEGMENTS)}
 
 
+def with_own_shared_memory() -> None:
+    """Begin anew with shared memory of our own, where it may be mounted: other programs' would be taken for ours."""
+    if os.geteuid() == 0 and shutil.which("unshare") and not os.environ.get(OWN):
+        os.environ[OWN] = "1"
+        mount = 'mount -t tmpfs tmpfs /dev/shm; exec "$@"'
+        os.execvp("unshare", ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, *sys.argv])  # noqa: S606
+
+
 def new_sweep(room: Path, name: str, methods: str, seeds: int) -> Sweep:
     """Return a sweep into a folder of its own."""
     (room / name / "tmp").mkdir(parents=True)
@@ -377,6 +386,7 @@ def main() -> None:
     parser.add_argument("--go-on", action="store_true", help="keep what --out holds, and do what it lacks")
     parser.add_argument("--out", type=Path, default=Path("reports/reference/soak/soak.json"))
     asked = parser.parse_args()
+    with_own_shared_memory()
     began, segments = time.monotonic(), shared_memory()
     record = json.loads(asked.out.read_text()) if asked.go_on and asked.out.exists() else blank(asked.seed)
     before, rounds = record["minutes"], record["kills"]
