@@ -3,7 +3,7 @@
     python benchmarks/performance.py [--quick] [--only PART,PART] [--json FILE]
     python benchmarks/performance.py --show FILE
 
-The parts are training, curves, probes, sweep, ranks, rows, reports and levers; what each speed-up of ours brings
+The parts are sweep, ranks, rows, reports, curves, probes, training and levers; what each speed-up of ours brings
 (`levers`) is measured only when named. Contenders take turns on this machine, in processes of their own, in random
 order. The whole takes up to 25 minutes on two cores; `--quick` measures less of everything, within five, and its
 figures that aren't of the target's size are for comparison. With `--only`, FILE keeps the other parts it had, each with
@@ -60,14 +60,14 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Target]]]:
     models = ("gpt2",) if quick else shapes.MODELS
     methods = ("lora",) if quick else tuple(shapes.METHODS)
     return {
-        "training": lambda: training.measure(1 if quick else 3, models, methods),
-        "curves": lambda: curves.measure(2 if quick else 10),
-        "probes": lambda: probes(*((4, 2) if quick else (32, 3))),
         "sweep": lambda: sweep.measure(1 if quick else 5),
         "ranks": lambda: ranks.measure(1 if quick else 2),
         "rows": lambda: rows.measure(12_000 if quick else 120_000),
-        "levers": lambda: levers.measure(1 if quick else 3),
         "reports": lambda: reports.measure((1_000,) if quick else (1_000, 10_000)),
+        "curves": lambda: curves.measure(2 if quick else 10),
+        "probes": lambda: probes(*((4, 2) if quick else (32, 3))),
+        "training": lambda: training.measure(1 if quick else 3, models, methods),
+        "levers": lambda: levers.measure(1 if quick else 3),
     }
 
 

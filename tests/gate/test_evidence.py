@@ -210,3 +210,14 @@ def test_resampling_uses_the_rule_of_checks() -> None:
     pairs = evidence.pairs_of(TRIALS)
     found = simulation.simulate(evidence.resampling(pairs, 0.0), Rules(), 3, 200)
     assert found.passed == 200
+
+
+def test_the_committed_trials_give_the_committed_rates() -> None:
+    """All are there, from their blocks come their verdicts, and the page's live part is what they say."""
+    folder = Path(__file__).parents[2] / "reports" / "reference" / "check"
+    recorded_ones = evidence.load(*sorted(folder.glob("*.jsonl.gz")))
+    assert len(recorded_ones.trials) >= 6
+    assert evidence.wrong(recorded_ones) == []
+    assert evidence.mixed(recorded_ones.trials) is None
+    assert evidence._live(recorded_ones) in (folder / "evidence.md").read_text()
+    assert all(trial.receipt.seconds <= 600 for trial in recorded_ones.trials), "the time that a check may take"
