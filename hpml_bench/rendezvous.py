@@ -1,6 +1,6 @@
 """How the ranks of a run on one machine find each other: a store on a port that the kernel picks, nothing to agree on.
 
-torch's `c10d` rendezvous lets several machines agree on who takes part, which takes a tenth of a second; its `static`
+torch's `c10d` rendezvous lets several machines agree on who takes part, which takes part of each launch; its `static`
 one needs a port that is known before, which another process may take meanwhile.
 """
 
