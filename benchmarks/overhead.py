@@ -38,7 +38,7 @@ from typing import Any
 from hpml_bench.environment import describe, set_process_environment
 
 LIMIT, MEMORY_LIMIT = 0.01, 0.05
-RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29544"}
+RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
 
 
 def measure(blocks: int, steps: int, method: str = "lora", *, only: bool | None = None) -> list[list[list[float]]]:
@@ -93,10 +93,22 @@ def measure(blocks: int, steps: int, method: str = "lora", *, only: bool | None 
     return found
 
 
-def peak_mb(steps: int, probes: bool) -> float:
-    """Return the peak memory of a process of its own that trains once with all probes, or with none."""
-    command = [sys.executable, __file__, "--steps", str(steps), "--only", "probes" if probes else "none"]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
+def peaks_mb(steps: int) -> tuple[float, float]:
+    """Return the peak memory of processes of their own that train once with all probes and with none.
+
+    Both run at the same time, since nothing is timed.
+
+    Raises:
+        RuntimeError: one of them failed.
+
+    """
+    command = [sys.executable, __file__, "--steps", str(steps), "--only"]
+    both = [subprocess.Popen([*command, which], stdout=subprocess.PIPE, text=True) for which in ("probes", "none")]
+    said = [process.communicate()[0] for process in both]
+    if any(process.returncode for process in both):
+        raise RuntimeError("a training whose peak memory was to be read failed")
+    probes, none = (float(output.split()[-1]) for output in said)
+    return probes, none
 
 
 def bound(seconds: Any, resamples: int = 2000) -> tuple[float, float]:
@@ -141,7 +153,7 @@ def main() -> int:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
         return 0
     # Before this process grows: a child's peak begins with the size of the process that started it.
-    memory = [peak_mb(options.steps, True) / peak_mb(options.steps, False) - 1 for _ in range(options.trainings)]
+    memory = [probes / none - 1 for probes, none in (peaks_mb(options.steps) for _ in range(options.trainings))]
     seconds = measure(options.blocks, options.steps, options.method)
     estimate, upper = bound(seconds)
     without, probes = (sum(sum(block[way]) for block in seconds) for way in (0, 1))

@@ -6,11 +6,15 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 performance = importlib.import_module("performance")
-RECORD = json.loads((ROOT / "reports" / "reference" / "performance" / "performance.json").read_text())
+FOLDER = ROOT / "reports" / "reference" / "performance"
+RECORD, LEVERS = (json.loads((FOLDER / f"{name}.json").read_text()) for name in ("performance", "levers"))
 
 
 def test_the_record_has_every_part_of_the_right_size() -> None:
@@ -20,12 +24,13 @@ def test_the_record_has_every_part_of_the_right_size() -> None:
     assert {part["quick"] for part in parts.values()} == {False}
 
 
-def test_the_page_shows_the_record() -> None:
+@pytest.mark.parametrize(("mark", "record"), [("table", RECORD), ("levers", LEVERS)])
+def test_the_page_shows_the_record(mark: str, record: dict[str, Any]) -> None:
     """The rows of docs/performance.md are those that `--show` prints, each, and no other."""
     page = (ROOT / "docs" / "performance.md").read_text()
-    table = page[page.index("<!-- table -->") : page.index("<!-- /table -->")]
+    table = page[page.index(f"<!-- {mark} -->") : page.index(f"<!-- /{mark} -->")]
     shown = [line for line in table.splitlines() if line.startswith("| ") and not line.startswith("| measured")]
-    assert shown == performance.rows_of(RECORD)
+    assert shown == performance.rows_of(record)
 
 
 def test_the_readme_shows_the_ratios() -> None:

@@ -30,10 +30,25 @@ def epoch(contender: str, lengths: np.ndarray) -> Batches:
 
 
 def representative(batches: Batches, lengths: np.ndarray, count: int) -> Batches:
-    """Return `count` of the batches, evenly spaced among all in the order of their longest rows, shuffled."""
-    ordered = sorted(batches, key=lambda indices: int(lengths[indices].max()))
-    chosen = [ordered[int((place + 0.5) * len(ordered) / count)] for place in range(count)]
+    """Return `count` of the batches, shuffled: of each of as many strata the one nearest to the stratum's mean.
+
+    Strata are of batches in the order of their longest rows. Means and not middles: lengths have a long tail, and
+    few middles together would be padded to less than the epoch is. What one lies off the next makes up for, the
+    longest first, among which the gaps are widest.
+    """
+    longest_rows = np.array([lengths[indices].max() for indices in batches])
+    chosen, wanted = [], 0.0
+    for stratum in np.array_split(np.argsort(-longest_rows, kind="stable"), count):
+        wanted += longest_rows[stratum].sum() * count / len(batches)
+        nearest = stratum[np.abs(longest_rows[stratum] - wanted).argmin()]
+        wanted -= longest_rows[nearest]
+        chosen.append(batches[nearest])
     return [chosen[index] for index in np.random.default_rng(0).permutation(count)]
+
+
+def longest(batches: Batches, lengths: np.ndarray) -> np.ndarray:
+    """Return the batch that is padded farthest: after it the allocator has room for any other."""
+    return max(batches, key=lambda indices: int(lengths[indices].max()))
 
 
 def padded_to(batches: Sequence[np.ndarray], lengths: np.ndarray) -> float:

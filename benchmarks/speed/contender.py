@@ -1,6 +1,6 @@
 """A contender in a process of its own: trains when told to, and says how long it took.
 
-    python -m speed.contender [LEVER THAT IS SWITCHED OFF]
+    python -m speed.contender [LEVER TO SWITCH]
 
 A line of JSON for a job (`{"contender": "ours", "model": "gpt2", "method": "lora", ...}`), and one for its answer.
 Contenders: `ours`, the harness's own steps with all probes on; and scripts with the HF Trainer and PEFT as a user
@@ -17,16 +17,22 @@ import sys
 import tempfile
 import time
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from speed import shapes
-from speed.batches import epoch, padded_to, representative
+from speed.batches import epoch, longest, padded_to, representative
+
+if TYPE_CHECKING:
+    from hpml_bench.data import Rows
+    from hpml_bench.loop import Stepper
 
 RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
-WARMUP_STEPS = 2
+PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
+"""Operators that multiply matrices, as torch's profiler calls them."""
 
 
 def best_gflops(dtype: Any, device: str) -> float:
@@ -53,10 +59,46 @@ def gemm_gflops(dtype: Any, device: str, size: int, seconds: float = 0.5) -> flo
 def ours(job: dict[str, Any]) -> dict[str, Any]:
     """Time the harness's training steps."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
-    from hpml_bench import registry
     from hpml_bench.data import Rows
+
+    rows = Rows(Path(job["folder"]) / "rows", 0)
+    batches = epoch("ours", rows.lengths)
+    timed = representative(batches, rows.lengths, job["batches"])
+    dtype = torch.bfloat16 if job["precision"] == "bf16" else torch.float32
+    with ExitStack() as stack:
+        stepper = _our_stepper(job, rows, stack)
+        began = time.perf_counter()
+        stepper.step(1, longest(timed, rows.lengths))
+        stepper.ledger.reduce()
+        _synchronise(job)
+        warm_up = time.perf_counter() - began
+        before = best_gflops(dtype, job["device"]) if job["utilisation"] else 0.0
+        began = time.perf_counter()
+        for index, indices in enumerate(timed, start=1):
+            stepper.step(index, indices)
+        steps = stepper.ledger.reduce()
+        _synchronise(job)
+        seconds = time.perf_counter() - began
+        found = {
+            "seconds": seconds,
+            "warm_up_seconds": warm_up,
+            "samples": sum(step.samples for step in steps),
+            "tokens_a_row": padded_to(timed, rows.lengths),
+            "tokens_a_row_of_the_epoch": padded_to(batches, rows.lengths),
+        }
+        if job["utilisation"]:
+            after = best_gflops(dtype, job["device"])
+            flops = _flops_a_token(stepper, timed[0]) * sum(step.padded_tokens for step in steps)
+            found |= {"gflops": flops / seconds / 1e9, "gemm_gflops": max(before, after)}
+        if job["products"]:
+            found["products"] = _share_of_products(stepper, timed[0])
+    return found
+
+
+def _our_stepper(job: dict[str, Any], rows: Rows, stack: ExitStack) -> Stepper:
+    """Return what takes the harness's own steps, all probes on."""
+    from hpml_bench import registry
     from hpml_bench.distributed import process_group
     from hpml_bench.loop import Stepper, Training
     from hpml_bench.models import build_classifier
@@ -71,44 +113,48 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
         backbone="path:", task=TaskSpec(name="text_files"), steps=10_000, global_batch=shapes.BATCH, world_size=1,
         device=job["device"], threads=job["threads"], precision=job["precision"], max_length=shapes.LONGEST,
     )  # fmt: skip
-    rows = Rows(Path(job["folder"]) / "rows", 0)
     classifier = build_classifier(Path(job["folder"]) / job["model"], settings, spec, shapes.CLASSES, 0)
-    batches = epoch("ours", rows.lengths)
-    timed = representative(batches, rows.lengths, job["batches"])
-    with process_group(settings) as group, tempfile.TemporaryDirectory() as name:
-        classifier.to(group.device)
-        probes: list[Probe] = [registry.get("probes", probe).Measure() for probe in registry.names("probes")]
-        run = Run(settings, group, classifier, module, rows, Path(name), time.monotonic())
-        for probe in probes:
-            probe.start(run)
-        stepper = Stepper(Training(classifier, spec, module, settings, 0, group, rows, rows, probes, lambda _: None))
-        classifier.train()
-        for indices in timed[:WARMUP_STEPS]:
-            stepper.step(1, indices)
-        dtype = torch.bfloat16 if job["precision"] == "bf16" else torch.float32
-        before = best_gflops(dtype, group.device.type) if job["utilisation"] else 0.0
-        stepper.ledger.reduce()
-        _synchronise(job)
-        began = time.perf_counter()
-        for index, indices in enumerate(timed, start=1):
-            stepper.step(index, indices)
-        steps = stepper.ledger.reduce()
-        _synchronise(job)
-        seconds = time.perf_counter() - began
-        found = {
-            "seconds": seconds,
-            "samples": sum(step.samples for step in steps),
-            "tokens_a_row": padded_to(timed, rows.lengths),
-            "tokens_a_row_of_the_epoch": padded_to(batches, rows.lengths),
-        }
-        if not job["utilisation"]:
-            return found
-        after = best_gflops(dtype, group.device.type)
-        with FlopCounterMode(display=False) as counter:
-            stepper.step(1, timed[0])
-        (counted,) = stepper.ledger.reduce()
-    flops = counter.get_total_flops() / counted.padded_tokens * sum(step.padded_tokens for step in steps)
-    return {**found, "gflops": flops / seconds / 1e9, "gemm_gflops": max(before, after)}
+    if "compile" in sys.argv[1:]:
+        from speed.compiled import compile_blocks
+
+        compile_blocks(classifier.encoder)
+    group = stack.enter_context(process_group(settings))
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    classifier.to(group.device)
+    probes: list[Probe] = [registry.get("probes", probe).Measure() for probe in registry.names("probes")]
+    run = Run(settings, group, classifier, module, rows, folder, time.monotonic())
+    for probe in probes:
+        probe.start(run)
+    training = Training(classifier, spec, module, settings, 0, group, rows, rows, probes, lambda _: None)
+    stepper = Stepper(training)
+    classifier.train()
+    return stepper
+
+
+def _flops_a_token(stepper: Stepper, batch: np.ndarray) -> float:
+    """Return the FLOPs of a step on a batch, as torch counts them, for each of its padded tokens."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        stepper.step(1, batch)
+    (counted,) = stepper.ledger.reduce()
+    return float(counter.get_total_flops() / counted.padded_tokens)
+
+
+def _share_of_products(stepper: Stepper, batch: np.ndarray) -> float:
+    """Return the share of matrix products in the time of torch's operators in a step: the device's, where there is one.
+
+    What Python itself takes outside of operators is not in it.
+    """
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+        stepper.step(1, batch)
+    stepper.ledger.reduce()
+    rows = profiled.key_averages()
+    on_device = any(row.self_device_time_total for row in rows)
+    spent = {row.key: row.self_device_time_total if on_device else row.self_cpu_time_total for row in rows}
+    return float(sum(spent.get(name, 0.0) for name in PRODUCTS) / sum(spent.values()))
 
 
 def _synchronise(job: dict[str, Any]) -> None:
@@ -119,7 +165,10 @@ def _synchronise(job: dict[str, Any]) -> None:
 
 
 def switch_off(lever: str) -> None:
-    """Put back what one of levers.LEVERS replaces; the allocator's settings are those the process is born with."""
+    """Put back what one of levers.LEVERS replaces.
+
+    The allocator's settings are those the process is born with, and what is compiled is not yet built.
+    """
     from torch import nn
 
     from hpml_bench import data, fast, loop
@@ -168,15 +217,15 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
 
     model, optimizer = _classifier(job), None
     with tempfile.TemporaryDirectory() as folder:
-        for steps in (1 if padded else WARMUP_STEPS, len(timed)):  # padded batches are alike from the first
+        for part in ([longest(timed, lengths)], timed):
             arguments = TrainingArguments(
-                output_dir=folder, per_device_train_batch_size=shapes.BATCH, max_steps=steps, learning_rate=1e-4,
+                output_dir=folder, per_device_train_batch_size=shapes.BATCH, max_steps=len(part), learning_rate=1e-4,
                 report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
                 use_cpu=job["device"] == "cpu", bf16=not padded and job["precision"] == "bf16",
                 train_sampling_strategy="sequential", remove_unused_columns=False,
             )  # fmt: skip
             current = Trainer(
-                model, arguments, data_collator=collate, train_dataset=np.concatenate(timed).tolist(),
+                model, arguments, data_collator=collate, train_dataset=np.concatenate(part).tolist(),
                 callbacks=[Watch()], optimizers=(optimizer, None),
             )  # fmt: skip
             current.train()

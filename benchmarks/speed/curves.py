@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -36,6 +37,8 @@ from speed.contender import RANK
 from speed.target import Target
 
 METHODS = ("lora", "full")
+SEEDS = 10
+"""That the interval needs to be narrow enough; with fewer the figures are for comparison."""
 CLOSE = 0.05
 """Nats: the 95 % interval of the mean difference must lie within this of zero (an equivalence test at 2.5 % a side)."""
 
@@ -88,7 +91,7 @@ def measure(seeds: int) -> list[Target]:
             found.append(
                 Target(
                     f"{method}: {title}, ours less the HF Trainer's, farther end of the 95 % interval",
-                    max(abs(low), abs(high)), "nats", CLOSE, "at most", raw, (low, high),
+                    max(abs(low), abs(high)), "nats", CLOSE if seeds >= SEEDS else None, "at most", raw, (low, high),
                 )
             )  # fmt: skip
     return found
@@ -167,4 +170,5 @@ def _train_with_trainer(scored: Scored, rows: Rows, spec: RunSpec) -> None:
             scored, arguments, data_collator=collate, train_dataset=list(range(len(rows))),
             optimizers=(optimizer, schedule),
         )  # fmt: skip
-        trainer.train()
+        with redirect_stdout(sys.stderr):  # its summary
+            trainer.train()
