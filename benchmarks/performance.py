@@ -3,11 +3,11 @@
     python benchmarks/performance.py [--quick] [--only PART,PART] [--json FILE]
     python benchmarks/performance.py --show FILE
 
-The parts are sweep, ranks, rows, reports, curves, probes, training and levers; what each speed-up of ours brings
-(`levers`) is measured only when named. Contenders take turns on this machine, in processes of their own, in random
-order. The whole takes up to 25 minutes on two cores; `--quick` measures less of everything, within five, and its
-figures that aren't of the target's size are for comparison. With `--only`, FILE keeps the other parts it had, each with
-its date. Exit status 1 if a target is not met.
+The parts are sweep, ranks, rows, reports, curves, probes and training; and, measured only when named, what each
+speed-up of ours brings (levers) and how much of a step is matrix products (products). Contenders take turns on this
+machine, in processes of their own, in random order. The whole takes up to 25 minutes on two cores; `--quick` measures
+less of everything, within five, and its figures that aren't of the target's size are for comparison. With `--only`,
+FILE keeps the other parts it had, each with its date. Exit status 1 if a target is not met.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from speed import curves, levers, ranks, reports, rows, shapes, sweep, training
+from speed import curves, levers, products, ranks, reports, rows, shapes, sweep, training
 from speed.target import HEADER, Target
 
 from hpml_bench.environment import describe
 
+EXPLAINING = ("levers", "products")
+"""Parts without targets, measured only when named."""
 MINUTES = {False: 25, True: 5}
 """That the table may take, whole and by `--quick`."""
 
@@ -72,6 +74,7 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Target]]]:
         "probes": lambda: probes(*((4, 2) if quick else (BLOCKS, 3))),
         "training": lambda: training.measure(1 if quick else 3, models, methods),
         "levers": lambda: levers.measure(1 if quick else 3),
+        "products": lambda: products.measure(1 if quick else 3, models, methods),
     }
 
 
@@ -90,7 +93,7 @@ def main() -> int:
             print("", *ratios_of(record), sep="\n")
         return 0
     known = parts(options.quick)
-    wanted = options.only.split(",") if options.only else [name for name in known if name != "levers"]
+    wanted = options.only.split(",") if options.only else [name for name in known if name not in EXPLAINING]
     if unknown := set(wanted) - set(known):
         parser.error(f"--only: no part is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     found: list[Target] = []

@@ -6,7 +6,6 @@ import importlib
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
@@ -18,16 +17,10 @@ training = importlib.import_module("speed.training")
 @pytest.mark.parametrize("count", sorted({*training.BATCHES.values()}))
 @pytest.mark.parametrize("contender", ["ours", "dynamic", "grouped"])
 def test_few_batches_are_padded_as_the_epoch_is(contender: str, count: int) -> None:
-    """To within 1 %: who is given shorter batches than his epoch has looks faster than he is."""
+    """To within 0.5 %: who is given shorter batches than his epoch has looks faster than he is."""
     lengths = shapes.lengths()
     epoch = batches.epoch(contender, lengths)
     chosen = batches.representative(epoch, lengths, count)
     assert len(chosen) == count
     assert len({indices.tobytes() for indices in chosen}) == count
-    assert batches.padded_to(chosen, lengths) == pytest.approx(batches.padded_to(epoch, lengths), rel=0.01)
-
-
-def test_the_longest_batch_is_the_one_padded_farthest() -> None:
-    """Not the one with the most tokens."""
-    lengths = np.array([9, 1, 5, 5])
-    assert batches.longest([np.array([2, 3]), np.array([0, 1])], lengths).tolist() == [0, 1]
+    assert batches.padded_to(chosen, lengths) == pytest.approx(batches.padded_to(epoch, lengths), rel=0.005)

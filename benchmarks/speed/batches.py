@@ -46,11 +46,6 @@ def representative(batches: Batches, lengths: np.ndarray, count: int) -> Batches
     return [chosen[index] for index in np.random.default_rng(0).permutation(count)]
 
 
-def longest(batches: Batches, lengths: np.ndarray) -> np.ndarray:
-    """Return the batch that is padded farthest: after it the allocator has room for any other."""
-    return max(batches, key=lambda indices: int(lengths[indices].max()))
-
-
 def padded_to(batches: Sequence[np.ndarray], lengths: np.ndarray) -> float:
     """Return the tokens a row has with padding to the longest of its batch, on average."""
     return float(np.mean([lengths[indices].max() for indices in batches]))

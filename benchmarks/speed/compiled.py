@@ -29,8 +29,9 @@ def drop(values: Tensor, p: float) -> Tensor:
 
 
 def compile_blocks(encoder: nn.Module) -> None:
-    """Compile each of the encoder's blocks for any batch; they are alike, so that one compilation serves all."""
+    """Compile the encoder's blocks for batches of any length, and fail where that would be given up silently."""
     fast.drop = drop
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     blocks = max((part for part in encoder.modules() if isinstance(part, nn.ModuleList)), key=len)
     for block in blocks:
-        block.compile(dynamic=True)
+        block.compile(dynamic=True, fullgraph=True)

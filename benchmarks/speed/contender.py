@@ -1,6 +1,6 @@
 """A contender in a process of its own: trains when told to, and says how long it took.
 
-    python -m speed.contender [LEVER TO SWITCH]
+    python -m speed.contender
 
 A line of JSON for a job (`{"contender": "ours", "model": "gpt2", "method": "lora", ...}`), and one for its answer.
 Contenders: `ours`, the harness's own steps with all probes on; and scripts with the HF Trainer and PEFT as a user
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from speed import shapes
-from speed.batches import epoch, longest, padded_to, representative
+from speed.batches import Batches, epoch, padded_to, representative
 
 if TYPE_CHECKING:
     from hpml_bench.data import Rows
@@ -68,11 +68,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     dtype = torch.bfloat16 if job["precision"] == "bf16" else torch.float32
     with ExitStack() as stack:
         stepper = _our_stepper(job, rows, stack)
-        began = time.perf_counter()
-        stepper.step(1, longest(timed, rows.lengths))
-        stepper.ledger.reduce()
-        _synchronise(job)
-        warm_up = time.perf_counter() - began
+        warm = [_step_seconds(stepper, indices, job) for indices in timed]
         before = best_gflops(dtype, job["device"]) if job["utilisation"] else 0.0
         began = time.perf_counter()
         for index, indices in enumerate(timed, start=1):
@@ -82,17 +78,20 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
         seconds = time.perf_counter() - began
         found = {
             "seconds": seconds,
-            "warm_up_seconds": warm_up,
+            "first_step_seconds": warm[0],
+            "warm_up_seconds": sum(warm),
             "samples": sum(step.samples for step in steps),
             "tokens_a_row": padded_to(timed, rows.lengths),
             "tokens_a_row_of_the_epoch": padded_to(batches, rows.lengths),
         }
+        if job["products"]:
+            found["products"] = _share_of_products(stepper, timed, job["device"])
+            found["float32_gflops"] = best_gflops(torch.float32, job["device"])
+            found["gemm_gflops"] = best_gflops(dtype, job["device"])
         if job["utilisation"]:
             after = best_gflops(dtype, job["device"])
             flops = _flops_a_token(stepper, timed[0]) * sum(step.padded_tokens for step in steps)
             found |= {"gflops": flops / seconds / 1e9, "gemm_gflops": max(before, after)}
-        if job["products"]:
-            found["products"] = _share_of_products(stepper, timed[0])
     return found
 
 
@@ -114,7 +113,7 @@ def _our_stepper(job: dict[str, Any], rows: Rows, stack: ExitStack) -> Stepper:
         device=job["device"], threads=job["threads"], precision=job["precision"], max_length=shapes.LONGEST,
     )  # fmt: skip
     classifier = build_classifier(Path(job["folder"]) / job["model"], settings, spec, shapes.CLASSES, 0)
-    if "compile" in sys.argv[1:]:
+    if job["lever"] == "compile":
         from speed.compiled import compile_blocks
 
         compile_blocks(classifier.encoder)
@@ -131,6 +130,14 @@ def _our_stepper(job: dict[str, Any], rows: Rows, stack: ExitStack) -> Stepper:
     return stepper
 
 
+def _step_seconds(stepper: Stepper, indices: np.ndarray, job: dict[str, Any]) -> float:
+    began = time.perf_counter()
+    stepper.step(1, indices)
+    stepper.ledger.reduce()
+    _synchronise(job)
+    return time.perf_counter() - began
+
+
 def _flops_a_token(stepper: Stepper, batch: np.ndarray) -> float:
     """Return the FLOPs of a step on a batch, as torch counts them, for each of its padded tokens."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -141,20 +148,19 @@ def _flops_a_token(stepper: Stepper, batch: np.ndarray) -> float:
     return float(counter.get_total_flops() / counted.padded_tokens)
 
 
-def _share_of_products(stepper: Stepper, batch: np.ndarray) -> float:
-    """Return the share of matrix products in the time of torch's operators in a step: the device's, where there is one.
-
-    What Python itself takes outside of operators is not in it.
-    """
+def _share_of_products(stepper: Stepper, batches: Batches, device: str) -> float:
+    """Return the share of matrix products in the wall time of steps on these batches, under torch's profiler."""
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
-        stepper.step(1, batch)
-    stepper.ledger.reduce()
-    rows = profiled.key_averages()
-    on_device = any(row.self_device_time_total for row in rows)
-    spent = {row.key: row.self_device_time_total if on_device else row.self_cpu_time_total for row in rows}
-    return float(sum(spent.get(name, 0.0) for name in PRODUCTS) / sum(spent.values()))
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]) as profiled:
+        began = time.perf_counter()
+        for indices in batches:
+            stepper.step(1, indices)
+        stepper.ledger.reduce()  # reads the losses, and so waits for the device
+        seconds = time.perf_counter() - began
+    rows = [row for row in profiled.key_averages() if row.key in PRODUCTS]
+    spent = sum(row.self_device_time_total if device == "cuda" else row.self_cpu_time_total for row in rows)
+    return float(spent / 1e6 / seconds)
 
 
 def _synchronise(job: dict[str, Any]) -> None:
@@ -164,11 +170,8 @@ def _synchronise(job: dict[str, Any]) -> None:
         torch.cuda.synchronize()
 
 
-def switch_off(lever: str) -> None:
-    """Put back what one of levers.LEVERS replaces.
-
-    The allocator's settings are those the process is born with, and what is compiled is not yet built.
-    """
+def switch_off(lever: str | None) -> None:
+    """Put back what one of levers.LEVERS replaces; the allocator's settings are those the process is born with."""
     from torch import nn
 
     from hpml_bench import data, fast, loop
@@ -215,23 +218,25 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
                 _synchronise(job)
             Watch.ended = time.perf_counter()
 
-    model, optimizer = _classifier(job), None
+    model, optimizer, seconds = _classifier(job), None, []
     with tempfile.TemporaryDirectory() as folder:
-        for part in ([longest(timed, lengths)], timed):
+        for _ in ("warm-up", "timed"):
             arguments = TrainingArguments(
-                output_dir=folder, per_device_train_batch_size=shapes.BATCH, max_steps=len(part), learning_rate=1e-4,
+                output_dir=folder, per_device_train_batch_size=shapes.BATCH, max_steps=len(timed), learning_rate=1e-4,
                 report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
                 use_cpu=job["device"] == "cpu", bf16=not padded and job["precision"] == "bf16",
                 train_sampling_strategy="sequential", remove_unused_columns=False,
             )  # fmt: skip
             current = Trainer(
-                model, arguments, data_collator=collate, train_dataset=np.concatenate(part).tolist(),
+                model, arguments, data_collator=collate, train_dataset=np.concatenate(timed).tolist(),
                 callbacks=[Watch()], optimizers=(optimizer, None),
             )  # fmt: skip
             current.train()
             optimizer = current.optimizer.optimizer  # whose state the warm-up has made
+            seconds.append(Watch.ended - Watch.began)
     return {
-        "seconds": Watch.ended - Watch.began,
+        "seconds": seconds[1],
+        "warm_up_seconds": seconds[0],
         "samples": len(timed) * shapes.BATCH,
         "tokens_a_row": shapes.LONGEST if padded else padded_to(timed, lengths),
         "tokens_a_row_of_the_epoch": shapes.LONGEST if padded else padded_to(batches, lengths),
@@ -269,11 +274,10 @@ def main() -> None:
     os.dup2(2, 1)
     import torch
 
-    if sys.argv[1:]:
-        switch_off(sys.argv[1])
     with answers:
         for line in sys.stdin:
             job = json.loads(line)
+            switch_off(job["lever"])
             torch.set_num_threads(job["threads"])
             result = ours(job) if job["contender"] == "ours" else trainer(job)
             gc.collect()

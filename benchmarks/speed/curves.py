@@ -99,7 +99,7 @@ def measure(seeds: int) -> list[Target]:
 
 def _pair(spec: RunSpec) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return (training loss, validation loss) of ours and of the Trainer's."""
-    os.environ.update(RANK)
+    os.environ.update(RANK | {"OMP_NUM_THREADS": "1"})  # without the second, accelerate takes all cores
     torch.set_num_threads(1)
     prepared = prepare(spec.settings)
     rows = {split: Rows(Path(prepared.data) / split, prepared.pad_id) for split in ("train", "validation")}
