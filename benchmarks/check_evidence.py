@@ -1,8 +1,9 @@
-"""What the gate's recorded trials say: rates with exact bounds, and a resampling study over the recorded pairs.
+r"""What the gate's recorded trials say: rates with exact bounds, and a resampling study over the recorded pairs.
 
     hpml-bench check --self-test --trials 299 --out trials
-    python benchmarks/check_evidence.py trials --pack reports/reference/check/SESSION.jsonl.gz
-    python benchmarks/check_evidence.py reports/reference/check/*.jsonl.gz [--loaded FILE...] [--write FILE.md]
+    python benchmarks/check_evidence.py trials --pack MACHINE/SESSION.jsonl.gz
+    python benchmarks/check_evidence.py MACHINE/*.jsonl.gz --loaded MACHINE/loaded/*.jsonl.gz \
+        --write MACHINE/evidence.md
 
 Trials of several folders, each packed into a file of its own, are taken together if hardware, versions, settings,
 rules and the gate's own code are the same. Verdicts are made again from the raw blocks, and have to be those that were
@@ -232,7 +233,7 @@ def report(evidence: Evidence, loaded: Evidence = Evidence()) -> str:
     if len(under_load.starts):
         named["under load"] = (under_load, 0.0)
     table_of_rates = markdown_table(study(named, [Rules(), FINER]))
-    return "\n\n".join([*parts, "## Resampling", _explained(pairs), table_of_rates]) + "\n"
+    return "\n\n".join([*parts, "## Resampling", _explained(pairs, under_load), table_of_rates]) + "\n"
 
 
 def _live(evidence: Evidence) -> str:
@@ -295,13 +296,19 @@ def _put_in(trials: Iterable[Trial]) -> list[str]:
     ]
 
 
-def _explained(pairs: Pairs) -> str:
+def _explained(pairs: Pairs, under_load: Pairs) -> str:
     count = len(pairs.ratios)
+    loaded = (
+        f"Under load: drawn from {len(under_load.ratios)} pairs recorded beside the competing load "
+        f"({under_load.left_out} left out), and nothing made up. "
+        if len(under_load.starts)
+        else ""
+    )
     return (
         f"Each row: {RESAMPLED:,} trials drawn with replacement from {count} recorded A/A pairs, {RUN} consecutive "
         "ones at a time and all methods of a pair together, with a slowdown added to every method, or to one by lot. "
         f"{pairs.left_out} further pairs, in which some blocks were disturbed, are left out. With spikes: each timed "
-        f"piece is made up to {rate(LARGEST_SPIKE)} longer with a chance of {rate(SPIKES)}, on either side. "
+        f"piece is made up to {rate(LARGEST_SPIKE)} longer with a chance of {rate(SPIKES)}, on either side. {loaded}"
         "Resampling tells what the rule does with noise such as was recorded; it knows the tails no better than the "
         "recorded pairs do, and the bounds above stay the claim."
     )
@@ -319,7 +326,7 @@ def main() -> int:
     if not evidence.trials:
         print(f"{', '.join(map(str, options.trials))}: no trials here", file=sys.stderr)
         return 2
-    if reason := mixed(evidence.trials) or mixed(loaded.trials):
+    if reason := mixed((*evidence.trials, *loaded.trials)):
         print(f"these trials can't be taken together: {reason}", file=sys.stderr)
         return 2
     if options.pack:

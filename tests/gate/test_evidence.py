@@ -196,7 +196,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     text = capsys.readouterr().out
     assert text == (tmp_path / "evidence.md").read_text()
     assert text.startswith("## Live trials\n")
-    assert "under load" in text
+    assert "Under load: drawn from" in text
+    monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "trials.jsonl.gz")])
+    assert evidence.main() == 0
+    assert "nder load" not in capsys.readouterr().out
     evidence.pack(recorded(*TRIALS[1:]), tmp_path / "cut.jsonl.gz")
     monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "cut.jsonl.gz")])
     assert evidence.main() == 1
@@ -212,12 +215,38 @@ def test_resampling_uses_the_rule_of_checks() -> None:
     assert found.passed == 200
 
 
-def test_the_committed_trials_give_the_committed_rates() -> None:
-    """All are there, from their blocks come their verdicts, and the page's live part is what they say."""
-    folder = Path(__file__).parents[2] / "reports" / "reference" / "check"
-    recorded_ones = evidence.load(*sorted(folder.glob("*.jsonl.gz")))
-    assert len(recorded_ones.trials) >= 6
-    assert evidence.wrong(recorded_ones) == []
-    assert evidence.mixed(recorded_ones.trials) is None
-    assert evidence._live(recorded_ones) in (folder / "evidence.md").read_text()
-    assert all(trial.receipt.seconds <= 600 for trial in recorded_ones.trials), "the time that a check may take"
+CHECK = Path(__file__).parents[2] / "reports" / "reference" / "check"
+
+
+@pytest.mark.parametrize("name", ["amd-epyc", "intel-xeon"])
+def test_the_committed_trials_give_the_committed_rates(name: str) -> None:
+    """All are there, from their blocks come their verdicts, and the page's live parts are what they say."""
+    machine = CHECK / name
+    titles = {machine: "## Live trials", machine / "loaded": "## Live trials under a competing load"}
+    parts, together = [], []
+    for folder in [folder for folder in titles if folder.exists()]:
+        trials = evidence.load(*sorted(folder.glob("*.jsonl.gz")))
+        assert len(trials.trials) >= 6
+        assert evidence.wrong(trials) == []
+        together += trials.trials
+        assert all(trial.receipt.seconds <= 600 for trial in trials.trials), "the time that a check may take"
+        parts += [titles[folder], evidence._live(trials)]
+    assert evidence.mixed(together) is None
+    assert (machine / "evidence.md").read_text().startswith("\n\n".join([*parts, "## Resampling"]))
+
+
+def test_each_folder_of_trials_is_looked_at_and_one_has_some_under_load() -> None:
+    """A machine more has to be named in the test above."""
+    assert {folder.name for folder in CHECK.iterdir()} == {"amd-epyc", "intel-xeon"}
+    assert list(CHECK.glob("*/loaded/*.jsonl.gz"))
+
+
+def test_loaded_trials_of_another_machine_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page is of one machine: with those of another beside, the status is 2."""
+    elsewhere = [t.receipt.model_copy(update={"environment": {"fingerprint": "another"}}) for t in TRIALS]
+    others = [t.model_copy(update={"receipt": receipt}) for t, receipt in zip(TRIALS, elsewhere, strict=True)]
+    evidence.pack(recorded(*TRIALS), tmp_path / "here.jsonl.gz")
+    evidence.pack(recorded(*others), tmp_path / "there.jsonl.gz")
+    here, there = str(tmp_path / "here.jsonl.gz"), str(tmp_path / "there.jsonl.gz")
+    monkeypatch.setattr(sys, "argv", ["x", here, "--loaded", there])
+    assert evidence.main() == 2
