@@ -225,3 +225,24 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr.split() == []
+
+
+@pytest.mark.parametrize("caught", [True, False])
+def test_an_interrupted_exec_leaves_the_status_as_it_is(caught: bool, tmp_path: Path) -> None:
+    """Ctrl-C while a library makes a dataclass by exec(): status 130 under `python -m`, not an end by SIGINT."""
+    (tmp_path / "interrupted.py").write_text(
+        f"""
+import contextlib, sys, click
+from hpml_bench.cli.endings import INTERRUPTED, Sentences
+@click.group(cls=Sentences)
+def main(): pass
+@main.command()
+def work():
+    with contextlib.suppress(KeyboardInterrupt) if {caught} else contextlib.nullcontext():
+        exec("raise KeyboardInterrupt")
+    sys.exit(INTERRUPTED)
+main(["work"])
+"""
+    )
+    ended = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, check=False)
+    assert ended.returncode == 130

@@ -26,3 +26,7 @@ class Sentences(click.Group):
         except KeyboardInterrupt:
             click.echo("hpml-bench: interrupted", err=True)
             ctx.exit(INTERRUPTED)
+        finally:
+            # CPython remembers an interruption that came out of exec() of a text, as a dataclass is made by, even if it
+            # is caught, and under `python -m` would end by SIGINT and not with our status; the next exec() forgets it.
+            exec("")  # noqa: S102 - nothing
