@@ -1,9 +1,9 @@
 """The same mathematics in fewer passes over memory, for every method alike. docs/performance.md has what each brings.
 
 Each function changes a model in place. What they compute differs from what they replace by rounding only (the fused
-activation; attention with dropout, whose scores are in the training's precision, as in transformers' eager attention,
-where torch's kernel has them in float32), by the random numbers drawn (dropout), or not at all (frozen weights under
-autocast).
+activation; attention with dropout, whose products are rounded to the training's precision, as in transformers' eager
+attention, where torch's kernel has them in float32), by the random numbers drawn (dropout), or not at all (frozen
+weights under autocast).
 """
 
 from __future__ import annotations
@@ -51,13 +51,18 @@ class Dropout(nn.Dropout):
 
 def drop(values: Tensor, p: float) -> Tensor:
     """Apply dropout; 16 random bits an element from SFC64, seeded by one number of torch's generator."""
-    size = values.numel()
-    if p == 0 or size < SMALL:
+    if p == 0 or values.numel() < SMALL:
         return torch_dropout(values, p)
+    return values * kept(values, p).mul_(1 / (1 - p))
+
+
+def kept(values: Tensor, p: float) -> Tensor:
+    """Return a new mask like the values, 1 where dropout keeps them and 0 where it doesn't."""
     seed = int(torch.randint(2**63 - 1, ()))
-    bits = np.random.SFC64(seed).random_raw((size + 3) // 4).view(np.uint16)[:size]
-    kept = torch.from_numpy((bits >= round(p * 2**16)).view(np.uint8)).view(values.shape)
-    return values * kept.to(values.dtype).mul_(1 / (1 - p))
+    words = np.random.SFC64(seed).random_raw((values.numel() + 3) // 4)
+    bits = torch.from_numpy(words.view(np.int16)[: values.numel()]).view(values.shape)
+    mask = torch.empty_like(values, requires_grad=False, memory_format=torch.contiguous_format)
+    return torch.ge(bits, round(p * 2**16) - 2**15, out=mask)
 
 
 def attention(
@@ -87,9 +92,14 @@ def attention(
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if attention_mask is None and length > 1 and causal:
         attention_mask = torch.ones(length, key.shape[2], dtype=torch.bool).tril()
-    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = query @ key.transpose(-1, -2)
+    if attention_mask is None:
+        scores = scores.float() * scaling
+    else:  # one pass; what is hidden is rounded to the lowest number, whatever its score
+        lowest = torch.finfo(torch.float32).min
+        hidden = torch.zeros_like(attention_mask, dtype=torch.float32).masked_fill_(~attention_mask, lowest)
+        scores = torch.add(hidden, scores, alpha=scaling)
     weights = drop(scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype), dropout)
     return (weights @ value).transpose(1, 2).contiguous(), None
 

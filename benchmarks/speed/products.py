@@ -1,15 +1,30 @@
-"""How much of our step is matrix products, and how far bf16 ones outrun float32: what a loop could still gain."""
+"""How much of our step is matrix products, and what the library makes of them: what a loop could still gain.
+
+Run as a module, it prints how much faster the products of GPT-2's layers are on all cores than on one.
+"""
 
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+from hpml_bench.environment import cores
 from speed import shapes
 from speed.target import Target
 from speed.training import Contender
+
+ROWS = 864
+"""Tokens of a batch of 16 texts, as many as are padded to in the middle of the table's batches."""
+LAYERS = ((768, 2304), (768, 768), (768, 3072), (3072, 768), (2304, 768))
+"""Inputs and outputs of GPT-2's linear layers, forward and backward."""
 
 
 def measure(rounds: int, models: tuple[str, ...], methods: tuple[str, ...]) -> list[Target]:
@@ -29,9 +44,50 @@ def measure(rounds: int, models: tuple[str, ...], methods: tuple[str, ...]) -> l
     return [
         *(_target(f"{' '.join(case)}: share of our steps in matrix products", of, "") for case, of in shares.items()),
         _target(title, ratios, "x"),
+        *(_target(f"product in bf16, {case}: all cores over one", of, "x") for case, of in _on_all_cores().items()),
     ]
+
+
+def _on_all_cores() -> dict[str, list[float]]:
+    """Return what this module prints, from a process that has all cores."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(cores()), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-m", "speed.products"]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, list[float]] = json.loads(done.stdout)
+    return found
 
 
 def _target(name: str, values: list[float], unit: str) -> Target:
     spread = min(values), max(values)
     return Target(name, statistics.median(values), unit, None, "at least", {"values": values}, spread)
+
+
+def main() -> None:
+    """Print a line of JSON: for each kind of layer, speed on all cores over that on one, five times."""
+    import torch
+
+    found = {}
+    for inputs, outputs in LAYERS:
+        left, right = (torch.randn(shape).bfloat16() for shape in ((ROWS, inputs), (inputs, outputs)))
+        ratios = []
+        for _ in range(5):
+            seconds = []
+            for threads in (1, cores()):
+                torch.set_num_threads(threads)
+                seconds.append(_median_seconds(lambda: left @ right))  # noqa: B023 - called at once
+            ratios.append(seconds[0] / seconds[1])
+        found[f"[{ROWS}, {inputs}] by [{inputs}, {outputs}]"] = ratios
+    print(json.dumps(found))
+
+
+def _median_seconds(product: Callable[[], object], times: int = 30) -> float:
+    seconds = []
+    for _ in range(times):
+        began = time.perf_counter()
+        product()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+if __name__ == "__main__":
+    main()
