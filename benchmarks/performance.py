@@ -136,12 +136,21 @@ def ratios_of(record: dict[str, Any]) -> list[str]:
     return lines
 
 
+def revision() -> str | None:
+    """Return the commit of what is measured and measures, with "-dirty" where files differ; None without git."""
+    git = ["git", "-C", str(Path(__file__).parents[1])]
+    commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], check=False, capture_output=True, text=True)
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "hpml_bench", "benchmarks"], check=False)
+    return commit.stdout.strip() + "-dirty" * (changed.returncode == 1) or None
+
+
 def keep(file: Path, part: str, targets: list[Target], quick: bool) -> None:
     """Write a part into the record, in place of what was there of it."""
     record = json.loads(file.read_text()) if file.exists() else {"parts": {}}
     record["parts"][part] = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": describe(),
+        "revision": revision(),
         "quick": quick,
         "targets": [target.record() for target in targets],
     }

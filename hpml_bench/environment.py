@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 PACKAGES = ("hpml-bench", "torch", "transformers", "peft", "datasets", "tokenizers", "numpy")
 
 PROCESS_ENVIRONMENT = {
-    # Large temporaries are kept instead of being returned to the kernel at every step: fewer page faults, 5-8 % more
-    # throughput on CPU, and half the noise. glibc reads these when a process starts.
+    # Large temporaries are kept instead of being returned to the kernel at every step: fewer page faults, more
+    # throughput on CPU (docs/performance.md), and less noise. glibc reads these when a process starts.
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
     "MALLOC_TOP_PAD_": "67108864",

@@ -51,18 +51,22 @@ class Dropout(nn.Dropout):
 
 def drop(values: Tensor, p: float) -> Tensor:
     """Apply dropout; 16 random bits an element from SFC64, seeded by one number of torch's generator."""
-    if p == 0 or values.numel() < SMALL:
+    if p == 0 or _threshold(p) == 2**16 or values.numel() < SMALL:
         return torch_dropout(values, p)
     return values * kept(values, p).mul_(1 / (1 - p))
 
 
 def kept(values: Tensor, p: float) -> Tensor:
-    """Return a new mask like the values, 1 where dropout keeps them and 0 where it doesn't."""
+    """Return a new mask like the values, 1 where dropout keeps them and 0 where it doesn't; p below 1 - 2^-17."""
     seed = int(torch.randint(2**63 - 1, ()))
     words = np.random.SFC64(seed).random_raw((values.numel() + 3) // 4)
     bits = torch.from_numpy(words.view(np.int16)[: values.numel()]).view(values.shape)
-    mask = torch.empty_like(values, requires_grad=False, memory_format=torch.contiguous_format)
-    return torch.ge(bits, round(p * 2**16) - 2**15, out=mask)
+    return bits.ge_(_threshold(p) - 2**15).to(values.dtype)
+
+
+def _threshold(p: float) -> int:
+    """Return how many of the 2^16 values of 16 bits drop an element."""
+    return round(p * 2**16)
 
 
 def attention(
@@ -79,7 +83,8 @@ def attention(
     """Attend as torch's scaled_dot_product_attention does; on a CPU with dropout, where that has no kernel, by hand.
 
     Query [B, H, L, D]; key and value [B, G, L, D] with H a multiple of G; mask [B or 1, 1, L, L] (True: attend) or
-    None. Returns [B, L, H, D]. The softmax is in float32. A row that may attend to nothing gets the mean of all values.
+    None. Returns [B, L, H, D]. The softmax is in float32. A row that may attend to nothing, which only padding is, gets
+    the mean of all values by hand, and zeros by torch's kernel.
     """
     if dropout == 0 or query.device.type != "cpu":
         options |= {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
@@ -92,14 +97,10 @@ def attention(
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if attention_mask is None and length > 1 and causal:
         attention_mask = torch.ones(length, key.shape[2], dtype=torch.bool).tril()
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = query @ key.transpose(-1, -2)
-    if attention_mask is None:
-        scores = scores.float() * scaling
-    else:  # one pass; what is hidden is rounded to the lowest number, whatever its score
-        lowest = torch.finfo(torch.float32).min
-        hidden = torch.zeros_like(attention_mask, dtype=torch.float32).masked_fill_(~attention_mask, lowest)
-        scores = torch.add(hidden, scores, alpha=scaling)
+    scores = (query @ key.transpose(-1, -2)).float().mul_(query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if attention_mask is not None:  # a sum, since filling in is slower, and once more for the gradient
+        hidden = torch.zeros_like(attention_mask, dtype=scores.dtype)
+        scores.add_(hidden.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min))
     weights = drop(scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype), dropout)
     return (weights @ value).transpose(1, 2).contiguous(), None
 

@@ -47,6 +47,14 @@ def test_dropout_drops_the_share_asked_for_and_scales_the_rest(dtype: torch.dtyp
     assert output.max() == torch.tensor(1 / 0.9, dtype=dtype)
 
 
+@pytest.mark.parametrize("size", [fast.SMALL // 2, 400_001])
+@pytest.mark.parametrize(("p", "most"), [(1 - 2**-16, 60), (1 - 2**-17, 20), (0.999999, 20), (1.0, 0)])
+def test_dropout_of_nearly_everything(p: float, most: int, size: int) -> None:
+    """A p that rounds to 1 keeps next to nothing, and 1 nothing."""
+    torch.manual_seed(0)
+    assert int((fast.drop(torch.ones(size), p) != 0).sum()) <= most
+
+
 def test_dropout_depends_on_torchs_generator_alone() -> None:
     """The same seed gives the same mask, the next call another; in evaluation nothing is dropped."""
     layer, values = fast.Dropout(0.3), torch.ones(100_000)
@@ -99,12 +107,38 @@ def test_attention_by_hand_is_torchs(monkeypatch: pytest.MonkeyPatch, heads: int
 
 
 def test_a_row_that_may_attend_to_nothing_is_a_number() -> None:
-    """A mask that leaves a row nothing, as a sliding window over padding does, gives no NaN."""
+    """A mask that leaves a row nothing, as a sliding window over padding does, gives no NaN, and no gradient either."""
     mask = torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()
     mask[..., 3, :] = False
     module = SimpleNamespace(is_causal=True)
-    output, _ = fast.attention(module, *torch.randn(3, 1, 2, 5, 8), mask, dropout=0.1)
+    inputs = torch.randn(3, 1, 2, 5, 8, requires_grad=True)
+    output, _ = fast.attention(module, *inputs, mask, dropout=0.1)
+    output.square().sum().backward()
     assert torch.isfinite(output).all()
+    assert torch.isfinite(inputs.grad).all()
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_by_hand_in_bf16_is_torchs_to_its_rounding(monkeypatch: pytest.MonkeyPatch, causal: bool) -> None:
+    """Under autocast, outputs and gradients lie as near torch's in float32 as two bf16 roundings allow."""
+    monkeypatch.setattr(fast, "drop", lambda values, _: values)
+    torch.manual_seed(0)
+    tensors = [torch.randn(3, 4, 21, 8).bfloat16() for _ in range(3)]
+    mask = (torch.arange(21) < torch.tensor([21, 9, 1])[:, None])[:, None, None, :].expand(3, 1, 21, 21)
+    mask = mask.tril() if causal else mask
+    module = SimpleNamespace(is_causal=causal)
+    results = []
+    for function, kind, dropout in (
+        (fast.attention, torch.bfloat16, 0.1),
+        (sdpa_attention_forward, torch.float32, 0.0),
+    ):
+        inputs = [tensor.to(kind, copy=True).requires_grad_() for tensor in tensors]
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
+            output, _ = function(module, *inputs, mask, dropout=dropout)
+        output.float().square().sum().backward()
+        results.append((output, *(tensor.grad for tensor in inputs)))
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours.float() - theirs).norm() < 2 * 2**-8 * theirs.norm()
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hpml_bench import fast
 
 
-@torch.library.custom_op("hpml_speed::kept", mutates_args=())
+@torch.library.custom_op("hpml_speed::kept", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
 def kept(values: Tensor, p: float) -> Tensor:
     """Return dropout's mask as `fast.drop` draws it; a compiler can't look into numpy, and would break off there."""
     return fast.kept(values, p)
