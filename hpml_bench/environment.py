@@ -20,7 +20,7 @@ PACKAGES = ("hpml-bench", "torch", "transformers", "peft", "datasets", "tokenize
 
 PROCESS_ENVIRONMENT = {
     # Large temporaries are kept instead of being returned to the kernel at every step: fewer page faults, more
-    # throughput on CPU (docs/performance.md), and less noise. glibc reads these when a process starts.
+    # throughput on CPU (docs/performance.md). glibc reads these when a process starts.
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
     "MALLOC_TOP_PAD_": "67108864",

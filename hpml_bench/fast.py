@@ -98,10 +98,10 @@ def attention(
     if attention_mask is None and length > 1 and causal:
         attention_mask = torch.ones(length, key.shape[2], dtype=torch.bool).tril()
     scores = (query @ key.transpose(-1, -2)).float().mul_(query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if attention_mask is not None:  # a sum, since filling in is slower, and once more for the gradient
+    if attention_mask is not None:  # a sum: filling in is a pass more, and one for the gradient
         hidden = torch.zeros_like(attention_mask, dtype=scores.dtype)
         scores.add_(hidden.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min))
-    weights = drop(scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype), dropout)
+    weights = drop(scores.softmax(dim=-1).to(value.dtype), dropout)
     return (weights @ value).transpose(1, 2).contiguous(), None
 
 

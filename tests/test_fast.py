@@ -107,7 +107,7 @@ def test_attention_by_hand_is_torchs(monkeypatch: pytest.MonkeyPatch, heads: int
 
 
 def test_a_row_that_may_attend_to_nothing_is_a_number() -> None:
-    """A mask that leaves a row nothing, as a sliding window over padding does, gives no NaN, and no gradient either."""
+    """A mask that leaves a row nothing, as a sliding window over padding does, gives no NaN, forward or backward."""
     mask = torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()
     mask[..., 3, :] = False
     module = SimpleNamespace(is_causal=True)

@@ -23,7 +23,7 @@ from speed.target import Target
 from speed.training import Contender
 
 ROWS = 864
-"""Tokens of a batch of 16 texts, as many as are padded to in the middle of the table's batches."""
+"""Tokens of a batch of 16 texts of 54, which is what our batches are padded to on average."""
 LAYERS = ((768, 2304), (768, 768), (768, 3072), (3072, 768), (2304, 768))
 """Inputs and outputs of GPT-2's linear layers, forward and backward."""
 
