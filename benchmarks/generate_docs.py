@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from hpml_bench import registry
 from hpml_bench.records import Metric, RunRecord, Settings, TaskSpec
-from hpml_bench.suite import MethodEntry, Suite
+from hpml_bench.suite import Margin, MethodEntry, Suite
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -53,6 +53,8 @@ def settings_page() -> str:
         fields_table(Settings),
         "## `settings.task`\n",
         fields_table(TaskSpec),
+        "## `margin`: differences that are too small to matter\n",
+        fields_table(Margin),
         "## `methods.NAME`: what differs between methods\n",
         "On the command line: `--set methods.NAME.lr=1e-3`.\n",
         fields_table(MethodEntry),
@@ -135,6 +137,8 @@ def default(field: FieldInfo) -> str:
     if field.is_required():
         return "*required*"
     value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
     return "*empty*" if value is None else f"`{json.dumps(value, ensure_ascii=False)}`"
 
 

@@ -64,7 +64,11 @@ class Settings(Frozen):
     test_samples: int | None = Field(default=None, ge=1)
     """Test rows of the final evaluation; empty for all."""
     data_seed: int = Field(default=0, ge=0)
-    """Draws the subsets (and generated rows), the same for every run: seeds differ in initialisation and order only."""
+    """Draws the subsets (and generated rows), the same for every run: seeds differ in initialisation and order only,
+    and with `vary_data` in their training rows."""
+    vary_data: bool = False
+    """Each seed draws its own `train_samples` training rows, the same for all methods within a seed, so that intervals
+    are for other training rows too (Bouthillier et al. 2021)."""
     epochs: int | None = Field(default=None, ge=1)
     """Passes over the training rows. Give this or `steps`."""
     steps: int | None = Field(default=None, ge=1)
@@ -153,7 +157,18 @@ class RunSpec(Frozen):
     def run_id(self) -> str:
         """Folder name: method, seed, and a digest of the whole specification."""
         name = re.sub(r"[^A-Za-z0-9]+", "-", self.method.name).strip("-").lower()
-        return f"{name}-s{self.seed}-{digest(self.model_dump(mode='json'), 10)}"
+        whole = self.model_dump(mode="json") | {"settings": identity(self.settings)}
+        return f"{name}-s{self.seed}-{digest(whole, 10)}"
+
+
+ADDED_SETTINGS: Mapping[str, Any] = {"vary_data": False}
+"""Settings that came after records were made, with the value that means what was done before them."""
+
+
+def identity(settings: Settings) -> dict[str, Any]:
+    """Return what ids hash of the settings: a later one at its old meaning is left out, so that it orphans no run."""
+    dumped = settings.model_dump(mode="json")
+    return {key: value for key, value in dumped.items() if key not in ADDED_SETTINGS or value != ADDED_SETTINGS[key]}
 
 
 class Metric(Frozen):
@@ -170,6 +185,8 @@ class Metric(Frozen):
     phase: Literal["setup", "train", "validation", "test", "inference", "run"]
     format: str = ".3g"
     """Python format specification for tables."""
+    grid: float | None = Field(default=None, gt=0)
+    """Distance of the values that can be measured, in `unit`, where it is known (a page of memory)."""
     definition: str
     """What exactly is measured, in one or two sentences; printed in the glossary."""
 
@@ -180,6 +197,10 @@ class Point(Frozen):
     metric: str
     step: int
     value: float | None
+    ranks: tuple[float, ...] | None = None
+    """Each rank's own value, where they are kept: the seconds of a step."""
+    tokens: int | None = None
+    """Padded tokens of the step over all ranks, beside its seconds."""
 
 
 @dataclass(frozen=True)
@@ -298,7 +319,7 @@ def protocol_id(settings: Settings, digests: Digests) -> str:
             return [placeless(item) for item in value]
         return "path:" if isinstance(value, str) and value.startswith("path:") else value
 
-    return digest([placeless(settings.model_dump(mode="json")), digests.model_dump(mode="json")], 12)
+    return digest([placeless(identity(settings)), digests.model_dump(mode="json")], 12)
 
 
 # What a report is made of. The same Table feeds HTML, Markdown, CSV, LaTeX, the terminal and wandb.

@@ -334,7 +334,7 @@ class PointWriter:
 
     def write(self, points: list[Point]) -> None:
         """Append and flush."""
-        self._file.write("".join(f"{point.model_dump_json()}\n" for point in points))
+        self._file.write("".join(f"{point.model_dump_json(exclude_unset=True)}\n" for point in points))
         self._file.flush()
 
     def close(self) -> None:

@@ -33,6 +33,15 @@ class MethodEntry(Frozen):
     """The method's own options; those left out keep the method's defaults."""
 
 
+class Margin(Frozen):
+    """How much of a difference counts as none: two methods within it are called equivalent."""
+
+    quality: float = Field(default=0.01, gt=0, lt=1)
+    """Of a score: 0.01 is one point of accuracy."""
+    cost: float = Field(default=0.05, gt=0, lt=1)
+    """Of a cost, as a share of it: 0.05 is 5 %."""
+
+
 class Suite(Frozen):
     """What is compared: one set of settings, several methods, several seeds."""
 
@@ -44,6 +53,8 @@ class Suite(Frozen):
     """Runs of each method: seeds 0, 1, ... decide initialisation, order and dropout."""
     settings: Settings
     """All that is identical for every method."""
+    margin: Margin = Margin()
+    """Differences that are too small to matter; they decide what is called equivalent, and must be set beforehand."""
     methods: dict[str, MethodEntry] = Field(max_length=MAX_METHODS)
     """The methods to compare, each under the name the report shows."""
 
