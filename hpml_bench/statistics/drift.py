@@ -1,0 +1,102 @@
+"""Whether steps get slower over a run: the shift of their time between its first and its last third, with an interval.
+
+Steps are taken as independent of each other; a machine that is slow for seconds at a time makes intervals too narrow.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+LEAST, MOST = 4, 300
+"""Steps of a third: fewer have no interval at this level, more are averaged, since all pairs are looked at."""
+CONFIDENCE = 0.95
+OUTLYING = 3.0
+"""Deviations, estimated from the median's, beyond which a step doesn't count for the line."""
+MAD_TO_SD = 1 / NormalDist().inv_cdf(0.75)
+"""Standard deviations of a normal distribution in a median absolute deviation."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Relative change of a step's time from the first to the last third; all NaN where there are too few steps."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def step_time_drift(seconds: ArrayLike, tokens: ArrayLike) -> Drift:
+    """Return how much longer a step of the last third takes than one of the first, of the same size.
+
+    Args:
+        seconds: of each step, in order, [steps].
+        tokens: padded tokens of each step, [steps]; what its time depends on besides.
+
+    """
+    ratios = _to_expected(np.asarray(seconds, dtype=float), np.asarray(tokens, dtype=float))
+    third = len(ratios) // 3
+    if third < LEAST:
+        return Drift(math.nan, math.nan, math.nan)
+    shift = hodges_lehmann(np.log(_blocks(ratios[:third])), np.log(_blocks(ratios[-third:])))
+    return Drift(*(math.expm1(value) for value in shift))
+
+
+def hodges_lehmann(first: Array, last: Array) -> tuple[float, float, float]:
+    """Return the shift from the first to the last sample and its 95 % interval (Hodges and Lehmann 1963).
+
+    The estimate is the median of the differences of all pairs. The interval's ends are the k-th smallest and the k-th
+    largest of them, k from the normal approximation of Mann and Whitney's statistic (Hollander, Wolfe and Chicken
+    2014, section 4.3).
+    """
+    differences = np.sort(np.subtract.outer(last, first), axis=None)
+    n, m = len(first), len(last)
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    k = max(1, math.floor(n * m / 2 - z * math.sqrt(n * m * (n + m + 1) / 12)))
+    return float(np.median(differences)), float(differences[k - 1]), float(differences[-k])
+
+
+def _to_expected(seconds: Array, tokens: Array) -> Array:
+    """Return each time over that which a batch of its size is expected to take.
+
+    That is a straight line in tokens, and the time per token where no line with sensible values can be laid.
+    """
+    line = _line(seconds, tokens)
+    if line is not None:
+        near = _near(seconds - _at(line, tokens))
+        line = _line(seconds[near], tokens[near])
+    if line is None or (_at(line, tokens) <= 0).any():
+        return seconds / tokens
+    return seconds / _at(line, tokens)
+
+
+def _line(seconds: Array, tokens: Array) -> tuple[float, float] | None:
+    """Return constant and slope by least squares; None where all batches are of one size."""
+    if len(tokens) == 0 or np.ptp(tokens) == 0:
+        return None
+    apart = tokens - tokens.mean()
+    slope = float(apart @ seconds / (apart @ apart))
+    return float(seconds.mean()) - slope * float(tokens.mean()), slope
+
+
+def _at(line: tuple[float, float], tokens: Array) -> Array:
+    return line[0] + line[1] * tokens
+
+
+def _near(residuals: Array) -> NDArray[np.bool_]:
+    """Tell which residuals are no outliers."""
+    apart = np.abs(residuals - np.median(residuals))
+    return np.asarray(apart <= OUTLYING * MAD_TO_SD * np.median(apart))
+
+
+def _blocks(ratios: Array) -> Array:
+    """Return the ratios, consecutive ones averaged where there are many."""
+    if len(ratios) <= MOST:
+        return ratios
+    return np.array([block.mean() for block in np.array_split(ratios, MOST)])
