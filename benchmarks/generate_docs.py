@@ -24,7 +24,8 @@ POINTS = {
     "train_loss": "loss of one global batch, mean over its samples",
     "grad_norm": "L2 norm of the gradient in one step, before clipping",
     "learning_rate": "learning rate of the method's parameters in one step",
-    "step_seconds": "the slowest rank's time for one step",
+    "step_seconds": "seconds of one step: from the moment all ranks had ended the one before until all had ended it; "
+    "beside it `ranks`, each rank's own seconds, and `tokens`, the step's padded tokens over all ranks",
     "validation_loss": "mean loss over the validation rows",
     "validation_accuracy": "share of the validation rows that are right",
 }

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from hpml_bench.borders import Borders
 from hpml_bench.records import Check, Consumed, Point, Settings
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-9
 """Relative: sums in another order differ in the last digits."""
+
+CLOCKS, CLOCKS_A_WINDOW = 0.01, 0.001
+"""How far two clocks may be apart: a share of the time, and seconds a window, since they are read one after another."""
 
 Metrics = Mapping[str, float | None]
 
@@ -33,8 +37,9 @@ def all_checks(  # each argument is one of the places
     return (
         budget(consumed, settings),
         every_step(points, consumed),
-        throughput(metrics, settings),
+        throughput(metrics, points, settings),
         train_seconds(metrics, points),
+        second_clock(metrics, points, settings),
         train_loss(metrics, points),
         once_each(predictions, test_rows),
         accuracy(metrics, predictions),
@@ -55,16 +60,27 @@ def every_step(points: Sequence[Point], consumed: Consumed) -> Check:
     return Check(name="every step", passed=steps == list(range(1, consumed.steps + 1)), detail=detail)
 
 
-def throughput(metrics: Metrics, settings: Settings) -> Check:
-    """samples/s x timed seconds = the samples of the timed window."""
-    rate, seconds, steps = (_get(metrics, name) for name in ("samples_per_second", "timed_seconds", "timed_steps"))
-    return _equal("throughput", rate * seconds, steps * settings.global_batch, "samples/s x timed seconds", "samples")
+def throughput(metrics: Metrics, points: Sequence[Point], settings: Settings) -> Check:
+    """samples/s x the timed steps' seconds in points.jsonl = the samples of these steps."""
+    steps = _values(points, "step_seconds")
+    timed = steps[Borders(settings, len(steps)).first_timed() - 1 :]
+    samples = _get(metrics, "samples_per_second") * math.fsum(timed)
+    return _equal("throughput", samples, len(timed) * settings.global_batch, "samples/s x timed seconds", "samples")
 
 
 def train_seconds(metrics: Metrics, points: Sequence[Point]) -> Check:
     """The training time is the sum of the step times in points.jsonl."""
     total = math.fsum(_values(points, "step_seconds"))
     return _equal("training time", _get(metrics, "train_seconds"), total, "training seconds", "sum of the points")
+
+
+def second_clock(metrics: Metrics, points: Sequence[Point], settings: Settings) -> Check:
+    """The steps' seconds in points.jsonl add up to the wall time of their windows by another clock."""
+    steps = _values(points, "step_seconds")
+    total, other = math.fsum(steps), _get(metrics, "train_seconds_second_clock")
+    allowed = CLOCKS * other + CLOCKS_A_WINDOW * Borders(settings, len(steps)).windows()
+    detail = f"sum of the points {total:.6g}, by a second clock {other:.6g}, {allowed:.2g} s apart at most"
+    return Check(name="second clock", passed=abs(total - other) <= allowed, detail=detail)
 
 
 def train_loss(metrics: Metrics, points: Sequence[Point], window: int = 20) -> Check:

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 
 import numpy as np
@@ -14,11 +14,12 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
+from hpml_bench.borders import Borders
 from hpml_bench.data import Rows, global_batches, share
 from hpml_bench.distributed import Group
 from hpml_bench.errors import Diverged
 from hpml_bench.fast import store_frozen_as_bf16
-from hpml_bench.measure import Clock, clock
+from hpml_bench.measure import Clock, clock, second_clock, settle
 from hpml_bench.models import Classifier
 from hpml_bench.probes import Evaluation, Probe, Step
 from hpml_bench.records import Consumed, MethodSpec, Point, Settings
@@ -66,6 +67,16 @@ def lr_factor(step: int, steps: int, settings: Settings) -> float:
     return 1.0 if settings.schedule == "constant" else (steps - step) / max(1, steps - warmup)
 
 
+def step_seconds(ranks: np.ndarray) -> np.ndarray:
+    """Return the seconds of a window's steps, [steps], from those of each rank, [world, steps].
+
+    A step ends when the slowest rank has ended it, counted from the window's border; its seconds are the difference to
+    the step before. So they add up to the slowest rank's time of the window, whichever rank was slow in which step.
+    """
+    seconds: np.ndarray = np.diff(ranks.cumsum(axis=1).max(axis=0), prepend=0.0)
+    return seconds
+
+
 @dataclass
 class Ledger:
     """What this rank did since the last look; read and reduced outside the timed part."""
@@ -77,26 +88,41 @@ class Ledger:
     padded_tokens: int = 0
     steps: int = 0
     _rows: list[tuple[torch.Tensor, torch.Tensor, float, int, int, int, int]] = field(default_factory=list)
+    _began: float = field(default_factory=second_clock)
+    """Of the window, by the second clock."""
+
+    def border(self) -> None:
+        """Begin a window: all ranks and their devices wait for each other, then their clocks start."""
+        self.group.barrier()
+        settle(self.group.device)
+        self._began = second_clock()
+        self.clock.start()
 
     def add(self, loss: torch.Tensor, norm: torch.Tensor, lr: float, counts: tuple[int, int, int, int]) -> None:
-        """Note one step; the tensors stay on their device, so that nothing waits."""
+        """Note one step, and that it ends here; the tensors stay on their device, so that nothing waits."""
         self._rows.append((loss, norm, lr, *counts))
+        self.clock.lap()
 
     def reduce(self) -> list[Step]:
         """Return the steps since the last call, reduced over ranks by one gather: the same on all ranks."""
+        settle(self.group.device)
+        window = second_clock() - self._began
         rows, self._rows = self._rows, []
         losses = torch.stack([row[0].detach().double() for row in rows]).cpu()
         norms = torch.stack([row[1].detach().double() for row in rows]).cpu()
-        rest = torch.tensor([row[2:] for row in rows], dtype=torch.float64)
+        rest = torch.tensor([[*row[2:], window] for row in rows], dtype=torch.float64)
         seconds = torch.tensor(self.clock.take(), dtype=torch.float64)
         local = torch.cat([losses[:, None], norms[:, None], seconds[:, None], rest], dim=1)
-        everyone = self.group.gather(local.to(self.group.device)).numpy()  # [world, steps, 8]
-        return [self._step(everyone[:, row]) for row in range(len(rows))]
+        everyone = self.group.gather(local.to(self.group.device)).numpy()  # [world, steps, 9]
+        slowest = step_seconds(everyone[:, :, 2])
+        found = [self._step(everyone[:, row], float(slowest[row])) for row in range(len(rows))]
+        found[-1] = replace(found[-1], second_clock=float(everyone[:, -1, 8].max()))
+        return found
 
-    def _step(self, ranks: np.ndarray) -> Step:
-        """Reduce one step, [world, 8]."""
+    def _step(self, ranks: np.ndarray, seconds: float) -> Step:
+        """Reduce one step, [world, 9]."""
         self.steps += 1
-        samples, real, padded, virtual = (int(total) for total in ranks[:, 4:].sum(axis=0))
+        samples, real, padded, virtual = (int(total) for total in ranks[:, 4:8].sum(axis=0))
         self.samples += samples
         self.real_tokens += real
         self.padded_tokens += padded
@@ -105,6 +131,7 @@ class Ledger:
             loss=float(ranks[:, 0].mean()),
             grad_norm=float(ranks[0, 1]),
             lr=float(ranks[0, 3]),
+            seconds=seconds,
             rank_seconds=tuple(float(value) for value in ranks[:, 2]),
             samples=samples,
             real_tokens=real,
@@ -176,15 +203,13 @@ class Stepper:
             probe.wrapped(self.ddp)
 
     def step(self, index: int, indices: np.ndarray) -> None:
-        """Take step `index` on this rank's share of a global batch; what is timed lies between start and stop."""
+        """Take step `index` on this rank's share of a global batch; it counts from the end of the step before."""
         job, optimizer, ledger = self.job, self.optimizer, self.ledger
         encoder, group, penalty = job.classifier.encoder, job.group, self.penalty
         heartbeat.beat(f"training step {index}")
         for probe in job.probes:
             probe.before_step(index)
         lr = float(optimizer.param_groups[0]["lr"])
-
-        ledger.clock.start()
         batch = job.train.batch(share(indices, group.rank, group.world)).to(group.device)
         with autocast(job.settings):
             logits = self.ddp(batch.input_ids, batch.attention_mask)
@@ -199,8 +224,6 @@ class Stepper:
         if self.after_step:
             self.after_step(encoder, index)
         optimizer.zero_grad(set_to_none=True)
-        ledger.clock.stop()
-
         size = len(batch.labels)
         counts = (size, batch.real_tokens, batch.padded_tokens, size * job.classifier.virtual_tokens)
         ledger.add(loss, norm, lr, counts)
@@ -220,16 +243,21 @@ def train(job: Training) -> Trained:
     stepper = Stepper(job)
     ledger, optimizer = stepper.ledger, stepper.optimizer
     order = hashlib.sha256()
-    eval_every = settings.eval_every or max(1, math.ceil(steps / 5))
+    borders = Borders(settings, steps)
     job.classifier.train()
+    for probe in job.probes:
+        probe.before_training()
 
+    ledger.border()
     for index, indices in enumerate(job.order(), start=1):
         order.update(indices.astype("<i8").tobytes())
         stepper.step(index, indices)
-        if index % settings.log_every == 0 or index % eval_every == 0 or index == steps:
-            _write_steps(job, ledger)
-        if index % eval_every == 0 or index == steps:
+        if not borders.ends_window(index):
+            continue
+        _write_steps(job, ledger)
+        if borders.evaluates(index):
             evaluate(job.classifier, job.validation, settings, group, job.probes, job.write, "validation", index)
+        ledger.border()
     for probe in job.probes:
         probe.after_training()
     consumed = Consumed(
@@ -259,7 +287,6 @@ def _write_steps(job: Training, ledger: Ledger) -> None:
     for step in window:
         if step not in finite:
             raise Diverged(f"the loss is {step.loss:g} and the gradient norm {step.grad_norm:g} at step {step.index}")
-    job.group.barrier()  # rank 0 wrote: no other rank's clock may start before it is back
 
 
 def evaluate(
@@ -280,7 +307,7 @@ def evaluate(
     watch = clock(group.device)
     watch.start()
     local = _predict(classifier, rows, settings, group)
-    watch.stop()
+    watch.lap()
     seconds = group.gather(torch.tensor(watch.take(), dtype=torch.float64)).max().item()
     classifier.train()
     everyone = group.gather(local).flatten(0, 1).numpy()  # [world * share, 3]

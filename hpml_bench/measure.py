@@ -1,4 +1,4 @@
-"""A clock for blocks of work that is right on CPU and on CUDA."""
+"""Clocks that are right on CPU and on CUDA: one for each step or pass, and a second one to hold it against."""
 
 from __future__ import annotations
 
@@ -9,35 +9,40 @@ import torch
 
 
 class Clock(Protocol):
-    """Times one block after another; `start` and `stop` cost next to nothing and don't wait for the device."""
+    """Times what follows each other, each from the end of the one before; `start` and `lap` don't wait for the device.
+
+    A lap before any `start` counts from the making of the clock.
+    """
 
     def start(self) -> None:
-        """Begin a block."""
+        """Begin here: what went before is in no lap."""
 
-    def stop(self) -> None:
-        """End it."""
+    def lap(self) -> None:
+        """End a lap; the next one begins here."""
 
     def take(self) -> list[float]:
-        """Return the seconds of each block since the last call, and forget them; waits for the device."""
+        """Return the seconds of each lap since the last call, and forget them; waits for the device."""
 
 
 class CpuClock:
     """perf_counter: on the CPU the work is done when the call returns."""
 
     def __init__(self) -> None:
-        self._began = 0.0
         self._seconds: list[float] = []
+        self.start()
 
     def start(self) -> None:
-        """Begin a block."""
-        self._began = time.perf_counter()
+        """Begin here."""
+        self._mark = time.perf_counter()
 
-    def stop(self) -> None:
-        """End it."""
-        self._seconds.append(time.perf_counter() - self._began)
+    def lap(self) -> None:
+        """End a lap."""
+        now = time.perf_counter()
+        self._seconds.append(now - self._mark)
+        self._mark = now
 
     def take(self) -> list[float]:
-        """Return the seconds of each block since the last call, and forget them."""
+        """Return the seconds of each lap since the last call, and forget them."""
         seconds, self._seconds = self._seconds, []
         return seconds
 
@@ -46,29 +51,44 @@ class CudaClock:
     """Events in the stream: kernels run long after their call returns, and a wait at every step would slow them."""
 
     def __init__(self) -> None:
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._laps: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self.start()
 
     def start(self) -> None:
-        """Begin a block."""
-        begin, end = _event(), _event()
-        begin.record()
-        self._events.append((begin, end))
+        """Begin here."""
+        self._mark = _recorded()
 
-    def stop(self) -> None:
-        """End it."""
-        self._events[-1][1].record()
+    def lap(self) -> None:
+        """End a lap."""
+        now = _recorded()
+        self._laps.append((self._mark, now))
+        self._mark = now
 
     def take(self) -> list[float]:
-        """Return the seconds of each block since the last call, and forget them; waits for the device."""
+        """Return the seconds of each lap since the last call, and forget them; waits for the device."""
         torch.cuda.synchronize()
-        events, self._events = self._events, []
-        return [begin.elapsed_time(end) / 1000 for begin, end in events]
+        laps, self._laps = self._laps, []
+        return [begin.elapsed_time(end) / 1000 for begin, end in laps]
 
 
-def _event() -> torch.cuda.Event:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+def _recorded() -> torch.cuda.Event:
+    event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
 
 
 def clock(device: torch.device) -> Clock:
     """Return the clock for a device."""
     return CudaClock() if device.type == "cuda" else CpuClock()
+
+
+def settle(device: torch.device) -> None:
+    """Wait until a device has done all it was given; on the CPU it has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def second_clock() -> float:
+    """Return the seconds of a clock that is none of the above: the hardware's, which nobody steps or slews."""
+    raw = getattr(time, "CLOCK_MONOTONIC_RAW", None)
+    return time.monotonic() if raw is None else time.clock_gettime(raw)

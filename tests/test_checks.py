@@ -21,9 +21,8 @@ def sound() -> dict[str, Any]:
     return {
         "metrics": {
             "samples_per_second": 48.0,
-            "timed_seconds": 1.25,
-            "timed_steps": 5.0,
             "train_seconds": 1.75,
+            "train_seconds_second_clock": 1.753,
             "train_loss": 8 / 6,
             "test_accuracy": 0.75,
         },
@@ -50,8 +49,10 @@ def test_a_sound_run_passes_all() -> None:
     ("metric", "value", "check"),
     [
         ("samples_per_second", 96.0, "throughput"),
-        ("timed_seconds", None, "throughput"),
+        ("samples_per_second", None, "throughput"),
         ("train_seconds", 1.25, "training time"),
+        ("train_seconds_second_clock", 1.72, "second clock"),
+        ("train_seconds_second_clock", None, "second clock"),
         ("train_loss", 0.5, "training loss"),
         ("test_accuracy", 0.76, "accuracy"),
     ],
@@ -70,6 +71,20 @@ def test_predictions_must_be_each_row_once() -> None:
 def test_samples_over_ranks_must_be_the_global_batches() -> None:
     """Ranks that together saw more or less than steps x global batch are found."""
     assert failed(consumed=sound()["consumed"].model_copy(update={"samples": 73})) == ["budget"]
+
+
+def test_time_that_no_step_has_is_found() -> None:
+    """A tenth of a second less in one of the points than by the second clock; 1 % and 1 ms a window are let through."""
+    points = [p.model_copy(update={"value": 0.15}) if (p.step, p.value) == (6, 0.25) else p for p in sound()["points"]]
+    metrics = sound()["metrics"] | {"train_seconds": 1.65, "samples_per_second": 60 / 1.15}
+    assert failed(points=points, metrics=metrics) == ["second clock"]
+    assert failed(metrics=sound()["metrics"] | {"train_seconds_second_clock": 1.75 + 0.0175 + 0.004}) == []
+
+
+def test_the_throughput_is_of_the_timed_steps_in_the_points() -> None:
+    """A rate over all steps, the first included, is found, though it fits its own seconds."""
+    metrics = sound()["metrics"] | {"samples_per_second": 72 / 1.75, "timed_seconds": 1.75}
+    assert failed(metrics=metrics) == ["throughput"]
 
 
 def test_a_lost_step_is_found() -> None:

@@ -86,6 +86,7 @@ def test_a_probe(name: str, tmp_path: Path) -> None:
     measure = module.Measure()
     assert isinstance(measure, Probe)
     measure.start(test_probes.make_run(tmp_path))
+    measure.before_training()
     for index in (1, 2):
         measure.before_step(index)
         measure.after_backward(index)

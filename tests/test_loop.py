@@ -7,14 +7,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from hpml_bench import registry
+from hpml_bench.borders import Borders
 from hpml_bench.data import Rows
 from hpml_bench.distributed import Group, process_group
-from hpml_bench.loop import Training, evaluate, lr_factor, total_steps, train
+from hpml_bench.loop import Ledger, Training, evaluate, lr_factor, step_seconds, total_steps, train
+from hpml_bench.measure import CpuClock
 from hpml_bench.models import build_classifier
 from hpml_bench.probes import Probe, Run, Step
 from hpml_bench.records import Prepared, RunSpec
@@ -133,3 +139,113 @@ def test_the_loop_is_plain_adamw(prepared: Prepared, group: Group, tmp_path: Pat
         optimizer.step()
         theirs.append(loss.item())
     assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+# Time
+
+
+class Times(CpuClock):
+    """A clock whose laps are told."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.told = list(seconds)
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    def take(self) -> list[float]:
+        """Return what was told."""
+        return self.told
+
+
+def test_a_step_ends_with_its_slowest_rank() -> None:
+    """Ranks that need (1, 2), (3, 1) and (1, 2) s end together after 2, 4 and 5 s: 2, 2 and 1 s, which add up to 5."""
+    assert step_seconds(np.array([[1.0, 3.0, 1.0], [2.0, 1.0, 2.0]])).tolist() == [2.0, 2.0, 1.0]
+
+
+@given(arrays(float, (3, 7), elements=st.floats(0.001, 10)))
+def test_the_steps_add_up_to_the_slowest_rank(ranks: np.ndarray) -> None:
+    """Whoever is slow in which step, their sum is the longest of the ranks' sums, and none is negative."""
+    seconds = step_seconds(ranks)
+    assert seconds.sum() == pytest.approx(ranks.sum(axis=1).max())
+    assert (seconds >= 0).all()
+
+
+def test_the_ledger_reduces_seconds_over_the_ranks(group: Group) -> None:
+    """Beside a second rank of (2, 1) s, own (1, 3) s become steps of 2 and 2 s; the last has the second clock."""
+
+    class Two(Group):
+        def gather(self, local: torch.Tensor) -> torch.Tensor:
+            other = local.clone()
+            other[:, 2] = torch.tensor([2.0, 1.0])
+            other[:, 8] = 4.5
+            return torch.stack([local, other])
+
+    ledger = Ledger(Two(0, 2, group.device), CpuClock())
+    for _ in range(2):
+        ledger.add(torch.tensor(1.0), torch.tensor(1.0), 0.1, (4, 10, 12, 0))
+    ledger.clock = Times(1.0, 3.0)
+    first, last = ledger.reduce()
+    assert (first.seconds, last.seconds) == (2.0, 2.0)
+    assert (first.rank_seconds, last.rank_seconds) == ((1.0, 2.0), (3.0, 1.0))
+    assert (first.second_clock, last.second_clock) == (None, 4.5)
+    assert (last.samples, last.padded_tokens, last.virtual_tokens) == (8, 24, 0)
+
+
+class Sleeper(Recorder):
+    """Sleeps so long at each event of a run of six steps with borders after 1, 2, 4 and 6."""
+
+    def __init__(self, before_step: float = 0, after_steps: float = 0, before_training: float = 0) -> None:
+        super().__init__()
+        self.sleeps = before_step, after_steps, before_training
+
+    def before_step(self, index: int) -> None:
+        """Sleep."""
+        time.sleep(self.sleeps[0])
+
+    def after_steps(self, window: list[Step]) -> list:
+        """Sleep, and keep the steps."""
+        time.sleep(self.sleeps[1])
+        return super().after_steps(window)
+
+    def before_training(self) -> None:
+        """Sleep."""
+        time.sleep(self.sleeps[2])
+
+    def after_eval(self, evaluation: object) -> list:
+        """Sleep."""
+        time.sleep(self.sleeps[1])
+        return []
+
+
+def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, group: Group) -> None:
+    """30 ms before each step are in its time; a second in writing, evaluating and before the first step is in none."""
+    sleeper = Sleeper(before_step=0.03, after_steps=0.2, before_training=1.0)
+    train(job(tiny.spec(world_size=1), prepared, group, [sleeper])[0])
+    assert [step.index for step in sleeper.steps] == [1, 2, 3, 4, 5, 6]
+    assert min(step.seconds for step in sleeper.steps) >= 0.03
+    assert sum(step.seconds for step in sleeper.steps) < 0.8
+
+
+def test_the_second_clock_tells_the_same(prepared: Prepared, group: Group) -> None:
+    """Each window's steps add up to what the second clock says, to 1 % and a millisecond; the warm-up is a window."""
+    sleeper = Sleeper(before_step=0.05)
+    train(job(tiny.spec(world_size=1), prepared, group, [sleeper])[0])
+    windows, seconds = [], 0.0
+    for step in sleeper.steps:
+        seconds += step.seconds
+        if step.second_clock is not None:
+            windows.append(step.index)
+            assert seconds == pytest.approx(step.second_clock, rel=0.01, abs=0.001)
+            seconds = 0.0
+    assert windows == [1, 2, 4, 6]
+
+
+def test_windows_end_where_something_is_written() -> None:
+    """After every `log_every` and `eval_every` steps, after the warm-up and at the end; the timed steps follow it."""
+    borders = Borders(tiny.settings(steps=11, log_every=4, eval_every=6, warmup_steps=3), 11)
+    assert [step for step in range(1, 12) if borders.ends_window(step)] == [3, 4, 6, 8, 11]
+    assert [step for step in range(1, 12) if borders.evaluates(step)] == [6, 11]
+    assert borders.windows() == 5
+    assert borders.first_timed() == 4
+    assert Borders(tiny.settings(steps=3, warmup_steps=3), 3).first_timed() == 1

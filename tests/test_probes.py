@@ -86,9 +86,11 @@ def run(tmp_path: Path) -> Run:
 
 
 def step(index: int, *seconds: float, **changes: Any) -> Step:
-    """Return a step of 8 samples, 40 tokens in 50 with padding, 16 virtual ones."""
+    """Return a step of 8 samples, 40 tokens in 50 with padding, 16 virtual ones, as the first of its window."""
+    ranks = seconds or (1.0,)
     values = {"loss": 1.0, "grad_norm": 1.0, "lr": 0.1, "samples": 8, "real_tokens": 40, "padded_tokens": 50}
-    return Step(index=index, rank_seconds=seconds or (1.0,), **(values | {"virtual_tokens": 16} | changes))
+    values |= {"virtual_tokens": 16, "seconds": max(ranks)}
+    return Step(index=index, rank_seconds=ranks, **(values | changes))
 
 
 def evaluation(phase: str = "test", seconds: float = 0.5, step: int = 9) -> Evaluation:
@@ -98,12 +100,15 @@ def evaluation(phase: str = "test", seconds: float = 0.5, step: int = 9) -> Eval
 
 
 def test_throughput_is_of_the_timed_window(tmp_path: Path) -> None:
-    """Warm-up steps don't count; the time is that of the rank that took longest over the window, 4 s of (4, 3)."""
+    """Warm-up steps don't count; the time is the sum of the steps', 4 s, which the mean rank's 3.5 s are less than."""
     measure = throughput.Measure()
     measure.start(make_run(tmp_path, warmup_steps=2))
     measure.after_steps([step(1, 90.0, 90.0), step(2, 80.0, 1.0)])
-    measure.after_steps([step(3, 1.0, 2.0), step(4, 3.0, 1.0, real_tokens=60, padded_tokens=70)])
+    last = step(4, 3.0, 1.0, seconds=2.0, real_tokens=60, padded_tokens=70)  # 2 s after the other rank ended step 3
+    measure.after_steps([step(3, 1.0, 2.0), last])
     found = measure.stop()
+    assert found["timed_seconds"] == pytest.approx(4)
+    assert found["slowest_rank_share"] == pytest.approx(4 / 3.5 - 1)
     assert found["samples_per_second"] == pytest.approx(16 / 4)
     assert found["tokens_per_second"] == pytest.approx(100 / 4)
     assert found["padded_tokens_per_second"] == pytest.approx(120 / 4)
@@ -128,19 +133,22 @@ def test_a_run_shorter_than_the_warm_up_is_timed_whole(tmp_path: Path) -> None:
 
 
 def test_times_are_sums_of_the_slowest_ranks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set-up 3 s, 5 s from the launch, steps 2 + 3 s, validations 0.5 + 0.25 s, 11 s to the end."""
+    """Set-up 3 s, 5 s from the launch, steps 2 + 3 s, validations 0.5 + 0.25 s, 11 s to the end; two windows."""
     measure = runtime.Measure()
     measure.start(replace(run, launched=98.0))
     monkeypatch.setattr(runtime.time, "monotonic", lambda: 103.0)
-    measure.before_step(1)
-    points = measure.after_steps([step(1, 1.0, 2.0), step(2, 3.0, 1.0)])
+    measure.before_training()
+    points = measure.after_steps([step(1, 1.0, 2.0, second_clock=2.01)])
+    points += measure.after_steps([step(2, 3.0, 1.0, second_clock=3.02)])
     measure.after_eval(evaluation("validation", 0.5))
     measure.after_eval(evaluation("validation", 0.25))
     monkeypatch.setattr(runtime.time, "monotonic", lambda: 111.0)
     measure.after_eval(evaluation("test", 4.0))
     assert [(p.metric, p.step, p.value) for p in points] == [("step_seconds", 1, 2.0), ("step_seconds", 2, 3.0)]
+    assert [(p.ranks, p.tokens) for p in points] == [((1.0, 2.0), 50), ((3.0, 1.0), 50)]
     expected = {"first_step_seconds": 5.0, "setup_seconds": 3.0}
-    expected |= {"train_seconds": 5.0, "evaluation_seconds": 0.75, "total_seconds": 11.0}
+    expected |= {"train_seconds": 5.0, "train_seconds_second_clock": 5.03}
+    expected |= {"evaluation_seconds": 0.75, "total_seconds": 11.0}
     assert measure.stop() == pytest.approx(expected)
 
 

@@ -20,6 +20,7 @@ from hpml_bench import registry
 from hpml_bench.data import Rows, global_batches
 from hpml_bench.distributed import Group, process_group
 from hpml_bench.loop import Stepper, Training, autocast
+from hpml_bench.measure import settle
 from hpml_bench.models import build_classifier
 from hpml_bench.records import MethodSpec, Prepared, Settings
 
@@ -64,15 +65,22 @@ class Job:
     def run(self, steps: int, first: int = 0) -> tuple[float, float]:
         """Take optimizer steps from batch `first` on.
 
+        Time is what a run calls it: from the border to the end of each step by the loop's own clock, summed. The watch
+        runs over the same stretch and gives the time waited only, which the loop doesn't know.
+
         Returns:
             The seconds, and how many of them this process waited for a core that others had.
 
         """
+        ledger = self.stepper.ledger
+        ledger.border()
         watch = Watch()
         for indices in itertools.islice(itertools.cycle(self.batches), first, first + steps):
             self.step(indices)
-        self.stepper.ledger.reduce()  # reads the losses, and so waits for the device
-        return watch.read()
+        settle(self.stepper.job.group.device)
+        _, waited = watch.read()
+        taken = ledger.reduce()[-steps:]  # before them may come steps that nobody timed
+        return sum(step.seconds for step in taken), waited
 
     def step(self, indices: np.ndarray) -> None:
         """Take one optimizer step on these rows."""

@@ -4,11 +4,13 @@ A probe's file has `metrics: tuple[Metric, ...]` and a class `Measure(Probe)`. T
 
     start(run)
     wrapped(model)                  under DDP
-    for each step:
-        before_step(index)          outside the timed part
-        [timed: batch, forward, backward, after_backward(index), optimizer]
-        every `log_every` steps:    after_steps(window)         reduced over ranks, outside the timed part
-        every `eval_every` steps:   before_eval("validation"), after_eval(evaluation)
+    before_training()
+    for each window, the steps between two writings of points:
+        all ranks meet, and their clocks begin
+        for each step, timed from the end of the one before:
+            before_step(index), batch, forward, backward, after_backward(index), optimizer
+        after_steps(window)         reduced over ranks, not timed
+        every `eval_every` steps:   before_eval("validation"), after_eval(evaluation), not timed
     after_training()
     before_eval("test"), after_eval(evaluation)
     stop() -> this rank's values by metric name; they become the run's by each metric's `over_ranks`
@@ -63,16 +65,17 @@ class Step:
     """Global L2 norm after the all-reduce, before clipping."""
     lr: float
     """Learning rate of the method's parameters in this step."""
+    seconds: float
+    """From the moment all ranks had ended the step before (or met at the border) until all had ended this one. The
+    steps of a window add up to the slowest rank's wall time of it."""
     rank_seconds: tuple[float, ...]
+    """Each rank's own, from its end of the step before to its end of this one."""
     samples: int
     real_tokens: int
     padded_tokens: int
     virtual_tokens: int
-
-    @property
-    def seconds(self) -> float:
-        """Time of the slowest rank."""
-        return max(self.rank_seconds)
+    second_clock: float | None = None
+    """Of a window's last step: the wall time of the whole window by another clock, the slowest rank's."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,14 @@ class Probe:
     def wrapped(self, model: DistributedDataParallel) -> None:
         """The model is wrapped for training, no step was taken."""
 
+    def before_training(self) -> None:
+        """Model, optimizer and DDP are ready, and the ranks are about to meet for the first step."""
+
     def before_step(self, index: int) -> None:
-        """A step is about to begin."""
+        """A step is about to begin; it is timed, so be quick."""
 
     def after_backward(self, index: int) -> None:
-        """Gradients are reduced over ranks and not yet clipped; inside the timed part, so be quick."""
+        """Gradients are reduced over ranks and not yet clipped; it is timed, so be quick."""
 
     def after_steps(self, window: list[Step]) -> list[Point]:
         """Some steps are done; return the points to write."""

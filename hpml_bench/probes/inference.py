@@ -107,7 +107,7 @@ def latencies(run: Run) -> list[float]:
             batch = run.test.batch(np.array([index])).to(run.group.device)
             watch.start()
             run.classifier(batch.input_ids, batch.attention_mask)
-            watch.stop()
+            watch.lap()
             if run.group.device.type == "cuda":
                 torch.cuda.synchronize()  # one request at a time
     return watch.take()[-len(rows) :]

@@ -42,8 +42,21 @@ metrics = (
         over_steps="sum",
         phase="train",
         format=".2f",
-        definition="Sum over all optimizer steps of the slowest rank's time: batch, forward, backward, all-reduce, "
-        "clipping, optimizer. Evaluation, logging and start-up lie outside.",
+        definition="The slowest rank's wall time between the moments at which all ranks meet, summed over the steps: "
+        "batch, forward, backward, all-reduce, clipping, optimizer, and all that lies between two steps. Evaluation, "
+        "the writing of points and start-up lie outside.",
+    ),
+    Metric(
+        name="train_seconds_second_clock",
+        title="training time, second clock",
+        unit="s",
+        better="neither",
+        over_ranks="same",
+        over_steps="sum",
+        phase="train",
+        format=".2f",
+        definition="The same by another clock of the system (CLOCK_MONOTONIC_RAW on Linux), read only where the ranks "
+        "meet and after the last step before they meet again; the slowest rank's, summed. A self-check compares.",
     ),
     Metric(
         name="evaluation_seconds",
@@ -80,18 +93,18 @@ class Measure(Probe):
         self.launched = run.launched
         self.setup: float | None = None
         self.first_step: float | None = None
-        self.train = self.evaluation = self.total = 0.0
+        self.train = self.second_clock = self.evaluation = self.total = 0.0
 
-    def before_step(self, index: int) -> None:
+    def before_training(self) -> None:
         """End the set-up."""
-        if index == 1:
-            self.setup = time.monotonic() - self.began
-            self.first_step = None if self.launched is None else time.monotonic() - self.launched
+        self.setup = time.monotonic() - self.began
+        self.first_step = None if self.launched is None else time.monotonic() - self.launched
 
     def after_steps(self, window: list[Step]) -> list[Point]:
         """Sum the steps and keep each one's time."""
         self.train += sum(step.seconds for step in window)
-        return [Point(metric="step_seconds", step=step.index, value=step.seconds) for step in window]
+        self.second_clock += sum(step.second_clock or 0.0 for step in window)
+        return [_point(step) for step in window]
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
         """Sum the validations; the test evaluation ends the run."""
@@ -107,6 +120,14 @@ class Measure(Probe):
             "first_step_seconds": self.first_step,
             "setup_seconds": self.setup,
             "train_seconds": self.train,
+            "train_seconds_second_clock": self.second_clock,
             "evaluation_seconds": self.evaluation,
             "total_seconds": self.total,
         }
+
+
+def _point(step: Step) -> Point:
+    """Return a step's time with all that rates and drift are computed from."""
+    return Point(
+        metric="step_seconds", step=step.index, value=step.seconds, ranks=step.rank_seconds, tokens=step.padded_tokens
+    )

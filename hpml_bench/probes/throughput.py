@@ -36,8 +36,8 @@ def _percentile(share: int) -> Metric:
         over_steps="percentile",
         phase="train",
         format=".1f",
-        definition=f"The {share}th percentile (linear interpolation) over the steps {_WINDOW} of the slowest "
-        "rank's step time.",
+        definition=f"The {share}th percentile (linear interpolation) over the steps {_WINDOW} of a step's time, from "
+        "the moment all ranks had ended the one before until all had ended it.",
     )
 
 
@@ -74,7 +74,7 @@ metrics = (
     _percentile(90),
     _percentile(99),
     _steadiness("timed_steps", "timed steps", "", ".0f", "Steps in the timed window (all but the first warm-up)."),
-    _steadiness("timed_seconds", "timed window", "s", ".2f", "The slowest rank's time in the timed window."),
+    _steadiness("timed_seconds", "timed window", "s", ".2f", "Sum of the timed steps' seconds: the slowest rank's."),
     _steadiness(
         "step_time_cv", "step time variation", "", ".1%", "Standard deviation of the timed steps' time over its mean."
     ),
@@ -98,8 +98,8 @@ metrics = (
         "slowest rank",
         "",
         "+.1%",
-        "The slowest rank's time in the timed window over the mean of the ranks, less 1. Ranks wait for each other in "
-        "the all-reduce, so that this is small even where one is slow.",
+        "The slowest rank's time in the timed window over the mean of the ranks' own, less 1. Ranks wait for each "
+        "other in the all-reduce, so that this is small even where one is slow.",
     ),
 )
 
@@ -120,8 +120,8 @@ class Measure(Probe):
     def stop(self) -> dict[str, Any]:
         """Return rates and percentiles."""
         timed = self.steps[self.skip :] or self.steps
+        seconds = sum(step.seconds for step in timed)
         per_rank = np.sum([step.rank_seconds for step in timed], axis=0)
-        seconds = float(per_rank.max())
         samples = sum(step.samples for step in timed)
         p50, p90, p99 = np.percentile([step.seconds * 1000 for step in timed], [50, 90, 99])
         return {
