@@ -124,6 +124,18 @@ def test_step_percentiles_are_of_the_slowest_rank(tmp_path: Path) -> None:
     assert [found[f"step_ms_p{share}"] for share in (50, 90, 99)] == pytest.approx([2500, 2900, 2990])
 
 
+def test_the_drift_is_of_the_timed_steps(tmp_path: Path) -> None:
+    """Of 24 steps that take 1 s until the last third takes 2 s the drift is +100 %, exactly; of 11 it is unknown."""
+    for steps, expected in ((24, [1.0] * 3), (11, [math.nan] * 3)):
+        measure = throughput.Measure()
+        measure.start(make_run(tmp_path, warmup_steps=2))
+        measure.after_steps([step(1, 50.0), step(2, 70.0)])
+        measure.after_steps([step(i + 3, 2.0 if i >= 2 * steps // 3 else 1.0) for i in range(steps)])
+        found = measure.stop()
+        drift = [found[f"step_time_drift{end}"] for end in ("", "_low", "_high")]
+        assert drift == pytest.approx(expected, nan_ok=True)
+
+
 def test_a_run_shorter_than_the_warm_up_is_timed_whole(tmp_path: Path) -> None:
     """Rather than dividing by nothing."""
     measure = throughput.Measure()

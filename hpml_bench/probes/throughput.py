@@ -8,6 +8,7 @@ import numpy as np
 
 from hpml_bench.probes import Probe, Run, Step
 from hpml_bench.records import Metric, Point
+from hpml_bench.statistics.drift import step_time_drift
 
 _WINDOW = "in the timed window (all steps but the first `warmup_steps`)"
 
@@ -83,8 +84,20 @@ metrics = (
         "step time drift",
         "",
         "+.1%",
-        "Median time per padded token of the last third of the timed steps over that of the first third, less 1: "
-        "positive when the run slows down. Per token, since batches are of different lengths.",
+        "Time of a step in the last third of the timed steps over that in the first third, less 1: positive when the "
+        "run slows down. Each step's time is first divided by what a straight line in padded tokens, fitted to the "
+        "timed steps, gives for a batch of its size; the shift is the median over all pairs of the differences of "
+        "logarithms (Hodges and Lehmann 1963). Unknown with fewer than 4 steps a third.",
+    ),
+    *(
+        _steadiness(
+            f"step_time_drift_{end}",
+            f"step time drift, {end} end",
+            "",
+            "+.1%",
+            f"The {end} end of the 95 % interval of the step time drift, from Mann and Whitney's rank-sum statistic.",
+        )
+        for end in ("low", "high")
     ),
     _steadiness(
         "step_time_outliers",
@@ -143,10 +156,12 @@ def _steady(timed: list[Step]) -> dict[str, float]:
     """Return how steady the steps were: variation, drift, outliers."""
     seconds = np.array([step.seconds for step in timed])
     per_token = seconds / [step.padded_tokens for step in timed]
-    third = max(1, len(timed) // 3)
+    drift = step_time_drift(seconds, [step.padded_tokens for step in timed])
     q1, q3 = np.percentile(per_token, [25, 75])
     return {
         "step_time_cv": float(seconds.std() / seconds.mean()),
-        "step_time_drift": float(np.median(per_token[-third:]) / np.median(per_token[:third]) - 1),
+        "step_time_drift": drift.estimate,
+        "step_time_drift_low": drift.low,
+        "step_time_drift_high": drift.high,
         "step_time_outliers": int((per_token > q3 + 3 * (q3 - q1)).sum()),
     }
