@@ -131,7 +131,7 @@ def _measured(
     if writer:
         writer.close()
         _write_predictions(folder, evaluation)
-    definitions = tuple(metric for probe in probes.values() for metric in probe.metrics)
+    definitions = tuple(metric for name, measure in measures.items() for metric in measure.here(probes[name].metrics))
     local: dict[str, float | None] = {}
     for name, measure in measures.items():
         heartbeat.beat(f"ending probe {name}")

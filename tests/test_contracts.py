@@ -99,6 +99,7 @@ def test_a_probe(name: str, tmp_path: Path) -> None:
     found = measure.stop()
     assert all(point.step >= 1 for point in points)
     assert set(found) <= {metric.name for metric in module.metrics}
+    assert [metric.name for metric in measure.here(module.metrics)] == [metric.name for metric in module.metrics]
     for value in found.values():
         assert value is None or isinstance(float(value), float)
 

@@ -364,6 +364,7 @@ def test_each_phase_has_its_own_peak(run: Run) -> None:
     """200 MB held only while training are in the training peak; what saving needs belongs to no phase."""
     measure = memory.Measure()
     measure.start(run)
+    measure.before_training()
     block = np.ones(200_000_000 // 8)
     del block
     measure.before_eval("validation")
@@ -380,6 +381,47 @@ def test_each_phase_has_its_own_peak(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("resettable")
+def test_memory_over_set_up_is_what_training_needs(run: Run) -> None:
+    """Of 300 MB held since the set-up and 200 MB more in training, 200 MB; the parts add up."""
+    measure = memory.Measure()
+    measure.start(run)
+    held = np.ones(300_000_000 // 8)
+    measure.before_training()
+    block = np.ones(200_000_000 // 8)
+    del block
+    measure.before_eval("validation")
+    del held
+    found = measure.stop()
+    assert 190 < found["peak_memory_over_setup_mb"] < 220
+    assert found["host_setup_mb"] >= found["host_before_training_mb"] > 300
+    parts = found["host_before_training_mb"] + found["peak_memory_over_setup_mb"]
+    assert parts == pytest.approx(found["peak_memory_mb"])
+
+
+def test_memory_over_set_up_is_unknown_where_peaks_cannot_be_reset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peak would be the set-up's, and the difference would be taken for what training needs."""
+    monkeypatch.setattr(memory, "reset_host_peak", lambda: False)
+    measure = memory.Measure()
+    measure.start(run)
+    measure.before_training()
+    measure.before_eval("validation")
+    found = measure.stop()
+    assert found["peak_memory_mb"] > 0
+    assert found["peak_memory_over_setup_mb"] is found["host_before_training_mb"] is None
+
+
+def test_only_the_hosts_memory_moves_in_pages(run: Run) -> None:
+    """Metrics of the host's memory have the grid of a huge page of 2 MiB; CUDA's have none, nor its headline."""
+    measure = memory.Measure()
+    measure.start(run)
+    grids = {m.name: m.grid for m in measure.here(memory.metrics)}
+    assert {name for name, grid in grids.items() if grid} == {name for name in grids if not name.startswith(("c", "n"))}
+    assert set(grids.values()) == {None, 2 * 2**20 / 1e6}
+    measure.device = torch.device("cuda", 0)
+    assert {m.name: m.grid for m in measure.here(memory.metrics)}["peak_memory_mb"] is None
+
+
+@pytest.mark.usefixtures("resettable")
 @pytest.mark.parametrize(("validation", "counts"), [(50, True), (400, False)])
 def test_training_after_a_hungrier_validation_does_not_count(run: Run, validation: int, counts: bool) -> None:
     """200 MB held in the second stretch of training are in its peak, unless the validation before it held more."""
@@ -390,6 +432,7 @@ def test_training_after_a_hungrier_validation_does_not_count(run: Run, validatio
 
     measure = memory.Measure()
     measure.start(run)
+    measure.before_training()
     before = memory.host_peak_mb()
     hold(100)
     measure.before_eval("validation")

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.records import Point, Settings
+from hpml_bench.records import Metric, Point, Settings
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -123,6 +123,10 @@ class Probe:
 
     def after_training(self) -> None:
         """The last step and its validation are done; the test rows come next."""
+
+    def here(self, definitions: tuple[Metric, ...]) -> tuple[Metric, ...]:
+        """Return the file's `metrics` as they hold on this machine, where that is not everywhere the same."""
+        return definitions
 
     def stop(self) -> dict[str, Any]:
         """Return this rank's values by metric name; None or NaN for what can't be measured here."""

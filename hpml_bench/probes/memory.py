@@ -13,6 +13,8 @@ from hpml_bench.probes import Evaluation, Probe, Run
 from hpml_bench.records import Metric, Point
 
 PHASES = ("setup", "train", "evaluation")
+HUGE_PAGE_MB = 2.097152
+"""2 MiB: the kernel gives a process memory in huge pages where it can, and the allocator asks for them."""
 _KINDS = {
     "host": (
         "host memory",
@@ -34,7 +36,7 @@ _KINDS = {
 }
 
 
-def _metric(name: str, title: str, definition: str) -> Metric:
+def _metric(name: str, title: str, definition: str, *, host: bool = True) -> Metric:
     return Metric(
         name=name,
         title=title,
@@ -44,6 +46,7 @@ def _metric(name: str, title: str, definition: str) -> Metric:
         over_steps="max",
         phase="train",
         format=",.0f",
+        grid=HUGE_PAGE_MB if host else None,
         definition=definition + " The largest rank's; 1 MB = 10^6 bytes.",
     )
 
@@ -55,8 +58,21 @@ metrics = (
         "Peak of the training phase: on a GPU memory held by tensors (torch.cuda.max_memory_allocated), on a CPU "
         "resident memory of the process (VmHWM), libraries included.",
     ),
+    _metric(
+        "peak_memory_over_setup_mb",
+        "peak memory over set-up",
+        "Peak of the training phase less what the process held before the first step: what training itself needs, such "
+        "as activations, gradients and the optimizer's state. Libraries, weights and DDP's buckets are not in it. On a "
+        "CPU only.",
+    ),
+    _metric(
+        "host_before_training_mb",
+        "host memory before training",
+        "Resident memory of a rank's process (VmRSS) right before the first step, with model, optimizer and DDP ready "
+        "and what was free given back to the kernel. On a CPU only.",
+    ),
     *(
-        _metric(f"{kind}_{phase}_mb", f"{title}, {phase}", f"{definition}; {phase} phase.")
+        _metric(f"{kind}_{phase}_mb", f"{title}, {phase}", f"{definition}; {phase} phase.", host=kind == "host")
         for kind, (title, definition) in _KINDS.items()
         for phase in PHASES
     ),
@@ -73,12 +89,18 @@ class Measure(Probe):
     """
 
     def start(self, run: Run) -> None:
-        """End of the set-up phase."""
+        """Look for the device; DDP and the optimizer are still to come."""
         self.device = run.group.device
         self.peaks: dict[str, float] = {}
-        self._take("setup", trim=True)
+        self._held: float | None = None
         self._validated = 0.0
         """The highest peak of a validation, whose memory the allocator may have kept."""
+
+    def before_training(self) -> None:
+        """End of the set-up phase."""
+        was_reset = self._take("setup", trim=True)
+        if self.device.type == "cpu" and was_reset:
+            self._held = host_held_mb()
 
     def before_eval(self, phase: str) -> None:
         """Training stops for a while; an evaluation on the validation rows belongs to the evaluation phase."""
@@ -102,14 +124,26 @@ class Measure(Probe):
         """Return the peaks in MB."""
         headline = "cuda_allocated" if self.device.type == "cuda" else "host"
         peaks = {f"{kind}_{phase}_mb": self.peaks.get(f"{kind}_{phase}") for kind in _KINDS for phase in PHASES}
-        return {"peak_memory_mb": self.peaks.get(f"{headline}_train"), **peaks}
+        peak = self.peaks.get(f"{headline}_train")
+        return {
+            "peak_memory_mb": peak,
+            "peak_memory_over_setup_mb": None if peak is None or self._held is None else peak - self._held,
+            "host_before_training_mb": self._held,
+            **peaks,
+        }
 
-    def _take(self, phase: str, *, trim: bool = False, keep_host: bool = True) -> None:
-        """Note the peaks since the last call as the phase's, and start anew."""
+    def here(self, definitions: tuple[Metric, ...]) -> tuple[Metric, ...]:
+        """Leave the page's size out of the peak that is CUDA's."""
+        if self.device.type == "cpu":
+            return definitions
+        return tuple(m.model_copy(update={"grid": None}) if m.name == "peak_memory_mb" else m for m in definitions)
+
+    def _take(self, phase: str, *, trim: bool = False, keep_host: bool = True) -> bool:
+        """Note the peaks since the last call as the phase's, and start anew; tell whether the host's peak could be."""
         readings = {"host": host_peak_mb()} if keep_host else {}
         if trim:
             trim_heap()
-        reset_host_peak()
+        was_reset = reset_host_peak()
         if self.device.type == "cuda":
             import torch
 
@@ -120,15 +154,25 @@ class Measure(Probe):
         for kind, value in readings.items():
             key = f"{kind}_{phase}"
             self.peaks[key] = max(value, self.peaks.get(key, 0.0))
+        return was_reset
 
 
 def host_peak_mb() -> float:
     """Return the peak resident memory of this process since the last reset, in MB; NaN where /proc doesn't say."""
+    return _status_mb("VmHWM")
+
+
+def host_held_mb() -> float:
+    """Return the resident memory of this process now, in MB; NaN where /proc doesn't say."""
+    return _status_mb("VmRSS")
+
+
+def _status_mb(key: str) -> float:
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
         return math.nan
-    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "")
+    line = next((line for line in status.splitlines() if line.startswith(f"{key}:")), "")
     return int(line.split()[1]) * 1024 / 1e6 if line else math.nan
 
 
@@ -138,10 +182,13 @@ def trim_heap() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def reset_host_peak() -> None:
+def reset_host_peak() -> bool:
     """Let the peak start again from the present size; where the kernel doesn't allow it, peaks are since the start."""
-    with suppress(OSError):
+    try:
         Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
 
 
 def _nvml_used(local: int) -> float:
