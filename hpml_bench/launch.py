@@ -42,6 +42,7 @@ def run(
     order: int | None = None,
     limits: Limits = NO_LIMITS,
     earlier: tuple[str, ...] = (),
+    place: int | None = None,
 ) -> RunRecord:
     """Do one run in a process group of its own and commit its record; whatever happens there, this returns.
 
@@ -52,6 +53,7 @@ def run(
         order: its place in the sweep.
         limits: when to end it.
         earlier: how earlier attempts at it ended, a sentence each.
+        place: its place within its seed.
 
     Raises:
         Interrupted: a signal asked for the end; the record, `interrupted` if the run was not done, is committed.
@@ -69,6 +71,7 @@ def run(
             update={
                 "error": redacted_error(record.error),
                 "earlier_attempts": earlier,
+                "place": place,
                 "files": store.file_digests(folder),
             }
         )

@@ -295,6 +295,8 @@ class RunRecord(Outcome):
     """Facts of the task worth printing, such as the best possible accuracy."""
     order: int | None = None
     """Position of the run in the sweep that made it, from 1."""
+    place: int | None = None
+    """Place of its method among those of its seed in that sweep, from 1."""
     earlier_attempts: tuple[str, ...] = ()
     """How earlier attempts at this run ended, in the same call with `--retries`; status and reason of each."""
     files: dict[str, str] = {}

@@ -1,12 +1,12 @@
-"""Every method and seed of a suite: resumed where it stopped, seed by seed, methods shuffled within a seed."""
+"""Every method and seed of a suite: resumed where it stopped, seed by seed, methods in a balanced order."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from hpml_bench import launch, preparation, store
 from hpml_bench.environment import resolve_devices
 from hpml_bench.errors import UserError
+from hpml_bench.order import methods_of_seed
 from hpml_bench.progress import SweepProgress
 from hpml_bench.records import DONE, Prepared, RunRecord, RunSpec, protocol_id
 from hpml_bench.redaction import redact_abandoned_logs
@@ -53,17 +54,28 @@ def definite(suite: Suite) -> Suite:
     return suite.model_copy(update={"settings": resolve_devices(suite.settings)})
 
 
-def shuffled(runs: Iterable[RunSpec]) -> list[RunSpec]:
+def balanced(runs: Iterable[RunSpec], methods: Sequence[str]) -> list[RunSpec]:
     """Return the runs seed by seed, methods in another order in each: else method is confounded with the hour.
 
-    The order depends on the seed alone, so that a resumed sweep goes on in the same one.
+    The order depends on the seed and the suite's `methods` alone, so that a sweep that is resumed, has more seeds or
+    some of the methods only goes on in the same one. Methods that the suite doesn't have come last.
     """
-    by_seed: dict[int, list[RunSpec]] = {}
-    for spec in runs:
-        by_seed.setdefault(spec.seed, []).append(spec)
-    for seed, group in by_seed.items():
-        random.Random(seed).shuffle(group)  # noqa: S311 - an order, not a secret
-    return [spec for seed in sorted(by_seed) for spec in by_seed[seed]]
+
+    def place(spec: RunSpec) -> tuple[int, int]:
+        name, row = spec.method.name, methods_of_seed(len(methods), spec.seed)
+        return spec.seed, row.index(methods.index(name)) if name in methods else len(methods)
+
+    return sorted(runs, key=place)
+
+
+def places(runs: Iterable[RunSpec]) -> dict[str, tuple[int, int]]:
+    """Return run_id -> position in the sweep and within its seed, both from 1."""
+    seen: Counter[int] = Counter()
+    found = {}
+    for order, spec in enumerate(runs, start=1):
+        seen[spec.seed] += 1
+        found[spec.run_id] = order, seen[spec.seed]
+    return found
 
 
 def run_sweep(
@@ -87,7 +99,7 @@ def run_sweep(
 
     """
     suite = definite(suite)
-    runs = shuffled(suite.runs(methods, None if seed is None else [seed]))
+    runs = balanced(suite.runs(methods, None if seed is None else [seed]), list(suite.methods))
     if not runs:
         raise UserError(f"suite {suite.name}: there is no method to run; name some under methods, or by --methods a,b")
     folder = out / suite.name
@@ -121,7 +133,7 @@ def _run_missing(
             set_aside_if_other(folder / spec.run_id, protocol, progress)
         todo = [spec for spec in runs if not _settled(store.settled(folder / spec.run_id), protocol)]
         progress.skip(len(runs) - len(todo))
-        position = {spec.run_id: index for index, spec in enumerate(runs, start=1)}
+        position = places(runs)
         for spec in todo:
             if limits.ended(time.monotonic() - began):
                 ended_by = f"--max-hours {limits.max_hours:g}"
@@ -129,7 +141,8 @@ def _run_missing(
             target = folder / spec.run_id
             live = partial(_follow_with_wandb, spec, target, wandb_mode, folder)
             try:
-                record = run_with_retries(spec, prepared, target, limits, progress, began, live, position[spec.run_id])
+                order, place = position[spec.run_id]
+                record = run_with_retries(spec, prepared, target, limits, progress, began, live, order, place)
             except (launch.Interrupted, KeyboardInterrupt):
                 interrupted = True
                 break
@@ -172,6 +185,7 @@ def run_with_retries(
     began: float,
     live: Callable[[], AbstractContextManager[object]] = nullcontext,
     order: int | None = None,
+    place: int | None = None,
 ) -> RunRecord:
     """Do one run, again where it ended in a way that another attempt may mend; the last line is the caller's to print.
 
@@ -186,7 +200,7 @@ def run_with_retries(
     while True:
         storage.check_space(target.parent)
         with progress.run(spec, target, steps_of(spec)), live():
-            record = launch.run(spec, prepared, target, order, limits, earlier)
+            record = launch.run(spec, prepared, target, order, limits, earlier, place)
         if record.status not in RETRIED or len(earlier) >= limits.retries:
             return record
         if limits.ended(time.monotonic() - began):

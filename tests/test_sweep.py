@@ -83,6 +83,7 @@ def test_the_order_is_recorded_seed_by_seed(finished: Finished) -> None:
     records = sorted(store.load_records(finished[1]).records, key=lambda record: record.order or 0)
     assert [record.order for record in records] == [1, 2, 3, 4]
     assert [record.spec.seed for record in records] == [0, 0, 1, 1]
+    assert [record.place for record in records] == [1, 2, 1, 2]
     assert [record.started for record in records] == sorted(record.started for record in records)
 
 
@@ -200,13 +201,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], list[st
     def arrange(statuses: dict[str, str]) -> list[str]:
         ran: list[str] = []
 
-        def run(spec: RunSpec, prepared: Prepared, folder: Path, order: int | None = None, *_: object) -> RunRecord:
+        def run(spec: RunSpec, prepared: Prepared, folder: Path, order: int | None = None, *more: object) -> RunRecord:
             ran.append(f"{spec.method.name}-{spec.seed}")
             store.begin(folder)
             if statuses.get(spec.method.name) == "interrupt":
                 raise launch.Interrupted
             outcome = Outcome.model_validate({"status": statuses.get(spec.method.name, "ok")})
             record = ending.record(spec, prepared, outcome, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0, order)
+            record = record.model_copy(update={"place": more[-1]})
             store.commit(folder, record)
             return record
 
@@ -230,16 +232,38 @@ def go(suite: Suite, out: Path, **options: object) -> sweep.SweepResult:
     return sweep.run_sweep(suite, out, Console(quiet=True), **options)  # type: ignore[arg-type]
 
 
-def test_methods_are_shuffled_within_a_seed() -> None:
-    """Seeds come one after the other; the order of methods differs between seeds, and is the same at every call."""
-    runs = suite_of(*"abcdefgh", seeds=6).runs()
-    order = sweep.shuffled(runs)
-    assert sorted(run.run_id for run in order) == sorted(run.run_id for run in runs)
+def names_by_seed(runs: list[RunSpec]) -> dict[int, str]:
+    """Return the methods of each seed, a letter each, in their order."""
+    return {seed: "".join(run.method.name for run in runs if run.seed == seed) for seed in {run.seed for run in runs}}
+
+
+def test_methods_take_turns_within_a_seed() -> None:
+    """Seeds come one after the other; within five seeds each of five methods has each place once."""
+    runs = suite_of(*"abcde", seeds=5).runs()
+    order = sweep.balanced(runs, list("abcde"))
     assert [run.seed for run in order] == sorted(run.seed for run in runs)
-    orders = {tuple(run.method.name for run in order if run.seed == seed) for seed in range(6)}
-    assert len(orders) == 6
-    assert sweep.shuffled(runs) == order
-    assert sweep.shuffled(sorted(runs, key=lambda run: -run.seed)) == order
+    by_seed = names_by_seed(order)
+    for place in range(5):
+        assert sorted(names[place] for names in by_seed.values()) == list("abcde")
+    assert sweep.balanced(sorted(runs, key=lambda run: -run.seed), list("abcde")) == order
+
+
+def test_an_order_stays_when_more_or_less_is_asked_for() -> None:
+    """More seeds, one seed or some methods don't move the others; a method from outside the suite comes last."""
+    suite, methods = suite_of(*"abcde", seeds=3), list("abcde")
+    whole = names_by_seed(sweep.balanced(suite.runs(seeds=range(12)), methods))
+    assert names_by_seed(sweep.balanced(suite.runs(), methods)) == {seed: whole[seed] for seed in range(3)}
+    assert names_by_seed(sweep.balanced(suite.runs(seeds=[7]), methods)) == {7: whole[7]}
+    some = names_by_seed(sweep.balanced(suite.runs(["full", "d", "b"], range(12)), methods))
+    assert some == {seed: "".join(name for name in whole[seed] if name in "bd") + "full" for seed in range(12)}
+
+
+def test_places_are_recorded(tmp_path: Path, quick) -> None:  # type: ignore[no-untyped-def]
+    """Position in the sweep and place within the seed, both from 1."""
+    quick({})
+    go(suite_of("a", "b", "c"), tmp_path)
+    records = sorted(store.load_records(tmp_path / "quick").records, key=lambda record: record.order or 0)
+    assert [(record.order, record.place) for record in records] == [(1, 1), (2, 2), (3, 3), (4, 1), (5, 2), (6, 3)]
 
 
 def test_ok_and_unsupported_are_settled_and_all_else_is_tried_again(tmp_path: Path, quick) -> None:  # type: ignore[no-untyped-def]

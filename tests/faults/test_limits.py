@@ -40,7 +40,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Arrange:
         ran: list[str] = []
 
         def run(
-            spec: RunSpec, prepared: Prepared, folder: Path, order: int | None, limits: Limits, earlier: tuple[str, ...]
+            spec: RunSpec,
+            prepared: Prepared,
+            folder: Path,
+            order: int | None,
+            limits: Limits,
+            earlier: tuple[str, ...],
+            place: int | None,
         ) -> RunRecord:
             ran.append(spec.method.name)
             store.begin(folder)
@@ -48,7 +54,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Arrange:
             error = None if status == "ok" else RunError(kind="Fault", message="as arranged")
             outcome = Outcome.model_validate({"status": status, "error": error})
             record = ending.record(spec, prepared, outcome, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0, order)
-            record = record.model_copy(update={"earlier_attempts": earlier})
+            record = record.model_copy(update={"earlier_attempts": earlier, "place": place})
             store.commit(folder, record)
             return record
 
