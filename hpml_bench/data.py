@@ -11,10 +11,15 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from hpml_bench.records import Prepared, Settings
+
 SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "label": pa.int64()})
 FILE = "rows.arrow"
 BUCKET = 32
 """Global batches sorted by length together: large enough to save most padding, small enough to keep batches varied."""
+
+OWN_ROWS = 4
+"""Stream of random numbers, beside those with which the rows of all seeds are drawn (0 to 3)."""
 
 
 @dataclass(frozen=True)
@@ -54,24 +59,33 @@ def read_rows(folder: Path) -> pa.Table:
 
 
 class Rows:
-    """A split: memory-mapped token ids and their labels; rows are copied only into the batch that uses them."""
+    """A split, or some rows of it: memory-mapped token ids and their labels; a row is copied only into its batch."""
 
-    def __init__(self, folder: Path, pad_id: int) -> None:
+    def __init__(self, folder: Path, pad_id: int, chosen: np.ndarray | None = None) -> None:
+        """Open a split; of it the `chosen` rows, by their numbers on disk, in this order, or all."""
         table = read_rows(folder)
         self._chunks = [(c.values.to_numpy(), c.offsets.to_numpy()) for c in table.column("input_ids").chunks]
         self._starts = np.cumsum([0] + [len(offsets) - 1 for _, offsets in self._chunks])
         self.lengths = np.concatenate([np.diff(offsets) for _, offsets in self._chunks])
         self.labels = table.column("label").to_numpy().astype(np.int64)
         self.pad_id = pad_id
+        self._chosen = chosen
+        if chosen is not None:
+            self.lengths, self.labels = self.lengths[chosen], self.labels[chosen]
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def numbers(self, indices: np.ndarray) -> np.ndarray:
+        """Return the numbers on disk of these rows."""
+        return indices if self._chosen is None else self._chosen[indices]
+
     def tokens(self, index: int) -> np.ndarray:
         """Return the token ids of one row, [length] int32."""
-        chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
+        number = index if self._chosen is None else int(self._chosen[index])
+        chunk = int(np.searchsorted(self._starts, number, side="right")) - 1
         values, offsets = self._chunks[chunk]
-        local = index - self._starts[chunk]
+        local = number - self._starts[chunk]
         row: np.ndarray = values[offsets[local] : offsets[local + 1]]
         return row
 
@@ -84,6 +98,16 @@ class Rows:
         mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
         labels = torch.from_numpy(self.labels[indices])
         return Batch(torch.from_numpy(ids), torch.from_numpy(mask), labels, int(lengths.sum()))
+
+
+def training_rows(prepared: Prepared, settings: Settings, seed: int) -> Rows:
+    """Return the rows that a seed trains on: all that were prepared, or with `vary_data` those it draws of them."""
+    folder = Path(prepared.data) / "train"
+    if not settings.vary_data:
+        return Rows(folder, prepared.pad_id)
+    generator = np.random.default_rng([settings.data_seed, OWN_ROWS, seed])
+    drawn = generator.permutation(read_rows(folder).num_rows)[: settings.train_samples]
+    return Rows(folder, prepared.pad_id, drawn)
 
 
 def global_batches(lengths: np.ndarray, size: int, steps: int, seed: int) -> Iterator[np.ndarray]:

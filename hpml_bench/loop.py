@@ -250,7 +250,7 @@ def train(job: Training) -> Trained:
 
     ledger.border()
     for index, indices in enumerate(job.order(), start=1):
-        order.update(indices.astype("<i8").tobytes())
+        order.update(job.train.numbers(indices).astype("<i8").tobytes())
         stepper.step(index, indices)
         if not borders.ends_window(index):
             continue

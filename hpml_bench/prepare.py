@@ -73,7 +73,8 @@ def prepare(settings: Settings) -> Prepared:
         digests=digests,
         notes={
             **loaded.notes,
-            "rows": ", ".join(f"{len(rows[split])} {split}" for split in SPLITS),
+            "rows": ", ".join(f"{len(rows[split])} {split}" for split in SPLITS)
+            + (f" (each seed draws {settings.train_samples} to train on)" if settings.vary_data else ""),
             "texts that fill max_length": f"{full:.0%} of all rows (longer ones are cut)",
         },
         pad_id=pad_id(tokenizer, _vocabulary(config)),
@@ -122,10 +123,11 @@ def draw(loaded: TaskData, settings: Settings) -> dict[str, Dataset]:
     """Return the rows of each split that the settings ask for, drawn with `data_seed`.
 
     Training rows are a prefix of one permutation, so that more `train_samples` only add rows; validation rows split
-    off them come first in it and are never trained on.
+    off them come first in it and are never trained on. With `vary_data` they are all rows there are, of which each seed
+    draws its own (data.training_rows): one preparation, and one digest, for all seeds.
 
     Raises:
-        UserError: there are fewer rows than asked for.
+        UserError: there are fewer rows than asked for, or with `vary_data` no more.
 
     """
     held_out = settings.validation_samples if loaded.validation is None else 0
@@ -143,10 +145,25 @@ def draw(loaded: TaskData, settings: Settings) -> dict[str, Dataset]:
         validation = loaded.validation.select(_first(order, settings.validation_samples, "validation", settings))
     test = _permutation(loaded.test, settings.data_seed, 2)
     return {
-        "train": loaded.train.select(_first(train[held_out:], settings.train_samples, "train", settings)),
+        "train": loaded.train.select(_training(train[held_out:], settings)),
         "validation": validation,
         "test": loaded.test.select(_first(test, settings.test_samples, "test", settings)),
     }
+
+
+def _training(order: np.ndarray, settings: Settings) -> np.ndarray:
+    """Return the rows that are trained on, or from which each seed draws those."""
+    first = _first(order, settings.train_samples, "train", settings)
+    if not settings.vary_data:
+        return first
+    if settings.train_samples is None:
+        raise UserError("vary_data needs train_samples: how many training rows each seed draws")
+    if len(first) == len(order):
+        raise UserError(
+            f"task {settings.task.name}: with vary_data each seed draws {len(first)} train_samples, but there are "
+            f"{len(order)} rows, so that all would draw the same; lower train_samples"
+        )
+    return order
 
 
 def _permutation(dataset: Dataset, seed: int, stream: int) -> np.ndarray:

@@ -236,7 +236,7 @@ class Consumed(Frozen):
     padded_tokens: int
     """The same with padding."""
     order: str
-    """SHA-256 of the sample indices in the order they were trained on."""
+    """SHA-256 of the numbers of the prepared rows in the order they were trained on."""
 
 
 class Check(Frozen):

@@ -21,7 +21,7 @@ import torch
 
 from hpml_bench import environment, registry
 from hpml_bench.checks import all_checks
-from hpml_bench.data import Rows
+from hpml_bench.data import Rows, training_rows
 from hpml_bench.distributed import Group, process_group
 from hpml_bench.errors import Diverged, Unsupported, UserError
 from hpml_bench.loop import Trained, Training, autocast, evaluate, total_steps, train
@@ -97,9 +97,8 @@ def _measured(
 ) -> Outcome:
     """Build, train, evaluate and measure."""
     settings = spec.settings
-    train_rows, validation, test = (
-        Rows(Path(prepared.data) / split, prepared.pad_id) for split in ("train", "validation", "test")
-    )
+    train_rows = training_rows(prepared, settings, spec.seed)
+    validation, test = (Rows(Path(prepared.data) / split, prepared.pad_id) for split in ("validation", "test"))
     module = registry.get("methods", spec.method.method)
     classifier = build_classifier(
         Path(prepared.backbone), settings, spec.method, len(prepared.label_names), spec.seed

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from hpml_bench import registry
-from hpml_bench.data import Rows, global_batches
+from hpml_bench.data import global_batches, training_rows
 from hpml_bench.distributed import Group, process_group
 from hpml_bench.loop import Stepper, Training, autocast
 from hpml_bench.measure import settle
@@ -42,7 +42,7 @@ class Job:
     """One method, ready to be trained."""
 
     def __init__(self, spec: MethodSpec, settings: Settings, prepared: Prepared, group: Group, delayable: bool) -> None:
-        rows = Rows(Path(prepared.data) / "train", prepared.pad_id)
+        rows = training_rows(prepared, settings, SEED)
         classifier = build_classifier(Path(prepared.backbone), settings, spec, len(prepared.label_names), SEED)
         module = registry.get("methods", spec.method)
         self.spin = 0

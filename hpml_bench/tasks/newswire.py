@@ -9,6 +9,8 @@ from hpml_bench.records import Frozen, Settings, TaskData
 
 ROWS = {"train": 1024, "test": 1000}
 """How many rows where the settings leave it open."""
+POOL = 8
+"""Times `train_samples` are there where each seed draws its own."""
 
 
 class Options(Frozen):
@@ -25,7 +27,7 @@ def load(settings: Settings, options: Options) -> TaskData:
 
     world = make_world(options.own_share)
     sizes = {
-        "train": settings.train_samples or ROWS["train"],
+        "train": (settings.train_samples or ROWS["train"]) * (POOL if settings.vary_data else 1),
         "validation": settings.validation_samples,
         "test": settings.test_samples or ROWS["test"],
     }
