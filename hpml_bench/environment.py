@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -157,7 +158,7 @@ def hardware() -> dict[str, Any]:
 
 
 def describe() -> dict[str, Any]:
-    """Return what is written into a record: hardware and its fingerprint, versions, process settings. No secrets.
+    """Return what is written into a record: hardware and its fingerprint, versions, settings, threads. No secrets.
 
     Only named variables are taken from the environment, so keys and tokens can't slip in.
     """
@@ -167,9 +168,20 @@ def describe() -> dict[str, Any]:
         "fingerprint": digest(parts, 12),
         "python": platform.python_version(),
         "system": platform.platform(),
+        "kernel": platform.release(),
         "packages": {name: _version(name) for name in PACKAGES},
         "driver": _driver(),
         "process": {key: os.environ.get(key) for key in RECORDED},
+        "threads": _threads(),
+    }
+
+
+def _threads() -> dict[str, int | None]:
+    """Return how many threads torch uses within an operator and between operators; unknown where it isn't loaded."""
+    torch: Any = sys.modules.get("torch")
+    return {
+        "intra_op": torch and int(torch.get_num_threads()),
+        "inter_op": torch and int(torch.get_num_interop_threads()),
     }
 
 

@@ -125,6 +125,22 @@ def test_a_description_is_json_without_secrets(monkeypatch: pytest.MonkeyPatch) 
     found = json.loads(text)
     assert found["hardware"]["cores"] == environment.cores()
     assert found["packages"]["torch"]
+    assert found["kernel"] == os.uname().release
+
+
+def test_threads_are_as_they_are_in_the_process() -> None:
+    """Within an operator as set, between operators as torch has it; OMP_NUM_THREADS is among the process settings."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found = environment.describe()
+            assert found["threads"] == {"intra_op": threads, "inter_op": torch.get_num_interop_threads()}
+            assert found["process"]["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS")
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_fingerprint_is_of_the_hardware(machine: Any) -> None:
@@ -150,7 +166,8 @@ def test_devices_are_found_without_torch() -> None:
     """Else the parent would hold a CUDA context of its own."""
     script = (
         "import sys; from hpml_bench import environment; "
-        "environment.visible_gpus(); environment.describe(); print('torch' in sys.modules)"
+        "environment.visible_gpus(); found = environment.describe(); "
+        "print('torch' in sys.modules, set(found['threads'].values()))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert done.stdout.strip() == "False {None}"

@@ -36,6 +36,7 @@ def test_a_run_is_recorded_whole(record: tuple[RunRecord, Path]) -> None:
     assert store.load_record(folder / "run.json") == returned
     assert {path.name for path in folder.iterdir()} >= {"points.jsonl", "predictions.parquet", "rank0.log", "rank1.log"}
     assert returned.order == 1
+    assert returned.environment["threads"]["intra_op"] == returned.spec.settings.threads
     assert returned.protocol_id
 
 
