@@ -28,6 +28,8 @@ def test_a_run_on_every_gpu(tmp_path: Path) -> None:
     assert metrics["peak_memory_mb"] == metrics["cuda_allocated_train_mb"] > 0
     assert metrics["cuda_allocated_train_mb"] <= metrics["cuda_reserved_train_mb"] <= metrics["nvml_used_train_mb"]
     assert metrics["energy_joules"] >= 0
+    assert "peak_memory_over_setup_mb" not in metrics, "it is of a process on the CPU"
+    assert {m.name: m.grid for m in record.definitions}["peak_memory_mb"] is None
 
 
 def test_the_gpu_follows_the_cpu(tmp_path: Path) -> None:

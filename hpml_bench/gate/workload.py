@@ -75,6 +75,7 @@ class Job:
         ledger = self.stepper.ledger
         ledger.border()
         watch = Watch()
+        ledger.clock.start()  # once more, so that the watch's own reading isn't timed
         for indices in itertools.islice(itertools.cycle(self.batches), first, first + steps):
             self.step(indices)
         settle(self.stepper.job.group.device)

@@ -61,9 +61,9 @@ metrics = (
     _metric(
         "peak_memory_over_setup_mb",
         "peak memory over set-up",
-        "Peak of the training phase less what the process held before the first step: what training itself needs, such "
-        "as activations, gradients and the optimizer's state. Libraries, weights and DDP's buckets are not in it. On a "
-        "CPU only.",
+        "Peak of the training phase less what the process held right before the first step: what training itself "
+        "needs, such as activations, gradients and the optimizer's state, and whatever it touches for the first time. "
+        "Weights, and libraries as far as they were loaded, are not in it. On a CPU only.",
     ),
     _metric(
         "host_before_training_mb",

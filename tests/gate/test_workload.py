@@ -10,10 +10,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
-from hpml_bench.gate.workload import Watch
+from hpml_bench.distributed import Group
+from hpml_bench.gate.workload import Job, Watch
+from hpml_bench.loop import Ledger
+from hpml_bench.measure import CpuClock
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel keeps no such count")
 DATA = bytes(1 << 20)
@@ -78,3 +84,42 @@ def test_time_of_own_threads_is_not_taken_out(core: int) -> None:
         thread.join()
     assert process > 0.4  # the other thread ran too
     assert wall - waited > process - 0.05
+
+
+class Alone(Group):
+    """A process group of nobody else, which takes its time to gather."""
+
+    def gather(self, local: torch.Tensor) -> torch.Tensor:
+        """Return it after a while."""
+        time.sleep(0.3)
+        return local[None]
+
+    def barrier(self) -> None:
+        """Wait a while."""
+        time.sleep(0.3)
+
+
+class Steps:
+    """Stands in for the stepper: each step takes 20 ms."""
+
+    def __init__(self) -> None:
+        group = Alone(0, 1, torch.device("cpu"))
+        self.job = SimpleNamespace(group=group)
+        self.ledger = Ledger(group, CpuClock())
+
+    def step(self, _: int, indices: np.ndarray) -> None:
+        """Take a while."""
+        time.sleep(0.02)
+        self.ledger.add(torch.tensor(1.0), torch.tensor(1.0), 0.1, (len(indices), 0, 0, 0))
+
+
+def test_seconds_are_the_loops_own() -> None:
+    """Three steps of 20 ms are 60 ms: meeting, reading the ledger, and a step that nobody timed are in none."""
+    job = object.__new__(Job)
+    job.batches, job.stepper, job._index = [np.arange(4)] * 2, Steps(), 0  # type: ignore[assignment]
+    job.step(job.batches[0])
+    time.sleep(0.3)
+    seconds, waited = job.run(3)
+    assert 0.06 <= seconds < 0.3
+    assert 0 <= waited <= seconds
+    assert job.stepper.ledger.samples == 16
