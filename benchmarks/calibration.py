@@ -1,25 +1,41 @@
-"""How often the report's statistics are wrong: false claims, coverage and power, by vectorised simulation.
+"""How often a page is wrong: false claims of its verdicts, ranks and fronts, coverage of intervals, and power.
 
-`python benchmarks/calibration.py` prints the tables of docs/methodology.md, in two minutes; tests/test_calibration.py
-asserts what must hold, and that the vectorised twins here equal `hpml_bench.statistics`.
+`python benchmarks/calibration.py` prints the tables of docs/methodology.md; `--trials 300` is a quick look.
+tests/test_calibration.py asserts what must hold. A page's claims are made by the report's own functions, from answers
+and costs of five methods that are drawn here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import combinations
-from unittest.mock import patch
+import argparse
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import optimize, special
 
 from hpml_bench import statistics
-from hpml_bench.statistics import ALPHA, intervals
+from hpml_bench.order import methods_of_seed
+from hpml_bench.statistics import ALPHA, Comparison
 
 Floats = NDArray[np.float64]
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Floats]
 METHODS = 5
+NAMES = tuple(f"m{number}" for number in range(METHODS))
+ROWS = 1000
+MARGIN_QUALITY, MARGIN_COST = 0.01, 0.05
+EASE, SEED_SD, LIKING_SD, OWN_SD = 0.9, 0.05, 0.5, 0.3
+"""Mean ease of a row, and sd of a seed's skill, of a method's liking of a row, and of a run's own errors, in standard
+deviations of the rows' ease."""
+GIFTS = (0.0, 0.3, 0.6, 0.9, 1.2)
+"""By how much the methods differ in each row, where they change places from row to row."""
+PAGE_MB, MEMORY_MB = 2.097152, 60.0
+"""Memory is measured in pages."""
+COST_SD = 0.02
+"""Standard deviation of the logarithm of a cost, of a method with spread 1."""
 
 
 def tied(random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
@@ -27,97 +43,210 @@ def tied(random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
     return np.round(random.standard_normal(shape))
 
 
+def skewed(random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    """Return exponential noise less its mean."""
+    return np.asarray(random.standard_exponential(shape) - 1, dtype=np.float64)
+
+
+def student_3(random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    """Return Student's t with 3 degrees of freedom, scaled to variance 1."""
+    return np.asarray(random.standard_t(3, shape) / math.sqrt(3), dtype=np.float64)
+
+
 NOISE: dict[str, Noise] = {
     "normal": lambda random, shape: random.standard_normal(shape),
-    "skewed": lambda random, shape: random.standard_exponential(shape) - 1,
+    "t3": student_3,
+    "skewed": skewed,
     "tied": tied,
 }
-"""Noise of one method at one seed, of mean 0."""
-NULLS: dict[str, tuple[float, ...]] = {
-    "complete": (0, 0, 0, 0, 0),
-    "partial, one apart": (0, 0, 0, 0, 2),
-    "partial, two groups": (0, 0, 0, 3, 3),
-    "partial, chain": (0, 0, 1, 2, 2),
+"""Noise of mean 0 and, but for `tied`, of variance 1."""
+
+Disturbance = Callable[[np.random.Generator, int], Floats]
+
+
+def _autoregressive(random: np.random.Generator, runs: int) -> Floats:
+    """Return stationary AR(1) noise with coefficient 0.8 and three times a run's own sd."""
+    values = np.empty(runs)
+    values[0] = random.standard_normal()
+    for run in range(1, runs):
+        values[run] = 0.8 * values[run - 1] + 0.6 * random.standard_normal()
+    return 3 * COST_SD * values
+
+
+DISTURBANCES: dict[str, Disturbance] = {
+    "none": lambda _, runs: np.zeros(runs),
+    "drift of 10 %": lambda _, runs: np.linspace(0, 0.1, runs, dtype=np.float64),
+    "bursts": lambda random, runs: np.where(random.random(runs) < 0.1, 0.2, 0.0),
+    "AR(0.8)": _autoregressive,
 }
-"""True means of five methods, in standard deviations; a claim about equal ones, or of the wrong sign, is false."""
+"""What the machine does to the logarithm of a cost, over the runs of a sweep in their order."""
 
 
-def simulate(noise: Noise, means: tuple[float, ...], n: int, trials: int, seed: int = 0) -> Floats:
-    """Return values [trials, methods, n seeds]: true mean + the seed's own part, shared + the method's noise."""
-    random = np.random.default_rng(seed)
-    shared = random.standard_normal((trials, 1, n))
-    return np.array(means)[None, :, None] + shared + noise(random, (trials, len(means), n))
+@dataclass(frozen=True)
+class World:
+    """What is true of the methods, and how they are measured."""
+
+    noise: str = "normal"
+    spreads: tuple[float, ...] = (1, 1, 1, 1, 1)
+    """Of the methods' costs and of their skill over seeds."""
+    disturbance: str = "none"
+    accuracy: tuple[float, ...] = (0, 0, 0, 0, 0)
+    """True differences of the methods' accuracies over all rows and seeds."""
+    cost: tuple[float, ...] = (0, 0, 0, 0, 0)
+    """True logarithms of their costs."""
+    permuted: bool = True
+    """Answers are permuted over the methods within each row: equal over all rows. Else accuracies differ as said."""
 
 
-def p_values(differences: Floats) -> Floats:
-    """Return `paired_t` along the last axis."""
-    n = differences.shape[-1]
-    gaps = np.diff(np.sort(differences, axis=-1), axis=-1)
-    apart = gaps > 1e-9 * np.abs(differences).max(axis=-1, keepdims=True)
-    grid = np.where(apart.all(axis=-1), 0.0, np.where(apart, gaps, np.inf).min(axis=-1))
-    constant = ~apart.any(axis=-1)
-    variance = np.where(constant, 1.0, differences.var(axis=-1, ddof=1) + np.where(constant, 0.0, grid) ** 2 / 12)
-    p = 2 * special.stdtr(n - 1, -np.abs(differences.mean(axis=-1)) / np.sqrt(variance / n))
-    floor = np.where(differences.any(axis=-1), statistics.sign_flip_floor(n), 1.0)
-    return np.asarray(np.where(constant, floor, p))
+UNEQUAL = (1.0, 3.0, 10.0, 1.0, 3.0)
+AT_MARGIN = math.log1p(MARGIN_COST)
+WORLDS: dict[str, World] = {
+    "normal, all equal": World(),
+    "normal, spreads 1:3:10": World(spreads=UNEQUAL),
+    "normal, drift of 10 % over the sweep": World(disturbance="drift of 10 %"),
+    "normal, bursts": World(disturbance="bursts"),
+    "normal, AR(0.8)": World(disturbance="AR(0.8)"),
+    "normal, two groups": World(cost=(0, 0, 0, 0.3, 0.3), accuracy=(0, 0, 0, 0.06, 0.06), permuted=False),
+    "normal, apart by the margin": World(
+        cost=(0, 0, 0, AT_MARGIN, AT_MARGIN), accuracy=(0, 0, 0, 0.01, 0.01), permuted=False
+    ),
+    "t3, all equal": World(noise="t3"),
+    "t3, spreads 1:3:10": World(noise="t3", spreads=UNEQUAL),
+    "skewed, all equal": World(noise="skewed"),
+    "skewed, spreads 1:3:10": World(noise="skewed", spreads=UNEQUAL),
+}
+BOUNDS = {"normal": 0.05, "t3": 0.08}
+"""Most false claims a page may make, by noise; that of skewed noise is measured and printed."""
+
+Family = Mapping[str, tuple[Comparison, ...]]
+BETTER: Mapping[str, statistics.Better] = {"accuracy": "higher", "time": "lower", "memory": "lower"}
 
 
-def holm(p: Floats) -> Floats:
-    """Return `holm` along the last axis."""
-    m = p.shape[-1]
-    order = np.argsort(p, axis=-1)
-    stepped = np.minimum(1, np.take_along_axis(p, order, -1) * (m - np.arange(m)))
-    adjusted = np.empty_like(p)
-    np.put_along_axis(adjusted, order, np.maximum.accumulate(stepped, axis=-1), -1)
-    return adjusted
+def page(world: World, n: int, random: np.random.Generator) -> Family:
+    """Return the verdicts of one page over n seeds of five methods."""
+    right = answers(world, n, random)
+    scores = statistics.compare_scores(
+        {name: dict(enumerate(of)) for name, of in zip(NAMES, right, strict=True)}, MARGIN_QUALITY
+    )
+    pairs = [("accuracy", c) for c in scores]
+    for metric in ("time", "memory"):
+        cost, grid = costs(world, n, random), None
+        if metric == "memory":
+            cost, grid = np.maximum(1, np.round(MEMORY_MB * cost / PAGE_MB)) * PAGE_MB, PAGE_MB
+        values = {name: dict(enumerate(of)) for name, of in zip(NAMES, cost, strict=True)}
+        pairs += [(metric, c) for c in statistics.compare_costs(values, MARGIN_COST, grid)]
+    decided = statistics.decide(c for _, c in pairs)
+    return {m: tuple(c for (of, _), c in zip(pairs, decided, strict=True) if of == m) for m in BETTER}
 
 
-def adjusted_p(values: Floats) -> tuple[Floats, Floats]:
-    """Return mean differences and Holm-adjusted p [trials, pairs] of all pairs, as `compare_pairs` does."""
-    pairs = list(combinations(range(values.shape[1]), 2))
-    differences = np.stack([values[:, a] - values[:, b] for a, b in pairs], axis=1)
-    return differences.mean(axis=-1), holm(p_values(differences))
+def answers(world: World, n: int, random: np.random.Generator) -> NDArray[np.bool_]:
+    """Return which rows are right, [methods, seeds, rows].
+
+    A row is right where its ease + the method's own liking of it + the seed's skill + noise exceed a threshold.
+    """
+    ease = random.standard_normal(ROWS)
+    liking = LIKING_SD * random.standard_normal((METHODS, 1, ROWS))
+    skill = SEED_SD * np.array(world.spreads)[:, None, None] * NOISE[world.noise](random, (METHODS, n, 1))
+    own = OWN_SD * random.standard_normal((METHODS, n, ROWS))
+    if world.permuted:  # the methods' unequal gifts change places within each row
+        places = random.permuted(np.tile(np.arange(METHODS), (ROWS, 1)), axis=1).T  # [methods, rows]
+        liking = np.take_along_axis(np.array(GIFTS)[:, None, None] + liking, places[:, None, :], axis=0)
+    return np.asarray(ease + liking + skill + own + np.array(thresholds(world))[:, None, None] > 0)
 
 
-def false_claims(noise: Noise, means: tuple[float, ...], n: int, trials: int) -> float:
-    """Return the share of trials with at least one false "better": the family-wise error rate."""
-    difference, p = adjusted_p(simulate(noise, means, n, trials))
-    truth = np.array([a - b for a, b in combinations(means, 2)])
-    return float(np.mean(((p < ALPHA) & (np.sign(difference) != np.sign(truth))).any(axis=1)))
+@cache
+def thresholds(world: World) -> tuple[float, ...]:
+    """Return what makes each method right in the share of all rows and seeds that the world says, by integration."""
+    base = float(special.ndtr(EASE / math.sqrt(1 + LIKING_SD**2 + OWN_SD**2)))
+    return tuple(
+        float(optimize.brentq(lambda at: _share(world, spread, at) - base - more, -20, 20))  # noqa: B023 - used at once
+        for spread, more in zip(world.spreads, world.accuracy, strict=True)
+    )
 
 
-def student_intervals(values: Floats) -> tuple[Floats, Floats]:
-    """Return the ends of Student's interval along the last axis: `mean_interval`'s, for fewer seeds than BCa's."""
-    n = values.shape[-1]
+def _share(world: World, spread: float, threshold: float) -> float:
+    """Return the share of right rows over all rows and seeds, of a method with this spread of skill."""
+    skill = SEED_SD * spread * NOISE[world.noise](np.random.default_rng(6), (200_000, 1))
+    gifts = np.array(GIFTS if world.permuted else [0.0])
+    return float(special.ndtr((threshold + gifts + skill) / math.sqrt(1 + LIKING_SD**2 + OWN_SD**2)).mean())
+
+
+def costs(world: World, n: int, random: np.random.Generator) -> Floats:
+    """Return a cost, [methods, seeds], of runs in the order of a sweep."""
+    shared = 0.05 * random.standard_normal((1, n))
+    own = COST_SD * np.array(world.spreads)[:, None] * NOISE[world.noise](random, (METHODS, n))
+    along = DISTURBANCES[world.disturbance](random, METHODS * n).reshape(n, METHODS)
+    disturbed = np.empty((METHODS, n))
+    for seed in range(n):
+        disturbed[list(methods_of_seed(METHODS, seed)), seed] = along[seed]
+    return np.exp(np.array(world.cost)[:, None] + shared + own + disturbed)
+
+
+def false_claims(world: World, family: Family) -> int:
+    """Return how many claims of a page are false: verdicts of pairs, rank intervals, places on the front."""
+    truth = {"accuracy": world.accuracy, "time": world.cost, "memory": world.cost}
+    margins = {"accuracy": MARGIN_QUALITY, "time": AT_MARGIN, "memory": AT_MARGIN}
+    better = {
+        metric: {
+            (a, b): (x - y) * (1 if BETTER[metric] == "higher" else -1) for a, x in _named(of) for b, y in _named(of)
+        }
+        for metric, of in truth.items()
+    }
+    wrong = 0
+    for metric, comparisons in family.items():
+        for c in comparisons:
+            winner = c.winner(BETTER[metric])
+            wrong += winner is not None and better[metric][winner, c.other(winner)] <= 0
+            wrong += c.equivalent and abs(better[metric][c.a, c.b]) >= margins[metric] * (1 - 1e-9)
+        for method, (low, high) in statistics.rank_intervals(comparisons, NAMES, BETTER[metric]).items():
+            ahead = sum(better[metric][other, method] > 0 for other in NAMES)
+            behind = sum(better[metric][method, other] > 0 for other in NAMES)
+            wrong += low - 1 > ahead or METHODS - high > behind
+    for method, place in statistics.pareto_membership(NAMES, family, BETTER).items():
+        gains = [[better[metric][other, method] for metric in family] for other in NAMES if other != method]
+        dominated = any(min(of) >= 0 and max(of) > 0 for of in gains)
+        nearly = any(
+            max(of) > 0 and all(gain > -margins[m] for gain, m in zip(of, family, strict=True)) for of in gains
+        )
+        wrong += (place.place == "on" and dominated) or (place.place == "off" and not nearly)
+    return wrong
+
+
+def _named(values: tuple[float, ...]) -> Iterator[tuple[str, float]]:
+    return zip(NAMES, values, strict=True)
+
+
+def false_pages(world: World, n: int, trials: int, seed: int = 0) -> float:
+    """Return the share of pages that make any false claim."""
+    random = np.random.default_rng([seed, n])
+    return sum(false_claims(world, page(world, n, random)) > 0 for _ in range(trials)) / trials
+
+
+def claims(world: World, n: int, trials: int) -> tuple[float, float]:
+    """Return the shares of pairs of a page that are called better, and equivalent."""
+    random = np.random.default_rng([1, n])
+    found = [c.verdict for _ in range(trials) for of in page(world, n, random).values() for c in of]
+    return found.count("different") / len(found), found.count("equivalent") / len(found)
+
+
+def misses(noise: Noise, n: int, trials: int) -> tuple[float, float]:
+    """Return the shares of samples of n whose 95 % interval lies below the true mean, above it."""
+    values = noise(np.random.default_rng(1), (trials, n))
     half = special.stdtrit(n - 1, 1 - ALPHA / 2) * values.std(axis=-1, ddof=1) / np.sqrt(n)
     middle = values.mean(axis=-1)
-    return middle - half, middle + half
+    return float(np.mean(middle + half < 0)), float(np.mean(middle - half > 0))
 
 
-def bca_intervals(values: Floats) -> tuple[Floats, Floats]:
-    """Return the ends of `mean_interval` along the last axis as it is where BCa is used, also for fewer seeds."""
-    with patch.object(intervals, "BCA_FROM", 2):
-        found = [statistics.mean_interval(sample) for sample in values]
-    low, high = np.array([[interval.low, interval.high] for interval in found], dtype=float).T
-    return low, high
-
-
-def misses(noise: Noise, n: int, trials: int, bca: bool = False) -> tuple[float, float]:
-    """Return the shares of samples of n whose 95 % interval, Student's or BCa's, lies below the true mean, above it."""
-    values = noise(np.random.default_rng(1), (trials, n))
-    low, high = bca_intervals(values) if bca else student_intervals(values)
-    return float(np.mean(high < 0)), float(np.mean(low > 0))
-
-
-def coverage(noise: Noise, n: int, trials: int, bca: bool = False) -> float:
+def coverage(noise: Noise, n: int, trials: int) -> float:
     """Return the share of samples of n whose 95 % interval holds the true mean, 0."""
-    return 1 - sum(misses(noise, n, trials, bca))
+    return 1 - sum(misses(noise, n, trials))
 
 
 def power(difference: float, n: int, alpha: float, trials: int) -> float:
     """Return the share of trials in which the paired t test finds a difference (in sd of the differences)."""
-    differences = np.random.default_rng(2).standard_normal((trials, n)) + difference
-    return float(np.mean(p_values(differences) < alpha))
+    values = np.random.default_rng(2).standard_normal((trials, n)) + difference
+    t = values.mean(axis=-1) / (values.std(axis=-1, ddof=1) / math.sqrt(n))
+    return float(np.mean(2 * special.stdtr(n - 1, -np.abs(t)) < alpha))
 
 
 def crossed_coverage(seed_sd: float, n: int, rows: int, trials: int) -> tuple[float, float]:
@@ -137,10 +266,11 @@ def crossed_coverage(seed_sd: float, n: int, rows: int, trials: int) -> tuple[fl
     return alone / trials, crossed / trials
 
 
-def unequal(random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-    """Return skewed noise whose size differs between methods tenfold: differences are skewed too."""
-    sizes = np.geomspace(0.1, 1, shape[1])[None, :, None]
-    return sizes * (random.standard_exponential(shape) - 1)
+def marked(noise: str, n: int, trials: int, spreads: tuple[float, float] = (1.0, 10.0)) -> float:
+    """Return the share of pairs of methods with these spreads that are marked as skewed and of unequal spread."""
+    random = np.random.default_rng(4)
+    pairs = (np.array(spreads)[:, None] * NOISE[noise](random, (2, n)) for _ in range(trials))
+    return sum(statistics.looks_skewed(*pair) for pair in pairs) / trials
 
 
 def percent(share: float) -> str:
@@ -148,24 +278,32 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def main(trials: int = 50_000, resampled: int = 10_000) -> None:
-    """Print the tables; what resamples takes fewer trials."""
-    print(f"Family-wise rate of a false 'better', {METHODS} methods, {trials:,} trials\n")
-    print("| noise | null | n = 5 | n = 10 |\n| --- | --- | ---: | ---: |")
-    for name, noise in [*NOISE.items(), ("skewed, unequal spread", unequal)]:
-        for null, means in NULLS.items():
-            rates = (percent(false_claims(noise, means, n, trials)) for n in (5, 10))
-            print(f"| {name} | {null} | {' | '.join(rates)} |")
-    print(f"\nCoverage of the 95 % interval of a mean, {trials:,} samples of t and {resampled:,} of BCa\n")
-    kinds = [(5, False), (10, False), (20, False), (20, True), (40, False), (40, True)]
-    headings = [f"n = {n}, {'BCa' if bca else 't'}" for n, bca in kinds]
-    print(f"| noise | {' | '.join(headings)} |")
-    print(f"| --- |{' ---: |' * len(kinds)}")
-    for name, noise in NOISE.items():
-        covered = (percent(coverage(noise, n, resampled if bca else trials, bca)) for n, bca in kinds)
-        print(f"| {name} | {' | '.join(covered)} |")
+def print_pages(trials: int) -> None:
+    """Print how often pages make a false claim, and what they claim of differences that are there."""
+    print(f"Pages with any false claim (verdicts, ranks, front), {METHODS} methods, 3 metrics, {trials:,} pages each\n")
+    print("| noise and truth | n = 3 | n = 5 | n = 10 |\n| --- | ---: | ---: | ---: |")
+    for name, world in WORLDS.items():
+        print(f"| {name} | {' | '.join(percent(false_pages(world, n, trials)) for n in (3, 5, 10))} |", flush=True)
+    print("\nPairs called better / equivalent\n\n| truth | n = 3 | n = 5 | n = 10 |\n| --- | ---: | ---: | ---: |")
+    quiet = replace(WORLDS["normal, two groups"], disturbance="none")
+    for name, world in (("two groups: 18 of 30 pairs differ", quiet), ("all equal", WORLDS["normal, all equal"])):
+        shown = (claims(world, n, max(1, trials // 10)) for n in (3, 5, 10))
+        print(f"| {name} | {' | '.join(f'{percent(b)} / {percent(e)}' for b, e in shown)} |", flush=True)
+    print("\nPairs marked as skewed and of unequal spread (1:10)\n\n| noise | n = 3 | n = 5 | n = 10 |")
+    print("| --- | ---: | ---: | ---: |")
+    for noise in ("normal", "skewed"):
+        print(f"| {noise} | {' | '.join(percent(marked(noise, n, 2000)) for n in (3, 5, 10))} |")
+
+
+def print_intervals(trials: int) -> None:
+    """Print the coverage of intervals, and the power against theory."""
+    print(f"\nCoverage of the 95 % interval of a mean, {trials:,} samples\n")
+    sizes = (3, 5, 10, 20, 40)
+    print(f"| noise | {' | '.join(f'n = {n}' for n in sizes)} |\n| --- |{' ---: |' * len(sizes)}")
+    for name in ("normal", "skewed", "tied"):
+        print(f"| {name} | {' | '.join(percent(coverage(NOISE[name], n, trials)) for n in sizes)} |")
     for side, name in enumerate(("below", "above")):
-        missed = (percent(misses(NOISE["skewed"], n, resampled if bca else trials, bca)[side]) for n, bca in kinds)
+        missed = (percent(misses(NOISE["skewed"], n, trials)[side]) for n in sizes)
         print(f"| skewed, interval {name} the mean | {' | '.join(missed)} |")
     print("\nCoverage of the true accuracy over other seeds and rows, 5 seeds x 500 rows\n")
     print("| sd of seeds | over seeds | over seeds and rows |\n| ---: | ---: | ---: |")
@@ -174,12 +312,21 @@ def main(trials: int = 50_000, resampled: int = 10_000) -> None:
         print(f"| {seed_sd:g} | {percent(alone)} | {percent(crossed)} |")
     print("\nPower at a difference of two standard deviations: simulated (theory)\n\n| level | n = 5 | n = 10 |")
     print("| --- | ---: | ---: |")
-    for label, alpha in (("alone, 5 %", ALPHA), ("Holm's first step of 10, 0.5 %", ALPHA / 10)):
+    for label, alpha in (("alone, 5 %", ALPHA), ("Holm's first step of 30 at 4 %, 0.13 %", 0.04 / 30)):
         found = (
             f"{percent(power(2.0, n, alpha, trials))} ({percent(statistics.paired_t_power(2.0, 1.0, n, alpha))})"
             for n in (5, 10)
         )
         print(f"| {label} | {' | '.join(found)} |")
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description="Print how often a page is wrong, by simulation.")
+    parser.add_argument("--trials", type=int, default=3000, help="pages of each kind")
+    trials = parser.parse_args().trials
+    print_pages(trials)
+    print_intervals(50_000 if trials >= 1000 else 5_000)
 
 
 if __name__ == "__main__":

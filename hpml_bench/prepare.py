@@ -127,7 +127,7 @@ def draw(loaded: TaskData, settings: Settings) -> dict[str, Dataset]:
     draws its own (data.training_rows): one preparation, and one digest, for all seeds.
 
     Raises:
-        UserError: there are fewer rows than asked for, or with `vary_data` no more.
+        UserError: there are fewer rows than asked for, or with `vary_data` not twice as many.
 
     """
     held_out = settings.validation_samples if loaded.validation is None else 0
@@ -158,10 +158,10 @@ def _training(order: np.ndarray, settings: Settings) -> np.ndarray:
         return first
     if settings.train_samples is None:
         raise UserError("vary_data needs train_samples: how many training rows each seed draws")
-    if len(first) == len(order):
+    if 2 * len(first) > len(order):
         raise UserError(
-            f"task {settings.task.name}: with vary_data each seed draws {len(first)} train_samples, but there are "
-            f"{len(order)} rows, so that all would draw the same; lower train_samples"
+            f"task {settings.task.name}: with vary_data each seed draws {len(first)} train_samples, but of "
+            f"{len(order)} rows all would draw nearly the same; lower train_samples to at most {len(order) // 2}"
         )
     return order
 

@@ -201,6 +201,8 @@ class Point(Frozen):
     """Each rank's own value, where they are kept: the seconds of a step."""
     tokens: int | None = None
     """Padded tokens of the step over all ranks, beside its seconds."""
+    real_tokens: int | None = None
+    """Those of them that are no padding."""
 
 
 @dataclass(frozen=True)

@@ -116,14 +116,16 @@ def damage(folder: Path) -> str | None:
         record = load_record(folder / RECORD)
     except ValueError as error:
         return f"{RECORD} is {error}"
-    return changed(folder, record, missing=True)
+    return changed(folder, record)
 
 
-def changed(folder: Path, record: RunRecord, missing: bool) -> str | None:
-    """Return which file is not the one that the record was committed with; one that is gone counts if `missing`."""
+def changed(folder: Path, record: RunRecord) -> str | None:
+    """Return which file is not the one that the record was committed with, or is gone; None where all are there."""
     there = file_digests(folder)
     for name, value in record.files.items():
-        if there.get(name) != value and (missing or name in there):
+        if name not in there:
+            return f"{name} is missing"
+        if there[name] != value:
             return f"{name} is not the file that was recorded"
     return None
 
@@ -237,7 +239,8 @@ def headlines(folder: Path) -> list[Headline]:
     for path in sorted(folder.glob(f"*/{RECORD}")):
         with suppress(OSError, ValueError):
             if is_plain_file(path) and not path.parent.is_symlink() and path.stat().st_size <= MAX_RECORD_BYTES:
-                found.append(Headline.model_validate_json(path.read_bytes()))
+                headline = Headline.model_validate_json(path.read_bytes())
+                found.append(headline.model_copy(update={"run_id": path.parent.name}))
     return found
 
 
@@ -252,10 +255,11 @@ def load_records(folder: Path) -> LoadedRuns:
         except ValueError as error:
             problems.append(f"{path.parent.name}/{RECORD} is {error}; {again}")
             continue
-        why = changed(path.parent, record, missing=False)
+        why = changed(path.parent, record)
         if why:
             problems.append(f"{path.parent.name}/{why}; {again}")
         else:
+            record = record.model_copy(update={"run_id": path.parent.name})  # of a copied folder: where its files lie
             records.append(_sharing(record, records[-1]) if records else record)
     return LoadedRuns(tuple(sorted(records, key=lambda record: (record.started, record.run_id))), tuple(problems))
 

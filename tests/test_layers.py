@@ -147,6 +147,35 @@ def test_the_report_side_names_no_training_library() -> None:
         assert not heavy(ANYWHERE[name]), name
 
 
+def uses(attribute: str) -> set[str]:
+    """Return the modules that name an attribute, such as `x.attribute`."""
+    return {
+        name
+        for name, tree in TREES.items()
+        if any(isinstance(node, ast.Attribute) and node.attr == attribute for node in ast.walk(tree))
+    }
+
+
+def test_runs_are_chosen_in_one_place() -> None:
+    """What is left out is looked at by the failures, the takeaways that say nothing is left, and the head's counts."""
+    assert uses("_selection") == {"hpml_bench.report.results"}
+    assert uses("left_out") <= {
+        "hpml_bench.report.results",
+        "hpml_bench.report.render",
+        "hpml_bench.sections.failures",
+        "hpml_bench.sections.takeaways",
+    }
+    readers = {name for name, tree in TREES.items() if of_kind(name, "sections") and "load_records" in ast.dump(tree)}
+    assert readers == set(), "no section reads records of its own"
+
+
+def test_statistics_know_no_records() -> None:
+    """Statistics take numbers: they import none of ours but themselves."""
+    for name in FILES:
+        if f"{name}.".startswith("hpml_bench.statistics."):
+            assert {other for other in OWN[name] if not f"{other}.".startswith("hpml_bench.statistics.")} == set(), name
+
+
 def test_a_report_is_written_without_training_libraries(tmp_path: Path) -> None:
     """`hpml-bench report` works in an interpreter that has none of them."""
     recorded.write(tmp_path, recorded.sweep(("lora", "full"), 2))

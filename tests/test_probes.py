@@ -410,15 +410,17 @@ def test_memory_over_set_up_is_unknown_where_peaks_cannot_be_reset(run: Run, mon
     assert found["peak_memory_over_setup_mb"] is found["host_before_training_mb"] is None
 
 
-def test_only_the_hosts_memory_moves_in_pages(run: Run) -> None:
-    """Metrics of the host's memory have the grid of a huge page of 2 MiB; CUDA's have none, nor its headline."""
+def test_memory_moves_in_known_steps(run: Run) -> None:
+    """The host's in huge pages of 2 MiB, that of tensors on CUDA in blocks of 512 bytes; NVML's is not known."""
     measure = memory.Measure()
     measure.start(run)
     grids = {m.name: m.grid for m in measure.here(memory.metrics)}
-    assert {name for name, grid in grids.items() if grid} == {name for name in grids if not name.startswith(("c", "n"))}
-    assert set(grids.values()) == {None, 2 * 2**20 / 1e6}
+    page, block = 2 * 2**20 / 1e6, 512 / 1e6
+    assert {grid for name, grid in grids.items() if name.startswith(("host", "peak"))} == {page}
+    assert {grid for name, grid in grids.items() if name.startswith("cuda_allocated")} == {block}
+    assert {grid for name, grid in grids.items() if name.startswith("nvml")} == {None}
     measure.device = torch.device("cuda", 0)
-    assert {m.name: m.grid for m in measure.here(memory.metrics)}["peak_memory_mb"] is None
+    assert {m.name: m.grid for m in measure.here(memory.metrics)}["peak_memory_mb"] == block
 
 
 @pytest.mark.usefixtures("resettable")

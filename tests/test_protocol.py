@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +13,36 @@ from recorded import record, sweep
 from test_sections import said, section
 
 from hpml_bench.records import Check, Consumed, RunRecord, Table
+from hpml_bench.report.render import facts
 from hpml_bench.report.results import Results
-from hpml_bench.store import PREDICTIONS
+from hpml_bench.store import POINTS, PREDICTIONS, commit, damage, file_digests
 
 STEADY = (
     recorded._metric("timed_steps", "timed steps", "", "neither", spec=".0f"),
     recorded._metric("timed_seconds", "timed window", "s", "neither", spec=".2f"),
     recorded._metric("step_time_cv", "step time variation", "", "lower", spec=".1%"),
-    recorded._metric("step_time_drift", "step time drift", "", "neither", spec=".1%"),
+    *(
+        recorded._metric(f"step_time_drift{end}", f"step time drift{end}", "", "neither", spec=".1%")
+        for end in ("", "_low", "_high")
+    ),
 )
+CALM = {
+    "timed_steps": 95.0, "timed_seconds": 3.0, "step_time_cv": 0.02, "step_time_drift": 0.01,
+    "step_time_drift_low": -0.01, "step_time_drift_high": 0.03,
+}  # fmt: skip
 
 
-def load(folder: Path, records: list[RunRecord], rows: int = 0) -> Results:
-    """Write records, with predictions where `rows` are given, and read them back."""
-    recorded.write(folder, records)
-    if rows:
-        recorded.write_predictions(folder, records, rows)
-    return Results.load(folder)
+def load(folder: Path, records: list[RunRecord], rows: int = 1000) -> Results:
+    """Write records with so many test rows, and read them back."""
+    return Results.load(recorded.write(folder, records, rows=rows))
 
 
 def change(results: Results, method: str, seed: int, edit: Any) -> Results:
-    """Edit one run's predictions (a frame) and read the folder again."""
-    run = next(r for r in results.records if (r.spec.method.name, r.spec.seed) == (method, seed))
-    path = results.folder / run.run_id / PREDICTIONS
-    edit(pd.read_parquet(path)).to_parquet(path, index=False)
+    """Edit one run's predictions (a frame), give its record their digest, and read the folder again."""
+    run = next(r for r in results.compared if (r.spec.method.name, r.spec.seed) == (method, seed))
+    folder = results.folder / run.run_id
+    edit(pd.read_parquet(folder / PREDICTIONS)).to_parquet(folder / PREDICTIONS, index=False)
+    commit(folder, run.model_copy(update={"files": file_digests(folder)}))
     return Results.load(results.folder)
 
 
@@ -44,41 +51,138 @@ def change(results: Results, method: str, seed: int, edit: Any) -> Results:
     [
         (lambda f: pd.concat([f, f.head(3)]), "hold 3 test row(s) more than once"),
         (lambda f: f.drop(index=[5, 6]), "lack 2 of 1,000 test rows"),
+        (lambda f: pd.concat([f, f.tail(1).assign(index=1000)]), "hold 1 row(s) that are no test rows"),
         (lambda f: f.assign(label=(f.label + 1) % 4), "labels beside its predictions are not those of the other runs"),
-        (lambda f: f.assign(prediction=f.label), "and its predictions give 1.0000"),
+        (lambda f: f.assign(prediction=f.label), "its accuracy is recorded as 0.8730, and its predictions give 1.0000"),
+        (
+            lambda f: f.assign(prediction=f.prediction.where(f.prediction == f.label, (f.label + 2) % 4)),
+            "its macro-f1 is recorded as",
+        ),
+        (lambda f: f.assign(loss=f.loss * 1.00001), "its loss is recorded as"),
     ],
 )
 def test_impossible_predictions_make_a_run_invalid(tmp_path: Path, edit: Any, reason: str) -> None:
-    """Duplicated or missing rows, other labels or another accuracy set that run apart, with the reason, alone."""
-    results = change(load(tmp_path, sweep(["lora", "full"]), 1000), "lora", 2, edit)
+    """Other rows, labels or scores than recorded set that run apart, with the reason, alone."""
+    results = change(load(tmp_path, sweep(["lora", "full"])), "lora", 2, edit)
     assert [r.spec.seed for r in results.runs("lora")] == [0, 1, 3, 4]
     assert len(results.runs("full")) == 5
+    (apart,) = results.left_out.apart
+    assert [(r.spec.method.name, r.spec.seed) for r in apart.records] == [("lora", 2)]
     text = said("failures", results)
-    assert "invalid: " in text
+    assert "not believed: " in text
     assert reason in text
 
 
+def test_another_order_of_rows_is_none(tmp_path: Path) -> None:
+    """Rows may be stored in any order, and scores may differ by what float32 rounds away."""
+    results = change(load(tmp_path, sweep(["lora", "full"], 3)), "lora", 1, lambda f: f.iloc[::-1])
+    assert len(results.compared) == 6
+    before = load(tmp_path / "before", sweep(["lora", "full"], 3))
+    assert (results.right("lora")[1] == before.right("lora")[1]).all()
+    barely = change(results, "lora", 2, lambda f: f.assign(loss=f.loss.astype(float) * (1 + 1e-8)))
+    assert len(barely.compared) == 6
+
+
+def test_a_changed_or_missing_file_is_a_problem(tmp_path: Path) -> None:
+    """Predictions that are not the recorded file, or points that are gone, leave the run out, to be run again."""
+    results = load(tmp_path, sweep(["lora", "full"], 3))
+    first, second = (results.folder / r.run_id for r in results.runs("lora")[:2])
+    frame = pd.read_parquet(first / PREDICTIONS)
+    frame.assign(loss=frame.loss + 1).to_parquet(first / PREDICTIONS, index=False)
+    (second / POINTS).unlink()
+    results = Results.load(tmp_path)
+    assert [r.spec.seed for r in results.runs("lora")] == [2]
+    assert set(results.left_out.problems) == {
+        f"{first.name}/{PREDICTIONS} is not the file that was recorded; it is left out, and run-all will run it again",
+        f"{second.name}/{POINTS} is missing; it is left out, and run-all will run it again",
+    }
+    assert {damage(first), damage(second)} == {
+        f"{PREDICTIONS} is not the file that was recorded", f"{POINTS} is missing"
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "edit", [lambda f: f.head(0), lambda f: f.assign(index=[None, "x"] * (len(f) // 2)), lambda f: f[["label"]]]
+    "edit",
+    [
+        lambda f: f.head(0),
+        lambda f: f.assign(index=[None, "x"] * (len(f) // 2)),
+        lambda f: f[["label"]],
+        lambda f: f.assign(label=-1),
+        lambda f: f.assign(label=2**40),
+        lambda f: f.assign(prediction="World"),
+    ],
 )
 def test_predictions_that_cannot_be_read_are_none(tmp_path: Path, edit: Any) -> None:
-    """No rows, indices that can't be sorted, or a missing column count as no predictions, and nothing breaks."""
-    results = change(load(tmp_path, sweep(["lora", "full"], 2), 1000), "lora", 1, edit)
+    """No rows, odd indices or labels, or a missing column count as no predictions; such a run is not compared."""
+    results = change(load(tmp_path, sweep(["lora", "full"], 2)), "lora", 1, edit)
     assert list(results.right("lora")) == [0]
+    assert f"not believed: its {PREDICTIONS} is missing or can't be read, so that its scores can't be checked" in said(
+        "failures", results
+    )
     assert section("comparisons", results)
 
 
+def test_predictions_that_the_record_does_not_name_prove_nothing(tmp_path: Path) -> None:
+    """A run whose record names no predictions is not compared, whether there is such a file beside it or not."""
+    results = load(tmp_path, sweep(["lora", "full"], 2))
+    for run in results.runs("lora"):
+        kept = {name: value for name, value in run.files.items() if name != PREDICTIONS}
+        commit(tmp_path / run.run_id, run.model_copy(update={"files": kept}))
+    (tmp_path / results.runs("lora")[0].run_id / PREDICTIONS).unlink()
+    results = Results.load(tmp_path)
+    assert results.methods == ("full",)
+    assert said("failures", results).count(f"not believed: its record names no {PREDICTIONS}") == 2
+
+
+@pytest.mark.parametrize("score", ["test_accuracy", "test_macro_f1", "test_loss"])
+@pytest.mark.parametrize("value", [None, float("nan"), 0.5])
+def test_a_score_must_be_that_of_the_predictions(tmp_path: Path, score: str, value: float | None) -> None:
+    """A recorded score that is missing, no number, or another than the predictions give sets the run apart."""
+    results = load(tmp_path, sweep(["lora", "full"], 2))
+    run = results.runs("lora")[1]
+    commit(tmp_path / run.run_id, run.model_copy(update={"metrics": run.metrics | {score: value}}))
+    results = Results.load(tmp_path)
+    assert [r.spec.seed for r in results.runs("lora")] == [0]
+    told = "recorded as 0.5000" if value == 0.5 else "not recorded"
+    name = score.removeprefix("test_").replace("_", "-")
+    assert f"not believed: its {name} is {told}, and its predictions give " in said("failures", results)
+
+
+def test_a_record_goes_by_its_folders_name(tmp_path: Path) -> None:
+    """A moved run folder is a run like others, and its files are looked for where it lies."""
+    results = load(tmp_path, sweep(["lora", "full"], 2))
+    moved = results.runs("lora")[0].run_id
+    (tmp_path / moved).rename(tmp_path / "elsewhere")
+    results = Results.load(tmp_path)
+    assert results.runs("lora")[0].run_id == "elsewhere"
+    assert len(results.right("lora")) == 2
+    assert results.curve("train_loss", "lora", 0)
+
+
+def test_of_two_records_of_one_run_neither_counts(tmp_path: Path) -> None:
+    """A copied run folder takes both out of every number, and both are named; the other seeds stay."""
+    results = load(tmp_path, sweep(["lora", "full"], 3))
+    run = results.runs("lora")[1].run_id
+    shutil.copytree(tmp_path / run, tmp_path / f"{run}-copy")
+    results = Results.load(tmp_path)
+    assert [r.spec.seed for r in results.runs("lora")] == [0, 2]
+    (apart,) = results.left_out.apart
+    assert apart.reason == f"2 records of one method, seed and protocol, so that none counts: {run}, {run}-copy"
+    assert facts(results)["Runs"] == "5 compared, 2 set apart"
+
+
 def test_a_failed_check_is_shown_and_not_ranked(tmp_path: Path) -> None:
-    """A run that failed a self-check enters no mean, whatever its status says, and the check is named."""
+    """A run that failed a self-check enters no number, whatever its status says, and the check is named."""
     checks = (Check(name="samples", passed=False, detail="1,504 of 1,520 samples"),)
     liar, honest = record("adapter", 0, checks=checks), record("head", 0, checks=checks, status="invalid")
     results = load(tmp_path, [*sweep(["lora", "full"]), liar, honest])
     assert set(results.methods) == {"lora", "full"}
+    assert set(results.absent) == {"adapter", "head"}
     assert "invalid: self-check failed: samples: 1,504 of 1,520 samples" in said("failures", results)
     assert "head | 0 | invalid | an arithmetic self-check failed | samples: 1,504" in said("failures", results)
     protocol = said("protocol", results)
-    assert "adapter | 0 of 1 | seed 0 samples: 1,504 of 1,520 samples" in protocol
-    assert "lora | 5 of 5 | none" in protocol
+    assert "lora | 5 of 5" in protocol
+    assert "adapter" not in protocol
 
 
 def test_unknown_consumption_is_set_apart(tmp_path: Path) -> None:
@@ -116,37 +220,36 @@ def test_another_order_is_another_budget(tmp_path: Path) -> None:
     other = Consumed(steps=100, samples=1600, real_tokens=38_000, padded_tokens=43_000, order="f" * 64)
     results = load(tmp_path, [*sweep(["lora", "full"]), record("adapter", 0, consumed=other)])
     assert "order ffff" in said("failures", results)
-    assert "lora | 100 | 1,600 | 38,000–38,004 | 43,000 | 000000 | 4 of 5 seeds" in said("protocol", results)
+    assert "lora | 100 | 1,600 | 38,000–38,004 | 43,000 | 000000" in said("protocol", results)
+    assert "ffffff" not in said("protocol", results)
 
 
-@pytest.mark.parametrize("package", ["hpml-bench", "torch", "transformers", "peft"])
-def test_mixed_versions_give_no_ranking_of_cost(tmp_path: Path, package: str) -> None:
-    """Another version of what decides the cost leaves accuracy ranked, and no cost, front or seconds."""
+@pytest.mark.parametrize("package", ["hpml-bench", "torch", "transformers", "peft", "another"])
+def test_costs_of_other_versions_are_not_compared(tmp_path: Path, package: str) -> None:
+    """Of runs with another version of any package scores are compared, and no cost, front or seconds to a target."""
     environment = recorded.ENVIRONMENT | {"packages": recorded.ENVIRONMENT["packages"] | {package: "0.0.1"}}  # type: ignore[operator]
     results = load(tmp_path, [*sweep(["lora", "full"]), *sweep(["head"], environment=environment)])
-    assert results.comparisons("test_accuracy")
+    assert len(results.comparisons("test_accuracy")) == len(results.comparisons("trainable_parameters")) == 3
     for cost in ("train_seconds", "samples_per_second", "peak_memory_mb", "latency_ms_p50"):
-        assert results.comparisons(cost) == ()
-        assert results.ranks(cost) == {}
-    assert results.comparisons("trainable_parameters")
-    assert "no method is called efficient" in said("cost_accuracy", results)
-    tables = {
-        block.name
-        for name in ("cost_accuracy", "time_to_accuracy")
-        if (made := section(name, results))
-        for block in made.blocks
-        if isinstance(block, Table)
-    }
-    assert tables == {"samples_to_accuracy"}
+        assert len(results.comparisons(cost)) == 1
+        assert set(results.ranks(cost)) == {"lora", "full"}
+    assert set(results.front(results.headline)) == {"lora", "full"}
+    assert f"packages.{package} | " in said("environment", results)
+    times = section("time_to_accuracy", results)
+    assert times
+    shown = {b.name: {row[0]: row[1:] for row in b.rows} for b in times.blocks if isinstance(b, Table)}
+    assert set(shown["seconds_to_accuracy"]["head"]) == {"–"}
+    assert set(shown["samples_to_accuracy"]["head"]) != {"–"}
 
 
 def test_a_nan_is_said(tmp_path: Path) -> None:
-    """A metric that is no number in one run is left out of the mean, and the summary says whose and which seed's."""
+    """A cost that is no number in one run leaves that seed out of every method's mean, and the summary says so."""
     records = sweep(["lora", "full"])
-    odd = records[2].model_copy(update={"metrics": records[2].metrics | {"test_accuracy": float("nan")}})
+    odd = records[2].model_copy(update={"metrics": records[2].metrics | {"train_seconds": float("nan")}})
     results = load(tmp_path, [*records[:2], odd, *records[3:]])
-    assert results.interval("lora", "test_accuracy").n == 4  # type: ignore[union-attr]
-    assert "lora has no accuracy of seed 1." in said("summary", results)
+    assert [results.interval(m, "train_seconds").n for m in results.methods] == [4, 4]  # type: ignore[union-attr]
+    assert [results.interval(m, "test_accuracy").n for m in results.methods] == [5, 5]  # type: ignore[union-attr]
+    assert "Means of training time are over seeds 0, 2, 3, 4." in said("summary", results)
 
 
 def test_one_value_is_no_exact_metric(tmp_path: Path) -> None:
@@ -157,10 +260,10 @@ def test_one_value_is_no_exact_metric(tmp_path: Path) -> None:
 
 def test_one_seed_is_test_set_noise_only(tmp_path: Path) -> None:
     """With one seed there are Wilson's intervals and McNemar's p, labelled, and no rank anywhere."""
-    results = load(tmp_path, sweep(seeds=1), 1000)
+    results = load(tmp_path, sweep(seeds=1))
     text = said("single_seed", results)
     assert text.count("Test-set noise only") == 2
-    assert "can't tell" in text
+    assert "undecided" in text
     assert "these two models differ" in text
     assert "better" not in text
     assert section("comparisons", results) is None
@@ -168,7 +271,7 @@ def test_one_seed_is_test_set_noise_only(tmp_path: Path) -> None:
 
 def test_crossed_intervals_are_offered_for_methods_and_pairs(tmp_path: Path) -> None:
     """With predictions, accuracy and its differences get an interval over seeds and rows, never the narrower one."""
-    made = section("comparisons", load(tmp_path, sweep(["lora", "full"]), 1000))
+    made = section("comparisons", load(tmp_path, sweep(["lora", "full"])))
     crossed = next(b for b in made.blocks if isinstance(b, Table) and b.name == "crossed") if made else None
     assert crossed
     assert [row[0] for row in crossed.rows] == ["full", "lora", "full − lora"]
@@ -180,12 +283,18 @@ def test_crossed_intervals_are_offered_for_methods_and_pairs(tmp_path: Path) -> 
     assert all(width(row[4]) >= width(row[3]) for row in crossed.rows)
 
 
-def test_pareto_probabilities_are_printed(tmp_path: Path) -> None:
-    """Each method stands with its place on the front over three metrics and how sure that is."""
-    text = said("cost_accuracy", load(tmp_path, sweep()))
-    assert "head | yes | 100 |" in text
-    assert "full | yes | " in text
-    assert "head | yes | too few seeds |" in said("cost_accuracy", load(tmp_path / "few", sweep(seeds=3)))
+def test_one_quantity_has_one_interval(tmp_path: Path) -> None:
+    """A pair's interval for other seeds on these rows is the same in both tables that show it, ties or none."""
+    records = [
+        r.model_copy(update={"metrics": r.metrics | {"test_accuracy": {"lora": 0.9, "full": 0.8}[r.spec.method.name]}})
+        for r in sweep(["lora", "full"], 3)
+    ]
+    for name, of in (("ties", records), ("none", sweep(["lora", "full"]))):
+        made = section("comparisons", load(tmp_path / name, of, 20))
+        shown = {b.name: b for b in made.blocks if isinstance(b, Table)} if made else {}
+        (pair,) = shown["pairs_on_these_rows"].rows
+        crossed = next(row for row in shown["crossed"].rows if row[0] == pair[0])
+        assert crossed[3] == pair[3]
 
 
 def test_never_reached_is_said(tmp_path: Path) -> None:
@@ -197,38 +306,76 @@ def test_never_reached_is_said(tmp_path: Path) -> None:
     assert "never" not in full
 
 
-def test_unsteady_windows_are_flagged(tmp_path: Path) -> None:
-    """A window under 20 steps or 2 s, drifting over 5 % or with a pause is marked, with run and reason beneath."""
-    steady = {"timed_steps": 95.0, "timed_seconds": 3.0, "step_time_cv": 0.02, "step_time_drift": 0.01}
-    records = [
-        r.model_copy(update={"definitions": (*r.definitions, *STEADY), "metrics": r.metrics | steady})
-        for r in sweep(["lora", "full"], 3)
+def windows(methods: list[str], seeds: int, **changes: float | None) -> list[RunRecord]:
+    """Return a sweep with calm timed windows, but for what the first run's is changed in."""
+    made = [
+        r.model_copy(update={"definitions": (*r.definitions, *STEADY), "metrics": r.metrics | CALM})
+        for r in sweep(methods, seeds)
     ]
-    assert "†" not in said("throughput", load(tmp_path / "steady", records))
-    bad = {"timed_steps": 12.0, "timed_seconds": 0.4, "step_time_drift": -0.08}
-    records[0] = records[0].model_copy(update={"metrics": records[0].metrics | bad})
-    results = load(tmp_path / "drifting", records)
+    return [made[0].model_copy(update={"metrics": made[0].metrics | changes}), *made[1:]]
+
+
+def test_a_calm_window_is_not_marked(tmp_path: Path) -> None:
+    """A drift whose interval lies within 5 % and no pause: no mark, no note, also at the borders."""
+    for name, more in (("calm", {}), ("border", {"step_time_drift_low": -0.05, "step_time_drift_high": 0.05})):
+        text = said("throughput", load(tmp_path / name, windows(["lora", "full"], 3, **more)))
+        assert not set("†§¶") & set(text)
+    assert not set("†§¶") & set(said("throughput", load(tmp_path / "unknown", sweep(["lora", "full"], 3))))
+
+
+@pytest.mark.parametrize(
+    ("changes", "mark", "clause"),
+    [
+        ({"step_time_drift_low": 0.051, "step_time_drift_high": 0.09}, "†", "drift [+5.1 %, +9.0 %]"),
+        ({"step_time_drift_low": -0.2, "step_time_drift_high": -0.06}, "†", "drift [−20.0 %, −6.0 %]"),
+        ({"timed_steps": 100.0, "step_time_cv": 2.1}, "¶", "one step took about 21 % of the time"),
+    ],
+)
+def test_unsteady_windows_are_marked(tmp_path: Path, changes: dict[str, Any], mark: str, clause: str) -> None:
+    """Windows that drift or hold a pause are marked, with run and reason beneath."""
+    results = load(tmp_path, windows(["lora", "full"], 3, **changes))
     text = said("throughput", results)
-    assert "lora (seed 0: 12 steps, 0.40 s, drift −8.0 %)" in text
-    assert "full (" not in text
-    assert sum("†" in line and line.startswith("lora |") for line in text.splitlines()) == 2
-    assert "Throughput is not in a steady state for lora" in said("summary", results)
-    assert "Not shown to be a steady state for lora." in said("takeaways", results)
-    pause = {"timed_steps": 100.0, "step_time_cv": 2.1}
-    records[0] = records[0].model_copy(update={"metrics": records[1].metrics | pause})
-    text = said("throughput", load(tmp_path / "paused", records))
-    assert "(CV / √n > 0.2): lora (seed 0: one step took about 21 % of the time)." in text
-    records[0] = records[0].model_copy(update={"metrics": records[0].metrics | {"step_time_cv": 1.9}})
-    assert "†" not in said("throughput", load(tmp_path / "short pause", records))
+    (note,) = [line for line in text.splitlines() if line.startswith(mark) and "seed" in line]
+    assert note.endswith(f": lora (seed 0: {clause}).")
+    marked = [line for line in text.splitlines() if mark in line and "|" in line]
+    assert [line.split(" | ")[0] for line in marked] == ["lora", "lora"], "in both tables, and no other method"
+    assert {m for m in "†§¶" if m in text} == {mark}
+    assert ("Step times drift for lora (see Throughput)." in said("summary", results)) == (mark == "†")
+
+
+@pytest.mark.parametrize(
+    ("changes", "clause"),
+    [
+        ({"step_time_drift_low": -0.4, "step_time_drift_high": 0.6}, "drift [−15.1 %, +17.8 %] over its runs"),
+        ({"step_time_drift_low": None, "step_time_drift_high": None}, "too few steps in 1 of 3 runs"),
+        ({"step_time_drift_low": -0.1, "step_time_drift_high": 0.15}, None),
+    ],
+)
+def test_windows_too_short_to_tell_are_marked(tmp_path: Path, changes: dict[str, Any], clause: str | None) -> None:
+    """Where the interval of the mean drift over a method's runs reaches beyond 10 %, or a run has none, it is said."""
+    text = said("throughput", load(tmp_path, windows(["lora", "full"], 3, **changes)))
+    assert ("§" in text) == (clause is not None)
+    if clause:
+        assert f": lora ({clause})." in text
+
+
+def test_a_short_pause_is_not_marked(tmp_path: Path) -> None:
+    """One step of 19 % of the time is no pause."""
+    text = said("throughput", load(tmp_path, windows(["lora", "full"], 3, timed_steps=100.0, step_time_cv=1.9)))
+    assert "¶" not in text
+
+
+def test_a_window_may_have_two_marks(tmp_path: Path) -> None:
+    """A window that drifts and holds a pause has both marks, each with its note."""
+    both = {"step_time_drift_low": 0.1, "step_time_drift_high": 0.2, "timed_steps": 100.0, "step_time_cv": 3.0}
+    text = said("throughput", load(tmp_path, windows(["lora", "full"], 3, **both)))
+    assert sum(line.startswith("lora | ") and " † ¶ |" in line for line in text.splitlines()) == 2
 
 
 def test_many_unsteady_windows_are_counted(tmp_path: Path) -> None:
     """Five runs of a method are named, however many are flagged."""
-    short = {"timed_steps": 12.0, "timed_seconds": 3.0}
-    records = [
-        r.model_copy(update={"definitions": (*r.definitions, *STEADY), "metrics": r.metrics | short})
-        for r in sweep(["lora", "full"], 8)
-    ]
+    drifting = {"step_time_drift_low": 0.06, "step_time_drift_high": 0.07}
+    records = [r.model_copy(update={"metrics": r.metrics | drifting}) for r in windows(["lora", "full"], 8)]
     text = said("throughput", load(tmp_path, records))
-    assert "; seed 4: 12 steps; and 3 more)" in text
-    assert "seed 5: 12 steps" not in text
+    assert "; seed 4: drift [+6.0 %, +7.0 %]; and 3 more)" in text
+    assert "seed 5: drift" not in text

@@ -163,14 +163,26 @@ def test_markdown_tables_hold_together(which: str, request: pytest.FixtureReques
 
 
 def test_pairs_other_than_by_accuracy_are_folded(folder: Path) -> None:
-    """Both pages show the pairs by accuracy and fold those by each cost under their caption."""
+    """Both pages show the pairs by accuracy and fold those by each cost, and on these rows, under their caption."""
     for name in ("report.md", "report.html"):
         text = (folder / name).read_text()
-        folded = re.findall(r"<summary>(Pairs by [\w ]+)", text)
-        assert [caption.split(" over")[0].strip() for caption in folded] == [
-            "Pairs by training time", "Pairs by throughput", "Pairs by peak memory",
+        assert re.findall(r"<summary>(Pairs by [\w ,]+)", text) == [
+            "Pairs by training time ", "Pairs by peak memory ", "Pairs by accuracy, on these very test rows",
         ]  # fmt: skip
         assert text.count("<details>") == text.count("</details>") == 3
+
+
+def test_the_head_says_how_many_runs_are_compared(tmp_path: Path) -> None:
+    """Both pages begin with the number of compared runs, of methods and seeds of these, and of what is left out."""
+    recorded.write(tmp_path, [*sweep(["lora", "full"], 3), record("adapter", 7, consumed=None)])
+    bad = recorded.write(tmp_path, [failed("head", 0, "failed", "why")]) / "torn"
+    bad.mkdir()
+    (bad / "run.json").write_text("{")
+    write_report(tmp_path)
+    markdown, page = ((tmp_path / name).read_text() for name in ("report.md", "report.html"))
+    counts = "6 compared, 1 set apart, 1 not ok, 1 unreadable"
+    assert f"**Methods:** 2 · **Seeds:** 3 · **Runs:** {counts} ·" in markdown
+    assert counts in page
 
 
 def test_markdown_figures_exist(folder: Path) -> None:
@@ -185,7 +197,7 @@ def test_csv_holds_full_precision(folder: Path) -> None:
     with (folder / "tables" / "summary.csv").open(newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
     assert float(rows["full"]["Accuracy (%)"]) == pytest.approx(
-        100 * load(folder).frame.query("method == 'full'").test_accuracy.mean()
+        100 * load_results(folder).query("method == 'full'").test_accuracy.mean()
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import recorded
 
-from hpml_bench.records import RunRecord, Section, Table
+from hpml_bench.records import Check, RunRecord, Section, Table
 from hpml_bench.report.results import Results
 from hpml_bench.sections import scaling, throughput, time_budget
 
@@ -89,3 +89,43 @@ def test_other_machines_and_single_counts_of_ranks_are_not_scaled(tmp_path: Path
     other = both(environment={**recorded.ENVIRONMENT, "fingerprint": "ffffffffffff"})
     assert scaling.section(load(tmp_path / "other", other)) is None
     assert scaling.section(load(tmp_path / "one", runs(2))) is None
+
+
+def test_only_sound_runs_are_scaled(tmp_path: Path) -> None:
+    """A run on one rank that failed a check is set apart as anywhere: its seed enters neither number of ranks."""
+    one, *others = both()
+    liar = one.model_copy(update={"checks": (Check(name="samples", passed=False, detail="9 of 10"),)})
+    slow = [
+        run.model_copy(update={"metrics": run.metrics | {"samples_per_second": 50.0}})
+        if (run.spec.method.name, run.spec.seed) == (one.spec.method.name, one.spec.seed)
+        else run
+        for run in others
+    ]
+    results = load(tmp_path, [liar, *slow])
+    found = table(scaling.section(results))
+    assert found.values is not None
+    assert {(row[0], row[1]): row[2] for row in found.values} == {
+        ("full", 1): 100, ("full", 2): 150, ("lora", 1): 100, ("lora", 2): 150
+    }  # fmt: skip
+    assert [group.reason for group in results.left_out.apart] == ["invalid: self-check failed: samples: 9 of 10"]
+
+
+def test_scaling_is_of_the_seeds_that_every_number_has(tmp_path: Path) -> None:
+    """A seed that only one number of ranks has enters no mean of the table."""
+    extra = runs(2, samples_per_second=999.0)[0]
+    spec = extra.spec.model_copy(update={"seed": 9})
+    found = table(scaling.section(load(tmp_path, [*both(), extra.model_copy(update={"spec": spec, "run_id": "nine"})])))
+    assert found.values is not None
+    assert {row[2] for row in found.values} == {100, 150}
+
+
+def test_times_are_of_the_machine_that_most_share(tmp_path: Path) -> None:
+    """The budget, and every mean of the throughput, leave out the runs of another machine."""
+    slow = {"seconds": 1000.0, "environment": {**recorded.ENVIRONMENT, "kernel": "other"}}
+    moved, *others = runs(**PARTS, samples_per_second=100.0)
+    moved = moved.model_copy(update=slow | {"metrics": moved.metrics | {"samples_per_second": 1.0}})
+    results = load(tmp_path, [moved, *others])
+    found = table(time_budget.section(results))
+    assert found.values is not None
+    assert found.values[-1][1:3] == pytest.approx((3, 30))
+    assert {v for of in results.values("samples_per_second").values() for v in of.values()} == {100.0}

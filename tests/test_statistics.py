@@ -1,8 +1,10 @@
-"""Intervals, tests and ranks against scipy, statsmodels and numbers worked out by hand."""
+"""Intervals, tests, verdicts and ranks against scipy, statsmodels and numbers worked out by hand."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,30 +12,49 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.weightstats import ttost_paired
 
 from hpml_bench.statistics import (
+    Comparison,
+    Interval,
+    Membership,
+    OverSeeds,
+    OverSeedsAndRows,
     binomial_interval,
+    compare_costs,
     compare_pairs,
+    compare_scores,
+    crossed_evidence,
     crossed_interval,
+    decide,
+    detectable,
     detectable_difference,
-    front_probabilities,
     holm,
+    levels,
+    looks_skewed,
     mcnemar,
     mean_interval,
+    p_different,
+    p_equivalent,
     paired_sd,
     paired_t,
-    pareto_efficient,
+    pareto_membership,
     rank_intervals,
+    sd_upper_bound,
+    seeds_to_decide,
+    seeds_to_find,
+    seeds_to_show,
     sign_flip,
     sign_flip_floor,
 )
-
-SEEDS = range(5)
 
 
 def by_seed(*values: float) -> dict[int, float]:
     """Number the values as seeds."""
     return dict(enumerate(values))
+
+
+# Means and intervals
 
 
 def test_interval_is_students() -> None:
@@ -64,16 +85,17 @@ def test_no_interval_of_nothing(bad: list[float]) -> None:
         mean_interval(bad)
 
 
-def test_forty_seeds_get_a_bca_interval() -> None:
-    """From 40 values the interval is scipy's BCa bootstrap, which follows their skew; 39 have Student's."""
-    data = np.random.default_rng(5).exponential(size=40)
-    interval, fewer = mean_interval(data), mean_interval(data[:39])
-    theirs = stats.bootstrap((data,), np.mean, method="BCa", rng=0).confidence_interval
-    assert (interval.low, interval.high) == pytest.approx((theirs.low, theirs.high), rel=1e-9)
-    assert fewer.high is not None
-    assert fewer.low is not None
-    assert fewer.high - fewer.mean == pytest.approx(fewer.mean - fewer.low)
-    assert mean_interval([0.1] * 50).high == 0.1
+def test_a_known_grid_widens_an_interval() -> None:
+    """The variance of rounding to a known grid is in the interval, not in the sd; equal values then give no point."""
+    half = stats.t.ppf(0.975, 2) * math.sqrt(0.3**2 / 12 / 3)
+    equal = mean_interval([1.0, 1.0, 1.0], grid=0.3)
+    assert (equal.sd, equal.low, equal.high) == (0.0, pytest.approx(1 - half), pytest.approx(1 + half))
+    several = mean_interval([1.0, 1.3, 1.6], grid=0.3)
+    assert several.sd == pytest.approx(0.3)
+    assert several.high == pytest.approx(1.3 + stats.t.ppf(0.975, 2) * math.sqrt((0.09 + 0.09 / 12) / 3))
+
+
+# Paired tests
 
 
 def test_paired_t_is_scipys() -> None:
@@ -83,38 +105,44 @@ def test_paired_t_is_scipys() -> None:
 
 
 def test_equal_differences_prove_little() -> None:
-    """Differences that are equal but for rounding have no spread to test against: the sign-flip p stands in."""
+    """On no known grid, differences that are equal but for rounding have no spread: the sign-flip p stands in."""
     assert paired_t([0.0, 0.0, 0.0]) == 1.0
     assert paired_t([0.9 - 0.8, 0.8 - 0.7, 0.7 - 0.6]) == 0.25
     assert paired_t([0.5]) is None
+    assert paired_sd([0.9 - 0.8, 0.8 - 0.7, 0.7 - 0.6]) is None
+    assert paired_sd([0.5], grid=0.1) is None
 
 
-def test_ties_count_as_rounded() -> None:
-    """Differences 1, 1, 1, 1, 2 lie on a grid of 1: its rounding variance of 1/12 is added to theirs of 0.2."""
+def test_a_grid_adds_its_rounding_variance() -> None:
+    """On a grid of 1 its rounding variance of 1/12 is added to the differences' own, of which equal ones have none."""
     t = 1.2 / math.sqrt((0.2 + 1 / 12) / 5)
-    assert paired_t([1, 1, 1, 1, 2]) == pytest.approx(2 * stats.t.sf(t, 4))
+    assert paired_t([1, 1, 1, 1, 2], grid=1) == pytest.approx(2 * stats.t.sf(t, 4))
+    assert paired_sd([1, 1, 1, 1, 2], grid=1) == pytest.approx(math.sqrt(0.2 + 1 / 12))
+    assert paired_sd([3, 3, 3], grid=1) == pytest.approx(math.sqrt(1 / 12))
+    assert paired_sd([0.9 - 0.8, 0.8 - 0.7], grid=0.1) == pytest.approx(0.1 / math.sqrt(12))
+    assert paired_t([0, 0, 0], grid=1) == 1.0
 
 
-def test_detectable_takes_the_tests_spread() -> None:
-    """What is detectable follows from the sd that p follows from, the rounding variance of ties included."""
-    (pair,) = compare_pairs({"a": by_seed(1, 1, 1, 1, 2), "b": by_seed(0, 0, 0, 0, 0)})
-    sd = math.sqrt(0.2 + 1 / 12)
-    assert pair.sd == pytest.approx(sd) == paired_sd([1, 1, 1, 1, 2])
-    assert pair.detectable == pair.detectable_first == pytest.approx(detectable_difference(sd, 5))
-    assert pair.p == pytest.approx(2 * stats.t.sf(pair.difference.mean / (sd / math.sqrt(5)), 4))
+def test_without_a_grid_nothing_is_added() -> None:
+    """Differences that happen to tie are tested with their own spread where no grid is known."""
+    assert paired_t([1, 1, 1, 1, 2]) == pytest.approx(stats.ttest_1samp([1, 1, 1, 1, 2], 0).pvalue)
 
 
-@pytest.mark.parametrize(
-    ("a", "p"),
-    [([1.0] * 5, 0.0625), ([0.81, 0.82, 0.83, 0.84, 0.85], 0.0625), ([0.8, 0.81, 0.82, 0.83, 0.84], 1.0)],
-)
-def test_nothing_is_detectable_without_a_spread(a: list[float], p: float) -> None:
-    """Differences that are all equal, or but for rounding of floats, tell no spread, so nothing that is detectable."""
-    b = [0.0] * 5 if a[0] == 1 else [0.8, 0.81, 0.82, 0.83, 0.84]
-    (pair,) = compare_pairs({"a": by_seed(*a), "b": by_seed(*b)})
-    assert (pair.sd, pair.detectable, pair.detectable_first) == (None, None, None)
-    assert pair.p == p
-    assert not pair.differs
+@pytest.mark.parametrize("gain", [1, 3, 10, 40])
+def test_a_gain_in_every_seed_is_no_less_sure_than_a_smaller_one(gain: int) -> None:
+    """+10 rows in five seeds is at least as sure as +10 in four and +9 in one: over seeds, and over seeds and rows."""
+
+    def table(gains: Iterable[int]) -> np.ndarray:
+        return np.array([[1.0] * rows + [0.0] * (200 - rows) for rows in gains])
+
+    p = {
+        less: [paired_t([gain / 200] * 4 + [(gain - less) / 200], grid=1 / 200)]
+        + [p_different(one) for one in crossed_evidence(table([gain] * 4 + [gain - less]))]
+        for less in (0, 1)
+    }
+    assert p[0][0] == pytest.approx(p[0][2])
+    assert max(p[0][1:]) <= max(p[1][1:])
+    assert all(equal <= unequal for equal, unequal in zip(p[0], p[1], strict=True) if unequal is not None)
 
 
 def test_sign_flip_by_hand() -> None:
@@ -139,76 +167,119 @@ def test_holm_is_statsmodels() -> None:
     assert holm([]) == []
 
 
-def test_detectable_difference_is_detected_8_times_in_10() -> None:
-    """A difference of that size is found with a power near 80 % (non-central t)."""
-    for n in (5, 10, 30):
-        noncentrality = detectable_difference(2.0, n) / (2.0 / math.sqrt(n))
-        critical = stats.t.ppf(0.975, n - 1)
-        power = stats.nct.sf(critical, n - 1, noncentrality)
-        assert power == pytest.approx(0.8, abs=0.04)
+# Evidence over seeds
 
 
-def test_pairs_use_shared_seeds_only() -> None:
-    """A method that lacks seeds is compared on those both have; without a shared seed there is no comparison."""
-    values = {"a": by_seed(1, 2, 3, 4), "b": {1: 2.5, 3: 4.25}, "c": {9: 1.0}}
-    (only,) = compare_pairs(values)
-    assert (only.a, only.b, only.difference.n, only.difference.mean) == ("a", "b", 2, -0.375)
+@pytest.mark.parametrize("n", [3, 5, 12])
+def test_evidence_over_seeds_is_scipys_and_statsmodels(n: int) -> None:
+    """Of other seeds, p is that of scipy's ttest_rel, and that of the margin is statsmodels' TOST of pairs."""
+    random = np.random.default_rng(n)
+    a, b = random.normal(0.3, 1, n), random.normal(0, 1, n)
+    evidence = OverSeeds.of(a - b)
+    assert evidence
+    assert p_different(evidence) == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    for margin in (0.1, 1.0, 3.0):
+        assert p_equivalent(evidence, margin) == pytest.approx(ttost_paired(a, b, -margin, margin)[0])
+    assert (evidence.n, evidence.mean) == (n, pytest.approx((a - b).mean()))
+    assert (evidence.error(n), evidence.freedom(n)) == (pytest.approx(stats.sem(a - b)), n - 1)
 
 
-def test_exact_metrics_need_no_test() -> None:
-    """Counts of parameters are compared as they are: any difference is real, equality is equality."""
-    values = {"a": by_seed(5, 5), "b": by_seed(6, 6), "c": by_seed(5, 5)}
-    pairs = {(c.a, c.b): c.differs for c in compare_pairs(values, exact=True)}
-    assert pairs == {("a", "b"): True, ("a", "c"): False, ("b", "c"): True}
+def test_evidence_needs_a_spread() -> None:
+    """One difference, or equal ones on no known grid, are no evidence; on a known grid the grid is their spread."""
+    assert OverSeeds.of([0.5]) is None
+    assert OverSeeds.of([0.5, 0.5, 0.5]) is None
+    evidence = OverSeeds.of([0.5, 0.5, 0.5], grid=0.1)
+    assert evidence
+    assert evidence.sd == pytest.approx(0.1 / math.sqrt(12))
 
 
-def test_exactness_is_a_pairs_own() -> None:
-    """A method that jitters leaves the difference of two constant ones exact; a single seed proves no constancy."""
-    values = {"a": by_seed(500, 500), "b": by_seed(400, 400), "c": by_seed(450, 451), "d": by_seed(300)}
-    compared = {(c.a, c.b): c for c in compare_pairs(values, exact=True)}
-    assert [pair for pair, c in compared.items() if c.exact] == [("a", "b")]
-    assert compared["a", "b"].differs
-    assert not compared["a", "d"].differs
+def test_caution_raises_the_spread_alone() -> None:
+    """A cautious evidence has the upper bound of the spread over seeds; mean, rows and interaction stay."""
+    over_seeds = OverSeeds(5, 0.1, 2.0).cautious()
+    assert (over_seeds.n, over_seeds.mean, over_seeds.sd) == (5, 0.1, pytest.approx(sd_upper_bound(2.0, 5)))
+    over_rows = OverSeedsAndRows(5, 100, 0.1, (3.0, 2.0, 1.0)).cautious()
+    assert over_rows.squares == (pytest.approx(3.0 * sd_upper_bound(1.0, 5) ** 2), 2.0, 1.0)
 
 
-def test_superiority_counts_ties_half() -> None:
-    """P(A > B) is the share of seeds in which A is higher, ties half."""
-    (pair,) = compare_pairs({"a": by_seed(1, 2, 3, 3), "b": by_seed(0, 2, 4, 1)})
-    assert pair.superiority == 2.5 / 4
+# Evidence over seeds and rows
+
+TABLE = np.array([[1, 1, 0, 1, 0, 1], [1, 1, 0, 1, 0, 1], [1, 0, -1, 0, -1, 1]], dtype=float)
+"""Three seeds x six rows; means of the seeds 4/6, 4/6, 0, of the rows 1, 2/3, -1/3, 2/3, -1/3, 1, of all 8/18."""
 
 
-def test_ranks_are_intervals() -> None:
-    """Ties are not transitive: the middle method ties with both neighbours, which differ from one another."""
-    noise = np.array([0.0, 1.0, -1.0, 2.0, -2.0, 0.5])
-    values = {
-        "low": by_seed(*noise * 0),
-        "middle": by_seed(*(1.0 + 1.5 * noise)),
-        "high": by_seed(*(2.0 + 0.01 * noise)),
-    }
-    ranks = rank_intervals(compare_pairs(values), list(values), "higher")
-    assert ranks == {"low": (2, 3), "middle": (1, 3), "high": (1, 2)}
-    assert rank_intervals(compare_pairs(values), list(values), "lower")["low"] == (1, 2)
-    assert set(rank_intervals(compare_pairs(values), list(values), "neither").values()) == {(1, 3)}
+def test_evidence_over_seeds_and_rows_by_hand() -> None:
+    """Mean squares, standard error, Satterthwaite's degrees of freedom and both p, step by step on a small table."""
+    n, m = TABLE.shape
+    grand = sum(sum(row) for row in TABLE) / (n * m)
+    seeds = [sum(row) / m for row in TABLE]
+    rows = [sum(TABLE[i][j] for i in range(n)) / n for j in range(m)]
+    ms_seeds = m * sum((s - grand) ** 2 for s in seeds) / (n - 1)
+    ms_rows = n * sum((r - grand) ** 2 for r in rows) / (m - 1)
+    rest = sum((TABLE[i][j] - seeds[i] - rows[j] + grand) ** 2 for i in range(n) for j in range(m))
+    ms_rest = rest / ((n - 1) * (m - 1))
+    evidence = OverSeedsAndRows.of(TABLE)
+    assert evidence.mean == pytest.approx(8 / 18)
+    assert evidence.squares == pytest.approx((ms_seeds, ms_rows, ms_rest))
+    assert ms_rest < min(ms_seeds, ms_rows), "neither main effect is below chance"
+    variance = (ms_seeds + ms_rows - ms_rest) / (n * m)
+    parts = (ms_seeds**2 / (n - 1) + ms_rows**2 / (m - 1) + ms_rest**2 / ((n - 1) * (m - 1))) / (n * m) ** 2
+    freedom = variance**2 / parts
+    assert freedom > n - 1
+    assert evidence.error(n) == pytest.approx(math.sqrt(variance))
+    assert evidence.freedom(n) == pytest.approx(freedom)
+    t = stats.t(freedom)
+    assert p_different(evidence) == pytest.approx(2 * t.sf(8 / 18 / math.sqrt(variance)))
+    for margin in (0.1, 0.6, 2.0):
+        assert p_equivalent(evidence, margin) == pytest.approx(t.sf((margin - 8 / 18) / math.sqrt(variance)))
 
 
-def test_pareto_front_by_hand() -> None:
-    """Dominated points drop out; equal points stay together."""
-    points = {"cheap": (0.8, 1.0), "good": (0.9, 2.0), "bad": (0.85, 3.0), "twin": (0.9, 2.0)}
-    assert pareto_efficient(points, ("higher", "lower")) == ("cheap", "good", "twin")
+def test_evidence_over_rows_is_that_of_statsmodels_squares() -> None:
+    """The mean squares are those of statsmodels' two-way analysis of variance without replication."""
+    import pandas as pd
+    from statsmodels.formula.api import ols
+    from statsmodels.stats.anova import anova_lm
+
+    table = np.random.default_rng(4).normal(size=(4, 7))
+    frame = pd.DataFrame([{"y": table[i, j], "i": str(i), "j": str(j)} for i in range(4) for j in range(7)])
+    found = anova_lm(ols("y ~ i + j", frame).fit())
+    assert OverSeedsAndRows.of(table).squares == pytest.approx(tuple(found["mean_sq"]))
 
 
-def test_front_probabilities_are_exact_where_they_can_be_counted() -> None:
-    """With two seeds a sample draws one of them: each method is on the front in the share of seeds it is there."""
-    points = {"good": {0: (0.9, 2.0), 1: (0.9, 2.0)}, "odd": {0: (0.8, 3.0), 1: (0.8, 1.0), 7: (1.0, 0.0)}}
-    probability = front_probabilities(points, ("higher", "lower"))
-    assert probability == {"good": 1.0, "odd": pytest.approx(0.5, abs=0.02)}
-    assert front_probabilities({"a": {0: (1.0,)}, "b": {1: (1.0,)}}, ("higher",)) == {}
+def test_an_interaction_above_a_main_effect_is_chance() -> None:
+    """The variance is never below that of seeds or rows alone, nor the error below one row; freedom never below n-1."""
+    assert OverSeedsAndRows(4, 50, 0.0, (2.0, 1.0, 3.0)).error(4) == pytest.approx(math.sqrt(2.0 / 200))
+    assert OverSeedsAndRows(4, 50, 0.0, (1.0, 2.0, 3.0)).error(4) == pytest.approx(math.sqrt(2.0 / 200))
+    assert OverSeedsAndRows.of(np.zeros((3, 40))).error(3) == pytest.approx(1 / 40)
+    assert OverSeedsAndRows(4, 50, 0.0, (9.0, 0.1, 0.1)).freedom(4) >= 3
+    assert OverSeedsAndRows.of(np.zeros((3, 40))).freedom(3) == 2
 
 
-def test_equal_methods_share_the_front() -> None:
-    """Methods with the same values in every seed are both on the front: rounding of means decides nothing."""
-    points = {name: {seed: (0.1 * seed, 0.3 * seed) for seed in range(7)} for name in "ab"}
-    assert front_probabilities(points, ("higher", "lower")) == {"a": 1.0, "b": 1.0}
+def test_more_seeds_do_not_make_up_for_few_rows() -> None:
+    """At more seeds the seeds' part of the variance falls, as the squares' expectations say; that of rows stays."""
+    evidence = OverSeedsAndRows(5, 100, 0.0, (3.0, 2.0, 1.0))  # σ² of seeds 2/100, of rows 1/5, of both 1
+    for n in (5, 10, 1000):
+        by_hand = 0.02 / n + 0.2 / 100 + 1 / (n * 100)
+        assert evidence.error(n) == pytest.approx(math.sqrt(by_hand))
+    assert seeds_to_find([evidence], 0.05, 0.05) is None
+    assert seeds_to_find([evidence], 0.15, 0.05)
+
+
+def test_a_claim_needs_both_evidences() -> None:
+    """Over seeds and rows one is never surer than over seeds alone: p and interval are the wider ones'."""
+    random = np.random.default_rng(0)
+    for rows in (4, 40, 400):
+        right = {
+            name: {seed: random.random(rows) < share for seed in range(4)} for name, share in (("a", 0.7), ("b", 0.6))
+        }
+        (pair,) = compare_scores(right, 0.01)
+        both = crossed_evidence([right["a"][seed].astype(float) - right["b"][seed] for seed in range(4)])
+        assert pair.p == max(map(p_different, both))
+        assert pair.p_equivalent == max(p_equivalent(one, 0.01) for one in both)
+        alone = OverSeeds.of([right["a"][s].mean() - right["b"][s].mean() for s in range(4)], grid=1 / rows)
+        assert alone
+        assert pair.p >= p_different(alone) - 1e-12
+        assert pair.difference.low is not None
+        assert pair.difference.low <= alone.mean - stats.t.ppf(0.975, 3) * alone.error(4) + 1e-12
 
 
 def test_crossed_interval_is_between_bounds_and_near_the_bootstrap() -> None:
@@ -225,12 +296,396 @@ def test_crossed_interval_is_between_bounds_and_near_the_bootstrap() -> None:
     bootstrap = float(np.einsum("bs,sr,br->b", seeds, table, rows, optimize=True).var())
     interval = crossed_interval(table)
     assert interval.high is not None
-    assert interval.sd is not None
+    assert interval.low is not None
+    assert interval.sd == pytest.approx(table.mean(1).std(ddof=1))
     by_hand = table.mean(1).var(ddof=1) / n + table.mean(0).var(ddof=1) / m - interaction
     corrected = bootstrap - 2 * interaction + table.mean(1).var(ddof=1) / n / n  # draws of n scatter too little
     assert corrected == pytest.approx(by_hand, rel=0.1)
     assert 1.96 < (interval.high - interval.mean) / math.sqrt(by_hand) < 2.4
-    assert crossed_interval(np.ones((3, 9))).high == 1.0
+    assert interval.high - interval.mean == pytest.approx(interval.mean - interval.low)
+
+
+def test_rows_that_never_differ_leave_a_row_of_doubt() -> None:
+    """Where every run gets every row right the interval is of the least unit, a row, and not a point."""
+    interval = crossed_interval(np.ones((3, 9)))
+    assert interval.low is not None
+    assert interval.mean - interval.low == pytest.approx(stats.t.ppf(0.975, 2) / 9)
+
+
+# Power
+
+
+def test_detectable_difference_is_detected_8_times_in_10() -> None:
+    """A difference of that size is found with a power near 80 % (non-central t)."""
+    for n in (5, 10, 30):
+        noncentrality = detectable_difference(2.0, n) / (2.0 / math.sqrt(n))
+        critical = stats.t.ppf(0.975, n - 1)
+        power = stats.nct.sf(critical, n - 1, noncentrality)
+        assert power == pytest.approx(0.8, abs=0.04)
+
+
+@pytest.mark.parametrize(("n", "alpha"), [(4, 0.05), (8, 0.004)])
+def test_what_is_detectable_over_seeds_is_found_in_simulations(n: int, alpha: float) -> None:
+    """Of 4,000 samples of differences with the detectable mean, four in five have a p below the level."""
+    random = np.random.default_rng(n)
+    size = detectable(OverSeeds(n, 0.0, 1.0), n, alpha)
+    found = [p_different(OverSeeds.of(random.normal(size, 1, n))) < alpha for _ in range(4000)]  # type: ignore[arg-type]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize("n", [5, 9])
+def test_what_is_detectable_over_seeds_and_rows_is_found_in_simulations(n: int) -> None:
+    """Of 1,500 tables from known effects of seeds, rows and both, four in five show the detectable difference."""
+    m, alpha, (s_seeds, s_rows, s_rest) = 80, 0.01, (0.05, 0.3, 1.0)
+    squares = (s_rest**2 + m * s_seeds**2, s_rest**2 + n * s_rows**2, s_rest**2)  # what they are expected to be
+    size = detectable(OverSeedsAndRows(n, m, 0.0, squares), n, alpha)
+    random = np.random.default_rng(n)
+
+    def p() -> float:
+        effects = random.normal(0, s_seeds, (n, 1)) + random.normal(0, s_rows, (1, m))
+        return p_different(OverSeedsAndRows.of(size + effects + random.normal(0, s_rest, (n, m))))
+
+    assert np.mean([p() < alpha for _ in range(1500)]) == pytest.approx(0.8, abs=0.06)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.04 / 30])
+@pytest.mark.parametrize("size", [0.02, 0.05])
+def test_seeds_to_find_are_the_least_that_detect(size: float, alpha: float) -> None:
+    """So many seeds detect it by every evidence, and one seed fewer does not, however many the pilot had."""
+    evidence = [OverSeedsAndRows(5, 2000, 0.0, (1.2, 0.3, 0.2)), OverSeeds(5, 0.0, 0.03)]
+    n = seeds_to_find(evidence, size, alpha)
+    assert n
+    assert max(detectable(one, n, alpha) for one in evidence) <= size
+    assert n == 3 or max(detectable(one, n - 1, alpha) for one in evidence) > size
+    assert seeds_to_find([OverSeeds(50, 0.0, 0.03)], size, alpha) == seeds_to_find([evidence[1]], size, alpha)
+
+
+def test_seeds_that_show_equivalence_do_so_in_simulations() -> None:
+    """Of 3,000 samples of two equal methods with so many seeds, four in five or more are within the margin."""
+    n = seeds_to_show([OverSeeds(3, 0.0, 1.0)], 1.5, 0.01)
+    assert n
+    random = np.random.default_rng(0)
+
+    def share(seeds: int) -> float:
+        made = (OverSeeds.of(random.normal(0, 1, seeds)) for _ in range(3000))
+        return float(np.mean([p_equivalent(one, 1.5) < 0.01 for one in made if one]))
+
+    assert 0.78 < share(n) < 0.92
+    assert share(n - 1) < share(n)
+
+
+def test_seeds_to_decide_take_the_nearer_verdict() -> None:
+    """Fewest of both verdicts: a difference near 0 is shown to be none, a large one to be one, 0 never to be one."""
+    evidence = [OverSeeds(5, 0.2, 1.0)]
+    found, shown = seeds_to_find(evidence, 0.2, 0.04), seeds_to_show(evidence, 0.8, 0.01)
+    assert found
+    assert shown
+    assert shown < found
+    assert seeds_to_decide(evidence, 1.0, 0.04, 0.01) == shown
+    assert seeds_to_decide(evidence, None, 0.04, 0.01) == found
+    assert seeds_to_decide(evidence, 0.1, 0.04, 0.01) == found
+    assert seeds_to_decide([OverSeeds(5, 0.0, 1.0)], None, 0.04, 0.01) is None
+    assert seeds_to_decide([OverSeeds(5, 9.0, 1.0)], None, 0.04, 0.01) == 3, "the least that any verdict takes"
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_what_is_detectable_now_needs_no_more_seeds(n: int) -> None:
+    """Where n seeds can find a difference, no plan from their own evidence asks for more than n."""
+    random = np.random.default_rng(1)
+    for _ in range(400):
+        rows, spread = int(random.choice([5, 20, 100])), random.choice([0.0, 0.3, 1.0], 2)
+        effects = random.normal(0, spread[0], (n, 1)) + random.normal(0, spread[1], (1, rows))
+        evidence = crossed_evidence(effects + random.normal(0, 1, (n, rows)))
+        size = max(detectable(one, n, 0.005) for one in evidence)
+        needed = seeds_to_find(evidence, 1.0001 * size, 0.005)
+        assert needed
+        assert needed <= n, (evidence, size)
+
+
+# Pairs
+
+
+def test_pairs_use_shared_seeds_only() -> None:
+    """A method that lacks seeds is compared on those both have; without a shared seed there is no comparison."""
+    values = {"a": by_seed(1, 2, 3, 4), "b": {1: 2.5, 3: 4.25}, "c": {9: 1.0}}
+    (only,) = compare_pairs(values)
+    assert (only.a, only.b, only.difference.n, only.difference.mean) == ("a", "b", 2, -0.375)
+
+
+def test_under_three_shared_seeds_there_is_no_verdict() -> None:
+    """Two differences have a mean and a sign-flip p, but neither a test's p nor a verdict; three have."""
+    values = {"a": by_seed(1, 2), "b": by_seed(2, 3.1), "c": by_seed(5, 6, 7)}
+    two = decide(compare_pairs(values, margin=10))
+    assert {(c.p, c.p_equivalent, c.verdict, c.detectable, c.seeds_needed) for c in two} == {
+        (None, None, "untested", None, None)
+    }
+    assert [c.p_sign_flip for c in two] == [0.5, 0.5, 0.5]
+    (three,) = decide(compare_pairs({"a": by_seed(1, 2, 3), "b": by_seed(9, 10.1, 11)}))
+    assert three.verdict == "different"
+
+
+def test_the_interval_follows_from_the_spread_of_the_test() -> None:
+    """A pair's interval and what it could have found follow from the spread that its p follows from, grid included."""
+    (pair,) = decide(compare_pairs({"a": by_seed(1, 1, 1, 1, 2), "b": by_seed(0, 0, 0, 0, 0)}, grid=1))
+    sd = math.sqrt(0.2 + 1 / 12)
+    low, high = stats.t.interval(0.95, 4, loc=1.2, scale=sd / math.sqrt(5))
+    assert (pair.difference.low, pair.difference.high) == pytest.approx((low, high))
+    assert pair.p == pytest.approx(2 * stats.t.sf(1.2 / (sd / math.sqrt(5)), 4))
+    assert pair.detectable == pytest.approx(detectable_difference(sd, 5, 0.04))
+    assert pair.difference.sd == pytest.approx(math.sqrt(0.2)), "the spread of the values, as measured"
+
+
+@pytest.mark.parametrize(
+    ("a", "p"),
+    [([1.0] * 5, 0.0625), ([0.81, 0.82, 0.83, 0.84, 0.85], 0.0625), ([0.8, 0.81, 0.82, 0.83, 0.84], 1.0)],
+)
+def test_nothing_is_told_without_a_spread(a: list[float], p: float) -> None:
+    """On no known grid, differences that are all equal tell no spread: no interval, nothing detectable, no verdict."""
+    b = [0.0] * 5 if a[0] == 1 else [0.8, 0.81, 0.82, 0.83, 0.84]
+    (pair,) = decide(compare_pairs({"a": by_seed(*a), "b": by_seed(*b)}, margin=5.0))
+    assert (pair.difference.low, pair.detectable, pair.seeds_needed, pair.p_equivalent) == (None, None, None, None)
+    assert pair.p == p
+    assert pair.verdict == "undecided"
+
+
+def test_costs_are_compared_by_their_factor() -> None:
+    """A factor's mean, interval and p are those of the logarithms; a margin of 5 % is as wide upwards as downwards."""
+    a, b = [2.0, 4.4, 8.1], [1.0, 2.1, 4.2]
+    (pair,) = compare_costs({"a": by_seed(*a), "b": by_seed(*b)}, 0.05)
+    logs = np.log(a) - np.log(b)
+    assert pair.ratio
+    assert pair.difference.mean == pytest.approx(logs.mean())
+    assert (pair.difference.low, pair.difference.high) == pytest.approx(
+        stats.t.interval(0.95, 2, loc=logs.mean(), scale=stats.sem(logs))
+    )
+    assert pair.p == pytest.approx(stats.ttest_rel(np.log(a), np.log(b)).pvalue)
+    assert pair.p_equivalent == pytest.approx(ttost_paired(np.log(a), np.log(b), -math.log(1.05), math.log(1.05))[0])
+    (mirrored,) = compare_costs({"b": by_seed(*b), "a": by_seed(*a)}, 0.05)
+    assert (mirrored.p, mirrored.p_equivalent) == pytest.approx((pair.p, pair.p_equivalent))
+
+
+def test_a_grid_of_costs_counts_at_the_smaller_cost() -> None:
+    """Of values on a known grid, a factor's grid is that share of the smallest of them."""
+    (pair,) = compare_costs({"a": by_seed(200, 200, 200), "b": by_seed(100, 100, 100)}, 0.05, grid=4.0)
+    (evidence,) = pair.evidence
+    assert isinstance(evidence, OverSeeds)
+    assert evidence.sd == pytest.approx(0.04 / math.sqrt(12))
+    assert decide([pair])[0].verdict == "different"
+
+
+def test_scores_are_compared_in_points() -> None:
+    """A score's difference is that of the shares of right rows, over the seeds that both methods have."""
+    right = {
+        "a": {0: np.array([1, 1, 0, 0], bool), 1: np.array([1, 1, 1, 0], bool)},
+        "b": {1: np.array([1, 0, 0, 0], bool)},
+    }
+    (pair,) = compare_scores(right, 0.01)
+    assert (pair.difference.n, pair.difference.mean, pair.ratio, pair.p) == (1, 0.5, False, None)
+
+
+def test_exact_metrics_need_no_test() -> None:
+    """Counts of parameters are compared as they are: any difference is real, equality is equality."""
+    values = {"a": by_seed(5, 5), "b": by_seed(6, 6), "c": by_seed(5, 5)}
+    verdicts = {(c.a, c.b): c.verdict for c in decide(compare_pairs(values, exact=True))}
+    assert verdicts == {("a", "b"): "different", ("a", "c"): "equivalent", ("b", "c"): "different"}
+
+
+def test_exactness_is_a_pairs_own() -> None:
+    """A method that jitters leaves the difference of two constant ones exact; a single seed proves no constancy."""
+    values = {"a": by_seed(500, 500), "b": by_seed(400, 400), "c": by_seed(450, 451), "d": by_seed(300)}
+    compared = {(c.a, c.b): c for c in decide(compare_pairs(values, exact=True))}
+    assert [pair for pair, c in compared.items() if c.exact] == [("a", "b")]
+    assert compared["a", "b"].differs
+    assert not compared["a", "d"].differs
+
+
+def test_superiority_counts_ties_half() -> None:
+    """P(A > B) is the share of seeds in which A is higher, ties half."""
+    (pair,) = compare_pairs({"a": by_seed(1, 2, 3, 3), "b": by_seed(0, 2, 4, 1)})
+    assert pair.superiority == 2.5 / 4
+
+
+def test_winners_follow_the_good_direction() -> None:
+    """The winner is the higher or the lower one, as the metric has it; no one wins by a metric of no direction."""
+    (pair,) = decide(compare_pairs({"a": by_seed(1, 2, 3), "b": by_seed(9, 10.1, 11)}))
+    assert [pair.winner(better) for better in ("higher", "lower", "neither")] == ["b", "a", None]
+    assert (pair.higher, pair.lower, pair.other("a"), pair.other("b")) == ("b", "a", "b", "a")
+
+
+# Families
+
+
+def made(a: str = "a", b: str = "b", *, mean: float = 1.0, **fields: Any) -> Comparison:
+    """Return a comparison with these p values."""
+    return Comparison(
+        a, b, Interval(5, mean, 1.0, None, None), **({"p": None, "p_equivalent": None, "margin": None} | fields)
+    )
+
+
+def test_a_family_shares_five_percent_between_its_two_claims() -> None:
+    """Adjusted p are statsmodels' Holm over all pairs, 4 % of differences and 1 % of equivalences scaled to 5 %."""
+    p = [0.0001, 0.02, 0.004, 0.7, 0.0061, 0.039]
+    near = [0.3, None, 0.00001, 0.0024, None, 0.9]
+    family = decide(made(p=one, p_equivalent=other) for one, other in zip(p, near, strict=True))
+    theirs = multipletests(p, method="holm")[1]
+    assert [c.p_adjusted for c in family] == pytest.approx([min(1, one / 0.8) for one in theirs])
+    bounded = [one for one in near if one is not None]
+    equivalent = iter(min(1, one / 0.2) for one in multipletests(bounded, method="holm")[1])
+    assert [c.p_equivalent_adjusted for c in family] == [
+        None if one is None else pytest.approx(next(equivalent)) for one in near
+    ]
+    assert [c.differs for c in family] == [*multipletests(p, alpha=0.04, method="holm")[0]]
+    assert [c.equivalent for c in family if c.p_equivalent is not None] == [
+        *multipletests(bounded, alpha=0.01, method="holm")[0]
+    ]
+    assert levels(family) == pytest.approx((0.04 / 6, 0.01 / 4))
+    assert {c.first_levels for c in family} == {levels(family)}
+
+
+def test_the_shares_are_borders() -> None:
+    """Of a single pair a p just under 4 % is a difference and of the margin just under 1 % an equivalence; no more."""
+    verdicts = [
+        decide([made(p=p, p_equivalent=q)])[0].verdict for p, q in ((0.0399, 1.0), (0.0401, 0.0099), (0.0401, 0.0101))
+    ]
+    assert verdicts == ["different", "equivalent", "undecided"]
+    (both,) = decide([made(p=0.001, p_equivalent=0.001)])
+    assert (both.verdict, both.equivalent) == ("different", True)
+
+
+def test_untested_and_exact_pairs_cost_a_family_nothing() -> None:
+    """Pairs without a p, and counts that decide themselves, are not among the pairs that Holm adjusts for."""
+    family = decide([made(p=0.03), made(), made(p=0.0, exact=True), made(p=1.0, exact=True)])
+    assert [c.p_adjusted for c in family] == [pytest.approx(0.03 / 0.8), None, 0.0, 1.0]
+    assert [c.verdict for c in family] == ["different", "untested", "different", "equivalent"]
+    assert levels(family)[0] == pytest.approx(0.04)
+    assert decide([]) == ()
+
+
+def test_an_undecided_pair_is_told_more_seeds_than_it_has() -> None:
+    """Seeds that would decide are more than those that did not, over random tables of right and wrong rows."""
+    random = np.random.default_rng(1)
+    seen = 0
+    for _ in range(150):
+        n, rows, share = int(random.integers(3, 8)), int(random.choice([20, 100])), random.normal(0, 0.5, 3)
+        ease = random.normal(0, 1, rows)
+        right = {
+            str(i): {seed: share[i] + ease + random.normal(0, 0.3) + random.normal(0, 1, rows) > 0 for seed in range(n)}
+            for i in range(3)
+        }
+        for c in decide(compare_scores(right, 0.05)):
+            if c.verdict == "undecided" and c.seeds_needed is not None:
+                seen += 1
+                assert c.seeds_needed > n
+    assert seen > 50
+
+
+def test_ranks_are_intervals() -> None:
+    """Ties are not transitive: the middle method ties with both neighbours, which differ from one another."""
+    noise = np.array([0.0, 1.0, -1.0, 2.0, -2.0, 0.5])
+    values = {
+        "low": by_seed(*noise * 0),
+        "middle": by_seed(*(1.0 + 1.5 * noise)),
+        "high": by_seed(*(2.0 + 0.01 * noise)),
+    }
+    family = decide(compare_pairs(values))
+    ranks = rank_intervals(family, list(values), "higher")
+    assert ranks == {"low": (2, 3), "middle": (1, 3), "high": (1, 2)}
+    assert rank_intervals(family, list(values), "lower")["low"] == (1, 2)
+    assert set(rank_intervals(family, list(values), "neither").values()) == {(1, 3)}
+    assert set(rank_intervals(compare_pairs(values), list(values), "higher").values()) == {(1, 3)}, "none is decided"
+
+
+# The Pareto front
+
+
+def shown(metric: dict[tuple[str, str], str]) -> list[Comparison]:
+    """Return pairs with a verdict each: `>` and `<` by the higher mean, `=` equivalent, `?` undecided."""
+    p = {">": (0.0, 1.0), "<": (0.0, 1.0), "=": (1.0, 0.0), "?": (1.0, 1.0)}
+    return [
+        made(a, b, mean=-1.0 if sign == "<" else 1.0, p=1.0, p_adjusted=p[sign][0], p_equivalent_adjusted=p[sign][1])
+        for (a, b), sign in metric.items()
+    ]
+
+
+HIGHER_AND_LOWER: Any = {"score": "higher", "cost": "lower"}
+
+
+@pytest.mark.parametrize(
+    ("score", "cost", "first", "second"),
+    [
+        (">", "<", Membership("on"), Membership("off", ("a",))),
+        (">", "=", Membership("on"), Membership("off", ("a",))),
+        ("=", "<", Membership("on"), Membership("off", ("a",))),
+        (">", "?", Membership("on"), Membership("undecided")),
+        (">", ">", Membership("on"), Membership("on")),
+        ("=", "=", Membership("undecided"), Membership("undecided")),
+        ("?", "<", Membership("on"), Membership("undecided")),
+        ("?", "=", Membership("undecided"), Membership("undecided")),
+        ("?", "?", Membership("undecided"), Membership("undecided")),
+    ],
+)
+def test_places_of_two_methods(score: str, cost: str, first: Membership, second: Membership) -> None:
+    """On the front who wins somewhere, off it who only loses or matches, undecided who neither wins nor is matched."""
+    family = {"score": shown({("a", "b"): score}), "cost": shown({("a", "b"): cost})}
+    assert pareto_membership(("a", "b"), family, HIGHER_AND_LOWER) == {"a": first, "b": second}
+
+
+def test_places_of_three_methods() -> None:
+    """To be on the front takes a win against each other method; to be off it one that dominates, named, is enough."""
+    score = {("a", "b"): "?", ("a", "c"): ">", ("b", "c"): ">"}
+    cost = {("a", "b"): "?", ("a", "c"): "<", ("b", "c"): "="}
+    found = pareto_membership("abc", {"score": shown(score), "cost": shown(cost)}, HIGHER_AND_LOWER)
+    assert found == {"a": Membership("undecided"), "b": Membership("undecided"), "c": Membership("off", ("a", "b"))}
+
+
+def test_pairs_that_were_never_compared_leave_places_open() -> None:
+    """Without a pair there is neither a win nor a match."""
+    family = {"score": shown({("a", "b"): ">"}), "cost": shown({})}
+    assert pareto_membership("ab", family, HIGHER_AND_LOWER) == {"a": Membership("on"), "b": Membership("undecided")}
+    assert pareto_membership("a", {"score": []}, HIGHER_AND_LOWER) == {"a": Membership("on")}
+
+
+def test_a_real_difference_within_the_margin_is_a_win() -> None:
+    """Who is better by a little keeps its win, so that the other does not match it and both are on the front."""
+    little = [made("a", "b", p=0.0, p_adjusted=0.0, p_equivalent_adjusted=0.0)]
+    found = pareto_membership("ab", {"score": little, "cost": shown({("a", "b"): ">"})}, HIGHER_AND_LOWER)
+    assert found == {"a": Membership("on"), "b": Membership("on")}
+
+
+# Skew
+
+
+def test_skewed_noise_of_unequal_spread_is_marked() -> None:
+    """One far outlier of the noisier method is marked; equal spreads, symmetry and three seeds are not."""
+    outlier, calm = np.array([0.0, 0.1, 0.0, 0.1, 5.0]), np.array([0.0, 0.1, 0.1, 0.0, 0.1])
+    assert looks_skewed(outlier, calm)
+    assert looks_skewed(calm, outlier)
+    assert looks_skewed(outlier, np.zeros(5))
+    assert not looks_skewed(outlier, outlier[::-1])
+    assert not looks_skewed(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), calm)
+    assert not looks_skewed(outlier[2:], calm[2:])
+    assert not looks_skewed(np.zeros(5), np.zeros(5))
+
+
+def test_three_seeds_cannot_look_skewed() -> None:
+    """The skewness of three values is at most 0.71, whatever they are."""
+    random = np.random.default_rng(0)
+    assert not any(looks_skewed(random.exponential(size=3), np.zeros(3)) for _ in range(2000))
+
+
+@pytest.mark.parametrize(("n", "normal", "exponential"), [(5, 0.12, 0.27), (10, 0.09, 0.46)])
+def test_how_often_noise_looks_skewed(n: int, normal: float, exponential: float) -> None:
+    """Normal noise of one method is marked in about a tenth of samples, exponential noise two to five times as often.
+
+    As `looks_skewed` says of itself.
+    """
+    random = np.random.default_rng(n)
+    for draw, share in ((random.standard_normal, normal), (random.standard_exponential, exponential)):
+        marked = np.mean([looks_skewed(draw(n), np.zeros(n)) for _ in range(4000)])
+        assert marked == pytest.approx(share, abs=0.025)
+
+
+# One seed
 
 
 def test_single_seed_tools_are_statsmodels() -> None:

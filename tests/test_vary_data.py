@@ -52,9 +52,9 @@ def of_seed(selection: Selection, seed: int) -> list[RunRecord]:
 def test_all_runs_are_compared(selection: Selection) -> None:
     """All four are ok, of one protocol and one digest of the data, and none is set apart."""
     assert len(selection.compared) == 4
-    assert selection.apart == ()
-    assert len({record.protocol_id for record in selection.records}) == 1
-    assert len({record.digests for record in selection.records}) == 1
+    assert selection.left_out.apart == ()
+    assert len({record.protocol_id for record in selection.compared}) == 1
+    assert len({record.digests for record in selection.compared}) == 1
     assert "256 train, 16 validation, 24 test (each seed draws 32" in selection.reference.notes["rows"]
 
 
@@ -126,10 +126,11 @@ def test_the_pool_is_all_rows_less_the_validation_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("samples", "says"), [(None, "vary_data needs train_samples"), (52, "there are 52 rows"), (53, "there are 52")]
+    ("samples", "says"),
+    [(None, "vary_data needs train_samples"), (27, "of 52 rows all would draw nearly the same"), (53, "there are 52")],
 )
 def test_where_nothing_can_vary_it_is_refused(samples: int | None, says: str) -> None:
-    """Without a number of rows, or with all there are."""
+    """Without a number of rows, or with more than half of those there are."""
     with pytest.raises(UserError, match=says) as raised:
         draw(task(60), settings(train_samples=samples, validation_samples=8, vary_data=True))
     assert "\n" not in str(raised.value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from hpml_bench.records import RunRecord
 from hpml_bench.report.results import Results
 from hpml_bench.sections import scaling
 from speed.sweep import run_all
@@ -36,7 +35,7 @@ def measure(seeds: int) -> list[Target]:
     found = []
     for row in (row for row in rows if row["ranks"] == 2):
         rates = {
-            ranks: [r.metrics["samples_per_second"] for r in results.records if _is(r, str(row["method"]), ranks)]
+            ranks: [r.metrics["samples_per_second"] for r in results.scaled(str(row["method"]))[ranks]]
             for ranks in (1, 2)
         }
         raw = {**row, "samples_per_second": rates}
@@ -45,7 +44,3 @@ def measure(seeds: int) -> list[Target]:
             for title, column, unit in SHOWN
         ]
     return found
-
-
-def _is(record: RunRecord, method: str, ranks: int) -> bool:
-    return (record.spec.method.name, record.spec.settings.world_size) == (method, ranks)

@@ -31,7 +31,7 @@ metrics = (
         phase="train",
         format=".2e",
         definition="The gradient norm divided by the square root of the number of trained parameters, head included: "
-        "the root mean square of a gradient entry, which compares across methods.",
+        "the root mean square of a gradient entry, which depends less on the number of parameters.",
     ),
 )
 

@@ -15,6 +15,10 @@ from hpml_bench.records import Metric, Point
 PHASES = ("setup", "train", "evaluation")
 HUGE_PAGE_MB = 2.097152
 """2 MiB: the kernel gives a process memory in huge pages where it can, and the allocator asks for them."""
+CUDA_BLOCK_MB = 0.000512
+"""512 bytes: torch's allocator rounds the size of a tensor up to these."""
+GRIDS = {"host": HUGE_PAGE_MB, "cuda_allocated": CUDA_BLOCK_MB, "cuda_reserved": HUGE_PAGE_MB, "nvml_used": None}
+"""In which steps each kind of memory moves, in MB; torch reserves small blocks 2 MiB at a time; of NVML not known."""
 _KINDS = {
     "host": (
         "host memory",
@@ -36,7 +40,7 @@ _KINDS = {
 }
 
 
-def _metric(name: str, title: str, definition: str, *, host: bool = True) -> Metric:
+def _metric(name: str, title: str, definition: str, grid: float | None = HUGE_PAGE_MB) -> Metric:
     return Metric(
         name=name,
         title=title,
@@ -46,7 +50,7 @@ def _metric(name: str, title: str, definition: str, *, host: bool = True) -> Met
         over_steps="max",
         phase="train",
         format=",.0f",
-        grid=HUGE_PAGE_MB if host else None,
+        grid=grid,
         definition=definition + " The largest rank's; 1 MB = 10^6 bytes.",
     )
 
@@ -72,7 +76,7 @@ metrics = (
         "and what was free given back to the kernel. On a CPU only.",
     ),
     *(
-        _metric(f"{kind}_{phase}_mb", f"{title}, {phase}", f"{definition}; {phase} phase.", host=kind == "host")
+        _metric(f"{kind}_{phase}_mb", f"{title}, {phase}", f"{definition}; {phase} phase.", GRIDS[kind])
         for kind, (title, definition) in _KINDS.items()
         for phase in PHASES
     ),
@@ -133,10 +137,11 @@ class Measure(Probe):
         }
 
     def here(self, definitions: tuple[Metric, ...]) -> tuple[Metric, ...]:
-        """Leave the page's size out of the peak that is CUDA's."""
+        """Give the peak that is CUDA's the grid of CUDA's allocator."""
         if self.device.type == "cpu":
             return definitions
-        return tuple(m.model_copy(update={"grid": None}) if m.name == "peak_memory_mb" else m for m in definitions)
+        block = {"grid": CUDA_BLOCK_MB}
+        return tuple(m.model_copy(update=block) if m.name == "peak_memory_mb" else m for m in definitions)
 
     def _take(self, phase: str, *, trim: bool = False, keep_host: bool = True) -> bool:
         """Note the peaks since the last call as the phase's, and start anew; tell whether the host's peak could be."""

@@ -129,5 +129,10 @@ class Measure(Probe):
 def _point(step: Step) -> Point:
     """Return a step's time with all that rates and drift are computed from."""
     return Point(
-        metric="step_seconds", step=step.index, value=step.seconds, ranks=step.rank_seconds, tokens=step.padded_tokens
+        metric="step_seconds",
+        step=step.index,
+        value=step.seconds,
+        ranks=step.rank_seconds,
+        tokens=step.padded_tokens,
+        real_tokens=step.real_tokens,
     )

@@ -68,7 +68,7 @@ class Look:
 def looks(results: Results) -> dict[str, Look]:
     """Return each method's colour and marker; with more methods than colours the marker tells them apart."""
     return {
-        method: Look(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(results.all_methods)
+        method: Look(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(results.methods)
     }
 
 

@@ -60,9 +60,9 @@ def _thin(steps: Any, values: Any) -> tuple[Any, Any]:
 
 def strip(results: Results, metric: str) -> Figure | None:
     """Draw a row a method: every seed as a dot, the mean as a bar, the 95 % interval as a line."""
-    values = results.values(metric)
-    if not values:
+    if not results.values(metric):
         return None
+    values = results.shown(metric)
     quantity, look, said = Quantity.of(results, metric), looks(results), []
     with drawing(0.75 + 0.4 * len(values)) as (canvas, axes):
         for row, (method, by_seed) in enumerate(values.items()):
@@ -119,8 +119,8 @@ def bars(
         return finish(canvas, name, caption, f"Bar chart of {header} by method: {'; '.join(said)}.")
 
 
-def trade_off(results: Results, cost: str, gain: str, name: str, efficient: Sequence[str]) -> Figure | None:
-    """Draw gain against cost with 95 % intervals; efficient methods are ringed and joined by a line."""
+def trade_off(results: Results, cost: str, gain: str, name: str, on: Sequence[str]) -> Figure | None:
+    """Draw gain against cost with 95 % intervals; the methods shown to be on the front are ringed."""
     methods = [m for m in results.methods if results.interval(m, cost) and results.interval(m, gain)]
     if not methods:
         return None
@@ -146,9 +146,8 @@ def trade_off(results: Results, cost: str, gain: str, name: str, efficient: Sequ
                 markeredgewidth=0.6,
             )
             said.append(f"{method} {x.text(across.mean)}, {y.text(up.mean)}")
-        front = sorted(middle[method] for method in methods if method in efficient)
+        front = sorted(middle[method] for method in methods if method in on)
         if front:
-            axes.plot(*zip(*front, strict=True), color=INK, linewidth=0.9, linestyle="--", alpha=0.7, zorder=1)
             axes.plot(
                 *zip(*front, strict=True), "o", markersize=14, markerfacecolor="none", markeredgecolor=INK,
                 markeredgewidth=0.8,
@@ -161,17 +160,24 @@ def trade_off(results: Results, cost: str, gain: str, name: str, efficient: Sequ
         axes.set_ylabel(clean(y.header, 40))
         legend(canvas, axes)
         real = any(c.differs for metric in (cost, gain) for c in results.comparisons(metric))
-        told = "The tables of pairs say which leads are real" if real else "None of these leads is significant"
-        caption = (
-            f"{y.heading} against {x.title}: means with 95 % intervals over seeds. "
-            f"Ringed: no other method's means are better in one and at least as good in the other. {told}."
+        caption = f"{y.heading} against {x.title}: means with 95 % intervals over seeds.{_told(on, real, len(methods))}"
+        alt = (
+            f"Scatter of {y.header} against {x.header}: {'; '.join(said)}. On the front: {', '.join(on) or 'unknown'}."
         )
-        alt = f"Scatter of {y.header} against {x.header}: {'; '.join(said)}. Efficient: {', '.join(efficient)}."
         return finish(canvas, name, caption, alt)
 
 
+def _told(on: Sequence[str], real: bool, methods: int) -> str:
+    """Return what a caption says of who is ringed, and of the differences; nothing of a single method."""
+    if methods < 2:
+        return ""
+    ringed = "Ringed: shown to be on the Pareto front of the two." if on else "None is shown to be on their front."
+    told = "The tables of pairs say which differences are real" if real else "None of these differences is shown"
+    return f" {ringed} {told}."
+
+
 def _arms(interval: statistics.Interval, scale: float) -> list[list[float]]:
-    """Return how far the interval reaches below and above the mean: a BCa interval is not symmetric."""
+    """Return how far the interval reaches below and above the mean: one cut at the end of a scale is not symmetric."""
     if interval.low is None or interval.high is None:
         return [[0.0], [0.0]]
     return [[max(0.0, interval.mean - interval.low) * scale], [max(0.0, interval.high - interval.mean) * scale]]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from hpml_bench.records import Consumed, RunRecord, digest
+from hpml_bench.records import Consumed, RunRecord
 
-RANKED_VERSIONS = ("hpml-bench", "torch", "transformers", "peft")
-"""Packages whose version decides what a run costs."""
+COSTS_DEPEND_ON = ("fingerprint", "packages", "python", "system", "kernel", "driver", "process", "threads")
+"""What of a run's environment makes its costs incomparable with others': hardware (by its fingerprint), versions of
+packages and of Python, system and kernel release, GPU driver, settings of allocator and threads."""
 
 
 def protocol_of(record: RunRecord) -> str:
@@ -18,28 +20,58 @@ def protocol_of(record: RunRecord) -> str:
 
 
 def agreed_budget(records: Iterable[RunRecord]) -> tuple[int, int] | None:
-    """Return the (steps, samples) that most runs consumed, whatever their seed; of equally many the larger."""
-    size = Counter((r.consumed.steps, r.consumed.samples) for r in records if r.consumed)
+    """Return the (steps, samples) that most methods and seeds consumed; of equally many the larger."""
+    once = {(method_of(r), r.spec.seed, r.consumed.steps, r.consumed.samples) for r in records if r.consumed}
+    size = Counter((steps, samples) for _, _, steps, samples in once)
     return max(size, key=lambda budget: (size[budget], budget), default=None)
 
 
 def agreed_consumption(records: Iterable[RunRecord]) -> dict[int, Consumed]:
-    """Return seed -> what most of its runs of the agreed budget consumed; of equally many the least by its text."""
+    """Return seed -> what most methods of the agreed budget consumed in it; of equally many the least by its text.
+
+    A method counts once, however many records of it there are.
+    """
     records = tuple(records)
     budget = agreed_budget(records)
+    once = {(r.spec.seed, method_of(r), r.consumed) for r in records if r.consumed}
     by_seed: dict[int, Counter[Consumed]] = {}
-    for record in records:
-        if record.consumed and (record.consumed.steps, record.consumed.samples) == budget:
-            by_seed.setdefault(record.spec.seed, Counter())[record.consumed] += 1
+    for seed, _, consumed in once:
+        if (consumed.steps, consumed.samples) == budget:
+            by_seed.setdefault(seed, Counter())[consumed] += 1
     return {seed: min(size, key=lambda c: (-size[c], c.model_dump_json())) for seed, size in by_seed.items()}
 
 
+def method_of(record: RunRecord) -> str:
+    """Return a method's specification as text: two records of one text, seed and protocol are one too many."""
+    return record.spec.method.model_dump_json()
+
+
+def but_ranks(record: RunRecord) -> object:
+    """Return all that two protocols must share for their speeds to show what ranks bring."""
+    return record.spec.settings.model_copy(update={"world_size": None}), record.digests
+
+
+def environment_of(record: RunRecord) -> dict[str, str]:
+    """Return what of a run's environment its costs depend on, by dotted key."""
+    parts = {key: record.environment.get(key) for key in COSTS_DEPEND_ON}
+    return {key: value for key, value in flat(parts) if value != "none"}
+
+
 def machine_of(record: RunRecord) -> str:
-    """Name hardware, versions and allocator settings; runs with different names are not ranked in cost."""
-    packages = versions(record)
-    shown = " ".join(f"{name} {packages.get(name)}" for name in RANKED_VERSIONS)
-    tuned = digest(record.environment.get("process", {}), 6)
-    return f"{record.environment.get('fingerprint', 'unknown hardware')} · {shown} · process settings {tuned}"
+    """Return what a run's costs depend on as one text; costs of runs with different texts are not compared."""
+    return json.dumps(environment_of(record), sort_keys=True)
+
+
+def flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (dotted key, text) for every leaf of nested dictionaries and lists of them."""
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from flat(item, f"{key}.{name}".strip("."))
+    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        for index, item in enumerate(value):
+            yield from flat(item, f"{key}.{index}")
+    else:
+        yield key, "none" if value in (None, [], "", {}) else str(value)
 
 
 def versions(record: RunRecord) -> dict[str, Any]:

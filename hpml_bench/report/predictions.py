@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,49 @@ from hpml_bench.records import RunRecord
 from hpml_bench.store import PREDICTIONS, is_plain_file
 
 TOLERANCE = 1e-6
-"""Between the recorded accuracy and that of the stored predictions."""
+"""Relative, between a recorded score and that of the stored predictions, whose losses are float32."""
+
+CHECK_FAILED = "self-check failed"
+MOST_CLASSES = 1_000_000
+"""A label above is none of ours, and counting up to it would take the memory."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """A run's test rows as stored."""
+    """A run's test rows as stored, in the rows' order, and the scores they give."""
 
     index: NDArray[Any]
     label: NDArray[Any]
     right: NDArray[np.bool_]
+    scores: Mapping[str, float]
+    """test_accuracy, test_macro_f1 and test_loss."""
 
     def sharing(self, other: Predictions | None) -> Predictions:
         """Return the same with the rows of another run where they are equal, so that they are held once."""
         if other is None or not np.array_equal(self.index, other.index) or not np.array_equal(self.label, other.label):
             return self
-        return Predictions(other.index, other.label, self.right)
+        return replace(self, index=other.index, label=other.label)
 
 
-def read(folder: Path) -> Predictions | None:
-    """Return a run's predictions; None where there are none that can be read."""
+def read_all(folder: Path, records: Iterable[RunRecord]) -> dict[str, Predictions]:
+    """Return run_id -> predictions, of those of the runs that have some."""
+    found: dict[str, Predictions] = {}
+    last: Predictions | None = None
+    for record in records:
+        own = read(folder / record.run_id, len(record.label_names))
+        if own is not None:
+            last = found[record.run_id] = own.sharing(last)  # most runs have the same rows
+    return found
+
+
+def read(folder: Path, classes: int = 0) -> Predictions | None:
+    """Return a run's predictions; None where there are none that can be read.
+
+    Args:
+        folder: the run's.
+        classes: number of classes, for macro-F1; where it isn't known, as many as labels and predictions show.
+
+    """
     path = folder / PREDICTIONS
     if not is_plain_file(path):
         return None
@@ -43,13 +67,30 @@ def read(folder: Path) -> Predictions | None:
 
     try:
         with parquet.ParquetFile(path) as file:  # `read_table` builds a data set first, which takes longer than reading
-            table = file.read(columns=["index", "label", "prediction"], use_threads=False)
-        index, label, prediction = (column.to_numpy() for column in table.columns)
+            table = file.read(columns=["index", "label", "prediction", "loss"], use_threads=False)
+        index, label, prediction, loss = (column.to_numpy() for column in table.columns)
         order = np.argsort(index, kind="stable")
         right = np.asarray(label == prediction, dtype=bool)[order]
+        if not order.size:
+            return None
+        scores = {
+            "test_accuracy": float(right.mean()),
+            "test_macro_f1": macro_f1(label, prediction, classes),
+            "test_loss": float(np.mean(loss, dtype=np.float64)),
+        }
     except (OSError, ValueError, TypeError, IndexError, KeyError, pa.ArrowException):
         return None
-    return Predictions(index[order], label[order], right) if order.size else None
+    return Predictions(index[order], label[order], right, scores)
+
+
+def macro_f1(label: NDArray[Any], prediction: NDArray[Any], classes: int = 0) -> float:
+    """Return the mean over the classes of 2TP / (2TP + FP + FN), 0 for a class neither there nor predicted."""
+    size = max(classes, int(max(label.max(), prediction.max())) + 1)
+    if size > MOST_CLASSES:
+        raise ValueError(f"{size} classes")
+    right = np.bincount(label[label == prediction], minlength=size)
+    ends = np.bincount(label, minlength=size) + np.bincount(prediction, minlength=size)
+    return float(np.mean(2 * right / np.where(ends == 0, 1, ends)))
 
 
 def faults(records: Iterable[RunRecord], stored: Mapping[str, Predictions]) -> dict[str, str]:
@@ -65,8 +106,12 @@ def faults(records: Iterable[RunRecord], stored: Mapping[str, Predictions]) -> d
     for record in records:
         failed = [f"{check.name}: {check.detail}" for check in record.checks if not check.passed]
         if failed:
-            found[record.run_id] = f"self-check failed: {'; '.join(failed)}"
-        elif record.run_id in stored and (reason := _fault(stored[record.run_id], rows, labels, record)):
+            found[record.run_id] = f"{CHECK_FAILED}: {'; '.join(failed)}"
+        elif PREDICTIONS not in record.files:
+            found[record.run_id] = f"its record names no {PREDICTIONS}, so that its scores can't be checked"
+        elif record.run_id not in stored:
+            found[record.run_id] = f"its {PREDICTIONS} is missing or can't be read, so that its scores can't be checked"
+        elif reason := _fault(stored[record.run_id], rows, labels, record):
             found[record.run_id] = reason
     return found
 
@@ -91,7 +136,9 @@ def _fault(predictions: Predictions, rows: int, labels: NDArray[Any], record: Ru
         return f"its predictions hold {len(found) - rows:,} row(s) that are no test rows"
     if not np.array_equal(predictions.label, labels):
         return "the labels beside its predictions are not those of the other runs"
-    accuracy, share = record.metrics.get("test_accuracy"), float(predictions.right.mean())
-    if accuracy is not None and abs(accuracy - share) > TOLERANCE:
-        return f"its accuracy is recorded as {accuracy:.4f}, and its predictions give {share:.4f}"
+    for name, given in predictions.scores.items():
+        recorded = record.metrics.get(name)
+        if recorded is None or not math.isclose(recorded, given, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+            told = "not recorded" if recorded is None else f"recorded as {recorded:.4f}"
+            return f"its {name.removeprefix('test_').replace('_', '-')} is {told}, and its predictions give {given:.4f}"
     return None

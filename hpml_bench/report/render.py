@@ -108,19 +108,30 @@ def facts(results: Results) -> dict[str, str]:
     settings = results.reference.spec.settings
     budget = f"{settings.steps} steps" if settings.steps else f"{settings.epochs} epochs"
     rows = "all" if settings.train_samples is None else f"{settings.train_samples:,}"
-    bad = len(results.main) - len(results.ok)
-    ended = f"{len(results.ok)} ok" + (f", {bad} not" if bad else "") + (", others set apart" if results.apart else "")
     known = {
         "Model": settings.backbone.partition("#")[0],
         "Task": settings.task.name,
         "Budget": f"{budget} of {settings.global_batch} from {rows} training rows",
         "Device": f"{settings.world_size or '?'} x {settings.device}, {settings.precision}",
-        "Methods": str(len(results.all_methods)),
+        "Methods": str(len(results.methods)),
         "Seeds": str(len(results.seeds)),
-        "Runs": ended,
+        "Runs": _counts(results),
         "Protocol": results.reference.protocol_id or "not known",
     }
     return {key: clean(value, 120) for key, value in known.items()}
+
+
+def _counts(results: Results) -> str:
+    """Return how many runs are compared, and beside it how many are not."""
+    left = results.left_out
+    others = {
+        "on other ranks": results.on_other_ranks,
+        "set apart": left.set_apart,
+        "not ok": len(left.unfinished),
+        "unreadable": len(left.problems),
+        "without a record": max(0, results.never_run - len(left.problems)),
+    }
+    return ", ".join([f"{len(results.compared)} compared", *(f"{n} {what}" for what, n in others.items() if n)])
 
 
 def _templates() -> Path:
@@ -176,8 +187,8 @@ def _context(results: Results, sections: Sequence[Section]) -> dict[str, object]
         "description": clean(results.description),
         "facts": facts(results),
         "sections": sections,
-        "methods": results.all_methods,
-        "newest": clean(max(record.started for record in results.records), 10),
+        "methods": results.methods,
+        "newest": clean(results.reference.started[:10]),
         "version": clean(versions(results.reference).get("hpml-bench", ""), 40),
     }
 

@@ -1,14 +1,11 @@
-"""Which recorded runs may be compared, and why the others may not."""
+"""Which recorded runs a report is made of, and why the others are not: the one place where runs are chosen."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
-
-from pydantic import ValidationError
 
 from hpml_bench.errors import UserError
 from hpml_bench.records import RunRecord
@@ -16,35 +13,65 @@ from hpml_bench.report import predictions
 from hpml_bench.report.grouping import (
     agreed_budget,
     agreed_consumption,
-    label,
+    but_ranks,
     machine_of,
+    method_of,
     protocol_difference,
     protocol_of,
     short,
 )
-from hpml_bench.store import SUITE, load_records, read_json
-from hpml_bench.suite import Suite, load_suite, packaged_suites
+from hpml_bench.report.predictions import Predictions
+from hpml_bench.store import load_records
+
+Stored = Mapping[str, Predictions]
+"""run_id -> predictions."""
 
 
 @dataclass(frozen=True)
 class Apart:
-    """Runs that may not be averaged with the others, and the difference by name."""
+    """Runs that may not be averaged with the others, and the reason by name."""
 
     records: tuple[RunRecord, ...]
     reason: str
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """The recorded runs that enter no number of the page; the section on failures alone looks at them."""
+
+    unfinished: tuple[RunRecord, ...]
+    """Those that did not end well."""
+    apart: tuple[Apart, ...]
+    """Those that ended well and may not be compared."""
+    problems: tuple[str, ...]
+    """A sentence for each record that can't be read, or whose files are not those recorded."""
+
+    @property
+    def set_apart(self) -> int:
+        """How many runs ended well and are not compared."""
+        return sum(len(group.records) for group in self.apart)
+
+
+@dataclass(frozen=True)
 class Selection:
-    """A results folder, read, and which of its runs may be compared: ok, of one protocol, with equal consumption."""
+    """What a results folder gives a report."""
 
     folder: Path
-    records: tuple[RunRecord, ...]
-    problems: tuple[str, ...] = ()
+    reference: RunRecord
+    """A run of the compared protocol, the newest; where nothing can be compared, of what was tried most."""
+    compared: tuple[RunRecord, ...]
+    """One protocol, believed, of equal consumption, one record a method and seed."""
+    costed: frozenset[str]
+    """run_ids of those compared that ran where most did: costs are of these alone."""
+    scaled: tuple[RunRecord, ...]
+    """Runs chosen by the same rules that differ from those compared in the number of ranks alone."""
+    stored: Stored
+    """Predictions of the compared runs."""
+    left_out: LeftOut
 
     @classmethod
-    def load(cls, folder: Path | str) -> Self:
-        """Read a suite's results folder.
+    def load(cls, folder: Path | str) -> Selection:
+        """Read a suite's results folder and choose.
 
         Raises:
             UserError: there is no such folder, or no readable record in it.
@@ -54,162 +81,144 @@ class Selection:
         loaded = load_records(folder)
         if not loaded.records:
             raise UserError("; ".join([f"{folder} holds no recorded run that can be read", *loaded.problems[:3]]))
-        return cls(folder, loaded.records, loaded.problems)
+        return select(folder, loaded.records, loaded.problems)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The ok runs of one protocol: those that may be compared with each other, and the others."""
+
+    compared: tuple[RunRecord, ...]
+    apart: tuple[Apart, ...]
 
     @property
-    def suite(self) -> str:
-        """The suite's name."""
-        return self.reference.spec.suite
+    def newest(self) -> RunRecord:
+        """The run that began last, of those compared where there are some."""
+        runs = self.compared or tuple(record for group in self.apart for record in group.records)
+        return max(runs, key=lambda record: (record.started, record.run_id))
 
-    @property
-    def description(self) -> str:
-        """What the suite says of itself; empty where it says nothing."""
-        return self._declared.description if self._declared else ""
 
-    @cached_property
-    def _declared(self) -> Suite | None:
-        """The suite as the sweep wrote it beside its runs, else the packaged one of that name."""
-        try:
-            return Suite.model_validate(read_json(self.folder / SUITE))
-        except ValidationError:
-            return load_suite(self.suite) if self.suite in packaged_suites() else None
+def select(folder: Path, records: Sequence[RunRecord], problems: tuple[str, ...] = ()) -> Selection:
+    """Choose among the readable records of a folder.
 
-    # Which runs may be compared
+    The protocol with the most comparable runs is the report's, of equals the one with the newest.
+    """
+    ok = [record for record in records if record.status == "ok"]
+    stored = predictions.read_all(folder, ok)
+    by_protocol: dict[str, list[RunRecord]] = {}
+    for record in ok:
+        by_protocol.setdefault(protocol_of(record), []).append(record)
+    groups = {name: _choose(runs, stored) for name, runs in by_protocol.items()}
+    main = max(groups.values(), key=lambda g: (len(g.compared), g.newest.started), default=None)
+    unfinished = tuple(record for record in records if record.status != "ok")
+    if main is None:
+        reference = _most_tried(unfinished)
+        return Selection(folder, reference, (), frozenset(), (), {}, LeftOut(unfinished, (), problems))
+    costed = _of_one_machine(main.compared)
+    scaled: list[_Group] = []
+    others: list[_Group] = []
+    for group in groups.values():
+        if group is not main:
+            (scaled if _scales(group, main) else others).append(group)
+    apart = [*main.apart, *(one for group in scaled for one in group.apart)]
+    counted = _of_shared_seeds(costed, scaled)
+    apart += [one for group in scaled for one in _not_scaled(group, counted, main.newest)]
+    apart += [one for group in others for one in _of_another_protocol(group, main.newest)]
+    return Selection(
+        folder,
+        main.newest,
+        main.compared,
+        frozenset(record.run_id for record in costed),
+        counted,
+        {record.run_id: stored[record.run_id] for record in main.compared},
+        LeftOut(unfinished, tuple(apart), problems),
+    )
 
-    @cached_property
-    def reference(self) -> RunRecord:
-        """A run of the main protocol: the one with the most ok runs, of equals the newest."""
-        ok = [record for record in self.records if record.status == "ok"] or list(self.records)
-        size = Counter(map(protocol_of, ok))
-        return max(ok, key=lambda record: (size[protocol_of(record)], record.started))
 
-    @cached_property
-    def main(self) -> tuple[RunRecord, ...]:
-        """The runs of the main protocol, of any status; where one failed before it had an id, its settings count."""
-        return tuple(
-            record
-            for record in self.records
-            if protocol_of(record) == protocol_of(self.reference)
-            or (record.protocol_id is None and record.spec.settings == self.reference.spec.settings)
-        )
+def _choose(records: Sequence[RunRecord], stored: Stored) -> _Group:
+    """Choose among the ok runs of one protocol: each method and seed once, believed, of agreed consumption."""
+    same: dict[tuple[str, int], list[RunRecord]] = {}
+    for record in records:
+        same.setdefault((method_of(record), record.spec.seed), []).append(record)
+    apart = [Apart(tuple(runs), _doubled(runs)) for runs in same.values() if len(runs) > 1]
+    single = [runs[0] for runs in same.values() if len(runs) == 1]
+    faults = predictions.faults(single, {r.run_id: stored[r.run_id] for r in single if r.run_id in stored})
+    apart += [Apart((r,), _unbelieved(faults[r.run_id])) for r in single if r.run_id in faults]
+    sound = [record for record in single if record.run_id not in faults]
+    agreed = agreed_consumption(sound)
+    equal = [r for r in sound if r.consumed is not None and r.consumed == agreed.get(r.spec.seed)]
+    chosen = {record.run_id for record in equal}
+    apart += [Apart((r,), _consumed_other(r, sound)) for r in sound if r.run_id not in chosen]
+    return _Group(tuple(equal), tuple(apart))
 
-    @cached_property
-    def ok(self) -> tuple[RunRecord, ...]:
-        """The runs of the main protocol that ended well."""
-        return tuple(record for record in self.main if record.status == "ok")
 
-    @cached_property
-    def sound(self) -> tuple[RunRecord, ...]:
-        """Those of the ok runs whose self-checks and predictions hold."""
-        return tuple(record for record in self.ok if record.run_id not in self.faults)
+def _unbelieved(fault: str) -> str:
+    return f"{'invalid' if fault.startswith(predictions.CHECK_FAILED) else 'not believed'}: {fault}"
 
-    @cached_property
-    def compared(self) -> tuple[RunRecord, ...]:
-        """The runs that enter the tables: sound, of one budget, and consuming what most runs of their seed do."""
-        agreed = agreed_consumption(self.sound)
-        return tuple(r for r in self.sound if r.consumed is not None and r.consumed == agreed.get(r.spec.seed))
 
-    @cached_property
-    def faults(self) -> dict[str, str]:
-        """run_id -> what makes a run invalid though it ended as ok: a failed self-check, or impossible predictions."""
-        return predictions.faults(self.ok, self.predictions)
+def _doubled(records: Sequence[RunRecord]) -> str:
+    names = ", ".join(record.run_id for record in records)
+    return f"{len(records)} records of one method, seed and protocol, so that none counts: {names}"
 
-    @cached_property
-    def apart(self) -> tuple[Apart, ...]:
-        """The runs set apart, and why."""
-        main = {record.run_id for record in self.main}
-        others: dict[str, list[RunRecord]] = {}
-        for record in self.records:
-            if record.run_id not in main:
-                others.setdefault(protocol_of(record), []).append(record)
-        found = [Apart(tuple(group), protocol_difference(self.reference, group[0])) for group in others.values()]
-        compared = {record.run_id for record in self.compared}
-        found += [Apart((r,), f"invalid: {self.faults[r.run_id]}") for r in self.ok if r.run_id in self.faults]
-        deviating = [record for record in self.sound if record.run_id not in compared]
-        return (*found, *(Apart((record,), self._consumption_difference(record)) for record in deviating))
 
-    def _consumption_difference(self, record: RunRecord) -> str:
-        if record.consumed is None:
-            return "what it consumed is not recorded"
-        agreed = agreed_consumption(self.sound).get(record.spec.seed)
-        here = record.consumed.model_dump()
-        budget = dict(zip(("steps", "samples"), agreed_budget(self.sound) or (), strict=False))
-        there = agreed.model_dump() if agreed else budget
-        named = [f"{key} {short(here[key])} instead of {short(there[key])}" for key in there if here[key] != there[key]]
-        rest = f"the rest of seed {record.spec.seed}" if agreed else "the runs compared"
-        return f"consumed other than {rest}: {', '.join(named)}"
+def _consumed_other(record: RunRecord, sound: Sequence[RunRecord]) -> str:
+    if record.consumed is None:
+        return "what it consumed is not recorded"
+    agreed = agreed_consumption(sound).get(record.spec.seed)
+    here = record.consumed.model_dump()
+    budget = dict(zip(("steps", "samples"), agreed_budget(sound) or (), strict=False))
+    there = agreed.model_dump() if agreed else budget
+    named = [f"{key} {short(here[key])} instead of {short(there[key])}" for key in there if here[key] != there[key]]
+    rest = f"the rest of seed {record.spec.seed}" if agreed else "the runs compared"
+    return f"consumed other than {rest}: {', '.join(named)}"
 
-    @cached_property
-    def machines(self) -> dict[str, dict[str, Any]]:
-        """The distinct environments of the compared runs, by a short name; several mean that cost can't be ranked."""
-        found: dict[str, dict[str, Any]] = {}
-        for record in self.compared or self.main:
-            found.setdefault(machine_of(record), record.environment)
-        return found
 
-    @property
-    def one_machine(self) -> bool:
-        """Whether all compared runs share hardware and versions."""
-        return len(self.machines) <= 1
+def _of_one_machine(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
+    """Return the runs of the environment that most share, of equals of the one with the newest run."""
+    size = Counter(map(machine_of, compared))
+    newest: dict[str, str] = {}
+    for record in compared:
+        newest[machine_of(record)] = max(newest.get(machine_of(record), ""), record.started)
+    chosen = max(size, key=lambda machine: (size[machine], newest[machine], machine), default=None)
+    return tuple(record for record in compared if machine_of(record) == chosen)
 
-    # Methods
 
-    @cached_property
-    def labels(self) -> dict[str, str]:
-        """run_id -> how the report calls its method; one name with two specifications gets what differs appended."""
-        specs: dict[str, list[str]] = {}
-        for record in self.main:
-            variants = specs.setdefault(record.spec.method.name, [])
-            if record.spec.method.model_dump_json() not in variants:
-                variants.append(record.spec.method.model_dump_json())
-        return {
-            record.run_id: label(record, [r for r in self.main if r.spec.method.name == record.spec.method.name])
-            if len(specs[record.spec.method.name]) > 1
-            else record.spec.method.name
-            for record in self.main
-        }
+def _scales(group: _Group, main: _Group) -> bool:
+    """Tell whether a group's runs differ from those compared in the number of ranks alone."""
+    return bool(group.compared) and bool(main.compared) and but_ranks(group.newest) == but_ranks(main.newest)
 
-    @cached_property
-    def all_methods(self) -> tuple[str, ...]:
-        """The methods of the main protocol, whatever became of them: in the suite's order, then as they ran."""
-        order = list(self._declared.methods) if self._declared else []
-        position = {name: index for index, name in enumerate(order)}
-        seen = {self.labels[r.run_id]: position.get(r.spec.method.name, len(order)) for r in self.main}
-        first = sorted(self.main, key=lambda r: (r.spec.seed, r.spec.method.name))
-        names = dict.fromkeys(self.labels[r.run_id] for r in first)
-        return tuple(sorted(names, key=lambda name: seen[name]))
 
-    @cached_property
-    def methods(self) -> tuple[str, ...]:
-        """The methods with at least one compared run."""
-        present = {self.labels[record.run_id] for record in self.compared}
-        return tuple(name for name in self.all_methods if name in present)
+def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> tuple[RunRecord, ...]:
+    """Return the runs on other numbers of ranks that can be set beside those that costs are of.
 
-    def runs(self, method: str) -> tuple[RunRecord, ...]:
-        """Return the compared runs of a method, by seed."""
-        return self._runs.get(method, ())
+    They ran on the same machine, and every number of ranks of their method that shares a seed with it has their seed.
+    """
+    here: dict[str, set[int]] = {}
+    for record in costed:
+        here.setdefault(method_of(record), set()).add(record.spec.seed)
+    groups = [[r for r in group.compared if machine_of(r) == machine_of(costed[0])] for group in scaled]
+    shared = {method: set(seeds) for method, seeds in here.items()}
+    for runs in groups:
+        for method, seeds in here.items():
+            own = {record.spec.seed for record in runs if method_of(record) == method} & seeds
+            shared[method] &= own or seeds
+    return tuple(r for runs in groups for r in runs if r.spec.seed in shared.get(method_of(r), set()))
 
-    @cached_property
-    def _runs(self) -> dict[str, tuple[RunRecord, ...]]:
-        found: dict[str, list[RunRecord]] = {}
-        for record in sorted(self.compared, key=lambda record: record.spec.seed):
-            found.setdefault(self.labels[record.run_id], []).append(record)
-        return {method: tuple(runs) for method, runs in found.items()}
 
-    @cached_property
-    def seeds(self) -> tuple[int, ...]:
-        """The seeds of the compared runs."""
-        return tuple(sorted({record.spec.seed for record in self.compared}))
+def _not_scaled(group: _Group, counted: Sequence[RunRecord], reference: RunRecord) -> tuple[Apart, ...]:
+    """Return the runs of a group on another number of ranks that have nothing to be compared with."""
+    used = {record.run_id for record in counted}
+    idle = tuple(record for record in group.compared if record.run_id not in used)
+    alone = "no run of that method and seed on the same machine to scale from"
+    return (Apart(idle, f"{protocol_difference(reference, group.newest)}; {alone}"),) if idle else ()
 
-    # What lies beside the records
 
-    @cached_property
-    def predictions(self) -> dict[str, predictions.Predictions]:
-        """run_id -> the predictions of the ok runs that have some."""
-        found: dict[str, predictions.Predictions] = {}
-        last: predictions.Predictions | None = None
-        for record in self.ok:
-            own = predictions.read(self.folder / record.run_id)
-            if own is not None:
-                last = found[record.run_id] = own.sharing(last)  # most runs have the same rows
-        return found
+def _of_another_protocol(group: _Group, reference: RunRecord) -> tuple[Apart, ...]:
+    """Return all runs of a group as set apart; what else is wrong with some of them is said as well."""
+    whole = (Apart(group.compared, protocol_difference(reference, group.newest)),) if group.compared else ()
+    return (*whole, *(Apart(a.records, f"of another protocol, and {a.reason}") for a in group.apart))
+
+
+def _most_tried(unfinished: Sequence[RunRecord]) -> RunRecord:
+    size = Counter(map(protocol_of, unfinished))
+    return max(unfinished, key=lambda record: (size[protocol_of(record)], record.started))

@@ -29,6 +29,7 @@ def number(value: float | None, spec: str = ".3g") -> str:
     """
     if value is None or not math.isfinite(value):
         return MISSING
+    value = float(f"{value:.12g}")  # one rounding for numbers that differ in their last bits alone
     match = _FORMAT.fullmatch(spec)
     digits, kind = (int(match[1]) if match[1] else None, match[2]) if match else (3, "g")
     if kind == "d":
@@ -140,16 +141,52 @@ class Quantity:
             return MISSING
         return f"[{self.text(interval.low)}, {self.text(interval.high)}]"
 
-    def difference(self, comparison: Comparison, *, swap: bool = False) -> str:
-        """Return a difference with its interval and unit: `1.3 points [0.7, 1.9]`."""
+    def lead(self, comparison: Comparison, method: str) -> str:
+        """Return how far a method is from the other of a pair, with its interval: `1.3 points [0.7, 1.9]`.
+
+        Of a cost the other's factor: `1.86 times [1.80, 1.92]`.
+        """
+        mean, low, high = _seen_from(comparison, method)
+        if comparison.ratio:
+            close = low is not None and high is not None and math.exp(-low) - math.exp(-high) < 0.05
+            digits = ".3f" if close else ".2f"
+            text = f"{number(math.exp(-mean), digits)} times"
+            between = [number(math.exp(-end), digits) for end in (high, low) if end is not None]
+        else:
+            unit = " points" if self.unit == "%" else f" {clean(self.unit)}" if self.unit else ""
+            down = self.metric.better == "lower"
+            text = f"{self.text(-mean if down else mean)}{unit}"
+            between = [self.text(-e if down else e) for e in ((high, low) if down else (low, high)) if e is not None]
+        return f"{text} [{', '.join(between)}]" if between else text
+
+    def compared(self, comparison: Comparison) -> tuple[Cell, str]:
+        """Return the cells of a pair's difference, or factor first / second, and of its interval."""
         d = comparison.difference
-        low, high = d.low, d.high
-        mean = d.mean
-        if swap:
-            mean, low, high = -mean, None if d.high is None else -d.high, None if d.low is None else -d.low
-        unit = " points" if self.unit == "%" else f" {clean(self.unit)}" if self.unit else ""
-        text = f"{self.text(mean)}{unit}"
-        return text if low is None or high is None or low == high else f"{text} [{self.text(low)}, {self.text(high)}]"
+        if not comparison.ratio:
+            return self.cell(d.mean), self.between(d)
+        low, high = (None if end is None else number(math.exp(end), ".3f") for end in (d.low, d.high))
+        factor = math.exp(d.mean)
+        return (number(factor, ".3f"), factor), MISSING if low is None else f"[{low}, {high}]"
+
+    def found(self, comparison: Comparison) -> Cell:
+        """Return the cell of what a pair's seeds could have found: in points or %, none beyond the scale."""
+        least = comparison.detectable
+        if least is None:
+            return MISSING, None
+        if comparison.ratio:
+            share = 100 * math.expm1(least)
+            return (f"{number(share, '.2g' if share < 100 else '.0f')} %", share)
+        if self.unit == "%" and self.scale == 100 and least > 1:
+            return "none", None
+        return self.cell(least)
+
+
+def _seen_from(comparison: Comparison, method: str) -> tuple[float, float | None, float | None]:
+    """Return mean and ends of the difference `method` - other."""
+    d = comparison.difference
+    if method == comparison.a:
+        return d.mean, d.low, d.high
+    return -d.mean, None if d.high is None else -d.high, None if d.low is None else -d.low
 
 
 def _scale(metric: Metric, means: Sequence[float]) -> tuple[float, str]:

@@ -1,122 +1,69 @@
-"""What accuracy costs: charts against time and memory, and the Pareto front with how sure it is."""
+"""What accuracy costs: charts against time and memory, and the Pareto front as far as it is known."""
 
 from __future__ import annotations
 
-from hpml_bench import statistics
 from hpml_bench.records import Figure, Section, Table, Text
-from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Cell, Quantity, number, sentence_list, table
+from hpml_bench.report.results import QUALITY, Results
+from hpml_bench.report.tables import MISSING, Cell, Quantity, sentence_list, table
 
 order = 40
-GAIN = "test_accuracy"
-COSTS = {"train_seconds": "training time", "peak_memory_mb": "peak memory"}
-FRONT = (GAIN, "samples_per_second", "peak_memory_mb")
-FEW = 4
-"""Seeds shared by all methods under which a bootstrap over them has too few distinct samples for a probability."""
 
 
 def section(results: Results) -> Section | None:
-    """Return a scatter per cost, the Pareto front, and the methods that cost more for nothing that shows."""
-    if not results.measured(GAIN):
+    """Return a scatter per cost, with who is on the front of both, and the front over all headline metrics."""
+    if QUALITY not in results.headline or len(results.headline) < 2:
         return None
     from hpml_bench.report.figures import trade_off
 
     sentences: list[str] = []
     figures: list[Figure] = []
-    for cost in results.measured(*COSTS):
-        front = efficient(results, (GAIN, cost)) if results.one_machine else ()
-        figure = trade_off(results, cost, GAIN, f"{GAIN}_against_{cost}", front)
-        if figure is None:
-            continue
-        figures.append(figure)
-        if results.one_machine:
-            verb = "is" if len(front) == 1 else "are"
-            sentences.append(f"By means, {sentence_list(front)} {verb} efficient in accuracy against {COSTS[cost]}.")
-            sentences += [
-                f"{dear} costs significantly more {COSTS[cost]} than {sentence_list(cheap)} without being "
-                "significantly more accurate."
-                for dear, cheap in dispensable(results, cost).items()
-            ]
+    for cost in results.headline[1:]:
+        front = results.front((QUALITY, cost))
+        on = [method for method, of in front.items() if of.place == "on"]
+        figure = trade_off(results, cost, QUALITY, f"{QUALITY}_against_{cost}", on)
+        if figure is not None:
+            figures.append(figure)
+            sentences += _told(results, cost)
     if not figures:
         return None
-    if not results.one_machine:
-        sentences.append(
-            "The runs come from different hardware or versions: the costs drawn here are not one comparison, and no "
-            "method is called efficient."
-        )
     front_table = _front(results)
-    blocks = (Text(sentences=tuple(sentences)), *((front_table,) if front_table else ()), *figures)
+    told = (Text(sentences=tuple(sentences)),) if sentences else ()
+    blocks = (*told, *((front_table,) if front_table else ()), *figures)
     return Section(slug="cost-accuracy", title="Cost against accuracy", blocks=blocks)
 
 
-def efficient(results: Results, metrics: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the methods whose means on these metrics no other method's dominate."""
-    means = {m: [i.mean for metric in metrics if (i := results.interval(m, metric))] for m in results.methods}
-    points = {method: point for method, point in means.items() if len(point) == len(metrics)}
-    return statistics.pareto_efficient(points, [results.definitions[metric].better for metric in metrics])
-
-
-def dispensable(results: Results, cost: str) -> dict[str, tuple[str, ...]]:
-    """Return each method that costs significantly more than others it doesn't significantly surpass, and those.
-
-    Significant over the comparisons of both metrics as one family, since a sentence cites both.
-    """
-    comparisons = results.jointly(cost, GAIN)
-    dearer = {(c.higher, c.lower) for c in comparisons[cost] if c.differs}
-    surpasses = {(c.higher, c.lower) for c in comparisons[GAIN] if c.differs}
-    tested = {frozenset((c.a, c.b)) for c in comparisons[GAIN] if c.p is not None}
-    found = {
-        a: tuple(b for b in results.methods if (a, b) in dearer - surpasses and frozenset((a, b)) in tested)
-        for a in results.methods
-    }
-    return {a: others for a, others in found.items() if others}
+def _told(results: Results, cost: str) -> list[str]:
+    """Say of accuracy and one cost who is on their front, and who is off it by whom."""
+    front, title = results.front((QUALITY, cost)), Quantity.of(results, cost).title
+    if not front:
+        return []
+    on = [method for method, of in front.items() if of.place == "on"]
+    open_ = [method for method, of in front.items() if of.place == "undecided"]
+    if not on and len(open_) == len(front):
+        return [f"Accuracy against {title}: the places of all methods are undecided."]
+    parts = [f"on the front {sentence_list(on)}"] if on else []
+    parts += [f"undecided {sentence_list(open_)}"] if open_ else []
+    off = [f"{method} (dominated by {sentence_list(of.by)})" for method, of in front.items() if of.place == "off"]
+    parts += [f"off it {sentence_list(off)}"] if off else []
+    return [f"Accuracy against {title}: {'; '.join(parts)}."]
 
 
 def _front(results: Results) -> Table | None:
-    """Return who is on the front over accuracy, throughput and memory, and with what probability."""
-    metrics = results.measured(*FRONT)
-    if len(metrics) < 2 or not results.one_machine or len(results.methods) < 2:
+    """Return who is on the front over accuracy, training time and memory."""
+    if len(results.methods) < 2:
         return None
-    quantities = [Quantity.of(results, metric) for metric in metrics]
-    on_it = efficient(results, metrics)
-    points = _points(results, metrics)
-    shared = set.intersection(*map(set, points.values())) if points else set()
-    better = [results.definitions[metric].better for metric in metrics]
-    probability = statistics.front_probabilities(points, better) if len(shared) >= FEW else {}
+    quantities = [Quantity.of(results, metric) for metric in results.headline]
+    front = results.front(results.headline)
     rows: list[list[Cell]] = []
     for method in results.methods:
         means = [quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities]
-        place = "yes" if method in on_it else "no"
-        rows.append([method, place, _percent(probability.get(method)), *means])
+        place, by = (front[method].place, front[method].by) if method in front else (MISSING, ())
+        rows.append([method, place, ", ".join(by) or MISSING, *means])
     notes = [
-        "On the front: no other method's means are as good in every column and better in one. The probability is the "
-        "share of 10,000 bootstrap samples over seeds, paired across methods, in which that holds; with few "
-        "seeds read it as sure, unsure or hardly."
+        "By the verdicts of this page. On: against each other method shown to be better in some column, so that none "
+        "can be as good in all. Off: some other method is shown to be better in one column and better or equivalent in "
+        "the others. Undecided: neither is shown, as where methods were not tested against each other."
     ]
-    if any(set(by_seed) != shared for by_seed in points.values()):
-        notes.append(
-            "Some methods lack seeds: who is on the front is by the means shown, each over its method's own seeds; "
-            f"all methods share {len(shared)} of {len(results.seeds)} seeds, and probabilities are over those alone."
-        )
-    columns = ("method", "On the front", "Probability (%)", *(quantity.header for quantity in quantities))
+    columns = ("method", "On the front", "Dominated by", *(quantity.header for quantity in quantities))
     names = sentence_list([quantity.title for quantity in quantities])
     return table("pareto", f"Pareto front over {names}", columns, rows, notes)
-
-
-def _points(results: Results, metrics: tuple[str, ...]) -> dict[str, dict[int, list[float]]]:
-    """Return method -> seed -> a value per metric, of the methods and seeds that have them all."""
-    values = [results.values(metric) for metric in metrics]
-    return {
-        method: {
-            seed: [of[method][seed] for of in values] for seed in set.intersection(*(set(of[method]) for of in values))
-        }
-        for method in results.methods
-        if all(method in of for of in values)
-    }
-
-
-def _percent(share: float | None) -> Cell:
-    if share is None:
-        return "too few seeds", None
-    text = "> 99" if 0.99 < share < 1 else "< 1" if 0 < share < 0.01 else number(100 * share, ".0f")
-    return text, 100 * share

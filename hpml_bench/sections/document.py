@@ -99,7 +99,7 @@ def _unequal_budgets(reference: Reference) -> str:
     verdict = (
         "budgets agree"
         if equal
-        else "the training budgets were not equal, so its runtimes and accuracies do not compare methods"
+        else "the training budgets were not equal for all, so its runtimes and accuracies do not compare all methods"
     )
     return f"The document's samples/s × runtime gives {sentence_list(parts)}: {verdict}."
 

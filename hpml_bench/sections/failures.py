@@ -32,13 +32,24 @@ def section(results: Results) -> Section | None:
     return Section(slug="failures", title="Failures and runs set apart", blocks=tuple(blocks)) if blocks else None
 
 
+def _all(results: Results) -> list[RunRecord]:
+    """Return every record that can be read, oldest first."""
+    left = results.left_out
+    apart = (record for group in left.apart for record in group.records)
+    return sorted((*results.compared, *left.unfinished, *apart), key=lambda record: (record.started, record.run_id))
+
+
+def _label(results: Results, record: RunRecord) -> str:
+    return results.labels.get(record.run_id, record.spec.method.name)
+
+
 def _not_ok(results: Results) -> Table | None:
-    bad = [record for record in results.records if record.status != "ok"]
+    bad = results.left_out.unfinished
     if not bad:
         return None
     rows: list[list[Cell]] = [
         [
-            results.labels.get(record.run_id, record.spec.method.name),
+            _label(results, record),
             (str(record.spec.seed), float(record.spec.seed)),
             record.status,
             MEANING.get(record.status, ""),
@@ -54,13 +65,13 @@ def _not_ok(results: Results) -> Table | None:
 def _again(results: Results) -> Table | None:
     rows: list[list[Cell]] = [
         [
-            results.labels.get(record.run_id, record.spec.method.name),
+            _label(results, record),
             (str(record.spec.seed), float(record.spec.seed)),
             (str(len(record.earlier_attempts) + 1), float(len(record.earlier_attempts) + 1)),
             record.status,
             "; ".join(_short(attempt) for attempt in record.earlier_attempts),
         ]
-        for record in results.records
+        for record in _all(results)
         if record.earlier_attempts
     ]
     if not rows:
@@ -84,10 +95,10 @@ def _reason(record: RunRecord) -> str:
 def _tracebacks(results: Results) -> list[Text]:
     """Return a list of lines for each different traceback, under the runs that ended with it."""
     runs: dict[tuple[str, ...], list[str]] = {}
-    for record in results.records:
+    for record in results.left_out.unfinished:
         lines = _raising_lines(record)
         if lines:
-            label = results.labels.get(record.run_id, record.spec.method.name)
+            label = _label(results, record)
             runs.setdefault(lines, []).append(f"{label}, seed {record.spec.seed}")
     shown = [Text(sentences=(_short(f"Raised in {'; '.join(who)}:"), *lines)) for lines, who in runs.items()]
     more = len(shown) - TRACEBACKS
@@ -113,16 +124,17 @@ def _log(record: RunRecord) -> str:
 
 
 def _apart(results: Results) -> Table | None:
-    if not results.apart:
+    if not results.left_out.apart:
         return None
     rows: list[list[Cell]] = []
-    for group in results.apart:
+    for group in results.left_out.apart:
         methods = ", ".join(dict.fromkeys(record.spec.method.name for record in group.records))
+        seeds = ", ".join(map(str, sorted({record.spec.seed for record in group.records})))
         count = len(group.records)
-        rows.append([methods, (str(count), float(count)), group.records[0].protocol_id or MISSING, group.reason])
-    columns = ("method", "Runs", "Protocol", "Why it is not compared")
+        rows.append([methods, seeds, (str(count), float(count)), group.records[0].protocol_id or MISSING, group.reason])
+    columns = ("method", "Seeds", "Runs", "Protocol", "Why it is not compared")
     return table("apart", "Runs set apart: they enter no mean", columns, rows)
 
 
 def _problems(results: Results) -> Text | None:
-    return Text(sentences=results.problems) if results.problems else None
+    return Text(sentences=results.left_out.problems) if results.left_out.problems else None

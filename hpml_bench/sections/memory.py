@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpml_bench.records import Section
-from hpml_bench.report.results import Results
+from hpml_bench.report.results import MEMORY, Results
 from hpml_bench.report.tables import by_method
 
 order = 70
@@ -15,11 +15,12 @@ def section(results: Results) -> Section | None:
     """Return the memory table, and a chart by phase of the GPU's memory, else of the host's."""
     from hpml_bench.report.figures import bars
 
-    metrics = ["peak_memory_mb", *(f"{kind}_{phase}_mb" for kind in KINDS for phase in PHASES)]
+    metrics = [*MEMORY, "host_before_training_mb", *(f"{kind}_{phase}_mb" for kind in KINDS for phase in PHASES)]
     notes = [
-        "Each phase has a peak of its own, of the rank with the largest. Host memory is the resident set of the "
-        "whole process, "
-        "libraries included; CUDA memory is what torch's allocator gave out (allocated) or holds (reserved)."
+        "Each phase has a peak of its own, of the rank with the largest. Host memory is the resident set of the whole "
+        "process, libraries included; over set-up: the peak of training less what the process held right before the "
+        "first step, after giving back what was free. CUDA memory is what torch's allocator gave out (allocated) or "
+        "holds (reserved)."
     ]
     table = by_method(results, "memory", "Peak memory by phase, mean ± standard deviation over seeds", metrics, notes)
     if table is None:

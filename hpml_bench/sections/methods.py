@@ -10,11 +10,12 @@ order = 110
 
 
 def section(results: Results) -> Section | None:
-    """Return a row a method, whatever became of its runs."""
-    first = {results.labels[record.run_id]: record.spec.method for record in reversed(results.main)}
+    """Return a row a compared method."""
+    if not results.compared:
+        return None
     rows: list[list[Cell]] = []
-    for label in results.all_methods:
-        spec = first[label]
+    for label in results.methods:
+        spec = results.runs(label)[0].spec.method
         options = ", ".join(f"{key} = {_shown(value)}" for key, value in spec.options.items())
         rows.append([label, spec.method, (f"{spec.lr:g}", spec.lr), options or "none"])
     columns = ("method", "Kind", "Learning rate", "Options")

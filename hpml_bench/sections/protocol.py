@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hpml_bench.records import Check, Consumed, RunRecord, Section, Settings, Table, Text
+from hpml_bench.records import Check, Section, Settings, Table, Text
+from hpml_bench.report.grouping import flat
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, fact, number, table
 
@@ -28,18 +28,10 @@ def section(results: Results) -> Section | None:
     return Section(slug="protocol", title="Protocol", blocks=blocks)
 
 
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for name, item in value.items():
-            yield from _flat(item, f"{key}.{name}".strip("."))
-    else:
-        yield key, "none" if value is None or value == {} else str(value)
-
-
 def _settings(results: Results) -> Table:
     meaning = {name: field.description or "" for name, field in Settings.model_fields.items()}
-    flat = _flat(results.reference.spec.settings.model_dump(mode="json"))
-    rows = [[key, value, meaning.get(key.split(".")[0], "").replace("`", "")] for key, value in flat]
+    leaves = flat(results.reference.spec.settings.model_dump(mode="json"))
+    rows = [[key, value, meaning.get(key.split(".")[0], "").replace("`", "")] for key, value in leaves]
     return table("settings", "Settings, identical for every method", ("Setting", "Value", "Meaning"), rows)
 
 
@@ -53,31 +45,20 @@ def _digests(results: Results) -> Table | None:
 
 def _consumption(results: Results) -> Table | None:
     rows: list[list[Cell]] = []
-    by_seed: dict[int, list[Consumed | None]] = {}
-    for record in results.sound:
-        by_seed.setdefault(record.spec.seed, []).append(record.consumed)
     for method in results.methods:
-        runs = [record for record in results.runs(method) if record.consumed]
-        used = [record.consumed for record in runs if record.consumed]
-        if used:
-            fields = ("steps", "samples", "real_tokens", "padded_tokens")
-            ranges = (_range([getattr(one, field) for one in used]) for field in fields)
-            rows.append([method, *ranges, _orders(used), _equal(runs, by_seed)])
+        used = [record.consumed for record in results.runs(method) if record.consumed]
+        fields = ("steps", "samples", "real_tokens", "padded_tokens")
+        ranges = (_range([getattr(one, field) for one in used]) for field in fields)
+        rows.append([method, *ranges, _orders(used)])
     if not rows:
         return None
-    columns = ("method", "Steps", "Samples", "Real tokens", "Padded tokens", "Sample orders", "Equal")
+    columns = ("method", "Steps", "Samples", "Real tokens", "Padded tokens", "Sample orders")
     notes = [
         "Per run, over all ranks; a range where seeds differ. Tokens before a method adds virtual ones. Orders: "
-        "digest of the sample order of each seed. Equal: everything the same as all other runs of that seed; those "
-        "that consumed something else are set apart and enter no mean."
+        "digest of the sample order of each seed. Within a seed all compared runs consumed the same; those that "
+        "consumed something else are set apart and enter no mean."
     ]
     return table("consumption", "What the compared runs consumed", columns, rows, notes)
-
-
-def _equal(runs: list[RunRecord], by_seed: Mapping[int, list[Consumed | None]]) -> str:
-    """Say in how many of a method's seeds every sound run, set apart or not, consumed the same."""
-    agree = sum(all(consumed == run.consumed for consumed in by_seed[run.spec.seed]) for run in runs)
-    return "yes" if agree == len(runs) else f"{agree} of {len(runs)} seeds"
 
 
 def _range(values: list[int]) -> Cell:
@@ -91,21 +72,18 @@ def _orders(used: list[Any]) -> str:
 
 
 def _checks(results: Results) -> Table | None:
-    """Return a row a method: how many runs passed each check, and the failures by run."""
-    names = tuple(dict.fromkeys(check.name for record in results.main for check in record.checks))
+    """Return a row a method: how many of its compared runs made and passed each check."""
+    names = tuple(dict.fromkeys(check.name for record in results.compared for check in record.checks))
     if not names:
         return None
     rows: list[list[Cell]] = []
-    for method in results.all_methods:
-        runs = [record for record in results.main if results.labels[record.run_id] == method]
-        passed = (_passed([c for run in runs for c in run.checks if c.name == name]) for name in names)
-        failures = [f"seed {r.spec.seed} {c.name}: {c.detail}" for r in runs for c in r.checks if not c.passed]
-        rows.append([method, *passed, "; ".join(failures) or "none"])
-    examples = {check.name: check.detail for record in results.main for check in record.checks if check.passed}
-    notes = ["Runs that passed, of those that made the check. A run that failed one is invalid: shown, never ranked."]
+    for method in results.methods:
+        runs = results.runs(method)
+        rows.append([method, *(_passed([c for run in runs for c in run.checks if c.name == name]) for name in names)])
+    examples = {check.name: check.detail for record in results.compared for check in record.checks}
+    notes = ["Runs that passed, of those compared that made the check. A run that failed one is set apart."]
     notes += [f"{name}, for example: {examples[name]}." for name in names if name in examples]
-    columns = ("method", *names, "Failed")
-    return table("checks", "Arithmetic self-checks of the runs", columns, rows, notes)
+    return table("checks", "Arithmetic self-checks of the runs", ("method", *names), rows, notes)
 
 
 def _passed(checks: list[Check]) -> str:

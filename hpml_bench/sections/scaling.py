@@ -36,23 +36,13 @@ def section(results: Results) -> Section | None:
 
 
 def _matching(results: Results, method: str) -> Runs:
-    """Return a method's ok runs by number of ranks: those that differ from the compared ones in that alone."""
-    reference = results.runs(method)
-    if not reference:
+    """Return a method's runs by number of ranks, of the seeds that every number has."""
+    by_ranks = results.scaled(method)
+    if not by_ranks:
         return {}
-    alike = [r for r in results.records if r.status == "ok" and _but_ranks(r) == _but_ranks(reference[0])]
-    ranks = {record.spec.settings.world_size or 1 for record in alike}
-    by_ranks = {n: [r for r in alike if (r.spec.settings.world_size or 1) == n] for n in ranks}
     shared = set.intersection(*({record.spec.seed for record in runs} for runs in by_ranks.values()))
     found = {n: [record for record in runs if record.spec.seed in shared] for n, runs in by_ranks.items()}
     return {n: runs for n, runs in found.items() if runs}
-
-
-def _but_ranks(record: RunRecord) -> object:
-    """Return all that two runs must share for their speeds to show what ranks bring."""
-    settings = record.spec.settings.model_copy(update={"world_size": None})
-    machine = record.environment.get("fingerprint"), record.environment.get("packages")
-    return settings, record.spec.method, record.digests, machine
 
 
 def _row(method: str, ranks: int, runs: list[RunRecord], fewest: int, base: list[RunRecord]) -> list[Cell]:

@@ -6,6 +6,7 @@ from itertools import combinations
 
 from hpml_bench import statistics
 from hpml_bench.records import Section, Table
+from hpml_bench.report.guessing import guess
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Cell, number, p_value, table
 
@@ -36,6 +37,8 @@ def _intervals(results: Results) -> Table | None:
             rows.append([method, (number(share, ".1f"), share), between, size])
     columns = ("method", "Accuracy (%)", "95 % interval", "Test rows")
     notes = [f"Wilson's score interval of a proportion. {LABEL}"]
+    if found := guess(results):
+        notes.append(found.sentence)
     return table("binomial", "Accuracy of one seed, test-set noise only", columns, rows, notes) if rows else None
 
 
@@ -53,7 +56,7 @@ def _pairs(results: Results) -> Table | None:
             (number(only_b, "d"), float(only_b)),
             (p_value(plain), plain),
             (p_value(adjusted), adjusted),
-            "these two models differ" if adjusted < statistics.ALPHA else "can't tell",
+            "these two models differ" if adjusted < statistics.ALPHA else "undecided",
         ]
         for ((a, b), (only_a, only_b)), plain, adjusted in zip(counts.items(), p, statistics.holm(p), strict=True)
     ]

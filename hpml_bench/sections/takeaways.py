@@ -1,4 +1,4 @@
-"""The answer in sentences, computed from the numbers: a difference is claimed only where it is real over seeds."""
+"""The answer in sentences: every claim is a verdict of the page's one family of tests, and nothing else is claimed."""
 
 from __future__ import annotations
 
@@ -6,26 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from hpml_bench import statistics
 from hpml_bench.records import Section, Text
-from hpml_bench.report.results import Results
-from hpml_bench.report.steady import throughput_flags
-from hpml_bench.report.tables import Quantity, number, p_value, sentence_list
+from hpml_bench.report.guessing import guess, not_above_guess
+from hpml_bench.report.results import QUALITY, TIME, Results
+from hpml_bench.report.tables import Quantity, sentence_list
+from hpml_bench.report.training import STILL_FALLING, under_trained
 from hpml_bench.statistics import Comparison
 
 order = 10
-COSTS = {
-    "train_seconds": ("trained fastest", "training time"),
-    "peak_memory_mb": ("used the least memory", "peak memory"),
-    "samples_per_second": ("processed the most samples per second", "throughput"),
-}
-PROFILE = {"test_accuracy": "accuracy", "train_seconds": "training time", "peak_memory_mb": "memory"}
-FEW = 5
-"""Seeds under which a takeaway says that they are few."""
 
 
 def section(results: Results) -> Section | None:
-    """Return the takeaways: accuracy, each cost, then every method's standing."""
+    """Return the takeaways: score and each cost, the front, and what limits them."""
     if not results.compared:
-        ended = "Every run that ended well was set apart" if results.ok else "No run of this suite ended well"
+        ended = "Every run that ended well was set apart" if results.left_out.apart else "No run ended well"
         status = f"{ended}, so there is nothing to compare; the reasons are listed below."
         return Section(slug="takeaways", title="Key takeaways", blocks=(Text(sentences=(status,)),))
     sentences = tuple(_sentences(results)) or ("The runs measured nothing that could be compared.",)
@@ -33,183 +26,261 @@ def section(results: Results) -> Section | None:
 
 
 def _sentences(results: Results) -> Iterator[str]:
-    few = len(results.seeds) < 2
     if len(results.methods) < 2:
         yield f"Only {results.methods[0]} has comparable runs, so there is nothing to compare it with."
+        yield from _guessing(results)
         return
-    if few:
-        yield (
-            "There is one seed only: differences between seeds can't be estimated, so no method is called better than "
-            "another. Run more with --seeds."
-        )
-    if results.measured("test_accuracy"):
-        yield (
-            _ends(results, "test_accuracy") if few else _best(results, "test_accuracy", "reached the highest accuracy")
-        )
-    costs = results.measured(*COSTS)
-    if results.one_machine:
-        for metric in costs:
-            yield _ends(results, metric) if few else _best(results, metric, COSTS[metric][0])
-    elif costs:
-        nouns = sentence_list([COSTS[metric][1] for metric in costs])
-        yield f"The runs come from different hardware or versions, so {nouns} are not ranked."
-    if results.measured("trainable_percent"):
-        yield _ends(results, "trainable_percent")
-    if not few:
-        yield _caveat(results)
-        yield from _profiles(results)
+    tested = [c for pairs in results.family.values() for c in pairs if c.verdict != "untested"]
+    if not tested:
+        yield _too_few(results)
+    for metric in results.headline:
+        yield from _standing(results, metric)
+    yield from _front(results)
+    yield from _guessing(results)
+    yield from _learning(results)
+    yield from _limits(results)
+    if tested:
+        yield _family(results, tested)
 
 
-def _caveat(results: Results) -> str:
-    """Say once what every p above is, and that few seeds tell little."""
-    n = len(results.seeds)
-    text = "Each p is of a paired t test over seeds, Holm-adjusted over the pairs of its metric"
-    return f"{text}; {n} seeds are few: only large differences can be found." if n < FEW else f"{text}."
-
-
-def _ends(results: Results, metric: str) -> str:
-    """Say between which values a metric lies, without a claim that they differ."""
-    quantity = Quantity.of(results, metric)
-    means = {m: interval.mean for m in results.methods if (interval := results.interval(m, metric))}
-    if len(means) == 1:
-        return _alone(quantity, means)
-    low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
-    if means[low] == means[high]:
-        return f"{quantity.heading}: {quantity.text(means[low], unit=True)} for every method."
-    text = f"{quantity.text(means[low], unit=True)} ({low}) and {quantity.text(means[high], unit=True)} ({high})"
-    apart = (
-        "; the classification layer, which every method trains, is counted apart"
-        if metric == "trainable_percent"
-        else ""
+def _too_few(results: Results) -> str:
+    """Say that no pair has the seeds for a verdict."""
+    least = statistics.LEAST_SEEDS
+    have = "one seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
+    return (
+        f"No method is called better than another: the runs have {have}, and a verdict needs two methods that share "
+        f"{least} or more. Run more with --seeds."
     )
-    return f"{quantity.heading} lies between {text}{apart}."
 
 
-def _alone(quantity: Quantity, means: Mapping[str, float]) -> str:
-    """Say that a single method has a value, with which nothing can be compared."""
-    ((method, mean),) = means.items()
-    return f"{quantity.heading} was measured for {method} alone: {quantity.text(mean, unit=True)}."
-
-
-def _best(results: Results, metric: str, feat: str) -> str:
-    """Say which method leads on a metric, whom it really beats, and from whom it can't be told apart."""
-    quantity, comparisons = Quantity.of(results, metric), results.comparisons(metric)
+def _standing(results: Results, metric: str) -> Iterator[str]:
+    """Say who is ahead on a metric, of whom, and what is equivalent, undecided or never compared."""
+    quantity, pairs = Quantity.of(results, metric), results.comparisons(metric)
     means = {m: interval.mean for m in results.methods if (interval := results.interval(m, metric))}
     if len(means) == 1:
-        return _alone(quantity, means)
-    chosen = max if quantity.metric.better == "higher" else min
-    best = chosen(means, key=means.__getitem__)
-    own = [c for c in comparisons if best in {c.a, c.b} and c.p is not None]
-    beaten = [c for c in own if c.differs and best == (c.higher if chosen is max else c.lower)]
-    tied = [c for c in own if not c.differs]
+        ((method, mean),) = means.items()
+        yield f"{quantity.heading} was measured for {method} alone: {quantity.text(mean, unit=True)}."
+        return
+    if not any(c.verdict != "untested" for c in pairs):
+        yield _between(quantity, means)
+        return
+    leader = leading(results, metric)
+    if leader is None:
+        yield f"By {quantity.title} no method leads: each is shown to be worse than another on the seeds they share."
+        return
+    own = [c for c in pairs if leader in {c.a, c.b}]
+    lead = _lead(results, quantity, leader, means)
+    yield f"{lead}{_wins(results, quantity, leader, own)}.{_rest(results, quantity, leader, own)}"
+
+
+def leading(results: Results, metric: str) -> str | None:
+    """Return the method with the best mean of those that no test on shared seeds shows to be worse than another.
+
+    Only of those that were tested at all: a lucky few seeds lead nothing. Where means are over seeds of their own and
+    don't compare, the one that beats most.
+    """
+    better, pairs = results.definitions[metric].better, results.comparisons(metric)
+    tested = {method for c in pairs if c.verdict != "untested" for method in (c.a, c.b)}
+    able = [method for method in unbeaten(results, metric) if method in tested]
+    if not able:
+        return None
+    if results.uneven(metric) and not results.common_seeds(metric):  # means don't compare: who beats most
+        return max(able, key=lambda method: sum(c.winner(better) == method for c in pairs))
+    means = {m: interval.mean for m in able if (interval := results.interval(m, metric)) is not None}
+    chosen = max if better == "higher" else min
+    return chosen(means, key=means.__getitem__)
+
+
+def unbeaten(results: Results, metric: str) -> list[str]:
+    """Return the methods that no test on shared seeds shows to be worse than another."""
+    better = results.definitions[metric].better
+    beaten = {c.other(winner) for c in results.comparisons(metric) if (winner := c.winner(better))}
+    return [method for method in results.methods if method in results.values(metric) and method not in beaten]
+
+
+def _lead(results: Results, quantity: Quantity, leader: str, means: Mapping[str, float]) -> str:
+    """Name the leader with its mean; claim the best mean only where all methods' means can be compared and one is."""
+    name, value = quantity.metric.name, quantity.text(means[leader], unit=True)
+    best = (max if quantity.metric.better == "higher" else min)(means.values())
+    alone = means[leader] == best and list(means.values()).count(best) == 1
+    if results.uneven(name) or len(means) < len(results.methods) or not alone:
+        shared = results.common_seeds(name) if results.uneven(name) else None
+        over = f" over the {len(shared)} seeds that all methods share" if shared else ""
+        if results.uneven(name) and not shared:  # means over seeds of their own don't compare
+            others = [method for method in unbeaten(results, name) if method != leader]
+            return f"No method is shown to be better by {quantity.title} than {sentence_list([leader, *others])}"
+        same = [method for method, mean in means.items() if mean == means[leader] and method != leader]
+        alike = f", as has {sentence_list(same)}" if same and not results.uneven(name) else ""
+        return f"No method is shown to be better by {quantity.title} than {leader}, which has {value}{over}{alike}"
+    if name == QUALITY:
+        return f"{leader} has the highest mean {quantity.title}: {value}"
+    return f"{leader} {'trained fastest' if name == TIME else 'needed the least memory'} on average: {value}"
+
+
+def _wins(results: Results, quantity: Quantity, leader: str, own: Sequence[Comparison]) -> str:
+    """Return whom the leader is shown to be better than, the nearest first; of a cost by what factor."""
+    beaten = sorted(
+        (c for c in own if c.winner(quantity.metric.better) == leader), key=lambda c: abs(c.difference.mean)
+    )
     if not beaten:
-        return _no_difference(quantity, means, comparisons)
-    values = results.values(metric)
-    factors = metric in COSTS and min(value for by_seed in values.values() for value in by_seed.values()) > 0
-    lead = _ratios(quantity, beaten, best, values) if factors else _gaps(quantity, beaten, best, means)
-    text = f"{best} {feat}: {quantity.text(means[best], unit=True)}; {lead}."
-    if tied:
-        names = sentence_list([_other(c, best) for c in tied])
-        text += f" It can't be told apart from {names} with {tied[0].difference.n} seeds."
-    unsteady = [m for m in throughput_flags(results) if m in {best, *(_other(c, best) for c in beaten)}]
-    if metric == "samples_per_second" and unsteady:
-        text += f" Not shown to be a steady state for {sentence_list(unsteady)}."
+        return f"; {leader} is not shown to be better than any other"
+    leads = [(c.other(leader), quantity.lead(c, leader)) for c in beaten]
+    notes = [f" (within {margin(results, quantity)})" if c.equivalent else "" for c in beaten]
+    if not beaten[0].ratio:
+        named = [f"{other} by {lead}{note}" for (other, lead), note in zip(leads, notes, strict=True)]
+        return f"; {leader} is better than {sentence_list(named)}"
+    of = f"as {'long' if quantity.metric.name == TIME else 'much'} as {leader}"
+    named = [
+        f"{other} {'' if index else 'took '}{lead}{'' if index else f' {of}'}{note}"
+        for index, ((other, lead), note) in enumerate(zip(leads, notes, strict=True))
+    ]
+    return f"; {sentence_list(named)}"
+
+
+def _rest(results: Results, quantity: Quantity, leader: str, own: Sequence[Comparison]) -> str:
+    """Return sentences on the pairs of the leader that are not decided in its favour."""
+    by_verdict: dict[str, list[Comparison]] = {}
+    for c in own:
+        by_verdict.setdefault(c.verdict, []).append(c)
+    text = ""
+    if even := by_verdict.get("equivalent"):
+        text += (
+            f" Equivalent to it: {sentence_list([c.other(leader) for c in even])} (within {margin(results, quantity)})."
+        )
+    if open_ := by_verdict.get("undecided"):
+        text += f" Undecided against {sentence_list([_undecided(results, quantity, leader, c) for c in open_])}."
+    if never := by_verdict.get("untested"):
+        names = sentence_list([c.other(leader) for c in never])
+        text += f" {leader} is not tested against {names}: that takes {statistics.LEAST_SEEDS} shared seeds."
+    missing = [
+        m for m in results.values(quantity.metric.name) if m != leader and all(c.other(leader) != m for c in own)
+    ]
+    if missing:
+        text += f" Never compared with {sentence_list(missing)}: no shared seed."
+    if without := [method for method in results.methods if method not in results.values(quantity.metric.name)]:
+        text += f" Not measured there: {sentence_list(without)}."
     return text
 
 
-def _no_difference(quantity: Quantity, means: Mapping[str, float], comparisons: Sequence[Comparison]) -> str:
-    """Say that a metric has no leader, and why not."""
-    low, high = quantity.text(min(means.values()), unit=True), quantity.text(max(means.values()), unit=True)
-    span = f"the means lie between {low} and {high}" if low != high else f"every mean is {low}"
-    start = f"By {quantity.title} the leader can't be told: {span}"
-    adjusted = [c.p_adjusted for c in comparisons if c.p_adjusted is not None]
-    if not adjusted:
-        return f"{start}, and no two methods share two seeds to be compared on."
-    if real := [c for c in comparisons if c.differs]:
-        pairs = [
-            f"{c.higher} is above {c.lower} by {quantity.difference(c, swap=c.difference.mean < 0)} ({_evidence([c])})"
-            for c in real
-        ]
-        return f"{start}, and the method with the best mean is ahead of no other significantly; {sentence_list(pairs)}."
-    return f"{start}, and no pair differs significantly (smallest Holm-adjusted p {p_value(min(adjusted))})."
+def margin(results: Results, quantity: Quantity) -> str:
+    """Return the margin within which methods count as equivalent, in words."""
+    if quantity.metric.name == QUALITY:
+        points = 100 * results.margin.quality
+        return f"{points:g} point{'' if points == 1 else 's'}"
+    return f"{100 * results.margin.cost:g} %"
 
 
-def _gaps(quantity: Quantity, beaten: Sequence[Comparison], best: str, means: Mapping[str, float]) -> str:
-    """Return `ahead of B by 1.3 points [0.7, 1.9] (p 0.010)` for each method beaten, the nearest first."""
-    nearest = sorted(beaten, key=lambda c: abs(means[_other(c, best)] - means[best]))
-    leads = [
-        f"{_other(c, best)} by {quantity.difference(c, swap=c.difference.mean < 0)} ({_evidence([c])})" for c in nearest
-    ]
-    return f"ahead of {sentence_list(leads)}"
+def _undecided(results: Results, quantity: Quantity, leader: str, c: Comparison) -> str:
+    """Return the other method, what these seeds could have found, and how many would decide."""
+    n = c.difference.n
+    shown = str(quantity.found(c)[0])
+    unit = "" if c.ratio or shown in {"–", "none"} else " points" if quantity.unit == "%" else f" {quantity.unit}"
+    what = "no difference on this scale" if shown == "none" else f"{shown}{unit}"
+    found = f"{n} seeds could have found {what}" if shown != "–" else f"{n} seeds don't tell its spread"
+    return f"{c.other(leader)} ({found}; {enough(results, quantity, c)})"
 
 
-def _ratios(quantity: Quantity, beaten: Sequence[Comparison], best: str, values: statistics.Values) -> str:
-    """Return `B took 2.00 times that and C 2.90 times`: a cost is judged by its factor, over the seeds both have."""
-    higher = quantity.metric.better == "higher"
-    ratio = {}
-    for other in (_other(c, best) for c in beaten):
-        shared = sorted(values[best].keys() & values[other].keys())
-        ratio[other] = sum(values[other][seed] for seed in shared) / sum(values[best][seed] for seed in shared)
-    factor = {method: 1 / r if higher else r for method, r in ratio.items()}
-    verb = "that is {factor} times {method}'s" if higher else "{method} took {factor} times that"
-    more = "{factor} times {method}'s" if higher else "{method} {factor} times"
-    shown = [
-        (more if index else verb).format(factor=number(factor[method], ".2f"), method=method)
-        for index, method in enumerate(sorted(factor, key=factor.__getitem__))
-    ]
-    return f"{sentence_list(shown)} ({_evidence(beaten)})"
+def enough(results: Results, quantity: Quantity, c: Comparison) -> str:
+    """Return how many seeds would decide a pair, in words."""
+    if not c.evidence:
+        return "how many would decide is unknown"
+    if c.seeds_needed is not None:
+        return f"about {c.seeds_needed:,} would decide"
+    if quantity.metric.name == QUALITY:
+        return f"no number of seeds up to 10,000 would decide on {results.test_rows:,} test rows"
+    return "over 10,000 would decide"
 
 
-def _evidence(comparisons: Sequence[Comparison]) -> str:
-    if all(c.exact for c in comparisons):
-        return "exact"
-    largest = p_value(max(c.p_adjusted or 0.0 for c in comparisons))
-    text = f"p {largest}" if largest.startswith("<") else f"p = {largest}"
-    return text if len(comparisons) == 1 else f"{'each ' if largest.startswith('<') else 'largest '}{text}"
+def _between(quantity: Quantity, means: Mapping[str, float]) -> str:
+    """Say between which values a metric lies, without a claim that they differ."""
+    low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    if means[low] == means[high]:
+        return f"{quantity.heading}: {quantity.text(means[low], unit=True)} for every method."
+    ends = f"{quantity.text(means[low], unit=True)} ({low}) and {quantity.text(means[high], unit=True)} ({high})"
+    return f"{quantity.heading} lies between {ends}; no pair has the seeds for a verdict."
 
 
-def _other(comparison: Comparison, method: str) -> str:
-    return comparison.b if comparison.a == method else comparison.a
-
-
-def _profiles(results: Results) -> Iterator[str]:
-    """Say of each method where it stands; Holm over all pairs of all the metrics these sentences cite."""
-    cited = [metric for metric in results.measured(*PROFILE) if results.rankable(metric)]
-    if len(cited) < 2:
+def _front(results: Results) -> Iterator[str]:
+    """Say who is on the Pareto front of the headline metrics, who is off it, and whose place is undecided."""
+    if len(results.headline) < 2:
         return
-    adjusted = results.jointly(*cited)
-    ranks = {
-        metric: statistics.rank_intervals(
-            adjusted[metric], list(results.values(metric)), results.definitions[metric].better
+    front = results.front(results.headline)
+    names = sentence_list([Quantity.of(results, metric).title for metric in results.headline])
+    places = {place: [m for m, of in front.items() if of.place == place] for place in ("on", "off", "undecided")}
+    if not places["on"] and not places["off"]:
+        return
+    parts = [f"{place} it: {sentence_list(of)}" for place, of in places.items() if place != "undecided" and of]
+    if places["undecided"]:
+        parts.append(f"undecided: {sentence_list(places['undecided'])}")
+    if without := [method for method in results.methods if method not in front]:
+        parts.append(f"not placed, for want of a cost: {sentence_list(without)}")
+    yield f"The Pareto front over {names}: {'; '.join(parts)}."
+
+
+def _guessing(results: Results) -> Iterator[str]:
+    found = guess(results)
+    if found is None:
+        return
+    low = not_above_guess(results)
+    few = all(len(results.runs(method)) < statistics.LEAST_SEEDS for method in results.methods)
+    why = f" (which takes {statistics.LEAST_SEEDS} seeds)" if few else ""
+    yield found.sentence + (f" Not shown to be better than that{why}: {sentence_list(low)}." if low else "")
+
+
+def _learning(results: Results) -> Iterator[str]:
+    """Say which methods were still learning when their budget ended."""
+    if found := under_trained(results):
+        clauses = [f"{method} ({len(seeds)} of {len(results.runs(method))} runs)" for method, seeds in found.items()]
+        yield (
+            f"Under-trained: the validation loss was lowest at the last step, and over {100 * STILL_FALLING:.0f} % "
+            f"below the evaluation before, for {sentence_list(clauses)}; with more steps ranks may turn."
         )
-        for metric in cited
-    }
-    pairs = sum(c.p is not None for metric in cited for c in adjusted[metric])
-    told: dict[str, list[str]] = {}
-    for method in results.methods:
-        nouns: dict[str, list[str]] = {}
-        for metric in cited:
-            if method in ranks[metric]:
-                standing = _standing(*ranks[metric][method], len(ranks[metric]))
-                nouns.setdefault(standing, []).append(PROFILE[metric])
-        if nouns:
-            text = "; ".join(f"{standing} in {sentence_list(of)}" for standing, of in nouns.items())
-            told.setdefault(text, []).append(method)
-    if not told:
-        return
-    yield (
-        f"Standings in {sentence_list([PROFILE[metric] for metric in cited])} are by Holm over all {pairs} pairs of "
-        f"the {len(cited)} metrics, so they tell less apart than the tables of one metric."
+
+
+def _limits(results: Results) -> Iterator[str]:
+    """Say what makes the claims narrower: lacking seeds, other machines, skewed noise."""
+    over: dict[str, list[str]] = {}
+    for metric in results.headline:
+        if results.uneven(metric):
+            shared = results.common_seeds(metric)
+            means = (
+                f"over the {len(shared)} that all share"
+                if shared
+                else "over its method's own seeds, so that means do not compare"
+            )
+            over.setdefault(means, []).append(Quantity.of(results, metric).title)
+    for means, titles in over.items():
+        yield (
+            f"Methods lack seeds in {sentence_list(titles)}: a pair is judged on the seeds it shares, and each mean is "
+            f"{means}."
+        )
+    if not results.one_machine:
+        others = [record for runs in list(results.machines.values())[1:] for record in runs]
+        yield (
+            f"Costs are of the runs in the environment that most share; {len(others)} of {len(results.compared)} "
+            "compared runs ran on other hardware, versions or settings and count for the score alone (see Environment)."
+        )
+    skewed = [
+        f"{c.a} and {c.b} in {Quantity.of(results, metric).title}"
+        for metric, pairs in results.family.items()
+        for c in pairs
+        if c.skewed and (c.differs or c.equivalent)
+    ]
+    if skewed:
+        yield (
+            f"Of uncertain level: the noise of {sentence_list(skewed)} looks skewed and of unequal spread, where tests "
+            "claim too much (see the dots of the seeds)."
+        )
+
+
+def _family(results: Results, tested: Sequence[Comparison]) -> str:
+    """Say what every verdict of the page is, and for what it holds."""
+    n = min(c.difference.n for c in tested)
+    few = f" {n} seeds are few: only large differences can be found." if n < 5 else ""
+    return (
+        f"Better and equivalent are verdicts of one family of {len(tested)} tested pairs: under noise near normal the "
+        "chance of any false one on this page is held to 5 %. Scores are judged for "
+        f"{results.judged_for}, costs for other seeds on this machine; undecided does not mean equal. Seeds are said "
+        "to decide where they do with a chance of 80 % at Holm's first step, if the difference is as measured; later "
+        f"steps ask less.{few}"
     )
-    yield from (f"{sentence_list(methods)}: {text}." for text, methods in told.items())
-
-
-def _standing(low: int, high: int, k: int) -> str:
-    """Return a rank interval of k methods in words."""
-    if (low, high) == (1, k):
-        return "not told apart from any other"
-    if low == high:
-        return {1: "the best", k: "the worst"}.get(low, f"rank {low} of {k}")
-    if low == 1:
-        return f"among the best (rank {low}–{high} of {k})"
-    return f"rank {low}–{high} of {k}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpml_bench.records import Section, Table
 from hpml_bench.report.results import Results
-from hpml_bench.report.steady import LEAST_SECONDS, LEAST_STEPS, LONGEST_PAUSE, MOST_DRIFT, throughput_flags
+from hpml_bench.report.steady import LONGEST_PAUSE, MOST_DRIFT, TELLING, Flag, unsteady
 from hpml_bench.report.tables import by_method
 
 order = 60
@@ -13,9 +13,16 @@ METRICS = (
     "step_ms_p50", "step_ms_p90", "step_ms_p99", "setup_seconds", "train_seconds", "total_seconds", "energy_joules",
 )  # fmt: skip
 STEADY = (
-    "timed_steps", "timed_seconds", "step_time_cv", "step_time_drift", "step_time_outliers", "slowest_rank_share",
+    "timed_steps", "timed_seconds", "step_time_cv", "step_time_drift", "step_time_drift_low", "step_time_drift_high",
+    "step_time_outliers", "slowest_rank_share",
 )  # fmt: skip
-MARK = "†"
+MARKS: dict[Flag, str] = {"drifts": "†", "too short to tell": "§", "paused": "¶"}
+MEANING: dict[Flag, str] = {
+    "drifts": f"Not a steady state: the 95 % interval of the drift lies beyond {100 * MOST_DRIFT:.0f} %",
+    "too short to tell": "Too short to tell whether it was a steady state: the 95 % interval of the mean drift over "
+    f"the runs reaches beyond {100 * TELLING:.0f} %",
+    "paused": f"One step took over {100 * LONGEST_PAUSE:.0f} % of the time (CV / √n > {LONGEST_PAUSE:g})",
+}
 MOST_NAMED = 5
 """Flagged runs of a method that the note names one by one."""
 
@@ -25,19 +32,20 @@ def section(results: Results) -> Section | None:
     from hpml_bench.report.figures import strip
 
     notes = [
-        "Throughput counts what all ranks consumed in the timed window, divided by the slowest rank's time; warm-up "
-        "steps, evaluation, logging and saving lie outside it. Virtual tokens a method adds are not counted as tokens."
+        "Throughput is what all ranks consumed in the timed steps, divided by the slowest rank's wall time between "
+        "synchronised borders; warm-up steps, evaluation and the writing of records lie outside it. Virtual tokens a "
+        "method adds are not counted as tokens."
     ]
     notes += _frozen(results)
-    flags = throughput_flags(results)
+    flagged = {flag: found for flag in MARKS if (found := unsteady(results, flag))}
     speed = by_method(results, "throughput", "Training speed, mean ± standard deviation over seeds", METRICS, notes)
     if speed is None:
         return None
     steady = by_method(results, "steady_state", "The timed windows, mean ± standard deviation over seeds", STEADY)
     figure = strip(results, "samples_per_second") if results.measured("samples_per_second") else None
-    why = _why(flags)
-    again = f"{MARK} As under the table of training speed."
-    blocks = (_marked(speed, flags, why), _marked(steady, flags, again) if steady else None, figure)
+    why = [_why(flag, found) for flag, found in flagged.items()]
+    again = [f"{', '.join(MARKS[flag] for flag in flagged)} As under the table of training speed."] if flagged else []
+    blocks = (_marked(speed, flagged, why), _marked(steady, flagged, again) if steady else None, figure)
     return Section(slug="throughput", title="Throughput", blocks=tuple(block for block in blocks if block is not None))
 
 
@@ -53,14 +61,9 @@ def _frozen(results: Results) -> list[str]:
     ]
 
 
-def _why(flags: dict[str, tuple[str, ...]]) -> str:
-    named = "; ".join(f"{method} ({_clauses(clauses)})" for method, clauses in flags.items())
-    return (
-        f"{MARK} Not shown to be a steady state: a timed window under {LEAST_STEPS} steps or {LEAST_SECONDS:.0f} s, "
-        f"the median step time per padded token of its last third more than {100 * MOST_DRIFT:.0f} % off that of its "
-        f"first, or a variation CV of its n step times as if one took over {100 * LONGEST_PAUSE:.0f} % of the time "
-        f"(CV / √n > {LONGEST_PAUSE:g}): {named}."
-    )
+def _why(flag: Flag, flagged: dict[str, tuple[str, ...]]) -> str:
+    named = "; ".join(f"{method} ({_clauses(clauses)})" for method, clauses in flagged.items())
+    return f"{MARKS[flag]} {MEANING[flag]}: {named}."
 
 
 def _clauses(clauses: tuple[str, ...]) -> str:
@@ -68,9 +71,11 @@ def _clauses(clauses: tuple[str, ...]) -> str:
     return "; ".join(clauses[:MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _marked(table: Table, flags: dict[str, tuple[str, ...]], note: str) -> Table:
-    """Return the table with a mark at the first figure of every flagged method, and the note."""
-    if not flags:
-        return table
-    rows = tuple((row[0], f"{row[1]} {MARK}", *row[2:]) if row[0] in flags else row for row in table.rows)
-    return table.model_copy(update={"rows": rows, "notes": (*table.notes, note)})
+def _marked(table: Table, flagged: dict[Flag, dict[str, tuple[str, ...]]], notes: list[str]) -> Table:
+    """Return the table with the marks at the first figure of every flagged method, and the notes."""
+
+    def marks(method: str) -> str:
+        return "".join(f" {MARKS[flag]}" for flag, methods in flagged.items() if method in methods)
+
+    rows = tuple((row[0], f"{row[1]}{marks(row[0])}", *row[2:]) for row in table.rows)
+    return table.model_copy(update={"rows": rows, "notes": (*table.notes, *notes)})

@@ -18,7 +18,7 @@ PARTS = {
 
 def section(results: Results) -> Section | None:
     """Return a table with a row a method and one for all runs; None where no run says how long it took to start."""
-    by_method = {method: [run for run in results.runs(method) if _timed(run)] for method in results.methods}
+    by_method = {method: [run for run in results.costed(method) if _timed(run)] for method in results.methods}
     timed = [run for runs in by_method.values() for run in runs]
     if not timed:
         return None
@@ -26,9 +26,9 @@ def section(results: Results) -> Section | None:
     rows.append(["all", *_cells(timed)])
     columns = ["method", "runs", "wall time (s)", *(f"{part} (%)" for part in PARTS), "rest (%)"]
     notes = [
-        "Wall time as the sweep saw it, summed over the runs compared. Start: from the launch of the processes to the "
-        "first training step. Rest: probes that measure after training (latency, saved size), logging, writing, and "
-        "the end of the processes.",
+        "Wall time as the sweep saw it, summed over the compared runs in one environment. Start: from the launch of "
+        "the processes to the first training step. Rest: probes that measure after training (latency, saved size), "
+        "logging, writing, and the end of the processes.",
         f"Training and evaluation are {number(_share(timed), '.0f')} % of it.",
     ]
     budget = table("time_budget", "Where the time of the runs went", columns, rows, notes)

@@ -29,13 +29,13 @@ def section(results: Results) -> Section | None:
     if not levels:
         return None
     blocks = [_table(results, levels, "samples", "Samples trained on until a validation accuracy", ",.0f")]
-    if results.one_machine and results.curves.get("step_seconds"):
+    if results.curves.get("step_seconds"):
         blocks.insert(0, _table(results, levels, "seconds", "Training seconds until a validation accuracy", ".2f"))
     return Section(slug="time-to-accuracy", title="Time to accuracy", blocks=tuple(blocks))
 
 
 def targets(results: Results) -> tuple[float, ...]:
-    """Return target accuracies: half, three and nine tenths of the way from chance to the best, rounded down.
+    """Return target accuracies: half, three quarters and nine tenths of the way from chance to the best, rounded down.
 
     Chance is one label in k; the best is the highest mean over seeds of a method's best evaluation. Rounded to
     5 points, or to 1 where that way is short.
@@ -76,7 +76,8 @@ def _of(results: Results, metric: str, method: str, seed: int) -> Curve | None:
 def _table(results: Results, levels: tuple[float, ...], what: str, caption: str, spec: str) -> Table:
     rows: list[list[Cell]] = []
     for method in results.methods:
-        runs = [r for r in results.runs(method) if _of(results, "validation_accuracy", method, r.spec.seed)]
+        of = results.costed(method) if what == "seconds" else results.runs(method)
+        runs = [r for r in of if _of(results, "validation_accuracy", method, r.spec.seed)]
         rows.append([method, *(_cell([reached(results, run, level) for run in runs], what, spec) for level in levels)])
     notes = [
         "Mean ± standard deviation over the seeds that reach the target, at the first evaluation that stands at it or "

@@ -108,7 +108,7 @@ def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
 
     from hpml_bench.report.drawing import COLORS, MARKERS, drawing, finish, legend
 
-    names = dict.fromkeys([*results.all_methods, *(tuned.name for tuned in record.methods)])
+    names = dict.fromkeys([*results.methods, *(tuned.name for tuned in record.methods)])
     look = {name: (COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]) for index, name in enumerate(names)}
     drawn = [tuned for tuned in record.methods if tuned.rated and tuned.best]
     if not drawn:

@@ -5,37 +5,75 @@ within a seed. Values travel as `{method: {seed: value}}` and may lack seeds; a 
 docs/methodology.md explains each number with its source.
 """
 
-from hpml_bench.statistics.intervals import ALPHA, BCA_FROM, Interval, binomial_interval, mean_interval
+from hpml_bench.statistics.evidence import (
+    LEAST_SEEDS,
+    POWER,
+    Evidence,
+    OverSeeds,
+    OverSeedsAndRows,
+    detectable,
+    p_different,
+    p_equivalent,
+    sd_upper_bound,
+    seeds_to_decide,
+    seeds_to_find,
+    seeds_to_show,
+)
+from hpml_bench.statistics.headline import compare_costs, compare_scores
+from hpml_bench.statistics.intervals import ALPHA, Interval, binomial_interval, mean_interval
 from hpml_bench.statistics.paired import holm, paired_sd, paired_t, sign_flip, sign_flip_floor
-from hpml_bench.statistics.pairs import Better, Comparison, Values, adjust, compare_pairs, rank_intervals
-from hpml_bench.statistics.pareto import front_probabilities, pareto_efficient
-from hpml_bench.statistics.planning import POWER, detectable_difference, paired_t_power, sd_upper_bound, seeds_needed
-from hpml_bench.statistics.rows import crossed_interval, mcnemar
+from hpml_bench.statistics.pairs import (
+    Better,
+    Comparison,
+    Values,
+    compare_pairs,
+    decide,
+    levels,
+    looks_skewed,
+    rank_intervals,
+)
+from hpml_bench.statistics.pareto import Membership, pareto_membership
+from hpml_bench.statistics.planning import detectable_difference, paired_t_power, seeds_needed
+from hpml_bench.statistics.rows import crossed_evidence, crossed_interval, mcnemar
 
 __all__ = [
     "ALPHA",
-    "BCA_FROM",
+    "LEAST_SEEDS",
     "POWER",
     "Better",
     "Comparison",
+    "Evidence",
     "Interval",
+    "Membership",
+    "OverSeeds",
+    "OverSeedsAndRows",
     "Values",
-    "adjust",
     "binomial_interval",
+    "compare_costs",
     "compare_pairs",
+    "compare_scores",
+    "crossed_evidence",
     "crossed_interval",
+    "decide",
+    "detectable",
     "detectable_difference",
-    "front_probabilities",
     "holm",
+    "levels",
+    "looks_skewed",
     "mcnemar",
     "mean_interval",
+    "p_different",
+    "p_equivalent",
     "paired_sd",
     "paired_t",
     "paired_t_power",
-    "pareto_efficient",
+    "pareto_membership",
     "rank_intervals",
     "sd_upper_bound",
     "seeds_needed",
+    "seeds_to_decide",
+    "seeds_to_find",
+    "seeds_to_show",
     "sign_flip",
     "sign_flip_floor",
 ]

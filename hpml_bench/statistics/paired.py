@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from hpml_bench.statistics.intervals import finite
 
 
-def paired_t(differences: ArrayLike) -> float | None:
+def paired_t(differences: ArrayLike, grid: float | None = None) -> float | None:
     """Return the two-sided p of the paired t test: t = mean / (sd / √n) with n - 1 degrees of freedom.
 
     The sd is `paired_sd`'s. Where that is unknown since all differences are equal, all zero gives 1, and equal but not
@@ -22,7 +22,7 @@ def paired_t(differences: ArrayLike) -> float | None:
     data = finite(differences)
     if data.size < 2:
         return None
-    sd = paired_sd(data)
+    sd = paired_sd(data, grid)
     if sd is None:
         return 1.0 if not data.any() else sign_flip(data)
     from scipy.special import stdtr  # scipy.stats takes 0.6 s to import
@@ -30,20 +30,21 @@ def paired_t(differences: ArrayLike) -> float | None:
     return float(2 * stdtr(data.size - 1, -abs(data.mean()) / (sd / math.sqrt(data.size))))
 
 
-def paired_sd(differences: ArrayLike) -> float | None:
+def paired_sd(differences: ArrayLike, grid: float | None = None) -> float | None:
     """Return the standard deviation that the paired t test takes for differences, and so what it can detect.
 
-    Where differences are equal to one another their values lie on a grid, as accuracies do, and may agree by luck: the
-    variance of rounding to it, g²/12 with g the smallest gap (Sheppard 1898), is then added to the variance; without
-    it five seeds on a coarse grid lead to 6 % false claims. None where nothing tells the spread: fewer than two
-    differences, or all of them equal, which shows no grid.
+    Where the values lie on a known grid (accuracies on 1 / rows, memory on pages) they may agree by luck: the variance
+    of rounding to it, g²/12 (Sheppard 1898), is added to the variance, always, so that equal differences are no less
+    sure than nearly equal ones, and no surer than their grid. None where nothing tells the spread: fewer than two
+    differences, or all of them equal on no known grid.
     """
     data = finite(differences)
-    gaps = np.diff(np.sort(data))
-    apart = gaps > 1e-9 * np.abs(data).max()  # equal but for rounding of floats is equal
-    if not apart.any():
+    if data.size < 2:
         return None
-    return math.sqrt(data.var(ddof=1) + (0.0 if apart.all() else gaps[apart].min() ** 2 / 12))
+    equal = np.ptp(data) <= 1e-9 * np.abs(data).max()  # equal but for rounding of floats is equal
+    if equal and grid is None:
+        return None
+    return math.sqrt((0.0 if equal else data.var(ddof=1)) + (grid or 0.0) ** 2 / 12)
 
 
 def sign_flip(differences: ArrayLike) -> float:
@@ -55,11 +56,16 @@ def sign_flip(differences: ArrayLike) -> float:
     data = finite(differences)
     observed = abs(data.sum()) * (1 - 1e-12)
     if data.size <= 16:
-        signs = np.array(list(itertools.product((1.0, -1.0), repeat=data.size)))
-        return float(np.mean(np.abs(signs @ data) >= observed))
+        return float(np.mean(np.abs(_all_patterns(data.size) @ data) >= observed))
     parts = np.array_split(_patterns(data.size), max(1, data.size // 50))  # as numbers they take eight times the room
     larger = sum(int(np.sum(np.abs(part.astype(float) @ data) >= observed)) for part in parts)
     return (larger + 1) / 20_001
+
+
+@lru_cache(maxsize=4)
+def _all_patterns(n: int) -> NDArray[np.float64]:
+    """Return the 2^n patterns of n signs."""
+    return np.array(list(itertools.product((1.0, -1.0), repeat=n)))
 
 
 @lru_cache(maxsize=2)

@@ -1,66 +1,57 @@
-"""The Pareto front over several metrics, and how sure it is."""
+"""The Pareto front over several metrics, as far as verdicts tell it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from hpml_bench.statistics.pairs import Better, Comparison
 
-from hpml_bench.statistics.pairs import Better
-
-RESAMPLES = 10_000
-AT_ONCE = 1_000
-"""Resamples held in memory together: of thousands of seeds, all would take hundreds of megabytes."""
+Place = Literal["on", "off", "undecided"]
 
 
-def pareto_efficient(points: Mapping[str, Sequence[float]], better: Sequence[Better]) -> tuple[str, ...]:
-    """Return the names no other point dominates: none is as good in every coordinate and better in one."""
-    if not points:
-        return ()
-    efficient = _efficient(np.array([list(points.values())], dtype=float) * _signs(better))[0]
-    return tuple(name for name, on_it in zip(points, efficient, strict=True) if on_it)
+@dataclass(frozen=True)
+class Membership:
+    """A method's place: on the front, off it, or undecided."""
+
+    place: Place
+    by: tuple[str, ...] = ()
+    """The methods that dominate it, where it is off."""
 
 
-def front_probabilities(
-    points: Mapping[str, Mapping[int, Sequence[float]]], better: Sequence[Better]
-) -> dict[str, float]:
-    """Return for each method the share of bootstrap samples over seeds in which its means are Pareto-efficient.
+def pareto_membership(
+    methods: Sequence[str], family: Mapping[str, Iterable[Comparison]], better: Mapping[str, Better]
+) -> dict[str, Membership]:
+    """Return each method's place on the front over the metrics of a decided family.
 
-    A sample draws n - 1 of the n seeds that all methods share, with replacement and the same for all: means of n - 1
-    draws scatter as sd / √n does, where n draws would scatter too little (Rao and Wu 1988). Seeded.
+    Off: some method is shown better in one metric and better or equivalent in all others. On: against every other
+    method it is shown better in some metric, so that none can dominate it. Else undecided.
 
     Args:
-        points: method -> seed -> a coordinate per metric.
-        better: the good direction of each coordinate.
-
-    Returns:
-        Nothing where fewer than two seeds are shared by all methods.
+        methods: those compared.
+        family: metric -> its pairs, with verdicts.
+        better: the good direction of each metric.
 
     """
-    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in points.values()))) if points else []
-    n = len(seeds)
-    if n < 2:
-        return {}
-    values = np.array([[by_seed[seed] for seed in seeds] for by_seed in points.values()], dtype=float) * _signs(better)
-    # equal values must stay equal after averaging, or rounding would decide who is dominated: average what exceeds them
-    least = values.min(axis=1, keepdims=True)
-    generator, times = np.random.default_rng(0), np.zeros(len(points))
-    for _ in range(RESAMPLES // AT_ONCE):
-        draws = generator.multinomial(n - 1, np.full(n, 1 / n), size=AT_ONCE)
-        means = np.einsum("bs,msk->bmk", draws / (n - 1), values - least) + least[:, 0]
-        times += _efficient(means).sum(axis=0)
-    return {name: float(count / RESAMPLES) for name, count in zip(points, times, strict=True)}
+    wins: set[tuple[str, str, str]] = set()
+    even: set[tuple[str, str, str]] = set()
+    for metric, comparisons in family.items():
+        for c in comparisons:
+            if winner := c.winner(better[metric]):
+                wins.add((metric, winner, c.other(winner)))
+            elif c.verdict == "equivalent":
+                even |= {(metric, c.a, c.b), (metric, c.b, c.a)}
 
+    def dominates(one: str, other: str) -> bool:
+        won = [metric for metric in family if (metric, one, other) in wins]
+        return bool(won) and all(metric in won or (metric, one, other) in even for metric in family)
 
-def _signs(better: Sequence[Better]) -> NDArray[np.float64]:
-    return np.array([-1.0 if direction == "lower" else 1.0 for direction in better])
+    def place(method: str) -> Membership:
+        others = [other for other in methods if other != method]
+        if by := tuple(other for other in others if dominates(other, method)):
+            return Membership("off", by)
+        safe = all(any((metric, method, other) in wins for metric in family) for other in others)
+        return Membership("on" if safe else "undecided")
 
-
-def _efficient(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return [samples, methods] of [samples, methods, metrics], higher being better in each."""
-    efficient = np.ones(points.shape[:2], dtype=bool)
-    for index in range(points.shape[1]):  # against one method at a time: no array of methods²
-        rival = points[:, index : index + 1]
-        efficient &= ~((rival >= points).all(axis=2) & (rival > points).any(axis=2))
-    return efficient
+    return {method: place(method) for method in methods}

@@ -92,11 +92,15 @@ def test_damage_twice_keeps_both(tmp_path: Path) -> None:
     assert texts == {"damaged 1", "damaged 2"}
 
 
-def test_points_that_are_not_there_cost_the_report_nothing(finished: tuple[Path, Path], tmp_path: Path) -> None:
-    """A record kept without its points is read; one whose points are others is not."""
+def test_a_record_is_read_with_its_own_files_alone(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    """A record whose points are gone, or are others, is not read; the report says which, and run-all does it again."""
     run = min(finished[1].glob("*/run.json")).parent
     shutil.copytree(run, tmp_path / run.name)
-    (tmp_path / run.name / "points.jsonl").unlink()
     assert len(store.load_records(tmp_path).records) == 1
+    (tmp_path / run.name / "points.jsonl").unlink()
+    (told,) = store.load_records(tmp_path).problems
+    assert "points.jsonl is missing" in told
     (tmp_path / run.name / "points.jsonl").write_text("{}\n")
-    assert len(store.load_records(tmp_path).records) == 0
+    (told,) = store.load_records(tmp_path).problems
+    assert "points.jsonl is not the file that was recorded" in told
+    assert store.load_records(tmp_path).records == ()

@@ -55,7 +55,7 @@ def test_a_link_is_no_run(folder: Path, tmp_path: Path) -> None:
     assert len(found.problems) == 2
     assert all("link" in problem for problem in found.problems)
     assert store.settled(run) is None
-    assert len(load(folder).problems) == 2
+    assert len(load(folder).left_out.problems) == 2
 
 
 def test_starting_anew_removes_the_link_and_not_what_it_leads_to(folder: Path, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_starting_anew_removes_the_link_and_not_what_it_leads_to(folder: Path, t
 @pytest.mark.parametrize("name", [store.RECORD, store.POINTS, store.PREDICTIONS, store.SUITE])
 @pytest.mark.parametrize("kind", ["a pipe", "a device without end", "a folder"])
 def test_what_is_no_file_is_not_opened(folder: Path, name: str, kind: str) -> None:
-    """A pipe, a device or a folder in a file's place neither hangs nor ends a report."""
+    """A pipe, a device or a folder in a file's place neither hangs nor ends a report; of a run's it is told."""
     run = next(path for path in sorted(folder.iterdir()) if path.is_dir())
     place = (folder if name == store.SUITE else run) / name
     place.unlink(missing_ok=True)
@@ -86,10 +86,12 @@ def test_what_is_no_file_is_not_opened(folder: Path, name: str, kind: str) -> No
     else:
         place.symlink_to("/dev/zero")
     results = load(folder)
-    assert len(results.records) == (3 if name == store.RECORD else 4)
+    left = 0 if name == store.SUITE else 1
+    assert (len(results.compared), len(results.left_out.problems)) == (4 - left, left)
+    assert all(problem.startswith(f"{run.name}/{name} is ") for problem in results.left_out.problems)
     assert len(summary_table(results).rows) == 2
     assert set(results.curves["train_loss"]) == {"lora", "full"}
-    assert len(load_results(folder)) == len(results.records)
+    assert len(load_results(folder)) == 4 - left
     done = CliRunner().invoke(main, ["list", "runs", str(folder.parent)])
     assert done.exit_code == 0
     store.file_digests(run)

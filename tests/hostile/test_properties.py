@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -166,11 +167,25 @@ def _has_floats(value: Any) -> bool:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a results folder of five runs."""
-    records = [*recorded.sweep(["lora", "full"], 2), recorded.failed("head", 0, "failed", "why")]
-    place = recorded.write(tmp_path_factory.mktemp("runs"), records)
-    recorded.write_predictions(place, [record for record in records if record.status == "ok"])
-    return place
+    """Return a results folder of seven runs: three seeds, from which pairs have verdicts, and a failed run."""
+    records = [*recorded.sweep(["lora", "full"], 3), recorded.failed("head", 0, "failed", "why")]
+    return recorded.write(tmp_path_factory.mktemp("runs"), records, rows=50)
+
+
+def recommit(run: Path) -> None:
+    """Give a run's record the digests of the files that now lie beside it: as if it had written them."""
+    store.commit(run, store.load_record(run / store.RECORD).model_copy(update={"files": store.file_digests(run)}))
+
+
+@contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Put a run's file, and its record, back as they were."""
+    before = {one: one.read_bytes() for one in (path, path.with_name(store.RECORD))}
+    try:
+        yield
+    finally:
+        for one, content in before.items():
+            one.write_bytes(content)
 
 
 def use_records(folder: Path) -> None:
@@ -204,15 +219,12 @@ def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_change_of_a_record(runs: Path, no_charts: None, place: float, new: Any, remove: bool) -> None:
     """A record in which one value is any other: believed where it may be so, else told and left out."""
     path = min(runs.glob("lora*/run.json"))
-    before = path.read_text()
-    try:
-        path.write_text(json.dumps(changed(json.loads(before), place, new, remove)))
+    with changing(path):
+        path.write_text(json.dumps(changed(json.loads(path.read_text()), place, new, remove)))
         found = store.load_records(runs)
-        assert len(found.records) + len(found.problems) == 5
+        assert len(found.records) + len(found.problems) == 7
         assert all(len(problem) < 1000 for problem in found.problems)
         use_records(runs)
-    finally:
-        path.write_text(before)
 
 
 @within_a_test
@@ -250,20 +262,85 @@ lines = st.one_of(
 
 @settings(within_a_test, max_examples=EXAMPLES * 2 // 3)
 @given(content=st.lists(lines, max_size=12), torn=st.binary(max_size=12))
-def test_any_lines_as_points(runs: Path, content: list[str], torn: bytes) -> None:
+def test_any_lines_as_points(runs: Path, no_charts: None, content: list[str], torn: bytes) -> None:
     """Points are what is a point; the rest is left out, and curves are made of what is left."""
     place = min(runs.glob("lora*/points.jsonl"))
-    before = place.read_bytes()
-    try:
+    with changing(place):
         place.write_bytes("\n".join(content).encode(errors="surrogatepass") + torn)
         for point in store.read_points(place.parent):
             assert isinstance(point.metric, str)
             assert abs(point.step) < 2**63
-        for curves in load(runs).curves.values():
+        recommit(place.parent)
+        results = load(runs)
+        assert len(results.compared) == 6
+        for curves in results.curves.values():
             for by_seed in curves.values():
                 assert all(math.isfinite(value) for curve in by_seed for value in curve.values)
-    finally:
-        place.write_bytes(before)
+        use_records(runs)
+
+
+@within_a_test
+@given(content=st.lists(lines, max_size=4))
+def test_other_points_than_recorded_are_a_problem(runs: Path, content: list[str]) -> None:
+    """Points that the record doesn't know leave its run out, whatever they are."""
+    place = min(runs.glob("lora*/points.jsonl"))
+    with changing(place):
+        place.write_bytes("\n".join(content).encode(errors="surrogatepass"))
+        results = load(runs)
+        assert (len(results.compared), len(results.left_out.problems)) == (5, 1)
+
+
+# Predictions
+
+cells = st.one_of(
+    st.integers(-3, 60),
+    st.sampled_from([2**31, 2**40, 2**63 - 1, -(2**62)]),
+    st.floats(),
+    st.none(),
+    st.booleans(),
+    texts,
+)
+columns = st.fixed_dictionaries(
+    {},
+    optional={
+        name: cells | st.lists(cells, min_size=50, max_size=50) for name in ("index", "label", "prediction", "loss")
+    },
+)
+
+
+@settings(within_a_test, max_examples=EXAMPLES // 2)
+@given(new=columns, rows=st.integers(0, 50), again=st.integers(0, 3))
+def test_any_predictions(runs: Path, no_charts: None, new: dict[str, Any], rows: int, again: int) -> None:
+    """Rows of any content: the run is compared where they are all rows once and give its scores, else set apart."""
+    import pandas as pd
+
+    path = min(runs.glob("lora*/predictions.parquet"))
+    with changing(path):
+        try:
+            frame = pd.read_parquet(path).assign(**new)
+            pd.concat([frame.head(rows), frame.head(again)]).to_parquet(path, index=False)
+        except (ValueError, TypeError, OverflowError):  # of mixed types, or half a character: no file can hold it
+            return
+        recommit(path.parent)
+        results = load(runs)
+        assert len(results.compared) + results.left_out.set_apart == 6
+        assert not results.left_out.problems
+        whole = not new and rows == 50 and not again
+        assert not whole or len(results.compared) == 6
+        use_records(runs)
+
+
+@within_a_test
+@given(content=st.binary(max_size=80), keep=st.floats(0, 1))
+def test_any_bytes_as_predictions(runs: Path, content: bytes, keep: float) -> None:
+    """A file that is no table, or torn, is no predictions: the run is set apart and the rest reported."""
+    path = min(runs.glob("lora*/predictions.parquet"))
+    with changing(path):
+        before = path.read_bytes()
+        path.write_bytes(before[: int(keep * len(before))] + content)
+        recommit(path.parent)
+        results = load(runs)
+        assert len(results.compared) + results.left_out.set_apart == 6
 
 
 @settings(within_a_test, max_examples=EXAMPLES // 7)
@@ -277,6 +354,7 @@ def test_any_points_can_be_drawn(runs: Path, tmp_path: Path, content: list[tuple
     shutil.copytree(runs, copied)
     for path in copied.glob("*/points.jsonl"):
         path.write_text("".join(json.dumps(POINT | {"step": step, "value": value}) + "\n" for step, value in content))
+        recommit(path.parent)
     assert course(load(copied), "train_loss", "loss") is not None
 
 

@@ -30,7 +30,8 @@ def publish_results(results: Results, mode: Mode) -> str | None:
     """Publish a results folder; see `publish`."""
     from hpml_bench.report.render import all_sections, tables_of
 
-    return publish(results.records, lambda: tables_of(all_sections(results)), mode, results.folder)
+    records = store.load_records(results.folder).records
+    return publish(records, lambda: tables_of(all_sections(results)), mode, results.folder)
 
 
 def publish(
