@@ -25,7 +25,8 @@ POINTS = {
     "grad_norm": "L2 norm of the gradient in one step, before clipping",
     "learning_rate": "learning rate of the method's parameters in one step",
     "step_seconds": "seconds of one step: from the moment all ranks had ended the one before until all had ended it; "
-    "beside it `ranks`, each rank's own seconds, and `tokens`, the step's padded tokens over all ranks",
+    "beside it `ranks`, each rank's own seconds, and `tokens` and `real_tokens`, "
+    "the step's tokens over all ranks with and without padding",
     "validation_loss": "mean loss over the validation rows",
     "validation_accuracy": "share of the validation rows that are right",
 }

@@ -78,10 +78,10 @@ def test_no_sentence_is_against_a_table(present: list[list[bool]], seed: int) ->
     if len({r.spec.method.name for r in records}) < 2:
         return
     with TemporaryDirectory() as folder, undrawn():
-        check(Results.load(recorded.write(Path(folder), records, lambda *_: [])))
+        assert_sentences_agree(Results.load(recorded.write(Path(folder), records, lambda *_: [])))
 
 
-def check(results: Results) -> None:
+def assert_sentences_agree(results: Results) -> None:
     """Hold every sentence on a metric, and that on the front, to the tables."""
     made = takeaways.section(results)
     assert made
@@ -97,7 +97,7 @@ def check(results: Results) -> None:
         ]
         if any(verdict != "not tested" for verdict in pairs.values()):
             assert len(told) == 1
-            hold(told[0], metric, pairs, shown, results, seeds)
+            assert_agrees(told[0], metric, pairs, shown, results, seeds)
         else:
             assert not told
     front = [s for s in sentences if s.startswith("The Pareto front")]
@@ -114,7 +114,7 @@ def _verdicts(table: Table | None) -> dict[frozenset[str], str]:
     return {frozenset(re.split(r" [−/] ", row[0])): row[1].removesuffix(" ‡") for row in rows}
 
 
-def hold(
+def assert_agrees(
     sentence: str,
     metric: str,
     pairs: dict[frozenset[str], str],
@@ -207,7 +207,7 @@ def test_an_incomplete_sweep_does_not_crown_the_lucky(tmp_path: Path) -> None:
         "share" in text
     )
     assert "lora has the highest" not in text
-    check(results)
+    assert_sentences_agree(results)
 
 
 def test_the_best_mean_of_few_seeds_is_no_leader(tmp_path: Path) -> None:
@@ -223,4 +223,4 @@ def test_the_best_mean_of_few_seeds_is_no_leader(tmp_path: Path) -> None:
     assert results.interval("lora", "train_seconds").mean < results.interval("full", "train_seconds").mean  # type: ignore[union-attr]
     assert takeaways.leading(results, "train_seconds") == "full"
     with undrawn():
-        check(results)
+        assert_sentences_agree(results)
