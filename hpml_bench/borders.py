@@ -1,4 +1,4 @@
-"""Where a training stops for a while: to evaluate, to write points, and where the timed window begins."""
+"""The borders of a training: steps after which it stops to evaluate or to write points, or the timed window begins."""
 
 from __future__ import annotations
 

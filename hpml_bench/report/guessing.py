@@ -1,4 +1,4 @@
-"""What guessing gives on the test rows, and which methods are shown to do better."""
+"""Guessing: the scores it gives on the test rows, and the methods that are shown to do better."""
 
 from __future__ import annotations
 

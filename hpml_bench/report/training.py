@@ -1,4 +1,4 @@
-"""Which runs were still learning when they ended: their validation loss fell to the last step."""
+"""Under-trained runs: those still learning when they ended, their validation loss falling to the last step."""
 
 from __future__ import annotations
 

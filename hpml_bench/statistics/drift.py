@@ -1,4 +1,4 @@
-"""Whether steps get slower over a run: the shift of their time between its first and its last third, with an interval.
+"""The drift of a run's step times: their shift from its first to its last third, with an interval.
 
 Steps are taken as independent of each other; a machine that is slow for seconds at a time makes intervals too narrow.
 """

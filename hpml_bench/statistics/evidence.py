@@ -1,4 +1,4 @@
-"""What a mean difference is tested with: its standard error and degrees of freedom, at any number of seeds."""
+"""Evidence on a mean difference: its standard error and degrees of freedom, at any number of seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a page compares methods: a score over seeds and rows, a cost by its factor over seeds."""
+"""Headline comparisons of methods: a score over seeds and rows, a cost by its factor over seeds."""
 
 from __future__ import annotations
 
