@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from hpml_bench import statistics
-from hpml_bench.order import methods_of_seed
+from hpml_bench.launch.order import methods_of_seed
 from hpml_bench.statistics import ALPHA, Comparison
 
 Floats = NDArray[np.float64]

@@ -28,11 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from hpml_bench.gate import selftest, simulation, verdicts
-from hpml_bench.gate.ranks import Floats
+from hpml_bench.gate import selftest, simulation
+from hpml_bench.gate.decide import verdicts
+from hpml_bench.gate.decide.rank_tests import Floats
 from hpml_bench.gate.records import Begun, Rules, Trial
-from hpml_bench.gate.sentences import rate
-from hpml_bench.records import Table
+from hpml_bench.gate.render.sentences import rate
+from hpml_bench.report.blocks import Table
 from hpml_bench.report.export import markdown_table
 from hpml_bench.report.tables import Cell, table
 from hpml_bench.statistics.intervals import t_quantile

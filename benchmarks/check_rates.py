@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hpml_bench.gate.ranks import Floats
+from hpml_bench.gate.decide.rank_tests import Floats
 from hpml_bench.gate.records import Rules
-from hpml_bench.gate.sentences import rate
+from hpml_bench.gate.render.sentences import rate
 from hpml_bench.gate.simulation import Draw, simulate
 from hpml_bench.report.export import markdown_table
 from hpml_bench.report.tables import Cell, table

@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from hpml_bench import registry
-from hpml_bench.records import Metric, RunRecord, Settings, TaskSpec
-from hpml_bench.suite import Margin, MethodEntry, Suite
+from hpml_bench.config.settings import Settings, TaskSpec
+from hpml_bench.config.suite import Margin, MethodEntry, Suite
+from hpml_bench.records.run import Metric, RunRecord
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

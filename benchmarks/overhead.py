@@ -35,7 +35,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hpml_bench.environment import describe, set_process_environment
+from hpml_bench.system.environment import describe, set_process_environment
 
 LIMIT, MEMORY_LIMIT = 0.01, 0.05
 RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
@@ -46,15 +46,15 @@ def measure(blocks: int, steps: int, method: str = "lora", *, only: bool | None 
     from speed.turns import Alternating, Switched, Turns, train_in_turns
 
     from hpml_bench import registry
-    from hpml_bench.data import Rows
-    from hpml_bench.distributed import process_group
-    from hpml_bench.loop import Training, train
-    from hpml_bench.models import build_classifier
-    from hpml_bench.prepare import prepare
-    from hpml_bench.probes import Run
+    from hpml_bench.config.suite import load_suite
+    from hpml_bench.data.prepare import prepare
+    from hpml_bench.data.rows import Rows
     from hpml_bench.probes.memory import trim_heap
-    from hpml_bench.store import PointWriter
-    from hpml_bench.suite import load_suite
+    from hpml_bench.records.store import PointWriter
+    from hpml_bench.training.distributed import process_group
+    from hpml_bench.training.loop import Training, train
+    from hpml_bench.training.model import build_classifier
+    from hpml_bench.training.probe import Run
 
     suite = load_suite("quickstart", world_size=1, threads=1, steps=steps)
     (spec,) = suite.runs([method], [0])

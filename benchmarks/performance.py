@@ -28,7 +28,7 @@ from typing import Any
 from speed import curves, levers, products, ranks, reports, rows, shapes, sweep, training
 from speed.target import HEADER, Target
 
-from hpml_bench.environment import describe
+from hpml_bench.system.environment import describe
 
 EXPLAINING = ("levers", "products")
 """Parts without targets, measured only when named."""

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from hpml_bench import newswire
+from hpml_bench.data import newswire
 
 SEED = 7
 EOS, PAD = "<|endoftext|>", "<|pad|>"
@@ -247,7 +247,7 @@ world; every name in its text is invented.
 ## How it was made
 `python benchmarks/pretrain_newswire.py` makes every file in this folder, from seed {seed} and nothing else.
 
-- Text: {texts:,} texts ({tokens:,} tokens) of the unlabelled stream of `hpml_bench.newswire`. Of them
+- Text: {texts:,} texts ({tokens:,} tokens) of the unlabelled stream of `hpml_bench.data.newswire`. Of them
   {background_percent} % are background lines that tie people, organisations and places to one of
   {beats} subtopics; the others are like the documents of the task. A text keeps its predecessor's subtopic with
   chance {stay}. Labels occur nowhere, and the task's rows are drawn from other random numbers.

@@ -31,8 +31,8 @@ from typing import Any
 
 import psutil
 
-from hpml_bench import store
-from hpml_bench.supervision import heartbeat
+from hpml_bench.records import store
+from hpml_bench.system import heartbeat
 
 SETTINGS = (
     "epochs=null", "steps=8", "train_samples=64", "validation_samples=32", "test_samples=64", "global_batch=8",

@@ -19,11 +19,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from hpml_bench import registry
-from hpml_bench.data import Batch
+from hpml_bench.config.settings import MethodSpec, Settings, TaskSpec
+from hpml_bench.data.rows import Batch
 from hpml_bench.errors import Unsupported
 from hpml_bench.methods.peft import ALIASES
-from hpml_bench.models import Classifier, build_classifier
-from hpml_bench.records import MethodSpec, Settings, TaskSpec
+from hpml_bench.training.model import Classifier, build_classifier
 
 TABLE = Path(__file__).parent.parent / "docs" / "methods-support.md"
 BACKBONES = ("GPT-2", "Llama", "BERT")

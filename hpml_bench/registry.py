@@ -1,18 +1,35 @@
-"""Lists methods, probes, tasks and sections by file name, plus entry points; imports one only when asked."""
+"""Plug-ins by file name or entry point: methods, tasks, data sets, probes, sections; one is imported when asked for."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
+from importlib.resources import files
 from types import ModuleType
 from typing import Literal
 
 from hpml_bench.errors import UserError
 
-Kind = Literal["methods", "probes", "tasks", "sections"]
+Kind = Literal["methods", "tasks", "datasets", "probes", "sections"]
+PACKAGES: Mapping[Kind, str] = {
+    "methods": "hpml_bench.methods",
+    "tasks": "hpml_bench.tasks",
+    "datasets": "hpml_bench.datasets",
+    "probes": "hpml_bench.probes",
+    "sections": "hpml_bench.report.sections",
+}
+"""Where the files of each kind lie."""
+ONE: Mapping[Kind, str] = {
+    "methods": "method",
+    "tasks": "task",
+    "datasets": "data set",
+    "probes": "probe",
+    "sections": "section",
+}
+"""What one of each kind is called in a sentence."""
 
 
 @cache
@@ -22,8 +39,7 @@ def _foreign(kind: Kind) -> dict[str, EntryPoint]:
 
 @cache
 def _own(kind: Kind) -> frozenset[str]:
-    folder = Path(__file__).parent / kind
-    return frozenset(module.name for module in pkgutil.iter_modules([str(folder)]))
+    return frozenset(module.name for module in pkgutil.iter_modules([str(files(PACKAGES[kind]))]))
 
 
 @cache
@@ -40,14 +56,14 @@ def get(kind: Kind, name: str) -> ModuleType:
 
     """
     if name not in names(kind):
-        raise UserError(f"there is no {kind[:-1]} '{name}'; registered are {', '.join(names(kind))}")
+        raise UserError(f"there is no {ONE[kind]} '{name}'; registered are {', '.join(names(kind))}")
     if name not in _foreign(kind) or name in _own(kind):  # another package can't take a built-in's name
-        return importlib.import_module(f"hpml_bench.{kind}.{name}")
+        return importlib.import_module(f"{PACKAGES[kind]}.{name}")
     point = _foreign(kind)[name]
     try:
         loaded = point.load()
     except Exception as error:
-        raise UserError(f"the {kind[:-1]} '{name}' of {point.value} can't be imported: {error}") from error
+        raise UserError(f"the {ONE[kind]} '{name}' of {point.value} can't be imported: {error}") from error
     if not isinstance(loaded, ModuleType):
-        raise UserError(f"the {kind[:-1]} '{name}' of {point.value} is not a module")
+        raise UserError(f"the {ONE[kind]} '{name}' of {point.value} is not a module")
     return loaded

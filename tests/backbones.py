@@ -4,9 +4,9 @@ import importlib
 import sys
 from pathlib import Path
 
-from hpml_bench.models import Classifier, build_classifier
-from hpml_bench.records import MethodSpec, Settings, TaskSpec
+from hpml_bench.config.settings import MethodSpec, Settings, TaskSpec
 from hpml_bench.registry import get
+from hpml_bench.training.model import Classifier, build_classifier
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 support_table = importlib.import_module("support_table")

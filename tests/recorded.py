@@ -14,22 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.records import (
-    Check,
-    Consumed,
-    Digests,
-    MethodSpec,
-    Metric,
-    Point,
-    RunError,
-    RunRecord,
-    RunSpec,
-    Settings,
-    TaskSpec,
-    protocol_id,
-)
+from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, TaskSpec
+from hpml_bench.records.run import Check, Consumed, Digests, Metric, Point, RunError, RunRecord, protocol_id
+from hpml_bench.records.store import POINTS, PREDICTIONS, commit, file_digests
 from hpml_bench.report.predictions import macro_f1
-from hpml_bench.store import POINTS, PREDICTIONS, commit, file_digests
 
 SETTINGS = Settings(
     backbone="embedded:newsgpt",
@@ -373,6 +361,6 @@ if __name__ == "__main__":
 
     place = write(Path(sys.argv[1]), sweep())
     write_report(place)
-    golden = Path(__file__).parent / "data" / "report_head.md"
+    golden = Path(__file__).parent / "files" / "report_head.md"
     golden.parent.mkdir(exist_ok=True)
     golden.write_text(head((place / "report.md").read_text(encoding="utf-8")), encoding="utf-8")

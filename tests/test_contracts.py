@@ -12,8 +12,9 @@ import test_probes
 from pydantic import BaseModel
 
 from hpml_bench import registry
-from hpml_bench.probes import Probe
-from hpml_bench.records import Frozen, Metric
+from hpml_bench.config.base import Frozen
+from hpml_bench.records.run import Metric
+from hpml_bench.training.probe import Probe
 
 HEAVY = ("torch", "transformers", "peft", "datasets", "pandas", "matplotlib", "scipy", "statsmodels", "wandb")
 OPTIONAL = {
@@ -54,10 +55,10 @@ def test_a_method(name: str) -> None:
             assert parameters(getattr(module, verb)) == len(arguments), verb
 
 
-@pytest.mark.parametrize("name", registry.names("tasks"))
+@pytest.mark.parametrize("name", registry.names("datasets"))
 def test_a_task(name: str) -> None:
     """A first line, explained options, and `load(settings, options)`."""
-    module = registry.get("tasks", name)
+    module = registry.get("datasets", name)
     assert module.__doc__
     check_options(module.Options)
     assert parameters(module.load) == 2

@@ -88,11 +88,11 @@ def heavy(imports: set[str], libraries: tuple[str, ...] = TRAINING) -> set[str]:
 
 def test_the_reader_of_imports_sees_them() -> None:
     """The test's own eyes: known imports at the top and inside functions are found, those for typing are not."""
-    assert "hpml_bench.records" in AT_TOP["hpml_bench.store"]
-    assert "pandas" in ANYWHERE["hpml_bench.store"]
-    assert "pandas" not in AT_TOP["hpml_bench.store"]
-    assert "torch" in AT_TOP["hpml_bench.worker"]
-    assert "datasets" not in ANYWHERE["hpml_bench.records"]
+    assert "hpml_bench.records.run" in AT_TOP["hpml_bench.records.store"]
+    assert "pandas" in ANYWHERE["hpml_bench.records.store"]
+    assert "pandas" not in AT_TOP["hpml_bench.records.store"]
+    assert "torch" in AT_TOP["hpml_bench.training.worker"]
+    assert "datasets" not in ANYWHERE["hpml_bench.records.run"]
     assert set(cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}})) == {"b", "c"}
 
 
@@ -109,11 +109,11 @@ def test_there_is_no_import_cycle() -> None:
 
 def test_the_ground_floor_stands_on_nothing() -> None:
     """Errors and records import none of us; the store and the registry only those."""
-    assert OWN["hpml_bench.errors"] | OWN["hpml_bench.records"] == set()
-    ground = {"hpml_bench", "hpml_bench.errors", "hpml_bench.records"}
-    assert OWN["hpml_bench.store"] | OWN["hpml_bench.registry"] <= ground
-    assert OWN["hpml_bench.yaml_plain"] <= ground
-    assert OWN["hpml_bench.suite"] <= ground | {"hpml_bench.registry", "hpml_bench.yaml_plain"}
+    assert OWN["hpml_bench.errors"] | OWN["hpml_bench.records.run"] == set()
+    ground = {"hpml_bench", "hpml_bench.errors", "hpml_bench.records.run"}
+    assert OWN["hpml_bench.records.store"] | OWN["hpml_bench.registry"] <= ground
+    assert OWN["hpml_bench.config.yaml"] <= ground
+    assert OWN["hpml_bench.config.suite"] <= ground | {"hpml_bench.registry", "hpml_bench.config.yaml"}
 
 
 def test_nothing_stands_on_the_command_line() -> None:
@@ -121,16 +121,16 @@ def test_nothing_stands_on_the_command_line() -> None:
     commands = {name for name in FILES if f"{name}.".startswith("hpml_bench.cli.")}
     assert {name for name in OWN.keys() - commands if OWN[name] & commands} == {"hpml_bench.__main__"}
     for name in reachable("worker", "report.render"):
-        assert not OWN[name] & {"hpml_bench.sweep", "hpml_bench.launch", "hpml_bench.api"}, name
+        assert not OWN[name] & {"hpml_bench.launch.sweep", "hpml_bench.launch.launcher", "hpml_bench.api"}, name
 
 
 def test_only_the_worker_and_what_it_needs_trains() -> None:
     """Training libraries are imported in the ranks' and the preparation's modules, and by the launcher in functions."""
     plugged = [name.removeprefix("hpml_bench.") for name in FILES if of_kind(name, "methods", "probes", "tasks")]
-    rendezvous = "hpml_bench.rendezvous"  # which the launcher imports in a function, and nobody else does
-    assert {name for name in FILES if rendezvous in OWN[name]} == {"hpml_bench.launch"}
-    assert rendezvous not in AT_TOP["hpml_bench.launch"]
-    ranks = reachable("worker", "gate.resident", *plugged) | {"hpml_bench.launch", rendezvous}
+    rendezvous = "hpml_bench.launch.rendezvous"  # which the launcher imports in a function, and nobody else does
+    assert {name for name in FILES if rendezvous in OWN[name]} == {"hpml_bench.launch.launcher"}
+    assert rendezvous not in AT_TOP["hpml_bench.launch.launcher"]
+    ranks = reachable("worker", "gate.resident", *plugged) | {"hpml_bench.launch.launcher", rendezvous}
     for name, imports in ANYWHERE.items():
         if name not in ranks and not of_kind(name, *KINDS):
             assert not heavy(imports), name
@@ -162,8 +162,8 @@ def test_runs_are_chosen_in_one_place() -> None:
     assert uses("left_out") <= {
         "hpml_bench.report.results",
         "hpml_bench.report.render",
-        "hpml_bench.sections.failures",
-        "hpml_bench.sections.takeaways",
+        "hpml_bench.report.sections.failures",
+        "hpml_bench.report.sections.takeaways",
     }
     readers = {name for name, tree in TREES.items() if of_kind(name, "sections") and "load_records" in ast.dump(tree)}
     assert readers == set(), "no section reads records of its own"

@@ -12,10 +12,11 @@ import recorded
 from recorded import record, sweep
 from test_sections import said, section
 
-from hpml_bench.records import Check, Consumed, RunRecord, Table
+from hpml_bench.records.run import Check, Consumed, RunRecord
+from hpml_bench.records.store import POINTS, PREDICTIONS, commit, damage, file_digests
+from hpml_bench.report.blocks import Table
 from hpml_bench.report.render import facts
 from hpml_bench.report.results import Results
-from hpml_bench.store import POINTS, PREDICTIONS, commit, damage, file_digests
 
 STEADY = (
     recorded._metric("timed_steps", "timed steps", "", "neither", spec=".0f"),

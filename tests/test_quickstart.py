@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from hpml_bench import launch, preparation
-from hpml_bench.records import Prepared, RunRecord
-from hpml_bench.suite import load_suite
-from hpml_bench.supervision import forks
-from hpml_bench.sweep import definite
+from hpml_bench.config.suite import load_suite
+from hpml_bench.data.dataset import Prepared
+from hpml_bench.launch import fork_server, launcher, preparation
+from hpml_bench.launch.sweep import definite
+from hpml_bench.records.run import RunRecord
 
 
 def run(folder: Path, prepared: Prepared) -> RunRecord:
     """Do quickstart's LoRA run, at full budget."""
     (spec,) = definite(load_suite("quickstart")).runs(["lora"], [0])
-    record = launch.run(spec, prepared, folder)
+    record = launcher.run(spec, prepared, folder)
     assert record.status == "ok", record.error
     return record
 
@@ -27,7 +27,7 @@ def test_the_pretrained_backbone_beats_a_random_one(tmp_path: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModel
 
-    forks.start_fork_server()
+    fork_server.start_fork_server()
     prepared = preparation.prepare(definite(load_suite("quickstart")).settings)
     random = tmp_path / "random"
     torch.manual_seed(0)

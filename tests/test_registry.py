@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hpml_bench import listing, registry, suite
+from hpml_bench import registry
+from hpml_bench.cli import inventory
+from hpml_bench.config import suite
 from hpml_bench.errors import UserError
 
 
@@ -43,12 +45,12 @@ def test_a_file_of_ours_is_found_by_its_name() -> None:
 def test_another_packages_method_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry point makes a module of another package a method: listed, and usable in a suite."""
     (tmp_path / "third_module.py").write_text(
-        "from hpml_bench.records import Frozen\nlr = 0.5\ntitle = 'Third'\nclass Options(Frozen):\n    n: int = 3\n"
+        "from hpml_bench.records.run import Frozen\nlr = 0.5\ntitle = 'Third'\nclass Options(Frozen):\n    n: int = 3\n"
     )
     install(tmp_path, monkeypatch, "third_module")
     assert "third" in registry.names("methods")
     assert registry.get("methods", "third").title == "Third"
-    assert ("third", "(from another package)") in listing.known("methods")
+    assert ("third", "(from another package)") in inventory.known("methods")
     empty = suite.Suite.model_validate(
         {"name": "s", "settings": {"backbone": "path:x", "task": {"name": "hub"}, "steps": 1}, "methods": {}}
     )
@@ -82,4 +84,4 @@ def test_an_import_that_raises_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_name_lists_the_known() -> None:
     """The sentence says what is registered."""
     with pytest.raises(UserError, match=r"there is no task 'nothing'; registered are .*text_files"):
-        registry.get("tasks", "nothing")
+        registry.get("datasets", "nothing")

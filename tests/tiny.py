@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.records import Digests, MethodSpec, Prepared, RunSpec, Settings, TaskSpec
+from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, TaskSpec
+from hpml_bench.data.dataset import Prepared
+from hpml_bench.records.run import Digests
 
 VOCABULARY = 200
 
@@ -24,7 +26,7 @@ def gpt2(folder: Path) -> Path:
 
 def prepared(folder: Path, rows: int = 96, classes: int = 3, seed: int = 0) -> Prepared:
     """Save a backbone and tokenised rows whose first token tells the class."""
-    from hpml_bench.data import write_rows
+    from hpml_bench.data.rows import write_rows
 
     generator = np.random.default_rng(seed)
     for split in ("train", "validation", "test"):

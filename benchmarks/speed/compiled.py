@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hpml_bench import fast
+from hpml_bench.training import kernels
 
 
 @torch.library.custom_op("hpml_speed::kept", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
 def kept(values: Tensor, p: float) -> Tensor:
-    """Return dropout's mask as `fast.drop` draws it; a compiler can't look into numpy, and would break off there."""
-    return fast.kept(values, p)
+    """Return dropout's mask as `kernels.drop` draws it; a compiler can't look into numpy, and would break off there."""
+    return kernels.kept(values, p)
 
 
 @kept.register_fake
@@ -27,7 +27,7 @@ def drop(values: Tensor, p: float) -> Tensor:
 
 def compile_blocks(encoder: nn.Module) -> None:
     """Compile the encoder's blocks for batches of any length, and fail where that would be given up silently."""
-    fast.drop = drop
+    kernels.drop = drop
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     blocks = max((part for part in encoder.modules() if isinstance(part, nn.ModuleList)), key=len)
     for block in blocks:

@@ -27,8 +27,8 @@ from speed import shapes
 from speed.batches import Batches, epoch, padded_to, representative
 
 if TYPE_CHECKING:
-    from hpml_bench.data import Rows
-    from hpml_bench.loop import Stepper
+    from hpml_bench.data.rows import Rows
+    from hpml_bench.training.loop import Stepper
 
 RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
@@ -60,7 +60,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     """Time the harness's training steps."""
     import torch
 
-    from hpml_bench.data import Rows
+    from hpml_bench.data.rows import Rows
 
     rows = Rows(Path(job["folder"]) / "rows", 0)
     batches = epoch("ours", rows.lengths)
@@ -98,11 +98,11 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 def _our_stepper(job: dict[str, Any], rows: Rows, stack: ExitStack) -> Stepper:
     """Return what takes the harness's own steps, all probes on."""
     from hpml_bench import registry
-    from hpml_bench.distributed import process_group
-    from hpml_bench.loop import Stepper, Training
-    from hpml_bench.models import build_classifier
-    from hpml_bench.probes import Probe, Run
-    from hpml_bench.records import MethodSpec, Settings, TaskSpec
+    from hpml_bench.config.settings import MethodSpec, Settings, TaskSpec
+    from hpml_bench.training.distributed import process_group
+    from hpml_bench.training.loop import Stepper, Training
+    from hpml_bench.training.model import build_classifier
+    from hpml_bench.training.probe import Probe, Run
 
     os.environ.update(RANK)
     module = registry.get("methods", job["method"])
@@ -174,14 +174,15 @@ def switch_off(lever: str | None) -> None:
     """Put back what one of levers.LEVERS replaces; the allocator's settings are those the process is born with."""
     from torch import nn
 
-    from hpml_bench import data, fast, loop
+    from hpml_bench.data import rows
+    from hpml_bench.training import kernels, loop
 
     off: dict[str, tuple[Any, str, Any]] = {
-        "activation": (fast, "NewGELUActivation", type("Nothing", (nn.Module,), {})),
-        "dropout": (fast, "SMALL", 2**62),
-        "attention": (fast, "ATTENTION", "sdpa"),
+        "activation": (kernels, "NewGELUActivation", type("Nothing", (nn.Module,), {})),
+        "dropout": (kernels, "SMALL", 2**62),
+        "attention": (kernels, "ATTENTION", "sdpa"),
         "frozen": (loop, "store_frozen_as_bf16", lambda _: None),
-        "buckets": (data, "BUCKET", 1),
+        "buckets": (rows, "BUCKET", 1),
     }
     if lever in off:
         setattr(*off[lever])

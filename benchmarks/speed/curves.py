@@ -24,15 +24,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from hpml_bench import registry
-from hpml_bench.data import Rows
-from hpml_bench.distributed import Group, process_group
-from hpml_bench.environment import cores
-from hpml_bench.loop import Training, evaluate, lr_factor, make_optimizer, train
-from hpml_bench.models import Classifier, build_classifier
-from hpml_bench.prepare import prepare
-from hpml_bench.probes import Probe, Step
-from hpml_bench.records import Point, RunSpec
-from hpml_bench.suite import load_suite
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.config.suite import load_suite
+from hpml_bench.data.prepare import prepare
+from hpml_bench.data.rows import Rows
+from hpml_bench.records.run import Point
+from hpml_bench.system.environment import cores
+from hpml_bench.training.distributed import Group, process_group
+from hpml_bench.training.loop import Training, evaluate, lr_factor, make_optimizer, train
+from hpml_bench.training.model import Classifier, build_classifier
+from hpml_bench.training.probe import Probe, Step
 from speed.contender import RANK
 from speed.target import Target
 

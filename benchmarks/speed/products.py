@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hpml_bench.environment import cores
+from hpml_bench.system.environment import cores
 from speed import shapes
 from speed.target import Target
 from speed.training import Contender

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from hpml_bench.report.results import Results
-from hpml_bench.sections import scaling
+from hpml_bench.report.sections import scaling
 from speed.sweep import run_all
 from speed.target import Target
 

@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hpml_bench.records import RunRecord
-from hpml_bench.store import POINTS, PREDICTIONS, RECORD, load_records
+from hpml_bench.records.run import RunRecord
+from hpml_bench.records.store import POINTS, PREDICTIONS, RECORD, load_records
 from speed.target import Target
 
 REFERENCE = Path(__file__).parent.parent.parent / "reports" / "reference" / "quickstart"

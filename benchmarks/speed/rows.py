@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpml_bench.environment import PROCESS_ENVIRONMENT
+from hpml_bench.system.environment import PROCESS_ENVIRONMENT
 from speed import shapes
 from speed.target import Target
 
@@ -82,8 +82,8 @@ def write_rows(path: Path, rows: int) -> None:
 
 def main() -> None:
     """Prepare the rows of a table once and print seconds and peak memory as JSON."""
-    from hpml_bench.prepare import prepare
-    from hpml_bench.records import Settings, TaskSpec
+    from hpml_bench.config.settings import Settings, TaskSpec
+    from hpml_bench.data.prepare import prepare
 
     table, rows = sys.argv[1], int(sys.argv[2])
     settings = Settings(

@@ -57,6 +57,6 @@ def save_model(name: str, folder: Path) -> None:
 
 def save_rows(folder: Path, rows: int = ROWS) -> None:
     """Save rows as the preparation leaves them."""
-    from hpml_bench.data import write_rows
+    from hpml_bench.data.rows import write_rows
 
     write_rows(folder, [{"input_ids": token_ids(rows), "label": labels(rows)}])

@@ -10,9 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from hpml_bench.environment import PROCESS_ENVIRONMENT
-from hpml_bench.records import RunRecord
-from hpml_bench.store import load_records
+from hpml_bench.records.run import RunRecord
+from hpml_bench.records.store import load_records
+from hpml_bench.system.environment import PROCESS_ENVIRONMENT
 from speed.target import Target
 
 SWEEP_SECONDS, LEAST_TRAINING, FIRST_STEP, FIRST_RUN = 100.0, 0.7, 0.7, 5.0

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpml_bench.loop import Training, train
-from hpml_bench.probes import Probe
+from hpml_bench.training.loop import Training, train
+from hpml_bench.training.probe import Probe
 
 
 class Switched(list[Probe]):

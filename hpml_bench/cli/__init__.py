@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from hpml_bench.cli import listing, plan, report, runs, tune
-from hpml_bench.cli.endings import Sentences
+from hpml_bench.cli import check as gate
+from hpml_bench.cli import list as list_command
+from hpml_bench.cli import plan, report, runs, tune
+from hpml_bench.cli.exit_status import Sentences
 from hpml_bench.cli.report import result_folders
-from hpml_bench.gate import commands as gate
 
 __all__ = ["main", "result_folders"]
 
@@ -21,6 +22,6 @@ def main() -> None:
     """
 
 
-COMMANDS = (runs.run_all, runs.run, tune.tune, report.report, plan.plan, listing.list_, gate.check, gate.baseline)
+COMMANDS = (runs.run_all, runs.run, tune.tune, report.report, plan.plan, list_command.list_, gate.check, gate.baseline)
 for _command in COMMANDS:
     main.add_command(_command)

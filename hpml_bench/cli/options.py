@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from hpml_bench.suite import Suite
+    from hpml_bench.config.suite import Suite
 
 Function = Callable[..., Any]
 Option = Callable[[Function], Function]
@@ -41,7 +41,7 @@ def names(text: str) -> list[str]:
 
 def load(suite: str, overrides: tuple[str, ...] = (), **changes: Any) -> Suite:
     """Return a packaged suite, or one of a file, with changes."""
-    from hpml_bench.suite import load_suite
+    from hpml_bench.config.suite import load_suite
 
     return load_suite(suite, overrides, **changes)
 
@@ -76,7 +76,7 @@ def _bundled(function: Function, name: str, kind: Callable[[], Any]) -> Function
 
 
 def _limits() -> Any:
-    from hpml_bench.supervision.limits import Limits
+    from hpml_bench.launch.limits import Limits
 
     return Limits
 

@@ -10,7 +10,7 @@ import click
 from hpml_bench.cli.options import names, wandb
 
 if TYPE_CHECKING:
-    from hpml_bench.report.wandb import Mode
+    from hpml_bench.tracking.wandb import Mode
 
 
 @click.command()
@@ -60,16 +60,16 @@ def choose_wandb_mode(asked: str) -> Mode:
     """Return how to publish, `auto` decided; off without a look at wandb."""
     if asked == "off":
         return "off"
-    from hpml_bench.report.wandb import choose_mode
+    from hpml_bench.tracking.wandb import choose_mode
 
     return choose_mode(asked)
 
 
 def write(folder: Path, out: Path | None, formats: list[str], wandb_mode: Mode) -> None:
     """Write a folder's report, print its table and where it is."""
-    from hpml_bench.listing import show_table, terminal
-    from hpml_bench.plain import for_terminal
+    from hpml_bench.cli.inventory import show_table, terminal
     from hpml_bench.report.render import load, load_libraries, write_report
+    from hpml_bench.system.text import for_terminal
 
     load_libraries()
     results = load(folder)
@@ -82,7 +82,7 @@ def write(folder: Path, out: Path | None, formats: list[str], wandb_mode: Mode) 
     if others:
         click.echo(for_terminal(f"{len(others)} tables in {others[0].parent}"))
     if wandb_mode != "off":
-        from hpml_bench.report.wandb import publish_results
+        from hpml_bench.tracking.wandb import publish_results
 
         if sentence := publish_results(results, wandb_mode):
             click.echo(for_terminal(sentence))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpml_bench.cli.endings import FAILED, INTERRUPTED, OK
+from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK
 from hpml_bench.cli.options import METHODS, Asked, limited, load, names, shared
 from hpml_bench.cli.report import choose_wandb_mode, write
 
 if TYPE_CHECKING:
-    from hpml_bench.suite import Suite
-    from hpml_bench.supervision.limits import Limits
+    from hpml_bench.config.suite import Suite
+    from hpml_bench.launch.limits import Limits
 
 
 @click.command("run-all")
@@ -48,7 +48,7 @@ def run(ctx: click.Context, method: str, suite: str, seed: int, asked: Asked, li
     torchrun --nproc-per-node 2 -m hpml_bench run METHOD
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        from hpml_bench.under_torchrun import run_as_rank
+        from hpml_bench.launch.torchrun import run_as_rank
 
         world = int(os.environ["WORLD_SIZE"])
         loaded = load(suite, asked.overrides, world_size=world, device=asked.device)
@@ -59,13 +59,13 @@ def run(ctx: click.Context, method: str, suite: str, seed: int, asked: Asked, li
 
 def _sweep(suite: Suite, methods: list[str] | None, seed: int | None, asked: Asked, limits: Limits) -> int:
     """Run, report, and return the exit status."""
-    from hpml_bench.listing import terminal
-    from hpml_bench.supervision import storage
-    from hpml_bench.supervision.stopping import stoppable
-    from hpml_bench.sweep import run_sweep
+    from hpml_bench.cli.inventory import terminal
+    from hpml_bench.launch.sweep import run_sweep
+    from hpml_bench.system import disk
+    from hpml_bench.system.signals import stoppable
 
     mode = choose_wandb_mode(asked.wandb_mode)
-    with storage.told(asked.out), stoppable():  # the report, too, is ended by a request, and told of a full disk
+    with disk.told(asked.out), stoppable():  # the report, too, is ended by a request, and told of a full disk
         result = run_sweep(
             suite, asked.out, terminal(), methods,
             fresh=asked.fresh, verbose=asked.verbose, wandb_mode=mode, seed=seed, limits=limits,

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from hpml_bench.cli.endings import FAILED, INTERRUPTED, OK
+from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK
 from hpml_bench.cli.options import DEVICE, METHODS, NPROC, VERBOSE, limited, load, names, out, overrides
 
 if TYPE_CHECKING:
-    from hpml_bench.supervision.limits import Limits
+    from hpml_bench.launch.limits import Limits
 
 
 @click.command()
@@ -67,7 +67,7 @@ def tune(  # noqa: PLR0913, PLR0917 - a command's options
 
     Trials that are recorded are not repeated: call it again after a crash and it goes on.
     """
-    from hpml_bench.listing import terminal
+    from hpml_bench.cli.inventory import terminal
     from hpml_bench.tuning.show import show
     from hpml_bench.tuning.tune import run_tuning
 

@@ -17,16 +17,18 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from hpml_bench import environment, store
+from hpml_bench.config.base import Frozen
+from hpml_bench.config.settings import MethodSpec, Settings
 from hpml_bench.errors import UserError
-from hpml_bench.gate import verdicts
 from hpml_bench.gate.check import Request, Say, incomparable, versions
-from hpml_bench.gate.growth import compare, one_sided
-from hpml_bench.gate.machine import between, snapshot
-from hpml_bench.gate.pairs import BLOCKS, PIECE, shared_core
+from hpml_bench.gate.decide import verdicts
+from hpml_bench.gate.measure.machine import between, snapshot
+from hpml_bench.gate.measure.pairs import BLOCKS, PIECE, shared_core
+from hpml_bench.gate.measure.sides import Installation, OutOfTime, Trainer
 from hpml_bench.gate.records import Count, Receipt, Run, Side, Verdict
-from hpml_bench.gate.sides import Installation, OutOfTime, Trainer
-from hpml_bench.records import Frozen, MethodSpec, Settings
+from hpml_bench.gate.render.count_diff import compare, one_sided
+from hpml_bench.records import store
+from hpml_bench.system import environment
 
 ROUNDS = 3
 """Times each run goes through the batches of each method."""

@@ -12,14 +12,17 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
-from hpml_bench import environment
-from hpml_bench.gate import sentences, spending, verdicts
-from hpml_bench.gate.growth import compare, one_sided
-from hpml_bench.gate.pairs import Pair, Work
+from hpml_bench.config.devices import resolve_devices
+from hpml_bench.config.settings import MethodSpec, Settings
+from hpml_bench.config.suite import Suite
+from hpml_bench.gate.decide import spending, verdicts
+from hpml_bench.gate.measure.pairs import Pair, Work
+from hpml_bench.gate.measure.sides import Incomparable, Installation, OutOfTime
 from hpml_bench.gate.records import Block, Count, Receipt, Rules, Side, Verdict
-from hpml_bench.gate.sides import Incomparable, Installation, OutOfTime
-from hpml_bench.records import MethodSpec, Settings, digest
-from hpml_bench.suite import Suite
+from hpml_bench.gate.render import sentences
+from hpml_bench.gate.render.count_diff import compare, one_sided
+from hpml_bench.system import environment
+from hpml_bench.system.hashing import digest
 
 Mode = Literal["revision", "environment", "baseline", "self-test"]
 USUAL = ("lora", "prompt_tuning", "adapter")
@@ -33,7 +36,8 @@ MORE = 1.5
 GIVE_MORE = "give --max-minutes more"
 
 MEASURING = (
-    *("check", "machine", "pairs", "ranks", "resident", "sides", "spending", "verdicts", "workload"),
+    *("check", "resident", "decide/rank_tests", "decide/spending", "decide/verdicts"),
+    *("measure/machine", "measure/pairs", "measure/sides", "measure/workload"),
     *("../statistics/paired", "../statistics/intervals"),
 )
 """The files on which it depends how a check of given code ends."""
@@ -97,7 +101,7 @@ def request(suite: Suite, methods: list[str] | None, rules: Rules, minutes: floa
     spending.alphas(rules, len(specs))  # told now, not after the first look
     one = Settings.model_validate(suite.settings.model_dump() | {"world_size": 1, "threads": 1})
     steady = {"steps": ENDLESS, "epochs": None, "schedule": "constant", "lr_warmup": 0.0}
-    settings = Settings.model_validate(environment.resolve_devices(one).model_dump() | steady)
+    settings = Settings.model_validate(resolve_devices(one).model_dump() | steady)
     return Request(suite.name, settings, specs, rules, minutes)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from hpml_bench.records import Frozen
+from hpml_bench.config.base import Frozen
 
 SCHEMA_VERSION = 1
 PROTOCOL = 1

@@ -14,12 +14,12 @@ import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
-from hpml_bench.entry import die_with_parent
 from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.gate.records import PROTOCOL
+from hpml_bench.system.parent_death import die_with_parent
 
 if TYPE_CHECKING:
-    from hpml_bench.gate.workload import Job, Workload
+    from hpml_bench.gate.measure.workload import Job, Workload
 
 
 def main() -> None:
@@ -58,20 +58,20 @@ class Resident:
 
     def do_describe(self) -> dict[str, Any]:
         """Return what this process runs on."""
-        from hpml_bench import environment
+        from hpml_bench.system import environment
 
         return environment.describe()
 
     def do_prepare(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Make model and data ready with this side's own code; return a `Prepared`."""
-        from hpml_bench.prepare import prepare
-        from hpml_bench.records import Settings
+        from hpml_bench.config.settings import Settings
+        from hpml_bench.data.prepare import prepare
 
         return prepare(Settings.model_validate(settings)).model_dump(mode="json")
 
     def do_load(self, **arguments: Any) -> None:
         """Build every method's model and optimizer; see `Workload.load`."""
-        from hpml_bench.gate.workload import Workload
+        from hpml_bench.gate.measure.workload import Workload
 
         self.workload = Workload.load(**arguments)
 
@@ -100,13 +100,13 @@ class Resident:
 
     def do_counts(self, method: str) -> dict[str, Any]:
         """Return the quantities without noise of a method; call it before any `run`."""
-        from hpml_bench.gate.counts import count
+        from hpml_bench.gate.measure.counts import count
 
         return count(self._jobs[method])
 
     def do_calibrate(self) -> dict[str, float]:
         """Return how fast this machine is right now, by work that is none of ours."""
-        from hpml_bench.gate.calibration import calibrate
+        from hpml_bench.gate.measure.calibration import calibrate
 
         return calibrate()
 

@@ -17,12 +17,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from hpml_bench import environment, store
 from hpml_bench.errors import UserError
-from hpml_bench.gate import verdicts
 from hpml_bench.gate.check import Comparison, Request, Say, check, gate_digest, most_pairs
+from hpml_bench.gate.decide import verdicts
+from hpml_bench.gate.measure.sides import Installation
 from hpml_bench.gate.records import Begun, Receipt, Side, Trial
-from hpml_bench.gate.sides import Installation
+from hpml_bench.records import store
+from hpml_bench.system import environment
 
 BEGUN = "begun.jsonl"
 """The trials begun, a line each."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.gate import spending
-from hpml_bench.gate.ranks import Floats, signed_rank_tail
+from hpml_bench.gate.decide import spending
+from hpml_bench.gate.decide.rank_tests import Floats, signed_rank_tail
 from hpml_bench.gate.records import Rules
 
 UNDECIDED, PASS, FAIL = 0, 1, 2

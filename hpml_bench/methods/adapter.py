@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from hpml_bench.config.base import Frozen
 from hpml_bench.errors import Unsupported
-from hpml_bench.records import Frozen
 
 title = "Adapter"
 lr = 1e-3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpml_bench.records import Frozen
+from hpml_bench.config.base import Frozen
 
 title = "Head only"
 lr = 1e-3  # of no parameter: the head has its own in the settings

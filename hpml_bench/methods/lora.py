@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from hpml_bench.records import Frozen
+from hpml_bench.config.base import Frozen
 
 title = "LoRA"
 lr = 1e-3
@@ -29,7 +29,7 @@ def build(backbone: Any, options: Options) -> Any:
     """Return the backbone frozen, with trained low-rank updates beside its weights."""
     from peft import LoraConfig, get_peft_model
 
-    from hpml_bench.peft_types import keep_input_type
+    from hpml_bench.training.peft import keep_input_type
 
     config = LoraConfig(
         task_type="FEATURE_EXTRACTION",  # the bare backbone: the harness pools and classifies

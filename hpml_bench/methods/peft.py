@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, model_validator
 
+from hpml_bench.config.base import Frozen
 from hpml_bench.errors import Unsupported
-from hpml_bench.records import Frozen
 
 title = "PEFT"
 lr = 1e-3
@@ -86,8 +86,8 @@ def build(backbone: Any, options: Options) -> Any:
         Unsupported: the type can't run with this backbone or these options; the reason is PEFT's own where it has one.
 
     """
-    from hpml_bench.models import freeze_untouched
-    from hpml_bench.peft_types import keep_input_type, wrap
+    from hpml_bench.training.model import freeze_untouched
+    from hpml_bench.training.peft import keep_input_type, wrap
 
     kind = options.type.upper()
     given = ALIASES.get(kind, {}) | (options.model_extra or {})
@@ -124,7 +124,7 @@ def before_train(model: Any, batches: Iterable[Any], total_steps: int) -> None:
         Unsupported: a package that the type needs isn't installed.
 
     """
-    from hpml_bench.peft_types import STEPS_UNKNOWN, start_corda, start_eva
+    from hpml_bench.training.peft import STEPS_UNKNOWN, start_corda, start_eva
 
     config = model.active_peft_config
     if config.peft_type == "ADALORA" and config.total_step == STEPS_UNKNOWN:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hpml_bench.records import Frozen
+from hpml_bench.config.base import Frozen
 
 title = "Prompt Tuning"
 lr = 3e-2

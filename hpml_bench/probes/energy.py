@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.environment import nvml, visible_gpus
-from hpml_bench.probes import Probe, Run
-from hpml_bench.records import Metric
+from hpml_bench.records.run import Metric
+from hpml_bench.system.environment import nvml, visible_gpus
+from hpml_bench.training.probe import Probe, Run
 
 RAPL = Path("/sys/class/powercap")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hpml_bench.probes import Probe, Run, Step
-from hpml_bench.records import Metric, Point
+from hpml_bench.records.run import Metric, Point
+from hpml_bench.training.probe import Probe, Run, Step
 
 metrics = (
     Metric(

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.probes import Evaluation, Probe, Run
-from hpml_bench.records import Metric, Point
+from hpml_bench.records.run import Metric, Point
+from hpml_bench.training.probe import Evaluation, Probe, Run
 
 WARMUP = 3
 
@@ -96,8 +96,8 @@ def latencies(run: Run) -> list[float]:
     """Return the seconds of each forward pass at batch 1, after a few passes that don't count."""
     import torch
 
-    from hpml_bench.loop import autocast
-    from hpml_bench.measure import clock
+    from hpml_bench.training.clock import clock
+    from hpml_bench.training.loop import autocast
 
     run.classifier.eval()
     watch = clock(run.group.device)

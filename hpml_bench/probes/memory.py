@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.environment import nvml
-from hpml_bench.probes import Evaluation, Probe, Run
-from hpml_bench.records import Metric, Point
+from hpml_bench.records.run import Metric, Point
+from hpml_bench.system.environment import nvml
+from hpml_bench.training.probe import Evaluation, Probe, Run
 
 PHASES = ("setup", "train", "evaluation")
 HUGE_PAGE_MB = 2.097152
@@ -198,7 +198,7 @@ def reset_host_peak() -> bool:
 
 def _nvml_used(local: int) -> float:
     """Return the memory in use, in MB, on this rank's GPU."""
-    from hpml_bench.environment import visible_gpus
+    from hpml_bench.system.environment import visible_gpus
 
     with nvml() as library:
         if library is None:

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.probes import Probe, Run
-from hpml_bench.records import Metric
+from hpml_bench.records.run import Metric
+from hpml_bench.training.probe import Probe, Run
 
 
 def _count(name: str, title: str, definition: str) -> Metric:

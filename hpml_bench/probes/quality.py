@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.probes import Evaluation, Probe, Run, Step
-from hpml_bench.records import Metric, Point
+from hpml_bench.records.run import Metric, Point
+from hpml_bench.training.probe import Evaluation, Probe, Run, Step
 
 LAST_WINDOW = 20
 """Steps whose mean is the final training loss."""

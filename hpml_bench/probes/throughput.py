@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.probes import Probe, Run, Step
-from hpml_bench.records import Metric, Point
+from hpml_bench.records.run import Metric, Point
 from hpml_bench.statistics.drift import step_time_drift
+from hpml_bench.training.probe import Probe, Run, Step
 
 _WINDOW = "in the timed window (all steps but the first `warmup_steps`)"
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.plain import clean
-from hpml_bench.records import Figure
+from hpml_bench.report.blocks import Figure
 from hpml_bench.report.results import Results
+from hpml_bench.system.text import clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ import io
 import re
 from collections.abc import Sequence
 
-from hpml_bench.plain import clean
-from hpml_bench.records import Table
+from hpml_bench.report.blocks import Table
+from hpml_bench.system.text import clean
 
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])")
 _SPREAD = re.compile(r"[^±]* ± ([\d.,e-]+)")

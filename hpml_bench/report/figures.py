@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpml_bench import statistics
-from hpml_bench.plain import clean
-from hpml_bench.records import Figure
+from hpml_bench.report.blocks import Figure
 from hpml_bench.report.drawing import INK, PAPER, drawing, finish, legend, looks
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Quantity
+from hpml_bench.system.text import clean
 
 _MAX_POINTS = 200
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from hpml_bench.records import Consumed, RunRecord
+from hpml_bench.records.run import Consumed, RunRecord
 
 COSTS_DEPEND_ON = ("fingerprint", "packages", "python", "system", "kernel", "driver", "process", "threads")
 """What of a run's environment makes its costs incomparable with others': hardware (by its fingerprint), versions of

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.records import RunRecord
-from hpml_bench.store import PREDICTIONS, is_plain_file
+from hpml_bench.records.run import RunRecord
+from hpml_bench.records.store import PREDICTIONS, is_plain_file
 
 TOLERANCE = 1e-6
 """Relative, between a recorded score and that of the stored predictions, whose losses are float32."""

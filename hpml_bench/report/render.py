@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpml_bench import registry
+from hpml_bench.config.suite import packaged
 from hpml_bench.errors import UserError
-from hpml_bench.plain import clean
-from hpml_bench.records import Figure, Section, Table, Text
+from hpml_bench.records.store import write_atomically
+from hpml_bench.report.blocks import Figure, Section, Table, Text
 from hpml_bench.report.grouping import versions
 from hpml_bench.report.results import Results
-from hpml_bench.store import write_atomically
-from hpml_bench.suite import packaged
+from hpml_bench.system.text import clean
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from hpml_bench import statistics
-from hpml_bench.records import Metric, RunRecord
+from hpml_bench.config.suite import Margin, Suite, load_suite, packaged_suites
+from hpml_bench.records.run import Metric, RunRecord
+from hpml_bench.records.store import SUITE, read_json, read_points
 from hpml_bench.report.grouping import label, machine_of
 from hpml_bench.report.selection import LeftOut, Selection
-from hpml_bench.store import SUITE, read_json, read_points
-from hpml_bench.suite import Margin, Suite, load_suite, packaged_suites
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpml_bench.errors import UserError
-from hpml_bench.records import RunRecord
+from hpml_bench.records.run import RunRecord
+from hpml_bench.records.store import load_records
 from hpml_bench.report import predictions
 from hpml_bench.report.grouping import (
     agreed_budget,
@@ -21,7 +22,6 @@ from hpml_bench.report.grouping import (
     short,
 )
 from hpml_bench.report.predictions import Predictions
-from hpml_bench.store import load_records
 
 Stored = Mapping[str, Predictions]
 """run_id -> predictions."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from hpml_bench.records import RunRecord
+from hpml_bench.records.run import RunRecord
 from hpml_bench.report.results import Results
 
 MOST_DRIFT, LONGEST_PAUSE = 0.05, 0.2

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from hpml_bench.plain import clean
-from hpml_bench.records import Metric, Table
+from hpml_bench.records.run import Metric
+from hpml_bench.report.blocks import Table
 from hpml_bench.report.results import Results
 from hpml_bench.statistics import Comparison, Interval
+from hpml_bench.system.text import clean
 
 MISSING = "–"
 MINUS = "−"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hpml_bench.tuning.record import TunedMethod, TuningRecord
+from hpml_bench.records.tuning import TunedMethod, TuningRecord
 
 if TYPE_CHECKING:
     from rich.console import Console

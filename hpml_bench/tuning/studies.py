@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpml_bench.errors import UserError
-from hpml_bench.tuning.record import Sampler, Trial
+from hpml_bench.records.tuning import Sampler, Trial
 
 if TYPE_CHECKING:
     import optuna

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from hpml_bench import store
+from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
-from hpml_bench.suite import Suite
-from hpml_bench.tuning.record import TunedMethod, TuningRecord
+from hpml_bench.records import store
+from hpml_bench.records.tuning import TunedMethod, TuningRecord
 
 
 def check_target(path: Path) -> Path:

@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpml_bench import environment, launch, preparation, store
-from hpml_bench.progress import SweepProgress
-from hpml_bench.records import DONE, MethodSpec, Prepared, RunRecord, RunSpec, Settings, digest, protocol_id
-from hpml_bench.redaction import redact_abandoned_logs
-from hpml_bench.suite import Suite
-from hpml_bench.supervision import forks, scratch, storage
-from hpml_bench.supervision.limits import Limits
-from hpml_bench.supervision.stopping import stoppable
-from hpml_bench.sweep import definite, locked, make_folder, run_with_retries
-from hpml_bench.tuning.record import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord, load
+from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.config.suite import Suite
+from hpml_bench.data.dataset import Prepared
+from hpml_bench.launch import fork_server, launcher, preparation
+from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.progress import SweepProgress
+from hpml_bench.launch.sweep import definite, locked, make_folder, run_with_retries
+from hpml_bench.records import store
+from hpml_bench.records.run import DONE, RunRecord, protocol_id
+from hpml_bench.records.tuning import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord, load
+from hpml_bench.system import disk, environment, tempdir
+from hpml_bench.system.hashing import digest
+from hpml_bench.system.signals import stoppable
 from hpml_bench.tuning.studies import Study, open_storage
 from hpml_bench.tuning.suite_file import check_target, write_suite
 
@@ -80,12 +83,12 @@ def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
     target = check_target(write or folder / f"{suite.name}-tuned.yaml")
     make_folder(folder)
     progress = SweepProgress(console, trials * len(specs), verbose)
-    with storage.told(folder), locked(folder.parent), stoppable(), progress:
+    with disk.told(folder), locked(folder.parent), stoppable(), progress:
         began = time.monotonic()
         store.sweep_up(folder)
-        redact_abandoned_logs(folder)
+        store.redact_abandoned_logs(folder)
         studies = open_storage(folder)
-        forks.start_fork_server()
+        fork_server.start_fork_server()
         progress.say(f"preparing model and data of {settings.backbone} ...")
         prepared = preparation.prepare(settings, limits.max_seconds)
         blank = TuningRecord(
@@ -116,7 +119,7 @@ def trial_settings(settings: Settings) -> Settings:
 @contextmanager
 def validation_for_test(prepared: Prepared) -> Iterator[Prepared]:
     """Yield the prepared data with the validation rows in the place of the test rows, under digests of its own."""
-    with tempfile.TemporaryDirectory(prefix="tuning-", dir=scratch.folder()) as name:
+    with tempfile.TemporaryDirectory(prefix="tuning-", dir=tempdir.folder()) as name:
         for split, source in {"train": "train", "validation": "validation", "test": "validation"}.items():
             (Path(name) / split).symlink_to(Path(prepared.data).resolve() / source, target_is_directory=True)
         data = digest([prepared.digests.data, "validation rows for test rows"], 64)
@@ -189,7 +192,7 @@ class _Tuning:
             handle, lr = study.ask()
             try:
                 trial = _trial(number, self._run(name, lr, number, prepared, progress))
-            except (launch.Interrupted, KeyboardInterrupt):
+            except (launcher.Interrupted, KeyboardInterrupt):
                 study.give_back(handle)
                 return False
             study.tell(handle, trial)

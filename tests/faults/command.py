@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from hpml_bench.supervision import heartbeat
+from hpml_bench.system import heartbeat
 
 
 class Command:

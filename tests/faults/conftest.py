@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import tiny
 
-from hpml_bench.records import MethodSpec, Prepared, RunSpec
-from hpml_bench.supervision import forks, heartbeat, reaper
+from hpml_bench.config.settings import MethodSpec, RunSpec
+from hpml_bench.data.dataset import Prepared
+from hpml_bench.launch import fork_server
+from hpml_bench.system import heartbeat, processes
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -118,7 +120,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, plug_in: Path) -> Iterato
     """Rows and a backbone; ranks know the method `faulty`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(plug_in)
-        forks.start_fork_server()
+        fork_server.start_fork_server()
         first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
         first.start()
         first.join()  # the server has imported all by now: a run's stall limit of seconds doesn't meet it
@@ -130,9 +132,9 @@ def nothing_left() -> Iterator[None]:
     """No test leaves a process of a run."""
     yield
     deadline = time.monotonic() + 5
-    while reaper.offspring() and time.monotonic() < deadline:
+    while processes.offspring() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert reaper.offspring() == set()
+    assert processes.offspring() == set()
 
 
 def faulty(fault: str, rank: int = 1, step: int = 2, **settings: object) -> RunSpec:

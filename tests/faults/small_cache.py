@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from package_index import make_wheel
 
 from hpml_bench.cli import main
-from hpml_bench.supervision import storage
+from hpml_bench.system import disk
 
 
 def go(name: str, suite: Path, cache: Path, megabytes: int, *options: str, read_only: bool = False) -> None:
@@ -37,7 +37,7 @@ if __name__ == "__main__":
     os.environ |= {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheel.parent)}
     go("too small", suite, cache, 8)
     go("read-only", suite, cache, 8, read_only=True)
-    storage.LEAST_FREE_MB = 0  # so that small files fill it
+    disk.LEAST_FREE_MB = 0  # so that small files fill it
     go("reading the rows", suite, cache, 1)
     go("labelling the rows", suite, cache, 2)
     go("tokenising the rows", suite, cache, 4)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from hpml_bench import store
 from hpml_bench.cli import main
+from hpml_bench.records import store
 
 
 def mount(folder: Path, options: str) -> None:

@@ -17,11 +17,13 @@ from command import Command
 from conftest import faulty
 
 import hpml_bench
-from hpml_bench import launch, store
-from hpml_bench.records import Prepared, RunRecord
+from hpml_bench.data.dataset import Prepared
+from hpml_bench.launch import launcher
+from hpml_bench.launch.limits import Limits
+from hpml_bench.records import store
+from hpml_bench.records.run import RunRecord
 from hpml_bench.report.steady import paused
-from hpml_bench.supervision import reaper
-from hpml_bench.supervision.limits import Limits
+from hpml_bench.system import processes
 
 ROOT = Path(hpml_bench.__path__[0])
 
@@ -38,7 +40,7 @@ def test_a_stepped_wall_clock(prepared: Prepared, tmp_path: Path, monkeypatch: p
     clock, hours = time.time, itertools.count(1)
     monkeypatch.setattr(time, "time", lambda: clock() - 3600 * next(hours))
     began = time.monotonic()
-    record = launch.run(faulty("clock", rank=0), prepared, tmp_path / "run", limits=Limits(stall=30, run_timeout=60))
+    record = launcher.run(faulty("clock", rank=0), prepared, tmp_path / "run", limits=Limits(stall=30, run_timeout=60))
     whole = time.monotonic() - began
     assert record.status == "ok", record.error
     assert {"train_seconds", "timed_seconds", "step_ms_p50"} <= set(seconds(record))
@@ -73,7 +75,7 @@ def test_all_processes_are_suspended(
     suite.write_text(yaml.safe_dump(options))
     with tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as name:
         command = Command(suite, Path(name) / "out", "--seeds", "1", "--stall", "8")
-        command.until(lambda: reaper.stopped(command.process.pid))
+        command.until(lambda: processes.stopped(command.process.pid))
         time.sleep(10)
         os.killpg(command.process.pid, signal.SIGCONT)
         status, said = command.ended()

@@ -18,9 +18,9 @@ import tiny
 from click.testing import CliRunner
 from command import Command
 
-from hpml_bench import store
 from hpml_bench.cli import main
-from hpml_bench.supervision import heartbeat, reaper
+from hpml_bench.records import store
+from hpml_bench.system import heartbeat, processes
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_ctrl_c_twice(suite: Path, lasting: list[str], room: Path, monkeypatch: 
     (server,) = soak.servers(command.process)
     server.suspend()  # it can't say that the ranks ended, so that the first Ctrl-C has to wait
     os.killpg(command.process.pid, signal.SIGINT)
-    command.until(lambda: not any(map(reaper.identify, ranks)))  # it was heard: the second is another one
+    command.until(lambda: not any(map(processes.identify, ranks)))  # it was heard: the second is another one
     began = time.monotonic()
     os.killpg(command.process.pid, signal.SIGINT)
     command.process.wait(20)

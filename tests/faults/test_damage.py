@@ -12,8 +12,8 @@ import tiny
 from click.testing import CliRunner, Result
 from soak import content
 
-from hpml_bench import store
 from hpml_bench.cli import main
+from hpml_bench.records import store
 
 
 def run_all(suite: Path, out: Path, *options: str) -> Result:

@@ -17,10 +17,11 @@ import pytest
 import tiny
 from conftest import endless
 
-from hpml_bench import cache, launch, store
+from hpml_bench.data.dataset import Prepared
 from hpml_bench.errors import UserError
-from hpml_bench.records import Prepared
-from hpml_bench.supervision import reaper, storage
+from hpml_bench.launch import launcher
+from hpml_bench.records import store
+from hpml_bench.system import cache, disk, processes
 
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 
@@ -150,31 +151,31 @@ def test_only_the_caches_disk_is_the_caches() -> None:
 
 def test_a_file_size_limit(prepared: Prepared, tmp_path: Path) -> None:
     """A rank that may not write on fails with the reason in words; the next run is clean."""
-    server = reaper.fork_server()
+    server = processes.fork_server()
     assert server is not None
     before = resource.prlimit(server, resource.RLIMIT_FSIZE)
     resource.prlimit(server, resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        record = launch.run(endless(), prepared, tmp_path / "run")
+        record = launcher.run(endless(), prepared, tmp_path / "run")
     finally:
         resource.prlimit(server, resource.RLIMIT_FSIZE, before)
     assert record.status == "failed"
     assert record.error is not None
     assert "File too large" in record.error.message
     assert store.settled(tmp_path / "run") == record
-    assert launch.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
+    assert launcher.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO])
 def test_errors_of_a_disk_are_one_sentence(code: int, tmp_path: Path) -> None:
     """With the file, the reason, and what becomes of the rest."""
-    with pytest.raises(UserError, match=f"file.json: {os.strerror(code)}; .* goes on"), storage.told(tmp_path):
+    with pytest.raises(UserError, match=f"file.json: {os.strerror(code)}; .* goes on"), disk.told(tmp_path):
         raise OSError(code, os.strerror(code), "file.json")
 
 
 def test_other_errors_are_not_taken_for_the_disks(tmp_path: Path) -> None:
     """A mistake of ours stays one."""
-    with pytest.raises(FileNotFoundError), storage.told(tmp_path):
+    with pytest.raises(FileNotFoundError), disk.told(tmp_path):
         (tmp_path / "nowhere/file").write_text("")
 
 

@@ -15,14 +15,16 @@ import tiny
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from hpml_bench import launch, preparation, store, sweep
 from hpml_bench.cli import main
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.config.suite import Suite
+from hpml_bench.data.dataset import Prepared
 from hpml_bench.errors import UserError
-from hpml_bench.records import Digests, Outcome, Prepared, RunError, RunRecord, RunSpec
+from hpml_bench.launch import fork_server, launcher, preparation, sweep
+from hpml_bench.launch.limits import Limits
+from hpml_bench.records import store
+from hpml_bench.records.run import Digests, Outcome, RunError, RunRecord
 from hpml_bench.report.render import load_libraries, write_report
-from hpml_bench.suite import Suite
-from hpml_bench.supervision import ending, forks
-from hpml_bench.supervision.limits import Limits
 from hpml_bench.tuning import tune
 from hpml_bench.tuning.tune import run_tuning
 
@@ -53,14 +55,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Arrange:
             status = (statuses.get(spec.method.name, [])[len(earlier) :] or ["ok"])[0]
             error = None if status == "ok" else RunError(kind="Fault", message="as arranged")
             outcome = Outcome.model_validate({"status": status, "error": error})
-            record = ending.record(spec, prepared, outcome, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0, order)
+            record = outcome.record(spec, prepared, outcome, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0, order)
             record = record.model_copy(update={"earlier_attempts": earlier, "place": place})
             store.commit(folder, record)
             return record
 
-        monkeypatch.setattr(forks, "start_fork_server", lambda: None)
+        monkeypatch.setattr(fork_server, "start_fork_server", lambda: None)
         monkeypatch.setattr(preparation, "prepare", lambda *_: PREPARED)
-        monkeypatch.setattr(launch, "run", run)
+        monkeypatch.setattr(launcher, "run", run)
         return ran
 
     return arrange
@@ -158,8 +160,8 @@ def test_no_attempt_begins_after_the_hours(tmp_path: Path, quick: Arrange, monke
         ("tune", lambda out: run_tuning(suite, out, Console(quiet=True), 2, limits=limits)),
     ):
         ran = quick({"a": ["failed"] * 60})
-        at_once = launch.run
-        monkeypatch.setattr(launch, "run", lambda *args, run=at_once: (time.sleep(0.8), run(*args))[1])
+        at_once = launcher.run
+        monkeypatch.setattr(launcher, "run", lambda *args, run=at_once: (time.sleep(0.8), run(*args))[1])
         began = time.monotonic()
         command(tmp_path / name)
         assert 1 <= len(ran) <= 5, name
@@ -232,7 +234,7 @@ def test_limits_that_make_no_sense_are_refused(options: list[str], tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-HOLD = "import sys,time; from pathlib import Path; from hpml_bench.sweep import locked\n"
+HOLD = "import sys,time; from pathlib import Path; from hpml_bench.launch.sweep import locked\n"
 HOLD += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 
 

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from hpml_bench import store, sweep
 from hpml_bench.errors import UserError
-from hpml_bench.records import RunError
-from hpml_bench.supervision import ending, heartbeat, memory, reaper, scratch, watch
-from hpml_bench.supervision.limits import Limits
-from hpml_bench.supervision.stopping import SIGNALS, Stop, stoppable
+from hpml_bench.launch import outcome, sweep, watchdog
+from hpml_bench.launch.limits import Limits
+from hpml_bench.records import store
+from hpml_bench.records.run import RunError
+from hpml_bench.system import failures, heartbeat, oom, processes, tempdir
+from hpml_bench.system.signals import SIGNALS, Stop, stoppable
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -70,14 +71,14 @@ def test_other_threads_leave_signals_alone() -> None:
 def test_only_what_nobody_holds_is_abandoned(tmp_path: Path) -> None:
     """Temporary folders of living processes stay, those of dead ones go, and so does nobody else's."""
     for name in ("living", "dead"):
-        (tmp_path / f"{scratch.PREFIX}{name}").mkdir()
-        (tmp_path / f"{scratch.PREFIX}{name}/file").write_text("")
+        (tmp_path / f"{tempdir.PREFIX}{name}").mkdir()
+        (tmp_path / f"{tempdir.PREFIX}{name}/file").write_text("")
     (tmp_path / "of-others").mkdir()
-    holder = os.open(tmp_path / f"{scratch.PREFIX}living", os.O_RDONLY)
+    holder = os.open(tmp_path / f"{tempdir.PREFIX}living", os.O_RDONLY)
     fcntl.flock(holder, fcntl.LOCK_EX)
-    scratch._remove_abandoned(tmp_path)
+    tempdir._remove_abandoned(tmp_path)
     os.close(holder)
-    assert {path.name for path in tmp_path.iterdir()} == {f"{scratch.PREFIX}living", "of-others"}
+    assert {path.name for path in tmp_path.iterdir()} == {f"{tempdir.PREFIX}living", "of-others"}
 
 
 @pytest.fixture
@@ -113,29 +114,29 @@ def test_without_a_watch_nothing_beats(tmp_path: Path) -> None:
 def test_a_number_taken_over_by_another_process_is_not_ended() -> None:
     """A process is its number and its birth; a stopped one is ended as well."""
     child = subprocess.Popen(["sleep", "60"])
-    found = reaper.identify(child.pid)
+    found = processes.identify(child.pid)
     assert found is not None
-    reaper.kill([found._replace(born=found.born + 1)])
+    processes.kill([found._replace(born=found.born + 1)])
     assert child.poll() is None
     os.kill(child.pid, signal.SIGSTOP)
     os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
-    assert reaper.stopped(child.pid)
-    reaper.sweep([found])
-    assert reaper.identify(child.pid) is None
+    assert processes.stopped(child.pid)
+    processes.sweep([found])
+    assert processes.identify(child.pid) is None
     assert not Path(f"/proc/{child.pid}").exists(), "it is collected, and no zombie"
     child.returncode = -signal.SIGKILL
 
 
 def test_the_peak_is_read_on_each_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank that grows after it was first seen has its peak known two polls later, however rare other looks are."""
-    monkeypatch.setattr(watch, "LOOKS", 10**6)
+    monkeypatch.setattr(watchdog, "LOOKS", 10**6)
     program = "input(); kept = b'x' * 200_000_000; print(flush=True); input()"
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         (tmp_path / "heartbeat-rank0").write_text(f"{child.pid}\t1\tstep 1\n")
-        with watch.Watch(tmp_path, Limits(), Stop()) as watching:
+        with watchdog.Watch(tmp_path, Limits(), Stop()) as watching:
             deadline = time.monotonic() + 30
             while 0 not in watching.peak_mb and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -153,10 +154,10 @@ def test_time_in_which_nobody_looked_is_no_hang(tmp_path: Path, monkeypatch: pyt
     """When the clock is 1,000 s further at the next look, the machine slept; 30 s without progress have not gone by."""
     clock, slept = time.monotonic, [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock() + slept[0])
-    with watch.Watch(tmp_path, Limits(stall=30, run_timeout=60), Stop()) as watching:
-        time.sleep(3 * watch.POLL_SECONDS)
+    with watchdog.Watch(tmp_path, Limits(stall=30, run_timeout=60), Stop()) as watching:
+        time.sleep(3 * watchdog.POLL_SECONDS)
         slept[0] = 1000.0
-        time.sleep(3 * watch.POLL_SECONDS)
+        time.sleep(3 * watchdog.POLL_SECONDS)
     assert watching.verdict is None
 
 
@@ -171,14 +172,14 @@ CONTROL = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"
 @pytest.mark.parametrize(
     ("mounts", "groups", "root", "counters", "count"),
     [
-        (VERSION_2, "0::/mine", "/", {"mine/memory.events": EVENTS, "memory.events": EVENTS.replace("3", "9")}, 3),
+        (VERSION_2, "0::/mine", "/", {"mine/oom.events": EVENTS, "memory.events": EVENTS.replace("3", "9")}, 3),
         (VERSION_2, "0::/", "/", {"memory.events": EVENTS}, 3),
-        (VERSION_1, "4:cpu,memory:/mine\n0::/", "/", {"memory.oom_control": CONTROL, "mine/memory.oom_control": ""}, 7),
-        (VERSION_1, "4:memory:/mine\n3:cpu:/", "/", {"mine/memory.oom_control": CONTROL}, 2),
-        (VERSION_1, "4:memory:/mine", "/", {f"mine{sub}/memory.oom_control": CONTROL for sub in ("", "/a", "/b")}, 6),
-        (VERSION_1, "4:memory:/box/mine", "/box", {"mine/memory.oom_control": CONTROL}, 2),
-        (VERSION_1, "4:memory:/mine", "/box", {"mine/memory.oom_control": CONTROL}, 7),
-        (VERSION_1 + VERSION_2, "4:memory:/mine\n0::/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
+        (VERSION_1, "4:cpu,memory:/mine\n0::/", "/", {"memory.oom_control": CONTROL, "mine/oom.oom_control": ""}, 7),
+        (VERSION_1, "4:memory:/mine\n3:cpu:/", "/", {"mine/oom.oom_control": CONTROL}, 2),
+        (VERSION_1, "4:memory:/mine", "/", {f"mine{sub}/oom.oom_control": CONTROL for sub in ("", "/a", "/b")}, 6),
+        (VERSION_1, "4:memory:/box/mine", "/box", {"mine/oom.oom_control": CONTROL}, 2),
+        (VERSION_1, "4:memory:/mine", "/box", {"mine/oom.oom_control": CONTROL}, 7),
+        (VERSION_1 + VERSION_2, "4:memory:/mine\n0::/mine", "/", {"mine/oom.oom_control": CONTROL}, 2),
         ("", "", "", {}, 7),
     ],
     ids=["2", "2, alone", "1, without a count", "1", "1, below", "1, boxed", "1, outside", "both", "none"],
@@ -199,17 +200,17 @@ def test_the_kernels_counters_are_read(
     places = {"MOUNTS": mounts.format(root=root, mount=tmp_path / "mount"), "GROUPS": groups, "MACHINE": "oom_kill 7\n"}
     for name, text in places.items():
         (tmp_path / name).write_text(text)
-        monkeypatch.setattr(memory, name, tmp_path / name)
-    assert memory.oom_kills() == count
+        monkeypatch.setattr(oom, name, tmp_path / name)
+    assert oom.oom_kills() == count
 
 
 def test_where_nothing_counts_nothing_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that has none of the files, and one whose counters say nothing, the count is 0."""
     for name in ("MOUNTS", "GROUPS", "MACHINE"):
-        monkeypatch.setattr(memory, name, tmp_path / name)
-    assert memory.oom_kills() == 0
+        monkeypatch.setattr(oom, name, tmp_path / name)
+    assert oom.oom_kills() == 0
     (tmp_path / "MACHINE").write_text("pgfault 4\n")
-    assert memory.oom_kills() == 0
+    assert oom.oom_kills() == 0
 
 
 @pytest.mark.parametrize(
@@ -237,7 +238,7 @@ def test_where_nothing_counts_nothing_was_killed(tmp_path: Path, monkeypatch: py
 )
 def test_errors_for_want_of_memory_are_told_apart(kind: str, message: str, status: str) -> None:
     """By the exception's class, or by what torch and the system say."""
-    assert memory.status_of(RunError(kind=kind, message=message)) == status
+    assert failures.status_of(kind, message) == status
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
@@ -250,9 +251,9 @@ def test_a_lost_peer_is_not_the_cause(first: int, oldest: int, tmp_path: Path) -
         path.write_text(RunError(kind="Error", message=message, rank=rank).model_dump_json())
         os.utime(path, (1_000_000 + (rank - oldest) % 3,) * 2)
     failure: Any = SimpleNamespace(get_first_failure=lambda: (first, SimpleNamespace(exitcode=1)))
-    outcome = ending.outcome(tmp_path, ending.Traces(failure))
-    assert outcome.error is not None
-    assert (outcome.status, outcome.error.rank, outcome.error.message) == ("failed", 1, "division by zero")
+    ended = outcome.outcome(tmp_path, outcome.ExitEvidence(failure))
+    assert ended.error is not None
+    assert (ended.status, ended.error.rank, ended.error.message) == ("failed", 1, "division by zero")
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
@@ -304,7 +305,8 @@ def test_the_lock_follows_no_link(tmp_path: Path) -> None:
 
 def test_a_closed_pipe_does_not_end_a_sweep() -> None:
     """As under `| head`: what is said is lost, what comes after it (runs, report) is done."""
-    program = "import sys; from hpml_bench.progress import SweepProgress; from hpml_bench.listing import terminal\n"
+    program = "import sys; from hpml_bench.launch.progress import SweepProgress\n"
+    program += "from hpml_bench.cli.inventory import terminal\n"
     program += "sys.stdin.read()\nwith SweepProgress(terminal(), 1) as progress: progress.say('lost')\n"
     program += "print('went on', file=sys.stderr)"
     pipe = subprocess.PIPE

@@ -19,11 +19,12 @@ import soak
 import tiny
 from command import Command
 
-from hpml_bench import cache, preparation, sources
+from hpml_bench.config.settings import Settings
+from hpml_bench.config.suite import load_suite
+from hpml_bench.data import sources
 from hpml_bench.errors import UserError
-from hpml_bench.records import Settings
-from hpml_bench.suite import load_suite
-from hpml_bench.supervision import forks, reaper, scratch
+from hpml_bench.launch import fork_server, preparation
+from hpml_bench.system import cache, processes, tempdir
 
 
 class Download:
@@ -79,13 +80,13 @@ def command(download: Download) -> Iterator[Command]:
 @pytest.fixture
 def server(download: Download) -> Iterator[int]:
     """A fork server of this process that has imported all and has the test's environment; the next test has its own."""
-    reaper.end_fork_server()
-    forks.start_fork_server()
+    processes.end_fork_server()
+    fork_server.start_fork_server()
     first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
     first.start()
     first.join()
-    yield reaper.fork_server() or 0
-    reaper.end_fork_server()
+    yield processes.fork_server() or 0
+    processes.end_fork_server()
 
 
 def pips(processes: set[psutil.Process]) -> list[psutil.Process]:
@@ -116,11 +117,11 @@ def test_pip_ends_with_the_command(end: str, download: Download, command: Comman
 
 def test_pip_ends_with_the_hours(download: Download, server: int) -> None:
     """--max-hours in a download: one sentence, pip ends too; the next call removes what it had fetched."""
-    pip: list[reaper.Process] = []
+    pip: list[processes.Process] = []
 
     def note() -> None:
         if download.index.dripping.wait(60):
-            pip.extend(p for p in reaper.offspring() if "pip" in " ".join(psutil.Process(p.pid).cmdline()))
+            pip.extend(p for p in processes.offspring() if "pip" in " ".join(psutil.Process(p.pid).cmdline()))
 
     noting = threading.Thread(target=note, daemon=True)
     noting.start()
@@ -128,9 +129,9 @@ def test_pip_ends_with_the_hours(download: Download, server: int) -> None:
         preparation.prepare(download.settings, 30)
     noting.join()
     assert len(pip) == 1
-    assert reaper.identify(pip[0].pid) != pip[0]
-    assert reaper.offspring() == set()
-    assert reaper.identify(server) is not None
+    assert processes.identify(pip[0].pid) != pip[0]
+    assert processes.offspring() == set()
+    assert processes.identify(server) is not None
     assert download.is_repeated()
 
 
@@ -179,21 +180,21 @@ def test_a_stopped_fork_server_does_not_outlast_the_hours(moment: str, download:
         preparation.prepare(download.settings, seconds)
     assert time.monotonic() - began < 80
     goes_on.cancel()
-    assert reaper.identify(server) is None
-    assert reaper.offspring() == set()
+    assert processes.identify(server) is None
+    assert processes.offspring() == set()
 
 
 def test_a_fork_server_that_died_before_the_preparation(download: Download, server: int) -> None:
     """A new one takes its place, with temporary files where they go with the command, and deaf to Ctrl-C."""
     download.index.drips = False
     os.kill(server, signal.SIGKILL)
-    while reaper.identify(server):
+    while processes.identify(server):
         time.sleep(0.01)
     prepared = preparation.prepare(download.settings)
     assert Path(prepared.backbone).is_dir()
-    new = reaper.fork_server() or 0
+    new = processes.fork_server() or 0
     assert new != server
     environment = Path(f"/proc/{new}/environ").read_bytes().split(b"\0")
-    assert f"TMPDIR={scratch.folder()}".encode() in environment
+    assert f"TMPDIR={tempdir.folder()}".encode() in environment
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{new}/status").read_text().splitlines())
     assert int(status["SigIgn"], 16) >> (signal.SIGINT - 1) & 1

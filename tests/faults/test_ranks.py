@@ -24,16 +24,19 @@ import tiny
 from conftest import endless, faulty, send, when_training
 from rich.console import Console
 
-from hpml_bench import launch, preparation, store
-from hpml_bench.environment import visible_gpus
+from hpml_bench.config.settings import MethodSpec
+from hpml_bench.data.dataset import Prepared
 from hpml_bench.errors import UserError
-from hpml_bench.progress import SweepProgress
-from hpml_bench.records import MethodSpec, Prepared, RunRecord
+from hpml_bench.launch import launcher, preparation
+from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.progress import SweepProgress
+from hpml_bench.launch.sweep import run_with_retries
+from hpml_bench.launch.watchdog import GRACE_SECONDS, free_launcher
+from hpml_bench.records import store
+from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import write_report
-from hpml_bench.supervision import memory, reaper, scratch
-from hpml_bench.supervision.limits import Limits
-from hpml_bench.supervision.watch import GRACE_SECONDS, free_launcher
-from hpml_bench.sweep import run_with_retries
+from hpml_bench.system import oom, processes, tempdir
+from hpml_bench.system.environment import visible_gpus
 
 QUICK = Limits(stall=8)
 """A rank's start-up, which a busy machine draws out, counts as stall."""
@@ -82,12 +85,12 @@ def told(record: RunRecord) -> str:
 
 def the_next_is_ok(prepared: Prepared, tmp_path: Path) -> None:
     """What went before leaves no trace in the next run."""
-    assert launch.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
+    assert launcher.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
 
 
 def test_a_rank_that_raises(prepared: Prepared, tmp_path: Path) -> None:
     """The run is `failed` with that rank's own traceback, though the other one loses its peer."""
-    record = launch.run(faulty("raise"), prepared, tmp_path / "run")
+    record = launcher.run(faulty("raise"), prepared, tmp_path / "run")
     assert record.status == "failed"
     assert record.error is not None
     assert (record.error.kind, record.error.rank) == ("ArithmeticError", 1)
@@ -103,7 +106,7 @@ def test_a_rank_that_raises(prepared: Prepared, tmp_path: Path) -> None:
 def test_a_rank_that_is_killed(rank: int, prepared: Prepared, tmp_path: Path) -> None:
     """The run is `killed`, by that rank, and not by what the other says of the lost connection."""
     when_training(tmp_path / "run", send(signal.SIGKILL, rank))
-    record = launch.run(endless(), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(endless(), prepared, tmp_path / "run", limits=QUICK)
     assert record.status == "killed", record.error
     assert f"rank {rank} was ended by SIGKILL" in told(record)
     assert "memory had reached" in told(record)
@@ -116,14 +119,14 @@ def test_the_fork_server_is_killed(prepared: Prepared, tmp_path: Path) -> None:
 
     def kill(pids: dict[int, int]) -> None:
         ranks.update(pids)
-        os.kill(reaper.fork_server() or 0, signal.SIGKILL)
+        os.kill(processes.fork_server() or 0, signal.SIGKILL)
 
     when_training(tmp_path / "run", kill)
-    record = launch.run(endless(), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(endless(), prepared, tmp_path / "run", limits=QUICK)
     assert record.status == "killed", record.error
     assert "forked from" in told(record)
     assert len(ranks) == 2
-    assert [pid for pid in ranks.values() if reaper.identify(pid)] == []
+    assert [pid for pid in ranks.values() if processes.identify(pid)] == []
     the_next_is_ok(prepared, tmp_path)
 
 
@@ -131,7 +134,7 @@ def test_a_rank_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
     """The stall limit ends the run: `timeout`, where each rank stood, and the stack of both."""
     when_training(tmp_path / "run", send(signal.SIGSTOP, 1))
     began = time.monotonic()
-    record = launch.run(endless(), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(endless(), prepared, tmp_path / "run", limits=QUICK)
     assert time.monotonic() - began < 40
     assert record.status == "timeout", record.error
     assert record.error is not None
@@ -147,10 +150,10 @@ def test_a_rank_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
 def test_a_rank_that_is_stopped_as_the_others_wait_to_exit(number: str, prepared: Prepared, tmp_path: Path) -> None:
     """Torch's launcher would wait for it for ever: the run is ended some seconds after the limit, and it was done."""
     began = time.monotonic()
-    record = launch.run(faulty(number), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(faulty(number), prepared, tmp_path / "run", limits=QUICK)
     assert QUICK.stall < time.monotonic() - began < 60, record.error
     assert record.status == "ok", record.error
-    assert reaper.offspring() == set()
+    assert processes.offspring() == set()
     the_next_is_ok(prepared, tmp_path)
 
 
@@ -161,12 +164,12 @@ def test_the_launcher_does_not_wait_when_no_rank_is_left(prepared: Prepared, tmp
     began = time.monotonic()
     try:
         spec = faulty("SIGKILL", rank=0, world_size=1)
-        record = launch.run(spec, prepared, tmp_path / "run", limits=Limits(stall=0))
+        record = launcher.run(spec, prepared, tmp_path / "run", limits=Limits(stall=0))
     finally:
         ended.set()
     assert GRACE_SECONDS < time.monotonic() - began < 30, record.error
     assert record.status == "ok", record.error
-    assert reaper.offspring() == set()
+    assert processes.offspring() == set()
     the_next_is_ok(prepared, tmp_path)
 
 
@@ -178,7 +181,7 @@ def _give_up(ended: threading.Event, seconds: float) -> None:
 
 def test_a_rank_that_waits_for_something(prepared: Prepared, tmp_path: Path) -> None:
     """The stack names the line where it hangs."""
-    record = launch.run(faulty("sleep", rank=0), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(faulty("sleep", rank=0), prepared, tmp_path / "run", limits=QUICK)
     assert record.status == "timeout"
     assert record.error is not None
     assert "in after_step" in (record.error.traceback or "")
@@ -189,11 +192,11 @@ def test_a_fork_server_that_is_stopped(prepared: Prepared, tmp_path: Path) -> No
     """It can't say that its children ended: it is ended as well, and the next run has a new one."""
 
     def stop_both(pids: dict[int, int]) -> None:
-        os.kill(reaper.fork_server() or 0, signal.SIGSTOP)
+        os.kill(processes.fork_server() or 0, signal.SIGSTOP)
         os.kill(pids[1], signal.SIGSTOP)
 
     when_training(tmp_path / "run", stop_both)
-    record = launch.run(endless(), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(endless(), prepared, tmp_path / "run", limits=QUICK)
     assert record.status == "timeout", record.error
     the_next_is_ok(prepared, tmp_path)
 
@@ -203,23 +206,23 @@ def test_a_fork_server_that_is_stopped_as_its_ranks_end_by_themselves(prepared: 
     stopped: list[int] = []
 
     def stop(_: dict[int, int]) -> None:
-        stopped.append(reaper.fork_server() or 0)
+        stopped.append(processes.fork_server() or 0)
         os.kill(stopped[0], signal.SIGSTOP)
 
     when_training(tmp_path / "run", stop)
     began = time.monotonic()
-    record = launch.run(tiny.spec("head", steps=200), prepared, tmp_path / "run", limits=Limits(stall=0))
+    record = launcher.run(tiny.spec("head", steps=200), prepared, tmp_path / "run", limits=Limits(stall=0))
     assert record.status == "ok", record.error
     assert time.monotonic() - began < 60
     assert len(stopped) == 1
-    assert reaper.identify(stopped[0]) is None
+    assert processes.identify(stopped[0]) is None
     assert multiprocessing.active_children() == []
     the_next_is_ok(prepared, tmp_path)
 
 
 def test_a_run_that_takes_too_long(prepared: Prepared, tmp_path: Path) -> None:
     """`--run-timeout` ends it though it makes progress; what it wrote until then stays."""
-    record = launch.run(endless(), prepared, tmp_path / "run", limits=Limits(run_timeout=2))
+    record = launcher.run(endless(), prepared, tmp_path / "run", limits=Limits(run_timeout=2))
     assert record.status == "timeout"
     assert "not done after 2 s" in told(record)
     assert store.read_points(tmp_path / "run")
@@ -227,14 +230,14 @@ def test_a_run_that_takes_too_long(prepared: Prepared, tmp_path: Path) -> None:
 
 def test_slow_is_not_hanging(prepared: Prepared, tmp_path: Path) -> None:
     """A step that takes shorter than the limit is waited for."""
-    record = launch.run(faulty("slow"), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(faulty("slow"), prepared, tmp_path / "run", limits=QUICK)
     assert record.status == "ok", record.error
 
 
 @pytest.mark.parametrize("who", ["python", "torch"])
 def test_no_memory_on_the_host(who: str, prepared: Prepared, tmp_path: Path) -> None:
     """An allocation over the cap is `oom_host`, with the peak that was reached."""
-    record = launch.run(faulty(f"memory of {who}"), prepared, tmp_path / "run")
+    record = launcher.run(faulty(f"memory of {who}"), prepared, tmp_path / "run")
     assert record.status == "oom_host", record.error
     assert record.error is not None
     assert record.error.rank == 1
@@ -246,7 +249,7 @@ def test_the_kernels_kill_for_memory(prepared: Prepared, tmp_path: Path, monkeyp
     """A SIGKILL while the control group's count of such kills rises is `oom_host`, with the peak seen."""
     events = tmp_path / "memory.events"
     events.write_text("low 0\noom 3\noom_kill 3\n")
-    monkeypatch.setattr(memory, "_counters", lambda: iter((events,)))
+    monkeypatch.setattr(oom, "_counters", lambda: iter((events,)))
 
     def kill(pids: dict[int, int]) -> None:
         time.sleep(0.3)
@@ -254,7 +257,7 @@ def test_the_kernels_kill_for_memory(prepared: Prepared, tmp_path: Path, monkeyp
         events.write_text("low 0\noom 4\noom_kill 4\n")
 
     when_training(tmp_path / "run", kill)
-    record = launch.run(endless(), prepared, tmp_path / "run")
+    record = launcher.run(endless(), prepared, tmp_path / "run")
     assert record.status == "oom_host", record.error
     assert "rank 1" in told(record)
     assert "memory had reached" in told(record)
@@ -264,7 +267,7 @@ def test_the_kernels_kill_for_memory(prepared: Prepared, tmp_path: Path, monkeyp
 def small_group() -> Iterator[Path]:
     """A control group below this process's own whose memory is limited, made for real."""
     try:
-        own = next(path.parent for path in memory._counters() if path.exists())
+        own = next(path.parent for path in oom._counters() if path.exists())
         group = Path(tempfile.mkdtemp(prefix="hpml-test-", dir=own))
     except (OSError, StopIteration) as error:
         pytest.skip(f"no control group of memory can be made here: {error}")
@@ -290,7 +293,7 @@ def test_a_real_kill_for_memory(prepared: Prepared, plug_in: Path, small_group: 
     (plug_in / "greedy-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\ngreedy = greedy\n")
     method = MethodSpec(name="greedy", method="greedy", options={"group": str(small_group)}, lr=1e-3)
     spec = endless().model_copy(update={"method": method})
-    record = launch.run(spec, prepared, tmp_path / "run")
+    record = launcher.run(spec, prepared, tmp_path / "run")
     assert record.status == "oom_host", record.error
     assert "rank 1 was ended by the kernel" in told(record)
     assert "memory had reached" in told(record)
@@ -300,19 +303,15 @@ def test_a_real_kill_for_memory(prepared: Prepared, plug_in: Path, small_group: 
 def test_kills_are_counted_in_the_own_group(small_group: Path) -> None:
     """A process in a group of its own sees the kill of another one there, which the groups above don't count."""
     program = "import os, subprocess, sys; from hpml_bench.supervision import memory\n"
-    program += (
-        f"open({str(small_group / 'cgroup.procs')!r}, 'w').write(str(os.getpid())); before = memory.oom_kills()\n"
-    )
-    program += (
-        f"subprocess.run([sys.executable, '-c', \"b'x' * {4 * GROUP_BYTES}\"]); print(memory.oom_kills() - before)"
-    )
+    program += f"open({str(small_group / 'cgroup.procs')!r}, 'w').write(str(os.getpid())); before = oom.oom_kills()\n"
+    program += f"subprocess.run([sys.executable, '-c', \"b'x' * {4 * GROUP_BYTES}\"]); print(oom.oom_kills() - before)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "1\n"
 
 
 def test_a_loss_that_is_no_number(prepared: Prepared, tmp_path: Path) -> None:
     """Both ranks stop together and leave by themselves: `diverged`, with the step, and no error of a lost peer."""
-    record = launch.run(tiny.spec("full", lr=1e30, clip_norm=None), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(tiny.spec("full", lr=1e30, clip_norm=None), prepared, tmp_path / "run", limits=QUICK)
     assert record.status == "diverged"
     assert "at step 2" in told(record)
     assert list((tmp_path / "run").glob("error-rank*")) == []
@@ -322,7 +321,7 @@ def test_a_loss_that_is_no_number(prepared: Prepared, tmp_path: Path) -> None:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_loss_that_is_no_number_on_one_rank(value: str, rank: int, prepared: Prepared, tmp_path: Path) -> None:
     """The other's loss and all gradients are finite, and yet both ranks stop at that step."""
-    record = launch.run(faulty(value, rank), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(faulty(value, rank), prepared, tmp_path / "run", limits=QUICK)
     assert record.status == "diverged", record.error
     assert re.fullmatch(rf"the loss is {value} and the gradient norm [\d.]+ at step 3", told(record))
     assert list((tmp_path / "run").glob("error-rank*")) == []
@@ -360,7 +359,7 @@ def test_a_preparation_has_the_hours_of_the_sweep(prepared: Prepared) -> None:
     with pytest.raises(UserError, match=r"not done after 0 s.*--max-hours"):
         preparation.prepare(tiny.settings(backbone="embedded:missing"), 0.0)
     assert time.monotonic() - began < 20
-    assert reaper.offspring() == set()
+    assert processes.offspring() == set()
 
 
 def test_failures_cost_the_parent_nothing(prepared: Prepared, tmp_path: Path) -> None:
@@ -368,14 +367,14 @@ def test_failures_cost_the_parent_nothing(prepared: Prepared, tmp_path: Path) ->
 
     def held() -> tuple[float, int, int, int, int]:
         process = psutil.Process()
-        inside = sum(1 for _ in scratch.folder().rglob("*"))
+        inside = sum(1 for _ in tempdir.folder().rglob("*"))
         counts = process.num_fds(), process.num_threads(), len(process.children(recursive=True)), inside
         return process.memory_info().rss / 1e6, *counts
 
     def fail(number: int) -> tuple[float, int, int, int, int]:
         folder = tmp_path / str(number)
         when_training(folder, send(signal.SIGKILL)).join(0)
-        launch.run(endless(), prepared, folder)
+        launcher.run(endless(), prepared, folder)
         gc.collect()
         return held()
 
@@ -390,7 +389,7 @@ def test_failures_cost_the_parent_nothing(prepared: Prepared, tmp_path: Path) ->
 def test_no_memory_on_the_gpu(prepared: Prepared, tmp_path: Path) -> None:
     """A tensor larger than the GPU is `oom_cuda`, with the peak that was reached."""
     spec = faulty("memory of the GPU", rank=0, device="cuda", world_size=1)
-    record = launch.run(spec, prepared, tmp_path / "run")
+    record = launcher.run(spec, prepared, tmp_path / "run")
     assert record.status == "oom_cuda", record.error
     assert "allocated on the GPU" in told(record)
     the_next_is_ok(prepared, tmp_path)

@@ -20,8 +20,8 @@ from click.testing import CliRunner
 from command import Command
 from hub_double import Hub, serving
 
-from hpml_bench import sources, wheels
 from hpml_bench.cli import main
+from hpml_bench.data import sources, wheel
 from hpml_bench.errors import UserError
 
 
@@ -46,7 +46,7 @@ def silent() -> Iterator[str]:
 
 def test_a_silent_package_index(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The download is given up at its limit, in one sentence, and leaves nothing in the cache."""
-    monkeypatch.setattr(wheels, "PIP_SECONDS", 4)
+    monkeypatch.setattr(wheel, "PIP_SECONDS", 4)
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     monkeypatch.setenv("PIP_INDEX_URL", f"http://{silent}/simple")

@@ -10,7 +10,7 @@ import pytest
 import tiny
 from command import Command
 
-from hpml_bench.supervision import heartbeat
+from hpml_bench.system import heartbeat
 
 SECRET = "hf_" + "abcdefghij" * 3
 LOUD = '''

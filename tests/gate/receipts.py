@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.gate import verdicts
+from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.records import Block, Count, Receipt, Rules, Side
 
 METHODS = ("lora", "prompt_tuning", "adapter")

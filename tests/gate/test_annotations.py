@@ -9,8 +9,8 @@ import pytest
 import receipts
 
 from hpml_bench.errors import UserError
-from hpml_bench.gate import annotations
 from hpml_bench.gate.records import Verdict
+from hpml_bench.gate.render import annotations
 
 COMMAND = re.compile(r"::(error|warning|notice) title=([^:,\n\r]*)::([^\n\r]*)")
 

@@ -13,8 +13,11 @@ import receipts
 from residents import asked, fake
 
 from hpml_bench.errors import UserError
-from hpml_bench.gate import baseline, machine, page, tables, verdicts
+from hpml_bench.gate import baseline
+from hpml_bench.gate.decide import verdicts
+from hpml_bench.gate.measure import machine
 from hpml_bench.gate.records import Run
+from hpml_bench.gate.render import page, tables
 
 NOISY = "0.04 * __import__('random').uniform(0.999, 1.001)"
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from residents import asked, compared, fake
 
+from hpml_bench.config.suite import load_suite
 from hpml_bench.errors import UserError
 from hpml_bench.gate import check as checks
-from hpml_bench.gate import machine, pairs, verdicts
 from hpml_bench.gate.check import Request, check
+from hpml_bench.gate.decide import verdicts
+from hpml_bench.gate.measure import machine, pairs
 from hpml_bench.gate.records import Receipt, Rules
-from hpml_bench.suite import load_suite
 
 NOISY = "0.04 * __import__('random').uniform(0.998, 1.002)"
 

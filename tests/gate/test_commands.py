@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 from residents import compared, fake
 
-from hpml_bench.cli import main
-from hpml_bench.gate import baseline, commands, outputs
+from hpml_bench.cli import check, main
+from hpml_bench.gate import baseline
+from hpml_bench.gate.render import outputs
 
 
 def invoke(*arguments: str) -> Result:
@@ -44,7 +45,7 @@ def test_a_slowdown_within_what_is_let_through_is_refused() -> None:
 def test_status_and_files(extra: int, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """0 where nothing grew, 1 where something did; every file asked for is written."""
     sides = compared(fake(tmp_path / "a"), fake(tmp_path / "b", extra=extra, label="b"))
-    monkeypatch.setattr(commands, "_comparison", lambda *_: sides)
+    monkeypatch.setattr(check, "_comparison", lambda *_: sides)
     files = {kind: tmp_path / f"check.{kind}" for kind in ("json", "junit", "markdown", "html")}
     options = [part for kind, path in files.items() for part in (f"--{kind}", str(path))]
     done = invoke("check", "--against", "main", "--counts-only", "--methods", "lora", *options)
@@ -58,7 +59,7 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
 ) -> None:
     """Its folder is a file, or can't have any in it; nothing is installed for it."""
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
-    monkeypatch.setattr(commands, "_comparison", lambda *_: pytest.fail("it was measured"))
+    monkeypatch.setattr(check, "_comparison", lambda *_: pytest.fail("it was measured"))
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "check", Path("/proc/check"), tmp_path / ("long" * 99)):
         done = invoke("check", "--against", "main", "--methods", "lora", f"--{kind}", str(path))
@@ -82,7 +83,7 @@ def test_annotations_and_files_do_not_cost_each_other(
 ) -> None:
     """A disk that filled up meanwhile leaves the annotations, a summary that can't be written leaves the files."""
     sides = compared(fake(tmp_path / "a"), fake(tmp_path / "b", extra=1, label="b"))
-    monkeypatch.setattr(commands, "_comparison", lambda *_: sides)
+    monkeypatch.setattr(check, "_comparison", lambda *_: sides)
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     summary = tmp_path / ("none/summary" if broken == "summary" else "summary")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
@@ -134,7 +135,7 @@ def test_two_versions_that_cannot_be_compared_are_shown(
 ) -> None:
     """INCOMPARABLE fails only where that is asked for."""
     sides = compared(fake(tmp_path / "a", protocol=7, label="v7"), fake(tmp_path / "b", label="b"))
-    monkeypatch.setattr(commands, "_comparison", lambda *_: sides)
+    monkeypatch.setattr(check, "_comparison", lambda *_: sides)
     done = invoke("check", "--against", "v7", "--methods", "lora", *options)
     assert done.exit_code == status
     assert "INCOMPARABLE" in done.output
@@ -147,7 +148,7 @@ def test_a_bug_is_no_regression(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("what nobody foresaw")
 
-    monkeypatch.setattr(commands, "_comparison", broken)
+    monkeypatch.setattr(check, "_comparison", broken)
     done = invoke("check", "--against", "main", "--methods", "lora")
     assert done.exit_code == 2
     assert "RuntimeError: what nobody foresaw (test_commands.py:" in done.output

@@ -11,12 +11,12 @@ import pytest
 from residents import asked, copy
 
 import hpml_bench
-from hpml_bench.data import Rows, global_batches
-from hpml_bench.gate import verdicts
-from hpml_bench.gate.growth import compare, grew, one_sided
+from hpml_bench.data.prepare import prepare
+from hpml_bench.data.rows import Rows, global_batches
+from hpml_bench.gate.decide import verdicts
+from hpml_bench.gate.measure.sides import Installation, Trainer
 from hpml_bench.gate.records import Count
-from hpml_bench.gate.sides import Installation, Trainer
-from hpml_bench.prepare import prepare
+from hpml_bench.gate.render.count_diff import compare, grew, one_sided
 
 INSTALLED = Installation("installed", sys.executable)
 STEP = "(loss if extra is None else loss + extra).backward()\n"
@@ -85,7 +85,7 @@ SLOWDOWNS = {
     ),
 }
 EXPECTED = {
-    "item": ("host_syncs_per_step", "_local_scalar_dense in hpml_bench.loop"),
+    "item": ("host_syncs_per_step", "_local_scalar_dense in hpml_bench.training.loop"),
     "padding": ("padded_token_share", "batch "),
     "all_reduce": ("collectives_per_step", "c10d::allreduce_ in "),
     "recomputed": ("flops_per_step", "aten.addmm +"),

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import receipts
 
-from hpml_bench.gate import simulation, verdicts
+from hpml_bench.gate import simulation
+from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.records import Begun, Rules, Trial
 
 

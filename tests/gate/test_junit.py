@@ -8,10 +8,10 @@ import receipts
 from junitparser import Failure, JUnitXml, Skipped, TestCase
 from lxml import etree
 
-from hpml_bench.gate import junit
 from hpml_bench.gate.records import Receipt, Verdict
+from hpml_bench.gate.render import junit
 
-SCHEMA = Path(__file__).parent.parent / "data" / "junit-10.xsd"
+SCHEMA = Path(__file__).parent.parent / "files" / "junit-10.xsd"
 """Of Jenkins' xUnit plugin, by Gregory Boissinot, under the MIT licence."""
 
 

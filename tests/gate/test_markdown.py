@@ -6,7 +6,7 @@ import re
 
 import receipts
 
-from hpml_bench.gate import markdown
+from hpml_bench.gate.render import markdown
 
 
 def test_outcome_first_and_a_mark_for_bots() -> None:

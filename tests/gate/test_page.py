@@ -11,9 +11,10 @@ import pytest
 import receipts
 
 from hpml_bench.errors import UserError
-from hpml_bench.gate import drawings, outputs, page, verdicts
 from hpml_bench.gate.baseline import logs
+from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.records import Receipt, Rules, Run, Verdict
+from hpml_bench.gate.render import drawings, outputs, page
 
 
 class Outline(HTMLParser):

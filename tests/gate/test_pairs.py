@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from residents import asked, fake
 
-from hpml_bench.gate import machine, pairs, verdicts
-from hpml_bench.gate.machine import Snapshot, between
-from hpml_bench.gate.pairs import BLOCKS, REPEATS, OutOfTime, Pair
-from hpml_bench.gate.sides import Trainer
+from hpml_bench.gate.decide import verdicts
+from hpml_bench.gate.measure import machine, pairs
+from hpml_bench.gate.measure.machine import Snapshot, between
+from hpml_bench.gate.measure.pairs import BLOCKS, REPEATS, OutOfTime, Pair
+from hpml_bench.gate.measure.sides import Trainer
 
 QUIET = Snapshot(at=0, total=0, busy=0, stolen=0, own=0, throttled=0)
 

@@ -13,10 +13,10 @@ import psutil
 import pytest
 from residents import asked, fake, wait_for
 
-from hpml_bench import environment
 from hpml_bench.errors import UserError
+from hpml_bench.gate.measure.sides import Incomparable, Installation, OutOfTime, Trainer
 from hpml_bench.gate.records import PROTOCOL
-from hpml_bench.gate.sides import Incomparable, Installation, OutOfTime, Trainer
+from hpml_bench.system import environment
 
 INSTALLED = Installation("installed", sys.executable)
 
@@ -89,7 +89,7 @@ def test_it_ends_with_the_input_and_with_its_handle() -> None:
 def test_it_dies_with_a_parent_that_is_killed() -> None:
     """SIGKILL gives the parent no time to end it: the kernel does."""
     script = (
-        "import sys, time; from hpml_bench.gate.sides import *\n"
+        "import sys, time; from hpml_bench.gate.measure.sides import *\n"
         "with Trainer(Installation('x', sys.executable)) as t:\n    t.ask('describe'); print(t.pid, flush=True)\n"
         "    time.sleep(99)"
     )

@@ -13,8 +13,8 @@ import pytest
 from residents import wait_for
 
 from hpml_bench.errors import UserError
-from hpml_bench.gate import revisions
-from hpml_bench.gate.revisions import against_environment, against_revision
+from hpml_bench.gate.measure import revisions
+from hpml_bench.gate.measure.revisions import against_environment, against_revision
 
 PROJECT = """
 [build-system]

@@ -10,12 +10,12 @@ from filelock import FileLock
 from receipts import receipt
 from residents import asked
 
-from hpml_bench import environment
 from hpml_bench.errors import UserError
 from hpml_bench.gate import selftest
 from hpml_bench.gate.check import gate_digest
 from hpml_bench.gate.records import Receipt, Trial
 from hpml_bench.gate.selftest import Rate, begun, run, slowed, summarise, total
+from hpml_bench.system import environment
 
 
 def test_bounds_are_exact() -> None:

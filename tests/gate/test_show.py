@@ -8,8 +8,8 @@ import pytest
 import receipts
 from rich.console import Console
 
-from hpml_bench.gate import show, tables
 from hpml_bench.gate.records import Receipt, Verdict
+from hpml_bench.gate.render import show, tables
 
 
 def printed(receipt: Receipt, width: int = 140) -> str:

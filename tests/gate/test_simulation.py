@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpml_bench.gate import ranks, simulation, verdicts
+from hpml_bench.gate import simulation
+from hpml_bench.gate.decide import rank_tests, verdicts
 from hpml_bench.gate.records import Rules
 from hpml_bench.statistics import binomial_interval
 
@@ -81,7 +82,7 @@ def test_the_detectable_effect_is_detected(pairs: int, power: float, methods: in
     """A slowdown as large as the printed effect is found about as often as promised (95 %), at Holm's first step."""
     level, sd = RULES.alpha / methods, 0.01
     values = np.random.default_rng(0).normal(0, 1, pairs)
-    test = ranks.signed_rank((values / values.std(ddof=1) * sd).tolist())
+    test = rank_tests.signed_rank((values / values.std(ddof=1) * sd).tolist())
     effect = verdicts.detectable(test, RULES, level)
     assert effect is not None
     slowed = simulation.simulate(noise("normal", sd, effect), Rules(looks=(pairs,), alpha=level), 1, TRIALS)

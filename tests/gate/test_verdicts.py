@@ -9,7 +9,7 @@ import pytest
 import receipts
 
 from hpml_bench.errors import UserError
-from hpml_bench.gate import ranks, spending, verdicts
+from hpml_bench.gate.decide import rank_tests, spending, verdicts
 from hpml_bench.gate.records import Block, Count, Rules, Verdict
 
 RULES = Rules()
@@ -113,7 +113,7 @@ def test_holm_is_no_stricter_than_bonferroni_and_no_laxer_than_alpha() -> None:
     clear = effects(0.06, methods=2)
     level = spending.alphas(RULES, 3)[0]
     values = [math.log1p(RULES.null) + (-rank if rank == 5 else rank) / 1000 for rank in range(1, 13)]
-    p = ranks.signed_rank(values).p_above(math.log1p(RULES.null))
+    p = rank_tests.signed_rank(values).p_above(math.log1p(RULES.null))
     assert level / 3 < p <= level, "the case this test is about"
     assert statuses(verdicts.look(clear | {"z": values}, RULES, 0)) == ["FAIL"] * 3
     assert statuses(verdicts.look(effects(0.0, methods=2) | {"z": values}, RULES, 0))[2] != "FAIL"
@@ -138,7 +138,7 @@ def test_the_end_of_time_uses_the_unspent_error() -> None:
     fourteen = effects(0.02, 14, sd=0.03, methods=1, seed=4)
     found = verdicts.final(fourteen, RULES)[0]
     level = sum(spending.alphas(RULES, 1)[1:])
-    test = ranks.signed_rank(fourteen["m0"])
+    test = rank_tests.signed_rank(fourteen["m0"])
     assert found.pairs == 14
     assert found.lower == pytest.approx(math.expm1(test.lower(level) or math.nan))
     assert found.mde == verdicts.detectable(test, RULES, level)
@@ -168,7 +168,7 @@ def test_a_method_without_a_pair_is_inconclusive() -> None:
 
 def test_detectable_effect_by_hand() -> None:
     """d0 + (t(1 - a, 15) + t(0.95, 15)) s / √16 √(π / 3), a = 0.00912 being what 16 pairs attain below 0.01."""
-    test = ranks.signed_rank(effects(0.0, 16, methods=1)["m0"])
+    test = rank_tests.signed_rank(effects(0.0, 16, methods=1)["m0"])
     sd = np.std(effects(0.0, 16, methods=1)["m0"], ddof=1)
     expected = math.expm1(math.log(1.01) + (2.64840 + 1.75305) * sd / 4 * math.sqrt(math.pi / 3))
     assert verdicts.detectable(test, RULES, 0.01) == pytest.approx(expected, rel=1e-5)

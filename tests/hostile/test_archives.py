@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 import tiny
 
-from hpml_bench import wheels
-from hpml_bench.cache import cache_folder
+from hpml_bench.data import wheel
+from hpml_bench.data.sources import MODEL_PATTERNS, resolve, resolve_model
+from hpml_bench.data.tokenizer import load_tokenizer
 from hpml_bench.errors import UserError
-from hpml_bench.models import load_backbone
-from hpml_bench.sources import MODEL_PATTERNS, resolve, resolve_model
-from hpml_bench.tokenizer import load_tokenizer
+from hpml_bench.system.cache import cache_folder
+from hpml_bench.training.model import load_backbone
 
 Member = tuple[str | zipfile.ZipInfo, bytes]
 
@@ -122,15 +122,15 @@ def test_an_absolute_member_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="must not be absolute"):
         fetch(archive((f"{outside}/owned", b"x")), str(outside))
     assert not outside.exists()
-    assert not wheels._stays_inside("/etc/owned")
-    assert wheels._stays_inside("etc/mine")
+    assert not wheel._stays_inside("/etc/owned")
+    assert wheel._stays_inside("etc/mine")
 
 
 def test_a_bomb_is_refused_before_it_is_unzipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """The declared size counts: what is more than the limit, or than the disk has room for, is not begun."""
     bomb = archive(("pack/a", b"\0" * 20_000_000))
     assert len(bomb) < 30_000
-    monkeypatch.setattr(wheels, "MAX_UNZIPPED_BYTES", 10_000_000)
+    monkeypatch.setattr(wheel, "MAX_UNZIPPED_BYTES", 10_000_000)
     with pytest.raises(UserError, match="over the limit"):
         fetch(bomb)
     monkeypatch.undo()
@@ -150,7 +150,7 @@ def test_a_size_that_is_declared_too_small_does_not_grow(tmp_path: Path) -> None
 
 def test_many_members_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty files cost inodes."""
-    monkeypatch.setattr(wheels, "MAX_MEMBERS", 50)
+    monkeypatch.setattr(wheel, "MAX_MEMBERS", 50)
     with pytest.raises(UserError, match="51 files"):
         fetch(archive(*((f"pack/{i}", b"") for i in range(51))))
 

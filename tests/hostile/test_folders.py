@@ -14,9 +14,10 @@ import pytest
 import recorded
 from click.testing import CliRunner
 
-from hpml_bench import store, sweep
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
+from hpml_bench.launch import sweep
+from hpml_bench.records import store
 from hpml_bench.report.frame import load_results
 from hpml_bench.report.render import load, summary_table, write_report
 

@@ -17,15 +17,15 @@ import recorded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpml_bench import store
+from hpml_bench.config.suite import Suite, load_suite
+from hpml_bench.config.yaml import parse
 from hpml_bench.errors import UserError
-from hpml_bench.plain import clean, for_terminal
-from hpml_bench.records import RunRecord
+from hpml_bench.records import store
+from hpml_bench.records.run import RunRecord
 from hpml_bench.report import export
 from hpml_bench.report.render import all_sections, load
 from hpml_bench.report.tables import table
-from hpml_bench.suite import Suite, load_suite
-from hpml_bench.yaml_plain import parse
+from hpml_bench.system.text import clean, for_terminal
 
 settings.register_profile("random", database=None, deadline=None, print_blob=True, max_examples=2000)
 settings.load_profile(
@@ -205,7 +205,7 @@ def use_records(folder: Path) -> None:
 @pytest.fixture
 def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave charts out: they take a second a report, and have tests of their own."""
-    from hpml_bench.sections import cost_accuracy, curves, inference, memory, throughput, tuning
+    from hpml_bench.report.sections import cost_accuracy, curves, inference, memory, throughput, tuning
 
     for name in ("course", "strip", "bars", "trade_off"):
         for module in (curves, cost_accuracy, inference, memory, throughput, tuning):

@@ -13,9 +13,9 @@ import pytest
 import tiny
 from rich.console import Console
 
-from hpml_bench import redaction
-from hpml_bench.progress import SweepProgress
-from hpml_bench.worker import run_error
+from hpml_bench.launch.progress import SweepProgress
+from hpml_bench.system import redaction
+from hpml_bench.training.worker import run_error
 
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",

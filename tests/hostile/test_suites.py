@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpml_bench import sweep
 from hpml_bench.cli import main
+from hpml_bench.config.suite import Suite, load_suite
+from hpml_bench.data.sources import resolve
 from hpml_bench.errors import UserError
-from hpml_bench.sources import resolve
-from hpml_bench.suite import Suite, load_suite
+from hpml_bench.launch import sweep
 
 GOOD: dict[str, Any] = {
     "seeds": 2,
@@ -94,7 +94,8 @@ def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     """In a process that may use 40 MB more than it has, a file that expands to gigabytes is still one sentence."""
     (tmp_path / "bomb.yaml").write_text(LAUGHS)
     code = (
-        "import resource, sys; from hpml_bench.suite import load_suite; from hpml_bench.errors import UserError\n"
+        "import resource, sys; from hpml_bench.errors import UserError\n"
+        "from hpml_bench.config.suite import load_suite\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 40_000_000,) * 2)\n"
         "try: load_suite(sys.argv[1])\nexcept UserError as error: print(error)"

@@ -12,9 +12,9 @@ from payloads import OWNED, attack, folder
 from rich.console import Console
 
 from hpml_bench.cli import main
-from hpml_bench.plain import LONGEST, clean, for_terminal
-from hpml_bench.progress import SweepProgress
-from hpml_bench.store import load_records
+from hpml_bench.launch.progress import SweepProgress
+from hpml_bench.records.store import load_records
+from hpml_bench.system.text import LONGEST, clean, for_terminal
 
 
 @pytest.fixture(scope="module")

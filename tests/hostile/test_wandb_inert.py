@@ -8,10 +8,10 @@ import pytest
 from payloads import attack, folder
 from wandb_double import runs_below
 
-from hpml_bench.plain import clean
+from hpml_bench.records.store import load_records
 from hpml_bench.report.render import load
-from hpml_bench.report.wandb import publish_results
-from hpml_bench.store import load_records
+from hpml_bench.system.text import clean
+from hpml_bench.tracking.wandb import publish_results
 
 
 def test_hostile_runs_are_kept_offline(

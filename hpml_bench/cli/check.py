@@ -1,0 +1,244 @@
+"""`hpml-bench check` and `hpml-bench baseline`. Nothing heavy is imported until a command needs it."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from hpml_bench.gate.check import Comparison, Request
+    from hpml_bench.gate.records import Receipt
+
+OPTION = Callable[[Callable[..., Any]], Callable[..., Any]]
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def _share(ctx: click.Context, param: click.Parameter, value: str) -> float:  # noqa: ARG001 - click's signature
+    """Return a share above 0, written as 3% or 0.03, as a fraction."""
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", value)
+    share = float(found[1]) / (100 if found[2] else 1) if found else 0.0
+    if not 0 < share <= 1:
+        raise click.BadParameter(f"{value!r} is no share between 0 and 100 %, as 3% or 0.03")
+    return share
+
+
+def _workload(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says what is trained."""
+    options: list[OPTION] = [
+        click.argument("suite", default="quickstart"),
+        click.option("--methods", metavar="A,B", help="Only these; lora, prompt_tuning and adapter if not given."),
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting. Repeatable."),
+        click.option("--max-minutes", "minutes", type=click.FloatRange(0, min_open=True), metavar="M",
+                     help="Stop in time, decided or not."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+class Annotated(click.Command):
+    """A command whose mistakes are shown by GitHub too, where it runs there; they end it as ever."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options."""
+        with _mistakes_annotated():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _mistakes_annotated():
+            return super().invoke(ctx)
+
+
+@click.command(cls=Annotated)
+@_workload
+@click.option("--against", metavar="REV", help="Compare the project here, as it is, with this git revision of it.")
+@click.option("--against-env", metavar="PYTHON", help="Compare this interpreter with another, and what each has.")
+@click.option("--baseline", type=FILE, metavar="FILE", help="Compare with runs that were saved on this hardware.")
+@click.option("--self-test", is_flag=True, help="Try the gate itself: trials of equals, and of a slowed side.")
+@click.option("--counts-only", is_flag=True, help="Only what has no noise: FLOPs, operators, collectives, memory.")
+@click.option("--strict", is_flag=True, help="Status 3 when something is inconclusive or incomparable.")
+@click.option("--trials", type=click.IntRange(1, 10_000), default=5, show_default=True, metavar="N",
+              help="Self-test: trials of equals; a slowed one is added to every five.")  # fmt: skip
+@click.option("--slowdown", callback=_share, default="3%", show_default=True, metavar="SHARE",
+              help="Self-test: how much slower the slowed side is; else the slowdown that must not pass.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), default=Path("reports/self-test"), show_default=True,
+              metavar="DIR", help="Self-test: a file for each trial; what is there is not repeated.")  # fmt: skip
+@click.option("--json", "json_file", type=FILE, metavar="FILE", help="The receipt, with every block.")
+@click.option("--junit", type=FILE, metavar="FILE", help="JUnit XML.")
+@click.option("--markdown", type=FILE, metavar="FILE", help="For a pull request.")
+@click.option("--html", type=FILE, metavar="FILE", help="A page with the blocks drawn.")
+@click.pass_context
+def check(  # noqa: PLR0913, PLR0917 - a command's options
+    ctx: click.Context,
+    /,
+    suite: str,
+    methods: str | None,
+    overrides: tuple[str, ...],
+    minutes: float | None,
+    against: str | None,
+    against_env: str | None,
+    baseline: Path | None,
+    self_test: bool,
+    counts_only: bool,
+    strict: bool,
+    trials: int,
+    slowdown: float,
+    out: Path,
+    **files: Path | None,
+) -> None:
+    """Tell whether a training step of SUITE got slower, or heavier.
+
+    Exit status: 0 pass, 1 regression, 2 error or nothing measured, 3 undecided and --strict, 130 interrupted.
+    """
+    _exactly_one(against, against_env, baseline, self_test)
+    from hpml_bench.gate.render import outputs
+    from hpml_bench.system.signals import stoppable
+
+    with stoppable(), _bugs_are_errors():
+        asked = _request(suite, methods, overrides, minutes, slowdown, counts_only)
+        if self_test:
+            _refuse_with_self_test({"strict": strict, "counts-only": counts_only, **files})
+            ctx.exit(_self_test(asked, trials, slowdown, out))
+        files["json"] = files.pop("json_file")
+        outputs.try_out(**files)  # now, not after ten minutes
+        if baseline is not None:
+            from hpml_bench.gate.baseline import check as check_baseline
+
+            receipt = check_baseline(asked, baseline, click.echo)
+        else:
+            from hpml_bench.gate.check import check as run_check
+
+            receipt = run_check(asked, _comparison(against, against_env), click.echo)
+        ctx.exit(_hand_over(receipt, strict, **files))
+
+
+@click.group()
+def baseline() -> None:
+    """Runs saved to compare with later, on the same hardware."""
+
+
+@baseline.command()
+@click.argument("file", type=FILE)
+@_workload
+@click.option("--runs", type=click.IntRange(10, 1000), default=10, show_default=True, metavar="N",
+              help="Separate runs; their spread is what a later check goes by.")  # fmt: skip
+def save(
+    file: Path, suite: str, methods: str | None, overrides: tuple[str, ...], minutes: float | None, runs: int
+) -> None:
+    """Time separate runs of SUITE and write them to FILE."""
+    from hpml_bench.gate.baseline import save as save_baseline
+    from hpml_bench.system.signals import stoppable
+
+    with stoppable(), _bugs_are_errors():
+        save_baseline(_request(suite, methods, overrides, minutes), file, runs, click.echo)
+
+
+@contextmanager
+def _mistakes_annotated() -> Iterator[None]:
+    from hpml_bench.errors import UserError
+
+    try:
+        yield
+    except (click.ClickException, UserError) as error:
+        from hpml_bench.gate.render import annotations
+
+        annotations.emit_error(error.format_message() if isinstance(error, click.ClickException) else str(error))
+        raise
+
+
+@contextmanager
+def _bugs_are_errors() -> Iterator[None]:
+    """End with status 2 on what nobody foresaw: Python's and click's own 1 would read as a regression."""
+    from hpml_bench.errors import UserError
+
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort, UserError):
+        raise
+    except Exception as error:  # a fault of ours must not read as a regression
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}, in {place.name}"
+        raise UserError(
+            f"what nobody foresaw: {type(error).__name__}: {error} ({where}); nothing is said of the code that was "
+            "checked: please report it"
+        ) from None
+
+
+def _refuse_with_self_test(options: dict[str, object]) -> None:
+    from hpml_bench.errors import UserError
+
+    given = [name.removesuffix("_file") for name, value in options.items() if value]
+    if given:
+        raise UserError(f"--{given[0]}: goes with a check, not with --self-test, which keeps its trials in --out")
+
+
+def _exactly_one(*modes: object) -> None:
+    from hpml_bench.errors import UserError
+
+    if sum(bool(mode) for mode in modes) != 1:
+        raise UserError(
+            "say what to compare with: give exactly one of --against REV, --against-env PYTHON, --baseline FILE and "
+            "--self-test"
+        )
+
+
+def _request(
+    suite: str,
+    methods: str | None,
+    overrides: tuple[str, ...],
+    minutes: float | None,
+    target: float = 0.03,
+    counts_only: bool = False,
+) -> Request:
+    from dataclasses import replace
+
+    from hpml_bench.config.suite import load_suite
+    from hpml_bench.errors import UserError
+    from hpml_bench.gate.check import request
+    from hpml_bench.gate.records import Rules
+
+    names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
+    try:
+        rules = Rules(target=target)
+    except ValueError:
+        raise UserError(f"--slowdown {target:.2%}: must be above the {Rules().null:.0%} that is let through") from None
+    return replace(request(load_suite(suite, overrides), names, rules, minutes), time=not counts_only)
+
+
+def _comparison(against: str | None, against_env: str | None) -> Comparison:
+    from hpml_bench.gate.measure import revisions
+
+    if against is not None:
+        return revisions.against_revision(against, Path.cwd())
+    assert against_env is not None  # noqa: S101 - one of the two is given
+    return revisions.against_environment(against_env)
+
+
+def _self_test(asked: Request, trials: int, slowdown: float, out: Path) -> int:
+    from hpml_bench.gate import selftest
+
+    summary = selftest.summarise(selftest.run(asked, trials, slowdown, asked.minutes, out, click.echo))
+    for sentence in summary.sentences(slowdown):
+        click.echo(sentence)
+    return summary.status
+
+
+def _hand_over(receipt: Receipt, strict: bool, **files: Path | None) -> int:
+    """Show the receipt, write it, and return the exit status."""
+    from hpml_bench.cli.inventory import terminal
+    from hpml_bench.gate.decide import verdicts
+    from hpml_bench.gate.render import annotations, outputs, show
+
+    show.print_receipt(receipt, terminal())
+    try:
+        annotations.emit(receipt)
+    finally:  # a summary that can't be written costs no file, nor a file the annotations
+        outputs.write(receipt, **files)
+    return verdicts.exit_status(receipt.verdicts, strict)

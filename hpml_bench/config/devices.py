@@ -1,0 +1,33 @@
+"""Settings with device, ranks, threads and precision as found on this machine."""
+
+from __future__ import annotations
+
+from hpml_bench.config.settings import Settings
+from hpml_bench.errors import UserError
+from hpml_bench.system.environment import cores, has_bf16, visible_gpus
+
+
+def resolve_devices(settings: Settings) -> Settings:
+    """Return the settings with device, world size, threads and precision made definite from what is found.
+
+    Raises:
+        UserError: a GPU was asked for and there is none, or fewer than ranks.
+
+    """
+    gpus = len(visible_gpus())
+    device = settings.device if settings.device != "auto" else ("cuda" if gpus else "cpu")
+    if device == "cuda" and not gpus:
+        raise UserError(
+            "settings.device is cuda, but no GPU is visible (driver, CUDA_VISIBLE_DEVICES); use --device cpu"
+        )
+    world = settings.world_size or (gpus if device == "cuda" else min(2, cores()))
+    if device == "cuda" and world > gpus:
+        raise UserError(f"settings.world_size is {world}, but {gpus} GPU(s) are visible; use --nproc {gpus}")
+    threads = settings.threads or max(1, cores() // world)
+    precision = settings.precision if settings.precision != "auto" else ("bf16" if has_bf16(device) else "fp32")
+    definite = {"device": device, "world_size": world, "threads": threads, "precision": precision}
+    try:
+        return Settings.model_validate({**settings.model_dump(), **definite})
+    except ValueError as error:
+        message = str(error).partition("Value error, ")[2].partition(" [type=")[0]
+        raise UserError(f"settings: {message or error}") from None

@@ -1,0 +1,288 @@
+"""Model and data made ready for the ranks: resolved, drawn, tokenised, hashed, and kept on disk for the next run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import transformers
+from datasets import Dataset
+from huggingface_hub import constants
+from huggingface_hub.utils.tqdm import disable_progress_bars
+from transformers import PreTrainedTokenizerFast
+
+from hpml_bench import registry
+from hpml_bench.config.settings import Settings
+from hpml_bench.config.suite import validate_options
+from hpml_bench.data.dataset import Prepared, TaskData
+from hpml_bench.data.rows import write_rows
+from hpml_bench.data.sources import resolve_model, weight_files
+from hpml_bench.data.tokenizer import end_id, load_tokenizer, pad_id, tokenizer_digest
+from hpml_bench.errors import UserError
+from hpml_bench.records.run import Digests
+from hpml_bench.system.cache import cache_folder, file_sha256, locked, new_entry, told
+from hpml_bench.system.hashing import digest
+
+FORMAT = 2
+"""Counts up when the same rows would be tokenised or saved otherwise."""
+SPLITS = ("train", "validation", "test")
+MANIFEST = "manifest.json"
+BATCH = 1000
+
+
+@told()
+def prepare(settings: Settings) -> Prepared:
+    """Return the backbone's folder and the tokenised splits, from the cache where it holds them.
+
+    Several processes may call at once: one does the work, the others wait for it.
+
+    Raises:
+        UserError: the model or the data can't be had, or don't suit the settings, or the cache can't be written to.
+
+    """
+    _silence()
+    model = resolve_model(settings.backbone)
+    tokenizer = load_tokenizer(model.folder_or_file)
+    config = json.loads((model.folder_or_file / "config.json").read_text())
+    _check_length(settings, config)
+    loaded = _load(settings)
+    rows = draw(loaded, settings)
+    digests = Digests(
+        weights=_weights_digest(model.folder_or_file),
+        tokenizer=tokenizer_digest(tokenizer),
+        data=_check_and_digest(rows, loaded.label_names, settings),
+        revision=model.revision,
+    )
+    # The digest of the data is of the drawn rows in their order: it stands for the settings that drew them.
+    key = digest([FORMAT, digests.data, digests.tokenizer, settings.max_length], 32)
+    folder = cache_folder() / "prepared" / key
+    with locked(folder):
+        if not _intact(folder):
+            with new_entry(folder, replace=True) as fresh:
+                _tokenise(rows, tokenizer, settings, _vocabulary(config), fresh)
+        full = json.loads((folder / MANIFEST).read_text())["full"]
+    return Prepared(
+        backbone=str(model.folder_or_file),
+        data=str(folder),
+        label_names=loaded.label_names,
+        digests=digests,
+        notes={
+            **loaded.notes,
+            "rows": ", ".join(f"{len(rows[split])} {split}" for split in SPLITS)
+            + (f" (each seed draws {settings.train_samples} to train on)" if settings.vary_data else ""),
+            "texts that fill max_length": f"{full:.0%} of all rows (longer ones are cut)",
+        },
+        pad_id=pad_id(tokenizer, _vocabulary(config)),
+    )
+
+
+def _silence() -> None:
+    """Switch off the libraries' progress bars, chatter and telemetry: the page and our own bar say what matters."""
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it says each try at a download
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+
+
+def _vocabulary(config: Mapping[str, Any]) -> int | None:
+    """Return the number of rows of the token embeddings, where config.json says it."""
+    size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    return int(size) if size else None
+
+
+def _check_length(settings: Settings, config: Mapping[str, Any]) -> None:
+    longest = config.get("n_positions") or config.get("max_position_embeddings")
+    if isinstance(longest, int) and settings.max_length > longest:
+        raise UserError(
+            f"max_length is {settings.max_length}, but {settings.backbone} reads at most {longest} tokens; lower it"
+        )
+
+
+# The rows
+
+
+def _load(settings: Settings) -> TaskData:
+    module = registry.get("datasets", settings.task.name)
+    options = validate_options(module, settings.task.options, "task.options")
+    loaded: TaskData = module.load(settings, options)
+    for split, dataset in (("train", loaded.train), ("validation", loaded.validation), ("test", loaded.test)):
+        if dataset is not None and not len(dataset):
+            raise UserError(f"task {settings.task.name}: there are no {split} rows; give a data set that has some")
+    return loaded
+
+
+def draw(loaded: TaskData, settings: Settings) -> dict[str, Dataset]:
+    """Return the rows of each split that the settings ask for, drawn with `data_seed`.
+
+    Training rows are a prefix of one permutation, so that more `train_samples` only add rows; validation rows split
+    off them come first in it and are never trained on. With `vary_data` they are all rows there are, of which each seed
+    draws its own (data.training_rows): one preparation, and one digest, for all seeds.
+
+    Raises:
+        UserError: there are fewer rows than asked for, or with `vary_data` not twice as many.
+
+    """
+    held_out = settings.validation_samples if loaded.validation is None else 0
+    train = _permutation(loaded.train, settings.data_seed, 0)
+    if len(train) < held_out + settings.global_batch:
+        raise UserError(
+            f"task {settings.task.name}: {len(train)} training rows are too few for "
+            + (f"{held_out} validation_samples split off them and " if held_out else "")
+            + f"one global_batch of {settings.global_batch}; lower these"
+        )
+    if loaded.validation is None:
+        validation = loaded.train.select(train[:held_out])
+    else:
+        order = _permutation(loaded.validation, settings.data_seed, 1)
+        validation = loaded.validation.select(_first(order, settings.validation_samples, "validation", settings))
+    test = _permutation(loaded.test, settings.data_seed, 2)
+    return {
+        "train": loaded.train.select(_training(train[held_out:], settings)),
+        "validation": validation,
+        "test": loaded.test.select(_first(test, settings.test_samples, "test", settings)),
+    }
+
+
+def _training(order: np.ndarray, settings: Settings) -> np.ndarray:
+    """Return the rows that are trained on, or from which each seed draws those."""
+    first = _first(order, settings.train_samples, "train", settings)
+    if not settings.vary_data:
+        return first
+    if settings.train_samples is None:
+        raise UserError("vary_data needs train_samples: how many training rows each seed draws")
+    if 2 * len(first) > len(order):
+        raise UserError(
+            f"task {settings.task.name}: with vary_data each seed draws {len(first)} train_samples, but of "
+            f"{len(order)} rows all would draw nearly the same; lower train_samples to at most {len(order) // 2}"
+        )
+    return order
+
+
+def _permutation(dataset: Dataset, seed: int, stream: int) -> np.ndarray:
+    return np.random.default_rng([seed, stream]).permutation(len(dataset))
+
+
+def _first(order: np.ndarray, count: int | None, split: str, settings: Settings) -> np.ndarray:
+    if count is not None and count > len(order):
+        raise UserError(
+            f"task {settings.task.name}: {split}_samples asks for {count} rows, but there are {len(order)}; "
+            f"set {split}_samples to at most {len(order)}"
+        )
+    return order[:count]
+
+
+def _check_and_digest(rows: Mapping[str, Dataset], label_names: tuple[str, ...], settings: Settings) -> str:
+    """Return the SHA-256 of label names, labels, lengths and texts of all splits, in order and a thousand rows a time.
+
+    Raises:
+        UserError: a label is outside the names, or the training rows are all of one class.
+
+    """
+    where = f"task {settings.task.name}"
+    state = hashlib.sha256(json.dumps(label_names).encode())
+    for split in SPLITS:
+        state.update(f"\n{split} {len(rows[split])}\n".encode())
+        seen: set[int] = set()
+        for batch in rows[split].with_format("arrow").iter(BATCH):
+            labels, texts = batch.column("label").combine_chunks(), batch.column("text").combine_chunks()
+            if (row := _mislabelled(labels, len(label_names))) is not None:
+                raise UserError(
+                    f"{where}: a {split} row has the label {labels[row].as_py()!r}, outside the "
+                    f"{len(label_names)} names ({', '.join(label_names)}): {texts[row].as_py()[:60]!r}"
+                )
+            numbers = labels.to_numpy().astype("<i8")
+            seen.update(np.unique(numbers).tolist())
+            encoded = texts.cast(pa.large_binary())
+            offsets = np.frombuffer(encoded.buffers()[1], "<i8")[encoded.offset : encoded.offset + len(encoded) + 1]
+            for part in (numbers, np.diff(offsets)):
+                state.update(part.tobytes())
+            state.update(encoded.buffers()[2][int(offsets[0]) : int(offsets[-1])])
+        if split == "train" and len(seen) < 2:
+            raise UserError(
+                f"{where}: all {len(rows[split])} training rows are of the class '{label_names[seen.pop()]}'; "
+                "classification needs two"
+            )
+    return state.hexdigest()
+
+
+def _mislabelled(labels: pa.Array, names: int) -> int | None:
+    """Return the first row whose label is no index into the names."""
+    if not pa.types.is_integer(labels.type):
+        return 0
+    wrong = pc.or_(pc.less(labels, 0), pc.greater_equal(labels, names)).fill_null(True)
+    row = pc.index(wrong, True).as_py()
+    return None if row < 0 else int(row)
+
+
+# On disk
+
+
+def _tokenise(
+    rows: Mapping[str, Dataset],
+    tokenizer: PreTrainedTokenizerFast,
+    settings: Settings,
+    vocabulary: int | None,
+    folder: Path,
+) -> None:
+    """Write the token ids of all splits, batch by batch, and a manifest by which damage is known."""
+    end = end_id(tokenizer)
+    room = settings.max_length - (end is not None)
+    full = 0
+
+    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        nonlocal full
+        ids = tokenizer(
+            batch["text"], truncation=True, max_length=room, return_attention_mask=False, return_token_type_ids=False
+        )["input_ids"]
+        if end is not None:
+            ids = [[*row, end] for row in ids]
+        largest = max((max(row, default=0) for row in ids), default=0)
+        if vocabulary is not None and largest >= vocabulary:
+            raise UserError(
+                f"{settings.backbone}: the tokenizer gives token {largest}, but the model has {vocabulary}; "
+                "they don't belong together"
+            )
+        if any(not row for row in ids):
+            raise UserError(
+                f"{settings.backbone}: the tokenizer has no end token, and an empty text gives no token at all"
+            )
+        full += sum(len(row) == settings.max_length for row in ids)
+        return {"input_ids": ids, "label": batch["label"]}
+
+    for split in SPLITS:
+        write_rows(folder / split, map(encode, rows[split].iter(BATCH)))
+    total = sum(len(rows[split]) for split in SPLITS)
+    (folder / MANIFEST).write_text(json.dumps({"files": _file_digests(folder), "full": full / total}))
+
+
+def _file_digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.glob("*/*") if path.is_file())
+    return {str(path.relative_to(folder)): file_sha256(path) for path in files}
+
+
+def _intact(folder: Path) -> bool:
+    """Tell whether a cache entry is there and every file of it as it was written."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        return bool(manifest["files"] == _file_digests(folder)) and "full" in manifest
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+# Digests of the model
+
+
+def _weights_digest(folder: Path) -> str:
+    files = sorted([*weight_files(folder), folder / "config.json"])
+    return digest([[file.name, file_sha256(file)] for file in files], 64)

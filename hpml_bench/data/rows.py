@@ -1,0 +1,137 @@
+"""Tokenised rows on disk, shared by all ranks through the page cache; and the order in which they are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from hpml_bench.config.settings import Settings
+from hpml_bench.data.dataset import Prepared
+
+SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "label": pa.int64()})
+FILE = "rows.arrow"
+BUCKET = 32
+"""Global batches sorted by length together: large enough to save most padding, small enough to keep batches varied."""
+
+OWN_ROWS = 4
+"""Stream of random numbers, beside those with which the rows of all seeds are drawn (0 to 3)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded token ids [B, L] int64, mask [B, L] int64 (1 = real token), labels [B] int64."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+    real_tokens: int
+
+    @property
+    def padded_tokens(self) -> int:
+        """B x L."""
+        return self.input_ids.numel()
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        if device.type == "cpu":
+            return self
+        parts = (self.input_ids, self.attention_mask, self.labels)
+        ids, mask, labels = (part.pin_memory().to(device, non_blocking=True) for part in parts)
+        return Batch(ids, mask, labels, self.real_tokens)
+
+
+def write_rows(folder: Path, batches: Iterable[Mapping[str, list[Any]]]) -> None:
+    """Write a split's token ids and labels, batch by batch, as one Arrow stream in a new folder."""
+    folder.mkdir(parents=True)
+    with (folder / FILE).open("wb") as file, pa.ipc.new_stream(file, SCHEMA) as stream:
+        for batch in batches:
+            stream.write_batch(pa.record_batch(dict(batch), schema=SCHEMA))
+
+
+def read_rows(folder: Path) -> pa.Table:
+    """Return what `write_rows` wrote, memory-mapped: no row is in memory before it is looked at."""
+    return pa.ipc.open_stream(pa.memory_map(str(folder / FILE))).read_all()
+
+
+class Rows:
+    """A split, or some rows of it: memory-mapped token ids and their labels; a row is copied only into its batch."""
+
+    def __init__(self, folder: Path, pad_id: int, chosen: np.ndarray | None = None) -> None:
+        """Open a split; of it the `chosen` rows, by their numbers on disk, in this order, or all."""
+        table = read_rows(folder)
+        self._chunks = [(c.values.to_numpy(), c.offsets.to_numpy()) for c in table.column("input_ids").chunks]
+        self._starts = np.cumsum([0] + [len(offsets) - 1 for _, offsets in self._chunks])
+        self.lengths = np.concatenate([np.diff(offsets) for _, offsets in self._chunks])
+        self.labels = table.column("label").to_numpy().astype(np.int64)
+        self.pad_id = pad_id
+        self._chosen = chosen
+        if chosen is not None:
+            self.lengths, self.labels = self.lengths[chosen], self.labels[chosen]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def numbers(self, indices: np.ndarray) -> np.ndarray:
+        """Return the numbers on disk of these rows."""
+        return indices if self._chosen is None else self._chosen[indices]
+
+    def tokens(self, index: int) -> np.ndarray:
+        """Return the token ids of one row, [length] int32."""
+        number = index if self._chosen is None else int(self._chosen[index])
+        chunk = int(np.searchsorted(self._starts, number, side="right")) - 1
+        values, offsets = self._chunks[chunk]
+        local = number - self._starts[chunk]
+        row: np.ndarray = values[offsets[local] : offsets[local + 1]]
+        return row
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """Return these rows, padded on the right to the longest of them."""
+        lengths = self.lengths[indices]
+        ids = np.full((len(indices), int(lengths.max())), self.pad_id, dtype=np.int64)
+        for row, index in enumerate(indices):
+            ids[row, : lengths[row]] = self.tokens(int(index))
+        mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
+        labels = torch.from_numpy(self.labels[indices])
+        return Batch(torch.from_numpy(ids), torch.from_numpy(mask), labels, int(lengths.sum()))
+
+
+def training_rows(prepared: Prepared, settings: Settings, seed: int) -> Rows:
+    """Return the rows that a seed trains on: all that were prepared, or with `vary_data` those it draws of them."""
+    folder = Path(prepared.data) / "train"
+    if not settings.vary_data:
+        return Rows(folder, prepared.pad_id)
+    generator = np.random.default_rng([settings.data_seed, OWN_ROWS, seed])
+    drawn = generator.permutation(read_rows(folder).num_rows)[: settings.train_samples]
+    return Rows(folder, prepared.pad_id, drawn)
+
+
+def global_batches(lengths: np.ndarray, size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield `steps` global batches of `size` row indices each; what they hold depends on these arguments alone.
+
+    Every epoch is a new permutation, less the rows that don't fill a last batch. Within buckets of batches rows are
+    sorted by length and the batches shuffled again, so that a batch pads little: for all methods alike.
+    """
+    epoch, done = 0, 0
+    while done < steps:
+        generator = np.random.default_rng([seed, epoch])
+        order = generator.permutation(len(lengths))[: len(lengths) // size * size]
+        batches: list[np.ndarray] = []
+        for start in range(0, len(order), BUCKET * size):
+            bucket = order[start : start + BUCKET * size]
+            by_length = bucket[np.argsort(lengths[bucket], kind="stable")]
+            batches.extend(by_length.reshape(-1, size))
+        for choice in generator.permutation(len(batches))[: steps - done]:
+            yield batches[choice]
+        done += len(batches)
+        epoch += 1
+
+
+def share(indices: np.ndarray, rank: int, world: int) -> np.ndarray:
+    """Return one rank's part of a global batch: every `world`-th row, so that ranks get rows of like length."""
+    return indices[rank::world]

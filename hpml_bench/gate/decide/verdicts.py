@@ -1,0 +1,224 @@
+"""From blocks and counts to verdicts: what may be said of each method, at the error rates that were promised.
+
+The unit of evidence is a process pair; docs/check.md explains the rule and shows its error rates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+
+from hpml_bench.gate.decide import spending
+from hpml_bench.gate.decide.rank_tests import RankTest, rank_sum, signed_rank
+from hpml_bench.gate.records import Block, Count, Rules, Status, Verdict
+from hpml_bench.gate.render import sentences
+from hpml_bench.statistics import holm
+from hpml_bench.statistics.intervals import t_quantile
+
+STEP_TIME = "step_time"
+PASSED, REGRESSION, ERROR, UNDECIDED = 0, 1, 2, 3
+"""Exit statuses."""
+
+Effects = Mapping[str, Sequence[float]]
+"""method -> log ratio of the candidate's step time to the reference's, a value a process pair in the order measured."""
+
+
+def pair_effects(blocks: Iterable[Block]) -> dict[str, list[float]]:
+    """Return each method's log ratio per process pair, in the order of pairs, over its untainted blocks.
+
+    Of a block it is (ln B1 B2 - ln A1 A2) / 2, from which a drift of the machine's speed that is linear over the block
+    cancels; of a pair it is the interquartile mean over blocks. A pair without an untainted block of a method has no
+    value there.
+    """
+    found: dict[str, dict[int, list[float]]] = {}
+    for block in blocks:
+        of_pair = found.setdefault(block.method, {}).setdefault(block.pair, [])
+        if block.tainted is None:
+            of_pair.append(log_ratio(block))
+    return {
+        method: [middle(values) for _, values in sorted(by_pair.items()) if values] for method, by_pair in found.items()
+    }
+
+
+def middle(values: Sequence[float]) -> float:
+    """Return the interquartile mean, trimmed by n // 4 at either end: bursts of noise hit a block or two of a pair."""
+    cut = len(values) // 4
+    return fmean(sorted(values)[cut : len(values) - cut])
+
+
+def log_ratio(block: Block) -> float:
+    """Return the log ratio of the candidate's time to the reference's."""
+    outer, inner = block.seconds[0] * block.seconds[3], block.seconds[1] * block.seconds[2]
+    ratio = math.log(inner / outer) / 2
+    return ratio if block.order == "ABBA" else -ratio
+
+
+def look(effects: Effects, rules: Rules, look_index: int) -> tuple[Verdict, ...]:
+    """Return a verdict per method at a scheduled look; INCONCLUSIVE while undecided.
+
+    Earlier looks are gone through again over the pairs they saw: a method's first decision stands, and the result
+    depends on nothing but the values in their order. Call it when every method has `rules.looks[look_index]` values;
+    later ones are not looked at.
+
+    Raises:
+        UserError: so many methods can't be judged with so few pairs.
+
+    """
+    alphas, betas = spending.alphas(rules, max(1, len(effects))), spending.betas(rules)
+    verdicts: dict[str, Verdict] = {}
+    for size, alpha, beta in zip(rules.looks[: look_index + 1], alphas, betas, strict=False):
+        tests = {method: signed_rank(values[:size]) if values else None for method, values in effects.items()}
+        pairs = {method: len(values[:size]) for method, values in effects.items()}
+        verdicts = _keep_decided(verdicts, _judge(tests, pairs, alpha, beta, rules))
+    return tuple(verdicts.values())
+
+
+def final(effects: Effects, rules: Rules) -> tuple[Verdict, ...]:
+    """Return what may be said when time ran out: the looks that were reached, then one with the error left unspent.
+
+    The looks reached are those that the method with the most values allows.
+
+    Raises:
+        UserError: so many methods can't be judged with so few pairs.
+
+    """
+    most = max(map(len, effects.values()), default=0)
+    done = spending.looks_done(rules, most)
+    alpha = spending.remaining(spending.alphas(rules, max(1, len(effects))), done)
+    beta = spending.remaining(spending.betas(rules), done)
+    verdicts = {verdict.method: verdict for verdict in look(effects, rules, done - 1)} if done else {}
+    if done == len(rules.looks):
+        return tuple(verdicts.values())
+    tests = {method: signed_rank(values) if values else None for method, values in effects.items()}
+    pairs = {method: len(values) for method, values in effects.items()}
+    return tuple(_keep_decided(verdicts, _judge(tests, pairs, alpha, beta, rules)).values())
+
+
+def of_runs(reference: Effects, candidate: Effects, rules: Rules) -> tuple[Verdict, ...]:
+    """Return a verdict per method from separate runs of each side, looked at once: a stored baseline against now.
+
+    Args:
+        reference: method -> log of the step time of each stored run, with the machine's speed taken out.
+        candidate: the same of the runs made now.
+        rules: null, target, alpha and beta; its looks don't count.
+
+    `Verdict.pairs` is the number of the candidate's runs.
+
+    """
+    tests = {
+        method: rank_sum(values, candidate[method]) if values and candidate.get(method) else None
+        for method, values in reference.items()
+    }
+    runs = {method: len(candidate.get(method, ())) for method in reference}
+    return tuple(_judge(tests, runs, rules.alpha, rules.beta, rules, "runs").values())
+
+
+def of_counts(counts: Iterable[Count]) -> tuple[Verdict, ...]:
+    """Return a verdict per count: FAIL for any increase above its tolerance."""
+    return tuple(map(_of_count, counts))
+
+
+def settled(verdicts: Iterable[Verdict]) -> bool:
+    """Tell whether measuring on can't change the exit status: something failed, or everything is decided."""
+    statuses = {verdict.status for verdict in verdicts}
+    return "FAIL" in statuses or "INCONCLUSIVE" not in statuses
+
+
+def overall(verdicts: Iterable[Verdict]) -> Status:
+    """Return the one status that a check has: the gravest of its verdicts."""
+    statuses = {verdict.status for verdict in verdicts}
+    gravest: tuple[Status, ...] = ("FAIL", "INCOMPARABLE", "INCONCLUSIVE", "PASS")
+    return next((status for status in gravest if status in statuses), "INCONCLUSIVE")
+
+
+def exit_status(verdicts: Iterable[Verdict], strict: bool) -> int:
+    """Return 0 for pass, 1 for a regression, 2 where nothing was measured, 3 for undecided under `strict`.
+
+    Step time that was asked for and has not one value is nothing measured, whatever the counts say, unless one grew.
+    """
+    verdicts = tuple(verdicts)
+    status = overall(verdicts)
+    if status == "FAIL":
+        return REGRESSION
+    timed = [verdict for verdict in verdicts if verdict.metric == STEP_TIME] or verdicts
+    if all(verdict.status == "INCONCLUSIVE" and not verdict.pairs for verdict in timed):
+        return ERROR
+    return UNDECIDED if strict and status != "PASS" else PASSED
+
+
+def detectable(test: RankTest, rules: Rules, alpha: float) -> float | None:
+    """Return the least slowdown found with power 1 - beta at this spread, as a fraction; None where none would be.
+
+    d0 + (t(1 - a, n - 1) + t(1 - beta, n - 1)) s / √n · √(π / 3) on the scale of logs: that of a one-sided t test, and
+    the rank test's efficiency against it with normal noise (Pitman's 3 / π). d0 is the slowdown let through, and a the
+    highest level up to `alpha` that the rank test attains with so few values.
+    """
+    attained = test.attained(alpha)
+    if test.error is None or attained is None:
+        return None
+    quantiles = t_quantile(1 - attained, test.freedom) + t_quantile(1 - rules.beta, test.freedom)
+    return math.expm1(math.log1p(rules.null) + quantiles * test.error * math.sqrt(math.pi / 3))
+
+
+def _keep_decided(before: Mapping[str, Verdict], now: Mapping[str, Verdict]) -> dict[str, Verdict]:
+    decided = {method: verdict for method, verdict in before.items() if verdict.status != "INCONCLUSIVE"}
+    return {method: decided.get(method, verdict) for method, verdict in now.items()}
+
+
+def _judge(
+    tests: Mapping[str, RankTest | None],
+    pairs: Mapping[str, int],
+    alpha: float,
+    beta: float,
+    rules: Rules,
+    unit: str = "pairs",
+) -> dict[str, Verdict]:
+    """Return each method's verdict at one look, with Holm's adjustment over methods.
+
+    A lower bound is at the level at which Holm tested the method, so that it lies above the null slowdown exactly where
+    the adjusted p is at most `alpha`; an upper bound is at `beta`.
+    """
+    null, target = math.log1p(rules.null), math.log1p(rules.target)
+    raw = {method: 1.0 if test is None else test.p_above(null) for method, test in tests.items()}
+    adjusted = dict(zip(raw, holm(list(raw.values())), strict=True))
+    rejected = sorted((method for method in raw if adjusted[method] <= alpha), key=raw.__getitem__)
+    verdicts = {}
+    for method, test in tests.items():
+        if test is None:
+            detail = sentences.unmeasured(unit)
+            verdicts[method] = Verdict(method=method, metric=STEP_TIME, status="INCONCLUSIVE", detail=detail)
+            continue
+        step = rejected.index(method) if method in rejected else len(rejected)
+        lower, upper = test.lower(alpha / (len(tests) - step)), test.upper(beta)
+        status: Status = "INCONCLUSIVE"
+        if method in rejected:
+            status = "FAIL"
+        elif upper is not None and upper < target:
+            status = "PASS"
+        verdict = Verdict(
+            method=method,
+            metric=STEP_TIME,
+            status=status,
+            estimate=math.expm1(test.estimate),
+            lower=None if lower is None else math.expm1(lower),
+            upper=None if upper is None else math.expm1(upper),
+            p=adjusted[method],
+            mde=detectable(test, rules, alpha / len(tests)),
+            pairs=pairs[method],
+            detail="",
+        )
+        verdicts[method] = verdict.model_copy(update={"detail": sentences.of_step_time(verdict, rules, unit)})
+    return verdicts
+
+
+def _of_count(count: Count) -> Verdict:
+    grew = count.candidate - count.reference > abs(count.reference) * count.tolerance
+    change = count.candidate / count.reference - 1 if count.reference else None
+    return Verdict(
+        method=count.method,
+        metric=count.name,
+        status="FAIL" if grew else "PASS",
+        estimate=0.0 if count.reference == count.candidate else change,
+        detail=sentences.of_count(count),
+    )

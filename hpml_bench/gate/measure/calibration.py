@@ -1,0 +1,43 @@
+"""How fast the machine is right now, by work that is none of ours: matrix products, copies, all-reduces."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+
+from hpml_bench.gate.measure.workload import Watch, without_waiting
+
+TIMES = 15
+SIZE = 384
+"""Rows of the square matrices multiplied."""
+MEGABYTES = 16
+"""Copied, and given into the all-reduce in quarters."""
+
+
+def calibrate() -> dict[str, float]:
+    """Return the seconds of each kind of work, the median of several times; a process group must be there."""
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    matrix = torch.ones(SIZE, SIZE, device=device)
+    memory = torch.ones(MEGABYTES << 18, device=device)
+    target = torch.empty_like(memory)
+    gradients = memory[: len(memory) // 4].clone()
+    return {
+        "matrix_product": _median(lambda: torch.mm(matrix, matrix), device),
+        "memory_copy": _median(lambda: target.copy_(memory), device),
+        "all_reduce": _median(lambda: dist.all_reduce(gradients), device),
+    }
+
+
+def _median(work: Callable[[], object], device: torch.device) -> float:
+    def once() -> float:
+        watch = Watch()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return without_waiting(watch.read())
+
+    once()
+    return statistics.median(once() for _ in range(TIMES))

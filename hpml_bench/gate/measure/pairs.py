@@ -1,0 +1,182 @@
+"""Process pairs: two residents, newly started, that take turns in blocks of ABBA or BAAB.
+
+A block is short, mostly four single steps on the same batch: what disturbs a shared machine comes in bursts, and the
+shorter the turns, the more alike it hits both sides. Time during which other processes had the core is taken out, as
+the kernel counts it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Literal, Self
+
+from hpml_bench.config.settings import MethodSpec, Settings
+from hpml_bench.gate.measure.machine import between, snapshot
+from hpml_bench.gate.measure.sides import Installation, Key, OutOfTime, Trainer
+from hpml_bench.gate.records import Block
+
+REPEATS = 2
+"""Times a tainted round is repeated."""
+PIECE = 0.03
+"""Seconds that one of a block's four pieces should take at least."""
+BLOCKS = 8
+"""Blocks of a method in a round."""
+Order = Literal["ABBA", "BAAB"]
+ORDERS: tuple[Order, ...] = ("ABBA", "BAAB")
+
+
+@dataclass
+class Work:
+    """What all pairs of a check share. What the first pair finds out is kept for the others."""
+
+    settings: Settings
+    """Definite, one rank."""
+    methods: tuple[MethodSpec, ...]
+    rounds: int = 1
+    """Rounds of blocks of each method in a pair."""
+    delay: float = 0.0
+    """Share of a step that the candidate is slowed down by, in trials of the gate itself."""
+    delayable: bool = False
+    prepared: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    """Model and data that each installation's own code made ready."""
+    described: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    """What each installation runs on."""
+    steps: dict[str, int] = field(default_factory=dict)
+    """Method -> steps of a piece."""
+    turns: dict[str, int] | None = None
+    """Method -> busy work that makes the delay."""
+    delays: list[dict[str, float]] = field(default_factory=list)
+    """Of each pair: method -> seconds that the delay takes of a step, timed in the candidate's process."""
+
+
+class Pair:
+    """Reference and candidate, both alive, one at work at a time."""
+
+    def __init__(
+        self,
+        work: Work,
+        reference: Installation,
+        candidate: Installation,
+        rng: random.Random,
+        deadline: float | None = None,
+    ) -> None:
+        """Prepare a pair; whatever is asked of it ends with `OutOfTime` at the deadline (of `time.monotonic`)."""
+        self.work, self.rng = work, rng
+        self.reference, self.candidate = Trainer(reference, deadline), Trainer(candidate, deadline)
+        self.both = (self.reference, self.candidate)
+
+    def __enter__(self) -> Self:
+        """Start both processes, in either order."""
+        with ExitStack() as stack:
+            for side in self.rng.sample(self.both, 2):
+                stack.enter_context(side)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End both."""
+        self._stack.close()
+
+    def prepare(self) -> None:
+        """Let each installation's own code make model and data ready, unless it has.
+
+        Not in a pair that is timed: the side that did it would have more behind it than the other.
+        """
+        for side in self.both:
+            key = side.installation.key
+            if key not in self.work.prepared:
+                self.work.described[key] = side.ask("describe")
+                self.work.prepared[key] = side.ask("prepare", settings=self._settings())
+
+    def load(self) -> None:
+        """Let both build the methods, at the same time; which is told first, and so gets memory first, is left to lot.
+
+        Both have to be prepared.
+        """
+        work = self.work
+        methods = [method.model_dump(mode="json", exclude_defaults=True) for method in work.methods]
+        for side in self.rng.sample(self.both, 2):
+            prepared = work.prepared[side.installation.key]
+            what = {"settings": self._settings(), "prepared": prepared, "methods": methods}
+            side.tell("load", **what, delayable=work.delayable)
+        for side in self.both:
+            side.hear()
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings less defaults, which are each side's: a key that a version doesn't know is refused."""
+        return self.work.settings.model_dump(mode="json", exclude_defaults=True)
+
+    def warm_up(self) -> None:
+        """Let both take their first steps on the core on which they will be timed, one after the other."""
+        work, seconds = self.work, {}
+        for side in self.rng.sample(self.both, 2):
+            seconds = side.ask("warm_up", core=shared_core())
+        work.steps = work.steps or {name: max(1, math.ceil(PIECE / value)) for name, value in seconds.items()}
+        if work.delay:
+            if work.turns is None:
+                work.turns = self.candidate.ask("calibrate_delay", share=work.delay)
+            work.delays.append(self.candidate.ask("delay", turns=work.turns))
+
+    def measure(self, number: int, deadline: float | None) -> Iterator[Block]:
+        """Yield the pair's blocks, the methods in random order; a tainted round followed by its repetition.
+
+        Raises:
+            OutOfTime: the deadline (of `time.monotonic`) came before the last block.
+
+        """
+        for _ in range(self.work.rounds):
+            for method in self.rng.sample(self.work.methods, len(self.work.methods)):
+                for _ in range(1 + REPEATS):
+                    if deadline is not None and monotonic() > deadline:
+                        raise OutOfTime("the time was up within a process pair")
+                    blocks = self._round(number, method.name)
+                    yield from blocks
+                    if blocks[0].tainted is None:
+                        break
+
+    def _round(self, number: int, method: str) -> list[Block]:
+        """Measure blocks of one method; what else went on is known too coarsely to judge each by itself."""
+        processes = [side.pid for side in self.both]
+        before = snapshot(processes)
+        timed = [self._block(method, index) for index in range(BLOCKS)]
+        found = between(before, snapshot(processes))
+        return [
+            Block(
+                pair=number,
+                method=method,
+                order=order,
+                steps=self.work.steps[method],
+                seconds=_four(wall - waited for wall, waited in pieces),
+                waited=_four(waited for _, waited in pieces),
+                steal=round(found.steal, 4),
+                load=round(found.load, 3),
+                tainted=found.reason,
+            )
+            for order, pieces in timed
+        ]
+
+    def _block(self, method: str, index: int) -> tuple[Order, list[tuple[float, float]]]:
+        """Let the sides take turns on the same batches; return the order, and of each piece seconds and waiting."""
+        order, steps = self.rng.choice(ORDERS), self.work.steps[method]
+        who = {"A": self.reference, "B": self.candidate}
+        return order, [who[side].ask("run", method=method, steps=steps, first=index * steps) for side in order]
+
+
+def _four(values: Iterable[float]) -> tuple[float, float, float, float]:
+    first, second, third, fourth = values
+    return first, second, third, fourth
+
+
+def shared_core() -> int | None:
+    """Return the core both sides are timed on, or None where a process may not choose.
+
+    One for both, so that a difference between cores is none between sides; the last, since the first serves most
+    interrupts.
+    """
+    return max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None

@@ -1,0 +1,188 @@
+"""The parent's end of a resident: start it, ask it, end it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import tempfile
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any, Self
+
+from hpml_bench.errors import UserError
+from hpml_bench.gate.records import PROTOCOL
+from hpml_bench.system import environment
+
+MODULE = "hpml_bench.gate.resident"
+
+Key = tuple[str, str]
+
+
+class Incomparable(Exception):  # noqa: N818 - a finding: the verdict is INCOMPARABLE
+    """The two sides can't be compared; the reason, in one sentence."""
+
+
+class OutOfTime(UserError):  # noqa: N818 - what it says is its name
+    """The time given is up: a side didn't answer before, or a pair can't be ended."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """An interpreter, and the folder (if any) in front of what it has installed."""
+
+    label: str
+    python: str
+    path: Path | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    """More variables for its processes."""
+
+    @property
+    def key(self) -> Key:
+        """What tells installations apart, whatever they are called."""
+        return self.python, str(self.path)
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment its processes are born with: allocator and threads are the same for both sides."""
+        given = {**environment.PROCESS_ENVIRONMENT, **os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+        given.pop("PYTHONPATH", None)
+        if self.path is not None:
+            given["PYTHONPATH"] = str(self.path)
+        return {**given, **self.environment}
+
+
+class Trainer:
+    """A resident of an installation, alive between `with` and its end."""
+
+    def __init__(self, installation: Installation, deadline: float | None = None) -> None:
+        self.installation = installation
+        self._deadline = deadline  # of `time.monotonic`; an answer is not waited for any longer
+
+    def __enter__(self) -> Self:
+        """Start it; it greets when first asked."""
+        self._stack = ExitStack()
+        self._log = self._stack.enter_context(tempfile.TemporaryFile("w+", errors="replace"))
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="hpml-bench-side-"))
+        try:
+            self._process = subprocess.Popen(  # noqa: S603
+                # -P: no module of the folder it happens to start in stands before the installed ones
+                [self.installation.python, "-P", "-m", MODULE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                text=True,
+                env=self.installation.variables(),
+                cwd=folder,
+                start_new_session=True,  # a group of its own, to be ended with what it started
+            )
+        except OSError as error:
+            self._stack.close()
+            raise UserError(f"{self.installation.python}: can't be started ({error.strerror})") from None
+        self._greeted = False
+        self._unread = b""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it and what it started, and see it gone."""
+        try:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe:
+                    with suppress(BrokenPipeError):  # what was told to a dead process is flushed once more
+                        pipe.close()
+        finally:
+            self._stack.close()
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
+    def ask(self, what: str, **arguments: Any) -> Any:
+        """Send a request and wait for its result.
+
+        Raises:
+            Incomparable: there is no resident of our protocol in that installation.
+            UserError: it says why it can't, or it died.
+            OutOfTime: the deadline came before the answer.
+
+        """
+        self.tell(what, **arguments)
+        return self.hear()
+
+    def tell(self, what: str, **arguments: Any) -> None:
+        """Send a request, so that both sides can work on theirs at once."""
+        assert self._process.stdin is not None  # noqa: S101
+        try:
+            self._process.stdin.write(json.dumps({"do": what, **arguments}) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # `hear` says why
+
+    def hear(self) -> Any:
+        """Wait for the result of the request sent."""
+        if not self._greeted:
+            self._greet()
+        answer = self._line()
+        if "error" in answer:
+            detail = f"\n{self._last_words()}" if answer.get("bug") else ""
+            raise UserError(f"{self.installation.label}: {answer['error']}{detail}")
+        return answer["result"]
+
+    def _greet(self) -> None:
+        try:
+            protocol = self._line()["protocol"]
+        except UserError:
+            if re.search(r"No module named '?hpml_bench(\.gate(\.resident)?)?\b(?!\.)", self._last_words()):
+                raise Incomparable(
+                    f"{self.installation.label} has no {MODULE}: it is older than the gate, or hpml-bench is not "
+                    f"installed in {self.installation.python}"
+                ) from None
+            raise
+        if protocol != PROTOCOL:
+            raise Incomparable(f"{self.installation.label} speaks protocol {protocol} of the gate, this one {PROTOCOL}")
+        self._greeted = True
+
+    def _line(self) -> dict[str, Any]:
+        while b"\n" not in self._unread:
+            self._unread += self._read()
+        line, _, self._unread = self._unread.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _read(self) -> bytes:
+        """Return what it wrote, as soon as it wrote something.
+
+        Raises:
+            UserError: it died.
+            OutOfTime: the deadline came first.
+
+        """
+        assert self._process.stdout is not None  # noqa: S101
+        poll = select.poll()  # and no file's buffer: what lies there would not be seen by it
+        poll.register(self._process.stdout, select.POLLIN)
+        left = None if self._deadline is None else max(0.0, self._deadline - monotonic()) * 1000
+        if not poll.poll(left):
+            label = self.installation.label
+            raise OutOfTime(f"{label}: did not answer before the time was up; give --max-minutes more")
+        found = os.read(self._process.stdout.fileno(), 65536)
+        if not found:
+            status = self._process.wait()
+            raise UserError(
+                f"{self.installation.label}: its process ended with status {status}: "
+                f"{self._last_words() or 'it said nothing'}"
+            )
+        return found
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log.read().splitlines() if line.strip()]
+        return lines[-1][:500] if lines else ""

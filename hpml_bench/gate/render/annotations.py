@@ -1,0 +1,82 @@
+"""What GitHub shows of a check that runs there: annotations on the run, and the job's summary."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from hpml_bench.errors import UserError
+from hpml_bench.gate.records import Receipt
+from hpml_bench.gate.render import markdown, tables
+from hpml_bench.system.redaction import redacted
+from hpml_bench.system.text import clean
+
+MOST = 10
+"""Annotations of one kind that GitHub shows of a step."""
+LONGEST_SUMMARY = 1_000_000
+"""Bytes; GitHub drops the summary of a step that writes more than 1 MiB."""
+
+
+def emit(receipt: Receipt) -> None:
+    """Print annotations and append the summary, where the check runs in a GitHub workflow; else do nothing.
+
+    Raises:
+        UserError: GITHUB_STEP_SUMMARY names a file that can't be written.
+
+    """
+    if not on_github():
+        return
+    for line in commands(receipt):
+        print(line, flush=True)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        _append(Path(summary), markdown.render(receipt))
+
+
+def emit_error(sentence: str) -> None:
+    """Print an annotation of what ended a check without a receipt, where it runs in a GitHub workflow."""
+    if on_github():
+        print(f"::error title=hpml-bench check::{_data(clean(redacted(sentence), 2000))}", flush=True)
+
+
+def on_github() -> bool:
+    """Tell whether this runs in a GitHub workflow."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
+def commands(receipt: Receipt) -> Iterator[str]:
+    """Return a workflow command for each verdict that isn't PASS, and one for the outcome where all are."""
+    kinds = {"FAIL": "error", "INCONCLUSIVE": "warning", "INCOMPARABLE": "warning"}
+    said = {"error": 0, "warning": 0}
+    for verdict in receipt.verdicts:
+        kind = kinds.get(verdict.status)
+        if kind is None:
+            continue
+        said[kind] += 1
+        if said[kind] <= MOST:
+            title = f"{verdict.status} {clean(verdict.method, 60)}: {tables.metric(receipt, verdict)}"
+            yield f"::{kind} title={_property(title)}::{_data(clean(verdict.detail, 600))}"
+    if not any(said.values()):
+        yield f"::notice title=hpml-bench check::{_data(tables.headline(receipt))}"
+
+
+def _data(text: str) -> str:
+    """Escape what follows the second `::`, so that it ends with its line."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    """Escape a property's value, which a comma or colon would end."""
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def _append(path: Path, text: str) -> None:
+    kept = text.encode()
+    if len(kept) > LONGEST_SUMMARY:
+        kept = kept[:LONGEST_SUMMARY].decode(errors="ignore").encode() + b"\n\n(cut)\n"
+    try:
+        with path.open("ab") as file:
+            file.write(kept)
+    except OSError as error:
+        raise UserError(f"GITHUB_STEP_SUMMARY: {path} can't be written ({error.strerror})") from None

@@ -1,0 +1,208 @@
+"""What every rendering of a receipt shows: its headline, facts and tables, made once so that they can't disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from hpml_bench.gate.decide.verdicts import STEP_TIME, overall
+from hpml_bench.gate.records import Receipt, Side, Verdict
+from hpml_bench.gate.render.sentences import amount, grown, interval, percent, rate
+from hpml_bench.report.blocks import Table
+from hpml_bench.report.tables import Cell, p_value, sentence_list, table
+from hpml_bench.system.text import clean
+
+_WIDTH = 40
+"""Characters of a name or label; a longer one is cut."""
+_COLUMNS = ("method", "step time", "detectable", "bounds", "adjusted p", "pairs", "verdict")
+"""A narrow terminal leaves out those before the last."""
+
+
+def headline(receipt: Receipt) -> str:
+    """Return the check's outcome in one line that begins with its status."""
+    status = overall(receipt.verdicts)
+    concerned = [verdict for verdict in receipt.verdicts if verdict.status == status]
+    if not receipt.verdicts:
+        return "INCONCLUSIVE: nothing was measured"
+    if status == "PASS":
+        timed, counted = bool(of_step_time(receipt)), len(receipt.verdicts) > len(of_step_time(receipt))
+        ruled_out = "slower or heavier" if timed and counted else "slower" if timed else "heavier"
+        methods = sentence_list([clean(method, _WIDTH) for method in receipt.methods])
+        return f"PASS: nothing got {ruled_out} in {methods}" + ("" if timed else "; step time was not measured")
+    said = {"FAIL": "slower or heavier", "INCONCLUSIVE": "can't be told", "INCOMPARABLE": "can't be compared"}
+    named = [f"{clean(verdict.method, _WIDTH)} ({metric(receipt, verdict)})" for verdict in concerned]
+    shown = named[:6] + ([f"{len(named) - 6} more"] if len(named) > 6 else [])
+    return f"{status}: {said[status]}: {sentence_list(shown)}"
+
+
+def metric(receipt: Receipt, verdict: Verdict) -> str:
+    """Return what a verdict is about, in words."""
+    if verdict.metric == STEP_TIME:
+        return "step time"
+    titles = {count.name: count.title for count in receipt.counts}
+    title = clean(titles.get(verdict.metric, verdict.metric), _WIDTH)
+    return title if title[:2].isupper() else title[:1].lower() + title[1:]
+
+
+def side(given: Side) -> str:
+    """Return a side as `main (0123456789)`."""
+    label = clean(given.label, _WIDTH)
+    inside = [clean(given.revision[:10])] if given.revision and given.revision != given.label else []
+    inside += ["with changes that are in no commit"] if given.dirty else []
+    return f"{label} ({', '.join(inside)})" if inside else label
+
+
+def facts(receipt: Receipt) -> dict[str, str]:
+    """Return what a reader needs to know beside the verdicts."""
+    minutes, seconds = divmod(round(receipt.seconds), 60)
+    found = {
+        "Candidate": side(receipt.candidate),
+        "Reference": side(receipt.reference),
+        "Suite": clean(receipt.suite, _WIDTH),
+        **(_evidence(receipt) if of_step_time(receipt) else {}),
+        "Took": f"{minutes} min {seconds} s",
+        "Began": clean(receipt.started, 40),
+    }
+    changed = versions_changed(receipt)
+    return found | ({"Versions": changed} if changed else {})
+
+
+def _evidence(receipt: Receipt) -> dict[str, str]:
+    asked = rule(receipt)
+    if receipt.mode == "baseline":
+        runs = f"{len(receipt.runs)} now, {len(receipt.reference_runs)} stored"
+        return {"Runs": runs, "Rule": asked}
+    looks = sentence_list([str(look) for look in receipt.rules.looks])
+    return {"Process pairs": str(receipt.pairs), "Rule": f"{asked}; looks at {looks} pairs"}
+
+
+def versions_changed(receipt: Receipt) -> str:
+    """Return the packages that differ between the sides, with both versions."""
+    before, after = receipt.reference.versions, receipt.candidate.versions
+    names = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
+    return ", ".join(f"{clean(n, 40)} {clean(before[n], 40)} → {clean(after[n], 40)}" for n in names)
+
+
+def rule(receipt: Receipt) -> str:
+    """Return the decision rule in one line; between sessions that lie apart its levels are no error rates."""
+    rules = receipt.rules
+    limits = f"{rate(rules.null)} slower is let through, {rate(rules.target)} must not pass"
+    if receipt.mode == "baseline":
+        levels = f"tested at {rate(rules.alpha)} and {rate(rules.beta)}"
+        return f"{limits}; {levels}, while error rates between sessions that lie apart are not known"
+    return f"{limits}; at most {rate(rules.alpha)} false alarms, at most {rate(rules.beta)} missed"
+
+
+def step_times(receipt: Receipt) -> Table:
+    """Return the step times' verdicts, a row a method."""
+    rows: list[list[Cell]] = []
+    for verdict in of_step_time(receipt):
+        p = verdict.p
+        rows.append(
+            [
+                clean(verdict.method, _WIDTH),
+                (percent(verdict.estimate), verdict.estimate),
+                (percent(verdict.mde), verdict.mde),
+                interval(verdict),
+                (p_value(p), p),
+                (str(verdict.pairs), verdict.pairs),
+                verdict.status,
+            ]
+        )
+    rules, unit = receipt.rules, "runs" if receipt.mode == "baseline" else "pairs"
+    apart = "; how sessions that lie apart differ is not in it" if unit == "runs" else ""
+    notes = (
+        "Step time: Hodges-Lehmann estimate of the candidate's relative change. Bounds: the lower one at the level of "
+        f"the test that it exceeds {rate(rules.null)}, the upper one at the level of the test that it is below "
+        f"{rate(rules.target)}.",
+        f"Detectable: the least slowdown that so many {unit} with this spread find with a power of about "
+        f"{rate(1 - rules.beta)}{apart}.",
+    )
+    columns = tuple(unit if column == "pairs" else column for column in _COLUMNS)
+    return table("step_times", "Step time", columns, rows, notes)
+
+
+def counted(receipt: Receipt, *, changed_only: bool = False) -> Table:
+    """Return the counts' verdicts, a row a method and count."""
+    status = {(verdict.method, verdict.metric): verdict.status for verdict in receipt.verdicts}
+    rows: list[list[Cell]] = []
+    for count in receipt.counts:
+        if changed_only and count.reference == count.candidate:
+            continue
+        change = count.candidate / count.reference - 1 if count.reference else None
+        rows.append(
+            [
+                clean(count.method, _WIDTH),
+                clean(count.title, _WIDTH),
+                (percent(0.0 if count.reference == count.candidate else change), change),
+                (amount(count.reference), count.reference),
+                (amount(count.candidate), count.candidate),
+                (rate(count.tolerance), count.tolerance),
+                clean(", ".join(grown(count)), 200),
+                status.get((count.method, count.name), "INCONCLUSIVE"),
+            ]
+        )
+    columns = ("method", "count", "change", "reference", "candidate", "allowed", "what grew", "verdict")
+    return table("counts", "Counts without noise", columns, rows)
+
+
+def unchanged(receipt: Receipt) -> str | None:
+    """Return a sentence on the counts that are as they were."""
+    same = sum(count.reference == count.candidate for count in receipt.counts)
+    if not receipt.counts:
+        return None
+    return f"{same} of {len(receipt.counts)} counts without noise are unchanged."
+
+
+def details(receipt: Receipt) -> tuple[str, ...]:
+    """Return a sentence per verdict that isn't PASS, the gravest first."""
+    order = {"FAIL": 0, "INCOMPARABLE": 1, "INCONCLUSIVE": 2}
+    found = sorted((v for v in receipt.verdicts if v.status in order), key=lambda verdict: order[verdict.status])
+    return tuple(f"{v.status} {clean(v.method, _WIDTH)}: {clean(v.detail, 600)}" for v in found)
+
+
+def of_step_time(receipt: Receipt) -> tuple[Verdict, ...]:
+    """Return the verdicts on step times, in the order of the receipt's methods."""
+    place = {method: index for index, method in enumerate(receipt.methods)}
+    found = [verdict for verdict in receipt.verdicts if verdict.metric == STEP_TIME]
+    return tuple(sorted(found, key=lambda verdict: place.get(verdict.method, len(place))))
+
+
+def notes(receipt: Receipt) -> Iterable[str]:
+    """Return the receipt's remarks, each one line."""
+    return (clean(note, 600) for note in receipt.notes)
+
+
+def measured(receipt: Receipt) -> tuple[str, ...]:
+    """Return what a reader wants to know of the measuring: blocks, disturbance, order."""
+    blocks = receipt.blocks
+    if receipt.runs:
+        return (
+            f"{len(receipt.runs)} runs now and {len(receipt.reference_runs)} stored ones, each a newly started "
+            "interpreter, and each corrected by work that is none of ours before and after it.",
+        )
+    if not blocks:
+        return ("No step was timed.",)
+    disturbed = sum(block.tainted is not None for block in blocks)
+    pieces = sorted(second for block in blocks for second in block.seconds)
+    return (
+        f"{len(blocks)} blocks in {receipt.pairs} process pairs, each pair two newly started interpreters; "
+        f"{disturbed} blocks were disturbed from outside and don't count.",
+        f"A timed piece took {pieces[len(pieces) // 2]:.3g} s in the middle, {pieces[0]:.3g} to {pieces[-1]:.3g} s.",
+        f"At most {rate(round(max(block.steal for block in blocks), 4))} of the CPU time was taken away by the host "
+        f"during a block, and {max(block.load for block in blocks):.2g} processes of others were running.",
+    )
+
+
+def environment(receipt: Receipt) -> Table:
+    """Return the machine and settings as rows; nested ones by dotted names."""
+    rows: list[list[Cell]] = [[key, value] for key, value in _flat(receipt.environment)]
+    return table("environment", "Environment", ("name", "value"), rows)
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield clean(name, 80), clean(value, 300)

@@ -1,0 +1,140 @@
+"""A fresh process group per run: start, watch, end, and say how it ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+import traceback
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.data.dataset import Prepared
+from hpml_bench.launch import entry, fork_server, outcome
+from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.watchdog import AGENT_SIGNAL, Watch
+from hpml_bench.records import store
+from hpml_bench.records.run import Outcome, RunError, RunRecord
+from hpml_bench.system import oom, processes, tempdir
+from hpml_bench.system.redaction import redact_files, redacted
+from hpml_bench.system.signals import Stop, stoppable
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+NO_LIMITS = Limits(stall=0)
+
+
+class Interrupted(Exception):  # noqa: N818
+    """Ctrl-C, or a request to end, during a run; carries the record to keep."""
+
+    def __init__(self, record: RunRecord | None = None) -> None:
+        self.record = record
+
+
+def run(
+    spec: RunSpec,
+    prepared: Prepared,
+    folder: Path,
+    order: int | None = None,
+    limits: Limits = NO_LIMITS,
+    earlier: tuple[str, ...] = (),
+    place: int | None = None,
+) -> RunRecord:
+    """Do one run in a process group of its own and commit its record; whatever happens there, this returns.
+
+    Args:
+        spec: what to run.
+        prepared: model and data.
+        folder: the run's own; emptied first.
+        order: its place in the sweep.
+        limits: when to end it.
+        earlier: how earlier attempts at it ended, a sentence each.
+        place: its place within its seed.
+
+    Raises:
+        Interrupted: a signal asked for the end; the record, `interrupted` if the run was not done, is committed.
+        OSError: the folder can't be written to.
+
+    """
+    store.begin(folder)
+    fork_server.start_fork_server()  # does nothing where it runs; a dead one must not count as this run's
+    started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    with stoppable() as stop, stop.held():
+        ended = _watched(spec, prepared, folder, limits, stop)
+        redact_files(*folder.glob("rank*.log"))
+        record = outcome.record(spec, prepared, ended, started, time.monotonic() - began, order)
+        record = record.model_copy(
+            update={
+                "error": record.error and RunError.model_validate(redacted(record.error.model_dump())),
+                "earlier_attempts": earlier,
+                "place": place,
+                "files": store.file_digests(folder),
+            }
+        )
+        store.commit(folder, record)
+    if stop.asked:  # also of a run that was done just before: nothing more may begin
+        raise Interrupted(record)
+    return record
+
+
+def _watched(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits, stop: Stop) -> Outcome:
+    """Run the ranks under watch and return how it ended."""
+    failure: ChildFailedError | None = None
+    broken: RunError | None = None
+    server, kills = processes.fork_server(), oom.oom_kills()
+    # A fork server that dies meanwhile is started again by the launcher, with what is temporary then.
+    with tempdir.as_temporary(), Watch(folder, limits, stop) as watch:
+        try:
+            failure = _launch(spec, prepared, folder)
+        except Exception as error:  # the launcher itself: the sweep goes on, and the record says why
+            broken = RunError(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
+    return outcome.outcome(
+        folder, outcome.ExitEvidence(failure, broken, watch.verdict, watch.peak_mb, oom.oom_kills() > kills, server)
+    )
+
+
+def _launch(spec: RunSpec, prepared: Prepared, folder: Path) -> ChildFailedError | None:
+    """Run the ranks to their end; return what failed, if anything did."""
+    launched = time.monotonic()
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the ranks' own words are in their logs
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    from hpml_bench.launch import rendezvous
+
+    os.environ["OMP_NUM_THREADS"] = str(spec.settings.threads or 1)
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(AGENT_SIGNAL)
+    with tempfile.TemporaryDirectory(dir=tempdir.folder(), ignore_cleanup_errors=True) as logs:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=spec.settings.world_size or 1,
+            run_id=uuid.uuid4().hex,  # a second launch under the same name hangs
+            rdzv_backend=rendezvous.register(),
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            start_method="forkserver",
+            monitor_interval=0.05,
+            # One has to be named. Those that ask for the end are ours: the agent would wait 30 s for ranks that hang.
+            signals_to_handle=AGENT_SIGNAL.name,
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+        )
+        try:
+            elastic_launch(config, entry.start)(
+                spec.model_dump_json(), prepared.model_dump_json(), str(folder), launched
+            )
+        except ChildFailedError as error:
+            return error
+        finally:
+            if main:
+                signal.signal(AGENT_SIGNAL, signal.SIG_IGN if before is signal.SIG_DFL else before)
+    return None

@@ -1,0 +1,36 @@
+"""Limits that users set on runs and sweeps. They decide what is tried and for how long, never what a run computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpml_bench.records.run import Status
+
+STALL_SECONDS = 300.0
+RETRIED: frozenset[Status] = frozenset({"failed", "killed", "timeout", "oom_host", "oom_cuda"})
+"""The states that another attempt may mend; a run that diverged would diverge again."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a sweep may take. Not part of the protocol: runs under other limits compare."""
+
+    stall: float = STALL_SECONDS
+    """Seconds without progress on any rank after which a run is ended; 0 for no such limit."""
+    run_timeout: float | None = None
+    """Seconds after which a run is ended."""
+    retries: int = 0
+    """Further attempts at a run that ended in one of `RETRIED`."""
+    max_hours: float | None = None
+    """Hours of a sweep after which no run begins; model and data must be prepared by then."""
+    fail_fast: bool = False
+    """Whether a sweep ends with the first run that did not end well."""
+
+    @property
+    def max_seconds(self) -> float | None:
+        """The same in seconds."""
+        return None if self.max_hours is None else self.max_hours * 3600
+
+    def ended(self, seconds: float) -> bool:
+        """Whether a sweep that has taken so long may begin no further run."""
+        return self.max_seconds is not None and seconds >= self.max_seconds

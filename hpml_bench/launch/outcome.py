@@ -1,0 +1,126 @@
+"""How a run ended, told from what its ranks left behind, and the record of it."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.data.dataset import Prepared
+from hpml_bench.records import store
+from hpml_bench.records.run import Outcome, RunError, RunRecord, Status, protocol_id
+from hpml_bench.system import environment, failures, processes
+from hpml_bench.system.failures import lost_peer
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+
+@dataclass(frozen=True)
+class ExitEvidence:
+    """What is known of a run's end besides its files."""
+
+    failure: ChildFailedError | None = None
+    """The first rank that failed, as the launcher saw it."""
+    broken: RunError | None = None
+    """What the launcher itself raised."""
+    verdict: tuple[Status, RunError] | None = None
+    """Why we ended it, if we did."""
+    peak_mb: dict[int, float] = field(default_factory=dict)
+    """The most memory seen of each rank."""
+    oom_kill: bool = False
+    """Whether the kernel ended a process for want of memory meanwhile."""
+    server: int | None = None
+    """The fork server that the run began with."""
+
+
+def outcome(folder: Path, evidence: ExitEvidence) -> Outcome:
+    """Return what the ranks wrote, unless we ended them; or else how they died."""
+    if evidence.verdict is None:
+        try:
+            return Outcome.model_validate_json((folder / store.OUTCOME).read_text())
+        except (OSError, ValidationError):
+            pass
+    status, error = evidence.verdict or _cause(folder, evidence)
+    return Outcome(status=status, error=error, environment=environment.describe())
+
+
+def record(
+    spec: RunSpec, prepared: Prepared, outcome: Outcome, started: str, seconds: float, order: int | None = None
+) -> RunRecord:
+    """Return the record of a run that ended."""
+    if any(not check.passed for check in outcome.checks) and outcome.status == "ok":
+        outcome = outcome.model_copy(update={"status": "invalid"})
+    return RunRecord(
+        **dict(outcome),
+        run_id=spec.run_id,
+        spec=spec,
+        protocol_id=protocol_id(spec.settings, prepared.digests),
+        digests=prepared.digests,
+        label_names=prepared.label_names,
+        notes=prepared.notes,
+        order=order,
+        started=started,
+        seconds=seconds,
+    )
+
+
+def _cause(folder: Path, evidence: ExitEvidence) -> tuple[Status, RunError]:
+    """Return the first cause; what other ranks met afterwards, because one is gone, is none.
+
+    A rank's own error comes before that of a lost peer, in whatever order the ranks ended. A killed rank leaves no
+    error: it is known as the one that the launcher saw end first, since ranks that lost a peer wait a moment.
+    """
+    if evidence.server is not None and processes.identify(evidence.server) is None:
+        return "killed", RunError(kind="ForkServer", message="the process that ranks are forked from was ended")
+    if evidence.broken is not None:
+        return "failed", evidence.broken
+    if evidence.failure is None:
+        error = _first_error(folder)
+        return (failures.status_of(error.kind, error.message), error) if error else ("failed", _no_outcome())
+    rank, first = evidence.failure.get_first_failure()
+    own = _read_error(folder / f"error-rank{rank}.json")
+    if own is None and first.exitcode < 0:
+        return _killed(rank, _name(-first.exitcode), evidence)
+    error = own if own and not lost_peer(own.message) else _first_error(folder)
+    if error is not None:
+        return failures.status_of(error.kind, error.message), error
+    return "failed", RunError(kind="Exit", message=f"rank {rank} ended with status {first.exitcode}", rank=rank)
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have none
+        return f"signal {number}"
+
+
+def _killed(rank: int, name: str, evidence: ExitEvidence) -> tuple[Status, RunError]:
+    peak = evidence.peak_mb.get(rank)
+    reached = "" if peak is None else f"; its memory had reached {peak:,.0f} MB"
+    if evidence.oom_kill and name == "SIGKILL":
+        message = f"rank {rank} was ended by the kernel, which had run out of memory{reached}"
+        return "oom_host", RunError(kind=name, message=message, rank=rank)
+    return "killed", RunError(kind=name, message=f"rank {rank} was ended by {name}{reached}", rank=rank)
+
+
+def _first_error(folder: Path) -> RunError | None:
+    """Return the error of the rank that failed first by itself; only if there is none, of one that lost a peer."""
+    files = sorted(folder.glob("error-rank*.json"), key=lambda path: path.stat().st_mtime_ns)
+    errors = [error for path in files if (error := _read_error(path))]
+    return min(errors, key=lambda error: lost_peer(error.message), default=None)
+
+
+def _read_error(path: Path) -> RunError | None:
+    try:
+        return RunError.model_validate_json(path.read_text())
+    except (OSError, ValidationError):
+        return None
+
+
+def _no_outcome() -> RunError:
+    return RunError(kind="NoOutcome", message="the ranks ended without an outcome; see their logs")

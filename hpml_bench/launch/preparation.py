@@ -1,0 +1,154 @@
+"""The preparation of model and data, in a process of its own that is watched: it can be ended in a download."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal
+
+from hpml_bench.config.settings import Settings
+from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.sources import reach
+from hpml_bench.errors import UserError
+from hpml_bench.launch import entry, fork_server
+from hpml_bench.records import store
+from hpml_bench.system import processes, tempdir
+from hpml_bench.system.cache import check_space
+
+STOPPED_SECONDS = 10
+"""For so long a preparation, or its server, that a signal has stopped may stand still."""
+SERVER_LOST = 255
+"""What multiprocessing gives for the exit status of a child whose fork server has ended."""
+
+End = Literal["over", "late", "stopped"]
+"""Why the preparation is no longer waited for."""
+
+
+def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
+    """Prepare model and data in a process of their own, which needs what trains and can be ended in a download.
+
+    Raises:
+        UserError: a source can't be had, is not what the settings say, or takes longer than `max_seconds`; the cache
+            can't be written to; the preparation was ended or stopped.
+
+    """
+    deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
+    check_space()
+    reach(settings.backbone)  # asked here, a hub that can't be reached is told while the fork server still imports
+    with tempfile.TemporaryDirectory(dir=tempdir.folder()) as name:
+        target = Path(name) / "prepared.json"
+        end, code, result = _in_child(settings, target, deadline)
+    if result is None:
+        how = f"ended with status {code}; what it said stands above"
+        if end == "late":
+            how = (
+                f"was not done after {max_seconds:g} s, when no run may begin (--max-hours); files that came whole are "
+                "kept, so call it again, with more hours"
+            )
+        elif end == "stopped":
+            how = f"was stopped by a signal, itself or its fork server, and given up after {STOPPED_SECONDS} s; "
+            how += "call it again"
+        elif code == SERVER_LOST:
+            how = "was ended with its fork server (which may be a lack of memory); call it again"
+        elif code < 0:
+            how = f"was ended by signal {-code} (9 may be a lack of memory)"
+        raise UserError(f"{settings.backbone}: the preparation of model and data {how}")
+    if "error" in result:
+        raise UserError(result["error"])
+    return Prepared.model_validate(result["prepared"])
+
+
+def _in_child(settings: Settings, target: Path, deadline: float) -> tuple[End, int, dict[str, Any] | None]:
+    """Prepare in a child of the fork server; return why the wait for it ended, its exit status, and what it wrote.
+
+    Whatever happens, no process that it started is left.
+    """
+    context = multiprocessing.get_context("forkserver")
+    child = context.Process(target=entry.prepare, args=(settings.model_dump_json(), str(target)))
+    family: set[processes.Process] = set()
+    waited = False
+    with processes.subreaper():
+        try:
+            end = _start(child, deadline, family)
+            if child.pid is not None and end == "over":
+                end = _join(child, deadline, family)
+            result = store.read_json(target)  # before the sweep, which might end pip first, and the child would say so
+            waited = True
+        finally:
+            family |= processes.offspring()
+            if not waited:  # a signal: the child may still be asked for, so that its server ends with it
+                processes.end_fork_server()
+            processes.sweep(family)
+    if child.pid is None:
+        return end, SERVER_LOST, None
+    child.join(1.0)
+    if child.is_alive():  # it isn't, but a stopped server doesn't say so
+        processes.end_fork_server()
+        child.join()
+    return end, child.exitcode or 0, result
+
+
+def _start(child: BaseProcess, deadline: float, family: set[processes.Process]) -> End:
+    """Start the preparation; return why the wait for the server's answer ended.
+
+    Multiprocessing waits for it without limit: where it doesn't come, the server is ended, which ends that wait.
+    """
+    fork_server.start_fork_server()  # nothing where it runs; one that multiprocessing starts has no such care of Ctrl-C
+    started = threading.Event()
+    ends: list[End] = []
+
+    def watch() -> None:
+        ends.append(_wait(started.wait, deadline, family))
+        if ends != ["over"]:
+            processes.end_fork_server()
+
+    watching = threading.Thread(target=watch, name="start", daemon=True)
+    watching.start()
+    try:
+        with tempdir.as_temporary():
+            child.start()
+    except (EOFError, ConnectionError):  # the server has ended
+        pass
+    finally:
+        started.set()
+        watching.join()
+    family |= processes.offspring()
+    return ends[0]
+
+
+def _join(child: BaseProcess, deadline: float, family: set[processes.Process]) -> End:
+    """Wait for the preparation; return why the wait ended."""
+
+    def ended(seconds: float) -> bool:
+        child.join(seconds)
+        return not child.is_alive()
+
+    return _wait(ended, deadline, family)
+
+
+def _wait(over: Callable[[float], bool], deadline: float, family: set[processes.Process]) -> End:
+    """Wait until it is over, the deadline has passed, or someone has stopped the fork server or what it started.
+
+    Args:
+        over: waits for so many seconds; returns whether it is over.
+        deadline: of time.monotonic().
+        family: to which processes that there are meanwhile are added.
+
+    """
+    looks = 0
+    while looks < STOPPED_SECONDS:
+        left = deadline - time.monotonic()
+        if over(max(0.0, min(1.0, left))):
+            return "over"
+        if left <= 0:
+            return "late"
+        now = processes.offspring()
+        family |= now
+        looks = looks + 1 if any(map(processes.stopped, [processes.fork_server() or 0, *(p.pid for p in now)])) else 0
+    return "stopped"

@@ -1,0 +1,114 @@
+"""What the terminal shows during a sweep: an overall and a per-run bar, or a line a run where it is no terminal."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as Remaining
+from rich.text import Text
+
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.records.run import Point, RunRecord
+from hpml_bench.records.store import POINTS
+from hpml_bench.records.tail import Tail
+from hpml_bench.system.redaction import redacted, secrets
+from hpml_bench.system.text import for_terminal
+
+POLL_SECONDS = 0.5
+
+
+class SweepProgress:
+    """Bars with the time that is left; follows the steps a run has written."""
+
+    def __init__(self, console: Console, total: int, verbose: bool = False) -> None:
+        self._console = console
+        self._verbose = verbose
+        self._hidden = secrets()
+        self._total = total
+        self._done = 0
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            Remaining(),
+            console=console,
+            speed_estimate_period=86_400,  # the overall bar moves once a run, and runs may last minutes
+            refresh_per_second=2,  # drawing must not take the cores that are being measured
+            disable=not console.is_terminal,
+        )
+        self._overall: TaskID = self._bars.add_task("all runs", total=total, unit="runs")
+
+    def __enter__(self) -> SweepProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError, SystemExit):  # the terminal is gone
+            self._bars.stop()
+
+    def skip(self, runs: int) -> None:
+        """Say how many runs are there already."""
+        self._done += runs
+        self._bars.update(self._overall, completed=self._done)
+        if runs:
+            self.say(f"{runs} of {self._total} runs are recorded already")
+
+    def say(self, text: str) -> None:
+        """Print a line above the bars; it is shown as it is, control characters and markup inert."""
+        with suppress(OSError, SystemExit):  # the terminal is gone, at which rich exits; the records say it too
+            self._console.print(Text(for_terminal(text)), highlight=False)
+
+    @contextmanager
+    def run(self, spec: RunSpec, folder: Path, steps: int | None) -> Iterator[None]:
+        """Show one run while it lasts."""
+        bar = self._bars.add_task(f"{spec.method.name} seed {spec.seed}", total=steps, unit="steps")
+        ended = threading.Event()
+        follower = threading.Thread(target=self._follow, args=(folder, bar, ended), daemon=True)
+        follower.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            follower.join()
+            self._bars.remove_task(bar)
+            self._done += 1
+            self._bars.update(self._overall, completed=self._done)
+
+    def finished(self, record: RunRecord) -> None:
+        """Print the run's line."""
+        accuracy, rate = (record.metrics.get(name) for name in ("test_accuracy", "samples_per_second"))
+        numbers = f"accuracy {accuracy:.1%}, {rate:,.0f} samples/s" if accuracy is not None and rate else ""
+        message = record.error.message.splitlines()[0][:200] if record.error and record.error.message else ""
+        where = f"{record.spec.method.name} seed {record.spec.seed}"
+        self.say(
+            f"[{self._done}/{self._total}] {where}: {record.status} in {record.seconds:.1f} s  {numbers or message}"
+        )
+
+    def again(self, number: int, most: int) -> None:
+        """Say that the run is tried again, and don't count it twice."""
+        self._done -= 1
+        self.say(f"trying it again ({number} of {most})")
+
+    def _follow(self, folder: Path, bar: TaskID, ended: threading.Event) -> None:
+        with closing(Tail(folder / POINTS)) as points, closing(Tail(folder / "rank0.log")) as log:
+            while not ended.wait(POLL_SECONDS):
+                self._look(points, log, bar)
+            self._look(points, log, bar)
+
+    def _look(self, points: Tail, log: Tail, bar: TaskID) -> None:
+        new = points.lines()
+        if new:
+            with suppress(ValidationError):  # a full disk tears lines
+                self._bars.update(bar, completed=Point.model_validate_json(new[-1]).step)
+        if self._verbose:
+            for line in log.lines():
+                self.say(f"  rank 0: {redacted(line, self._hidden)}")

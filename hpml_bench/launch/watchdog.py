@@ -1,0 +1,186 @@
+"""Watches a run from its parent: stall and time limits, a request to end, memory reached, processes left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from hpml_bench.launch.limits import Limits
+from hpml_bench.records import store
+from hpml_bench.records.run import RunError, Status
+from hpml_bench.system import heartbeat, processes
+from hpml_bench.system.heartbeat import Beat
+from hpml_bench.system.signals import Stop
+
+AGENT_SIGNAL = signal.SIGUSR2
+"""At which torch's agent ends; ignored outside it, since one of ours may come late."""
+POLL_SECONDS = 0.2
+LOOKS = 5
+"""Every so many polls the processes are looked at: a core taken here is missing to the ranks."""
+LONGEST_POLL = 1.0
+"""A look that comes later than this counts as this: a suspended machine must not look like a hang of its runs."""
+STACK_SECONDS = 2.0
+KILL_SECONDS = 0.05
+INTERRUPTED = "ended on request (Ctrl-C, SIGTERM or SIGHUP) before it was done"
+GRACE_SECONDS = 3.0
+"""After which the fork server, which should have told that its children ended, is ended itself."""
+
+
+class Watch:
+    """Watches while its body runs: ends the run's processes when a limit is reached, and those left over."""
+
+    def __init__(self, folder: Path, limits: Limits, stop: Stop) -> None:
+        self.verdict: tuple[Status, RunError] | None = None
+        """How the run was ended, if by us."""
+        self.peak_mb: dict[int, float] = {}
+        """The most memory seen of each rank."""
+        self._folder, self._limits, self._stop = folder, limits, stop
+        self._over = threading.Event()
+        self._seen: set[processes.Process] = set()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._resources = ExitStack()
+
+    def __enter__(self) -> Watch:
+        self._resources.enter_context(processes.subreaper())
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._resources:
+            self._over.set()
+            self._thread.join()
+            processes.sweep(self._seen | processes.offspring())
+            _end_stopped_server()
+            if self._stop.asked and self.verdict is None and not self._done():  # a rank may have heard it before us
+                self.verdict = "interrupted", RunError(kind="Interrupted", message=INTERRUPTED)
+            heartbeat.remove(self._folder)
+
+    def _watch(self) -> None:
+        """Look until the run is over or has to be ended."""
+        last, watched, idle = time.monotonic(), 0.0, 0.0
+        counts: tuple[int, ...] = ()
+        polls, gone = 0, 0.0
+        while not self._over.wait(POLL_SECONDS):
+            now = time.monotonic()
+            passed, last = min(now - last, LONGEST_POLL), now
+            beats = heartbeat.read(self._folder)
+            self._weigh(beats)
+            if polls % LOOKS == 0 or len(beats) != len(counts):
+                self._seen |= processes.offspring()
+                gone = gone + LOOKS * POLL_SECONDS if self._seen and not any(map(_lives, self._seen)) else 0.0
+                if gone > GRACE_SECONDS:
+                    _end_stopped_server()
+                    free_launcher()
+            polls += 1
+            before, counts = counts, tuple(beat.count for beat in beats)
+            watched, idle = watched + passed, idle + passed if counts == before else 0.0
+            verdict = self._judge(watched, idle)
+            if verdict:
+                self._end(*verdict, beats)
+                return
+
+    def _weigh(self, beats: tuple[Beat, ...]) -> None:
+        """Note the ranks' memory, on each poll: of a rank that is killed, nothing later than the last can be known."""
+        for beat in beats:
+            peak = processes.peak_mb(beat.pid)
+            if peak:
+                self.peak_mb[beat.rank] = peak
+
+    def _judge(self, watched: float, idle: float) -> tuple[Status, str, str] | None:
+        """Return status, kind and first words if the run has to be ended."""
+        stall, most = self._limits.stall, self._limits.run_timeout
+        if self._stop.asked:
+            return "interrupted", "Interrupted", INTERRUPTED
+        if most and watched > most:
+            return "timeout", "RunTimeout", f"not done after {most:g} s (--run-timeout)"
+        if stall and idle > stall:
+            return "timeout", "Stall", f"no progress for {stall:g} s (--stall)"
+        return None
+
+    def _end(self, status: Status, kind: str, words: str, beats: tuple[Beat, ...]) -> None:
+        """Say how the run ended, ask its ranks for their stacks, and end every process of it until it is over."""
+        if not self._done():  # else only an exit hangs
+            stopped = {beat.rank for beat in beats if processes.stopped(beat.pid)}
+            self.verdict = status, RunError(kind=kind, message=words)
+            if status == "timeout":
+                error = RunError(
+                    kind=kind,
+                    message=f"{words}: {_standing(beats, stopped)}",
+                    rank=min(stopped, default=None),
+                    traceback=self._stacks(beats) or None,
+                )
+                self.verdict = status, error
+        deadline = time.monotonic() + GRACE_SECONDS
+        while not self._over.wait(KILL_SECONDS):
+            self._seen |= processes.offspring()
+            processes.kill(self._seen)
+            if time.monotonic() > deadline:
+                processes.end_fork_server()
+                free_launcher()
+                deadline += GRACE_SECONDS
+
+    def _done(self) -> bool:
+        """Whether the ranks have written their outcome."""
+        return (self._folder / store.OUTCOME).exists()
+
+    def _stacks(self, beats: tuple[Beat, ...]) -> str:
+        """Return the ranks' Python stacks, which they write to their logs; a stopped one is let go on for that."""
+        ours = {process.pid for process in self._seen if processes.identify(process.pid) == process}
+        beats = tuple(beat for beat in beats if beat.pid in ours)
+        logs = [self._folder / f"rank{beat.rank}.log" for beat in beats]
+        begun = [_size(log) for log in logs]
+        for number in (heartbeat.STACK_SIGNAL, signal.SIGCONT):
+            for beat in beats:
+                with suppress(ProcessLookupError):
+                    os.kill(beat.pid, number)
+        deadline = time.monotonic() + STACK_SECONDS
+        while time.monotonic() < deadline and any(_size(log) == size for log, size in zip(logs, begun, strict=True)):
+            time.sleep(KILL_SECONDS)
+        time.sleep(POLL_SECONDS)  # the last may still write
+        told = []
+        for beat, log, size in zip(beats, logs, begun, strict=True):
+            with suppress(OSError), log.open("rb") as file:
+                file.seek(size)
+                text = file.read(20_000).decode(errors="replace").strip()
+                told.append(f"rank {beat.rank}, {beat.where}:\n{text or 'gave no answer'}")
+        return "\n\n".join(told)
+
+
+def free_launcher() -> None:
+    """Let torch's agent, which takes that signal for a request to end, leave a wait for ranks that are all gone.
+
+    A rank that is killed as it waits for the others at its end leaves the agent waiting for it for ever.
+    """
+    if callable(signal.getsignal(AGENT_SIGNAL)):
+        signal.pthread_kill(threading.main_thread().ident or 0, AGENT_SIGNAL)
+
+
+def _end_stopped_server() -> None:
+    """End a fork server that a signal has stopped, when its ranks are gone.
+
+    It never tells that they ended: the launcher, and multiprocessing as the command exits, would wait for it for ever.
+    """
+    if processes.stopped(processes.fork_server() or 0):
+        processes.end_fork_server()
+
+
+def _lives(process: processes.Process) -> bool:
+    return processes.identify(process.pid) == process
+
+
+def _standing(beats: tuple[Beat, ...], stopped: set[int]) -> str:
+    """Return where each rank stood."""
+    if not beats:
+        return "no rank had begun"
+    return ", ".join(f"rank {b.rank} at {b.where}{' (stopped)' if b.rank in stopped else ''}" for b in beats)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,151 @@
+"""The record of a run: frozen, validated, written to disk as JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from hpml_bench.config.base import Frozen
+from hpml_bench.config.settings import RunSpec, Settings, identity
+from hpml_bench.system.hashing import digest
+
+SCHEMA_VERSION = 1
+
+
+Status = Literal[
+    "ok", "failed", "unsupported", "invalid", "diverged", "timeout", "killed", "interrupted", "oom_host", "oom_cuda"
+]
+
+
+DONE: frozenset[str] = frozenset({"ok", "unsupported"})
+"""The states that `run-all` doesn't try again."""
+
+
+class Metric(Frozen):
+    """A measured quantity, declared by the probe that owns it and stored with each run."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    title: str
+    unit: str
+    better: Literal["higher", "lower", "neither"]
+    over_ranks: Literal["sum", "mean", "max", "same", "rank0"]
+    """How the ranks' values become one; `same`: they are equal on all ranks."""
+    over_steps: Literal["mean", "sum", "last", "max", "percentile", "once"]
+    """How the steps' values become the run's one value."""
+    phase: Literal["setup", "train", "validation", "test", "inference", "run"]
+    format: str = ".3g"
+    """Python format specification for tables."""
+    grid: float | None = Field(default=None, gt=0)
+    """Distance of the values that can be measured, in `unit`, where it is known (a page of memory)."""
+    definition: str
+    """What exactly is measured, in one or two sentences; printed in the glossary."""
+
+
+class Point(Frozen):
+    """One value of one metric at one step, after reduction over ranks: a line of points.jsonl."""
+
+    metric: str
+    step: int
+    value: float | None
+    ranks: tuple[float, ...] | None = None
+    """Each rank's own value, where they are kept: the seconds of a step."""
+    tokens: int | None = None
+    """Padded tokens of the step over all ranks, beside its seconds."""
+    real_tokens: int | None = None
+    """Those of them that are no padding."""
+
+
+class Digests(Frozen):
+    """SHA-256 of what a run starts from."""
+
+    weights: str
+    tokenizer: str
+    data: str
+    revision: str | None = None
+    """Commit of a hub model, where there is one."""
+
+
+class Consumed(Frozen):
+    """What a run really used up, summed over ranks."""
+
+    steps: int
+    samples: int
+    real_tokens: int
+    """Tokens of the texts, before a method adds virtual ones."""
+    padded_tokens: int
+    """The same with padding."""
+    order: str
+    """SHA-256 of the numbers of the prepared rows in the order they were trained on."""
+
+
+class Check(Frozen):
+    """One arithmetic self-check of a run."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class RunError(Frozen):
+    """Why a run did not end well."""
+
+    kind: str
+    message: str
+    rank: int | None = None
+    traceback: str | None = None
+
+
+class Outcome(Frozen):
+    """What the ranks tell their parent about a run."""
+
+    status: Status
+    error: RunError | None = None
+    environment: dict[str, Any] = Field(default_factory=dict)
+    definitions: tuple[Metric, ...] = ()
+    metrics: dict[str, float | None] = Field(default_factory=dict)
+    per_rank: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
+    consumed: Consumed | None = None
+    checks: tuple[Check, ...] = ()
+
+
+class RunRecord(Outcome):
+    """The commit point of a run: run.json, written atomically by the parent alone."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,199}$")
+    spec: RunSpec
+    protocol_id: str | None = None
+    digests: Digests | None = None
+    label_names: tuple[str, ...] = ()
+    notes: dict[str, str] = Field(default_factory=dict)
+    """Facts of the task worth printing, such as the best possible accuracy."""
+    order: int | None = None
+    """Position of the run in the sweep that made it, from 1."""
+    place: int | None = None
+    """Place of its method among those of its seed in that sweep, from 1."""
+    earlier_attempts: tuple[str, ...] = ()
+    """How earlier attempts at this run ended, in the same call with `--retries`; status and reason of each."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of the files that belong to the record, by name: points and predictions."""
+    started: str
+    """UTC, ISO 8601."""
+    seconds: float
+    """Wall time of the whole run as its parent saw it, start-up included."""
+
+
+def protocol_id(settings: Settings, digests: Digests) -> str:
+    """Return the name of what two runs must share to be compared.
+
+    Covers every setting and the digests of weights, tokenizer and data. Of a `path:` only the content counts, which
+    the digests cover, so that the same files in another folder are the same protocol.
+    """
+
+    def placeless(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: placeless(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [placeless(item) for item in value]
+        return "path:" if isinstance(value, str) and value.startswith("path:") else value
+
+    return digest([placeless(identity(settings)), digests.model_dump(mode="json")], 12)

@@ -1,0 +1,223 @@
+"""How many seeds and hours it takes to find a difference of a given size, from the spread of a pilot's records."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hpml_bench import statistics
+from hpml_bench.errors import UserError
+from hpml_bench.report.blocks import Table
+from hpml_bench.report.results import QUALITY, Results
+from hpml_bench.report.tables import Cell, Quantity, number, sentence_list, table
+
+DETECT = re.compile(r"([^=]+)=\s*(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.\d+)\s*(\S.*)?")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair of methods in the pilot, and the seeds it needs."""
+
+    a: str
+    b: str
+    n: int
+    sd: float
+    """Standard deviation of the differences within a seed; of logarithms where costs are compared by factors."""
+    detectable: float
+    """What the pilot's own seeds can find, at Holm's first step."""
+    alone: int | None
+    """Seeds for this pair tested alone; None where no number up to 10,000 is enough."""
+    seeds: int | None
+    """Seeds at Holm's first step over all pairs of the page."""
+    cautious: int | None
+    """The same, were the true spread over seeds at its 80 % upper bound."""
+    equivalent: int | None
+    """Seeds that show a difference to be smaller than the size, were the methods the same."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a plan says."""
+
+    table: Table
+    sentences: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    """The noisiest first."""
+    unknown: tuple[str, ...]
+    """The other pairs, as `a − b`: all their differences are equal, which does not tell their spread."""
+    seeds: int | None
+    """Seeds that suffice for every pair of `pairs`; None above 10,000."""
+    hours: float | None
+    """Wall time of that many seeds of every method, one run after another, as the pilot's runs took; None where those
+    ran on several machines."""
+
+
+def plan(folder: Path, detect: str, power: float = statistics.POWER) -> Plan:
+    """Return seeds and hours to find a difference with a chance of `power`, from the records in `folder`.
+
+    By the page's own tests (noncentral t), at Holm's first step over all pairs of the page, for each pair's spread in
+    the pilot: of a score over seeds and rows, of a cost over seeds. Beside it the seeds that show equivalence within
+    that size.
+
+    Args:
+        folder: a suite's results.
+        detect: `METRIC=SIZE`: `accuracy=0.5pp`, `samples_per_second=3%` (of the mean over methods), `train_seconds=2`.
+        power: chance with which a difference of that size is to be found, between 0.05 and 1.
+
+    Raises:
+        UserError: there is no pilot, too little in it, an unknown metric, or a size that can't be read.
+
+    """
+    if not statistics.ALPHA < power < 1:
+        raise UserError(f"--power {power:g}: give a probability above {statistics.ALPHA:g} and below 1, such as 0.8")
+    if not any(folder.glob("*/run.json")):
+        raise UserError(
+            f"{folder}: no pilot here; run a few seeds first (hpml-bench run-all {folder.name} --seeds 5) "
+            "or name another --out"
+        )
+    results = Results.load(folder)
+    if not results.compared:
+        raise UserError(f"{folder}: no run of the pilot can be compared; hpml-bench report {folder} says why")
+    metric, size = _wanted(results, detect)
+    compared = results.comparisons(metric)
+    tested = [c for c in compared if not c.exact and c.p is not None]
+    if not tested:
+        exact = any(c.exact for c in compared)
+        least = statistics.LEAST_SEEDS
+        reason = (
+            "is the same in every seed: one seed tells it exactly"
+            if exact
+            else f"needs at least 2 methods x {least} seeds that they share, of costs on one machine,"
+        )
+        raise UserError(f"--detect {detect}: {metric} {reason} in {folder}")
+    family = [c for pairs in results.family.values() for c in pairs] if metric in results.family else tested
+    if not any(c.p_equivalent is not None for c in family):  # the metric has no margin: the size stands for one
+        family = [replace(c, p_equivalent=1.0) for c in family]
+    pairs = tuple(sorted((_pair(c, size, family, power) for c in tested if c.evidence), key=lambda p: -p.detectable))
+    unknown = tuple(f"{c.a} − {c.b}" for c in tested if not c.evidence)
+    if not pairs:
+        raise UserError(
+            f"--detect {detect}: in {folder} no pair's difference in {metric} varies over the seeds, so that its "
+            "spread is unknown; add seeds"
+        )
+    return _told(results, metric, size, power, pairs, unknown)
+
+
+def _pair(c: statistics.Comparison, size: float, family: Sequence[statistics.Comparison], power: float) -> Pair:
+    """Return what a pair needs; `size` is a factor less 1 where costs are compared by factors."""
+    n, evidence = c.difference.n, c.evidence
+    first, first_equivalent = statistics.levels(family)
+    wanted = math.log1p(size) if c.ratio else size
+    cautious = [one.cautious() for one in evidence]
+    least = max(statistics.detectable(one, n, first, power) for one in evidence)
+    return Pair(
+        c.a,
+        c.b,
+        n,
+        c.difference.sd or 0.0,
+        detectable=math.expm1(least) if c.ratio else least,
+        alone=statistics.seeds_to_find(evidence, wanted, statistics.ALPHA, power),
+        seeds=statistics.seeds_to_find(evidence, wanted, first, power),
+        cautious=statistics.seeds_to_find(cautious, wanted, first, power),
+        equivalent=statistics.seeds_to_show(evidence, wanted, first_equivalent, power),
+    )
+
+
+def _wanted(results: Results, detect: str) -> tuple[str, float]:
+    """Return the metric and the difference: of a cost as a share of it, else in the metric's own unit."""
+    match = DETECT.fullmatch(detect.strip())
+    if not match or float(match[2]) <= 0:
+        raise UserError(
+            f"--detect {detect}: write METRIC=SIZE with a size above 0, as accuracy=0.5pp or step_ms_p50=3%"
+        )
+    asked, amount, unit = match[1].strip(), float(match[2]), (match[3] or "").strip()
+    known = [name for name in sorted(results.definitions) if results.values(name)]
+    metric = asked if asked in known else f"test_{asked}"
+    if metric not in known:
+        raise UserError(f"--detect {detect}: the pilot has no metric '{asked}'; it has {', '.join(known)}")
+    definition = results.definitions[metric]
+    share = definition.format.endswith("%")
+    if unit == "pp" and share:
+        return metric, amount / 100
+    means = [i.mean for m in results.methods if (i := results.interval(m, metric))]
+    mean = abs(math.fsum(means) / len(means))
+    by_factor = any(c.ratio for c in results.comparisons(metric))
+    if unit == "%" and not share and definition.unit != "%":
+        return metric, amount / 100 if by_factor else amount / 100 * mean
+    if unit in {"", definition.unit} and not (share and not unit):
+        return metric, amount / mean if by_factor else amount
+    choice = "pp (percentage points)" if share else f"% (of the mean) or {definition.unit or 'no unit'}"
+    raise UserError(f"--detect {detect}: a difference in {metric} is given in {choice}")
+
+
+def _told(
+    results: Results, metric: str, size: float, power: float, pairs: tuple[Pair, ...], unknown: tuple[str, ...]
+) -> Plan:
+    seeds = None if any(p.seeds is None for p in pairs) else max(p.seeds for p in pairs if p.seeds)
+    quantity = Quantity.of(results, metric)
+    by_factor = any(c.ratio for c in results.comparisons(metric))
+    scale, unit = (100.0, "%") if by_factor else (quantity.scale, quantity.unit)
+    unit = "pp" if unit == "%" and not by_factor and scale == 100 else unit
+    scaled = f"{number(size * scale)} {unit}".strip()
+
+    def cell(value: float) -> Cell:
+        return number(value * scale), value * scale
+
+    rows = [
+        [f"{p.a} − {p.b}", _count(p.n), cell(p.sd), cell(p.detectable), _count(p.alone), _count(p.seeds),
+         _count(p.cautious), _count(p.equivalent)]
+        for p in pairs
+    ]  # fmt: skip
+    shown = f" ({unit})" if unit else ""
+    columns = (
+        "pair", "Pilot seeds", f"SD over seeds{shown}", f"Detectable now{shown}", "Seeds, alone", "Seeds, Holm",
+        "Seeds, cautious", "Seeds, equivalent",
+    )  # fmt: skip
+    caption = f"Seeds to find {scaled} of {quantity.title} with a chance of {power:.0%}".replace("%", " %")
+    recorded = [[r.seconds for r in results.runs(method)] for method in results.methods]
+    round_seconds = sum(sum(of) / len(of) for of in recorded)
+    hours = None if seeds is None or not results.one_machine else seeds * round_seconds / 3600
+    worst = next((pair for pair in pairs if pair.seeds is None), pairs[0])
+    first = (
+        f"{seeds} seeds are enough for every {'other ' if unknown else ''}pair, by the pilot's spread; "
+        f"the noisiest is {worst.a} − {worst.b}."
+        if seeds is not None
+        else f"No number of seeds up to 10,000: {worst.a} − {worst.b} leaves more open than {scaled}."
+    )
+    sentences = [first]
+    if metric == QUALITY:
+        sentences.append(
+            f"For other seeds and other test rows: what the {results.test_rows:,} test rows leave open no seed tells; "
+            "more test rows may."
+        )
+    sentences.append(f"Equivalent: so many seeds show the difference of two equal methods to be under {scaled}.")
+    if unknown:
+        sentences.insert(
+            0,
+            f"The differences of {sentence_list(unknown)} are equal in all seeds of the pilot, so that their spread is "
+            "unknown and nothing is planned for them; more seeds may tell it.",
+        )
+    if not results.one_machine:
+        sentences.append("The pilot's runs come from different hardware or versions, so that they tell no hours.")
+    if hours is not None:
+        sentences.append(
+            f"{seeds} seeds x {len(results.methods)} methods take {_duration(hours)} at the pilot's "
+            f"{number(round_seconds, '.1f')} s a seed, runs one after another."
+        )
+    fewest = min(p.n for p in pairs)
+    sentences.append(
+        f"A spread from {fewest} seeds is itself uncertain: cautious is for its 80 % upper bound, "
+        f"{number(statistics.sd_upper_bound(1.0, fewest), '.2f')} times the estimate."
+    )
+    return Plan(table("plan", caption, columns, rows), tuple(sentences), pairs, unknown, seeds, hours)
+
+
+def _count(n: int | None) -> Cell:
+    return ("none", None) if n is None else (number(n, "d"), float(n))
+
+
+def _duration(hours: float) -> str:
+    return f"{number(hours, '.1f')} hours" if hours >= 1 else f"{number(60 * hours, '.1f')} minutes ({hours:.2f} hours)"

@@ -1,0 +1,69 @@
+"""What accuracy costs: charts against time and memory, and the Pareto front as far as it is known."""
+
+from __future__ import annotations
+
+from hpml_bench.report.blocks import Figure, Section, Table, Text
+from hpml_bench.report.results import QUALITY, Results
+from hpml_bench.report.tables import MISSING, Cell, Quantity, sentence_list, table
+
+order = 40
+
+
+def section(results: Results) -> Section | None:
+    """Return a scatter per cost, with who is on the front of both, and the front over all headline metrics."""
+    if QUALITY not in results.headline or len(results.headline) < 2:
+        return None
+    from hpml_bench.report.figures import trade_off
+
+    sentences: list[str] = []
+    figures: list[Figure] = []
+    for cost in results.headline[1:]:
+        front = results.front((QUALITY, cost))
+        on = [method for method, of in front.items() if of.place == "on"]
+        figure = trade_off(results, cost, QUALITY, f"{QUALITY}_against_{cost}", on)
+        if figure is not None:
+            figures.append(figure)
+            sentences += _told(results, cost)
+    if not figures:
+        return None
+    front_table = _front(results)
+    told = (Text(sentences=tuple(sentences)),) if sentences else ()
+    blocks = (*told, *((front_table,) if front_table else ()), *figures)
+    return Section(slug="cost-accuracy", title="Cost against accuracy", blocks=blocks)
+
+
+def _told(results: Results, cost: str) -> list[str]:
+    """Say of accuracy and one cost who is on their front, and who is off it by whom."""
+    front, title = results.front((QUALITY, cost)), Quantity.of(results, cost).title
+    if not front:
+        return []
+    on = [method for method, of in front.items() if of.place == "on"]
+    open_ = [method for method, of in front.items() if of.place == "undecided"]
+    if not on and len(open_) == len(front):
+        return [f"Accuracy against {title}: the places of all methods are undecided."]
+    parts = [f"on the front {sentence_list(on)}"] if on else []
+    parts += [f"undecided {sentence_list(open_)}"] if open_ else []
+    off = [f"{method} (dominated by {sentence_list(of.by)})" for method, of in front.items() if of.place == "off"]
+    parts += [f"off it {sentence_list(off)}"] if off else []
+    return [f"Accuracy against {title}: {'; '.join(parts)}."]
+
+
+def _front(results: Results) -> Table | None:
+    """Return who is on the front over accuracy, training time and memory."""
+    if len(results.methods) < 2:
+        return None
+    quantities = [Quantity.of(results, metric) for metric in results.headline]
+    front = results.front(results.headline)
+    rows: list[list[Cell]] = []
+    for method in results.methods:
+        means = [quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities]
+        place, by = (front[method].place, front[method].by) if method in front else (MISSING, ())
+        rows.append([method, place, ", ".join(by) or MISSING, *means])
+    notes = [
+        "By the verdicts of this page. On: against each other method shown to be better in some column, so that none "
+        "can be as good in all. Off: some other method is shown to be better in one column and better or equivalent in "
+        "the others. Undecided: neither is shown, as where methods were not tested against each other."
+    ]
+    columns = ("method", "On the front", "Dominated by", *(quantity.header for quantity in quantities))
+    names = sentence_list([quantity.title for quantity in quantities])
+    return table("pareto", f"Pareto front over {names}", columns, rows, notes)

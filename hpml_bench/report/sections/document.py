@@ -1,0 +1,119 @@
+"""Beside the document: published figures of the same methods next to ours, and what may not be compared and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hpml_bench.config.base import Frozen
+from hpml_bench.config.suite import packaged
+from hpml_bench.report.blocks import Section, Table, Text
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
+
+order = 100
+METRICS = (
+    "test_accuracy", "train_loss", "train_seconds", "samples_per_second", "peak_memory_mb", "grad_norm",
+)  # fmt: skip
+
+
+class Published(Frozen):
+    """One method's published figures, in our metrics' units."""
+
+    title: str
+    method: str
+    """The file in `hpml_bench/methods` that is the same method."""
+    figures: dict[str, float]
+
+
+class Reference(Frozen):
+    """A publication: a file of `benchmarks/reference`."""
+
+    title: str
+    source: str
+    setting: dict[str, str]
+    methods: tuple[Published, ...]
+    caveats: tuple[str, ...]
+
+
+def load(name: str = "document") -> Reference:
+    """Read a publication's figures."""
+    import yaml
+
+    path = packaged("reference", "benchmarks/reference") / f"{name}.yaml"
+    content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return Reference.model_validate(content)
+
+
+def section(results: Results) -> Section | None:
+    """Return the document's table with ours beneath each method; nothing where no method is shared."""
+    reference = load()
+    ours = {label: results.runs(label)[0].spec.method.method for label in results.methods}
+    if not {published.method for published in reference.methods} & set(ours.values()):
+        return None
+    sentences = (_unequal_budgets(reference), *_differences(reference, results), *reference.caveats)
+    blocks = (_table(reference, results, ours), Text(sentences=sentences))
+    return Section(slug="document", title="Beside the document", blocks=blocks)
+
+
+def _table(reference: Reference, results: Results, ours: Mapping[str, str]) -> Table:
+    defined = [name for name in METRICS if name in results.definitions]
+    quantities = [Quantity.of(results, name) for name in defined]
+    rows: list[list[Cell]] = []
+    for published in reference.methods:
+        figures = published.figures
+        known: list[Cell] = []
+        for quantity in quantities:
+            value = figures.get(quantity.metric.name)
+            scaled = None if value is None else value * quantity.scale
+            known.append((_as_published(scaled), scaled))
+        rows.append([published.title, reference.title, *known, _consumed(figures)])
+        for label in (label for label, method in ours.items() if method == published.method):
+            used = [record.consumed.samples for record in results.runs(label) if record.consumed]
+            samples = (number(used[0], "d"), float(used[0])) if used else (MISSING, None)
+            spread = [quantity.spread(results.interval(label, quantity.metric.name)) for quantity in quantities]
+            rows.append([label, "this suite", *spread, samples])
+    columns = ("method", "From", *(quantity.header for quantity in quantities), "Samples trained on")
+    notes = [f"Source: {reference.source}. Its samples are computed from its own figures: samples/s × runtime."]
+    return table("document", "Published figures and ours; not one comparison", columns, rows, notes)
+
+
+def _as_published(value: float | None) -> str:
+    return MISSING if value is None else f"{value:,.10g}"
+
+
+def _samples(figures: Mapping[str, float]) -> float | None:
+    speed, seconds = figures.get("samples_per_second"), figures.get("train_seconds")
+    return None if speed is None or seconds is None else speed * seconds
+
+
+def _consumed(figures: Mapping[str, float]) -> Cell:
+    samples = _samples(figures)
+    return (MISSING, None) if samples is None else (f"≈ {number(samples, 'd')}", samples)
+
+
+def _unequal_budgets(reference: Reference) -> str:
+    """Multiply the document's own figures: its runtimes compare only if the products agree."""
+    budgets = {p.title: samples for p in reference.methods if (samples := _samples(p.figures)) is not None}
+    parts = [f"{round(samples, -3):,.0f} samples for {title}" for title, samples in budgets.items()]
+    equal = max(budgets.values()) <= 1.02 * min(budgets.values())
+    verdict = (
+        "budgets agree"
+        if equal
+        else "the training budgets were not equal for all, so its runtimes and accuracies do not compare all methods"
+    )
+    return f"The document's samples/s × runtime gives {sentence_list(parts)}: {verdict}."
+
+
+def _differences(reference: Reference, results: Results) -> tuple[str, ...]:
+    settings = results.reference.spec.settings
+    here = {"model": settings.backbone, "task": settings.task.name}
+    named = [
+        f"{key} {reference.setting[key]} there, {value} here" for key, value in here.items() if key in reference.setting
+    ]
+    if not named:
+        return ()
+    return (
+        f"Do not compare its numbers with ours either: {'; '.join(named)}; hardware and settings differ or are not "
+        "stated there.",
+    )

@@ -1,0 +1,77 @@
+"""Every compared run: its seed, place in the sweep, time and scores."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hpml_bench.records.run import RunRecord
+from hpml_bench.report.blocks import Section
+from hpml_bench.report.results import MEMORY, Results, machine_free
+from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
+
+order = 140
+METRICS = ("test_accuracy", "test_loss", "train_seconds", "samples_per_second", *MEMORY)
+
+
+def section(results: Results) -> Section | None:
+    """Return a row a compared run, in the order they ran; the others are listed among the failures."""
+    if not results.compared:
+        return None
+    quantities = [Quantity.of(results, name) for name in results.measured(*METRICS)]
+    rows: list[list[Cell]] = []
+    for record in sorted(results.compared, key=lambda r: (r.started, r.run_id)):
+        order, place = ((MISSING, None) if at is None else (str(at), float(at)) for at in (record.order, record.place))
+        rows.append(
+            [
+                results.labels[record.run_id],
+                (str(record.spec.seed), float(record.spec.seed)),
+                order,
+                place,
+                _wall(results, record),
+                *(quantity.cell(_counted(results, record, quantity)) for quantity in quantities),
+                record.run_id,
+            ]
+        )
+    columns = ("method", "Seed", "Order", "Place", "Wall time (s)", *(q.header for q in quantities), "Run")
+    notes = ["Order: position in the plan of the sweep; place: within the seed. Wall time includes start-up."]
+    notes += _turns(results)
+    return Section(slug="runs", title="Runs", blocks=(table("runs", "All compared runs", columns, rows, notes),))
+
+
+def _wall(results: Results, record: RunRecord) -> Cell:
+    """Return a run's wall time, where its costs count."""
+    if record not in results.costed(results.labels[record.run_id]):
+        return MISSING, None
+    return number(record.seconds, ".1f"), record.seconds
+
+
+def _counted(results: Results, record: RunRecord, quantity: Quantity) -> float | None:
+    """Return a run's value where it counts: a cost only of a run that ran where most did."""
+    counted = record in results.costed(results.labels[record.run_id]) or machine_free(quantity.metric)
+    return record.metrics.get(quantity.metric.name) if counted else None
+
+
+def _turns(results: Results) -> list[str]:
+    """Say of recorded places whether the methods took turns, as the order of a sweep has it."""
+    if any(record.place is None for record in results.compared):
+        return []
+    apart = [seed for seed in results.seeds if not _in_order(results, seed)]
+    places = {method: Counter(record.place for record in results.runs(method)) for method in results.methods}
+    all_places = {place for of in places.values() for place in of}
+    uneven = [m for m, of in places.items() if max(of.values()) - min(of[place] for place in all_places) > 1]
+    if not apart and not uneven:
+        return [
+            "Within a seed the methods ran in the order of a Williams design: each has each place equally often over "
+            "the seeds, but for one."
+        ]
+    told = [f"places are not balanced for {sentence_list(uneven)}"] if uneven else []
+    told += [f"seeds {', '.join(map(str, apart))} did not run in the order of their places"] if apart else []
+    return [f"What the machine did over the sweep may lie on some methods more than on others: {'; '.join(told)}."]
+
+
+def _in_order(results: Results, seed: int) -> bool:
+    """Whether a seed's runs began in the order of their places, with no other seed's between them."""
+    runs = sorted(results.compared, key=lambda r: (r.started, r.order or 0))
+    mine = [index for index, record in enumerate(runs) if record.spec.seed == seed]
+    places = [runs[index].place or 0 for index in mine]
+    return places == sorted(places) and mine[-1] - mine[0] == len(mine) - 1

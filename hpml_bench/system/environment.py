@@ -1,0 +1,171 @@
+"""What a run ran on: devices (found without torch), versions, a hardware fingerprint; and a rank's process settings."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpml_bench.system.hashing import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGES = ("hpml-bench", "torch", "transformers", "peft", "datasets", "tokenizers", "numpy")
+
+PROCESS_ENVIRONMENT = {
+    # Large temporaries are kept instead of being returned to the kernel at every step: fewer page faults, more
+    # throughput on CPU (docs/performance.md). glibc reads these when a process starts.
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_TOP_PAD_": "67108864",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # CUDA then counts the cards as NVML does
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # else torch.cuda.is_available() initialises CUDA, which poisons a fork
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TQDM_DISABLE": "1",  # the libraries' own bars; ours is rich's
+}
+
+RECORDED = (
+    *(key for key in PROCESS_ENVIRONMENT if key.startswith(("MALLOC", "GLIBC"))),
+    "OMP_NUM_THREADS",
+    "PYTORCH_CUDA_ALLOC_CONF",
+)
+"""Variables written into records: they decide what a run costs."""
+
+
+def set_process_environment() -> None:
+    """Set the allocator and library variables for processes started from here; the user's own values stand."""
+    for key, value in PROCESS_ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+
+
+@contextmanager
+def nvml() -> Iterator[Any]:
+    """Yield the initialised `pynvml` module, or None on a machine without NVIDIA's driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+@cache
+def visible_gpus() -> tuple[dict[str, Any], ...]:
+    """Return name, memory (MB), compute capability and NVML index of each GPU CUDA_VISIBLE_DEVICES lets through."""
+    with nvml() as library:
+        if library is None:
+            return ()
+        found = []
+        for index in range(library.nvmlDeviceGetCount()):
+            handle = library.nvmlDeviceGetHandleByIndex(index)
+            major, minor = library.nvmlDeviceGetCudaComputeCapability(handle)
+            found.append(
+                {
+                    "name": str(library.nvmlDeviceGetName(handle)),
+                    "uuid": str(library.nvmlDeviceGetUUID(handle)),
+                    "memory_mb": round(library.nvmlDeviceGetMemoryInfo(handle).total / 1e6),
+                    "capability": f"{major}.{minor}",
+                    "index": index,
+                }
+            )
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return tuple(found)
+    wanted = [part.strip() for part in chosen.split(",") if part.strip()]
+    return tuple(gpu for part in wanted for gpu in found if part == str(gpu["index"]) or gpu["uuid"].startswith(part))
+
+
+@cache
+def _cpu() -> dict[str, str]:
+    """Return model name and flags of the first CPU, from /proc/cpuinfo."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return {"model name": platform.processor()}
+    pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def cores() -> int:
+    """Return the number of CPU cores this process may use: by its affinity and its control group's quota."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(allowed, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no quota, or "max"
+        return allowed
+
+
+def has_bf16(device: str) -> bool:
+    """Tell whether a device, `cpu` or `cuda`, has instructions for bfloat16."""
+    if device == "cuda":
+        return all(float(gpu["capability"]) >= 8 for gpu in visible_gpus())
+    return bool({"avx512_bf16", "amx_bf16"} & set(_cpu().get("flags", "").split()))
+
+
+def hardware() -> dict[str, Any]:
+    """Return the machine's parts that decide what a run costs."""
+    import psutil
+
+    return {
+        "cpu": _cpu().get("model name", platform.machine()),
+        "architecture": platform.machine(),
+        "cores": cores(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9),
+        "gpus": [{key: gpu[key] for key in ("name", "memory_mb", "capability")} for gpu in visible_gpus()],
+    }
+
+
+def describe() -> dict[str, Any]:
+    """Return what is written into a record: hardware and its fingerprint, versions, settings, threads. No secrets.
+
+    Only named variables are taken from the environment, so keys and tokens can't slip in.
+    """
+    parts = hardware()
+    return {
+        "hardware": parts,
+        "fingerprint": digest(parts, 12),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "kernel": platform.release(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "driver": _driver(),
+        "process": {key: os.environ.get(key) for key in RECORDED},
+        "threads": _threads(),
+    }
+
+
+def _threads() -> dict[str, int | None]:
+    """Return how many threads torch uses within an operator and between operators; unknown where it isn't loaded."""
+    torch: Any = sys.modules.get("torch")
+    return {
+        "intra_op": torch and int(torch.get_num_threads()),
+        "inter_op": torch and int(torch.get_num_interop_threads()),
+    }
+
+
+def _driver() -> str | None:
+    with nvml() as library:
+        return None if library is None else str(library.nvmlSystemGetDriverVersion())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,28 @@
+"""Errors of ranks sorted by cause: out of memory on the host or the GPU, a peer that is gone, anything else."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+_CUDA = re.compile(r"\bcuda\b[^\n]{0,30}out of memory|\bCU[A-Z]+_STATUS_ALLOC_FAILED", re.IGNORECASE)
+"""What CUDA, cuBLAS, cuDNN and NCCL say, in errors of other classes than torch's own."""
+_HOST = re.compile(
+    r"can't allocate memory|cannot allocate memory|std::bad_alloc|\b(m|re)alloc of size \d+ failed", re.IGNORECASE
+)
+_LOST_PEER = re.compile(r"closed by (remote )?peer|reset by peer|broken pipe|remote process exited", re.IGNORECASE)
+"""What gloo and NCCL say on the ranks that are left when one is gone."""
+
+
+def status_of(kind: str, message: str) -> Literal["oom_cuda", "oom_host", "failed"]:
+    """Return the status of a run that ended with this exception of a rank, by its class's name and its message."""
+    if kind == "OutOfMemoryError" or _CUDA.search(message):
+        return "oom_cuda"
+    if kind.endswith("MemoryError") or _HOST.search(message):  # also Arrow's and numpy's own
+        return "oom_host"
+    return "failed"
+
+
+def lost_peer(message: str) -> bool:
+    """Whether a rank failed only because another one was gone."""
+    return _LOST_PEER.search(message) is not None

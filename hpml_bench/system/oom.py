@@ -1,0 +1,60 @@
+"""Kills by the kernel for want of memory: how many there were in this process's control group."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+GROUPS = Path("/proc/self/cgroup")
+MOUNTS = Path("/proc/self/mountinfo")
+MACHINE = Path("/proc/vmstat")
+"""Where the kernel counts its kills on the machine, for want of a control group that does."""
+
+
+def oom_kills() -> int:
+    """Return how many processes the kernel has ended for want of memory, as far as it tells.
+
+    Those of this process's control group count, where it has one: another's are no end of ours.
+    """
+    counted = [kills for path in _counters() if (kills := _count(path)) is not None]
+    return sum(counted) if counted else _count(MACHINE) or 0
+
+
+def _counters() -> Iterator[Path]:
+    """Yield the counters of this process's control group, wherever it is mounted.
+
+    In version 2 a group counts what happens below it; in version 1 it doesn't, so that each group below it is asked.
+    """
+    with suppress(OSError):
+        lines = [line.split(":", 2) for line in GROUPS.read_text().splitlines()]
+        groups = {controller: group for _, controllers, group in lines for controller in controllers.split(",")}
+        for line in MOUNTS.read_text().splitlines():
+            mount, _, system = line.partition(" - ")
+            root, place = mount.split()[3:5]
+            kind, *_, options = system.split()
+            controller = "" if kind == "cgroup2" else "memory" if "memory" in options.split(",") else kind
+            if not kind.startswith("cgroup") or controller not in groups:
+                continue
+            with suppress(ValueError):  # the group lies outside what is mounted
+                folder = Path(place) / Path(groups[controller]).relative_to(root)
+                if not controller:
+                    yield folder / "memory.events"
+                elif groups[controller] != "/":  # else the group is the machine
+                    yield from _each(folder)
+
+
+def _each(folder: Path) -> Iterator[Path]:
+    """Yield the counters of a group of version 1 and of those below it; one may be gone before it is looked into."""
+    for place, _, files in os.walk(folder, onerror=None):
+        if "memory.oom_control" in files:
+            yield Path(place) / "memory.oom_control"
+
+
+def _count(path: Path) -> int | None:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)

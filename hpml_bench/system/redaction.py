@@ -1,0 +1,77 @@
+"""Keys, tokens and passwords of the environment are taken out of whatever is written: records, logs, wandb's orders.
+
+Which they are is told by the words of the variables' names, and by addresses of the form
+`scheme://user:password@host`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+SECRET_VARIABLE = re.compile(
+    r"(?i)(?!(OLD)?PWD$)"  # the working directory
+    r".*((key|token|secret|password|passwd|passphrase|credential)|(?<![^_])(pass|pwd|pat))s?\d*(_|$)"
+)
+"""A word of the name ends like the first, whose compounds (PGPASSWORD) mean the same, or is one of the last."""
+SHORTEST = 8
+"""Characters below which a value is no secret: taking `1` or `true` out of every message would only spoil it."""
+HIDDEN = "[redacted]"
+
+_LOGIN = re.compile(r"://([^/@\s]+)@")
+
+
+def secrets() -> tuple[str, ...]:
+    """Return the values that must not be written anywhere, the longest first."""
+    found = set(filter(None, (part for name, value in os.environ.items() for part in _secret_parts(name, value))))
+    found |= {quote(value, safe="") for value in found}
+    return tuple(sorted((value for value in found if len(value) >= SHORTEST), key=lambda value: (-len(value), value)))
+
+
+def _secret_parts(name: str, value: str) -> Iterator[str]:
+    if SECRET_VARIABLE.match(name):
+        yield from (value, value.strip())
+        yield from map(str.strip, value.splitlines())  # shown, prefixed or indented line by line, as a PEM may be
+    for login in _LOGIN.findall(value):
+        password = login.partition(":")[2] or login
+        yield from (password, unquote(password))
+
+
+def redacted(value: Any, hidden: Collection[str] | None = None) -> Any:
+    """Return the value with `hidden` texts (`secrets()` if not given), and logins in addresses, taken out of it."""
+    hidden = secrets() if hidden is None else hidden
+    if isinstance(value, str):
+        for secret in hidden:
+            value = value.replace(secret, HIDDEN)
+        return _LOGIN.sub("://", value)
+    if isinstance(value, Mapping):
+        return {redacted(key, hidden): redacted(item, hidden) for key, item in value.items()}
+    return [redacted(item, hidden) for item in value] if isinstance(value, list | tuple) else value
+
+
+def redact_files(*paths: Path) -> None:
+    """Take secrets out of files in place; those without any, and those that aren't there, stay as they are."""
+    parts = [*(re.escape(os.fsencode(secret)) for secret in secrets()), rb"(?<=://)[^/@\s]{1,400}@"]
+    pattern = re.compile(b"|".join(parts))
+    for path in paths:
+        if path.is_symlink() or not path.is_file() or not path.stat().st_size:
+            continue
+        with path.open("r+b") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if not pattern.search(content):
+                continue
+            fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            try:
+                with fresh.open("wb") as sink:
+                    end = 0
+                    for found in pattern.finditer(content):
+                        sink.write(content[end : found.start()] + (b"" if found[0].endswith(b"@") else HIDDEN.encode()))
+                        end = found.end()
+                    sink.write(content[end:])
+                fresh.replace(path)
+            finally:
+                fresh.unlink(missing_ok=True)

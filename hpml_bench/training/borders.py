@@ -1,0 +1,34 @@
+"""The borders of a training: steps after which it stops to evaluate or to write points, or the timed window begins."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hpml_bench.config.settings import Settings
+
+
+@dataclass(frozen=True)
+class Borders:
+    """The steps after which the ranks meet and their clocks begin anew; a *window* is the steps between two of them."""
+
+    settings: Settings
+    steps: int
+    """Optimizer steps of the run."""
+
+    def evaluates(self, step: int) -> bool:
+        """Whether the validation rows are evaluated after this step."""
+        every = self.settings.eval_every or max(1, math.ceil(self.steps / 5))
+        return step % every == 0 or step == self.steps
+
+    def ends_window(self, step: int) -> bool:
+        """Whether points are written after this step; also after the warm-up, where the timed window begins."""
+        return step % self.settings.log_every == 0 or step == self.settings.warmup_steps or self.evaluates(step)
+
+    def windows(self) -> int:
+        """Return the number of windows."""
+        return sum(self.ends_window(step) for step in range(1, self.steps + 1))
+
+    def first_timed(self) -> int:
+        """Return the first step of the timed window; a run no longer than the warm-up is timed whole."""
+        return self.settings.warmup_steps + 1 if self.steps > self.settings.warmup_steps else 1

@@ -1,0 +1,124 @@
+"""Arithmetic self-checks at the end of a run: figures that must agree, each taken from two places.
+
+One that fails makes the run `invalid`: shown, never ranked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from hpml_bench.config.settings import Settings
+from hpml_bench.records.run import Check, Consumed, Point
+from hpml_bench.training.borders import Borders
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOLERANCE = 1e-9
+"""Relative: sums in another order differ in the last digits."""
+
+CLOCKS, CLOCKS_A_WINDOW = 0.01, 0.001
+"""How far two clocks may be apart: a share of the time, and seconds a window, since they are read one after another."""
+
+Metrics = Mapping[str, float | None]
+
+
+def all_checks(  # each argument is one of the places
+    metrics: Metrics,
+    points: Sequence[Point],
+    consumed: Consumed,
+    settings: Settings,
+    predictions: pd.DataFrame,
+    test_rows: int,
+    parameters: Mapping[str, int],
+) -> tuple[Check, ...]:
+    """Return every check of a run that ended."""
+    return (
+        budget(consumed, settings),
+        every_step(points, consumed),
+        throughput(metrics, points, settings),
+        train_seconds(metrics, points),
+        second_clock(metrics, points, settings),
+        train_loss(metrics, points),
+        once_each(predictions, test_rows),
+        accuracy(metrics, predictions),
+        trained(parameters),
+    )
+
+
+def budget(consumed: Consumed, settings: Settings) -> Check:
+    """The samples that the ranks counted, summed, are steps x global batch."""
+    detail = f"{consumed.samples} samples over all ranks in {consumed.steps} steps of {settings.global_batch}"
+    return Check(name="budget", passed=consumed.samples == consumed.steps * settings.global_batch, detail=detail)
+
+
+def every_step(points: Sequence[Point], consumed: Consumed) -> Check:
+    """points.jsonl has one training loss for each step, in order."""
+    steps = [point.step for point in points if point.metric == "train_loss"]
+    detail = f"{len(steps)} training losses written for {consumed.steps} steps"
+    return Check(name="every step", passed=steps == list(range(1, consumed.steps + 1)), detail=detail)
+
+
+def throughput(metrics: Metrics, points: Sequence[Point], settings: Settings) -> Check:
+    """samples/s x the timed steps' seconds in points.jsonl = the samples of these steps."""
+    steps = _values(points, "step_seconds")
+    timed = steps[Borders(settings, len(steps)).first_timed() - 1 :]
+    samples = _get(metrics, "samples_per_second") * math.fsum(timed)
+    return _equal("throughput", samples, len(timed) * settings.global_batch, "samples/s x timed seconds", "samples")
+
+
+def train_seconds(metrics: Metrics, points: Sequence[Point]) -> Check:
+    """The training time is the sum of the step times in points.jsonl."""
+    total = math.fsum(_values(points, "step_seconds"))
+    return _equal("training time", _get(metrics, "train_seconds"), total, "training seconds", "sum of the points")
+
+
+def second_clock(metrics: Metrics, points: Sequence[Point], settings: Settings) -> Check:
+    """The steps' seconds in points.jsonl add up to the wall time of their windows by another clock."""
+    steps = _values(points, "step_seconds")
+    total, other = math.fsum(steps), _get(metrics, "train_seconds_second_clock")
+    allowed = CLOCKS * other + CLOCKS_A_WINDOW * Borders(settings, len(steps)).windows()
+    detail = f"sum of the points {total:.6g}, by a second clock {other:.6g}, {allowed:.2g} s apart at most"
+    return Check(name="second clock", passed=abs(total - other) <= allowed, detail=detail)
+
+
+def train_loss(metrics: Metrics, points: Sequence[Point], window: int = 20) -> Check:
+    """The final training loss is the mean of its points."""
+    last = _values(points, "train_loss")[-window:]
+    mean = math.fsum(last) / len(last) if last else math.nan
+    return _equal("training loss", _get(metrics, "train_loss"), mean, "final training loss", "mean of its points")
+
+
+def once_each(predictions: pd.DataFrame, rows: int) -> Check:
+    """The predictions on disk are of every test row exactly once."""
+    found = predictions["index"].tolist()
+    detail = f"{len(found)} predictions of {len(set(found))} rows for {rows} test rows"
+    return Check(name="predictions", passed=sorted(found) == list(range(rows)), detail=detail)
+
+
+def accuracy(metrics: Metrics, predictions: pd.DataFrame) -> Check:
+    """The accuracy is that of the predictions on disk."""
+    right = float((predictions["label"] == predictions["prediction"]).mean())
+    return _equal("accuracy", _get(metrics, "test_accuracy"), right, "accuracy", "of the predictions on disk")
+
+
+def trained(parameters: Mapping[str, int]) -> Check:
+    """Trainable parameters = those the optimizer has = those that got a gradient."""
+    detail = ", ".join(f"{count:,} {name}" for name, count in parameters.items())
+    return Check(name="parameters", passed=len(set(parameters.values())) == 1, detail=detail)
+
+
+def _equal(name: str, one: float, other: float, of_one: str, of_other: str) -> Check:
+    passed = math.isclose(one, other, rel_tol=TOLERANCE)
+    return Check(name=name, passed=passed, detail=f"{of_one} {one:.10g}, {of_other} {other:.10g}")
+
+
+def _get(metrics: Metrics, name: str) -> float:
+    value = metrics.get(name)
+    return math.nan if value is None else value
+
+
+def _values(points: Sequence[Point], metric: str) -> list[float]:
+    return [point.value for point in points if point.metric == metric and point.value is not None]

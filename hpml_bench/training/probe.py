@@ -1,0 +1,134 @@
+"""One file per probe: what is measured during a run, and its definition.
+
+A probe's file has `metrics: tuple[Metric, ...]` and a class `Measure(Probe)`. The order of events in every rank:
+
+    start(run)
+    wrapped(model)                  under DDP
+    before_training()
+    for each window, the steps between two writings of points:
+        all ranks meet, and their clocks begin
+        for each step, timed from the end of the one before:
+            before_step(index), batch, forward, backward, after_backward(index), optimizer
+        after_steps(window)         reduced over ranks, not timed
+        every `eval_every` steps:   before_eval("validation"), after_eval(evaluation), not timed
+    after_training()
+    before_eval("test"), after_eval(evaluation)
+    stop() -> this rank's values by metric name; they become the run's by each metric's `over_ranks`
+
+A probe must not change what it measures: tests hold the losses with and without it bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpml_bench.config.settings import Settings
+from hpml_bench.records.run import Metric, Point
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import numpy as np
+    from torch.nn.parallel import DistributedDataParallel
+
+    from hpml_bench.data.rows import Rows
+    from hpml_bench.training.distributed import Group
+    from hpml_bench.training.model import Classifier
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a probe may look at."""
+
+    settings: Settings
+    group: Group
+    classifier: Classifier
+    method: ModuleType
+    test: Rows
+    folder: Path
+    began: float
+    """time.monotonic() at which this rank's work began."""
+    launched: float | None = None
+    """time.monotonic() at which the parent began to start the ranks; None when torchrun did."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, reduced over ranks."""
+
+    index: int
+    """From 1."""
+    loss: float
+    """Mean over the global batch."""
+    grad_norm: float
+    """Global L2 norm after the all-reduce, before clipping."""
+    lr: float
+    """Learning rate of the method's parameters in this step."""
+    seconds: float
+    """From the moment all ranks had ended the step before (or met at the border) until all had ended this one. The
+    steps of a window add up to the slowest rank's wall time of it."""
+    rank_seconds: tuple[float, ...]
+    """Each rank's own, from its end of the step before to its end of this one."""
+    samples: int
+    real_tokens: int
+    padded_tokens: int
+    virtual_tokens: int
+    second_clock: float | None = None
+    """Of a window's last step: the wall time of the whole window by another clock, the slowest rank's."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An exact pass over a split: every row once, in row order, the same on all ranks."""
+
+    phase: str
+    """`validation` or `test`."""
+    step: int
+    labels: np.ndarray
+    predictions: np.ndarray
+    losses: np.ndarray
+    seconds: float
+    """Time of the slowest rank."""
+
+
+class Probe:
+    """Does nothing at any event; a probe overrides those it needs."""
+
+    def start(self, run: Run) -> None:
+        """Model and data are ready, no step was taken."""
+
+    def wrapped(self, model: DistributedDataParallel) -> None:
+        """The model is wrapped for training, no step was taken."""
+
+    def before_training(self) -> None:
+        """Model, optimizer and DDP are ready, and the ranks are about to meet for the first step."""
+
+    def before_step(self, index: int) -> None:
+        """A step is about to begin; it is timed, so be quick."""
+
+    def after_backward(self, index: int) -> None:
+        """Gradients are reduced over ranks and not yet clipped; it is timed, so be quick."""
+
+    def after_steps(self, window: list[Step]) -> list[Point]:
+        """Some steps are done; return the points to write."""
+        return []
+
+    def before_eval(self, phase: str) -> None:
+        """An evaluation is about to begin."""
+
+    def after_eval(self, evaluation: Evaluation) -> list[Point]:
+        """An evaluation is done; return the points to write."""
+        return []
+
+    def after_training(self) -> None:
+        """The last step and its validation are done; the test rows come next."""
+
+    def here(self, definitions: tuple[Metric, ...]) -> tuple[Metric, ...]:
+        """Return the file's `metrics` as they hold on this machine, where that is not everywhere the same."""
+        return definitions
+
+    def stop(self) -> dict[str, Any]:
+        """Return this rank's values by metric name; None or NaN for what can't be measured here."""
+        return {}

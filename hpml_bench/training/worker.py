@@ -1,0 +1,243 @@
+"""One run inside a rank, and the preparation of model and data. Everything heavy is imported here, once per sweep."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import math
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft  # noqa: F401 - imported here so that the fork server has it
+import torch
+
+from hpml_bench import registry
+from hpml_bench.config.settings import RunSpec, Settings
+from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepare import prepare
+from hpml_bench.data.rows import Rows, training_rows
+from hpml_bench.errors import Diverged, Unsupported, UserError
+from hpml_bench.records.run import Check, Metric, Outcome, Point, RunError
+from hpml_bench.records.store import OUTCOME, PREDICTIONS, PointWriter, read_points, read_predictions, write_atomically
+from hpml_bench.system import environment, failures, heartbeat, processes
+from hpml_bench.system.redaction import redacted
+from hpml_bench.training.checks import all_checks
+from hpml_bench.training.distributed import Group, process_group
+from hpml_bench.training.loop import Trained, Training, autocast, evaluate, total_steps, train
+from hpml_bench.training.model import Classifier, build_classifier, untouched_parameters
+from hpml_bench.training.probe import Evaluation, Probe, Run
+
+LOST_PEER_SECONDS = 1.0
+"""For so long a rank that lost a peer waits, so that a killed one, which leaves no error, is seen to end first."""
+
+
+def prepare_to(settings_json: str, target: str) -> None:
+    """Prepare model and data and write what was found, or the user's mistake, to a JSON file."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # this process forks no other, and there are no ranks yet
+    try:
+        result: dict[str, Any] = {
+            "prepared": prepare(Settings.model_validate_json(settings_json)).model_dump(mode="json")
+        }
+    except UserError as error:
+        result = {"error": redacted(str(error))}
+    write_atomically(Path(target), json.dumps(result))
+
+
+def start(spec_json: str, prepared_json: str, folder_name: str, launched: float) -> None:
+    """Run as one rank of a group that the elastic launcher started: own log file, own error file.
+
+    `launched` is the time.monotonic() of the launch, a clock that all processes of a machine share.
+    """
+    folder = Path(folder_name)
+    rank = os.environ["RANK"]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the parent decides
+    _log_to(folder / f"rank{rank}.log")
+    faulthandler.register(heartbeat.STACK_SIGNAL, file=sys.stderr, all_threads=True)
+    heartbeat.begin(folder, int(rank))
+    try:
+        execute(RunSpec.model_validate_json(spec_json), Prepared.model_validate_json(prepared_json), folder, launched)
+    except BaseException as error:
+        told = run_error(error, int(rank))
+        print(told.traceback, file=sys.stderr)
+        if failures.lost_peer(told.message):
+            time.sleep(LOST_PEER_SECONDS)
+        write_atomically(folder / f"error-rank{rank}.json", told.model_dump_json())
+        raise SystemExit(1) from None
+
+
+def execute(spec: RunSpec, prepared: Prepared, folder: Path, launched: float | None = None) -> Outcome:
+    """Do a run as one rank of the group described in the environment; rank 0 writes points, predictions and outcome."""
+    began = time.monotonic()
+    torch.set_num_threads(spec.settings.threads or 1)
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+    heartbeat.beat("joining the process group")
+    with process_group(spec.settings) as group:
+        heartbeat.beat("building the model")
+        try:
+            outcome = _measured(spec, prepared, folder, group, (launched, began))
+        except Unsupported as reason:  # raised alike on all ranks, as the next two are
+            outcome = _ended("unsupported", reason)
+        except Diverged as reason:
+            outcome = _ended("diverged", reason)
+        except UserError as reason:
+            outcome = _ended("failed", reason)
+        if group.main:
+            write_atomically(folder / OUTCOME, outcome.model_dump_json())
+        return outcome
+
+
+def _measured(
+    spec: RunSpec, prepared: Prepared, folder: Path, group: Group, began: tuple[float | None, float]
+) -> Outcome:
+    """Build, train, evaluate and measure."""
+    settings = spec.settings
+    train_rows = training_rows(prepared, settings, spec.seed)
+    validation, test = (Rows(Path(prepared.data) / split, prepared.pad_id) for split in ("validation", "test"))
+    module = registry.get("methods", spec.method.method)
+    classifier = build_classifier(
+        Path(prepared.backbone), settings, spec.method, len(prepared.label_names), spec.seed
+    ).to(group.device)
+    trainable = _trainable(classifier)
+    torch.manual_seed(spec.seed * 1000 + group.rank)  # dropout differs between ranks, as it must
+    probes = {name: registry.get("probes", name) for name in registry.names("probes")}
+    measures: dict[str, Probe] = {name: module.Measure() for name, module in probes.items()}
+    writer = PointWriter(folder) if group.main else None
+
+    def write(points: list[Point]) -> None:
+        if writer:
+            writer.write(points)
+
+    job = Training(
+        classifier, spec.method, module, settings, spec.seed, group, train_rows, validation, [*measures.values()], write
+    )
+    if hasattr(module, "before_train"):
+        batches = (train_rows.batch(indices).to(group.device) for indices in job.order())
+        with autocast(settings):
+            module.before_train(classifier.encoder, batches, total_steps(settings, len(train_rows)))
+    run = Run(settings, group, classifier, module, test, folder, began[1], began[0])
+    for name, measure in measures.items():
+        heartbeat.beat(f"starting probe {name}")
+        measure.start(run)
+    trained = train(job)
+    heartbeat.beat("evaluating test")
+    evaluation = evaluate(classifier, test, settings, group, job.probes, write, "test", job.steps)
+    if writer:
+        writer.close()
+        _write_predictions(folder, evaluation)
+    definitions = tuple(metric for name, measure in measures.items() for metric in measure.here(probes[name].metrics))
+    local: dict[str, float | None] = {}
+    for name, measure in measures.items():
+        heartbeat.beat(f"ending probe {name}")
+        local |= measure.stop()
+    metrics, per_rank = reduce_over_ranks(definitions, local, group)
+    return Outcome(
+        status="ok",
+        environment=environment.describe(),
+        definitions=definitions,
+        metrics=metrics,
+        per_rank=per_rank,
+        consumed=trained.consumed,
+        checks=_checks(folder, spec, metrics, trained, len(test), trainable) if group.main else (),
+    )
+
+
+def reduce_over_ranks(
+    definitions: tuple[Metric, ...], local: dict[str, float | None], group: Group
+) -> tuple[dict[str, float | None], dict[str, tuple[float | None, ...]]]:
+    """Return each metric's value over the ranks, and the ranks' own values where they differ by nature.
+
+    What no rank could measure is left out.
+    """
+    values = [local.get(metric.name) for metric in definitions]
+    row = torch.tensor([math.nan if value is None else float(value) for value in values], dtype=torch.float64)
+    table = group.gather(row).numpy()  # [world, metrics]
+    metrics: dict[str, float | None] = {}
+    per_rank: dict[str, tuple[float | None, ...]] = {}
+    reductions: dict[str, Callable[[np.ndarray], float]] = {"sum": np.sum, "mean": np.mean, "max": np.max}
+    for metric, column in zip(definitions, table.T, strict=True):
+        reduce = reductions.get(metric.over_ranks)
+        chosen = column if reduce else column[:1]  # `same` and `rank0`
+        if np.isnan(chosen).all():
+            continue
+        reduced = float(reduce(chosen) if reduce else chosen[0])
+        metrics[metric.name] = reduced if math.isfinite(reduced) else None
+        if len(chosen) > 1:
+            per_rank[metric.name] = tuple(float(value) if math.isfinite(value) else None for value in chosen)
+    return metrics, per_rank
+
+
+def _checks(
+    folder: Path, spec: RunSpec, metrics: Mapping[str, float | None], trained: Trained, rows: int, trainable: int
+) -> tuple[Check, ...]:
+    """Check the run's figures against what lies on disk."""
+    predictions = read_predictions(folder)
+    assert predictions is not None  # noqa: S101 - written by this process just now
+    parameters = {"trainable": trainable, "in the optimizer": trained.optimized, "with a gradient": trained.reached}
+    return all_checks(metrics, read_points(folder), trained.consumed, spec.settings, predictions, rows, parameters)
+
+
+def _trainable(classifier: Classifier) -> int:
+    """Return the number of trainable parameters; refuse a model in which one would never get a gradient.
+
+    DDP would wait for it.
+    """
+    untouched = untouched_parameters(classifier)
+    if untouched:
+        raise Unsupported(f"no gradient reaches {len(untouched)} trained parameters, among them {untouched[0]}")
+    return sum(p.numel() for p in classifier.parameters() if p.requires_grad)
+
+
+def _write_predictions(folder: Path, evaluation: Evaluation) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {
+            "index": np.arange(len(evaluation.labels), dtype=np.int32),
+            "label": evaluation.labels.astype(np.int32),
+            "prediction": evaluation.predictions.astype(np.int32),
+            "loss": evaluation.losses.astype(np.float32),
+        }
+    )
+    pq.write_table(table, folder / PREDICTIONS)
+
+
+def _ended(status: str, reason: Exception) -> Outcome:
+    error = RunError(kind=type(reason).__name__, message=redacted(str(reason)))
+    return Outcome.model_validate({"status": status, "error": error, "environment": environment.describe()})
+
+
+def run_error(error: BaseException, rank: int) -> RunError:
+    """Return what a record says of an exception; of one for want of memory, with the peak that was reached."""
+    told = RunError(
+        kind=type(error).__name__,
+        message=redacted(str(error))[:2000] or type(error).__name__,
+        rank=rank,
+        traceback=redacted("".join(traceback.format_exception(error)))[-20_000:],
+    )
+    status = failures.status_of(told.kind, told.message)
+    if status == "failed":
+        return told
+    peak = torch.cuda.max_memory_allocated() / 1e6 if status == "oom_cuda" else processes.peak_mb(os.getpid()) or 0
+    what = "allocated on the GPU" if status == "oom_cuda" else "resident"
+    return told.model_copy(update={"message": f"peak of {peak:,.0f} MB {what}; {told.message}"})
+
+
+def _log_to(path: Path) -> None:
+    """Send this process's standard output and error to a file, C++ included."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(line_buffering=True)

@@ -1,0 +1,124 @@
+"""What measures the probes' cost: the bound covers, and over a block each part of a training has the probes on once."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from test_loop import job
+from torch.distributed import HashStore, destroy_process_group, init_process_group
+
+from hpml_bench.training.distributed import Group
+from hpml_bench.training.probe import Evaluation, Probe, Step
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+overhead = importlib.import_module("overhead")
+turns = importlib.import_module("speed.turns")
+
+
+def blocks(n: int, seed: int, true: float, outliers: float) -> np.ndarray:
+    """Return seconds [n, 2, 20] of noisy pieces without probes and with them; a share of pieces takes five times."""
+    generator = np.random.default_rng(seed)
+    noise = generator.lognormal(0, 0.1, (n, 2, 20)) * np.where(generator.random((n, 2, 20)) < outliers, 5, 1)
+    return np.array([1.0, 1.0 + true])[:, None] * noise
+
+
+@pytest.mark.parametrize("outliers", [0.0, 0.1])
+def test_the_bound_covers(outliers: float) -> None:
+    """At least 95 % of the bounds lie at or above the true overhead, also where a tenth of the pieces is disturbed."""
+    found = [overhead.bound(blocks(20, seed, 0.01, outliers), resamples=400) for seed in range(400)]
+    assert np.mean([upper >= 0.01 for _, upper in found]) >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 400)
+    assert np.mean([estimate for estimate, _ in found]) == pytest.approx(0.01, abs=0.002)
+
+
+def test_a_cost_of_one_piece_counts_by_its_share() -> None:
+    """Ten per cent more in one of twenty equal pieces is half a per cent of the whole."""
+    quiet = np.ones((8, 2, 20))
+    quiet[:, 1, 3] = 1.1
+    assert overhead.bound(quiet) == pytest.approx((0.005, 0.005))
+    quiet[3:] = 1.0  # in three blocks of eight, more than the quarter that is cut off
+    assert overhead.bound(quiet)[0] == pytest.approx(0.005 / 4)
+
+
+class Counting(Probe):
+    """Counts the steps and validations it is told of, and notes whether the probes were on at every call."""
+
+    def __init__(self, switched: list[Probe], counts: Counter[tuple[str, int]]) -> None:
+        self.switched, self.counts = switched, counts
+        self.on: list[bool] = []
+
+    def _called(self, verb: str, index: int) -> None:
+        self.on.append(self.switched.on)  # type: ignore[attr-defined]
+        self.counts[verb, index] += 1
+
+    def before_step(self, index: int) -> None:
+        """Count the step."""
+        self._called("before_step", index)
+
+    def after_backward(self, index: int) -> None:
+        """Count the step."""
+        self._called("after_backward", index)
+
+    def after_steps(self, window: list[Step]) -> list:
+        """Count each step of the window."""
+        for step in window:
+            self._called("after_steps", step.index)
+        return []
+
+    def before_eval(self, phase: str) -> None:
+        """Count the validation."""
+        self._called("before_eval", 0)
+
+    def after_eval(self, evaluation: Evaluation) -> list:
+        """Count the validation by its step."""
+        self._called("after_eval", evaluation.step)
+        return []
+
+    def after_training(self) -> None:
+        """Count the end."""
+        self._called("after_training", 0)
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    """A process group of this process alone."""
+    init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    yield Group(0, 1, torch.device("cpu"))
+    destroy_process_group()
+
+
+def test_a_block_has_the_probes_on_once_everywhere(group: Group, tmp_path: Path) -> None:
+    """Of two trainings that begin the one with probes, the other without, each step and validation has them once."""
+    prepared, spec = tiny.prepared(tmp_path), tiny.spec(world_size=1, steps=7, eval_every=2, log_every=3)
+    counts: Counter[tuple[str, int]] = Counter()
+    seen, batches, with_probes = [], [], []
+    for first in (True, False):
+        switched = turns.Switched()
+        probe = Counting(switched, counts)
+        switched.append(probe)
+        training, _ = job(spec, prepared, group, switched)
+        block = turns.Alternating(**vars(training), turns=turns.Turns(switched, first))
+        before = counts.copy()
+        pieces = turns.train_in_turns(block)
+        assert all(probe.on)
+        assert min(seconds for _, seconds in pieces) > 0
+        with_probes.append([on for on, _ in pieces])
+        seen.append([index for verb, index in counts - before if verb == "before_step"])
+        batches.append([batch.tolist() for batch in training.order()])
+    assert seen == [[1, 2, 4, 7], [3, 5, 6]]
+    assert batches[0] == batches[1]
+    assert with_probes == [
+        [True, True, False, True, False, False, True],
+        [False, False, True, False, True, True, False],
+    ]
+    by_step = {(verb, index) for verb in ("before_step", "after_backward", "after_steps") for index in range(1, 8)}
+    ends = {("after_eval", index) for index in (2, 4, 6, 7)} | {("after_training", 0)}
+    assert counts == Counter([*by_step, *ends, *[("before_eval", 0)] * 4])

@@ -1,0 +1,50 @@
+"""The committed records of speed are what the script writes, and the pages show them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "benchmarks"))
+performance = importlib.import_module("performance")
+FOLDER = ROOT / "reports" / "reference" / "performance"
+RECORD, BEFORE, EXPLAINING, QUICK = (
+    json.loads((FOLDER / f"{name}.json").read_text()) for name in ("intel-xeon", "amd-epyc", "explaining", "quick")
+)
+
+
+@pytest.mark.parametrize(("record", "quick"), [(RECORD, False), (BEFORE, False), (QUICK, True)])
+def test_a_record_has_every_part_of_its_size(record: dict[str, Any], quick: bool) -> None:
+    """All parts that are measured where none is named, and the time that they took."""
+    parts = record["parts"]
+    assert set(parts) == {*performance.parts(quick)} - {*performance.EXPLAINING} | {"time"}
+    assert {part["quick"] for part in parts.values()} == {quick}
+
+
+def test_the_explaining_record_is_of_the_same_machine() -> None:
+    """So that it explains the record beside which the page shows it."""
+    assert set(EXPLAINING["parts"]) == set(performance.EXPLAINING)
+    parts = [*EXPLAINING["parts"].values(), *RECORD["parts"].values()]
+    assert len({part["environment"]["fingerprint"] for part in parts}) == 1
+    assert not any(part["quick"] for part in parts)
+
+
+@pytest.mark.parametrize(("mark", "record"), [("table", RECORD), ("explaining", EXPLAINING)])
+def test_the_page_shows_the_record(mark: str, record: dict[str, Any]) -> None:
+    """The rows of docs/performance.md are those that `--show` prints, each, and no other."""
+    page = (ROOT / "docs" / "performance.md").read_text()
+    table = page[page.index(f"<!-- {mark} -->") : page.index(f"<!-- /{mark} -->")]
+    shown = [line for line in table.splitlines() if line.startswith("| ") and not line.startswith("| measured")]
+    assert shown == performance.rows_of(record)
+
+
+@pytest.mark.parametrize(("page", "record"), [("README.md", RECORD), ("docs/performance.md", BEFORE)])
+def test_a_page_shows_the_ratios(page: str, record: dict[str, Any]) -> None:
+    """The table of ratios to the HF Trainer is that of the record."""
+    assert "\n".join(performance.ratios_of(record)) in (ROOT / page).read_text()

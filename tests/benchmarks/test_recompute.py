@@ -1,0 +1,167 @@
+"""The auditor (`benchmarks/recompute.py`) agrees with the package's pages, and finds single changed figures."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from hpml_bench.cli import main
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "benchmarks"))
+recompute = importlib.import_module("recompute")
+
+
+def remade(target: Path) -> Path:
+    """Copy the reference's records and let the package make its page of them."""
+    shutil.copytree(ROOT / "reports/reference/quickstart", target, ignore=shutil.ignore_patterns("figures", "report.*"))
+    return report(target)
+
+
+def report(folder: Path) -> Path:
+    """Let the package make a folder's page."""
+    result = CliRunner().invoke(main, ["report", str(folder), "--format", "md"])
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the reference with its page remade."""
+    return remade(tmp_path_factory.mktemp("recompute") / "quickstart")
+
+
+@pytest.fixture(scope="module")
+def study(folder: Path) -> object:
+    """Return what the auditor makes of the records."""
+    return recompute.read_study(folder)
+
+
+def test_it_imports_nothing_of_the_package() -> None:
+    """A second implementation shares no code with the first."""
+    tree = ast.parse((ROOT / "benchmarks/recompute.py").read_text(encoding="utf-8"))
+    imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not [name for name in imported if name.startswith("hpml")]
+
+
+def test_it_finds_nothing_wrong(folder: Path, study: object, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every figure of the remade page is what the records give; no takeaway is left unread."""
+    audit = recompute.audit_page(study, folder / "report.md")
+    assert audit.problems == []
+    assert audit.checked.total() > 1500
+    assert not [line for line in audit.unchecked if "no way to check" in line or "Key takeaways" in line]
+    assert recompute.main([str(folder)]) == 0
+    assert f"{folder}: {audit.checked.total()} figures checked, 0 disagree" in capsys.readouterr().out
+
+
+PAIRS = "Which differences are real"
+CHANGES = {
+    "a mean": (r"(\| lora \| 78\.)9", r"\g<1>8", "Summary"),
+    "a deviation": (r"(\| full \| 79\.0 ± 0\.)6", r"\g<1>7", "Summary"),
+    "a rank": (r"(\| adapter \| 75\.3 [^|]*rank )3–4", r"\g<1>3", PAIRS),
+    "an end of an interval": (r"(\| head \| 72\.5 \\\[)72\.0", r"\g<1>72.1", PAIRS),
+    "a verdict": (r"(\| lora − adapter \| )lora is better", r"\1undecided", PAIRS),
+    "another verdict": (r"(\| lora − full \| )undecided", r"\1full is better", PAIRS),
+    "a p": (r"(\| lora − full \| undecided .*? )0\.770", r"\g<1>0.771", PAIRS),
+    "a small p": (r"(\| full − head \| full is better .*? )&lt; 0\.001", r"\g<1>0.001", PAIRS),
+    "a detectable difference": (r"(\| lora − full \|.*? )3\.6 \| none", r"\g<1>3.7 | none", PAIRS),
+    "seeds to decide": (r"(\| lora / prompt_tuning \| undecided .* )18 \|", r"\g<1>19 |", PAIRS),
+    "a sign-flip p": (r"(\| lora − full \| undecided .*)0\.875", r"\g<1>0.750", PAIRS),
+    "the pairs of the family": (r"one family of 30 tested", "one family of 29 tested", "Key takeaways"),
+    "a count at the head": ("25 compared", "24 compared", "head"),
+    "a count beside it": ("25 compared", "25 compared, 1 set apart", "head"),
+    "a sentence's factor": (r"took 1\.82 times", "took 1.83 times", "Key takeaways"),
+    "a sentence's difference": (r"(\*\*head\*\* by 6\.)5 points", r"\g<1>4 points", "Key takeaways"),
+    "a sentence's leader": (r"- \*\*full\*\* has the highest", "- **lora** has the highest", "Key takeaways"),
+    "a claim left out": (r"\*\*adapter\*\* by 3\.7 points \\\[2\.2, 5\.3\\\] and ", "", "Key takeaways"),
+    "a whole takeaway left out": (r"- Under-trained: .*\n", "", "Key takeaways"),
+    "a method that is decided": (r"Undecided against \*\*lora\*\*", "Undecided against **head**", "Key takeaways"),
+    "a place on the front": (r"on it: \*\*adapter\*\* and", "on it: **full** and", "Key takeaways"),
+    "a place in a table": (r"(\| adapter \| )on \|", r"\g<1>off |", "Cost against accuracy"),
+    "what guessing gives": (r"gets 25\.0 %", "gets 25.1 %", "Key takeaways"),
+    "under-trained runs": (r"(before, for \*\*lora\*\* \()3 of 5", r"\g<1>2 of 5", "Key takeaways"),
+    "time to accuracy": (r"never \(2 of 5\)", "never (1 of 5)", "Time to accuracy"),
+    "a share of time": (r"(\| lora \| 5 \| 16\.6 \| 10\.)9", r"\g<1>8", "Time budget"),
+    "a count of parameters": (r"\| 65,536 \|", "| 65,537 |", "Parameters and gradients"),
+    "tokens": (r"33,923–34,086", "33,923–34,087", "Protocol"),
+    "a row left out": (r"\| lora − head \| lora is better .*\n", "", PAIRS),
+    "a figure's description": (r"(against step\. lora ends at 0\.36)1", r"\g<1>2", "Training curves"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_it_finds_a_changed_figure(name: str, folder: Path, study: object, tmp_path: Path) -> None:
+    """One figure of the page is changed; the auditor names the section that it stands in."""
+    pattern, new, section = CHANGES[name]
+    text, count = re.subn(pattern, new, (folder / "report.md").read_text(encoding="utf-8"), count=1)
+    assert count == 1
+    page = tmp_path / "report.md"
+    page.write_text(text, encoding="utf-8")
+    problems = recompute.audit_page(study, page).problems
+    assert problems
+    assert all(problem.startswith(f"{section} |") for problem in problems)
+
+
+def test_an_unknown_takeaway_is_named(folder: Path, study: object, tmp_path: Path) -> None:
+    """A sentence that is not recognised is reported as unchecked, also where only its end is new."""
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    for old, new in (
+        ("- Guessing", "- **lora** wins.\n- Guessing"),
+        ("Undecided against", "Far above **head**. Undecided against"),
+    ):
+        page = tmp_path / "report.md"
+        page.write_text(text.replace(old, new, 1), encoding="utf-8")
+        assert [line for line in recompute.audit_page(study, page).unchecked if line.startswith("Key takeaways")]
+
+
+def test_it_chooses_the_runs_by_itself(tmp_path: Path) -> None:
+    """Failed, copied, edited and missing runs, and one from another machine: page and auditor leave out the same."""
+    folder = remade(tmp_path / "quickstart")
+
+    def edit(run: str, *path: str, value: object) -> None:
+        file = next(folder.glob(run)) / "run.json"
+        inner = record = json.loads(file.read_text(encoding="utf-8"))
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = value
+        file.write_text(json.dumps(record), encoding="utf-8")
+
+    shutil.copytree(next(folder.glob("full-s3-*")), folder / "copy")
+    shutil.rmtree(next(folder.glob("head-s4-*")))
+    edit("lora-s1-*", "metrics", "test_accuracy", value=0.85)
+    edit("adapter-s0-*", "consumed", "real_tokens", value=1)
+    edit("prompt-tuning-s2-*", "status", value="failed")
+    edit("head-s0-*", "environment", "packages", "torch", value="2.0")
+    problems = recompute.audit_page(recompute.read_study(folder), folder / "report.md").problems
+    assert any("25 compared" in problem for problem in problems)
+    audit = recompute.audit_page(recompute.read_study(report(folder)), folder / "report.md")
+    assert audit.problems == []
+    assert "20 compared, 4 set apart, 1 not ok" in (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_drift() -> None:
+    """Steps that follow their tokens do not drift, whatever their lengths; a tenth more at last is a tenth of drift."""
+    tokens = np.random.default_rng(0).integers(200, 400, 90).astype(np.float64)
+    seconds = 0.01 + 1e-4 * tokens
+    assert recompute.drift(seconds, tokens) == pytest.approx((1, 1, 1))
+    seconds[60:] *= 1.1
+    estimate, low, high = recompute.drift(seconds, tokens)
+    assert low <= estimate <= high
+    assert estimate == pytest.approx(1.1, abs=0.01)
+
+
+def test_a_wrong_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a folder that has a page there is nothing to check."""
+    assert recompute.main([]) == 2
+    assert recompute.main([str(tmp_path)]) == 2
+    assert "recompute.py" in capsys.readouterr().out

@@ -1,0 +1,26 @@
+"""The batches on which speed is measured stand for the epoch that each contender would train on."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+batches = importlib.import_module("speed.batches")
+shapes = importlib.import_module("speed.shapes")
+training = importlib.import_module("speed.training")
+
+
+@pytest.mark.parametrize("count", sorted({*training.BATCHES.values()}))
+@pytest.mark.parametrize("contender", ["ours", "dynamic", "grouped"])
+def test_few_batches_are_padded_as_the_epoch_is(contender: str, count: int) -> None:
+    """To within 0.5 %: who is given shorter batches than his epoch has looks faster than he is."""
+    lengths = shapes.lengths()
+    epoch = batches.epoch(contender, lengths)
+    chosen = batches.representative(epoch, lengths, count)
+    assert len(chosen) == count
+    assert len({indices.tobytes() for indices in chosen}) == count
+    assert batches.padded_to(chosen, lengths) == pytest.approx(batches.padded_to(epoch, lengths), rel=0.005)

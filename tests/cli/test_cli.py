@@ -1,0 +1,250 @@
+"""The command line: statuses, sentences, lists, and how fast it answers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import recorded
+import yaml
+from click.testing import CliRunner, Result
+
+from hpml_bench import registry
+from hpml_bench.cli import main, result_folders
+from hpml_bench.config import suite
+from hpml_bench.errors import UserError
+from hpml_bench.system import environment
+
+CONTENT = {
+    "seeds": 2,
+    "settings": {
+        "backbone": "path:model",
+        "task": {"name": "text_files", "options": {"train": "path:rows.csv"}},
+        "steps": 2,
+        "global_batch": 8,
+        "device": "cpu",
+        "world_size": 2,
+    },
+    "methods": {"lora": {"lr": 1e-2}, "head": {}},
+}
+HEAVY = ("torch", "transformers", "peft", "datasets", "pandas", "numpy", "rich", "pydantic", "yaml", "wandb")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> str:
+    """A suite file whose model and rows aren't there: what is wrong must be told before they are missed."""
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(CONTENT))
+    return str(path)
+
+
+def call(*arguments: str) -> Result:
+    """Call the command line in this process."""
+    return CliRunner().invoke(main, list(arguments))
+
+
+def run_all(suite: str, *options: str) -> Result:
+    """Call run-all, results beside the suite."""
+    return call("run-all", suite, "--out", str(Path(suite).parent / "out"), "--wandb", "off", *options)
+
+
+def sentence(result: Result) -> str:
+    """Return the one sentence of a mistake, after checking that it is one, with status 2 and no traceback."""
+    assert result.exit_code == 2, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("hpml-bench: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--methods", "lorra"], ["lorra", "lora", "head", "peft:TYPE"]),
+        (["--methods", "peft:NONESUCH"], ["NONESUCH"]),
+        (["--set", "train_sample=4"], ["train_sample", "did you mean train_samples?"]),
+        (["--set", "max_length=long"], ["settings.max_length", "'long'", "integer"]),
+        (["--set", "methods.lora.options.rank=4"], ["methods.lora.options", "rank"]),
+        (["--set", "max_length"], ["KEY=VALUE"]),
+        (["--nproc", "3"], ["global_batch 8", "3 ranks", "--nproc"]),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_2(options: list[str], words: list[str], small: str) -> None:
+    """What, where and what is allowed; nothing was started and no folder made."""
+    line = sentence(run_all(small, *options))
+    for word in words:
+        assert word in line
+    assert not (Path(small).parent / "out").exists()
+
+
+def test_an_unknown_suite_is_told() -> None:
+    """With the names of those that come with the package."""
+    line = sentence(call("run-all", "no-such-suite", "--wandb", "off"))
+    assert "no-such-suite" in line
+    assert all(name in line for name in suite.packaged_suites())
+
+
+def test_an_unknown_method_of_run_is_told(small: str) -> None:
+    """`run` says the same as `run-all`."""
+    out = str(Path(small).parent / "out")
+    assert "'lorra'" in sentence(call("run", "lorra", small, "--out", out, "--wandb", "off"))
+
+
+def test_a_gpu_that_is_not_there_is_told(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--device cuda without a GPU names the way out."""
+    monkeypatch.setattr(environment, "visible_gpus", lambda: ())
+    assert "--device cpu" in sentence(run_all(small, "--device", "cuda", "--set", "world_size=null"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run-all", "--seeds", "0"], ["run-all", "--nproc", "x"], ["run-all", "--device", "tpu"],
+     ["run-all", "--sed", "1"], ["run", "lora", "--seed", "-1"], ["list", "everything"], ["fly"]],
+)  # fmt: skip
+def test_clicks_own_mistakes_have_status_2_too(arguments: list[str]) -> None:
+    """An option that is none, or a value out of range."""
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_a_folder_that_cannot_be_made_is_told(small: str) -> None:
+    """A file stands where the results should go."""
+    line = sentence(call("run-all", small, "--out", small, "--wandb", "off"))
+    assert small in line
+    assert "--out" in line
+
+
+HOLD = """
+import pathlib, sys
+from hpml_bench.sweep import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(small: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the results folder."""
+    folder = Path(small).parent / "out/small"
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_folder_in_use_names_the_process(small: str, holder: subprocess.Popen[str]) -> None:
+    """Status 2 with its number; when it dies, however, the folder is free again."""
+    line = sentence(run_all(small))
+    assert f"process {holder.pid}" in line
+    holder.kill()
+    holder.wait()
+    from hpml_bench.launch.sweep import locked
+
+    with locked(Path(small).parent / "out/small"):
+        pass
+
+
+def test_a_message_cannot_draw_on_the_terminal(small: str) -> None:
+    """Control characters of what was typed are not echoed."""
+    assert "\x1b" not in sentence(run_all(small, "--set", "\x1b[31mkey=1"))
+
+
+def test_report_of_nothing_is_told(tmp_path: Path) -> None:
+    """No such folder, a folder without runs, a format that is none."""
+    assert "no such folder" in sentence(call("report", str(tmp_path / "nowhere")))
+    assert "run-all" in sentence(call("report", str(tmp_path)))
+    assert "html, md, csv, tex" in sentence(call("report", str(tmp_path), "--format", "html,pdf"))
+
+
+def test_result_folders_are_found_one_level_down(tmp_path: Path) -> None:
+    """DIR is a suite's results, or a folder of such."""
+    for name in ("a", "b"):
+        recorded.write(tmp_path / name, [recorded.record()])
+    assert result_folders(tmp_path) == [tmp_path / "a", tmp_path / "b"]
+    assert result_folders(tmp_path / "a") == [tmp_path / "a"]
+    with pytest.raises(UserError):
+        result_folders(tmp_path / "c")
+
+
+@pytest.mark.parametrize("kind", ["methods", "probes", "tasks"])
+def test_a_list_has_a_line_for_each_with_what_it_is(kind: registry.Kind) -> None:
+    """Every registered name, and the first line of its file."""
+    lines = call("list", kind).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(registry.names(kind))
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_packaged_suites_are_listed() -> None:
+    """By name, with their description."""
+    lines = call("list", "suites").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(suite.packaged_suites())
+
+
+def test_recorded_runs_are_listed(tmp_path: Path) -> None:
+    """A line a run with status and accuracy; one that failed has none."""
+    recorded.write(tmp_path / "s", [recorded.record("lora", 0), recorded.failed("full", 0, "failed", "why")])
+    lines = sorted(call("list", "runs", str(tmp_path)).stdout.splitlines())
+    assert len(lines) == 2
+    assert "full-s0" in lines[0]
+    assert "failed" in lines[0]
+    assert "lora-s0" in lines[1]
+    assert "accuracy" in lines[1]
+
+
+def test_help_names_every_command() -> None:
+    """And the version is the package's."""
+    text = call("--help").stdout
+    assert all(name in text for name in ("run-all", "report", "run", "list"))
+    assert call("--version").exit_code == 0
+
+
+def test_help_answers_at_once() -> None:
+    """In under 0.4 s, best of five new processes."""
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "hpml_bench", "--help"], check=True, capture_output=True)
+        return time.perf_counter() - began
+
+    assert min(seconds() for _ in range(5)) < 0.4
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """Not even what the other commands need at once."""
+    script = (
+        "import sys; from hpml_bench.cli import main; main(['--help'], standalone_mode=False); "
+        f"print(*[name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr.split() == []
+
+
+@pytest.mark.parametrize("caught", [True, False])
+def test_an_interrupted_exec_leaves_the_status_as_it_is(caught: bool, tmp_path: Path) -> None:
+    """Ctrl-C while a library makes a dataclass by exec(): status 130 under `python -m`, not an end by SIGINT."""
+    (tmp_path / "interrupted.py").write_text(
+        f"""
+import contextlib, sys, click
+from hpml_bench.cli.endings import INTERRUPTED, Sentences
+@click.group(cls=Sentences)
+def main(): pass
+@main.command()
+def work():
+    with contextlib.suppress(KeyboardInterrupt) if {caught} else contextlib.nullcontext():
+        exec("raise KeyboardInterrupt")
+    sys.exit(INTERRUPTED)
+main(["work"])
+"""
+    )
+    ended = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, check=False)
+    assert ended.returncode == 130

@@ -1,0 +1,209 @@
+"""The generated task, its exact posterior, and the embedded backbone."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hpml_bench
+from hpml_bench.config.settings import Settings, TaskSpec
+from hpml_bench.data import newswire as nw
+from hpml_bench.data.newswire import vocabulary
+from hpml_bench.data.newswire.documents import slots
+from hpml_bench.data.newswire.stream import beat_chain
+from hpml_bench.data.newswire.world import mixture
+from hpml_bench.datasets import newswire as task
+
+ASSET = Path(hpml_bench.__path__[0]) / "assets/newswire-gpt2"
+
+
+def settings(**changes: int) -> Settings:
+    """Return small settings of the task."""
+    sizes = {"train_samples": 64, "validation_samples": 32, "test_samples": 48, "global_batch": 16} | changes
+    return Settings(backbone="embedded:newswire-gpt2", task=TaskSpec(name="newswire"), steps=1, **sizes)
+
+
+def tiny_world() -> nw.World:
+    """Return a world of three beats in two topics (beats 0 and 2 are topic 0) whose kinds have two or three words."""
+    person = np.array([[0.7, 0.1, 0.2], [0.2, 0.8, 0.1], [0.1, 0.1, 0.7]])
+    half = np.full((2, 3), 0.5)
+    words = dict.fromkeys(("organisation", "place", "noun", "verb", "adjective", "time"), ("x", "y"))
+    return nw.World(
+        {"person": ("p", "q", "r"), **words},
+        {"person": person, **dict.fromkeys(words, half), "noun": np.array([[0.9, 0.4, 0.5], [0.1, 0.6, 0.5]])},
+        np.array([0, 1, 0]),
+    )
+
+
+def test_the_posterior_equals_bayes_by_hand() -> None:
+    """A document with persons p, q and noun x: topic 0 gets 0.7*0.2*0.9 + 0.2*0.1*0.5, topic 1 gets 0.1*0.8*0.4."""
+    document = nw.Documents(
+        frames=np.zeros((1, 2), int),
+        words=np.array([[0, 1, 0, -1]]),
+        kinds=np.array([[0, 0, 3, -1]]),  # person, person, noun, no slot
+        topic=np.array([0]),
+    )
+    topic0, topic1 = 0.7 * 0.2 * 0.9 + 0.2 * 0.1 * 0.5, 0.1 * 0.8 * 0.4
+    expected = [topic0 / (topic0 + topic1), topic1 / (topic0 + topic1)]
+    np.testing.assert_allclose(nw.posterior(tiny_world(), document)[0], expected, rtol=1e-12)
+
+
+def test_the_posterior_equals_the_share_of_topics_among_like_documents() -> None:
+    """Monte Carlo: among sampled documents with the same persons, topics are as frequent as the posterior says."""
+    world = tiny_world()
+    flat = nw.World(world.words, {**world.chance, "noun": world.chance["verb"]}, world.beat_topic)
+    documents = nw.sample(flat, np.arange(90_000) % 3, np.random.default_rng(0))
+    belief = nw.posterior(flat, documents)[:, 0]
+    persons = np.stack([((documents.kinds == 0) & (documents.words == w)).sum(1) for w in range(3)], axis=1)
+    tried = 0
+    for counts in product(range(3), repeat=3):
+        alike = (persons == counts).all(1)
+        if alike.sum() < 2000:
+            continue
+        tried += 1
+        assert np.ptp(belief[alike]) < 1e-9, "persons alone tell, so the posterior is the same"
+        deviation = np.sqrt(belief[alike][0] * (1 - belief[alike][0]) / alike.sum())
+        assert abs((documents.topic[alike] == 0).mean() - belief[alike][0]) < 4 * deviation + 1e-9
+    assert tried >= 5
+
+
+def test_sampled_words_are_as_frequent_as_the_world_says() -> None:
+    """What is sampled is what the posterior computes with: each beat's word frequencies equal its column."""
+    world = tiny_world()
+    documents = nw.sample(world, np.full(60_000, 2), np.random.default_rng(1))
+    for kind, name in enumerate(world.words):
+        drawn = documents.words[documents.kinds == kind]
+        frequency = np.bincount(drawn, minlength=len(world.words[name])) / len(drawn)
+        np.testing.assert_allclose(frequency, world.chance[name][:, 2], atol=0.01)
+
+
+def test_a_mixture_is_computed_as_by_hand() -> None:
+    """Two words of group 0, one of group 1, one shared; half grouped, 0.8 of these from the own group."""
+    table = mixture(np.array([0, 0, 1, -1]), np.array([3.0, 1.0, 1.0, 1.0]), np.array([0, 1]), grouped=0.5, own=0.8)
+    first = 0.5 * (0.8 * 0.75 + 0.2 * 0.375), 0.5 * (0.8 * 0.25 + 0.2 * 0.125), 0.5 * 0.2 * 0.5, 0.5
+    np.testing.assert_allclose(table[:, 0], first)
+    np.testing.assert_allclose(table.sum(0), 1)
+
+
+@pytest.mark.parametrize("own_share", [0.0, 0.6, 1.0])
+def test_every_slot_has_a_distribution(own_share: float) -> None:
+    """P(word | kind, beat) sums to 1 in every beat, at any share."""
+    for chance in nw.make_world(own_share).chance.values():
+        np.testing.assert_allclose(chance.sum(0), 1)
+
+
+def test_best_accuracy_is_below_certainty_and_agrees_with_its_expectation() -> None:
+    """Classes overlap: the best possible accuracy lies between 90 and 96 %, and more own names raise it."""
+    best = {}
+    for share in (0.5, 0.6, 0.7):
+        world = nw.make_world(share)
+        here, expected = nw.best_accuracy(world, nw.generate(world, 10_000, 0, "check"))
+        assert here == pytest.approx(expected, abs=0.012)  # four standard errors
+        best[share] = expected
+    assert 0.90 < best[0.6] < 0.96
+    assert best[0.5] < best[0.6] < best[0.7]
+
+
+def test_a_text_determines_its_words() -> None:
+    """No word has two kinds and no two frames are alike: the posterior of the words is that of the text."""
+    kinds = nw.make_world().words
+    words = [word for kind in kinds.values() for word in kind]
+    assert len(words) == len(set(words))
+    frames = vocabulary.HEADLINES + vocabulary.SENTENCES
+    assert len(frames) == len(set(frames))
+    assert {kind for frame in frames for kind in slots(frame)} == set(kinds)
+
+
+def test_rows_are_the_same_everywhere() -> None:
+    """The rows of a seed never change: recorded results stay comparable over versions and machines."""
+    world = nw.make_world()
+    texts = nw.render(world, nw.generate(world, 200, 0, "train"))
+    assert hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16] == "5ca84007efd2dbb1"
+
+
+def test_the_first_rows_differ_by_seed_and_split_alone() -> None:
+    """Same seed and split: the same rows. Another seed or split: not one text in common, in 3,000 rows each."""
+    world = nw.make_world()
+    keys = [(0, "train"), (0, "validation"), (0, "test"), (0, "stream"), (1, "train")]
+    rows = [set(nw.render(world, nw.generate(world, 3000, *key))) for key in keys]
+    assert rows[0] == set(nw.render(world, nw.generate(world, 3000, 0, "train")))
+    assert len(set.union(*rows)) == sum(map(len, rows))
+    assert all(len(texts) > 2990 for texts in rows)
+
+
+@pytest.mark.parametrize("n", [4, 50, 1024])
+def test_labels_are_balanced(n: int) -> None:
+    """Any number of rows has the four labels within one of each other."""
+    counts = np.bincount(nw.generate(nw.make_world(), n, 3, "train").topic, minlength=4)
+    assert counts.sum() == n
+    assert np.ptp(counts) <= 1
+
+
+def test_the_stream_ties_names_to_beats() -> None:
+    """A background line names its beat, and all its people are of that beat."""
+    people = {name: i // nw.ENTITIES["person"] for i, name in enumerate(nw.make_world().words["person"])}
+    for text in nw.stream(nw.make_world(), 300, nw.split_rng(0, "stream"), background=1.0):
+        words = re.findall(r"\w+", text)
+        beats = {beat for beat, name in enumerate(nw.BEAT_NAMES) if name in text.lower().split()}
+        assert {people[word] for word in words if word in people} == beats, text
+        assert len(beats) == 1
+
+
+def test_a_stream_stays_as_often_as_asked() -> None:
+    """With `stay` 0.5, and 24 beats, 0.5 + 0.5 / 24 of neighbours share a beat."""
+    beats = beat_chain(40_000, np.random.default_rng(0), stay=0.5)
+    assert (beats[1:] == beats[:-1]).mean() == pytest.approx(0.5 + 0.5 / 24, abs=0.01)
+
+
+def test_the_task_gives_the_asked_rows_and_the_best_accuracy() -> None:
+    """Splits have the sizes of the settings, four labels, and a note with the exact best accuracy."""
+    data = task.load(settings(), task.Options())
+    assert data.validation is not None
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [64, 32, 48]
+    assert data.label_names == ("World", "Sports", "Business", "Sci/Tech")
+    world = nw.make_world()
+    best = nw.best_accuracy(world, nw.generate(world, 48, 0, "test"))[0]
+    assert data.notes["best possible accuracy"].startswith(f"{best:.1%}")
+
+
+def test_the_asset_is_small_and_whole() -> None:
+    """At most 8 MB: configuration, safetensors weights, tokenizer, and a model card with licence and figures."""
+    files = {path.name for path in ASSET.iterdir()}
+    assert files == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"}
+    assert sum(path.stat().st_size for path in ASSET.iterdir()) <= 8_000_000
+    assert "license: apache-2.0" in (ASSET / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_asset_loads_from_its_folder() -> None:
+    """The library's own classes load it, in float32 and complete; text ends with EOS and padding is another token."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    model, report = AutoModel.from_pretrained(ASSET, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    tokenizer = AutoTokenizer.from_pretrained(ASSET)
+    ids = tokenizer(["Plan", "Plan of a new record today"], padding=True)["input_ids"]
+    assert ids[1][-1] == tokenizer.eos_token_id
+    assert ids[0][-1] == tokenizer.pad_token_id != tokenizer.eos_token_id
+    assert tokenizer("word " * 50, truncation=True, max_length=8)["input_ids"][-1] == tokenizer.eos_token_id
+    assert len(tokenizer) == model.config.vocab_size
+    assert model.config.pad_token_id == tokenizer.pad_token_id
+
+
+def test_the_tokenizer_loses_nothing() -> None:
+    """Decoding gives the text back, and the texts fit 64 tokens with their end."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(ASSET)
+    world = nw.make_world()
+    for text in nw.render(world, nw.generate(world, 200, 0, "test")):
+        ids = tokenizer(text)["input_ids"]
+        assert len(ids) <= 64
+        assert tokenizer.decode(ids, skip_special_tokens=True).strip() == text

@@ -1,0 +1,276 @@
+"""Preparation: subsets, token ids and digests are what the settings say, and the cache never changes them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from datasets import Dataset
+from tiny import gpt2, settings
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from hpml_bench import registry
+from hpml_bench.config.settings import TaskSpec
+from hpml_bench.data import prepare as module
+from hpml_bench.data.dataset import Prepared, TaskData
+from hpml_bench.data.prepare import draw, prepare
+from hpml_bench.data.rows import read_rows
+from hpml_bench.data.tokenizer import end_id, load_tokenizer
+from hpml_bench.errors import UserError
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "<end>", "row", "good", "bad", *map(str, range(60))]
+END = WORDS.index("<end>")
+
+
+def save_tokenizer(folder: Path, *, like_bert: bool = False, **special: str) -> None:
+    """Save a tokenizer of whole words, which ends texts with [SEP] or adds nothing."""
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    if like_bert:
+        backend.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", WORDS.index("[CLS]")), ("[SEP]", WORDS.index("[SEP]"))]
+        )
+        special |= {"cls_token": "[CLS]", "sep_token": "[SEP]"}
+    backend.enable_truncation(3)  # a file may say so; the settings decide
+    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", **special).save_pretrained(folder)
+
+
+def csv(rows: int, label: Callable[[int], str] = lambda i: "ab"[i % 2]) -> str:
+    """Return rows whose texts tell their number."""
+    return "label,text\n" + "".join(f"{label(i)},row {i} {'good' if i % 2 else 'bad'}\n" for i in range(rows))
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Return a function that gives settings of a tiny model and 40 training and 20 test rows."""
+    monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
+    save_tokenizer(gpt2(tmp_path / "model"), eos_token="<end>")
+    (tmp_path / "train.csv").write_text(csv(40))
+    (tmp_path / "test.csv").write_text(csv(20))
+
+    def of(**changes: Any) -> Any:
+        files = {name: f"path:{tmp_path / f'{name}.csv'}" for name in ("train", "test")} | changes.pop("files", {})
+        task = TaskSpec(name="text_files", options=files)
+        values = {"backbone": f"path:{tmp_path / 'model'}", "validation_samples": 8, "task": task}
+        return settings(**values | changes)
+
+    return of
+
+
+def rows(prepared: Prepared, split: str) -> list[list[int]]:
+    """Return a split's token ids."""
+    ids: list[list[int]] = read_rows(Path(prepared.data) / split).column("input_ids").to_pylist()
+    return ids
+
+
+def texts(prepared: Prepared, split: str) -> list[str]:
+    """Return a split's texts, as far as the vocabulary goes."""
+    return [" ".join(WORDS[i] for i in ids) for ids in rows(prepared, split)]
+
+
+# Tokens
+
+
+def test_rows_are_tokenised_with_their_labels_and_an_end(make: Callable[..., Any]) -> None:
+    """A tokenizer that adds nothing gets the end token appended."""
+    done = prepare(make())
+    assert [len(rows(done, split)) for split in ("train", "validation", "test")] == [32, 8, 20]
+    assert all(ids[-1] == END and len(ids) == 4 for ids in rows(done, "train"))
+    first = read_rows(Path(done.data) / "train").column("label")[0].as_py()
+    assert done.label_names[first] == ("b" if "good" in texts(done, "train")[0] else "a")
+    assert done.pad_id == END
+
+
+def test_the_columns_have_the_types_that_the_ranks_read(make: Callable[..., Any]) -> None:
+    """Token ids are int32, half the size of the default."""
+    schema = read_rows(Path(prepare(make()).data) / "train").schema
+    assert (str(schema.field("input_ids").type.value_type), str(schema.field("label").type)) == ("int32", "int64")
+    assert schema.names == ["input_ids", "label"]
+
+
+def test_a_text_that_is_cut_keeps_its_end(make: Callable[..., Any]) -> None:
+    """The end token is within max_length, and the report can say how many texts were cut."""
+    done = prepare(make(max_length=3))
+    assert all(len(ids) == 3 and ids[-1] == END for ids in rows(done, "test"))
+    assert done.notes["texts that fill max_length"].startswith("100%")
+
+
+def test_bert_ends_its_texts_itself(make: Callable[..., Any], tmp_path: Path) -> None:
+    """[SEP] comes once, and the padding token is the tokenizer's own."""
+    save_tokenizer(tmp_path / "model", like_bert=True, pad_token="[PAD]")
+    done = prepare(make())
+    assert all(text.startswith("[CLS] row") and text.endswith("d [SEP]") for text in texts(done, "train"))
+    assert done.pad_id == 0
+
+
+def test_a_tokenizer_without_an_end_token_appends_none(tmp_path: Path) -> None:
+    """Nothing is invented."""
+    save_tokenizer(tmp_path)
+    assert end_id(load_tokenizer(tmp_path)) is None
+
+
+# Subsets
+
+
+def numbers(prepared: Prepared, split: str) -> list[int]:
+    """Return which rows a split holds."""
+    return [int(text.split()[1]) for text in texts(prepared, split)]
+
+
+def test_validation_rows_are_never_trained_on(make: Callable[..., Any]) -> None:
+    """Together they are the training file, each row once."""
+    done = prepare(make())
+    assert sorted(numbers(done, "train") + numbers(done, "validation")) == list(range(40))
+
+
+def test_more_training_rows_only_add_to_fewer(make: Callable[..., Any]) -> None:
+    """A learning curve over train_samples changes nothing else."""
+    few, many = prepare(make(train_samples=12)), prepare(make(train_samples=24))
+    assert numbers(many, "train")[:12] == numbers(few, "train")
+    assert numbers(many, "validation") == numbers(few, "validation")
+
+
+def test_the_data_seed_draws_the_rows(make: Callable[..., Any]) -> None:
+    """The same seed the same rows, another seed others."""
+    one, same, other = (prepare(make(train_samples=12, data_seed=seed)) for seed in (0, 0, 1))
+    assert numbers(one, "train") == numbers(same, "train") != numbers(other, "train")
+
+
+def test_a_validation_file_leaves_the_training_rows_whole(make: Callable[..., Any], tmp_path: Path) -> None:
+    """Nothing is split off where a task has a validation set."""
+    done = prepare(make(files={"validation": f"path:{tmp_path / 'test.csv'}"}))
+    assert (len(rows(done, "train")), len(rows(done, "validation"))) == (40, 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"train_samples": 33}, "train_samples asks for 33 rows, but there are 32"),
+        ({"test_samples": 21}, "test_samples asks for 21 rows, but there are 20"),
+        ({"validation_samples": 30}, "40 training rows are too few for 30 validation_samples split off.* of 12"),
+        ({"max_length": 65}, "reads at most 64 tokens"),
+        ({"task": TaskSpec(name="nothing")}, "there is no task 'nothing'"),
+        ({"task": TaskSpec(name="text_files", options={"train": "path:x", "labl": ""})}, "did you mean label"),
+        ({"backbone": "path:/no/such"}, "no such file or folder"),
+    ],
+)
+def test_settings_that_the_data_cannot_meet_are_refused(
+    make: Callable[..., Any], changes: dict[str, Any], says: str
+) -> None:
+    """One sentence with the number there is."""
+    with pytest.raises(UserError, match=says) as raised:
+        prepare(make(**changes))
+    assert "\n" not in str(raised.value)
+
+
+def test_one_class_cannot_be_learnt(make: Callable[..., Any], tmp_path: Path) -> None:
+    """Training rows of one class end it, even if the test rows have two."""
+    (tmp_path / "train.csv").write_text(csv(40, lambda _: "a"))
+    with pytest.raises(UserError, match="all 32 training rows are of the class 'a'"):
+        prepare(make(files={"label_names": ["a", "b"]}))
+
+
+@pytest.mark.parametrize(("labels", "says"), [([0, 2], "label 2, outside the 2 names"), ([], "there are no test rows")])
+def test_a_tasks_own_mistake_is_caught(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, labels: list[int], says: str
+) -> None:
+    """Another package's task can't hand out labels without a name, or nothing."""
+    train = Dataset.from_dict({"text": ["x"] * 40, "label": [0, 1] * 20})
+    test = Dataset.from_dict({"text": ["x"] * len(labels), "label": labels})
+    fake = SimpleNamespace(
+        Options=registry.get("datasets", "text_files").Options, load=lambda *_: TaskData(train, None, test, ("a", "b"))
+    )
+    monkeypatch.setattr(module.registry, "get", lambda *_: fake)
+    with pytest.raises(UserError, match=says):
+        prepare(make())
+
+
+def test_every_test_row_is_drawn_once() -> None:
+    """Drawing all rows is a permutation of them."""
+    data = Dataset.from_dict({"text": [str(i) for i in range(50)], "label": [0] * 50})
+    drawn = draw(TaskData(data, data, data, ("a", "b")), settings(validation_samples=5))
+    assert sorted(map(int, drawn["test"]["text"])) == list(range(50))
+
+
+# Digests and the cache
+
+
+def test_the_digests_follow_contents_and_not_places(make: Callable[..., Any], tmp_path: Path) -> None:
+    """The same files in another folder have the same digests; a changed letter changes the data's alone."""
+    before = prepare(make()).digests
+    (tmp_path / "elsewhere").mkdir()
+    moved = (tmp_path / "train.csv").rename(tmp_path / "elsewhere" / "t.csv")
+    assert prepare(make(files={"train": f"path:{moved}"})).digests == before
+    moved.write_text(csv(40).replace("row 7 good", "row 7 bad"))
+    after = prepare(make(files={"train": f"path:{moved}"})).digests
+    assert after.data != before.data
+    assert (after.weights, after.tokenizer) == (before.weights, before.tokenizer)
+
+
+def test_other_weights_have_another_digest(make: Callable[..., Any], tmp_path: Path) -> None:
+    """The weights' digest covers configuration and tensors."""
+    before = prepare(make()).digests.weights
+    config = tmp_path / "model" / "config.json"
+    config.write_text(config.read_text().replace('"n_head": 2', '"n_head": 4'))
+    assert prepare(make()).digests.weights != before
+
+
+def test_another_end_is_another_tokenizer(make: Callable[..., Any], tmp_path: Path) -> None:
+    """The end token changes the ids, so it is part of the digest."""
+    before = prepare(make())
+    save_tokenizer(tmp_path / "model", eos_token="[SEP]")
+    after = prepare(make())
+    assert before.digests.tokenizer != after.digests.tokenizer
+    assert rows(after, "test")[0][-1] != rows(before, "test")[0][-1]
+
+
+def test_the_second_call_finds_its_rows(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tokenises nothing, gives the same, and takes less than a second."""
+    first = prepare(make())
+    monkeypatch.setattr(module, "_tokenise", None)
+    start = time.monotonic()
+    assert prepare(make()) == first
+    assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
+def test_a_damaged_cache_entry_is_built_again(make: Callable[..., Any], damage: str) -> None:
+    """Whatever happened to its files, the rows are right."""
+    done = prepare(make())
+    expected = rows(done, "train")
+    file = next(Path(done.data, "train").glob("*.arrow"))
+    content = file.read_bytes()
+    file.unlink()
+    if damage != "gone":
+        file.write_bytes(content[: len(content) // 2] if damage == "cut" else content[:-40] + bytes(40))
+    assert rows(prepare(make()), "train") == expected
+
+
+def test_a_folder_without_a_tokenizer_says_so(make: Callable[..., Any], tmp_path: Path) -> None:
+    """The file that is missing is named."""
+    for file in (tmp_path / "model").glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"holds no tokenizer.*tokenizer\.json"):
+        prepare(make())
+
+
+def test_a_tokenizer_of_another_model_is_found_out(make: Callable[..., Any], tmp_path: Path) -> None:
+    """Token ids beyond the embeddings would end as an index error in a rank."""
+    config = tmp_path / "model" / "config.json"
+    config.write_text(config.read_text().replace('"vocab_size": 200', '"vocab_size": 6'))
+    with pytest.raises(UserError, match="they don't belong together"):
+        prepare(make())
+
+
+def test_several_processes_may_prepare_at_once(make: Callable[..., Any]) -> None:
+    """One builds, the other waits, both get the same."""
+    context = multiprocessing.get_context("fork")
+    with context.Pool(2) as pool:
+        one, other = pool.map(prepare, [make(), make()])
+    assert one == other == prepare(make())

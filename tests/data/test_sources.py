@@ -1,0 +1,450 @@
+"""Sources: every kind resolves to what was asked for, or ends in one sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import stat
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from hub_double import COMMIT, Hub, serving
+from huggingface_hub import constants
+from huggingface_hub.utils import filter_repo_objects
+from tiny import gpt2
+
+from hpml_bench.data import sources
+from hpml_bench.data import wheel as wheels
+from hpml_bench.errors import UserError
+from hpml_bench.system import cache
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test has caches of its own, and no hub."""
+    monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "cache"
+
+
+def hub_layout(root: Path, repo: str = "models--o--n", branch: str = "main") -> Path:
+    """Lay out a repository as the hub's cache does, and return its snapshot folder."""
+    (root / repo / "refs").mkdir(parents=True, exist_ok=True)
+    (root / repo / "refs" / branch).write_text(COMMIT)
+    folder = root / repo / "snapshots" / COMMIT
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+# Folders
+
+
+def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """$HPML_BENCH_CACHE comes before $XDG_CACHE_HOME, that before ~/.cache."""
+    assert cache.cache_folder().name == "cache"
+    monkeypatch.delenv("HPML_BENCH_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache.cache_folder() == Path("/x/hpml-bench")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache.cache_folder() == Path.home() / ".cache" / "hpml-bench"
+
+
+def test_a_cache_that_cannot_be_made_is_the_users_to_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable that moves the cache."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "file" / "below"))
+    with pytest.raises(UserError, match="set HPML_BENCH_CACHE"), cache.locked(cache.cache_folder() / "x" / "y"):
+        pass
+
+
+def test_an_entry_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """Half a cache entry never stands under its name."""
+
+    def write_half() -> None:
+        with cache.new_entry(tmp_path / "in" / "entry") as fresh:
+            fresh.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert list((tmp_path / "in").iterdir()) == []
+
+
+def test_a_remembered_hash_follows_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hash is remembered for an old file, and made anew when the file changes."""
+    monkeypatch.setattr(cache, "RACY_SECONDS", -1.0)
+    file = tmp_path / "weights"
+    for content in (b"one", b"other"):
+        file.write_bytes(content)
+        assert cache.file_sha256(file) == cache.file_sha256(file) == hashlib.sha256(content).hexdigest()
+    assert len(list((tmp_path / "cache" / "hashes").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("embedded:nothing", "holds no such model"),
+        ("path:/no/such/folder", "no such file or folder"),
+        ("ftp:there", "is no source"),
+        ("hub:gpt2", "write hub:OWNER/NAME"),
+        ("wheel:x==1/y", "write wheel:NAME==VERSION"),
+        (f"wheel:x==1/../y#sha256={'0' * 64}", "must not be absolute or climb"),
+    ],
+)
+def test_a_wrong_source_says_what_is_wrong(uri: str, says: str) -> None:
+    """One sentence with the source and what to write instead."""
+    with pytest.raises(UserError, match=says):
+        sources.resolve(uri)
+
+
+def test_a_whole_model_folder_resolves(tmp_path: Path) -> None:
+    """config.json and model.safetensors make a model."""
+    assert sources.resolve_model(f"path:{gpt2(tmp_path / 'm')}").folder_or_file == tmp_path / "m"
+
+
+def test_a_model_folder_says_what_is_missing(tmp_path: Path) -> None:
+    """Without configuration, weights or one shard of them the file is named."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    with pytest.raises(UserError, match=r"config\.json is missing"):
+        sources.resolve_model(f"path:{folder}")
+    (folder / "config.json").write_text("{}")
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(UserError, match=r"model\.safetensors is missing"):
+        sources.resolve_model(f"path:{folder}")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="model-00001-of-00002"):
+        sources.resolve_model(f"path:{folder}")
+
+
+# The hub
+
+
+@pytest.mark.parametrize("uri", ["hub:o/n", "hub:o/n@main", f"hub:o/n@{COMMIT}"])
+def test_offline_the_hubs_cache_serves_with_its_commit(tmp_path: Path, uri: str) -> None:
+    """A filled cache needs no network, whatever way the revision is written."""
+    folder = gpt2(hub_layout(tmp_path / "hub"))
+    found = sources.resolve_model(uri)
+    assert (found.folder_or_file, found.revision) == (folder, COMMIT)
+
+
+def test_offline_a_missing_model_names_the_alternatives() -> None:
+    """Without hub and cache the error says what else there is."""
+    with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set.*path:FOLDER.*quickstart") as raised:
+        sources.resolve_model("hub:o/n")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.fixture
+def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A hub that takes connections and never answers."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(sources, "HUB_SECONDS", 1.0)
+        yield
+
+
+@pytest.mark.usefixtures("silent_hub")
+def test_a_silent_hub_is_given_up_in_time_and_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sources of one silent hub cost one waiting time, and end with the alternatives."""
+    asked: list[tuple[Any, ...]] = []
+    ask = huggingface_hub.HfApi.repo_info
+
+    def noted(*args: Any, **options: Any) -> Any:
+        asked.append(args)
+        return ask(*args, **options)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", noted)
+    start = time.monotonic()
+    for name in ("o/one", "o/two"):
+        with pytest.raises(UserError, match=r"path:FOLDER.*HF_HUB_OFFLINE=1"):
+            sources.resolve_model(f"hub:{name}")
+    assert 1.0 <= time.monotonic() - start < 30
+    assert {repo for _, repo in asked} == {"o/one"}, "the second was not waited for"
+
+
+@pytest.mark.usefixtures("silent_hub")
+def test_a_silent_hub_leaves_the_cache_to_serve(tmp_path: Path) -> None:
+    """What is in the cache can be used while the hub is away."""
+    gpt2(hub_layout(tmp_path / "hub"))
+    assert sources.resolve_model("hub:o/n").revision == COMMIT
+
+
+def test_a_reachable_hub_is_asked_for_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is downloaded is the commit that the revision stood for when it was asked."""
+    asked = {}
+    folder = gpt2(tmp_path / COMMIT)
+
+    def download(repo: str, **arguments: object) -> str:
+        asked.update(arguments, repo=repo)
+        return str(folder)
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(
+        huggingface_hub.HfApi, "repo_info", lambda *_, **__: huggingface_hub.ModelInfo(id="o/n", sha=COMMIT)
+    )
+    assert sources.resolve_model("hub:o/n@main").revision == COMMIT
+    assert (asked["repo"], asked["revision"], asked["local_files_only"]) == ("o/n", COMMIT, False)
+
+
+def ask(hub: Hub, patch: pytest.MonkeyPatch) -> None:
+    """Let huggingface_hub ask this hub."""
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.setattr(constants, "ENDPOINT", hub.address)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+def test_a_download_that_breaks_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that closes in the middle of a file: a sentence; meanwhile the cache is no model; the next call goes on."""
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
+    model = gpt2(tmp_path / "model")
+    with serving(model, "break off") as hub:
+        ask(hub, monkeypatch)
+        with pytest.raises(UserError, match=r"^hub:o/n: the download broke off .*run again to go on with it$"):
+            sources.resolve_model("hub:o/n")
+        with monkeypatch.context() as offline:
+            offline.setattr(constants, "HF_HUB_OFFLINE", True)
+            with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set.*holds only a part of it; run again where"):
+                sources.resolve_model("hub:o/n")
+        hub.weights = "serve"
+        hub.fetched.clear()
+        found = sources.resolve_model("hub:o/n")
+        assert hub.fetched == ["model.safetensors"], "files that came whole are kept"
+    assert (found.folder_or_file / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+
+
+def test_what_was_downloaded_serves_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that our own download filled is found under the name that was given, without a commit in it."""
+    with serving(gpt2(tmp_path / "model")) as hub, monkeypatch.context() as online:
+        ask(hub, online)
+        found = sources.resolve_model("hub:o/n")
+    assert sources.resolve_model("hub:o/n") == found
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "model-2.safetensors"])
+def test_offline_half_a_snapshot_says_how_to_go_on(tmp_path: Path, missing: str) -> None:
+    """The file, the cache and what to do are named; to save the model anew is no way to mend a download."""
+    folder = gpt2(hub_layout(tmp_path / "hub"))
+    if missing == "model-2.safetensors":
+        (folder / "model.safetensors").unlink()
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": missing}}))
+    else:
+        (folder / missing).unlink()
+    with pytest.raises(UserError, match="without HF_HUB_OFFLINE, to go on with the download") as raised:
+        sources.resolve_model("hub:o/n")
+    assert f"{folder}: {missing}" in str(raised.value)
+    assert "save_pretrained" not in str(raised.value)
+
+
+def test_reaching_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is asked for the commit alone."""
+    with serving(gpt2(tmp_path / "model")) as hub:
+        ask(hub, monkeypatch)
+        sources.reach("hub:o/n")
+        assert hub.fetched == []
+    assert not (tmp_path / "hub").exists()
+
+
+def test_no_pickle_is_fetched_from_the_hub() -> None:
+    """Weights come as safetensors only, and from the top folder only."""
+    files = ["config.json", "model.safetensors", "pytorch_model.bin", "rust_model.ot", "tf_model.h5", "tokenizer.json"]
+    files += ["onnx/model.safetensors", "training_args.bin", "vocab.json", "merges.txt", "optimizer.pt", "README.md"]
+    kept = filter_repo_objects(files, allow_patterns=list(sources.MODEL_PATTERNS), ignore_patterns=["*/*"])
+    assert list(kept) == ["config.json", "model.safetensors", "tokenizer.json", "vocab.json", "merges.txt"]
+
+
+# Wheels
+
+Wheel = Callable[..., str]
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheel:
+    """Return a function that makes a wheel in a local index; it returns the end of its URI."""
+    index = tmp_path / "index"
+    index.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+
+    def make(members: dict[str, str], link: str | None = None) -> str:
+        file = index / "pack-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, text in members.items():
+                archive.writestr(name, text)
+            if link:
+                info = zipfile.ZipInfo(link)
+                info.external_attr = (stat.S_IFLNK | 0o777) << 16
+                archive.writestr(info, "/etc/passwd")
+            archive.writestr("pack-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: pack\nVersion: 1.0\n")
+            archive.writestr("pack-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+            archive.writestr("pack-1.0.dist-info/RECORD", "")
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+
+    return make
+
+
+def test_a_wheels_folder_is_extracted_once(wheel: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the inner path is unzipped; later calls need no index, and mend what was damaged."""
+    uri = f"wheel:pack==1.0/pack/data#sha256={wheel({'pack/data/a/b.txt': 'text', 'pack/code.py': 'x'})}"
+    folder = sources.resolve(uri).folder_or_file
+    assert [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()] == ["a/b.txt"]
+    assert not (folder.parent / "code.py").exists()
+    monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
+    (folder / "a" / "b.txt").write_text("te")
+    assert (sources.resolve(uri).folder_or_file / "a" / "b.txt").read_text() == "text"
+
+
+def test_a_wheels_file_is_extracted(wheel: Wheel) -> None:
+    """The inner path may be a file."""
+    sha256 = wheel({"pack/data.csv": "1,2"})
+    assert sources.resolve(f"wheel:pack==1.0/pack/data.csv#sha256={sha256}").folder_or_file.read_text() == "1,2"
+
+
+def test_a_wheel_that_is_not_the_pinned_one_is_refused(wheel: Wheel) -> None:
+    """Another SHA-256 ends it, and nothing is unzipped."""
+    wheel({"pack/data.csv": "1,2"})
+    with pytest.raises(UserError, match="another SHA-256"):
+        sources.resolve(f"wheel:pack==1.0/pack/data.csv#sha256={'0' * 64}")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("pack==2.0", "no wheel of version 2.0"), ("other==1.0", "has no wheel 'other'")]
+)
+def test_an_unknown_wheel_is_named(wheel: Wheel, name: str, says: str) -> None:
+    """A version or a package that the index lacks is told apart."""
+    sha256 = wheel({"pack/data.csv": "1,2"})
+    with pytest.raises(UserError, match=says):
+        sources.resolve(f"wheel:{name}/pack/data.csv#sha256={sha256}")
+
+
+def test_an_unreachable_index_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No route to the index is told from a wheel that isn't there."""
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    with pytest.raises(UserError, match="index can't be reached"):
+        sources.resolve(f"wheel:pack==1.0/x#sha256={'0' * 64}")
+
+
+def test_a_missing_inner_path_says_what_there_is(wheel: Wheel) -> None:
+    """The error lists the deepest folder that exists."""
+    sha256 = wheel({"pack/data/train.tab": "x", "pack/data/test.tab": "x"})
+    with pytest.raises(UserError, match=r"in pack/data there is test\.tab, train\.tab"):
+        sources.resolve(f"wheel:pack==1.0/pack/data/tran.tab#sha256={sha256}")
+
+
+@pytest.mark.parametrize("evil", [{"members": {"pack/../../../evil": "x"}}, {"members": {}, "link": "pack/evil"}])
+def test_a_climbing_member_or_a_link_is_refused(wheel: Wheel, tmp_path: Path, evil: dict[str, Any]) -> None:
+    """No member of a wheel lands outside its folder."""
+    sha256 = wheel(**evil)
+    with pytest.raises(UserError, match="climbs out of it or is a link"):
+        sources.resolve(f"wheel:pack==1.0/pack#sha256={sha256}")
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_a_bomb_is_not_unzipped(wheel: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is a limit on what a wheel unzips to."""
+    monkeypatch.setattr(wheels, "MAX_UNZIPPED_BYTES", 3)
+    with pytest.raises(UserError, match="over the limit"):
+        sources.resolve(f"wheel:pack==1.0/pack#sha256={wheel({'pack/a': 'four'})}")
+
+
+# GGUF
+
+
+def test_gguf_without_its_package_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra is named."""
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(sources, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"pip install 'hpml-bench\[gguf\]'"):
+        sources.resolve_model(f"path:{tmp_path / 'm.gguf'}")
+
+
+def test_a_broken_gguf_is_one_sentence(tmp_path: Path) -> None:
+    """What transformers says of it is passed on."""
+    pytest.importorskip("gguf")
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UserError, match="can't read these GGUF weights"):
+        sources.resolve_model(f"path:{tmp_path}")
+
+
+def test_several_gguf_files_must_be_told_apart(tmp_path: Path) -> None:
+    """A folder with two GGUF files names them."""
+    for name in ("a.gguf", "b.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    with pytest.raises(UserError, match=r"a\.gguf, b\.gguf"):
+        sources.resolve_model(f"path:{tmp_path}")
+
+
+def tiny_gguf(file: Path) -> tuple[dict[str, object], list[str]]:
+    """Write a random Llama of one layer with float32 weights and a byte-level vocabulary, as llama.cpp would."""
+    import gguf
+    import torch
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokens = ["<end>", *sorted(ByteLevel.alphabet()), "ab"]
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokens), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=True, eos_token_id=0, bos_token_id=0,
+    )  # fmt: skip
+    state = LlamaForCausalLM(config).state_dict()
+    writer = gguf.GGUFWriter(str(file), "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_dimension_count(8)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_merges(["a b"])
+    writer.add_token_types([3] + [1] * (len(tokens) - 1))
+    writer.add_eos_token_id(0)
+    writer.add_bos_token_id(0)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 1)
+    for name, tensor in state.items():
+        if name == "lm_head.weight":
+            continue
+        rows = tensor
+        for part, heads in (("q_proj", 4), ("k_proj", 2)):
+            if part in name:  # llama.cpp interleaves the two halves of each head
+                rows = tensor.reshape(heads, 2, -1, tensor.shape[1]).swapaxes(1, 2).reshape(tensor.shape)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), rows.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return state, tokens
+
+
+def test_gguf_weights_and_tokenizer_come_out_as_they_went_in(tmp_path: Path) -> None:
+    """The converted folder holds the same tensors, and a tokenizer that merges as the file says."""
+    pytest.importorskip("gguf")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    state, tokens = tiny_gguf(tmp_path / "m.gguf")
+    folder = sources.resolve_model(f"path:{tmp_path / 'm.gguf'}").folder_or_file
+    loaded = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+    ids = AutoTokenizer.from_pretrained(folder)("abc")["input_ids"]
+    assert [tokens[i] for i in ids] == ["ab", "c"]
+    assert sources.weight_files(folder)[0].name == "model.safetensors"
+    assert "transformers_version" not in json.loads((folder / "config.json").read_text())

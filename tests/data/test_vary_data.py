@@ -1,0 +1,155 @@
+"""Rows of each seed's own: drawn from one pool, the same for all methods of a seed, and compared in one report."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from datasets import Dataset
+from tiny import prepared, settings
+
+from hpml_bench.cli import main
+from hpml_bench.config.settings import Settings, TaskSpec
+from hpml_bench.data.dataset import TaskData
+from hpml_bench.data.newswire import make_world, render
+from hpml_bench.data.prepare import draw
+from hpml_bench.data.rows import global_batches, training_rows
+from hpml_bench.errors import UserError
+from hpml_bench.records.run import RunRecord
+from hpml_bench.registry import get
+from hpml_bench.report.selection import Selection
+
+SUITE = {
+    "description": "Newswire with rows of each seed's own, for tests.",
+    "seeds": 2,
+    "settings": {
+        "backbone": "embedded:newswire-gpt2", "task": {"name": "newswire"}, "vary_data": True, "train_samples": 32,
+        "validation_samples": 16, "test_samples": 24, "steps": 4, "global_batch": 8, "latency_samples": 2,
+        "device": "cpu", "world_size": 2, "threads": 1, "precision": "fp32",
+    },
+    "methods": {"lora": {"lr": 1e-2}, "head": {}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def selection(tmp_path_factory: pytest.TempPathFactory) -> Selection:
+    """Two methods x two seeds, run and read again."""
+    folder = tmp_path_factory.mktemp("varied")
+    (folder / "varied.yaml").write_text(yaml.safe_dump(SUITE))
+    command = ["run-all", str(folder / "varied.yaml"), "--out", str(folder / "out"), "--wandb", "off"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    return Selection.load(folder / "out/varied")
+
+
+def of_seed(selection: Selection, seed: int) -> list[RunRecord]:
+    """Return the compared runs of a seed."""
+    return [record for record in selection.compared if record.spec.seed == seed]
+
+
+def test_all_runs_are_compared(selection: Selection) -> None:
+    """All four are ok, of one protocol and one digest of the data, and none is set apart."""
+    assert len(selection.compared) == 4
+    assert selection.left_out.apart == ()
+    assert len({record.protocol_id for record in selection.compared}) == 1
+    assert len({record.digests for record in selection.compared}) == 1
+    assert "256 train, 16 validation, 24 test (each seed draws 32" in selection.reference.notes["rows"]
+
+
+def test_a_seed_has_rows_of_its_own_and_its_methods_share_them(selection: Selection) -> None:
+    """The digest of the rows in their order, and the tokens, are one within a seed and others in the next."""
+    consumed = [{record.consumed for record in of_seed(selection, seed)} for seed in (0, 1)]
+    assert [len(found) for found in consumed] == [1, 1]
+    assert consumed[0] != consumed[1]
+
+
+def test_the_order_tells_which_rows_were_drawn(tmp_path: Path) -> None:
+    """Two seeds draw different rows of the pool, again the same ones; numbers and tokens are those on disk."""
+    there = prepared(tmp_path, rows=96)
+    varied = settings(vary_data=True, train_samples=36)
+    whole = training_rows(there, settings(), 0)
+    drawn = {seed: training_rows(there, varied, seed) for seed in (0, 1)}
+    numbers = {seed: rows.numbers(np.arange(len(rows))).tolist() for seed, rows in drawn.items()}
+    assert [len(set(of)) for of in numbers.values()] == [36, 36]
+    assert set(numbers[0]) != set(numbers[1])
+    assert training_rows(there, varied, 0).numbers(np.arange(36)).tolist() == numbers[0]
+    for index, number in enumerate(numbers[1]):
+        assert drawn[1].tokens(index).tolist() == whole.tokens(number).tolist()
+        assert drawn[1].labels[index] == whole.labels[number]
+        assert drawn[1].lengths[index] == whole.lengths[number]
+    batch = drawn[1].batch(np.array([3, 0]))
+    assert batch.labels.tolist() == whole.labels[[numbers[1][3], numbers[1][0]]].tolist()
+
+
+def test_without_it_rows_are_numbered_as_they_lie(tmp_path: Path) -> None:
+    """Every prepared row is trained on, under its own index, so that digests of the order are what they were."""
+    rows = training_rows(prepared(tmp_path), settings(), 5)
+    indices = np.array([7, 0, 95])
+    assert len(rows) == 96
+    assert rows.numbers(indices) is indices
+
+
+def digest_of(rows_seed: int, folder: Path, run_seed: int = 0) -> str:
+    """Return the digest of an order of training: rows of one seed in the order of another."""
+    rows = training_rows(prepared(folder), settings(vary_data=True, train_samples=36), rows_seed)
+    state = hashlib.sha256()
+    for indices in global_batches(rows.lengths, 12, 3, run_seed):
+        state.update(rows.numbers(indices).astype("<i8").tobytes())
+    return state.hexdigest()
+
+
+def test_other_rows_are_another_order(tmp_path: Path) -> None:
+    """Also where the order of training is the same."""
+    assert digest_of(0, tmp_path / "a") == digest_of(0, tmp_path / "b") != digest_of(1, tmp_path / "c")
+
+
+def task(rows: int) -> TaskData:
+    """Return as many training rows, and ten test rows."""
+    train, test = (
+        Dataset.from_dict({"text": [f"{name} {i}" for i in range(n)], "label": [i % 2 for i in range(n)]})
+        for name, n in (("train", rows), ("test", 10))
+    )
+    return TaskData(train, None, test, ("a", "b"))
+
+
+def test_the_pool_is_all_rows_less_the_validation_rows() -> None:
+    """Validation and test rows are those that all seeds have without it, and the usual training rows come first."""
+    plain = draw(task(60), settings(train_samples=20, validation_samples=8))
+    pool = draw(task(60), settings(train_samples=20, validation_samples=8, vary_data=True))
+    assert pool["validation"]["text"][:] == plain["validation"]["text"][:]
+    assert pool["test"]["text"][:] == plain["test"]["text"][:]
+    assert pool["train"]["text"][:20] == plain["train"]["text"][:]
+    assert len(pool["train"]) == 52
+    assert not set(pool["train"]["text"]) & set(pool["validation"]["text"])
+
+
+@pytest.mark.parametrize(
+    ("samples", "says"),
+    [(None, "vary_data needs train_samples"), (27, "of 52 rows all would draw nearly the same"), (53, "there are 52")],
+)
+def test_where_nothing_can_vary_it_is_refused(samples: int | None, says: str) -> None:
+    """Without a number of rows, or with more than half of those there are."""
+    with pytest.raises(UserError, match=says) as raised:
+        draw(task(60), settings(train_samples=samples, validation_samples=8, vary_data=True))
+    assert "\n" not in str(raised.value)
+
+
+def test_newswire_makes_more_rows_to_draw_from() -> None:
+    """Eight times as many, and the same validation and test rows; without it, the same rows as ever."""
+    values = {"train_samples": 32, "validation_samples": 16, "test_samples": 24, "global_batch": 8, "steps": 1}
+    module = get("datasets", "newswire")
+
+    def load(vary: bool) -> TaskData:
+        chosen = Settings(backbone="b", task=TaskSpec(name="newswire"), vary_data=vary, **values)
+        found: TaskData = module.load(chosen, module.Options())
+        return found
+
+    plain, varied = load(vary=False), load(vary=True)
+    assert (len(plain.train), len(varied.train)) == (32, 256)
+    assert plain.test["text"][:] == varied.test["text"][:]
+    world = make_world(module.Options().own_share)
+    assert plain.train["text"][:] == render(world, module.generate(world, 32, 0, "train"))

@@ -1,0 +1,135 @@
+"""How a run ended, told from what its ranks left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+
+from hpml_bench.data.dataset import Prepared
+from hpml_bench.launch import launcher
+from hpml_bench.records import store
+from hpml_bench.records.run import Check, Digests, Outcome, RunError, RunRecord
+
+PREPARED = Prepared(
+    backbone="b", data="d", label_names=("x", "y"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
+)
+
+
+def died(exitcode: int, rank: int = 1) -> Any:
+    """Return the launcher's error of a rank that ended so."""
+    return SimpleNamespace(get_first_failure=lambda: (rank, SimpleNamespace(exitcode=exitcode)))
+
+
+def ended(folder: Path, monkeypatch: pytest.MonkeyPatch, failure: Any = None, **files: str) -> RunRecord:
+    """Return the record of a run whose ranks left these files, with `__` for a dash in the names."""
+
+    def ranks(spec: object, prepared: object, folder: Path) -> Any:
+        for name, text in files.items():
+            (folder / f"{name.replace('__', '-')}.json").write_text(text)
+        if failure is KeyboardInterrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)  # the watch ends the ranks meanwhile
+            return died(-signal.SIGKILL)
+        return failure
+
+    monkeypatch.setattr(launcher, "_launch", ranks)
+    return launcher.run(tiny.spec(), PREPARED, folder / "run", order=4)
+
+
+def test_an_outcome_becomes_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What rank 0 wrote, with specification, protocol, order and time added; committed and returned."""
+    outcome = Outcome(status="ok", metrics={"test_accuracy": 0.5})
+    record = ended(tmp_path, monkeypatch, outcome=outcome.model_dump_json())
+    assert (record.status, record.metrics, record.order) == ("ok", {"test_accuracy": 0.5}, 4)
+    assert record.spec == tiny.spec()
+    assert record.seconds >= 0
+    assert store.settled(tmp_path / "run") == record
+
+
+def test_a_failed_self_check_is_invalid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers that contradict each other are not `ok`; a status that is worse stands."""
+    check = Check(name="budget", passed=False, detail="7 samples in 2 steps of 4")
+    for status, expected in (("ok", "invalid"), ("diverged", "diverged")):
+        outcome = Outcome.model_validate({"status": status, "checks": (check,)})
+        assert ended(tmp_path, monkeypatch, outcome=outcome.model_dump_json()).status == expected
+
+
+@pytest.mark.parametrize(("kind", "status"), [("ValueError", "failed"), ("OutOfMemoryError", "oom_cuda")])
+def test_the_ranks_own_error_is_the_reason(
+    kind: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its exception tells more than the exit status; a torn error file doesn't hide another rank's."""
+    error = RunError(kind=kind, message="the reason", rank=1, traceback="Traceback ...")
+    files = {"error__rank0": '{"kind": "Val', "error__rank1": error.model_dump_json()}
+    record = ended(tmp_path, monkeypatch, died(1), **files)
+    assert (record.status, record.error) == (status, error)
+
+
+def test_the_first_rank_that_failed_is_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others fail because it is gone: the oldest error counts, whatever its rank."""
+    run = tmp_path / "run"
+
+    def ranks(*_: object) -> Any:
+        for age, rank in ((10, 1), (5, 0)):
+            path = run / f"error-rank{rank}.json"
+            path.write_text(RunError(kind="E", message=f"of rank {rank}", rank=rank).model_dump_json())
+            os.utime(path, (1_000_000 - age, 1_000_000 - age))
+        return died(1)
+
+    monkeypatch.setattr(launcher, "_launch", ranks)
+    record = launcher.run(tiny.spec(), PREPARED, run)
+    assert record.error is not None
+    assert record.error.message == "of rank 1"
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "status", "words"),
+    [(-signal.SIGKILL, "killed", "SIGKILL"), (-signal.SIGSEGV, "killed", "SIGSEGV"), (3, "failed", "status 3")],
+)
+def test_a_rank_that_left_no_word(
+    exitcode: int, status: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal, as from the kernel when memory runs out, is named, and so is a status; with the rank."""
+    record = ended(tmp_path, monkeypatch, died(exitcode))
+    assert record.status == status
+    assert record.error is not None
+    assert words in record.error.message
+    assert "rank 1" in record.error.message
+    assert record.environment["hardware"]
+
+
+@pytest.mark.parametrize("outcome", ["", '{"status": "splendid"}', "[" * 5000])
+def test_a_torn_outcome_is_a_failure(outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks that ended well but left nothing readable did not do the run."""
+    record = ended(tmp_path, monkeypatch, None, outcome=outcome)
+    assert record.status == "failed"
+    assert record.error is not None
+    assert "outcome" in record.error.message
+
+
+def test_an_interrupted_run_is_recorded_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller must stop, and the record says why the run is not there."""
+    with pytest.raises(launcher.Interrupted) as caught:
+        ended(tmp_path, monkeypatch, KeyboardInterrupt)
+    assert caught.value.record is not None
+    assert caught.value.record.status == "interrupted"
+    assert store.settled(tmp_path / "run") == caught.value.record
+
+
+def test_a_run_that_was_done_when_the_end_was_asked_for_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record is `ok`, and the caller still learns that nothing more may begin."""
+    outcome = Outcome(status="ok", metrics={"test_accuracy": 0.5})
+    with pytest.raises(launcher.Interrupted) as caught:
+        ended(tmp_path, monkeypatch, KeyboardInterrupt, outcome=outcome.model_dump_json())
+    assert caught.value.record is not None
+    assert caught.value.record.status == "ok"
+    assert store.settled(tmp_path / "run") == caught.value.record

@@ -1,0 +1,357 @@
+"""A whole suite: order, resumption, what is kept when something goes wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import tiny
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+import hpml_bench
+from hpml_bench.cli import main
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.config.suite import Suite, load_suite
+from hpml_bench.data.dataset import Prepared
+from hpml_bench.errors import UserError
+from hpml_bench.launch import fork_server, launcher, preparation, sweep
+from hpml_bench.records import store
+from hpml_bench.records.run import Digests, Outcome, RunRecord
+
+Finished = tuple[Path, Path, Result]
+PREPARED = Prepared(
+    backbone="b", data="d", label_names=("x", "y"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
+)
+
+
+def run_all(suite: Path, out: Path, *options: str) -> Result:
+    """Call the command."""
+    return CliRunner().invoke(main, ["run-all", str(suite), "--out", str(out), "--wandb", "off", *options])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A sweep of two methods x two seeds that went well: suite, results folder, and what the command said."""
+    folder = tmp_path_factory.mktemp("colours")
+    suite = tiny.local_suite(folder)
+    return suite, folder / "out/colours", run_all(suite, folder / "out")
+
+
+@pytest.fixture
+def copy(finished: Finished, tmp_path: Path) -> Path:
+    """A copy of its results to meddle with; the folder to give as --out."""
+    shutil.copytree(finished[1], tmp_path / "colours")
+    return tmp_path
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """Return when each record was written."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/run.json")}
+
+
+def test_a_sweep_ends_well(finished: Finished) -> None:
+    """Status 0, four ok records of one protocol, and everything a later reader needs."""
+    _, folder, result = finished
+    assert result.exit_code == 0, result.output
+    loaded = store.load_records(folder)
+    assert loaded.problems == ()
+    pairs = {(record.spec.method.name, record.spec.seed) for record in loaded.records}
+    assert pairs == {("lora", 0), ("lora", 1), ("head", 0), ("head", 1)}
+    assert {record.status for record in loaded.records} == {"ok"}
+    assert len({record.protocol_id for record in loaded.records}) == 1
+    assert loaded.records[0].label_names == tiny.COLOURS
+
+
+def test_the_command_prints_table_and_paths(finished: Finished) -> None:
+    """One line a run as they end, then the comparison and where the report is."""
+    _, folder, result = finished
+    assert "[4/4]" in result.output
+    assert "lora seed 1: ok" in result.output
+    for name in ("report.html", "report.md"):
+        assert (folder / name).is_file()
+        assert str(folder / name) in result.output
+
+
+def test_the_order_is_recorded_seed_by_seed(finished: Finished) -> None:
+    """Places 1 to 4 in the order they ran: all methods of seed 0 before those of seed 1."""
+    records = sorted(store.load_records(finished[1]).records, key=lambda record: record.order or 0)
+    assert [record.order for record in records] == [1, 2, 3, 4]
+    assert [record.spec.seed for record in records] == [0, 0, 1, 1]
+    assert [record.place for record in records] == [1, 2, 1, 2]
+    assert [record.started for record in records] == sorted(record.started for record in records)
+
+
+def test_methods_see_the_same_data_in_the_same_order(finished: Finished) -> None:
+    """Within a seed all methods consumed the same samples in one order; another seed has another."""
+    orders = {}
+    for record in store.load_records(finished[1]).records:
+        assert record.consumed is not None
+        orders.setdefault(record.spec.seed, set()).add(record.consumed)
+    assert [len(consumed) for consumed in orders.values()] == [1, 1]
+    assert orders[0] != orders[1]
+
+
+def test_a_second_call_runs_nothing(finished: Finished, copy: Path) -> None:
+    """What is recorded stays as it is, to the byte's time stamp; a moved results folder counts as well."""
+    before = stamps(copy / "colours")
+    result = run_all(finished[0], copy)
+    assert result.exit_code == 0
+    assert "4 of 4 runs are recorded already" in result.output
+    assert stamps(copy / "colours") == before
+
+
+def test_what_is_missing_or_damaged_is_run_again(finished: Finished, copy: Path) -> None:
+    """One record deleted and one torn: these two are done anew at their old places, the others aren't touched."""
+    folder = copy / "colours"
+    before = stamps(folder)
+    gone, *_, torn = sorted(before)
+    places = {run: store.load_record(folder / run / "run.json").order for run in before}
+    shutil.rmtree(folder / gone)
+    record = folder / torn / "run.json"
+    record.write_bytes(record.read_bytes()[:100])
+    (folder / torn / "leftover").write_text("of the earlier attempt")
+    assert run_all(finished[0], copy).exit_code == 0
+    after = stamps(folder)
+    assert {run for run in after if after[run] != before[run]} == {gone, torn}
+    assert {run: store.load_record(folder / run / "run.json").order for run in after} == places
+    assert not (folder / torn / "leftover").exists()
+
+
+def test_the_same_from_python(finished: Finished, copy: Path) -> None:
+    """run_suite does what run-all does and returns what load_results reads: a row a run."""
+    before = stamps(copy / "colours")
+    frame = hpml_bench.run_suite(str(finished[0]), out=copy, report=False)
+    assert stamps(copy / "colours") == before
+    pairs = sorted(zip(frame["method"], frame["seed"], strict=True))
+    assert pairs == [("head", 0), ("head", 1), ("lora", 0), ("lora", 1)]
+    assert frame["test_accuracy"].between(0, 1).all()
+    assert frame.equals(hpml_bench.load_results(copy / "colours"))
+
+
+def test_a_failed_run_costs_the_others_nothing(finished: Finished, tmp_path: Path) -> None:
+    """Status 1; what diverged is recorded with the reason, the rest is ok, and the report is written."""
+    options = ["--methods", "full,head", "--seeds", "1", "--set", "methods.full.lr=1e30", "--set", "clip_norm=null"]
+    result = run_all(finished[0], tmp_path, *options)
+    assert result.exit_code == 1, result.output
+    statuses = {r.spec.method.name: r.status for r in store.load_records(tmp_path / "colours").records}
+    assert statuses == {"full": "diverged", "head": "ok"}
+    assert "1 of 2 runs did not end well" in result.stderr
+    assert "diverged" in (tmp_path / "colours/report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("task.options.train=path:nowhere.csv", ["nowhere.csv"]),
+        ("backbone=path:nowhere", ["nowhere"]),
+        ("train_samples=5000", ["train_samples", "5000"]),
+        ("task.options.label=colour", ["colour", "text"]),
+        ("max_length=1000", ["max_length", "1000", "64"]),
+    ],
+)
+def test_what_cannot_be_had_is_one_sentence(finished: Finished, setting: str, words: list[str], tmp_path: Path) -> None:
+    """Files, model and rows are looked at once, before any run: status 2, and no record is written."""
+    result = run_all(finished[0], tmp_path, "--set", setting)
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    for word in words:
+        assert word in line
+    assert "Traceback" not in result.output
+    assert stamps(tmp_path / "colours") == {}
+
+
+def test_ctrl_c_ends_the_run_and_keeps_the_rest(finished: Finished, copy: Path) -> None:
+    """Status 130 within seconds, no rank survives, the run under way is `interrupted` and will be tried again."""
+    began: list[float] = []
+
+    def press() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if any(path.stat().st_size for path in copy.glob("colours/full-*/points.jsonl")):
+                break
+            time.sleep(0.05)
+        began.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    result = run_all(finished[0], copy, "--methods", "full", "--seeds", "1", "--set", "steps=1000000")
+    assert time.monotonic() - began[0] < 10
+    assert result.exit_code == 130, result.output
+    records = store.load_records(copy / "colours").records
+    assert [record.status for record in records if record.spec.method.name == "full"] == ["interrupted"]
+    assert len(records) == 5
+    assert "the same command goes on from here" in result.stderr
+    ranks = [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+    assert not [p for p in ranks if p.cpu_percent(0.1) > 50], "a rank goes on training"
+
+
+# The order and the bookkeeping, with runs that take no time
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], list[str]]:
+    """Let runs end at once with the status given for their method; returns the list of what ran."""
+
+    def arrange(statuses: dict[str, str]) -> list[str]:
+        ran: list[str] = []
+
+        def run(spec: RunSpec, prepared: Prepared, folder: Path, order: int | None = None, *more: object) -> RunRecord:
+            ran.append(f"{spec.method.name}-{spec.seed}")
+            store.begin(folder)
+            if statuses.get(spec.method.name) == "interrupt":
+                raise launcher.Interrupted
+            outcome = Outcome.model_validate({"status": statuses.get(spec.method.name, "ok")})
+            record = outcome.record(spec, prepared, outcome, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0, order)
+            record = record.model_copy(update={"place": more[-1]})
+            store.commit(folder, record)
+            return record
+
+        monkeypatch.setattr(fork_server, "start_fork_server", lambda: None)
+        monkeypatch.setattr(preparation, "prepare", lambda *_: PREPARED)
+        monkeypatch.setattr(launcher, "run", run)
+        return ran
+
+    return arrange
+
+
+def suite_of(*methods: str, seeds: int = 2) -> Suite:
+    """Return a suite of methods with their defaults."""
+    entries = {name: {"method": "head"} for name in methods}
+    settings = tiny.settings().model_dump()
+    return Suite.model_validate({"name": "quick", "seeds": seeds, "settings": settings, "methods": entries})
+
+
+def go(suite: Suite, out: Path, **options: object) -> sweep.SweepResult:
+    """Run a sweep without a word."""
+    return sweep.run_sweep(suite, out, Console(quiet=True), **options)  # type: ignore[arg-type]
+
+
+def names_by_seed(runs: list[RunSpec]) -> dict[int, str]:
+    """Return the methods of each seed, a letter each, in their order."""
+    return {seed: "".join(run.method.name for run in runs if run.seed == seed) for seed in {run.seed for run in runs}}
+
+
+def test_methods_take_turns_within_a_seed() -> None:
+    """Seeds come one after the other; within five seeds each of five methods has each place once."""
+    runs = suite_of(*"abcde", seeds=5).runs()
+    order = sweep.balanced(runs, list("abcde"))
+    assert [run.seed for run in order] == sorted(run.seed for run in runs)
+    by_seed = names_by_seed(order)
+    for place in range(5):
+        assert sorted(names[place] for names in by_seed.values()) == list("abcde")
+    assert sweep.balanced(sorted(runs, key=lambda run: -run.seed), list("abcde")) == order
+
+
+def test_an_order_stays_when_more_or_less_is_asked_for() -> None:
+    """More seeds, one seed or some methods don't move the others; a method from outside the suite comes last."""
+    suite, methods = suite_of(*"abcde", seeds=3), list("abcde")
+    whole = names_by_seed(sweep.balanced(suite.runs(seeds=range(12)), methods))
+    assert names_by_seed(sweep.balanced(suite.runs(), methods)) == {seed: whole[seed] for seed in range(3)}
+    assert names_by_seed(sweep.balanced(suite.runs(seeds=[7]), methods)) == {7: whole[7]}
+    some = names_by_seed(sweep.balanced(suite.runs(["full", "d", "b"], range(12)), methods))
+    assert some == {seed: "".join(name for name in whole[seed] if name in "bd") + "full" for seed in range(12)}
+
+
+def test_places_are_recorded(tmp_path: Path, quick) -> None:  # type: ignore[no-untyped-def]
+    """Position in the sweep and place within the seed, both from 1."""
+    quick({})
+    go(suite_of("a", "b", "c"), tmp_path)
+    records = sorted(store.load_records(tmp_path / "quick").records, key=lambda record: record.order or 0)
+    assert [(record.order, record.place) for record in records] == [(1, 1), (2, 2), (3, 3), (4, 1), (5, 2), (6, 3)]
+
+
+def test_ok_and_unsupported_are_settled_and_all_else_is_tried_again(tmp_path: Path, quick) -> None:  # type: ignore[no-untyped-def]
+    """A second sweep runs only what ended otherwise; `unsupported` is a finding, not a failure."""
+    statuses = {"a": "ok", "b": "unsupported", "c": "failed", "d": "timeout"}
+    ran = quick(statuses)
+    assert go(suite_of(*statuses, seeds=1), tmp_path).failed == 2
+    assert len(ran) == 4
+    ran = quick({})
+    result = go(suite_of(*statuses, seeds=1), tmp_path)
+    assert sorted(ran) == ["c-0", "d-0"]
+    assert result.failed == 0
+    assert len(result.records) == 4
+
+
+def test_fresh_forgets_the_runs_and_nothing_else(tmp_path: Path, quick) -> None:  # type: ignore[no-untyped-def]
+    """All is run again; what someone else put into the folder stays."""
+    quick({})
+    go(suite_of("a", "b"), tmp_path)
+    (tmp_path / "quick/notes").mkdir()
+    (tmp_path / "quick/notes/mine.txt").write_text("mine")
+    ran = quick({})
+    go(suite_of("a"), tmp_path, fresh=True)
+    assert sorted(ran) == ["a-0", "a-1"]
+    assert (tmp_path / "quick/notes/mine.txt").exists()
+    assert len(stamps(tmp_path / "quick")) == 2
+
+
+def test_one_seed_of_one_method(tmp_path: Path, quick) -> None:  # type: ignore[no-untyped-def]
+    """As `hpml-bench run` asks for it."""
+    ran = quick({})
+    result = go(suite_of("a", "b"), tmp_path, methods=["b"], seed=9)
+    assert ran == ["b-9"]
+    assert [record.spec.seed for record in result.records] == [9]
+
+
+def test_other_settings_are_other_runs(tmp_path: Path, quick) -> None:  # type: ignore[no-untyped-def]
+    """A record is reused only for exactly its specification."""
+    quick({})
+    go(suite_of("a"), tmp_path)
+    changed = suite_of("a")
+    changed = changed.model_copy(update={"settings": tiny.settings(steps=7)})
+    ran = quick({})
+    go(changed, tmp_path)
+    assert len(ran) == 2
+    assert len(stamps(tmp_path / "quick")) == 4
+
+
+def test_an_interruption_stops_the_sweep(tmp_path: Path, quick) -> None:  # type: ignore[no-untyped-def]
+    """Nothing more is started; what was done is in the result."""
+    ran = quick({"a": "interrupt"})
+    result = go(suite_of("a", "b", seeds=3), tmp_path)
+    assert result.interrupted
+    assert ran[-1].startswith("a")
+    assert len(result.records) == len(ran) - 1
+
+
+def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
+    """The second who wants it is told who has it; afterwards it is free."""
+    refused = pytest.raises(UserError, match=f"in use by process {os.getpid()}")
+    with sweep.locked(tmp_path), refused, sweep.locked(tmp_path):
+        pass
+    with sweep.locked(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    """A file in the way, or no right to write."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/deep.*--out"):
+        sweep.make_folder(tmp_path / "file/deep")
+    sweep.make_folder(tmp_path / "new/deep")
+    assert (tmp_path / "new/deep").is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    """It is there, but read-only."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="can't be written"):
+        sweep.make_folder(tmp_path)
+
+
+def test_the_suites_settings_are_recorded_definite(finished: Finished) -> None:
+    """A record's settings leave nothing to be found: device, ranks, threads, precision."""
+    suite = load_suite(str(finished[0]), ["threads=null", "precision=auto"])
+    settings = sweep.definite(suite).settings
+    assert None not in (settings.world_size, settings.threads)
+    assert "auto" not in (settings.device, settings.precision)

@@ -1,0 +1,253 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from backbones import build, support_table
+from torch.nn.functional import cross_entropy
+from transformers import GPT2Config, GPT2Model
+
+from hpml_bench import registry
+from hpml_bench.config.suite import validate_options
+from hpml_bench.errors import Unsupported, UserError
+from hpml_bench.methods import adapter, full, peft
+from hpml_bench.training.model import untouched_parameters
+
+METHODS = registry.names("methods")
+BACKBONES = support_table.BACKBONES
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Return the folders of the small backbones."""
+    return support_table.save_backbones(tmp_path_factory.mktemp("backbones"))
+
+
+def trained(module):
+    """Return the number of trained parameters."""
+    return sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
+
+
+def committed_rows():
+    """Return the cells of the committed table by type."""
+    lines = support_table.TABLE.read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
+    return {row[0]: row[1:] for row in rows[1:]}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_contract(name):
+    """A method has a title, a learning rate, options with defaults and words about each, and `build`."""
+    module = registry.get("methods", name)
+    assert module.__doc__
+    assert module.title
+    assert module.lr > 0
+    assert module.Options() == module.Options(**module.Options().model_dump())
+    assert all(field.description for field in module.Options.model_fields.values())
+    assert callable(module.build)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("name", METHODS)
+def test_method_trains_alone_and_padding_changes_nothing(folders, name, backbone):
+    """The loss falls, gradients reach all that is trained, nothing else moves, and padding moves no logit."""
+    finding = support_table.attempt(folders[backbone], name, {})
+    assert not finding.reason
+    assert (finding.parameters == 0) == (name == "head")
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_all_methods_start_from_the_same_head(folders, backbone):
+    """At one seed the head's first weights are bit for bit the same, whatever the method drew before."""
+    heads = [build(folders[backbone], name).head.weight for name in METHODS]
+    assert all(torch.equal(head, heads[0]) for head in heads)
+
+
+@pytest.mark.parametrize(("placement", "count"), [("pfeiffer", 894_528), ("houlsby", 1_789_056)])
+def test_adapter_has_the_published_number_of_parameters(placement, count):
+    """GPT-2 124M at reduction 16: 12 blocks of 2 x 768 x 48 + 48 + 768, once or twice; normalising adds none."""
+    for layer_norm in (False, True):
+        with torch.device("meta"):
+            backbone = GPT2Model(GPT2Config())
+        built = adapter.build(backbone, adapter.Options(placement=placement, layer_norm=layer_norm))
+        assert trained(built) == count
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_adapter_adds_nothing_at_first(folders, backbone):
+    """The up-projection starts at zero, so that training starts from the pretrained function."""
+    ids, mask, _ = support_table.batch()
+    options = {"placement": "houlsby", "size": 3, "activation": "gelu", "layer_norm": True}
+    plain, adapted = build(folders[backbone], "head"), build(folders[backbone], "adapter", options=options)
+    assert trained(adapted.encoder) == 2 * 2 * (2 * 64 * 3 + 3 + 64)
+    assert torch.equal(plain.eval()(ids, mask), adapted.eval()(ids, mask))
+
+
+def test_adapter_says_where_it_does_not_fit():
+    """Blocks of an unknown kind are a reason, not a crash."""
+    backbone = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    backbone.config = SimpleNamespace(model_type="other")
+    with pytest.raises(Unsupported, match="blocks of other"):
+        adapter.build(backbone, adapter.Options())
+
+
+def test_lora_reaches_every_linear_layer(folders):
+    """`all-linear` finds GPT-2's Conv1D too: r x (in + out) for 64-192, 64-64, 64-256 and 256-64, in two blocks."""
+    assert trained(build(folders["GPT-2"], "lora").encoder) == 2 * 8 * (256 + 128 + 320 + 320)
+    assert trained(build(folders["BERT"], "lora").encoder) == 2 * 8 * (4 * 128 + 2 * 192)
+
+
+def test_lora_refuses_layers_that_are_not_there(folders):
+    """A target that matches nothing is said, with PEFT's own words."""
+    with pytest.raises(UserError, match=r"method lora: .*nowhere"):
+        build(folders["BERT"], "lora", options={"target": ["nowhere"]})
+
+
+def test_prompt_starts_from_the_vocabulary(folders):
+    """Every virtual token starts as the embedding of some token."""
+    encoder = build(folders["GPT-2"], "prompt_tuning", options={"tokens": 5}).encoder
+    prompt, words = encoder.prompt_encoder["default"].embedding.weight, encoder.get_base_model().wte.weight
+    assert prompt.shape == (5, 64)
+    assert all((words == token).all(1).any() for token in prompt)
+
+
+def test_merged_lora_gives_the_same_logits(folders):
+    """After training, folding LoRA into the weights changes no logit by more than 1e-4."""
+    assert support_table.attempt(folders["GPT-2"], "lora", {}).merges
+    assert support_table.attempt(folders["BERT"], "lora", {"r": 2, "target": ["query", "value"]}).merges
+
+
+def test_full_leaves_out_what_nothing_reads(folders):
+    """A weight that the output doesn't depend on isn't trained: DDP would wait for its gradient."""
+    backbone = build(folders["BERT"], "head").encoder
+    backbone.spare = torch.nn.Parameter(torch.ones(3))
+    full.build(backbone, full.Options())
+    assert not backbone.spare.requires_grad
+    assert untouched_parameters(backbone) == []
+
+
+# PEFT by name
+
+
+def test_table_lists_every_type_of_peft():
+    """The committed table has the types of the installed PEFT, all and no others, and a reason for each that can't."""
+    from peft import PeftType
+
+    rows = committed_rows()
+    assert set(rows) == {kind.value for kind in PeftType} | set(peft.ALIASES)
+    assert all(bool(row[-1]) == ("no" in row[:3]) for row in rows.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", committed_rows())
+def test_table_says_what_trying_shows(folders, kind):
+    """Trying a type on GPT-2 and BERT gives what the committed table says."""
+    for package in {"ADAMSS": ["sklearn"], "CORDA": ["attr"]}.get(kind, []):
+        pytest.importorskip(package)
+    row = committed_rows()[kind]
+    for column, backbone in ((0, "GPT-2"), (2, "BERT")):
+        reason = support_table.attempt(folders[backbone], "peft", {"type": kind}).reason
+        assert ("no" if reason else "yes") == row[column], reason
+
+
+def test_refused_types_still_deserve_it(folders, monkeypatch):
+    """Without its refusal Lily runs, and padding changes its logits: when this fails, take the refusal out."""
+    monkeypatch.setattr(peft, "REFUSED", {})
+    assert "padding changes" in support_table.attempt(folders["BERT"], "peft", {"type": "LILY"}).reason
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"type": "NOTHING"}, "PEFT has no type NOTHING .*LORA"),
+        ({"type": "ia3", "rank": 4}, "rank is not an option of IA3 .*feedforward_modules"),
+    ],
+)
+def test_unknown_type_or_option_names_what_is_allowed(options, message):
+    """A user's slip is one sentence with the allowed names."""
+    with pytest.raises(UserError, match=message):
+        validate_options(peft, options, "suite")
+
+
+def test_options_reach_peft(folders):
+    """PEFT's own options are passed on, mappings as its dataclasses, in any case of the type's name."""
+    encoder = build(folders["BERT"], "peft", options={"type": "Dora", "r": 3, "eva_config": {"rho": 1.5}}).encoder
+    config = encoder.active_peft_config
+    assert (config.r, config.use_dora, config.eva_config.rho) == (3, True, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"type": "LORA", "init_lora_weights": "lora_ga"}, "LoRA-GA"),  # PEFT would start in the ordinary way instead
+        ({"type": "ADAMSS", "use_asa": True}, "DDP"),
+    ],
+)
+def test_options_without_a_valid_result_are_refused(folders, options, message):
+    """What would run, but as something else or not on several ranks, is `Unsupported` from the start."""
+    with pytest.raises(Unsupported, match=message):
+        build(folders["BERT"], "peft", options=options)
+
+
+def test_options_peft_refuses_are_a_reason(folders):
+    """What PEFT doesn't take is `Unsupported`, with PEFT's own words."""
+    with pytest.raises(Unsupported, match="divisible"):
+        build(folders["GPT-2"], "peft", options={"type": "VBLORA", "vector_length": 7})
+
+
+def step(classifier, optimizer, index):
+    """Take one training step as the loop does."""
+    ids, mask, labels = support_table.batch()
+    loss = cross_entropy(classifier(ids, mask), labels)
+    (loss + (peft.penalty(classifier.encoder) or 0)).backward()
+    optimizer.step()
+    peft.after_step(classifier.encoder, index)
+    optimizer.zero_grad()
+
+
+def test_adalora_reaches_its_target_rank(folders):
+    """Told how long training is, AdaLoRA ends with half of its rank-one updates: target_r of init_r in the mean."""
+    options = {"type": "ADALORA", "init_r": 4, "target_r": 2}
+    classifier = build(folders["GPT-2"], "peft", options=options)
+    peft.before_train(classifier.encoder, iter([]), 12)
+    optimizer = torch.optim.AdamW([p for p in classifier.parameters() if p.requires_grad], lr=1e-2)
+    for index in range(1, 13):
+        step(classifier, optimizer, index)
+    values = torch.cat([p.flatten() for n, p in classifier.named_parameters() if "lora_E" in n])
+    assert len(values) == 8 * 4
+    assert (values != 0).sum() == 8 * 2
+
+
+def test_adalora_penalty_is_its_distance_from_orthogonality(folders):
+    """Zero for orthonormal factors; the weight times sqrt(r) when all factors are zero."""
+    classifier = build(folders["GPT-2"], "peft", options={"type": "ADALORA", "init_r": 4, "orth_reg_weight": 0.5})
+    factors = [p for n, p in classifier.named_parameters() if "lora_A" in n or "lora_B" in n]
+    for factor in factors:
+        torch.nn.init.orthogonal_(factor)
+    assert peft.penalty(classifier.encoder).item() == pytest.approx(0, abs=1e-5)
+    for factor in factors:
+        torch.nn.init.zeros_(factor)
+    assert peft.penalty(classifier.encoder).item() == pytest.approx(0.5 * 2)
+
+
+@pytest.mark.parametrize("kind", ["EVA", "CORDA"])
+def test_data_driven_start_keeps_the_function_and_ignores_padding(folders, kind):
+    """The start depends on the texts, not on their padding, and leaves the backbone's function as it was."""
+    if kind == "CORDA":
+        pytest.importorskip("attr")
+    ids, mask, labels = support_table.batch()
+    wide = [torch.nn.functional.pad(part, (0, 3), value=value) for part, value in ((ids, 1), (mask, 0))]
+    plain = build(folders["BERT"], "head").eval()(ids, mask)
+    starts = []
+    for texts, real in ((ids, mask), wide):
+        classifier = build(folders["BERT"], "peft", options={"type": kind, "r": 2})
+        before = {n: p.clone() for n, p in classifier.named_parameters() if "lora_A" in n}
+        batches = [SimpleNamespace(input_ids=texts, attention_mask=real, labels=labels)] * 2
+        peft.before_train(classifier.encoder, iter(batches), 10)
+        assert torch.allclose(classifier.eval()(ids, mask), plain, atol=1e-5)
+        assert untouched_parameters(classifier) == []
+        after = {n: p for n, p in classifier.named_parameters() if "lora_A" in n}
+        assert not any(n in before and p.equal(before[n]) for n, p in after.items())
+        starts.append(after)
+    assert starts[0].keys() == starts[1].keys()
+    for name, start in starts[0].items():  # up to the sign and noise of a randomised decomposition
+        assert torch.allclose(start.abs(), starts[1][name].abs(), atol=1e-2), name

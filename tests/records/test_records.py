@@ -1,0 +1,148 @@
+"""The types on disk, their identities, and the reference pages that follow from them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import recorded
+import tiny
+from pydantic import BaseModel, ValidationError
+
+from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.records.run import Digests, RunRecord, protocol_id
+from hpml_bench.system.hashing import digest
+
+ROOT = Path(__file__).parents[2]
+DIGESTS = Digests(weights="w", tokenizer="t", data="d")
+
+
+@pytest.fixture(scope="module")
+def generate_docs() -> ModuleType:
+    """The script that writes the reference pages."""
+    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "benchmarks/generate_docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_record_survives_json() -> None:
+    """What is written is what is read: equal, and the same text again."""
+    record = recorded.record("lora", 3)
+    text = record.model_dump_json(indent=1)
+    assert RunRecord.model_validate_json(text) == record
+    assert RunRecord.model_validate(json.loads(text)).model_dump_json(indent=1) == text
+
+
+def test_values_cannot_be_changed_nor_extended() -> None:
+    """A frozen value refuses assignment and fields that nobody knows."""
+    settings = tiny.settings()
+    with pytest.raises(ValidationError):
+        settings.steps = 3  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        Settings.model_validate(settings.model_dump() | {"surprise": 1})
+
+
+def test_the_digest_is_of_the_content() -> None:
+    """Key order doesn't matter, values and their types do; the length is as asked for."""
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
+    assert len({digest(value) for value in (1, "1", [1], {"1": 1}, None)}) == 5
+    assert len(digest("x", 12)) == 12
+    # SHA-256 of the canonical JSON `{"a":1}`
+    assert digest({"a": 1}, 64) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [tiny.spec(seed=1), tiny.spec("head"), tiny.spec(lr=0.5), tiny.spec(max_length=16), tiny.spec(eps=1e-7)],
+)
+def test_a_run_id_stands_for_the_whole_specification(changed: RunSpec) -> None:
+    """Any difference in seed, method, learning rate or settings is another folder."""
+    assert changed.run_id != tiny.spec().run_id
+    assert tiny.spec().run_id == tiny.spec().run_id
+
+
+@pytest.mark.parametrize("name", ["peft:IA3", "a.b+c", "x" * 64, "Über"])
+def test_a_run_id_is_a_safe_folder_name(name: str) -> None:
+    """Method names become names that every file system takes; names beyond the pattern are refused before."""
+    try:
+        method = MethodSpec(name=name, method="peft", lr=1.0)
+    except ValidationError:
+        assert name == "Über"
+        return
+    run = tiny.spec().model_copy(update={"method": method})
+    assert set(run.run_id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 65, "a b", "a\n"])
+def test_a_method_cannot_be_named_after_a_place(name: str) -> None:
+    """No separators, dots in front, blanks or line ends."""
+    with pytest.raises(ValidationError):
+        MethodSpec(name=name, method="lora", lr=1.0)
+
+
+def test_the_protocol_covers_settings_and_digests() -> None:
+    """Another setting, other weights, tokenizer, data or hub revision: another protocol."""
+    same = protocol_id(tiny.settings(), DIGESTS)
+    others = [DIGESTS.model_copy(update={field: "other"}) for field in Digests.model_fields]
+    ids = [protocol_id(tiny.settings(), other) for other in others]
+    ids += [protocol_id(tiny.settings(**{key: value}), DIGESTS) for key, value in (("steps", 7), ("precision", "bf16"))]
+    assert len({same, *ids}) == len(ids) + 1
+
+
+def test_the_protocol_does_not_depend_on_where_files_lie() -> None:
+    """The same content under another path is the same protocol; another kind of source isn't."""
+
+    def of(backbone: str, rows: str) -> str:
+        task = {"name": "text_files", "options": {"train": rows, "more": [rows]}}
+        return protocol_id(tiny.settings(backbone=backbone, task=task), DIGESTS)
+
+    assert of("path:/a/model", "path:/a/rows.csv") == of("path:/b/model", "path:rows.csv")
+    assert of("path:/a/model", "path:/a") != of("hub:a/model", "path:/a")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": None}, "exactly one of epochs and steps"),
+        ({"epochs": 2}, "exactly one of epochs and steps"),
+        ({"global_batch": 9}, "not a multiple of the 2 ranks"),
+        ({"train_samples": 8}, "less than one global_batch"),
+        ({"dropout": 1.0}, "less than 1"),
+        ({"clip_norm": 0}, "greater than 0"),
+    ],
+)
+def test_settings_that_contradict_are_refused(changes: dict[str, Any], words: str) -> None:
+    """The message says which rule is broken."""
+    with pytest.raises(ValidationError, match=words):
+        tiny.settings(**changes)
+
+
+def test_the_reference_pages_are_up_to_date(generate_docs: ModuleType) -> None:
+    """docs/ holds what benchmarks/generate_docs.py writes: run it after a change of settings, metrics or records."""
+    for name, text in generate_docs.documents().items():
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, f"docs/{name} is out of date"
+
+
+def test_every_setting_and_suite_key_is_explained(generate_docs: ModuleType) -> None:
+    """Each field of a suite file has a row with a meaning."""
+    models: list[type[BaseModel]] = [Settings, generate_docs.Suite, generate_docs.MethodEntry, generate_docs.TaskSpec]
+    page = generate_docs.settings_page()
+    for model in models:
+        for name, field in model.model_fields.items():
+            assert field.description, f"{model.__name__}.{name} has no docstring"
+            assert f"| `{name}` |" in page
+
+
+def test_the_schema_describes_a_record(generate_docs: ModuleType) -> None:
+    """A record has the fields the schema names, all that it requires, and no other."""
+    schema = json.loads(generate_docs.documents()["record.schema.json"])
+    content = recorded.record().model_dump(mode="json")
+    assert set(schema["required"]) <= set(content) <= set(schema["properties"])
+    assert schema["additionalProperties"] is False

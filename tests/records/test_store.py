@@ -1,0 +1,193 @@
+"""Run folders: written whole or not at all, and nothing in them can bring the reader down."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import recorded
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from hpml_bench.records import store
+from hpml_bench.records.run import SCHEMA_VERSION, Point
+
+
+def folder_with(tmp_path: Path, *methods: str) -> Path:
+    """Write a results folder with a record a method."""
+    return recorded.write(tmp_path, [recorded.record(method, order=i) for i, method in enumerate(methods)])
+
+
+def test_a_committed_record_is_read_back(tmp_path: Path) -> None:
+    """What was committed is loaded, equal."""
+    record = recorded.record()
+    store.commit(tmp_path, record)
+    assert store.load_record(tmp_path / store.RECORD) == record
+    assert store.settled(tmp_path) == record
+
+
+def test_an_interrupted_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When writing breaks off before the end, the old content stands and no half file lies about."""
+    path = tmp_path / "run.json"
+    store.write_atomically(path, "old")
+
+    def broken(descriptor: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="no space"):
+        store.write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [item.name for item in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_the_content_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is synced while it still has its temporary name, so that a crash can't leave an empty run.json."""
+    seen: list[bool] = []
+    sync, path = os.fsync, tmp_path / "run.json"
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (seen.append(path.exists()), sync(descriptor)))
+    store.write_atomically(path, "text")
+    assert seen[0] is False
+
+
+def test_an_attempt_begins_with_an_empty_folder(tmp_path: Path) -> None:
+    """Nothing of an earlier attempt remains."""
+    run = tmp_path / "run"
+    store.begin(run)
+    (run / "points.jsonl").write_text("old")
+    (run / "deep").mkdir()
+    store.begin(run)
+    assert list(run.iterdir()) == []
+
+
+def test_points_come_back_in_order(tmp_path: Path) -> None:
+    """Written in two goes, read as one; None and small numbers survive."""
+    points = [Point(metric="loss", step=i, value=value) for i, value in enumerate((0.1, None, 1e-300), start=1)]
+    writer = store.PointWriter(tmp_path)
+    writer.write(points[:2])
+    assert store.read_points(tmp_path) == points[:2], "flushed lines can be read while the writer is open"
+    writer.write(points[2:])
+    writer.close()
+    assert store.read_points(tmp_path) == points
+
+
+def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    """A line cut short by a crash doesn't cost the lines before it."""
+    writer = store.PointWriter(tmp_path)
+    writer.write([Point(metric="loss", step=1, value=0.5), Point(metric="loss", step=2, value=0.25)])
+    writer.close()
+    file = tmp_path / store.POINTS
+    file.write_bytes(file.read_bytes()[:-9])
+    assert [point.step for point in store.read_points(tmp_path)] == [1]
+
+
+def test_without_files_there_is_nothing(tmp_path: Path) -> None:
+    """Missing points, predictions and records are empty, not errors."""
+    assert store.read_points(tmp_path) == []
+    assert store.read_predictions(tmp_path) is None
+    assert store.settled(tmp_path) is None
+    assert store.load_records(tmp_path) == store.LoadedRuns((), ())
+
+
+def test_records_come_oldest_first(tmp_path: Path) -> None:
+    """Whatever their folders are called."""
+    folder = folder_with(tmp_path, "prompt_tuning", "lora", "adapter")
+    names = [record.spec.method.name for record in store.load_records(folder).records]
+    assert names == ["prompt_tuning", "lora", "adapter"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda text: text[: len(text) // 2], "not readable"),
+        (lambda text: "", "not readable"),
+        (lambda text: "[" * 100_000, "not readable"),
+        (lambda text: "null", "schema version"),
+        (lambda text: text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'), "schema version 99"),
+        (lambda text: text.replace('"schema_version"', '"version"'), "schema version None"),
+        (lambda text: text.replace('"status": "ok"', '"status": "splendid"'), "not a run record: status"),
+        (lambda text: text.replace('"seconds"', '"secs"'), "not a run record"),
+    ],
+)  # fmt: skip
+def test_a_damaged_record_is_told_and_set_aside(damage, words: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """One sentence names the file and the reason; the other records are there, and nothing is averaged in."""
+    folder = folder_with(tmp_path, "lora", "head")
+    victim = next(folder.glob("lora*/run.json"))
+    text = victim.read_text()
+    assert damage(text) != text
+    victim.write_text(damage(text))
+    loaded = store.load_records(folder)
+    assert [record.spec.method.name for record in loaded.records] == ["head"]
+    (problem,) = loaded.problems
+    assert f"{victim.parent.name}/run.json" in problem
+    assert words in problem
+    assert store.settled(victim.parent) is None, "so that run-all does it again"
+
+
+def test_an_unreadable_or_huge_record_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder in the record's place, and a file beyond the limit, are problems and not crashes."""
+    folder = folder_with(tmp_path, "lora")
+    (folder / "odd/run.json").mkdir(parents=True)
+    monkeypatch.setattr(store, "MAX_RECORD_BYTES", 1_000)
+    loaded = store.load_records(folder)
+    assert loaded.records == ()
+    assert len(loaded.problems) == 2
+
+
+TEXTS = ("null", "{}", "[]", '"x"', "1e999", "NaN", '{"schema_version": 1}', '{"schema_version": true}', "[" * 3000)
+
+
+def _with_examples(test):  # type: ignore[no-untyped-def]
+    for text in TEXTS:
+        test = example(text.encode())(test)
+    return test
+
+
+@_with_examples
+@given(st.binary(max_size=300))
+def test_no_bytes_can_bring_the_reader_down(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    """Whatever lies in run.json, points.jsonl, predictions.parquet or a rank's JSON: told or left out, never raised."""
+    folder = tmp_path_factory.getbasetemp() / "anything"
+    run = folder / "run"
+    run.mkdir(parents=True, exist_ok=True)
+    for name in (store.RECORD, store.POINTS, store.PREDICTIONS):
+        (run / name).write_bytes(content)
+    loaded = store.load_records(folder)
+    assert (len(loaded.records), len(loaded.problems)) == (0, 1)
+    assert "\n" not in loaded.problems[0]
+    assert all(isinstance(point, Point) for point in store.read_points(run))
+    assert store.read_predictions(run) is None
+    assert store.read_json(run / store.RECORD) is None or isinstance(store.read_json(run / store.RECORD), dict)
+
+
+@given(st.data())
+def test_no_change_of_one_value_can_bring_the_reader_down(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """A record in which any value is replaced by any other JSON value is still a record, or is told."""
+    folder = tmp_path_factory.getbasetemp() / "changed"
+    (folder / "run").mkdir(parents=True, exist_ok=True)
+    content = recorded.record().model_dump(mode="json")
+    node = content
+    while True:
+        key = data.draw(st.sampled_from(sorted(node)))
+        if not isinstance(node[key], dict) or not node[key] or data.draw(st.booleans()):
+            break
+        node = node[key]
+    node[key] = data.draw(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()))
+    (folder / "run/run.json").write_text(json.dumps(content))
+    loaded = store.load_records(folder)
+    assert len(loaded.records) + len(loaded.problems) == 1
+
+
+def test_headlines_say_what_the_records_do(tmp_path: Path) -> None:
+    """The quick reading of a folder gives each sound record's suite, run, status, seconds and metrics, and no other."""
+    folder = recorded.write(tmp_path, recorded.sweep(("lora", "full"), 2))
+    damaged = min(folder.glob("lora*")) / store.RECORD
+    damaged.write_text(damaged.read_text()[:100])
+    expected = {r.run_id: (r.spec.suite, r.status, r.seconds, r.metrics) for r in store.load_records(folder).records}
+    found = {h.run_id: (h.spec.suite, h.status, h.seconds, h.metrics) for h in store.headlines(folder)}
+    assert found == expected
+    assert len(found) == 3

@@ -1,0 +1,238 @@
+"""The planner against the noncentral t, and what it says to those who ask for what can't be had."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import recorded
+from click.testing import CliRunner
+from recorded import sweep
+from statsmodels.stats.power import TTestPower
+
+from hpml_bench.cli import main
+from hpml_bench.errors import UserError
+from hpml_bench.report.plan import plan
+from hpml_bench.report.results import Results
+from hpml_bench.statistics import (
+    detectable_difference,
+    paired_t_power,
+    sd_upper_bound,
+    seeds_needed,
+    seeds_to_find,
+    seeds_to_show,
+)
+
+
+@pytest.fixture(scope="module")
+def pilot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a pilot of three methods and five seeds."""
+    return recorded.write(tmp_path_factory.mktemp("out") / "example", sweep(["lora", "full", "head"]))
+
+
+@pytest.mark.parametrize(("size", "sd", "alpha"), [(1.0, 1.0, 0.05), (0.5, 1.3, 0.005), (3.0, 1.0, 0.05)])
+def test_seeds_are_statsmodels(size: float, sd: float, alpha: float) -> None:
+    """The number of seeds is the least at which statsmodels' power of a paired t test reaches the wish."""
+    n = seeds_needed(size, sd, alpha, 0.8)
+    assert n
+    theirs = TTestPower()
+    assert theirs.power(size / sd, n, alpha) >= 0.8 > theirs.power(size / sd, n - 1, alpha)
+    assert paired_t_power(size, sd, n, alpha) == pytest.approx(theirs.power(size / sd, n, alpha))
+    assert detectable_difference(sd, n, alpha) <= size
+
+
+def test_too_small_a_difference_needs_no_number() -> None:
+    """Above 10,000 seeds there is no answer but that."""
+    assert seeds_needed(1e-6, 1.0) is None
+
+
+def test_upper_bound_of_a_spread() -> None:
+    """Of 5 normal values the 80 % upper bound is sqrt(4 / 1.6488) times the estimate (a table of chi-squared)."""
+    assert sd_upper_bound(2.0, 5) == pytest.approx(2 * (4 / 1.6488) ** 0.5, rel=1e-4)
+
+
+def test_plan_of_a_score(pilot: Path) -> None:
+    """Seeds are those that the page's own test over seeds and rows needs, at Holm's first step over all its pairs."""
+    made = plan(pilot, "accuracy=3pp")
+    compared = {(c.a, c.b): c for c in Results.load(pilot).comparisons("test_accuracy")}
+    assert len(made.pairs) == len(compared) == 3
+    for p in made.pairs:
+        c = compared[p.a, p.b]
+        assert len(c.evidence) == 2
+        assert (p.n, p.sd, p.detectable) == (5, c.difference.sd, c.detectable)
+        assert p.alone == seeds_to_find(c.evidence, 0.03, 0.05)
+        assert p.seeds == seeds_to_find(c.evidence, 0.03, 0.04 / 9)
+        assert p.cautious == seeds_to_find([one.cautious() for one in c.evidence], 0.03, 0.04 / 9)
+        assert p.equivalent == seeds_to_show(c.evidence, 0.03, 0.01 / 9)
+        assert p.alone is not None
+        assert p.seeds is not None
+        assert p.cautious is not None
+        assert 3 <= p.alone <= p.seeds <= p.cautious
+    assert [p.detectable for p in made.pairs] == sorted((p.detectable for p in made.pairs), reverse=True)
+    assert made.seeds == max(p.seeds for p in made.pairs if p.seeds)
+    seconds = sum(r.seconds for r in sweep(["lora", "full", "head"])) / 5
+    assert made.hours == pytest.approx(made.seeds * seconds / 3600)
+    assert made.table.columns[-1] == "Seeds, equivalent"
+
+
+def test_rows_that_leave_too_much_open_are_said(pilot: Path) -> None:
+    """A difference that 1,000 test rows can't show has no number of seeds, and no hours."""
+    made = plan(pilot, "accuracy=0.5pp")
+    assert (made.seeds, made.hours) == (None, None)
+    assert {(p.seeds, p.equivalent) for p in made.pairs} == {(None, None)}
+    assert made.sentences[0].startswith("No number of seeds up to 10,000: ")
+    assert any("what the 1,000 test rows leave open no seed tells" in sentence for sentence in made.sentences)
+
+
+def test_plan_of_a_cost(pilot: Path) -> None:
+    """A cost is planned by its factor: seeds of the paired t test on the logarithms, and what is detectable in %."""
+    made = plan(pilot, "train_seconds=5%")
+    for p in made.pairs:
+        assert p.alone == seeds_needed(math.log(1.05), p.sd)
+        assert p.seeds == seeds_needed(math.log(1.05), p.sd, 0.04 / 9)
+        assert p.cautious == seeds_needed(math.log(1.05), sd_upper_bound(p.sd, 5), 0.04 / 9)
+        assert p.detectable == pytest.approx(math.expm1(detectable_difference(p.sd, 5, 0.04 / 9)))
+    assert made.seeds == max(p.seeds for p in made.pairs if p.seeds)
+    assert not any("test rows" in sentence for sentence in made.sentences)
+
+
+def test_what_no_verdict_is_of_is_its_own_family(pilot: Path) -> None:
+    """A metric beside the headline ones is planned by Holm over its own pairs."""
+    (noisiest, *_) = plan(pilot, "test_loss=0.05").pairs
+    assert noisiest.seeds == seeds_needed(0.05, noisiest.sd, 0.04 / 3)
+    (noisiest, *_) = plan(pilot, "samples_per_second=3%").pairs
+    assert noisiest.seeds == seeds_needed(math.log(1.03), noisiest.sd, 0.04 / 3)
+
+
+def test_units_agree(pilot: Path) -> None:
+    """A relative size is of the mean over methods, and an absolute one is in the metric's unit."""
+    mean = plan(pilot, "samples_per_second=3%").seeds
+    means = [850.0, 760.0, 1800.0]
+    near = plan(pilot, f"samples_per_second={0.03 * sum(means) / 3:.4f} samples/s").seeds
+    assert mean
+    assert near == pytest.approx(mean, abs=1)
+
+
+def own(folder: Path, metric: str, values: dict[str, list[float]], **changes: Any) -> Path:
+    """Write a pilot with these values of a metric, one a seed."""
+    records = sweep(list(values), len(next(iter(values.values()))), **changes)
+    return recorded.write(
+        folder,
+        [
+            r.model_copy(update={"metrics": r.metrics | {metric: values[r.spec.method.name][r.spec.seed]}})
+            for r in records
+        ],
+    )
+
+
+def test_a_pair_without_spread_is_named(tmp_path: Path) -> None:
+    """A pair whose factor is the same in every seed, on no known grid, is not planned from a spread of 0, but named."""
+    lora, full = [500.0, 510.0, 520.0, 530.0, 540.0], [250.0, 255.0, 260.0, 265.0, 270.0]
+    head = [100.0, 103.0, 101.0, 99.0, 102.0]
+    made = plan(own(tmp_path / "a", "peak_memory_mb", {"lora": lora, "full": full, "head": head}), "peak_memory_mb=5%")
+    assert {(p.a, p.b) for p in made.pairs} == {("full", "head"), ("head", "lora")}
+    assert made.unknown == ("full − lora",)
+    assert made.sentences[0].startswith("The differences of full − lora are equal in all seeds of the pilot")
+    assert "enough for every other pair" in made.sentences[1]
+    first = made.pairs[0]
+    assert first.seeds == seeds_needed(math.log(1.05), first.sd, 0.04 / 9)  # the named pair is tested as well
+    with pytest.raises(UserError, match="spread is unknown; add seeds"):
+        plan(own(tmp_path / "b", "peak_memory_mb", {"lora": lora, "full": full}), "peak_memory_mb=5%")
+
+
+def test_equal_scores_are_planned_with_their_grid(tmp_path: Path) -> None:
+    """Accuracies that differ by the same in every seed have the spread of one row, and are planned with it."""
+    values = {"lora": [0.81, 0.82, 0.83, 0.84, 0.85], "full": [0.8, 0.81, 0.82, 0.83, 0.84]}
+    made = plan(own(tmp_path, "test_accuracy", values), "accuracy=5pp")
+    assert made.unknown == ()
+    assert made.seeds is not None
+
+
+def test_the_pair_that_no_seeds_suffice_for_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one pair's seeds have no end it is that pair which is said to vary too much, though another is noisier now.
+
+    lora and full differ in which rows they get right, in every seed alike; head follows lora but for its seeds, which
+    full has none of.
+    """
+
+    def answers(item: Any, accuracy: float, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        labels, place = np.arange(rows) % 4, np.arange(rows)
+        lost = {"lora": place < 300, "full": (place >= 300) & (place < 600)}
+        wrong = lost.get(item.spec.method.name, place < 300 + 60 * (item.spec.seed - 7))
+        return labels, np.where(wrong, (labels + 1) % 4, labels)
+
+    monkeypatch.setattr(recorded, "answers", answers)
+    seeds = {"lora": range(10), "full": range(5), "head": range(5, 10)}
+    records = [r for r in sweep(list(seeds), 10) if r.spec.seed in seeds[r.spec.method.name]]
+    made = plan(recorded.write(tmp_path / "pilot", records), "accuracy=8pp")
+    noisier, endless = made.pairs
+    assert [{p.a, p.b} for p in (noisier, endless)] == [{"head", "lora"}, {"full", "lora"}]
+    assert noisier.seeds is not None
+    assert endless.seeds is made.seeds is None
+    assert made.sentences[0].startswith(f"No number of seeds up to 10,000: {endless.a} − {endless.b} ")
+
+
+def test_several_machines_give_no_hours(tmp_path: Path) -> None:
+    """A pilot from two machines plans scores from all runs, costs from the machine that most share, and no hours."""
+    elsewhere = recorded.ENVIRONMENT | {"fingerprint": "another"}
+    moved = [
+        r for r in sweep(["lora", "full"], environment=elsewhere) if r.spec.method.name == "full" and r.spec.seed > 2
+    ]
+    records = [r for r in sweep(["lora", "full"]) if r.run_id not in {m.run_id for m in moved}]
+    folder = recorded.write(tmp_path / "two", [*records, *moved])
+    score, cost = plan(folder, "accuracy=5pp"), plan(folder, "train_seconds=5%")
+    assert [p.n for p in score.pairs] == [5]
+    assert [p.n for p in cost.pairs] == [3]
+    for made in (score, cost):
+        assert made.seeds
+        assert made.hours is None
+        assert (
+            "The pilot's runs come from different hardware or versions, so that they tell no hours." in made.sentences
+        )
+        assert not any("one after another" in sentence for sentence in made.sentences)
+
+
+@pytest.mark.parametrize(
+    ("detect", "message"),
+    [
+        ("speed=3%", "no metric 'speed'; it has .*samples_per_second"),
+        ("accuracy=1", "given in pp"),
+        ("accuracy=1%", "given in pp"),
+        ("train_seconds=1pp", "given in % "),
+        ("accuracy", "write METRIC=SIZE"),
+        ("accuracy=0pp", "above 0"),
+        ("trainable_parameters=5", "the same in every seed"),
+    ],
+)
+def test_wrong_wishes_are_told(pilot: Path, detect: str, message: str) -> None:
+    """What can't be planned is a sentence that says what can."""
+    with pytest.raises(UserError, match=message):
+        plan(pilot, detect)
+
+
+def test_too_little_of_a_pilot(tmp_path: Path) -> None:
+    """No records, none that can be compared, two seeds, or each method on a machine of its own: each is said."""
+    with pytest.raises(UserError, match="no pilot here; run a few seeds first"):
+        plan(tmp_path / "none", "accuracy=1pp")
+    with pytest.raises(UserError, match=r"no run of the pilot can be compared; hpml-bench report .* says why"):
+        plan(recorded.write(tmp_path / "apart", sweep(["lora", "full"], 3, consumed=None)), "accuracy=1pp")
+    for seeds in (1, 2):
+        with pytest.raises(UserError, match="at least 2 methods x 3 seeds"):
+            plan(recorded.write(tmp_path / str(seeds), sweep(seeds=seeds)), "accuracy=1pp")
+    elsewhere = recorded.ENVIRONMENT | {"fingerprint": "another"}
+    mixed = [*sweep(["lora"], 3), *sweep(["full"], 3, environment=elsewhere)]
+    with pytest.raises(UserError, match="train_seconds needs at least 2 methods"):
+        plan(recorded.write(tmp_path / "two", mixed), "train_seconds=1")
+
+
+def test_the_command_prints_the_plan(pilot: Path) -> None:
+    """`hpml-bench plan SUITE --detect ...` prints pairs, seeds and time; a mistake is status 2."""
+    arguments = ["plan", "example", "--out", str(pilot.parent), "--detect"]
+    done = CliRunner().invoke(main, [*arguments, "accuracy=3pp"])
+    assert done.exit_code == 0, done.output
+    assert "seeds are enough for every pair" in done.output
+    assert CliRunner().invoke(main, [*arguments, "accuracy=x"]).exit_code == 2
+    assert CliRunner().invoke(main, [*arguments, "accuracy=1pp", "--power", "2"]).exit_code == 2

@@ -1,0 +1,285 @@
+"""The pages as files: complete, self-contained, escaped, the same bytes every time, and made without torch."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import recorded
+from recorded import failed, record, sweep
+
+from hpml_bench.errors import UserError
+from hpml_bench.report.blocks import Table
+from hpml_bench.report.export import csv_text, latex_table, markdown_table, markdown_text
+from hpml_bench.report.frame import load_results
+from hpml_bench.report.render import load, summary_table, write_report
+from hpml_bench.report.tables import number, table
+from hpml_bench.system.text import clean
+
+EVIL = "<script>alert(1)</script> | a|b \n# h $x^2$ \x1b[31mred\x1b[0m `c` [l](javascript:1) & \\ \u202e % _x_ {}"
+GOLDEN = Path(__file__).parents[1] / "files" / "report_head.md"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a results folder with its report in every format."""
+    place = recorded.write(tmp_path_factory.mktemp("quickstart"), sweep())
+    write_report(place, None, ("html", "md", "csv", "tex"))
+    return place
+
+
+@pytest.fixture(scope="module")
+def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder whose every text field attacks the pages."""
+    definitions = tuple(m.model_copy(update={"title": EVIL, "definition": EVIL}) for m in recorded.DEFINITIONS)
+    odd = {"definitions": definitions, "notes": {EVIL: EVIL}, "environment": {EVIL: [EVIL], "packages": EVIL}}
+    records = [*sweep(["lora", "full"], 2, suite=EVIL, **odd), failed("lora", 9, "failed", EVIL)]
+    place = recorded.write(tmp_path_factory.mktemp("evil"), records)
+    write_report(place, None, ("html", "md", "csv", "tex"))
+    return place
+
+
+class Page(HTMLParser):
+    """Collects tags with their attributes, and the text of scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note a tag."""
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        """Note a script's text."""
+        if self.tags and self.tags[-1][0] == "script":
+            self.scripts.append(data)
+
+
+def page(folder: Path) -> Page:
+    """Parse a folder's report.html."""
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def test_html_asks_for_nothing(folder: Path) -> None:
+    """The page refers to nothing outside itself, and its policy would forbid it."""
+    made = page(folder)
+    for tag, attributes in made.tags:
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            value = attributes.get(name) or "#"
+            assert value.startswith(("#", "data:")), (tag, value)
+    text = (folder / "report.html").read_text()
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert "default-src 'none'" in text
+
+
+def test_the_only_script_is_ours(evil: Path) -> None:
+    """Hostile text brings no script, and ours is the one whose hash the policy allows."""
+    made = page(evil)
+    assert sum(tag == "script" for tag, _ in made.tags) == 1
+    digest = base64.b64encode(hashlib.sha256(made.scripts[0].encode()).digest()).decode()
+    policy = next(a["content"] for tag, a in made.tags if tag == "meta" and a.get("http-equiv"))
+    assert f"script-src 'sha256-{digest}'" in (policy or "")
+    assert not [name for _, attributes in made.tags for name in attributes if name.startswith("on")]
+
+
+def test_ids_are_unique(folder: Path) -> None:
+    """No two elements share an id, charts included: else one chart would draw another's markers."""
+    ids = [attributes["id"] for _, attributes in page(folder).tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_links_lead_somewhere(folder: Path) -> None:
+    """Every link and every reference within a chart has its target in the page."""
+    made = page(folder)
+    ids = {attributes.get("id") for _, attributes in made.tags}
+    targets = {
+        (a.get("href") or a.get("xlink:href") or "")[1:] for _, a in made.tags if a.get("href") or a.get("xlink:href")
+    }
+    assert {t for t in targets if not t.startswith("ata:")} <= ids
+
+
+def test_charts_have_text_alternatives(folder: Path) -> None:
+    """Every chart is an image with a label that holds its numbers."""
+    labels = [a.get("aria-label") or "" for tag, a in page(folder).tags if a.get("role") == "img"]
+    assert len(labels) == sum(tag == "svg" for tag, _ in page(folder).tags)
+    assert any("full 87.5" in label for label in labels)
+
+
+def test_report_is_reproducible(folder: Path, tmp_path: Path) -> None:
+    """The same records give the same bytes, in all formats."""
+    paths = write_report(folder, tmp_path, ("html", "md", "csv", "tex"))
+    assert {p.suffix for p in paths} == {".html", ".md", ".svg", ".csv", ".tex"}
+    for path in paths:
+        assert path.read_bytes() == (folder / path.relative_to(tmp_path)).read_bytes()
+
+
+def test_report_needs_no_torch(folder: Path, tmp_path: Path) -> None:
+    """A report is made without torch, transformers, wandb or pyplot being imported."""
+    code = (
+        "import sys; from pathlib import Path; from hpml_bench.report.render import write_report;"
+        f"write_report(Path({str(folder)!r}), Path({str(tmp_path)!r}));"
+        "print({'torch', 'transformers', 'peft', 'datasets', 'wandb', 'matplotlib.pyplot'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_golden_markdown(folder: Path) -> None:
+    """Takeaways, summary and comparisons of the recorded runs read as reviewed (`python tests/recorded.py` renews)."""
+    assert recorded.head((folder / "report.md").read_text(encoding="utf-8")) == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_html_and_markdown_show_the_same_cells(folder: Path) -> None:
+    """Both pages print the summary's cells."""
+    markdown, html = ((folder / f"report.{kind}").read_text() for kind in ("md", "html"))
+    for row in summary_table(load(folder)).rows:
+        assert all(markdown_text(cell) in markdown and f"<span>{cell}</span>" in html for cell in row)
+
+
+@pytest.mark.parametrize("which", ["folder", "evil"])
+def test_markdown_tables_hold_together(which: str, request: pytest.FixtureRequest) -> None:
+    """Every line of a table has as many cells as its head, and hostile text neither opens tags nor links."""
+    text = (request.getfixturevalue(which) / "report.md").read_text()
+    columns = None
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            columns = None
+            continue
+        cells = len(re.findall(r"(?<!\\)\|", line)) - 1
+        columns = columns or cells
+        assert cells == columns, line
+    text = re.sub(r"^<details><summary>[^<]*</summary>$|^</details>$", "", text, flags=re.MULTILINE)
+    assert not re.search(r"</?\w|(?<!\\)\](?:\()(?!figures/)|\x1b", text)
+
+
+def test_pairs_other_than_by_accuracy_are_folded(folder: Path) -> None:
+    """Both pages show the pairs by accuracy and fold those by each cost, and on these rows, under their caption."""
+    for name in ("report.md", "report.html"):
+        text = (folder / name).read_text()
+        assert re.findall(r"<summary>(Pairs by [\w ,]+)", text) == [
+            "Pairs by training time ", "Pairs by peak memory ", "Pairs by accuracy, on these very test rows",
+        ]  # fmt: skip
+        assert text.count("<details>") == text.count("</details>") == 3
+
+
+def test_the_head_says_how_many_runs_are_compared(tmp_path: Path) -> None:
+    """Both pages begin with the number of compared runs, of methods and seeds of these, and of what is left out."""
+    recorded.write(tmp_path, [*sweep(["lora", "full"], 3), record("adapter", 7, consumed=None)])
+    bad = recorded.write(tmp_path, [failed("head", 0, "failed", "why")]) / "torn"
+    bad.mkdir()
+    (bad / "run.json").write_text("{")
+    write_report(tmp_path)
+    markdown, page = ((tmp_path / name).read_text() for name in ("report.md", "report.html"))
+    counts = "6 compared, 1 set apart, 1 not ok, 1 unreadable"
+    assert f"**Methods:** 2 · **Seeds:** 3 · **Runs:** {counts} ·" in markdown
+    assert counts in page
+
+
+def test_markdown_figures_exist(folder: Path) -> None:
+    """Each figure that the Markdown refers to lies beside it, with fixed colours."""
+    names = re.findall(r"\]\((figures/\w+\.svg)\)", (folder / "report.md").read_text())
+    assert len(names) >= 8
+    assert all("var(" not in (folder / name).read_text() for name in names)
+
+
+def test_csv_holds_full_precision(folder: Path) -> None:
+    """The CSV has numbers as numbers, not as shown."""
+    with (folder / "tables" / "summary.csv").open(newline="") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert float(rows["full"]["Accuracy (%)"]) == pytest.approx(
+        100 * load_results(folder).query("method == 'full'").test_accuracy.mean()
+    )
+
+
+def test_csv_has_spread_beside_means() -> None:
+    """A column of means is followed by one of standard deviations as shown; other text stays text."""
+    made = table("t", "c", ["method", "s"], [["a", ("1.2 ± 0.3", 1.23)], ["b", ("4.0", 4.0)], ["c", "2 ± 1, never"]])
+    assert csv_text(made) == 'method,s,s sd\na,1.23,0.3\nb,4.0,\nc,"2 ± 1, never",\n'
+
+
+def test_latex_escapes() -> None:
+    """Characters that LaTeX would obey are escaped, and numbers are aligned right."""
+    made = table("t", "50% & more", ["method", "x_1 ($)"], [["a_b \\ {} ^~#", ("1 ± 2", 1.0)]])
+    text = latex_table(made)
+    assert r"\caption{50\% \& more}" in text
+    assert r"method & x\_1 (\$) \\" in text
+    assert r"a\_b \textbackslash{} \{\} \textasciicircum{}\textasciitilde{}\# & 1 $\pm$ 2 \\" in text
+    assert r"\begin{tabular}{lr}" in text
+
+
+def test_csv_runs_nothing() -> None:
+    """A cell that a spreadsheet would take for a formula is made text."""
+    assert csv_text(table("t", "c", ["method"], [["=1+1"]])) == "method\n'=1+1\n"
+
+
+def test_markdown_escapes() -> None:
+    """Pipes, emphasis, links and tags become text; decimals and names with underscores stay readable."""
+    assert markdown_text("a|b *c* [d](e) <f> 1.5 prompt_tuning") == r"a\|b \*c\* \[d\](e) &lt;f&gt; 1.5 prompt_tuning"
+    assert markdown_text("1. no list") == r"1\. no list"
+    assert markdown_text("www.x.com a@b.com") == "www&#8203;.x.com a@&#8203;b.com"
+    two = Table(name="t", caption="c", columns=("a", "b"), rows=(("x", "1"),), values=(("x", 1.0),))
+    assert markdown_table(two) == "| a | b |\n| --- | ---: |\n| x | 1 |"
+
+
+@pytest.mark.parametrize(
+    ("value", "spec", "shown"),
+    [
+        (0.123456, ".3g", "0.123"),
+        (1234567.0, ".3g", "1,234,567"),
+        (12.0, ".3g", "12.0"),
+        (0.0, ".3g", "0"),
+        (-1.5, ".1f", "−1.5"),
+        (-0.04, ".1f", "0.0"),
+        (0.00001, ".3g", "1.00e-05"),
+        (1340000.0, "d", "1,340,000"),
+        (2.5, ".99999f", "2.50"),
+        (None, ".3g", "–"),
+        (float("nan"), ".3g", "–"),
+    ],
+)
+def test_numbers_read_well(value: float | None, spec: str, shown: str) -> None:
+    """Numbers have thousands separators and no needless exponent; what isn't known is a dash."""
+    assert number(value, spec) == shown
+
+
+def test_clean_is_one_printable_line() -> None:
+    """Terminal escapes, line breaks and direction marks are gone, and length is bounded."""
+    assert clean("a\x1b[31mb\x1b[0m\n\u202ec\x00") == "ab c"
+    assert clean("abcdef", 4) == "abc…"
+
+
+def test_frame_has_a_row_a_run(folder: Path) -> None:
+    """`load_results` gives identity, status and every metric as columns, in time order."""
+    frame = load_results(folder)
+    assert len(frame) == 25
+    assert list(frame.columns[:5]) == ["run_id", "suite", "method", "seed", "status"]
+    assert frame.test_accuracy.dtype == "float64"
+    assert frame.started.is_monotonic_increasing
+
+
+def test_frame_of_failed_runs(tmp_path: Path) -> None:
+    """A failed run has a row too, with empty metrics."""
+    recorded.write(tmp_path, [record("lora", 0), failed("full", 0, "oom_host", "killed")])
+    frame = load_results(tmp_path).set_index("method")
+    assert frame.status.to_dict() == {"lora": "ok", "full": "oom_host"}
+    assert frame.test_accuracy.isna().to_dict() == {"lora": False, "full": True}
+
+
+def test_nothing_to_report_is_said(tmp_path: Path) -> None:
+    """An empty folder, a missing one and an unknown format are a user's mistakes, told in a sentence."""
+    with pytest.raises(UserError, match="no recorded run"):
+        write_report(tmp_path)
+    with pytest.raises(UserError, match="not a folder"):
+        load_results(tmp_path / "missing")
+    with pytest.raises(UserError, match="choose from html, md, csv, tex"):
+        write_report(tmp_path, formats=("pdf",))

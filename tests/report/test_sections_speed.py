@@ -1,0 +1,132 @@
+"""The sections on where time goes and on what more ranks bring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import recorded
+
+from hpml_bench.records.run import Check, RunRecord
+from hpml_bench.report.blocks import Section, Table
+from hpml_bench.report.results import Results
+from hpml_bench.report.sections import scaling, throughput, time_budget
+
+PARTS = {"first_step_seconds": 1.0, "train_seconds": 5.0, "evaluation_seconds": 2.0, "inference_seconds": 1.0}
+
+
+def runs(ranks: int = 2, **metrics: float | None) -> list[RunRecord]:
+    """Return two methods x two seeds of ten seconds each, on some ranks, with some metrics."""
+    settings = recorded.SETTINGS.model_copy(update={"world_size": ranks})
+    found = recorded.sweep(("lora", "full"), 2, settings=settings)
+    return [run.model_copy(update={"seconds": 10.0, "metrics": {**run.metrics, **metrics}}) for run in found]
+
+
+def table(section: Section | None) -> Table:
+    """Return a section's only table."""
+    assert section is not None
+    (block,) = section.blocks
+    assert isinstance(block, Table)
+    return block
+
+
+def load(folder: Path, records: list[RunRecord]) -> Results:
+    """Write records and read them as a report does."""
+    return Results.load(recorded.write(folder, records))
+
+
+def test_the_budget_adds_up(tmp_path: Path) -> None:
+    """Of ten seconds a run, the parts are their shares and the rest is what is left; all runs stand below."""
+    found = table(time_budget.section(load(tmp_path, runs(**PARTS))))
+    assert [row[0] for row in found.rows] == ["full", "lora", "all"]
+    assert found.values is not None
+    assert found.values[-1][1:] == pytest.approx((4, 40, 10, 50, 20, 10, 10))
+    assert "80 %" in found.notes[-1]
+
+
+@pytest.mark.parametrize("missing", [None, 0.0])
+def test_no_budget_without_all_parts(tmp_path: Path, missing: float | None) -> None:
+    """Runs that don't say how long they took to start, as torchrun's, are in no budget."""
+    assert time_budget.section(load(tmp_path, runs(**PARTS | {"first_step_seconds": missing}))) is None
+
+
+def both(**changes: Any) -> list[RunRecord]:
+    """Return runs on one rank at 100 samples/s and on two at 150."""
+    communication = {"communication_ms": 2.0, "communication_percent": 8.0, "allreduced_bytes_per_step": 4000.0}
+    one, two = runs(1, samples_per_second=100.0, **communication), runs(2, samples_per_second=150.0, **communication)
+    return [run.model_copy(update=changes) for run in one] + two
+
+
+def test_methods_whose_frozen_weights_stay_in_float32_are_named(tmp_path: Path) -> None:
+    """Where others keep theirs in bf16, and only there; of a method that freezes nothing nothing is said."""
+    definition = recorded._metric("frozen_bf16_percent", "frozen weights in bf16", "%", "higher", "setup", ".0f")
+    for shares, named in (((0.0, 97.0), True), ((0.0, 0.0), False), ((None, 97.0), False)):
+        share = dict(zip(("lora", "full"), shares, strict=True))
+        found = [
+            run.model_copy(
+                update={
+                    "metrics": {**run.metrics, "frozen_bf16_percent": share[run.spec.method.name]},
+                    "definitions": (*run.definitions, definition),
+                }
+            )
+            for run in runs()
+        ]
+        (blocks,) = [throughput.section(load(tmp_path / str(shares), found)).blocks]
+        assert any("those of lora in float32" in note for note in blocks[0].notes) == named
+
+
+def test_efficiency_is_speed_up_over_the_ratio_of_ranks(tmp_path: Path) -> None:
+    """150 samples/s on two ranks against 100 on one: 1.5 times, 75 %; a single rank has no all-reduce to show."""
+    found = table(scaling.section(load(tmp_path, both())))
+    assert found.values is not None
+    assert [row[:2] for row in found.values] == [("full", 1), ("full", 2), ("lora", 1), ("lora", 2)]
+    assert found.values[0][2:] == (100, 1, 100, None, None, None)
+    assert found.values[1][2:] == pytest.approx((150, 1.5, 75, 4000, 2, 8))
+
+
+def test_other_machines_and_single_counts_of_ranks_are_not_scaled(tmp_path: Path) -> None:
+    """Runs that differ in more than the number of ranks show nothing about it; nor do runs on one number."""
+    other = both(environment={**recorded.ENVIRONMENT, "fingerprint": "ffffffffffff"})
+    assert scaling.section(load(tmp_path / "other", other)) is None
+    assert scaling.section(load(tmp_path / "one", runs(2))) is None
+
+
+def test_only_sound_runs_are_scaled(tmp_path: Path) -> None:
+    """A run on one rank that failed a check is set apart as anywhere: its seed enters neither number of ranks."""
+    one, *others = both()
+    liar = one.model_copy(update={"checks": (Check(name="samples", passed=False, detail="9 of 10"),)})
+    slow = [
+        run.model_copy(update={"metrics": run.metrics | {"samples_per_second": 50.0}})
+        if (run.spec.method.name, run.spec.seed) == (one.spec.method.name, one.spec.seed)
+        else run
+        for run in others
+    ]
+    results = load(tmp_path, [liar, *slow])
+    found = table(scaling.section(results))
+    assert found.values is not None
+    assert {(row[0], row[1]): row[2] for row in found.values} == {
+        ("full", 1): 100, ("full", 2): 150, ("lora", 1): 100, ("lora", 2): 150
+    }  # fmt: skip
+    assert [group.reason for group in results.left_out.apart] == ["invalid: self-check failed: samples: 9 of 10"]
+
+
+def test_scaling_is_of_the_seeds_that_every_number_has(tmp_path: Path) -> None:
+    """A seed that only one number of ranks has enters no mean of the table."""
+    extra = runs(2, samples_per_second=999.0)[0]
+    spec = extra.spec.model_copy(update={"seed": 9})
+    found = table(scaling.section(load(tmp_path, [*both(), extra.model_copy(update={"spec": spec, "run_id": "nine"})])))
+    assert found.values is not None
+    assert {row[2] for row in found.values} == {100, 150}
+
+
+def test_times_are_of_the_machine_that_most_share(tmp_path: Path) -> None:
+    """The budget, and every mean of the throughput, leave out the runs of another machine."""
+    slow = {"seconds": 1000.0, "environment": {**recorded.ENVIRONMENT, "kernel": "other"}}
+    moved, *others = runs(**PARTS, samples_per_second=100.0)
+    moved = moved.model_copy(update=slow | {"metrics": moved.metrics | {"samples_per_second": 1.0}})
+    results = load(tmp_path, [moved, *others])
+    found = table(time_budget.section(results))
+    assert found.values is not None
+    assert found.values[-1][1:3] == pytest.approx((3, 30))
+    assert {v for of in results.values("samples_per_second").values() for v in of.values()} == {100.0}

@@ -1,0 +1,173 @@
+"""Devices found without torch, settings made definite, and what a record says of the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+
+from hpml_bench.config.devices import resolve_devices
+from hpml_bench.errors import UserError
+from hpml_bench.system import environment
+
+
+def open_settings(**changes: Any) -> Any:
+    """Return settings that leave the machine open."""
+    open_values = {"device": "auto", "world_size": None, "threads": None, "precision": "auto"}
+    return tiny.settings(**(open_values | changes))
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that makes a machine of so many cores and GPUs."""
+
+    def make(cores: int, gpus: int = 0, capability: str = "9.0", flags: str = "") -> None:
+        found = tuple({"name": "GPU", "memory_mb": 80_000, "capability": capability, "index": i} for i in range(gpus))
+        monkeypatch.setattr(environment, "visible_gpus", lambda: found)
+        monkeypatch.setattr(environment, "cores", lambda: cores)
+        monkeypatch.setattr(environment, "_cpu", lambda: {"model name": "CPU", "flags": flags})
+
+    return make
+
+
+def test_all_gpus_are_taken(machine: Any) -> None:
+    """A rank a GPU, the cores shared out, bf16 where every GPU has it (from compute capability 8)."""
+    machine(cores=16, gpus=4)
+    found = resolve_devices(open_settings())
+    assert (found.device, found.world_size, found.threads, found.precision) == ("cuda", 4, 4, "bf16")
+    machine(cores=16, gpus=4, capability="7.5")
+    assert resolve_devices(open_settings()).precision == "fp32"
+
+
+def test_without_gpus_two_ranks_share_the_cpu(machine: Any) -> None:
+    """Two, or one on a single core; bf16 only where the CPU multiplies it."""
+    machine(cores=8)
+    found = resolve_devices(open_settings())
+    assert (found.device, found.world_size, found.threads, found.precision) == ("cpu", 2, 4, "fp32")
+    machine(cores=1, flags="avx512f amx_bf16")
+    found = resolve_devices(open_settings())
+    assert (found.world_size, found.threads, found.precision) == (1, 1, "bf16")
+
+
+def test_what_is_asked_for_stands(machine: Any) -> None:
+    """Definite settings are not changed."""
+    machine(cores=8, gpus=2)
+    assert resolve_devices(tiny.settings()) == tiny.settings()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "changes", "words"),
+    [
+        (0, {"device": "cuda"}, "device is cuda, but no GPU is visible.*--device cpu"),
+        (1, {"device": "cuda", "world_size": 2}, "world_size is 2, but 1 GPU.*--nproc 1"),
+        (5, {}, "global_batch 12 is not a multiple of the 5 ranks"),
+    ],
+)
+def test_what_the_machine_cannot_do_is_one_sentence(
+    machine: Any, gpus: int, changes: dict[str, Any], words: str
+) -> None:
+    """With what is there, and what to do."""
+    machine(cores=8, gpus=gpus)
+    with pytest.raises(UserError, match=words) as caught:
+        resolve_devices(open_settings(**changes))
+    assert "\n" not in str(caught.value)
+
+
+def fake_nvml() -> SimpleNamespace:
+    """Return a driver with three GPUs."""
+    return SimpleNamespace(
+        nvmlDeviceGetCount=lambda: 3,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetCudaComputeCapability=lambda handle: (9, 0),
+        nvmlDeviceGetName=lambda handle: f"GPU {handle}",
+        nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}a{handle}b",
+        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=80_000_000_000),
+    )
+
+
+@pytest.mark.parametrize(
+    ("visible", "indices"), [(None, [0, 1, 2]), ("", []), ("2,0", [2, 0]), ("GPU-1a", [1]), ("-1", []), (" 1 ", [1])]
+)
+def test_cuda_visible_devices_is_heeded(
+    visible: str | None, indices: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By index or UUID, in its order, as CUDA does."""
+
+    @contextmanager
+    def nvml() -> Iterator[Any]:
+        yield fake_nvml()
+
+    monkeypatch.setattr(environment, "nvml", nvml)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    environment.visible_gpus.cache_clear()
+    try:
+        assert [gpu["index"] for gpu in environment.visible_gpus()] == indices
+    finally:
+        environment.visible_gpus.cache_clear()
+
+
+def test_a_description_is_json_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hardware, versions and process settings; no variable but the named ones."""
+    monkeypatch.setenv("WANDB_API_KEY", "planted-secret")
+    monkeypatch.setenv("MALLOC_SECRET", "planted-secret")
+    text = json.dumps(environment.describe())
+    assert "planted" not in text
+    found = json.loads(text)
+    assert found["hardware"]["cores"] == environment.cores()
+    assert found["packages"]["torch"]
+    assert found["kernel"] == os.uname().release
+
+
+def test_threads_are_as_they_are_in_the_process() -> None:
+    """Within an operator as set, between operators as torch has it; OMP_NUM_THREADS is among the process settings."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found = environment.describe()
+            assert found["threads"] == {"intra_op": threads, "inter_op": torch.get_num_interop_threads()}
+            assert found["process"]["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS")
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_fingerprint_is_of_the_hardware(machine: Any) -> None:
+    """The same parts give the same, other parts another."""
+    prints = []
+    for cores in (4, 4, 8):
+        machine(cores=cores)
+        prints.append(environment.describe()["fingerprint"])
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_the_users_own_variables_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process settings fill gaps only."""
+    for key in environment.PROCESS_ENVIRONMENT:
+        monkeypatch.setenv(key, "kept" if key == "MALLOC_TOP_PAD_" else "x")
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_")
+    environment.set_process_environment()
+    assert os.environ["MALLOC_TOP_PAD_"] == "kept"
+    assert os.environ["MALLOC_TRIM_THRESHOLD_"] == environment.PROCESS_ENVIRONMENT["MALLOC_TRIM_THRESHOLD_"]
+
+
+def test_devices_are_found_without_torch() -> None:
+    """Else the parent would hold a CUDA context of its own."""
+    script = (
+        "import sys; from hpml_bench import environment; "
+        "environment.visible_gpus(); found = environment.describe(); "
+        "print('torch' in sys.modules, set(found['threads'].values()))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False {None}"

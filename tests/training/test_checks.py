@@ -1,0 +1,110 @@
+"""The arithmetic self-checks: each passes on a sound run and fails on the fault it is there for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+import tiny
+
+from hpml_bench.data.dataset import Prepared
+from hpml_bench.records.run import Check, Consumed, Digests, Outcome, Point
+from hpml_bench.training.checks import all_checks
+
+
+def sound() -> dict[str, Any]:
+    """Return the figures of a run of 6 steps of 12 that adds up."""
+    seconds, losses = [0.5, 0.25, 0.25, 0.25, 0.25, 0.25], [3.0, 2.0, 1.0, 1.0, 0.5, 0.5]
+    points = [Point(metric="step_seconds", step=i, value=v) for i, v in enumerate(seconds, 1)]
+    points += [Point(metric="train_loss", step=i, value=v) for i, v in enumerate(losses, 1)]
+    return {
+        "metrics": {
+            "samples_per_second": 48.0,
+            "train_seconds": 1.75,
+            "train_seconds_second_clock": 1.753,
+            "train_loss": 8 / 6,
+            "test_accuracy": 0.75,
+        },
+        "points": points,
+        "consumed": Consumed(steps=6, samples=72, real_tokens=700, padded_tokens=720, order="o"),
+        "settings": tiny.settings(),
+        "predictions": pd.DataFrame({"index": [0, 1, 2, 3], "label": [0, 1, 1, 0], "prediction": [0, 1, 1, 1]}),
+        "test_rows": 4,
+        "parameters": {"trainable": 10, "in the optimizer": 10, "with a gradient": 10},
+    }
+
+
+def failed(**changes: Any) -> list[str]:
+    """Return the names of the checks that fail."""
+    return [check.name for check in all_checks(**(sound() | changes)) if not check.passed]
+
+
+def test_a_sound_run_passes_all() -> None:
+    """Figures that agree pass every check."""
+    assert failed() == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "check"),
+    [
+        ("samples_per_second", 96.0, "throughput"),
+        ("samples_per_second", None, "throughput"),
+        ("train_seconds", 1.25, "training time"),
+        ("train_seconds_second_clock", 1.72, "second clock"),
+        ("train_seconds_second_clock", None, "second clock"),
+        ("train_loss", 0.5, "training loss"),
+        ("test_accuracy", 0.76, "accuracy"),
+    ],
+)
+def test_a_metric_that_contradicts_its_source_fails(metric: str, value: float | None, check: str) -> None:
+    """A rate, time, loss or accuracy that its own points don't give is found."""
+    assert failed(metrics=sound()["metrics"] | {metric: value}) == [check]
+
+
+def test_predictions_must_be_each_row_once() -> None:
+    """A row predicted twice in another's place is found."""
+    twice = sound()["predictions"].assign(index=[0, 1, 2, 2])
+    assert failed(predictions=twice) == ["predictions"]
+
+
+def test_samples_over_ranks_must_be_the_global_batches() -> None:
+    """Ranks that together saw more or less than steps x global batch are found."""
+    assert failed(consumed=sound()["consumed"].model_copy(update={"samples": 73})) == ["budget"]
+
+
+def test_time_that_no_step_has_is_found() -> None:
+    """A tenth of a second less in one of the points than by the second clock; 1 % and 1 ms a window are let through."""
+    points = [p.model_copy(update={"value": 0.15}) if (p.step, p.value) == (6, 0.25) else p for p in sound()["points"]]
+    metrics = sound()["metrics"] | {"train_seconds": 1.65, "samples_per_second": 60 / 1.15}
+    assert failed(points=points, metrics=metrics) == ["second clock"]
+    assert failed(metrics=sound()["metrics"] | {"train_seconds_second_clock": 1.75 + 0.0175 + 0.004}) == []
+
+
+def test_the_throughput_is_of_the_timed_steps_in_the_points() -> None:
+    """A rate over all steps, the first included, is found, though it fits its own seconds."""
+    metrics = sound()["metrics"] | {"samples_per_second": 72 / 1.75, "timed_seconds": 1.75}
+    assert failed(metrics=metrics) == ["throughput"]
+
+
+def test_a_lost_step_is_found() -> None:
+    """A step without its point is found."""
+    points = [p for p in sound()["points"] if not (p.metric == "train_loss" and p.step == 3)]
+    assert "every step" in failed(points=points)
+
+
+def test_parameters_without_gradient_are_found() -> None:
+    """Trainable parameters that the optimizer lacks, or that got no gradient, are found."""
+    assert failed(parameters=sound()["parameters"] | {"with a gradient": 9}) == ["parameters"]
+
+
+def test_a_failed_check_makes_the_run_invalid() -> None:
+    """The record says `invalid`, and keeps the figures."""
+    check = Check(name="budget", passed=False, detail="73 samples")
+    prepared = Prepared(
+        backbone="b", data="d", label_names=("a", "b"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
+    )
+    outcome = Outcome(status="ok", metrics={"test_accuracy": 0.9}, checks=(check,))
+    record = outcome.record(tiny.spec(), prepared, outcome, "2026-01-01T00:00:00+00:00", 1.0)
+    assert record.status == "invalid"
+    assert record.metrics == {"test_accuracy": 0.9}

@@ -1,0 +1,81 @@
+"""The clocks: laps follow each other without gaps, on a CPU and by CUDA's events."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from hpml_bench.training import clock
+from hpml_bench.training.clock import Clock, CpuClock, CudaClock
+
+
+class Event:
+    """Stands in for CUDA's: recorded at the next full second of a stream."""
+
+    stream: itertools.count[int]
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        """Take the time of the stream."""
+        self.at = next(self.stream)
+
+    def elapsed_time(self, end: Event) -> float:
+        """Return milliseconds."""
+        return 1000.0 * (end.at - self.at)
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Clock]:
+    """A clock of either kind, for which a second goes by at each reading."""
+    seconds = itertools.count()
+    monkeypatch.setattr(Event, "stream", seconds, raising=False)
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(seconds)))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    return CpuClock if request.param == "cpu" else CudaClock
+
+
+def test_laps_follow_each_other(made: Callable[[], Clock]) -> None:
+    """One reading a lap: three laps of a second each from the start, with nothing between them; taken once."""
+    clock = made()
+    clock.start()
+    for _ in range(3):
+        clock.lap()
+    assert clock.take() == [1.0, 1.0, 1.0]
+    assert clock.take() == []
+
+
+def test_what_goes_before_a_start_is_in_no_lap(made: Callable[[], Clock]) -> None:
+    """Neither the time from the making, nor from the last lap; laps taken in between don't matter."""
+    clock = made()
+    clock.start()
+    clock.lap()
+    clock.start()
+    clock.lap()
+    assert clock.take() == [1.0, 1.0]
+    clock.lap()
+    assert clock.take() == [1.0]
+
+
+def test_a_clock_runs_from_its_making(made: Callable[[], Clock]) -> None:
+    """A lap without a start has a time, too."""
+    clock = made()
+    clock.lap()
+    assert clock.take() == [1.0]
+
+
+def test_the_second_clock_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on as time does, and doesn't read the first one's; without the raw clock it is the monotonic one."""
+    monkeypatch.setattr(time, "perf_counter", None)
+    before = clock.second_clock()
+    time.sleep(0.02)
+    assert 0.02 <= clock.second_clock() - before < 2
+    monkeypatch.delattr(time, "CLOCK_MONOTONIC_RAW", raising=False)
+    monkeypatch.setattr(time, "monotonic", lambda: 42.0)
+    assert clock.second_clock() == 42.0

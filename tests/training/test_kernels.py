@@ -1,0 +1,231 @@
+"""What is faster must compute the same: activations, dropout, attention, frozen weights."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from backbones import build, support_table
+from torch import nn
+from transformers.activations import NewGELUActivation
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from hpml_bench import registry
+from hpml_bench.errors import Unsupported
+from hpml_bench.methods import peft
+from hpml_bench.training import kernels
+
+BACKBONES = support_table.BACKBONES
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """Return the folders of the small backbones."""
+    return support_table.save_backbones(tmp_path_factory.mktemp("backbones"))
+
+
+def test_the_fused_activation_is_the_same_function() -> None:
+    """Values and gradients of GPT-2's activation agree to rounding."""
+    results = []
+    for activation in (NewGELUActivation(), nn.GELU(approximate="tanh")):
+        values = torch.linspace(-6, 6, 2001, requires_grad=True)
+        output = activation(values)
+        output.sum().backward()
+        results.append((output, values.grad))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=3e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [kernels.SMALL // 2, 400_001])
+def test_dropout_drops_the_share_asked_for_and_scales_the_rest(dtype: torch.dtype, size: int) -> None:
+    """Of n ones, n p are dropped (within five standard deviations) and the others are 1 / (1 - p)."""
+    torch.manual_seed(0)
+    output = kernels.drop(torch.ones(size, dtype=dtype), 0.1)
+    dropped = int((output == 0).sum())
+    assert abs(dropped - 0.1 * size) < 5 * (0.09 * size) ** 0.5
+    assert output.unique().numel() == 2
+    assert output.max() == torch.tensor(1 / 0.9, dtype=dtype)
+
+
+@pytest.mark.parametrize("size", [kernels.SMALL // 2, 400_001])
+@pytest.mark.parametrize(("p", "most"), [(1 - 2**-16, 60), (1 - 2**-17, 20), (0.999999, 20), (1.0, 0)])
+def test_dropout_of_nearly_everything(p: float, most: int, size: int) -> None:
+    """A p that rounds to 1 keeps next to nothing, and 1 nothing."""
+    torch.manual_seed(0)
+    assert int((kernels.drop(torch.ones(size), p) != 0).sum()) <= most
+
+
+def test_dropout_depends_on_torchs_generator_alone() -> None:
+    """The same seed gives the same mask, the next call another; in evaluation nothing is dropped."""
+    layer, values = kernels.Dropout(0.3), torch.ones(100_000)
+    torch.manual_seed(7)
+    first, second = layer(values), layer(values)
+    torch.manual_seed(7)
+    assert torch.equal(layer(values), first)
+    assert not torch.equal(first, second)
+    assert torch.equal(layer.eval()(values), values)
+
+
+def test_dropout_masks_have_no_pattern() -> None:
+    """Neighbours, and elements one 64-bit word apart, are dropped independently: the share of pairs is p squared."""
+    torch.manual_seed(1)
+    gone = kernels.drop(torch.ones(1_000_000), 0.2) == 0
+    for distance in (1, 2, 3, 4, 8):
+        share = (gone[distance:] & gone[:-distance]).double().mean().item()
+        assert abs(share - 0.04) < 5 * (0.04 * 0.96 / 1e6) ** 0.5
+
+
+def test_the_gradient_of_dropout_passes_where_values_did() -> None:
+    """The gradient is the mask."""
+    values = torch.rand(50_000) + 1
+    values.requires_grad_()
+    output = kernels.drop(values, 0.25)
+    output.sum().backward()
+    torch.testing.assert_close(values.grad, (output / values).detach())
+
+
+@pytest.mark.parametrize("heads", [4, 2])
+@pytest.mark.parametrize("masked", ["padding", "causal", "none"])
+def test_attention_by_hand_is_torchs(monkeypatch: pytest.MonkeyPatch, heads: int, masked: str) -> None:
+    """With dropout's effect taken out, outputs and gradients are those of scaled_dot_product_attention."""
+    monkeypatch.setattr(kernels, "drop", lambda values, _: values)
+    torch.manual_seed(0)
+    shapes = [(3, 4, 7, 8), (3, heads, 7, 8), (3, heads, 7, 8)]
+    mask = None
+    if masked == "padding":
+        mask = (torch.arange(7) < torch.tensor([7, 3, 1])[:, None])[:, None, None, :].expand(3, 1, 7, 7)
+    module = SimpleNamespace(is_causal=masked == "causal", num_key_value_groups=4 // heads)
+    tensors = [torch.randn(shape) for shape in shapes]
+    results = []
+    for function, dropout in ((kernels.attention, 0.1), (sdpa_attention_forward, 0.0)):
+        inputs = [tensor.clone().requires_grad_() for tensor in tensors]
+        output, _ = function(module, *inputs, mask, dropout=dropout)
+        output.square().sum().backward()
+        results.append((output, *(tensor.grad for tensor in inputs)))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_that_may_attend_to_nothing_is_a_number() -> None:
+    """A mask that leaves a row nothing, as a sliding window over padding does, gives no NaN, forward or backward."""
+    mask = torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()
+    mask[..., 3, :] = False
+    module = SimpleNamespace(is_causal=True)
+    inputs = torch.randn(3, 1, 2, 5, 8, requires_grad=True)
+    output, _ = kernels.attention(module, *inputs, mask, dropout=0.1)
+    output.square().sum().backward()
+    assert torch.isfinite(output).all()
+    assert torch.isfinite(inputs.grad).all()
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_by_hand_in_bf16_is_torchs_to_its_rounding(monkeypatch: pytest.MonkeyPatch, causal: bool) -> None:
+    """Under autocast, outputs and gradients lie as near torch's in float32 as two bf16 roundings allow."""
+    monkeypatch.setattr(kernels, "drop", lambda values, _: values)
+    torch.manual_seed(0)
+    tensors = [torch.randn(3, 4, 21, 8).bfloat16() for _ in range(3)]
+    mask = (torch.arange(21) < torch.tensor([21, 9, 1])[:, None])[:, None, None, :].expand(3, 1, 21, 21)
+    mask = mask.tril() if causal else mask
+    module = SimpleNamespace(is_causal=causal)
+    results = []
+    for function, kind, dropout in (
+        (kernels.attention, torch.bfloat16, 0.1),
+        (sdpa_attention_forward, torch.float32, 0.0),
+    ):
+        inputs = [tensor.to(kind, copy=True).requires_grad_() for tensor in tensors]
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
+            output, _ = function(module, *inputs, mask, dropout=dropout)
+        output.float().square().sum().backward()
+        results.append((output, *(tensor.grad for tensor in inputs)))
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours.float() - theirs).norm() < 2 * 2**-8 * theirs.norm()
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_attention_drops_its_weights(folders: dict, backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training every layer drops its weights [B, H, L, L] with the model's p; in evaluation none does."""
+    classifier = build(folders[backbone], "head", dropout=0.25, device="cpu")
+    ids, mask, _ = support_table.batch()
+    length, seen = ids.shape[1], []
+    monkeypatch.setattr(kernels, "drop", lambda values, p: seen.append((values.shape[-2:], p)) or values)
+    classifier.train()(ids, mask)
+    layers = classifier.encoder.config.num_hidden_layers
+    assert seen.count((torch.Size([length, length]), 0.25)) == layers
+    seen.clear()
+    classifier.eval()(ids, mask)
+    assert not seen
+
+
+def test_what_is_replaced(folders: dict) -> None:
+    """GPT-2's activation and all its dropouts are replaced on a CPU, with their p; evaluation stays as it was."""
+    classifier = build(folders["GPT-2"], "head", dropout=0.25, device="cpu")
+    kinds = {type(module) for module in classifier.modules()}
+    assert nn.GELU in kinds
+    assert kernels.Dropout in kinds
+    assert not kinds & {NewGELUActivation, nn.Dropout}
+    assert {module.p for module in classifier.modules() if isinstance(module, kernels.Dropout)} == {0.25}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_training_is_the_same_with_and_without(
+    folders: dict, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty steps of LoRA end at the same loss as on transformers' own modules, to rounding."""
+    ids, mask, labels = support_table.batch()
+    losses = []
+    for quick in (True, False):
+        if not quick:
+            monkeypatch.setattr(kernels, "ATTENTION", "sdpa")
+            monkeypatch.setattr(kernels, "speed_up", lambda *_: None)
+        classifier = build(folders["GPT-2"], "lora", dropout=0.0, device="cpu")
+        if quick and precision == "bf16":
+            kernels.store_frozen_as_bf16(classifier.encoder)
+        optimizer = torch.optim.AdamW([p for p in classifier.parameters() if p.requires_grad], lr=1e-2)
+        for _ in range(20):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+                loss = nn.functional.cross_entropy(classifier(ids, mask), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3 if precision == "fp32" else 5e-2)
+
+
+FROZEN = [(name, {}) for name in registry.names("methods") if name != "peft"]
+FROZEN += [("peft", {"type": kind}) for kind in sorted(peft.FORWARD_ONLY)]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(("name", "options"), FROZEN)
+def test_frozen_weights_in_bfloat16_change_nothing_under_autocast(
+    folders: dict, name: str, options: dict, backbone: str
+) -> None:
+    """Logits and gradients are the same bit for bit, for every method that doesn't read frozen weights itself."""
+    try:
+        classifier = build(folders[backbone], name, options=options, dropout=0.0, device="cpu")
+    except Unsupported as reason:
+        pytest.skip(str(reason))
+    ids, mask, labels = support_table.batch()
+    results = []
+    for _ in range(2):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = classifier(ids, mask)
+        nn.functional.cross_entropy(logits, labels).backward()
+        results.append([logits, *(p.grad.clone() for p in classifier.parameters() if p.requires_grad)])
+        classifier.zero_grad()
+        kernels.store_frozen_as_bf16(classifier.encoder)
+    assert all(torch.equal(before, after) for before, after in zip(*results, strict=True))
+    frozen = [p for p in classifier.encoder.parameters() if not p.requires_grad and p.dim() == 2]
+    assert name == "full" or any(weight.dtype == torch.bfloat16 for weight in frozen)
+    assert all(p.dtype == torch.float32 for p in classifier.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("options", "reads"),
+    [({"type": "LORA"}, False), ({"type": "ia3"}, False), ({"type": "DORA"}, True), ({"type": "OFT"}, True),
+     ({"type": "LORA", "use_dora": True}, True), ({"type": "PISSA"}, False)],
+)  # fmt: skip
+def test_types_that_read_frozen_weights_keep_them(options: dict, reads: bool) -> None:
+    """DoRA takes the norms of the weights, and of types that aren't known it is assumed."""
+    assert peft.reads_frozen_weights(options) == reads

@@ -1,0 +1,252 @@
+"""The training loop in one process: probes leave it alone, schedule and optimizer are the formula's."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from hpml_bench import registry
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.rows import Rows
+from hpml_bench.training.borders import Borders
+from hpml_bench.training.clock import CpuClock
+from hpml_bench.training.distributed import Group, process_group
+from hpml_bench.training.loop import Ledger, Training, evaluate, lr_factor, step_seconds, total_steps, train
+from hpml_bench.training.model import build_classifier
+from hpml_bench.training.probe import Probe, Run, Step
+
+
+class Recorder(Probe):
+    """Keeps every step."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def after_steps(self, window: list[Step]) -> list:
+        """Keep the steps."""
+        self.steps.extend(window)
+        return []
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[Group]:
+    """A process group of this process alone."""
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="localhost", MASTER_PORT="0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.distributed.init_process_group", _local_group)
+        with process_group(tiny.settings(world_size=1)) as found:
+            yield found
+
+
+def _local_group(backend: str, **_: object) -> None:
+    from torch.distributed import HashStore
+    from torch.distributed.distributed_c10d import init_process_group
+
+    init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """A tiny backbone and rows."""
+    return tiny.prepared(tmp_path_factory.mktemp("prepared"))
+
+
+def job(spec: RunSpec, prepared: Prepared, group: Group, probes: list[Probe]) -> tuple[Training, Rows]:
+    """Return a training of a fresh classifier."""
+    train_rows, validation, test = (
+        Rows(Path(prepared.data) / s, prepared.pad_id) for s in ("train", "validation", "test")
+    )
+    classifier = build_classifier(Path(prepared.backbone), spec.settings, spec.method, 3, spec.seed)
+    torch.manual_seed(spec.seed)
+    module = registry.get("methods", spec.method.method)
+    training = Training(
+        classifier, spec.method, module, spec.settings, spec.seed, group, train_rows, validation, probes, lambda _: None
+    )
+    return training, test
+
+
+def losses(spec: RunSpec, prepared: Prepared, group: Group, folder: Path, probes: list[Probe]) -> list[float]:
+    """Train, evaluate and stop the probes; return the losses of the steps and of the test rows."""
+    recorder = Recorder()
+    training, test = job(spec, prepared, group, [*probes, recorder])
+    run = Run(spec.settings, group, training.classifier, training.module, test, folder, time.monotonic())
+    for probe in probes:
+        probe.start(run)
+    train(training)
+    result = evaluate(
+        training.classifier, test, spec.settings, group, training.probes, training.write, "test", training.steps
+    )
+    for probe in probes:
+        probe.stop()
+    return [step.loss for step in recorder.steps] + result.losses.tolist()
+
+
+@pytest.mark.parametrize("name", registry.names("probes"))
+def test_a_probe_changes_nothing(name: str, prepared: Prepared, group: Group, tmp_path: Path) -> None:
+    """With and without the probe, dropout on, every loss is the same bit for bit."""
+    spec = tiny.spec(world_size=1, dropout=0.1)
+    without = losses(spec, prepared, group, tmp_path, [])
+    probe: Probe = registry.get("probes", name).Measure()
+    assert losses(spec, prepared, group, tmp_path, [probe]) == without
+
+
+def test_the_learning_rate_warms_up_and_decays() -> None:
+    """Linear from a first small step to 1 over the warm-up, then linear down to one step above 0."""
+    settings = tiny.settings(steps=10, lr_warmup=0.2)
+    factors = [lr_factor(step, 10, settings) for step in range(10)]
+    assert factors == pytest.approx([0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
+    constant = tiny.settings(steps=10, lr_warmup=0.2, schedule="constant")
+    assert [lr_factor(step, 10, constant) for step in (2, 9)] == [1, 1]
+
+
+def test_epochs_are_whole_global_batches() -> None:
+    """Rows that don't fill a last global batch are left out of an epoch."""
+    settings = tiny.settings(steps=None, epochs=3, global_batch=12)
+    assert total_steps(settings, rows=40) == 9
+
+
+def test_the_loop_is_plain_adamw(prepared: Prepared, group: Group, tmp_path: Path) -> None:
+    """The losses are those of a loop written out here: cross-entropy, clipping, torch's AdamW, the same batches."""
+    spec = tiny.spec("full", lr=1e-3, world_size=1)
+    ours = losses(spec, prepared, group, tmp_path, [])[: spec.settings.steps]
+
+    training, _ = job(spec, prepared, group, [])
+    model = training.classifier.train()
+    parameters = [
+        {"params": list(model.encoder.parameters()), "lr": 1e-3},
+        {"params": list(model.head.parameters()), "lr": spec.settings.head_lr},
+    ]
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
+    theirs = []
+    for step, indices in enumerate(training.order()):
+        for group_, lr in zip(optimizer.param_groups, (1e-3, spec.settings.head_lr), strict=True):
+            group_["lr"] = lr * lr_factor(step, 6, spec.settings)
+        batch = training.train.batch(indices)
+        loss = torch.nn.functional.cross_entropy(model(batch.input_ids, batch.attention_mask), batch.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        theirs.append(loss.item())
+    assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+# Time
+
+
+class Times(CpuClock):
+    """A clock whose laps are told."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.told = list(seconds)
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    def take(self) -> list[float]:
+        """Return what was told."""
+        return self.told
+
+
+def test_a_step_ends_with_its_slowest_rank() -> None:
+    """Ranks that need (1, 2), (3, 1) and (1, 2) s end together after 2, 4 and 5 s: 2, 2 and 1 s, which add up to 5."""
+    assert step_seconds(np.array([[1.0, 3.0, 1.0], [2.0, 1.0, 2.0]])).tolist() == [2.0, 2.0, 1.0]
+
+
+@given(arrays(float, (3, 7), elements=st.floats(0.001, 10)))
+def test_the_steps_add_up_to_the_slowest_rank(ranks: np.ndarray) -> None:
+    """Whoever is slow in which step, their sum is the longest of the ranks' sums, and none is negative."""
+    seconds = step_seconds(ranks)
+    assert seconds.sum() == pytest.approx(ranks.sum(axis=1).max())
+    assert (seconds >= 0).all()
+
+
+def test_the_ledger_reduces_seconds_over_the_ranks(group: Group) -> None:
+    """Beside a second rank of (2, 1) s, own (1, 3) s become steps of 2 and 2 s; the last has the second clock."""
+
+    class Two(Group):
+        def gather(self, local: torch.Tensor) -> torch.Tensor:
+            other = local.clone()
+            other[:, 2] = torch.tensor([2.0, 1.0])
+            other[:, 8] = 4.5
+            return torch.stack([local, other])
+
+    ledger = Ledger(Two(0, 2, group.device), CpuClock())
+    for _ in range(2):
+        ledger.add(torch.tensor(1.0), torch.tensor(1.0), 0.1, (4, 10, 12, 0))
+    ledger.clock = Times(1.0, 3.0)
+    first, last = ledger.reduce()
+    assert (first.seconds, last.seconds) == (2.0, 2.0)
+    assert (first.rank_seconds, last.rank_seconds) == ((1.0, 2.0), (3.0, 1.0))
+    assert (first.second_clock, last.second_clock) == (None, 4.5)
+    assert (last.samples, last.padded_tokens, last.virtual_tokens) == (8, 24, 0)
+
+
+class Sleeper(Recorder):
+    """Sleeps so long at each event of a run of six steps with borders after 1, 2, 4 and 6."""
+
+    def __init__(self, before_step: float = 0, after_steps: float = 0, before_training: float = 0) -> None:
+        super().__init__()
+        self.sleeps = before_step, after_steps, before_training
+
+    def before_step(self, index: int) -> None:
+        """Sleep."""
+        time.sleep(self.sleeps[0])
+
+    def after_steps(self, window: list[Step]) -> list:
+        """Sleep, and keep the steps."""
+        time.sleep(self.sleeps[1])
+        return super().after_steps(window)
+
+    def before_training(self) -> None:
+        """Sleep."""
+        time.sleep(self.sleeps[2])
+
+    def after_eval(self, evaluation: object) -> list:
+        """Sleep."""
+        time.sleep(self.sleeps[1])
+        return []
+
+
+def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, group: Group) -> None:
+    """30 ms before each step are in its time; a second in writing, evaluating and before the first step is in none."""
+    sleeper = Sleeper(before_step=0.03, after_steps=0.2, before_training=1.0)
+    train(job(tiny.spec(world_size=1), prepared, group, [sleeper])[0])
+    assert [step.index for step in sleeper.steps] == [1, 2, 3, 4, 5, 6]
+    assert min(step.seconds for step in sleeper.steps) >= 0.03
+    assert sum(step.seconds for step in sleeper.steps) < 0.8
+
+
+def test_the_second_clock_tells_the_same(prepared: Prepared, group: Group) -> None:
+    """Each window's steps add up to what the second clock says, to 1 % and a millisecond; the warm-up is a window."""
+    sleeper = Sleeper(before_step=0.05)
+    train(job(tiny.spec(world_size=1), prepared, group, [sleeper])[0])
+    windows, seconds = [], 0.0
+    for step in sleeper.steps:
+        seconds += step.seconds
+        if step.second_clock is not None:
+            windows.append(step.index)
+            assert seconds == pytest.approx(step.second_clock, rel=0.01, abs=0.001)
+            seconds = 0.0
+    assert windows == [1, 2, 4, 6]
+
+
+def test_windows_end_where_something_is_written() -> None:
+    """After every `log_every` and `eval_every` steps, after the warm-up and at the end; the timed steps follow it."""
+    borders = Borders(tiny.settings(steps=11, log_every=4, eval_every=6, warmup_steps=3), 11)
+    assert [step for step in range(1, 12) if borders.ends_window(step)] == [3, 4, 6, 8, 11]
+    assert [step for step in range(1, 12) if borders.evaluates(step)] == [6, 11]
+    assert borders.windows() == 5
+    assert borders.first_timed() == 4
+    assert Borders(tiny.settings(steps=3, warmup_steps=3), 3).first_timed() == 1

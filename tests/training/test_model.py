@@ -1,0 +1,139 @@
+import shutil
+
+import pytest
+import torch
+from backbones import build, settings, support_table
+from torch import nn
+from transformers import T5Config, T5Model
+
+from hpml_bench.errors import Unsupported, UserError
+from hpml_bench.training.model import Classifier, load_backbone, pool, untouched_parameters
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Return the folders of the small backbones."""
+    return support_table.save_backbones(tmp_path_factory.mktemp("backbones"))
+
+
+HIDDEN = torch.arange(2 * 3 * 2).view(2, 3, 2).float()
+MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [("last", [[4, 5], [8, 9]]), ("first", [[0, 1], [6, 7]]), ("mean", [[2, 3], [7, 8]])],
+)
+def test_pool_reads_real_tokens_only(pooling, expected):
+    """Worked out by hand: padding is never pooled."""
+    assert pool(HIDDEN, MASK, pooling).tolist() == expected
+
+
+class TwoVirtualTokens(nn.Module):
+    """Puts two states of 99 before the given ids as states."""
+
+    def forward(self, input_ids, attention_mask):
+        """Return itself as the output."""
+        real = input_ids.unsqueeze(-1).float()
+        self.last_hidden_state = torch.cat([torch.full((len(real), 2, 1), 99.0), real], 1)
+        return self
+
+
+def test_pooling_skips_virtual_tokens():
+    """The last real token is found behind the method's virtual ones, and their number is known afterwards."""
+    classifier = Classifier(TwoVirtualTokens(), 1, 1, "last")
+    nn.init.ones_(classifier.head.weight)
+    nn.init.zeros_(classifier.head.bias)
+    assert classifier(torch.tensor([[5, 6, 0]]), torch.tensor([[1, 1, 0]])).tolist() == [[6.0]]
+    assert classifier.virtual_tokens == 2
+
+
+def test_logits_are_float32_under_autocast(folders):
+    """Under bf16 autocast the backbone computes in bf16, and the head in float32."""
+    ids, mask, _ = support_table.batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert build(folders["GPT-2"], "head")(ids, mask).dtype == torch.float32
+
+
+def test_head_and_method_start_from_the_seed_alone(folders):
+    """Random numbers drawn elsewhere move nothing, building moves no generator, and another seed moves both."""
+    torch.manual_seed(1)
+    first, then = build(folders["BERT"], "lora"), torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.rand(1) == then
+    second, other = build(folders["BERT"], "lora"), build(folders["BERT"], "lora", seed=1)
+    for name, weight in first.named_parameters():
+        assert torch.equal(weight, second.get_parameter(name)), name
+    changed = [n for n, p in other.named_parameters() if not torch.equal(p, first.get_parameter(n))]
+    assert "head.weight" in changed
+    assert any("lora_A" in name for name in changed)
+
+
+def test_dropout_setting_overrides_every_dropout(folders):
+    """All dropout probabilities follow the setting; empty leaves the configuration's."""
+    drops = [m.p for m in load_backbone(folders["BERT"], settings(dropout=0.25)).modules() if isinstance(m, nn.Dropout)]
+    assert set(drops) == {0.25}
+    drops = [m.p for m in load_backbone(folders["BERT"], settings()).modules() if isinstance(m, nn.Dropout)]
+    assert set(drops) == {0.1}
+
+
+def test_backbone_is_bare_and_keeps_no_cache(folders):
+    """BERT comes without its pooler, which would get no gradient, and a decoder doesn't build a cache."""
+    assert load_backbone(folders["BERT"], settings()).pooler is None
+    ids, mask, _ = support_table.batch()
+    output = load_backbone(folders["GPT-2"], settings())(input_ids=ids, attention_mask=mask)
+    assert output.past_key_values is None
+    assert output.last_hidden_state.dtype == torch.float32
+
+
+def test_file_without_all_weights_is_refused(folders, tmp_path):
+    """Weights that are missing would be drawn at random in silence; the user hears of it instead."""
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(folders["GPT-2"], tmp_path / "gpt2")
+    weights = load_file(folder / "model.safetensors")
+    del weights["h.1.mlp.c_fc.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks weights.*h\.1\.mlp\.c_fc\.weight"):
+        load_backbone(folder, settings())
+
+
+def test_pickled_weights_are_refused(folders, tmp_path):
+    """A folder with only a pickle is not read."""
+    folder = shutil.copytree(folders["GPT-2"], tmp_path / "gpt2")
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="safetensors"):
+        load_backbone(folder, settings())
+
+
+def test_what_is_no_backbone_is_refused(tmp_path):
+    """An empty folder and an encoder-decoder are a user's mistakes, each said in one sentence."""
+    with pytest.raises(UserError, match="no model that transformers knows"):
+        load_backbone(tmp_path, settings())
+    tiny = T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=20)
+    T5Model(tiny).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="encoder-decoder"):
+        load_backbone(tmp_path, settings())
+
+
+def test_texts_longer_than_the_positions_are_refused(folders):
+    """64 positions: 65 tokens are the user's mistake, 64 with a prompt before them are the method's."""
+    with pytest.raises(UserError, match="max_length 65"):
+        build(folders["GPT-2"], "head", max_length=65)
+    with pytest.raises(Unsupported, match="virtual tokens"):
+        build(folders["GPT-2"], "prompt_tuning", max_length=64)
+    build(folders["GPT-2"], "head", max_length=64)
+
+
+def test_untouched_parameters_are_named_and_nothing_else_changes(folders):
+    """A parameter that the output doesn't depend on is found; gradients and random numbers are as before."""
+    classifier = build(folders["GPT-2"], "full")
+    assert untouched_parameters(classifier) == []
+    classifier.encoder.spare = nn.Parameter(torch.ones(3))
+    torch.manual_seed(0)
+    assert untouched_parameters(classifier) == ["encoder.spare"]
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.rand(1) == drawn
+    assert all(weight.grad is None for weight in classifier.parameters())

@@ -1,0 +1,149 @@
+"""One run from launch to record: real ranks, real DDP."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+from hpml_bench.data.dataset import Prepared
+from hpml_bench.launch import fork_server, launcher
+from hpml_bench.records import store
+from hpml_bench.records.run import RunRecord
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Rows and a backbone, and the fork server that has the libraries."""
+    fork_server.start_fork_server()
+    return tiny.prepared(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="module")
+def record(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, Path]:
+    """A LoRA run on two ranks."""
+    folder = tmp_path_factory.mktemp("runs") / "lora"
+    return launcher.run(tiny.spec(), prepared, folder, order=1), folder
+
+
+def test_a_run_is_recorded_whole(record: tuple[RunRecord, Path]) -> None:
+    """run.json holds what was returned; points, predictions and a log per rank lie beside it."""
+    returned, folder = record
+    assert returned.status == "ok", returned.error
+    assert store.load_record(folder / "run.json") == returned
+    assert {path.name for path in folder.iterdir()} >= {"points.jsonl", "predictions.parquet", "rank0.log", "rank1.log"}
+    assert returned.order == 1
+    assert returned.environment["threads"]["intra_op"] == returned.spec.settings.threads
+    assert returned.protocol_id
+
+
+def test_every_metric_has_a_definition(record: tuple[RunRecord, Path]) -> None:
+    """A record explains itself: each metric's definition is in it, and the main ones were measured."""
+    metrics, defined = record[0].metrics, {metric.name for metric in record[0].definitions}
+    assert set(metrics) <= defined
+    assert set(metrics) >= {"test_accuracy", "samples_per_second", "peak_memory_mb", "merged_latency_ms_p50"}
+
+
+def test_each_test_row_is_predicted_once(record: tuple[RunRecord, Path]) -> None:
+    """Predictions cover every test row exactly once, and the accuracy is theirs."""
+    predictions = store.read_predictions(record[1])
+    assert predictions is not None
+    assert predictions["index"].tolist() == list(range(96))
+    accuracy = (predictions["label"] == predictions["prediction"]).mean()
+    assert record[0].metrics["test_accuracy"] == pytest.approx(accuracy)
+
+
+def test_points_cover_every_step(record: tuple[RunRecord, Path]) -> None:
+    """The curves have a point for each step, and validation points where asked."""
+    points = store.read_points(record[1])
+    assert [p.step for p in points if p.metric == "train_loss"] == [1, 2, 3, 4, 5, 6]
+    assert max(p.step for p in points if p.metric == "validation_accuracy") == 6
+
+
+def test_consumption_is_what_the_settings_ask(record: tuple[RunRecord, Path]) -> None:
+    """Steps x global batch samples were consumed, and no padding counts as a real token."""
+    consumed = record[0].consumed
+    assert consumed is not None
+    assert (consumed.steps, consumed.samples) == (6, 72)
+    assert consumed.samples * 4 <= consumed.real_tokens <= consumed.padded_tokens
+
+
+def losses(prepared: Prepared, folder: Path, **changes: int) -> list[float]:
+    """Return the training losses of a run."""
+    result = launcher.run(tiny.spec("full", **changes), prepared, folder)
+    assert result.status == "ok", result.error
+    return [p.value for p in store.read_points(folder) if p.metric == "train_loss" and p.value is not None]
+
+
+def test_world_size_does_not_change_the_losses(prepared: Prepared, tmp_path: Path) -> None:
+    """One rank, two and three follow the same path on the same global batches, and evaluate the same rows."""
+    one, two, three = (losses(prepared, tmp_path / str(n), world_size=n) for n in (1, 2, 3))
+    assert two == pytest.approx(one, abs=2e-5)
+    assert three == pytest.approx(one, abs=2e-5)
+    accuracies = {store.load_record(tmp_path / str(n) / "run.json").metrics["test_accuracy"] for n in (1, 2, 3)}
+    assert len(accuracies) == 1
+
+
+def test_the_same_spec_twice_is_the_same_run(prepared: Prepared, tmp_path: Path) -> None:
+    """On a CPU, losses and predictions repeat bit for bit, dropout included."""
+    first, second = (losses(prepared, tmp_path / name, dropout=0.1) for name in ("a", "b"))  # type: ignore[arg-type]
+    assert first == second
+    predicted, again = (store.read_predictions(tmp_path / name) for name in ("a", "b"))
+    assert predicted is not None
+    assert again is not None
+    for column in ("index", "prediction", "loss"):
+        assert predicted[column].tolist() == again[column].tolist()
+
+
+def test_methods_consume_the_same(prepared: Prepared, record: tuple[RunRecord, Path], tmp_path: Path) -> None:
+    """At one seed every method sees the same samples in the same order."""
+    other = launcher.run(tiny.spec("prompt_tuning"), prepared, tmp_path / "prompt")
+    assert other.consumed == record[0].consumed
+
+
+def test_divergence_is_a_status(prepared: Prepared, tmp_path: Path) -> None:
+    """A loss that is no number ends the run on all ranks together; the record names the step."""
+    result = launcher.run(tiny.spec("full", lr=1e30, clip_norm=None), prepared, tmp_path / "diverged")
+    assert result.status == "diverged"
+    assert result.error is not None
+    assert "at step" in result.error.message
+
+
+def test_a_rank_that_raises_is_in_the_record(prepared: Prepared, tmp_path: Path) -> None:
+    """The rank's own exception is recorded with its traceback, and the next run starts clean."""
+    broken = prepared.model_copy(update={"data": str(tmp_path / "nowhere")})
+    result = launcher.run(tiny.spec(), broken, tmp_path / "failed")
+    assert result.status == "failed"
+    assert result.error is not None
+    assert result.error.traceback is not None
+    assert "nowhere" in result.error.message
+    assert launcher.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
+
+
+def test_unsupported_is_a_finding(prepared: Prepared, tmp_path: Path) -> None:
+    """A method that can't run with a model is recorded with the reason."""
+    result = launcher.run(tiny.spec("prompt_tuning", max_length=64), prepared, tmp_path / "unsupported")
+    assert result.status == "unsupported"
+    assert result.error is not None
+    assert "positions" in result.error.message
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_under_torchrun(ranks: int, tmp_path: Path) -> None:
+    """`torchrun -m hpml_bench run METHOD` does the run with torchrun's ranks and commits one record."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    sets = ["train_samples=32", "test_samples=20", "validation_samples=20", "epochs=1"]
+    options = [part for value in sets for part in ("--set", value)]
+    done = subprocess.run(
+        [*command, "-m", "hpml_bench", "run", "lora", "--out", str(tmp_path), *options],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    (path,) = tmp_path.glob("quickstart/*/run.json")
+    content = json.loads(path.read_text())
+    assert content["status"] == "ok"
+    assert content["spec"]["settings"]["world_size"] == ranks
