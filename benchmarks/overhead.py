@@ -54,7 +54,7 @@ def measure(blocks: int, steps: int, method: str = "lora", *, only: bool | None 
     from hpml_bench.training.distributed import process_group
     from hpml_bench.training.loop import Training, train
     from hpml_bench.training.model import build_classifier
-    from hpml_bench.training.probe import Run
+    from hpml_bench.plugins.probe import Run
 
     suite = load_suite("quickstart", world_size=1, threads=1, steps=steps)
     (spec,) = suite.runs([method], [0])

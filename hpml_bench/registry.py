@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 from hpml_bench.errors import UserError
 
@@ -67,3 +67,30 @@ def get(kind: Kind, name: str) -> ModuleType:
     if not isinstance(loaded, ModuleType):
         raise UserError(f"the {ONE[kind]} '{name}' of {point.value} is not a module")
     return loaded
+
+
+def plugin(kind: Kind, name: str) -> type[Any]:
+    """Import and return the class registered as `name`: the one in its module that extends the base class of the kind.
+
+    The base classes are training.method.Method, training.task.Task, training.probe.Probe and
+    data.dataset.DatasetLoader; each says in `plugin_kind` what it is the base of.
+
+    Raises:
+        UserError: as `get`, or the module has no such class, or several.
+
+    """
+    module = get(kind, name)
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and getattr(value, "plugin_kind", None) == kind
+        and value.__module__ == module.__name__
+        and not value.__name__.startswith("_")
+    ]
+    if len(found) != 1:
+        raise UserError(
+            f"the {ONE[kind]} '{name}': {module.__name__} defines {len(found)} classes that extend the base class of "
+            f"{kind}, and must define one (docs/adding.md)"
+        )
+    return found[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpml_bench.config.suite import load_suite
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.sweep import definite
 from hpml_bench.records.run import RunRecord

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, TaskSpec
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.records.run import Digests
 
 VOCABULARY = 200

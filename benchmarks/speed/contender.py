@@ -102,7 +102,7 @@ def _our_stepper(job: dict[str, Any], rows: Rows, stack: ExitStack) -> Stepper:
     from hpml_bench.training.distributed import process_group
     from hpml_bench.training.loop import Stepper, Training
     from hpml_bench.training.model import build_classifier
-    from hpml_bench.training.probe import Probe, Run
+    from hpml_bench.plugins.probe import Probe, Run
 
     os.environ.update(RANK)
     module = registry.get("methods", job["method"])

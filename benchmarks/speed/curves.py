@@ -33,7 +33,7 @@ from hpml_bench.system.environment import cores
 from hpml_bench.training.distributed import Group, process_group
 from hpml_bench.training.loop import Training, evaluate, lr_factor, make_optimizer, train
 from hpml_bench.training.model import Classifier, build_classifier
-from hpml_bench.training.probe import Probe, Step
+from hpml_bench.plugins.probe import Probe, Step
 from speed.contender import RANK
 from speed.target import Target
 

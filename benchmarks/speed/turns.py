@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpml_bench.training.loop import Training, train
-from hpml_bench.training.probe import Probe
+from hpml_bench.plugins.probe import Probe
 
 
 class Switched(list[Probe]):

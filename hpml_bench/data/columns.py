@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import Settings
-from hpml_bench.data.dataset import TaskData
 from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.system.cache import disk_error
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _find_label(names: list[str], sample: Mapping[str, list[Any]], where: str) -
     distinct = {name: len({str(value) for value in sample[name]}) for name in names}
     few = {name: count for name, count in distinct.items() if 2 <= count <= min(MOST_CLASSES, rows // 2)}
     if not few:
-        raise UserError(f"{where}: no column looks like a label; name it with task.options.label ({_listed(names)})")
+        raise UserError(f"{where}: no column looks like a label; name it with dataset.options.label ({_listed(names)})")
     return min(few, key=few.__getitem__)
 
 
@@ -142,7 +142,7 @@ def _find_text(names: list[str], sample: Mapping[str, list[Any]], where: str, *,
         if (values := [v for v in sample[name] if isinstance(v, str)]) and not all(is_number(v) for v in values)
     }
     if not lengths:
-        raise UserError(f"{where}: no column holds text; name it with task.options.text ({_listed(list(sample))})")
+        raise UserError(f"{where}: no column holds text; name it with dataset.options.text ({_listed(list(sample))})")
     return (max(lengths, key=lengths.__getitem__),) if named else tuple(lengths)
 
 
@@ -177,7 +177,7 @@ def labelled(
     separator: str = " ",
     label_names: Sequence[str] = (),
     notes: Mapping[str, str] | None = None,
-) -> TaskData:
+) -> LoadedData:
     """Return the splits with the columns `text` and `label`, the labels mapped to 0..C-1.
 
     Args:
@@ -198,7 +198,7 @@ def labelled(
         with _told(split[1]):
             return _rows(*split, columns, separator, index)
 
-    return TaskData(
+    return LoadedData(
         train=rows(splits.train),
         validation=rows(splits.validation) if splits.validation else None,
         test=rows(splits.test),
@@ -233,7 +233,7 @@ def _label_index(
     if not given:
         return tuple(ordered), {value: i for i, value in enumerate(ordered)}
     if len(set(given)) != len(given):
-        raise UserError(f"{file}: task.options.label_names holds a name twice: {_some([*map(short, given)])}")
+        raise UserError(f"{file}: dataset.options.label_names holds a name twice: {_some([*map(short, given)])}")
     if not integers or values <= set(given):
         return tuple(given), {name: i for i, name in enumerate(given)}
     if len(ordered) == len(given):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,20 @@ import transformers
 from datasets import Dataset
 from huggingface_hub import constants
 from huggingface_hub.utils.tqdm import disable_progress_bars
-from transformers import PreTrainedTokenizerFast
 
-from hpml_bench import registry
-from hpml_bench.config.settings import Settings
-from hpml_bench.config.suite import validate_options
-from hpml_bench.data.dataset import Prepared, TaskData
+from hpml_bench.config.settings import Settings, identity
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import write_rows
 from hpml_bench.data.sources import resolve_model, weight_files
-from hpml_bench.data.tokenizer import end_id, load_tokenizer, pad_id, tokenizer_digest
+from hpml_bench.data.tokenizer import Encoder, load_tokenizer, pad_id, tokenizer_digest
 from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import LoadedData, make_loader
+from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.run import Digests
 from hpml_bench.system.cache import cache_folder, file_sha256, locked, new_entry, told
 from hpml_bench.system.hashing import digest
 
-FORMAT = 2
+FORMAT = 3
 """Counts up when the same rows would be tokenised or saved otherwise."""
 SPLITS = ("train", "validation", "test")
 MANIFEST = "manifest.json"
@@ -53,26 +52,29 @@ def prepare(settings: Settings) -> Prepared:
     tokenizer = load_tokenizer(model.folder_or_file)
     config = json.loads((model.folder_or_file / "config.json").read_text())
     _check_length(settings, config)
-    loaded = _load(settings)
+    loaded, task = _load(settings)
     rows = draw(loaded, settings)
+    encoder = Encoder(tokenizer, settings.max_length, _vocabulary(config), settings.backbone)
+    data, facts = _check_and_digest(rows, loaded.label_names, task, _where(settings))
     digests = Digests(
         weights=_weights_digest(model.folder_or_file),
         tokenizer=tokenizer_digest(tokenizer),
-        data=_check_and_digest(rows, loaded.label_names, settings),
+        data=data,
         revision=model.revision,
     )
     # The digest of the data is of the drawn rows in their order: it stands for the settings that drew them.
-    key = digest([FORMAT, digests.data, digests.tokenizer, settings.max_length], 32)
+    key = digest([FORMAT, identity(settings)["tasks"], digests.data, digests.tokenizer, settings.max_length], 32)
     folder = cache_folder() / "prepared" / key
     with locked(folder):
         if not _intact(folder):
             with new_entry(folder, replace=True) as fresh:
-                _tokenise(rows, tokenizer, settings, _vocabulary(config), fresh)
+                _tokenise(rows, task, encoder, fresh)
         full = json.loads((folder / MANIFEST).read_text())["full"]
     return Prepared(
         backbone=str(model.folder_or_file),
         data=str(folder),
         label_names=loaded.label_names,
+        facts=facts,
         digests=digests,
         notes={
             **loaded.notes,
@@ -112,17 +114,26 @@ def _check_length(settings: Settings, config: Mapping[str, Any]) -> None:
 # The rows
 
 
-def _load(settings: Settings) -> TaskData:
-    module = registry.get("datasets", settings.task.name)
-    options = validate_options(module, settings.task.options, "task.options")
-    loaded: TaskData = module.load(settings, options)
+def _load(settings: Settings) -> tuple[LoadedData, Task]:
+    """Return the data set's rows and the task that learns from them."""
+    loader, target = make_loader(settings), make_task(settings.task).target
+    if target not in loader.targets:
+        raise UserError(
+            f"{_where(settings)}: its rows have a {' or a '.join(loader.targets)} to learn, and the task "
+            f"{settings.task.name} learns a {target}; choose another task or data set"
+        )
+    loaded = loader.load(settings, target)
     for split, dataset in (("train", loaded.train), ("validation", loaded.validation), ("test", loaded.test)):
         if dataset is not None and not len(dataset):
-            raise UserError(f"task {settings.task.name}: there are no {split} rows; give a data set that has some")
-    return loaded
+            raise UserError(f"{_where(settings)}: there are no {split} rows; give a data set that has some")
+    return loaded, make_task(settings.task, loaded.label_names)
 
 
-def draw(loaded: TaskData, settings: Settings) -> dict[str, Dataset]:
+def _where(settings: Settings) -> str:
+    return f"data set {settings.dataset.name}"
+
+
+def draw(loaded: LoadedData, settings: Settings) -> dict[str, Dataset]:
     """Return the rows of each split that the settings ask for, drawn with `data_seed`.
 
     Training rows are a prefix of one permutation, so that more `train_samples` only add rows; validation rows split
@@ -137,7 +148,7 @@ def draw(loaded: TaskData, settings: Settings) -> dict[str, Dataset]:
     train = _permutation(loaded.train, settings.data_seed, 0)
     if len(train) < held_out + settings.global_batch:
         raise UserError(
-            f"task {settings.task.name}: {len(train)} training rows are too few for "
+            f"{_where(settings)}: {len(train)} training rows are too few for "
             + (f"{held_out} validation_samples split off them and " if held_out else "")
             + f"one global_batch of {settings.global_batch}; lower these"
         )
@@ -163,7 +174,7 @@ def _training(order: np.ndarray, settings: Settings) -> np.ndarray:
         raise UserError("vary_data needs train_samples: how many training rows each seed draws")
     if 2 * len(first) > len(order):
         raise UserError(
-            f"task {settings.task.name}: with vary_data each seed draws {len(first)} train_samples, but of "
+            f"{_where(settings)}: with vary_data each seed draws {len(first)} train_samples, but of "
             f"{len(order)} rows all would draw nearly the same; lower train_samples to at most {len(order) // 2}"
         )
     return order
@@ -176,92 +187,69 @@ def _permutation(dataset: Dataset, seed: int, stream: int) -> np.ndarray:
 def _first(order: np.ndarray, count: int | None, split: str, settings: Settings) -> np.ndarray:
     if count is not None and count > len(order):
         raise UserError(
-            f"task {settings.task.name}: {split}_samples asks for {count} rows, but there are {len(order)}; "
+            f"{_where(settings)}: {split}_samples asks for {count} rows, but there are {len(order)}; "
             f"set {split}_samples to at most {len(order)}"
         )
     return order[:count]
 
 
-def _check_and_digest(rows: Mapping[str, Dataset], label_names: tuple[str, ...], settings: Settings) -> str:
-    """Return the SHA-256 of label names, labels, lengths and texts of all splits, in order and a thousand rows a time.
+def _check_and_digest(
+    rows: Mapping[str, Dataset], label_names: tuple[str, ...], task: Task, where: str
+) -> tuple[str, dict[str, float]]:
+    """Return the SHA-256 of label names and of all columns of all splits, in order, and the task's facts.
 
     Raises:
-        UserError: a label is outside the names, or the training rows are all of one class.
+        UserError: a row can't be learnt from, or all of them can't; says which.
 
     """
-    where = f"task {settings.task.name}"
     state = hashlib.sha256(json.dumps(label_names).encode())
-    for split in SPLITS:
-        state.update(f"\n{split} {len(rows[split])}\n".encode())
-        seen: set[int] = set()
-        for batch in rows[split].with_format("arrow").iter(BATCH):
-            labels, texts = batch.column("label").combine_chunks(), batch.column("text").combine_chunks()
-            if (row := _mislabelled(labels, len(label_names))) is not None:
-                raise UserError(
-                    f"{where}: a {split} row has the label {labels[row].as_py()!r}, outside the "
-                    f"{len(label_names)} names ({', '.join(label_names)}): {texts[row].as_py()[:60]!r}"
-                )
-            numbers = labels.to_numpy().astype("<i8")
-            seen.update(np.unique(numbers).tolist())
-            encoded = texts.cast(pa.large_binary())
-            offsets = np.frombuffer(encoded.buffers()[1], "<i8")[encoded.offset : encoded.offset + len(encoded) + 1]
-            for part in (numbers, np.diff(offsets)):
-                state.update(part.tobytes())
-            state.update(encoded.buffers()[2][int(offsets[0]) : int(offsets[-1])])
-        if split == "train" and len(seen) < 2:
-            raise UserError(
-                f"{where}: all {len(rows[split])} training rows are of the class '{label_names[seen.pop()]}'; "
-                "classification needs two"
-            )
-    return state.hexdigest()
+    try:
+        for split in SPLITS:
+            state.update(f"\n{split} {len(rows[split])}\n".encode())
+            for batch in rows[split].with_format("arrow").iter(BATCH):
+                labels, *others = (batch.column(name).combine_chunks() for name in task.columns)
+                task.check(split, labels, batch)
+                for column in (labels, *others):
+                    for part in _bytes(column):
+                        state.update(part)
+        return state.hexdigest(), task.facts(rows["train"])
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
-def _mislabelled(labels: pa.Array, names: int) -> int | None:
-    """Return the first row whose label is no index into the names."""
-    if not pa.types.is_integer(labels.type):
-        return 0
-    wrong = pc.or_(pc.less(labels, 0), pc.greater_equal(labels, names)).fill_null(True)
-    row = pc.index(wrong, True).as_py()
-    return None if row < 0 else int(row)
+def _bytes(column: pa.Array) -> Iterator[bytes | memoryview]:
+    """Yield the content of a column of numbers, texts, or lists of these: of the latter two lengths, then content."""
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        yield np.asarray(pc.list_value_length(column)).astype("<i8").tobytes()
+        yield from _bytes(column.flatten())
+    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        encoded = column.cast(pa.large_binary())
+        offsets = np.frombuffer(encoded.buffers()[1], "<i8")[encoded.offset : encoded.offset + len(encoded) + 1]
+        yield np.diff(offsets).tobytes()
+        yield encoded.buffers()[2][int(offsets[0]) : int(offsets[-1])]
+    else:
+        yield (
+            column.to_numpy(zero_copy_only=False)
+            .astype("<f8" if pa.types.is_floating(column.type) else "<i8")
+            .tobytes()
+        )
 
 
 # On disk
 
 
-def _tokenise(
-    rows: Mapping[str, Dataset],
-    tokenizer: PreTrainedTokenizerFast,
-    settings: Settings,
-    vocabulary: int | None,
-    folder: Path,
-) -> None:
-    """Write the token ids of all splits, batch by batch, and a manifest by which damage is known."""
-    end = end_id(tokenizer)
-    room = settings.max_length - (end is not None)
+def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder: Path) -> None:
+    """Write the token ids and labels of all splits, batch by batch, and a manifest by which damage is known."""
     full = 0
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         nonlocal full
-        ids = tokenizer(
-            batch["text"], truncation=True, max_length=room, return_attention_mask=False, return_token_type_ids=False
-        )["input_ids"]
-        if end is not None:
-            ids = [[*row, end] for row in ids]
-        largest = max((max(row, default=0) for row in ids), default=0)
-        if vocabulary is not None and largest >= vocabulary:
-            raise UserError(
-                f"{settings.backbone}: the tokenizer gives token {largest}, but the model has {vocabulary}; "
-                "they don't belong together"
-            )
-        if any(not row for row in ids):
-            raise UserError(
-                f"{settings.backbone}: the tokenizer has no end token, and an empty text gives no token at all"
-            )
-        full += sum(len(row) == settings.max_length for row in ids)
-        return {"input_ids": ids, "label": batch["label"]}
+        encoded = task.encode(batch, encoder)
+        full += sum(len(row) == encoder.max_length for row in encoded["input_ids"])
+        return encoded
 
     for split in SPLITS:
-        write_rows(folder / split, map(encode, rows[split].iter(BATCH)))
+        write_rows(folder / split, map(encode, rows[split].iter(BATCH)), task.label_type())
     total = sum(len(rows[split]) for split in SPLITS)
     (folder / MANIFEST).write_text(json.dumps({"files": _file_digests(folder), "full": full / total}))
 

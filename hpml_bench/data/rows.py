@@ -12,9 +12,9 @@ import pyarrow as pa
 import torch
 
 from hpml_bench.config.settings import Settings
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.records.predictions import Answers
 
-SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "label": pa.int64()})
 FILE = "rows.arrow"
 BUCKET = 32
 """Global batches sorted by length together: large enough to save most padding, small enough to keep batches varied."""
@@ -23,9 +23,13 @@ OWN_ROWS = 4
 """Stream of random numbers, beside those with which the rows of all seeds are drawn (0 to 3)."""
 
 
+IGNORE_INDEX = -100
+"""Label of a token without a target, and of padding."""
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded token ids [B, L] int64, mask [B, L] int64 (1 = real token), labels [B] int64."""
+    """Right-padded token ids [B, L] int64, mask [B, L] int64 (1 = real token), labels [B], or [B, L] of tokens."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
@@ -46,12 +50,31 @@ class Batch:
         return Batch(ids, mask, labels, self.real_tokens)
 
 
-def write_rows(folder: Path, batches: Iterable[Mapping[str, list[Any]]]) -> None:
+def write_rows(folder: Path, batches: Iterable[Mapping[str, list[Any]]], label: pa.DataType) -> None:
     """Write a split's token ids and labels, batch by batch, as one Arrow stream in a new folder."""
     folder.mkdir(parents=True)
-    with (folder / FILE).open("wb") as file, pa.ipc.new_stream(file, SCHEMA) as stream:
+    schema = pa.schema({"input_ids": pa.list_(pa.int32()), "label": label})
+    with (folder / FILE).open("wb") as file, pa.ipc.new_stream(file, schema) as stream:
         for batch in batches:
-            stream.write_batch(pa.record_batch(dict(batch), schema=SCHEMA))
+            stream.write_batch(pa.record_batch(dict(batch), schema=schema))
+
+
+class Ragged:
+    """A memory-mapped column of lists; a row is copied only into its batch."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        """Open it."""
+        self._chunks = [(c.values.to_numpy(), c.offsets.to_numpy()) for c in column.chunks]
+        self._starts = np.cumsum([0] + [len(offsets) - 1 for _, offsets in self._chunks])
+        self.lengths = np.concatenate([np.diff(offsets) for _, offsets in self._chunks])
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """Return one row, [length]."""
+        chunk = int(np.searchsorted(self._starts, number, side="right")) - 1
+        values, offsets = self._chunks[chunk]
+        local = number - self._starts[chunk]
+        row: np.ndarray = values[offsets[local] : offsets[local + 1]]
+        return row
 
 
 def read_rows(folder: Path) -> pa.Table:
@@ -60,22 +83,36 @@ def read_rows(folder: Path) -> pa.Table:
 
 
 class Rows:
-    """A split, or some rows of it: memory-mapped token ids and their labels; a row is copied only into its batch."""
+    """A split, or some rows of it: memory-mapped token ids and their labels."""
 
     def __init__(self, folder: Path, pad_id: int, chosen: np.ndarray | None = None) -> None:
         """Open a split; of it the `chosen` rows, by their numbers on disk, in this order, or all."""
         table = read_rows(folder)
-        self._chunks = [(c.values.to_numpy(), c.offsets.to_numpy()) for c in table.column("input_ids").chunks]
-        self._starts = np.cumsum([0] + [len(offsets) - 1 for _, offsets in self._chunks])
-        self.lengths = np.concatenate([np.diff(offsets) for _, offsets in self._chunks])
-        self.labels = table.column("label").to_numpy().astype(np.int64)
         self.pad_id = pad_id
+        self._tokens = Ragged(table.column("input_ids"))
         self._chosen = chosen
-        if chosen is not None:
-            self.lengths, self.labels = self.lengths[chosen], self.labels[chosen]
+        self.lengths = self._of_chosen(self._tokens.lengths)
+        label = table.column("label")
+        self.token_labels = Ragged(label) if pa.types.is_list(label.type) else None
+        """Labels a token, where rows have those."""
+        self._labels = None if self.token_labels else self._of_chosen(label.to_numpy())
+        self.targets = self._count_targets()
+        """How many targets each row has, [n]: what the loss is a mean over."""
+
+    def _of_chosen(self, values: np.ndarray) -> np.ndarray:
+        return values if self._chosen is None else values[self._chosen]
+
+    def _count_targets(self) -> np.ndarray:
+        if self.token_labels is None:
+            return np.ones(len(self), dtype=np.int64)
+        labels = (self.token_labels[self._number(index)] for index in range(len(self)))
+        return np.array([int((row != IGNORE_INDEX).sum()) for row in labels], dtype=np.int64)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.lengths)
+
+    def _number(self, index: int) -> int:
+        return index if self._chosen is None else int(self._chosen[index])
 
     def numbers(self, indices: np.ndarray) -> np.ndarray:
         """Return the numbers on disk of these rows."""
@@ -83,12 +120,32 @@ class Rows:
 
     def tokens(self, index: int) -> np.ndarray:
         """Return the token ids of one row, [length] int32."""
-        number = index if self._chosen is None else int(self._chosen[index])
-        chunk = int(np.searchsorted(self._starts, number, side="right")) - 1
-        values, offsets = self._chunks[chunk]
-        local = number - self._starts[chunk]
-        row: np.ndarray = values[offsets[local] : offsets[local + 1]]
+        row: np.ndarray = self._tokens[self._number(index)]
         return row
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The label of each row, [n]; of rows that have one each."""
+        assert self._labels is not None  # noqa: S101 - rows have labels of one kind
+        return self._labels
+
+    @property
+    def references(self) -> Answers:
+        """What is to be answered: the label of each row, or of each row the labels of its tokens that have one."""
+        if self.token_labels is None:
+            return self.labels
+        labels = (self.token_labels[self._number(index)] for index in range(len(self)))
+        return tuple(row[row != IGNORE_INDEX] for row in labels)
+
+    def answers(self, predictions: np.ndarray) -> Answers:
+        """Return predictions, [n, 1] or [n, longest row], in the form of `references`."""
+        if self.token_labels is None:
+            return predictions[:, 0].astype(self.labels.dtype)
+        found = []
+        for index, row in enumerate(predictions):
+            labels = self.token_labels[self._number(index)]
+            found.append(row[: len(labels)][labels != IGNORE_INDEX].astype(labels.dtype))
+        return tuple(found)
 
     def batch(self, indices: np.ndarray) -> Batch:
         """Return these rows, padded on the right to the longest of them."""
@@ -97,8 +154,18 @@ class Rows:
         for row, index in enumerate(indices):
             ids[row, : lengths[row]] = self.tokens(int(index))
         mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
-        labels = torch.from_numpy(self.labels[indices])
+        labels = torch.from_numpy(self._padded_labels(indices, ids.shape))
         return Batch(torch.from_numpy(ids), torch.from_numpy(mask), labels, int(lengths.sum()))
+
+    def _padded_labels(self, indices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        if self.token_labels is None:
+            own_labels: np.ndarray = self.labels[indices]
+            return own_labels
+        labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
+        for row, index in enumerate(indices):
+            own = self.token_labels[self._number(int(index))]
+            labels[row, : len(own)] = own
+        return labels
 
 
 def training_rows(prepared: Prepared, settings: Settings, seed: int) -> Rows:
@@ -132,6 +199,6 @@ def global_batches(lengths: np.ndarray, size: int, steps: int, seed: int) -> Ite
         epoch += 1
 
 
-def share(indices: np.ndarray, rank: int, world: int) -> np.ndarray:
+def shard(indices: np.ndarray, rank: int, world: int) -> np.ndarray:
     """Return one rank's part of a global batch: every `world`-th row, so that ranks get rows of like length."""
     return indices[rank::world]

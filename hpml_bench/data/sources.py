@@ -25,6 +25,7 @@ from hpml_bench.data.wheel import wheel_content
 from hpml_bench.errors import UserError
 from hpml_bench.records.store import write_atomically
 from hpml_bench.system.cache import cache_folder, file_sha256, locked, new_entry
+from hpml_bench.system.text import first_line
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +226,9 @@ def _snapshot(
         )
     except Exception as error:
         if commit is not None:
-            raise UserError(f"{uri}: the download broke off ({_brief(error)}); run again to go on with it") from None
+            raise UserError(
+                f"{uri}: the download broke off ({first_line(error)}); run again to go on with it"
+            ) from None
         if hasattr(error, "snapshot_path"):  # an IncompleteSnapshotError, which not every version has
             raise UserError(
                 f"{uri}: {why} and the cache {constants.HF_HUB_CACHE} holds only a part of it; {GO_ON}"
@@ -294,16 +297,12 @@ def _hub_commit(uri: str, repo: str, revision: str | None, repo_type: RepoType) 
     if isinstance(result, RepositoryNotFoundError):
         raise UserError(f"{uri}: the hub has no such {repo_type}; if it is private, set HF_TOKEN") from None
     if not isinstance(result, str):
-        why = _brief(result) if result else f"silent for {HUB_SECONDS:g} s"
+        why = first_line(result) if result else f"silent for {HUB_SECONDS:g} s"
         log.info("%s: the hub can't be reached: %s", uri, why)
         # From here on this process asks the cache alone, or every further source would wait as long.
         constants.HF_HUB_OFFLINE = True
         return None
     return result
-
-
-def _brief(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 # GGUF
@@ -337,7 +336,7 @@ def _convert(file: Path, folder: Path) -> None:
             str(file.parent), gguf_file=file.name, dtype=torch.float32, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:
-        raise UserError(f"{file}: transformers can't read these GGUF weights: {_brief(error)}") from None
+        raise UserError(f"{file}: transformers can't read these GGUF weights: {first_line(error)}") from None
     # Nothing is quantised any more, but transformers still takes it for such, and would refuse to save it.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):

@@ -1,13 +1,17 @@
-"""The backbone's own tokenizer, and how it ends and pads a text."""
+"""The backbone's own tokenizer: how it encodes, cuts, ends and pads a text."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hpml_bench.errors import UserError
 from hpml_bench.system.hashing import digest
+from hpml_bench.system.text import first_line
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -22,8 +26,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             str(folder), use_fast=True, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{folder}: holds no tokenizer that can be read (tokenizer.json): {reason}") from None
+        raise UserError(
+            f"{folder}: holds no tokenizer that can be read (tokenizer.json): {first_line(error)}"
+        ) from None
     if not tokenizer.is_fast:
         raise UserError(f"{folder}: the tokenizer is not a fast one; save it with a tokenizer.json")
     if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # what transformers makes up where no file is
@@ -33,6 +38,87 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
     return tokenizer
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A tokenizer with the limits of a suite: texts become token ids of at most `max_length`, end token included."""
+
+    tokenizer: PreTrainedTokenizerFast
+    max_length: int
+    vocabulary: int | None
+    """Rows of the model's token embeddings, where they are known."""
+    backbone: str
+    """What to call the model in an error."""
+
+    def texts(self, texts: list[str]) -> list[list[int]]:
+        """Return the token ids of each text; longer ones are cut at the end.
+
+        Raises:
+            UserError: tokenizer and model don't belong together, or an empty text gives no token.
+
+        """
+        end = end_id(self.tokenizer)
+        encoded = self._encode(texts, end)["input_ids"]
+        return self._checked([row if end is None else [*row, end] for row in encoded])
+
+    def words(self, rows: list[list[str]]) -> tuple[list[list[int]], list[list[int]]]:
+        """Return the token ids of each row of words, joined by spaces, and for each token the number of its word.
+
+        A word's first token has its number; all other tokens, special ones too, have -1. Words beyond `max_length`
+        have no token.
+
+        Raises:
+            UserError: as `texts`.
+
+        """
+        end = end_id(self.tokenizer)
+        encoded = self._encode([" ".join(row) for row in rows], end, return_offsets_mapping=True)
+        ids, numbers = [], []
+        for words, row, offsets in zip(rows, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            first = _first_tokens(words, offsets)
+            ids.append(row if end is None else [*row, end])
+            numbers.append(first if end is None else [*first, -1])
+        return self._checked(ids), numbers
+
+    def _encode(self, texts: list[str], end: int | None, **more: bool) -> Any:
+        return self.tokenizer(
+            texts,
+            truncation=True,
+            max_length=self.max_length - (end is not None),
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            **more,
+        )
+
+    def _checked(self, ids: list[list[int]]) -> list[list[int]]:
+        largest = max((max(row, default=0) for row in ids), default=0)
+        if self.vocabulary is not None and largest >= self.vocabulary:
+            raise UserError(
+                f"{self.backbone}: the tokenizer gives token {largest}, but the model has {self.vocabulary}; "
+                "they don't belong together"
+            )
+        if any(not row for row in ids):
+            raise UserError(f"{self.backbone}: the tokenizer has no end token, and an empty text gives no token at all")
+        return ids
+
+
+def _first_tokens(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Return for each token, by its characters' place in the words joined by spaces, its word if it is its first."""
+    ends: list[int] = []
+    position = 0
+    for text in words:
+        position += len(text)
+        ends.append(position)
+        position += 1
+    numbers, word, taken = [], 0, -1
+    for start, end in offsets:
+        while word < len(ends) and ends[word] < end:
+            word += 1
+        fresh = end > start and word < len(words) and word != taken
+        numbers.append(word if fresh else -1)
+        taken = word if fresh else taken
+    return numbers
 
 
 def end_id(tokenizer: PreTrainedTokenizerFast) -> int | None:

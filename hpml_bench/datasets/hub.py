@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import Settings
 from hpml_bench.data.columns import Column, Splits, choose, labelled, split_off
-from hpml_bench.data.dataset import TaskData
 from hpml_bench.data.sources import Resolved, hub_snapshot, resolve
 from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.system.cache import cache_folder, disk_error
 
 if TYPE_CHECKING:
@@ -24,50 +24,55 @@ PATTERNS = ("*.parquet", "*.csv", "README.md")
 """Data, and the card, whose header says which files make up which split."""
 
 
-class Options(Frozen):
-    """Which dataset, and which parts of it."""
+class HubDataset(DatasetLoader):
+    """Splits of a dataset repository."""
 
-    dataset: str
-    """`hub:OWNER/NAME[@REVISION]`, or `path:FOLDER` with a copy of such a repository."""
-    config: str | None = None
-    """Configuration of the dataset; empty where it has only one."""
-    train: str = "train"
-    """Split to train on."""
-    validation: str | None = None
-    """Split for the curves; empty to split rows off the training split."""
-    test: str | None = "test"
-    """Split of the final evaluation; empty to split `test_samples` (or a tenth) off the training split."""
-    text: Column | tuple[Column, ...] = ()
-    """Column or columns of the text, by name or by position from 1; empty to find them."""
-    label: Column | None = None
-    """Column of the label, by name or by position from 1; empty to find it."""
-    label_names: tuple[str, ...] = ()
-    """Names of the classes, in the order of the labels; empty to take the dataset's own."""
-    separator: str = " "
-    """Stands between the texts of several columns."""
+    targets = ("class",)
 
+    class Options(Frozen):
+        """Which dataset, and which parts of it."""
 
-def load(settings: Settings, options: Options) -> TaskData:
-    """Return the rows of the dataset's splits.
+        dataset: str
+        """`hub:OWNER/NAME[@REVISION]`, or `path:FOLDER` with a copy of such a repository."""
+        config: str | None = None
+        """Configuration of the dataset; empty where it has only one."""
+        train: str = "train"
+        """Split to train on."""
+        validation: str | None = None
+        """Split for the curves; empty to split rows off the training split."""
+        test: str | None = "test"
+        """Split of the final evaluation; empty to split `test_samples` (or a tenth) off the training split."""
+        text: Column | tuple[Column, ...] = ()
+        """Column or columns of the text, by name or by position from 1; empty to find them."""
+        label: Column | None = None
+        """Column of the label, by name or by position from 1; empty to find it."""
+        label_names: tuple[str, ...] = ()
+        """Names of the classes, in the order of the labels; empty to take the dataset's own."""
+        separator: str = " "
+        """Stands between the texts of several columns."""
 
-    Raises:
-        UserError: hub and cache don't have it, a split or column isn't there, or a label is missing or unknown.
+    def load(self, settings: Settings, target: Target) -> LoadedData:
+        """Return the rows of the dataset's splits.
 
-    """
-    found = _snapshot(options.dataset)
-    splits = _read(found.folder_or_file, options)
-    train = _split(splits, options.train, options)
-    text = options.text if isinstance(options.text, tuple) else (options.text,)
-    columns = choose(train[0], options.dataset, text, options.label)
-    notes = {"dataset": options.dataset + (f", commit {found.revision}" if found.revision else "")}
-    if options.test is None:
-        rest, held_out = split_off(train[0], settings, train[1])
-        train, test = (rest, train[1]), (held_out, train[1])
-        notes["test"] = f"{len(held_out)} rows split off the split '{options.train}', since no test split was given"
-    else:
-        test = _split(splits, options.test, options)
-    validation = _split(splits, options.validation, options) if options.validation else None
-    return labelled(Splits(train, validation, test), columns, options.separator, options.label_names, notes)
+        Raises:
+            UserError: hub and cache don't have it, a split or column isn't there, or a label is missing or unknown.
+
+        """
+        options = self.options
+        found = _snapshot(options.dataset)
+        splits = _read(found.folder_or_file, options)
+        train = _split(splits, options.train, options)
+        text = options.text if isinstance(options.text, tuple) else (options.text,)
+        columns = choose(train[0], options.dataset, text, options.label)
+        notes = {"dataset": options.dataset + (f", commit {found.revision}" if found.revision else "")}
+        if options.test is None:
+            rest, held_out = split_off(train[0], settings, train[1])
+            train, test = (rest, train[1]), (held_out, train[1])
+            notes["test"] = f"{len(held_out)} rows split off the split '{options.train}', since no test split was given"
+        else:
+            test = _split(splits, options.test, options)
+        validation = _split(splits, options.validation, options) if options.validation else None
+        return labelled(Splits(train, validation, test), columns, options.separator, options.label_names, notes)
 
 
 def _snapshot(uri: str) -> Resolved:
@@ -79,7 +84,7 @@ def _snapshot(uri: str) -> Resolved:
     return found
 
 
-def _read(folder: Path, options: Options) -> dict[str, Dataset]:
+def _read(folder: Path, options: Any) -> dict[str, Dataset]:
     from datasets import load_dataset
 
     if not any(folder.rglob("*.parquet")) and not any(folder.rglob("*.csv")):
@@ -94,7 +99,7 @@ def _read(folder: Path, options: Options) -> dict[str, Dataset]:
         cause = error.__cause__ or error
         reason = " ".join(str(cause).split())[:300] or type(cause).__name__
         unreadable = UserError(
-            f"{options.dataset}: can't be loaded (task.options.config is {options.config}): {reason}"
+            f"{options.dataset}: can't be loaded (dataset.options.config is {options.config}): {reason}"
         )
         raise disk_error(error) or unreadable from None
 
@@ -126,7 +131,7 @@ def _outside(card: Path) -> str | None:
     return None
 
 
-def _split(splits: dict[str, Dataset], name: str, options: Options) -> tuple[Dataset, str]:
+def _split(splits: dict[str, Dataset], name: str, options: Any) -> tuple[Dataset, str]:
     """Return a split with what to call it in an error."""
     if name not in splits:
         raise UserError(f"{options.dataset}: there is no split '{name}'; there is {', '.join(splits)}")

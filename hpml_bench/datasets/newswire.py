@@ -6,8 +6,8 @@ from pydantic import Field
 
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import Settings
-from hpml_bench.data.dataset import TaskData
 from hpml_bench.data.newswire import OWN_SHARE, TOPICS, Documents, best_accuracy, generate, make_world, render
+from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 
 ROWS = {"train": 1024, "test": 1000}
 """How many rows where the settings leave it open."""
@@ -15,37 +15,41 @@ POOL = 8
 """Times `train_samples` are there where each seed draws its own."""
 
 
-class Options(Frozen):
-    """The generator's options."""
+class Newswire(DatasetLoader):
+    """Documents of the generated world, labelled with their topic."""
 
-    own_share: float = Field(default=OWN_SHARE, ge=0, le=1)
-    """Chance that a name in a document belongs to the document's own subtopic: lower makes classes overlap more. The
-    embedded backbone was pretrained at the default."""
+    targets = ("class",)
 
+    class Options(Frozen):
+        """The generator's options."""
 
-def load(settings: Settings, options: Options) -> TaskData:
-    """Generate as many rows as the settings ask for; `data_seed` and the split determine them."""
-    from datasets import Dataset
+        own_share: float = Field(default=OWN_SHARE, ge=0, le=1)
+        """Chance that a name in a document belongs to the document's own subtopic: lower makes classes overlap more.
+        The embedded backbone was pretrained at the default."""
 
-    world = make_world(options.own_share)
-    sizes = {
-        "train": (settings.train_samples or ROWS["train"]) * (POOL if settings.vary_data else 1),
-        "validation": settings.validation_samples,
-        "test": settings.test_samples or ROWS["test"],
-    }
-    splits = {split: generate(world, n, settings.data_seed, split) for split, n in sizes.items()}
+    def load(self, settings: Settings, target: Target) -> LoadedData:
+        """Generate as many rows as the settings ask for; `data_seed` and the split determine them."""
+        from datasets import Dataset
 
-    def rows(documents: Documents) -> Dataset:
-        return Dataset.from_dict({"text": render(world, documents), "label": documents.topic.tolist()})
+        world = make_world(self.options.own_share)
+        sizes = {
+            "train": (settings.train_samples or ROWS["train"]) * (POOL if settings.vary_data else 1),
+            "validation": settings.validation_samples,
+            "test": settings.test_samples or ROWS["test"],
+        }
+        splits = {split: generate(world, n, settings.data_seed, split) for split, n in sizes.items()}
 
-    here, expected = best_accuracy(world, splits["test"])
-    return TaskData(
-        train=rows(splits["train"]),
-        validation=rows(splits["validation"]),
-        test=rows(splits["test"]),
-        label_names=TOPICS,
-        notes={
-            "best possible accuracy": f"{here:.1%} (exact posterior on these {sizes['test']:,} test rows; "
-            f"{expected:.1%} expected of it by chance of the rows)"
-        },
-    )
+        def rows(documents: Documents) -> Dataset:
+            return Dataset.from_dict({"text": render(world, documents), "label": documents.topic.tolist()})
+
+        here, expected = best_accuracy(world, splits["test"])
+        return LoadedData(
+            train=rows(splits["train"]),
+            validation=rows(splits["validation"]),
+            test=rows(splits["test"]),
+            label_names=TOPICS,
+            notes={
+                "best possible accuracy": f"{here:.1%} (exact posterior on these {sizes['test']:,} test rows; "
+                f"{expected:.1%} expected of it by chance of the rows)"
+            },
+        )

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import Settings
 from hpml_bench.data.columns import SAMPLE_ROWS, Column, Splits, choose, is_number, labelled, short, split_off
-from hpml_bench.data.dataset import TaskData
 from hpml_bench.data.sources import resolve
 from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.system.cache import cache_folder, disk_error, locked
 from hpml_bench.system.hashing import digest
+from hpml_bench.system.text import first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,32 +23,6 @@ SEPARATED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 MAGIC = frozenset("*?[]{}:")
 OTHER = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 ORANGE_TYPES = {"", "c", "d", "s", "t", "continuous", "discrete", "string", "time", "numeric", "categorical", "text"}
-
-
-class Options(Frozen):
-    """What to read, and how."""
-
-    train: str
-    """Training rows: `path:FILE` or `wheel:NAME==VERSION/FILE#sha256=HEX`."""
-    validation: str | None = None
-    """Validation rows; empty to split them off the training rows."""
-    test: str | None = None
-    """Test rows; empty to split off `test_samples` of the training rows, or a tenth of them."""
-    text: Column | tuple[Column, ...] = ()
-    """Column or columns of the text, by name or by position from 1; empty to find them."""
-    label: Column | None = None
-    """Column of the label, by name or by position from 1; empty to find it."""
-    label_names: tuple[str, ...] = ()
-    """Names of the classes, in the order of the sorted label values; empty to take the values themselves."""
-    separator: str = " "
-    """Stands between the texts of several columns."""
-    header: bool | None = None
-    """Whether csv, tsv and tab files begin with column names; empty: unless a cell of the first row is a number or
-    occurs again in its column."""
-    skip_lines: int | None = None
-    """Lines left out after the header; empty: 2 for a .tab file with Orange's lines of types and roles, else 0."""
-    quote: str = '"'
-    """Quoting character of csv, tsv and tab files; empty for none."""
 
 
 class _Layout(Frozen):
@@ -61,32 +36,63 @@ class _Layout(Frozen):
     """Column whose role is `class` in Orange's third line."""
 
 
-def load(settings: Settings, options: Options) -> TaskData:
-    """Return the rows of the files.
+class TextFiles(DatasetLoader):
+    """Rows of files, by column names given or found."""
 
-    Raises:
-        UserError: a file can't be read, a column isn't found, or a label is missing or unknown.
+    targets = ("class",)
 
-    """
-    train_file = _file(options.train)
-    train, layout = _read(train_file, options)
-    text = options.text if isinstance(options.text, tuple) else (options.text,)
-    label = options.label if options.label is not None or layout is None else layout.label
-    columns = choose(train, str(train_file), text, label, named=layout is None or layout.named)
-    notes = {}
-    if options.test is None:
-        train, test = split_off(train, settings, str(train_file))
-        test_file = train_file
-        notes["test"] = f"{len(test)} rows split off the training file, since no test file was given"
-    else:
-        test_file = _file(options.test)
-        test = _read_like(layout, test_file, options)
-    validation = None
-    if options.validation is not None:
-        validation_file = _file(options.validation)
-        validation = (_read_like(layout, validation_file, options), str(validation_file))
-    splits = Splits((train, str(train_file)), validation, (test, str(test_file)))
-    return labelled(splits, columns, options.separator, options.label_names, notes)
+    class Options(Frozen):
+        """What to read, and how."""
+
+        train: str
+        """Training rows: `path:FILE` or `wheel:NAME==VERSION/FILE#sha256=HEX`."""
+        validation: str | None = None
+        """Validation rows; empty to split them off the training rows."""
+        test: str | None = None
+        """Test rows; empty to split off `test_samples` of the training rows, or a tenth of them."""
+        text: Column | tuple[Column, ...] = ()
+        """Column or columns of the text, by name or by position from 1; empty to find them."""
+        label: Column | None = None
+        """Column of the label, by name or by position from 1; empty to find it."""
+        label_names: tuple[str, ...] = ()
+        """Names of the classes, in the order of the sorted label values; empty to take the values themselves."""
+        separator: str = " "
+        """Stands between the texts of several columns."""
+        header: bool | None = None
+        """Whether csv, tsv and tab files begin with column names; empty: unless a cell of the first row is a number or
+        occurs again in its column."""
+        skip_lines: int | None = None
+        """Lines left out after the header; empty: 2 for a .tab file with Orange's lines of types and roles, else 0."""
+        quote: str = '"'
+        """Quoting character of csv, tsv and tab files; empty for none."""
+
+    def load(self, settings: Settings, target: Target) -> LoadedData:
+        """Return the rows of the files.
+
+        Raises:
+            UserError: a file can't be read, a column isn't found, or a label is missing or unknown.
+
+        """
+        options = self.options
+        train_file = _file(options.train)
+        train, layout = _read(train_file, options)
+        text = options.text if isinstance(options.text, tuple) else (options.text,)
+        label = options.label if options.label is not None or layout is None else layout.label
+        columns = choose(train, str(train_file), text, label, named=layout is None or layout.named)
+        notes = {}
+        if options.test is None:
+            train, test = split_off(train, settings, str(train_file))
+            test_file = train_file
+            notes["test"] = f"{len(test)} rows split off the training file, since no test file was given"
+        else:
+            test_file = _file(options.test)
+            test = _read_like(layout, test_file, options)
+        validation = None
+        if options.validation is not None:
+            validation_file = _file(options.validation)
+            validation = (_read_like(layout, validation_file, options), str(validation_file))
+        splits = Splits((train, str(train_file)), validation, (test, str(test_file)))
+        return labelled(splits, columns, options.separator, options.label_names, notes)
 
 
 def _file(uri: str) -> Path:
@@ -99,7 +105,7 @@ def _file(uri: str) -> Path:
     return path
 
 
-def _layout(file: Path, options: Options) -> _Layout:
+def _layout(file: Path, options: Any) -> _Layout:
     """Find column names and header lines from the first rows."""
     first = _first_rows(file, options)
     names = tuple(first[0])
@@ -126,18 +132,18 @@ def _is_header(row: list[str], below: list[list[str]]) -> bool:
     return not any(is_number(cell) or (cell and cell in column) for cell, column in zip(row, columns, strict=True))
 
 
-def _first_rows(file: Path, options: Options) -> list[list[str]]:
+def _first_rows(file: Path, options: Any) -> list[list[str]]:
     import pandas as pd
 
     try:
         table = pd.read_csv(file, header=None, nrows=SAMPLE_ROWS, dtype="str", **_format(file, options))
     except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise UserError(f"{file}: can't be read as {file.suffix[1:]}: {_first_line(error)}") from None
+        raise UserError(f"{file}: can't be read as {file.suffix[1:]}: {first_line(error)}") from None
     rows: list[list[str]] = table.fillna("").astype(str).to_numpy().tolist()
     return rows
 
 
-def _format(file: Path, options: Options) -> dict[str, Any]:
+def _format(file: Path, options: Any) -> dict[str, Any]:
     """Return what pandas' reader must know, so that every cell is read exactly as it stands."""
     quoting = {"quotechar": options.quote, "quoting": 0} if options.quote else {"quoting": 3}
     return {
@@ -148,7 +154,7 @@ def _format(file: Path, options: Options) -> dict[str, Any]:
     }
 
 
-def _read(file: Path, options: Options) -> tuple[Dataset, _Layout | None]:
+def _read(file: Path, options: Any) -> tuple[Dataset, _Layout | None]:
     """Return a file's rows, memory-mapped from the cache of `datasets`, and the layout of a separated file."""
     from datasets import Features, Value, load_dataset
 
@@ -164,7 +170,7 @@ def _read(file: Path, options: Options) -> tuple[Dataset, _Layout | None]:
         rows = load_dataset(OTHER.get(suffix, "csv"), data_files=place, split="train", cache_dir=cache, **arguments)
     except Exception as error:
         cause = error.__cause__ or error
-        unreadable = UserError(f"{file}: can't be read as {suffix[1:]}: {_first_line(cause)}")
+        unreadable = UserError(f"{file}: can't be read as {suffix[1:]}: {first_line(cause)}")
         raise disk_error(error) or unreadable from None
     return rows, layout
 
@@ -185,20 +191,16 @@ def _literal(file: Path) -> Path:
     return link
 
 
-def _read_like(train: _Layout | None, file: Path, options: Options) -> Dataset:
+def _read_like(train: _Layout | None, file: Path, options: Any) -> Dataset:
     """Return the rows of a file that must have the columns of the training file."""
     rows, layout = _read(file, options)
     if train and layout and (train.names, train.named) != (layout.names, layout.named):
         raise UserError(
             f"{file}: has {'columns' if layout.named else 'no header and the columns'} {_listed(layout.names)}, "
-            f"unlike the training file's {_listed(train.names)}; mend the file, or set task.options.header"
+            f"unlike the training file's {_listed(train.names)}; mend the file, or set dataset.options.header"
         )
     return rows
 
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join([*map(short, names[:30]), *(["..."] if len(names) > 30 else [])])
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpml_bench.config.settings import RunSpec
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import entry, fork_server, outcome
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.watchdog import AGENT_SIGNAL, Watch

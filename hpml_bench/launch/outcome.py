@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from hpml_bench.config.settings import RunSpec
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.records import store
 from hpml_bench.records.run import Outcome, RunError, RunRecord, Status, protocol_id
 from hpml_bench.system import environment, failures, processes

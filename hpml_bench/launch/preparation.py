@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpml_bench.config.settings import Settings
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import reach
 from hpml_bench.errors import UserError
 from hpml_bench.launch import entry, fork_server

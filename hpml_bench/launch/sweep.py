@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from hpml_bench.config.devices import resolve_devices
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.config.suite import Suite
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.limits import RETRIED, Limits

@@ -1,1 +1,1 @@
-"""One file per fine-tuning method. docs/adding.md shows how to add one."""
+"""Fine-tuning methods, one file each: a class that extends plugins.method.Method."""

@@ -15,9 +15,7 @@ from pydantic import Field
 
 from hpml_bench.config.base import Frozen
 from hpml_bench.errors import Unsupported
-
-title = "Adapter"
-lr = 1e-3
+from hpml_bench.plugins.method import Method
 
 PROJECTIONS = (
     (r"\.attn\.c_proj", r"\.mlp\.c_proj"),  # GPT-2
@@ -31,33 +29,38 @@ PROJECTIONS = (
 """How names of the last projections of attention and of the feed-forward layer end, by family."""
 
 
-class Options(Frozen):
-    """The adapters' options."""
+class Adapter(Method):
+    """Bottlenecks that add nothing at first (`up` is zero)."""
 
-    placement: Literal["pfeiffer", "houlsby"] = "pfeiffer"
-    """After the feed-forward layer of every block, or after attention too."""
-    reduction: float = Field(default=16, ge=1)
-    """Width of the backbone divided by the bottleneck's."""
-    size: int | None = Field(default=None, ge=1)
-    """Width of the bottleneck, instead of `reduction`."""
-    activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
-    """Between the two projections."""
-    layer_norm: bool = False
-    """Normalise the adapter's input, without parameters: helps where the blocks' outputs are small."""
+    title = "Adapter"
+    lr = 1e-3
 
+    class Options(Frozen):
+        """The adapters' options."""
 
-def build(backbone: Any, options: Options) -> Any:
-    """Return the backbone frozen, with trained adapters that add nothing at first (`up` is zero).
+        placement: Literal["pfeiffer", "houlsby"] = "pfeiffer"
+        """After the feed-forward layer of every block, or after attention too."""
+        reduction: float = Field(default=16, ge=1)
+        """Width of the backbone divided by the bottleneck's."""
+        size: int | None = Field(default=None, ge=1)
+        """Width of the bottleneck, instead of `reduction`."""
+        activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
+        """Between the two projections."""
+        layer_norm: bool = False
+        """Normalise the adapter's input, without parameters: helps where the blocks' outputs are small."""
 
-    Raises:
-        Unsupported: the blocks are of no known kind.
+    def build(self, backbone: Any) -> Any:
+        """Return the backbone frozen, with trained adapters.
 
-    """
-    backbone.requires_grad_(False)
-    for projection in _projections(backbone, options.placement):
-        projection.add_module("adapter", _bottleneck(projection, options))
-        projection.register_forward_hook(lambda layer, _, output: output + layer.adapter(output))
-    return backbone
+        Raises:
+            Unsupported: the blocks are of no known kind.
+
+        """
+        backbone.requires_grad_(False)
+        for projection in _projections(backbone, self.options.placement):
+            projection.add_module("adapter", _bottleneck(projection, self.options))
+            projection.register_forward_hook(lambda layer, _, output: output + layer.adapter(output))
+        return backbone
 
 
 def _projections(backbone: Any, placement: str) -> list[Any]:
@@ -69,7 +72,7 @@ def _projections(backbone: Any, placement: str) -> list[Any]:
     raise Unsupported(f"adapters aren't placed in the blocks of {backbone.config.model_type} yet (adapter.PROJECTIONS)")
 
 
-def _bottleneck(projection: Any, options: Options) -> Any:
+def _bottleneck(projection: Any, options: Any) -> Any:
     """Return the adapter of one projection; hidden states [..., d] to [..., d]."""
     from torch import nn
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpml_bench.config.base import Frozen
-
-title = "Full fine-tuning"
-lr = 5e-5
+from hpml_bench.plugins.method import Method
 
 
-class Options(Frozen):
-    """No options."""
+class Full(Method):
+    """All weights are trained that the backbone's output depends on; DDP can't have others."""
 
+    title = "Full fine-tuning"
+    lr = 5e-5
 
-def build(backbone: Any, options: Options) -> Any:  # noqa: ARG001 - every method's signature
-    """Return the backbone with every weight trained that its output depends on; DDP can't have others."""
-    from hpml_bench.training.model import freeze_untouched
+    def build(self, backbone: Any) -> Any:
+        """Return the backbone with its weights trained."""
+        from hpml_bench.training.model import freeze_unused
 
-    backbone.requires_grad_(True)
-    freeze_untouched(backbone)
-    return backbone
+        backbone.requires_grad_(True)
+        freeze_unused(backbone)
+        return backbone

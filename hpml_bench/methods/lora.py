@@ -7,41 +7,43 @@ from typing import Any
 from pydantic import Field
 
 from hpml_bench.config.base import Frozen
-
-title = "LoRA"
-lr = 1e-3
+from hpml_bench.plugins.method import Method
 
 
-class Options(Frozen):
-    """LoRA's options; the update of a weight is `alpha / r` * B A."""
+class LoRA(Method):
+    """Updates `alpha / r` * B A beside frozen weights, by PEFT."""
 
-    r: int = Field(default=8, ge=1)
-    """Rank of the updates."""
-    alpha: float = Field(default=16, gt=0)
-    """Scale of the updates, before division by the rank."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout on the input of the updates."""
-    target: str | list[str] = "all-linear"
-    """Layers to update: `all-linear`, a list of name endings, or a regular expression for whole names."""
+    title = "LoRA"
+    lr = 1e-3
 
+    class Options(Frozen):
+        """LoRA's options; the update of a weight is `alpha / r` * B A."""
 
-def build(backbone: Any, options: Options) -> Any:
-    """Return the backbone frozen, with trained low-rank updates beside its weights."""
-    from peft import LoraConfig, get_peft_model
+        r: int = Field(default=8, ge=1)
+        """Rank of the updates."""
+        alpha: float = Field(default=16, gt=0)
+        """Scale of the updates, before division by the rank."""
+        dropout: float = Field(default=0.0, ge=0, lt=1)
+        """Dropout on the input of the updates."""
+        target: str | list[str] = "all-linear"
+        """Layers to update: `all-linear`, a list of name endings, or a regular expression for whole names."""
 
-    from hpml_bench.training.peft import keep_input_type
+    def build(self, backbone: Any) -> Any:
+        """Return the backbone frozen, with trained low-rank updates beside its weights."""
+        from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(
-        task_type="FEATURE_EXTRACTION",  # the bare backbone: the harness pools and classifies
-        r=options.r,
-        lora_alpha=options.alpha,
-        lora_dropout=options.dropout,
-        target_modules=options.target,
-        fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in backbone.modules()),  # GPT-2's linears
-    )
-    return keep_input_type(get_peft_model(backbone, config))
+        from hpml_bench.training.peft import keep_input_type
 
+        config = LoraConfig(
+            task_type="FEATURE_EXTRACTION",  # the bare backbone: the task has the head
+            r=self.options.r,
+            lora_alpha=self.options.alpha,
+            lora_dropout=self.options.dropout,
+            target_modules=self.options.target,
+            fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in backbone.modules()),  # GPT-2's linears
+        )
+        return keep_input_type(get_peft_model(backbone, config))
 
-def merge(model: Any) -> Any:
-    """Return the backbone with the updates added to its weights."""
-    return model.merge_and_unload()
+    def merge(self, encoder: Any) -> Any:
+        """Return the backbone with the updates added to its weights."""
+        return encoder.merge_and_unload()

@@ -11,15 +11,14 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from hpml_bench.config.base import Frozen
 from hpml_bench.errors import Unsupported
+from hpml_bench.plugins.method import Method
 
-title = "PEFT"
-lr = 1e-3
 FORWARD_ONLY = frozenset({"LORA", "IA3", "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "LN_TUNING", "VERA"})
 """Types known to use frozen weights in the layers' own forward passes only."""
 
@@ -45,23 +44,6 @@ CALIBRATION_BATCHES = 8
 """Batches that data-driven initialisations look at."""
 
 
-class Options(Frozen):
-    """A type, and any option of PEFT's configuration class for it."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: str = Field(default="IA3")
-    """Name of a `peft.PeftType`, or one of DORA, RSLORA, PISSA, OLORA, EVA, CORDA; in any case."""
-
-    @model_validator(mode="after")
-    def _known(self) -> Options:
-        allowed = [field.name for field in dataclasses.fields(config_class(self.type)) if field.init]
-        for key in self.model_extra or {}:
-            if key not in allowed:
-                raise ValueError(f"{key} is not an option of {self.type.upper()} (allowed: {', '.join(allowed)})")
-        return self
-
-
 def config_class(name: str) -> Any:
     """Return PEFT's configuration class of a type or alias.
 
@@ -79,94 +61,114 @@ def config_class(name: str) -> Any:
     return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType("LORA" if name in ALIASES else name)]
 
 
-def build(backbone: Any, options: Options) -> Any:
-    """Return the backbone wrapped by PEFT, with what the type trains.
+class Peft(Method):
+    """A `peft.PeftType` on the bare backbone."""
 
-    Raises:
-        Unsupported: the type can't run with this backbone or these options; the reason is PEFT's own where it has one.
+    title = "PEFT"
+    lr = 1e-3
 
-    """
-    from hpml_bench.training.model import freeze_untouched
-    from hpml_bench.training.peft import keep_input_type, wrap
+    class Options(Frozen):
+        """A type, and any option of PEFT's configuration class for it."""
 
-    kind = options.type.upper()
-    given = ALIASES.get(kind, {}) | (options.model_extra or {})
-    for name in (kind, given.get("init_lora_weights"), "use_asa" if given.get("use_asa") else None):
-        if name in REFUSED:
-            raise Unsupported(REFUSED[name])
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # hints for the author of a script
-            model = wrap(backbone, "LORA" if kind in ALIASES else kind, given)
-            if not reads_frozen_weights({"type": kind, **given}):
-                keep_input_type(model)
-            freeze_untouched(model)  # runs it once; ShadowPEFT's last state, for one, is read by nothing
-    except MemoryError:
-        raise
-    except Exception as error:  # the types fail in many ways with a model that they can't take
-        raise Unsupported(f"PEFT: {str(error).strip().splitlines()[0] if str(error) else repr(error)}") from error
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise Unsupported("nothing that it trains has any effect on this model")
-    return model
+        model_config = ConfigDict(extra="allow")
 
+        type: str = Field(default="IA3")
+        """Name of a `peft.PeftType`, or one of DORA, RSLORA, PISSA, OLORA, EVA, CORDA; in any case."""
 
-def reads_frozen_weights(options: dict[str, Any]) -> bool:
-    """Whether the type computes with frozen weights itself, as DoRA with their norms; also where it isn't known."""
-    kind = str(options["type"]).upper()
-    given = ALIASES.get(kind, {}) | options
-    return bool(given.get("use_dora")) or (kind not in FORWARD_ONLY and kind not in ALIASES)
+        @model_validator(mode="after")
+        def _known(self) -> Self:
+            allowed = [field.name for field in dataclasses.fields(config_class(self.type)) if field.init]
+            for key in self.model_extra or {}:
+                if key not in allowed:
+                    raise ValueError(f"{key} is not an option of {self.type.upper()} (allowed: {', '.join(allowed)})")
+            return self
 
+    def build(self, backbone: Any) -> Any:
+        """Return the backbone wrapped by PEFT, with what the type trains.
 
-def before_train(model: Any, batches: Iterable[Any], total_steps: int) -> None:
-    """Tell AdaLoRA how long the training is, and give EVA and CorDA the data that they start from.
+        Raises:
+            Unsupported: the type can't run with this backbone or these options; the reason is PEFT's own.
 
-    Raises:
-        Unsupported: a package that the type needs isn't installed.
+        """
+        from hpml_bench.training.model import freeze_unused
+        from hpml_bench.training.peft import keep_input_type, wrap
 
-    """
-    from hpml_bench.training.peft import STEPS_UNKNOWN, start_corda, start_eva
-
-    config = model.active_peft_config
-    if config.peft_type == "ADALORA" and config.total_step == STEPS_UNKNOWN:
-        config.total_step = total_steps
-        if config.tinit == config.tfinal == 0:  # warm-up and final fine-tuning at the full and the target rank
-            config.tinit, config.tfinal = total_steps // 10, total_steps // 3
-    start = getattr(config, "init_lora_weights", None)
-    if start in {"eva", "corda"}:
+        kind = self.options.type.upper()
+        given = ALIASES.get(kind, {}) | (self.options.model_extra or {})
+        for name in (kind, given.get("init_lora_weights"), "use_asa" if given.get("use_asa") else None):
+            if name in REFUSED:
+                raise Unsupported(REFUSED[name])
         try:
-            (start_eva if start == "eva" else start_corda)(model, list(islice(batches, CALIBRATION_BATCHES)))
-        except ImportError as error:  # PEFT's CorDA wants a package that PEFT doesn't ask for
-            raise Unsupported(f"PEFT: {error}") from error
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # hints for the author of a script
+                model = wrap(backbone, "LORA" if kind in ALIASES else kind, given)
+                if not self.reads_frozen_weights:
+                    keep_input_type(model)
+                freeze_unused(model)  # runs it once; ShadowPEFT's last state, for one, is read by nothing
+        except MemoryError:
+            raise
+        except Exception as error:  # the types fail in many ways with a model that they can't take
+            raise Unsupported(f"PEFT: {str(error).strip().splitlines()[0] if str(error) else repr(error)}") from error
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise Unsupported("nothing that it trains has any effect on this model")
+        return model
 
+    @property
+    def reads_frozen_weights(self) -> bool:
+        """Whether the type computes with frozen weights itself, as DoRA with their norms; also where it isn't known."""
+        kind = self.options.type.upper()
+        given = ALIASES.get(kind, {}) | (self.options.model_extra or {})
+        return bool(given.get("use_dora")) or (kind not in FORWARD_ONLY and kind not in ALIASES)
 
-def after_step(model: Any, step: int) -> None:
-    """Let AdaLoRA share its ranks out anew; `step` counts from 1."""
-    allocate: Callable[[int], None] | None = getattr(model.base_model, "update_and_allocate", None)
-    if allocate:
-        allocate(step)
+    def before_train(self, model: Any, batches: Iterable[Any], total_steps: int) -> None:
+        """Tell AdaLoRA how long the training is, and give EVA and CorDA the data that they start from.
 
+        Raises:
+            Unsupported: a package that the type needs isn't installed.
 
-def penalty(model: Any) -> Any:
-    """Return what a type adds to the loss: AdaLoRA the mean Frobenius norm of P P^T - I, KaSA and MonteCLoRA theirs."""
-    config = model.active_peft_config
-    if config.peft_type == "LORA" and (config.kasa_config or config.monteclora_config):
-        return model.base_model._get_kasa_loss() + model.base_model._get_monteclora_loss()
-    if config.peft_type != "ADALORA":
-        return None
-    import torch
+        """
+        from hpml_bench.training.peft import STEPS_UNKNOWN, start_corda, start_eva
 
-    named = [(name, weight) for name, weight in model.named_parameters() if ".lora_A." in name or ".lora_B." in name]
-    with torch.autocast(model.device.type, enabled=False):
-        grams = [weight @ weight.T if ".lora_A." in name else weight.T @ weight for name, weight in named]
-        errors = [torch.linalg.norm(gram - torch.eye(len(gram), device=gram.device)) for gram in grams]
-    return config.orth_reg_weight * torch.stack(errors).mean()
+        config = model.active_peft_config
+        if config.peft_type == "ADALORA" and config.total_step == STEPS_UNKNOWN:
+            config.total_step = total_steps
+            if config.tinit == config.tfinal == 0:  # warm-up and final fine-tuning at the full and the target rank
+                config.tinit, config.tfinal = total_steps // 10, total_steps // 3
+        start = getattr(config, "init_lora_weights", None)
+        if start in {"eva", "corda"}:
+            try:
+                (start_eva if start == "eva" else start_corda)(model, list(islice(batches, CALIBRATION_BATCHES)))
+            except ImportError as error:  # PEFT's CorDA wants a package that PEFT doesn't ask for
+                raise Unsupported(f"PEFT: {error}") from error
 
+    def after_step(self, model: Any, step: int) -> None:
+        """Let AdaLoRA share its ranks out anew; `step` counts from 1."""
+        allocate: Callable[[int], None] | None = getattr(model.base_model, "update_and_allocate", None)
+        if allocate:
+            allocate(step)
 
-def merge(model: Any) -> Any:
-    """Return the backbone with the method folded into its weights, or None where that can't be."""
-    if model.active_peft_config.peft_type == "XLORA":
-        return None  # mixes its adapters anew for every token
-    try:
-        return model.merge_and_unload()
-    except (AttributeError, NotImplementedError, ValueError):
-        return None  # has no such function, or no place: BEFT's bias in a layer without one
+    def auxiliary_loss(self, model: Any) -> Any:
+        """Return what a type adds to the loss: AdaLoRA the mean Frobenius norm of P P^T - I, KaSA and others theirs."""
+        config = model.active_peft_config
+        if config.peft_type == "LORA" and (config.kasa_config or config.monteclora_config):
+            return model.base_model._get_kasa_loss() + model.base_model._get_monteclora_loss()
+        if config.peft_type != "ADALORA":
+            return None
+        import torch
+
+        named = [
+            (name, weight) for name, weight in model.named_parameters() if ".lora_A." in name or ".lora_B." in name
+        ]
+        with torch.autocast(model.device.type, enabled=False):
+            grams = [weight @ weight.T if ".lora_A." in name else weight.T @ weight for name, weight in named]
+            errors = [torch.linalg.norm(gram - torch.eye(len(gram), device=gram.device)) for gram in grams]
+        return config.orth_reg_weight * torch.stack(errors).mean()
+
+    def merge(self, model: Any) -> Any:
+        """Return the backbone with the method folded into its weights, or None where that can't be."""
+        if model.active_peft_config.peft_type == "XLORA":
+            return None  # mixes its adapters anew for every token
+        try:
+            return model.merge_and_unload()
+        except (AttributeError, NotImplementedError, ValueError):
+            return None  # has no such function, or no place: BEFT's bias in a layer without one

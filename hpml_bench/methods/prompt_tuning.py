@@ -7,27 +7,30 @@ from typing import Any, Literal
 from pydantic import Field
 
 from hpml_bench.config.base import Frozen
-
-title = "Prompt Tuning"
-lr = 3e-2
+from hpml_bench.plugins.method import Method
 
 
-class Options(Frozen):
-    """Prompt tuning's options."""
+class PromptTuning(Method):
+    """A trained prompt before a frozen backbone's input, by PEFT."""
 
-    tokens: int = Field(default=20, ge=1)
-    """Virtual tokens put before every text; they count against the model's positions."""
-    init: Literal["vocabulary", "random"] = "vocabulary"
-    """First values: embeddings of random tokens of the vocabulary, or N(0, 1)."""
+    title = "Prompt Tuning"
+    lr = 3e-2
 
+    class Options(Frozen):
+        """Prompt tuning's options."""
 
-def build(backbone: Any, options: Options) -> Any:
-    """Return the backbone frozen, with a trained prompt before its input; its output is longer by `tokens`."""
-    from peft import PromptTuningConfig, get_peft_model
+        tokens: int = Field(default=20, ge=1)
+        """Virtual tokens put before every text; they count against the model's positions."""
+        init: Literal["vocabulary", "random"] = "vocabulary"
+        """First values: embeddings of random tokens of the vocabulary, or N(0, 1)."""
 
-    config = PromptTuningConfig(
-        task_type="FEATURE_EXTRACTION",  # the bare backbone: the harness pools and classifies
-        num_virtual_tokens=options.tokens,
-        prompt_tuning_init="SAMPLE_VOCAB" if options.init == "vocabulary" else "RANDOM",
-    )
-    return get_peft_model(backbone, config)
+    def build(self, backbone: Any) -> Any:
+        """Return the backbone frozen, with a trained prompt before its input; its output is longer by `tokens`."""
+        from peft import PromptTuningConfig, get_peft_model
+
+        config = PromptTuningConfig(
+            task_type="FEATURE_EXTRACTION",  # the bare backbone: the harness pools and classifies
+            num_virtual_tokens=self.options.tokens,
+            prompt_tuning_init="SAMPLE_VOCAB" if self.options.init == "vocabulary" else "RANDOM",
+        )
+        return get_peft_model(backbone, config)

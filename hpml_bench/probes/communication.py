@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
-from hpml_bench.training.probe import Probe, Run, Step
 
 if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SAMPLE_EVERY = 10
 """DDP notes the times of its first ten steps and then of every so many."""
 
-metrics = (
+METRICS = (
     Metric(
         name="allreduced_bytes_per_step",
         title="all-reduced per step",
@@ -24,6 +24,8 @@ metrics = (
         over_steps="once",
         phase="train",
         format=",.0f",
+        group="communication",
+        noisy=False,
         definition="Gradient bytes that each rank gives into DDP's all-reduce at every step: the sum over the trained "
         "parameters, head included. What crosses the wire depends on the algorithm (ring: 2(N-1)/N times this).",
     ),
@@ -36,6 +38,8 @@ metrics = (
         over_steps="mean",
         phase="train",
         format=".2f",
+        group="communication",
+        depends_on_machine=True,
         definition="Time from the first all-reduce of a backward pass to the end of its last, as DDP's logger notes it "
         "in the first ten steps and every tenth after them; the largest rank's mean. Waiting for slower ranks is in "
         "it, and so is what runs beside the backward pass.",
@@ -49,17 +53,21 @@ metrics = (
         over_steps="mean",
         phase="train",
         format=".1f",
+        group="communication",
+        depends_on_machine=True,
         definition="The all-reduce time as a percentage of the mean time of the same steps.",
     ),
 )
 
 
-class Measure(Probe):
+class CommunicationProbe(Probe):
     """Adds up the gradients DDP will reduce, and reads DDP's own log at the end."""
+
+    metrics = METRICS
 
     def start(self, run: Run) -> None:
         """Count the bytes."""
-        self.bytes = sum(p.numel() * p.element_size() for p in run.classifier.parameters() if p.requires_grad)
+        self.bytes = sum(p.numel() * p.element_size() for p in run.model.parameters() if p.requires_grad)
         self.model: DistributedDataParallel | None = None
         self.milliseconds = math.nan
         self.seconds: list[float] = []

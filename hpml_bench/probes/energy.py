@@ -6,13 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+from hpml_bench.plugins.probe import Probe, Run
 from hpml_bench.records.run import Metric
 from hpml_bench.system.environment import nvml, visible_gpus
-from hpml_bench.training.probe import Probe, Run
 
 RAPL = Path("/sys/class/powercap")
 
-metrics = (
+METRICS = (
     Metric(
         name="energy_joules",
         title="energy of training",
@@ -22,14 +22,18 @@ metrics = (
         over_steps="once",
         phase="train",
         format=",.0f",
+        group="energy",
+        depends_on_machine=True,
         definition="From the first step to the last, validation included: the GPUs' own counters (NVML total energy), "
         "or the CPU packages' (RAPL, whole machine, counted once). Empty where the hardware doesn't say.",
     ),
 )
 
 
-class Measure(Probe):
+class EnergyProbe(Probe):
     """Reads the counter before the first step and after the last."""
+
+    metrics = METRICS
 
     def start(self, run: Run) -> None:
         """Read the counter."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
-from hpml_bench.training.probe import Probe, Run, Step
 
-metrics = (
+METRICS = (
     Metric(
         name="grad_norm",
         title="gradient norm",
@@ -18,6 +18,7 @@ metrics = (
         over_steps="mean",
         phase="train",
         format=".3g",
+        group="gradient",
         definition="Global L2 norm of the gradient of all trained parameters, head included, after the all-reduce and "
         "before clipping; mean over all steps. Methods with different parameter counts don't compare by it.",
     ),
@@ -30,18 +31,21 @@ metrics = (
         over_steps="mean",
         phase="train",
         format=".2e",
+        group="gradient",
         definition="The gradient norm divided by the square root of the number of trained parameters, head included: "
         "the root mean square of a gradient entry, which depends less on the number of parameters.",
     ),
 )
 
 
-class Measure(Probe):
+class GradientProbe(Probe):
     """Averages the norms the loop took for clipping."""
+
+    metrics = METRICS
 
     def start(self, run: Run) -> None:
         """Count the trained parameters."""
-        self.parameters = sum(p.numel() for p in run.classifier.parameters() if p.requires_grad)
+        self.parameters = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
         self.norms: list[float] = []
 
     def after_steps(self, window: list[Step]) -> list[Point]:

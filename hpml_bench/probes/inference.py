@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpml_bench.plugins.probe import Evaluation, Probe, Run
 from hpml_bench.records.run import Metric, Point
-from hpml_bench.training.probe import Evaluation, Probe, Run
+
+if TYPE_CHECKING:
+    from hpml_bench.training.model import TaskModel
 
 WARMUP = 3
 
@@ -23,12 +26,14 @@ def _latency(share: int, merged: bool) -> Metric:
         over_steps="percentile",
         phase="inference",
         format=".2f",
+        group="inference",
+        depends_on_machine=True,
         definition=f"The {share}th percentile of the time from token ids to logits at batch 1 over the first "
         f"`latency_samples` test rows, on one rank with the others idle{after}.",
     )
 
 
-metrics = (
+METRICS = (
     Metric(
         name="inference_seconds",
         title="inference time",
@@ -38,6 +43,8 @@ metrics = (
         over_steps="once",
         phase="test",
         format=".2f",
+        group="inference",
+        depends_on_machine=True,
         definition="The exact evaluation pass over the test rows, the slowest rank's time, gathering left out.",
     ),
     Metric(
@@ -49,6 +56,8 @@ metrics = (
         over_steps="once",
         phase="test",
         format=",.0f",
+        group="inference",
+        depends_on_machine=True,
         definition="Test rows divided by the inference time.",
     ),
     _latency(50, merged=False),
@@ -58,8 +67,10 @@ metrics = (
 )
 
 
-class Measure(Probe):
+class InferenceProbe(Probe):
     """Times the test evaluation, then single examples on rank 0."""
+
+    metrics = METRICS
 
     def start(self, run: Run) -> None:
         """Keep the run for its end."""
@@ -70,43 +81,41 @@ class Measure(Probe):
         """Take the test evaluation's time."""
         if evaluation.phase == "test":
             self.found["inference_seconds"] = evaluation.seconds
-            self.found["inference_samples_per_second"] = len(evaluation.labels) / evaluation.seconds
+            self.found["inference_samples_per_second"] = len(evaluation.predictions) / evaluation.seconds
         return []
 
     def stop(self) -> dict[str, Any]:
         """Time single examples as the method left the model, then merged."""
         if self.run.group.main and self.run.settings.latency_samples:
-            self._latencies("")
-            merge = getattr(self.run.method, "merge", None)
-            merged = merge(self.run.classifier.encoder) if merge else None
+            self._latencies(self.run.model, "")
+            merged = self.run.method.merge(self.run.model.encoder)
             if merged is not None:
-                self.run.classifier.encoder = merged
-                self._latencies("merged_")
+                self._latencies(self.run.model.with_encoder(merged), "merged_")
         self.run.group.barrier()
         return self.found
 
-    def _latencies(self, prefix: str) -> None:
-        milliseconds = 1000 * np.asarray(latencies(self.run))
+    def _latencies(self, model: TaskModel, prefix: str) -> None:
+        milliseconds = 1000 * np.asarray(latencies(self.run, model))
         self.found[f"{prefix}latency_ms_p50"], self.found[f"{prefix}latency_ms_p99"] = np.percentile(
             milliseconds, [50, 99]
         )
 
 
-def latencies(run: Run) -> list[float]:
+def latencies(run: Run, model: TaskModel) -> list[float]:
     """Return the seconds of each forward pass at batch 1, after a few passes that don't count."""
     import torch
 
     from hpml_bench.training.clock import clock
-    from hpml_bench.training.loop import autocast
+    from hpml_bench.training.precision import autocast
 
-    run.classifier.eval()
+    model.eval()
     watch = clock(run.group.device)
     rows = np.arange(min(run.settings.latency_samples, len(run.test)))
     with torch.no_grad(), autocast(run.settings):  # one for all: casts of trained weights are kept, as a server would
         for index in [*rows[:WARMUP], *rows]:
             batch = run.test.batch(np.array([index])).to(run.group.device)
             watch.start()
-            run.classifier(batch.input_ids, batch.attention_mask)
+            model(batch.input_ids, batch.attention_mask)
             watch.lap()
             if run.group.device.type == "cuda":
                 torch.cuda.synchronize()  # one request at a time

@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hpml_bench.plugins.probe import Evaluation, Probe, Run
 from hpml_bench.records.run import Metric, Point
 from hpml_bench.system.environment import nvml
-from hpml_bench.training.probe import Evaluation, Probe, Run
 
 PHASES = ("setup", "train", "evaluation")
 HUGE_PAGE_MB = 2.097152
@@ -51,11 +51,13 @@ def _metric(name: str, title: str, definition: str, grid: float | None = HUGE_PA
         phase="train",
         format=",.0f",
         grid=grid,
+        group="memory",
+        depends_on_machine=True,
         definition=definition + " The largest rank's; 1 MB = 10^6 bytes.",
     )
 
 
-metrics = (
+METRICS = (
     _metric(
         "peak_memory_mb",
         "peak memory",
@@ -83,7 +85,7 @@ metrics = (
 )
 
 
-class Measure(Probe):
+class MemoryProbe(Probe):
     """Takes the peaks at each border of phases, then resets them.
 
     On a CPU a phase starts from what the allocator kept of the one before, unless that is given back first; then every
@@ -91,6 +93,8 @@ class Measure(Probe):
     before the first step and around the test rows: the evaluation's peak is the test evaluation's, and a stretch of
     training after a validation that needed more memory than training did counts if it reaches higher than that.
     """
+
+    metrics = METRICS
 
     def start(self, run: Run) -> None:
         """Look for the device; DDP and the optimizer are still to come."""
@@ -136,12 +140,12 @@ class Measure(Probe):
             **peaks,
         }
 
-    def here(self, definitions: tuple[Metric, ...]) -> tuple[Metric, ...]:
+    def here(self) -> tuple[Metric, ...]:
         """Give the peak that is CUDA's the grid of CUDA's allocator."""
         if self.device.type == "cpu":
-            return definitions
+            return self.metrics
         block = {"grid": CUDA_BLOCK_MB}
-        return tuple(m.model_copy(update=block) if m.name == "peak_memory_mb" else m for m in definitions)
+        return tuple(m.model_copy(update=block) if m.name == "peak_memory_mb" else m for m in self.metrics)
 
     def _take(self, phase: str, *, trim: bool = False, keep_host: bool = True) -> bool:
         """Note the peaks since the last call as the phase's, and start anew; tell whether the host's peak could be."""

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from hpml_bench.plugins.probe import Probe, Run
 from hpml_bench.records.run import Metric
-from hpml_bench.training.probe import Probe, Run
 
 
 def _count(name: str, title: str, definition: str) -> Metric:
@@ -20,17 +20,19 @@ def _count(name: str, title: str, definition: str) -> Metric:
         over_steps="once",
         phase="setup",
         format=",.0f",
+        group="parameters",
+        noisy=False,
         definition=definition,
     )
 
 
-metrics = (
+METRICS = (
     _count(
         "trainable_parameters",
         "trainable parameters",
-        "Parameters of the backbone and the method that receive updates; the classification head is counted apart.",
+        "Parameters of the backbone and the method that receive updates; the head is counted apart.",
     ),
-    _count("head_parameters", "head parameters", "Weights and biases of the classification head, trained for all."),
+    _count("head_parameters", "head parameters", "Weights and biases of the task's head, trained for all."),
     _count("total_parameters", "total parameters", "All parameters of backbone, method and head."),
     _count(
         "trainable_percent",
@@ -52,20 +54,24 @@ metrics = (
         over_steps="once",
         phase="run",
         format=",.0f",
+        group="parameters",
+        noisy=False,
         definition="Size on disk of what must be kept of one fine-tuning, head included: the method's own saving where "
         "it has one, else its trained parameters as safetensors. Measured by writing it.",
     ),
 )
 
 
-class Measure(Probe):
+class ParametersProbe(Probe):
     """Counts at the start, saves at the end."""
+
+    metrics = METRICS
 
     def start(self, run: Run) -> None:
         """Count parameters."""
         self.run = run
-        encoder = list(run.classifier.encoder.parameters())
-        head = sum(p.numel() for p in run.classifier.head.parameters())
+        encoder = list(run.model.encoder.parameters())
+        head = sum(p.numel() for p in run.model.head.parameters())
         trainable = sum(p.numel() for p in encoder if p.requires_grad)
         total = sum(p.numel() for p in encoder)
         self.counts: dict[str, float | None] = {
@@ -79,7 +85,7 @@ class Measure(Probe):
         """Save to a temporary folder and weigh it, on rank 0; see how frozen weights are kept."""
         import torch
 
-        frozen = [p for p in self.run.classifier.encoder.parameters() if not p.requires_grad]
+        frozen = [p for p in self.run.model.encoder.parameters() if not p.requires_grad]
         kept = sum(p.numel() for p in frozen if p.dtype == torch.bfloat16)
         self.counts["frozen_bf16_percent"] = 100 * kept / sum(p.numel() for p in frozen) if frozen else None
         self.bytes = saved_bytes(self.run) if self.run.group.main else None
@@ -93,12 +99,9 @@ def saved_bytes(run: Run) -> int:
     """Return the size of what has to be kept of this fine-tuning, head included, by saving it."""
     from safetensors.torch import save_file
 
-    save = getattr(run.method, "save", None)
     with tempfile.TemporaryDirectory(dir=run.folder) as name:
         folder = Path(name)
-        kept = run.classifier.head if save else run.classifier
+        kept = run.model.head if run.method.save(run.model.encoder, folder) else run.model
         tensors = {key: p.detach().cpu().contiguous() for key, p in kept.named_parameters() if p.requires_grad}
         save_file(tensors, folder / "trained.safetensors")
-        if save:
-            save(run.classifier.encoder, folder)
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

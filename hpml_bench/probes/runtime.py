@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from hpml_bench.plugins.probe import Evaluation, Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
-from hpml_bench.training.probe import Evaluation, Probe, Run, Step
 
-metrics = (
+METRICS = (
     Metric(
         name="first_step_seconds",
         title="launch to first step",
@@ -18,6 +18,8 @@ metrics = (
         over_steps="once",
         phase="setup",
         format=".2f",
+        group="time",
+        depends_on_machine=True,
         definition="From the moment the run's processes are launched to the first training step: processes forked, "
         "process group joined, data and weights opened, model built. Not known when torchrun starts them.",
     ),
@@ -30,6 +32,8 @@ metrics = (
         over_steps="once",
         phase="setup",
         format=".2f",
+        group="time",
+        depends_on_machine=True,
         definition="From the moment a rank begins its work (libraries imported) to the first training step: data and "
         "weights opened, model built, process group joined.",
     ),
@@ -42,6 +46,8 @@ metrics = (
         over_steps="sum",
         phase="train",
         format=".2f",
+        group="time",
+        depends_on_machine=True,
         definition="The slowest rank's wall time between the moments at which all ranks meet, summed over the steps: "
         "batch, forward, backward, all-reduce, clipping, optimizer, and all that lies between two steps. Evaluation, "
         "the writing of points and start-up lie outside.",
@@ -55,6 +61,8 @@ metrics = (
         over_steps="sum",
         phase="train",
         format=".2f",
+        group="time",
+        depends_on_machine=True,
         definition="The same by another clock of the system (CLOCK_MONOTONIC_RAW on Linux), read only where the ranks "
         "meet and after the last step before they meet again; the slowest rank's, summed. A self-check compares.",
     ),
@@ -67,6 +75,8 @@ metrics = (
         over_steps="sum",
         phase="validation",
         format=".2f",
+        group="time",
+        depends_on_machine=True,
         definition="Sum over the evaluations on the validation rows during training, each the slowest rank's time.",
     ),
     Metric(
@@ -78,14 +88,18 @@ metrics = (
         over_steps="once",
         phase="run",
         format=".2f",
+        group="time",
+        depends_on_machine=True,
         definition="From the moment a rank begins its work to the end of the evaluation on the test rows, "
         "writing what is kept included; latency measurements and the start of processes lie outside.",
     ),
 )
 
 
-class Measure(Probe):
+class RuntimeProbe(Probe):
     """Reads the clock at the borders of phases."""
+
+    metrics = METRICS
 
     def start(self, run: Run) -> None:
         """Begin the set-up's end: other probes, DDP and the optimizer are still to come."""

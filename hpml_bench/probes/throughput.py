@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
 from hpml_bench.statistics.drift import step_time_drift
-from hpml_bench.training.probe import Probe, Run, Step
 
 _WINDOW = "in the timed window (all steps but the first `warmup_steps`)"
 
@@ -23,6 +23,8 @@ def _rate(name: str, title: str, unit: str, what: str) -> Metric:
         over_steps="mean",
         phase="train",
         format=",.0f",
+        group="throughput",
+        depends_on_machine=True,
         definition=f"{what} that all ranks trained on {_WINDOW}, divided by the slowest rank's time in it.",
     )
 
@@ -37,6 +39,8 @@ def _percentile(share: int) -> Metric:
         over_steps="percentile",
         phase="train",
         format=".1f",
+        group="throughput",
+        depends_on_machine=True,
         definition=f"The {share}th percentile (linear interpolation) over the steps {_WINDOW} of a step's time, from "
         "the moment all ranks had ended the one before until all had ended it.",
     )
@@ -52,11 +56,14 @@ def _steadiness(name: str, title: str, unit: str, form: str, definition: str) ->
         over_steps="once",
         phase="train",
         format=form,
+        group="throughput",
+        depends_on_machine=name != "timed_steps",
+        noisy=name != "timed_steps",
         definition=definition,
     )
 
 
-metrics = (
+METRICS = (
     _rate("samples_per_second", "throughput", "samples/s", "Samples").model_copy(update={"format": ",.1f"}),
     _rate("tokens_per_second", "tokens", "tokens/s", "Real tokens (no padding, no virtual tokens)"),
     _rate("padded_tokens_per_second", "padded tokens", "tokens/s", "Tokens with padding (no virtual tokens)"),
@@ -69,6 +76,8 @@ metrics = (
         over_steps="mean",
         phase="train",
         format=".0f",
+        group="throughput",
+        noisy=False,
         definition="Positions that the method adds to each sequence (prompt tuning); never counted as tokens.",
     ),
     _percentile(50),
@@ -117,8 +126,10 @@ metrics = (
 )
 
 
-class Measure(Probe):
+class ThroughputProbe(Probe):
     """Keeps the steps of the timed window."""
+
+    metrics = METRICS
 
     def start(self, run: Run) -> None:
         """Note where the window begins; a run shorter than the warm-up is timed whole."""

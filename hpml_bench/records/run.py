@@ -10,7 +10,8 @@ from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import RunSpec, Settings, identity
 from hpml_bench.system.hashing import digest
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Counts up when a default changes, since ids leave defaults out, and when a field changes its meaning."""
 
 
 Status = Literal[
@@ -38,6 +39,14 @@ class Metric(Frozen):
     """Python format specification for tables."""
     grid: float | None = Field(default=None, gt=0)
     """Distance of the values that can be measured, in `unit`, where it is known (a page of memory)."""
+    group: str = Field(default="other", pattern=r"^[a-z0-9-]+$")
+    """The table of the report that shows it: quality, time, throughput, memory, parameters, inference, ..."""
+    depends_on_machine: bool = False
+    """Whether another machine gives another value: a time, a rate, memory, energy."""
+    noisy: bool = True
+    """Whether its values carry noise even where a few seeds happen to agree; of an exact count they don't."""
+    bounds: tuple[float | None, float | None] = (None, None)
+    """The least and the largest value there can be, where there are such."""
     definition: str
     """What exactly is measured, in one or two sentences; printed in the glossary."""
 
@@ -102,6 +111,8 @@ class Outcome(Frozen):
     status: Status
     error: RunError | None = None
     environment: dict[str, Any] = Field(default_factory=dict)
+    headline: str | None = None
+    """Name of the metric that leads: what methods are ranked and tuned by."""
     definitions: tuple[Metric, ...] = ()
     metrics: dict[str, float | None] = Field(default_factory=dict)
     per_rank: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)

@@ -16,11 +16,12 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from hpml_bench.records.run import SCHEMA_VERSION, Point, RunRecord, Status
+from hpml_bench.records import schema1
+from hpml_bench.records.run import SCHEMA_VERSION, Point, RunRecord, Status, protocol_id
 from hpml_bench.system.redaction import redact_files
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 RECORD = "run.json"
 SUITE = "suite.json"
@@ -28,6 +29,8 @@ SUITE = "suite.json"
 POINTS = "points.jsonl"
 OUTCOME = "outcome.json"
 PREDICTIONS = "predictions.parquet"
+READABLE = (1, SCHEMA_VERSION)
+"""Schema versions that are read."""
 MAX_RECORD_BYTES = 50_000_000
 AT_ONCE_BYTES = 1_000_000
 """Size up to which a file of points is read at once, several times as quickly as line by line."""
@@ -173,13 +176,18 @@ def load_record(path: Path) -> RunRecord:
     if odd := _oddity(content, raw):
         raise ValueError(f"not a run record: it holds {odd}")
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
+    if version not in READABLE:
         raise ValueError(f"of schema version {version!r:.40}, and this is {SCHEMA_VERSION}")
     try:
-        return RunRecord.model_validate(content)
+        if version == SCHEMA_VERSION:
+            return RunRecord.model_validate(content)
+        record = RunRecord.model_validate(schema1.upgraded(content))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ValueError(f"not a run record: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if record.digests is None:
+        return record
+    return record.model_copy(update={"protocol_id": protocol_id(record.spec.settings, record.digests)})
 
 
 def is_plain_file(path: Path) -> bool:
@@ -215,7 +223,12 @@ def _holds_long_number(raw: bytes) -> bool:
 def _untyped(content: Any) -> list[Any]:
     """Return the values of a record's fields that are declared as Any."""
     found = []
-    for path in (("environment",), ("spec", "settings", "task", "options"), ("spec", "method", "options")):
+    for path in (
+        ("environment",),
+        ("spec", "settings", "task", "options"),
+        ("spec", "settings", "dataset", "options"),
+        ("spec", "method", "options"),
+    ):
         value = content
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
@@ -233,7 +246,7 @@ class Headline(BaseModel):
 
         suite: str
 
-    schema_version: Literal[1]
+    schema_version: Literal[1, 2]
     run_id: str
     spec: Spec
     status: Status
@@ -325,17 +338,6 @@ def _all_points(path: Path) -> list[Point] | None:
 def read_points(folder: Path) -> list[Point]:
     """Return all points of a run."""
     return list(iterate_points(folder))
-
-
-def read_predictions(folder: Path) -> pd.DataFrame | None:
-    """Return a run's predictions: columns index, label, prediction, loss; None where there are none."""
-    import pandas as pd
-
-    path = folder / PREDICTIONS
-    try:
-        return pd.read_parquet(path) if is_plain_file(path) else None
-    except (OSError, ValueError):
-        return None
 
 
 class PointWriter:

@@ -11,7 +11,7 @@ from pathlib import Path
 from hpml_bench import statistics
 from hpml_bench.errors import UserError
 from hpml_bench.report.blocks import Table
-from hpml_bench.report.results import QUALITY, Results
+from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Cell, Quantity, number, sentence_list, table
 
 DETECT = re.compile(r"([^=]+)=\s*(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.\d+)\s*(\S.*)?")
@@ -188,7 +188,7 @@ def _told(
         else f"No number of seeds up to 10,000: {worst.a} − {worst.b} leaves more open than {scaled}."
     )
     sentences = [first]
-    if metric == QUALITY:
+    if metric == results.quality:
         sentences.append(
             f"For other seeds and other test rows: what the {results.test_rows:,} test rows leave open no seed tells; "
             "more test rows may."

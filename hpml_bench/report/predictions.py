@@ -1,4 +1,4 @@
-"""Per-example predictions of a run, read for the report: what they must be, and which rows a run got right."""
+"""Predictions of the runs of a report: what they score, and whether they can be right."""
 
 from __future__ import annotations
 
@@ -12,97 +12,79 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpml_bench.plugins.task import Task, make_task
+from hpml_bench.records.predictions import Answers, bytes_of, read_predictions, same_answers
 from hpml_bench.records.run import RunRecord
-from hpml_bench.records.store import PREDICTIONS, is_plain_file
+from hpml_bench.records.store import PREDICTIONS
 
 TOLERANCE = 1e-6
-"""Relative, between a recorded score and that of the stored predictions, whose losses are float32."""
+"""Relative, between a recorded metric and that of the stored predictions, whose losses are float32."""
 
 CHECK_FAILED = "self-check failed"
-MOST_CLASSES = 1_000_000
-"""A label above is none of ours, and counting up to it would take the memory."""
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """A run's test rows as stored, in the rows' order, and the scores they give."""
+class Scored:
+    """A run's test rows as stored, in the rows' order, and what the task says of them."""
 
     index: NDArray[Any]
-    label: NDArray[Any]
-    right: NDArray[np.bool_]
-    scores: Mapping[str, float]
-    """test_accuracy, test_macro_f1 and test_loss."""
+    reference: Answers
+    scores: NDArray[Any]
+    """[rows], whose mean is the headline metric."""
+    metrics: Mapping[str, float]
+    """The test metrics by their names."""
 
-    def sharing(self, other: Predictions | None) -> Predictions:
+    def sharing(self, other: Scored | None) -> Scored:
         """Return the same with the rows of another run where they are equal, so that they are held once."""
-        if other is None or not np.array_equal(self.index, other.index) or not np.array_equal(self.label, other.label):
+        same = other is not None and np.array_equal(self.index, other.index)
+        if other is None or not same or not same_answers(self.reference, other.reference):
             return self
-        return replace(self, index=other.index, label=other.label)
+        return replace(self, index=other.index, reference=other.reference)
 
 
-def read_all(folder: Path, records: Iterable[RunRecord]) -> dict[str, Predictions]:
-    """Return run_id -> predictions, of those of the runs that have some."""
-    found: dict[str, Predictions] = {}
-    last: Predictions | None = None
+def task_of(record: RunRecord) -> Task:
+    """Return the task of a run.
+
+    Raises:
+        UserError: no such task is installed.
+
+    """
+    return make_task(record.spec.settings.task, record.label_names)
+
+
+def read_all(folder: Path, records: Iterable[RunRecord]) -> dict[str, Scored]:
+    """Return run_id -> scored predictions, of those of the runs that have some."""
+    found: dict[str, Scored] = {}
+    last: Scored | None = None
     for record in records:
-        own = read(folder / record.run_id, len(record.label_names))
+        own = read(folder / record.run_id, task_of(record))
         if own is not None:
             last = found[record.run_id] = own.sharing(last)  # most runs have the same rows
     return found
 
 
-def read(folder: Path, classes: int = 0) -> Predictions | None:
-    """Return a run's predictions; None where there are none that can be read.
-
-    Args:
-        folder: the run's.
-        classes: number of classes, for macro-F1; where it isn't known, as many as labels and predictions show.
-
-    """
-    path = folder / PREDICTIONS
-    if not is_plain_file(path):
+def read(folder: Path, task: Task) -> Scored | None:
+    """Return a run's predictions, scored; None where there are none that can be read and scored."""
+    stored = read_predictions(folder)
+    if stored is None:
         return None
-    import pyarrow as pa
-    from pyarrow import parquet
-
     try:
-        with parquet.ParquetFile(path) as file:  # `read_table` builds a data set first, which takes longer than reading
-            table = file.read(columns=["index", "label", "prediction", "loss"], use_threads=False)
-        index, label, prediction, loss = (column.to_numpy() for column in table.columns)
-        order = np.argsort(index, kind="stable")
-        right = np.asarray(label == prediction, dtype=bool)[order]
-        if not order.size:
-            return None
-        scores = {
-            "test_accuracy": float(right.mean()),
-            "test_macro_f1": macro_f1(label, prediction, classes),
-            "test_loss": float(np.mean(loss, dtype=np.float64)),
-        }
-    except (OSError, ValueError, TypeError, IndexError, KeyError, pa.ArrowException):
+        metrics = {f"test_{name}": value for name, value in task.evaluate(stored).items()}
+        return Scored(stored.index, stored.reference, task.scores(stored), metrics)
+    except (ValueError, TypeError, IndexError):
         return None
-    return Predictions(index[order], label[order], right, scores)
 
 
-def macro_f1(label: NDArray[Any], prediction: NDArray[Any], classes: int = 0) -> float:
-    """Return the mean over the classes of 2TP / (2TP + FP + FN), 0 for a class neither there nor predicted."""
-    size = max(classes, int(max(label.max(), prediction.max())) + 1)
-    if size > MOST_CLASSES:
-        raise ValueError(f"{size} classes")
-    right = np.bincount(label[label == prediction], minlength=size)
-    ends = np.bincount(label, minlength=size) + np.bincount(prediction, minlength=size)
-    return float(np.mean(2 * right / np.where(ends == 0, 1, ends)))
-
-
-def faults(records: Iterable[RunRecord], stored: Mapping[str, Predictions]) -> dict[str, str]:
+def faults(records: Iterable[RunRecord], stored: Mapping[str, Scored]) -> dict[str, str]:
     """Return, by run_id, what makes a run invalid: a failed self-check, or predictions that can't be right.
 
     Args:
         records: runs of one protocol, which have the same test rows.
-        stored: run_id -> predictions of those that have some.
+        stored: run_id -> scored predictions of those that have some.
 
     """
     found = {}
-    rows, labels = _usual(stored.values())
+    usual = _usual(stored.values())
     for record in records:
         failed = [f"{check.name}: {check.detail}" for check in record.checks if not check.passed]
         if failed:
@@ -111,32 +93,31 @@ def faults(records: Iterable[RunRecord], stored: Mapping[str, Predictions]) -> d
             found[record.run_id] = f"its record names no {PREDICTIONS}, so that its scores can't be checked"
         elif record.run_id not in stored:
             found[record.run_id] = f"its {PREDICTIONS} is missing or can't be read, so that its scores can't be checked"
-        elif reason := _fault(stored[record.run_id], rows, labels, record):
+        elif reason := _fault(stored[record.run_id], usual, record):
             found[record.run_id] = reason
     return found
 
 
-def _usual(stored: Iterable[Predictions]) -> tuple[int, NDArray[Any]]:
-    """Return the number of test rows and their labels as most runs have them that hold each row once."""
+def _usual(stored: Iterable[Scored]) -> Answers:
+    """Return the references as most runs have them that hold each row once."""
     whole = [one for one in stored if np.array_equal(one.index, np.arange(len(one.index)))]
     if not whole:
-        return 0, np.array([])
-    common = Counter(one.label.tobytes() for one in whole).most_common(1)[0][0]
-    agreed = next(one.label for one in whole if one.label.tobytes() == common)
-    return len(agreed), agreed
+        return np.array([])
+    common = Counter(bytes_of(one.reference) for one in whole).most_common(1)[0][0]
+    return next(one.reference for one in whole if bytes_of(one.reference) == common)
 
 
-def _fault(predictions: Predictions, rows: int, labels: NDArray[Any], record: RunRecord) -> str | None:
-    found = np.unique(predictions.index)
-    if doubled := len(predictions.index) - len(found):
+def _fault(scored: Scored, usual: Answers, record: RunRecord) -> str | None:
+    found, rows = np.unique(scored.index), len(usual)
+    if doubled := len(scored.index) - len(found):
         return f"its predictions hold {doubled:,} test row(s) more than once"
     if missing := rows - int(np.isin(found, np.arange(rows)).sum()):
         return f"its predictions lack {missing:,} of {rows:,} test rows"
     if len(found) > rows:
         return f"its predictions hold {len(found) - rows:,} row(s) that are no test rows"
-    if not np.array_equal(predictions.label, labels):
+    if not same_answers(scored.reference, usual):
         return "the labels beside its predictions are not those of the other runs"
-    for name, given in predictions.scores.items():
+    for name, given in scored.metrics.items():
         recorded = record.metrics.get(name)
         if recorded is None or not math.isclose(recorded, given, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
             told = "not recorded" if recorded is None else f"recorded as {recorded:.4f}"

@@ -12,43 +12,25 @@ from pydantic import ValidationError
 
 from hpml_bench import statistics
 from hpml_bench.config.suite import Margin, Suite, load_suite, packaged_suites
+from hpml_bench.plugins.task import Task
+from hpml_bench.records.predictions import Answers
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.records.store import SUITE, read_json, read_points
 from hpml_bench.report.grouping import label, machine_of
+from hpml_bench.report.predictions import task_of
 from hpml_bench.report.selection import LeftOut, Selection
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-QUALITY = "test_accuracy"
-"""The score that methods are compared by."""
 TIME = "train_seconds"
 MEMORY = ("peak_memory_over_setup_mb", "peak_memory_mb")
 """The memory that methods are compared by: net of what a process holds before the first step, where that is measured
 (on a CPU), else the peak (on a GPU: of tensors)."""
-ESTIMATED = frozenset({"validation", "test", "inference"})
-"""Phases whose metrics carry noise even where a few seeds happen to agree."""
-MACHINE_FREE = frozenset({"", "nats", "%", "bytes", "tokens/sample"})
-"""Units of accuracies, losses, norms, counts (of bytes too: memory is measured in MB) and shares; what has another
-(time, rate, memory, energy) depends on where a run ran."""
-COUNTED_SHARES = frozenset({"setup", "validation", "test"})
-"""Phases whose shares are of rows or parameters. A share measured in another is taken to be of time or memory."""
-COUNTS = frozenset({"", "%", "bytes"})
-"""Units of what may be an exact count, the same in every seed."""
 TIMED = frozenset({"step_seconds"})
 """Courses that depend on where a run ran."""
 LARGEST = 1e100
 """Beyond this (or NaN) a number is no measurement, and its square would overflow."""
-
-
-def machine_free(metric: Metric) -> bool:
-    """Whether a metric is the same on whatever machine a run ran, but for rounding.
-
-    Its unit decides, and for a share (a percentage) the phase too: a share of time or memory has no unit of its own.
-    """
-    share = metric.unit == "%" or metric.format.endswith("%")
-    return metric.unit in MACHINE_FREE and (not share or metric.phase in COUNTED_SHARES)
 
 
 @dataclass(frozen=True)
@@ -220,6 +202,24 @@ class Results:
             found.setdefault(machine_of(record), []).append(record)
         return {name: tuple(runs) for name, runs in found.items()}
 
+    # The task
+
+    @cached_property
+    def task(self) -> Task:
+        """The task of the compared runs."""
+        return task_of(self.reference)
+
+    @property
+    def quality(self) -> str:
+        """The metric that leads: the score that methods are compared by."""
+        return self.reference.headline or self.task.headline
+
+    @property
+    def test_metrics(self) -> tuple[str, ...]:
+        """The metrics of the test rows: the one that leads, the other scores, the loss."""
+        found = [m.name for m in self.definitions.values() if m.group == "quality" and m.phase == "test"]
+        return tuple(sorted(found, key=lambda name: (name != self.quality, name.endswith("_loss"), found.index(name))))
+
     # Values
 
     @cached_property
@@ -243,7 +243,7 @@ class Results:
 
     def _read(self, metric: str) -> dict[str, dict[int, float]]:
         definition, found = self.definitions.get(metric), {}
-        runs = self.runs if definition and machine_free(definition) else self.costed
+        runs = self.runs if definition and not definition.depends_on_machine else self.costed
         for method in self.methods:
             measured = {r.spec.seed: r.metrics.get(metric) for r in runs(method)}
             finite = {seed: v for seed, v in measured.items() if v is not None and abs(v) < LARGEST}
@@ -285,15 +285,17 @@ class Results:
         return self._intervals.get((method, metric))
 
     def _interval(self, metric: str, values: list[float]) -> statistics.Interval:
-        """Return mean and interval; of a share within 0 and 1."""
+        """Return mean and interval, within the metric's bounds."""
         found = statistics.mean_interval(values, self.grid(metric))
-        if metric != QUALITY or found.low is None or found.high is None:
+        if found.low is None or found.high is None or metric not in self.definitions:
             return found
-        return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
+        least, most = self.definitions[metric].bounds
+        low = found.low if least is None else max(least, found.low)
+        return replace(found, low=low, high=found.high if most is None else min(most, found.high))
 
     def grid(self, metric: str) -> float | None:
         """Return the distance of the values that can be measured, where it is known: one row, or a page of memory."""
-        if metric == QUALITY:
+        if metric == self.quality and self.task.binary:
             return 1 / self.test_rows if self.test_rows else None
         definition = self.definitions.get(metric)
         return definition.grid if definition else None
@@ -308,7 +310,7 @@ class Results:
     def headline(self) -> tuple[str, ...]:
         """The metrics that methods are compared by: score, training time, memory."""
         memory = self.measured(*MEMORY)[:1]
-        return (*self.measured(QUALITY, TIME), *memory)
+        return (*self.measured(self.quality, TIME), *memory)
 
     @cached_property
     def family(self) -> dict[str, tuple[statistics.Comparison, ...]]:
@@ -332,16 +334,15 @@ class Results:
     def _pairs(self, metric: str) -> tuple[statistics.Comparison, ...]:
         """Compare every pair of methods: a score over seeds and rows, a cost by its factor over seeds."""
         definition, values = self.definitions[metric], self.values(metric)
-        if metric == QUALITY:
-            return statistics.compare_scores({m: self.right(m) for m in values}, self.margin.quality)
-        if not machine_free(definition) and all(v > 0 for by_seed in values.values() for v in by_seed.values()):
+        if metric == self.quality:
+            return statistics.compare_scores({m: self.scores(m) for m in values}, self.margin.quality)
+        if definition.depends_on_machine and all(v > 0 for by_seed in values.values() for v in by_seed.values()):
             return statistics.compare_costs(values, self.margin.cost, definition.grid)
-        counted = definition.phase not in ESTIMATED and definition.unit in COUNTS
-        return statistics.compare_pairs(values, exact=counted, grid=definition.grid)
+        return statistics.compare_pairs(values, exact=not definition.noisy, grid=definition.grid)
 
     def on_these_rows(self) -> tuple[tuple[statistics.Comparison, float | None], ...]:
         """Return every pair's score compared over seeds on these very test rows, with p after Holm over these pairs."""
-        pairs = statistics.compare_pairs(self.values(QUALITY), grid=self.grid(QUALITY))
+        pairs = statistics.compare_pairs(self.values(self.quality), grid=self.grid(self.quality))
         adjusted = iter(statistics.holm([c.p for c in pairs if c.p is not None]))
         return tuple((c, None if c.p is None else next(adjusted)) for c in pairs)
 
@@ -360,19 +361,19 @@ class Results:
 
     # What lies beside the records
 
-    def right(self, method: str) -> dict[int, NDArray[np.bool_]]:
-        """Return seed -> which test rows a compared run got right, in the rows' order."""
-        return {r.spec.seed: self._selection.stored[r.run_id].right for r in self.runs(method)}
+    def scores(self, method: str) -> dict[int, NDArray[Any]]:
+        """Return seed -> the scores of the test rows in a compared run, in the rows' order."""
+        return {r.spec.seed: self._selection.stored[r.run_id].scores for r in self.runs(method)}
 
     @cached_property
-    def test_labels(self) -> NDArray[Any] | None:
-        """The test rows' labels, in the rows' order, the same for all compared runs; None without a compared run."""
-        return next((stored.label for stored in self._selection.stored.values()), None)
+    def test_references(self) -> Answers | None:
+        """What the test rows ask for, the same for all compared runs; None without a compared run."""
+        return next((stored.reference for stored in self._selection.stored.values()), None)
 
     @property
     def test_rows(self) -> int:
         """Number of test rows."""
-        return 0 if self.test_labels is None else len(self.test_labels)
+        return 0 if self.test_references is None else len(self.test_references)
 
     @cached_property
     def curves(self) -> dict[str, dict[str, tuple[Curve, ...]]]:

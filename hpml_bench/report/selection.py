@@ -21,9 +21,9 @@ from hpml_bench.report.grouping import (
     protocol_of,
     short,
 )
-from hpml_bench.report.predictions import Predictions
+from hpml_bench.report.predictions import Scored
 
-Stored = Mapping[str, Predictions]
+Stored = Mapping[str, Scored]
 """run_id -> predictions."""
 
 

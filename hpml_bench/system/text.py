@@ -29,3 +29,8 @@ def for_terminal(text: object, width: int = LONGEST) -> str:
 def _printable(text: object, width: int) -> str:
     some = str(text)[: 10 * width + LONGEST]  # of a text of megabytes the rest is cut off anyway
     return "".join(c if c.isprintable() else " " for c in _ANSI.sub("", some))
+
+
+def first_line(error: BaseException, width: int = 300) -> str:
+    """Return the first line of what an exception says; its class's name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:width]

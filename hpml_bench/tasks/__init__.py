@@ -1,1 +1,1 @@
-"""tasks."""
+"""Kinds of work, one file each: a class that extends plugins.task.Task."""

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from hpml_bench.config.settings import Settings
+from hpml_bench.plugins.task import Task
+from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import Check, Consumed, Point
-from hpml_bench.training.borders import Borders
-
-if TYPE_CHECKING:
-    import pandas as pd
+from hpml_bench.training.windows import Windows
 
 TOLERANCE = 1e-9
 """Relative: sums in another order differ in the last digits."""
@@ -30,8 +28,9 @@ def all_checks(  # each argument is one of the places
     points: Sequence[Point],
     consumed: Consumed,
     settings: Settings,
-    predictions: pd.DataFrame,
+    predictions: Predictions,
     test_rows: int,
+    task: Task,
     parameters: Mapping[str, int],
 ) -> tuple[Check, ...]:
     """Return every check of a run that ended."""
@@ -43,7 +42,7 @@ def all_checks(  # each argument is one of the places
         second_clock(metrics, points, settings),
         train_loss(metrics, points),
         once_each(predictions, test_rows),
-        accuracy(metrics, predictions),
+        headline(metrics, predictions, task),
         trained(parameters),
     )
 
@@ -64,7 +63,7 @@ def every_step(points: Sequence[Point], consumed: Consumed) -> Check:
 def throughput(metrics: Metrics, points: Sequence[Point], settings: Settings) -> Check:
     """samples/s x the timed steps' seconds in points.jsonl = the samples of these steps."""
     steps = _values(points, "step_seconds")
-    timed = steps[Borders(settings, len(steps)).first_timed() - 1 :]
+    timed = steps[Windows(settings, len(steps)).first_timed() - 1 :]
     samples = _get(metrics, "samples_per_second") * math.fsum(timed)
     return _equal("throughput", samples, len(timed) * settings.global_batch, "samples/s x timed seconds", "samples")
 
@@ -79,7 +78,7 @@ def second_clock(metrics: Metrics, points: Sequence[Point], settings: Settings) 
     """The steps' seconds in points.jsonl add up to the wall time of their windows by another clock."""
     steps = _values(points, "step_seconds")
     total, other = math.fsum(steps), _get(metrics, "train_seconds_second_clock")
-    allowed = CLOCKS * other + CLOCKS_A_WINDOW * Borders(settings, len(steps)).windows()
+    allowed = CLOCKS * other + CLOCKS_A_WINDOW * Windows(settings, len(steps)).count()
     detail = f"sum of the points {total:.6g}, by a second clock {other:.6g}, {allowed:.2g} s apart at most"
     return Check(name="second clock", passed=abs(total - other) <= allowed, detail=detail)
 
@@ -91,17 +90,22 @@ def train_loss(metrics: Metrics, points: Sequence[Point], window: int = 20) -> C
     return _equal("training loss", _get(metrics, "train_loss"), mean, "final training loss", "mean of its points")
 
 
-def once_each(predictions: pd.DataFrame, rows: int) -> Check:
+def once_each(predictions: Predictions, rows: int) -> Check:
     """The predictions on disk are of every test row exactly once."""
-    found = predictions["index"].tolist()
+    found = predictions.index.tolist()
     detail = f"{len(found)} predictions of {len(set(found))} rows for {rows} test rows"
     return Check(name="predictions", passed=sorted(found) == list(range(rows)), detail=detail)
 
 
-def accuracy(metrics: Metrics, predictions: pd.DataFrame) -> Check:
-    """The accuracy is that of the predictions on disk."""
-    right = float((predictions["label"] == predictions["prediction"]).mean())
-    return _equal("accuracy", _get(metrics, "test_accuracy"), right, "accuracy", "of the predictions on disk")
+def headline(metrics: Metrics, predictions: Predictions, task: Task) -> Check:
+    """The headline metric is that of the predictions on disk, and the mean of the rows' scores."""
+    name = task.headline.removeprefix("test_")
+    given = _get(metrics, task.headline)
+    check = _equal(name, given, task.evaluate(predictions)[name], name, "of the predictions on disk")
+    mean = float(task.scores(predictions).mean())
+    if not math.isclose(given, mean, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+        return Check(name=name, passed=False, detail=f"{name} {given:.10g}, mean of the rows' scores {mean:.10g}")
+    return check
 
 
 def trained(parameters: Mapping[str, int]) -> Check:

@@ -7,7 +7,7 @@ right padding is a pad token. Here the attention mask says which token is the la
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,42 +18,46 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import logging
 
-from hpml_bench import registry
-from hpml_bench.config.settings import MethodSpec, Settings
+from hpml_bench.config.settings import RunSpec, Settings
 from hpml_bench.errors import Unsupported, UserError
+from hpml_bench.plugins.method import Method
+from hpml_bench.plugins.task import Task
+from hpml_bench.system.text import first_line
 from hpml_bench.training import kernels
 
 Pooling = Literal["last", "first", "mean"]
+Select = Callable[[Tensor, Tensor], Tensor]
 
 
-class Classifier(nn.Module):
-    """An encoder and a linear head on one pooled hidden state.
+class TaskModel(nn.Module):
+    """An encoder and a linear head: what a task's `build` returns.
 
     Args:
-        encoder: maps (input_ids, attention_mask) to an output with `last_hidden_state` [B, V + L, H], where the V
-            leading positions are virtual tokens of the method.
-        hidden_size: H.
-        n_labels: C.
-        pooling: which hidden state the head reads.
+        encoder: maps (input_ids, attention_mask) to an output with `last_hidden_state` [B, V + L, H].
+        head: maps what `select` returns, in float32, to the outputs.
+        select: takes hidden states [B, L, H] and attention mask [B, L] of right-padded texts, and returns those that
+            the head reads: one a text [B, H] (`pool`), or all of them.
+        virtual_tokens: V, leading positions that the method adds.
 
     """
 
-    virtual_tokens: int = 0
-    """V, known after a forward pass."""
-
-    def __init__(self, encoder: nn.Module, hidden_size: int, n_labels: int, pooling: Pooling = "last") -> None:
+    def __init__(self, encoder: nn.Module, head: nn.Module, select: Select, virtual_tokens: int = 0) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = nn.Linear(hidden_size, n_labels)
-        self.pooling: Pooling = pooling
+        self.head = head
+        self.select = select
+        self.virtual_tokens = virtual_tokens
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return the logits [B, C], float32 also under autocast, of right-padded texts [B, L]."""
+        """Return the head's outputs, float32 also under autocast, of right-padded texts [B, L]."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        self.virtual_tokens = hidden.shape[1] - input_ids.shape[1]
-        pooled = pool(hidden[:, self.virtual_tokens :], attention_mask, self.pooling)
+        read = self.select(hidden[:, self.virtual_tokens :], attention_mask)
         with torch.autocast(hidden.device.type, enabled=False):
-            return cast(Tensor, self.head(pooled.float()))
+            return cast(Tensor, self.head(read.float()))
+
+    def with_encoder(self, encoder: nn.Module, virtual_tokens: int = 0) -> TaskModel:
+        """Return a model of another encoder and the same head."""
+        return TaskModel(encoder, self.head, self.select, virtual_tokens)
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
@@ -66,8 +70,22 @@ def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
     return (hidden.float() * attention_mask.unsqueeze(-1)).sum(1) / lengths.unsqueeze(-1)
 
 
-def build_classifier(folder: Path, settings: Settings, method: MethodSpec, n_labels: int, seed: int) -> Classifier:
-    """Load the backbone, let the method change it, and put the head on.
+def every_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:  # noqa: ARG001 - as `pool`
+    """Return all hidden states [B, L, H]."""
+    return hidden
+
+
+def new_head(hidden_size: int, outputs: int, seed: int) -> nn.Linear:
+    """Return a linear head drawn from N(0, 0.02), the backbones' own initialisation, from a generator of its own."""
+    head = nn.Linear(hidden_size, outputs)
+    generator = torch.Generator().manual_seed(seed)
+    nn.init.normal_(head.weight, std=0.02, generator=generator)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def build_model(folder: Path, spec: RunSpec, method: Method, task: Task) -> TaskModel:
+    """Load the backbone, let the method change it, and put the task's head on.
 
     The head's first weights depend on the seed alone, and so do the method's: no random numbers drawn before or
     elsewhere move them, and the global generators are left as they were.
@@ -77,32 +95,31 @@ def build_classifier(folder: Path, settings: Settings, method: MethodSpec, n_lab
         UserError: the backbone can't be loaded, is too short for `max_length`, or an option is wrong.
 
     """
-    with _seeded(seed):
+    settings = spec.settings
+    with _seeded(spec.seed):
         backbone = load_backbone(folder, settings)
         hidden_size = backbone.config.hidden_size
-        if not _fits(backbone, settings.max_length):
+        if _positions(backbone, settings.max_length) is None:
             raise UserError(f"max_length {settings.max_length} is more tokens than {settings.backbone} has positions")
-        encoder = _encoder(backbone, method, seed)
+        encoder = _encoder(backbone, method, spec)
         kernels.speed_up(encoder, settings.device)
-        if not _fits(encoder, settings.max_length):
+        positions = _positions(encoder, settings.max_length)
+        if positions is None:
             raise Unsupported(
                 f"its virtual tokens and max_length {settings.max_length} together are more than the model's positions"
             )
-        classifier = Classifier(encoder, hidden_size, n_labels, settings.pooling)
-        _initialise(classifier.head, seed)
-    return classifier
+        return cast(TaskModel, task.build(encoder, hidden_size, positions - settings.max_length, spec.seed))
 
 
-def _encoder(backbone: PreTrainedModel, method: MethodSpec, seed: int) -> nn.Module:
+def _encoder(backbone: PreTrainedModel, method: Method, spec: RunSpec) -> nn.Module:
     """Let the method change the backbone, from random numbers that loading hasn't moved."""
-    module = registry.get("methods", method.method)
-    with _seeded(seed):
+    with _seeded(spec.seed):
         try:
-            return cast(nn.Module, module.build(backbone, module.Options.model_validate(method.options)))
+            return cast(nn.Module, method.build(backbone))
         except ValueError as error:  # a library's way to say that it can't
             if "Target modules" in str(error):
-                raise UserError(f"method {method.name}: {_first_line(error)}") from error
-            raise Unsupported(_first_line(error)) from error
+                raise UserError(f"method {spec.method.name}: {first_line(error)}") from error
+            raise Unsupported(first_line(error)) from error
 
 
 def load_backbone(folder: Path, settings: Settings) -> PreTrainedModel:
@@ -118,7 +135,7 @@ def load_backbone(folder: Path, settings: Settings) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         kind = MODEL_MAPPING[type(config)]
     except Exception as error:  # of a configuration that is garbage, whatever the library meets first
-        raise UserError(f"{folder}: no model that transformers knows: {_first_line(error)}") from None
+        raise UserError(f"{folder}: no model that transformers knows: {first_line(error)}") from None
     kind = kind[0] if isinstance(kind, tuple) else kind
     if config.is_encoder_decoder:
         raise UserError(f"{folder}: {config.model_type} is an encoder-decoder; give an encoder or a decoder")
@@ -143,13 +160,13 @@ def load_backbone(folder: Path, settings: Settings) -> PreTrainedModel:
     except MemoryError:
         raise
     except Exception as error:  # the libraries have kinds of their own
-        raise UserError(f"{folder}: can't be loaded from safetensors: {_first_line(error)}") from None
+        raise UserError(f"{folder}: can't be loaded from safetensors: {first_line(error)}") from None
     if report["missing_keys"]:
         raise UserError(f"{folder}: the file lacks weights, among them {min(report['missing_keys'])}")
     return cast(PreTrainedModel, model)
 
 
-def untouched_parameters(module: nn.Module) -> list[str]:
+def unused_parameters(module: nn.Module) -> list[str]:
     """Return the names of trainable parameters that a backward pass doesn't reach, on a few made-up tokens.
 
     DDP waits for ever (or raises) for the gradient of such a parameter. Takes a classifier or an encoder; generators
@@ -167,9 +184,9 @@ def untouched_parameters(module: nn.Module) -> list[str]:
     return missing
 
 
-def freeze_untouched(module: nn.Module) -> None:
+def freeze_unused(module: nn.Module) -> None:
     """Take the parameters that no backward pass reaches out of training, so that DDP doesn't wait for them."""
-    for name in untouched_parameters(module):
+    for name in unused_parameters(module):
         module.get_parameter(name).requires_grad_(False)
 
 
@@ -181,14 +198,16 @@ def _tokens(module: nn.Module, rows: int, length: int) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _fits(module: nn.Module, length: int) -> bool:
-    """Whether a text of `length` tokens passes: learned positions end somewhere, and trying works for all kinds."""
+def _positions(module: nn.Module, length: int) -> int | None:
+    """Return the positions of an encoder's output for a text of `length` tokens; None where it doesn't fit.
+
+    Learned positions end somewhere, and trying works for all kinds of models.
+    """
     try:
         with _evaluating(module):
-            module(**_tokens(module, rows=1, length=length))
+            return int(module(**_tokens(module, rows=1, length=length)).last_hidden_state.shape[1])
     except (IndexError, RuntimeError):  # a table of positions that ends, or one that doesn't broadcast
-        return False
-    return True
+        return None
 
 
 @contextmanager
@@ -211,13 +230,6 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _initialise(head: nn.Linear, seed: int) -> None:
-    """Draw N(0, 0.02), the backbones' own initialisation, from a generator of its own."""
-    generator = torch.Generator().manual_seed(seed)
-    nn.init.normal_(head.weight, std=0.02, generator=generator)
-    nn.init.zeros_(head.bias)
-
-
 def _adjust(config: PretrainedConfig, dropout: float | None) -> None:
     """Set what is the same for all backbones in a configuration, in place."""
     if hasattr(config, "use_cache"):
@@ -229,7 +241,3 @@ def _adjust(config: PretrainedConfig, dropout: float | None) -> None:
             setattr(config, key, 0.0)  # a skipped layer has no gradient, which DDP can't have
         elif dropout is not None:
             setattr(config, key, dropout)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -21,19 +21,20 @@ import torch
 
 from hpml_bench import registry
 from hpml_bench.config.settings import RunSpec, Settings
-from hpml_bench.data.dataset import Prepared
 from hpml_bench.data.prepare import prepare
-from hpml_bench.data.rows import Rows, training_rows
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.data.rows import Rows
 from hpml_bench.errors import Diverged, Unsupported, UserError
+from hpml_bench.plugins.probe import Run
+from hpml_bench.records.predictions import read_predictions, write_predictions
 from hpml_bench.records.run import Check, Metric, Outcome, Point, RunError
-from hpml_bench.records.store import OUTCOME, PREDICTIONS, PointWriter, read_points, read_predictions, write_atomically
+from hpml_bench.records.store import OUTCOME, PointWriter, read_points, write_atomically
 from hpml_bench.system import environment, failures, heartbeat, processes
 from hpml_bench.system.redaction import redacted
 from hpml_bench.training.checks import all_checks
 from hpml_bench.training.distributed import Group, process_group
-from hpml_bench.training.loop import Trained, Training, autocast, evaluate, total_steps, train
-from hpml_bench.training.model import Classifier, build_classifier, untouched_parameters
-from hpml_bench.training.probe import Evaluation, Probe, Run
+from hpml_bench.training.model import TaskModel, unused_parameters
+from hpml_bench.training.trainer import Trained, Trainer
 
 LOST_PEER_SECONDS = 1.0
 """For so long a rank that lost a peer waits, so that a killed one, which leaves no error, is seen to end first."""
@@ -98,54 +99,43 @@ def _measured(
     spec: RunSpec, prepared: Prepared, folder: Path, group: Group, began: tuple[float | None, float]
 ) -> Outcome:
     """Build, train, evaluate and measure."""
-    settings = spec.settings
-    train_rows = training_rows(prepared, settings, spec.seed)
-    validation, test = (Rows(Path(prepared.data) / split, prepared.pad_id) for split in ("validation", "test"))
-    module = registry.get("methods", spec.method.method)
-    classifier = build_classifier(
-        Path(prepared.backbone), settings, spec.method, len(prepared.label_names), spec.seed
-    ).to(group.device)
-    trainable = _trainable(classifier)
-    torch.manual_seed(spec.seed * 1000 + group.rank)  # dropout differs between ranks, as it must
-    probes = {name: registry.get("probes", name) for name in registry.names("probes")}
-    measures: dict[str, Probe] = {name: module.Measure() for name, module in probes.items()}
+    probes = {name: registry.plugin("probes", name)() for name in registry.names("probes")}
     writer = PointWriter(folder) if group.main else None
 
     def write(points: list[Point]) -> None:
         if writer:
             writer.write(points)
 
-    job = Training(
-        classifier, spec.method, module, settings, spec.seed, group, train_rows, validation, [*measures.values()], write
+    trainer = Trainer.build(spec, prepared, group, [*probes.values()], write)
+    trainable = _trainable(trainer.model)
+    test = Rows(Path(prepared.data) / "test", prepared.pad_id)
+    run = Run(
+        spec.settings, group, trainer.model, trainer.method, trainer.task, test, folder, began[1], launched=began[0]
     )
-    if hasattr(module, "before_train"):
-        batches = (train_rows.batch(indices).to(group.device) for indices in job.order())
-        with autocast(settings):
-            module.before_train(classifier.encoder, batches, total_steps(settings, len(train_rows)))
-    run = Run(settings, group, classifier, module, test, folder, began[1], began[0])
-    for name, measure in measures.items():
+    for name, probe in probes.items():
         heartbeat.beat(f"starting probe {name}")
-        measure.start(run)
-    trained = train(job)
+        probe.start(run)
+    trained = trainer.train()
     heartbeat.beat("evaluating test")
-    evaluation = evaluate(classifier, test, settings, group, job.probes, write, "test", job.steps)
+    evaluation = trainer.evaluate(test, "test", trainer.steps)
     if writer:
         writer.close()
-        _write_predictions(folder, evaluation)
-    definitions = tuple(metric for name, measure in measures.items() for metric in measure.here(probes[name].metrics))
+        write_predictions(folder, evaluation.predictions, trainer.task.scores(evaluation.predictions))
+    definitions = tuple(metric for probe in probes.values() for metric in probe.here())
     local: dict[str, float | None] = {}
-    for name, measure in measures.items():
+    for name, probe in probes.items():
         heartbeat.beat(f"ending probe {name}")
-        local |= measure.stop()
+        local |= probe.stop()
     metrics, per_rank = reduce_over_ranks(definitions, local, group)
     return Outcome(
         status="ok",
         environment=environment.describe(),
+        headline=trainer.task.headline,
         definitions=definitions,
         metrics=metrics,
         per_rank=per_rank,
         consumed=trained.consumed,
-        checks=_checks(folder, spec, metrics, trained, len(test), trainable) if group.main else (),
+        checks=_checks(folder, trainer, metrics, trained, len(test), trainable) if group.main else (),
     )
 
 
@@ -175,39 +165,25 @@ def reduce_over_ranks(
 
 
 def _checks(
-    folder: Path, spec: RunSpec, metrics: Mapping[str, float | None], trained: Trained, rows: int, trainable: int
+    folder: Path, trainer: Trainer, metrics: Mapping[str, float | None], trained: Trained, rows: int, trainable: int
 ) -> tuple[Check, ...]:
     """Check the run's figures against what lies on disk."""
     predictions = read_predictions(folder)
     assert predictions is not None  # noqa: S101 - written by this process just now
     parameters = {"trainable": trainable, "in the optimizer": trained.optimized, "with a gradient": trained.reached}
-    return all_checks(metrics, read_points(folder), trained.consumed, spec.settings, predictions, rows, parameters)
+    points = read_points(folder)
+    return all_checks(metrics, points, trained.consumed, trainer.settings, predictions, rows, trainer.task, parameters)
 
 
-def _trainable(classifier: Classifier) -> int:
+def _trainable(model: TaskModel) -> int:
     """Return the number of trainable parameters; refuse a model in which one would never get a gradient.
 
     DDP would wait for it.
     """
-    untouched = untouched_parameters(classifier)
-    if untouched:
-        raise Unsupported(f"no gradient reaches {len(untouched)} trained parameters, among them {untouched[0]}")
-    return sum(p.numel() for p in classifier.parameters() if p.requires_grad)
-
-
-def _write_predictions(folder: Path, evaluation: Evaluation) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.table(
-        {
-            "index": np.arange(len(evaluation.labels), dtype=np.int32),
-            "label": evaluation.labels.astype(np.int32),
-            "prediction": evaluation.predictions.astype(np.int32),
-            "loss": evaluation.losses.astype(np.float32),
-        }
-    )
-    pq.write_table(table, folder / PREDICTIONS)
+    unused = unused_parameters(model)
+    if unused:
+        raise Unsupported(f"no gradient reaches {len(unused)} trained parameters, among them {unused[0]}")
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def _ended(status: str, reason: Exception) -> Outcome:

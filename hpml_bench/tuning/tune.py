@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.config.suite import Suite
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.progress import SweepProgress

@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerFast
 from hpml_bench import registry
 from hpml_bench.config.settings import TaskSpec
 from hpml_bench.data import prepare as module
-from hpml_bench.data.dataset import Prepared, TaskData
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.data.prepare import draw, prepare
 from hpml_bench.data.rows import read_rows
 from hpml_bench.data.tokenizer import end_id, load_tokenizer
@@ -184,7 +185,8 @@ def test_a_tasks_own_mistake_is_caught(
     train = Dataset.from_dict({"text": ["x"] * 40, "label": [0, 1] * 20})
     test = Dataset.from_dict({"text": ["x"] * len(labels), "label": labels})
     fake = SimpleNamespace(
-        Options=registry.get("datasets", "text_files").Options, load=lambda *_: TaskData(train, None, test, ("a", "b"))
+        Options=registry.get("datasets", "text_files").Options,
+        load=lambda *_: LoadedData(train, None, test, ("a", "b")),
     )
     monkeypatch.setattr(module.registry, "get", lambda *_: fake)
     with pytest.raises(UserError, match=says):
@@ -194,7 +196,7 @@ def test_a_tasks_own_mistake_is_caught(
 def test_every_test_row_is_drawn_once() -> None:
     """Drawing all rows is a permutation of them."""
     data = Dataset.from_dict({"text": [str(i) for i in range(50)], "label": [0] * 50})
-    drawn = draw(TaskData(data, data, data, ("a", "b")), settings(validation_samples=5))
+    drawn = draw(LoadedData(data, data, data, ("a", "b")), settings(validation_samples=5))
     assert sorted(map(int, drawn["test"]["text"])) == list(range(50))
 
 

@@ -14,7 +14,7 @@ from tiny import prepared, settings
 
 from hpml_bench.cli import main
 from hpml_bench.config.settings import Settings, TaskSpec
-from hpml_bench.data.dataset import TaskData
+from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.data.newswire import make_world, render
 from hpml_bench.data.prepare import draw
 from hpml_bench.data.rows import global_batches, training_rows
@@ -107,13 +107,13 @@ def test_other_rows_are_another_order(tmp_path: Path) -> None:
     assert digest_of(0, tmp_path / "a") == digest_of(0, tmp_path / "b") != digest_of(1, tmp_path / "c")
 
 
-def task(rows: int) -> TaskData:
+def task(rows: int) -> LoadedData:
     """Return as many training rows, and ten test rows."""
     train, test = (
         Dataset.from_dict({"text": [f"{name} {i}" for i in range(n)], "label": [i % 2 for i in range(n)]})
         for name, n in (("train", rows), ("test", 10))
     )
-    return TaskData(train, None, test, ("a", "b"))
+    return LoadedData(train, None, test, ("a", "b"))
 
 
 def test_the_pool_is_all_rows_less_the_validation_rows() -> None:
@@ -143,9 +143,9 @@ def test_newswire_makes_more_rows_to_draw_from() -> None:
     values = {"train_samples": 32, "validation_samples": 16, "test_samples": 24, "global_batch": 8, "steps": 1}
     module = get("datasets", "newswire")
 
-    def load(vary: bool) -> TaskData:
+    def load(vary: bool) -> LoadedData:
         chosen = Settings(backbone="b", task=TaskSpec(name="newswire"), vary_data=vary, **values)
-        found: TaskData = module.load(chosen, module.Options())
+        found: LoadedData = module.load(chosen, module.Options())
         return found
 
     plain, varied = load(vary=False), load(vary=True)

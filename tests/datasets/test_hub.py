@@ -10,7 +10,7 @@ from huggingface_hub import constants
 from tiny import settings
 
 from hpml_bench.config.suite import load_suite
-from hpml_bench.data.dataset import TaskData
+from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.datasets import hub
 from hpml_bench.errors import UserError
 
@@ -56,7 +56,7 @@ def repository(tmp_path: Path) -> Path:
     return folder
 
 
-def load(dataset: str = "hub:o/news", samples: int | None = None, **options: Any) -> TaskData:
+def load(dataset: str = "hub:o/news", samples: int | None = None, **options: Any) -> LoadedData:
     """Load a dataset with the fewest options."""
     given = {"config": "default"} | options
     return hub.load(settings(test_samples=samples), hub.Options(dataset=dataset, **given))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from tiny import settings
 
-from hpml_bench.data.dataset import TaskData
+from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.datasets import text_files
 from hpml_bench.errors import UserError
 
@@ -25,7 +25,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
 
 
-def load(folder: Path, train: str, test: str | None = "", suffix: str = ".csv", **options: Any) -> TaskData:
+def load(folder: Path, train: str, test: str | None = "", suffix: str = ".csv", **options: Any) -> LoadedData:
     """Write the files and load them; an empty test file is the training file again."""
     (folder / f"train{suffix}").write_text(train)
     uris = {"train": f"path:{folder / f'train{suffix}'}"}

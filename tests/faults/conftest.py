@@ -15,7 +15,7 @@ import pytest
 import tiny
 
 from hpml_bench.config.settings import MethodSpec, RunSpec
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server
 from hpml_bench.system import heartbeat, processes
 

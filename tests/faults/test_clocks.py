@@ -17,7 +17,7 @@ from command import Command
 from conftest import faulty
 
 import hpml_bench
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
 from hpml_bench.launch.limits import Limits
 from hpml_bench.records import store

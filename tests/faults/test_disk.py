@@ -17,7 +17,7 @@ import pytest
 import tiny
 from conftest import endless
 
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import launcher
 from hpml_bench.records import store

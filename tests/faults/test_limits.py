@@ -18,7 +18,7 @@ from rich.console import Console
 from hpml_bench.cli import main
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.config.suite import Suite
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, preparation, sweep
 from hpml_bench.launch.limits import Limits

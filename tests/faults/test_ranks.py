@@ -25,7 +25,7 @@ from conftest import endless, faulty, send, when_training
 from rich.console import Console
 
 from hpml_bench.config.settings import MethodSpec
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import launcher, preparation
 from hpml_bench.launch.limits import Limits

@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from hpml_bench.data.dataset import TaskData
+from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.datasets import hub, text_files
 from hpml_bench.errors import UserError
 
 GOOD = "label,text\n" + "a,some words\nb,other words\n" * 20
 
 
-def load(path: Path, **options: Any) -> TaskData:
+def load(path: Path, **options: Any) -> LoadedData:
     """Read a file as the training rows."""
     return text_files.load(tiny.settings(), text_files.Options(train=f"path:{path}", **options))
 

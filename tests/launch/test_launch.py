@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import tiny
 
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
 from hpml_bench.records import store
 from hpml_bench.records.run import Check, Digests, Outcome, RunError, RunRecord

@@ -32,7 +32,7 @@ from hpml_bench.probes import (
 from hpml_bench.records.run import Metric
 from hpml_bench.training import worker
 from hpml_bench.training.model import Classifier
-from hpml_bench.training.probe import Evaluation, Run, Step
+from hpml_bench.plugins.probe import Evaluation, Run, Step
 
 CPU = torch.device("cpu")
 

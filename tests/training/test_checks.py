@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import tiny
 
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.records.run import Check, Consumed, Digests, Outcome, Point
 from hpml_bench.training.checks import all_checks
 

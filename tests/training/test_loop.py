@@ -17,14 +17,14 @@ from hypothesis.extra.numpy import arrays
 
 from hpml_bench import registry
 from hpml_bench.config.settings import RunSpec
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import Rows
 from hpml_bench.training.borders import Borders
 from hpml_bench.training.clock import CpuClock
 from hpml_bench.training.distributed import Group, process_group
 from hpml_bench.training.loop import Ledger, Training, evaluate, lr_factor, step_seconds, total_steps, train
 from hpml_bench.training.model import build_classifier
-from hpml_bench.training.probe import Probe, Run, Step
+from hpml_bench.plugins.probe import Probe, Run, Step
 
 
 class Recorder(Probe):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher
 from hpml_bench.records import store
 from hpml_bench.records.run import RunRecord

@@ -19,7 +19,7 @@ from hpml_bench import registry
 from hpml_bench.cli import main
 from hpml_bench.config.settings import MethodSpec, RunSpec
 from hpml_bench.config.suite import load_suite
-from hpml_bench.data.dataset import Prepared
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.launch import launcher as launch
 from hpml_bench.records import store

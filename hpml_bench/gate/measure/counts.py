@@ -33,7 +33,7 @@ def count(job: Job) -> dict[str, Any]:
     padding, real = _padding(job)
     flops = _flops(job)
     operators = _operators(job)
-    parameters = {name: p.numel() for name, p in job.stepper.job.classifier.named_parameters() if p.requires_grad}
+    parameters = {name: p.numel() for name, p in job.trainer.model.named_parameters() if p.requires_grad}
     share = sum(padding.values()) / (sum(padding.values()) + real)
     return {
         "trainable_parameters": _quantity("trainable parameters", "parameters", parameters),
@@ -66,7 +66,7 @@ def _padding(job: Job) -> tuple[dict[str, int], int]:
     def look(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         seen.append((inputs[0].numel(), inputs[1]))
 
-    handle = job.stepper.job.classifier.register_forward_pre_hook(look)
+    handle = job.trainer.model.register_forward_pre_hook(look)
     try:
         job.run(len(job.batches))
     finally:
@@ -95,7 +95,7 @@ def _operators(job: Job) -> _Operators:
 
 def _memory(job: Job, operators: _Operators) -> dict[str, Any]:
     """Return the peak of a step: of CUDA's allocator, or on a CPU of the tensors that operators return and keep."""
-    device = job.stepper.job.group.device
+    device = job.trainer.group.device
     if device.type != "cuda":
         return _quantity("peak memory of tensors", "bytes", operators.made, operators.peak)
     torch.cuda.synchronize()

@@ -7,23 +7,20 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
-from hpml_bench import registry
-from hpml_bench.config.settings import MethodSpec, Settings
-from hpml_bench.data.dataset import Prepared
-from hpml_bench.data.rows import global_batches, training_rows
+from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.data.rows import global_batches
+from hpml_bench.plugins.method import Method
 from hpml_bench.training.clock import settle
 from hpml_bench.training.distributed import Group, process_group
-from hpml_bench.training.loop import Stepper, Training, autocast
-from hpml_bench.training.model import build_classifier
+from hpml_bench.training.trainer import Trainer
 
 BATCHES = 8
 """Batches that are gone through again and again."""
@@ -43,24 +40,15 @@ class Job:
     """One method, ready to be trained."""
 
     def __init__(self, spec: MethodSpec, settings: Settings, prepared: Prepared, group: Group, delayable: bool) -> None:
-        rows = training_rows(prepared, settings, SEED)
-        classifier = build_classifier(Path(prepared.backbone), settings, spec, len(prepared.label_names), SEED)
-        module = registry.get("methods", spec.method)
+        run = RunSpec(suite="check", settings=settings, method=spec, seed=SEED)
+        self.trainer = Trainer.build(run, prepared, group)
+        rows, size = self.trainer.train_rows, settings.global_batch
+        self.batches = list(global_batches(rows.lengths, size, min(BATCHES, len(rows) // size), SEED))
         self.spin = 0
-        training = Training(
-            classifier.to(group.device), spec, self._delayed(module) if delayable else module, settings, SEED, group,
-            rows, rows, (), lambda _: None,
-        )  # fmt: skip
-        size = settings.global_batch
-        count = min(BATCHES, len(rows) // size)
-        self.batches = list(global_batches(rows.lengths, size, count, SEED))
-        torch.manual_seed(SEED)
-        if hasattr(module, "before_train"):
-            parts = (rows.batch(indices).to(group.device) for indices in training.order())
-            with autocast(settings):
-                module.before_train(classifier.encoder, parts, training.steps)
-        self.stepper = Stepper(training)
-        classifier.train()
+        if delayable:
+            self._delay(self.trainer.method)
+        self.trainer.wrap()
+        self.trainer.model.train()
         self._index = 0
 
     def run(self, steps: int, first: int = 0) -> tuple[float, float]:
@@ -73,21 +61,21 @@ class Job:
             The seconds, and how many of them this process waited for a core that others had.
 
         """
-        ledger = self.stepper.ledger
-        ledger.border()
+        log = self.trainer.log
+        log.begin_window()
         watch = Watch()
-        ledger.clock.start()  # once more, so that the watch's own reading isn't timed
+        log.clock.start()  # once more, so that the watch's own reading isn't timed
         for indices in itertools.islice(itertools.cycle(self.batches), first, first + steps):
             self.step(indices)
-        settle(self.stepper.job.group.device)
+        settle(self.trainer.group.device)
         _, waited = watch.read()
-        taken = ledger.reduce()[-steps:]  # before them may come steps that nobody timed
+        taken = log.reduce()[-steps:]  # before them may come steps that nobody timed
         return sum(step.seconds for step in taken), waited
 
     def step(self, indices: np.ndarray) -> None:
         """Take one optimizer step on these rows."""
         self._index += 1
-        self.stepper.step(self._index, indices)
+        self.trainer.step(self._index, indices)
 
     def warm_up(self) -> float:
         """Take first steps; return the seconds that one takes then."""
@@ -121,16 +109,15 @@ class Job:
             found.append(without_waiting(watch.read()))
         return statistics.median(found)
 
-    def _delayed(self, module: ModuleType) -> ModuleType:
-        """Return the method's file with busy work after each step, inside what the loop times."""
-        after: Callable[[Any, int], None] | None = getattr(module, "after_step", None)
+    def _delay(self, method: Method) -> None:
+        """Put busy work after each step of the method, inside what the loop times."""
+        after = method.after_step
 
         def after_step(encoder: Any, index: int) -> None:
-            if after:
-                after(encoder, index)
+            after(encoder, index)
             spin(self.spin)
 
-        return cast(ModuleType, SimpleNamespace(**{**vars(module), "after_step": after_step}))
+        method.after_step = after_step  # type: ignore[method-assign, assignment]
 
 
 class Workload:

@@ -9,7 +9,7 @@ from itertools import combinations
 from hpml_bench import statistics
 from hpml_bench.report.blocks import Section, Table
 from hpml_bench.report.guessing import guess
-from hpml_bench.report.results import QUALITY, Results
+from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, number, p_value, rank, sentence_list, table
 from hpml_bench.statistics import Comparison, Interval
 
@@ -87,13 +87,14 @@ def _all_pairs(results: Results) -> Iterator[Table]:
 
 def _pairs(results: Results, quantity: Quantity, comparisons: tuple[Comparison, ...], notes: list[str]) -> Table:
     name = quantity.metric.name
-    rows = [_row(quantity, comparison) for comparison in comparisons]
+    fixed = name == results.quality
+    rows = [_row(quantity, comparison, fixed) for comparison in comparisons]
     ratio = any(c.ratio for c in comparisons)
     points = "points" if quantity.unit == "%" else quantity.unit
     unit = " (factors)" if ratio else f" (differences in {points})" if points else ""
     if any(c.skewed for c in comparisons):
         notes = [*notes, f"{MARK} The seeds look like skewed noise of unequal spread, where tests claim too much."]
-    if name != QUALITY and not ratio:
+    if name != results.quality and not ratio:
         notes = [*notes, "Some value is not above 0: costs are compared by differences, and no margin is tested."]
     met = {frozenset((c.a, c.b)) for c in comparisons}
     never = [f"{a} and {b}" for a, b in combinations(results.values(name), 2) if frozenset((a, b)) not in met]
@@ -103,11 +104,10 @@ def _pairs(results: Results, quantity: Quantity, comparisons: tuple[Comparison, 
     return table(f"pairs_{name}", f"Pairs by {quantity.title}{unit}", columns, rows, notes)
 
 
-def _row(quantity: Quantity, c: Comparison) -> list[Cell]:
+def _row(quantity: Quantity, c: Comparison, fixed: bool) -> list[Cell]:
     difference, between = quantity.compared(c)
     needed: Cell = MISSING
     if c.verdict == "undecided":
-        fixed = quantity.metric.name == QUALITY
         if c.seeds_needed:
             needed = (f"{c.seeds_needed:,}", float(c.seeds_needed))
         elif c.evidence:
@@ -140,9 +140,9 @@ def verdict(quantity: Quantity, c: Comparison) -> str:
 
 def _these_rows(results: Results) -> Table | None:
     """Return the score's pairs for other seeds on these very test rows, which claims less of a method."""
-    if QUALITY not in results.headline:
+    if results.quality not in results.headline:
         return None
-    accuracy, rows = Quantity.of(results, QUALITY), []
+    accuracy, rows = Quantity.of(results, results.quality), []
     for c, adjusted in results.on_these_rows():
         real = adjusted is not None and adjusted < statistics.ALPHA
         told = "not tested" if adjusted is None else f"{c.higher} is higher" if real else "undecided"
@@ -174,9 +174,9 @@ def _these_rows(results: Results) -> Table | None:
 
 def _crossed(results: Results) -> Table | None:
     """Return accuracy with intervals for other seeds alone and for other seeds and test rows."""
-    if QUALITY not in results.headline:
+    if results.quality not in results.headline:
         return None
-    accuracy = Quantity.of(results, QUALITY)
+    accuracy = Quantity.of(results, results.quality)
     rows = [
         [name, (str(one.n), float(one.n)), accuracy.cell(one.mean), accuracy.between(over_seeds), accuracy.between(one)]
         for name, over_seeds, one in _crossed_intervals(results)
@@ -204,15 +204,15 @@ def _share(interval: Interval) -> Interval:
 
 def _crossed_intervals(results: Results) -> Iterator[tuple[str, Interval, Interval]]:
     """Yield name, interval over seeds, and interval over seeds and rows, of every method and every pair."""
-    right = {method: by_seed for method in results.methods if len(by_seed := results.right(method)) > 1}
+    right = {method: by_seed for method in results.methods if len(by_seed := results.scores(method)) > 1}
     for method, by_seed in right.items():
         values = list(by_seed.values())
         if values[0].size > 1:
-            over_seeds = statistics.mean_interval([v.mean() for v in values], results.grid(QUALITY))
+            over_seeds = statistics.mean_interval([v.mean() for v in values], results.grid(results.quality))
             yield method, _share(over_seeds), _share(statistics.crossed_interval(values))
     for a, b in combinations(right, 2):
         shared = sorted(right[a].keys() & right[b].keys())
         differences = [right[a][seed].astype(float) - right[b][seed] for seed in shared]
         if len(shared) > 1 and differences[0].size > 1:
-            over_seeds = statistics.mean_interval([d.mean() for d in differences], results.grid(QUALITY))
+            over_seeds = statistics.mean_interval([d.mean() for d in differences], results.grid(results.quality))
             yield f"{a} − {b}", over_seeds, statistics.crossed_interval(differences)

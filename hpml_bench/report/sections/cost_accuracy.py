@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpml_bench.report.blocks import Figure, Section, Table, Text
-from hpml_bench.report.results import QUALITY, Results
+from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, sentence_list, table
 
 order = 40
@@ -11,16 +11,16 @@ order = 40
 
 def section(results: Results) -> Section | None:
     """Return a scatter per cost, with who is on the front of both, and the front over all headline metrics."""
-    if QUALITY not in results.headline or len(results.headline) < 2:
+    if results.quality not in results.headline or len(results.headline) < 2:
         return None
     from hpml_bench.report.figures import trade_off
 
     sentences: list[str] = []
     figures: list[Figure] = []
     for cost in results.headline[1:]:
-        front = results.front((QUALITY, cost))
+        front = results.front((results.quality, cost))
         on = [method for method, of in front.items() if of.place == "on"]
-        figure = trade_off(results, cost, QUALITY, f"{QUALITY}_against_{cost}", on)
+        figure = trade_off(results, cost, results.quality, f"{results.quality}_against_{cost}", on)
         if figure is not None:
             figures.append(figure)
             sentences += _told(results, cost)
@@ -34,7 +34,7 @@ def section(results: Results) -> Section | None:
 
 def _told(results: Results, cost: str) -> list[str]:
     """Say of accuracy and one cost who is on their front, and who is off it by whom."""
-    front, title = results.front((QUALITY, cost)), Quantity.of(results, cost).title
+    front, title = results.front((results.quality, cost)), Quantity.of(results, cost).title
     if not front:
         return []
     on = [method for method, of in front.items() if of.place == "on"]

@@ -6,7 +6,7 @@ from collections import Counter
 
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Section
-from hpml_bench.report.results import MEMORY, Results, machine_free
+from hpml_bench.report.results import MEMORY, Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
 
 order = 140
@@ -47,7 +47,7 @@ def _wall(results: Results, record: RunRecord) -> Cell:
 
 def _counted(results: Results, record: RunRecord, quantity: Quantity) -> float | None:
     """Return a run's value where it counts: a cost only of a run that ran where most did."""
-    counted = record in results.costed(results.labels[record.run_id]) or machine_free(quantity.metric)
+    counted = record in results.costed(results.labels[record.run_id]) or not quantity.metric.depends_on_machine
     return record.metrics.get(quantity.metric.name) if counted else None
 
 

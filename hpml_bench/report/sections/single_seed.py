@@ -29,7 +29,7 @@ def section(results: Results) -> Section | None:
 def _intervals(results: Results) -> Table | None:
     rows: list[list[Cell]] = []
     for method in results.methods:
-        for right in results.right(method).values():
+        for right in results.scores(method).values():
             low, high = statistics.binomial_interval(int(right.sum()), right.size)
             share = 100 * float(right.mean())
             between = f"[{number(100 * low, '.1f')}, {number(100 * high, '.1f')}]"
@@ -43,7 +43,7 @@ def _intervals(results: Results) -> Table | None:
 
 
 def _pairs(results: Results) -> Table | None:
-    right = {method: one for method in results.methods for one in results.right(method).values()}
+    right = {method: one for method in results.methods for one in results.scores(method).values()}
     counts = {
         (a, b): (int((right[a] & ~right[b]).sum()), int((right[b] & ~right[a]).sum()))
         for a, b in combinations(right, 2)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from hpml_bench.report.blocks import Section, Table
 from hpml_bench.report.guessing import guess
-from hpml_bench.report.results import MEMORY, QUALITY, TIME, Results
+from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.steady import unsteady
 from hpml_bench.report.tables import Cell, Quantity, fact, rank, sentence_list, table
 
 order = 20
 MAX_FACTS = 6
-METRICS = (
-    QUALITY, "test_macro_f1", "test_loss", TIME, "samples_per_second", *MEMORY, "grad_norm", "trainable_percent",
-)  # fmt: skip
+COSTS = (TIME, "samples_per_second", *MEMORY, "grad_norm", "trainable_percent")
 
 
 def section(results: Results) -> Section | None:
@@ -21,16 +19,20 @@ def section(results: Results) -> Section | None:
         return None
     from hpml_bench.report.figures import strip
 
-    figures = [strip(results, metric) for metric in results.measured(QUALITY, TIME)]
+    figures = [strip(results, metric) for metric in results.measured(results.quality, TIME)]
     drawn = tuple(figure for figure in figures if figure is not None)
     return Section(slug="summary", title="Summary", blocks=(summary_table(results), *drawn))
 
 
+def _shown(results: Results) -> tuple[str, ...]:
+    return results.measured(*results.test_metrics, *COSTS)
+
+
 def summary_table(results: Results) -> Table:
     """Return the table that HTML, Markdown, wandb and the terminal show alike."""
-    quantities = [Quantity.of(results, name) for name in results.measured(*METRICS)]
+    quantities = [Quantity.of(results, name) for name in _shown(results)]
     decided = any(c.verdict != "untested" for pairs in results.family.values() for c in pairs)
-    ranks = results.ranks(QUALITY) if decided and QUALITY in results.headline else {}
+    ranks = results.ranks(results.quality) if decided and results.quality in results.headline else {}
     front = results.front(results.headline) if decided and len(results.headline) > 1 else {}
     counts = {method: len(results.runs(method)) for method in results.methods}
     uneven = len(set(counts.values())) > 1
@@ -50,14 +52,14 @@ def _caption(results: Results) -> str:
     n = len(results.seeds)
     if n == 1:
         return "One seed"
-    lacking = [name for name in results.measured(*METRICS) if results.uneven(name)]
+    lacking = [name for name in _shown(results) if results.uneven(name)]
     return f"Mean ± standard deviation over {'up to ' if lacking else ''}{n} seeds"
 
 
 def _seeds(results: Results) -> list[str]:
     """Say which seeds means are over, where methods lack some."""
     metrics: dict[str, list[str]] = {}
-    for name in results.measured(*METRICS):
+    for name in _shown(results):
         if results.uneven(name):
             shared = results.common_seeds(name)
             over = f"seeds {', '.join(map(str, sorted(shared)))}" if shared else "each method's own seeds"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hpml_bench import statistics
 from hpml_bench.report.blocks import Section, Text
 from hpml_bench.report.guessing import guess, not_above_guess
-from hpml_bench.report.results import QUALITY, TIME, Results
+from hpml_bench.report.results import TIME, Results
 from hpml_bench.report.tables import Quantity, sentence_list
 from hpml_bench.report.training import STILL_FALLING, under_trained
 from hpml_bench.statistics import Comparison
@@ -112,7 +112,7 @@ def _lead(results: Results, quantity: Quantity, leader: str, means: Mapping[str,
         same = [method for method, mean in means.items() if mean == means[leader] and method != leader]
         alike = f", as has {sentence_list(same)}" if same and not results.uneven(name) else ""
         return f"No method is shown to be better by {quantity.title} than {leader}, which has {value}{over}{alike}"
-    if name == QUALITY:
+    if name == results.quality:
         return f"{leader} has the highest mean {quantity.title}: {value}"
     return f"{leader} {'trained fastest' if name == TIME else 'needed the least memory'} on average: {value}"
 
@@ -164,7 +164,7 @@ def _rest(results: Results, quantity: Quantity, leader: str, own: Sequence[Compa
 
 def margin(results: Results, quantity: Quantity) -> str:
     """Return the margin within which methods count as equivalent, in words."""
-    if quantity.metric.name == QUALITY:
+    if quantity.metric.name == results.quality:
         points = 100 * results.margin.quality
         return f"{points:g} point{'' if points == 1 else 's'}"
     return f"{100 * results.margin.cost:g} %"
@@ -186,7 +186,7 @@ def enough(results: Results, quantity: Quantity, c: Comparison) -> str:
         return "how many would decide is unknown"
     if c.seeds_needed is not None:
         return f"about {c.seeds_needed:,} would decide"
-    if quantity.metric.name == QUALITY:
+    if quantity.metric.name == results.quality:
         return f"no number of seeds up to 10,000 would decide on {results.test_rows:,} test rows"
     return "over 10,000 would decide"
 

@@ -1,4 +1,4 @@
-"""The borders of a training: steps after which it stops to evaluate or to write points, or the timed window begins."""
+"""Windows of a training: the steps between two moments at which it stops to evaluate or to write points."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hpml_bench.config.settings import Settings
 
 
 @dataclass(frozen=True)
-class Borders:
-    """The steps after which the ranks meet and their clocks begin anew; a *window* is the steps between two of them."""
+class Windows:
+    """The steps after which the ranks meet and their clocks begin anew; also where the timed part begins."""
 
     settings: Settings
     steps: int
@@ -25,7 +25,7 @@ class Borders:
         """Whether points are written after this step; also after the warm-up, where the timed window begins."""
         return step % self.settings.log_every == 0 or step == self.settings.warmup_steps or self.evaluates(step)
 
-    def windows(self) -> int:
+    def count(self) -> int:
         """Return the number of windows."""
         return sum(self.ends_window(step) for step in range(1, self.steps + 1))
 

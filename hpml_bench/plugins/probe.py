@@ -1,6 +1,6 @@
-"""One file per probe: what is measured during a run, and its definition.
+"""Probes: the base class of what is measured during a run, and the types of what they see.
 
-A probe's file has `metrics: tuple[Metric, ...]` and a class `Measure(Probe)`. The order of events in every rank:
+The order of events in every rank:
 
     start(run)
     wrapped(model)                  under DDP
@@ -20,22 +20,26 @@ A probe must not change what it measures: tests hold the losses with and without
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hpml_bench.config.settings import Settings
+from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import Metric, Point
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
-    import numpy as np
     from torch.nn.parallel import DistributedDataParallel
 
     from hpml_bench.data.rows import Rows
+    from hpml_bench.plugins.method import Method
+    from hpml_bench.plugins.task import Task
     from hpml_bench.training.distributed import Group
-    from hpml_bench.training.model import Classifier
+    from hpml_bench.training.model import TaskModel
+
+Write = Callable[[list[Point]], None]
+"""Takes the points of a window, on every rank; only rank 0 keeps them."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,9 @@ class Run:
 
     settings: Settings
     group: Group
-    classifier: Classifier
-    method: ModuleType
+    model: TaskModel
+    method: Method
+    task: Task
     test: Rows
     folder: Path
     began: float
@@ -86,15 +91,19 @@ class Evaluation:
     phase: str
     """`validation` or `test`."""
     step: int
-    labels: np.ndarray
-    predictions: np.ndarray
-    losses: np.ndarray
+    predictions: Predictions
+    metrics: Mapping[str, float]
+    """What the task's `evaluate` returns: values by name without the phase."""
     seconds: float
     """Time of the slowest rank."""
 
 
 class Probe:
     """Does nothing at any event; a probe overrides those it needs."""
+
+    plugin_kind: ClassVar[str] = "probes"
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+    """Definitions of what `stop` returns; they are stored with each run."""
 
     def start(self, run: Run) -> None:
         """Model and data are ready, no step was taken."""
@@ -125,9 +134,9 @@ class Probe:
     def after_training(self) -> None:
         """The last step and its validation are done; the test rows come next."""
 
-    def here(self, definitions: tuple[Metric, ...]) -> tuple[Metric, ...]:
-        """Return the file's `metrics` as they hold on this machine, where that is not everywhere the same."""
-        return definitions
+    def here(self) -> tuple[Metric, ...]:
+        """Return `metrics` as they hold for this run, where that is not everywhere the same."""
+        return self.metrics
 
     def stop(self) -> dict[str, Any]:
         """Return this rank's values by metric name; None or NaN for what can't be measured here."""

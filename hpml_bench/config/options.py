@@ -1,0 +1,82 @@
+"""Options of plug-ins: a method's, a task's or a data set's, checked against its `Options`."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from hpml_bench import registry
+from hpml_bench.errors import UserError
+
+
+def validate_options(kind: registry.Kind, name: str, options: dict[str, Any], where: str) -> BaseModel:
+    """Return a plug-in's `Options`, checked.
+
+    Raises:
+        UserError: there is no such plug-in, an option is unknown or has a wrong value.
+
+    """
+    model = options_class(kind, name)
+    try:
+        return model.model_validate(options)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error, model)}") from None
+
+
+def options_class(kind: registry.Kind, name: str) -> type[BaseModel]:
+    """Return the class of a plug-in's options.
+
+    Raises:
+        UserError: there is no such plug-in.
+
+    """
+    found: type[BaseModel] = registry.plugin(kind, name).Options
+    return found
+
+
+def without_defaults(kind: registry.Kind, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that are no defaults; all of them where the plug-in isn't installed here."""
+    defaults = _defaults(kind, name)
+    return {key: value for key, value in options.items() if key not in defaults or defaults[key] != value}
+
+
+@cache
+def _defaults(kind: registry.Kind, name: str) -> dict[str, Any]:
+    """Return a plug-in's default options as JSON has them; no validator is run, since one may import a library."""
+    try:
+        model = options_class(kind, name)
+    except UserError:
+        return {}
+    return model.model_construct().model_dump(mode="json")
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return the first fault of a failed validation as a sentence with the key and what is allowed."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        allowed = _fields_at(model, first["loc"][:-1])
+        close = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"{key} is not known{hint} (allowed: {', '.join(allowed)})"
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    if isinstance(first["input"], dict):  # two keys that don't go together
+        return ": ".join(part for part in (key, message) if part)
+    shown = repr(first["input"])
+    return f"{key} is {shown if len(shown) < 80 else shown[:77] + '...'}: {message}"
+
+
+def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Return the field names of the model nested at `path`, as far as it can be followed."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue  # a key of a dictionary
+        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
+    return list(model.model_fields)

@@ -1,0 +1,23 @@
+"""Model and data on local disk: what the ranks start from."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from hpml_bench.config.base import Frozen
+from hpml_bench.records.run import Digests
+
+
+class Prepared(Frozen):
+    """Model and data on local disk, ready for the ranks."""
+
+    backbone: str
+    """Folder of the pretrained model."""
+    data: str
+    """Folder with train, validation and test as Arrow streams of `input_ids` (list of int32) and `label`."""
+    label_names: tuple[str, ...] = ()
+    facts: dict[str, float] = Field(default_factory=dict)
+    """What the task found in the training rows, such as the mean of a number to predict."""
+    digests: Digests
+    notes: dict[str, str] = Field(default_factory=dict)
+    pad_id: int

@@ -1,0 +1,74 @@
+"""Data sets: the base class of what loads rows, and what it returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+from hpml_bench import registry
+from hpml_bench.config.base import Frozen
+from hpml_bench.config.options import validate_options
+from hpml_bench.config.settings import Settings
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Target = Literal["class", "number", "tags"]
+"""What a task learns from a row: a class, a number, or a tag for every word."""
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """The splits of a data set, and what their labels are called.
+
+    The columns depend on the task's target: `text` (str) and `label` (int, an index into `label_names`) for a class;
+    `text` and `label` (float) for a number; `words` (list of str) and `tags` (list of int, indices into `label_names`)
+    for tags.
+    """
+
+    train: Dataset
+    validation: Dataset | None
+    """None: `prepare` splits it off the training rows."""
+    test: Dataset
+    label_names: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Facts worth printing with the results, such as the best possible accuracy."""
+
+
+class DatasetLoader(ABC):
+    """A data set, or a way to read one: `load` and `targets` are required."""
+
+    plugin_kind: ClassVar[str] = "datasets"
+    targets: ClassVar[tuple[Target, ...]]
+    """What can be learnt from its rows."""
+    Options: ClassVar[type[Frozen]]
+    """Its own options."""
+
+    def __init__(self, options: Any) -> None:
+        """Keep the options, an `Options`."""
+        self.options = options
+
+    @abstractmethod
+    def load(self, settings: Settings, target: Target) -> LoadedData:
+        """Return at least as many rows as the settings ask for, with the columns for `target`.
+
+        Drawing rows, splitting off validation rows and tokenising are common to all data sets (data.prepare).
+
+        Raises:
+            UserError: the rows can't be had, or don't suit the settings.
+
+        """
+
+
+def make_loader(settings: Settings) -> DatasetLoader:
+    """Return the data set that the settings name.
+
+    Raises:
+        UserError: there is none of that name, or its options are wrong.
+
+    """
+    name = settings.dataset.name
+    options = validate_options("datasets", name, settings.dataset.options, "dataset.options")
+    return cast(DatasetLoader, registry.plugin("datasets", name)(options))

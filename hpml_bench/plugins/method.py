@@ -1,0 +1,94 @@
+"""Fine-tuning methods: the base class of what differs between the runs of a suite."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from hpml_bench import registry
+from hpml_bench.config.base import Frozen
+from hpml_bench.config.settings import MethodSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hpml_bench.data.rows import Batch
+
+
+class NoOptions(Frozen):
+    """The options of a method that has none."""
+
+
+class Method(ABC):
+    """A fine-tuning method: `build` is required, every other hook does nothing unless it is overridden.
+
+    The hooks are called on every rank, in this order:
+
+        build(backbone)                                  -> encoder
+        before_train(encoder, batches, total_steps)      once, before DDP wraps the model
+        for each step: auxiliary_loss(encoder) with the loss, after_step(encoder, step) after the optimizer
+        save(encoder, folder)                            rank 0, after the last step
+        merge(encoder)                                   rank 0, after the evaluation on the test rows
+
+    Encoders map (input_ids, attention_mask) to an output with `last_hidden_state` [B, V + L, H], where V leading
+    positions may be virtual tokens. Heavy libraries are imported inside the hooks: listing methods imports no torch.
+    """
+
+    plugin_kind: ClassVar[str] = "methods"
+    title: ClassVar[str]
+    """Name in prose."""
+    lr: ClassVar[float]
+    """Learning rate where a suite gives none."""
+    Options: ClassVar[type[Frozen]] = NoOptions
+    """The method's own options, with their defaults."""
+
+    def __init__(self, options: Any) -> None:
+        """Keep the options, an `Options`."""
+        self.options = options
+
+    @abstractmethod
+    def build(self, backbone: Any) -> Any:
+        """Return the encoder: the bare backbone changed, with `requires_grad` set on what is trained.
+
+        Raises:
+            Unsupported: the method can't run with this backbone; the reason is shown in the report.
+
+        """
+
+    @property
+    def reads_frozen_weights(self) -> bool:
+        """Whether frozen weights are computed with outside their layers' own forward passes: bf16 then keeps them."""
+        return False
+
+    def before_train(  # noqa: B027 - as all that follow, a hook that does nothing
+        self, encoder: Any, batches: Iterable[Batch], total_steps: int
+    ) -> None:
+        """Initialise from data; `batches` are those of the training, in its order."""
+
+    def auxiliary_loss(self, encoder: Any) -> Tensor | None:
+        """Return what the method adds to the loss, a scalar."""
+        return None
+
+    def after_step(self, encoder: Any, step: int) -> None:  # noqa: B027
+        """Act after the optimizer and before gradients are cleared; `step` counts from 1."""
+
+    def merge(self, encoder: Any) -> Any | None:
+        """Return the backbone with the method folded into its weights, or None where that can't be."""
+        return None
+
+    def save(self, encoder: Any, folder: Path) -> bool:
+        """Write what must be kept of the encoder; False leaves it to the harness, which writes what was trained."""
+        return False
+
+
+def make_method(spec: MethodSpec) -> Method:
+    """Return a method with its options.
+
+    Raises:
+        UserError: there is no such method.
+
+    """
+    kind = cast(type[Method], registry.plugin("methods", spec.method))
+    return kind(kind.Options.model_validate(spec.options))

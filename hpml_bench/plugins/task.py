@@ -1,0 +1,189 @@
+"""Tasks: the base class of a kind of work, from rows to scores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpml_bench import registry
+from hpml_bench.config.base import Frozen
+from hpml_bench.config.options import validate_options
+from hpml_bench.config.settings import TaskSpec
+from hpml_bench.plugins.dataset import Target
+from hpml_bench.records.predictions import Answers, Predictions
+from hpml_bench.records.run import Metric
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+    from torch import Tensor, nn
+
+    from hpml_bench.data.tokenizer import Encoder
+
+IGNORE_INDEX = -100
+"""Label of a token without a target: no loss is taken there, and nothing is answered."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A constant answer that needs no model, and what it scores on the test rows: a method must be above it."""
+
+    sentence: str
+    """What is guessed and what that gives, to stand beside the scores."""
+    scores: NDArray[np.float64]
+    """[rows], the task's scores of the constant answer."""
+    chance: float
+    """Value of the headline metric from which learning is counted: what an untrained model is expected to get."""
+
+
+class Task(ABC):
+    """A kind of work, such as classifying texts: what a row becomes, what the model answers, how answers are scored.
+
+    Required: `title`, `target`, `headline`, `metrics`, `columns`, and the abstract methods. The order of the calls:
+
+        check(rows, ...), facts(train)                  in the preparation, on loaded rows
+        encode(rows, encoder) -> input_ids, label       batch by batch; what is written to disk
+        build(encoder, hidden_size, ...)                in every rank
+        for each step: loss(outputs, labels)            the loop divides it by the targets of the global batch
+        for each evaluation batch: predict, row_losses
+        evaluate(predictions), scores(predictions)      on numpy arrays, again when a report is made
+
+    `evaluate`, `scores` and `guess` must not import a training library: reports are made without one. A score is a
+    number a row whose mean over the rows is exactly the headline metric, on which intervals over rows are built; of a
+    metric that is no mean of rows it is the linearised value (infinitesimal jackknife: Efron 1982, The Jackknife, the
+    Bootstrap and Other Resampling Plans, ch. 6).
+    """
+
+    plugin_kind: ClassVar[str] = "tasks"
+    title: ClassVar[str]
+    """Name in prose."""
+    target: ClassVar[Target]
+    """What is learnt from a row; data sets give the columns for it."""
+    columns: ClassVar[tuple[str, ...]]
+    """Columns of the loaded rows, the labels first."""
+    headline: ClassVar[str]
+    """Name of the metric that is ranked, tuned and drawn over the steps, one of `metrics`; it begins with `test_`."""
+    metrics: ClassVar[tuple[Metric, ...]]
+    """Definitions of what `evaluate` returns, named `test_` and its key, and of `train_loss`."""
+    binary: ClassVar[bool] = False
+    """Whether scores are 0 or 1, right or wrong: McNemar's test is for these."""
+    peft_type: ClassVar[str] = "FEATURE_EXTRACTION"
+    """PEFT's task type for the encoder."""
+    Options: ClassVar[type[Frozen]] = Frozen
+    """The task's own options, with their defaults."""
+
+    def __init__(self, options: Any, label_names: tuple[str, ...] = (), facts: Mapping[str, float] | None = None):
+        """Keep the options, the names of the labels, and what `facts` found."""
+        self.options = options
+        self.label_names = label_names
+        self.found = dict(facts or {})
+
+    # Rows
+
+    @abstractmethod
+    def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
+        """Look at a batch of loaded rows.
+
+        Args:
+            split: `train`, `validation` or `test`.
+            labels: the first of `columns`, of the batch.
+            rows: all columns of the batch.
+
+        Raises:
+            UserError: a label is not one the task can learn; names the row.
+
+        """
+
+    def facts(self, train: Dataset) -> dict[str, float]:
+        """Return what the task must know of the training rows.
+
+        Raises:
+            UserError: nothing can be learnt from them.
+
+        """
+        return {}
+
+    @abstractmethod
+    def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
+        """Return `input_ids` and `label` of a batch of rows: a label a row, or one a token, IGNORE_INDEX for none."""
+
+    @abstractmethod
+    def label_type(self) -> pa.DataType:
+        """Return the Arrow type of `label`: int64, float64, or a list of int32 for a label a token."""
+
+    # Model
+
+    @abstractmethod
+    def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:
+        """Return the model: the encoder and a head (training.model.TaskModel), new weights drawn from `seed` alone."""
+
+    @abstractmethod
+    def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of each row [B], summed over its targets; outputs are float32."""
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss summed over all targets of the batch, a scalar."""
+        return self.row_losses(outputs, labels).sum()
+
+    @abstractmethod
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Return the answers, [B] or one a token [B, L]."""
+
+    # Scores
+
+    @abstractmethod
+    def evaluate(self, predictions: Predictions) -> dict[str, float]:
+        """Return the metrics of a split by name without `test_`; `loss` among them."""
+
+    @abstractmethod
+    def scores(self, predictions: Predictions) -> NDArray[Any]:
+        """Return a score a row [n], bool where `binary`; their mean is the headline metric."""
+
+    @abstractmethod
+    def guess(self, reference: Answers) -> Guess:
+        """Return what a constant answer gives on these references."""
+
+
+def make_task(spec: TaskSpec, label_names: tuple[str, ...] = (), facts: Mapping[str, float] | None = None) -> Task:
+    """Return the task that the settings name.
+
+    Raises:
+        UserError: there is none of that name, or its options are wrong.
+
+    """
+    options = validate_options("tasks", spec.name, spec.options, "task.options")
+    return cast(Task, registry.plugin("tasks", spec.name)(options, label_names, facts))
+
+
+def loss_metrics(unit: str, what: str) -> tuple[Metric, Metric]:
+    """Return the definitions of `train_loss` and `test_loss`; `what` names the loss at the beginning of a sentence."""
+    training = Metric(
+        name="train_loss",
+        title="training loss",
+        unit=unit,
+        better="lower",
+        over_ranks="same",
+        over_steps="mean",
+        phase="train",
+        format=".3f",
+        group="quality",
+        definition=f"{what} on the training batches, before the update, mean over the last 20 steps.",
+    )
+    test = Metric(
+        name="test_loss",
+        title="test loss",
+        unit=unit,
+        better="lower",
+        over_ranks="same",
+        over_steps="once",
+        phase="test",
+        format=".3f",
+        group="quality",
+        definition=f"Mean {what[:1].lower()}{what[1:]} over the test rows, each exactly once, after the last step.",
+    )
+    return training, test

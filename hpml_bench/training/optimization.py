@@ -1,0 +1,41 @@
+"""Optimizer steps: how many, by which optimizer, at which learning rates."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from hpml_bench.config.settings import MethodSpec, Settings
+
+
+def total_steps(settings: Settings, rows: int) -> int:
+    """Return the number of optimizer steps: `steps`, or whole global batches x epochs."""
+    if settings.steps is not None:
+        return settings.steps
+    assert settings.epochs is not None  # noqa: S101 - Settings has exactly one of the two
+    return settings.epochs * (rows // settings.global_batch)
+
+
+def make_optimizer(encoder: nn.Module, head: nn.Module, spec: MethodSpec, settings: Settings) -> torch.optim.Optimizer:
+    """Return AdamW over what the method trains, at its learning rate, and the head, at the suite's."""
+    groups = [
+        {"params": [parameter for parameter in encoder.parameters() if parameter.requires_grad], "lr": spec.lr},
+        {"params": list(head.parameters()), "lr": settings.head_lr},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        betas=settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+
+
+def lr_factor(step: int, steps: int, settings: Settings) -> float:
+    """Return what the learning rates are multiplied by in step `step` (from 0): linear warm-up, then the schedule."""
+    warmup = math.ceil(settings.lr_warmup * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 1.0 if settings.schedule == "constant" else (steps - step) / max(1, steps - warmup)

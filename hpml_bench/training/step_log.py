@@ -1,0 +1,114 @@
+"""The log of a rank's steps: noted without waiting for the device, reduced over ranks once a window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from hpml_bench.plugins.probe import Step
+from hpml_bench.training.clock import Clock, second_clock, settle
+from hpml_bench.training.distributed import Group
+
+
+class Entry(NamedTuple):
+    """One step of this rank; the tensors stay on their device."""
+
+    loss: torch.Tensor
+    norm: torch.Tensor
+    lr: float
+    samples: int
+    real_tokens: int
+    padded_tokens: int
+    virtual_tokens: int
+
+
+class _Columns(NamedTuple):
+    """The gathered values, each [world, steps]."""
+
+    loss: np.ndarray
+    norm: np.ndarray
+    seconds: np.ndarray
+    lr: np.ndarray
+    samples: np.ndarray
+    real_tokens: np.ndarray
+    padded_tokens: np.ndarray
+    virtual_tokens: np.ndarray
+    window: np.ndarray
+    """Seconds of the whole window by the second clock, the same in all steps."""
+
+
+@dataclass
+class StepLog:
+    """What this rank did since the last look; read and reduced outside the timed part."""
+
+    group: Group
+    clock: Clock
+    samples: int = 0
+    real_tokens: int = 0
+    padded_tokens: int = 0
+    steps: int = 0
+    _entries: list[Entry] = field(default_factory=list)
+    _began: float = field(default_factory=second_clock)
+    """Of the window, by the second clock."""
+
+    def begin_window(self) -> None:
+        """Begin a window: all ranks and their devices wait for each other, then their clocks start."""
+        self.group.barrier()
+        settle(self.group.device)
+        self._began = second_clock()
+        self.clock.start()
+
+    def add(self, entry: Entry) -> None:
+        """Note one step, and that it ends here; nothing waits."""
+        self._entries.append(entry)
+        self.clock.lap()
+
+    def reduce(self) -> list[Step]:
+        """Return the steps since the last call, reduced over ranks by one gather: the same on all ranks."""
+        settle(self.group.device)
+        window = second_clock() - self._began
+        entries, self._entries = self._entries, []
+        losses = torch.stack([entry.loss.detach().double() for entry in entries]).cpu()
+        norms = torch.stack([entry.norm.detach().double() for entry in entries]).cpu()
+        seconds = torch.tensor(self.clock.take(), dtype=torch.float64)
+        rest = torch.tensor([[*entry[2:], window] for entry in entries], dtype=torch.float64)
+        local = torch.cat([losses[:, None], norms[:, None], seconds[:, None], rest], dim=1)
+        everyone = self.group.gather(local.to(self.group.device)).numpy()  # [world, steps, columns]
+        columns = _Columns(*np.moveaxis(everyone, 2, 0))
+        slowest = step_seconds(columns.seconds)
+        found = [self._step(columns, row, float(slowest[row])) for row in range(len(entries))]
+        found[-1] = replace(found[-1], second_clock=float(columns.window[:, -1].max()))
+        return found
+
+    def _step(self, columns: _Columns, row: int, seconds: float) -> Step:
+        self.steps += 1
+        counted = (columns.samples, columns.real_tokens, columns.padded_tokens, columns.virtual_tokens)
+        samples, real, padded, virtual = (int(column[:, row].sum()) for column in counted)
+        self.samples += samples
+        self.real_tokens += real
+        self.padded_tokens += padded
+        return Step(
+            index=self.steps,
+            loss=float(columns.loss[:, row].mean()),
+            grad_norm=float(columns.norm[0, row]),
+            lr=float(columns.lr[0, row]),
+            seconds=seconds,
+            rank_seconds=tuple(float(value) for value in columns.seconds[:, row]),
+            samples=samples,
+            real_tokens=real,
+            padded_tokens=padded,
+            virtual_tokens=virtual,
+        )
+
+
+def step_seconds(ranks: np.ndarray) -> np.ndarray:
+    """Return the seconds of a window's steps, [steps], from those of each rank, [world, steps].
+
+    A step ends when the slowest rank has ended it, counted from the window's begin; its seconds are the difference to
+    the step before. So they add up to the slowest rank's time of the window, whichever rank was slow in which step.
+    """
+    seconds: np.ndarray = np.diff(ranks.cumsum(axis=1).max(axis=0), prepend=0.0)
+    return seconds

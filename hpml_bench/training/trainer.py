@@ -1,0 +1,221 @@
+"""The trainer: the one place where a run is assembled, and the only training loop. It knows no plug-in by name."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from hpml_bench.config.settings import RunSpec, Settings
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.data.rows import Rows, global_batches, shard, training_rows
+from hpml_bench.errors import Diverged
+from hpml_bench.plugins.method import Method, make_method
+from hpml_bench.plugins.probe import Evaluation, Probe, Write
+from hpml_bench.plugins.task import Task, make_task
+from hpml_bench.records.run import Consumed
+from hpml_bench.system import heartbeat
+from hpml_bench.training.clock import clock
+from hpml_bench.training.distributed import Group
+from hpml_bench.training.evaluation import evaluate
+from hpml_bench.training.kernels import store_frozen_as_bf16
+from hpml_bench.training.model import TaskModel, build_model
+from hpml_bench.training.optimization import lr_factor, make_optimizer, total_steps
+from hpml_bench.training.precision import autocast
+from hpml_bench.training.step_log import Entry, StepLog
+from hpml_bench.training.windows import Windows
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training used and reached."""
+
+    consumed: Consumed
+    optimized: int
+    """Parameters that the optimizer has."""
+    reached: int
+    """Parameters that got a gradient, and so have a state in the optimizer."""
+
+
+def _nowhere(_: object) -> None:
+    """Write no points."""
+
+
+class Trainer:
+    """A run inside one rank: model, method, task and rows, and after `wrap` DDP, optimizer, schedule and log."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        model: TaskModel,
+        method: Method,
+        task: Task,
+        group: Group,
+        train: Rows,
+        validation: Rows,
+        probes: Sequence[Probe] = (),
+        write: Write = _nowhere,
+    ) -> None:
+        """Put the parts together; `Trainer.build` makes them."""
+        self.spec, self.model, self.method, self.task, self.group = spec, model, method, task, group
+        self.train_rows, self.validation, self.probes, self.write = train, validation, probes, write
+        self.steps = total_steps(spec.settings, len(train))
+
+    @classmethod
+    def build(
+        cls,
+        spec: RunSpec,
+        prepared: Prepared,
+        group: Group,
+        probes: Sequence[Probe] = (),
+        write: Write = _nowhere,
+    ) -> Trainer:
+        """Assemble a run: open the rows, build the model, let the method initialise it from data.
+
+        Args:
+            spec: what to run.
+            prepared: model and data on disk.
+            group: this rank's place.
+            probes: what is measured; they are started by whoever built the trainer.
+            write: takes the points of each window.
+
+        Raises:
+            Unsupported: the method can't run with this backbone.
+            UserError: the backbone can't be loaded, is too short for `max_length`, or an option is wrong.
+
+        """
+        settings = spec.settings
+        train = training_rows(prepared, settings, spec.seed)
+        validation = Rows(Path(prepared.data) / "validation", prepared.pad_id)
+        method = make_method(spec.method)
+        task = make_task(settings.task, prepared.label_names, prepared.facts)
+        model = build_model(Path(prepared.backbone), spec, method, task).to(group.device)
+        torch.manual_seed(spec.seed * 1000 + group.rank)  # dropout differs between ranks, as it must
+        trainer = cls(spec, model, method, task, group, train, validation, probes, write)
+        batches = (train.batch(indices).to(group.device) for indices in trainer.order())
+        with autocast(settings):
+            method.before_train(model.encoder, batches, trainer.steps)
+        return trainer
+
+    @property
+    def settings(self) -> Settings:
+        """The suite's settings."""
+        return self.spec.settings
+
+    def order(self) -> Iterator[np.ndarray]:
+        """Yield the global batches' row indices."""
+        return global_batches(self.train_rows.lengths, self.settings.global_batch, self.steps, self.spec.seed)
+
+    def wrap(self) -> None:
+        """Put the model under DDP, and make optimizer, schedule and log."""
+        device = self.group.device
+        if self.settings.precision == "bf16" and not self.method.reads_frozen_weights:
+            store_frozen_as_bf16(self.model.encoder)
+        self.ddp = DistributedDataParallel(
+            self.model,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
+        self.optimizer = make_optimizer(self.model.encoder, self.model.head, self.spec.method, self.settings)
+        self.parameters = [parameter for part in self.optimizer.param_groups for parameter in part["params"]]
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: lr_factor(step, self.steps, self.settings)
+        )
+        self.log = StepLog(self.group, clock(device))
+        for probe in self.probes:
+            probe.wrapped(self.ddp)
+
+    def step(self, index: int, indices: np.ndarray) -> None:
+        """Take step `index` on this rank's shard of a global batch; it counts from the end of the step before.
+
+        The gradient is that of the loss summed over the targets of the global batch, divided by their number, so that
+        one rank and several follow the same path. DDP takes the mean over ranks, for which the number is a rank's.
+        """
+        group, encoder = self.group, self.model.encoder
+        heartbeat.beat(f"training step {index}")
+        for probe in self.probes:
+            probe.before_step(index)
+        lr = float(self.optimizer.param_groups[0]["lr"])
+        batch = self.train_rows.batch(shard(indices, group.rank, group.world)).to(group.device)
+        targets = max(1, int(self.train_rows.targets[indices].sum())) / group.world
+        with autocast(self.settings):
+            outputs = self.ddp(batch.input_ids, batch.attention_mask)
+            loss = self.task.loss(outputs.float(), batch.labels) / targets
+            auxiliary = self.method.auxiliary_loss(encoder)
+        torch.autograd.backward(loss if auxiliary is None else loss + auxiliary)
+        for probe in self.probes:
+            probe.after_backward(index)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
+        self.optimizer.step()
+        self.schedule.step()
+        self.method.after_step(encoder, index)
+        self.optimizer.zero_grad(set_to_none=True)
+        size = len(batch.input_ids)
+        virtual = size * self.model.virtual_tokens
+        self.log.add(Entry(loss, norm, lr, size, batch.real_tokens, batch.padded_tokens, virtual))
+
+    def train(self) -> Trained:
+        """Train, and evaluate on the validation rows along the way.
+
+        Raises:
+            Diverged: a loss or gradient norm is NaN or infinite; on all ranks alike.
+
+        """
+        self.wrap()
+        order = hashlib.sha256()
+        windows = Windows(self.settings, self.steps)
+        self.model.train()
+        for probe in self.probes:
+            probe.before_training()
+
+        self.log.begin_window()
+        for index, indices in enumerate(self.order(), start=1):
+            order.update(self.train_rows.numbers(indices).astype("<i8").tobytes())
+            self.step(index, indices)
+            if not windows.ends_window(index):
+                continue
+            self._write_steps()
+            if windows.evaluates(index):
+                self.evaluate(self.validation, "validation", index)
+            self.log.begin_window()
+        for probe in self.probes:
+            probe.after_training()
+        consumed = Consumed(
+            steps=self.log.steps,
+            samples=self.log.samples,
+            real_tokens=self.log.real_tokens,
+            padded_tokens=self.log.padded_tokens,
+            order=order.hexdigest()[:16],
+        )
+        return Trained(
+            consumed,
+            optimized=sum(p.numel() for p in self.parameters),
+            reached=sum(p.numel() for p in self.optimizer.state),
+        )
+
+    def _write_steps(self) -> None:
+        """Reduce the steps since the last call and give them to the probes.
+
+        Raises:
+            Diverged: a loss or gradient norm is NaN or infinite; all ranks see the same numbers, and stop together.
+
+        """
+        window = self.log.reduce()
+        finite = [step for step in window if math.isfinite(step.loss + step.grad_norm)]
+        self.write([point for probe in self.probes for point in probe.after_steps(finite)])
+        for step in window:
+            if step not in finite:
+                raise Diverged(
+                    f"the loss is {step.loss:g} and the gradient norm {step.grad_norm:g} at step {step.index}"
+                )
+
+    def evaluate(self, rows: Rows, phase: str, step: int) -> Evaluation:
+        """Evaluate every row exactly once and give the result to the probes."""
+        return evaluate(self.model, self.task, rows, self.settings, self.group, self.probes, self.write, phase, step)
