@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, TaskSpec
+from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.records.run import Digests
 
@@ -24,33 +24,55 @@ def gpt2(folder: Path) -> Path:
     return folder
 
 
-def prepared(folder: Path, rows: int = 96, classes: int = 3, seed: int = 0) -> Prepared:
-    """Save a backbone and tokenised rows whose first token tells the class."""
+def prepared(
+    folder: Path, rows: int = 96, classes: int = 3, seed: int = 0, task: str = "sequence_classification"
+) -> Prepared:
+    """Save a backbone and rows whose first token tells the class or the number; of tags each token tells its own."""
+    import pyarrow as pa
+
     from hpml_bench.data.rows import write_rows
 
     generator = np.random.default_rng(seed)
     for split in ("train", "validation", "test"):
-        labels = generator.integers(0, classes, rows)
+        first = generator.integers(0, classes, rows)
         lengths = generator.integers(3, 12, rows)
         ids = [
             [int(label) + 1, *generator.integers(10, VOCABULARY, length).tolist()]
-            for label, length in zip(labels, lengths, strict=True)
+            for label, length in zip(first, lengths, strict=True)
         ]
-        write_rows(folder / "data" / split, [{"input_ids": ids, "label": labels.tolist()}])
+        labels, kind = {
+            "sequence_classification": (first.tolist(), pa.int64()),
+            "regression": ([NUMBERS[label] for label in first], pa.float64()),
+            "token_classification": ([tags_of(row) for row in ids], pa.list_(pa.int32())),
+        }[task]
+        write_rows(folder / "data" / split, [{"input_ids": ids, "label": labels}], kind)
+    class_names = tuple(f"class {index}" for index in range(classes))
+    names = {"sequence_classification": class_names, "token_classification": TAGS}
     return Prepared(
         backbone=str(gpt2(folder / "backbone")),
         data=str(folder / "data"),
-        label_names=tuple(f"class {index}" for index in range(classes)),
+        label_names=names.get(task, ()),
+        facts={"mean": 12.0, "sd": 2.0} if task == "regression" else {},
         digests=Digests(weights="w", tokenizer="t", data="d"),
         pad_id=0,
     )
+
+
+NUMBERS = (10.0, 11.5, 14.5)
+"""What the first tokens 1, 2 and 3 of a row stand for in regression."""
+TAGS = ("O", "B-A", "I-A", "B-B", "I-B")
+
+
+def tags_of(ids: list[int]) -> list[int]:
+    """Return the tags of tokens: odd ones are no word's first, and of the others the tens tell the tag."""
+    return [-100 if token % 2 else token // 10 % len(TAGS) for token in ids]
 
 
 def settings(**changes: Any) -> Settings:
     """Return settings of a run of seconds."""
     values: dict[str, Any] = {
         "backbone": "path:tiny",
-        "task": TaskSpec(name="text_files"),
+        "dataset": "text_files",
         "steps": 6,
         "global_batch": 12,
         "eval_batch": 16,
@@ -97,7 +119,7 @@ def local_suite(folder: Path, rows: int = 160, **settings: Any) -> Path:
     (folder / "rows.csv").write_text("\n".join(["label,text", *lines]) + "\n")
     values = {
         "backbone": "path:model",
-        "task": {"name": "text_files", "options": {"train": "path:rows.csv", "text": "text", "label": "label"}},
+        "dataset": {"name": "text_files", "options": {"train": "path:rows.csv", "text": "text", "label": "label"}},
         "steps": 4, "global_batch": 8, "eval_batch": 32, "validation_samples": 16, "test_samples": 24, "max_length": 16,
         "log_every": 2, "warmup_steps": 1, "latency_samples": 2, "device": "cpu", "world_size": 2, "threads": 1,
         "precision": "fp32",
