@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import hpml_bench
-from hpml_bench.config.settings import Settings, TaskSpec
+from hpml_bench.config.settings import Settings
 from hpml_bench.data import newswire as nw
 from hpml_bench.data.newswire import vocabulary
 from hpml_bench.data.newswire.documents import slots
 from hpml_bench.data.newswire.stream import beat_chain
 from hpml_bench.data.newswire.world import mixture
-from hpml_bench.datasets import newswire as task
+from hpml_bench.plugins.dataset import make_loader
 
 ASSET = Path(hpml_bench.__path__[0]) / "assets/newswire-gpt2"
 
@@ -25,7 +25,7 @@ ASSET = Path(hpml_bench.__path__[0]) / "assets/newswire-gpt2"
 def settings(**changes: int) -> Settings:
     """Return small settings of the task."""
     sizes = {"train_samples": 64, "validation_samples": 32, "test_samples": 48, "global_batch": 16} | changes
-    return Settings(backbone="embedded:newswire-gpt2", task=TaskSpec(name="newswire"), steps=1, **sizes)
+    return Settings.model_validate({"backbone": "embedded:newswire-gpt2", "dataset": "newswire", "steps": 1} | sizes)
 
 
 def tiny_world() -> nw.World:
@@ -160,9 +160,9 @@ def test_a_stream_stays_as_often_as_asked() -> None:
     assert (beats[1:] == beats[:-1]).mean() == pytest.approx(0.5 + 0.5 / 24, abs=0.01)
 
 
-def test_the_task_gives_the_asked_rows_and_the_best_accuracy() -> None:
+def test_the_data_set_gives_the_asked_rows_and_the_best_accuracy() -> None:
     """Splits have the sizes of the settings, four labels, and a note with the exact best accuracy."""
-    data = task.load(settings(), task.Options())
+    data = make_loader(settings()).load(settings(), "class")
     assert data.validation is not None
     assert [len(split) for split in (data.train, data.validation, data.test)] == [64, 32, 48]
     assert data.label_names == ("World", "Sports", "Business", "Sci/Tech")

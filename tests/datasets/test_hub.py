@@ -9,10 +9,10 @@ import pytest
 from huggingface_hub import constants
 from tiny import settings
 
-from hpml_bench.config.suite import load_suite
-from hpml_bench.plugins.dataset import LoadedData
+from hpml_bench.config.suite import load_suite, packaged_suites
 from hpml_bench.datasets import hub
 from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import LoadedData, Target
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 CARD = """---
@@ -56,10 +56,12 @@ def repository(tmp_path: Path) -> Path:
     return folder
 
 
-def load(dataset: str = "hub:o/news", samples: int | None = None, **options: Any) -> LoadedData:
+def load(
+    dataset: str = "hub:o/news", samples: int | None = None, target: Target = "class", **options: Any
+) -> LoadedData:
     """Load a dataset with the fewest options."""
     given = {"config": "default"} | options
-    return hub.load(settings(test_samples=samples), hub.Options(dataset=dataset, **given))
+    return hub.HubDataset(hub.HubDataset.Options(dataset=dataset, **given)).load(settings(test_samples=samples), target)
 
 
 @pytest.mark.usefixtures("repository")
@@ -127,18 +129,17 @@ def test_the_documents_suite_writes_out_every_setting() -> None:
     suite = load_suite("document")
     written = yaml.safe_load((suites_folder() / "document.yaml").read_text())["settings"]
     assert set(written) == set(Settings.model_fields)
-    assert set(written["task"]["options"]) >= set(hub.Options.model_fields) - {"label_names", "separator"}
+    assert set(written["dataset"]["options"]) >= set(hub.HubDataset.Options.model_fields) - {"label_names", "separator"}
     assert len({run.method.lr for run in suite.runs()}) == 1
 
 
-@pytest.mark.parametrize("name", ["reuters", "minilm", "document"])
+@pytest.mark.parametrize("name", packaged_suites())
 def test_the_suites_are_valid_and_described(name: str) -> None:
-    """Every method's and the task's options are known."""
-    from hpml_bench import registry
-    from hpml_bench.config.suite import validate_options
+    """Every method's, the task's and the data set's options are known."""
+    from hpml_bench.config.options import validate_options
 
     suite = load_suite(name)
-    task = suite.settings.task
-    assert validate_options(registry.get("datasets", task.name), task.options, name)
+    for kind, spec in (("tasks", suite.settings.task), ("datasets", suite.settings.dataset)):
+        assert validate_options(kind, spec.name, spec.options, name)
     assert suite.runs()
     assert suite.description

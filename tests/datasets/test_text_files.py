@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from tiny import settings
 
-from hpml_bench.plugins.dataset import LoadedData
+from hpml_bench.config.settings import Settings
 from hpml_bench.datasets import text_files
 from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import LoadedData, Target
 
 HEADERLESS = "".join(
     f'"{1 + i % 4}","Title {i}, of class {1 + i % 4}","A longer description ""number"" {i}"\n' for i in range(40)
@@ -25,14 +26,21 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
 
 
-def load(folder: Path, train: str, test: str | None = "", suffix: str = ".csv", **options: Any) -> LoadedData:
+def read(asked: Settings, target: Target = "class", **options: Any) -> LoadedData:
+    """Load files with some options."""
+    return text_files.TextFiles(text_files.TextFiles.Options(**options)).load(asked, target)
+
+
+def load(
+    folder: Path, train: str, test: str | None = "", suffix: str = ".csv", target: Target = "class", **options: Any
+) -> LoadedData:
     """Write the files and load them; an empty test file is the training file again."""
     (folder / f"train{suffix}").write_text(train)
     uris = {"train": f"path:{folder / f'train{suffix}'}"}
     if test is not None:
         (folder / f"test{suffix}").write_text(test or train)
         uris["test"] = f"path:{folder / f'test{suffix}'}"
-    return text_files.load(settings(), text_files.Options(**uris, **options))
+    return read(settings(), target, **uris, **options)
 
 
 def test_headerless_rows_of_class_title_description_need_no_options(tmp_path: Path) -> None:
@@ -124,7 +132,7 @@ def test_parquet_rows_are_read_and_a_class_label_knows_its_names(tmp_path: Path)
     features = Features({"sentence": Value("string"), "label": ClassLabel(names=["bad", "good"])})
     Dataset.from_dict({"sentence": ["a", "b"], "label": [1, 0]}, features=features).to_parquet(tmp_path / "t.parquet")
     uri = f"path:{tmp_path / 't.parquet'}"
-    data = text_files.load(settings(), text_files.Options(train=uri, test=uri))
+    data = read(settings(), train=uri, test=uri)
     assert (data.label_names, data.train[0]) == (("bad", "good"), {"text": "a", "label": 1})
 
 
@@ -132,14 +140,14 @@ def test_float_labels_that_are_whole_are_integers(tmp_path: Path) -> None:
     """A parquet column made float by a missing cell elsewhere still means classes."""
     pd.DataFrame({"text": ["a", "b"], "label": [1.0, 2.0]}).to_parquet(tmp_path / "t.parquet")
     uri = f"path:{tmp_path / 't.parquet'}"
-    assert text_files.load(settings(), text_files.Options(train=uri, test=uri)).label_names == ("1", "2")
+    assert read(settings(), train=uri, test=uri).label_names == ("1", "2")
 
 
 def test_without_a_test_file_rows_are_split_off(tmp_path: Path) -> None:
     """They leave the training rows, and `data_seed` alone decides which."""
     (tmp_path / "t.csv").write_text(HEADERLESS)
-    options = text_files.Options(train=f"path:{tmp_path / 't.csv'}")
-    one, again, other = (text_files.load(settings(test_samples=10, data_seed=seed), options) for seed in (0, 0, 1))
+    train = f"path:{tmp_path / 't.csv'}"
+    one, again, other = (read(settings(test_samples=10, data_seed=seed), train=train) for seed in (0, 0, 1))
     assert (len(one.train), len(one.test)) == (30, 10)
     assert not set(one.train["text"]) & set(one.test["text"])
     assert one.test["text"][:] == again.test["text"][:] != other.test["text"][:]
@@ -159,7 +167,7 @@ def test_without_a_test_file_rows_are_split_off(tmp_path: Path) -> None:
         ("label,text\na,one\nb,two,three\n", "", {}, r"train\.csv: can't be read as csv: .*line 3"),
         ("label,text\na,one\nb,two\n", "label,body\na,one\n", {}, r"test\.csv: has columns label, body, unlike"),
         ("text,text\na,one\nb,two\n", "", {}, r"two columns have the same name"),
-        ("id,text\n1,one\n2,two\n3,three\n", "", {}, r"no column looks like a label; name it with task.options.label"),
+        ("id,text\n1,one\n2,two\n3,three\n", "", {}, r"looks like a label; name it with dataset.options.label"),
         ("label,n\na,1\nb,2\n", "", {"header": True}, r"no column holds text"),
     ],
 )  # fmt: skip
@@ -180,7 +188,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     ]:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=says):
-            text_files.load(settings(), text_files.Options(train=f"path:{tmp_path / name}"))
+            read(settings(), train=f"path:{tmp_path / name}")
 
 
 def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:

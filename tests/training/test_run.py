@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher
 from hpml_bench.records import store
+from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord
 
 
@@ -50,10 +52,10 @@ def test_every_metric_has_a_definition(record: tuple[RunRecord, Path]) -> None:
 
 def test_each_test_row_is_predicted_once(record: tuple[RunRecord, Path]) -> None:
     """Predictions cover every test row exactly once, and the accuracy is theirs."""
-    predictions = store.read_predictions(record[1])
+    predictions = read_predictions(record[1])
     assert predictions is not None
-    assert predictions["index"].tolist() == list(range(96))
-    accuracy = (predictions["label"] == predictions["prediction"]).mean()
+    assert predictions.index.tolist() == list(range(96))
+    accuracy = np.mean(predictions.reference == predictions.prediction)
     assert record[0].metrics["test_accuracy"] == pytest.approx(accuracy)
 
 
@@ -92,11 +94,11 @@ def test_the_same_spec_twice_is_the_same_run(prepared: Prepared, tmp_path: Path)
     """On a CPU, losses and predictions repeat bit for bit, dropout included."""
     first, second = (losses(prepared, tmp_path / name, dropout=0.1) for name in ("a", "b"))  # type: ignore[arg-type]
     assert first == second
-    predicted, again = (store.read_predictions(tmp_path / name) for name in ("a", "b"))
+    predicted, again = (read_predictions(tmp_path / name) for name in ("a", "b"))
     assert predicted is not None
     assert again is not None
     for column in ("index", "prediction", "loss"):
-        assert predicted[column].tolist() == again[column].tolist()
+        assert getattr(predicted, column).tolist() == getattr(again, column).tolist()
 
 
 def test_methods_consume_the_same(prepared: Prepared, record: tuple[RunRecord, Path], tmp_path: Path) -> None:
