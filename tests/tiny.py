@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
+from hpml_bench import registry
 from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.plugins.dataset import Target
 from hpml_bench.records.run import Digests
+
+if TYPE_CHECKING:
+    from hpml_bench.training.distributed import Group
 
 VOCABULARY = 200
 
@@ -24,48 +34,28 @@ def gpt2(folder: Path) -> Path:
     return folder
 
 
-def prepared(
-    folder: Path, rows: int = 96, classes: int = 3, seed: int = 0, task: str = "sequence_classification"
-) -> Prepared:
-    """Save a backbone and rows whose first token tells the class or the number; of tags each token tells its own."""
+def prepared(folder: Path, rows: int = 96, classes: int = 3, seed: int = 0) -> Prepared:
+    """Save a backbone and tokenised rows whose first token tells the class."""
     import pyarrow as pa
 
     from hpml_bench.data.rows import write_rows
 
     generator = np.random.default_rng(seed)
     for split in ("train", "validation", "test"):
-        first = generator.integers(0, classes, rows)
+        labels = generator.integers(0, classes, rows)
         lengths = generator.integers(3, 12, rows)
         ids = [
             [int(label) + 1, *generator.integers(10, VOCABULARY, length).tolist()]
-            for label, length in zip(first, lengths, strict=True)
+            for label, length in zip(labels, lengths, strict=True)
         ]
-        labels, kind = {
-            "sequence_classification": (first.tolist(), pa.int64()),
-            "regression": ([NUMBERS[label] for label in first], pa.float64()),
-            "token_classification": ([tags_of(row) for row in ids], pa.list_(pa.int32())),
-        }[task]
-        write_rows(folder / "data" / split, [{"input_ids": ids, "label": labels}], kind)
-    class_names = tuple(f"class {index}" for index in range(classes))
-    names = {"sequence_classification": class_names, "token_classification": TAGS}
+        write_rows(folder / "data" / split, [{"input_ids": ids, "label": labels.tolist()}], pa.int64())
     return Prepared(
         backbone=str(gpt2(folder / "backbone")),
         data=str(folder / "data"),
-        label_names=names.get(task, ()),
-        facts={"mean": 12.0, "sd": 2.0} if task == "regression" else {},
+        label_names=tuple(f"class {index}" for index in range(classes)),
         digests=Digests(weights="w", tokenizer="t", data="d"),
         pad_id=0,
     )
-
-
-NUMBERS = (10.0, 11.5, 14.5)
-"""What the first tokens 1, 2 and 3 of a row stand for in regression."""
-TAGS = ("O", "B-A", "I-A", "B-B", "I-B")
-
-
-def tags_of(ids: list[int]) -> list[int]:
-    """Return the tags of tokens: odd ones are no word's first, and of the others the tens tell the tag."""
-    return [-100 if token % 2 else token // 10 % len(TAGS) for token in ids]
 
 
 def settings(**changes: Any) -> Settings:
@@ -89,6 +79,24 @@ def settings(**changes: Any) -> Settings:
     return Settings.model_validate(values | changes)
 
 
+@contextmanager
+def alone() -> Iterator[Group]:
+    """Make a process group of this process alone."""
+    from torch import distributed
+
+    from hpml_bench.training.distributed import process_group
+
+    join = distributed.init_process_group
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="localhost", MASTER_PORT="0")
+    with pytest.MonkeyPatch.context() as patch:
+        store = distributed.HashStore()
+        patch.setattr(
+            distributed, "init_process_group", lambda kind, **_: join(kind, store=store, rank=0, world_size=1)
+        )
+        with process_group(settings(world_size=1)) as found:
+            yield found
+
+
 def spec(method: str = "lora", seed: int = 0, lr: float = 1e-2, **changes: Any) -> RunSpec:
     """Return the specification of such a run."""
     return RunSpec(
@@ -99,9 +107,8 @@ def spec(method: str = "lora", seed: int = 0, lr: float = 1e-2, **changes: Any) 
 COLOURS = ("blue", "green", "red")
 
 
-def local_suite(folder: Path, rows: int = 160, **settings: Any) -> Path:
-    """Write a model with its tokenizer, a csv of rows whose first word tells the colour, and a suite that uses them."""
-    import yaml
+def model(folder: Path) -> Path:
+    """Save a random GPT-2 with a tokenizer of the words w0, w1, ..."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -110,7 +117,48 @@ def local_suite(folder: Path, rows: int = 160, **settings: Any) -> Path:
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", eos_token="<end>")
-    fast.save_pretrained(gpt2(folder / "model"))
+    fast.save_pretrained(gpt2(folder))
+    return folder
+
+
+TAGS = ("O", "B-A", "I-A", "B-B", "I-B")
+
+
+def row_to_learn(target: Target, generator: np.random.Generator) -> dict[str, Any]:
+    """Return a row of three to ten words: the first tells its class or number, and every word its own tag."""
+    words = [f"w{word}" for word in generator.integers(10, 150, generator.integers(3, 11))]
+    kind = int(generator.integers(0, 3))
+    text = f"w{kind} {' '.join(words)}"
+    if target == "class":
+        return {"text": text, "label": COLOURS[kind]}
+    if target == "number":
+        return {"text": text, "label": 10 + 1.5 * kind + float(generator.normal(0, 0.1))}
+    return {"words": words, "tags": [TAGS[int(word[1:]) % len(TAGS)] for word in words]}
+
+
+def task_settings(folder: Path, task: str, rows: int = 160, **changes: Any) -> Settings:
+    """Write a model with its tokenizer and rows that a task can learn, and return settings of a run of seconds."""
+    target = registry.plugin("tasks", task).target
+    if not (folder / "model").exists():
+        model(folder / "model")
+    generator = np.random.default_rng(0)
+    lines = [json.dumps(row_to_learn(target, generator)) for _ in range(rows)]
+    (folder / f"{target}.jsonl").write_text("\n".join(lines) + "\n")
+    values = {
+        "backbone": f"path:{folder / 'model'}",
+        "task": task,
+        "dataset": {"name": "text_files", "options": {"train": f"path:{folder / f'{target}.jsonl'}"}},
+        "validation_samples": 16,
+        "test_samples": 25,
+    }
+    return settings(**values | changes)
+
+
+def local_suite(folder: Path, rows: int = 160, **settings: Any) -> Path:
+    """Write a model with its tokenizer, a csv of rows whose first word tells the colour, and a suite that uses them."""
+    import yaml
+
+    model(folder / "model")
     generator = np.random.default_rng(0)
     lines = [
         f"{COLOURS[label]},w{label} " + " ".join(f"w{word}" for word in generator.integers(10, 150, 6))

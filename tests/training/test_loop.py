@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import Rows
 from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.training.clock import CpuClock
-from hpml_bench.training.distributed import Group, process_group
+from hpml_bench.training.distributed import Group
 from hpml_bench.training.optimization import lr_factor, total_steps
 from hpml_bench.training.step_log import Entry, StepLog, step_seconds
 from hpml_bench.training.trainer import Trainer
@@ -43,18 +42,8 @@ class Recorder(Probe):
 @pytest.fixture(scope="module")
 def group() -> Iterator[Group]:
     """A process group of this process alone."""
-    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="localhost", MASTER_PORT="0")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torch.distributed.init_process_group", _local_group)
-        with process_group(tiny.settings(world_size=1)) as found:
-            yield found
-
-
-def _local_group(backend: str, **_: object) -> None:
-    from torch.distributed import HashStore
-    from torch.distributed.distributed_c10d import init_process_group
-
-    init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    with tiny.alone() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
