@@ -143,3 +143,39 @@ def test_the_suites_are_valid_and_described(name: str) -> None:
         assert validate_options(kind, spec.name, spec.options, name)
     assert suite.runs()
     assert suite.description
+
+
+def tagged(folder: Path) -> str:
+    """Write a dataset of words, tags and scores as the hub has them; return its address."""
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    names = ClassLabel(names=["O", "B-PER", "I-PER"])
+    features = Features({"tokens": [Value("string")], "ner_tags": [names], "score": Value("float32")})
+    content = {"tokens": [["Anna", "left"], ["He", "too"]], "ner_tags": [[1, 0], [0, 0]], "score": [0.5, 2.0]}
+    for split in ("train", "test"):
+        Dataset.from_dict(content, features=features).to_parquet(folder / f"{split}.parquet")
+    return f"path:{folder}"
+
+
+def test_tags_of_a_dataset_have_its_own_names(tmp_path: Path) -> None:
+    """Words and tags are found by the names that datasets on the hub use."""
+    data = load(tagged(tmp_path), target="tags")
+    assert data.label_names == ("O", "B-PER", "I-PER")
+    assert data.train[0] == {"words": ["Anna", "left"], "tags": [1, 0]}
+
+
+def test_numbers_of_a_dataset_are_read(tmp_path: Path) -> None:
+    """From the column called score; there is no text beside it, and that is told."""
+    with pytest.raises(UserError, match="no column holds text"):
+        load(tagged(tmp_path), target="number")
+
+
+def test_a_texts_number_is_read(tmp_path: Path) -> None:
+    """Text and number of a dataset like STS-B's."""
+    from datasets import Dataset
+
+    rows = {"sentence": ["a", "b", "c"], "label": [0.5, 2.0, 5.0]}
+    for split in ("train", "test"):
+        Dataset.from_dict(rows).to_parquet(tmp_path / f"{split}.parquet")
+    data = load(f"path:{tmp_path}", target="number")
+    assert data.train[:] == {"text": ["a", "b", "c"], "label": [0.5, 2.0, 5.0]}

@@ -17,12 +17,13 @@ LEVELS: NDArray[np.float64] = 2.0 * BEAT_TOPIC + (np.arange(N_BEATS) // N_TOPICS
 def noisy_levels(beats: NDArray[np.int64], seed: int, split: str, noise: float = NOISE) -> NDArray[np.float64]:
     """Return a number for each document, [N]: its beat's level plus normal noise.
 
-    The noise is by Box and Muller (1958) from `rng.random()`, whose values numpy keeps stable.
+    The noise is by Box and Muller (1958) from `rng.random()`, whose values numpy keeps stable. Rounded to four digits
+    behind the point, since the last bits of a logarithm differ between machines.
     """
     rng = np.random.default_rng([WORLD_SEED, SPLITS.index(split), seed, 2])
     radius, angle = rng.random(len(beats)), rng.random(len(beats))
     normal = np.sqrt(-2 * np.log1p(-radius)) * np.cos(2 * np.pi * angle)
-    numbers: NDArray[np.float64] = LEVELS[beats] + noise * normal
+    numbers: NDArray[np.float64] = np.round(LEVELS[beats] + noise * normal, 4)
     return numbers
 
 
