@@ -32,7 +32,7 @@ from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.launch.sweep import run_with_retries
 from hpml_bench.launch.watchdog import GRACE_SECONDS, free_launcher
-from hpml_bench.records.load import recorded
+from hpml_bench.records.load import read_record
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import write_report
@@ -49,30 +49,19 @@ GREEDY = '''
 import math
 import os
 
-from hpml_bench.records import Frozen
-
-title = "Greedy"
-lr = 1e-3
-place = ""
+from hpml_bench.config.base import Frozen
+from hpml_bench.methods.head import Head
 
 
-class Options(Frozen):
-    group: str = ""
+class Greedy(Head):
+    class Options(Frozen):
+        group: str = ""
 
-
-def build(backbone, options):
-    global place
-    place = options.group
-    for parameter in backbone.parameters():
-        parameter.requires_grad_(False)
-    return backbone
-
-
-def after_step(encoder, step):
-    if step == 3 and os.environ["RANK"] == "1":
-        with open(f"{place}/cgroup.procs", "w") as file:
-            file.write(str(os.getpid()))
-        b"x" * 500_000_000
+    def after_step(self, encoder, step):
+        if step == 3 and os.environ["RANK"] == "1":
+            with open(f"{self.options.group}/cgroup.procs", "w") as file:
+                file.write(str(os.getpid()))
+            b"x" * 500_000_000
 '''
 TOLERATED_MB = 4.0
 """By which the parent may have grown after three failures, since allocators keep some: less than two MB a failure."""
@@ -336,7 +325,7 @@ def test_a_second_attempt_is_a_run_of_its_own(prepared: Prepared, tmp_path: Path
     )
     assert record.status == "failed"
     assert record.earlier_attempts == ("failed: the fault that was asked for",)
-    assert recorded(tmp_path / "run") == record
+    assert read_record(tmp_path / "run") == record
     assert "after_step" in (tmp_path / "run/rank1.log").read_text()
 
 
