@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ class Trainer:
         group: Group,
         probes: Sequence[Probe] = (),
         write: Write = _nowhere,
-    ) -> Trainer:
+    ) -> Self:
         """Assemble a run: open the rows, build the model, let the method initialise it from data.
 
         Args:

@@ -30,8 +30,9 @@ from hpml_bench.errors import UserError
 from hpml_bench.launch import launcher, preparation
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.progress import SweepProgress
-from hpml_bench.launch.sweep import run_with_retries
+from hpml_bench.launch.runner import Runner
 from hpml_bench.launch.watchdog import GRACE_SECONDS, free_launcher
+from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.load import read_record
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
@@ -320,13 +321,12 @@ def test_a_loss_that_is_no_number_on_one_rank(value: str, rank: int, prepared: P
 def test_a_second_attempt_is_a_run_of_its_own(prepared: Prepared, tmp_path: Path) -> None:
     """With `--retries 1` a run that raises is done twice; the record is the last attempt's, and names the first."""
     progress = SweepProgress(Console(quiet=True), 1)
-    record = run_with_retries(
-        faulty("raise"), prepared, tmp_path / "run", Limits(retries=1), progress, time.monotonic()
-    )
+    spec = faulty("raise")
+    record = Runner(ResultsFolder(tmp_path), prepared, Limits(retries=1), progress, time.monotonic()).run(spec)
     assert record.status == "failed"
     assert record.earlier_attempts == ("failed: the fault that was asked for",)
-    assert read_record(tmp_path / "run") == record
-    assert "after_step" in (tmp_path / "run/rank1.log").read_text()
+    assert read_record(tmp_path / spec.run_id) == record
+    assert "after_step" in (tmp_path / spec.run_id / "rank1.log").read_text()
 
 
 def test_a_preparation_that_is_stopped_is_given_up(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
