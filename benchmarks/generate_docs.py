@@ -82,7 +82,7 @@ def metrics_page() -> str:
     parts = [
         "# Metrics\n",
         "Made by `python benchmarks/generate_docs.py` from the definitions of probes and tasks, which also stand in every "
-        "`run.json` and in the report's glossary. *Over ranks* says how the ranks' values become one (`same`: they "
+        "record and in the report's glossary. *Over ranks* says how the ranks' values become one (`same`: they "
         "are equal on all), *over steps* how the steps' do. A metric that can't be measured on a machine is left out "
         "of its records.\n",
     ]

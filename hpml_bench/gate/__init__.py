@@ -1,1 +1,4 @@
-"""`hpml-bench check`: did a training step get slower, or heavier? Verdicts whose error rates are known."""
+"""`hpml-bench check`: the comparison of two versions of this code by counts and by paired timings.
+
+May import `training`, `report` and what is below them; inside, measure <- decide <- render.
+"""
