@@ -81,8 +81,8 @@ def metrics_page() -> str:
     """Return the page of every metric of every probe and task, and of the series of points."""
     parts = [
         "# Metrics\n",
-        "Made by `python benchmarks/generate_docs.py` from the definitions of probes and tasks, which also stand in every "
-        "record and in the report's glossary. *Over ranks* says how the ranks' values become one (`same`: they "
+        "Made by `python benchmarks/generate_docs.py` from the definitions of probes and tasks, which also stand in "
+        "records and in the report's glossary. *Over ranks* says how the ranks' values become one (`same`: they "
         "are equal on all), *over steps* how the steps' do. A metric that can't be measured on a machine is left out "
         "of its records.\n",
     ]
