@@ -24,7 +24,7 @@ from hpml_bench.gate.check import Request, Say, incomparable, versions
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.measure.machine import between, snapshot
 from hpml_bench.gate.measure.pairs import BLOCKS, PIECE, shared_core
-from hpml_bench.gate.measure.sides import Installation, OutOfTime, Trainer
+from hpml_bench.gate.measure.sides import Installation, OutOfTime, Trainer, settings_message
 from hpml_bench.gate.records import Count, Receipt, Run, Side, Verdict
 from hpml_bench.gate.render.count_diff import compare, one_sided
 from hpml_bench.records import store
@@ -208,7 +208,7 @@ def _same_work(asked: Request, before: Baseline, file: Path, same_hardware: bool
 def _runs(asked: Request, number: int, deadline: float | None, say: Say) -> tuple[dict[str, dict[str, Any]], list[Run]]:
     """Count once, then make runs while there is time."""
     installed = Installation("installed", sys.executable)
-    settings = asked.settings.model_dump(mode="json", exclude_defaults=True)
+    settings = settings_message(asked.settings)
     methods = [method.model_dump(mode="json", exclude_defaults=True) for method in asked.methods]
     made: list[Run] = []
     longest = 0.0

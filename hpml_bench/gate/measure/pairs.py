@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 
 from hpml_bench.config.settings import MethodSpec, Settings
 from hpml_bench.gate.measure.machine import between, snapshot
-from hpml_bench.gate.measure.sides import Installation, Key, OutOfTime, Trainer
+from hpml_bench.gate.measure.sides import Installation, Key, OutOfTime, Trainer, settings_message
 from hpml_bench.gate.records import Block
 
 REPEATS = 2
@@ -92,7 +92,7 @@ class Pair:
             key = side.installation.key
             if key not in self.work.prepared:
                 self.work.described[key] = side.ask("describe")
-                self.work.prepared[key] = side.ask("prepare", settings=self._settings())
+                self.work.prepared[key] = side.ask("prepare", settings=settings_message(self.work.settings))
 
     def load(self) -> None:
         """Let both build the methods, at the same time; which is told first, and so gets memory first, is left to lot.
@@ -103,14 +103,10 @@ class Pair:
         methods = [method.model_dump(mode="json", exclude_defaults=True) for method in work.methods]
         for side in self.rng.sample(self.both, 2):
             prepared = work.prepared[side.installation.key]
-            what = {"settings": self._settings(), "prepared": prepared, "methods": methods}
+            what = {"settings": settings_message(self.work.settings), "prepared": prepared, "methods": methods}
             side.tell("load", **what, delayable=work.delayable)
         for side in self.both:
             side.hear()
-
-    def _settings(self) -> dict[str, Any]:
-        """Return the settings less defaults, which are each side's: a key that a version doesn't know is refused."""
-        return self.work.settings.model_dump(mode="json", exclude_defaults=True)
 
     def warm_up(self) -> None:
         """Let both take their first steps on the core on which they will be timed, one after the other."""

@@ -15,6 +15,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Self
 
+from hpml_bench import registry
+from hpml_bench.config.settings import CLASSIFICATION, Settings
 from hpml_bench.errors import UserError
 from hpml_bench.gate.records import PROTOCOL
 from hpml_bench.system import environment
@@ -54,6 +56,22 @@ class Installation:
         if self.path is not None:
             given["PYTHONPATH"] = str(self.path)
         return {**given, **self.environment}
+
+
+def settings_message(settings: Settings) -> dict[str, Any]:
+    """Return settings in the form that every version of the gate reads, where they can be written so.
+
+    Defaults are left out: they are each side's own, and a key that a version doesn't know is refused. Versions that
+    write records of schema 1 call the data set `task` and have `pooling` among the settings; today's read that form too
+    (`config.settings.modernised`), unless a task is called as the data set is.
+    """
+    today = settings.model_dump(mode="json", exclude_defaults=True)
+    task, dataset = settings.task, settings.dataset
+    old = task.name == CLASSIFICATION and task.options.keys() <= {"pooling"}
+    if not old or dataset.name in registry.names("tasks"):
+        return today
+    common = {key: value for key, value in today.items() if key not in ("task", "dataset")}
+    return common | {"task": today["dataset"]} | task.options
 
 
 class Trainer:
