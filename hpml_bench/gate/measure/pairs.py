@@ -8,7 +8,6 @@ the kernel counts it.
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -17,12 +16,12 @@ from time import monotonic
 from typing import Any, Literal, Self
 
 from hpml_bench.config.settings import MethodSpec, Settings
-from hpml_bench.gate.measure.machine import between, snapshot
-from hpml_bench.gate.measure.sides import Installation, Key, OutOfTime, Trainer, settings_message
+from hpml_bench.gate.measure.machine import between, shared_core, snapshot
+from hpml_bench.gate.measure.sides import Installation, Key, OutOfTime, ResidentProcess, settings_message
 from hpml_bench.gate.records import Block
 
 REPEATS = 2
-"""Times a tainted round is repeated."""
+"""Times a disturbed round is repeated."""
 PIECE = 0.03
 """Seconds that one of a block's four pieces should take at least."""
 BLOCKS = 8
@@ -68,7 +67,7 @@ class Pair:
     ) -> None:
         """Prepare a pair; whatever is asked of it ends with `OutOfTime` at the deadline (of `time.monotonic`)."""
         self.work, self.rng = work, rng
-        self.reference, self.candidate = Trainer(reference, deadline), Trainer(candidate, deadline)
+        self.reference, self.candidate = ResidentProcess(reference, deadline), ResidentProcess(candidate, deadline)
         self.both = (self.reference, self.candidate)
 
     def __enter__(self) -> Self:
@@ -91,8 +90,8 @@ class Pair:
         for side in self.both:
             key = side.installation.key
             if key not in self.work.prepared:
-                self.work.described[key] = side.ask("describe")
-                self.work.prepared[key] = side.ask("prepare", settings=settings_message(self.work.settings))
+                self.work.described[key] = side.call("describe")
+                self.work.prepared[key] = side.call("prepare", settings=settings_message(self.work.settings))
 
     def load(self) -> None:
         """Let both build the methods, at the same time; which is told first, and so gets memory first, is left to lot.
@@ -104,23 +103,23 @@ class Pair:
         for side in self.rng.sample(self.both, 2):
             prepared = work.prepared[side.installation.key]
             what = {"settings": settings_message(self.work.settings), "prepared": prepared, "methods": methods}
-            side.tell("load", **what, delayable=work.delayable)
+            side.send("load", **what, delayable=work.delayable)
         for side in self.both:
-            side.hear()
+            side.receive()
 
     def warm_up(self) -> None:
         """Let both take their first steps on the core on which they will be timed, one after the other."""
         work, seconds = self.work, {}
         for side in self.rng.sample(self.both, 2):
-            seconds = side.ask("warm_up", core=shared_core())
+            seconds = side.call("warm_up", core=shared_core())
         work.steps = work.steps or {name: max(1, math.ceil(PIECE / value)) for name, value in seconds.items()}
         if work.delay:
             if work.turns is None:
-                work.turns = self.candidate.ask("calibrate_delay", share=work.delay)
-            work.delays.append(self.candidate.ask("delay", turns=work.turns))
+                work.turns = self.candidate.call("calibrate_delay", share=work.delay)
+            work.delays.append(self.candidate.call("inject_delay", turns=work.turns))
 
     def measure(self, number: int, deadline: float | None) -> Iterator[Block]:
-        """Yield the pair's blocks, the methods in random order; a tainted round followed by its repetition.
+        """Yield the pair's blocks, the methods in random order; a disturbed round followed by its repetition.
 
         Raises:
             OutOfTime: the deadline (of `time.monotonic`) came before the last block.
@@ -133,7 +132,7 @@ class Pair:
                         raise OutOfTime("the time was up within a process pair")
                     blocks = self._round(number, method.name)
                     yield from blocks
-                    if blocks[0].tainted is None:
+                    if blocks[0].disturbed is None:
                         break
 
     def _round(self, number: int, method: str) -> list[Block]:
@@ -152,7 +151,7 @@ class Pair:
                 waited=_four(waited for _, waited in pieces),
                 steal=round(found.steal, 4),
                 load=round(found.load, 3),
-                tainted=found.reason,
+                disturbed=found.reason,
             )
             for order, pieces in timed
         ]
@@ -161,18 +160,9 @@ class Pair:
         """Let the sides take turns on the same batches; return the order, and of each piece seconds and waiting."""
         order, steps = self.rng.choice(ORDERS), self.work.steps[method]
         who = {"A": self.reference, "B": self.candidate}
-        return order, [who[side].ask("run", method=method, steps=steps, first=index * steps) for side in order]
+        return order, [who[side].call("run", method=method, steps=steps, first=index * steps) for side in order]
 
 
 def _four(values: Iterable[float]) -> tuple[float, float, float, float]:
     first, second, third, fourth = values
     return first, second, third, fourth
-
-
-def shared_core() -> int | None:
-    """Return the core both sides are timed on, or None where a process may not choose.
-
-    One for both, so that a difference between cores is none between sides; the last, since the first serves most
-    interrupts.
-    """
-    return max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None

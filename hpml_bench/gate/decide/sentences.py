@@ -1,4 +1,4 @@
-"""What is said of a verdict in one sentence, and how its numbers look."""
+"""Sentences of verdicts, and the format of their numbers."""
 
 from __future__ import annotations
 
