@@ -21,7 +21,7 @@ from hpml_bench.config.base import Frozen
 from hpml_bench.config.options import without_defaults
 from hpml_bench.config.settings import MethodSpec, Settings
 from hpml_bench.errors import UserError
-from hpml_bench.gate.check import Request, Say, incomparable, versions
+from hpml_bench.gate.check import Request, Say, versions
 from hpml_bench.gate.decide import count_diff, verdicts
 from hpml_bench.gate.measure.machine import between, shared_core, snapshot
 from hpml_bench.gate.measure.pairs import BLOCKS, PIECE
@@ -128,7 +128,7 @@ def check(asked: Request, file: Path, say: Say) -> CheckReport:
     if resolved or (asked.time and not same):
         reason = f"{file} was made on other hardware: {_words(there)}; here: {_words(here)}"
         reason += f"; settings.{resolved[0]} is another too, so that counts say nothing either" if resolved else ""
-        said = tuple(incomparable(name, reason) for name in names)
+        said = tuple(verdicts.incomparable(name, reason) for name in names)
     elif asked.time:
         said = verdicts.of_runs(
             verdicts.run_effects(before.runs, names), verdicts.run_effects(made, names), asked.rules
@@ -209,14 +209,11 @@ def _dumped(settings: Settings) -> dict[str, Any]:
 def _runs(asked: Request, number: int, deadline: float | None, say: Say) -> tuple[dict[str, dict[str, Any]], list[Run]]:
     """Count once, then make runs while there is time."""
     installed = Installation("installed", sys.executable)
-    settings = settings_message(asked.settings)
-    methods = [method.model_dump(mode="json", exclude_defaults=True) for method in asked.methods]
     made: list[Run] = []
     longest = 0.0
     with ResidentProcess(installed, deadline) as resident:
-        prepared = resident.call("prepare", settings=settings)
-        arguments = {"settings": settings, "prepared": prepared, "methods": methods}
-        resident.call("load", **arguments)
+        work = asked.work().message(resident.call("prepare", settings=settings_message(asked.settings)))
+        resident.call("load", **work)
         counts = {method.name: resident.call("counts", method=method.name) for method in asked.methods}
     for _ in range(number):
         began = monotonic()
@@ -224,7 +221,7 @@ def _runs(asked: Request, number: int, deadline: float | None, say: Say) -> tupl
             break
         try:
             with ResidentProcess(installed, deadline) as resident:
-                resident.call("load", **arguments)
+                resident.call("load", **work)
                 made.append(_run(resident, [method.name for method in asked.methods]))
         except OutOfTime:
             break

@@ -15,7 +15,7 @@ from typing import Any
 from hpml_bench.config.devices import resolve_devices
 from hpml_bench.config.settings import MethodSpec, Settings
 from hpml_bench.config.suite import Suite
-from hpml_bench.gate.decide import count_diff, sentences, spending, verdicts
+from hpml_bench.gate.decide import count_diff, spending, verdicts
 from hpml_bench.gate.measure.pairs import Pair, Work
 from hpml_bench.gate.measure.sides import Comparison, Incomparable, OutOfTime
 from hpml_bench.gate.records import Block, CheckReport, Count, Rules, Side, Verdict
@@ -110,12 +110,12 @@ def check(asked: Request, compared: Comparison, say: Say, work: Work | None = No
         if asked.time:
             _time(work, compared, asked.rules, deadline, random.Random(seed), found, say)  # noqa: S311 - no secret
     except Incomparable as reason:
-        found.verdicts = tuple(incomparable(method.name, str(reason)) for method in asked.methods)
+        found.verdicts = tuple(verdicts.incomparable(method.name, str(reason)) for method in asked.methods)
     if asked.time and not found.verdicts:
         if not found.counts:
             why = found.late or GIVE_MORE
             raise OutOfTime(f"not one process pair was measured in {asked.minutes:g} minutes; {why}")
-        found.verdicts = tuple(unmeasured(method.name) for method in asked.methods)
+        found.verdicts = tuple(verdicts.unmeasured(method.name) for method in asked.methods)
     return CheckReport(
         mode=compared.mode,
         suite=asked.suite,
@@ -139,17 +139,6 @@ def check(asked: Request, compared: Comparison, say: Say, work: Work | None = No
         started=started,
         seconds=round(monotonic() - began, 1),
     )
-
-
-def incomparable(method: str, reason: str) -> Verdict:
-    """Return the verdict on a method whose two sides can't be compared."""
-    return Verdict(method=method, metric=verdicts.STEP_TIME, status="INCOMPARABLE", detail=reason)
-
-
-def unmeasured(method: str) -> Verdict:
-    """Return the verdict on a method's step time where there was no time for one pair; its counts stand."""
-    detail = sentences.unmeasured("pairs")
-    return Verdict(method=method, metric=verdicts.STEP_TIME, status="INCONCLUSIVE", detail=detail)
 
 
 def gate_digest() -> str:

@@ -37,11 +37,6 @@ def interval(verdict: Verdict) -> str:
     return f"[{low}, {high}]"
 
 
-def unmeasured(unit: str) -> str:
-    """Say that there is nothing to judge."""
-    return f"no {unit} were measured"
-
-
 def of_step_time(verdict: Verdict, rules: Rules, unit: str = "pairs") -> str:
     """Say what the step time's verdict rests on."""
     seen = f"{verdict.pairs} {unit if verdict.pairs != 1 else unit.removesuffix('s')}"

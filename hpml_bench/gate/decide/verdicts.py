@@ -128,6 +128,16 @@ def of_runs(reference: Effects, candidate: Effects, rules: Rules) -> tuple[Verdi
     return tuple(_judge(tests, runs, rules.alpha, rules.beta, rules, "runs").values())
 
 
+def incomparable(method: str, reason: str) -> Verdict:
+    """Return the verdict on a method whose two sides can't be compared."""
+    return Verdict(method=method, metric=STEP_TIME, status="INCOMPARABLE", detail=reason)
+
+
+def unmeasured(method: str, unit: str = "pairs") -> Verdict:
+    """Return the verdict on a method's step time of which there is not one value; its counts stand."""
+    return Verdict(method=method, metric=STEP_TIME, status="INCONCLUSIVE", detail=f"no {unit} were measured")
+
+
 def settled(verdicts: Iterable[Verdict]) -> bool:
     """Tell whether measuring on can't change the exit status: something failed, or everything is decided."""
     statuses = {verdict.status for verdict in verdicts}
@@ -195,8 +205,7 @@ def _judge(
     verdicts = {}
     for method, test in tests.items():
         if test is None:
-            detail = sentences.unmeasured(unit)
-            verdicts[method] = Verdict(method=method, metric=STEP_TIME, status="INCONCLUSIVE", detail=detail)
+            verdicts[method] = unmeasured(method, unit)
             continue
         step = rejected.index(method) if method in rejected else len(rejected)
         lower, upper = test.lower(alpha / (len(tests) - step)), test.upper(beta)

@@ -53,6 +53,12 @@ class Work:
     delays: list[dict[str, float]] = field(default_factory=list)
     """Of each pair: method -> seconds that the delay takes of a step, timed in the candidate's process."""
 
+    def message(self, prepared: dict[str, Any]) -> dict[str, Any]:
+        """Return what a resident is to load, of the model and data that its own code made ready."""
+        methods = [method.model_dump(mode="json", exclude_defaults=True) for method in self.methods]
+        common = {"settings": settings_message(self.settings), "methods": methods, "delayable": self.delayable}
+        return common | {"prepared": prepared}
+
 
 class Pair:
     """Reference and candidate, both alive, one at work at a time."""
@@ -98,12 +104,8 @@ class Pair:
 
         Both have to be prepared.
         """
-        work = self.work
-        methods = [method.model_dump(mode="json", exclude_defaults=True) for method in work.methods]
         for side in self.rng.sample(self.both, 2):
-            prepared = work.prepared[side.installation.key]
-            what = {"settings": settings_message(self.work.settings), "prepared": prepared, "methods": methods}
-            side.send("load", **what, delayable=work.delayable)
+            side.send("load", **self.work.message(self.work.prepared[side.installation.key]))
         for side in self.both:
             side.receive()
 
