@@ -70,6 +70,13 @@ def test_parameters_and_their_bytes_are_lora_s(reference: dict[str, Any]) -> Non
     assert reference["lora"]["collectives_per_step"]["value"] == 1
 
 
+def test_dividing_the_loss_takes_no_operator(reference: dict[str, Any]) -> None:
+    """The gradient begins at one over the number of targets: a division and its derivative would be two more a step."""
+    parts = reference["lora"]["operators_per_step"]["parts"]
+    assert any(part.startswith("aten::full_like in hpml_bench.training.trainer") for part in parts)
+    assert not [part for part in parts if part.startswith("aten::div")]
+
+
 def test_padding_is_a_share_and_memory_holds_the_activations(reference: dict[str, Any]) -> None:
     """Padding lies between none and half; a step of lora holds more than one that trains the head alone."""
     assert 0 <= reference["lora"]["padded_token_share"]["value"] < 0.5
