@@ -1,4 +1,7 @@
-"""`hpml-bench check`: the comparison of two versions of this code by counts and by paired timings.
+"""The gate: whether a training step got slower or heavier, by verdicts whose error rates are known.
 
-May import `training`, `report` and what is below them; inside, measure <- decide <- render.
+Imports run one way: `records`, `measure`, `decide`, `render`, and last `check`, `baseline` and `selftest` with its
+`trials`, which use all of them. `resident` is the other process of `measure`.
+
+May import `training`, `report` and what is below them.
 """
