@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
@@ -29,6 +28,7 @@ from hpml_bench.gate.measure.sides import Installation, OutOfTime, ResidentProce
 from hpml_bench.gate.records import CheckReport, Count, Run, Side, Verdict
 from hpml_bench.records.files import write_atomically
 from hpml_bench.system import environment
+from hpml_bench.system.text import utc_now
 
 ROUNDS = 3
 """Times each run goes through the batches of each method."""
@@ -71,7 +71,7 @@ def save(asked: Request, file: Path, runs: int, say: Say) -> None:
         environment=environment.describe(),
         counts=counts,
         runs=tuple(made),
-        saved=_now(),
+        saved=utc_now(),
     )
     for sentence in _disturbed(made, "runs made"):
         say(sentence)
@@ -110,7 +110,7 @@ def check(asked: Request, file: Path, say: Say) -> CheckReport:
         UserError: the file is no baseline or of other work, or there was no time to count.
 
     """
-    before, started, began = load(file), _now(), monotonic()
+    before, started, began = load(file), utc_now(), monotonic()
     here, there = environment.describe(), before.environment
     same = here["fingerprint"] == there["fingerprint"]
     resolved = _same_work(asked, before, file, same)
@@ -259,7 +259,3 @@ def _words(described: Mapping[str, Any]) -> str:
     return f"{hardware.get('cpu')}, {hardware.get('cores')} cores, {hardware.get('memory_gb')} GB" + (
         f", {gpus}" if gpus else ""
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

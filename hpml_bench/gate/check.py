@@ -7,7 +7,6 @@ import random
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -21,6 +20,7 @@ from hpml_bench.gate.measure.sides import Comparison, Incomparable, OutOfTime
 from hpml_bench.gate.records import Block, CheckReport, Count, Rules, Side, Verdict
 from hpml_bench.system import environment
 from hpml_bench.system.hashing import digest
+from hpml_bench.system.text import utc_now
 
 USUAL = ("lora", "prompt_tuning", "adapter")
 """The methods compared where none are named, if the suite has them."""
@@ -99,7 +99,7 @@ def check(asked: Request, compared: Comparison, say: Say, work: Work | None = No
         OutOfTime: nothing could be measured in the time given.
 
     """
-    started, began = datetime.now(UTC).isoformat(timespec="seconds"), monotonic()
+    started, began = utc_now(), monotonic()
     deadline = None if asked.minutes is None else began + asked.minutes * 60
     seed = secrets.randbits(32)
     work = work or asked.work()

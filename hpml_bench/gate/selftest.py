@@ -7,7 +7,6 @@ import statistics
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
@@ -18,6 +17,7 @@ from hpml_bench.gate.measure.sides import Comparison, Installation
 from hpml_bench.gate.records import CheckReport, Side, Trial, TrialStarted
 from hpml_bench.gate.trials import TrialFolder, conditions
 from hpml_bench.system import environment
+from hpml_bench.system.text import utc_now
 
 PER_SLOWED = 5
 """A/A trials to each slowed one: a false-alarm rate takes more trials to bound than a power."""
@@ -65,7 +65,7 @@ def run(asked: Request, trials: int, slowdown: float, minutes: float | None, fol
                 say(f"trial {number} of {total(trials)} {told}")
                 break
             delay = slowdown if slowed(number) else 0.0
-            now = datetime.now(UTC).isoformat(timespec="seconds")
+            now = utc_now()
             kept.start(TrialStarted(session=session, number=number, slowdown=delay, started=now))
             work = replace(
                 asked.work(), delay=delay, delayable=True, prepared=ready.prepared, described=ready.described

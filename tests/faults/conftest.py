@@ -123,9 +123,9 @@ def nothing_left() -> Iterator[None]:
     """No test leaves a process of a run."""
     yield
     deadline = time.monotonic() + 5
-    while processes.offspring() and time.monotonic() < deadline:
+    while processes.descendants() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert processes.offspring() == set()
+    assert processes.descendants() == set()
 
 
 def faulty(fault: str, rank: int = 1, step: int = 2, **settings: object) -> RunSpec:

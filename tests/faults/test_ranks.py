@@ -144,7 +144,7 @@ def test_a_rank_that_is_stopped_as_the_others_wait_to_exit(number: str, prepared
     record = launcher.run(faulty(number), prepared, tmp_path / "run", limits=QUICK)
     assert QUICK.stall < time.monotonic() - began < 60, record.error
     assert record.status == "ok", record.error
-    assert processes.offspring() == set()
+    assert processes.descendants() == set()
     the_next_is_ok(prepared, tmp_path)
 
 
@@ -160,7 +160,7 @@ def test_the_launcher_does_not_wait_when_no_rank_is_left(prepared: Prepared, tmp
         ended.set()
     assert GRACE_SECONDS < time.monotonic() - began < 30, record.error
     assert record.status == "ok", record.error
-    assert processes.offspring() == set()
+    assert processes.descendants() == set()
     the_next_is_ok(prepared, tmp_path)
 
 
@@ -349,7 +349,7 @@ def test_a_preparation_has_the_hours_of_the_sweep(prepared: Prepared) -> None:
     with pytest.raises(UserError, match=r"not done after 0 s.*--max-hours"):
         preparation.prepare(tiny.settings(backbone="embedded:missing"), 0.0)
     assert time.monotonic() - began < 20
-    assert processes.offspring() == set()
+    assert processes.descendants() == set()
 
 
 def test_failures_cost_the_parent_nothing(prepared: Prepared, tmp_path: Path) -> None:
