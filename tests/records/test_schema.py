@@ -135,7 +135,7 @@ def old_suite(folder: Path) -> Path:
     settings["task"] = {"name": settings.pop("dataset")}
     settings["pooling"] = "mean"
     path = folder / "quickstart.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
