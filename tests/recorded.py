@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, TaskSpec
+from hpml_bench.config.settings import DatasetSpec, MethodSpec, RunSpec, Settings
+from hpml_bench.records.files import POINTS, PREDICTIONS
+from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Check, Consumed, Digests, Metric, Point, RunError, RunRecord, protocol_id
-from hpml_bench.records.store import POINTS, PREDICTIONS, commit, file_digests
-from hpml_bench.report.predictions import macro_f1
+from hpml_bench.records.schema1 import upgraded
+from hpml_bench.tasks.sequence_classification import macro_f1
 
 SETTINGS = Settings(
     backbone="embedded:newsgpt",
-    task=TaskSpec(name="newswire", options={"p": 0.6}),
+    dataset=DatasetSpec(name="newswire", options={"p": 0.6}),
     train_samples=1024,
     validation_samples=500,
     test_samples=1000,
@@ -63,7 +65,8 @@ def _metric(
     reduction = {"over_ranks": "same", "over_steps": "once"} | more
     definition = f"The {title.lower()} of a run, as its probe defines it."
     fields = {"name": name, "title": title, "unit": unit, "better": better, "phase": phase, "format": spec}
-    return Metric.model_validate(fields | reduction | {"definition": definition})
+    metric = fields | reduction | {"definition": definition}
+    return Metric.model_validate(upgraded({"definitions": [metric]})["definitions"][0])
 
 
 DEFINITIONS = (
@@ -272,6 +275,7 @@ def record(method: str = "lora", seed: int = 0, order: int = 0, **changes: Any) 
         "label_names": ("World", "Sports", "Business", "Sci/Tech"),
         "notes": {"best possible accuracy": "94.3 %"},
         "environment": ENVIRONMENT,
+        "headline": "test_accuracy",
         "definitions": DEFINITIONS,
         "metrics": metrics(method, seed),
         "consumed": Consumed(
@@ -308,7 +312,7 @@ def write(
         if item.status == "ok":
             lines = [point.model_dump_json() for point in course(item.spec.method.name, item.spec.seed)]
             (place / POINTS).write_text("\n".join(lines) + "\n")
-        commit(place, believable(place, item, rows) if item.status == "ok" else item)
+        RunFolder(place).commit(believable(place, item, rows) if item.status == "ok" else item)
     return folder
 
 
@@ -318,7 +322,7 @@ def believable(place: Path, item: RunRecord, rows: int) -> RunRecord:
 
     accuracy, loss = (item.metrics.get(name) for name in ("test_accuracy", "test_loss"))
     if accuracy is None or loss is None or not 0 <= accuracy <= 1 or not abs(loss) < 1e30:
-        return item.model_copy(update={"files": file_digests(place)})
+        return item.model_copy(update={"files": RunFolder(place).digests()})
     labels, predicted = answers(item, accuracy, rows)
     frame = pd.DataFrame({"index": np.arange(rows), "label": labels, "prediction": predicted, "loss": np.float32(loss)})
     frame.to_parquet(place / PREDICTIONS, index=False)
@@ -328,7 +332,7 @@ def believable(place: Path, item: RunRecord, rows: int) -> RunRecord:
         "test_loss": float(np.float32(loss)),
     }
     own = {name: value for name, value in scores.items() if name in item.metrics}
-    return item.model_copy(update={"metrics": item.metrics | own, "files": file_digests(place)})
+    return item.model_copy(update={"metrics": item.metrics | own, "files": RunFolder(place).digests()})
 
 
 def answers(item: RunRecord, accuracy: float, rows: int) -> tuple[np.ndarray, np.ndarray]:

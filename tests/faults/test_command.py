@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from command import Command
 
 from hpml_bench.cli import main
-from hpml_bench.records import store
+from hpml_bench.records.listing import load_records
 from hpml_bench.system import heartbeat, processes
 
 
@@ -42,16 +42,15 @@ LASTING = '''
 import os
 import time
 
-from hpml_bench.methods.head import Options, build
-from hpml_bench.supervision import watch
+from hpml_bench.launch import watchdog
+from hpml_bench.methods.head import Head
 
-title = "Lasting"
-lr = 1e-3
-watch.GRACE_SECONDS = float(os.environ.get("GRACE_SECONDS", watch.GRACE_SECONDS))
+watchdog.GRACE_SECONDS = float(os.environ.get("GRACE_SECONDS", watchdog.GRACE_SECONDS))
 
 
-def after_step(encoder, step):
-    time.sleep(1)
+class Lasting(Head):
+    def after_step(self, encoder, step):
+        time.sleep(1)
 '''
 
 
@@ -70,7 +69,7 @@ def lasting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def statuses(out: Path) -> list[str]:
     """Return the recorded statuses in the order of the runs."""
-    return [record.status for record in store.load_records(out / "colours").records]
+    return [record.status for record in load_records(out / "colours").records]
 
 
 def held(command: Command) -> tuple[set[int], set[int]]:
