@@ -59,7 +59,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def run(folder: Path, **changes: Any) -> RunSpec:
     """Return a run of the examples of method, task and data set."""
     method = registry.plugin("methods", "bitfit")
-    values = {"backbone": f"path:{tiny.model(folder / 'model')}", "task": "probability", "dataset": "signs"}
+    values = {"backbone": "embedded:newswire-gpt2", "task": "probability", "dataset": "signs"}
     sizes = {"train_samples": 24, "validation_samples": 8, "test_samples": 10, "world_size": 1, "steps": 8}
     spec = MethodSpec(name="bitfit", method="bitfit", options=method.Options().model_dump(), lr=method.lr)
     return RunSpec(suite="adding", settings=tiny.settings(**values | sizes | changes), method=spec, seed=0)
@@ -73,7 +73,7 @@ def test_the_examples_train_and_evaluate_together(tmp_path: Path) -> None:
     with tiny.alone() as group:
         trainer = Trainer.build(spec, prepared, group, [probe])
         test = Rows(Path(prepared.data) / "test", prepared.pad_id)
-        assert len(test.tokens(0)) == 4, "three words and the end"
+        assert len(test.tokens(0)) == 3 * 3 + 1, "three words of three tokens, and the end"
         probe.start(Run(spec.settings, group, trainer.model, trainer.method, trainer.task, test, tmp_path, 0.0))
         before = trainer.evaluate(test, "test", 0)
         frozen = {n: p.clone() for n, p in trainer.model.encoder.named_parameters() if not n.endswith("bias")}
