@@ -1,4 +1,4 @@
-"""Tries every PEFT type on a small GPT-2, Llama and BERT, and writes docs/methods-support.md.
+"""Support table: tries every PEFT type on a small GPT-2, Llama and BERT, and writes docs/methods-support.md.
 
     python benchmarks/support_table.py
 

@@ -21,7 +21,7 @@ PACKAGES: Mapping[Kind, str] = {
     "probes": "hpml_bench.probes",
     "sections": "hpml_bench.report.sections",
 }
-"""Where the files of each kind lie."""
+"""The package of each kind."""
 ONE: Mapping[Kind, str] = {
     "methods": "method",
     "tasks": "task",
@@ -29,7 +29,7 @@ ONE: Mapping[Kind, str] = {
     "probes": "probe",
     "sections": "section",
 }
-"""What one of each kind is called in a sentence."""
+"""The word for one of each kind, in messages."""
 
 
 @cache
@@ -72,8 +72,7 @@ def get(kind: Kind, name: str) -> ModuleType:
 def plugin(kind: Kind, name: str) -> type[Any]:
     """Import and return the class registered as `name`: the one in its module that extends the base class of the kind.
 
-    The base classes are training.method.Method, training.task.Task, training.probe.Probe and
-    data.dataset.DatasetLoader; each says in `plugin_kind` what it is the base of.
+    The base classes are Method, Task, DatasetLoader and Probe in `plugins/`; each names its kind in `plugin_kind`.
 
     Raises:
         UserError: as `get`, or the module has no such class, or several.

@@ -1,4 +1,4 @@
-"""Whether speed changed the mathematics: losses of our loop against the HF Trainer's, paired over seeds.
+"""Loss curves of our loop against the HF Trainer's, paired over seeds: speed must not change the mathematics.
 
 Both fine-tune the quickstart's backbone in bf16 autocast with dropout 0.1, at the suite's rates, on as many batches.
 The Trainer's side is transformers' model as it comes and PEFT's LoRA, with batches in random order. Order and dropout's

@@ -1,4 +1,4 @@
-"""Options that several commands share, each bundle handed over as one argument."""
+"""Options that several commands share; each bundle is passed as one argument."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VERBOSE = click.option("--verbose", is_flag=True, help="Show the log of rank 0."
 
 @dataclass(frozen=True)
 class Asked:
-    """What `run-all` and `run` are asked alike."""
+    """The options that `run-all` and `run` share."""
 
     out: Path
     overrides: tuple[str, ...]
@@ -64,7 +64,7 @@ def wandb(default: str, text: str) -> Option:
 
 
 def _bundled(function: Function, name: str, kind: Callable[[], Any]) -> Function:
-    """Hand the options that a dataclass has as fields over as one argument; it is looked up when the command runs."""
+    """Pass the options that are fields of a dataclass as one argument; the class is imported when the command runs."""
 
     @functools.wraps(function)
     def bundled(*args: Any, **given: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`hpml-bench report`, and the writing of a report, which ends a sweep too."""
+"""`hpml-bench report`, and the writing of a report after a sweep."""
 
 from __future__ import annotations
 

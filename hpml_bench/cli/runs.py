@@ -68,7 +68,7 @@ def _sweep(suite: Suite, methods: list[str] | None, seed: int | None, asked: Ask
     with (
         disk.errors_as_user_errors(asked.out),
         stoppable(),
-    ):  # the report, too, is ended by a request, and told of a full disk
+    ):  # for the report too: signals end it, disk errors are told
         result = run_sweep(
             suite, asked.out, terminal(), methods,
             fresh=asked.fresh, verbose=asked.verbose, wandb_mode=mode, seed=seed, limits=limits,

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep left."""
+    """The result of a sweep."""
 
     folder: Path
     records: tuple[RunRecord, ...]
     """One for each run asked for that has a record, whether made now or before."""
     interrupted: bool = False
     ended_by: str | None = None
-    """Why runs were left out that were asked for, if any were: a limit, in words."""
+    """The limit, as its option, for which runs were left out; None if all were done."""
 
     @property
     def failed(self) -> int:
@@ -47,10 +47,11 @@ class SweepResult:
 
 
 def balanced(runs: Iterable[RunSpec], methods: Sequence[str]) -> list[RunSpec]:
-    """Return the runs seed by seed, methods in another order in each: else method is confounded with the hour.
+    """Return the runs seed by seed, with another order of methods in each.
 
-    The order depends on the seed and the suite's `methods` alone, so that a sweep that is resumed, has more seeds or
-    some of the methods only goes on in the same one. Methods that the suite doesn't have come last.
+    A machine gets faster or slower over hours; in a fixed order that would look like a difference between methods. The
+    order depends on the seed and the suite's `methods` alone, so that a sweep keeps it when it is resumed, gets more
+    seeds or runs only some methods. Methods that the suite doesn't have come last.
     """
 
     def place(spec: RunSpec) -> tuple[int, int]:
@@ -112,7 +113,7 @@ def _run_missing(
         fork_server.start_fork_server()
         from hpml_bench.report.render import load_libraries
 
-        load_libraries()  # the server imports torch meanwhile, on another core; later they would take a run's
+        load_libraries()  # while the server imports torch on another core: later, this would disturb a run
         progress.say(f"preparing model and data of {runs[0].settings.backbone.partition('#')[0]} ...")
         prepared = preparation.prepare(runs[0].settings, limits.max_seconds)
         protocol = protocol_id(runs[0].settings, prepared.digests)

@@ -1,4 +1,4 @@
-"""Clocks that are right on CPU and on CUDA: one for each step or pass, and a second one to hold it against."""
+"""Clocks for CPU and CUDA: one for steps and passes, and a second one to check its sums."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 
 
 class Clock(Protocol):
-    """Times what follows each other, each from the end of the one before; `start` and `lap` don't wait for the device.
+    """Times consecutive laps, each from the end of the one before; `start` and `lap` don't wait for the device.
 
     A lap before any `start` counts from the making of the clock.
     """
 
     def start(self) -> None:
-        """Begin here: what went before is in no lap."""
+        """Begin a lap here; the time before is in none."""
 
     def lap(self) -> None:
         """End a lap; the next one begins here."""
@@ -83,12 +83,12 @@ def clock(device: torch.device) -> Clock:
 
 
 def settle(device: torch.device) -> None:
-    """Wait until a device has done all it was given; on the CPU it has."""
+    """Wait until a device has done all its work; the CPU has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def second_clock() -> float:
-    """Return the seconds of a clock that is none of the above: the hardware's, which nobody steps or slews."""
+    """Return the seconds of a third clock: the hardware's, which the system never steps or slews."""
     raw = getattr(time, "CLOCK_MONOTONIC_RAW", None)
     return time.monotonic() if raw is None else time.clock_gettime(raw)

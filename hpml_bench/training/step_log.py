@@ -1,4 +1,4 @@
-"""The log of a rank's steps: noted without waiting for the device, reduced over ranks once a window."""
+"""Step log of a rank: filled without waiting for the device, reduced over ranks once a window."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Columns(NamedTuple):
 
 @dataclass
 class StepLog:
-    """What this rank did since the last look; read and reduced outside the timed part."""
+    """The steps of this rank since the last reduction, which happens outside the timed part."""
 
     group: Group
     clock: Clock
@@ -65,7 +65,7 @@ class StepLog:
         self.clock.start()
 
     def add(self, entry: Entry) -> None:
-        """Note one step, and that it ends here; nothing waits."""
+        """Add a step, which ends here; doesn't wait for the device."""
         self._entries.append(entry)
         self.clock.lap()
 
@@ -110,8 +110,8 @@ class StepLog:
 def step_seconds(ranks: np.ndarray) -> np.ndarray:
     """Return the seconds of a window's steps, [steps], from those of each rank, [world, steps].
 
-    A step ends when the slowest rank has ended it, counted from the window's begin; its seconds are the difference to
-    the step before. So they add up to the slowest rank's time of the window, whichever rank was slow in which step.
+    A step ends when the slowest rank has ended it, counted from the start of the window; its seconds are the difference
+    to the step before. So they add up to the slowest rank's time of the window, whichever rank was slow in which step.
     """
     seconds: np.ndarray = np.diff(ranks.cumsum(axis=1).max(axis=0), prepend=0.0)
     return seconds

@@ -140,7 +140,7 @@ def test_the_peak_is_read_on_each_poll(tmp_path: Path, monkeypatch: pytest.Monke
         assert child.stdin is not None
         assert child.stdout is not None
         (tmp_path / "heartbeat-rank0").write_text(f"{child.pid}\t1\tstep 1\n")
-        with watchdog.Watch(tmp_path, Limits(), Stop()) as watching:
+        with watchdog.Watchdog(tmp_path, Limits(), Stop()) as watching:
             deadline = time.monotonic() + 30
             while 0 not in watching.peak_mb and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -158,7 +158,7 @@ def test_time_in_which_nobody_looked_is_no_hang(tmp_path: Path, monkeypatch: pyt
     """When the clock is 1,000 s further at the next look, the machine slept; 30 s without progress have not gone by."""
     clock, slept = time.monotonic, [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock() + slept[0])
-    with watchdog.Watch(tmp_path, Limits(stall=30, run_timeout=60), Stop()) as watching:
+    with watchdog.Watchdog(tmp_path, Limits(stall=30, run_timeout=60), Stop()) as watching:
         time.sleep(3 * watchdog.POLL_SECONDS)
         slept[0] = 1000.0
         time.sleep(3 * watchdog.POLL_SECONDS)
