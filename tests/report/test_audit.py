@@ -18,7 +18,7 @@ from hpml_bench.records.store import PREDICTIONS, RECORD, commit, file_digests, 
 from hpml_bench.report.render import facts
 from hpml_bench.report.results import Results
 from hpml_bench.statistics import OverSeeds, p_different
-from hpml_bench.training.loop import step_seconds
+from hpml_bench.training.step_log import step_seconds
 
 
 @pytest.fixture(autouse=True)

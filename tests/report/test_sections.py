@@ -16,12 +16,12 @@ from recorded import METHODS, SETTINGS, failed, metrics, record, sweep
 from statsmodels.stats.multitest import multipletests
 
 from hpml_bench import registry, statistics
-from hpml_bench.config.settings import MethodSpec, TaskSpec
+from hpml_bench.config.settings import DatasetSpec, MethodSpec
 from hpml_bench.config.suite import Margin, MethodEntry, Suite
 from hpml_bench.records.run import Consumed, Point, RunRecord
 from hpml_bench.report.blocks import Figure, Section, Table, Text
 from hpml_bench.report.render import summary_table, write_report
-from hpml_bench.report.results import Results, machine_free
+from hpml_bench.report.results import Results
 
 EVIL = "<script>alert(1)</script> | a|b \n# h $x^2$ \x1b[31mred\x1b[0m `c` [l](javascript:1) & \\ \u202e % _x_ {} -->"
 
@@ -269,12 +269,12 @@ def test_unequal_consumption_is_set_apart(tmp_path: Path) -> None:
 
 def test_other_protocols_are_set_apart(tmp_path: Path) -> None:
     """Runs of another protocol are counted apart with the setting that differs, and their values reach no table."""
-    other = SETTINGS.model_copy(update={"train_samples": 512, "task": TaskSpec(name="newswire", options={"p": 0.5})})
+    other = SETTINGS.model_copy(update={"train_samples": 512, "dataset": DatasetSpec(name="newswire", options={"p": 0.5})})
     results = load(tmp_path, [*sweep(), *sweep(["lora"], 2, settings=other)])
     assert len(results.compared) == 25
     text = said("failures", results)
     assert "train_samples 512 instead of 1024" in text
-    assert "task.options.p 0.5 instead of 0.6" in text
+    assert "dataset.options.p 0.5 instead of 0.6" in text
 
 
 def test_newest_protocol_wins_a_tie(tmp_path: Path) -> None:
@@ -818,6 +818,6 @@ MACHINE_FREE = {
 
 def test_shares_of_time_depend_on_the_machine() -> None:
     """Of all metrics of all probes these alone may be ranked over several machines: no share of time is among them."""
-    metrics = [metric for name in registry.names("probes") for metric in registry.get("probes", name).metrics]
+    metrics = [metric for name in registry.names("probes") for metric in registry.plugin("probes", name).metrics]
     assert "communication_percent" in {metric.name for metric in metrics}
-    assert {metric.name for metric in metrics if machine_free(metric)} == MACHINE_FREE
+    assert {metric.name for metric in metrics if not metric.depends_on_machine} == MACHINE_FREE

@@ -20,7 +20,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.records.store import POINTS, PREDICTIONS, RECORD, commit, file_digests, load_record
 from hpml_bench.report.blocks import Text
 from hpml_bench.report.render import all_sections, facts
-from hpml_bench.report.results import Results, machine_free
+from hpml_bench.report.results import Results
 
 PARTS = {"first_step_seconds": 1.0, "evaluation_seconds": 0.5, "inference_seconds": 0.5}
 METHODS = ("lora", "full", "adapter", "head")
@@ -236,7 +236,7 @@ def test_costs_are_of_one_machine(whole: Path, tmp_path: Path, item: str) -> Non
         shutil.rmtree(without / run)
     results, lacking, original = (Results.load(folder) for folder in (here, without, whole))
     for name, definition in original.definitions.items():
-        expected = original if machine_free(definition) else lacking
+        expected = original if not definition.depends_on_machine else lacking
         assert results.values(name) == expected.values(name)
     for name in ("Throughput", "Memory", "Inference", "Time budget", "Scaling over ranks"):
         assert _section(results, name) == _section(lacking, name)

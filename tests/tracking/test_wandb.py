@@ -16,7 +16,7 @@ import recorded
 import tiny
 from wandb_double import nothing_left, runs_below, serving
 
-from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, TaskSpec
+from hpml_bench.config.settings import DatasetSpec, MethodSpec, RunSpec, Settings
 from hpml_bench.records import store
 from hpml_bench.records.run import Point, RunRecord
 from hpml_bench.report.blocks import Table
@@ -72,8 +72,8 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def spec(method: str = "lora", seed: int = 0, **settings: Any) -> RunSpec:
     """Return a run with a path and a secret in its settings."""
-    task = TaskSpec(name="newswire", options={"api_key": "planted-option", "path": "/home/someone/data/rows.csv"})
-    base = Settings(backbone="path:/home/someone/models/mini", task=task, epochs=1)
+    dataset = DatasetSpec(name="newswire", options={"api_key": "planted-option", "path": "/home/someone/data/rows.csv"})
+    base = Settings(backbone="path:/home/someone/models/mini", dataset=dataset, epochs=1)
     return RunSpec(
         suite="quickstart",
         settings=base.model_copy(update=settings),
@@ -168,7 +168,7 @@ def test_the_config_is_the_specification_without_secrets_and_places() -> None:
     """Folders and options that are named like secrets stay here; the rest of the specification is sent."""
     config = content.config_of(spec())
     assert config["settings"]["backbone"] == "path:mini"
-    assert config["settings"]["task"] == {"name": "newswire", "options": {"path": "rows.csv"}}
+    assert config["settings"]["dataset"] == {"name": "newswire", "options": {"path": "rows.csv"}}
     assert config["method"] == {"name": "lora", "method": "lora", "options": {"num_virtual_tokens": 4}, "lr": 1e-3}
     assert config["seed"] == 0
 
