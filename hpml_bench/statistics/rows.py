@@ -23,7 +23,7 @@ def crossed_evidence(values: ArrayLike, unit: float = 1.0) -> tuple[Evidence, ..
     """Return the evidence of a seeds x rows table for other seeds and rows, and that for other seeds alone.
 
     A claim needs both: Satterthwaite's approximation would now and then be surer of other rows than of these. Of real
-    numbers what shows no spread tells nothing and is left out: the second where all seeds agree, both where rows do too.
+    numbers what shows no spread is left out: the second where all seeds agree, both where rows do too.
 
     Args:
         values: [n seeds, m rows] with n, m >= 2: scores of a method, or differences of two methods' scores.

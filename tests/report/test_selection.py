@@ -215,7 +215,7 @@ def test_of_two_records_neither_counts(whole: Path, tmp_path: Path, renamed: boo
         (twin / RECORD).write_text(json.dumps(content))
     shutil.rmtree(there / run)
     assert page(here) == page(there)
-    apart = next(one for one in Results.load(here).left_out.apart if "2 records" in one.reason)
+    apart = next(one for one in Results.load(here).left_out.excluded if "2 records" in one.reason)
     assert {record.run_id for record in apart.records} == {run, f"{run}-backup"}
     assert f"2 records of one method, seed and protocol, so that none counts: {run}, {run}-backup" in apart.reason
     assert facts(Results.load(here))["Runs"] == "15 compared, 7 on other ranks, 3 set apart"
