@@ -232,9 +232,9 @@ def _self_test(asked: Request, trials: int, slowdown: float, out: Path) -> int:
 
 def _hand_over(receipt: Receipt, strict: bool, **files: Path | None) -> int:
     """Show the receipt, write it, and return the exit status."""
-    from hpml_bench.cli.inventory import terminal
     from hpml_bench.gate.decide import verdicts
     from hpml_bench.gate.render import annotations, outputs, show
+    from hpml_bench.report.terminal import terminal
 
     show.print_receipt(receipt, terminal())
     try:

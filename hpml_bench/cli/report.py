@@ -67,8 +67,8 @@ def choose_wandb_mode(asked: str) -> Mode:
 
 def write(folder: Path, out: Path | None, formats: list[str], wandb_mode: Mode) -> None:
     """Write a folder's report, print its table and where it is."""
-    from hpml_bench.cli.inventory import show_table, terminal
     from hpml_bench.report.render import load, load_libraries, write_report
+    from hpml_bench.report.terminal import show_table, terminal
     from hpml_bench.system.text import for_terminal
 
     load_libraries()

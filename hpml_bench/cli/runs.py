@@ -59,8 +59,8 @@ def run(ctx: click.Context, method: str, suite: str, seed: int, asked: Asked, li
 
 def _sweep(suite: Suite, methods: list[str] | None, seed: int | None, asked: Asked, limits: Limits) -> int:
     """Run, report, and return the exit status."""
-    from hpml_bench.cli.inventory import terminal
     from hpml_bench.launch.sweep import run_sweep
+    from hpml_bench.report.terminal import terminal
     from hpml_bench.system import disk
     from hpml_bench.system.signals import stoppable
 

@@ -818,7 +818,7 @@ MACHINE_FREE = {
 
 
 def test_shares_of_time_depend_on_the_machine() -> None:
-    """Of probes these metrics alone may be ranked over several machines, of tasks all: no share of time is among them."""
+    """Of probes these metrics alone may be ranked over several machines, of tasks all; no share of time is one."""
     metrics = [metric for name in registry.names("probes") for metric in registry.plugin("probes", name).metrics]
     assert "communication_percent" in {metric.name for metric in metrics}
     assert {metric.name for metric in metrics if not metric.depends_on_machine} == MACHINE_FREE

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hpml_bench.cli.inventory import print_table
 from hpml_bench.gate.decide.verdicts import overall
 from hpml_bench.gate.records import Receipt
 from hpml_bench.gate.render import tables
+from hpml_bench.report.terminal import print_table
 from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:

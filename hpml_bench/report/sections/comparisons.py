@@ -183,7 +183,8 @@ def _these_rows(results: Results) -> Table | None:
         f"For other seeds on these {results.test_rows:,} test rows alone: another test set may order the methods "
         "otherwise, so that no verdict of this page rests on it alone. p: paired t over seeds"
         f"{', with the variance of rounding to one row' if results.task.binary else ''}; Holm over these pairs. "
-        "Least sign-flip p: the least that so many seeds can give, 2 / 2ⁿ. Seeds with first higher: their share, ties half."
+        "Least sign-flip p: the least that so many seeds can give, 2 / 2ⁿ. Seeds with first higher: their share, "
+        "ties half."
     ]
     caption = f"Pairs by {score.title}, on these very test rows"
     return table("pairs_on_these_rows", caption, ROWS_COLUMNS, rows, notes)
