@@ -275,6 +275,7 @@ def record(method: str = "lora", seed: int = 0, order: int = 0, **changes: Any) 
         "label_names": ("World", "Sports", "Business", "Sci/Tech"),
         "notes": {"best possible accuracy": "94.3 %"},
         "environment": ENVIRONMENT,
+        "headline": "test_accuracy",
         "definitions": DEFINITIONS,
         "metrics": metrics(method, seed),
         "consumed": Consumed(

@@ -505,8 +505,8 @@ def test_missing_seeds_are_said(tmp_path: Path) -> None:
 def test_methods_stand_in_the_suites_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables list methods as the packaged suite does, and unknown ones after them."""
     suite = Suite(name="example", settings=SETTINGS, methods={"lora": MethodEntry(), "full": MethodEntry()})
-    monkeypatch.setattr("hpml_bench.report.compared.packaged_suites", lambda: ("example",))
-    monkeypatch.setattr("hpml_bench.report.compared.load_suite", lambda _: suite)
+    monkeypatch.setattr("hpml_bench.report.results.compared.packaged_suites", lambda: ("example",))
+    monkeypatch.setattr("hpml_bench.report.results.compared.load_suite", lambda _: suite)
     assert load(tmp_path, sweep(["adapter", "full", "lora"], 2)).methods == ("lora", "full", "adapter")
 
 

@@ -1,4 +1,4 @@
-"""The two things compared, installed side by side: a git revision and the working tree, or two interpreters."""
+"""Installations of what is compared: a git revision and the working tree, or two interpreters."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hpml_bench.errors import UserError
-from hpml_bench.gate.check import Comparison
-from hpml_bench.gate.measure.sides import Installation
+from hpml_bench.gate.measure.sides import Comparison, Installation
 from hpml_bench.gate.records import Side
 from hpml_bench.system import pip
 from hpml_bench.system.cache import cache_folder, locked, new_entry

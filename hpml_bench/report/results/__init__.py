@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpml_bench import statistics
-from hpml_bench.report.measured import MeasuredRuns
+from hpml_bench.report.results.measured import MeasuredRuns
 from hpml_bench.report.selection import Selection
 
 TIME = "train_seconds"

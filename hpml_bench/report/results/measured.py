@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hpml_bench import statistics
 from hpml_bench.records.predictions import Answers
 from hpml_bench.records.run import Metric
-from hpml_bench.report.compared import ComparedRuns
+from hpml_bench.report.results.compared import ComparedRuns
 from hpml_bench.report.curves import LARGEST, Curve, read_curves
 
 if TYPE_CHECKING:
