@@ -100,6 +100,12 @@ class Quantity:
         largest = max((abs(interval.mean) * scale for interval in known), default=0.0)
         return cls(metric, scale, unit, _places(median(spreads), largest) if spreads else None)
 
+    @classmethod
+    def alone(cls, metric: Metric) -> Quantity:
+        """Return a metric of which no values are known, in the digits of its own format."""
+        scale, unit = _scale(metric, [])
+        return cls(metric, scale, unit, None)
+
     @property
     def title(self) -> str:
         """The metric's title in running text."""

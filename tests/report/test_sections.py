@@ -813,7 +813,8 @@ def test_costs_of_zero_are_compared_in_their_unit(tmp_path: Path) -> None:
 
 MACHINE_FREE = {
     "grad_norm", "grad_norm_per_sqrt_parameter", "trainable_parameters", "head_parameters", "total_parameters",
-    "trainable_percent", "frozen_bf16_percent", "timed_steps", "virtual_tokens", "saved_bytes", "allreduced_bytes_per_step",
+    "trainable_percent", "frozen_bf16_percent", "timed_steps", "virtual_tokens", "saved_bytes",
+    "allreduced_bytes_per_step",
 }  # fmt: skip
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hpml_bench import statistics
 from hpml_bench.records.predictions import Answers
 from hpml_bench.records.run import Metric
-from hpml_bench.report.results.compared import ComparedRuns
 from hpml_bench.report.curves import LARGEST, Curve, read_curves
+from hpml_bench.report.results.compared import ComparedRuns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
