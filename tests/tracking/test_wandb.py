@@ -26,7 +26,7 @@ from hpml_bench.records.run import Point, RunRecord
 from hpml_bench.report.blocks import Table
 from hpml_bench.tracking.wandb import content, follow, publish
 from hpml_bench.tracking.wandb.helper import Helper
-from hpml_bench.tracking.wandb.ledger import Ledger
+from hpml_bench.tracking.wandb.published import PublishedRuns
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import soak
@@ -254,7 +254,7 @@ def test_no_network_at_all_neither_hangs_nor_retries(tmp_path: Path) -> None:
 
 
 def test_following_a_growing_file(tmp_path: Path) -> None:
-    """Points arrive in batches, torn and with garbage between; wandb has each once, and the ledger says so."""
+    """Points arrive in batches, torn and with garbage between; wandb has each once, and the published says so."""
     which = spec()
     folder = tmp_path / which.run_id
     RunFolder(folder).begin()
@@ -277,7 +277,7 @@ def test_following_a_growing_file(tmp_path: Path) -> None:
     both[1]["accuracy"] = 0.75
     assert [rows[step] for step in sorted(rows)] == both
     assert (run["summary"]["a"], run["name"], run["exit"]) == (0.5, which.run_id, 0)
-    entry = Ledger(tmp_path).entries[which.run_id]
+    entry = PublishedRuns(tmp_path).entries[which.run_id]
     assert (entry.id, entry.state, entry.place) == (run["id"], "s", "offline")
     assert nothing_left()
 
@@ -311,7 +311,7 @@ def test_a_helper_that_hangs_or_dies_does_not_hold_runs(
         made = write_run(tmp_path, which, points(20_000))  # far more than a pipe holds
     assert time.monotonic() - began < 18  # the patience that is the default is 20
     assert read_record(tmp_path / which.run_id) == made
-    assert Ledger(tmp_path).entries[which.run_id].place == ""
+    assert PublishedRuns(tmp_path).entries[which.run_id].place == ""
     with follow(spec(seed=1), tmp_path / "next", "offline", tmp_path):
         assert helpers() == []
     said = capsys.readouterr().err

@@ -84,8 +84,8 @@ def _table(results: Results, record: TuningRecord) -> Table:
         f"Best: the {'lowest' if record.headline.better == 'lower' else 'highest'} validation {score.title} after the "
         "last step, of equals the lowest validation loss. It is the best of several and so flatters; the "
         f"{score.title} to quote is the test rows'. Within x{NEAR:g}: lowest and highest {score.title} of the trials "
-        f"whose rate is at most {NEAR:g} times off the best. Failed trials count as trials, with the worst value. Tuning: wall time of all the method's trials, on "
-        "the machine that tuned."
+        f"whose rate is at most {NEAR:g} times off the best. Failed trials count as trials, with the worst "
+        "value. Tuning: wall time of all the method's trials, on the machine that tuned."
     ]
     return table("tuning", "Learning rates by tuning", columns, rows, notes)
 
