@@ -108,14 +108,14 @@ def bars(
             rows[method].append(row)
             axes.barh(row, value, 0.86, color=style[method].color, alpha=0.9 - 0.6 * lightness, linewidth=0)
             text = f"{value:.3g}  {label}" if value < 100 else f"{value:,.0f}  {label}"
-            axes.annotate(text, (value, row), (4, 0), textcoords="offset points", va="center", fontsize=8)
+            axes.annotate(text.rstrip(), (value, row), (4, 0), textcoords="offset points", va="center", fontsize=8)
         axes.set_yticks([sum(own) / len(own) for own in rows.values()], [clean(method, 30) for method in methods])
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(row + 0.8, 0.2)
         low, high = (end(0.0, *(value for *_, value in drawn)) for end in (min, max))
         axes.set_xlim(1.3 * low, 1.3 * high or 1)
         axes.grid(visible=False, axis="y")
-        said = [f"{method} {label} {value:.4g}" for method, label, _, value in drawn]
+        said = [" ".join(filter(None, (method, label, f"{value:.4g}"))) for method, label, _, value in drawn]
         axes.set_xlabel(header)
         return finish(canvas, name, caption, f"Bar chart of {header} by method: {'; '.join(said)}.")
 

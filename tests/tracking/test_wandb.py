@@ -101,8 +101,7 @@ def write_run(suite: Path, which: RunSpec, course: list[Point], **changes: Any) 
     fields: dict[str, Any] = {"status": "ok", "metrics": {"accuracy": 0.5, "energy": None}, "seconds": 2.0}
     fields |= {"started": "2026-01-01T00:00:00Z", "protocol_id": "abc123"}
     made = RunRecord(run_id=which.run_id, spec=which, **(fields | changes))
-    RunFolder(folder).commit(made)
-    return made
+    return RunFolder(folder).commit(made)
 
 
 def plain(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
