@@ -310,7 +310,7 @@ def test_the_lock_follows_no_link(tmp_path: Path) -> None:
 def test_a_closed_pipe_does_not_end_a_sweep() -> None:
     """As under `| head`: what is said is lost, what comes after it (runs, report) is done."""
     program = "import sys; from hpml_bench.launch.progress import SweepProgress\n"
-    program += "from hpml_bench.cli.inventory import terminal\n"
+    program += "from hpml_bench.report.terminal import terminal\n"
     program += "sys.stdin.read()\nwith SweepProgress(terminal(), 1) as progress: progress.say('lost')\n"
     program += "print('went on', file=sys.stderr)"
     pipe = subprocess.PIPE
