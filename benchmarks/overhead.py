@@ -43,18 +43,18 @@ RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "local
 
 def measure(blocks: int, steps: int, method: str = "lora", *, only: bool | None = None) -> list[list[list[float]]]:
     """Return the seconds of each step, [block][without, with probes][step]; with `only`, train once that way."""
+    from hpml_bench.training.loop import Training, train
     from speed.turns import Alternating, Switched, Turns, train_in_turns
 
     from hpml_bench import registry
     from hpml_bench.config.suite import load_suite
     from hpml_bench.data.prepare import prepare
     from hpml_bench.data.rows import Rows
-    from hpml_bench.probes.memory import trim_heap
-    from hpml_bench.records.store import PointWriter
-    from hpml_bench.training.distributed import process_group
-    from hpml_bench.training.loop import Training, train
-    from hpml_bench.training.model import build_classifier
     from hpml_bench.plugins.probe import Run
+    from hpml_bench.probes.memory import trim_heap
+    from hpml_bench.records.points import PointWriter
+    from hpml_bench.training.distributed import process_group
+    from hpml_bench.training.model import build_classifier
 
     suite = load_suite("quickstart", world_size=1, threads=1, steps=steps)
     (spec,) = suite.runs([method], [0])

@@ -31,7 +31,10 @@ from typing import Any
 
 import psutil
 
-from hpml_bench.records import store
+from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, write_atomically
+from hpml_bench.records.listing import load_records
+from hpml_bench.records.points import read_points
+from hpml_bench.records.predictions import read_predictions
 from hpml_bench.system import heartbeat
 
 SETTINGS = (
@@ -207,7 +210,7 @@ def truncate(rng: random.Random, process: subprocess.Popen[str], folder: Path) -
     process.kill()
     process.wait()
     still_there(process)  # else they might write what is cut; one that stays is told after the call
-    names = (store.RECORD, store.POINTS, store.PREDICTIONS)
+    names = (RECORD, POINTS, PREDICTIONS)
     files = sorted(path for name in names for path in folder.glob(f"*/{name}") if path.stat().st_size)
     if not files:
         return "SIGKILL of hpml-bench"
@@ -231,9 +234,9 @@ FAULTS: dict[str, Callable[[random.Random, subprocess.Popen[str], Path], bool | 
 def content(folder: Path) -> dict[str, Any]:
     """Return what a sweep computed, by run; nothing that is timed."""
     found: dict[str, Any] = {}
-    for record in store.load_records(folder).records:
-        points = [p for p in store.read_points(folder / record.run_id) if "loss" in p.metric or "norm" in p.metric]
-        predictions = store.read_predictions(folder / record.run_id)
+    for record in load_records(folder).records:
+        points = [p for p in read_points(folder / record.run_id) if "loss" in p.metric or "norm" in p.metric]
+        predictions = read_predictions(folder / record.run_id)
         metrics = {name: record.metrics.get(name) for name in ("test_accuracy", "test_loss")}
         table = None if predictions is None else predictions.to_dict("list")
         found[record.run_id] = (record.status, points, table, metrics, record.consumed)
@@ -395,7 +398,7 @@ def main() -> None:
         record["minutes"] = round(before + (time.monotonic() - began) / 60, 1)
         record["shared_memory_left"] = sorted(shared_memory() - segments)
         asked.out.parent.mkdir(parents=True, exist_ok=True)
-        store.write_atomically(asked.out, json.dumps(record, indent=1) + "\n")
+        write_atomically(asked.out, json.dumps(record, indent=1) + "\n")
 
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         if asked.runs and not record["soak"]:

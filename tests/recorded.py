@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, TaskSpec
+from hpml_bench.records.files import POINTS, PREDICTIONS
+from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Check, Consumed, Digests, Metric, Point, RunError, RunRecord, protocol_id
-from hpml_bench.records.store import POINTS, PREDICTIONS, commit, file_digests
 from hpml_bench.report.predictions import macro_f1
 
 SETTINGS = Settings(
@@ -308,7 +309,7 @@ def write(
         if item.status == "ok":
             lines = [point.model_dump_json() for point in course(item.spec.method.name, item.spec.seed)]
             (place / POINTS).write_text("\n".join(lines) + "\n")
-        commit(place, believable(place, item, rows) if item.status == "ok" else item)
+        RunFolder(place).commit(believable(place, item, rows) if item.status == "ok" else item)
     return folder
 
 
@@ -318,7 +319,7 @@ def believable(place: Path, item: RunRecord, rows: int) -> RunRecord:
 
     accuracy, loss = (item.metrics.get(name) for name in ("test_accuracy", "test_loss"))
     if accuracy is None or loss is None or not 0 <= accuracy <= 1 or not abs(loss) < 1e30:
-        return item.model_copy(update={"files": file_digests(place)})
+        return item.model_copy(update={"files": RunFolder(place).digests()})
     labels, predicted = answers(item, accuracy, rows)
     frame = pd.DataFrame({"index": np.arange(rows), "label": labels, "prediction": predicted, "loss": np.float32(loss)})
     frame.to_parquet(place / PREDICTIONS, index=False)
@@ -328,7 +329,7 @@ def believable(place: Path, item: RunRecord, rows: int) -> RunRecord:
         "test_loss": float(np.float32(loss)),
     }
     own = {name: value for name, value in scores.items() if name in item.metrics}
-    return item.model_copy(update={"metrics": item.metrics | own, "files": file_digests(place)})
+    return item.model_copy(update={"metrics": item.metrics | own, "files": RunFolder(place).digests()})
 
 
 def answers(item: RunRecord, accuracy: float, rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from hpml_bench import registry
 from hpml_bench.config.base import Frozen
-from hpml_bench.records.run import Metric
 from hpml_bench.plugins.probe import Probe
+from hpml_bench.records.run import Metric
 
 HEAVY = ("torch", "transformers", "peft", "datasets", "pandas", "matplotlib", "scipy", "statsmodels", "wandb")
 OPTIONAL = {

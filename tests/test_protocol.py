@@ -12,8 +12,9 @@ import recorded
 from recorded import record, sweep
 from test_sections import said, section
 
+from hpml_bench.records.files import POINTS, PREDICTIONS
+from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Check, Consumed, RunRecord
-from hpml_bench.records.store import POINTS, PREDICTIONS, commit, damage, file_digests
 from hpml_bench.report.blocks import Table
 from hpml_bench.report.render import facts
 from hpml_bench.report.results import Results
@@ -43,7 +44,7 @@ def change(results: Results, method: str, seed: int, edit: Any) -> Results:
     run = next(r for r in results.compared if (r.spec.method.name, r.spec.seed) == (method, seed))
     folder = results.folder / run.run_id
     edit(pd.read_parquet(folder / PREDICTIONS)).to_parquet(folder / PREDICTIONS, index=False)
-    commit(folder, run.model_copy(update={"files": file_digests(folder)}))
+    RunFolder(folder).commit(run.model_copy(update={"files": RunFolder(folder).digests()}))
     return Results.load(results.folder)
 
 
@@ -97,7 +98,7 @@ def test_a_changed_or_missing_file_is_a_problem(tmp_path: Path) -> None:
         f"{first.name}/{PREDICTIONS} is not the file that was recorded; it is left out, and run-all will run it again",
         f"{second.name}/{POINTS} is missing; it is left out, and run-all will run it again",
     }
-    assert {damage(first), damage(second)} == {
+    assert {RunFolder(first).damage(), RunFolder(second).damage()} == {
         f"{PREDICTIONS} is not the file that was recorded", f"{POINTS} is missing"
     }  # fmt: skip
 
@@ -128,7 +129,7 @@ def test_predictions_that_the_record_does_not_name_prove_nothing(tmp_path: Path)
     results = load(tmp_path, sweep(["lora", "full"], 2))
     for run in results.runs("lora"):
         kept = {name: value for name, value in run.files.items() if name != PREDICTIONS}
-        commit(tmp_path / run.run_id, run.model_copy(update={"files": kept}))
+        RunFolder(tmp_path / run.run_id).commit(run.model_copy(update={"files": kept}))
     (tmp_path / results.runs("lora")[0].run_id / PREDICTIONS).unlink()
     results = Results.load(tmp_path)
     assert results.methods == ("full",)
@@ -141,7 +142,7 @@ def test_a_score_must_be_that_of_the_predictions(tmp_path: Path, score: str, val
     """A recorded score that is missing, no number, or another than the predictions give sets the run apart."""
     results = load(tmp_path, sweep(["lora", "full"], 2))
     run = results.runs("lora")[1]
-    commit(tmp_path / run.run_id, run.model_copy(update={"metrics": run.metrics | {score: value}}))
+    RunFolder(tmp_path / run.run_id).commit(run.model_copy(update={"metrics": run.metrics | {score: value}}))
     results = Results.load(tmp_path)
     assert [r.spec.seed for r in results.runs("lora")] == [0]
     told = "recorded as 0.5000" if value == 0.5 else "not recorded"

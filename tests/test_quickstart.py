@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from hpml_bench.config.devices import resolve_suite
 from hpml_bench.config.suite import load_suite
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher, preparation
-from hpml_bench.launch.sweep import definite
 from hpml_bench.records.run import RunRecord
 
 
 def run(folder: Path, prepared: Prepared) -> RunRecord:
     """Do quickstart's LoRA run, at full budget."""
-    (spec,) = definite(load_suite("quickstart")).runs(["lora"], [0])
+    (spec,) = resolve_suite(load_suite("quickstart")).runs(["lora"], [0])
     record = launcher.run(spec, prepared, folder)
     assert record.status == "ok", record.error
     return record
@@ -28,7 +28,7 @@ def test_the_pretrained_backbone_beats_a_random_one(tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModel
 
     fork_server.start_fork_server()
-    prepared = preparation.prepare(definite(load_suite("quickstart")).settings)
+    prepared = preparation.prepare(resolve_suite(load_suite("quickstart")).settings)
     random = tmp_path / "random"
     torch.manual_seed(0)
     AutoModel.from_config(AutoConfig.from_pretrained(prepared.backbone)).save_pretrained(random)

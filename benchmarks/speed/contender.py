@@ -27,8 +27,9 @@ from speed import shapes
 from speed.batches import Batches, epoch, padded_to, representative
 
 if TYPE_CHECKING:
-    from hpml_bench.data.rows import Rows
     from hpml_bench.training.loop import Stepper
+
+    from hpml_bench.data.rows import Rows
 
 RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
@@ -97,12 +98,13 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 
 def _our_stepper(job: dict[str, Any], rows: Rows, stack: ExitStack) -> Stepper:
     """Return what takes the harness's own steps, all probes on."""
+    from hpml_bench.training.loop import Stepper, Training
+
     from hpml_bench import registry
     from hpml_bench.config.settings import MethodSpec, Settings, TaskSpec
-    from hpml_bench.training.distributed import process_group
-    from hpml_bench.training.loop import Stepper, Training
-    from hpml_bench.training.model import build_classifier
     from hpml_bench.plugins.probe import Probe, Run
+    from hpml_bench.training.distributed import process_group
+    from hpml_bench.training.model import build_classifier
 
     os.environ.update(RANK)
     module = registry.get("methods", job["method"])

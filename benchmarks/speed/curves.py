@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hpml_bench.training.loop import Training, evaluate, lr_factor, make_optimizer, train
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -28,12 +29,11 @@ from hpml_bench.config.settings import RunSpec
 from hpml_bench.config.suite import load_suite
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows
+from hpml_bench.plugins.probe import Probe, Step
 from hpml_bench.records.run import Point
 from hpml_bench.system.environment import cores
 from hpml_bench.training.distributed import Group, process_group
-from hpml_bench.training.loop import Training, evaluate, lr_factor, make_optimizer, train
 from hpml_bench.training.model import Classifier, build_classifier
-from hpml_bench.plugins.probe import Probe, Step
 from speed.contender import RANK
 from speed.target import Target
 

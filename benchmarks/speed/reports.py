@@ -12,8 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
+from hpml_bench.records.listing import load_records
 from hpml_bench.records.run import RunRecord
-from hpml_bench.records.store import POINTS, PREDICTIONS, RECORD, load_records
 from speed.target import Target
 
 REFERENCE = Path(__file__).parent.parent.parent / "reports" / "reference" / "quickstart"

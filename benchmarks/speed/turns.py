@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-
 from hpml_bench.training.loop import Training, train
+
 from hpml_bench.plugins.probe import Probe
 
 

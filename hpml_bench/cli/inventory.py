@@ -12,7 +12,7 @@ import yaml
 
 from hpml_bench import registry
 from hpml_bench.config.suite import packaged_suites, suites_folder
-from hpml_bench.records import store
+from hpml_bench.records.listing import headlines
 from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def runs(folders: Iterable[Path]) -> list[tuple[str, ...]]:
     """Return a row for each recorded run: suite, run, status, seconds, accuracy."""
     rows: list[tuple[str, ...]] = []
     for folder in folders:
-        for record in store.headlines(folder):
+        for record in headlines(folder):
             accuracy = record.metrics.get("test_accuracy")
             shown = "" if accuracy is None else f"accuracy {accuracy:.1%}"
             row = (record.spec.suite, record.run_id, record.status, f"{record.seconds:7.1f} s", shown)

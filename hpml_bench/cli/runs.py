@@ -65,7 +65,10 @@ def _sweep(suite: Suite, methods: list[str] | None, seed: int | None, asked: Ask
     from hpml_bench.system.signals import stoppable
 
     mode = choose_wandb_mode(asked.wandb_mode)
-    with disk.told(asked.out), stoppable():  # the report, too, is ended by a request, and told of a full disk
+    with (
+        disk.errors_as_user_errors(asked.out),
+        stoppable(),
+    ):  # the report, too, is ended by a request, and told of a full disk
         result = run_sweep(
             suite, asked.out, terminal(), methods,
             fresh=asked.fresh, verbose=asked.verbose, wandb_mode=mode, seed=seed, limits=limits,

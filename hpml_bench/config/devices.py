@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from hpml_bench.config.settings import Settings
+from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
 from hpml_bench.system.environment import cores, has_bf16, visible_gpus
+
+
+def resolve_suite(suite: Suite) -> Suite:
+    """Return the suite with its settings made definite by `resolve_devices`."""
+    return suite.model_copy(update={"settings": resolve_devices(suite.settings)})
 
 
 def resolve_devices(settings: Settings) -> Settings:

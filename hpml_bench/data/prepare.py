@@ -27,7 +27,8 @@ from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.run import Digests
-from hpml_bench.system.cache import cache_folder, file_sha256, locked, new_entry, told
+from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry
+from hpml_bench.system.disk import explained
 from hpml_bench.system.hashing import digest
 
 FORMAT = 3
@@ -37,7 +38,7 @@ MANIFEST = "manifest.json"
 BATCH = 1000
 
 
-@told()
+@explained(disk_error)
 def prepare(settings: Settings) -> Prepared:
     """Return the backbone's folder and the tokenised splits, from the cache where it holds them.
 

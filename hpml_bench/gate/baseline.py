@@ -27,7 +27,7 @@ from hpml_bench.gate.measure.pairs import BLOCKS, PIECE, shared_core
 from hpml_bench.gate.measure.sides import Installation, OutOfTime, Trainer
 from hpml_bench.gate.records import Count, Receipt, Run, Side, Verdict
 from hpml_bench.gate.render.count_diff import compare, one_sided
-from hpml_bench.records import store
+from hpml_bench.records.files import write_atomically
 from hpml_bench.system import environment
 
 ROUNDS = 3
@@ -76,7 +76,7 @@ def save(asked: Request, file: Path, runs: int, say: Say) -> None:
         say(sentence)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        store.write_atomically(file, kept.model_dump_json(indent=1) + "\n")
+        write_atomically(file, kept.model_dump_json(indent=1) + "\n")
     except OSError as error:
         raise UserError(f"{file}: can't be written ({error.strerror or error}); name another file") from None
     say(f"{file}: {len(made)} runs; compare with hpml-bench check --baseline {file}")

@@ -22,7 +22,7 @@ from hpml_bench.gate.check import Comparison, Request, Say, check, gate_digest, 
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.measure.sides import Installation
 from hpml_bench.gate.records import Begun, Receipt, Side, Trial
-from hpml_bench.records import store
+from hpml_bench.records.files import write_atomically
 from hpml_bench.system import environment
 
 BEGUN = "begun.jsonl"
@@ -154,7 +154,7 @@ def run(asked: Request, trials: int, slowdown: float, minutes: float | None, fol
             )
             receipt = check(replace(asked, count=False, minutes=None), compared, lambda _: None, work)
             trial = Trial(session=session, number=number, slowdown=delay, put_in=put_in(receipt), receipt=receipt)
-            store.write_atomically(_file(folder, number), trial.model_dump_json(indent=1))
+            write_atomically(_file(folder, number), trial.model_dump_json(indent=1))
             done[number] = trial
             kind = f"slowed by {delay:.1%}" if delay else "A/A"
             say(
@@ -220,7 +220,7 @@ def begun(folder: Path) -> list[Begun]:
 
 def _note(folder: Path, what: Begun) -> None:
     known = "".join(f"{line.model_dump_json()}\n" for line in [*begun(folder), what])
-    store.write_atomically(folder / BEGUN, known)
+    write_atomically(folder / BEGUN, known)
 
 
 def _session(folder: Path, done: Iterable[Trial]) -> str:

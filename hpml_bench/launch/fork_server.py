@@ -9,7 +9,7 @@ from multiprocessing import forkserver, resource_tracker
 
 from hpml_bench.errors import UserError
 from hpml_bench.system import environment, processes, tempdir
-from hpml_bench.system.signals import held_back
+from hpml_bench.system.signals import blocked
 
 PRELOAD = ["hpml_bench.launch.fork_server_main", "hpml_bench.training.worker"]
 LONGEST_TMPDIR = 60
@@ -36,5 +36,5 @@ def start_fork_server() -> None:
     processes.await_dying_server()
     with tempdir.as_temporary():
         resource_tracker.ensure_running()  # by itself, since it unblocks signals
-        with held_back(signal.SIGINT):  # until the server ignores it
+        with blocked(signal.SIGINT):  # until the server ignores it
             forkserver.ensure_running()

@@ -8,7 +8,6 @@ import tempfile
 import time
 import traceback
 import uuid
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +16,11 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import entry, fork_server, outcome
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.watchdog import Watch
-from hpml_bench.records import store
+from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Outcome, RunError, RunRecord
 from hpml_bench.system import oom, processes, tempdir
-from hpml_bench.system.redaction import redact_files, redacted
 from hpml_bench.system.signals import Stop, stoppable
+from hpml_bench.system.text import utc_now
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -40,10 +39,9 @@ def run(
     spec: RunSpec,
     prepared: Prepared,
     folder: Path,
-    order: int | None = None,
     limits: Limits = NO_LIMITS,
-    earlier: tuple[str, ...] = (),
-    place: int | None = None,
+    place: outcome.Place = outcome.Place(),  # noqa: B008 - frozen
+    earlier_attempts: tuple[str, ...] = (),
 ) -> RunRecord:
     """Do one run in a process group of its own and commit its record; whatever happens there, this returns.
 
@@ -51,32 +49,23 @@ def run(
         spec: what to run.
         prepared: model and data.
         folder: the run's own; emptied first.
-        order: its place in the sweep.
         limits: when to end it.
-        earlier: how earlier attempts at it ended, a sentence each.
-        place: its place within its seed.
+        place: its place in the sweep.
+        earlier_attempts: how earlier attempts at it ended, a sentence each.
 
     Raises:
         Interrupted: a signal asked for the end; the record, `interrupted` if the run was not done, is committed.
         OSError: the folder can't be written to.
 
     """
-    store.begin(folder)
+    own = RunFolder(folder)
+    own.begin()
     fork_server.start_fork_server()  # does nothing where it runs; a dead one must not count as this run's
-    started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    with stoppable() as stop, stop.held():
+    started, began = utc_now(), time.monotonic()
+    with stoppable() as stop, stop.deferred():
         ended = _watched(spec, prepared, folder, limits, stop)
-        redact_files(*folder.glob("rank*.log"))
-        record = outcome.record(spec, prepared, ended, started, time.monotonic() - began, order)
-        record = record.model_copy(
-            update={
-                "error": record.error and RunError.model_validate(redacted(record.error.model_dump())),
-                "earlier_attempts": earlier,
-                "place": place,
-                "files": store.file_digests(folder),
-            }
-        )
-        store.commit(folder, record)
+        seconds = time.monotonic() - began
+        record = own.commit(outcome.record(spec, prepared, ended, started, seconds, place, earlier_attempts))
     if stop.asked:  # also of a run that was done just before: nothing more may begin
         raise Interrupted(record)
     return record

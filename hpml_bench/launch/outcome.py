@@ -1,23 +1,31 @@
-"""How a run ended, told from what its ranks left behind, and the record of it."""
+"""The end of a run: its outcome, told from what the ranks left behind, and its record."""
 
 from __future__ import annotations
 
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.records import store
+from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.run import Outcome, RunError, RunRecord, Status, protocol_id
 from hpml_bench.system import environment, failures, processes
 from hpml_bench.system.failures import lost_peer
+from hpml_bench.system.redaction import redacted
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+
+class Place(NamedTuple):
+    """The place of a run among others, from 1; None where it is alone."""
+
+    in_sweep: int | None = None
+    in_seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ def outcome(folder: Path, evidence: ExitEvidence) -> Outcome:
     """Return what the ranks wrote, unless we ended them; or else how they died."""
     if evidence.verdict is None:
         try:
-            return Outcome.model_validate_json((folder / store.OUTCOME).read_text())
+            return Outcome.model_validate_json((folder / OUTCOME).read_text())
         except (OSError, ValidationError):
             pass
     status, error = evidence.verdict or _cause(folder, evidence)
@@ -50,11 +58,20 @@ def outcome(folder: Path, evidence: ExitEvidence) -> Outcome:
 
 
 def record(
-    spec: RunSpec, prepared: Prepared, outcome: Outcome, started: str, seconds: float, order: int | None = None
+    spec: RunSpec,
+    prepared: Prepared,
+    outcome: Outcome,
+    started: str,
+    seconds: float,
+    place: Place = Place(),  # noqa: B008 - frozen
+    earlier_attempts: tuple[str, ...] = (),
 ) -> RunRecord:
-    """Return the record of a run that ended."""
+    """Return the record of a run that ended: `invalid` where a self-check failed, without secrets in its error."""
     if any(not check.passed for check in outcome.checks) and outcome.status == "ok":
         outcome = outcome.model_copy(update={"status": "invalid"})
+    if outcome.error is not None:
+        error = RunError.model_validate(redacted(outcome.error.model_dump()))
+        outcome = outcome.model_copy(update={"error": error})
     return RunRecord(
         **dict(outcome),
         run_id=spec.run_id,
@@ -63,7 +80,9 @@ def record(
         digests=prepared.digests,
         label_names=prepared.label_names,
         notes=prepared.notes,
-        order=order,
+        order=place.in_sweep,
+        place=place.in_seed,
+        earlier_attempts=earlier_attempts,
         started=started,
         seconds=seconds,
     )

@@ -17,7 +17,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import reach
 from hpml_bench.errors import UserError
 from hpml_bench.launch import entry, fork_server
-from hpml_bench.records import store
+from hpml_bench.records.files import read_json
 from hpml_bench.system import processes, tempdir
 from hpml_bench.system.cache import check_space
 
@@ -78,7 +78,7 @@ def _in_child(settings: Settings, target: Path, deadline: float) -> tuple[End, i
             end = _start(child, deadline, family)
             if child.pid is not None and end == "over":
                 end = _join(child, deadline, family)
-            result = store.read_json(target)  # before the sweep, which might end pip first, and the child would say so
+            result = read_json(target)  # before the sweep, which might end pip first, and the child would say so
             waited = True
         finally:
             family |= processes.offspring()

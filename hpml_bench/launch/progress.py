@@ -14,9 +14,9 @@ from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
 from hpml_bench.config.settings import RunSpec
+from hpml_bench.records.files import POINTS
+from hpml_bench.records.points import Tail
 from hpml_bench.records.run import Point, RunRecord
-from hpml_bench.records.store import POINTS
-from hpml_bench.records.tail import Tail
 from hpml_bench.system.redaction import redacted, secrets
 from hpml_bench.system.text import for_terminal
 

@@ -1,33 +1,28 @@
-"""Every method and seed of a suite: resumed where it stopped, seed by seed, methods in a balanced order."""
+"""Sweeps: every method and seed of a suite, resumed where it stopped, methods in a balanced order."""
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
-from hpml_bench.config.devices import resolve_devices
+from hpml_bench.config.devices import resolve_suite
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.config.suite import Suite
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, preparation
-from hpml_bench.launch.limits import RETRIED, Limits
+from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.order import methods_of_seed
+from hpml_bench.launch.outcome import Place
 from hpml_bench.launch.progress import SweepProgress
-from hpml_bench.records import store
+from hpml_bench.launch.runner import Runner
+from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.run import DONE, RunRecord, protocol_id
-from hpml_bench.system import disk
 from hpml_bench.system.signals import stoppable
 
 if TYPE_CHECKING:
@@ -51,11 +46,6 @@ class SweepResult:
         return sum(record.status not in DONE for record in self.records)
 
 
-def definite(suite: Suite) -> Suite:
-    """Return the suite with devices, ranks, threads and precision as found on this machine."""
-    return suite.model_copy(update={"settings": resolve_devices(suite.settings)})
-
-
 def balanced(runs: Iterable[RunSpec], methods: Sequence[str]) -> list[RunSpec]:
     """Return the runs seed by seed, methods in another order in each: else method is confounded with the hour.
 
@@ -70,13 +60,13 @@ def balanced(runs: Iterable[RunSpec], methods: Sequence[str]) -> list[RunSpec]:
     return sorted(runs, key=place)
 
 
-def places(runs: Iterable[RunSpec]) -> dict[str, tuple[int, int]]:
-    """Return run_id -> position in the sweep and within its seed, both from 1."""
+def places(runs: Iterable[RunSpec]) -> dict[str, Place]:
+    """Return run_id -> place in the sweep and within its seed."""
     seen: Counter[int] = Counter()
     found = {}
     for order, spec in enumerate(runs, start=1):
         seen[spec.seed] += 1
-        found[spec.run_id] = order, seen[spec.seed]
+        found[spec.run_id] = Place(order, seen[spec.seed])
     return found
 
 
@@ -100,28 +90,24 @@ def run_sweep(
             is full or read-only.
 
     """
-    suite = definite(suite)
+    suite = resolve_suite(suite)
     runs = balanced(suite.runs(methods, None if seed is None else [seed]), list(suite.methods))
     if not runs:
         raise UserError(f"suite {suite.name}: there is no method to run; name some under methods, or by --methods a,b")
-    folder = out / suite.name
-    make_folder(folder)
-    with disk.told(folder), locked(folder), stoppable():
+    with ResultsFolder.open(out / suite.name) as results, stoppable():
         if fresh:
-            clear(folder, None if methods is None and seed is None else [spec.run_id for spec in runs])
-        store.sweep_up(folder)
-        store.redact_abandoned_logs(folder)
-        store.write_atomically(folder / store.SUITE, suite.model_dump_json(indent=1))
+            results.clear(None if methods is None and seed is None else runs)
+        results.write_suite(suite.model_dump_json(indent=1))
         try:
-            return _run_missing(runs, folder, console, verbose, wandb_mode, limits)
+            return _run_missing(runs, results, console, verbose, wandb_mode, limits)
         except KeyboardInterrupt:  # between runs
-            return SweepResult(folder, _records(runs, folder), interrupted=True)
+            return SweepResult(results.path, results.records(runs), interrupted=True)
 
 
 def _run_missing(
-    runs: list[RunSpec], folder: Path, console: Console, verbose: bool, wandb_mode: str, limits: Limits
+    runs: list[RunSpec], results: ResultsFolder, console: Console, verbose: bool, wandb_mode: str, limits: Limits
 ) -> SweepResult:
-    began, interrupted, ended_by = time.monotonic(), False, None
+    began, interrupted = time.monotonic(), False
     with SweepProgress(console, len(runs), verbose) as progress:
         fork_server.start_fork_server()
         from hpml_bench.report.render import load_libraries
@@ -130,100 +116,23 @@ def _run_missing(
         progress.say(f"preparing model and data of {runs[0].settings.backbone.partition('#')[0]} ...")
         prepared = preparation.prepare(runs[0].settings, limits.max_seconds)
         protocol = protocol_id(runs[0].settings, prepared.digests)
-        for spec in runs:
-            set_aside_if_damaged(folder / spec.run_id, progress)
-            set_aside_if_other(folder / spec.run_id, protocol, progress)
-        todo = [spec for spec in runs if not _settled(store.settled(folder / spec.run_id), protocol)]
+        results.set_aside_unusable(runs, protocol, progress.say)
+        todo = [spec for spec in runs if not results.settled(spec, protocol)]
         progress.skip(len(runs) - len(todo))
-        position = places(runs)
+        runner, position = Runner(results, prepared, limits, progress, began), places(runs)
         for spec in todo:
-            if limits.ended(time.monotonic() - began):
-                ended_by = f"--max-hours {limits.max_hours:g}"
+            if not runner.may_begin():
                 break
-            target = folder / spec.run_id
-            live = partial(_follow_with_wandb, spec, target, wandb_mode, folder)
+            live = partial(_follow_with_wandb, spec, results.path / spec.run_id, wandb_mode, results.path)
             try:
-                order, place = position[spec.run_id]
-                record = run_with_retries(spec, prepared, target, limits, progress, began, live, order, place)
+                record = runner.run(spec, position[spec.run_id], live)
             except (launcher.Interrupted, KeyboardInterrupt):
                 interrupted = True
                 break
             progress.finished(record)
-            if limits.fail_fast and record.status not in DONE:
-                ended_by = None if spec is todo[-1] else "--fail-fast"
+            if runner.fails_fast(record, more=spec is not todo[-1]):
                 break
-    return SweepResult(folder, _records(runs, folder), interrupted, ended_by)
-
-
-def _records(runs: Iterable[RunSpec], folder: Path) -> tuple[RunRecord, ...]:
-    return tuple(found for spec in runs if (found := store.settled(folder / spec.run_id)))
-
-
-def set_aside_if_damaged(target: Path, progress: SweepProgress) -> None:
-    """Move a run whose files are damaged out of the way, and say so; it is then done again."""
-    why = store.damage(target)
-    if why:
-        moved = store.set_aside(target)
-        progress.say(f"{target.name}: {why}; it is kept as {moved.parent.name}/{moved.name}, and the run is done again")
-
-
-def set_aside_if_other(target: Path, protocol: str, progress: SweepProgress) -> None:
-    """Move a good run on other weights or rows than are there now out of the way, and say so: it took time."""
-    record = store.settled(target)
-    if record is not None and record.status in DONE and record.protocol_id != protocol:
-        moved = store.set_aside(target)
-        progress.say(
-            f"{target.name} was made on other rows or weights than are there now; it is kept as "
-            f"{moved.parent.name}/{moved.name}, and the run is done again"
-        )
-
-
-def run_with_retries(
-    spec: RunSpec,
-    prepared: Prepared,
-    target: Path,
-    limits: Limits,
-    progress: SweepProgress,
-    began: float,
-    live: Callable[[], AbstractContextManager[object]] = nullcontext,
-    order: int | None = None,
-    place: int | None = None,
-) -> RunRecord:
-    """Do one run, again where it ended in a way that another attempt may mend; the last line is the caller's to print.
-
-    `began` is the time.monotonic() of the sweep's begin, from which its hours count.
-
-    Raises:
-        Interrupted: a signal asked for the end.
-        UserError: the disk is nearly full.
-
-    """
-    earlier: tuple[str, ...] = ()
-    while True:
-        disk.check_space(target.parent)
-        with progress.run(spec, target, steps_of(spec)), live():
-            record = launcher.run(spec, prepared, target, order, limits, earlier, place)
-        if record.status not in RETRIED or len(earlier) >= limits.retries:
-            return record
-        if limits.ended(time.monotonic() - began):
-            progress.say(f"{target.name}: not tried again, by --max-hours {limits.max_hours:g}")
-            return record
-        progress.finished(record)
-        earlier += (f"{record.status}: {record.error.message if record.error else 'no reason given'}"[:500],)
-        progress.again(len(earlier), limits.retries)
-
-
-def _settled(record: RunRecord | None, protocol: str) -> bool:
-    """Whether a run need not be tried again: it ended, and on the weights and rows that are there now."""
-    return record is not None and record.status in DONE and record.protocol_id == protocol
-
-
-def steps_of(spec: RunSpec) -> int | None:
-    """Return the optimizer steps of a run as far as its settings alone tell."""
-    settings = spec.settings
-    if settings.steps or not settings.train_samples:
-        return settings.steps
-    return (settings.epochs or 1) * (settings.train_samples // settings.global_batch)
+    return SweepResult(results.path, results.records(runs), interrupted, runner.ended_by)
 
 
 def _follow_with_wandb(spec: RunSpec, target: Path, mode: str, folder: Path) -> AbstractContextManager[object]:
@@ -232,54 +141,3 @@ def _follow_with_wandb(spec: RunSpec, target: Path, mode: str, folder: Path) -> 
     from hpml_bench.tracking.wandb import follow
 
     return follow(spec, target, "online", folder)
-
-
-def make_folder(folder: Path) -> None:
-    """Create a results folder.
-
-    Raises:
-        UserError: it can't be created or written to.
-
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: the results folder can't be created: {error.strerror}; give another --out"
-        ) from None
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{folder}: the results folder can't be written to; give another --out")
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a results folder alone; the lock goes with the process, however it ends.
-
-    Raises:
-        UserError: another process holds it; says which.
-
-    """
-    lock, holder = FileLock(folder / ".lock"), folder / ".lock-holder.json"
-    if (folder / ".lock").is_symlink():
-        raise UserError(f"{folder / '.lock'} is a link, and none is followed; remove it, or give another --out")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        who = store.read_json(holder) or {}
-        raise UserError(
-            f"{folder} is in use by process {who.get('pid', '?')} on {who.get('host', 'another machine')}; "
-            "wait for it, or give another --out"
-        ) from None
-    try:
-        store.write_atomically(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-
-
-def clear(folder: Path, run_ids: Iterable[str] | None = None) -> None:
-    """Remove these runs of a results folder, or all, and nothing else that may lie there."""
-    for path in folder.glob("*/") if run_ids is None else (folder / run_id for run_id in run_ids):
-        if (path / store.RECORD).exists() or (path / store.POINTS).exists() or (path / "rank0.log").exists():
-            store.remove(path)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
+from hpml_bench.config.devices import resolve_suite
 from hpml_bench.config.suite import Suite
 from hpml_bench.data.prepare import prepare
 from hpml_bench.launch import outcome
-from hpml_bench.launch.sweep import definite, make_folder
-from hpml_bench.records import store
+from hpml_bench.records.folder import ResultsFolder, RunFolder, make_folder
 from hpml_bench.records.run import DONE, Outcome
 from hpml_bench.system import environment
+from hpml_bench.system.text import utc_now
 from hpml_bench.training import worker
 
 
@@ -29,26 +29,27 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool) ->
 
     """
     os.environ.setdefault("CUDA_DEVICE_ORDER", environment.PROCESS_ENVIRONMENT["CUDA_DEVICE_ORDER"])
-    suite = definite(suite)
+    suite = resolve_suite(suite)
     (spec,) = suite.runs([method], [seed])
-    folder = out / suite.name / spec.run_id
-    there = store.settled(folder)
+    results = ResultsFolder(out / suite.name)
+    there = results.run_folder(spec).record()
     if there is not None and there.status in DONE and not fresh:
         return True
     prepared = prepare(spec.settings)
-    started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    started, began = utc_now(), time.monotonic()
     main = os.environ["RANK"] == "0"
     if main:
-        make_folder(out / suite.name)
-        store.begin(folder)
+        make_folder(results.path)
+    own = results.begin(spec) if main else RunFolder(results.path / spec.run_id)
+    if main:
+        own.begin()
     try:
-        ended = worker.execute(spec, prepared, folder)
+        ended = worker.execute(spec, prepared, own.path)
     except Exception as error:
         told = worker.run_error(error, int(os.environ["RANK"]))
         print(told.traceback, file=sys.stderr)
         ended = Outcome(status="failed", error=told)
     if main:
-        store.write_atomically(out / suite.name / store.SUITE, suite.model_dump_json(indent=1))
-        record = outcome.record(spec, prepared, ended, started, time.monotonic() - began)
-        store.commit(folder, record.model_copy(update={"files": store.file_digests(folder)}))
+        results.write_suite(suite.model_dump_json(indent=1))
+        own.commit(outcome.record(spec, prepared, ended, started, time.monotonic() - began))
     return ended.status in DONE

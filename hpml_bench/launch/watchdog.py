@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from hpml_bench.launch.limits import Limits
-from hpml_bench.records import store
+from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.run import RunError, Status
 from hpml_bench.system import heartbeat, processes
 from hpml_bench.system.heartbeat import Beat
@@ -125,7 +125,7 @@ class Watch:
 
     def _done(self) -> bool:
         """Whether the ranks have written their outcome."""
-        return (self._folder / store.OUTCOME).exists()
+        return (self._folder / OUTCOME).exists()
 
     def _stacks(self, beats: tuple[Beat, ...]) -> str:
         """Return the ranks' Python stacks, which they write to their logs; a stopped one is let go on for that."""

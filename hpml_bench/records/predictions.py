@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.records.store import PREDICTIONS, is_plain_file
+from hpml_bench.records.files import PREDICTIONS, is_plain_file
 
 Answers = NDArray[Any] | tuple[NDArray[Any], ...]
 """An answer a row, or where rows have several (a tag a word) an array of them a row."""

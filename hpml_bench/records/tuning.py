@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import MethodSpec, Settings
 from hpml_bench.config.suite import packaged
+from hpml_bench.records.files import read_json
 from hpml_bench.records.run import Status
-from hpml_bench.records.store import read_json
 
 SCHEMA_VERSION = 1
 Sampler = Literal["qmc", "tpe"]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpml_bench.errors import UserError
+from hpml_bench.records.listing import load_records
 from hpml_bench.records.run import RunRecord
-from hpml_bench.records.store import load_records
 
 if TYPE_CHECKING:
     import pandas as pd

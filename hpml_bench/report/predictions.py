@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.plugins.task import Task, make_task
+from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.records.predictions import Answers, bytes_of, read_predictions, same_answers
 from hpml_bench.records.run import RunRecord
-from hpml_bench.records.store import PREDICTIONS
 
 TOLERANCE = 1e-6
 """Relative, between a recorded metric and that of the stored predictions, whose losses are float32."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from hpml_bench import registry
 from hpml_bench.config.suite import packaged
 from hpml_bench.errors import UserError
-from hpml_bench.records.store import write_atomically
+from hpml_bench.records.files import write_atomically
 from hpml_bench.report.blocks import Figure, Section, Table, Text
 from hpml_bench.report.grouping import versions
 from hpml_bench.report.results import Results

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from hpml_bench import statistics
 from hpml_bench.config.suite import Margin, Suite, load_suite, packaged_suites
 from hpml_bench.plugins.task import Task
+from hpml_bench.records.files import SUITE, read_json
+from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import Answers
 from hpml_bench.records.run import Metric, RunRecord
-from hpml_bench.records.store import SUITE, read_json, read_points
 from hpml_bench.report.grouping import label, machine_of
 from hpml_bench.report.predictions import task_of
 from hpml_bench.report.selection import LeftOut, Selection

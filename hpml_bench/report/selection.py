@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpml_bench.errors import UserError
+from hpml_bench.records.listing import load_records
 from hpml_bench.records.run import RunRecord
-from hpml_bench.records.store import load_records
 from hpml_bench.report import predictions
 from hpml_bench.report.grouping import (
     agreed_budget,

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import platformdirs
 from filelock import FileLock
 
 from hpml_bench.errors import UserError
@@ -36,9 +37,7 @@ _AS_TEXT = re.compile(r"\(os error (\d+)\)")
 def cache_folder() -> Path:
     """Return where fetched and prepared files are kept: $HPML_BENCH_CACHE, or hpml-bench in the user's cache folder."""
     own = os.environ.get("HPML_BENCH_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpml-bench"
+    return Path(own).expanduser() if own else platformdirs.user_cache_path("hpml-bench")
 
 
 def file_sha256(path: Path) -> str:
@@ -97,25 +96,6 @@ def locked(entry: Path) -> Iterator[None]:
     _make(entry.parent)
     with FileLock(f"{entry}.lock"):
         yield
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """Let a full, read-only or failing disk under the cache end the body in one sentence.
-
-    Raises:
-        UserError: something could not be written.
-
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        mine = disk_error(error)
-        if mine is None:
-            raise
-        raise mine from None
 
 
 def disk_error(error: BaseException | None) -> UserError | None:

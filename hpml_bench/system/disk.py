@@ -1,11 +1,11 @@
-"""The disk under a results folder: looked at before a run, and its errors told in one sentence."""
+"""Disk space and disk errors, told in one sentence."""
 
 from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from hpml_bench.errors import UserError
@@ -16,22 +16,36 @@ STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EI
 
 
 @contextmanager
-def told(folder: Path) -> Iterator[None]:
-    """Let a full, read-only or failing disk end the body in one sentence.
+def explained(explain: Callable[[Exception], UserError | None]) -> Iterator[None]:
+    """Let an exception that `explain` has a sentence for end the body in that sentence.
 
     Raises:
-        UserError: something could not be written; what was committed before is whole.
+        UserError: it had one; all other exceptions are raised as they are.
 
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in STORAGE_ERRORS:
+    except UserError:
+        raise
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
             raise
-        raise UserError(
+        raise sentence from None
+
+
+def errors_as_user_errors(folder: Path) -> AbstractContextManager[None]:
+    """Let a full, read-only or failing disk under a results folder end the body in one sentence."""
+
+    def explain(error: Exception) -> UserError | None:
+        if not isinstance(error, OSError) or error.errno not in STORAGE_ERRORS:
+            return None
+        return UserError(
             f"{error.filename or folder}: {error.strerror}; what was recorded before is kept, and the same command "
             "goes on from there when this is mended"
-        ) from None
+        )
+
+    return explained(explain)
 
 
 def check_space(

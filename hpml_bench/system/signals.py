@@ -23,7 +23,7 @@ class Stop:
         self._held = 0
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """Let the body see `asked` in its own time; elsewhere a signal is a KeyboardInterrupt where it arrives."""
         self._held += 1
         try:
@@ -37,10 +37,10 @@ class Stop:
         if not self._held:
             raise KeyboardInterrupt
         if again:
-            at_once()
+            exit_now()
 
 
-def at_once() -> None:
+def exit_now() -> None:
     """End this process and its ranks now; records are committed atomically, so that nothing is torn."""
     os.write(2, b"\nhpml-bench: ended at once; the same command goes on from here\n")
     processes.kill(processes.offspring())
@@ -53,7 +53,7 @@ _current: list[Stop] = []
 
 
 @contextmanager
-def held_back(number: signal.Signals) -> Iterator[None]:
+def blocked(number: signal.Signals) -> Iterator[None]:
     """Let a signal wait until the body is over; processes that the body starts are born with it blocked."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:

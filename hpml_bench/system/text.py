@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 LONGEST = 10_000
 """Characters that any one text of a report may have; a longer one is cut."""
@@ -34,3 +35,8 @@ def _printable(text: object, width: int) -> str:
 def first_line(error: BaseException, width: int = 300) -> str:
     """Return the first line of what an exception says; its class's name where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:width]
+
+
+def utc_now() -> str:
+    """Return the time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

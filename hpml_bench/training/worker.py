@@ -26,9 +26,10 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import Rows
 from hpml_bench.errors import Diverged, Unsupported, UserError
 from hpml_bench.plugins.probe import Run
+from hpml_bench.records.files import OUTCOME, write_atomically
+from hpml_bench.records.points import PointWriter, read_points
 from hpml_bench.records.predictions import read_predictions, write_predictions
 from hpml_bench.records.run import Check, Metric, Outcome, Point, RunError
-from hpml_bench.records.store import OUTCOME, PointWriter, read_points, write_atomically
 from hpml_bench.system import environment, failures, heartbeat, processes
 from hpml_bench.system.redaction import redacted
 from hpml_bench.training.checks import all_checks

@@ -10,7 +10,7 @@ import yaml
 
 from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
-from hpml_bench.records import store
+from hpml_bench.records.files import write_atomically
 from hpml_bench.records.tuning import TunedMethod, TuningRecord
 
 
@@ -49,7 +49,7 @@ def write_suite(path: Path, suite: Suite, record: TuningRecord) -> None:
     )
     body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=118)
     try:
-        store.write_atomically(path, head + body)
+        write_atomically(path, head + body)
     except OSError as error:
         raise UserError(f"{path}: can't be written: {error.strerror}; choose another with --write") from None
 

@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpml_bench.config.devices import resolve_suite
 from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.config.suite import Suite
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.progress import SweepProgress
-from hpml_bench.launch.sweep import definite, locked, make_folder, run_with_retries
-from hpml_bench.records import store
-from hpml_bench.records.run import DONE, RunRecord, protocol_id
+from hpml_bench.launch.runner import Runner
+from hpml_bench.records.files import write_atomically
+from hpml_bench.records.folder import ResultsFolder, make_folder
+from hpml_bench.records.run import RunRecord, protocol_id
 from hpml_bench.records.tuning import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord, load
-from hpml_bench.system import disk, environment, tempdir
+from hpml_bench.system import environment, tempdir
 from hpml_bench.system.hashing import digest
 from hpml_bench.system.signals import stoppable
 from hpml_bench.tuning.studies import Study, open_storage
@@ -77,16 +79,14 @@ def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
         UserError: Optuna is missing, a method is unknown, a source can't be had, or the folder is in use.
 
     """
-    settings = definite(suite).settings
+    settings = resolve_suite(suite).settings
     specs = [suite.method(name) for name in (suite.methods if methods is None else methods)]
     folder = out / suite.name / FOLDER
     target = check_target(write or folder / f"{suite.name}-tuned.yaml")
     make_folder(folder)
     progress = SweepProgress(console, trials * len(specs), verbose)
-    with disk.told(folder), locked(folder.parent), stoppable(), progress:
+    with ResultsFolder.open(folder, lock=folder.parent) as results, stoppable(), progress:
         began = time.monotonic()
-        store.sweep_up(folder)
-        store.redact_abandoned_logs(folder)
         studies = open_storage(folder)
         fork_server.start_fork_server()
         progress.say(f"preparing model and data of {settings.backbone} ...")
@@ -100,15 +100,14 @@ def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
             environment=environment.describe(),
             methods=(),
         )
-        tuning = _Tuning(
-            folder, blank, load(folder / RECORD), {spec.name: spec for spec in specs}, studies, limits, began
-        )
+        tuning = _Tuning(folder, blank, load(folder / RECORD), {spec.name: spec for spec in specs}, studies)
         with validation_for_test(prepared) as substituted:
-            done = tuning.run_missing(substituted, trials, progress)
+            runner = Runner(results, substituted, limits, progress, began)
+            done = tuning.run_missing(runner, trials)
         record = tuning.keep()
         if done:
             write_suite(target, suite, record)
-    return TuningResult(folder, record, target if done else None, tuning.ended_by)
+    return TuningResult(folder, record, target if done else None, runner.ended_by)
 
 
 def trial_settings(settings: Settings) -> Settings:
@@ -152,13 +151,8 @@ class _Tuning:
         before: TuningRecord | None,
         specs: Mapping[str, MethodSpec],
         studies: BaseStorage,
-        limits: Limits,
-        began: float,
     ) -> None:
-        self._folder, self._blank, self._specs, self._limits = folder, blank, specs, limits
-        self._began = began
-        self.ended_by: str | None = None
-        """The limit that ended it, in words, if one did."""
+        self._folder, self._blank, self._specs = folder, blank, specs
         same = before is not None and _conditions(before) == _conditions(blank)
         earlier = before.methods if before is not None and same else ()
         self._earlier = tuple(tuned for tuned in earlier if tuned.name not in specs)
@@ -176,31 +170,30 @@ class _Tuning:
             for name, study in self._studies.items()
         )
         record = self._blank.model_copy(update={"methods": (*self._earlier, *now)})
-        store.write_atomically(self._folder / RECORD, record.model_dump_json(indent=1) + "\n")
+        write_atomically(self._folder / RECORD, record.model_dump_json(indent=1) + "\n")
         return record
 
-    def run_missing(self, prepared: Prepared, trials: int, progress: SweepProgress) -> bool:
+    def run_missing(self, runner: Runner, trials: int) -> bool:
         """Run what is missing; return whether all is done."""
-        progress.skip(sum(min(trials, len(study.trials)) for study in self._studies.values()))
+        runner.progress.skip(sum(min(trials, len(study.trials)) for study in self._studies.values()))
         for number, name in turns(list(self._studies), trials):
             study = self._studies[name]
             if number < len(study.trials):
                 continue
-            if self._limits.ended(time.monotonic() - self._began):
-                self.ended_by = f"--max-hours {self._limits.max_hours:g}"
+            if not runner.may_begin():
                 return False
             handle, lr = study.ask()
             try:
-                trial = _trial(number, self._run(name, lr, number, prepared, progress))
+                record = self._run(name, lr, number, runner)
             except (launcher.Interrupted, KeyboardInterrupt):
                 study.give_back(handle)
                 return False
+            trial = _trial(number, record)
             study.tell(handle, trial)
             self.keep()
             found = trial.status if trial.accuracy is None else f"validation accuracy {trial.accuracy:.1%}"
-            progress.say(f"{name} trial {number + 1} of {trials}: lr {lr:.3g}, {found} in {trial.seconds:.1f} s")
-            if self._limits.fail_fast and trial.status not in DONE and self._left(trials):
-                self.ended_by = "--fail-fast"
+            runner.progress.say(f"{name} trial {number + 1} of {trials}: lr {lr:.3g}, {found} in {trial.seconds:.1f} s")
+            if runner.fails_fast(record, more=self._left(trials)) and runner.ended_by:
                 return False
         return True
 
@@ -208,7 +201,7 @@ class _Tuning:
         """Whether any of `trials` trials of a method is missing."""
         return any(len(study.trials) < trials for study in self._studies.values())
 
-    def _run(self, name: str, lr: float, number: int, prepared: Prepared, progress: SweepProgress) -> RunRecord:
+    def _run(self, name: str, lr: float, number: int, runner: Runner) -> RunRecord:
         """Return a trial's record: the one there is if a kill came between it and the study, else that of a new run."""
         spec = RunSpec(
             suite=f"{self._blank.suite}-tuning",
@@ -216,12 +209,12 @@ class _Tuning:
             method=self._specs[name].model_copy(update={"lr": lr}),
             seed=FIRST_SEED + number,
         )
-        record = store.settled(self._folder / spec.run_id)
-        protocol = protocol_id(spec.settings, prepared.digests)
+        record = runner.results.run_folder(spec).record()
+        protocol = protocol_id(spec.settings, runner.prepared.digests)
         if record is not None and record.status != "interrupted" and record.protocol_id == protocol:
-            progress.skip(1)
+            runner.progress.skip(1)
             return record
-        return run_with_retries(spec, prepared, self._folder / spec.run_id, self._limits, progress, self._began)
+        return runner.run(spec)
 
 
 def _conditions(record: TuningRecord) -> list[object]:

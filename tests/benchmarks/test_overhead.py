@@ -16,8 +16,8 @@ import torch
 from test_loop import job
 from torch.distributed import HashStore, destroy_process_group, init_process_group
 
-from hpml_bench.training.distributed import Group
 from hpml_bench.plugins.probe import Evaluation, Probe, Step
+from hpml_bench.training.distributed import Group
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 overhead = importlib.import_module("overhead")

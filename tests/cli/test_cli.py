@@ -122,7 +122,7 @@ def test_a_folder_that_cannot_be_made_is_told(small: str) -> None:
 
 HOLD = """
 import pathlib, sys
-from hpml_bench.sweep import locked
+from hpml_bench.records.folder import locked
 with locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -148,7 +148,7 @@ def test_a_folder_in_use_names_the_process(small: str, holder: subprocess.Popen[
     assert f"process {holder.pid}" in line
     holder.kill()
     holder.wait()
-    from hpml_bench.launch.sweep import locked
+    from hpml_bench.records.folder import locked
 
     with locked(Path(small).parent / "out/small"):
         pass

@@ -18,12 +18,12 @@ from transformers import PreTrainedTokenizerFast
 from hpml_bench import registry
 from hpml_bench.config.settings import TaskSpec
 from hpml_bench.data import prepare as module
-from hpml_bench.data.prepared import Prepared
-from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.data.prepare import draw, prepare
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import read_rows
 from hpml_bench.data.tokenizer import end_id, load_tokenizer
 from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import LoadedData
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "<end>", "row", "good", "bad", *map(str, range(60))]
 END = WORDS.index("<end>")

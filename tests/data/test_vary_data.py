@@ -14,11 +14,11 @@ from tiny import prepared, settings
 
 from hpml_bench.cli import main
 from hpml_bench.config.settings import Settings, TaskSpec
-from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.data.newswire import make_world, render
 from hpml_bench.data.prepare import draw
 from hpml_bench.data.rows import global_batches, training_rows
 from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.records.run import RunRecord
 from hpml_bench.registry import get
 from hpml_bench.report.selection import Selection

@@ -10,9 +10,9 @@ from huggingface_hub import constants
 from tiny import settings
 
 from hpml_bench.config.suite import load_suite
-from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.datasets import hub
 from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import LoadedData
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 CARD = """---

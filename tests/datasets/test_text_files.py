@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from tiny import settings
 
-from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.datasets import text_files
 from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import LoadedData
 
 HEADERLESS = "".join(
     f'"{1 + i % 4}","Title {i}, of class {1 + i % 4}","A longer description ""number"" {i}"\n' for i in range(40)

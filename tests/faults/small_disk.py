@@ -15,7 +15,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from hpml_bench.cli import main
-from hpml_bench.records import store
+from hpml_bench.records.listing import load_records
 
 
 def mount(folder: Path, options: str) -> None:
@@ -27,7 +27,7 @@ def go(name: str, suite: str, folder: Path) -> None:
     """Run the command and tell how it went."""
     options = ["--out", str(folder), "--wandb", "off", "--seeds", "1"]
     result = CliRunner().invoke(main, ["run-all", suite, *options])
-    loaded = store.load_records(folder / "colours")
+    loaded = load_records(folder / "colours")
     told = {
         "name": name,
         "status": result.exit_code,

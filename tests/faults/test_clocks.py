@@ -20,7 +20,7 @@ import hpml_bench
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
 from hpml_bench.launch.limits import Limits
-from hpml_bench.records import store
+from hpml_bench.records.listing import load_records
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.steady import paused
 from hpml_bench.system import processes
@@ -80,7 +80,7 @@ def test_all_processes_are_suspended(
         os.killpg(command.process.pid, signal.SIGCONT)
         status, said = command.ended()
         assert status == 0, said
-        (record,) = store.load_records(Path(name) / "out/colours").records
+        (record,) = load_records(Path(name) / "out/colours").records
     assert record.status == "ok"
     assert all(0 < value < 120 for value in seconds(record).values()), seconds(record)
     assert (record.metrics["step_time_outliers"] or 0) >= 1

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from command import Command
 
 from hpml_bench.cli import main
-from hpml_bench.records import store
+from hpml_bench.records.listing import load_records
 from hpml_bench.system import heartbeat, processes
 
 
@@ -70,7 +70,7 @@ def lasting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def statuses(out: Path) -> list[str]:
     """Return the recorded statuses in the order of the runs."""
-    return [record.status for record in store.load_records(out / "colours").records]
+    return [record.status for record in load_records(out / "colours").records]
 
 
 def held(command: Command) -> tuple[set[int], set[int]]:

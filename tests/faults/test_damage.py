@@ -13,7 +13,9 @@ from click.testing import CliRunner, Result
 from soak import content
 
 from hpml_bench.cli import main
-from hpml_bench.records import store
+from hpml_bench.records.files import SET_ASIDE
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.listing import load_records
 
 
 def run_all(suite: Path, out: Path, *options: str) -> Result:
@@ -62,7 +64,7 @@ def test_damaged_runs_are_set_aside_and_done_again(finished: tuple[Path, Path], 
         kept[run] = (name, (folder / run / name).read_bytes())
     stamp = (folder / whole / "run.json").stat().st_mtime_ns
 
-    loaded = store.load_records(folder)
+    loaded = load_records(folder)
     assert [record.run_id for record in loaded.records] == [whole]
     for run, (name, _, words) in zip(damaged, DAMAGES.values(), strict=True):
         (told,) = [problem for problem in loaded.problems if run in problem]
@@ -76,9 +78,9 @@ def test_damaged_runs_are_set_aside_and_done_again(finished: tuple[Path, Path], 
     assert (folder / whole / "run.json").stat().st_mtime_ns == stamp
     for run, (name, then) in kept.items():
         assert f"{run}: {name} is" in result.output.replace("\n", "")
-        copy = folder / store.SET_ASIDE / f"{run}.1" / (name if name != "run.json" else "run.json.damaged")
+        copy = folder / SET_ASIDE / f"{run}.1" / (name if name != "run.json" else "run.json.damaged")
         assert copy.read_bytes() == then
-    assert store.load_records(folder).problems == ()
+    assert load_records(folder).problems == ()
 
 
 def test_damage_twice_keeps_both(tmp_path: Path) -> None:
@@ -87,8 +89,8 @@ def test_damage_twice_keeps_both(tmp_path: Path) -> None:
         run = tmp_path / "lora-s0"
         run.mkdir()
         (run / "run.json").write_text(f"damaged {number}")
-        assert store.set_aside(run) == tmp_path / store.SET_ASIDE / f"lora-s0.{number}"
-    texts = {path.read_text() for path in tmp_path.glob(f"{store.SET_ASIDE}/*/run.json.damaged")}
+        assert RunFolder(run).set_aside() == tmp_path / SET_ASIDE / f"lora-s0.{number}"
+    texts = {path.read_text() for path in tmp_path.glob(f"{SET_ASIDE}/*/run.json.damaged")}
     assert texts == {"damaged 1", "damaged 2"}
 
 
@@ -96,11 +98,11 @@ def test_a_record_is_read_with_its_own_files_alone(finished: tuple[Path, Path], 
     """A record whose points are gone, or are others, is not read; the report says which, and run-all does it again."""
     run = min(finished[1].glob("*/run.json")).parent
     shutil.copytree(run, tmp_path / run.name)
-    assert len(store.load_records(tmp_path).records) == 1
+    assert len(load_records(tmp_path).records) == 1
     (tmp_path / run.name / "points.jsonl").unlink()
-    (told,) = store.load_records(tmp_path).problems
+    (told,) = load_records(tmp_path).problems
     assert "points.jsonl is missing" in told
     (tmp_path / run.name / "points.jsonl").write_text("{}\n")
-    (told,) = store.load_records(tmp_path).problems
+    (told,) = load_records(tmp_path).problems
     assert "points.jsonl is not the file that was recorded" in told
-    assert store.load_records(tmp_path).records == ()
+    assert load_records(tmp_path).records == ()

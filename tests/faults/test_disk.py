@@ -20,7 +20,8 @@ from conftest import endless
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import launcher
-from hpml_bench.records import store
+from hpml_bench.records.files import write_atomically
+from hpml_bench.records.load import recorded
 from hpml_bench.system import cache, disk, processes
 
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -162,20 +163,23 @@ def test_a_file_size_limit(prepared: Prepared, tmp_path: Path) -> None:
     assert record.status == "failed"
     assert record.error is not None
     assert "File too large" in record.error.message
-    assert store.settled(tmp_path / "run") == record
+    assert recorded(tmp_path / "run") == record
     assert launcher.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO])
 def test_errors_of_a_disk_are_one_sentence(code: int, tmp_path: Path) -> None:
     """With the file, the reason, and what becomes of the rest."""
-    with pytest.raises(UserError, match=f"file.json: {os.strerror(code)}; .* goes on"), disk.told(tmp_path):
+    with (
+        pytest.raises(UserError, match=f"file.json: {os.strerror(code)}; .* goes on"),
+        disk.errors_as_user_errors(tmp_path),
+    ):
         raise OSError(code, os.strerror(code), "file.json")
 
 
 def test_other_errors_are_not_taken_for_the_disks(tmp_path: Path) -> None:
     """A mistake of ours stays one."""
-    with pytest.raises(FileNotFoundError), disk.told(tmp_path):
+    with pytest.raises(FileNotFoundError), disk.errors_as_user_errors(tmp_path):
         (tmp_path / "nowhere/file").write_text("")
 
 
@@ -189,7 +193,7 @@ def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypa
         Path, "open", lambda self, *a, **k: opened(Path("/dev/full") if self.suffix == ".tmp" else self, *a, **k)
     )
     with pytest.raises(OSError, match="No space left"):
-        store.write_atomically(target, "new" * 10_000)
+        write_atomically(target, "new" * 10_000)
     monkeypatch.undo()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]

@@ -22,7 +22,8 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, preparation, sweep
 from hpml_bench.launch.limits import Limits
-from hpml_bench.records import store
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.load import load_record
 from hpml_bench.records.run import Digests, Outcome, RunError, RunRecord
 from hpml_bench.report.render import load_libraries, write_report
 from hpml_bench.tuning import tune
@@ -51,13 +52,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Arrange:
             place: int | None,
         ) -> RunRecord:
             ran.append(spec.method.name)
-            store.begin(folder)
+            RunFolder(folder).begin()
             status = (statuses.get(spec.method.name, [])[len(earlier) :] or ["ok"])[0]
             error = None if status == "ok" else RunError(kind="Fault", message="as arranged")
             outcome = Outcome.model_validate({"status": status, "error": error})
             record = outcome.record(spec, prepared, outcome, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0, order)
             record = record.model_copy(update={"earlier_attempts": earlier, "place": place})
-            store.commit(folder, record)
+            RunFolder(folder).commit(record)
             return record
 
         monkeypatch.setattr(fork_server, "start_fork_server", lambda: None)
@@ -167,7 +168,7 @@ def test_no_attempt_begins_after_the_hours(tmp_path: Path, quick: Arrange, monke
         assert 1 <= len(ran) <= 5, name
         assert 4 <= time.monotonic() - began < 30
         (path,) = (tmp_path / name).rglob("run.json")
-        record = store.load_record(path)
+        record = load_record(path)
         assert (record.status, len(record.earlier_attempts)) == ("failed", len(ran) - 1)
 
 
@@ -234,7 +235,7 @@ def test_limits_that_make_no_sense_are_refused(options: list[str], tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-HOLD = "import sys,time; from pathlib import Path; from hpml_bench.launch.sweep import locked\n"
+HOLD = "import sys,time; from pathlib import Path; from hpml_bench.records.folder import locked\n"
 HOLD += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 
 

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from hpml_bench.errors import UserError
-from hpml_bench.launch import outcome, sweep, watchdog
+from hpml_bench.launch import outcome, watchdog
 from hpml_bench.launch.limits import Limits
-from hpml_bench.records import store
+from hpml_bench.records.files import RECORD, SET_ASIDE
+from hpml_bench.records.folder import RunFolder, locked
 from hpml_bench.records.run import RunError
 from hpml_bench.system import failures, heartbeat, oom, processes, tempdir
 from hpml_bench.system.signals import SIGNALS, Stop, stoppable
@@ -37,7 +38,7 @@ def test_a_request_to_end_is_an_interruption_where_it_arrives(number: signal.Sig
 
 def test_a_run_sees_the_request_in_its_own_time() -> None:
     """Within a run nothing is raised: the books are kept first."""
-    with stoppable() as stop, stop.held():
+    with stoppable() as stop, stop.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.asked
 
@@ -270,11 +271,11 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 def test_set_aside_takes_the_first_free_number(tmp_path: Path) -> None:
     """With `run.1` gone and `run.2` there, the next damaged run is `run.1`, and the one after it `run.3`."""
-    (tmp_path / store.SET_ASIDE / "run.2").mkdir(parents=True)
+    (tmp_path / SET_ASIDE / "run.2").mkdir(parents=True)
     names = []
     for _ in range(2):
         (tmp_path / "run").mkdir()
-        names.append(store.set_aside(tmp_path / "run").name)
+        names.append(RunFolder(tmp_path / "run").set_aside().name)
     assert names == ["run.1", "run.3"]
 
 
@@ -283,10 +284,10 @@ def test_a_link_is_set_aside_and_not_followed(tmp_path: Path) -> None:
     elsewhere, folder = tmp_path / "elsewhere", tmp_path / "results"
     elsewhere.mkdir()
     folder.mkdir()
-    (elsewhere / store.RECORD).write_text("mine")
+    (elsewhere / RECORD).write_text("mine")
     (folder / "run").symlink_to(elsewhere)
-    store.set_aside(folder / "run")
-    assert (elsewhere / store.RECORD).read_text() == "mine"
+    RunFolder(folder / "run").set_aside()
+    assert (elsewhere / RECORD).read_text() == "mine"
 
 
 def test_the_lock_follows_no_link(tmp_path: Path) -> None:
@@ -294,11 +295,11 @@ def test_the_lock_follows_no_link(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.write_text("mine")
     (tmp_path / ".lock-holder.json").symlink_to(mine)
-    with sweep.locked(tmp_path):
+    with locked(tmp_path):
         assert not (tmp_path / ".lock-holder.json").is_symlink()
     (tmp_path / ".lock").unlink(missing_ok=True)
     (tmp_path / ".lock").symlink_to(mine)
-    with pytest.raises(UserError, match="a link"), sweep.locked(tmp_path):
+    with pytest.raises(UserError, match="a link"), locked(tmp_path):
         pass
     assert mine.read_text() == "mine"
 

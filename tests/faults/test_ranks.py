@@ -32,7 +32,8 @@ from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.launch.sweep import run_with_retries
 from hpml_bench.launch.watchdog import GRACE_SECONDS, free_launcher
-from hpml_bench.records import store
+from hpml_bench.records.load import recorded
+from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import write_report
 from hpml_bench.system import oom, processes, tempdir
@@ -225,7 +226,7 @@ def test_a_run_that_takes_too_long(prepared: Prepared, tmp_path: Path) -> None:
     record = launcher.run(endless(), prepared, tmp_path / "run", limits=Limits(run_timeout=2))
     assert record.status == "timeout"
     assert "not done after 2 s" in told(record)
-    assert store.read_points(tmp_path / "run")
+    assert read_points(tmp_path / "run")
 
 
 def test_slow_is_not_hanging(prepared: Prepared, tmp_path: Path) -> None:
@@ -335,7 +336,7 @@ def test_a_second_attempt_is_a_run_of_its_own(prepared: Prepared, tmp_path: Path
     )
     assert record.status == "failed"
     assert record.earlier_attempts == ("failed: the fault that was asked for",)
-    assert store.settled(tmp_path / "run") == record
+    assert recorded(tmp_path / "run") == record
     assert "after_step" in (tmp_path / "run/rank1.log").read_text()
 
 

@@ -15,11 +15,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hpml_bench.training.loop import Ledger
 
 from hpml_bench.gate.measure.workload import Job, Watch
 from hpml_bench.training.clock import CpuClock
 from hpml_bench.training.distributed import Group
-from hpml_bench.training.loop import Ledger
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel keeps no such count")
 DATA = bytes(1 << 20)

@@ -9,8 +9,8 @@ from typing import Any
 import recorded
 
 from hpml_bench.config.settings import MethodSpec, TaskSpec
+from hpml_bench.records.files import RECORD
 from hpml_bench.records.run import Check, Digests, RunError, RunRecord
-from hpml_bench.records.store import RECORD
 
 OWNED = "owned-by-the-data"
 LONG = "A" * 1_000_000

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.datasets import hub, text_files
 from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import LoadedData
 
 GOOD = "label,text\n" + "a,some words\nb,other words\n" * 20
 

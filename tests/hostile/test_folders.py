@@ -17,7 +17,11 @@ from click.testing import CliRunner
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
 from hpml_bench.launch import sweep
-from hpml_bench.records import store
+from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SUITE
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import read_record
+from hpml_bench.records.points import iterate_points, read_points
 from hpml_bench.report.frame import load_results
 from hpml_bench.report.render import load, summary_table, write_report
 
@@ -49,13 +53,13 @@ def test_a_link_is_no_run(folder: Path, tmp_path: Path) -> None:
     run.rename(outside)
     run.symlink_to(outside)
     other = next(path for path in folder.iterdir() if not path.is_symlink())
-    (other / store.RECORD).rename(tmp_path / "record.json")
-    (other / store.RECORD).symlink_to(tmp_path / "record.json")
-    found = store.load_records(folder)
+    (other / RECORD).rename(tmp_path / "record.json")
+    (other / RECORD).symlink_to(tmp_path / "record.json")
+    found = load_records(folder)
     assert len(found.records) == 2
     assert len(found.problems) == 2
     assert all("link" in problem for problem in found.problems)
-    assert store.settled(run) is None
+    assert read_record(run) is None
     assert len(load(folder).left_out.problems) == 2
 
 
@@ -63,9 +67,9 @@ def test_starting_anew_removes_the_link_and_not_what_it_leads_to(folder: Path, t
     """Neither `--fresh` nor a run's own beginning empties a folder elsewhere."""
     outside = tmp_path / "outside"
     outside.mkdir()
-    (outside / store.RECORD).write_text("{}")
+    (outside / RECORD).write_text("{}")
     (outside / "precious").write_text("x")
-    for name, act in (("a", lambda: sweep.clear(folder)), ("b", lambda: store.begin(folder / "b"))):
+    for name, act in (("a", lambda: sweep.clear(folder)), ("b", lambda: RunFolder(folder / "b").begin())):
         (folder / name).symlink_to(outside)
         act()
         assert not (folder / name).is_symlink()
@@ -73,12 +77,12 @@ def test_starting_anew_removes_the_link_and_not_what_it_leads_to(folder: Path, t
     assert (folder / "b").is_dir()
 
 
-@pytest.mark.parametrize("name", [store.RECORD, store.POINTS, store.PREDICTIONS, store.SUITE])
+@pytest.mark.parametrize("name", [RECORD, POINTS, PREDICTIONS, SUITE])
 @pytest.mark.parametrize("kind", ["a pipe", "a device without end", "a folder"])
 def test_what_is_no_file_is_not_opened(folder: Path, name: str, kind: str) -> None:
     """A pipe, a device or a folder in a file's place neither hangs nor ends a report; of a run's it is told."""
     run = next(path for path in sorted(folder.iterdir()) if path.is_dir())
-    place = (folder if name == store.SUITE else run) / name
+    place = (folder if name == SUITE else run) / name
     place.unlink(missing_ok=True)
     if kind == "a pipe":
         os.mkfifo(place)
@@ -87,7 +91,7 @@ def test_what_is_no_file_is_not_opened(folder: Path, name: str, kind: str) -> No
     else:
         place.symlink_to("/dev/zero")
     results = load(folder)
-    left = 0 if name == store.SUITE else 1
+    left = 0 if name == SUITE else 1
     assert (len(results.compared), len(results.left_out.problems)) == (4 - left, left)
     assert all(problem.startswith(f"{run.name}/{name} is ") for problem in results.left_out.problems)
     assert len(summary_table(results).rows) == 2
@@ -95,8 +99,8 @@ def test_what_is_no_file_is_not_opened(folder: Path, name: str, kind: str) -> No
     assert len(load_results(folder)) == 4 - left
     done = CliRunner().invoke(main, ["list", "runs", str(folder.parent)])
     assert done.exit_code == 0
-    store.file_digests(run)
-    store.read_points(run)
+    RunFolder(run).digests()
+    read_points(run)
 
 
 @pytest.mark.parametrize("run_id", ["../../outside", "/etc", "a/b", "", "a\nb", ".", "\x1b[31m"])
@@ -104,7 +108,7 @@ def test_a_record_cannot_name_another_folder(folder: Path, run_id: str) -> None:
     """A run is looked for in the folder of its id: an id that is no folder's name is refused."""
     path = next(folder.glob("*/run.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"run_id": run_id}))
-    found = store.load_records(folder)
+    found = load_records(folder)
     assert len(found.records) == 3
     assert "run_id" in found.problems[0]
 
@@ -131,7 +135,7 @@ def test_what_only_json_can_hold_is_no_record(folder: Path, change: dict[str, An
     """Nesting, integers and halves of characters that would end a report are told and left out."""
     path = next(folder.glob("*/run.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    found = store.load_records(folder)
+    found = load_records(folder)
     assert len(found.records) == 3
     assert says in found.problems[0]
     assert write_report(folder, None, ["md"])
@@ -142,9 +146,9 @@ def test_points_without_line_ends_take_no_memory(folder: Path) -> None:
     run = next(path for path in folder.iterdir() if path.is_dir())
     good = '{"metric":"train_loss","step":1,"value":0.5}\n'
     odd = '{"metric":"train_loss","step":1' + "0" * 400 + ',"value":0.5}\n'
-    (run / store.POINTS).write_text(good + "x" * 30_000_000 + "\n" + odd + good)
+    (run / POINTS).write_text(good + "x" * 30_000_000 + "\n" + odd + good)
     tracemalloc.start()
-    assert [point.step for point in store.iterate_points(run)] == [1, 1]
+    assert [point.step for point in iterate_points(run)] == [1, 1]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5_000_000

@@ -20,7 +20,11 @@ from hypothesis import strategies as st
 from hpml_bench.config.suite import Suite, load_suite
 from hpml_bench.config.yaml import parse
 from hpml_bench.errors import UserError
-from hpml_bench.records import store
+from hpml_bench.records.files import RECORD
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_record
+from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report import export
 from hpml_bench.report.render import all_sections, load
@@ -174,13 +178,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recommit(run: Path) -> None:
     """Give a run's record the digests of the files that now lie beside it: as if it had written them."""
-    store.commit(run, store.load_record(run / store.RECORD).model_copy(update={"files": store.file_digests(run)}))
+    RunFolder(run).commit(load_record(run / RECORD).model_copy(update={"files": RunFolder(run).digests()}))
 
 
 @contextmanager
 def changing(path: Path) -> Iterator[None]:
     """Put a run's file, and its record, back as they were."""
-    before = {one: one.read_bytes() for one in (path, path.with_name(store.RECORD))}
+    before = {one: one.read_bytes() for one in (path, path.with_name(RECORD))}
     try:
         yield
     finally:
@@ -221,7 +225,7 @@ def test_any_change_of_a_record(runs: Path, no_charts: None, place: float, new: 
     path = min(runs.glob("lora*/run.json"))
     with changing(path):
         path.write_text(json.dumps(changed(json.loads(path.read_text()), place, new, remove)))
-        found = store.load_records(runs)
+        found = load_records(runs)
         assert len(found.records) + len(found.problems) == 7
         assert all(len(problem) < 1000 for problem in found.problems)
         use_records(runs)
@@ -233,8 +237,8 @@ def test_any_bytes_as_a_record(tmp_path: Path, content: bytes) -> None:
     """A file that holds anything is a problem in words."""
     place = tmp_path / "lora-s0-0123456789"
     place.mkdir(exist_ok=True)
-    (place / store.RECORD).write_bytes(content)
-    found = store.load_records(tmp_path)
+    (place / RECORD).write_bytes(content)
+    found = load_records(tmp_path)
     assert found.records == ()
     assert len(found.problems) == 1
     use_records(tmp_path)
@@ -267,7 +271,7 @@ def test_any_lines_as_points(runs: Path, no_charts: None, content: list[str], to
     place = min(runs.glob("lora*/points.jsonl"))
     with changing(place):
         place.write_bytes("\n".join(content).encode(errors="surrogatepass") + torn)
-        for point in store.read_points(place.parent):
+        for point in read_points(place.parent):
             assert isinstance(point.metric, str)
             assert abs(point.step) < 2**63
         recommit(place.parent)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from hpml_bench.cli import main
 from hpml_bench.launch.progress import SweepProgress
-from hpml_bench.records.store import load_records
+from hpml_bench.records.listing import load_records
 from hpml_bench.system.text import LONGEST, clean, for_terminal
 
 

@@ -8,7 +8,7 @@ import pytest
 from payloads import attack, folder
 from wandb_double import runs_below
 
-from hpml_bench.records.store import load_records
+from hpml_bench.records.listing import load_records
 from hpml_bench.report.render import load
 from hpml_bench.system.text import clean
 from hpml_bench.tracking.wandb import publish_results

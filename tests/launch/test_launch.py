@@ -14,7 +14,7 @@ import tiny
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
-from hpml_bench.records import store
+from hpml_bench.records.load import recorded
 from hpml_bench.records.run import Check, Digests, Outcome, RunError, RunRecord
 
 PREPARED = Prepared(
@@ -50,7 +50,7 @@ def test_an_outcome_becomes_the_record(tmp_path: Path, monkeypatch: pytest.Monke
     assert (record.status, record.metrics, record.order) == ("ok", {"test_accuracy": 0.5}, 4)
     assert record.spec == tiny.spec()
     assert record.seconds >= 0
-    assert store.settled(tmp_path / "run") == record
+    assert recorded(tmp_path / "run") == record
 
 
 def test_a_failed_self_check_is_invalid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ def test_an_interrupted_run_is_recorded_and_told(tmp_path: Path, monkeypatch: py
         ended(tmp_path, monkeypatch, KeyboardInterrupt)
     assert caught.value.record is not None
     assert caught.value.record.status == "interrupted"
-    assert store.settled(tmp_path / "run") == caught.value.record
+    assert recorded(tmp_path / "run") == caught.value.record
 
 
 def test_a_run_that_was_done_when_the_end_was_asked_for_is_kept(
@@ -132,4 +132,4 @@ def test_a_run_that_was_done_when_the_end_was_asked_for_is_kept(
         ended(tmp_path, monkeypatch, KeyboardInterrupt, outcome=outcome.model_dump_json())
     assert caught.value.record is not None
     assert caught.value.record.status == "ok"
-    assert store.settled(tmp_path / "run") == caught.value.record
+    assert recorded(tmp_path / "run") == caught.value.record

@@ -18,12 +18,15 @@ from rich.console import Console
 
 import hpml_bench
 from hpml_bench.cli import main
+from hpml_bench.config.devices import resolve_suite
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.config.suite import Suite, load_suite
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, preparation, sweep
-from hpml_bench.records import store
+from hpml_bench.records.folder import RunFolder, locked, make_folder
+from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_record
 from hpml_bench.records.run import Digests, Outcome, RunRecord
 
 Finished = tuple[Path, Path, Result]
@@ -61,7 +64,7 @@ def test_a_sweep_ends_well(finished: Finished) -> None:
     """Status 0, four ok records of one protocol, and everything a later reader needs."""
     _, folder, result = finished
     assert result.exit_code == 0, result.output
-    loaded = store.load_records(folder)
+    loaded = load_records(folder)
     assert loaded.problems == ()
     pairs = {(record.spec.method.name, record.spec.seed) for record in loaded.records}
     assert pairs == {("lora", 0), ("lora", 1), ("head", 0), ("head", 1)}
@@ -82,7 +85,7 @@ def test_the_command_prints_table_and_paths(finished: Finished) -> None:
 
 def test_the_order_is_recorded_seed_by_seed(finished: Finished) -> None:
     """Places 1 to 4 in the order they ran: all methods of seed 0 before those of seed 1."""
-    records = sorted(store.load_records(finished[1]).records, key=lambda record: record.order or 0)
+    records = sorted(load_records(finished[1]).records, key=lambda record: record.order or 0)
     assert [record.order for record in records] == [1, 2, 3, 4]
     assert [record.spec.seed for record in records] == [0, 0, 1, 1]
     assert [record.place for record in records] == [1, 2, 1, 2]
@@ -92,7 +95,7 @@ def test_the_order_is_recorded_seed_by_seed(finished: Finished) -> None:
 def test_methods_see_the_same_data_in_the_same_order(finished: Finished) -> None:
     """Within a seed all methods consumed the same samples in one order; another seed has another."""
     orders = {}
-    for record in store.load_records(finished[1]).records:
+    for record in load_records(finished[1]).records:
         assert record.consumed is not None
         orders.setdefault(record.spec.seed, set()).add(record.consumed)
     assert [len(consumed) for consumed in orders.values()] == [1, 1]
@@ -113,7 +116,7 @@ def test_what_is_missing_or_damaged_is_run_again(finished: Finished, copy: Path)
     folder = copy / "colours"
     before = stamps(folder)
     gone, *_, torn = sorted(before)
-    places = {run: store.load_record(folder / run / "run.json").order for run in before}
+    places = {run: load_record(folder / run / "run.json").order for run in before}
     shutil.rmtree(folder / gone)
     record = folder / torn / "run.json"
     record.write_bytes(record.read_bytes()[:100])
@@ -121,7 +124,7 @@ def test_what_is_missing_or_damaged_is_run_again(finished: Finished, copy: Path)
     assert run_all(finished[0], copy).exit_code == 0
     after = stamps(folder)
     assert {run for run in after if after[run] != before[run]} == {gone, torn}
-    assert {run: store.load_record(folder / run / "run.json").order for run in after} == places
+    assert {run: load_record(folder / run / "run.json").order for run in after} == places
     assert not (folder / torn / "leftover").exists()
 
 
@@ -141,7 +144,7 @@ def test_a_failed_run_costs_the_others_nothing(finished: Finished, tmp_path: Pat
     options = ["--methods", "full,head", "--seeds", "1", "--set", "methods.full.lr=1e30", "--set", "clip_norm=null"]
     result = run_all(finished[0], tmp_path, *options)
     assert result.exit_code == 1, result.output
-    statuses = {r.spec.method.name: r.status for r in store.load_records(tmp_path / "colours").records}
+    statuses = {r.spec.method.name: r.status for r in load_records(tmp_path / "colours").records}
     assert statuses == {"full": "diverged", "head": "ok"}
     assert "1 of 2 runs did not end well" in result.stderr
     assert "diverged" in (tmp_path / "colours/report.md").read_text()
@@ -185,7 +188,7 @@ def test_ctrl_c_ends_the_run_and_keeps_the_rest(finished: Finished, copy: Path) 
     result = run_all(finished[0], copy, "--methods", "full", "--seeds", "1", "--set", "steps=1000000")
     assert time.monotonic() - began[0] < 10
     assert result.exit_code == 130, result.output
-    records = store.load_records(copy / "colours").records
+    records = load_records(copy / "colours").records
     assert [record.status for record in records if record.spec.method.name == "full"] == ["interrupted"]
     assert len(records) == 5
     assert "the same command goes on from here" in result.stderr
@@ -205,13 +208,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], list[st
 
         def run(spec: RunSpec, prepared: Prepared, folder: Path, order: int | None = None, *more: object) -> RunRecord:
             ran.append(f"{spec.method.name}-{spec.seed}")
-            store.begin(folder)
+            RunFolder(folder).begin()
             if statuses.get(spec.method.name) == "interrupt":
                 raise launcher.Interrupted
             outcome = Outcome.model_validate({"status": statuses.get(spec.method.name, "ok")})
             record = outcome.record(spec, prepared, outcome, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0, order)
             record = record.model_copy(update={"place": more[-1]})
-            store.commit(folder, record)
+            RunFolder(folder).commit(record)
             return record
 
         monkeypatch.setattr(fork_server, "start_fork_server", lambda: None)
@@ -264,7 +267,7 @@ def test_places_are_recorded(tmp_path: Path, quick) -> None:  # type: ignore[no-
     """Position in the sweep and place within the seed, both from 1."""
     quick({})
     go(suite_of("a", "b", "c"), tmp_path)
-    records = sorted(store.load_records(tmp_path / "quick").records, key=lambda record: record.order or 0)
+    records = sorted(load_records(tmp_path / "quick").records, key=lambda record: record.order or 0)
     assert [(record.order, record.place) for record in records] == [(1, 1), (2, 2), (3, 3), (4, 1), (5, 2), (6, 3)]
 
 
@@ -326,9 +329,9 @@ def test_an_interruption_stops_the_sweep(tmp_path: Path, quick) -> None:  # type
 def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
     """The second who wants it is told who has it; afterwards it is free."""
     refused = pytest.raises(UserError, match=f"in use by process {os.getpid()}")
-    with sweep.locked(tmp_path), refused, sweep.locked(tmp_path):
+    with locked(tmp_path), refused, locked(tmp_path):
         pass
-    with sweep.locked(tmp_path):
+    with locked(tmp_path):
         pass
 
 
@@ -336,8 +339,8 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     """A file in the way, or no right to write."""
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/deep.*--out"):
-        sweep.make_folder(tmp_path / "file/deep")
-    sweep.make_folder(tmp_path / "new/deep")
+        make_folder(tmp_path / "file/deep")
+    make_folder(tmp_path / "new/deep")
     assert (tmp_path / "new/deep").is_dir()
 
 
@@ -346,12 +349,12 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     """It is there, but read-only."""
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="can't be written"):
-        sweep.make_folder(tmp_path)
+        make_folder(tmp_path)
 
 
 def test_the_suites_settings_are_recorded_definite(finished: Finished) -> None:
     """A record's settings leave nothing to be found: device, ranks, threads, precision."""
     suite = load_suite(str(finished[0]), ["threads=null", "precision=auto"])
-    settings = sweep.definite(suite).settings
+    settings = resolve_suite(suite).settings
     assert None not in (settings.world_size, settings.threads)
     assert "auto" not in (settings.device, settings.precision)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from hpml_bench import registry
+from hpml_bench.plugins.probe import Evaluation, Run, Step
 from hpml_bench.probes import (
     communication,
     energy,
@@ -32,7 +33,6 @@ from hpml_bench.probes import (
 from hpml_bench.records.run import Metric
 from hpml_bench.training import worker
 from hpml_bench.training.model import Classifier
-from hpml_bench.plugins.probe import Evaluation, Run, Step
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,12 @@ import recorded
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hpml_bench.records import store
+from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, read_json, write_atomically
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.listing import LoadedRuns, headlines, load_records
+from hpml_bench.records.load import load_record, read_record
+from hpml_bench.records.points import PointWriter, read_points
+from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import SCHEMA_VERSION, Point
 
 
@@ -23,22 +28,22 @@ def folder_with(tmp_path: Path, *methods: str) -> Path:
 def test_a_committed_record_is_read_back(tmp_path: Path) -> None:
     """What was committed is loaded, equal."""
     record = recorded.record()
-    store.commit(tmp_path, record)
-    assert store.load_record(tmp_path / store.RECORD) == record
-    assert store.settled(tmp_path) == record
+    RunFolder(tmp_path).commit(record)
+    assert load_record(tmp_path / RECORD) == record
+    assert read_record(tmp_path) == record
 
 
 def test_an_interrupted_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When writing breaks off before the end, the old content stands and no half file lies about."""
     path = tmp_path / "run.json"
-    store.write_atomically(path, "old")
+    write_atomically(path, "old")
 
     def broken(descriptor: int) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(OSError, match="no space"):
-        store.write_atomically(path, "new")
+        write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["run.json"]
 
@@ -48,53 +53,53 @@ def test_the_content_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: 
     seen: list[bool] = []
     sync, path = os.fsync, tmp_path / "run.json"
     monkeypatch.setattr(os, "fsync", lambda descriptor: (seen.append(path.exists()), sync(descriptor)))
-    store.write_atomically(path, "text")
+    write_atomically(path, "text")
     assert seen[0] is False
 
 
 def test_an_attempt_begins_with_an_empty_folder(tmp_path: Path) -> None:
     """Nothing of an earlier attempt remains."""
     run = tmp_path / "run"
-    store.begin(run)
+    RunFolder(run).begin()
     (run / "points.jsonl").write_text("old")
     (run / "deep").mkdir()
-    store.begin(run)
+    RunFolder(run).begin()
     assert list(run.iterdir()) == []
 
 
 def test_points_come_back_in_order(tmp_path: Path) -> None:
     """Written in two goes, read as one; None and small numbers survive."""
     points = [Point(metric="loss", step=i, value=value) for i, value in enumerate((0.1, None, 1e-300), start=1)]
-    writer = store.PointWriter(tmp_path)
+    writer = PointWriter(tmp_path)
     writer.write(points[:2])
-    assert store.read_points(tmp_path) == points[:2], "flushed lines can be read while the writer is open"
+    assert read_points(tmp_path) == points[:2], "flushed lines can be read while the writer is open"
     writer.write(points[2:])
     writer.close()
-    assert store.read_points(tmp_path) == points
+    assert read_points(tmp_path) == points
 
 
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     """A line cut short by a crash doesn't cost the lines before it."""
-    writer = store.PointWriter(tmp_path)
+    writer = PointWriter(tmp_path)
     writer.write([Point(metric="loss", step=1, value=0.5), Point(metric="loss", step=2, value=0.25)])
     writer.close()
-    file = tmp_path / store.POINTS
+    file = tmp_path / POINTS
     file.write_bytes(file.read_bytes()[:-9])
-    assert [point.step for point in store.read_points(tmp_path)] == [1]
+    assert [point.step for point in read_points(tmp_path)] == [1]
 
 
 def test_without_files_there_is_nothing(tmp_path: Path) -> None:
     """Missing points, predictions and records are empty, not errors."""
-    assert store.read_points(tmp_path) == []
-    assert store.read_predictions(tmp_path) is None
-    assert store.settled(tmp_path) is None
-    assert store.load_records(tmp_path) == store.LoadedRuns((), ())
+    assert read_points(tmp_path) == []
+    assert read_predictions(tmp_path) is None
+    assert read_record(tmp_path) is None
+    assert load_records(tmp_path) == LoadedRuns((), ())
 
 
 def test_records_come_oldest_first(tmp_path: Path) -> None:
     """Whatever their folders are called."""
     folder = folder_with(tmp_path, "prompt_tuning", "lora", "adapter")
-    names = [record.spec.method.name for record in store.load_records(folder).records]
+    names = [record.spec.method.name for record in load_records(folder).records]
     assert names == ["prompt_tuning", "lora", "adapter"]
 
 
@@ -118,20 +123,20 @@ def test_a_damaged_record_is_told_and_set_aside(damage, words: str, tmp_path: Pa
     text = victim.read_text()
     assert damage(text) != text
     victim.write_text(damage(text))
-    loaded = store.load_records(folder)
+    loaded = load_records(folder)
     assert [record.spec.method.name for record in loaded.records] == ["head"]
     (problem,) = loaded.problems
     assert f"{victim.parent.name}/run.json" in problem
     assert words in problem
-    assert store.settled(victim.parent) is None, "so that run-all does it again"
+    assert read_record(victim.parent) is None, "so that run-all does it again"
 
 
 def test_an_unreadable_or_huge_record_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder in the record's place, and a file beyond the limit, are problems and not crashes."""
     folder = folder_with(tmp_path, "lora")
     (folder / "odd/run.json").mkdir(parents=True)
-    monkeypatch.setattr(store, "MAX_RECORD_BYTES", 1_000)
-    loaded = store.load_records(folder)
+    monkeypatch.setattr("hpml_bench.records.load.MAX_RECORD_BYTES", 1_000)
+    loaded = load_records(folder)
     assert loaded.records == ()
     assert len(loaded.problems) == 2
 
@@ -152,14 +157,14 @@ def test_no_bytes_can_bring_the_reader_down(tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.getbasetemp() / "anything"
     run = folder / "run"
     run.mkdir(parents=True, exist_ok=True)
-    for name in (store.RECORD, store.POINTS, store.PREDICTIONS):
+    for name in (RECORD, POINTS, PREDICTIONS):
         (run / name).write_bytes(content)
-    loaded = store.load_records(folder)
+    loaded = load_records(folder)
     assert (len(loaded.records), len(loaded.problems)) == (0, 1)
     assert "\n" not in loaded.problems[0]
-    assert all(isinstance(point, Point) for point in store.read_points(run))
-    assert store.read_predictions(run) is None
-    assert store.read_json(run / store.RECORD) is None or isinstance(store.read_json(run / store.RECORD), dict)
+    assert all(isinstance(point, Point) for point in read_points(run))
+    assert read_predictions(run) is None
+    assert read_json(run / RECORD) is None or isinstance(read_json(run / RECORD), dict)
 
 
 @given(st.data())
@@ -178,16 +183,16 @@ def test_no_change_of_one_value_can_bring_the_reader_down(
         node = node[key]
     node[key] = data.draw(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()))
     (folder / "run/run.json").write_text(json.dumps(content))
-    loaded = store.load_records(folder)
+    loaded = load_records(folder)
     assert len(loaded.records) + len(loaded.problems) == 1
 
 
 def test_headlines_say_what_the_records_do(tmp_path: Path) -> None:
     """The quick reading of a folder gives each sound record's suite, run, status, seconds and metrics, and no other."""
     folder = recorded.write(tmp_path, recorded.sweep(("lora", "full"), 2))
-    damaged = min(folder.glob("lora*")) / store.RECORD
+    damaged = min(folder.glob("lora*")) / RECORD
     damaged.write_text(damaged.read_text()[:100])
-    expected = {r.run_id: (r.spec.suite, r.status, r.seconds, r.metrics) for r in store.load_records(folder).records}
-    found = {h.run_id: (h.spec.suite, h.status, h.seconds, h.metrics) for h in store.headlines(folder)}
+    expected = {r.run_id: (r.spec.suite, r.status, r.seconds, r.metrics) for r in load_records(folder).records}
+    found = {h.run_id: (h.spec.suite, h.status, h.seconds, h.metrics) for h in headlines(folder)}
     assert found == expected
     assert len(found) == 3

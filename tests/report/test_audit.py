@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import recorded
+from hpml_bench.training.loop import step_seconds
 from recorded import METHODS, SETTINGS, record, sweep
 from test_sections import said
 from undrawn import undrawn
 
 from hpml_bench.launch.order import methods_of_seed
+from hpml_bench.records.files import PREDICTIONS, RECORD
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.load import load_record
 from hpml_bench.records.run import Metric, RunRecord
-from hpml_bench.records.store import PREDICTIONS, RECORD, commit, file_digests, load_record
 from hpml_bench.report.render import facts
 from hpml_bench.report.results import Results
 from hpml_bench.statistics import OverSeeds, p_different
-from hpml_bench.training.loop import step_seconds
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +37,7 @@ def load(folder: Path, records: list[RunRecord]) -> Results:
 
 def edit(run: Path, **changes: Any) -> None:
     """Rewrite a run's record with other fields, and the digests of its files as they are now."""
-    commit(run, load_record(run / RECORD).model_copy(update={"files": file_digests(run), **changes}))
+    RunFolder(run).commit(load_record(run / RECORD).model_copy(update={"files": RunFolder(run).digests(), **changes}))
 
 
 def with_values(values: dict[str, dict[str, list[float]]]) -> list[RunRecord]:
@@ -125,7 +127,7 @@ def test_6_a_score_without_its_predictions_is_not_believed(tmp_path: Path) -> No
     load(tmp_path, records)
     run = tmp_path / records[0].run_id
     (run / PREDICTIONS).unlink()
-    for digests in (load_record(run / RECORD).files, file_digests(run)):
+    for digests in (load_record(run / RECORD).files, RunFolder(run).digests()):
         edited = load_record(run / RECORD).metrics | {"test_accuracy": 0.95}
         edit(run, metrics=edited, files=digests)
         results = Results.load(tmp_path)

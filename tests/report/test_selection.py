@@ -16,8 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from undrawn import undrawn
 
+from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.load import load_record
 from hpml_bench.records.run import RunRecord
-from hpml_bench.records.store import POINTS, PREDICTIONS, RECORD, commit, file_digests, load_record
 from hpml_bench.report.blocks import Text
 from hpml_bench.report.render import all_sections, facts
 from hpml_bench.report.results import Results, machine_free
@@ -53,7 +55,7 @@ def _no_drawing() -> Iterator[None]:
 
 def change_record(run: Path, **changes: Any) -> None:
     """Rewrite a run's record with other fields."""
-    commit(run, load_record(run / RECORD).model_copy(update=changes))
+    RunFolder(run).commit(load_record(run / RECORD).model_copy(update=changes))
 
 
 def other_protocol(run: Path) -> None:
@@ -84,7 +86,7 @@ def no_predictions(run: Path) -> None:
 def no_digest(run: Path) -> None:
     """Remove the predictions, and every word of them in the record."""
     (run / PREDICTIONS).unlink()
-    change_record(run, files=file_digests(run))
+    change_record(run, files=RunFolder(run).digests())
 
 
 def changed_predictions(run: Path) -> None:
@@ -97,14 +99,14 @@ def changed_predictions(run: Path) -> None:
 def changed_answers(run: Path) -> None:
     """Turn some answers, and give the record the new file's digest."""
     changed_predictions(run)
-    change_record(run, files=file_digests(run))
+    change_record(run, files=RunFolder(run).digests())
 
 
 def changed_losses(run: Path) -> None:
     """Change the losses beside the answers, and give the record the new file's digest."""
     frame = pd.read_parquet(run / PREDICTIONS)
     frame.assign(loss=frame.loss + 0.01).to_parquet(run / PREDICTIONS, index=False)
-    change_record(run, files=file_digests(run))
+    change_record(run, files=RunFolder(run).digests())
 
 
 def changed_score(name: str) -> Callable[[Path], None]:

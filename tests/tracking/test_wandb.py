@@ -17,7 +17,11 @@ import tiny
 from wandb_double import nothing_left, runs_below, serving
 
 from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, TaskSpec
-from hpml_bench.records import store
+from hpml_bench.records.files import POINTS
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import read_record
+from hpml_bench.records.points import PointWriter
 from hpml_bench.records.run import Point, RunRecord
 from hpml_bench.report.blocks import Table
 from hpml_bench.tracking.wandb import content, follow, publish
@@ -90,14 +94,14 @@ def points(steps: int) -> list[Point]:
 def write_run(suite: Path, which: RunSpec, course: list[Point], **changes: Any) -> RunRecord:
     """Leave what a run leaves."""
     folder = suite / which.run_id
-    store.begin(folder)
-    writer = store.PointWriter(folder)
+    RunFolder(folder).begin()
+    writer = PointWriter(folder)
     writer.write(course)
     writer.close()
     fields: dict[str, Any] = {"status": "ok", "metrics": {"accuracy": 0.5, "energy": None}, "seconds": 2.0}
     fields |= {"started": "2026-01-01T00:00:00Z", "protocol_id": "abc123"}
     made = RunRecord(run_id=which.run_id, spec=which, **(fields | changes))
-    store.commit(folder, made)
+    RunFolder(folder).commit(made)
     return made
 
 
@@ -121,7 +125,7 @@ def test_offline_runs_and_tables_read_back(tmp_path: Path, home: Path, monkeypat
     monkeypatch.setenv("WANDB_DIR", str(elsewhere))
     unordered = [*points(3), Point(metric="accuracy", step=0, value=0.25), Point(metric="x", step=2, value=None)]
     good = write_run(suite, spec(), unordered)
-    with (suite / good.run_id / store.POINTS).open("a") as file:
+    with (suite / good.run_id / POINTS).open("a") as file:
         file.write('{"metric": "train_loss", "step": 9, "val')  # torn
     bad = write_run(suite, spec("full", backbone=f"hub:owner/{SECRETS['HF_TOKEN']}"), [], status="killed", metrics={})
 
@@ -189,7 +193,7 @@ def test_25_runs_are_kept_quickly_and_once(tmp_path: Path) -> None:
     """Asked again, nothing new is written; a new attempt adds its run, and replaces the comparison."""
 
     def kept() -> set[str]:
-        said = publish(store.load_records(tmp_path).records, tables, "offline", tmp_path)
+        said = publish(load_records(tmp_path).records, tables, "offline", tmp_path)
         assert said is not None
         assert "25 runs and the comparison are kept offline" in said
         return {path.name for path in (tmp_path / "wandb").glob("offline-run-*")}
@@ -253,18 +257,18 @@ def test_following_a_growing_file(tmp_path: Path) -> None:
     """Points arrive in batches, torn and with garbage between; wandb has each once, and the ledger says so."""
     which = spec()
     folder = tmp_path / which.run_id
-    store.begin(folder)
+    RunFolder(folder).begin()
     lines = [point.model_dump_json() + "\n" for point in points(4)]
     late = Point(metric="accuracy", step=1, value=0.75).model_dump_json() + "\n"
     with follow(which, folder, "offline", tmp_path):
-        with (folder / store.POINTS).open("a", buffering=1) as file:
+        with (folder / POINTS).open("a", buffering=1) as file:
             for text in (*lines[:2], lines[2][:9], lines[2][9:], lines[3] + "garbage\n", "".join(lines[4:]), late):
                 file.write(text)
                 file.flush()
                 time.sleep(0.15)
             file.write(lines[0][:7])
         made = RunRecord(run_id=which.run_id, spec=which, status="ok", metrics={"a": 0.5}, started="s", seconds=1)
-        store.commit(folder, made)
+        RunFolder(folder).commit(made)
     (run,) = runs_below(tmp_path).values()
     both = [{"step": s, "train_loss": 1 / (s + 1), "grad_norm": 1 / (s + 1)} for s in range(4)]
     rows: dict[int, dict[str, float]] = {}
@@ -306,7 +310,7 @@ def test_a_helper_that_hangs_or_dies_does_not_hold_runs(
         helper.send_signal(how)
         made = write_run(tmp_path, which, points(20_000))  # far more than a pipe holds
     assert time.monotonic() - began < 18  # the patience that is the default is 20
-    assert store.settled(tmp_path / which.run_id) == made
+    assert read_record(tmp_path / which.run_id) == made
     assert Ledger(tmp_path).entries[which.run_id].place == ""
     with follow(spec(seed=1), tmp_path / "next", "offline", tmp_path):
         assert helpers() == []
@@ -376,7 +380,7 @@ def test_a_faulty_server_costs_bounded_time_and_one_sentence(
             made = write_run(tmp_path, which, points(3))
             began = time.monotonic()
         assert time.monotonic() - began < 18  # the patience that is the default is 20, the server's silence 60
-        assert store.settled(tmp_path / which.run_id) == made
+        assert read_record(tmp_path / which.run_id) == made
         said = publish([made], tables, "online", tmp_path, patience=1)
     assert said is not None
     assert "1 run and the comparison are kept offline" in said

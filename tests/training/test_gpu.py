@@ -9,7 +9,7 @@ import tiny
 
 from hpml_bench.config.devices import resolve_devices
 from hpml_bench.launch import fork_server, launcher
-from hpml_bench.records import store
+from hpml_bench.records.points import read_points
 from hpml_bench.system.environment import visible_gpus
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not visible_gpus(), reason="no GPU is visible")]
@@ -41,7 +41,7 @@ def test_the_gpu_follows_the_cpu(tmp_path: Path) -> None:
     for device in ("cpu", "cuda"):
         spec = tiny.spec(device=device, world_size=1)
         assert launcher.run(spec, prepared, tmp_path / device).status == "ok"
-        courses.append([p.value for p in store.read_points(tmp_path / device) if p.metric == "train_loss"])
+        courses.append([p.value for p in read_points(tmp_path / device) if p.metric == "train_loss"])
     assert courses[0] == pytest.approx(courses[1], rel=1e-3)
 
 

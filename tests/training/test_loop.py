@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from hpml_bench.training.borders import Borders
+from hpml_bench.training.loop import Ledger, Training, evaluate, lr_factor, step_seconds, total_steps, train
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -19,12 +21,10 @@ from hpml_bench import registry
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import Rows
-from hpml_bench.training.borders import Borders
+from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.training.clock import CpuClock
 from hpml_bench.training.distributed import Group, process_group
-from hpml_bench.training.loop import Ledger, Training, evaluate, lr_factor, step_seconds, total_steps, train
 from hpml_bench.training.model import build_classifier
-from hpml_bench.plugins.probe import Probe, Run, Step
 
 
 class Recorder(Probe):

@@ -12,7 +12,9 @@ import tiny
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher
-from hpml_bench.records import store
+from hpml_bench.records.load import load_record
+from hpml_bench.records.points import read_points
+from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord
 
 
@@ -34,7 +36,7 @@ def test_a_run_is_recorded_whole(record: tuple[RunRecord, Path]) -> None:
     """run.json holds what was returned; points, predictions and a log per rank lie beside it."""
     returned, folder = record
     assert returned.status == "ok", returned.error
-    assert store.load_record(folder / "run.json") == returned
+    assert load_record(folder / "run.json") == returned
     assert {path.name for path in folder.iterdir()} >= {"points.jsonl", "predictions.parquet", "rank0.log", "rank1.log"}
     assert returned.order == 1
     assert returned.environment["threads"]["intra_op"] == returned.spec.settings.threads
@@ -50,7 +52,7 @@ def test_every_metric_has_a_definition(record: tuple[RunRecord, Path]) -> None:
 
 def test_each_test_row_is_predicted_once(record: tuple[RunRecord, Path]) -> None:
     """Predictions cover every test row exactly once, and the accuracy is theirs."""
-    predictions = store.read_predictions(record[1])
+    predictions = read_predictions(record[1])
     assert predictions is not None
     assert predictions["index"].tolist() == list(range(96))
     accuracy = (predictions["label"] == predictions["prediction"]).mean()
@@ -59,7 +61,7 @@ def test_each_test_row_is_predicted_once(record: tuple[RunRecord, Path]) -> None
 
 def test_points_cover_every_step(record: tuple[RunRecord, Path]) -> None:
     """The curves have a point for each step, and validation points where asked."""
-    points = store.read_points(record[1])
+    points = read_points(record[1])
     assert [p.step for p in points if p.metric == "train_loss"] == [1, 2, 3, 4, 5, 6]
     assert max(p.step for p in points if p.metric == "validation_accuracy") == 6
 
@@ -76,7 +78,7 @@ def losses(prepared: Prepared, folder: Path, **changes: int) -> list[float]:
     """Return the training losses of a run."""
     result = launcher.run(tiny.spec("full", **changes), prepared, folder)
     assert result.status == "ok", result.error
-    return [p.value for p in store.read_points(folder) if p.metric == "train_loss" and p.value is not None]
+    return [p.value for p in read_points(folder) if p.metric == "train_loss" and p.value is not None]
 
 
 def test_world_size_does_not_change_the_losses(prepared: Prepared, tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_world_size_does_not_change_the_losses(prepared: Prepared, tmp_path: Pat
     one, two, three = (losses(prepared, tmp_path / str(n), world_size=n) for n in (1, 2, 3))
     assert two == pytest.approx(one, abs=2e-5)
     assert three == pytest.approx(one, abs=2e-5)
-    accuracies = {store.load_record(tmp_path / str(n) / "run.json").metrics["test_accuracy"] for n in (1, 2, 3)}
+    accuracies = {load_record(tmp_path / str(n) / "run.json").metrics["test_accuracy"] for n in (1, 2, 3)}
     assert len(accuracies) == 1
 
 
@@ -92,7 +94,7 @@ def test_the_same_spec_twice_is_the_same_run(prepared: Prepared, tmp_path: Path)
     """On a CPU, losses and predictions repeat bit for bit, dropout included."""
     first, second = (losses(prepared, tmp_path / name, dropout=0.1) for name in ("a", "b"))  # type: ignore[arg-type]
     assert first == second
-    predicted, again = (store.read_predictions(tmp_path / name) for name in ("a", "b"))
+    predicted, again = (read_predictions(tmp_path / name) for name in ("a", "b"))
     assert predicted is not None
     assert again is not None
     for column in ("index", "prediction", "loss"):

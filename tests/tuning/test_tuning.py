@@ -22,8 +22,10 @@ from hpml_bench.config.suite import load_suite
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.launch import launcher as launch
-from hpml_bench.records import store
 from hpml_bench.records import tuning as records
+from hpml_bench.records.load import load_record
+from hpml_bench.records.points import read_points
+from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord
 from hpml_bench.records.tuning import Trial, TunedMethod, TuningRecord
 from hpml_bench.report.results import Results
@@ -142,9 +144,9 @@ def test_the_test_rows_are_never_evaluated(tuned: Tuned) -> None:
     """Every trial predicts the 16 validation rows, and its result is the last validation point; 24 are for the test."""
     folder = tuned[1]
     for path in folder.glob("*/run.json"):
-        run = store.load_record(path)
-        points = {point.metric: point.value for point in store.read_points(path.parent)}
-        frame = store.read_predictions(path.parent)
+        run = load_record(path)
+        points = {point.metric: point.value for point in read_points(path.parent)}
+        frame = read_predictions(path.parent)
         assert frame is not None
         assert len(frame) == run.spec.settings.validation_samples == 16
         assert run.metrics["test_accuracy"] == points["validation_accuracy"]

@@ -10,7 +10,7 @@ from tempfile import NamedTemporaryFile
 from hpml_bench.errors import UserError
 from hpml_bench.gate.records import Receipt
 from hpml_bench.gate.render import junit, markdown, page
-from hpml_bench.records.store import write_atomically
+from hpml_bench.records.files import write_atomically
 
 FORMATS: dict[str, Callable[[Receipt], str]] = {
     "json": lambda receipt: receipt.model_dump_json(indent=1) + "\n",

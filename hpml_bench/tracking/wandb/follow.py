@@ -12,7 +12,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from hpml_bench.config.settings import RunSpec
-from hpml_bench.records import store
+from hpml_bench.records.files import POINTS
+from hpml_bench.records.load import read_record
+from hpml_bench.records.points import Tail
 from hpml_bench.records.run import Point
 from hpml_bench.system.text import for_terminal
 from hpml_bench.tracking.wandb.content import closing, group_of, history, opening
@@ -55,7 +57,7 @@ def follow(
         why = follower.finish(seconds)
         if why is not None and seconds == patience:
             _give_up(directory, why)
-        record = store.settled(folder)
+        record = read_record(folder)
         if record is not None:
             with suppress(OSError):
                 place = mode if why is None else ""
@@ -80,16 +82,16 @@ class _Follower(threading.Thread):
 
     def run(self) -> None:
         """Follow."""
-        from hpml_bench.records.tail import Tail
+        from hpml_bench.records.load import read_record
 
         try:
             self._helper.send(self._opening)
-            tail = Tail(self._folder / store.POINTS)
+            tail = Tail(self._folder / POINTS)
             over = False
             while not over:
                 over = self._over.wait(POLL_SECONDS)  # asked before reading: what was written before is then read
                 self._helper.send(*history(_points(tail.lines())))
-            self._helper.send(closing(store.settled(self._folder)), {"do": "end"})
+            self._helper.send(closing(read_record(self._folder)), {"do": "end"})
         except Exception as error:  # publishing must never hurt the sweep
             self._broken = str(error) or type(error).__name__
 

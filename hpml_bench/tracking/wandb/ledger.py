@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.records import store
+from hpml_bench.records.files import read_json, write_atomically
 from hpml_bench.records.run import RunRecord
 from hpml_bench.system.hashing import digest
 from hpml_bench.tracking.wandb.content import group_of
@@ -32,7 +32,7 @@ class Ledger:
         """Read it; a damaged one is as good as none."""
         self._path = directory / "wandb" / "published.json"
         self.entries: dict[str, Entry] = {}
-        content: dict[str, Any] = store.read_json(self._path) or {}
+        content: dict[str, Any] = read_json(self._path) or {}
         try:
             self.entries = {name: Entry(**entry) for name, entry in content.items()}
         except TypeError:
@@ -54,7 +54,7 @@ class Ledger:
         """Add or replace entries, on disk."""
         self.entries |= entries
         content = {name: vars(entry) for name, entry in self.entries.items()}
-        store.write_atomically(self._path, json.dumps(content, indent=1))
+        write_atomically(self._path, json.dumps(content, indent=1))
 
 
 def identity(*what: str) -> str:

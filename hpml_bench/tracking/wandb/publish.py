@@ -11,7 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpml_bench.records import store
+from hpml_bench.records.listing import load_records
+from hpml_bench.records.points import iterate_points
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Table
 from hpml_bench.system.hashing import digest
@@ -32,7 +33,7 @@ def publish_results(results: Results, mode: Mode) -> str | None:
     """Publish a results folder; see `publish`."""
     from hpml_bench.report.render import all_sections, tables_of
 
-    records = store.load_records(results.folder).records
+    records = load_records(results.folder).records
     return publish(records, lambda: tables_of(all_sections(results)), mode, results.folder)
 
 
@@ -106,7 +107,7 @@ def _publish(
     late.start()
     try:
         for record in new:
-            points = sorted(store.iterate_points(directory / record.run_id), key=lambda point: point.step)
+            points = sorted(iterate_points(directory / record.run_id), key=lambda point: point.step)
             opening = content.opening(record.spec, entries[record.run_id].id)
             helper.send(opening, *content.history(points), content.closing(record))
         if not compared:

@@ -1,0 +1,237 @@
+"""A results folder and the folders of its runs: opened by one process, mended, asked, written to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.errors import UserError
+from hpml_bench.records.files import (
+    POINTS,
+    PREDICTIONS,
+    RECORD,
+    SET_ASIDE,
+    SUITE,
+    is_plain_file,
+    read_json,
+    remove,
+    remove_temporary,
+    write_atomically,
+)
+from hpml_bench.records.load import load_record, read_record
+from hpml_bench.records.run import DONE, RunRecord
+from hpml_bench.system import disk
+from hpml_bench.system.redaction import redact_files
+
+Say = Callable[[str], None]
+
+
+class RunFolder:
+    """The folder of one run. The run counts from the moment its record is committed."""
+
+    def __init__(self, path: Path) -> None:
+        """Name it; nothing is written."""
+        self.path = path
+
+    def begin(self) -> None:
+        """Empty it: an attempt is never mixed with another."""
+        remove(self.path)
+        self.path.mkdir(parents=True)
+
+    def commit(self, record: RunRecord) -> RunRecord:
+        """Write run.json with the digests of the files that belong to it; return the record as written."""
+        redact_files(*self.path.glob("rank*.log"))
+        record = record.model_copy(update={"files": self.digests()})
+        write_atomically(self.path / RECORD, record.model_dump_json(indent=1) + "\n")
+        return record
+
+    def record(self) -> RunRecord | None:
+        """Return its record, or None where there is none that can be read."""
+        return read_record(self.path)
+
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of the files that belong to a run's record, by name."""
+        found = {}
+        for name in (POINTS, PREDICTIONS):
+            if is_plain_file(self.path / name):
+                with (self.path / name).open("rb") as file:
+                    found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return found
+
+    def changed(self, record: RunRecord) -> str | None:
+        """Return which file is not the one that the record was committed with, or is gone; None where all are there."""
+        there = self.digests()
+        for name, value in record.files.items():
+            if name not in there:
+                return f"{name} is missing"
+            if there[name] != value:
+                return f"{name} is not the file that was recorded"
+        return None
+
+    def damage(self) -> str | None:
+        """Return what is wrong with its files, such as `run.json is not readable`; None where nothing is.
+
+        A run without a record is none: it was not finished.
+        """
+        if not (self.path / RECORD).exists():
+            return None
+        try:
+            record = load_record(self.path / RECORD)
+        except ValueError as error:
+            return f"{RECORD} is {error}"
+        return self.changed(record)
+
+    def set_aside(self) -> Path:
+        """Move it out of the way, its record under another name; return where to."""
+        room = self.path.parent / SET_ASIDE
+        if room.is_symlink():
+            room.unlink()  # the link only: none is followed
+        room.mkdir(exist_ok=True)
+        number = next(number for number in count(1) if not os.path.lexists(room / f"{self.path.name}.{number}"))
+        target = room / f"{self.path.name}.{number}"
+        if not self.path.is_symlink() and (self.path / RECORD).exists():
+            (self.path / RECORD).replace(self.path / f"{RECORD}.damaged")
+        self.path.replace(target)
+        return target
+
+
+class ResultsFolder:
+    """The results of a suite, held by this process alone between `open` and its end."""
+
+    def __init__(self, path: Path) -> None:
+        """Name it; `open` is the way to write to it."""
+        self.path = path
+        self._older: dict[str, Path] | None = None
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path, lock: Path | None = None) -> Iterator[ResultsFolder]:
+        """Make the folder, hold its lock, and mend what a killed process left; disk errors become one sentence.
+
+        Args:
+            path: the folder.
+            lock: the folder whose lock is held, if another.
+
+        Raises:
+            UserError: it can't be made or written to, its disk is full or read-only, or another process holds it.
+
+        """
+        make_folder(path)
+        with disk.errors_as_user_errors(path), locked(lock or path):
+            remove_temporary(path)
+            for run in path.glob("*/"):  # with a record, logs were redacted before it was committed
+                if not run.is_symlink() and not (run / RECORD).exists():
+                    redact_files(*run.glob("rank*.log"))
+            yield cls(path)
+
+    def write_suite(self, content: str) -> None:
+        """Write what was asked for beside the runs."""
+        write_atomically(self.path / SUITE, content)
+
+    def run_folder(self, spec: RunSpec) -> RunFolder:
+        """Return the folder of a run: the one of its id, or one that an older schema named otherwise."""
+        own = self.path / spec.run_id
+        return RunFolder(own if own.exists() else self._of_older_schema().get(spec.run_id, own))
+
+    def _of_older_schema(self) -> dict[str, Path]:
+        """Return today's id -> folder of the runs whose folder has another name."""
+        if self._older is None:
+            found = [(path.parent, read_record(path.parent)) for path in self.path.glob(f"*/{RECORD}")]
+            self._older = {r.spec.run_id: folder for folder, r in found if r and r.spec.run_id != folder.name}
+        return self._older
+
+    def set_aside_unusable(self, specs: Iterable[RunSpec], protocol: str, say: Say) -> None:
+        """Move damaged runs, and good ones on other rows or weights, out of the way; they are then done again."""
+        for spec in specs:
+            run = self.run_folder(spec)
+            why, record = run.damage(), run.record()
+            if why:
+                moved = run.set_aside()
+                say(f"{run.path.name}: {why}; it is kept as {SET_ASIDE}/{moved.name}, and the run is done again")
+            elif record is not None and record.status in DONE and record.protocol_id != protocol:
+                moved = run.set_aside()
+                say(
+                    f"{run.path.name} was made on other rows or weights than are there now; it is kept as "
+                    f"{SET_ASIDE}/{moved.name}, and the run is done again"
+                )
+
+    def settled(self, spec: RunSpec, protocol: str) -> bool:
+        """Whether a run need not be tried again: it ended, and on the weights and rows that are there now."""
+        record = self.run_folder(spec).record()
+        return record is not None and record.status in DONE and record.protocol_id == protocol
+
+    def begin(self, spec: RunSpec) -> RunFolder:
+        """Return the folder for a new attempt at a run.
+
+        Raises:
+            UserError: the disk is nearly full.
+
+        """
+        disk.check_space(self.path)
+        there, own = self.run_folder(spec).path, self.path / spec.run_id
+        if there != own:  # an attempt of an older schema
+            remove(there)
+        return RunFolder(own)
+
+    def records(self, specs: Iterable[RunSpec]) -> tuple[RunRecord, ...]:
+        """Return the records of these runs, of those that have one."""
+        return tuple(found for spec in specs if (found := self.run_folder(spec).record()))
+
+    def clear(self, specs: Iterable[RunSpec] | None = None) -> None:
+        """Remove these runs, or all, and nothing else that may lie here."""
+        for path in self.path.glob("*/") if specs is None else [self.run_folder(spec).path for spec in specs]:
+            if (path / RECORD).exists() or (path / POINTS).exists() or (path / "rank0.log").exists():
+                remove(path)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a results folder.
+
+    Raises:
+        UserError: it can't be created or written to.
+
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the results folder can't be created: {error.strerror}; give another --out"
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder}: the results folder can't be written to; give another --out")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a results folder alone; the lock goes with the process, however it ends.
+
+    Raises:
+        UserError: another process holds it; says which.
+
+    """
+    lock, holder = FileLock(folder / ".lock"), folder / ".lock-holder.json"
+    if (folder / ".lock").is_symlink():
+        raise UserError(f"{folder / '.lock'} is a link, and none is followed; remove it, or give another --out")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = read_json(holder) or {}
+        raise UserError(
+            f"{folder} is in use by process {who.get('pid', '?')} on {who.get('host', 'another machine')}; "
+            "wait for it, or give another --out"
+        ) from None
+    try:
+        write_atomically(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()

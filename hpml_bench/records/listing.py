@@ -1,0 +1,82 @@
+"""The runs of a results folder, read for reports and lists."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from hpml_bench.records.files import MAX_RECORD_BYTES, RECORD, is_plain_file
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.load import load_record
+from hpml_bench.records.run import RunRecord, Status
+
+
+@dataclass(frozen=True)
+class LoadedRuns:
+    """What a results folder holds."""
+
+    records: tuple[RunRecord, ...]
+    """The readable ones, oldest first."""
+    problems: tuple[str, ...]
+    """One sentence for each record that was set aside, naming the file."""
+
+
+def load_records(folder: Path) -> LoadedRuns:
+    """Read every run.json one level below `folder`; damaged ones are told, never averaged."""
+    records: list[RunRecord] = []
+    problems: list[str] = []
+    for path in sorted(folder.glob(f"*/{RECORD}")):
+        again = "it is left out, and run-all will run it again"
+        try:
+            record = load_record(path)
+        except ValueError as error:
+            problems.append(f"{path.parent.name}/{RECORD} is {error}; {again}")
+            continue
+        why = RunFolder(path.parent).changed(record)
+        if why:
+            problems.append(f"{path.parent.name}/{why}; {again}")
+        else:
+            record = record.model_copy(update={"run_id": path.parent.name})  # of a copied folder: where its files lie
+            records.append(_sharing(record, records[-1]) if records else record)
+    return LoadedRuns(tuple(sorted(records, key=lambda record: (record.started, record.run_id))), tuple(problems))
+
+
+def _sharing(record: RunRecord, other: RunRecord) -> RunRecord:
+    """Return a record that holds what is equal in another one once: thousands differ in their figures alone."""
+    alike = ("definitions", "environment", "notes", "digests", "label_names")
+    return record.model_copy(
+        update={name: getattr(other, name) for name in alike if getattr(record, name) == getattr(other, name)}
+    )
+
+
+class Headline(BaseModel):
+    """The few fields of a record that a list of runs shows; reading them alone is several times quicker."""
+
+    model_config = ConfigDict(frozen=True)
+
+    class Spec(BaseModel):
+        """The suite's name."""
+
+        suite: str
+
+    schema_version: Literal[1, 2]
+    run_id: str
+    spec: Spec
+    status: Status
+    seconds: float
+    metrics: dict[str, float | None]
+
+
+def headlines(folder: Path) -> list[Headline]:
+    """Return the headline of every record one level below `folder` that can be read, by folder's name."""
+    found = []
+    for path in sorted(folder.glob(f"*/{RECORD}")):
+        with suppress(OSError, ValueError):
+            if is_plain_file(path) and not path.parent.is_symlink() and path.stat().st_size <= MAX_RECORD_BYTES:
+                headline = Headline.model_validate_json(path.read_bytes())
+                found.append(headline.model_copy(update={"run_id": path.parent.name}))
+    return found

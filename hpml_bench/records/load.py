@@ -1,0 +1,105 @@
+"""Records read from disk: validated, of every schema version that is known; what is damaged is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from hpml_bench.records import schema1
+from hpml_bench.records.files import MAX_RECORD_BYTES, RECORD, is_plain_file
+from hpml_bench.records.run import SCHEMA_VERSION, RunRecord, protocol_id
+
+READABLE = (1, SCHEMA_VERSION)
+"""Schema versions that are read."""
+MAX_DEPTH = 32
+"""Levels of nesting in a record."""
+LARGEST_INTEGER = 2**63 - 1
+_AS_ZEROS = bytes(b"0"[0] if 48 <= code < 58 else b"."[0] if code == 46 else b" "[0] for code in range(256))
+"""Every digit a zero, the point itself, all else a space."""
+
+
+def load_record(path: Path) -> RunRecord:
+    """Read one run.json.
+
+    Raises:
+        ValueError: it is damaged or of another schema version; the message says which.
+
+    """
+    if path.parent.is_symlink() or (path.exists() and not is_plain_file(path)):
+        raise ValueError("a link, or no file, and none is followed")
+    try:
+        if path.stat().st_size > MAX_RECORD_BYTES:
+            raise ValueError(f"larger than {MAX_RECORD_BYTES} bytes")
+        raw = path.read_bytes()
+        content = from_json(raw)
+    except OSError as error:
+        raise ValueError(f"not readable ({error.strerror or type(error).__name__})") from None
+    except ValueError as error:
+        raise ValueError(f"not readable as JSON ({error})") from None
+    if odd := _oddity(content, raw):
+        raise ValueError(f"not a run record: it holds {odd}")
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version not in READABLE:
+        raise ValueError(f"of schema version {version!r:.40}, and this is {SCHEMA_VERSION}")
+    try:
+        if version == SCHEMA_VERSION:
+            return RunRecord.model_validate(content)
+        record = RunRecord.model_validate(schema1.upgraded(content))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ValueError(f"not a run record: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if record.digests is None:
+        return record
+    return record.model_copy(update={"protocol_id": protocol_id(record.spec.settings, record.digests)})
+
+
+def _oddity(content: Any, raw: bytes) -> str | None:
+    """Return what no record holds but JSON can, and what reads records would stumble over.
+
+    Looks at the fields that may hold anything, and at all where a number is long: the record's own types see to the
+    rest, and a walk through everything takes longer than they do.
+    """
+    todo = [(content, 0)] if _holds_long_number(raw) else [(value, 0) for value in _untyped(content)]
+    while todo:
+        value, depth = todo.pop()
+        if depth > MAX_DEPTH:
+            return f"values nested deeper than {MAX_DEPTH} levels"
+        if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+            return "an integer of more than 64 bits"
+        if isinstance(value, dict):
+            todo += [(key, depth) for key in value]
+        if isinstance(value, dict | list):
+            todo += [(item, depth + 1) for item in (value.values() if isinstance(value, dict) else value)]
+    return None
+
+
+def _holds_long_number(raw: bytes) -> bool:
+    """Tell whether 19 digits or more begin anywhere but after a point; a regular expression takes ten times as long."""
+    return b" " + b"0" * 19 in b" " + raw.translate(_AS_ZEROS)
+
+
+def _untyped(content: Any) -> list[Any]:
+    """Return the values of a record's fields that are declared as Any."""
+    found = []
+    for path in (
+        ("environment",),
+        ("spec", "settings", "task", "options"),
+        ("spec", "settings", "dataset", "options"),
+        ("spec", "method", "options"),
+    ):
+        value = content
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        found.append(value)
+    return found
+
+
+def read_record(folder: Path) -> RunRecord | None:
+    """Return a run's record, or None where there is none that can be read."""
+    try:
+        return load_record(folder / RECORD)
+    except ValueError:
+        return None

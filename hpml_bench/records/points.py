@@ -1,0 +1,101 @@
+"""Points of a run: appended by rank 0 to points.jsonl, read back whole, or followed while they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from pydantic import TypeAdapter, ValidationError
+
+from hpml_bench.records.files import POINTS, is_plain_file
+from hpml_bench.records.run import Point
+
+AT_ONCE_BYTES = 1_000_000
+"""Size up to which a file of points is read at once, several times as quickly as line by line."""
+MAX_LINE = 10_000
+"""Characters of a line of points.jsonl; a longer one is none of ours."""
+LARGEST_STEP = 2**63 - 1
+_POINTS = TypeAdapter(list[Point])
+
+
+class PointWriter:
+    """Appends points to points.jsonl, a line each; what was flushed survives the process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file: IO[str] = (folder / POINTS).open("a", encoding="utf-8")
+
+    def write(self, points: list[Point]) -> None:
+        """Append and flush."""
+        self._file.write("".join(f"{point.model_dump_json(exclude_unset=True)}\n" for point in points))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def iterate_points(folder: Path) -> Iterator[Point]:
+    """Yield the points of a run in the order written; a torn line (a crash, or a write under way) is left out."""
+    path = folder / POINTS
+    if not is_plain_file(path):
+        return
+    quickly = _all_points(path)
+    if quickly is not None:
+        yield from quickly
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        while line := file.readline(MAX_LINE):
+            try:
+                point = Point.model_validate_json(line)
+            except ValidationError:
+                continue
+            if abs(point.step) <= LARGEST_STEP:
+                yield point
+
+
+def _all_points(path: Path) -> list[Point] | None:
+    """Return the points of a file, read at once; None where it is large or a line of it is not whole."""
+    if path.stat().st_size > AT_ONCE_BYTES:
+        return None
+    lines = path.read_bytes().split(b"\n")
+    if lines.pop():  # torn, or still being written
+        return None
+    try:
+        points = _POINTS.validate_json(b"[" + b",".join(lines) + b"]")
+    except ValidationError:
+        return None
+    whole = len(points) == len(lines) and not any(abs(point.step) > LARGEST_STEP for point in points)
+    return points if whole else None
+
+
+def read_points(folder: Path) -> list[Point]:
+    """Return all points of a run."""
+    return list(iterate_points(folder))
+
+
+class Tail:
+    """Reads what was added to a file since the last look, whole lines only.
+
+    The file is held from the first look on: one put in its place (a log without its secrets) would begin again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._rest = b""
+
+    def lines(self) -> list[str]:
+        """Return the new complete lines; none while the file isn't there yet."""
+        try:
+            self._file = self._file or self._path.open("rb")
+            new = self._file.read()
+        except OSError:
+            return []
+        *whole, self._rest = (self._rest + new).split(b"\n")
+        return [line.decode(errors="replace") for line in whole]
+
+    def close(self) -> None:
+        """Let the file go."""
+        if self._file:
+            self._file.close()
