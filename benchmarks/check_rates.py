@@ -1,4 +1,4 @@
-"""The error rates of `hpml-bench check` by simulation of its rule: the table of docs/check.md, in some seconds.
+"""Error rates of `hpml-bench check` by simulation of its rule: the table of docs/check.md, in some seconds.
 
     python benchmarks/check_rates.py
 
@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from check_simulation import Draw, simulate
 
 from hpml_bench.gate.decide.rank_tests import Floats
+from hpml_bench.gate.decide.sentences import rate
 from hpml_bench.gate.records import Rules
-from hpml_bench.gate.render.sentences import rate
-from hpml_bench.gate.simulation import Draw, simulate
 from hpml_bench.report.export import markdown_table
 from hpml_bench.report.tables import Cell, table
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from hpml_bench import registry
-from hpml_bench.config.settings import Settings, TaskSpec
+from hpml_bench.config.settings import DatasetSpec, Settings, TaskSpec
 from hpml_bench.config.suite import Margin, MethodEntry, Suite
 from hpml_bench.records.run import Metric, RunRecord
 
@@ -29,7 +29,7 @@ POINTS = {
     "beside it `ranks`, each rank's own seconds, and `tokens` and `real_tokens`, "
     "the step's tokens over all ranks with and without padding",
     "validation_loss": "mean loss over the validation rows",
-    "validation_accuracy": "share of the validation rows that are right",
+    "validation_<headline>": "the task's headline metric of the validation rows, such as `validation_accuracy`",
 }
 """The series of points.jsonl."""
 
@@ -54,40 +54,52 @@ def settings_page() -> str:
         "## `settings`: identical for every method\n",
         "On the command line: `--set KEY=VALUE`, as in `--set train_samples=512`.\n",
         fields_table(Settings),
-        "## `settings.task`\n",
+        "## `settings.task`: a name, or\n",
         fields_table(TaskSpec),
+        "## `settings.dataset`: a name, or\n",
+        fields_table(DatasetSpec),
         "## `margin`: differences that are too small to matter\n",
         fields_table(Margin),
         "## `methods.NAME`: what differs between methods\n",
         "On the command line: `--set methods.NAME.lr=1e-3`.\n",
         fields_table(MethodEntry),
     ]
-    places: dict[registry.Kind, str] = {"tasks": "settings.task.options", "methods": "methods.NAME.options"}
+    places: dict[registry.Kind, str] = {
+        "tasks": "settings.task.options",
+        "datasets": "settings.dataset.options",
+        "methods": "methods.NAME.options",
+    }
     for kind, path in places.items():
         for name in registry.names(kind):
-            module = registry.get(kind, name)
-            if module.Options.model_fields:
-                parts += [f"## `{path}` of {kind[:-1]} `{name}`\n", fields_table(module.Options)]
+            options = registry.plugin(kind, name).Options
+            if options.model_fields:
+                parts += [f"## `{path}` of {registry.ONE[kind]} `{name}`\n", fields_table(options)]
     return "\n".join(parts)
 
 
 def metrics_page() -> str:
-    """Return the page of every metric of every probe, and of the series of points."""
+    """Return the page of every metric of every probe and task, and of the series of points."""
     parts = [
         "# Metrics\n",
-        "Made by `python benchmarks/generate_docs.py` from the probes' own definitions, which also stand in every "
-        "`run.json` and in the report's glossary. *Over ranks* says how the ranks' values become one (`same`: they "
+        "Made by `python benchmarks/generate_docs.py` from the definitions of probes and tasks, which also stand in "
+        "records and in the report's glossary. *Over ranks* says how the ranks' values become one (`same`: they "
         "are equal on all), *over steps* how the steps' do. A metric that can't be measured on a machine is left out "
         "of its records.\n",
     ]
     head = ("name", "title", "unit", "better", "over ranks", "over steps", "phase", "definition")
-    for name in registry.names("probes"):
-        metrics: tuple[Metric, ...] = registry.get("probes", name).metrics
+    owners: tuple[tuple[registry.Kind, str], ...] = (
+        *(("probes", name) for name in registry.names("probes")),
+        *(("tasks", name) for name in registry.names("tasks")),
+    )
+    for kind, name in owners:
+        metrics: tuple[Metric, ...] = registry.plugin(kind, name).metrics
+        if not metrics:
+            continue
         rows = [
             (f"`{m.name}`", m.title, m.unit, m.better, m.over_ranks, m.over_steps, m.phase, m.definition)
             for m in metrics
         ]
-        parts += [f"## {name}\n", table(head, rows)]
+        parts += [f"## {registry.ONE[kind]} {name}\n", table(head, rows)]
     points = [(f"`{name}`", meaning) for name, meaning in POINTS.items()]
     parts += ["## Series of `points.jsonl`\n", "Each point is a metric, a step (from 1) and a value.\n"]
     return "\n".join([*parts, table(("metric", "value"), points)])

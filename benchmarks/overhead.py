@@ -43,7 +43,6 @@ RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "local
 
 def measure(blocks: int, steps: int, method: str = "lora", *, only: bool | None = None) -> list[list[list[float]]]:
     """Return the seconds of each step, [block][without, with probes][step]; with `only`, train once that way."""
-    from hpml_bench.training.loop import Training, train
     from speed.turns import Alternating, Switched, Turns, train_in_turns
 
     from hpml_bench import registry
@@ -54,39 +53,35 @@ def measure(blocks: int, steps: int, method: str = "lora", *, only: bool | None 
     from hpml_bench.probes.memory import trim_heap
     from hpml_bench.records.points import PointWriter
     from hpml_bench.training.distributed import process_group
-    from hpml_bench.training.model import build_classifier
 
     suite = load_suite("quickstart", world_size=1, threads=1, steps=steps)
     (spec,) = suite.runs([method], [0])
     prepared = prepare(spec.settings)
-    rows = {split: Rows(Path(prepared.data) / split, prepared.pad_id) for split in ("train", "validation", "test")}
-    module = registry.get("methods", spec.method.method)
+    test = Rows(Path(prepared.data) / "test", prepared.pad_id)
 
-    def training(folder: Path, names: Sequence[str]) -> tuple[Training, Switched]:
-        classifier = build_classifier(Path(prepared.backbone), spec.settings, spec.method, len(prepared.label_names), 0)
-        probes = Switched(registry.get("probes", name).Measure() for name in names)
-        run = Run(spec.settings, group, classifier, module, rows["test"], folder, time.monotonic())
-        job = Training(
-            classifier, spec.method, module, spec.settings, 0, group, rows["train"], rows["validation"], probes,
-            PointWriter(folder).write,
-        )  # fmt: skip
+    def training(folder: Path, names: Sequence[str]) -> tuple[Alternating, Switched]:
+        probes = Switched(registry.plugin("probes", name)() for name in names)
+        trainer = Alternating.build(spec, prepared, group, probes, PointWriter(folder).write)
+        run = Run(spec.settings, group, trainer.model, trainer.method, trainer.task, test, folder, time.monotonic())
         for probe in probes:
             probe.start(run)
-        return job, probes
+        return trainer, probes
 
     everything, found = registry.names("probes"), []
     with process_group(spec.settings) as group, tempfile.TemporaryDirectory() as name:
         if only is not None:
-            train(training(Path(name), everything if only else ())[0])
+            trainer, probes = training(Path(name), everything if only else ())
+            trainer.turns = Turns(probes, first=True)
+            trainer.train()
             return []
         for block in range(blocks + 1):
             first = bool(random.Random(block).getrandbits(1))  # noqa: S311 - an order
             times = [[0.0] * steps, [0.0] * steps]
             for beginning in (first, not first):
                 trim_heap()  # each begins as a new process would, not with what the one before it gave up
-                job, probes = training(Path(name), everything)
-                turns = Turns(probes, beginning)
-                for step, (on, seconds) in enumerate(train_in_turns(Alternating(**vars(job), turns=turns))):
+                trainer, probes = training(Path(name), everything)
+                trainer.turns = Turns(probes, beginning)
+                for step, (on, seconds) in enumerate(train_in_turns(trainer)):
                     times[on][step] = seconds
             if block:  # the first warms up
                 found.append(times)

@@ -29,6 +29,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, write_atomically
@@ -238,7 +239,7 @@ def content(folder: Path) -> dict[str, Any]:
         points = [p for p in read_points(folder / record.run_id) if "loss" in p.metric or "norm" in p.metric]
         predictions = read_predictions(folder / record.run_id)
         metrics = {name: record.metrics.get(name) for name in ("test_accuracy", "test_loss")}
-        table = None if predictions is None else predictions.to_dict("list")
+        table = None if predictions is None else [np.asarray(p).tolist() for p in vars(predictions).values()]
         found[record.run_id] = (record.status, points, table, metrics, record.consumed)
     return found
 

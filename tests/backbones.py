@@ -4,7 +4,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from hpml_bench.config.settings import MethodSpec, Settings, TaskSpec
+from hpml_bench.config.settings import DatasetSpec, MethodSpec, Settings
 from hpml_bench.registry import get
 from hpml_bench.training.model import Classifier, build_classifier
 
@@ -14,7 +14,7 @@ support_table = importlib.import_module("support_table")
 
 def settings(**changes: object) -> Settings:
     """Return settings that fit the small backbones."""
-    return Settings(**{"backbone": "path:", "task": TaskSpec(name="t"), "steps": 3, "max_length": 12} | changes)
+    return Settings(**{"backbone": "path:", "dataset": DatasetSpec(name="t"), "steps": 3, "max_length": 12} | changes)
 
 
 def build(folder: Path, method: str, seed: int = 0, options: dict | None = None, **changes: object) -> Classifier:

@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, TaskSpec
+from hpml_bench.config.settings import DatasetSpec, MethodSpec, RunSpec, Settings
 from hpml_bench.records.files import POINTS, PREDICTIONS
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Check, Consumed, Digests, Metric, Point, RunError, RunRecord, protocol_id
-from hpml_bench.report.predictions import macro_f1
+from hpml_bench.records.schema1 import upgraded
+from hpml_bench.tasks.sequence_classification import macro_f1
 
 SETTINGS = Settings(
     backbone="embedded:newsgpt",
-    task=TaskSpec(name="newswire", options={"p": 0.6}),
+    dataset=DatasetSpec(name="newswire", options={"p": 0.6}),
     train_samples=1024,
     validation_samples=500,
     test_samples=1000,
@@ -64,7 +65,8 @@ def _metric(
     reduction = {"over_ranks": "same", "over_steps": "once"} | more
     definition = f"The {title.lower()} of a run, as its probe defines it."
     fields = {"name": name, "title": title, "unit": unit, "better": better, "phase": phase, "format": spec}
-    return Metric.model_validate(fields | reduction | {"definition": definition})
+    metric = fields | reduction | {"definition": definition}
+    return Metric.model_validate(upgraded({"definitions": [metric]})["definitions"][0])
 
 
 DEFINITIONS = (
@@ -273,6 +275,7 @@ def record(method: str = "lora", seed: int = 0, order: int = 0, **changes: Any) 
         "label_names": ("World", "Sports", "Business", "Sci/Tech"),
         "notes": {"best possible accuracy": "94.3 %"},
         "environment": ENVIRONMENT,
+        "headline": "test_accuracy",
         "definitions": DEFINITIONS,
         "metrics": metrics(method, seed),
         "consumed": Consumed(

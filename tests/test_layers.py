@@ -14,7 +14,14 @@ import recorded
 import hpml_bench
 
 ROOT = Path(hpml_bench.__path__[0])
-KINDS = ("methods", "probes", "tasks", "sections")
+ORDER = (
+    "errors", "registry", "system", "config", "records", "statistics", "plugins", "data", "training", "methods",
+    "tasks", "datasets", "probes", "report", "tracking", "trackers", "launch", "tuning", "gate", "api", "cli",
+    "__main__",
+)  # fmt: skip
+"""The rooms of the package: each imports only itself and rooms before it, in functions too."""
+PLUGINS = ("methods", "tasks", "datasets", "probes", "trackers")
+SECTIONS = "report.sections"
 TRAINING = ("torch", "transformers", "peft", "datasets")
 
 
@@ -54,6 +61,12 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 AT_TOP = {name: _walk(tree, functions=False) for name, tree in TREES.items()}
 ANYWHERE = {name: _walk(tree, functions=True) for name, tree in TREES.items()}
 OWN = {name: {other for other in imports if other in FILES} for name, imports in ANYWHERE.items()}
+ROOMS = sorted({name.split(".")[1] for name in FILES if "." in name})
+
+
+def room_of(name: str) -> str:
+    """Return the room of a module."""
+    return name.split(".")[1]
 
 
 def reachable(*starts: str) -> set[str]:
@@ -76,9 +89,9 @@ def cycle(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
-def of_kind(name: str, *kinds: str) -> bool:
-    """Tell whether a module is a file of one of these folders."""
-    return any(name.startswith(f"hpml_bench.{kind}.") for kind in kinds)
+def in_room(name: str, *rooms: str) -> bool:
+    """Tell whether a module lies in one of these rooms, the room's own module included."""
+    return any(f"{name}.".startswith(f"hpml_bench.{room}.") for room in rooms)
 
 
 def heavy(imports: set[str], libraries: tuple[str, ...] = TRAINING) -> set[str]:
@@ -88,62 +101,76 @@ def heavy(imports: set[str], libraries: tuple[str, ...] = TRAINING) -> set[str]:
 
 def test_the_reader_of_imports_sees_them() -> None:
     """The test's own eyes: known imports at the top and inside functions are found, those for typing are not."""
-    assert "hpml_bench.records.run" in AT_TOP["hpml_bench.records.store"]
-    assert "pandas" in ANYWHERE["hpml_bench.records.store"]
-    assert "pandas" not in AT_TOP["hpml_bench.records.store"]
+    assert "hpml_bench.records.run" in AT_TOP["hpml_bench.records.load"]
+    assert "pyarrow" in ANYWHERE["hpml_bench.records.predictions"]
+    assert "pyarrow" not in AT_TOP["hpml_bench.records.predictions"]
     assert "torch" in AT_TOP["hpml_bench.training.worker"]
-    assert "datasets" not in ANYWHERE["hpml_bench.records.run"]
+    assert "datasets" not in ANYWHERE["hpml_bench.plugins.dataset"]
     assert set(cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}})) == {"b", "c"}
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if of_kind(name, *KINDS)])
+def test_every_room_has_its_place() -> None:
+    """The order names all rooms, and each says at its head what belongs there and what it may import."""
+    assert set(ROOMS) <= set(ORDER)
+    for room in ROOMS:
+        folder = ROOT / room
+        if folder.is_dir():
+            docstring = ast.get_docstring(TREES[f"hpml_bench.{room}"]) or ""
+            assert len(docstring) > 40, room
+            assert "import" in docstring.lower(), f"{room}/__init__.py doesn't say what it may import"
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "hpml_bench"])
+def test_a_room_imports_only_rooms_before_it(name: str) -> None:
+    """All imports count, those inside functions too; those for type checkers alone don't."""
+    place = ORDER.index(room_of(name))
+    later = {other for other in OWN[name] - {"hpml_bench"} if ORDER.index(room_of(other)) > place}
+    assert later == set()
+
+
+def test_there_is_no_import_circle() -> None:
+    """All imports can be put in an order, those inside functions too."""
+    assert cycle({name: imports - {"hpml_bench", name} for name, imports in OWN.items() if name != "hpml_bench"}) == []
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if in_room(name, *PLUGINS, SECTIONS)])
 def test_plug_ins_do_not_know_each_other(name: str) -> None:
-    """A method, probe, task or section imports no other file of these folders."""
-    assert {other for other in OWN[name] if of_kind(other, *KINDS)} == set()
+    """A method, task, data set, probe, tracker or section imports no other one, unless it is a part of itself."""
+    own = name if not in_room(name, SECTIONS) else ".".join(name.split(".")[:4])
+    package = ".".join(own.split(".")[:3])
+    others = {other for other in OWN[name] if in_room(other, *PLUGINS, SECTIONS)}
+    assert {other for other in others if not f"{other}.".startswith(f"{package}.")} == set()
 
 
-def test_there_is_no_import_cycle() -> None:
-    """Module-level imports can be put in an order."""
-    assert cycle({name: imports & set(FILES) for name, imports in AT_TOP.items()}) == []
+def test_core_code_reaches_plug_ins_through_the_registry() -> None:
+    """No module outside their rooms imports a method, task, data set, probe or tracker by name."""
+    for name in FILES:
+        if not in_room(name, *PLUGINS):
+            assert {other for other in OWN[name] if in_room(other, *PLUGINS) and other.count(".") > 1} == set(), name
 
 
-def test_the_ground_floor_stands_on_nothing() -> None:
-    """Errors and records import none of us; the store and the registry only those."""
-    assert OWN["hpml_bench.errors"] | OWN["hpml_bench.records.run"] == set()
-    ground = {"hpml_bench", "hpml_bench.errors", "hpml_bench.records.run"}
-    assert OWN["hpml_bench.records.store"] | OWN["hpml_bench.registry"] <= ground
-    assert OWN["hpml_bench.config.yaml"] <= ground
-    assert OWN["hpml_bench.config.suite"] <= ground | {"hpml_bench.registry", "hpml_bench.config.yaml"}
+def test_only_what_trains_imports_training_libraries() -> None:
+    """Torch and its like are imported in the training and data rooms, by plug-ins, the gate's residents, the launcher.
 
-
-def test_nothing_stands_on_the_command_line() -> None:
-    """Only `python -m hpml_bench` imports it, and no one below imports the sweep or the launcher."""
-    commands = {name for name in FILES if f"{name}.".startswith("hpml_bench.cli.")}
-    assert {name for name in OWN.keys() - commands if OWN[name] & commands} == {"hpml_bench.__main__"}
-    for name in reachable("worker", "report.render"):
-        assert not OWN[name] & {"hpml_bench.launch.sweep", "hpml_bench.launch.launcher", "hpml_bench.api"}, name
-
-
-def test_only_the_worker_and_what_it_needs_trains() -> None:
-    """Training libraries are imported in the ranks' and the preparation's modules, and by the launcher in functions."""
-    plugged = [name.removeprefix("hpml_bench.") for name in FILES if of_kind(name, "methods", "probes", "tasks")]
+    Plug-ins, and all that the command line imports before it trains, import them in functions only.
+    """
     rendezvous = "hpml_bench.launch.rendezvous"  # which the launcher imports in a function, and nobody else does
     assert {name for name in FILES if rendezvous in OWN[name]} == {"hpml_bench.launch.launcher"}
     assert rendezvous not in AT_TOP["hpml_bench.launch.launcher"]
-    ranks = reachable("worker", "gate.resident", *plugged) | {"hpml_bench.launch.launcher", rendezvous}
+    trains = {"hpml_bench.launch.launcher", rendezvous}
     for name, imports in ANYWHERE.items():
-        if name not in ranks and not of_kind(name, *KINDS):
+        if name not in trains and not in_room(name, "data", "training", *PLUGINS, "gate.measure"):
             assert not heavy(imports), name
-    for name in [*FILES]:
-        if of_kind(name, *KINDS) or name in reachable("cli") - reachable("worker") - {rendezvous}:
+    parent = reachable("cli") - reachable("training.worker", "gate.resident") - {rendezvous}
+    for name in FILES:
+        if in_room(name, *PLUGINS, SECTIONS, "plugins") or name in parent:
             assert not heavy(AT_TOP[name]), name
 
 
 def test_the_report_side_names_no_training_library() -> None:
-    """Reports, sections, statistics, store, suites and the registry, and all that they import."""
-    sections = [f"sections.{path.stem}" for path in (ROOT / "sections").glob("*.py") if path.stem != "__init__"]
-    report = [f"report.{path.stem}" for path in (ROOT / "report").glob("*.py") if path.stem != "__init__"]
-    for name in reachable(*sections, *report, "statistics", "store", "records", "suite", "registry", "listing"):
+    """Reports, statistics, records, config and the registry, and all that they import."""
+    report = [name.removeprefix("hpml_bench.") for name in FILES if in_room(name, "report", "statistics", "records")]
+    for name in reachable(*report, "config.suite", "registry"):
         assert not heavy(ANYWHERE[name]), name
 
 
@@ -158,22 +185,33 @@ def uses(attribute: str) -> set[str]:
 
 def test_runs_are_chosen_in_one_place() -> None:
     """What is left out is looked at by the failures, the takeaways that say nothing is left, and the head's counts."""
-    assert uses("_selection") == {"hpml_bench.report.results"}
     assert uses("left_out") <= {
-        "hpml_bench.report.results",
+        *(name for name in FILES if in_room(name, "report.results")),
         "hpml_bench.report.render",
         "hpml_bench.report.sections.failures",
         "hpml_bench.report.sections.takeaways",
     }
-    readers = {name for name, tree in TREES.items() if of_kind(name, "sections") and "load_records" in ast.dump(tree)}
+    readers = {name for name, tree in TREES.items() if in_room(name, SECTIONS) and "load_records" in ast.dump(tree)}
     assert readers == set(), "no section reads records of its own"
+
+
+def test_no_task_is_named_outside_tasks() -> None:
+    """No module compares with a task's name: what differs between tasks is asked of the task."""
+    names = {path.stem for path in (ROOT / "tasks").glob("*.py") if path.stem != "__init__"}
+    for name, tree in TREES.items():
+        if in_room(name, "tasks"):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Compare):
+                said = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
+                assert not said & names, name
 
 
 def test_statistics_know_no_records() -> None:
     """Statistics take numbers: they import none of ours but themselves."""
     for name in FILES:
-        if f"{name}.".startswith("hpml_bench.statistics."):
-            assert {other for other in OWN[name] if not f"{other}.".startswith("hpml_bench.statistics.")} == set(), name
+        if in_room(name, "statistics"):
+            assert {other for other in OWN[name] if not in_room(other, "statistics")} == set(), name
 
 
 def test_a_report_is_written_without_training_libraries(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, TaskSpec
+from hpml_bench.config.settings import DatasetSpec, MethodSpec, RunSpec, Settings
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.records.run import Digests
 
@@ -26,6 +26,8 @@ def gpt2(folder: Path) -> Path:
 
 def prepared(folder: Path, rows: int = 96, classes: int = 3, seed: int = 0) -> Prepared:
     """Save a backbone and tokenised rows whose first token tells the class."""
+    import pyarrow as pa
+
     from hpml_bench.data.rows import write_rows
 
     generator = np.random.default_rng(seed)
@@ -36,7 +38,7 @@ def prepared(folder: Path, rows: int = 96, classes: int = 3, seed: int = 0) -> P
             [int(label) + 1, *generator.integers(10, VOCABULARY, length).tolist()]
             for label, length in zip(labels, lengths, strict=True)
         ]
-        write_rows(folder / "data" / split, [{"input_ids": ids, "label": labels.tolist()}])
+        write_rows(folder / "data" / split, [{"input_ids": ids, "label": labels.tolist()}], pa.int64())
     return Prepared(
         backbone=str(gpt2(folder / "backbone")),
         data=str(folder / "data"),
@@ -50,7 +52,7 @@ def settings(**changes: Any) -> Settings:
     """Return settings of a run of seconds."""
     values: dict[str, Any] = {
         "backbone": "path:tiny",
-        "task": TaskSpec(name="text_files"),
+        "dataset": DatasetSpec(name="text_files"),
         "steps": 6,
         "global_batch": 12,
         "eval_batch": 16,
@@ -97,7 +99,7 @@ def local_suite(folder: Path, rows: int = 160, **settings: Any) -> Path:
     (folder / "rows.csv").write_text("\n".join(["label,text", *lines]) + "\n")
     values = {
         "backbone": "path:model",
-        "task": {"name": "text_files", "options": {"train": "path:rows.csv", "text": "text", "label": "label"}},
+        "dataset": {"name": "text_files", "options": {"train": "path:rows.csv", "text": "text", "label": "label"}},
         "steps": 4, "global_batch": 8, "eval_batch": 32, "validation_samples": 16, "test_samples": 24, "max_length": 16,
         "log_every": 2, "warmup_steps": 1, "latency_samples": 2, "device": "cpu", "world_size": 2, "threads": 1,
         "precision": "fp32",

@@ -27,9 +27,7 @@ from speed import shapes
 from speed.batches import Batches, epoch, padded_to, representative
 
 if TYPE_CHECKING:
-    from hpml_bench.training.loop import Stepper
-
-    from hpml_bench.data.rows import Rows
+    from hpml_bench.training.trainer import Trainer as OurTrainer
 
 RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
@@ -63,18 +61,18 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 
     from hpml_bench.data.rows import Rows
 
-    rows = Rows(Path(job["folder"]) / "rows", 0)
+    rows = Rows(Path(job["folder"]) / "rows" / "train", 0)
     batches = epoch("ours", rows.lengths)
     timed = representative(batches, rows.lengths, job["batches"])
     dtype = torch.bfloat16 if job["precision"] == "bf16" else torch.float32
     with ExitStack() as stack:
-        stepper = _our_stepper(job, rows, stack)
-        warm = [_step_seconds(stepper, indices, job) for indices in timed]
+        trainer = _our_trainer(job, stack)
+        warm = [_step_seconds(trainer, indices, job) for indices in timed]
         before = best_gflops(dtype, job["device"]) if job["utilisation"] else 0.0
         began = time.perf_counter()
         for index, indices in enumerate(timed, start=1):
-            stepper.step(index, indices)
-        steps = stepper.ledger.reduce()
+            trainer.step(index, indices)
+        steps = trainer.log.reduce()
         _synchronise(job)
         seconds = time.perf_counter() - began
         found = {
@@ -86,79 +84,78 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
             "tokens_a_row_of_the_epoch": padded_to(batches, rows.lengths),
         }
         if job["products"]:
-            found["products"] = _share_of_products(stepper, timed, job["device"])
+            found["products"] = _share_of_products(trainer, timed, job["device"])
             found["float32_gflops"] = best_gflops(torch.float32, job["device"])
             found["gemm_gflops"] = best_gflops(dtype, job["device"])
         if job["utilisation"]:
             after = best_gflops(dtype, job["device"])
-            flops = _flops_a_token(stepper, timed[0]) * sum(step.padded_tokens for step in steps)
+            flops = _flops_a_token(trainer, timed[0]) * sum(step.padded_tokens for step in steps)
             found |= {"gflops": flops / seconds / 1e9, "gemm_gflops": max(before, after)}
     return found
 
 
-def _our_stepper(job: dict[str, Any], rows: Rows, stack: ExitStack) -> Stepper:
+def _our_trainer(job: dict[str, Any], stack: ExitStack) -> OurTrainer:
     """Return what takes the harness's own steps, all probes on."""
-    from hpml_bench.training.loop import Stepper, Training
-
     from hpml_bench import registry
-    from hpml_bench.config.settings import MethodSpec, Settings, TaskSpec
+    from hpml_bench.config.settings import DatasetSpec, MethodSpec, RunSpec, Settings
     from hpml_bench.plugins.probe import Probe, Run
     from hpml_bench.training.distributed import process_group
-    from hpml_bench.training.model import build_classifier
+    from hpml_bench.training.trainer import Trainer as OurTrainer
 
     os.environ.update(RANK)
-    module = registry.get("methods", job["method"])
-    options = module.Options(**shapes.METHODS[job["method"]]).model_dump()
-    spec = MethodSpec(name=job["method"], method=job["method"], options=options, lr=1e-4)
+    options = registry.plugin("methods", job["method"]).Options(**shapes.METHODS[job["method"]]).model_dump()
+    method = MethodSpec(name=job["method"], method=job["method"], options=options, lr=1e-4)
     settings = Settings(
-        backbone="path:", task=TaskSpec(name="text_files"), steps=10_000, global_batch=shapes.BATCH, world_size=1,
-        device=job["device"], threads=job["threads"], precision=job["precision"], max_length=shapes.LONGEST,
+        backbone="path:", dataset=DatasetSpec(name="text_files"), steps=10_000, global_batch=shapes.BATCH,
+        world_size=1, device=job["device"], threads=job["threads"], precision=job["precision"],
+        max_length=shapes.LONGEST,
     )  # fmt: skip
-    classifier = build_classifier(Path(job["folder"]) / job["model"], settings, spec, shapes.CLASSES, 0)
+    group = stack.enter_context(process_group(settings))
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    probes: list[Probe] = [registry.plugin("probes", probe)() for probe in registry.names("probes")]
+    spec = RunSpec(suite="speed", settings=settings, method=method, seed=0)
+    trainer = OurTrainer.build(spec, shapes.prepared(Path(job["folder"]), job["model"]), group, probes)
     if job["lever"] == "compile":
         from speed.compiled import compile_blocks
 
-        compile_blocks(classifier.encoder)
-    group = stack.enter_context(process_group(settings))
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    classifier.to(group.device)
-    probes: list[Probe] = [registry.get("probes", probe).Measure() for probe in registry.names("probes")]
-    run = Run(settings, group, classifier, module, rows, folder, time.monotonic())
+        compile_blocks(trainer.model.encoder)
+    run = Run(
+        settings, group, trainer.model, trainer.method, trainer.task, trainer.train_rows, folder, time.monotonic()
+    )
     for probe in probes:
         probe.start(run)
-    training = Training(classifier, spec, module, settings, 0, group, rows, rows, probes, lambda _: None)
-    stepper = Stepper(training)
-    classifier.train()
-    return stepper
+    trainer.wrap()
+    trainer.model.train()
+    return trainer
 
 
-def _step_seconds(stepper: Stepper, indices: np.ndarray, job: dict[str, Any]) -> float:
+def _step_seconds(ours: OurTrainer, indices: np.ndarray, job: dict[str, Any]) -> float:
     began = time.perf_counter()
-    stepper.step(1, indices)
-    stepper.ledger.reduce()
+    ours.step(1, indices)
+    ours.log.reduce()
     _synchronise(job)
     return time.perf_counter() - began
 
 
-def _flops_a_token(stepper: Stepper, batch: np.ndarray) -> float:
+def _flops_a_token(ours: OurTrainer, batch: np.ndarray) -> float:
     """Return the FLOPs of a step on a batch, as torch counts them, for each of its padded tokens."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        stepper.step(1, batch)
-    (counted,) = stepper.ledger.reduce()
+        ours.step(1, batch)
+    (counted,) = ours.log.reduce()
     return float(counter.get_total_flops() / counted.padded_tokens)
 
 
-def _share_of_products(stepper: Stepper, batches: Batches, device: str) -> float:
+def _share_of_products(ours: OurTrainer, batches: Batches, device: str) -> float:
     """Return the share of matrix products in the wall time of steps on these batches, under torch's profiler."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]) as profiled:
         began = time.perf_counter()
         for indices in batches:
-            stepper.step(1, indices)
-        stepper.ledger.reduce()  # reads the losses, and so waits for the device
+            ours.step(1, indices)
+        ours.log.reduce()  # reads the losses, and so waits for the device
         seconds = time.perf_counter() - began
     rows = [row for row in profiled.key_averages() if row.key in PRODUCTS]
     spent = sum(row.self_device_time_total if device == "cuda" else row.self_cpu_time_total for row in rows)
@@ -177,13 +174,13 @@ def switch_off(lever: str | None) -> None:
     from torch import nn
 
     from hpml_bench.data import rows
-    from hpml_bench.training import kernels, loop
+    from hpml_bench.training import kernels, trainer
 
     off: dict[str, tuple[Any, str, Any]] = {
         "activation": (kernels, "NewGELUActivation", type("Nothing", (nn.Module,), {})),
         "dropout": (kernels, "SMALL", 2**62),
         "attention": (kernels, "ATTENTION", "sdpa"),
-        "frozen": (loop, "store_frozen_as_bf16", lambda _: None),
+        "frozen": (trainer, "store_frozen_as_bf16", lambda _: None),
         "buckets": (rows, "BUCKET", 1),
     }
     if lever in off:
@@ -251,7 +248,7 @@ def _classifier(job: dict[str, Any]) -> Any:
     from peft import LoraConfig, PromptTuningConfig, get_peft_model
     from transformers import AutoModelForSequenceClassification
 
-    from hpml_bench.methods import adapter
+    from hpml_bench.methods.adapter import Adapter
 
     model = AutoModelForSequenceClassification.from_pretrained(
         Path(job["folder"]) / job["model"], num_labels=shapes.CLASSES
@@ -266,7 +263,7 @@ def _classifier(job: dict[str, Any]) -> Any:
         config = PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=options["tokens"])
         return get_peft_model(model, config)
     if job["method"] == "adapter":
-        adapter.build(model.base_model, adapter.Options(**options))
+        Adapter(Adapter.Options(**options)).build(model.base_model)
     return model
 
 

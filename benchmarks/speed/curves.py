@@ -13,27 +13,29 @@ import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
-from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from hpml_bench.training.loop import Training, evaluate, lr_factor, make_optimizer, train
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hpml_bench import registry
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.config.suite import load_suite
 from hpml_bench.data.prepare import prepare
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import Rows
 from hpml_bench.plugins.probe import Probe, Step
+from hpml_bench.plugins.task import make_task
 from hpml_bench.records.run import Point
 from hpml_bench.system.environment import cores
-from hpml_bench.training.distributed import Group, process_group
-from hpml_bench.training.model import Classifier, build_classifier
+from hpml_bench.training.distributed import process_group
+from hpml_bench.training.evaluation import evaluate
+from hpml_bench.training.model import TaskModel
+from hpml_bench.training.optimization import lr_factor, make_optimizer
+from hpml_bench.training.trainer import Trainer as OurTrainer
 from speed.contender import RANK
 from speed.target import Target
 
@@ -59,7 +61,7 @@ class Losses(Probe):
 class Scored(nn.Module):
     """A classifier as the Trainer wants it: it returns its loss."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: TaskModel) -> None:
         super().__init__()
         self.classifier, self.found = classifier, list[float]()
 
@@ -103,50 +105,39 @@ def _pair(spec: RunSpec) -> tuple[tuple[float, float], tuple[float, float]]:
     os.environ.update(RANK | {"OMP_NUM_THREADS": "1"})  # without the second, accelerate takes all cores
     torch.set_num_threads(1)
     prepared = prepare(spec.settings)
-    rows = {split: Rows(Path(prepared.data) / split, prepared.pad_id) for split in ("train", "validation")}
-    backbone, labels = Path(prepared.backbone), len(prepared.label_names)
     with process_group(spec.settings) as group:
         losses = Losses()
-        classifier = build_classifier(backbone, spec.settings, spec.method, labels, spec.seed)
-        module = registry.get("methods", spec.method.method)
-        train(
-            Training(
-                classifier, spec.method, module, spec.settings, spec.seed, group, rows["train"], rows["validation"],
-                [losses], lambda _: None,
-            )
-        )  # fmt: skip
-        ours = _result(losses.found, classifier, rows["validation"], spec, group)
-        scored = Scored(_plain(backbone, spec, labels))
-        _train_with_trainer(scored, rows["train"], spec)
-        theirs = _result(scored.found, scored.classifier, rows["validation"], spec, group)
+        trainer = OurTrainer.build(spec, prepared, group, [losses])
+        trainer.train()
+        ours = _result(losses.found, trainer.model, trainer)
+        scored = Scored(_plain(prepared, spec))
+        _train_with_trainer(scored, trainer.train_rows, spec)
+        theirs = _result(scored.found, scored.classifier, trainer)
     print(f"  {spec.method.name} seed {spec.seed}: ours {ours}, the Trainer's {theirs}", file=sys.stderr, flush=True)
     return ours, theirs
 
 
-def _result(
-    losses: list[float], classifier: Classifier, rows: Rows, spec: RunSpec, group: Group
-) -> tuple[float, float]:
-    last = evaluate(classifier, rows, spec.settings, group, (), lambda _: None, "validation", len(losses))
-    return mean(losses[len(losses) // 2 :]), float(last.losses.mean())
+def _result(losses: list[float], model: TaskModel, ours: OurTrainer) -> tuple[float, float]:
+    rows, settings = ours.validation, ours.settings
+    last = evaluate(model, ours.task, rows, settings, ours.group, (), ours.write, "validation", len(losses))
+    return mean(losses[len(losses) // 2 :]), last.metrics["loss"]
 
 
-def _plain(backbone: Path, spec: RunSpec, labels: int) -> Classifier:
+def _plain(prepared: Prepared, spec: RunSpec) -> TaskModel:
     """Return transformers' model, PEFT's method and a linear head, with none of our speed-ups."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModel
 
     torch.manual_seed(spec.seed)
     rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), spec.settings.dropout)
-    encoder = AutoModel.from_pretrained(backbone, dtype=torch.float32, use_cache=False, **rates)
+    encoder = AutoModel.from_pretrained(prepared.backbone, dtype=torch.float32, use_cache=False, **rates)
     size = encoder.config.hidden_size
     if spec.method.method == "lora":
         options = spec.method.options
         kind = {"r": options["r"], "lora_alpha": options["alpha"], "target_modules": "all-linear"}
         encoder = get_peft_model(encoder, LoraConfig(task_type="FEATURE_EXTRACTION", fan_in_fan_out=True, **kind))
-    classifier = Classifier(encoder, size, labels, spec.settings.pooling)
-    nn.init.normal_(classifier.head.weight, std=0.02)
-    nn.init.zeros_(classifier.head.bias)
-    return classifier
+    task = make_task(spec.settings.task, prepared.label_names, prepared.facts)
+    return cast(TaskModel, task.build(encoder, size, 0, spec.seed))
 
 
 def _train_with_trainer(scored: Scored, rows: Rows, spec: RunSpec) -> None:
@@ -158,7 +149,7 @@ def _train_with_trainer(scored: Scored, rows: Rows, spec: RunSpec) -> None:
         batch = rows.batch(np.array(indices))
         return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": batch.labels}
 
-    optimizer = make_optimizer(scored.classifier, spec.method, settings)
+    optimizer = make_optimizer(scored.classifier.encoder, scored.classifier.head, spec.method, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps, settings))
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(

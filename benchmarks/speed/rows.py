@@ -82,13 +82,13 @@ def write_rows(path: Path, rows: int) -> None:
 
 def main() -> None:
     """Prepare the rows of a table once and print seconds and peak memory as JSON."""
-    from hpml_bench.config.settings import Settings, TaskSpec
+    from hpml_bench.config.settings import DatasetSpec, Settings
     from hpml_bench.data.prepare import prepare
 
     table, rows = sys.argv[1], int(sys.argv[2])
     settings = Settings(
         backbone="embedded:newswire-gpt2",
-        task=TaskSpec(name="text_files", options={"train": f"path:{table}", "text": "text", "label": "label"}),
+        dataset=DatasetSpec(name="text_files", options={"train": f"path:{table}", "text": "text", "label": "label"}),
         steps=1, max_length=64, validation_samples=500, test_samples=rows // 20,
     )  # fmt: skip
     over, peaks = threading.Event(), [0.0]

@@ -56,7 +56,25 @@ def save_model(name: str, folder: Path) -> None:
 
 
 def save_rows(folder: Path, rows: int = ROWS) -> None:
-    """Save rows as the preparation leaves them."""
+    """Save rows as the preparation leaves them, the same in every split."""
+    import pyarrow as pa
+
     from hpml_bench.data.rows import write_rows
 
-    write_rows(folder, [{"input_ids": token_ids(rows), "label": labels(rows)}])
+    write_rows(folder / "train", [{"input_ids": token_ids(rows), "label": labels(rows)}], pa.int64())
+    for split in ("validation", "test"):
+        (folder / split).symlink_to("train", target_is_directory=True)
+
+
+def prepared(folder: Path, model: str) -> Any:
+    """Return a `Prepared` of a saved model and the saved rows."""
+    from hpml_bench.data.prepared import Prepared
+    from hpml_bench.records.run import Digests
+
+    return Prepared(
+        backbone=str(folder / model),
+        data=str(folder / "rows"),
+        label_names=tuple(f"class {index}" for index in range(CLASSES)),
+        digests=Digests(weights="", tokenizer="", data=""),
+        pad_id=0,
+    )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Self, cast
 
 from hpml_bench.config.devices import resolve_devices
-from hpml_bench.config.settings import Settings, TaskSpec
+from hpml_bench.config.settings import DatasetSpec, Settings
 from hpml_bench.system.environment import PROCESS_ENVIRONMENT, cores
 from speed import shapes
 from speed.target import Target
@@ -65,7 +65,9 @@ class Contender:
         self, folder: Path, model: str, method: str, utilisation: bool = False, products: bool = False
     ) -> dict[str, Any]:
         """Let it train; return what `speed.contender` says, and samples/s."""
-        found = resolve_devices(Settings(backbone="path:", task=TaskSpec(name="text_files"), steps=1, world_size=1))
+        found = resolve_devices(
+            Settings(backbone="path:", dataset=DatasetSpec(name="text_files"), steps=1, world_size=1)
+        )
         batches = (ALIKE if self.name == "defaults" else BATCHES)[model]
         job = {
             "batches": batches, "contender": self.name, "model": model, "method": method, "folder": str(folder),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
-from hpml_bench.training.loop import Training, train
 
 from hpml_bench.plugins.probe import Probe
+from hpml_bench.training.trainer import Trainer
 
 
 class Switched(list[Probe]):
@@ -42,8 +41,7 @@ class Turns:
         self._began = time.perf_counter()
 
 
-@dataclass(frozen=True)
-class Alternating(Training):
+class Alternating(Trainer):
     """A training whose probes, `turns.probes`, are switched each time that points were written."""
 
     turns: Turns
@@ -56,8 +54,8 @@ class Alternating(Training):
             yield indices
 
 
-def train_in_turns(job: Alternating) -> list[tuple[bool, float]]:
+def train_in_turns(trainer: Alternating) -> list[tuple[bool, float]]:
     """Train; return for each step whether it had probes, and its seconds. Nothing before the first step is in them."""
-    train(job)
-    job.turns.end(switch=False)
-    return job.turns.pieces
+    trainer.train()
+    trainer.turns.end(switch=False)
+    return trainer.turns.pieces

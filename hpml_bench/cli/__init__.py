@@ -1,12 +1,11 @@
-"""The command line. Nothing heavy is imported until a command needs it."""
+"""The command line, a file for each command. May import everything, but nothing heavy until a command needs it."""
 
 from __future__ import annotations
 
 import click
 
-from hpml_bench.cli import check as gate
+from hpml_bench.cli import baseline, check, plan, report, runs, tune
 from hpml_bench.cli import list as list_command
-from hpml_bench.cli import plan, report, runs, tune
 from hpml_bench.cli.exit_status import Sentences
 from hpml_bench.cli.report import result_folders
 
@@ -22,6 +21,15 @@ def main() -> None:
     """
 
 
-COMMANDS = (runs.run_all, runs.run, tune.tune, report.report, plan.plan, list_command.list_, gate.check, gate.baseline)
+COMMANDS = (
+    runs.run_all,
+    runs.run,
+    tune.tune,
+    report.report,
+    plan.plan,
+    list_command.list_,
+    check.check,
+    baseline.baseline,
+)
 for _command in COMMANDS:
     main.add_command(_command)

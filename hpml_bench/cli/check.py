@@ -1,21 +1,27 @@
-"""`hpml-bench check` and `hpml-bench baseline`. Nothing heavy is imported until a command needs it."""
+"""The command `check`, and what it shares with `baseline`. Nothing heavy is imported until the command needs it."""
 
 from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from hpml_bench.gate.check import Comparison, Request
-    from hpml_bench.gate.records import Receipt
+from hpml_bench.cli import options
+from hpml_bench.errors import UserError
 
-OPTION = Callable[[Callable[..., Any]], Callable[..., Any]]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hpml_bench.gate.check import Request
+    from hpml_bench.gate.measure.sides import Comparison
+    from hpml_bench.gate.records import CheckReport
+
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -28,16 +34,16 @@ def _share(ctx: click.Context, param: click.Parameter, value: str) -> float:  # 
     return share
 
 
-def _workload(function: Callable[..., Any]) -> Callable[..., Any]:
+def workload_options(function: options.Function) -> options.Function:
     """Add what says what is trained."""
-    options: list[OPTION] = [
+    added: list[options.Option] = [
         click.argument("suite", default="quickstart"),
         click.option("--methods", metavar="A,B", help="Only these; lora, prompt_tuning and adapter if not given."),
-        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting. Repeatable."),
+        options.overrides("Override a setting. Repeatable."),
         click.option("--max-minutes", "minutes", type=click.FloatRange(0, min_open=True), metavar="M",
                      help="Stop in time, decided or not."),
     ]  # fmt: skip
-    for option in reversed(options):
+    for option in reversed(added):
         function = option(function)
     return function
 
@@ -57,7 +63,7 @@ class Annotated(click.Command):
 
 
 @click.command(cls=Annotated)
-@_workload
+@workload_options
 @click.option("--against", metavar="REV", help="Compare the project here, as it is, with this git revision of it.")
 @click.option("--against-env", metavar="PYTHON", help="Compare this interpreter with another, and what each has.")
 @click.option("--baseline", type=FILE, metavar="FILE", help="Compare with runs that were saved on this hardware.")
@@ -70,7 +76,7 @@ class Annotated(click.Command):
               help="Self-test: how much slower the slowed side is; else the slowdown that must not pass.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=Path("reports/self-test"), show_default=True,
               metavar="DIR", help="Self-test: a file for each trial; what is there is not repeated.")  # fmt: skip
-@click.option("--json", "json_file", type=FILE, metavar="FILE", help="The receipt, with every block.")
+@click.option("--json", "json_file", type=FILE, metavar="FILE", help="The whole report, with every block.")
 @click.option("--junit", type=FILE, metavar="FILE", help="JUnit XML.")
 @click.option("--markdown", type=FILE, metavar="FILE", help="For a pull request.")
 @click.option("--html", type=FILE, metavar="FILE", help="A page with the blocks drawn.")
@@ -101,8 +107,8 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
     from hpml_bench.gate.render import outputs
     from hpml_bench.system.signals import stoppable
 
-    with stoppable(), _bugs_are_errors():
-        asked = _request(suite, methods, overrides, minutes, slowdown, counts_only)
+    with stoppable(), bugs_are_errors():
+        asked = gate_request(suite, methods, overrides, minutes, slowdown, counts_only)
         if self_test:
             _refuse_with_self_test({"strict": strict, "counts-only": counts_only, **files})
             ctx.exit(_self_test(asked, trials, slowdown, out))
@@ -111,53 +117,28 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
         if baseline is not None:
             from hpml_bench.gate.baseline import check as check_baseline
 
-            receipt = check_baseline(asked, baseline, click.echo)
+            report = check_baseline(asked, baseline, click.echo)
         else:
             from hpml_bench.gate.check import check as run_check
 
-            receipt = run_check(asked, _comparison(against, against_env), click.echo)
-        ctx.exit(_hand_over(receipt, strict, **files))
-
-
-@click.group()
-def baseline() -> None:
-    """Runs saved to compare with later, on the same hardware."""
-
-
-@baseline.command()
-@click.argument("file", type=FILE)
-@_workload
-@click.option("--runs", type=click.IntRange(10, 1000), default=10, show_default=True, metavar="N",
-              help="Separate runs; their spread is what a later check goes by.")  # fmt: skip
-def save(
-    file: Path, suite: str, methods: str | None, overrides: tuple[str, ...], minutes: float | None, runs: int
-) -> None:
-    """Time separate runs of SUITE and write them to FILE."""
-    from hpml_bench.gate.baseline import save as save_baseline
-    from hpml_bench.system.signals import stoppable
-
-    with stoppable(), _bugs_are_errors():
-        save_baseline(_request(suite, methods, overrides, minutes), file, runs, click.echo)
+            report = run_check(asked, _comparison(against, against_env), click.echo)
+        ctx.exit(_hand_over(report, strict, **files))
 
 
 @contextmanager
 def _mistakes_annotated() -> Iterator[None]:
-    from hpml_bench.errors import UserError
-
     try:
         yield
     except (click.ClickException, UserError) as error:
-        from hpml_bench.gate.render import annotations
+        from hpml_bench.gate.render import github
 
-        annotations.emit_error(error.format_message() if isinstance(error, click.ClickException) else str(error))
+        github.emit_error(error.format_message() if isinstance(error, click.ClickException) else str(error))
         raise
 
 
 @contextmanager
-def _bugs_are_errors() -> Iterator[None]:
+def bugs_are_errors() -> Iterator[None]:
     """End with status 2 on what nobody foresaw: Python's and click's own 1 would read as a regression."""
-    from hpml_bench.errors import UserError
-
     try:
         yield
     except (click.ClickException, click.exceptions.Exit, click.Abort, UserError):
@@ -171,17 +152,13 @@ def _bugs_are_errors() -> Iterator[None]:
         ) from None
 
 
-def _refuse_with_self_test(options: dict[str, object]) -> None:
-    from hpml_bench.errors import UserError
-
-    given = [name.removesuffix("_file") for name, value in options.items() if value]
+def _refuse_with_self_test(given_options: dict[str, object]) -> None:
+    given = [name.removesuffix("_file") for name, value in given_options.items() if value]
     if given:
         raise UserError(f"--{given[0]}: goes with a check, not with --self-test, which keeps its trials in --out")
 
 
 def _exactly_one(*modes: object) -> None:
-    from hpml_bench.errors import UserError
-
     if sum(bool(mode) for mode in modes) != 1:
         raise UserError(
             "say what to compare with: give exactly one of --against REV, --against-env PYTHON, --baseline FILE and "
@@ -189,7 +166,7 @@ def _exactly_one(*modes: object) -> None:
         )
 
 
-def _request(
+def gate_request(
     suite: str,
     methods: str | None,
     overrides: tuple[str, ...],
@@ -197,19 +174,21 @@ def _request(
     target: float = 0.03,
     counts_only: bool = False,
 ) -> Request:
-    from dataclasses import replace
+    """Return what is asked of the gate.
 
-    from hpml_bench.config.suite import load_suite
-    from hpml_bench.errors import UserError
+    Raises:
+        UserError: the suite, a method or the slowdown can't be.
+
+    """
     from hpml_bench.gate.check import request
     from hpml_bench.gate.records import Rules
 
-    names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
     try:
         rules = Rules(target=target)
     except ValueError:
         raise UserError(f"--slowdown {target:.2%}: must be above the {Rules().null:.0%} that is let through") from None
-    return replace(request(load_suite(suite, overrides), names, rules, minutes), time=not counts_only)
+    names = None if methods is None else options.names(methods)
+    return replace(request(options.load(suite, overrides), names, rules, minutes), time=not counts_only)
 
 
 def _comparison(against: str | None, against_env: str | None) -> Comparison:
@@ -223,22 +202,44 @@ def _comparison(against: str | None, against_env: str | None) -> Comparison:
 
 def _self_test(asked: Request, trials: int, slowdown: float, out: Path) -> int:
     from hpml_bench.gate import selftest
+    from hpml_bench.gate.decide.rates import summarise
 
-    summary = selftest.summarise(selftest.run(asked, trials, slowdown, asked.minutes, out, click.echo))
+    summary = summarise(selftest.run(asked, trials, slowdown, asked.minutes, out, click.echo))
     for sentence in summary.sentences(slowdown):
         click.echo(sentence)
     return summary.status
 
 
-def _hand_over(receipt: Receipt, strict: bool, **files: Path | None) -> int:
-    """Show the receipt, write it, and return the exit status."""
+def _hand_over(report: CheckReport, strict: bool, **files: Path | None) -> int:
+    """Show the report, write it, and return the exit status."""
     from hpml_bench.cli.inventory import terminal
     from hpml_bench.gate.decide import verdicts
-    from hpml_bench.gate.render import annotations, outputs, show
+    from hpml_bench.gate.render import github, outputs
 
-    show.print_receipt(receipt, terminal())
+    print_report(report, terminal())
     try:
-        annotations.emit(receipt)
+        github.emit(report)
     finally:  # a summary that can't be written costs no file, nor a file the annotations
-        outputs.write(receipt, **files)
-    return verdicts.exit_status(receipt.verdicts, strict)
+        outputs.write(report, **files)
+    return verdicts.exit_status(report.verdicts, strict)
+
+
+def print_report(report: CheckReport, console: Console) -> None:
+    """Print sides, tables, what is wrong in a sentence each, and the outcome as the last line."""
+    from rich.text import Text
+
+    from hpml_bench.cli.inventory import print_table
+    from hpml_bench.gate.decide.verdicts import overall
+    from hpml_bench.gate.render import tables
+    from hpml_bench.system.text import for_terminal
+
+    console.print(Text(for_terminal(f"{tables.side(report.candidate)} against {tables.side(report.reference)}")))
+    if tables.of_step_time(report):
+        print_table(tables.step_times(report), console)
+    changed = tables.counted(report, changed_only=True)
+    if changed.rows:
+        print_table(changed, console)
+    for sentence in filter(None, [tables.unchanged(report), *tables.notes(report), *tables.details(report)]):
+        console.print(Text(for_terminal(sentence)))
+    color = {"PASS": "green", "FAIL": "red"}.get(overall(report.verdicts), "yellow")
+    console.print(Text(for_terminal(tables.headline(report)), style=f"bold {color}"))

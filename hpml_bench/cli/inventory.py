@@ -6,7 +6,7 @@ import ast
 import importlib.util
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import yaml
 
@@ -28,21 +28,19 @@ LESS_URGENT = ("Macro", "Gradient", "Test loss", "Trainable")
 
 
 def known(what: str) -> list[tuple[str, str]]:
-    """Return name and one line on each packaged suite, or each registered method, probe or task."""
+    """Return name and one line on each packaged suite, or each registered plug-in of a kind."""
     if what == "suites":
         return [(name, _suite_line(suites_folder() / f"{name}.yaml")) for name in packaged_suites()]
-    kind = cast(Literal["methods", "probes", "tasks"], what)
+    kind = cast(registry.Kind, what)
     return [(name, _first_line(kind, name)) for name in registry.names(kind)]
 
 
 def runs(folders: Iterable[Path]) -> list[tuple[str, ...]]:
-    """Return a row for each recorded run: suite, run, status, seconds, accuracy."""
+    """Return a row for each recorded run: suite, run, status, seconds, the metric that leads."""
     rows: list[tuple[str, ...]] = []
     for folder in folders:
         for record in headlines(folder):
-            accuracy = record.metrics.get("test_accuracy")
-            shown = "" if accuracy is None else f"accuracy {accuracy:.1%}"
-            row = (record.spec.suite, record.run_id, record.status, f"{record.seconds:7.1f} s", shown)
+            row = (record.spec.suite, record.run_id, record.status, f"{record.seconds:7.1f} s", record.shown)
             rows.append(tuple(for_terminal(cell, 100) for cell in row))
     return rows
 
@@ -102,7 +100,7 @@ def _suite_line(path: Path) -> str:
 
 def _first_line(kind: registry.Kind, name: str) -> str:
     """Return the first line of a module's docstring without importing it."""
-    found = importlib.util.find_spec(f"hpml_bench.{kind}.{name}")
+    found = importlib.util.find_spec(f"{registry.PACKAGES[kind]}.{name}")
     if found is None or found.origin is None:
         return "(from another package)"
     docstring = ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8"))) or ""

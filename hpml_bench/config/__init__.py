@@ -1,1 +1,4 @@
-"""config."""
+"""What is asked for: settings, suites and their YAML, options of plug-ins, devices.
+
+May import `registry` and `system`.
+"""

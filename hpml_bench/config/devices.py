@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpml_bench.config.settings import Settings
 from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
-from hpml_bench.system.environment import cores, has_bf16, visible_gpus
+from hpml_bench.system import environment
 
 
 def resolve_suite(suite: Suite) -> Suite:
@@ -20,17 +20,19 @@ def resolve_devices(settings: Settings) -> Settings:
         UserError: a GPU was asked for and there is none, or fewer than ranks.
 
     """
-    gpus = len(visible_gpus())
+    gpus = len(environment.visible_gpus())
     device = settings.device if settings.device != "auto" else ("cuda" if gpus else "cpu")
     if device == "cuda" and not gpus:
         raise UserError(
             "settings.device is cuda, but no GPU is visible (driver, CUDA_VISIBLE_DEVICES); use --device cpu"
         )
-    world = settings.world_size or (gpus if device == "cuda" else min(2, cores()))
+    world = settings.world_size or (gpus if device == "cuda" else min(2, environment.cores()))
     if device == "cuda" and world > gpus:
         raise UserError(f"settings.world_size is {world}, but {gpus} GPU(s) are visible; use --nproc {gpus}")
-    threads = settings.threads or max(1, cores() // world)
-    precision = settings.precision if settings.precision != "auto" else ("bf16" if has_bf16(device) else "fp32")
+    threads = settings.threads or max(1, environment.cores() // world)
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16" if environment.has_bf16(device) else "fp32"
     definite = {"device": device, "world_size": world, "threads": threads, "precision": precision}
     try:
         return Settings.model_validate({**settings.model_dump(), **definite})

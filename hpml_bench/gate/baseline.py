@@ -1,4 +1,4 @@
-"""Runs saved to compare with later, where both versions can't run side by side: only on the same hardware.
+"""Baselines: runs saved to compare with later, where both versions can't run side by side: only on the same hardware.
 
 The spread that counts is that between separate runs. Work that is none of ours, timed before, within and after each
 run, takes out how fast the machine was.
@@ -7,28 +7,28 @@ run, takes out how fast the machine was.
 from __future__ import annotations
 
 import math
-import statistics
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from hpml_bench import registry
 from hpml_bench.config.base import Frozen
+from hpml_bench.config.options import without_defaults
 from hpml_bench.config.settings import MethodSpec, Settings
 from hpml_bench.errors import UserError
-from hpml_bench.gate.check import Request, Say, incomparable, versions
-from hpml_bench.gate.decide import verdicts
-from hpml_bench.gate.measure.machine import between, snapshot
-from hpml_bench.gate.measure.pairs import BLOCKS, PIECE, shared_core
-from hpml_bench.gate.measure.sides import Installation, OutOfTime, Trainer
-from hpml_bench.gate.records import Count, Receipt, Run, Side, Verdict
-from hpml_bench.gate.render.count_diff import compare, one_sided
+from hpml_bench.gate.check import Request, Say, versions
+from hpml_bench.gate.decide import count_diff, verdicts
+from hpml_bench.gate.measure.machine import between, shared_core, snapshot
+from hpml_bench.gate.measure.pairs import BLOCKS, PIECE
+from hpml_bench.gate.measure.sides import Installation, OutOfTime, ResidentProcess, settings_message
+from hpml_bench.gate.records import CheckReport, Count, Run, Side, Verdict
 from hpml_bench.records.files import write_atomically
 from hpml_bench.system import environment
+from hpml_bench.system.text import utc_now
 
 ROUNDS = 3
 """Times each run goes through the batches of each method."""
@@ -40,7 +40,8 @@ class Baseline(Frozen):
     """What `baseline save` writes."""
 
     kind: Literal["hpml-bench baseline"] = "hpml-bench baseline"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
+    """1 said `tainted` for a run that is disturbed, and had settings of records of schema 1; it is read."""
     suite: str
     settings: Settings
     methods: tuple[MethodSpec, ...]
@@ -70,7 +71,7 @@ def save(asked: Request, file: Path, runs: int, say: Say) -> None:
         environment=environment.describe(),
         counts=counts,
         runs=tuple(made),
-        saved=_now(),
+        saved=utc_now(),
     )
     for sentence in _disturbed(made, "runs made"):
         say(sentence)
@@ -99,7 +100,7 @@ def load(file: Path) -> Baseline:
         ) from None
 
 
-def check(asked: Request, file: Path, say: Say) -> Receipt:
+def check(asked: Request, file: Path, say: Say) -> CheckReport:
     """Make as many runs as were stored, or as the time allows, and compare.
 
     On other hardware nothing is timed; what is counted exactly is compared all the same, unless the hardware made the
@@ -109,7 +110,7 @@ def check(asked: Request, file: Path, say: Say) -> Receipt:
         UserError: the file is no baseline or of other work, or there was no time to count.
 
     """
-    before, started, began = load(file), _now(), monotonic()
+    before, started, began = load(file), utc_now(), monotonic()
     here, there = environment.describe(), before.environment
     same = here["fingerprint"] == there["fingerprint"]
     resolved = _same_work(asked, before, file, same)
@@ -117,19 +118,25 @@ def check(asked: Request, file: Path, say: Say) -> Receipt:
     wanted = len(before.runs) if asked.time and same else 0
     counted, made = _runs(asked, wanted, deadline, say)
     counts = () if resolved else _counts(asked, before, counted, same)
-    lone = [] if resolved else [v for name in counted for v in one_sided(name, before.counts[name], counted[name])]
+    lone = (
+        []
+        if resolved
+        else [v for name in counted for v in count_diff.one_sided(name, before.counts[name], counted[name])]
+    )
     names = [method.name for method in asked.methods]
     said: tuple[Verdict, ...] = ()
     if resolved or (asked.time and not same):
         reason = f"{file} was made on other hardware: {_words(there)}; here: {_words(here)}"
         reason += f"; settings.{resolved[0]} is another too, so that counts say nothing either" if resolved else ""
-        said = tuple(incomparable(name, reason) for name in names)
+        said = tuple(verdicts.incomparable(name, reason) for name in names)
     elif asked.time:
-        said = verdicts.of_runs(logs(before.runs, names), logs(made, names), asked.rules)
+        said = verdicts.of_runs(
+            verdicts.run_effects(before.runs, names), verdicts.run_effects(made, names), asked.rules
+        )
     notes = ["the time was up before all runs were made; give --max-minutes more"] if len(made) < wanted else []
     if asked.time and same:
         notes += [*_disturbed(before.runs, f"stored runs of {file}"), *_disturbed(made, "runs made now")]
-    return Receipt(
+    return CheckReport(
         mode="baseline",
         suite=asked.suite,
         methods=tuple(method.name for method in asked.methods),
@@ -140,7 +147,7 @@ def check(asked: Request, file: Path, say: Say) -> Receipt:
         runs=tuple(made),
         reference_runs=before.runs,
         counts=counts,
-        verdicts=(*said, *verdicts.of_counts(counts), *lone),
+        verdicts=(*said, *count_diff.judge(counts), *lone),
         notes=tuple(notes),
         started=started,
         seconds=round(monotonic() - began, 1),
@@ -152,7 +159,7 @@ def _counts(asked: Request, before: Baseline, counted: Mapping[str, dict[str, An
     found = [
         count
         for method in asked.methods
-        for count in compare(method.name, before.counts[method.name], counted[method.name])
+        for count in count_diff.compare(method.name, before.counts[method.name], counted[method.name])
     ]
     return tuple(count for count in found if same or not count.tolerance)
 
@@ -160,24 +167,9 @@ def _counts(asked: Request, before: Baseline, counted: Mapping[str, dict[str, An
 def _disturbed(runs: Iterable[Run], what: str) -> list[str]:
     """Return a sentence on the runs that don't count, by number and reason, if there are any."""
     runs = tuple(runs)
-    named = [f"{number} ({run.tainted})" for number, run in enumerate(runs, 1) if run.tainted is not None]
+    named = [f"{number} ({run.disturbed})" for number, run in enumerate(runs, 1) if run.disturbed is not None]
     count = f"{len(named)} of {len(runs)} {what} were disturbed and don't count"
     return [f"{count}: {', '.join(named)}"] if named else []
-
-
-def logs(runs: Iterable[Run], methods: Iterable[str]) -> dict[str, list[float]]:
-    """Return for each method the log of each undisturbed run's step time, in units of the calibration's time."""
-    runs = tuple(run for run in runs if run.tainted is None)
-    return {method: [_log_step(run, method) - _log_speed(run) for run in runs] for method in methods}
-
-
-def _log_step(run: Run, method: str) -> float:
-    return verdicts.middle([math.log(seconds / run.steps[method]) for seconds in run.seconds[method]])
-
-
-def _log_speed(run: Run) -> float:
-    """Return the mean log of all kinds of work, before, within and after the run."""
-    return statistics.fmean(math.log(seconds) for kinds in run.calibration for seconds in kinds.values())
 
 
 def _same_work(asked: Request, before: Baseline, file: Path, same_hardware: bool) -> list[str]:
@@ -195,7 +187,7 @@ def _same_work(asked: Request, before: Baseline, file: Path, same_hardware: bool
     if missing:
         raise UserError(f"--baseline {file}: has no {missing[0]}, but {', '.join(stored)}; choose with --methods")
     changed = [method.name for method in asked.methods if method != stored[method.name]]
-    then, now = before.settings.model_dump(mode="json"), asked.settings.model_dump(mode="json")
+    then, now = _dumped(before.settings), _dumped(asked.settings)
     different = [key for key in now if now[key] != then[key]]
     resolved = [] if same_hardware else [key for key in different if key in RESOLVED]
     changed += [f"settings.{key}" for key in different if key not in resolved]
@@ -205,26 +197,32 @@ def _same_work(asked: Request, before: Baseline, file: Path, same_hardware: bool
     return resolved
 
 
+def _dumped(settings: Settings) -> dict[str, Any]:
+    """Return settings so that they are equal where they mean the same: of options only those that are no defaults."""
+    dumped = settings.model_dump(mode="json")
+    kinds: tuple[tuple[registry.Kind, str], ...] = (("tasks", "task"), ("datasets", "dataset"))
+    for kind, key in kinds:
+        dumped[key]["options"] = without_defaults(kind, dumped[key]["name"], dumped[key]["options"])
+    return dumped
+
+
 def _runs(asked: Request, number: int, deadline: float | None, say: Say) -> tuple[dict[str, dict[str, Any]], list[Run]]:
     """Count once, then make runs while there is time."""
     installed = Installation("installed", sys.executable)
-    settings = asked.settings.model_dump(mode="json", exclude_defaults=True)
-    methods = [method.model_dump(mode="json", exclude_defaults=True) for method in asked.methods]
     made: list[Run] = []
     longest = 0.0
-    with Trainer(installed, deadline) as trainer:
-        prepared = trainer.ask("prepare", settings=settings)
-        arguments = {"settings": settings, "prepared": prepared, "methods": methods}
-        trainer.ask("load", **arguments)
-        counts = {method.name: trainer.ask("counts", method=method.name) for method in asked.methods}
+    with ResidentProcess(installed, deadline) as resident:
+        work = asked.work().message(resident.call("prepare", settings=settings_message(asked.settings)))
+        resident.call("load", **work)
+        counts = {method.name: resident.call("counts", method=method.name) for method in asked.methods}
     for _ in range(number):
         began = monotonic()
         if deadline is not None and began + longest > deadline:
             break
         try:
-            with Trainer(installed, deadline) as trainer:
-                trainer.ask("load", **arguments)
-                made.append(_run(trainer, [method.name for method in asked.methods]))
+            with ResidentProcess(installed, deadline) as resident:
+                resident.call("load", **work)
+                made.append(_run(resident, [method.name for method in asked.methods]))
         except OutOfTime:
             break
         longest = max(longest, monotonic() - began)
@@ -232,26 +230,26 @@ def _runs(asked: Request, number: int, deadline: float | None, say: Say) -> tupl
     return counts, made
 
 
-def _run(trainer: Trainer, methods: list[str]) -> Run:
+def _run(resident: ResidentProcess, methods: list[str]) -> Run:
     """Time every method in turn, again and again, with a calibration before, after, and between rounds."""
-    speed: Mapping[str, float] = trainer.ask("warm_up", core=shared_core())
+    speed: Mapping[str, float] = resident.call("warm_up", core=shared_core())
     steps = {method: max(1, math.ceil(PIECE / speed[method])) for method in methods}
-    before, calibration = snapshot([trainer.pid]), [trainer.ask("calibrate")]
+    before, calibration = snapshot([resident.pid]), [resident.call("calibrate")]
     seconds: dict[str, list[float]] = {method: [] for method in methods}
     for _ in range(ROUNDS):
         for index in range(BLOCKS):
             for method in methods:
-                wall, waited = trainer.ask("run", method=method, steps=steps[method], first=index * steps[method])
+                wall, waited = resident.call("run", method=method, steps=steps[method], first=index * steps[method])
                 seconds[method].append(wall - waited)
-        calibration.append(trainer.ask("calibrate"))
-    found = between(before, snapshot([trainer.pid]))
+        calibration.append(resident.call("calibrate"))
+    found = between(before, snapshot([resident.pid]))
     return Run(
         seconds={method: tuple(values) for method, values in seconds.items()},
         steps=steps,
         calibration=tuple(calibration),
         steal=round(found.steal, 4),
         load=round(found.load, 3),
-        tainted=found.reason,
+        disturbed=found.reason,
     )
 
 
@@ -261,7 +259,3 @@ def _words(described: Mapping[str, Any]) -> str:
     return f"{hardware.get('cpu')}, {hardware.get('cores')} cores, {hardware.get('memory_gb')} GB" + (
         f", {gpus}" if gpus else ""
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""A check from its request to its receipt: counts, process pairs up to a look that decides, verdicts."""
+"""Checks, from a request to a report: counts, process pairs up to a look that decides, verdicts."""
 
 from __future__ import annotations
 
@@ -7,24 +7,21 @@ import random
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import Any
 
 from hpml_bench.config.devices import resolve_devices
 from hpml_bench.config.settings import MethodSpec, Settings
 from hpml_bench.config.suite import Suite
-from hpml_bench.gate.decide import spending, verdicts
+from hpml_bench.gate.decide import count_diff, spending, verdicts
 from hpml_bench.gate.measure.pairs import Pair, Work
-from hpml_bench.gate.measure.sides import Incomparable, Installation, OutOfTime
-from hpml_bench.gate.records import Block, Count, Receipt, Rules, Side, Verdict
-from hpml_bench.gate.render import sentences
-from hpml_bench.gate.render.count_diff import compare, one_sided
+from hpml_bench.gate.measure.sides import Comparison, Incomparable, OutOfTime
+from hpml_bench.gate.records import Block, CheckReport, Count, Rules, Side, Verdict
 from hpml_bench.system import environment
 from hpml_bench.system.hashing import digest
+from hpml_bench.system.text import utc_now
 
-Mode = Literal["revision", "environment", "baseline", "self-test"]
 USUAL = ("lora", "prompt_tuning", "adapter")
 """The methods compared where none are named, if the suite has them."""
 ENDLESS = 1_000_000
@@ -37,23 +34,12 @@ GIVE_MORE = "give --max-minutes more"
 
 MEASURING = (
     *("check", "resident", "decide/rank_tests", "decide/spending", "decide/verdicts"),
-    *("measure/machine", "measure/pairs", "measure/sides", "measure/workload"),
+    *("measure/delay", "measure/machine", "measure/pairs", "measure/sides", "measure/workload"),
     *("../statistics/paired", "../statistics/intervals"),
 )
 """The files on which it depends how a check of given code ends."""
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Which two things are compared."""
-
-    mode: Mode
-    reference: Installation
-    candidate: Installation
-    sides: tuple[Side, Side]
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,15 +91,15 @@ def request(suite: Suite, methods: list[str] | None, rules: Rules, minutes: floa
     return Request(suite.name, settings, specs, rules, minutes)
 
 
-def check(asked: Request, compared: Comparison, say: Say, work: Work | None = None) -> Receipt:
-    """Measure, judge, and return the receipt.
+def check(asked: Request, compared: Comparison, say: Say, work: Work | None = None) -> CheckReport:
+    """Measure, judge, and return the report.
 
     Raises:
         UserError: a side doesn't run.
         OutOfTime: nothing could be measured in the time given.
 
     """
-    started, began = datetime.now(UTC).isoformat(timespec="seconds"), monotonic()
+    started, began = utc_now(), monotonic()
     deadline = None if asked.minutes is None else began + asked.minutes * 60
     seed = secrets.randbits(32)
     work = work or asked.work()
@@ -124,13 +110,13 @@ def check(asked: Request, compared: Comparison, say: Say, work: Work | None = No
         if asked.time:
             _time(work, compared, asked.rules, deadline, random.Random(seed), found, say)  # noqa: S311 - no secret
     except Incomparable as reason:
-        found.verdicts = tuple(incomparable(method.name, str(reason)) for method in asked.methods)
+        found.verdicts = tuple(verdicts.incomparable(method.name, str(reason)) for method in asked.methods)
     if asked.time and not found.verdicts:
         if not found.counts:
             why = found.late or GIVE_MORE
             raise OutOfTime(f"not one process pair was measured in {asked.minutes:g} minutes; {why}")
-        found.verdicts = tuple(unmeasured(method.name) for method in asked.methods)
-    return Receipt(
+        found.verdicts = tuple(verdicts.unmeasured(method.name) for method in asked.methods)
+    return CheckReport(
         mode=compared.mode,
         suite=asked.suite,
         methods=tuple(method.name for method in asked.methods),
@@ -147,23 +133,12 @@ def check(asked: Request, compared: Comparison, say: Say, work: Work | None = No
         },
         blocks=tuple(found.blocks),
         counts=found.counts,
-        verdicts=found.verdicts + verdicts.of_counts(found.counts) + found.uncounted,
+        verdicts=found.verdicts + count_diff.judge(found.counts) + found.uncounted,
         pairs=found.pairs,
         notes=tuple(found.notes),
         started=started,
         seconds=round(monotonic() - began, 1),
     )
-
-
-def incomparable(method: str, reason: str) -> Verdict:
-    """Return the verdict on a method whose two sides can't be compared."""
-    return Verdict(method=method, metric=verdicts.STEP_TIME, status="INCOMPARABLE", detail=reason)
-
-
-def unmeasured(method: str) -> Verdict:
-    """Return the verdict on a method's step time where there was no time for one pair; its counts stand."""
-    detail = sentences.unmeasured("pairs")
-    return Verdict(method=method, metric=verdicts.STEP_TIME, status="INCONCLUSIVE", detail=detail)
 
 
 def gate_digest() -> str:
@@ -194,10 +169,10 @@ def _count(work: Work, compared: Comparison, deadline: float | None) -> tuple[tu
         pair.load()
         for method in work.methods:
             for side in pair.both:
-                side.tell("counts", method=method.name)
-            reference, candidate = pair.reference.hear(), pair.candidate.hear()
-            found.extend(compare(method.name, reference, candidate))
-            lone.extend(one_sided(method.name, reference, candidate))
+                side.send("counts", method=method.name)
+            reference, candidate = pair.reference.receive(), pair.candidate.receive()
+            found.extend(count_diff.compare(method.name, reference, candidate))
+            lone.extend(count_diff.one_sided(method.name, reference, candidate))
     return tuple(found), tuple(lone)
 
 
@@ -244,9 +219,9 @@ def _time(
                 break
     if found.pairs and not (found.verdicts and verdicts.settled(found.verdicts)):
         found.verdicts = verdicts.final(verdicts.pair_effects(found.blocks), rules)
-    tainted = sum(block.tainted is not None for block in found.blocks)
-    if tainted:
-        found.notes.append(f"{tainted} of {len(found.blocks)} blocks were disturbed and don't count")
+    disturbed = sum(block.disturbed is not None for block in found.blocks)
+    if disturbed:
+        found.notes.append(f"{disturbed} of {len(found.blocks)} blocks were disturbed and don't count")
 
 
 def most_pairs(rules: Rules) -> int:

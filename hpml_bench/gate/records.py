@@ -1,20 +1,25 @@
-"""What the gate measures and says: frozen, validated, written as one JSON receipt. No heavy imports here."""
+"""Records of the gate: blocks, runs, counts, verdicts, and the report of a check, which is written as JSON.
+
+No heavy imports here. What was written under earlier names is read: `tainted`, `put_in`, `receipt`.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from hpml_bench.config.base import Frozen
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of a report. 1 said `tainted` for `disturbed`."""
 PROTOCOL = 1
 """Of residents: counts up when requests or answers change. Versions that differ in it can't be compared.
-A self-test's own requests (`calibrate_delay`, `delay`) never go to another version."""
+A self-test's own requests (`calibrate_delay`, `inject_delay`) never go to another version."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Mode = Literal["revision", "environment", "baseline", "self-test"]
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE", "INCOMPARABLE"]
 
 
@@ -57,7 +62,7 @@ class Side(Frozen):
 class Block(Frozen):
     """Four timed pieces of training by one process pair, in the order run; A is the reference, B the candidate.
 
-    Several blocks make a round, over which `steal`, `load` and `tainted` are known.
+    Several blocks make a round, over which `steal`, `load` and `disturbed` are known.
     """
 
     pair: int
@@ -73,7 +78,7 @@ class Block(Frozen):
     """Share of the machine's CPU time that the host took away meanwhile."""
     load: float
     """Runnable processes of others, on average, meanwhile."""
-    tainted: str | None = None
+    disturbed: str | None = Field(default=None, validation_alias=AliasChoices("disturbed", "tainted"))
     """Why this block doesn't count and was repeated; judged from steal, load and throttling, never from `seconds`."""
 
 
@@ -88,7 +93,7 @@ class Run(Frozen):
     """Seconds of work that is none of ours, before, within and after."""
     steal: float
     load: float
-    tainted: str | None = None
+    disturbed: str | None = Field(default=None, validation_alias=AliasChoices("disturbed", "tainted"))
     """Why this run doesn't count; judged as a block's is."""
 
 
@@ -127,11 +132,11 @@ class Verdict(Frozen):
     """One sentence."""
 
 
-class Receipt(Frozen):
+class CheckReport(Frozen):
     """Everything a check measured and concluded."""
 
     schema_version: int = SCHEMA_VERSION
-    mode: Literal["revision", "environment", "baseline", "self-test"]
+    mode: Mode
     suite: str
     methods: tuple[str, ...]
     rules: Rules
@@ -159,14 +164,14 @@ class Trial(Frozen):
     """Of which folder of trials it is; numbers begin anew in each."""
     number: int
     slowdown: float
-    """Meant to be put into the candidate's steps, as a share of their time; 0: an A/A trial."""
-    put_in: dict[str, float] = Field(default_factory=dict)
-    """Method -> slowdown really put in: the delay's seconds over a step of the other side, the median over pairs."""
-    receipt: Receipt
+    """Meant to be injected into the candidate's steps, as a share of their time; 0: an A/A trial."""
+    injected: dict[str, float] = Field(default_factory=dict, validation_alias=AliasChoices("injected", "put_in"))
+    """Method -> slowdown really injected: the delay's seconds over a step of the other side, the median over pairs."""
+    report: CheckReport = Field(validation_alias=AliasChoices("report", "receipt"))
 
 
-class Begun(Frozen):
-    """That a trial was begun: a line written before it, so that none goes missing unseen."""
+class TrialStarted(Frozen):
+    """A trial that was started: a line written before it, so that none goes missing unseen."""
 
     session: str
     number: int

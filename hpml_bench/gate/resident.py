@@ -1,4 +1,4 @@
-"""One side of a comparison: a process that trains when told to, and says how long it took.
+"""Resident: one side of a comparison, a process that trains when told to and says how long it took.
 
 It is a newly started interpreter (`python -m hpml_bench.gate.resident`), never a fork, and speaks JSON, a line for a
 request and a line for the answer. What libraries print goes to standard error. It ends with its parent.
@@ -83,11 +83,11 @@ class Resident:
 
     def do_calibrate_delay(self, share: float) -> dict[str, int]:
         """Return for each method how much busy work takes this share of a step."""
-        return {name: job.calibrate_delay(share) for name, job in self._jobs.items()}
+        return {name: job.delay.calibrate(share) for name, job in self._jobs.items()}
 
-    def do_delay(self, turns: dict[str, int]) -> dict[str, float]:
-        """Put busy work into each method's steps; return the seconds of a step that it takes."""
-        return {name: job.put_in(turns[name]) for name, job in self._jobs.items()}
+    def do_inject_delay(self, turns: dict[str, int]) -> dict[str, float]:
+        """Inject busy work into each method's steps; return the seconds of a step that it takes."""
+        return {name: job.delay.inject(turns[name]) for name, job in self._jobs.items()}
 
     @property
     def _jobs(self) -> dict[str, Job]:

@@ -12,6 +12,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from hpml_bench.config.settings import Settings
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import reach
@@ -71,7 +73,7 @@ def _in_child(settings: Settings, target: Path, deadline: float) -> tuple[End, i
     """
     context = multiprocessing.get_context("forkserver")
     child = context.Process(target=entry.prepare, args=(settings.model_dump_json(), str(target)))
-    family: set[processes.Process] = set()
+    family: set[psutil.Process] = set()
     waited = False
     with processes.subreaper():
         try:
@@ -81,10 +83,10 @@ def _in_child(settings: Settings, target: Path, deadline: float) -> tuple[End, i
             result = read_json(target)  # before the sweep, which might end pip first, and the child would say so
             waited = True
         finally:
-            family |= processes.offspring()
+            family |= processes.descendants()
             if not waited:  # a signal: the child may still be asked for, so that its server ends with it
                 processes.end_fork_server()
-            processes.sweep(family)
+            processes.terminate(family)
     if child.pid is None:
         return end, SERVER_LOST, None
     child.join(1.0)
@@ -94,7 +96,7 @@ def _in_child(settings: Settings, target: Path, deadline: float) -> tuple[End, i
     return end, child.exitcode or 0, result
 
 
-def _start(child: BaseProcess, deadline: float, family: set[processes.Process]) -> End:
+def _start(child: BaseProcess, deadline: float, family: set[psutil.Process]) -> End:
     """Start the preparation; return why the wait for the server's answer ended.
 
     Multiprocessing waits for it without limit: where it doesn't come, the server is ended, which ends that wait.
@@ -118,11 +120,11 @@ def _start(child: BaseProcess, deadline: float, family: set[processes.Process]) 
     finally:
         started.set()
         watching.join()
-    family |= processes.offspring()
+    family |= processes.descendants()
     return ends[0]
 
 
-def _join(child: BaseProcess, deadline: float, family: set[processes.Process]) -> End:
+def _join(child: BaseProcess, deadline: float, family: set[psutil.Process]) -> End:
     """Wait for the preparation; return why the wait ended."""
 
     def ended(seconds: float) -> bool:
@@ -132,7 +134,7 @@ def _join(child: BaseProcess, deadline: float, family: set[processes.Process]) -
     return _wait(ended, deadline, family)
 
 
-def _wait(over: Callable[[float], bool], deadline: float, family: set[processes.Process]) -> End:
+def _wait(over: Callable[[float], bool], deadline: float, family: set[psutil.Process]) -> End:
     """Wait until it is over, the deadline has passed, or someone has stopped the fork server or what it started.
 
     Args:
@@ -148,7 +150,7 @@ def _wait(over: Callable[[float], bool], deadline: float, family: set[processes.
             return "over"
         if left <= 0:
             return "late"
-        now = processes.offspring()
+        now = processes.descendants()
         family |= now
         looks = looks + 1 if any(map(processes.stopped, [processes.fork_server() or 0, *(p.pid for p in now)])) else 0
     return "stopped"

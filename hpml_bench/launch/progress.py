@@ -85,8 +85,8 @@ class SweepProgress:
 
     def finished(self, record: RunRecord) -> None:
         """Print the run's line."""
-        accuracy, rate = (record.metrics.get(name) for name in ("test_accuracy", "samples_per_second"))
-        numbers = f"accuracy {accuracy:.1%}, {rate:,.0f} samples/s" if accuracy is not None and rate else ""
+        rate = record.metrics.get("samples_per_second")
+        numbers = f"{record.shown}, {rate:,.0f} samples/s" if record.shown and rate else ""
         message = record.error.message.splitlines()[0][:200] if record.error and record.error.message else ""
         where = f"{record.spec.method.name} seed {record.spec.seed}"
         self.say(

@@ -9,6 +9,8 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import psutil
+
 from hpml_bench.launch.limits import Limits
 from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.run import RunError, Status
@@ -40,7 +42,7 @@ class Watch:
         """The most memory seen of each rank."""
         self._folder, self._limits, self._stop = folder, limits, stop
         self._over = threading.Event()
-        self._seen: set[processes.Process] = set()
+        self._seen: set[psutil.Process] = set()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._resources = ExitStack()
 
@@ -53,7 +55,7 @@ class Watch:
         with self._resources:
             self._over.set()
             self._thread.join()
-            processes.sweep(self._seen | processes.offspring())
+            processes.terminate(self._seen | processes.descendants())
             _end_stopped_server()
             if self._stop.asked and self.verdict is None and not self._done():  # a rank may have heard it before us
                 self.verdict = "interrupted", RunError(kind="Interrupted", message=INTERRUPTED)
@@ -70,8 +72,8 @@ class Watch:
             beats = heartbeat.read(self._folder)
             self._weigh(beats)
             if polls % LOOKS == 0 or len(beats) != len(counts):
-                self._seen |= processes.offspring()
-                gone = gone + LOOKS * POLL_SECONDS if self._seen and not any(map(_lives, self._seen)) else 0.0
+                self._seen |= processes.descendants()
+                gone = gone + LOOKS * POLL_SECONDS if self._seen and not any(map(processes.alive, self._seen)) else 0.0
                 if gone > GRACE_SECONDS:
                     _end_stopped_server()
                     free_launcher()
@@ -86,7 +88,7 @@ class Watch:
     def _weigh(self, beats: tuple[Beat, ...]) -> None:
         """Note the ranks' memory, on each poll: of a rank that is killed, nothing later than the last can be known."""
         for beat in beats:
-            peak = processes.peak_mb(beat.pid)
+            peak = processes.memory_mb(beat.pid, "VmHWM")
             if peak:
                 self.peak_mb[beat.rank] = peak
 
@@ -116,7 +118,7 @@ class Watch:
                 self.verdict = status, error
         deadline = time.monotonic() + GRACE_SECONDS
         while not self._over.wait(KILL_SECONDS):
-            self._seen |= processes.offspring()
+            self._seen |= processes.descendants()
             processes.kill(self._seen)
             if time.monotonic() > deadline:
                 processes.end_fork_server()
@@ -129,7 +131,7 @@ class Watch:
 
     def _stacks(self, beats: tuple[Beat, ...]) -> str:
         """Return the ranks' Python stacks, which they write to their logs; a stopped one is let go on for that."""
-        ours = {process.pid for process in self._seen if processes.identify(process.pid) == process}
+        ours = {process.pid for process in self._seen if processes.alive(process)}
         beats = tuple(beat for beat in beats if beat.pid in ours)
         logs = [self._folder / f"rank{beat.rank}.log" for beat in beats]
         begun = [_size(log) for log in logs]
@@ -166,10 +168,6 @@ def _end_stopped_server() -> None:
     """
     if processes.stopped(processes.fork_server() or 0):
         processes.end_fork_server()
-
-
-def _lives(process: processes.Process) -> bool:
-    return processes.identify(process.pid) == process
 
 
 def _standing(beats: tuple[Beat, ...], stopped: set[int]) -> str:

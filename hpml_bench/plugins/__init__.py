@@ -1,1 +1,4 @@
-"""Base classes of plug-ins, and the types that pass between them and the core."""
+"""Base classes of plug-ins (Method, Task, DatasetLoader, Probe), and the types that pass between them and the core.
+
+May import `config` and `records`; no training library but inside functions.
+"""

@@ -11,6 +11,7 @@ from typing import Any
 from hpml_bench.plugins.probe import Evaluation, Probe, Run
 from hpml_bench.records.run import Metric, Point
 from hpml_bench.system.environment import nvml
+from hpml_bench.system.processes import memory_mb
 
 PHASES = ("setup", "train", "evaluation")
 HUGE_PAGE_MB = 2.097152
@@ -168,21 +169,16 @@ class MemoryProbe(Probe):
 
 def host_peak_mb() -> float:
     """Return the peak resident memory of this process since the last reset, in MB; NaN where /proc doesn't say."""
-    return _status_mb("VmHWM")
+    return _or_nan(memory_mb("self", "VmHWM"))
 
 
 def host_held_mb() -> float:
     """Return the resident memory of this process now, in MB; NaN where /proc doesn't say."""
-    return _status_mb("VmRSS")
+    return _or_nan(memory_mb("self", "VmRSS"))
 
 
-def _status_mb(key: str) -> float:
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return math.nan
-    line = next((line for line in status.splitlines() if line.startswith(f"{key}:")), "")
-    return int(line.split()[1]) * 1024 / 1e6 if line else math.nan
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def trim_heap() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from hpml_bench.records.files import MAX_RECORD_BYTES, RECORD, is_plain_file
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
-from hpml_bench.records.run import RunRecord, Status
+from hpml_bench.records.run import RunRecord, Status, in_words
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,17 @@ class Headline(BaseModel):
     spec: Spec
     status: Status
     seconds: float
+    headline: str | None = "test_accuracy"
+    """Until schema 1 every run classified."""
     metrics: dict[str, float | None]
+    definitions: list[dict[str, Any]] = []
+
+    @property
+    def shown(self) -> str:
+        """The metric that leads with its value; empty where there is none."""
+        value = self.metrics.get(self.headline or "")
+        defined = next((one for one in self.definitions if one.get("name") == self.headline), {})
+        return "" if value is None else in_words(str(defined.get("title")), str(defined.get("format")), value)
 
 
 def headlines(folder: Path) -> list[Headline]:

@@ -144,6 +144,21 @@ class RunRecord(Outcome):
     seconds: float
     """Wall time of the whole run as its parent saw it, start-up included."""
 
+    @property
+    def shown(self) -> str:
+        """The metric that leads with its value, such as `accuracy 78.1%`; empty where there is none."""
+        value = self.metrics.get(self.headline or "")
+        defined = next((metric for metric in self.definitions if metric.name == self.headline), None)
+        return "" if value is None or defined is None else in_words(defined.title, defined.format, value)
+
+
+def in_words(title: str, form: str, value: float) -> str:
+    """Return a metric's title with a value in its format; in a plain one where the format isn't Python's."""
+    try:
+        return f"{title} {value:{form}}"
+    except ValueError:
+        return f"{title} {value:.3g}"
+
 
 def protocol_id(settings: Settings, digests: Digests) -> str:
     """Return the name of what two runs must share to be compared.

@@ -1,1 +1,4 @@
-"""From records to pages: needs no torch, no GPU and no network."""
+"""From records to a page: selection of runs, results, tables, figures, sections, HTML and Markdown.
+
+May import `records`, `statistics`, `plugins` and what is below them; no training library.
+"""

@@ -1,8 +1,8 @@
-"""How sure one can be: intervals, paired tests, ranks, fronts and plans over seeds.
+"""Statistics over seeds and rows: intervals, paired tests, ranks, fronts, plans.
 
 Seeds are paired: the same seed gives every method the same data order, so methods are compared by their differences
 within a seed. Values travel as `{method: {seed: value}}` and may lack seeds; a pair is compared on those it shares.
-docs/methodology.md explains each number with its source.
+docs/methodology.md explains each number with its source. Imports nothing of the package but itself.
 """
 
 from hpml_bench.statistics.evidence import (

@@ -1,1 +1,4 @@
-"""system."""
+"""The operating system under the benchmark: processes, signals, disk, cache, environment, text of others.
+
+Imports `errors` only; knows nothing of runs, suites or models.
+"""

@@ -1,4 +1,4 @@
-"""Processes of a run: found through /proc, ended, and collected, so that none is left when the run is over."""
+"""Processes of a run: descendants of the fork server, ended and collected when the run is over."""
 
 from __future__ import annotations
 
@@ -11,48 +11,44 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import NamedTuple
+
+import psutil
 
 PR_SET_CHILD_SUBREAPER = 36
 """From <sys/prctl.h>."""
 PF_EXITING = 4
 """From <linux/sched.h>: a flag of a process that gives back what it holds, and is no zombie yet."""
 LAST_SECONDS = 5.0
+ENDED = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
 
 
-class Process(NamedTuple):
-    """A process that its number alone would not tell from a later one."""
-
-    pid: int
-    born: int
-    """Clock ticks after boot."""
-
-
-def _stat(pid: int) -> list[str] | None:
-    """Return the fields of /proc/PID/stat that follow the name, from `state`; None where there is no such process."""
+def identify(pid: int) -> psutil.Process | None:
+    """Return the process of this number, equal to itself alone; None where there is none, or only a zombie."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
+        process = psutil.Process(pid)
+        return None if process.status() in ENDED else process
+    except psutil.NoSuchProcess:
         return None
 
 
-def identify(pid: int) -> Process | None:
-    """Return the process of this number; None where there is none, or only a zombie."""
-    fields = _stat(pid)
-    return None if fields is None or fields[0] in "ZX" else Process(pid, int(fields[19]))
+def alive(process: psutil.Process) -> bool:
+    """Whether a process runs, and not a later one of its number."""
+    return identify(process.pid) == process
 
 
 def stopped(pid: int) -> bool:
     """Whether a process was stopped by a signal."""
-    fields = _stat(pid)
-    return fields is not None and fields[0] in "Tt"
+    process = identify(pid)
+    with suppress(psutil.NoSuchProcess):
+        return process is not None and process.status() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
+    return False
 
 
-def peak_mb(pid: int) -> float | None:
-    """Return the most memory (MB, resident) that a process held so far."""
+def memory_mb(pid: int | str, key: str) -> float | None:
+    """Return an entry of /proc/PID/status in MB, such as `VmHWM`, the most a process held; None where there is none."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM:"))
+        return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{key}:"))
     except (OSError, StopIteration, ValueError):
         return None
 
@@ -63,39 +59,25 @@ def fork_server() -> int | None:
     return pid
 
 
-def offspring() -> set[Process]:
-    """Return all processes that descend from the fork server."""
+def descendants() -> set[psutil.Process]:
+    """Return all processes that descend from the fork server, zombies left out."""
     server = fork_server()
-    found: set[Process] = set()
-    todo = [] if server is None else _children(server)
-    while todo:
-        pid = todo.pop()
-        process = identify(pid)
-        if process is not None and process not in found:
-            found.add(process)
-            todo.extend(_children(pid))
-    return found
+    try:
+        children = [] if server is None else psutil.Process(server).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return set()
+    return {process for process in children if alive(process)}
 
 
-def _children(pid: int) -> list[int]:
-    """Return the children of all threads of a process."""
-    found: list[int] = []
-    with suppress(OSError):
-        for path in Path(f"/proc/{pid}/task").iterdir():
-            found.extend(int(child) for child in (path / "children").read_text().split())
-    return found
-
-
-def kill(processes: Iterable[Process]) -> None:
-    """End processes at once; those that are gone are no matter."""
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """End processes at once; those that are gone are no matter, and a later one of the same number is left alone."""
     for process in processes:
-        if identify(process.pid) == process:
-            with suppress(OSError):
-                os.kill(process.pid, signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            process.kill()
 
 
 def end_fork_server() -> None:
-    """End the fork server at once, and by the kernel's hand what was forked from it; the next run has a new one.
+    """End the fork server at once, and what was forked from it; the next run has a new one.
 
     It is waited for: one that is still dying would be taken for running by who needs one next.
     """
@@ -108,13 +90,20 @@ def await_dying_server() -> None:
     """Wait until a fork server that was killed is gone as a whole: its other threads may outlive its first one."""
     server, deadline = fork_server(), time.monotonic() + LAST_SECONDS
     while server and time.monotonic() < deadline:
-        fields = _stat(server)
-        if fields is None or (fields[0] not in "ZX" and not int(fields[6]) & PF_EXITING and not _killed(server)):
+        if not psutil.pid_exists(server) or not (identify(server) is None or _exiting(server) or _killed(server)):
             return
         with suppress(ChildProcessError):
             if os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 return
         time.sleep(0.01)
+
+
+def _exiting(pid: int) -> bool:
+    """Whether a process gives back what it holds."""
+    with suppress(OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return bool(int(fields[6]) & PF_EXITING)
+    return False
 
 
 def _killed(pid: int) -> bool:
@@ -125,7 +114,7 @@ def _killed(pid: int) -> bool:
     return False
 
 
-def sweep(processes: Iterable[Process]) -> None:
+def terminate(processes: Iterable[psutil.Process]) -> None:
     """End what is left of a run, wait until it is gone, and collect what became our own child by its parent's death."""
     left = set(processes)
     deadline = time.monotonic() + LAST_SECONDS
@@ -138,18 +127,15 @@ def sweep(processes: Iterable[Process]) -> None:
             time.sleep(0.01)
 
 
-def _gone(process: Process) -> bool:
+def _gone(process: psutil.Process) -> bool:
     """Whether a process has ended and, where it is our own child, was collected: it may die between two looks."""
-    fields = _stat(process.pid)
-    if fields is None or int(fields[19]) != process.born:
-        return True
-    if fields[0] not in "ZX":
+    if alive(process):
         return False
-    if int(fields[1]) != os.getpid():
-        return True
     try:
+        if not process.is_running() or process.ppid() != os.getpid():
+            return True
         return os.waitpid(process.pid, os.WNOHANG)[0] == process.pid
-    except ChildProcessError:
+    except (psutil.NoSuchProcess, ChildProcessError):
         return True
 
 

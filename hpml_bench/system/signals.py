@@ -43,7 +43,7 @@ class Stop:
 def exit_now() -> None:
     """End this process and its ranks now; records are committed atomically, so that nothing is torn."""
     os.write(2, b"\nhpml-bench: ended at once; the same command goes on from here\n")
-    processes.kill(processes.offspring())
+    processes.kill(processes.descendants())
     processes.end_fork_server()
     tempdir.remove()
     os._exit(STATUS)

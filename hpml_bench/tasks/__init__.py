@@ -1,1 +1,4 @@
-"""Kinds of work, one file each: a class that extends plugins.task.Task."""
+"""Kinds of work, one file each: a class that extends plugins.task.Task.
+
+May import `plugins`, and `training` inside functions; no other plug-in.
+"""

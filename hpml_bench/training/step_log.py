@@ -17,12 +17,15 @@ class Entry(NamedTuple):
     """One step of this rank; the tensors stay on their device."""
 
     loss: torch.Tensor
+    """Summed over `targets`."""
     norm: torch.Tensor
     lr: float
     samples: int
     real_tokens: int
     padded_tokens: int
     virtual_tokens: int
+    targets: float = 1.0
+    """What the loss is divided by when it is read; the mean over ranks is then that over the global batch."""
 
 
 class _Columns(NamedTuple):
@@ -71,10 +74,10 @@ class StepLog:
         settle(self.group.device)
         window = second_clock() - self._began
         entries, self._entries = self._entries, []
-        losses = torch.stack([entry.loss.detach().double() for entry in entries]).cpu()
+        losses = torch.stack([(entry.loss.detach() / entry.targets).double() for entry in entries]).cpu()
         norms = torch.stack([entry.norm.detach().double() for entry in entries]).cpu()
         seconds = torch.tensor(self.clock.take(), dtype=torch.float64)
-        rest = torch.tensor([[*entry[2:], window] for entry in entries], dtype=torch.float64)
+        rest = torch.tensor([[*entry[2:-1], window] for entry in entries], dtype=torch.float64)
         local = torch.cat([losses[:, None], norms[:, None], seconds[:, None], rest], dim=1)
         everyone = self.group.gather(local.to(self.group.device)).numpy()  # [world, steps, columns]
         columns = _Columns(*np.moveaxis(everyone, 2, 0))

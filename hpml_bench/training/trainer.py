@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ class Trainer:
         group: Group,
         probes: Sequence[Probe] = (),
         write: Write = _nowhere,
-    ) -> Trainer:
+    ) -> Self:
         """Assemble a run: open the rows, build the model, let the method initialise it from data.
 
         Args:
@@ -147,9 +148,13 @@ class Trainer:
         targets = max(1, int(self.train_rows.targets[indices].sum())) / group.world
         with autocast(self.settings):
             outputs = self.ddp(batch.input_ids, batch.attention_mask)
-            loss = self.task.loss(outputs.float(), batch.labels) / targets
+            loss = self.task.loss(outputs.float(), batch.labels)
             auxiliary = self.method.auxiliary_loss(encoder)
-        torch.autograd.backward(loss if auxiliary is None else loss + auxiliary)
+        # 1 / targets is where the gradient begins: a division of the loss would be two more operators in every step
+        roots, begin = [loss], [torch.full_like(loss, 1 / targets)]
+        if auxiliary is not None:
+            roots, begin = [*roots, auxiliary], [*begin, torch.ones_like(auxiliary)]
+        torch.autograd.backward(roots, begin)
         for probe in self.probes:
             probe.after_backward(index)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
@@ -159,7 +164,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         size = len(batch.input_ids)
         virtual = size * self.model.virtual_tokens
-        self.log.add(Entry(loss, norm, lr, size, batch.real_tokens, batch.padded_tokens, virtual))
+        self.log.add(Entry(loss, norm, lr, size, batch.real_tokens, batch.padded_tokens, virtual, targets))
 
     def train(self) -> Trained:
         """Train, and evaluate on the validation rows along the way.

@@ -203,7 +203,11 @@ def run_error(error: BaseException, rank: int) -> RunError:
     status = failures.status_of(told.kind, told.message)
     if status == "failed":
         return told
-    peak = torch.cuda.max_memory_allocated() / 1e6 if status == "oom_cuda" else processes.peak_mb(os.getpid()) or 0
+    peak = (
+        torch.cuda.max_memory_allocated() / 1e6
+        if status == "oom_cuda"
+        else processes.memory_mb(os.getpid(), "VmHWM") or 0
+    )
     what = "allocated on the GPU" if status == "oom_cuda" else "resident"
     return told.model_copy(update={"message": f"peak of {peak:,.0f} MB {what}; {told.message}"})
 

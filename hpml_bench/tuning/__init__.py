@@ -1,1 +1,4 @@
-"""Fair tuning of the methods' learning rates: equal trials and budget for all, on rows that are never the test rows."""
+"""Learning rates chosen by the same number of trials for every method, on validation rows.
+
+May import `launch` and what is below it.
+"""

@@ -23,7 +23,7 @@ CONTENT = {
     "seeds": 2,
     "settings": {
         "backbone": "path:model",
-        "task": {"name": "text_files", "options": {"train": "path:rows.csv"}},
+        "dataset": {"name": "text_files", "options": {"train": "path:rows.csv"}},
         "steps": 2,
         "global_batch": 8,
         "device": "cpu",
@@ -176,7 +176,7 @@ def test_result_folders_are_found_one_level_down(tmp_path: Path) -> None:
         result_folders(tmp_path / "c")
 
 
-@pytest.mark.parametrize("kind", ["methods", "probes", "tasks"])
+@pytest.mark.parametrize("kind", ["methods", "probes", "tasks", "datasets"])
 def test_a_list_has_a_line_for_each_with_what_it_is(kind: registry.Kind) -> None:
     """Every registered name, and the first line of its file."""
     lines = call("list", kind).stdout.splitlines()
@@ -235,7 +235,7 @@ def test_an_interrupted_exec_leaves_the_status_as_it_is(caught: bool, tmp_path: 
     (tmp_path / "interrupted.py").write_text(
         f"""
 import contextlib, sys, click
-from hpml_bench.cli.endings import INTERRUPTED, Sentences
+from hpml_bench.cli.exit_status import INTERRUPTED, Sentences
 @click.group(cls=Sentences)
 def main(): pass
 @main.command()

@@ -81,7 +81,7 @@ def test_an_override_reaches_settings_options_and_methods(path: str) -> None:
     overrides = ["max_length=64", "task.options.separator='; '", "methods.lora.lr=1e-4"]
     changed = load_suite(path, [*overrides, "settings.eps=1e-6", "clip_norm=null"])
     assert changed.settings.max_length == 64
-    assert changed.settings.task.options["separator"] == "; "
+    assert changed.settings.dataset.options["separator"] == "; "
     assert changed.methods["lora"].lr == 1e-4
     assert (changed.settings.eps, changed.settings.clip_norm) == (1e-6, None)
 
@@ -109,7 +109,7 @@ def test_paths_are_relative_to_the_suite_file(path: str, monkeypatch: pytest.Mon
     monkeypatch.chdir(Path("/"))
     loaded = load_suite(path, ["task.options.test=path:etc/rows.csv"])
     assert loaded.settings.backbone == f"path:{folder / 'model'}"
-    assert loaded.settings.task.options == {"train": f"path:{folder / 'rows.csv'}", "test": "path:/etc/rows.csv"}
+    assert loaded.settings.dataset.options == {"train": f"path:{folder / 'rows.csv'}", "test": "path:/etc/rows.csv"}
 
 
 @pytest.mark.parametrize(

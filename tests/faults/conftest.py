@@ -34,27 +34,11 @@ from types import SimpleNamespace
 
 import torch
 
-from hpml_bench import loop
-from hpml_bench.records import Frozen
+from hpml_bench.config.base import Frozen
+from hpml_bench.methods.head import Head
+from hpml_bench.tasks.sequence_classification import SequenceClassification
 
-title = "Faulty"
-lr = 1e-3
-broken = None
 hours = itertools.count(1)
-
-
-class Options(Frozen):
-    fault: str = ""
-    rank: int = 1
-    step: int = 2
-
-
-def build(backbone, options):
-    global broken
-    broken = options
-    for parameter in backbone.parameters():
-        parameter.requires_grad_(False)
-    return backbone
 
 
 def break_at_exit(number):
@@ -73,34 +57,41 @@ def break_at_exit(number):
 
 def spoil_the_loss(value):
     """Make the next steps' losses NaN or infinite on this rank only: no gradient, which all ranks share, is touched."""
-    right = loop.cross_entropy
-    loop.cross_entropy = lambda *args, **options: right(*args, **options) + value
+    right = SequenceClassification.loss
+    SequenceClassification.loss = lambda *args: right(*args) + value
 
 
-def after_step(encoder, step):
-    if step != broken.step or int(os.environ["RANK"]) != broken.rank:
-        return
-    if broken.fault == "raise":
-        raise ArithmeticError("the fault that was asked for")
-    if broken.fault in ("nan", "inf"):
-        spoil_the_loss(float(broken.fault))
-    if broken.fault == "sleep":
-        time.sleep(600)
-    if broken.fault == "memory of the GPU":
-        torch.zeros(10**12, device="cuda")
-    elif broken.fault.startswith("memory"):
-        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, used + 300_000_000))
-        bytearray(2_000_000_000) if broken.fault == "memory of python" else torch.zeros(2_000_000_000)
-    if broken.fault == "clock":
-        clock = time.time
-        time.time = lambda: clock() - 3600 * next(hours)
-    if broken.fault == "suspend":
-        os.killpg(0, signal.SIGSTOP)
-    if broken.fault.startswith("SIG"):
-        break_at_exit(getattr(signal, broken.fault))
-    if broken.fault == "slow":
-        time.sleep(1)
+class Faulty(Head):
+    class Options(Frozen):
+        fault: str = ""
+        rank: int = 1
+        step: int = 2
+
+    def after_step(self, encoder, step):
+        asked = self.options
+        if step != asked.step or int(os.environ["RANK"]) != asked.rank:
+            return
+        if asked.fault == "raise":
+            raise ArithmeticError("the fault that was asked for")
+        if asked.fault in ("nan", "inf"):
+            spoil_the_loss(float(asked.fault))
+        if asked.fault == "sleep":
+            time.sleep(600)
+        if asked.fault == "memory of the GPU":
+            torch.zeros(10**12, device="cuda")
+        elif asked.fault.startswith("memory"):
+            used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, used + 300_000_000))
+            bytearray(2_000_000_000) if asked.fault == "memory of python" else torch.zeros(2_000_000_000)
+        if asked.fault == "clock":
+            clock = time.time
+            time.time = lambda: clock() - 3600 * next(hours)
+        if asked.fault == "suspend":
+            os.killpg(0, signal.SIGSTOP)
+        if asked.fault.startswith("SIG"):
+            break_at_exit(getattr(signal, asked.fault))
+        if asked.fault == "slow":
+            time.sleep(1)
 '''
 
 
@@ -132,9 +123,9 @@ def nothing_left() -> Iterator[None]:
     """No test leaves a process of a run."""
     yield
     deadline = time.monotonic() + 5
-    while processes.offspring() and time.monotonic() < deadline:
+    while processes.descendants() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert processes.offspring() == set()
+    assert processes.descendants() == set()
 
 
 def faulty(fault: str, rank: int = 1, step: int = 2, **settings: object) -> RunSpec:

@@ -42,16 +42,15 @@ LASTING = '''
 import os
 import time
 
-from hpml_bench.methods.head import Options, build
-from hpml_bench.supervision import watch
+from hpml_bench.launch import watchdog
+from hpml_bench.methods.head import Head
 
-title = "Lasting"
-lr = 1e-3
-watch.GRACE_SECONDS = float(os.environ.get("GRACE_SECONDS", watch.GRACE_SECONDS))
+watchdog.GRACE_SECONDS = float(os.environ.get("GRACE_SECONDS", watchdog.GRACE_SECONDS))
 
 
-def after_step(encoder, step):
-    time.sleep(1)
+class Lasting(Head):
+    def after_step(self, encoder, step):
+        time.sleep(1)
 '''
 
 

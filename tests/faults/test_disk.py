@@ -21,7 +21,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import launcher
 from hpml_bench.records.files import write_atomically
-from hpml_bench.records.load import recorded
+from hpml_bench.records.load import read_record
 from hpml_bench.system import cache, disk, processes
 
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -163,7 +163,7 @@ def test_a_file_size_limit(prepared: Prepared, tmp_path: Path) -> None:
     assert record.status == "failed"
     assert record.error is not None
     assert "File too large" in record.error.message
-    assert recorded(tmp_path / "run") == record
+    assert read_record(tmp_path / "run") == record
     assert launcher.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
 
 

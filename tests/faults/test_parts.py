@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from hpml_bench.errors import UserError
@@ -117,12 +118,14 @@ def test_a_number_taken_over_by_another_process_is_not_ended() -> None:
     child = subprocess.Popen(["sleep", "60"])
     found = processes.identify(child.pid)
     assert found is not None
-    processes.kill([found._replace(born=found.born + 1)])
+    other = psutil.Process(child.pid)
+    other._ident = (child.pid, 0.0)  # as of one that had the number before
+    processes.kill([other])
     assert child.poll() is None
     os.kill(child.pid, signal.SIGSTOP)
     os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
     assert processes.stopped(child.pid)
-    processes.sweep([found])
+    processes.terminate([found])
     assert processes.identify(child.pid) is None
     assert not Path(f"/proc/{child.pid}").exists(), "it is collected, and no zombie"
     child.returncode = -signal.SIGKILL

@@ -117,11 +117,11 @@ def test_pip_ends_with_the_command(end: str, download: Download, command: Comman
 
 def test_pip_ends_with_the_hours(download: Download, server: int) -> None:
     """--max-hours in a download: one sentence, pip ends too; the next call removes what it had fetched."""
-    pip: list[processes.Process] = []
+    pip: list[psutil.Process] = []
 
     def note() -> None:
         if download.index.dripping.wait(60):
-            pip.extend(p for p in processes.offspring() if "pip" in " ".join(psutil.Process(p.pid).cmdline()))
+            pip.extend(p for p in processes.descendants() if "pip" in " ".join(psutil.Process(p.pid).cmdline()))
 
     noting = threading.Thread(target=note, daemon=True)
     noting.start()
@@ -130,7 +130,7 @@ def test_pip_ends_with_the_hours(download: Download, server: int) -> None:
     noting.join()
     assert len(pip) == 1
     assert processes.identify(pip[0].pid) != pip[0]
-    assert processes.offspring() == set()
+    assert processes.descendants() == set()
     assert processes.identify(server) is not None
     assert download.is_repeated()
 
@@ -181,7 +181,7 @@ def test_a_stopped_fork_server_does_not_outlast_the_hours(moment: str, download:
     assert time.monotonic() - began < 80
     goes_on.cancel()
     assert processes.identify(server) is None
-    assert processes.offspring() == set()
+    assert processes.descendants() == set()
 
 
 def test_a_fork_server_that_died_before_the_preparation(download: Download, server: int) -> None:

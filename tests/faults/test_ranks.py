@@ -30,9 +30,10 @@ from hpml_bench.errors import UserError
 from hpml_bench.launch import launcher, preparation
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.progress import SweepProgress
-from hpml_bench.launch.sweep import run_with_retries
+from hpml_bench.launch.runner import Runner
 from hpml_bench.launch.watchdog import GRACE_SECONDS, free_launcher
-from hpml_bench.records.load import recorded
+from hpml_bench.records.folder import ResultsFolder
+from hpml_bench.records.load import read_record
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import write_report
@@ -49,30 +50,19 @@ GREEDY = '''
 import math
 import os
 
-from hpml_bench.records import Frozen
-
-title = "Greedy"
-lr = 1e-3
-place = ""
+from hpml_bench.config.base import Frozen
+from hpml_bench.methods.head import Head
 
 
-class Options(Frozen):
-    group: str = ""
+class Greedy(Head):
+    class Options(Frozen):
+        group: str = ""
 
-
-def build(backbone, options):
-    global place
-    place = options.group
-    for parameter in backbone.parameters():
-        parameter.requires_grad_(False)
-    return backbone
-
-
-def after_step(encoder, step):
-    if step == 3 and os.environ["RANK"] == "1":
-        with open(f"{place}/cgroup.procs", "w") as file:
-            file.write(str(os.getpid()))
-        b"x" * 500_000_000
+    def after_step(self, encoder, step):
+        if step == 3 and os.environ["RANK"] == "1":
+            with open(f"{self.options.group}/cgroup.procs", "w") as file:
+                file.write(str(os.getpid()))
+            b"x" * 500_000_000
 '''
 TOLERATED_MB = 4.0
 """By which the parent may have grown after three failures, since allocators keep some: less than two MB a failure."""
@@ -154,7 +144,7 @@ def test_a_rank_that_is_stopped_as_the_others_wait_to_exit(number: str, prepared
     record = launcher.run(faulty(number), prepared, tmp_path / "run", limits=QUICK)
     assert QUICK.stall < time.monotonic() - began < 60, record.error
     assert record.status == "ok", record.error
-    assert processes.offspring() == set()
+    assert processes.descendants() == set()
     the_next_is_ok(prepared, tmp_path)
 
 
@@ -170,7 +160,7 @@ def test_the_launcher_does_not_wait_when_no_rank_is_left(prepared: Prepared, tmp
         ended.set()
     assert GRACE_SECONDS < time.monotonic() - began < 30, record.error
     assert record.status == "ok", record.error
-    assert processes.offspring() == set()
+    assert processes.descendants() == set()
     the_next_is_ok(prepared, tmp_path)
 
 
@@ -331,13 +321,12 @@ def test_a_loss_that_is_no_number_on_one_rank(value: str, rank: int, prepared: P
 def test_a_second_attempt_is_a_run_of_its_own(prepared: Prepared, tmp_path: Path) -> None:
     """With `--retries 1` a run that raises is done twice; the record is the last attempt's, and names the first."""
     progress = SweepProgress(Console(quiet=True), 1)
-    record = run_with_retries(
-        faulty("raise"), prepared, tmp_path / "run", Limits(retries=1), progress, time.monotonic()
-    )
+    spec = faulty("raise")
+    record = Runner(ResultsFolder(tmp_path), prepared, Limits(retries=1), progress, time.monotonic()).run(spec)
     assert record.status == "failed"
     assert record.earlier_attempts == ("failed: the fault that was asked for",)
-    assert recorded(tmp_path / "run") == record
-    assert "after_step" in (tmp_path / "run/rank1.log").read_text()
+    assert read_record(tmp_path / spec.run_id) == record
+    assert "after_step" in (tmp_path / spec.run_id / "rank1.log").read_text()
 
 
 def test_a_preparation_that_is_stopped_is_given_up(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,7 +349,7 @@ def test_a_preparation_has_the_hours_of_the_sweep(prepared: Prepared) -> None:
     with pytest.raises(UserError, match=r"not done after 0 s.*--max-hours"):
         preparation.prepare(tiny.settings(backbone="embedded:missing"), 0.0)
     assert time.monotonic() - began < 20
-    assert processes.offspring() == set()
+    assert processes.descendants() == set()
 
 
 def test_failures_cost_the_parent_nothing(prepared: Prepared, tmp_path: Path) -> None:

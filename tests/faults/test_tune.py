@@ -19,15 +19,13 @@ LOUD = '''
 import os
 import time
 
-from hpml_bench.methods.head import Options, build
-
-title = "Loud"
-lr = 1e-3
+from hpml_bench.methods.head import Head
 
 
-def after_step(encoder, step):
-    print(os.environ["HF_TOKEN"], flush=True)
-    time.sleep(0.1)
+class Loud(Head):
+    def after_step(self, encoder, step):
+        print(os.environ["HF_TOKEN"], flush=True)
+        time.sleep(0.1)
 '''
 
 

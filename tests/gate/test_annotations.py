@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import examples
 import pytest
-import receipts
 
 from hpml_bench.errors import UserError
 from hpml_bench.gate.records import Verdict
-from hpml_bench.gate.render import annotations
+from hpml_bench.gate.render import github
 
 COMMAND = re.compile(r"::(error|warning|notice) title=([^:,\n\r]*)::([^\n\r]*)")
 
@@ -29,7 +29,7 @@ def test_nothing_is_said_elsewhere(
     """On one's own machine no command is printed, and no summary written."""
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    annotations.emit(receipts.receipt({"lora": 0.05}))
+    github.emit(examples.report({"lora": 0.05}))
     assert capsys.readouterr().out == ""
     assert not (tmp_path / "summary.md").exists()
 
@@ -39,7 +39,7 @@ def test_a_regression_is_an_error_and_the_summary_is_appended(
 ) -> None:
     """What an earlier step wrote into the summary stays."""
     on_github.write_text("before\n")
-    annotations.emit(receipts.receipt({"lora": 0.05, "adapter": 0.0}))
+    github.emit(examples.report({"lora": 0.05, "adapter": 0.0}))
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("::a step")[0] for line in lines] == ["::error title=FAIL lora%3A step time"]
     assert on_github.read_text().startswith("before\n<!-- hpml-bench check -->")
@@ -47,7 +47,7 @@ def test_a_regression_is_an_error_and_the_summary_is_appended(
 
 def test_an_error_is_one_command_of_one_line(on_github: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Escaped like what is said of a verdict; nothing is written into the summary."""
-    annotations.emit_error("a: 50 %,\r\n::warning::https://me:secret@host")
+    github.emit_error("a: 50 %,\r\n::warning::https://me:secret@host")
     assert capsys.readouterr().out == "::error title=hpml-bench check::a: 50 %25, ::warning::https://host\n"
     assert not on_github.exists()
 
@@ -55,7 +55,7 @@ def test_an_error_is_one_command_of_one_line(on_github: Path, capsys: pytest.Cap
 def test_an_error_is_no_command_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The sentence on standard error is all there is."""
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
-    annotations.emit_error("a")
+    github.emit_error("a")
     assert capsys.readouterr().out == ""
 
 
@@ -65,33 +65,33 @@ def test_kinds_of_annotations() -> None:
         Verdict(method="m", metric="step_time", status=status, detail="x")
         for status in ("PASS", "FAIL", "INCONCLUSIVE", "INCOMPARABLE")
     )
-    lines = annotations.commands(receipts.receipt(verdicts=verdicts))
+    lines = github.commands(examples.report(verdicts=verdicts))
     assert [line.split()[0] for line in lines] == ["::error", "::warning", "::warning"]
-    assert [line.split()[0] for line in annotations.commands(receipts.receipt())] == ["::notice"]
+    assert [line.split()[0] for line in github.commands(examples.report())] == ["::notice"]
 
 
 def test_data_cannot_end_its_line_or_property() -> None:
     """Per cent, line ends, colons and commas are escaped; each line is one whole command."""
-    made = receipts.receipt({receipts.HOSTILE + "\r\n::error::a,b": 0.05})
-    lines = list(annotations.commands(made))
+    made = examples.report({examples.HOSTILE + "\r\n::error::a,b": 0.05})
+    lines = list(github.commands(made))
     assert len(lines) == 1
     found = COMMAND.fullmatch(lines[0])
     assert found is not None
     assert "%250A" in found[2], "a name's own %0A stays text"
-    assert annotations._data("50 %\r\n::x") == "50 %25%0D%0A::x"
-    assert annotations._property("a:b,c") == "a%3Ab%2Cc"
+    assert github._data("50 %\r\n::x") == "50 %25%0D%0A::x"
+    assert github._property("a:b,c") == "a%3Ab%2Cc"
 
 
 def test_no_more_annotations_than_are_shown() -> None:
     """GitHub shows ten of a kind; the summary has all."""
     verdicts = tuple(Verdict(method=f"m{i}", metric="step_time", status="FAIL", detail="x") for i in range(30))
-    assert len(list(annotations.commands(receipts.receipt(verdicts=verdicts)))) == 10
+    assert len(list(github.commands(examples.report(verdicts=verdicts)))) == 10
 
 
 def test_a_summary_that_is_too_long_is_cut(on_github: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """GitHub would drop all of it; the cut is between characters."""
-    monkeypatch.setattr(annotations, "LONGEST_SUMMARY", 301)
-    annotations.emit(receipts.receipt(label="ü" * 300))
+    monkeypatch.setattr(github, "LONGEST_SUMMARY", 301)
+    github.emit(examples.report(label="ü" * 300))
     assert len(on_github.read_bytes()) < 320
     assert on_github.read_text(encoding="utf-8").endswith("(cut)\n")
 
@@ -101,4 +101,4 @@ def test_a_summary_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "no" / "folder"))
     with pytest.raises(UserError, match="GITHUB_STEP_SUMMARY"):
-        annotations.emit(receipts.receipt())
+        github.emit(examples.report())

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import examples
 import pytest
-import receipts
 from residents import asked, fake
 
 from hpml_bench.errors import UserError
@@ -17,7 +17,7 @@ from hpml_bench.gate import baseline
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.measure import machine
 from hpml_bench.gate.records import Run
-from hpml_bench.gate.render import page, tables
+from hpml_bench.gate.render import outputs, tables
 
 NOISY = "0.04 * __import__('random').uniform(0.999, 1.001)"
 
@@ -53,12 +53,12 @@ def test_ten_runs_are_separate_and_calibrated(saved: Path) -> None:
 
 
 def test_the_same_again_passes(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time and counts; the receipt holds both sides' runs."""
+    """Time and counts; the report holds both sides' runs."""
     installed(monkeypatch, tmp_path / "now")
-    receipt = baseline.check(asked(), saved, lambda _: None)
-    assert [verdict.status for verdict in receipt.verdicts] == ["PASS", "PASS"]
-    assert len(receipt.runs) == len(receipt.reference_runs) == 10
-    assert verdicts.exit_status(receipt.verdicts, strict=True) == 0
+    report = baseline.check(asked(), saved, lambda _: None)
+    assert [verdict.status for verdict in report.verdicts] == ["PASS", "PASS"]
+    assert len(report.runs) == len(report.reference_runs) == 10
+    assert verdicts.exit_status(report.verdicts, strict=True) == 0
 
 
 def test_a_slower_step_and_a_further_operator_fail(
@@ -66,8 +66,8 @@ def test_a_slower_step_and_a_further_operator_fail(
 ) -> None:
     """Four percent by ten runs on either side."""
     installed(monkeypatch, tmp_path / "now", f"1.04 * {NOISY}", extra=1)
-    receipt = baseline.check(asked(), saved, lambda _: None)
-    assert [verdict.status for verdict in receipt.verdicts] == ["FAIL", "FAIL"]
+    report = baseline.check(asked(), saved, lambda _: None)
+    assert [verdict.status for verdict in report.verdicts] == ["FAIL", "FAIL"]
 
 
 def moved(saved: Path) -> None:
@@ -84,12 +84,12 @@ def test_step_time_on_other_hardware_is_incomparable_never_a_failure(
     """No run is made; both machines are named; only --strict makes it a status of its own."""
     moved(saved)
     installed(monkeypatch, tmp_path / "now")
-    receipt = baseline.check(asked(), saved, lambda _: None)
-    assert [verdict.status for verdict in receipt.verdicts] == ["INCOMPARABLE", "PASS"]
-    assert "Z80" in receipt.verdicts[0].detail
-    assert receipt.runs == ()
-    assert verdicts.exit_status(receipt.verdicts, strict=False) == 0
-    assert verdicts.exit_status(receipt.verdicts, strict=True) == 3
+    report = baseline.check(asked(), saved, lambda _: None)
+    assert [verdict.status for verdict in report.verdicts] == ["INCOMPARABLE", "PASS"]
+    assert "Z80" in report.verdicts[0].detail
+    assert report.runs == ()
+    assert verdicts.exit_status(report.verdicts, strict=False) == 0
+    assert verdicts.exit_status(report.verdicts, strict=True) == 3
 
 
 def test_a_count_that_grew_fails_on_other_hardware_too(
@@ -98,9 +98,9 @@ def test_a_count_that_grew_fails_on_other_hardware_too(
     """What is counted exactly depends on no machine; what has a tolerance may, and is left out."""
     moved(saved)
     installed(monkeypatch, tmp_path / "now", extra=1)
-    receipt = baseline.check(asked(), saved, lambda _: None)
-    assert [verdict.status for verdict in receipt.verdicts] == ["INCOMPARABLE", "FAIL"]
-    assert verdicts.exit_status(receipt.verdicts, strict=False) == 1
+    report = baseline.check(asked(), saved, lambda _: None)
+    assert [verdict.status for verdict in report.verdicts] == ["INCOMPARABLE", "FAIL"]
+    assert verdicts.exit_status(report.verdicts, strict=False) == 1
     stored = baseline.load(saved)
     rough = {"lora": {"operators_per_step": {**stored.counts["lora"]["operators_per_step"], "tolerance": 0.01}}}
     stored = stored.model_copy(update={"counts": rough})
@@ -125,12 +125,12 @@ def test_settings_that_come_with_other_hardware_are_incomparable_no_mistake(
     installed(monkeypatch, tmp_path / "now", extra=1)
     request = asked()
     here = request.settings.model_copy(update={"precision": "fp32"})
-    receipt = baseline.check(replace(request, settings=here, time=time), saved, lambda _: None)
-    assert [verdict.status for verdict in receipt.verdicts] == ["INCOMPARABLE"]
-    assert "Z80" in receipt.verdicts[0].detail
-    assert "settings.precision" in receipt.verdicts[0].detail
-    assert receipt.counts == ()
-    assert verdicts.exit_status(receipt.verdicts, strict=True) == 3
+    report = baseline.check(replace(request, settings=here, time=time), saved, lambda _: None)
+    assert [verdict.status for verdict in report.verdicts] == ["INCOMPARABLE"]
+    assert "Z80" in report.verdicts[0].detail
+    assert "settings.precision" in report.verdicts[0].detail
+    assert report.counts == ()
+    assert verdicts.exit_status(report.verdicts, strict=True) == 3
 
 
 def test_another_precision_on_the_same_hardware_is_a_mistake(saved: Path) -> None:
@@ -153,7 +153,7 @@ def test_disturbed_runs_are_named_and_a_count_s_failure_stands(
     """Runs stored as disturbed don't count; where all were, the time is undecided and the counts are judged."""
     stored = json.loads(saved.read_text())
     for run in stored["runs"][:2]:
-        run["tainted"] = "the host took 9%"
+        run["disturbed"] = "the host took 9%"
     saved.write_text(json.dumps(stored))
     installed(monkeypatch, tmp_path / "now", extra=extra)
     some = baseline.check(asked(), saved, lambda _: None)
@@ -162,12 +162,12 @@ def test_disturbed_runs_are_named_and_a_count_s_failure_stands(
     )
     assert some.verdicts[0].pairs == 10
     for run in stored["runs"]:
-        run["tainted"] = "the host took 9%"
+        run["disturbed"] = "the host took 9%"
     saved.write_text(json.dumps(stored))
     none = baseline.check(asked(), saved, lambda _: None)
     assert [verdict.status for verdict in none.verdicts] == ["INCONCLUSIVE", "FAIL" if extra else "PASS"]
     assert verdicts.exit_status(none.verdicts, strict=False) == (1 if extra else 2)
-    assert "were disturbed" in page.render(none)
+    assert "were disturbed" in outputs.html(none)
 
 
 def test_a_run_is_recorded_with_what_disturbed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,20 +176,20 @@ def test_a_run_is_recorded_with_what_disturbed_it(tmp_path: Path, monkeypatch: p
     installed(monkeypatch, tmp_path / "then")
     said: list[str] = []
     baseline.save(asked(), tmp_path / "base.json", 2, said.append)
-    assert [run.tainted for run in baseline.load(tmp_path / "base.json").runs] == ["stolen", "stolen"]
+    assert [run.disturbed for run in baseline.load(tmp_path / "base.json").runs] == ["stolen", "stolen"]
     assert "2 of 2 runs made were disturbed and don't count: 1 (stolen), 2 (stolen)" in said
 
 
 def test_no_error_rates_are_claimed_against_a_baseline(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They hold for pairs that take turns; the receipt's rule says so, and counts runs."""
+    """They hold for pairs that take turns; the report's rule says so, and counts runs."""
     installed(monkeypatch, tmp_path / "now")
-    receipt = baseline.check(asked(), saved, lambda _: None)
-    assert "false alarms" not in tables.facts(receipt)["Rule"]
-    assert tables.facts(receipt)["Rule"].endswith("error rates between sessions that lie apart are not known")
-    assert "runs" in tables.step_times(receipt).columns
-    assert "at most 1 % false alarms" in tables.rule(receipts.receipt())
+    report = baseline.check(asked(), saved, lambda _: None)
+    assert "false alarms" not in tables.facts(report)["Rule"]
+    assert tables.facts(report)["Rule"].endswith("error rates between sessions that lie apart are not known")
+    assert "runs" in tables.step_times(report).columns
+    assert "at most 1 % false alarms" in tables.rule(examples.report())
 
 
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "missing", "empty"])
@@ -231,6 +231,25 @@ def test_the_machine_s_speed_is_taken_out() -> None:
         calibration = ({"matrix_product": 0.01 * speed, "memory_copy": 0.002 * speed},) * 2
         return Run(seconds={"lora": (0.08 * speed,) * 4}, calibration=calibration, **fields)
 
-    (quick, slow) = baseline.logs([run(1.0), run(1.1)], ["lora"])["lora"]
+    (quick, slow) = verdicts.run_effects([run(1.0), run(1.1)], ["lora"])["lora"]
     assert quick == pytest.approx(slow)
     assert quick == pytest.approx(math.log(0.04) - (math.log(0.01) + math.log(0.002)) / 2)
+
+
+def test_a_baseline_of_the_first_schema_is_compared_with(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said `tainted`, and its settings have a data set as `task`, and `pooling`; other pooling is other work."""
+    stored = json.loads(saved.read_text())
+    stored["schema_version"] = 1
+    for run in stored["runs"]:
+        run["tainted"] = run.pop("disturbed")
+    del stored["settings"]["task"]
+    stored["settings"] |= {"task": stored["settings"].pop("dataset"), "pooling": "last"}
+    saved.write_text(json.dumps(stored))
+    installed(monkeypatch, tmp_path / "now")
+    found = baseline.check(asked(), saved, lambda _: None)
+    assert [verdict.status for verdict in found.verdicts] == ["PASS", "PASS"]
+    saved.write_text(json.dumps(stored | {"settings": stored["settings"] | {"pooling": "mean"}}))
+    with pytest.raises(UserError, match=r"another settings\.task"):
+        baseline.check(asked(), saved, lambda _: None)

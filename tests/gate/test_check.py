@@ -1,4 +1,4 @@
-"""A check from request to receipt, with residents that answer at once."""
+"""A check from request to report, with residents that answer at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hpml_bench.gate import check as checks
 from hpml_bench.gate.check import Request, check
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.measure import machine, pairs
-from hpml_bench.gate.records import Receipt, Rules
+from hpml_bench.gate.records import CheckReport, Rules
 
 NOISY = "0.04 * __import__('random').uniform(0.998, 1.002)"
 
@@ -25,41 +25,41 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "between", lambda *_: machine.Disturbance(0.0, 0.0, None))
 
 
-def run(tmp_path: Path, request: Request, candidate: str = NOISY, extra: int = 0) -> Receipt:
+def run(tmp_path: Path, request: Request, candidate: str = NOISY, extra: int = 0) -> CheckReport:
     """Check a candidate's step time and number of operators against the reference's."""
     sides = compared(fake(tmp_path / "a", NOISY), fake(tmp_path / "b", candidate, extra, label="candidate"))
     return check(request, sides, lambda _: None)
 
 
 def test_equals_pass_at_the_first_look(tmp_path: Path) -> None:
-    """Twelve pairs decide; the receipt has every block, both sides' versions, and says PASS of time and counts."""
-    receipt = run(tmp_path, asked())
-    assert receipt.pairs == 12
-    assert {block.pair for block in receipt.blocks} == set(range(12))
-    assert [verdict.status for verdict in receipt.verdicts] == ["PASS", "PASS"]
-    assert receipt.reference.versions == {"torch": "1.2.3"}
-    assert verdicts.exit_status(receipt.verdicts, strict=True) == 0
-    assert Receipt.model_validate_json(receipt.model_dump_json()) == receipt
+    """Twelve pairs decide; the report has every block, both sides' versions, and says PASS of time and counts."""
+    report = run(tmp_path, asked())
+    assert report.pairs == 12
+    assert {block.pair for block in report.blocks} == set(range(12))
+    assert [verdict.status for verdict in report.verdicts] == ["PASS", "PASS"]
+    assert report.reference.versions == {"torch": "1.2.3"}
+    assert verdicts.exit_status(report.verdicts, strict=True) == 0
+    assert CheckReport.model_validate_json(report.model_dump_json()) == report
 
 
 def test_a_slower_step_fails_and_a_further_operator_is_named(tmp_path: Path) -> None:
     """Four percent is more than is let through; one operator more is a count's FAIL by name."""
-    receipt = run(tmp_path, asked(), f"1.04 * {NOISY}", extra=1)
-    status = {verdict.metric: verdict.status for verdict in receipt.verdicts}
+    report = run(tmp_path, asked(), f"1.04 * {NOISY}", extra=1)
+    status = {verdict.metric: verdict.status for verdict in report.verdicts}
     assert status == {"step_time": "FAIL", "operators_per_step": "FAIL"}
-    assert receipt.counts[0].grew == ("aten::mm +1",)
-    assert verdicts.exit_status(receipt.verdicts, strict=False) == 1
+    assert report.counts[0].grew == ("aten::mm +1",)
+    assert verdicts.exit_status(report.verdicts, strict=False) == 1
 
 
 def test_time_that_runs_out_is_inconclusive(tmp_path: Path) -> None:
     """It stops before the limit, and says no more than its few pairs allow."""
     wild = "0.04 * (0.9 if START % 2 else 1.1)"
     sides = compared(fake(tmp_path / "a"), fake(tmp_path / "b", wild, pause=0.6, label="wild"))
-    receipt = check(asked(minutes=4 / 60), sides, lambda _: None)
-    assert 1 <= receipt.pairs <= 6
-    assert receipt.seconds < 10
-    assert receipt.verdicts[0].status == "INCONCLUSIVE"
-    assert verdicts.exit_status(receipt.verdicts, strict=True) == 3
+    report = check(asked(minutes=4 / 60), sides, lambda _: None)
+    assert 1 <= report.pairs <= 6
+    assert report.seconds < 10
+    assert report.verdicts[0].status == "INCONCLUSIVE"
+    assert verdicts.exit_status(report.verdicts, strict=True) == 3
 
 
 def test_no_time_at_all_is_an_error(tmp_path: Path) -> None:
@@ -76,25 +76,25 @@ def test_counts_stand_where_no_time_was_left(
 ) -> None:
     """What grew fails although no pair was timed; what didn't grow is no pass."""
     monkeypatch.setattr(checks, "_time", lambda *_: None)
-    receipt = run(tmp_path, asked(minutes=1), extra=extra)
-    assert (receipt.verdicts[0].metric, receipt.verdicts[0].pairs) == ("step_time", 0)
-    assert verdicts.exit_status(receipt.verdicts, strict=False) == status
+    report = run(tmp_path, asked(minutes=1), extra=extra)
+    assert (report.verdicts[0].metric, report.verdicts[0].pairs) == ("step_time", 0)
+    assert verdicts.exit_status(report.verdicts, strict=False) == status
 
 
 def test_counts_alone_take_no_time(tmp_path: Path) -> None:
     """No block is measured, and what is counted is judged."""
-    receipt = run(tmp_path, replace(asked(), time=False), extra=2)
-    assert receipt.blocks == ()
-    assert [verdict.metric for verdict in receipt.verdicts] == ["operators_per_step"]
-    assert verdicts.exit_status(receipt.verdicts, strict=False) == 1
+    report = run(tmp_path, replace(asked(), time=False), extra=2)
+    assert report.blocks == ()
+    assert [verdict.metric for verdict in report.verdicts] == ["operators_per_step"]
+    assert verdicts.exit_status(report.verdicts, strict=False) == 1
 
 
 def test_versions_that_speak_otherwise_are_incomparable(tmp_path: Path) -> None:
-    """Never FAIL: the receipt says why of every method."""
+    """Never FAIL: the report says why of every method."""
     sides = compared(fake(tmp_path / "a", protocol=99, label="old"), fake(tmp_path / "b", label="new"))
-    receipt = check(asked("lora", "adapter"), sides, lambda _: None)
-    assert [verdict.status for verdict in receipt.verdicts] == ["INCOMPARABLE"] * 2
-    assert "protocol 99" in receipt.verdicts[0].detail
+    report = check(asked("lora", "adapter"), sides, lambda _: None)
+    assert [verdict.status for verdict in report.verdicts] == ["INCOMPARABLE"] * 2
+    assert "protocol 99" in report.verdicts[0].detail
 
 
 def test_a_request_is_of_one_rank_at_a_steady_rate() -> None:
@@ -109,19 +109,19 @@ def test_disturbed_pairs_are_made_up_for(tmp_path: Path, monkeypatch: pytest.Mon
     """A look waits until every method has its number of pairs; what was disturbed is noted."""
     found = iter([machine.Disturbance(0.5, 0.0, "stolen")] * 6)
     monkeypatch.setattr(pairs, "between", lambda *_: next(found, machine.Disturbance(0.0, 0.0, None)))
-    receipt = run(tmp_path, asked())
-    assert receipt.pairs == 14
-    assert receipt.verdicts[0].pairs == 12
-    assert "48 of 144 blocks were disturbed" in receipt.notes[0]
+    report = run(tmp_path, asked())
+    assert report.pairs == 14
+    assert report.verdicts[0].pairs == 12
+    assert "48 of 144 blocks were disturbed" in report.notes[0]
 
 
 def test_a_machine_that_is_never_quiet_ends_undecided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of pairs is bounded, and nothing that was disturbed is counted."""
     monkeypatch.setattr(pairs, "between", lambda *_: machine.Disturbance(0.5, 0.0, "stolen"))
-    receipt = run(tmp_path, asked(rules=Rules(looks=(6, 8), alpha=0.05)))
-    assert receipt.pairs == 12
-    assert receipt.verdicts[0].status == "INCONCLUSIVE"
-    assert receipt.verdicts[0].pairs == 0
+    report = run(tmp_path, asked(rules=Rules(looks=(6, 8), alpha=0.05)))
+    assert report.pairs == 12
+    assert report.verdicts[0].status == "INCONCLUSIVE"
+    assert report.verdicts[0].pairs == 0
 
 
 def test_too_many_methods_are_told_before_anything_is_measured() -> None:

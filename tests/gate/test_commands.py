@@ -93,11 +93,11 @@ def test_annotations_and_files_do_not_cost_each_other(
 
     if broken == "files":
         monkeypatch.setattr(outputs, "write_atomically", full)
-    receipt = tmp_path / "check.json"
-    done = invoke("check", "--against", "main", "--counts-only", "--methods", "lora", "--json", str(receipt))
+    report = tmp_path / "check.json"
+    done = invoke("check", "--against", "main", "--counts-only", "--methods", "lora", "--json", str(report))
     assert done.exit_code == 2
     assert "::error title=FAIL lora%3A operators" in done.output
-    assert (summary.exists(), receipt.exists()) == ((True, False) if broken == "files" else (False, True))
+    assert (summary.exists(), report.exists()) == ((True, False) if broken == "files" else (False, True))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_bug_is_no_regression(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("option", ["--strict", "--counts-only", "--json=x", "--junit=x", "--markdown=x", "--html=x"])
 def test_a_self_test_refuses_what_it_would_not_heed(option: str) -> None:
-    """It has no receipt of its own and no counts."""
+    """It has no report of its own and no counts."""
     done = invoke("check", "--self-test", option)
     assert done.exit_code == 2
     assert f"{option.removesuffix('=x')}: goes with a check" in done.output

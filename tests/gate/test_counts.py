@@ -13,13 +13,13 @@ from residents import asked, copy
 import hpml_bench
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows, global_batches
-from hpml_bench.gate.decide import verdicts
-from hpml_bench.gate.measure.sides import Installation, Trainer
+from hpml_bench.gate.decide.count_diff import compare, grew, judge, one_sided
+from hpml_bench.gate.measure.sides import Installation, ResidentProcess
 from hpml_bench.gate.records import Count
-from hpml_bench.gate.render.count_diff import compare, grew, one_sided
 
 INSTALLED = Installation("installed", sys.executable)
-STEP = "(loss if extra is None else loss + extra).backward()\n"
+TRAINER = "training/trainer"
+STEP = "torch.autograd.backward(roots, begin)\n"
 
 
 def counts(installation: Installation, *methods: str) -> dict[str, dict[str, Any]]:
@@ -27,10 +27,10 @@ def counts(installation: Installation, *methods: str) -> dict[str, dict[str, Any
     request = asked(*methods)
     settings = request.settings.model_dump(mode="json")
     specs = [method.model_dump(mode="json") for method in request.methods]
-    with Trainer(installation) as trainer:
-        prepared = trainer.ask("prepare", settings=settings)
-        trainer.ask("load", settings=settings, prepared=prepared, methods=specs)
-        return {method: trainer.ask("counts", method=method) for method in methods}
+    with ResidentProcess(installation) as resident:
+        prepared = resident.call("prepare", settings=settings)
+        resident.call("load", settings=settings, prepared=prepared, methods=specs)
+        return {method: resident.call("counts", method=method) for method in methods}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def reference() -> dict[str, dict[str, Any]]:
 def failures(reference: dict[str, Any], installation: Installation) -> dict[str, Count]:
     """Return the counts of lora in which an installation fails against the installed version."""
     found = compare("lora", reference["lora"], counts(installation, "lora")["lora"])
-    failed = {verdict.metric for verdict in verdicts.of_counts(found) if verdict.status == "FAIL"}
+    failed = {verdict.metric for verdict in judge(found) if verdict.status == "FAIL"}
     return {count.name: count for count in found if count.name in failed}
 
 
@@ -70,6 +70,13 @@ def test_parameters_and_their_bytes_are_lora_s(reference: dict[str, Any]) -> Non
     assert reference["lora"]["collectives_per_step"]["value"] == 1
 
 
+def test_dividing_the_loss_takes_no_operator(reference: dict[str, Any]) -> None:
+    """The gradient begins at one over the number of targets: a division and its derivative would be two more a step."""
+    parts = reference["lora"]["operators_per_step"]["parts"]
+    assert any(part.startswith("aten::full_like in hpml_bench.training.trainer") for part in parts)
+    assert not [part for part in parts if part.startswith("aten::div")]
+
+
 def test_padding_is_a_share_and_memory_holds_the_activations(reference: dict[str, Any]) -> None:
     """Padding lies between none and half; a step of lora holds more than one that trains the head alone."""
     assert 0 <= reference["lora"]["padded_token_share"]["value"] < 0.5
@@ -77,15 +84,19 @@ def test_padding_is_a_share_and_memory_holds_the_activations(reference: dict[str
 
 
 SLOWDOWNS = {
-    "item": ({"loop": (STEP, STEP + "        [float(p.grad.sum()) for p in self.parameters if p.grad is not None]\n")}),
-    "padding": ({"data": ("ids = np.full((len(indices), int(lengths.max()))", "ids = np.full((len(indices), 64)")}),
-    "all_reduce": ({"loop": (STEP, STEP + "        torch.distributed.all_reduce(loss.detach().clone())\n")}),
+    "item": (
+        {TRAINER: (STEP, STEP + "        [float(p.grad.sum()) for p in self.parameters if p.grad is not None]\n")}
+    ),
+    "padding": (
+        {"data/rows": ("ids = np.full((len(indices), int(lengths.max()))", "ids = np.full((len(indices), 64)")}
+    ),
+    "all_reduce": ({TRAINER: (STEP, STEP + "        torch.distributed.all_reduce(loss.detach().clone())\n")}),
     "recomputed": (
-        {"loop": (STEP, "with torch.no_grad():\n            encoder(input_ids=batch.input_ids)\n        " + STEP)}
+        {TRAINER: (STEP, "with torch.no_grad():\n            encoder(input_ids=batch.input_ids)\n        " + STEP)}
     ),
 }
 EXPECTED = {
-    "item": ("host_syncs_per_step", "_local_scalar_dense in hpml_bench.training.loop"),
+    "item": ("host_syncs_per_step", "_local_scalar_dense in hpml_bench.training.trainer"),
     "padding": ("padded_token_share", "batch "),
     "all_reduce": ("collectives_per_step", "c10d::allreduce_ in "),
     "recomputed": ("flops_per_step", "aten.addmm +"),
@@ -106,7 +117,7 @@ def test_a_slowdown_of_our_own_loop_is_caught_and_named(name: str, reference: di
 @pytest.mark.slow
 def test_a_comment_changes_no_count(reference: dict[str, Any], tmp_path: Path) -> None:
     """Nothing fails, nothing is even different, where only a comment was added: the counts have no noise."""
-    commented = copy(tmp_path, loop=(STEP, STEP + "        # a remark\n"))
+    commented = copy(tmp_path, **{TRAINER: (STEP, STEP + "        # a remark\n")})
     found = compare("lora", reference["lora"], counts(commented, "lora")["lora"])
     assert [count.name for count in found if count.reference != count.candidate] == []
     assert len(found) == 8
@@ -129,7 +140,7 @@ def test_a_candidate_cannot_let_itself_through() -> None:
     before, after = ({"title": "n", "unit": "", "value": v, "tolerance": t, "parts": {}} for v, t in ((1, 0), (9, 10)))
     (count,) = compare("m", {"n": before, "old": before}, {"n": after, "new": after})
     assert count.tolerance == 0
-    assert verdicts.of_counts([count])[0].status == "FAIL"
+    assert judge([count])[0].status == "FAIL"
     found = one_sided("m", {"n": before, "old": before}, {"n": after, "new": after})
     assert [(verdict.metric, verdict.status, verdict.detail) for verdict in found] == [
         ("new", "INCOMPARABLE", "only the candidate counts new"),

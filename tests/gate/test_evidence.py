@@ -2,57 +2,43 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import examples
 import numpy as np
 import pytest
-import receipts
+from scripts import script
 
-from hpml_bench.gate import simulation
 from hpml_bench.gate.decide import verdicts
-from hpml_bench.gate.records import Begun, Rules, Trial
+from hpml_bench.gate.records import Rules, Trial, TrialStarted
 
-
-def _script() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "check_evidence.py"
-    spec = importlib.util.spec_from_file_location("check_evidence", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where a dataclass looks for its annotations
-    spec.loader.exec_module(module)
-    return module
-
-
-evidence = _script()
+evidence, resampling, simulation = map(script, ("check_evidence", "check_resampling", "check_simulation"))
 
 
 def trial(number: int, slowdown: float = 0.0, sd: float = 0.006) -> Trial:
     """Return a made-up trial with its verdicts."""
-    blocks = receipts.blocks(dict.fromkeys(receipts.METHODS, slowdown), sd=sd, seed=number)
+    blocks = examples.blocks(dict.fromkeys(examples.METHODS, slowdown), sd=sd, seed=number)
     found = verdicts.look(verdicts.pair_effects(blocks), Rules(), 0)
-    return Trial(number=number, slowdown=slowdown, receipt=receipts.receipt(blocks=blocks, counts=(), verdicts=found))
+    return Trial(number=number, slowdown=slowdown, report=examples.report(blocks=blocks, counts=(), verdicts=found))
 
 
 TRIALS = tuple(trial(number, 0.03 if number % 6 == 3 else 0.0) for number in range(1, 13))
 
 
 def recorded(*trials: Trial) -> Any:
-    """Return trials with the lines that they were begun."""
-    begun = (Begun(session=t.session, number=t.number, slowdown=t.slowdown, started="") for t in trials)
-    return evidence.Evidence(trials, tuple(begun))
+    """Return trials with the lines that they were started."""
+    started = (TrialStarted(session=t.session, number=t.number, slowdown=t.slowdown, started="") for t in trials)
+    return evidence.Evidence(trials, tuple(started))
 
 
 def test_trials_survive_packing(tmp_path: Path) -> None:
     """A folder of trials and the file packed from it are the same, and packing twice gives the same bytes."""
     for made in TRIALS:
         (tmp_path / f"trial-{made.number:04d}.json").write_text(made.model_dump_json())
-    (tmp_path / "begun.jsonl").write_text("".join(f"{line.model_dump_json()}\n" for line in recorded(*TRIALS).begun))
+    (tmp_path / "begun.jsonl").write_text("".join(f"{line.model_dump_json()}\n" for line in recorded(*TRIALS).started))
     for name in ("a", "b"):
         evidence.pack(evidence.load(tmp_path), tmp_path / name / "trials.jsonl.gz")
     assert evidence.load(tmp_path / "a" / "trials.jsonl.gz") == recorded(*TRIALS)
@@ -61,23 +47,23 @@ def test_trials_survive_packing(tmp_path: Path) -> None:
 
 def test_rates_are_counted_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten A/A trials without an alarm bound the rate at 1 - 0.05^(1/10), two slowed ones the power at 0.05^(1/2)."""
-    monkeypatch.setattr(evidence, "RESAMPLED", 300)
-    text = evidence.report(recorded(*TRIALS))
+    monkeypatch.setattr(resampling, "RESAMPLED", 300)
+    text = evidence.render(recorded(*TRIALS))
     assert "0 of 10 A/A trials; the rate is at most 25.89 %" in text
     assert "2 of 2 trials with all methods slowed by 3 % were caught; the power is at least 22.36 %" in text
-    assert "Trials begun: 12 in 1 session(s), of which 0 were broken off." in text
+    assert "Trials started: 12 in 1 session(s), of which 0 were broken off." in text
 
 
 def test_sessions_are_taken_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials of the same numbers from two folders all count."""
-    monkeypatch.setattr(evidence, "RESAMPLED", 300)
+    monkeypatch.setattr(resampling, "RESAMPLED", 300)
     for name in ("a", "b"):
         of = [made.model_copy(update={"session": name}) for made in TRIALS]
         evidence.pack(recorded(*of), tmp_path / f"{name}.jsonl.gz")
     both = evidence.load(tmp_path / "b.jsonl.gz", tmp_path / "a.jsonl.gz")
     assert evidence.wrong(both) == []
-    assert "0 of 20 A/A trials" in evidence.report(both)
-    assert "Trials begun: 24 in 2 session(s)" in evidence.report(both)
+    assert "0 of 20 A/A trials" in evidence.render(both)
+    assert "Trials started: 24 in 2 session(s)" in evidence.render(both)
 
 
 def test_a_trial_that_is_missing_twice_or_unannounced_is_told() -> None:
@@ -85,9 +71,9 @@ def test_a_trial_that_is_missing_twice_or_unannounced_is_told() -> None:
     assert evidence.wrong(recorded(*TRIALS)) == []
     assert evidence.wrong(recorded(*TRIALS[:4], *TRIALS[5:])) == ["trial 5 of session  is missing"]
     assert evidence.wrong(recorded(*TRIALS, TRIALS[6])) == ["trial 7 of session  is there more than once"]
-    unannounced = evidence.Evidence(TRIALS, recorded(*TRIALS[:-1]).begun)
-    assert evidence.wrong(unannounced) == ["trial 12 of session  has no line that it was begun"]
-    broken = evidence.Evidence(TRIALS, recorded(*TRIALS, TRIALS[2]).begun)
+    unannounced = evidence.Evidence(TRIALS, recorded(*TRIALS[:-1]).started)
+    assert evidence.wrong(unannounced) == ["trial 12 of session  has no line that it was started"]
+    broken = evidence.Evidence(TRIALS, recorded(*TRIALS, TRIALS[2]).started)
     assert evidence.wrong(broken) == []
     assert "of which 1 were broken off" in evidence._live(broken)
 
@@ -96,28 +82,28 @@ def test_trials_of_different_kinds_are_not_taken_together() -> None:
     """Other slowdowns, rules or methods, or another version of the gate: refused, with the reason."""
     assert evidence.mixed(TRIALS) is None
     assert evidence.mixed([TRIALS[2], trial(4, 0.05)]) == "their slowdowns differ"
-    other = TRIALS[0].receipt.model_copy(update={"methods": ("lora",)})
+    other = TRIALS[0].report.model_copy(update={"methods": ("lora",)})
     assert (
-        evidence.mixed([TRIALS[0], TRIALS[1].model_copy(update={"receipt": other})]) == "their rules or methods differ"
+        evidence.mixed([TRIALS[0], TRIALS[1].model_copy(update={"report": other})]) == "their rules or methods differ"
     )
-    newer = TRIALS[0].receipt.model_copy(update={"environment": {"gate": "another"}})
-    assert "gate's own code" in (evidence.mixed([TRIALS[0], TRIALS[1].model_copy(update={"receipt": newer})]) or "")
+    newer = TRIALS[0].report.model_copy(update={"environment": {"gate": "another"}})
+    assert "gate's own code" in (evidence.mixed([TRIALS[0], TRIALS[1].model_copy(update={"report": newer})]) or "")
 
 
-def test_the_slowdown_really_put_in_is_shown_and_packed(tmp_path: Path) -> None:
+def test_the_slowdown_injected_is_shown_and_packed(tmp_path: Path) -> None:
     """Median and range of each method over slowed trials; trials that lack it are not passed over in silence."""
     shares = {3: 0.029, 9: 0.031, 15: 0.034}
-    made = [trial(number, 0.03).model_copy(update={"put_in": {"lora": share}}) for number, share in shares.items()]
+    made = [trial(number, 0.03).model_copy(update={"injected": {"lora": share}}) for number, share in shares.items()]
     evidence.pack(recorded(TRIALS[0], *made), tmp_path / "trials.jsonl.gz")
     text = evidence._live(evidence.load(tmp_path / "trials.jsonl.gz"))
     assert "median and range of 3 of 3 slowed trials: lora 3.10 % (2.90 % to 3.40 %)." in text
-    assert "Slowdown really put in: not recorded in these 2 slowed trials." in evidence._live(recorded(*TRIALS))
+    assert "Slowdown injected: not recorded in these 2 slowed trials." in evidence._live(recorded(*TRIALS))
 
 
 def test_a_verdict_that_its_blocks_do_not_give_is_found() -> None:
     """Verdicts are made again from the blocks."""
-    forged = TRIALS[2].receipt.model_copy(update={"blocks": TRIALS[0].receipt.blocks})
-    found = evidence.wrong(recorded(*TRIALS[:2], TRIALS[2].model_copy(update={"receipt": forged})))
+    forged = TRIALS[2].report.model_copy(update={"blocks": TRIALS[0].report.blocks})
+    found = evidence.wrong(recorded(*TRIALS[:2], TRIALS[2].model_copy(update={"report": forged})))
     assert found == ["trial 3 of session : its blocks give another outcome"]
 
 
@@ -125,16 +111,16 @@ def test_only_whole_pairs_of_equal_sides_are_resampled() -> None:
     """A pair in which a method was disturbed is left out and counted; slowed trials are too; runs keep to a trial."""
     made = TRIALS[0]
     lost = tuple(
-        block.model_copy(update={"tainted": "steal"}) if block.pair == 4 and block.method == "lora" else block
-        for block in made.receipt.blocks
+        block.model_copy(update={"disturbed": "steal"}) if block.pair == 4 and block.method == "lora" else block
+        for block in made.report.blocks
     )
-    disturbed = made.model_copy(update={"receipt": made.receipt.model_copy(update={"blocks": lost})})
-    found = evidence.pairs_of([disturbed, TRIALS[2], TRIALS[3]])
+    disturbed = made.model_copy(update={"report": made.report.model_copy(update={"blocks": lost})})
+    found = resampling.pairs_of([disturbed, TRIALS[2], TRIALS[3]])
     assert found.ratios.shape == (23, 3, 2)
     assert found.left_out == 1
     assert found.starts.tolist() == [*range(6), *range(11, 18)]
-    effects = verdicts.pair_effects(made.receipt.blocks)
-    assert evidence.middle(found.ratios)[4] == pytest.approx([effects[method][5] for method in receipts.METHODS])
+    effects = verdicts.pair_effects(made.report.blocks)
+    assert resampling.middle(found.ratios)[4] == pytest.approx([effects[method][5] for method in examples.METHODS])
 
 
 def test_what_lasts_over_pairs_stays_in() -> None:
@@ -143,7 +129,7 @@ def test_what_lasts_over_pairs_stays_in() -> None:
     levels = np.repeat(generator.normal(0, 0.02, 40), 12)
     ratios = np.broadcast_to(levels[:, None, None], (480, 1, 1))
     starts = np.array([start for start in range(475) if start % 12 <= 6])
-    drawn = evidence.resampling(evidence.Pairs(ratios, starts, 0), 0.0)(generator, (2000, 1, 12)).mean(axis=-1)
+    drawn = resampling.resampling(resampling.Pairs(ratios, starts, 0), 0.0)(generator, (2000, 1, 12)).mean(axis=-1)
     assert drawn.std() > 1.8 * 0.02 / math.sqrt(12)
 
 
@@ -151,20 +137,20 @@ def test_what_lasts_over_pairs_stays_in() -> None:
 def test_the_twin_of_the_middle_is_the_library(count: int) -> None:
     """The vectorised interquartile mean equals the one that checks use."""
     values = np.random.default_rng(count).normal(size=count)
-    assert evidence.middle(values[None, :])[0] == pytest.approx(verdicts.middle(values.tolist()))
+    assert resampling.middle(values[None, :])[0] == pytest.approx(verdicts.middle(values.tolist()))
 
 
 def test_resampled_trials_have_the_slowdown_and_spikes_add_spread_alone() -> None:
     """The mean moves by the slowdown in both cases; with spikes the spread grows."""
-    pairs = evidence.pairs_of(TRIALS)
+    pairs = resampling.pairs_of(TRIALS)
     shape = (400, 3, 24)
-    plain = evidence.resampling(pairs, 0.05)(np.random.default_rng(0), shape)
-    spiky = evidence.resampling(pairs, 0.05, 0.1)(np.random.default_rng(0), shape)
+    plain = resampling.resampling(pairs, 0.05)(np.random.default_rng(0), shape)
+    spiky = resampling.resampling(pairs, 0.05, 0.1)(np.random.default_rng(0), shape)
     assert plain.shape == spiky.shape == shape
     for values in (plain, spiky):
         assert values.mean() == pytest.approx(pairs.ratios.mean() + math.log(1.05), abs=0.002)
     assert spiky.std() > 2 * plain.std()
-    once = evidence.resampling(pairs, 0.05, one=True)(np.random.default_rng(0), shape).mean(axis=-1)
+    once = resampling.resampling(pairs, 0.05, one=True)(np.random.default_rng(0), shape).mean(axis=-1)
     assert ((once > 0.025).sum(axis=1) == 1).all()  # one method of each trial, and each has its turn
     assert ((once > 0.025).sum(axis=0) > 90).all()
 
@@ -172,14 +158,16 @@ def test_resampled_trials_have_the_slowdown_and_spikes_add_spread_alone() -> Non
 def test_methods_of_a_pair_stay_together() -> None:
     """Methods that moved together when recorded do so when resampled."""
     common = np.random.default_rng(0).normal(0, 0.01, (200, 1, 1)).repeat(3, axis=1)
-    drawn = evidence.resampling(evidence.Pairs(common, np.arange(195), 0), 0.0)(np.random.default_rng(1), (5, 3, 24))
+    drawn = resampling.resampling(resampling.Pairs(common, np.arange(195), 0), 0.0)(
+        np.random.default_rng(1), (5, 3, 24)
+    )
     assert np.array_equal(drawn[:, 0], drawn[:, 2])
 
 
 def test_the_study_has_a_row_for_each_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rules by noises by slowdowns; five percent is caught and nothing is not."""
-    monkeypatch.setattr(evidence, "RESAMPLED", 300)
-    found = evidence.study({"as recorded": (evidence.pairs_of(TRIALS), 0.0)}, [Rules()])
+    monkeypatch.setattr(resampling, "RESAMPLED", 300)
+    found = resampling.study({"as recorded": (resampling.pairs_of(TRIALS), 0.0)}, [Rules()])
     assert [row[2] for row in found.rows] == ["0 %", "1 %", "2 %", "3 %", "5 %"]
     assert found.rows[0][3] == "0.00 %"
     assert found.rows[-1][3:5] == ("100.00 %", "100.00 %")
@@ -187,7 +175,7 @@ def test_the_study_has_a_row_for_each_case(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """It prints and writes the report; without trials it says so with status 2; where one is missing, status 1."""
-    monkeypatch.setattr(evidence, "RESAMPLED", 300)
+    monkeypatch.setattr(resampling, "RESAMPLED", 300)
     evidence.pack(recorded(*TRIALS), tmp_path / "trials.jsonl.gz")
     monkeypatch.setattr(
         sys, "argv", ["x", str(tmp_path / "trials.jsonl.gz"), "--write", str(tmp_path / "evidence.md"),
@@ -211,8 +199,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 def test_resampling_uses_the_rule_of_checks() -> None:
     """At no slowdown and small spread every resampled trial passes."""
-    pairs = evidence.pairs_of(TRIALS)
-    found = simulation.simulate(evidence.resampling(pairs, 0.0), Rules(), 3, 200)
+    pairs = resampling.pairs_of(TRIALS)
+    found = simulation.simulate(resampling.resampling(pairs, 0.0), Rules(), 3, 200)
     assert found.passed == 200
 
 
@@ -230,7 +218,7 @@ def test_the_committed_trials_give_the_committed_rates(name: str) -> None:
         assert len(trials.trials) >= 6
         assert evidence.wrong(trials) == []
         together += trials.trials
-        assert all(trial.receipt.seconds <= 600 for trial in trials.trials), "the time that a check may take"
+        assert all(trial.report.seconds <= 600 for trial in trials.trials), "the time that a check may take"
         parts += [titles[folder], evidence._live(trials)]
     assert evidence.mixed(together) is None
     assert (machine / "evidence.md").read_text().startswith("\n\n".join([*parts, "## Resampling"]))
@@ -244,8 +232,8 @@ def test_each_folder_of_trials_is_looked_at_and_one_has_some_under_load() -> Non
 
 def test_loaded_trials_of_another_machine_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page is of one machine: with those of another beside, the status is 2."""
-    elsewhere = [t.receipt.model_copy(update={"environment": {"fingerprint": "another"}}) for t in TRIALS]
-    others = [t.model_copy(update={"receipt": receipt}) for t, receipt in zip(TRIALS, elsewhere, strict=True)]
+    elsewhere = [t.report.model_copy(update={"environment": {"fingerprint": "another"}}) for t in TRIALS]
+    others = [t.model_copy(update={"report": report}) for t, report in zip(TRIALS, elsewhere, strict=True)]
     evidence.pack(recorded(*TRIALS), tmp_path / "here.jsonl.gz")
     evidence.pack(recorded(*others), tmp_path / "there.jsonl.gz")
     here, there = str(tmp_path / "here.jsonl.gz"), str(tmp_path / "there.jsonl.gz")

@@ -1,33 +1,33 @@
-"""A receipt as JUnit XML."""
+"""A report as JUnit XML."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import receipts
+import examples
 from junitparser import Failure, JUnitXml, Skipped, TestCase
 from lxml import etree
 
-from hpml_bench.gate.records import Receipt, Verdict
-from hpml_bench.gate.render import junit
+from hpml_bench.gate.records import CheckReport, Verdict
+from hpml_bench.gate.render import outputs
 
 SCHEMA = Path(__file__).parent.parent / "files" / "junit-10.xsd"
 """Of Jenkins' xUnit plugin, by Gregory Boissinot, under the MIT licence."""
 
 
-def cases(receipt: Receipt) -> list[TestCase]:
+def cases(report: CheckReport) -> list[TestCase]:
     """Return the test cases that a CI system reads."""
-    suite = next(iter(JUnitXml.fromstring(junit.render(receipt).encode())))
+    suite = next(iter(JUnitXml.fromstring(outputs.junit(report).encode())))
     return list(suite)
 
 
-def mixed() -> Receipt:
-    """Return a receipt with every status."""
+def mixed() -> CheckReport:
+    """Return a report with every status."""
     verdicts = tuple(
         Verdict(method=f"m{i}", metric="step_time", status=status, detail=f"why {status}")
         for i, status in enumerate(("PASS", "FAIL", "INCONCLUSIVE", "INCOMPARABLE"))
     )
-    return receipts.receipt(verdicts=verdicts)
+    return examples.report(verdicts=verdicts)
 
 
 def test_statuses_are_what_ci_systems_know() -> None:
@@ -44,7 +44,7 @@ def test_statuses_are_what_ci_systems_know() -> None:
 
 def test_totals_count_them() -> None:
     """The numbers that dashboards show: of the suite and of the file."""
-    whole = JUnitXml.fromstring(junit.render(mixed()).encode())
+    whole = JUnitXml.fromstring(outputs.junit(mixed()).encode())
     suite = next(iter(whole))
     assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (4, 1, 0, 2)
     assert (whole.tests, whole.failures, whole.errors) == (4, 1, 0)
@@ -53,7 +53,7 @@ def test_totals_count_them() -> None:
 
 def test_a_case_is_a_method_and_what_was_judged() -> None:
     """Class name and name, so that a CI system follows one over time."""
-    found = [(case.classname, case.name) for case in cases(receipts.receipt({"lora": 0.0}))]
+    found = [(case.classname, case.name) for case in cases(examples.report({"lora": 0.0}))]
     assert found == [
         ("hpml-bench.lora", "step time"),
         ("hpml-bench.lora", "host synchronisations"),
@@ -64,19 +64,19 @@ def test_a_case_is_a_method_and_what_was_judged() -> None:
 def test_it_is_valid_against_the_schema() -> None:
     """With every status, with hostile names, and with nothing measured."""
     schema = etree.XMLSchema(etree.parse(SCHEMA))
-    hostile = receipts.receipt({receipts.HOSTILE + "\x00\ud800": 0.05}, grown=2, label=receipts.HOSTILE)
-    for receipt in (mixed(), hostile, receipts.receipt(verdicts=())):
-        assert schema.validate(etree.fromstring(junit.render(receipt).encode())), schema.error_log
+    hostile = examples.report({examples.HOSTILE + "\x00\ud800": 0.05}, grown=2, label=examples.HOSTILE)
+    for report in (mixed(), hostile, examples.report(verdicts=())):
+        assert schema.validate(etree.fromstring(outputs.junit(report).encode())), schema.error_log
 
 
 def test_the_schema_refuses_what_is_no_junit_file() -> None:
     """The test above could fail: a root attribute nobody knows."""
     schema = etree.XMLSchema(etree.parse(SCHEMA))
-    assert not schema.validate(etree.fromstring(junit.render(mixed()).replace("errors=", "wrongs=", 1).encode()))
+    assert not schema.validate(etree.fromstring(outputs.junit(mixed()).replace("errors=", "wrongs=", 1).encode()))
 
 
 def test_it_is_unicode_and_says_so() -> None:
     """With its declaration."""
-    text = junit.render(receipts.receipt(label="größer"))
+    text = outputs.junit(examples.report(label="größer"))
     assert text.startswith('<?xml version="1.0" encoding="utf-8"?>')
     assert "größer" in text

@@ -1,4 +1,4 @@
-"""A receipt as an HTML page."""
+"""A report as an HTML page."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import examples
 import pytest
-import receipts
 
 from hpml_bench.errors import UserError
-from hpml_bench.gate.baseline import logs
 from hpml_bench.gate.decide import verdicts
-from hpml_bench.gate.records import Receipt, Rules, Run, Verdict
-from hpml_bench.gate.render import drawings, outputs, page
+from hpml_bench.gate.records import CheckReport, Rules, Run, Verdict
+from hpml_bench.gate.render import drawings, outputs
 
 
 class Outline(HTMLParser):
@@ -35,14 +34,14 @@ class Outline(HTMLParser):
         self.text += data
 
 
-def outline(receipt: Receipt) -> Outline:
-    """Return a receipt's page, parsed."""
-    return Outline(page.render(receipt))
+def outline(report: CheckReport) -> Outline:
+    """Return a report's page, parsed."""
+    return Outline(outputs.html(report))
 
 
 def test_it_loads_and_runs_nothing() -> None:
     """Its policy forbids both, and there is neither a script nor an address in it."""
-    seen = outline(receipts.receipt(grown=2))
+    seen = outline(examples.report(grown=2))
     policy = next(attrs["content"] for tag, attrs in seen.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
     assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:;")
@@ -54,7 +53,7 @@ def test_it_loads_and_runs_nothing() -> None:
 
 def test_every_methods_blocks_are_drawn() -> None:
     """A chart a method and one of bounds, each with a text alternative; ids are unique."""
-    seen = outline(receipts.receipt({"lora": 0.05, "adapter": 0.0}))
+    seen = outline(examples.report({"lora": 0.05, "adapter": 0.0}))
     figures = [attrs["id"] for tag, attrs in seen.tags if tag == "figure" and attrs.get("class") == "chart"]
     assert figures == ["figure-bounds", "figure-blocks_0", "figure-blocks_1"]
     alternatives = [attrs.get("aria-label") for _, attrs in seen.tags if attrs.get("role") == "img"]
@@ -65,8 +64,8 @@ def test_every_methods_blocks_are_drawn() -> None:
 
 def test_disturbed_blocks_are_set_apart() -> None:
     """They are drawn, by another mark, and counted in words."""
-    made = receipts.receipt({"lora": 0.0})
-    disturbed = receipts.block(1.3, 3, tainted="steal 9 %")
+    made = examples.report({"lora": 0.0})
+    disturbed = examples.block(1.3, 3, disturbed="steal 9 %")
     figure = drawings.blocks(made.model_copy(update={"blocks": (*made.blocks, disturbed)}))[0]
     assert "Scatter of 24 blocks" in figure.alt
     assert "1 disturbed ones set apart" in figure.alt
@@ -74,25 +73,25 @@ def test_disturbed_blocks_are_set_apart() -> None:
     assert "disturbed" not in drawings.blocks(made)[0].svg
 
 
-def test_the_same_receipt_gives_the_same_bytes() -> None:
+def test_the_same_report_gives_the_same_bytes() -> None:
     """So that a page can be committed and compared."""
-    assert page.render(receipts.receipt()) == page.render(receipts.receipt())
+    assert outputs.html(examples.report()) == outputs.html(examples.report())
 
 
 def test_hostile_names_stay_text() -> None:
     """In titles, tables, charts and text alternatives."""
-    made = receipts.receipt({receipts.HOSTILE: 0.05}, grown=1, label=receipts.HOSTILE, suite=receipts.HOSTILE)
+    made = examples.report({examples.HOSTILE: 0.05}, grown=1, label=examples.HOSTILE, suite=examples.HOSTILE)
     seen = outline(made)
     assert not [tag for tag, _ in seen.tags if tag == "script"]
     assert not [key for _, attrs in seen.tags for key in attrs if key.startswith("on")]
     assert "<script>alert(1)</script>" in seen.text
-    assert "\u202e" not in page.render(made)
+    assert "\u202e" not in outputs.html(made)
 
 
 def test_counts_without_times_and_times_without_counts() -> None:
     """Either may be missing."""
-    assert "No step was timed." in outline(receipts.receipt(blocks=(), verdicts=())).text
-    assert not [1 for _, attrs in outline(receipts.receipt(counts=())).tags if attrs.get("id") == "counts"]
+    assert "No step was timed." in outline(examples.report(blocks=(), verdicts=())).text
+    assert not [1 for _, attrs in outline(examples.report(counts=())).tags if attrs.get("id") == "counts"]
 
 
 def test_runs_against_a_baseline_are_drawn() -> None:
@@ -105,8 +104,10 @@ def test_runs_against_a_baseline_are_drawn() -> None:
         return Run(seconds=seconds, steps=steps, calibration=({"gemm": 0.1}, {"gemm": 0.1}), steal=0.0, load=0.1)
 
     stored, now = tuple(run(1.0) for _ in range(10)), tuple(run(1.1) for _ in range(10))
-    found = verdicts.of_runs(logs(stored, ("lora", "adapter")), logs(now, ("lora", "adapter")), Rules())
-    made = receipts.receipt(
+    found = verdicts.of_runs(
+        verdicts.run_effects(stored, ("lora", "adapter")), verdicts.run_effects(now, ("lora", "adapter")), Rules()
+    )
+    made = examples.report(
         {"lora": 0.0, "adapter": 0.0}, mode="baseline", blocks=(), pairs=0, verdicts=found, runs=now,
         reference_runs=stored,
     )  # fmt: skip
@@ -121,22 +122,22 @@ def test_runs_against_a_baseline_are_drawn() -> None:
 def test_bounds_that_so_few_pairs_do_not_give_are_open() -> None:
     """The bar reaches to the edge, and the words say infinity."""
     verdict = Verdict(method="lora", metric="step_time", status="INCONCLUSIVE", estimate=0.01, upper=0.02, detail="x")
-    figure = drawings.bounds(receipts.receipt(verdicts=(verdict,)))
+    figure = drawings.bounds(examples.report(verdicts=(verdict,)))
     assert figure is not None
     assert "[−∞, +2.00 %]" in figure.alt
 
 
-def test_all_files_are_written_and_the_receipt_reads_back(tmp_path: Path) -> None:
+def test_all_files_are_written_and_the_report_reads_back(tmp_path: Path) -> None:
     """JSON has every raw block; a folder that isn't there is made; a format without a file is left out."""
-    made = receipts.receipt(grown=1)
+    made = examples.report(grown=1)
     files = {kind: tmp_path / "new" / f"check.{kind}" for kind in ("json", "junit", "html")}
     outputs.write(made, **files, markdown=None)
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"check.json", "check.junit", "check.html"}
-    assert Receipt.model_validate_json(files["json"].read_text()) == made
+    assert CheckReport.model_validate_json(files["json"].read_text()) == made
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """One sentence with the option."""
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=re.escape("--junit ")):
-        outputs.write(receipts.receipt(), junit=tmp_path / "file" / "x.xml")
+        outputs.write(examples.report(), junit=tmp_path / "file" / "x.xml")

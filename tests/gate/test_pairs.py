@@ -16,7 +16,7 @@ from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.measure import machine, pairs
 from hpml_bench.gate.measure.machine import Snapshot, between
 from hpml_bench.gate.measure.pairs import BLOCKS, REPEATS, OutOfTime, Pair
-from hpml_bench.gate.measure.sides import Trainer
+from hpml_bench.gate.measure.sides import ResidentProcess
 
 QUIET = Snapshot(at=0, total=0, busy=0, stolen=0, own=0, throttled=0)
 
@@ -59,7 +59,7 @@ def test_methods_are_shuffled_within_pairs(tmp_path: Path) -> None:
     assert firsts == {"lora", "adapter"}
 
 
-def test_a_tainted_round_is_repeated_a_bounded_number_of_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disturbed_round_is_repeated_a_few_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every try is kept with its reason, none counts, and the pair ends."""
     monkeypatch.setattr(pairs, "between", lambda *_: machine.Disturbance(0.5, 0.0, "the host took it"))
     with pair(tmp_path) as both:
@@ -67,19 +67,19 @@ def test_a_tainted_round_is_repeated_a_bounded_number_of_times(tmp_path: Path, m
         both.warm_up()
         blocks = list(both.measure(0, None))
     assert len(blocks) == BLOCKS * (1 + REPEATS)
-    assert {block.tainted for block in blocks} == {"the host took it"}
+    assert {block.disturbed for block in blocks} == {"the host took it"}
     assert verdicts.pair_effects(blocks) == {"lora": []}
 
 
 def test_a_round_that_is_quiet_at_the_second_try_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first is kept as tainted, the second is the value."""
+    """The first is kept as disturbed, the second is the value."""
     found = iter([machine.Disturbance(0.5, 0.0, "stolen"), machine.Disturbance(0.0, 0.0, None)])
     monkeypatch.setattr(pairs, "between", lambda *_: next(found))
     with pair(tmp_path) as both:
         both.load()
         both.warm_up()
         blocks = list(both.measure(0, None))
-    assert [block.tainted for block in blocks] == ["stolen"] * BLOCKS + [None] * BLOCKS
+    assert [block.disturbed for block in blocks] == ["stolen"] * BLOCKS + [None] * BLOCKS
 
 
 def test_a_pair_stops_at_the_deadline(tmp_path: Path) -> None:
@@ -100,10 +100,10 @@ def test_a_pair_stops_at_the_deadline(tmp_path: Path) -> None:
         (Snapshot(1, total=2, busy=4.5, stolen=0, own=1, throttled=0), "3.5 other processes"),
     ],
 )
-def test_taint_is_judged_from_what_others_did(
+def test_disturbance_is_judged_from_what_others_did(
     after: Snapshot, reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stolen time, throttling and a crowd taint; our own work doesn't."""
+    """Stolen time, throttling and a crowd disturb; our own work doesn't."""
     monkeypatch.setattr(machine, "cores", lambda: 2)
     found = between(QUIET, after).reason
     assert (found or "").find(reason or "") >= 0
@@ -123,19 +123,19 @@ def test_only_the_cores_allowed_are_looked_at(monkeypatch: pytest.MonkeyPatch) -
 
 def test_defaults_are_left_to_each_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version that doesn't know a newest key isn't told it: of settings and methods only what differs is sent."""
-    told: list[dict[str, Any]] = []
-    tell = Trainer.tell
+    sent: list[dict[str, Any]] = []
+    send = ResidentProcess.send
 
-    def listen(side: Trainer, what: str, **arguments: Any) -> None:
+    def listen(side: ResidentProcess, what: str, **arguments: Any) -> None:
         if what == "load":
-            told.append(arguments)
-        tell(side, what, **arguments)
+            sent.append(arguments)
+        send(side, what, **arguments)
 
-    monkeypatch.setattr(Trainer, "tell", listen)
+    monkeypatch.setattr(ResidentProcess, "send", listen)
     with pair(tmp_path, "lora", "head") as both:
         both.load()
-    assert len(told) == 2
-    for arguments in told:
+    assert len(sent) == 2
+    for arguments in sent:
         assert arguments["settings"]["train_samples"] == 64
         assert "clip_norm" not in arguments["settings"]
         assert ["options" in method for method in arguments["methods"]] == [True, False]

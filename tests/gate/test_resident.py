@@ -14,7 +14,7 @@ import pytest
 from residents import asked, fake, wait_for
 
 from hpml_bench.errors import UserError
-from hpml_bench.gate.measure.sides import Incomparable, Installation, OutOfTime, Trainer
+from hpml_bench.gate.measure.sides import Incomparable, Installation, OutOfTime, ResidentProcess
 from hpml_bench.gate.records import PROTOCOL
 from hpml_bench.system import environment
 
@@ -44,16 +44,16 @@ def test_it_trains_and_takes_a_delay_that_is_no_more_than_asked() -> None:
     request = asked("lora")
     settings = request.settings.model_dump(mode="json")
     methods = [method.model_dump(mode="json") for method in request.methods]
-    with Trainer(INSTALLED) as trainer:
-        prepared = trainer.ask("prepare", settings=settings)
-        trainer.ask("load", settings=settings, prepared=prepared, methods=methods, delayable=True)
-        assert trainer.ask("warm_up", core=max(os.sched_getaffinity(0)))["lora"] > 0
-        assert len(psutil.Process(trainer.pid).cpu_affinity()) == 1
-        turns = trainer.ask("calibrate_delay", share=0.5)
+    with ResidentProcess(INSTALLED) as resident:
+        prepared = resident.call("prepare", settings=settings)
+        resident.call("load", settings=settings, prepared=prepared, methods=methods, delayable=True)
+        assert resident.call("warm_up", core=max(os.sched_getaffinity(0)))["lora"] > 0
+        assert len(psutil.Process(resident.pid).cpu_affinity()) == 1
+        turns = resident.call("calibrate_delay", share=0.5)
         seconds: dict[bool, list[float]] = {False: [], True: []}
         for slowed in (False, True, True, False) * 6:
-            trainer.ask("delay", turns=turns if slowed else {"lora": 0})
-            wall, waited = trainer.ask("run", method="lora", steps=1)
+            resident.call("inject_delay", turns=turns if slowed else {"lora": 0})
+            wall, waited = resident.call("run", method="lora", steps=1)
             assert wall > waited >= 0
             seconds[slowed].append(wall - waited)
         ratio = sorted(seconds[True])[6] / sorted(seconds[False])[6]
@@ -74,15 +74,15 @@ def test_it_is_born_with_the_allocator_s_variables_and_one_thread(
 
 def test_what_it_cannot_do_is_said_in_its_words() -> None:
     """A user's mistake there is one here, with the side's name."""
-    with Trainer(INSTALLED) as trainer, pytest.raises(UserError, match=r"installed: .*Settings"):
-        trainer.ask("prepare", settings={"nonsense": 1})
+    with ResidentProcess(INSTALLED) as resident, pytest.raises(UserError, match=r"installed: .*Settings"):
+        resident.call("prepare", settings={"nonsense": 1})
 
 
 def test_it_ends_with_the_input_and_with_its_handle() -> None:
     """No process is left when `with` ends, whatever it was doing."""
-    with Trainer(INSTALLED) as trainer:
-        trainer.ask("describe")
-        process = psutil.Process(trainer.pid)
+    with ResidentProcess(INSTALLED) as resident:
+        resident.call("describe")
+        process = psutil.Process(resident.pid)
     assert not process.is_running()
 
 
@@ -90,7 +90,8 @@ def test_it_dies_with_a_parent_that_is_killed() -> None:
     """SIGKILL gives the parent no time to end it: the kernel does."""
     script = (
         "import sys, time; from hpml_bench.gate.measure.sides import *\n"
-        "with Trainer(Installation('x', sys.executable)) as t:\n    t.ask('describe'); print(t.pid, flush=True)\n"
+        "with ResidentProcess(Installation('x', sys.executable)) as side:\n"
+        "    side.call('describe'); print(side.pid, flush=True)\n"
         "    time.sleep(99)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -125,11 +126,11 @@ def test_an_older_version_and_another_protocol_are_incomparable(tmp_path: Path) 
     (tmp_path / "old" / "hpml_bench").mkdir(parents=True)
     (tmp_path / "old" / "hpml_bench" / "__init__.py").touch()
     old = Installation("v0", sys.executable, tmp_path / "old")
-    with Trainer(old) as trainer, pytest.raises(Incomparable, match=r"v0 has no .*older than the gate"):
-        trainer.ask("describe")
+    with ResidentProcess(old) as resident, pytest.raises(Incomparable, match=r"v0 has no .*older than the gate"):
+        resident.call("describe")
     future = fake(tmp_path / "new", protocol=PROTOCOL + 1, label="v9")
-    with Trainer(future) as trainer, pytest.raises(Incomparable, match=f"v9 speaks protocol {PROTOCOL + 1}"):
-        trainer.ask("describe")
+    with ResidentProcess(future) as resident, pytest.raises(Incomparable, match=f"v9 speaks protocol {PROTOCOL + 1}"):
+        resident.call("describe")
 
 
 def test_an_interpreter_without_the_harness_is_told_apart(tmp_path: Path) -> None:
@@ -137,42 +138,51 @@ def test_an_interpreter_without_the_harness_is_told_apart(tmp_path: Path) -> Non
     bare = tmp_path / "python"
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
     bare.chmod(0o755)
-    with Trainer(Installation("bare", str(bare))) as trainer, pytest.raises(Incomparable, match="not installed in"):
-        trainer.ask("describe")
+    with (
+        ResidentProcess(Installation("bare", str(bare))) as resident,
+        pytest.raises(Incomparable, match="not installed in"),
+    ):
+        resident.call("describe")
 
 
 def test_a_side_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
     """A crash is an error of that side, not a hang."""
     broken = fake(tmp_path, label="broken")
     (tmp_path / "hpml_bench" / "gate" / "resident.py").write_text("raise SystemExit('no good')")
-    with Trainer(broken) as trainer, pytest.raises(UserError, match=r"broken: .*status 1: no good"):
-        trainer.ask("describe")
+    with ResidentProcess(broken) as resident, pytest.raises(UserError, match=r"broken: .*status 1: no good"):
+        resident.call("describe")
 
 
 def test_a_side_that_died_before_it_was_asked_is_told_too(tmp_path: Path) -> None:
     """What can't be written to it any more doesn't take the place of its last words."""
     broken = fake(tmp_path, label="broken")
     (tmp_path / "hpml_bench" / "gate" / "resident.py").write_text("raise SystemExit('no good')")
-    with Trainer(broken) as trainer:
-        process = psutil.Process(trainer.pid)
+    with ResidentProcess(broken) as resident:
+        process = psutil.Process(resident.pid)
         wait_for(lambda: ended(process))
         with pytest.raises(UserError, match=r"broken: .*status 1: no good"):
-            trainer.ask("describe")
+            resident.call("describe")
 
 
 def test_a_module_that_its_code_lacks_is_no_older_version(tmp_path: Path) -> None:
     """Else a broken candidate would be INCOMPARABLE, and the check green."""
     broken = fake(tmp_path, label="broken")
     (tmp_path / "hpml_bench" / "gate" / "resident.py").write_text("import hpml_bench_missing_module")
-    with Trainer(broken) as trainer, pytest.raises(UserError, match="No module named 'hpml_bench_missing_module'"):
-        trainer.ask("describe")
+    with (
+        ResidentProcess(broken) as resident,
+        pytest.raises(UserError, match="No module named 'hpml_bench_missing_module'"),
+    ):
+        resident.call("describe")
 
 
 def test_an_answer_is_not_waited_for_beyond_the_deadline(tmp_path: Path) -> None:
     """A side that hangs is named when the time is up."""
     began = time.monotonic()
-    with Trainer(fake(tmp_path, label="hung"), began + 1.5) as trainer, pytest.raises(OutOfTime, match="hung: did not"):
-        trainer.ask("hang")
+    with (
+        ResidentProcess(fake(tmp_path, label="hung"), began + 1.5) as resident,
+        pytest.raises(OutOfTime, match="hung: did not"),
+    ):
+        resident.call("hang")
     assert time.monotonic() - began < 10
 
 
@@ -184,8 +194,8 @@ def test_what_a_side_started_ends_with_it(tmp_path: Path) -> None:
         "import subprocess\nchild = subprocess.Popen(['sleep', '99'])\n"
         f"open({str(note)!r}, 'w').write(str(child.pid))\n" + resident.read_text()
     )
-    with Trainer(side) as trainer:
-        trainer.ask("describe")
+    with ResidentProcess(side) as resident:
+        resident.call("describe")
         child = psutil.Process(int(note.read_text()))
         assert not ended(child)
     wait_for(lambda: ended(child), 10)

@@ -208,7 +208,9 @@ def test_pip_dies_with_a_check_that_is_killed(slow: tuple[Path, Path], tmp_path:
     """SIGKILL leaves the check no time to end it."""
     project, note = slow
     arguments = ["install", *revisions.OPTIONS, "--target", str(tmp_path / "target"), str(project)]
-    script = f"from hpml_bench.gate import revisions; revisions._pip(revisions.pip.command(*{arguments!r}), 'HEAD')"
+    script = (
+        f"from hpml_bench.gate.measure import revisions; revisions._pip(revisions.pip.command(*{arguments!r}), 'HEAD')"
+    )
     with subprocess.Popen([sys.executable, "-c", script]) as check:
         wait_for(lambda: note.exists() and note.read_text())
         pip = int(note.read_text())
@@ -262,15 +264,15 @@ def test_a_commit_that_only_comments_passes(tmp_path: Path) -> None:
     git(project, "init", "-q")
     git(project, "add", "-A")
     git(project, "commit", "-qm", "one")
-    with (project / "hpml_bench" / "loop.py").open("a") as file:
+    with (project / "hpml_bench" / "training" / "trainer.py").open("a") as file:
         file.write("# a remark\n")
-    receipt = tmp_path / "receipt.json"
+    report = tmp_path / "report.json"
     command = [sys.executable, "-m", "hpml_bench", "check", "--against", "HEAD", "--counts-only", "--methods", "lora"]
     done = subprocess.run(
-        [*command, "--json", str(receipt)], cwd=project, capture_output=True, text=True, timeout=400, check=False
+        [*command, "--json", str(report)], cwd=project, capture_output=True, text=True, timeout=400, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "with changes that are in no commit" in done.stdout
-    text = receipt.read_text()
+    text = report.read_text()
     assert '"status": "PASS"' in text
     assert '"status": "FAIL"' not in text

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
+from examples import report
 from filelock import FileLock
-from receipts import receipt
 from residents import asked
 
 from hpml_bench.errors import UserError
 from hpml_bench.gate import selftest
 from hpml_bench.gate.check import gate_digest
-from hpml_bench.gate.records import Receipt, Trial
-from hpml_bench.gate.selftest import Rate, begun, run, slowed, summarise, total
+from hpml_bench.gate.decide.rates import Rate, Summary, summarise
+from hpml_bench.gate.records import CheckReport, Trial
+from hpml_bench.gate.selftest import run, slowed, total
+from hpml_bench.gate.trials import TrialFolder
 from hpml_bench.system import environment
 
 
@@ -40,7 +43,7 @@ def test_one_trial_of_six_is_slowed_and_the_evidence_takes_59() -> None:
 def check_double(calls: list[float], wrong: int | None = None) -> Any:
     """Return a check that says what a perfect gate would, but for one trial."""
 
-    def check(request: Any, compared: Any, say: Any, work: Any) -> Receipt:
+    def check(request: Any, compared: Any, say: Any, work: Any) -> CheckReport:
         calls.append(work.delay)
         assert work.delayable
         assert compared.reference == compared.candidate
@@ -49,7 +52,7 @@ def check_double(calls: list[float], wrong: int | None = None) -> Any:
         settings = request.settings.model_dump(mode="json")
         here = {**environment.describe(), "gate": gate_digest(), "settings": settings}
         sides = {"reference": compared.sides[0], "candidate": compared.sides[1]}
-        return receipt({"lora": slow}, mode="self-test", environment=here, **sides)
+        return report({"lora": slow}, mode="self-test", environment=here, **sides)
 
     return check
 
@@ -81,14 +84,14 @@ def test_a_false_alarm_or_a_miss_is_no_good(wrong: int, tmp_path: Path, monkeypa
 def test_no_trial_or_none_slowed_is_no_good() -> None:
     """A gate that was not tried has proved nothing, which is an error; a false alarm is one all the same."""
     assert summarise([]).status == 2
-    assert summarise([Trial(number=1, slowdown=0.0, receipt=receipt({"lora": 0.0}))]).status == 2
-    assert summarise([Trial(number=1, slowdown=0.0, receipt=receipt({"lora": 0.05}))]).status == 1
+    assert summarise([Trial(number=1, slowdown=0.0, report=report({"lora": 0.0}))]).status == 2
+    assert summarise([Trial(number=1, slowdown=0.0, report=report({"lora": 0.05}))]).status == 1
 
 
 def test_time_that_is_up_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No trial is begun that might end too late, by the slowest pair so far and the most pairs; the first one is."""
     calls: list[float] = []
-    monkeypatch.setattr(selftest, "check", check_double(calls))  # its receipts say that 12 pairs took 321 s
+    monkeypatch.setattr(selftest, "check", check_double(calls))  # its reports say that 12 pairs took 321 s
     said: list[str] = []
     trials = run(asked(), 5, 0.03, 16.0, tmp_path, said.append)  # 36 pairs would take 963 s: a little more than that
     assert len(trials) == len(calls) == 1
@@ -96,10 +99,42 @@ def test_time_that_is_up_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.
     assert len(run(asked(), 2, 0.03, 17.0, tmp_path, said.append)) == 3
 
 
-def test_every_trial_that_was_begun_leaves_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that was broken off, or whose file was removed, is begun anew, and both beginnings stand there."""
+def test_a_call_with_too_few_minutes_says_how_many_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same command would end at once, again and again; with the minutes that are named it goes on."""
+    calls: list[float] = []
+    monkeypatch.setattr(selftest, "check", check_double(calls))
+    said: list[str] = []
+    for _ in range(2):
+        assert len(run(asked(), 2, 0.03, 8.0, tmp_path, said.append)) == 1
+    told = "trial 2 of 3 may need 17 minutes: the same command goes on from here with --max-minutes 17 or more"
+    assert said[1:] == [told, told]
+    assert len(run(asked(), 2, 0.03, 17.0, tmp_path, said.append)) == 3
 
-    def killed(*_: Any) -> Receipt:
+
+@pytest.mark.parametrize("longest", [0.0, 59.0, 60.0, 558.0, 594.001, 599.999, 600.0, 963.0])
+def test_the_minutes_that_are_named_are_enough(longest: float) -> None:
+    """Whole minutes, with a little to spare for what a call does before its first trial."""
+    begun = monotonic()
+    told = selftest._Clock(1e-6, begun).refuses(longest)
+    if not longest:
+        assert told == ""
+        return
+    minutes = int(told.rpartition("--max-minutes ")[2].split()[0])
+    assert minutes * 60 <= longest + 66
+    assert selftest._Clock(minutes, begun - 5).refuses(longest) == ""
+
+
+def test_time_that_would_do_from_the_start_asks_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the minutes given are enough for a trial, the same command goes on."""
+    told = selftest._Clock(10, monotonic() - 300).refuses(500.0)
+    assert told == "may need 9 minutes, and 5.0 are left: the same command goes on from here"
+    assert selftest._Clock(None, 0.0).refuses(1e9) == ""
+
+
+def test_every_trial_that_was_started_leaves_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was broken off, or whose file was removed, is started anew, and both starts stand there."""
+
+    def killed(*_: Any) -> CheckReport:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(selftest, "check", killed)
@@ -109,9 +144,9 @@ def test_every_trial_that_was_begun_leaves_a_line(tmp_path: Path, monkeypatch: p
     run(asked(), 2, 0.03, None, tmp_path, lambda _: None)
     (tmp_path / "trial-0002.json").unlink()
     trials = run(asked(), 2, 0.03, None, tmp_path, lambda _: None)
-    assert [line.number for line in begun(tmp_path)] == [1, 1, 2, 3, 2]
-    assert [line.slowdown for line in begun(tmp_path)] == [0.0, 0.0, 0.0, 0.03, 0.0]
-    assert len({line.session for line in begun(tmp_path)} | {trial.session for trial in trials}) == 1
+    assert [line.number for line in TrialFolder(tmp_path).started()] == [1, 1, 2, 3, 2]
+    assert [line.slowdown for line in TrialFolder(tmp_path).started()] == [0.0, 0.0, 0.0, 0.03, 0.0]
+    assert len({line.session for line in TrialFolder(tmp_path).started()} | {trial.session for trial in trials}) == 1
 
 
 def test_one_self_test_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
@@ -122,27 +157,27 @@ def test_one_self_test_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
 
 def test_trials_of_one_number_and_two_sessions_both_count() -> None:
     """A false alarm is not hidden by another session's trial of the same number."""
-    alarm, quiet = (Trial(number=1, slowdown=0.0, receipt=receipt({"lora": slowdown})) for slowdown in (0.05, 0.0))
+    alarm, quiet = (Trial(number=1, slowdown=0.0, report=report({"lora": slowdown})) for slowdown in (0.05, 0.0))
     for order in ([alarm, quiet], [quiet, alarm]):
         assert summarise(order).false_alarms == Rate(1, 2)
 
 
 def test_printed_bounds_claim_no_more_than_they_give() -> None:
     """0 of 298 is not rounded down to 1 %, nor 58 of 58 up to 95 %."""
-    told = selftest.Summary(Rate(0, 298), Rate(58, 58), 100.0, 120.0).sentences(0.03)
+    told = Summary(Rate(0, 298), Rate(58, 58), 100.0, 120.0).sentences(0.03)
     assert "at most 1.01 %" in told[0]
     assert "at least 94.96 %" in told[1]
-    told = selftest.Summary(Rate(0, 299), Rate(59, 59), 100.0, 120.0).sentences(0.03)
+    told = Summary(Rate(0, 299), Rate(59, 59), 100.0, 120.0).sentences(0.03)
     assert "at most 1.00 %" in told[0]
     assert "at least 95.04 %" in told[1]
 
 
-def test_the_slowdown_really_put_in_is_the_delay_over_the_other_side_s_step() -> None:
+def test_the_slowdown_injected_is_the_delay_over_the_other_side_s_step() -> None:
     """Of each pair; the median over pairs is kept, and an A/A trial has none."""
     delays = [{"lora": seconds} for seconds in (0.0006, 0.0005, 0.0009)]
-    made = receipt({"lora": 0.5}, environment={"delay_seconds": delays})  # a step of the reference takes 0.02 s
-    assert selftest.put_in(made) == {"lora": pytest.approx(0.03)}
-    assert selftest.put_in(receipt({"lora": 0.0}, environment={"delay_seconds": []})) == {}
+    made = report({"lora": 0.5}, environment={"delay_seconds": delays})  # a step of the reference takes 0.02 s
+    assert selftest.injected_slowdown(made) == {"lora": pytest.approx(0.03)}
+    assert selftest.injected_slowdown(report({"lora": 0.0}, environment={"delay_seconds": []})) == {}
 
 
 def test_trials_of_another_kind_are_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,3 +195,16 @@ def test_trials_of_another_kind_are_not_mixed_in(tmp_path: Path, monkeypatch: py
     (tmp_path / "trial-0001.json").write_text("{")
     with pytest.raises(UserError, match="no trial that can be read"):
         run(asked(), 2, 0.03, None, tmp_path, lambda _: None)
+
+
+def test_trials_under_the_earlier_names_are_read(tmp_path: Path) -> None:
+    """`receipt`, `put_in` and `tainted` were what is `report`, `injected` and `disturbed` today."""
+    made = Trial(number=1, slowdown=0.03, injected={"lora": 0.03}, report=report({"lora": 0.03}))
+    blocks = tuple(block.model_copy(update={"disturbed": "steal"}) for block in made.report.blocks)
+    made = made.model_copy(update={"report": made.report.model_copy(update={"blocks": blocks})})
+    text = made.model_dump_json()
+    for today, before in (("report", "receipt"), ("injected", "put_in"), ("disturbed", "tainted")):
+        assert f'"{today}":' in text
+        text = text.replace(f'"{today}":', f'"{before}":')
+    (tmp_path / "trial-0001.json").write_text(text)
+    assert [trial for _, trial in TrialFolder(tmp_path).trials()] == [made]

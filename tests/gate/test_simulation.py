@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from scripts import script
 
-from hpml_bench.gate import simulation
 from hpml_bench.gate.decide import rank_tests, verdicts
 from hpml_bench.gate.records import Rules
 from hpml_bench.statistics import binomial_interval
 
+simulation = script("check_simulation")
 ROOT = Path(__file__).parents[2]
 RULES = Rules()
 TRIALS = 20_000
 STATUS = {"INCONCLUSIVE": simulation.UNDECIDED, "PASS": simulation.PASS, "FAIL": simulation.FAIL}
 
 
-def noise(kind: str, sd: float, effect: float) -> simulation.Draw:
+def noise(kind: str, sd: float, effect: float) -> Any:
     """Return a drawing of log ratios about a slowdown, of standard deviation `sd` in every kind."""
 
-    def draw(generator: np.random.Generator, shape: tuple[int, int, int]) -> simulation.Floats:
+    def draw(generator: np.random.Generator, shape: tuple[int, int, int]) -> Any:
         if kind == "normal":
             values = generator.standard_normal(shape)
         elif kind == "heavy":
@@ -91,13 +92,7 @@ def test_the_detectable_effect_is_detected(pairs: int, power: float, methods: in
 
 def test_the_page_of_docs_has_the_simulated_rates() -> None:
     """A row of docs/check.md, made again by benchmarks/check_rates.py, is the same within half a percentage point."""
-    path = ROOT / "benchmarks" / "check_rates.py"
-    spec = importlib.util.spec_from_file_location("check_rates", path)
-    assert spec
-    assert spec.loader
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    found = [float(cell.removesuffix(" %")) for cell in script.row("normal", 0.03)[1:]]
+    found = [float(cell.removesuffix(" %")) for cell in script("check_rates").row("normal", 0.03)[1:]]
     line = next(
         line for line in (ROOT / "docs" / "check.md").read_text().splitlines() if line.startswith("| normal | 3 %")
     )

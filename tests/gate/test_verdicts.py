@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
+import examples
 import numpy as np
 import pytest
-import receipts
 
 from hpml_bench.errors import UserError
-from hpml_bench.gate.decide import rank_tests, spending, verdicts
+from hpml_bench.gate.decide import count_diff, rank_tests, spending, verdicts
 from hpml_bench.gate.records import Block, Count, Rules, Verdict
 
 RULES = Rules()
@@ -43,23 +43,23 @@ def test_a_linear_drift_of_the_machine_cancels(order: str) -> None:
     assert verdicts.pair_effects([drifting])["lora"] == [pytest.approx(0.0, abs=1e-12)]
 
 
-def test_tainted_blocks_do_not_count() -> None:
+def test_disturbed_blocks_do_not_count() -> None:
     """A block disturbed from outside changes no effect, and a pair of such blocks alone has none."""
-    disturbed = receipts.block(2.0, 0, tainted="steal 9 %")
-    found = verdicts.pair_effects([disturbed, receipts.block(1.02, 0), receipts.block(2.0, 1, tainted="load 3")])
+    disturbed = examples.block(2.0, 0, disturbed="steal 9 %")
+    found = verdicts.pair_effects([disturbed, examples.block(1.02, 0), examples.block(2.0, 1, disturbed="load 3")])
     assert found == {"lora": [pytest.approx(math.log(1.02))]}
 
 
 def test_a_pairs_outlying_blocks_do_not_move_it() -> None:
     """The interquartile mean, by hand: of eight blocks the two least and the two largest are left out."""
     ratios = [0.7, 0.98, 1.00, 1.01, 1.02, 1.03, 1.2, 2.5]
-    found = verdicts.pair_effects([receipts.block(ratio) for ratio in ratios])
+    found = verdicts.pair_effects([examples.block(ratio) for ratio in ratios])
     assert found["lora"] == [pytest.approx(sum(map(math.log, ratios[2:6])) / 4)]
 
 
 def test_effects_come_in_the_order_of_pairs() -> None:
     """Whatever the order of the blocks: the looks depend on it."""
-    found = verdicts.pair_effects([receipts.block(1.3, 2), receipts.block(1.1, 0), receipts.block(1.2, 1)])
+    found = verdicts.pair_effects([examples.block(1.3, 2), examples.block(1.1, 0), examples.block(1.2, 1)])
     assert found["lora"] == [pytest.approx(math.log(1 + i / 10)) for i in (1, 2, 3)]
 
 
@@ -208,14 +208,14 @@ def test_counts(reference: float, candidate: float, tolerance: float, status: st
         method="lora", name="ops", title="Operators", unit="per step", reference=reference, candidate=candidate,
         tolerance=tolerance,
     )  # fmt: skip
-    assert statuses(verdicts.of_counts([count])) == [status]
+    assert statuses(count_diff.judge([count])) == [status]
 
 
 def test_a_grown_count_names_what_grew() -> None:
     """The operators are in the sentence, the first few of many."""
     grew = tuple(f"aten::op{i}" for i in range(7))
     count = Count(method="lora", name="ops", title="Operators", unit="", reference=10, candidate=17, grew=grew)
-    detail = verdicts.of_counts([count])[0].detail
+    detail = count_diff.judge([count])[0].detail
     assert "17, from 10 (+70 %); what grew: aten.op0" in detail
     assert detail.endswith("aten.op4 and 2 others")
 

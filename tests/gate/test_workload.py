@@ -10,16 +10,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from hpml_bench.training.loop import Ledger
 
-from hpml_bench.gate.measure.workload import Job, Watch
+from hpml_bench.gate.measure.machine import Stopwatch
+from hpml_bench.gate.measure.workload import Job
 from hpml_bench.training.clock import CpuClock
 from hpml_bench.training.distributed import Group
+from hpml_bench.training.step_log import Entry, StepLog
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel keeps no such count")
 DATA = bytes(1 << 20)
@@ -46,7 +46,7 @@ def test_time_that_another_process_had_the_core_is_taken_out(core: int) -> None:
     other = subprocess.Popen(["taskset", "-c", str(core), sys.executable, "-c", "while True: pass"])
     try:
         time.sleep(0.3)
-        watch = Watch()
+        watch = Stopwatch()
         work(0.4)
         wall, waited = watch.read()
     finally:
@@ -58,7 +58,7 @@ def test_time_that_another_process_had_the_core_is_taken_out(core: int) -> None:
 
 def test_sleep_is_not_taken_out() -> None:
     """A step that waits by its own choice is slow."""
-    watch = Watch()
+    watch = Stopwatch()
     time.sleep(0.2)
     wall, waited = watch.read()
     assert wall - waited > 0.19
@@ -75,7 +75,7 @@ def test_time_of_own_threads_is_not_taken_out(core: int) -> None:
     thread = threading.Thread(target=busy)
     thread.start()
     try:
-        process, watch = time.process_time(), Watch()
+        process, watch = time.process_time(), Stopwatch()
         work(0.3)
         wall, waited = watch.read()
         process = time.process_time() - process
@@ -100,26 +100,25 @@ class Alone(Group):
 
 
 class Steps:
-    """Stands in for the stepper: each step takes 20 ms."""
+    """Stands in for the trainer: each step takes 20 ms."""
 
     def __init__(self) -> None:
-        group = Alone(0, 1, torch.device("cpu"))
-        self.job = SimpleNamespace(group=group)
-        self.ledger = Ledger(group, CpuClock())
+        self.group = Alone(0, 1, torch.device("cpu"))
+        self.log = StepLog(self.group, CpuClock())
 
     def step(self, _: int, indices: np.ndarray) -> None:
         """Take a while."""
         time.sleep(0.02)
-        self.ledger.add(torch.tensor(1.0), torch.tensor(1.0), 0.1, (len(indices), 0, 0, 0))
+        self.log.add(Entry(torch.tensor(1.0), torch.tensor(1.0), 0.1, len(indices), 0, 0, 0))
 
 
 def test_seconds_are_the_loops_own() -> None:
-    """Three steps of 20 ms are 60 ms: meeting, reading the ledger, and a step that nobody timed are in none."""
+    """Three steps of 20 ms are 60 ms: meeting, reading the log, and a step that nobody timed are in none."""
     job = object.__new__(Job)
-    job.batches, job.stepper, job._index = [np.arange(4)] * 2, Steps(), 0  # type: ignore[assignment]
+    job.batches, job.trainer, job._index = [np.arange(4)] * 2, Steps(), 0  # type: ignore[assignment]
     job.step(job.batches[0])
     time.sleep(0.3)
     seconds, waited = job.run(3)
     assert 0.06 <= seconds < 0.3
     assert 0 <= waited <= seconds
-    assert job.stepper.ledger.samples == 16
+    assert job.trainer.log.samples == 16

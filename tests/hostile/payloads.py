@@ -8,7 +8,7 @@ from typing import Any
 
 import recorded
 
-from hpml_bench.config.settings import MethodSpec, TaskSpec
+from hpml_bench.config.settings import DatasetSpec, MethodSpec
 from hpml_bench.records.files import RECORD
 from hpml_bench.records.run import Check, Digests, RunError, RunRecord
 
@@ -61,7 +61,7 @@ def records(evil: str) -> list[RunRecord]:
         "checks": (Check(name=evil, passed=True, detail=evil),),
         "started": evil[:12] + "\x1b[31m\u202e",
         "settings": recorded.SETTINGS.model_copy(
-            update={"backbone": f"path:{evil}", "task": TaskSpec(name=evil, options={evil: evil})}
+            update={"backbone": f"path:{evil}", "dataset": DatasetSpec(name=evil, options={evil: evil})}
         ),
     }
     made = recorded.sweep(["lora", "full", "head"], 3, **odd)

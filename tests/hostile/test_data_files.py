@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from hpml_bench.datasets import hub, text_files
+from hpml_bench.datasets.hub import HubDataset
+from hpml_bench.datasets.text_files import TextFiles
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData
 
@@ -20,7 +21,7 @@ GOOD = "label,text\n" + "a,some words\nb,other words\n" * 20
 
 def load(path: Path, **options: Any) -> LoadedData:
     """Read a file as the training rows."""
-    return text_files.load(tiny.settings(), text_files.Options(train=f"path:{path}", **options))
+    return TextFiles(TextFiles.Options(train=f"path:{path}", **options)).load(tiny.settings(), "class")
 
 
 def table(**columns: Any) -> bytes:
@@ -141,9 +142,9 @@ def test_a_dataset_takes_rows_from_its_own_folder_only(path: str, tmp_path: Path
     own.mkdir()
     (own / "rows.csv").write_text(GOOD)
     card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {}\n---\n# A dataset\n"
-    options = hub.Options(dataset=f"path:{own}", test=None)
+    dataset = HubDataset(HubDataset.Options(dataset=f"path:{own}", test=None))
     (own / "README.md").write_text(card.format(json.dumps(path)))
     with pytest.raises(UserError, match="outside"):
-        hub.load(tiny.settings(), options)
+        dataset.load(tiny.settings(), "class")
     (own / "README.md").write_text(card.format("rows.csv"))
-    assert hub.load(tiny.settings(), options).label_names == ("a", "b")
+    assert dataset.load(tiny.settings(), "class").label_names == ("a", "b")

@@ -16,9 +16,8 @@ from click.testing import CliRunner
 
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
-from hpml_bench.launch import sweep
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SUITE
-from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.folder import ResultsFolder, RunFolder
 from hpml_bench.records.listing import load_records
 from hpml_bench.records.load import read_record
 from hpml_bench.records.points import iterate_points, read_points
@@ -69,7 +68,7 @@ def test_starting_anew_removes_the_link_and_not_what_it_leads_to(folder: Path, t
     outside.mkdir()
     (outside / RECORD).write_text("{}")
     (outside / "precious").write_text("x")
-    for name, act in (("a", lambda: sweep.clear(folder)), ("b", lambda: RunFolder(folder / "b").begin())):
+    for name, act in (("a", lambda: ResultsFolder(folder).clear()), ("b", lambda: RunFolder(folder / "b").begin())):
         (folder / name).symlink_to(outside)
         act()
         assert not (folder / name).is_symlink()

@@ -14,6 +14,7 @@ import tiny
 from rich.console import Console
 
 from hpml_bench.launch.progress import SweepProgress
+from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.system import redaction
 from hpml_bench.training.worker import run_error
 
@@ -39,24 +40,27 @@ VALUES = [
 LEAKY = """
 import os, sys, warnings
 from hpml_bench.errors import Unsupported
-from hpml_bench.records import Frozen
-title, lr = "Leaky", 1e-3
-class Options(Frozen):
-    quietly: bool = False
-def build(backbone, options):
-    told = ", ".join(f"{name}={os.environ[name]}" for name in SECRETS)
-    if options.quietly:
-        raise Unsupported(told)
-    print("on stdout", told)
-    print("on stderr", told, file=sys.stderr)
-    os.write(2, told.encode())
-    warnings.warn(told)
-    if os.environ["RANK"] == "1":
-        import time; time.sleep(60)  # rank 0, which is the one shown, would be ended in the middle of its words
-    try:
-        raise ConnectionError(f"the inner {told}")
-    except ConnectionError as inner:
-        raise RuntimeError("x" * 1990 + told) from inner
+from hpml_bench.config.base import Frozen
+from hpml_bench.plugins.method import Method
+from hpml_bench.records.folder import ResultsFolder
+class Leaky(Method):
+    title, lr = "Leaky", 1e-3
+    class Options(Frozen):
+        quietly: bool = False
+    def build(self, backbone):
+        told = ", ".join(f"{name}={os.environ[name]}" for name in SECRETS)
+        if self.options.quietly:
+            raise Unsupported(told)
+        print("on stdout", told)
+        print("on stderr", told, file=sys.stderr)
+        os.write(2, told.encode())
+        warnings.warn(told)
+        if os.environ["RANK"] == "1":
+            import time; time.sleep(60)  # rank 0, which is the one shown, would be ended in the middle of its words
+        try:
+            raise ConnectionError(f"the inner {told}")
+        except ConnectionError as inner:
+            raise RuntimeError("x" * 1990 + told) from inner
 """.replace("SECRETS", repr(list(SECRETS)))
 
 
@@ -205,14 +209,16 @@ def test_what_a_killed_sweep_left_is_mended(tmp_path: Path, monkeypatch: pytest.
             (run / f"rank{rank}.log").write_text(f"token {SECRETS['HF_TOKEN']}\n")
     (folder / "done" / "run.json").write_text("{}")  # a run with a record was redacted before it: not read again
     (folder / "linked").symlink_to(outside)
-    redaction.redact_abandoned_logs(folder)
+    with ResultsFolder.open(folder):
+        pass
     assert [path.read_text() for path in (folder / "killed").iterdir()] == ["token [redacted]\n"] * 2
     assert all("hf_" in path.read_text() for path in [*outside.iterdir(), *(folder / "done").glob("*.log")])
 
 
 def test_a_killed_sweeps_logs_are_mended_at_the_next_start(tmp_path: Path) -> None:
     """SIGKILL leaves a log as it was printed; the next start takes the secrets out, even if it begins no run."""
-    (tmp_path / "loud.py").write_text(LEAKY.replace("    try:", "    import time; time.sleep(600)\n    try:"))
+    slow = LEAKY.replace("        try:", "        import time; time.sleep(600)\n        try:")
+    (tmp_path / "loud.py").write_text(slow)
     (tmp_path / "loud-1.0.dist-info").mkdir()
     (tmp_path / "loud-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: loud\nVersion: 1.0\n")
     (tmp_path / "loud-1.0.dist-info" / "entry_points.txt").write_text("[hpml_bench.methods]\nloud = loud\n")

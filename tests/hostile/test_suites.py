@@ -18,7 +18,7 @@ from hpml_bench.cli import main
 from hpml_bench.config.suite import Suite, load_suite
 from hpml_bench.data.sources import resolve
 from hpml_bench.errors import UserError
-from hpml_bench.launch import sweep
+from hpml_bench.records.folder import ResultsFolder
 
 GOOD: dict[str, Any] = {
     "seeds": 2,
@@ -205,5 +205,5 @@ def test_results_go_below_out_only(tmp_path: Path) -> None:
     folder = tmp_path / "reports" / "x"
     folder.mkdir(parents=True)
     (folder / "lora-s0-0123456789").symlink_to(outside)
-    sweep.clear(folder)
+    ResultsFolder(folder).clear()
     assert (outside / "run.json").read_text() == "{}"

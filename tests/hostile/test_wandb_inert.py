@@ -34,5 +34,5 @@ def test_hostile_runs_are_kept_offline(
             cells = [cell for shown in run["tables"].values() for row in shown["data"] for cell in row]
             assert cells.count(clean(attack())) >= 3, "as one line, as in the report's own tables"
         else:
-            assert run["config"]["settings"]["task"] == {"name": attack(), "options": {attack(): attack()}}
+            assert run["config"]["settings"]["dataset"] == {"name": attack(), "options": {attack(): attack()}}
     assert {path for path in tmp_path.rglob("*") if not {"wandb", "home"} & set(path.parts)} <= before

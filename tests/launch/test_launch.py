@@ -14,7 +14,8 @@ import tiny
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
-from hpml_bench.records.load import recorded
+from hpml_bench.launch.outcome import Place
+from hpml_bench.records.load import read_record
 from hpml_bench.records.run import Check, Digests, Outcome, RunError, RunRecord
 
 PREPARED = Prepared(
@@ -40,7 +41,7 @@ def ended(folder: Path, monkeypatch: pytest.MonkeyPatch, failure: Any = None, **
         return failure
 
     monkeypatch.setattr(launcher, "_launch", ranks)
-    return launcher.run(tiny.spec(), PREPARED, folder / "run", order=4)
+    return launcher.run(tiny.spec(), PREPARED, folder / "run", place=Place(in_sweep=4))
 
 
 def test_an_outcome_becomes_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +51,7 @@ def test_an_outcome_becomes_the_record(tmp_path: Path, monkeypatch: pytest.Monke
     assert (record.status, record.metrics, record.order) == ("ok", {"test_accuracy": 0.5}, 4)
     assert record.spec == tiny.spec()
     assert record.seconds >= 0
-    assert recorded(tmp_path / "run") == record
+    assert read_record(tmp_path / "run") == record
 
 
 def test_a_failed_self_check_is_invalid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +121,7 @@ def test_an_interrupted_run_is_recorded_and_told(tmp_path: Path, monkeypatch: py
         ended(tmp_path, monkeypatch, KeyboardInterrupt)
     assert caught.value.record is not None
     assert caught.value.record.status == "interrupted"
-    assert recorded(tmp_path / "run") == caught.value.record
+    assert read_record(tmp_path / "run") == caught.value.record
 
 
 def test_a_run_that_was_done_when_the_end_was_asked_for_is_kept(
@@ -132,4 +133,4 @@ def test_a_run_that_was_done_when_the_end_was_asked_for_is_kept(
         ended(tmp_path, monkeypatch, KeyboardInterrupt, outcome=outcome.model_dump_json())
     assert caught.value.record is not None
     assert caught.value.record.status == "ok"
-    assert recorded(tmp_path / "run") == caught.value.record
+    assert read_record(tmp_path / "run") == caught.value.record

@@ -9,7 +9,8 @@ import pytest
 import recorded
 from rich.console import Console
 
-from hpml_bench.launch.progress import SweepProgress, Tail
+from hpml_bench.launch.progress import SweepProgress
+from hpml_bench.records.points import Tail
 
 
 def test_a_tail_gives_whole_lines_once(tmp_path: Path) -> None:

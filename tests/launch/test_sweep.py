@@ -23,7 +23,9 @@ from hpml_bench.config.settings import RunSpec
 from hpml_bench.config.suite import Suite, load_suite
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
-from hpml_bench.launch import fork_server, launcher, preparation, sweep
+from hpml_bench.launch import fork_server, launcher, outcome, preparation, sweep
+from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.outcome import Place
 from hpml_bench.records.folder import RunFolder, locked, make_folder
 from hpml_bench.records.listing import load_records
 from hpml_bench.records.load import load_record
@@ -153,10 +155,10 @@ def test_a_failed_run_costs_the_others_nothing(finished: Finished, tmp_path: Pat
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("task.options.train=path:nowhere.csv", ["nowhere.csv"]),
+        ("dataset.options.train=path:nowhere.csv", ["nowhere.csv"]),
         ("backbone=path:nowhere", ["nowhere"]),
         ("train_samples=5000", ["train_samples", "5000"]),
-        ("task.options.label=colour", ["colour", "text"]),
+        ("dataset.options.label=colour", ["colour", "text"]),
         ("max_length=1000", ["max_length", "1000", "64"]),
     ],
 )
@@ -206,16 +208,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], list[st
     def arrange(statuses: dict[str, str]) -> list[str]:
         ran: list[str] = []
 
-        def run(spec: RunSpec, prepared: Prepared, folder: Path, order: int | None = None, *more: object) -> RunRecord:
+        def run(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits, place: Place, *_: object) -> RunRecord:
             ran.append(f"{spec.method.name}-{spec.seed}")
             RunFolder(folder).begin()
             if statuses.get(spec.method.name) == "interrupt":
                 raise launcher.Interrupted
-            outcome = Outcome.model_validate({"status": statuses.get(spec.method.name, "ok")})
-            record = outcome.record(spec, prepared, outcome, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0, order)
-            record = record.model_copy(update={"place": more[-1]})
-            RunFolder(folder).commit(record)
-            return record
+            ended = Outcome.model_validate({"status": statuses.get(spec.method.name, "ok")})
+            record = outcome.record(spec, prepared, ended, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0, place)
+            return RunFolder(folder).commit(record)
 
         monkeypatch.setattr(fork_server, "start_fork_server", lambda: None)
         monkeypatch.setattr(preparation, "prepare", lambda *_: PREPARED)

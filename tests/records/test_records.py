@@ -100,8 +100,8 @@ def test_the_protocol_does_not_depend_on_where_files_lie() -> None:
     """The same content under another path is the same protocol; another kind of source isn't."""
 
     def of(backbone: str, rows: str) -> str:
-        task = {"name": "text_files", "options": {"train": rows, "more": [rows]}}
-        return protocol_id(tiny.settings(backbone=backbone, task=task), DIGESTS)
+        dataset = {"name": "text_files", "options": {"train": rows, "more": [rows]}}
+        return protocol_id(tiny.settings(backbone=backbone, dataset=dataset), DIGESTS)
 
     assert of("path:/a/model", "path:/a/rows.csv") == of("path:/b/model", "path:rows.csv")
     assert of("path:/a/model", "path:/a") != of("hub:a/model", "path:/a")

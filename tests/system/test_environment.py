@@ -165,7 +165,7 @@ def test_the_users_own_variables_stand(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_devices_are_found_without_torch() -> None:
     """Else the parent would hold a CUDA context of its own."""
     script = (
-        "import sys; from hpml_bench import environment; "
+        "import sys; from hpml_bench.system import environment; "
         "environment.visible_gpus(); found = environment.describe(); "
         "print('torch' in sys.modules, set(found['threads'].values()))"
     )

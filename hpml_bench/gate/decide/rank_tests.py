@@ -10,6 +10,8 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from hpml_bench.statistics.intervals import finite
+
 Floats = NDArray[np.float64]
 
 
@@ -74,7 +76,7 @@ def signed_rank(values: Sequence[float]) -> RankTest:
         ValueError: no value, or one that isn't finite.
 
     """
-    data = _finite(values)
+    data = finite(values)
     rows, columns = np.triu_indices(data.size)
     averages = np.sort((data[rows] + data[columns]) / 2)
     error = float(data.std(ddof=1)) / math.sqrt(data.size) if data.size > 1 else None
@@ -88,7 +90,7 @@ def rank_sum(reference: Sequence[float], candidate: Sequence[float]) -> RankTest
         ValueError: a sample is empty, or holds a value that isn't finite.
 
     """
-    x, y = _finite(reference), _finite(candidate)
+    x, y = finite(reference), finite(candidate)
     freedom = x.size + y.size - 2
     error = None
     if x.size > 1 and y.size > 1:
@@ -127,10 +129,3 @@ def _tail(counts: list[int]) -> Floats:
         above += count
         tail.append(above / total)
     return np.array(tail[::-1])
-
-
-def _finite(values: Sequence[float]) -> Floats:
-    data = np.asarray(values, dtype=float)
-    if data.size == 0 or not np.isfinite(data).all():
-        raise ValueError("a rank test needs at least one value, and finite ones")
-    return data

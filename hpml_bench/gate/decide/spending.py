@@ -1,4 +1,4 @@
-"""How the chance of error is spent over the looks, so that the sum is what was promised."""
+"""The chance of error, spent over the looks so that the sum is what was promised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From blocks and counts to verdicts: what may be said of each method, at the error rates that were promised.
+"""Verdicts on step times: from blocks or runs to what may be said of each method, at the error rates promised.
 
 The unit of evidence is a process pair; docs/check.md explains the rule and shows its error rates.
 """
@@ -9,10 +9,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
-from hpml_bench.gate.decide import spending
+from hpml_bench.gate.decide import sentences, spending
 from hpml_bench.gate.decide.rank_tests import RankTest, rank_sum, signed_rank
-from hpml_bench.gate.records import Block, Count, Rules, Status, Verdict
-from hpml_bench.gate.render import sentences
+from hpml_bench.gate.records import Block, Rules, Run, Status, Verdict
 from hpml_bench.statistics import holm
 from hpml_bench.statistics.intervals import t_quantile
 
@@ -25,16 +24,16 @@ Effects = Mapping[str, Sequence[float]]
 
 
 def pair_effects(blocks: Iterable[Block]) -> dict[str, list[float]]:
-    """Return each method's log ratio per process pair, in the order of pairs, over its untainted blocks.
+    """Return each method's log ratio per process pair, in the order of pairs, over its undisturbed blocks.
 
     Of a block it is (ln B1 B2 - ln A1 A2) / 2, from which a drift of the machine's speed that is linear over the block
-    cancels; of a pair it is the interquartile mean over blocks. A pair without an untainted block of a method has no
+    cancels; of a pair it is the interquartile mean over blocks. A pair without an undisturbed block of a method has no
     value there.
     """
     found: dict[str, dict[int, list[float]]] = {}
     for block in blocks:
         of_pair = found.setdefault(block.method, {}).setdefault(block.pair, [])
-        if block.tainted is None:
+        if block.disturbed is None:
             of_pair.append(log_ratio(block))
     return {
         method: [middle(values) for _, values in sorted(by_pair.items()) if values] for method, by_pair in found.items()
@@ -52,6 +51,21 @@ def log_ratio(block: Block) -> float:
     outer, inner = block.seconds[0] * block.seconds[3], block.seconds[1] * block.seconds[2]
     ratio = math.log(inner / outer) / 2
     return ratio if block.order == "ABBA" else -ratio
+
+
+def run_effects(runs: Iterable[Run], methods: Iterable[str]) -> dict[str, list[float]]:
+    """Return for each method the log of each undisturbed run's step time, in units of the calibration's time."""
+    runs = tuple(run for run in runs if run.disturbed is None)
+    return {method: [_log_step(run, method) - _log_speed(run) for run in runs] for method in methods}
+
+
+def _log_step(run: Run, method: str) -> float:
+    return middle([math.log(seconds / run.steps[method]) for seconds in run.seconds[method]])
+
+
+def _log_speed(run: Run) -> float:
+    """Return the mean log of all kinds of work, before, within and after the run."""
+    return fmean(math.log(seconds) for kinds in run.calibration for seconds in kinds.values())
 
 
 def look(effects: Effects, rules: Rules, look_index: int) -> tuple[Verdict, ...]:
@@ -114,9 +128,14 @@ def of_runs(reference: Effects, candidate: Effects, rules: Rules) -> tuple[Verdi
     return tuple(_judge(tests, runs, rules.alpha, rules.beta, rules, "runs").values())
 
 
-def of_counts(counts: Iterable[Count]) -> tuple[Verdict, ...]:
-    """Return a verdict per count: FAIL for any increase above its tolerance."""
-    return tuple(map(_of_count, counts))
+def incomparable(method: str, reason: str) -> Verdict:
+    """Return the verdict on a method whose two sides can't be compared."""
+    return Verdict(method=method, metric=STEP_TIME, status="INCOMPARABLE", detail=reason)
+
+
+def unmeasured(method: str, unit: str = "pairs") -> Verdict:
+    """Return the verdict on a method's step time of which there is not one value; its counts stand."""
+    return Verdict(method=method, metric=STEP_TIME, status="INCONCLUSIVE", detail=f"no {unit} were measured")
 
 
 def settled(verdicts: Iterable[Verdict]) -> bool:
@@ -186,8 +205,7 @@ def _judge(
     verdicts = {}
     for method, test in tests.items():
         if test is None:
-            detail = sentences.unmeasured(unit)
-            verdicts[method] = Verdict(method=method, metric=STEP_TIME, status="INCONCLUSIVE", detail=detail)
+            verdicts[method] = unmeasured(method, unit)
             continue
         step = rejected.index(method) if method in rejected else len(rejected)
         lower, upper = test.lower(alpha / (len(tests) - step)), test.upper(beta)
@@ -210,15 +228,3 @@ def _judge(
         )
         verdicts[method] = verdict.model_copy(update={"detail": sentences.of_step_time(verdict, rules, unit)})
     return verdicts
-
-
-def _of_count(count: Count) -> Verdict:
-    grew = count.candidate - count.reference > abs(count.reference) * count.tolerance
-    change = count.candidate / count.reference - 1 if count.reference else None
-    return Verdict(
-        method=count.method,
-        metric=count.name,
-        status="FAIL" if grew else "PASS",
-        estimate=0.0 if count.reference == count.candidate else change,
-        detail=sentences.of_count(count),
-    )

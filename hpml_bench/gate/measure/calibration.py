@@ -1,4 +1,4 @@
-"""How fast the machine is right now, by work that is none of ours: matrix products, copies, all-reduces."""
+"""Speed of the machine right now, by work that is none of ours: matrix products, copies, all-reduces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
-from hpml_bench.gate.measure.workload import Watch, without_waiting
+from hpml_bench.gate.measure.machine import Stopwatch, without_waiting
 
 TIMES = 15
 SIZE = 384
@@ -33,7 +33,7 @@ def calibrate() -> dict[str, float]:
 
 def _median(work: Callable[[], object], device: torch.device) -> float:
     def once() -> float:
-        watch = Watch()
+        watch = Stopwatch()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)

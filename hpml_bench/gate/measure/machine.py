@@ -1,4 +1,4 @@
-"""What else went on in the machine while something was timed: stolen time, other processes, throttling."""
+"""The machine while something is timed: the core used, a stopwatch, stolen time, other processes, throttling."""
 
 from __future__ import annotations
 
@@ -13,6 +13,44 @@ STEAL = 0.02
 CROWD = 1.5
 """Processes of others a core, on average, that may run beside a block that counts; their share of the time is known."""
 TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Stopwatch:
+    """Wall time, and the part of it in which the main thread could have run but others had its core.
+
+    The kernel keeps the latter for each thread (/proc/self/schedstat, nanoseconds on the run queue). What this
+    process's own threads ran meanwhile is taken off, for then it may have been they.
+    """
+
+    def __init__(self) -> None:
+        self._began = self._now()
+
+    def read(self) -> tuple[float, float]:
+        """Return seconds and seconds waited since the start."""
+        wall, waited, threads = (now - then for now, then in zip(self._now(), self._began, strict=True))
+        return wall, max(0.0, waited - threads)
+
+    def _now(self) -> tuple[float, float, float]:
+        own = time.process_time() - time.thread_time()
+        try:
+            waited = int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+        except (OSError, IndexError):  # a kernel without it
+            waited = 0.0
+        return time.perf_counter(), waited, own
+
+
+def without_waiting(time_and_waiting: tuple[float, float]) -> float:
+    """Return what is left of the first when the second is taken out."""
+    return time_and_waiting[0] - time_and_waiting[1]
+
+
+def shared_core() -> int | None:
+    """Return the core both sides are timed on, or None where a process may not choose.
+
+    One for both, so that a difference between cores is none between sides; the last, since the first serves most
+    interrupts.
+    """
+    return max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 @dataclass(frozen=True)

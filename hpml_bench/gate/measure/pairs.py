@@ -8,7 +8,6 @@ the kernel counts it.
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -17,12 +16,12 @@ from time import monotonic
 from typing import Any, Literal, Self
 
 from hpml_bench.config.settings import MethodSpec, Settings
-from hpml_bench.gate.measure.machine import between, snapshot
-from hpml_bench.gate.measure.sides import Installation, Key, OutOfTime, Trainer
+from hpml_bench.gate.measure.machine import between, shared_core, snapshot
+from hpml_bench.gate.measure.sides import Installation, Key, OutOfTime, ResidentProcess, settings_message
 from hpml_bench.gate.records import Block
 
 REPEATS = 2
-"""Times a tainted round is repeated."""
+"""Times a disturbed round is repeated."""
 PIECE = 0.03
 """Seconds that one of a block's four pieces should take at least."""
 BLOCKS = 8
@@ -54,6 +53,12 @@ class Work:
     delays: list[dict[str, float]] = field(default_factory=list)
     """Of each pair: method -> seconds that the delay takes of a step, timed in the candidate's process."""
 
+    def message(self, prepared: dict[str, Any]) -> dict[str, Any]:
+        """Return what a resident is to load, of the model and data that its own code made ready."""
+        methods = [method.model_dump(mode="json", exclude_defaults=True) for method in self.methods]
+        common = {"settings": settings_message(self.settings), "methods": methods, "delayable": self.delayable}
+        return common | {"prepared": prepared}
+
 
 class Pair:
     """Reference and candidate, both alive, one at work at a time."""
@@ -68,7 +73,7 @@ class Pair:
     ) -> None:
         """Prepare a pair; whatever is asked of it ends with `OutOfTime` at the deadline (of `time.monotonic`)."""
         self.work, self.rng = work, rng
-        self.reference, self.candidate = Trainer(reference, deadline), Trainer(candidate, deadline)
+        self.reference, self.candidate = ResidentProcess(reference, deadline), ResidentProcess(candidate, deadline)
         self.both = (self.reference, self.candidate)
 
     def __enter__(self) -> Self:
@@ -91,40 +96,32 @@ class Pair:
         for side in self.both:
             key = side.installation.key
             if key not in self.work.prepared:
-                self.work.described[key] = side.ask("describe")
-                self.work.prepared[key] = side.ask("prepare", settings=self._settings())
+                self.work.described[key] = side.call("describe")
+                self.work.prepared[key] = side.call("prepare", settings=settings_message(self.work.settings))
 
     def load(self) -> None:
         """Let both build the methods, at the same time; which is told first, and so gets memory first, is left to lot.
 
         Both have to be prepared.
         """
-        work = self.work
-        methods = [method.model_dump(mode="json", exclude_defaults=True) for method in work.methods]
         for side in self.rng.sample(self.both, 2):
-            prepared = work.prepared[side.installation.key]
-            what = {"settings": self._settings(), "prepared": prepared, "methods": methods}
-            side.tell("load", **what, delayable=work.delayable)
+            side.send("load", **self.work.message(self.work.prepared[side.installation.key]))
         for side in self.both:
-            side.hear()
-
-    def _settings(self) -> dict[str, Any]:
-        """Return the settings less defaults, which are each side's: a key that a version doesn't know is refused."""
-        return self.work.settings.model_dump(mode="json", exclude_defaults=True)
+            side.receive()
 
     def warm_up(self) -> None:
         """Let both take their first steps on the core on which they will be timed, one after the other."""
         work, seconds = self.work, {}
         for side in self.rng.sample(self.both, 2):
-            seconds = side.ask("warm_up", core=shared_core())
+            seconds = side.call("warm_up", core=shared_core())
         work.steps = work.steps or {name: max(1, math.ceil(PIECE / value)) for name, value in seconds.items()}
         if work.delay:
             if work.turns is None:
-                work.turns = self.candidate.ask("calibrate_delay", share=work.delay)
-            work.delays.append(self.candidate.ask("delay", turns=work.turns))
+                work.turns = self.candidate.call("calibrate_delay", share=work.delay)
+            work.delays.append(self.candidate.call("inject_delay", turns=work.turns))
 
     def measure(self, number: int, deadline: float | None) -> Iterator[Block]:
-        """Yield the pair's blocks, the methods in random order; a tainted round followed by its repetition.
+        """Yield the pair's blocks, the methods in random order; a disturbed round followed by its repetition.
 
         Raises:
             OutOfTime: the deadline (of `time.monotonic`) came before the last block.
@@ -137,7 +134,7 @@ class Pair:
                         raise OutOfTime("the time was up within a process pair")
                     blocks = self._round(number, method.name)
                     yield from blocks
-                    if blocks[0].tainted is None:
+                    if blocks[0].disturbed is None:
                         break
 
     def _round(self, number: int, method: str) -> list[Block]:
@@ -156,7 +153,7 @@ class Pair:
                 waited=_four(waited for _, waited in pieces),
                 steal=round(found.steal, 4),
                 load=round(found.load, 3),
-                tainted=found.reason,
+                disturbed=found.reason,
             )
             for order, pieces in timed
         ]
@@ -165,18 +162,9 @@ class Pair:
         """Let the sides take turns on the same batches; return the order, and of each piece seconds and waiting."""
         order, steps = self.rng.choice(ORDERS), self.work.steps[method]
         who = {"A": self.reference, "B": self.candidate}
-        return order, [who[side].ask("run", method=method, steps=steps, first=index * steps) for side in order]
+        return order, [who[side].call("run", method=method, steps=steps, first=index * steps) for side in order]
 
 
 def _four(values: Iterable[float]) -> tuple[float, float, float, float]:
     first, second, third, fourth = values
     return first, second, third, fourth
-
-
-def shared_core() -> int | None:
-    """Return the core both sides are timed on, or None where a process may not choose.
-
-    One for both, so that a difference between cores is none between sides; the last, since the first serves most
-    interrupts.
-    """
-    return max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None

@@ -1,4 +1,4 @@
-"""The parent's end of a resident: start it, ask it, end it."""
+"""Sides of a comparison: what is installed, and its resident as the parent sees it: started, called, ended."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Self
 
+from hpml_bench import registry
+from hpml_bench.config.settings import CLASSIFICATION, Settings
 from hpml_bench.errors import UserError
-from hpml_bench.gate.records import PROTOCOL
+from hpml_bench.gate.records import PROTOCOL, Mode, Side
 from hpml_bench.system import environment
 
 MODULE = "hpml_bench.gate.resident"
@@ -56,7 +58,34 @@ class Installation:
         return {**given, **self.environment}
 
 
-class Trainer:
+@dataclass(frozen=True)
+class Comparison:
+    """Which two things are compared."""
+
+    mode: Mode
+    reference: Installation
+    candidate: Installation
+    sides: tuple[Side, Side]
+    notes: tuple[str, ...] = ()
+
+
+def settings_message(settings: Settings) -> dict[str, Any]:
+    """Return settings in the form that every version of the gate reads, where they can be written so.
+
+    Defaults are left out: they are each side's own, and a key that a version doesn't know is refused. Versions that
+    write records of schema 1 call the data set `task` and have `pooling` among the settings; today's read that form too
+    (`config.settings.modernised`), unless a task is called as the data set is.
+    """
+    today = settings.model_dump(mode="json", exclude_defaults=True)
+    task, dataset = settings.task, settings.dataset
+    old = task.name == CLASSIFICATION and task.options.keys() <= {"pooling"}
+    if not old or dataset.name in registry.names("tasks"):
+        return today
+    common = {key: value for key, value in today.items() if key not in ("task", "dataset")}
+    return common | {"task": today["dataset"]} | task.options
+
+
+class ResidentProcess:
     """A resident of an installation, alive between `with` and its end."""
 
     def __init__(self, installation: Installation, deadline: float | None = None) -> None:
@@ -106,7 +135,7 @@ class Trainer:
         """The process's number."""
         return self._process.pid
 
-    def ask(self, what: str, **arguments: Any) -> Any:
+    def call(self, what: str, **arguments: Any) -> Any:
         """Send a request and wait for its result.
 
         Raises:
@@ -115,19 +144,19 @@ class Trainer:
             OutOfTime: the deadline came before the answer.
 
         """
-        self.tell(what, **arguments)
-        return self.hear()
+        self.send(what, **arguments)
+        return self.receive()
 
-    def tell(self, what: str, **arguments: Any) -> None:
+    def send(self, what: str, **arguments: Any) -> None:
         """Send a request, so that both sides can work on theirs at once."""
         assert self._process.stdin is not None  # noqa: S101
         try:
             self._process.stdin.write(json.dumps({"do": what, **arguments}) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # `hear` says why
+            pass  # `receive` says why
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         """Wait for the result of the request sent."""
         if not self._greeted:
             self._greet()

@@ -1,14 +1,11 @@
-"""The work that is timed: whole optimizer steps of the project's own training loop, on the same batches every time."""
+"""Work that is timed: whole optimizer steps of the project's own training loop, on the same batches every time."""
 
 from __future__ import annotations
 
 import itertools
 import os
-import statistics
-import time
 import warnings
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +14,8 @@ import torch
 from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import global_batches
-from hpml_bench.plugins.method import Method
+from hpml_bench.gate.measure.delay import Delay
+from hpml_bench.gate.measure.machine import Stopwatch, without_waiting
 from hpml_bench.training.clock import settle
 from hpml_bench.training.distributed import Group, process_group
 from hpml_bench.training.trainer import Trainer
@@ -26,10 +24,6 @@ BATCHES = 8
 """Batches that are gone through again and again."""
 WARM_UP = 3
 """Steps before the first that counts: the optimizer makes its state, DDP its buckets, the allocator its pools."""
-CALIBRATION = 3
-"""Times they are gone through to know how long a step takes."""
-TURNS = 50_000
-"""Turns of busy work that are timed beside each of those steps: about a millisecond."""
 SEED = 0
 
 os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
@@ -44,9 +38,9 @@ class Job:
         self.trainer = Trainer.build(run, prepared, group)
         rows, size = self.trainer.train_rows, settings.global_batch
         self.batches = list(global_batches(rows.lengths, size, min(BATCHES, len(rows) // size), SEED))
-        self.spin = 0
+        self.delay = Delay(self)
         if delayable:
-            self._delay(self.trainer.method)
+            self.delay.install()
         self.trainer.wrap()
         self.trainer.model.train()
         self._index = 0
@@ -54,8 +48,8 @@ class Job:
     def run(self, steps: int, first: int = 0) -> tuple[float, float]:
         """Take optimizer steps from batch `first` on.
 
-        Time is what a run calls it: from the border to the end of each step by the loop's own clock, summed. The watch
-        runs over the same stretch and gives the time waited only, which the loop doesn't know.
+        Time is what a run calls it: from the border to the end of each step by the loop's own clock, summed. The
+        stopwatch runs over the same stretch and gives the time waited only, which the loop doesn't know.
 
         Returns:
             The seconds, and how many of them this process waited for a core that others had.
@@ -63,7 +57,7 @@ class Job:
         """
         log = self.trainer.log
         log.begin_window()
-        watch = Watch()
+        watch = Stopwatch()
         log.clock.start()  # once more, so that the watch's own reading isn't timed
         for indices in itertools.islice(itertools.cycle(self.batches), first, first + steps):
             self.step(indices)
@@ -81,43 +75,6 @@ class Job:
         """Take first steps; return the seconds that one takes then."""
         self.run(WARM_UP)
         return min(without_waiting(self.run(1, first)) for first in range(WARM_UP))
-
-    def calibrate_delay(self, share: float) -> int:
-        """Return the turns of `spin` that take this share of a step's time.
-
-        Steps and turns are timed in turns, so that both see the machine alike.
-        """
-        self.spin = 0
-        found = []
-        for _ in range(CALIBRATION):
-            steps = turns = 0.0
-            for first in range(len(self.batches)):
-                steps += without_waiting(self.run(1, first))
-                watch = Watch()
-                spin(TURNS)
-                turns += without_waiting(watch.read())
-            found.append(steps / turns)
-        return round(share * statistics.median(found) * TURNS)
-
-    def put_in(self, turns: int) -> float:
-        """Put busy work into each step; return the seconds it takes here, the median of several times."""
-        self.spin = turns
-        found = []
-        for _ in range(CALIBRATION * len(self.batches)):
-            watch = Watch()
-            spin(turns)
-            found.append(without_waiting(watch.read()))
-        return statistics.median(found)
-
-    def _delay(self, method: Method) -> None:
-        """Put busy work after each step of the method, inside what the loop times."""
-        after = method.after_step
-
-        def after_step(encoder: Any, index: int) -> None:
-            after(encoder, index)
-            spin(self.spin)
-
-        method.after_step = after_step  # type: ignore[method-assign, assignment]
 
 
 class Workload:
@@ -137,7 +94,7 @@ class Workload:
             settings: a `Settings`, definite.
             prepared: a `Prepared` of this side.
             methods: `MethodSpec`s.
-            delayable: whether busy work can be put into their steps, for trials of the gate itself.
+            delayable: whether busy work can be injected into their steps, for trials of the gate itself.
 
         """
         chosen = Settings.model_validate(settings)
@@ -148,38 +105,3 @@ class Workload:
         specs = [MethodSpec.model_validate(method) for method in methods]
         ready = Prepared.model_validate(prepared)
         return cls({spec.name: Job(spec, chosen, ready, group, delayable) for spec in specs}, stay)
-
-
-class Watch:
-    """Wall time, and the part of it in which the main thread could have run but others had its core.
-
-    The kernel keeps the latter for each thread (/proc/self/schedstat, nanoseconds on the run queue). What this
-    process's own threads ran meanwhile is taken off, for then it may have been they.
-    """
-
-    def __init__(self) -> None:
-        self._began = self._now()
-
-    def read(self) -> tuple[float, float]:
-        """Return seconds and seconds waited since the start."""
-        wall, waited, threads = (now - then for now, then in zip(self._now(), self._began, strict=True))
-        return wall, max(0.0, waited - threads)
-
-    def _now(self) -> tuple[float, float, float]:
-        own = time.process_time() - time.thread_time()
-        try:
-            waited = int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
-        except (OSError, IndexError):  # a kernel without it
-            waited = 0.0
-        return time.perf_counter(), waited, own
-
-
-def spin(turns: int) -> None:
-    """Be busy: work on the processor that no library can make faster."""
-    for _ in range(turns):
-        pass
-
-
-def without_waiting(time_and_waiting: tuple[float, float]) -> float:
-    """Return what is left of the first when the second is taken out."""
-    return time_and_waiting[0] - time_and_waiting[1]

@@ -1,1 +1,1 @@
-"""gate/render."""
+"""Rendering: a report as tables, drawings, files and annotations; of the gate it imports `records` and `decide`."""

@@ -1,4 +1,4 @@
-"""A receipt's blocks and bounds as inline SVG, so that a person sees what a verdict rests on."""
+"""Drawings of a report's blocks and bounds as inline SVG, so that a person sees what a verdict rests on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from hpml_bench.gate.baseline import logs
-from hpml_bench.gate.decide.verdicts import log_ratio, pair_effects
-from hpml_bench.gate.records import Block, Receipt, Status, Verdict
+from hpml_bench.gate.decide.sentences import interval, percent, rate
+from hpml_bench.gate.decide.verdicts import log_ratio, pair_effects, run_effects
+from hpml_bench.gate.records import Block, CheckReport, Status, Verdict
 from hpml_bench.gate.render import tables
-from hpml_bench.gate.render.sentences import interval, percent, rate
 from hpml_bench.report.blocks import Figure
 from hpml_bench.report.drawing import COLORS, drawing, finish, legend
 from hpml_bench.system.text import clean
@@ -26,18 +25,18 @@ _MOST_METHODS = 40
 """Methods drawn; a page of more would be too heavy to open."""
 
 
-def bounds(receipt: Receipt) -> Figure | None:
+def bounds(report: CheckReport) -> Figure | None:
     """Draw a row a method: estimate and bounds against the slowdowns that are let through and that must not pass."""
-    judged = [v for v in tables.of_step_time(receipt) if v.estimate is not None][:_MOST_METHODS]
+    judged = [v for v in tables.of_step_time(report) if v.estimate is not None][:_MOST_METHODS]
     if not judged:
         return None
     ends = [100 * end for v in judged for end in (v.lower, v.upper, v.estimate) if end is not None]
-    left, right = min(*ends, 0.0), max(*ends, 100 * receipt.rules.target)
+    left, right = min(*ends, 0.0), max(*ends, 100 * report.rules.target)
     margin = 0.08 * (right - left)
     with drawing(0.85 + 0.4 * len(judged)) as (canvas, axes):
         for row, verdict in enumerate(judged):
             _bar(axes, row, verdict, left - margin, right + margin)
-        _limits(axes, receipt, vertical=True)
+        _limits(axes, report, vertical=True)
         axes.set_yticks(range(len(judged)), [clean(verdict.method, 24) for verdict in judged])
         axes.set_ylim(len(judged) - 0.5, -0.5)
         axes.set_xlim(left - margin, right + margin)
@@ -52,59 +51,61 @@ def bounds(receipt: Receipt) -> Figure | None:
         return finish(canvas, "bounds", caption, f"Interval plot of the change of step time: {'; '.join(said)}.")
 
 
-def blocks(receipt: Receipt) -> tuple[Figure, ...]:
+def blocks(report: CheckReport) -> tuple[Figure, ...]:
     """Draw a chart a method: every block's ratio by process pair, the pairs' values, the estimate and the limits."""
     drawn = []
-    effects = pair_effects(receipt.blocks)
-    for index, verdict in enumerate(tables.of_step_time(receipt)[:_MOST_METHODS]):
-        own = [block for block in receipt.blocks if block.method == verdict.method]
+    effects = pair_effects(report.blocks)
+    for index, verdict in enumerate(tables.of_step_time(report)[:_MOST_METHODS]):
+        own = [block for block in report.blocks if block.method == verdict.method]
         if own:
-            drawn.append(_blocks_of(receipt, verdict, own, effects[verdict.method], f"blocks_{index}"))
+            drawn.append(_blocks_of(report, verdict, own, effects[verdict.method], f"blocks_{index}"))
     return tuple(drawn)
 
 
-def _blocks_of(receipt: Receipt, verdict: Verdict, own: Sequence[Block], effects: Sequence[float], name: str) -> Figure:
+def _blocks_of(
+    report: CheckReport, verdict: Verdict, own: Sequence[Block], effects: Sequence[float], name: str
+) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
-    tainted = [block for block in own if block.tainted is not None]
+    disturbed = [block for block in own if block.disturbed is not None]
     with drawing(2.9) as (canvas, axes):
         for order, marker in (("ABBA", "o"), ("BAAB", "D")):
-            kept = [block for block in own if block.order == order and block.tainted is None]
+            kept = [block for block in own if block.order == order and block.disturbed is None]
             axes.plot(
                 [block.pair + 1 for block in kept], [_change(log_ratio(block)) for block in kept], marker,
                 color=BLUE, markersize=3.6, alpha=0.6, markeredgewidth=0, label=f"block {order}",
             )  # fmt: skip
-        if tainted:
+        if disturbed:
             axes.plot(
-                [block.pair + 1 for block in tainted], [_change(log_ratio(block)) for block in tainted], "x",
+                [block.pair + 1 for block in disturbed], [_change(log_ratio(block)) for block in disturbed], "x",
                 color=GREY, markersize=4.5, label="disturbed",
             )  # fmt: skip
-        whole = sorted({block.pair for block in own if block.tainted is None})
+        whole = sorted({block.pair for block in own if block.disturbed is None})
         axes.plot(
             [pair + 1 for pair in whole], [_change(effect) for effect in effects], "_",
             color=STATUS_COLORS[verdict.status], markersize=9, markeredgewidth=2, label="pair's value",
         )  # fmt: skip
         if verdict.estimate is not None:
             axes.axhline(100 * verdict.estimate, color=STATUS_COLORS[verdict.status], linewidth=1.1, label="estimate")
-        _limits(axes, receipt, vertical=False)
+        _limits(axes, report, vertical=False)
         axes.set_xlabel("process pair")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("change of step time (%)")
         legend(canvas, axes)
         caption = f"{clean(verdict.method, 40)}: {verdict.status}; {clean(verdict.detail, 300)}."
         alt = (
-            f"Scatter of {len(own) - len(tainted)} blocks of {clean(verdict.method, 40)} in {len(whole)} pairs, "
-            f"{len(tainted)} disturbed ones set apart: {percent(verdict.estimate)}, bounds {interval(verdict)}."
+            f"Scatter of {len(own) - len(disturbed)} blocks of {clean(verdict.method, 40)} in {len(whole)} pairs, "
+            f"{len(disturbed)} disturbed ones set apart: {percent(verdict.estimate)}, bounds {interval(verdict)}."
         )
         return finish(canvas, name, caption, alt)
 
 
-def runs(receipt: Receipt) -> tuple[Figure, ...]:
+def runs(report: CheckReport) -> tuple[Figure, ...]:
     """Draw a chart a method, against a baseline: every stored run and every run made now, against the stored middle."""
     drawn = []
-    judged = tables.of_step_time(receipt)[:_MOST_METHODS] if receipt.runs else ()
+    judged = tables.of_step_time(report)[:_MOST_METHODS] if report.runs else ()
     for index, verdict in enumerate(judged):
-        groups = [logs(side, [verdict.method])[verdict.method] for side in (receipt.reference_runs, receipt.runs)]
+        groups = [run_effects(side, [verdict.method])[verdict.method] for side in (report.reference_runs, report.runs)]
         if not all(groups):  # every run of a side was disturbed
             continue
         middle = median(groups[0])
@@ -112,7 +113,7 @@ def runs(receipt: Receipt) -> tuple[Figure, ...]:
             for row, (values, color) in enumerate(zip(groups, (GREY, STATUS_COLORS[verdict.status]), strict=True)):
                 axes.plot([_change(value - middle) for value in values], [row] * len(values), "o", color=color,
                           markersize=4.5, alpha=0.7, markeredgewidth=0)  # fmt: skip
-            _limits(axes, receipt, vertical=True)
+            _limits(axes, report, vertical=True)
             axes.set_yticks((0, 1), ("stored", "now"))
             axes.set_ylim(1.5, -0.5)
             axes.grid(visible=False, axis="y")
@@ -143,9 +144,9 @@ def _bar(axes: Axes, row: int, verdict: Verdict, left: float, right: float) -> N
         axes.plot([100 * verdict.mde], [row], "|", color=GREY, markersize=9, markeredgewidth=1.6)
 
 
-def _limits(axes: Axes, receipt: Receipt, *, vertical: bool) -> None:
+def _limits(axes: Axes, report: CheckReport, *, vertical: bool) -> None:
     line = axes.axvline if vertical else axes.axhline
-    rules = receipt.rules
+    rules = report.rules
     line(0.0, color=GREY, linewidth=0.7)
     line(100 * rules.null, color=AMBER, linewidth=1, linestyle=":", label=f"{rate(rules.null)}: let through")
     line(100 * rules.target, color=RED, linewidth=1, linestyle="--", label=f"{rate(rules.target)}: must not pass")

@@ -1,4 +1,4 @@
-"""The files that a check leaves: receipt, JUnit XML, Markdown, page."""
+"""The files that a check leaves: its report as JSON, JUnit XML, Markdown and an HTML page."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING
 
+from hpml_bench.config.suite import packaged
 from hpml_bench.errors import UserError
-from hpml_bench.gate.records import Receipt
-from hpml_bench.gate.render import junit, markdown, page
+from hpml_bench.gate.decide.verdicts import overall
+from hpml_bench.gate.records import CheckReport, Verdict
+from hpml_bench.gate.render import drawings, github, tables
 from hpml_bench.records.files import write_atomically
+from hpml_bench.report.export import numeric_columns
+from hpml_bench.system.text import clean
 
-FORMATS: dict[str, Callable[[Receipt], str]] = {
-    "json": lambda receipt: receipt.model_dump_json(indent=1) + "\n",
-    "junit": junit.render,
-    "markdown": markdown.render,
-    "html": page.render,
-}
+if TYPE_CHECKING:
+    from junitparser import TestCase
 
 
 def try_out(**files: Path | None) -> None:
@@ -33,8 +34,8 @@ def try_out(**files: Path | None) -> None:
                 pass  # neither a file system that is read-only nor root's rights show in a folder's mode
 
 
-def write(receipt: Receipt, **files: Path | None) -> None:
-    """Write the receipt in each of `FORMATS` that a file is given for.
+def write(report: CheckReport, **files: Path | None) -> None:
+    """Write the report in each of `FORMATS` that a file is given for.
 
     Raises:
         UserError: a file can't be written.
@@ -42,7 +43,7 @@ def write(receipt: Receipt, **files: Path | None) -> None:
     """
     for kind, path in files.items():
         if path is not None:
-            text = FORMATS[kind](receipt)
+            text = FORMATS[kind](report)
             with _place(kind, path):
                 write_atomically(path, text)
 
@@ -55,3 +56,77 @@ def _place(kind: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"--{kind} {path}: can't be written ({error.strerror or error}); name another") from None
+
+
+def junit(report: CheckReport) -> str:
+    """Return JUnit XML, which most CI systems show, a test case a verdict.
+
+    It is valid against the schema of Jenkins' xUnit plugin (junit-10.xsd). FAIL is a failure; INCONCLUSIVE and
+    INCOMPARABLE are skipped, with the reason as message.
+    """
+    from junitparser import JUnitXml, TestSuite
+
+    suite = TestSuite(f"hpml-bench check {clean(report.suite, 80)}")
+    suite.timestamp = clean(report.started[:19])
+    for key, value in tables.facts(report).items():
+        suite.add_property(key.lower().replace(" ", "_"), value)
+    suite.add_testcases([_case(report, verdict) for verdict in report.verdicts])
+    suite.time = round(report.seconds, 3)
+    whole = JUnitXml("hpml-bench check")
+    whole.add_testsuite(suite)
+    whole.tests, whole.failures, whole.errors, whole.time = suite.tests, suite.failures, 0, suite.time
+    text: str = whole.tostring().decode()  # type: ignore[no-untyped-call]
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text[text.index("<testsuites") :]}\n'  # one of two parsers has it
+
+
+def _case(report: CheckReport, verdict: Verdict) -> TestCase:
+    from junitparser import Failure, Skipped, TestCase
+
+    case = TestCase(tables.metric(report, verdict), f"hpml-bench.{clean(verdict.method, 80)}")
+    detail = clean(verdict.detail, 600)
+    if verdict.status == "FAIL":
+        case.result = [Failure(detail, "regression")]
+    elif verdict.status != "PASS":
+        case.result = [Skipped(f"{verdict.status}: {detail}", verdict.status.lower())]
+    return case
+
+
+def html(report: CheckReport) -> str:
+    """Return the page, its blocks drawn, in one file; it loads nothing and runs nothing."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folder = packaged("templates", "templates")
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["numeric"] = numeric_columns
+    page: str = environment.get_template("check.html.j2").render(
+        style=(folder / "report.css").read_text(encoding="utf-8"),
+        suite=clean(report.suite, 80),
+        status=overall(report.verdicts),
+        headline=tables.headline(report),
+        facts=tables.facts(report),
+        sentences=[*tables.details(report), *tables.notes(report)],
+        times=tables.step_times(report),
+        changed=tables.counted(report, changed_only=True),
+        counts=tables.counted(report),
+        unchanged=tables.unchanged(report),
+        bounds=drawings.bounds(report),
+        blocks=drawings.blocks(report),
+        runs=drawings.runs(report),
+        measured=tables.measured(report),
+        environment=tables.environment(report),
+    )
+    return page
+
+
+FORMATS: dict[str, Callable[[CheckReport], str]] = {
+    "json": lambda report: report.model_dump_json(indent=1) + "\n",
+    "junit": junit,
+    "markdown": github.markdown,
+    "html": html,
+}

@@ -1,14 +1,14 @@
-"""What every rendering of a receipt shows: its headline, facts and tables, made once so that they can't disagree."""
+"""Headline, facts and tables of a report: what every rendering shows, made once so that they can't disagree."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
+from hpml_bench.gate.decide.sentences import amount, grown, interval, percent, rate
 from hpml_bench.gate.decide.verdicts import STEP_TIME, overall
-from hpml_bench.gate.records import Receipt, Side, Verdict
-from hpml_bench.gate.render.sentences import amount, grown, interval, percent, rate
+from hpml_bench.gate.records import CheckReport, Side, Verdict
 from hpml_bench.report.blocks import Table
+from hpml_bench.report.grouping import flat
 from hpml_bench.report.tables import Cell, p_value, sentence_list, table
 from hpml_bench.system.text import clean
 
@@ -18,28 +18,28 @@ _COLUMNS = ("method", "step time", "detectable", "bounds", "adjusted p", "pairs"
 """A narrow terminal leaves out those before the last."""
 
 
-def headline(receipt: Receipt) -> str:
+def headline(report: CheckReport) -> str:
     """Return the check's outcome in one line that begins with its status."""
-    status = overall(receipt.verdicts)
-    concerned = [verdict for verdict in receipt.verdicts if verdict.status == status]
-    if not receipt.verdicts:
+    status = overall(report.verdicts)
+    concerned = [verdict for verdict in report.verdicts if verdict.status == status]
+    if not report.verdicts:
         return "INCONCLUSIVE: nothing was measured"
     if status == "PASS":
-        timed, counted = bool(of_step_time(receipt)), len(receipt.verdicts) > len(of_step_time(receipt))
+        timed, counted = bool(of_step_time(report)), len(report.verdicts) > len(of_step_time(report))
         ruled_out = "slower or heavier" if timed and counted else "slower" if timed else "heavier"
-        methods = sentence_list([clean(method, _WIDTH) for method in receipt.methods])
+        methods = sentence_list([clean(method, _WIDTH) for method in report.methods])
         return f"PASS: nothing got {ruled_out} in {methods}" + ("" if timed else "; step time was not measured")
     said = {"FAIL": "slower or heavier", "INCONCLUSIVE": "can't be told", "INCOMPARABLE": "can't be compared"}
-    named = [f"{clean(verdict.method, _WIDTH)} ({metric(receipt, verdict)})" for verdict in concerned]
+    named = [f"{clean(verdict.method, _WIDTH)} ({metric(report, verdict)})" for verdict in concerned]
     shown = named[:6] + ([f"{len(named) - 6} more"] if len(named) > 6 else [])
     return f"{status}: {said[status]}: {sentence_list(shown)}"
 
 
-def metric(receipt: Receipt, verdict: Verdict) -> str:
+def metric(report: CheckReport, verdict: Verdict) -> str:
     """Return what a verdict is about, in words."""
     if verdict.metric == STEP_TIME:
         return "step time"
-    titles = {count.name: count.title for count in receipt.counts}
+    titles = {count.name: count.title for count in report.counts}
     title = clean(titles.get(verdict.metric, verdict.metric), _WIDTH)
     return title if title[:2].isupper() else title[:1].lower() + title[1:]
 
@@ -52,51 +52,51 @@ def side(given: Side) -> str:
     return f"{label} ({', '.join(inside)})" if inside else label
 
 
-def facts(receipt: Receipt) -> dict[str, str]:
+def facts(report: CheckReport) -> dict[str, str]:
     """Return what a reader needs to know beside the verdicts."""
-    minutes, seconds = divmod(round(receipt.seconds), 60)
+    minutes, seconds = divmod(round(report.seconds), 60)
     found = {
-        "Candidate": side(receipt.candidate),
-        "Reference": side(receipt.reference),
-        "Suite": clean(receipt.suite, _WIDTH),
-        **(_evidence(receipt) if of_step_time(receipt) else {}),
+        "Candidate": side(report.candidate),
+        "Reference": side(report.reference),
+        "Suite": clean(report.suite, _WIDTH),
+        **(_evidence(report) if of_step_time(report) else {}),
         "Took": f"{minutes} min {seconds} s",
-        "Began": clean(receipt.started, 40),
+        "Began": clean(report.started, 40),
     }
-    changed = versions_changed(receipt)
+    changed = versions_changed(report)
     return found | ({"Versions": changed} if changed else {})
 
 
-def _evidence(receipt: Receipt) -> dict[str, str]:
-    asked = rule(receipt)
-    if receipt.mode == "baseline":
-        runs = f"{len(receipt.runs)} now, {len(receipt.reference_runs)} stored"
+def _evidence(report: CheckReport) -> dict[str, str]:
+    asked = rule(report)
+    if report.mode == "baseline":
+        runs = f"{len(report.runs)} now, {len(report.reference_runs)} stored"
         return {"Runs": runs, "Rule": asked}
-    looks = sentence_list([str(look) for look in receipt.rules.looks])
-    return {"Process pairs": str(receipt.pairs), "Rule": f"{asked}; looks at {looks} pairs"}
+    looks = sentence_list([str(look) for look in report.rules.looks])
+    return {"Process pairs": str(report.pairs), "Rule": f"{asked}; looks at {looks} pairs"}
 
 
-def versions_changed(receipt: Receipt) -> str:
+def versions_changed(report: CheckReport) -> str:
     """Return the packages that differ between the sides, with both versions."""
-    before, after = receipt.reference.versions, receipt.candidate.versions
+    before, after = report.reference.versions, report.candidate.versions
     names = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
     return ", ".join(f"{clean(n, 40)} {clean(before[n], 40)} → {clean(after[n], 40)}" for n in names)
 
 
-def rule(receipt: Receipt) -> str:
+def rule(report: CheckReport) -> str:
     """Return the decision rule in one line; between sessions that lie apart its levels are no error rates."""
-    rules = receipt.rules
+    rules = report.rules
     limits = f"{rate(rules.null)} slower is let through, {rate(rules.target)} must not pass"
-    if receipt.mode == "baseline":
+    if report.mode == "baseline":
         levels = f"tested at {rate(rules.alpha)} and {rate(rules.beta)}"
         return f"{limits}; {levels}, while error rates between sessions that lie apart are not known"
     return f"{limits}; at most {rate(rules.alpha)} false alarms, at most {rate(rules.beta)} missed"
 
 
-def step_times(receipt: Receipt) -> Table:
+def step_times(report: CheckReport) -> Table:
     """Return the step times' verdicts, a row a method."""
     rows: list[list[Cell]] = []
-    for verdict in of_step_time(receipt):
+    for verdict in of_step_time(report):
         p = verdict.p
         rows.append(
             [
@@ -109,7 +109,7 @@ def step_times(receipt: Receipt) -> Table:
                 verdict.status,
             ]
         )
-    rules, unit = receipt.rules, "runs" if receipt.mode == "baseline" else "pairs"
+    rules, unit = report.rules, "runs" if report.mode == "baseline" else "pairs"
     apart = "; how sessions that lie apart differ is not in it" if unit == "runs" else ""
     notes = (
         "Step time: Hodges-Lehmann estimate of the candidate's relative change. Bounds: the lower one at the level of "
@@ -122,11 +122,11 @@ def step_times(receipt: Receipt) -> Table:
     return table("step_times", "Step time", columns, rows, notes)
 
 
-def counted(receipt: Receipt, *, changed_only: bool = False) -> Table:
+def counted(report: CheckReport, *, changed_only: bool = False) -> Table:
     """Return the counts' verdicts, a row a method and count."""
-    status = {(verdict.method, verdict.metric): verdict.status for verdict in receipt.verdicts}
+    status = {(verdict.method, verdict.metric): verdict.status for verdict in report.verdicts}
     rows: list[list[Cell]] = []
-    for count in receipt.counts:
+    for count in report.counts:
         if changed_only and count.reference == count.candidate:
             continue
         change = count.candidate / count.reference - 1 if count.reference else None
@@ -146,47 +146,47 @@ def counted(receipt: Receipt, *, changed_only: bool = False) -> Table:
     return table("counts", "Counts without noise", columns, rows)
 
 
-def unchanged(receipt: Receipt) -> str | None:
+def unchanged(report: CheckReport) -> str | None:
     """Return a sentence on the counts that are as they were."""
-    same = sum(count.reference == count.candidate for count in receipt.counts)
-    if not receipt.counts:
+    same = sum(count.reference == count.candidate for count in report.counts)
+    if not report.counts:
         return None
-    return f"{same} of {len(receipt.counts)} counts without noise are unchanged."
+    return f"{same} of {len(report.counts)} counts without noise are unchanged."
 
 
-def details(receipt: Receipt) -> tuple[str, ...]:
+def details(report: CheckReport) -> tuple[str, ...]:
     """Return a sentence per verdict that isn't PASS, the gravest first."""
     order = {"FAIL": 0, "INCOMPARABLE": 1, "INCONCLUSIVE": 2}
-    found = sorted((v for v in receipt.verdicts if v.status in order), key=lambda verdict: order[verdict.status])
+    found = sorted((v for v in report.verdicts if v.status in order), key=lambda verdict: order[verdict.status])
     return tuple(f"{v.status} {clean(v.method, _WIDTH)}: {clean(v.detail, 600)}" for v in found)
 
 
-def of_step_time(receipt: Receipt) -> tuple[Verdict, ...]:
-    """Return the verdicts on step times, in the order of the receipt's methods."""
-    place = {method: index for index, method in enumerate(receipt.methods)}
-    found = [verdict for verdict in receipt.verdicts if verdict.metric == STEP_TIME]
+def of_step_time(report: CheckReport) -> tuple[Verdict, ...]:
+    """Return the verdicts on step times, in the order of the report's methods."""
+    place = {method: index for index, method in enumerate(report.methods)}
+    found = [verdict for verdict in report.verdicts if verdict.metric == STEP_TIME]
     return tuple(sorted(found, key=lambda verdict: place.get(verdict.method, len(place))))
 
 
-def notes(receipt: Receipt) -> Iterable[str]:
-    """Return the receipt's remarks, each one line."""
-    return (clean(note, 600) for note in receipt.notes)
+def notes(report: CheckReport) -> Iterable[str]:
+    """Return the report's remarks, each one line."""
+    return (clean(note, 600) for note in report.notes)
 
 
-def measured(receipt: Receipt) -> tuple[str, ...]:
+def measured(report: CheckReport) -> tuple[str, ...]:
     """Return what a reader wants to know of the measuring: blocks, disturbance, order."""
-    blocks = receipt.blocks
-    if receipt.runs:
+    blocks = report.blocks
+    if report.runs:
         return (
-            f"{len(receipt.runs)} runs now and {len(receipt.reference_runs)} stored ones, each a newly started "
+            f"{len(report.runs)} runs now and {len(report.reference_runs)} stored ones, each a newly started "
             "interpreter, and each corrected by work that is none of ours before and after it.",
         )
     if not blocks:
         return ("No step was timed.",)
-    disturbed = sum(block.tainted is not None for block in blocks)
+    disturbed = sum(block.disturbed is not None for block in blocks)
     pieces = sorted(second for block in blocks for second in block.seconds)
     return (
-        f"{len(blocks)} blocks in {receipt.pairs} process pairs, each pair two newly started interpreters; "
+        f"{len(blocks)} blocks in {report.pairs} process pairs, each pair two newly started interpreters; "
         f"{disturbed} blocks were disturbed from outside and don't count.",
         f"A timed piece took {pieces[len(pieces) // 2]:.3g} s in the middle, {pieces[0]:.3g} to {pieces[-1]:.3g} s.",
         f"At most {rate(round(max(block.steal for block in blocks), 4))} of the CPU time was taken away by the host "
@@ -194,15 +194,7 @@ def measured(receipt: Receipt) -> tuple[str, ...]:
     )
 
 
-def environment(receipt: Receipt) -> Table:
+def environment(report: CheckReport) -> Table:
     """Return the machine and settings as rows; nested ones by dotted names."""
-    rows: list[list[Cell]] = [[key, value] for key, value in _flat(receipt.environment)]
+    rows: list[list[Cell]] = [[clean(key, 80), clean(value, 300)] for key, value in flat(report.environment)]
     return table("environment", "Environment", ("name", "value"), rows)
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else str(key))
-    else:
-        yield clean(name, 80), clean(value, 300)

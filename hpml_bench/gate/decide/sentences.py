@@ -1,4 +1,4 @@
-"""What is said of a verdict in one sentence, and how its numbers look."""
+"""Sentences of verdicts, and the format of their numbers."""
 
 from __future__ import annotations
 
@@ -35,11 +35,6 @@ def interval(verdict: Verdict) -> str:
     low = f"{MINUS}∞" if verdict.lower is None else percent(verdict.lower)
     high = "∞" if verdict.upper is None else percent(verdict.upper)
     return f"[{low}, {high}]"
-
-
-def unmeasured(unit: str) -> str:
-    """Say that there is nothing to judge."""
-    return f"no {unit} were measured"
 
 
 def of_step_time(verdict: Verdict, rules: Rules, unit: str = "pairs") -> str:

@@ -1,24 +1,55 @@
-"""What GitHub shows of a check that runs there: annotations on the run, and the job's summary."""
+"""GitHub's view of a check: a report in Markdown for a pull request or a job's summary, and annotations on the run."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hpml_bench.errors import UserError
-from hpml_bench.gate.records import Receipt
-from hpml_bench.gate.render import markdown, tables
+from hpml_bench.gate.records import CheckReport
+from hpml_bench.gate.render import tables
+from hpml_bench.report.export import markdown_table, markdown_text
 from hpml_bench.system.redaction import redacted
 from hpml_bench.system.text import clean
 
+MARK = "<!-- hpml-bench check -->"
+"""Begins the text, so that a bot finds its own comment and updates it."""
 MOST = 10
 """Annotations of one kind that GitHub shows of a step."""
 LONGEST_SUMMARY = 1_000_000
 """Bytes; GitHub drops the summary of a step that writes more than 1 MiB."""
 
 
-def emit(receipt: Receipt) -> None:
+def markdown(report: CheckReport) -> str:
+    """Return Markdown: outcome, what is wrong, step times; the counts and the circumstances folded."""
+    times, counts = tables.step_times(report), tables.counted(report)
+    changed = tables.counted(report, changed_only=True)
+    parts = [MARK, f"### hpml-bench check: {markdown_text(tables.headline(report))}"]
+    parts.append(_list([*tables.details(report), *tables.notes(report)]))
+    if times.rows:
+        parts.append(markdown_table(times))
+    if changed.rows:
+        parts.append(markdown_table(changed))
+    parts.append(markdown_text(tables.unchanged(report) or ""))
+    if counts.rows:
+        parts.append(_folded("All counts without noise", markdown_table(counts)))
+    facts = _list(f"{key}: {value}" for key, value in tables.facts(report).items())
+    parts.append(
+        _folded("How it was measured", "\n\n".join([facts, *map(markdown_text, times.notes if times.rows else ())]))
+    )
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _list(sentences: Iterable[str]) -> str:
+    return "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences)
+
+
+def _folded(title: str, inside: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{inside}\n\n</details>"
+
+
+def emit(report: CheckReport) -> None:
     """Print annotations and append the summary, where the check runs in a GitHub workflow; else do nothing.
 
     Raises:
@@ -27,15 +58,15 @@ def emit(receipt: Receipt) -> None:
     """
     if not on_github():
         return
-    for line in commands(receipt):
+    for line in commands(report):
         print(line, flush=True)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
-        _append(Path(summary), markdown.render(receipt))
+        _append(Path(summary), markdown(report))
 
 
 def emit_error(sentence: str) -> None:
-    """Print an annotation of what ended a check without a receipt, where it runs in a GitHub workflow."""
+    """Print an annotation of what ended a check without a report, where it runs in a GitHub workflow."""
     if on_github():
         print(f"::error title=hpml-bench check::{_data(clean(redacted(sentence), 2000))}", flush=True)
 
@@ -45,20 +76,20 @@ def on_github() -> bool:
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
-def commands(receipt: Receipt) -> Iterator[str]:
+def commands(report: CheckReport) -> Iterator[str]:
     """Return a workflow command for each verdict that isn't PASS, and one for the outcome where all are."""
     kinds = {"FAIL": "error", "INCONCLUSIVE": "warning", "INCOMPARABLE": "warning"}
     said = {"error": 0, "warning": 0}
-    for verdict in receipt.verdicts:
+    for verdict in report.verdicts:
         kind = kinds.get(verdict.status)
         if kind is None:
             continue
         said[kind] += 1
         if said[kind] <= MOST:
-            title = f"{verdict.status} {clean(verdict.method, 60)}: {tables.metric(receipt, verdict)}"
+            title = f"{verdict.status} {clean(verdict.method, 60)}: {tables.metric(report, verdict)}"
             yield f"::{kind} title={_property(title)}::{_data(clean(verdict.detail, 600))}"
     if not any(said.values()):
-        yield f"::notice title=hpml-bench check::{_data(tables.headline(receipt))}"
+        yield f"::notice title=hpml-bench check::{_data(tables.headline(report))}"
 
 
 def _data(text: str) -> str:

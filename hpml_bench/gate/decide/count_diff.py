@@ -1,9 +1,11 @@
-"""Two sides' quantities without noise, side by side, with the names of what grew."""
+"""Counts of two sides, compared and judged, with the names of what grew."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from hpml_bench.gate.decide import sentences
 from hpml_bench.gate.records import Count, Verdict
 
 NAMED = 5
@@ -45,6 +47,23 @@ def one_sided(method: str, reference: dict[str, Any], candidate: dict[str, Any])
         )
         for name in sorted(lone)
     ]  # fmt: skip
+
+
+def judge(counts: Iterable[Count]) -> tuple[Verdict, ...]:
+    """Return a verdict per count: FAIL for any increase above its tolerance."""
+    return tuple(map(_judged, counts))
+
+
+def _judged(count: Count) -> Verdict:
+    grown = count.candidate - count.reference > abs(count.reference) * count.tolerance
+    change = count.candidate / count.reference - 1 if count.reference else None
+    return Verdict(
+        method=count.method,
+        metric=count.name,
+        status="FAIL" if grown else "PASS",
+        estimate=0.0 if count.reference == count.candidate else change,
+        detail=sentences.of_count(count),
+    )
 
 
 def grew(before: dict[str, float], after: dict[str, float]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Blocks and receipts made up for tests."""
+"""Blocks and reports made up for tests."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.gate.decide import verdicts
-from hpml_bench.gate.records import Block, Count, Receipt, Rules, Side
+from hpml_bench.gate.decide import count_diff, verdicts
+from hpml_bench.gate.records import Block, CheckReport, Count, Rules, Side
 
 METHODS = ("lora", "prompt_tuning", "adapter")
 HOSTILE = "<script>alert(1)</script>|`x`\x1b[31m%0A::error::pwned\n$$ & \"q\" 'a' ]]> \u202e [a](javascript:b) ${{ x }}"
@@ -47,15 +47,15 @@ def counts(method: str = "lora", grown: int = 0) -> tuple[Count, ...]:
     )  # fmt: skip
 
 
-def receipt(
+def report(
     slowdowns: Mapping[str, float] | None = None, grown: int = 0, label: str = "main", **changes: Any
-) -> Receipt:
-    """Return a whole receipt, its verdicts from its blocks."""
+) -> CheckReport:
+    """Return a whole report, its verdicts from its blocks."""
     slowdowns = dict.fromkeys(METHODS, 0.0) if slowdowns is None else slowdowns
     rules = Rules()
     measured = blocks(slowdowns)
     counted = tuple(count for index, method in enumerate(slowdowns) for count in counts(method, 0 if index else grown))
-    found = verdicts.look(verdicts.pair_effects(measured), rules, 0) + verdicts.of_counts(counted)
+    found = verdicts.look(verdicts.pair_effects(measured), rules, 0) + count_diff.judge(counted)
     fields: dict[str, Any] = {
         "mode": "revision",
         "suite": "quickstart",
@@ -72,4 +72,4 @@ def receipt(
         "started": "2026-01-02T03:04:05+00:00",
         "seconds": 321.0,
     }
-    return Receipt(**fields | changes)
+    return CheckReport(**fields | changes)

@@ -1,4 +1,4 @@
-"""The rule of `verdicts.look` over many trials at once: its error rates by simulation and resampling, in seconds."""
+"""Simulation of the rule of `verdicts.look` over many trials at once: its error rates in seconds."""
 
 from __future__ import annotations
 

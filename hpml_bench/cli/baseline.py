@@ -1,0 +1,30 @@
+"""The command `baseline`: runs saved to compare with later. Nothing heavy is imported until it needs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hpml_bench.cli.check import FILE, bugs_are_errors, gate_request, workload_options
+
+
+@click.group()
+def baseline() -> None:
+    """Runs saved to compare with later, on the same hardware."""
+
+
+@baseline.command()
+@click.argument("file", type=FILE)
+@workload_options
+@click.option("--runs", type=click.IntRange(10, 1000), default=10, show_default=True, metavar="N",
+              help="Separate runs; their spread is what a later check goes by.")  # fmt: skip
+def save(
+    file: Path, suite: str, methods: str | None, overrides: tuple[str, ...], minutes: float | None, runs: int
+) -> None:
+    """Time separate runs of SUITE and write them to FILE."""
+    from hpml_bench.gate.baseline import save as save_baseline
+    from hpml_bench.system.signals import stoppable
+
+    with stoppable(), bugs_are_errors():
+        save_baseline(gate_request(suite, methods, overrides, minutes), file, runs, click.echo)

@@ -1,0 +1,88 @@
+"""Error rates of the gate, from its trials on itself, with exact bounds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hpml_bench.gate.decide import verdicts
+from hpml_bench.gate.records import Trial
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often something happened, with its exact one-sided 95 % bounds (Clopper and Pearson 1934)."""
+
+    happened: int
+    of: int
+
+    @property
+    def upper(self) -> float:
+        """The rate is at most this."""
+        return 1.0 if self.happened == self.of else _beta(0.95, self.happened + 1, self.of - self.happened)
+
+    @property
+    def lower(self) -> float:
+        """The rate is at least this."""
+        return 0.0 if not self.happened else _beta(0.05, self.happened, self.of - self.happened + 1)
+
+
+def _beta(level: float, a: float, b: float) -> float:
+    from scipy.stats import beta  # takes 0.6 s to import
+
+    return float(beta.ppf(level, a, b))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the trials say."""
+
+    false_alarms: Rate
+    caught: Rate
+    seconds: float
+    """Mean of a trial."""
+    longest: float
+    """Seconds of the longest."""
+
+    @property
+    def good(self) -> bool:
+        """Whether no A/A trial failed and every slowed one did, and there is one of each."""
+        asked = self.false_alarms.of and self.caught.of
+        return bool(asked) and not self.false_alarms.happened and self.caught.happened == self.caught.of
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0 good, 1 a false alarm or a miss, 2 where one kind of trial wasn't made."""
+        if self.good:
+            return verdicts.PASSED
+        wrong = self.false_alarms.happened or self.caught.happened < self.caught.of
+        return verdicts.REGRESSION if wrong else verdicts.ERROR
+
+    def sentences(self, slowdown: float) -> tuple[str, ...]:
+        """Return the rates and bounds in words; bounds are rounded to the side on which they say less."""
+        wrong, right = self.false_alarms, self.caught
+        said = []
+        if wrong.of:
+            said.append(
+                f"False alarms: {wrong.happened} of {wrong.of} A/A trials; the rate is at most "
+                f"{math.ceil(wrong.upper * 1e4) / 100:.2f} % (exact, 95 %)."
+            )
+        if right.of:
+            said.append(
+                f"Power: {right.happened} of {right.of} trials with all methods slowed by {slowdown * 100:.4g} % were "
+                f"caught; the power is at least {math.floor(right.lower * 1e4) / 100:.2f} % (exact, 95 %)."
+            )
+        return (*said, f"A trial took {self.seconds:.0f} s on average, and {self.longest:.0f} s at most.")
+
+
+def summarise(trials: Iterable[Trial]) -> Summary:
+    """Count alarms among A/A trials and among slowed ones."""
+    trials = tuple(trials)
+    same, slowed = (
+        [verdicts.overall(trial.report.verdicts) == "FAIL" for trial in trials if bool(trial.slowdown) == delayed]
+        for delayed in (False, True)
+    )
+    seconds = [trial.report.seconds for trial in trials] or [0.0]
+    return Summary(Rate(sum(same), len(same)), Rate(sum(slowed), len(slowed)), statistics.fmean(seconds), max(seconds))

@@ -1,0 +1,67 @@
+"""Busy work injected into a method's steps, for trials of the gate itself."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING, Any
+
+from hpml_bench.gate.measure.machine import Stopwatch, without_waiting
+
+if TYPE_CHECKING:
+    from hpml_bench.gate.measure.workload import Job
+
+REPEATS = 3
+"""Times the batches are gone through to know how long a step, or the busy work beside it, takes."""
+TURNS = 50_000
+"""Turns of busy work that are timed beside each of those steps: about a millisecond."""
+
+
+class Delay:
+    """Busy work after each step of a job's method, inside what the training loop times."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.turns = 0
+
+    def install(self) -> None:
+        """Let every step of the method be followed by it."""
+        method = self._job.trainer.method
+        after = method.after_step
+
+        def after_step(encoder: Any, index: int) -> None:
+            after(encoder, index)
+            spin(self.turns)
+
+        method.after_step = after_step  # type: ignore[method-assign, assignment]
+
+    def calibrate(self, share: float) -> int:
+        """Return the turns that take this share of a step's time.
+
+        Steps and turns are timed in turns, so that both see the machine alike.
+        """
+        self.turns = 0
+        found = []
+        for _ in range(REPEATS):
+            steps = turns = 0.0
+            for first in range(len(self._job.batches)):
+                steps += without_waiting(self._job.run(1, first))
+                turns += _seconds(TURNS)
+            found.append(steps / turns)
+        return round(share * statistics.median(found) * TURNS)
+
+    def inject(self, turns: int) -> float:
+        """Inject so many turns into each step; return the seconds they take here, the median of several times."""
+        self.turns = turns
+        return statistics.median(_seconds(turns) for _ in range(REPEATS * len(self._job.batches)))
+
+
+def _seconds(turns: int) -> float:
+    watch = Stopwatch()
+    spin(turns)
+    return without_waiting(watch.read())
+
+
+def spin(turns: int) -> None:
+    """Be busy: work on the processor that no library can make faster."""
+    for _ in range(turns):
+        pass

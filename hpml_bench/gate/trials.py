@@ -1,0 +1,103 @@
+"""Trials of the gate on disk: a folder with a file for each, and a line for each that was started."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from hpml_bench.errors import UserError
+from hpml_bench.gate.records import Trial, TrialStarted
+from hpml_bench.records.files import write_atomically
+
+
+class TrialFolder:
+    """A folder of trials; `held` while they are made."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._started = path / "begun.jsonl"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder alone, made where it isn't there.
+
+        Raises:
+            UserError: another self-test has it, or it can't be made.
+
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:  # which is an OSError too
+            told = "another self-test writes there; wait for it, or name another with --out"
+            raise UserError(f"{self.path}: {told}") from None
+        except OSError as error:
+            raise UserError(f"{self.path}: can't be made ({error.strerror}); name another with --out") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def trials(self) -> list[tuple[Path, Trial]]:
+        """Return the trials in order, each with its file.
+
+        Raises:
+            UserError: one can't be read.
+
+        """
+        found = []
+        for path in sorted(self.path.glob("trial-*.json")):
+            try:
+                found.append((path, Trial.model_validate_json(path.read_text(encoding="utf-8"))))
+            except (OSError, ValidationError):
+                raise UserError(f"{path}: is no trial that can be read; remove it, or name another --out") from None
+        return found
+
+    def started(self) -> list[TrialStarted]:
+        """Return which trials were started, in order.
+
+        Raises:
+            UserError: what stands there can't be read.
+
+        """
+        try:
+            lines = self._started.read_text(encoding="utf-8").splitlines() if self._started.exists() else []
+            return [TrialStarted.model_validate_json(line) for line in lines]
+        except (OSError, ValidationError):
+            raise UserError(
+                f"{self._started}: can't be read as the trials that were started; name another --out"
+            ) from None
+
+    def session(self, done: Iterable[Trial]) -> str:
+        """Return the name of the session whose trials these are; a new one in a new folder.
+
+        Raises:
+            UserError: there are trials of several.
+
+        """
+        names = {line.session for line in self.started()} | {trial.session for trial in done}
+        if len(names) > 1:
+            named = ", ".join(sorted(names))
+            raise UserError(f"{self.path}: holds trials of several sessions ({named}); name another --out")
+        return names.pop() if names else secrets.token_hex(4)
+
+    def start(self, trial: TrialStarted) -> None:
+        """Note that a trial is about to be made."""
+        known = "".join(f"{line.model_dump_json()}\n" for line in [*self.started(), trial])
+        write_atomically(self._started, known)
+
+    def keep(self, trial: Trial) -> None:
+        """Write a trial."""
+        write_atomically(self.path / f"trial-{trial.number:04d}.json", trial.model_dump_json(indent=1))
+
+
+def conditions(described: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what of a report's environment must be alike in trials whose rates are taken together."""
+    return tuple(described.get(key) for key in ("fingerprint", "python", "packages", "gate", "settings"))
