@@ -15,9 +15,9 @@ from hpml_bench.methods import adapter, full, peft
 from hpml_bench.training.model import untouched_parameters
 
 INSTALLED = Version(version("peft"))
-LATER = {kind for kind, since in peft.SINCE.items() if INSTALLED < Version(since)}
+LATER = {kind for kind, since in peft.SINCE.items() if Version(since) > INSTALLED}
 """Types of the committed table that came after the installed PEFT."""
-GONE = {"BONE"} if INSTALLED < Version("0.19") else set()
+GONE = {"BONE"} if Version("0.19") > INSTALLED else set()
 """Types of the installed PEFT that went before the table was made."""
 METHODS = registry.names("methods")
 BACKBONES = support_table.BACKBONES
