@@ -12,7 +12,6 @@ from hpml_bench.plugins.probe import Step
 from hpml_bench.training.clock import Clock, second_clock, settle
 from hpml_bench.training.distributed import Group
 
-
 TOGETHER = 1e-4
 """Seconds within which both clocks are read where a window begins, so that they begin together."""
 TRIES = 10

@@ -181,7 +181,7 @@ def test_a_training_is_the_same_with_and_without(
         model = build(folders["GPT-2"], "lora", dropout=0.0, device="cpu")
         if quick and precision == "bf16":
             kernels.store_frozen_as_bf16(model.encoder)
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
         for _ in range(20):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
                 loss = nn.functional.cross_entropy(model(ids, mask), labels)
@@ -189,7 +189,7 @@ def test_a_training_is_the_same_with_and_without(
             optimizer.step()
             optimizer.zero_grad()
         losses.append(loss.item())
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3 if precision == "fp32" else 5e-2)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3 if precision == "fp32" else 2e-2)
 
 
 FROZEN = [(name, {}) for name in registry.names("methods") if name != "peft"]
