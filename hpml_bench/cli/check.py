@@ -212,9 +212,9 @@ def _self_test(asked: Request, trials: int, slowdown: float, out: Path) -> int:
 
 def _hand_over(report: CheckReport, strict: bool, **files: Path | None) -> int:
     """Show the report, write it, and return the exit status."""
-    from hpml_bench.cli.inventory import terminal
     from hpml_bench.gate.decide import verdicts
     from hpml_bench.gate.render import github, outputs
+    from hpml_bench.report.terminal import terminal
 
     print_report(report, terminal())
     try:
@@ -228,9 +228,9 @@ def print_report(report: CheckReport, console: Console) -> None:
     """Print sides, tables, what is wrong in a sentence each, and the outcome as the last line."""
     from rich.text import Text
 
-    from hpml_bench.cli.inventory import print_table
     from hpml_bench.gate.decide.verdicts import overall
     from hpml_bench.gate.render import tables
+    from hpml_bench.report.terminal import print_table
     from hpml_bench.system.text import for_terminal
 
     console.print(Text(for_terminal(f"{tables.side(report.candidate)} against {tables.side(report.reference)}")))

@@ -30,7 +30,7 @@ class Asked:
     nproc: int | None
     device: str | None
     fresh: bool
-    wandb_mode: str
+    trackers: dict[str, str]
     verbose: bool
 
 
@@ -57,10 +57,29 @@ def overrides(text: str) -> Option:
     return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=text)
 
 
-def wandb(default: str, text: str) -> Option:
-    """Return the option that says whether to publish."""
+def tracked(default: str, text: str) -> Option:
+    """Return the options that say where to publish, handed over as `trackers`: what is asked of each by name."""
     modes = click.Choice(["auto", "online", "offline", "off"])
-    return click.option("--wandb", "wandb_mode", type=modes, default=default, show_default=True, help=text)
+    wandb = click.option("--wandb", "wandb_mode", type=modes, default=default, show_default=True, help=text)
+    other = click.option("--tracker", "others", multiple=True, metavar="NAME=MODE", callback=_by_name,
+                         help="Another tracker, as list trackers has them. Repeatable.")  # fmt: skip
+
+    def added(function: Function) -> Function:
+        @functools.wraps(function)
+        def handed(*args: Any, wandb_mode: str, others: dict[str, str], **given: Any) -> Any:
+            return function(*args, trackers={"wandb": wandb_mode} | others, **given)
+
+        return _added(handed, [wandb, other])
+
+    return added
+
+
+def _by_name(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    pairs = [one.partition("=") for one in given]
+    for name, _equals, mode in pairs:
+        if not name or not mode:
+            raise click.BadParameter("write NAME=MODE, as in --tracker mlflow=online")
+    return {name: mode for name, _equals, mode in pairs}
 
 
 def _bundled(function: Function, name: str, kind: Callable[[], Any]) -> Function:
@@ -89,7 +108,7 @@ def shared(function: Function) -> Function:
         NPROC,
         DEVICE,
         click.option("--fresh", is_flag=True, help="Forget earlier results."),
-        wandb("auto", "Weights & Biases; auto: online with a key and a route, else offline."),
+        tracked("auto", "Weights & Biases; auto: online with a key and a route, else offline."),
         VERBOSE,
     ])  # fmt: skip
 

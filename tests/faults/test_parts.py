@@ -176,14 +176,14 @@ CONTROL = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"
 @pytest.mark.parametrize(
     ("mounts", "groups", "root", "counters", "count"),
     [
-        (VERSION_2, "0::/mine", "/", {"mine/oom.events": EVENTS, "memory.events": EVENTS.replace("3", "9")}, 3),
+        (VERSION_2, "0::/mine", "/", {"mine/memory.events": EVENTS, "memory.events": EVENTS.replace("3", "9")}, 3),
         (VERSION_2, "0::/", "/", {"memory.events": EVENTS}, 3),
-        (VERSION_1, "4:cpu,memory:/mine\n0::/", "/", {"memory.oom_control": CONTROL, "mine/oom.oom_control": ""}, 7),
-        (VERSION_1, "4:memory:/mine\n3:cpu:/", "/", {"mine/oom.oom_control": CONTROL}, 2),
-        (VERSION_1, "4:memory:/mine", "/", {f"mine{sub}/oom.oom_control": CONTROL for sub in ("", "/a", "/b")}, 6),
-        (VERSION_1, "4:memory:/box/mine", "/box", {"mine/oom.oom_control": CONTROL}, 2),
-        (VERSION_1, "4:memory:/mine", "/box", {"mine/oom.oom_control": CONTROL}, 7),
-        (VERSION_1 + VERSION_2, "4:memory:/mine\n0::/mine", "/", {"mine/oom.oom_control": CONTROL}, 2),
+        (VERSION_1, "4:cpu,memory:/mine\n0::/", "/", {"memory.oom_control": CONTROL, "mine/memory.oom_control": ""}, 7),
+        (VERSION_1, "4:memory:/mine\n3:cpu:/", "/", {"mine/memory.oom_control": CONTROL}, 2),
+        (VERSION_1, "4:memory:/mine", "/", {f"mine{sub}/memory.oom_control": CONTROL for sub in ("", "/a", "/b")}, 6),
+        (VERSION_1, "4:memory:/box/mine", "/box", {"mine/memory.oom_control": CONTROL}, 2),
+        (VERSION_1, "4:memory:/mine", "/box", {"mine/memory.oom_control": CONTROL}, 7),
+        (VERSION_1 + VERSION_2, "4:memory:/mine\n0::/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
         ("", "", "", {}, 7),
     ],
     ids=["2", "2, alone", "1, without a count", "1", "1, below", "1, boxed", "1, outside", "both", "none"],
@@ -310,7 +310,7 @@ def test_the_lock_follows_no_link(tmp_path: Path) -> None:
 def test_a_closed_pipe_does_not_end_a_sweep() -> None:
     """As under `| head`: what is said is lost, what comes after it (runs, report) is done."""
     program = "import sys; from hpml_bench.launch.progress import SweepProgress\n"
-    program += "from hpml_bench.cli.inventory import terminal\n"
+    program += "from hpml_bench.report.terminal import terminal\n"
     program += "sys.stdin.read()\nwith SweepProgress(terminal(), 1) as progress: progress.say('lost')\n"
     program += "print('went on', file=sys.stderr)"
     pipe = subprocess.PIPE
