@@ -1,4 +1,4 @@
-"""Tries every PEFT type on a small GPT-2, Llama and BERT, and writes docs/methods-support.md.
+"""Support table: tries every PEFT type on a small GPT-2, Llama and BERT, and writes docs/methods-support.md.
 
     python benchmarks/support_table.py
 
@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -21,7 +22,7 @@ from hpml_bench import registry
 from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.data.rows import Batch
 from hpml_bench.errors import Unsupported
-from hpml_bench.methods.peft import ALIASES
+from hpml_bench.methods.peft import ALIASES, SINCE
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.task import make_task
 from hpml_bench.training.model import TaskModel, build_model
@@ -151,7 +152,8 @@ def render(found: dict[str, dict[str, Finding]]) -> str:
         "options that `method: peft` gives it, on models of 2 layers and width 64. *Trained* counts the parameters on",
         "that GPT-2 (110,592 parameters), head apart. *Merges*: folds into the backbone without changing its logits.",
         f"The last {len(ALIASES)} are options of LORA that `type` takes as names. ADAMSS needs scikit-learn",
-        "and CORDA attrs, packages that PEFT does not install.",
+        "and CORDA attrs, packages that PEFT does not install; BOFT needs setuptools, which torch 2.9 and 2.10 do not",
+        *wrap(f"install on Python 3.11. {_newer_types()}", 118),
         "",
         "| Type | GPT-2 | Llama | BERT | Trained | Merges | Reason |",
         "|---|---|---|---|--:|---|---|",
@@ -172,6 +174,13 @@ def render(found: dict[str, dict[str, Finding]]) -> str:
         merged = "" if not runs else "no" if not merging else "yes" if len(merging) == len(runs) else ", ".join(merging)
         lines.append(f"| {' | '.join([name, *marks, count, merged, text])} |")
     return "\n".join(lines) + "\n"
+
+
+def _newer_types() -> str:
+    """Return a sentence about the types that older versions of PEFT lack."""
+    versions = sorted(set(SINCE.values()))
+    came = [f"with {version} {', '.join(kind for kind in SINCE if SINCE[kind] == version)}" for version in versions]
+    return f"PEFT 0.18 lacks some types, which came {'; '.join(came)}."
 
 
 def try_all() -> dict[str, dict[str, Finding]]:

@@ -53,7 +53,7 @@ def of_seed(selection: Selection, seed: int) -> list[RunRecord]:
 def test_all_runs_are_compared(selection: Selection) -> None:
     """All four are ok, of one protocol and one digest of the data, and none is set apart."""
     assert len(selection.compared) == 4
-    assert selection.left_out.apart == ()
+    assert selection.left_out.excluded == ()
     assert len({record.protocol_id for record in selection.compared}) == 1
     assert len({record.digests for record in selection.compared}) == 1
     assert "256 train, 16 validation, 24 test (each seed draws 32" in selection.reference.notes["rows"]

@@ -1,8 +1,10 @@
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
 import torch
 from backbones import assemble, build, support_table
+from packaging.version import Version
 from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2Model
 
@@ -13,6 +15,11 @@ from hpml_bench.methods import adapter, full, peft
 from hpml_bench.plugins.method import Method
 from hpml_bench.training.model import unused_parameters
 
+INSTALLED = Version(version("peft"))
+LATER = {kind for kind, since in peft.SINCE.items() if Version(since) > INSTALLED}
+"""Types of the committed table that came after the installed PEFT."""
+GONE = {"BONE"} if Version("0.19") > INSTALLED else set()
+"""Types of the installed PEFT that went before the table was made."""
 METHODS = registry.names("methods")
 BACKBONES = support_table.BACKBONES
 
@@ -134,12 +141,12 @@ def test_table_lists_every_type_of_peft():
     from peft import PeftType
 
     rows = committed_rows()
-    assert set(rows) == {kind.value for kind in PeftType} | set(peft.ALIASES)
+    assert set(rows) - LATER == {kind.value for kind in PeftType} - GONE | set(peft.ALIASES)
     assert all(bool(row[-1]) == ("no" in row[:3]) for row in rows.values())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", committed_rows())
+@pytest.mark.parametrize("kind", [kind for kind in committed_rows() if kind not in LATER])
 def test_table_says_what_trying_shows(folders, kind):
     """Trying a type on GPT-2 and BERT gives what the committed table says."""
     for package in {"ADAMSS": ["sklearn"], "CORDA": ["attr"]}.get(kind, []):
@@ -150,6 +157,7 @@ def test_table_says_what_trying_shows(folders, kind):
         assert ("no" if reason else "yes") == row[column], reason
 
 
+@pytest.mark.skipif("LILY" in LATER, reason="came with PEFT 0.19")
 def test_refused_types_still_deserve_it(folders, monkeypatch):
     """Without its refusal Lily runs, and padding changes its logits: when this fails, take the refusal out."""
     monkeypatch.setattr(peft, "REFUSED", {})
@@ -180,7 +188,11 @@ def test_options_reach_peft(folders):
     ("options", "message"),
     [
         ({"type": "LORA", "init_lora_weights": "lora_ga"}, "LoRA-GA"),  # PEFT would start in the ordinary way instead
-        ({"type": "ADAMSS", "use_asa": True}, "DDP"),
+        pytest.param(
+            {"type": "ADAMSS", "use_asa": True},
+            "DDP",
+            marks=pytest.mark.skipif("ADAMSS" in LATER, reason="came with PEFT 0.19"),
+        ),
     ],
 )
 def test_options_without_a_valid_result_are_refused(folders, options, message):

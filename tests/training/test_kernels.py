@@ -41,7 +41,7 @@ def test_the_fused_activation_is_the_same_function() -> None:
 def test_dropout_drops_the_share_asked_for_and_scales_the_rest(dtype: torch.dtype, size: int) -> None:
     """Of n ones, n p are dropped (within five standard deviations) and the others are 1 / (1 - p)."""
     torch.manual_seed(0)
-    output = kernels.drop(torch.ones(size, dtype=dtype), 0.1)
+    output = kernels.apply_dropout(torch.ones(size, dtype=dtype), 0.1)
     dropped = int((output == 0).sum())
     assert abs(dropped - 0.1 * size) < 5 * (0.09 * size) ** 0.5
     assert output.unique().numel() == 2
@@ -53,7 +53,7 @@ def test_dropout_drops_the_share_asked_for_and_scales_the_rest(dtype: torch.dtyp
 def test_dropout_of_nearly_everything(p: float, most: int, size: int) -> None:
     """A p that rounds to 1 keeps next to nothing, and 1 nothing."""
     torch.manual_seed(0)
-    assert int((kernels.drop(torch.ones(size), p) != 0).sum()) <= most
+    assert int((kernels.apply_dropout(torch.ones(size), p) != 0).sum()) <= most
 
 
 def test_dropout_depends_on_torchs_generator_alone() -> None:
@@ -70,7 +70,7 @@ def test_dropout_depends_on_torchs_generator_alone() -> None:
 def test_dropout_masks_have_no_pattern() -> None:
     """Neighbours, and elements one 64-bit word apart, are dropped independently: the share of pairs is p squared."""
     torch.manual_seed(1)
-    gone = kernels.drop(torch.ones(1_000_000), 0.2) == 0
+    gone = kernels.apply_dropout(torch.ones(1_000_000), 0.2) == 0
     for distance in (1, 2, 3, 4, 8):
         share = (gone[distance:] & gone[:-distance]).double().mean().item()
         assert abs(share - 0.04) < 5 * (0.04 * 0.96 / 1e6) ** 0.5
@@ -80,7 +80,7 @@ def test_the_gradient_of_dropout_passes_where_values_did() -> None:
     """The gradient is the mask."""
     values = torch.rand(50_000) + 1
     values.requires_grad_()
-    output = kernels.drop(values, 0.25)
+    output = kernels.apply_dropout(values, 0.25)
     output.sum().backward()
     torch.testing.assert_close(values.grad, (output / values).detach())
 
@@ -89,7 +89,7 @@ def test_the_gradient_of_dropout_passes_where_values_did() -> None:
 @pytest.mark.parametrize("masked", ["padding", "causal", "none"])
 def test_attention_by_hand_is_torchs(monkeypatch: pytest.MonkeyPatch, heads: int, masked: str) -> None:
     """With dropout's effect taken out, outputs and gradients are those of scaled_dot_product_attention."""
-    monkeypatch.setattr(kernels, "drop", lambda values, _: values)
+    monkeypatch.setattr(kernels, "apply_dropout", lambda values, _: values)
     torch.manual_seed(0)
     shapes = [(3, 4, 7, 8), (3, heads, 7, 8), (3, heads, 7, 8)]
     mask = None
@@ -122,7 +122,7 @@ def test_a_row_that_may_attend_to_nothing_is_a_number() -> None:
 @pytest.mark.parametrize("causal", [True, False])
 def test_attention_by_hand_in_bf16_is_torchs_to_its_rounding(monkeypatch: pytest.MonkeyPatch, causal: bool) -> None:
     """Under autocast, outputs and gradients lie as near torch's in float32 as two bf16 roundings allow."""
-    monkeypatch.setattr(kernels, "drop", lambda values, _: values)
+    monkeypatch.setattr(kernels, "apply_dropout", lambda values, _: values)
     torch.manual_seed(0)
     tensors = [torch.randn(3, 4, 21, 8).bfloat16() for _ in range(3)]
     mask = (torch.arange(21) < torch.tensor([21, 9, 1])[:, None])[:, None, None, :].expand(3, 1, 21, 21)
@@ -148,7 +148,7 @@ def test_attention_drops_its_weights(folders: dict, backbone: str, monkeypatch: 
     model = build(folders[backbone], "head", dropout=0.25, device="cpu")
     ids, mask, _ = support_table.batch()
     length, seen = ids.shape[1], []
-    monkeypatch.setattr(kernels, "drop", lambda values, p: seen.append((values.shape[-2:], p)) or values)
+    monkeypatch.setattr(kernels, "apply_dropout", lambda values, p: seen.append((values.shape[-2:], p)) or values)
     model.train()(ids, mask)
     layers = model.encoder.config.num_hidden_layers
     assert seen.count((torch.Size([length, length]), 0.25)) == layers
@@ -181,7 +181,7 @@ def test_a_training_is_the_same_with_and_without(
         model = build(folders["GPT-2"], "lora", dropout=0.0, device="cpu")
         if quick and precision == "bf16":
             kernels.store_frozen_as_bf16(model.encoder)
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
         for _ in range(20):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
                 loss = nn.functional.cross_entropy(model(ids, mask), labels)
@@ -189,7 +189,7 @@ def test_a_training_is_the_same_with_and_without(
             optimizer.step()
             optimizer.zero_grad()
         losses.append(loss.item())
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3 if precision == "fp32" else 5e-2)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3 if precision == "fp32" else 2e-2)
 
 
 FROZEN = [(name, {}) for name in registry.names("methods") if name != "peft"]
