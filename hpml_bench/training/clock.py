@@ -23,6 +23,14 @@ class Clock(Protocol):
     def take(self) -> list[float]:
         """Return the seconds of each lap since the last call, and forget them; waits for the device."""
 
+    def window(self) -> float:
+        """Return the seconds from `start` to the end of the last lap by `second_clock`; waits for the device."""
+
+
+TOGETHER = 1e-4
+"""Seconds within which both clocks are read at a start, so that they begin together also on a busy machine."""
+TRIES = 10
+
 
 class CpuClock:
     """perf_counter: on the CPU the work is done when the call returns."""
@@ -33,11 +41,16 @@ class CpuClock:
 
     def start(self) -> None:
         """Begin here."""
-        self._mark = time.perf_counter()
+        for _ in range(TRIES):
+            self._began = self._ended = second_clock()
+            self._mark = time.perf_counter()
+            if second_clock() - self._began < TOGETHER:  # else another process ran in between
+                break
 
     def lap(self) -> None:
         """End a lap."""
         now = time.perf_counter()
+        self._ended = second_clock()
         self._seconds.append(now - self._mark)
         self._mark = now
 
@@ -45,6 +58,10 @@ class CpuClock:
         """Return the seconds of each lap since the last call, and forget them."""
         seconds, self._seconds = self._seconds, []
         return seconds
+
+    def window(self) -> float:
+        """Return the seconds from `start` to the end of the last lap by the second clock."""
+        return self._ended - self._began
 
 
 class CudaClock:
@@ -56,6 +73,7 @@ class CudaClock:
 
     def start(self) -> None:
         """Begin here."""
+        self._began = second_clock()
         self._mark = _recorded()
 
     def lap(self) -> None:
@@ -69,6 +87,11 @@ class CudaClock:
         torch.cuda.synchronize()
         laps, self._laps = self._laps, []
         return [begin.elapsed_time(end) / 1000 for begin, end in laps]
+
+    def window(self) -> float:
+        """Return the seconds from `start` until the device has ended the last lap, by the second clock."""
+        torch.cuda.synchronize()
+        return second_clock() - self._began
 
 
 def _recorded() -> torch.cuda.Event:

@@ -9,12 +9,8 @@ import numpy as np
 import torch
 
 from hpml_bench.plugins.probe import Step
-from hpml_bench.training.clock import Clock, second_clock, settle
+from hpml_bench.training.clock import Clock, settle
 from hpml_bench.training.distributed import Group
-
-TOGETHER = 1e-4
-"""Seconds within which both clocks are read where a window begins, so that they begin together."""
-TRIES = 10
 
 
 class Entry(NamedTuple):
@@ -58,18 +54,12 @@ class StepLog:
     padded_tokens: int = 0
     steps: int = 0
     _entries: list[Entry] = field(default_factory=list)
-    _began: float = field(default_factory=second_clock)
-    """Of the window, by the second clock."""
 
     def begin_window(self) -> None:
         """Begin a window: all ranks and their devices wait for each other, then their clocks start."""
         self.group.barrier()
         settle(self.group.device)
-        for _ in range(TRIES):
-            self._began = second_clock()
-            self.clock.start()
-            if second_clock() - self._began < TOGETHER:  # else another process ran between the two readings
-                break
+        self.clock.start()
 
     def add(self, entry: Entry) -> None:
         """Add a step, which ends here; doesn't wait for the device."""
@@ -79,7 +69,7 @@ class StepLog:
     def reduce(self) -> list[Step]:
         """Return the steps since the last call, reduced over ranks by one gather: the same on all ranks."""
         settle(self.group.device)
-        window = second_clock() - self._began
+        window = self.clock.window()
         entries, self._entries = self._entries, []
         losses = torch.stack([(entry.loss.detach() / entry.targets).double() for entry in entries]).cpu()
         norms = torch.stack([entry.norm.detach().double() for entry in entries]).cpu()

@@ -138,6 +138,10 @@ class Times(CpuClock):
         """Return what was told."""
         return self.told
 
+    def window(self) -> float:
+        """Return their sum."""
+        return sum(self.told)
+
 
 def test_a_step_ends_with_its_slowest_rank() -> None:
     """Ranks that need (1, 2), (3, 1) and (1, 2) s end together after 2, 4 and 5 s: 2, 2 and 1 s, which add up to 5."""
