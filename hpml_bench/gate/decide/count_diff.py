@@ -18,7 +18,7 @@ def compare(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -
     Args:
         method: its name.
         reference: name -> {title, unit, value, tolerance, parts: name -> amount}, as a resident counts them.
-        candidate: the same of the other side; the smaller of two tolerances holds, so that a change can't raise its own.
+        candidate: the same of the other side; the smaller tolerance holds, so that a change can't raise its own.
 
     """
     return [
