@@ -144,6 +144,7 @@ def load_suite(
     path = _suite_path(name)
     content = _read(path)
     _anchor_paths(content, path.parent)
+    _spell_out(content.get("settings"))
     for override in overrides:
         _apply(content, override, path)
     for key, value in (settings or {}).items():
@@ -199,8 +200,17 @@ def _anchored(uri: str, folder: Path) -> str:
         raise UserError(f"{uri[:200]!r} is no path: {error}") from None
 
 
+def _spell_out(settings: Any) -> None:
+    """Write a task or data set that is a name alone as a mapping, in place, so that its options can be overridden."""
+    for key in ("task", "dataset"):
+        if isinstance(settings, dict) and isinstance(settings.get(key), str):
+            settings[key] = {"name": settings[key]}
+
+
 def _full_key(key: str) -> list[str]:
     parts = key.split(".")
+    if parts == ["pooling"]:  # a setting until schema 1
+        parts = ["task", "options", "pooling"]
     return ["settings", *parts] if parts[0] in Settings.model_fields else parts
 
 

@@ -68,26 +68,18 @@ def _fetched(uri: str, name: str, version: str, sha256: str, folder: Path) -> Pa
         command += ["--ignore-requires-python", "--require-hashes", "-r", str(requirements), "--dest", str(room)]
         command += ["--no-input", "--progress-bar", "off", "--retries", "1", "--timeout", "15"]
         try:
-            done = subprocess.run(  # noqa: S603
-                command,
-                capture_output=True,
-                text=True,
-                timeout=PIP_SECONDS,
-                check=False,
-                env={**os.environ, "TMPDIR": str(room)},  # goes with the room, and lies on the disk that is looked at
-            )
+            # its temporary files go with the room, and lie on the disk that is looked at
+            status, said = pip.run(command, PIP_SECONDS, {"TMPDIR": str(room)})
         except subprocess.TimeoutExpired:
             raise UserError(f"{uri}: the download took longer than {PIP_SECONDS} s; try again") from None
         wheels = list(room.glob("*.whl"))
-        if done.returncode or not wheels:
+        if status or not wheels:
             for number in WRITE_ERRORS:
-                if f"[Errno {number}]" in done.stdout + done.stderr:
+                if f"[Errno {number}]" in said:
                     raise OSError(number, os.strerror(number))
-            if done.returncode < 0:
-                raise UserError(
-                    f"{uri}: pip was ended by signal {-done.returncode} (9 may be a lack of memory); try again"
-                )
-            raise UserError(f"{uri}: {_pip_reason(done.stdout + done.stderr, name, version)}")
+            if status < 0:
+                raise UserError(f"{uri}: pip was ended by signal {-status} (9 may be a lack of memory); try again")
+            raise UserError(f"{uri}: {_pip_reason(said, name, version)}")
         if file_sha256(wheels[0]) != sha256:
             raise UserError(f"{uri}: the file that was fetched has another SHA-256 than the pinned one")
         return wheels[0].replace(folder / wheels[0].name)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import tempfile
-import threading
 import time
 import traceback
 import uuid
@@ -17,7 +15,7 @@ from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import entry, fork_server, outcome
 from hpml_bench.launch.limits import Limits
-from hpml_bench.launch.watchdog import AGENT_SIGNAL, Watch
+from hpml_bench.launch.watchdog import Watch
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Outcome, RunError, RunRecord
 from hpml_bench.system import oom, processes, tempdir
@@ -98,11 +96,11 @@ def _launch(spec: RunSpec, prepared: Prepared, folder: Path) -> ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     from hpml_bench.launch import rendezvous
+    from hpml_bench.launch.agent_signal import only_agent_signal
 
     os.environ["OMP_NUM_THREADS"] = str(spec.settings.threads or 1)
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(AGENT_SIGNAL)
-    with tempfile.TemporaryDirectory(dir=tempdir.folder(), ignore_cleanup_errors=True) as logs:
+    temporary = tempfile.TemporaryDirectory(dir=tempdir.folder(), ignore_cleanup_errors=True)
+    with temporary as logs, only_agent_signal() as signals:
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -113,9 +111,8 @@ def _launch(spec: RunSpec, prepared: Prepared, folder: Path) -> ChildFailedError
             max_restarts=0,
             start_method="forkserver",
             monitor_interval=0.05,
-            # One has to be named. Those that ask for the end are ours: the agent would wait 30 s for ranks that hang.
-            signals_to_handle=AGENT_SIGNAL.name,
             logs_specs=DefaultLogsSpecs(log_dir=logs),
+            **signals,
         )
         try:
             elastic_launch(config, entry.start)(
@@ -123,7 +120,4 @@ def _launch(spec: RunSpec, prepared: Prepared, folder: Path) -> ChildFailedError
             )
         except ChildFailedError as error:
             return error
-        finally:
-            if main:
-                signal.signal(AGENT_SIGNAL, signal.SIG_IGN if before is signal.SIG_DFL else before)
     return None

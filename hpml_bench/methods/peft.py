@@ -40,6 +40,13 @@ REFUSED = {
 }
 """Types, and options of types, that PEFT takes and that give no valid result here; each found by trying."""
 
+SINCE = {
+    **dict.fromkeys(("ADAMSS", "CARTRIDGE", "GRALORA", "LILY", "PEANUT", "PSOFT", "PVERA", "TINYLORA"), "0.19"),
+    **dict.fromkeys(("BEFT", "DEFT", "FROD", "GLORA", "HIRA", "UNILORA"), "0.20"),
+    **dict.fromkeys(("SHADOW", "SUPERTUNING"), "0.21"),
+}
+"""The version of PEFT that brought a type, of those that came after 0.18, the oldest version supported."""
+
 CALIBRATION_BATCHES = 8
 """Batches that data-driven initialisations look at."""
 
@@ -48,16 +55,19 @@ def config_class(name: str) -> Any:
     """Return PEFT's configuration class of a type or alias.
 
     Raises:
-        ValueError: there is no such type.
+        ValueError: there is no such type, or not in the installed version.
 
     """
-    from peft import PeftType
+    from peft import PeftType, __version__
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     types = [kind.value for kind in PeftType]
     name = name.upper()
     if name not in types and name not in ALIASES:
-        raise ValueError(f"PEFT has no type {name} (allowed: {', '.join([*types, *ALIASES])})")
+        allowed = f"(allowed: {', '.join([*types, *ALIASES])})"
+        if name in SINCE:
+            raise ValueError(f"PEFT {__version__} has no type {name}, which came with PEFT {SINCE[name]} {allowed}")
+        raise ValueError(f"PEFT has no type {name} {allowed}")
     return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType("LORA" if name in ALIASES else name)]
 
 
@@ -150,8 +160,10 @@ class Peft(Method):
     def auxiliary_loss(self, model: Any) -> Any:
         """Return what a type adds to the loss: AdaLoRA the mean Frobenius norm of P P^T - I, KaSA and others theirs."""
         config = model.active_peft_config
-        if config.peft_type == "LORA" and (config.kasa_config or config.monteclora_config):
-            return model.base_model._get_kasa_loss() + model.base_model._get_monteclora_loss()
+        if config.peft_type == "LORA":
+            # MonteCLoRA came with PEFT 0.20, KaSA with 0.21
+            kinds = [kind for kind in ("kasa", "monteclora") if getattr(config, f"{kind}_config", None)]
+            return sum(getattr(model.base_model, f"_get_{kind}_loss")() for kind in kinds) if kinds else None
         if config.peft_type != "ADALORA":
             return None
         import torch

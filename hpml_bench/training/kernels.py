@@ -112,6 +112,8 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 def dispatches(kind: type) -> bool:
     """Tell whether a model's code looks its attention up by name, and asks for no name of its own."""
     source = inspect.getsource(sys.modules[kind.__module__])
+    # GPT-2 before transformers 5.2, for cross-attention only
+    source = source.replace('_use_sdpa = self._attn_implementation == "sdpa"', "")
     asks = re.search(r"""_attn_implementation\s*(?:in\b|[!=]=\s*["']sdpa)""", source)
     return "ALL_ATTENTION_FUNCTIONS" in source and not asks
 

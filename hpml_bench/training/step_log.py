@@ -12,6 +12,10 @@ from hpml_bench.plugins.probe import Step
 from hpml_bench.training.clock import Clock, second_clock, settle
 from hpml_bench.training.distributed import Group
 
+TOGETHER = 1e-4
+"""Seconds within which both clocks are read where a window begins, so that they begin together."""
+TRIES = 10
+
 
 class Entry(NamedTuple):
     """One step of this rank; the tensors stay on their device."""
@@ -61,8 +65,11 @@ class StepLog:
         """Begin a window: all ranks and their devices wait for each other, then their clocks start."""
         self.group.barrier()
         settle(self.group.device)
-        self._began = second_clock()
-        self.clock.start()
+        for _ in range(TRIES):
+            self._began = second_clock()
+            self.clock.start()
+            if second_clock() - self._began < TOGETHER:  # else another process ran between the two readings
+                break
 
     def add(self, entry: Entry) -> None:
         """Note one step, and that it ends here; nothing waits."""

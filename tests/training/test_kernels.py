@@ -145,26 +145,26 @@ def test_attention_by_hand_in_bf16_is_torchs_to_its_rounding(monkeypatch: pytest
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_attention_drops_its_weights(folders: dict, backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In training every layer drops its weights [B, H, L, L] with the model's p; in evaluation none does."""
-    classifier = build(folders[backbone], "head", dropout=0.25, device="cpu")
+    model = build(folders[backbone], "head", dropout=0.25, device="cpu")
     ids, mask, _ = support_table.batch()
     length, seen = ids.shape[1], []
     monkeypatch.setattr(kernels, "drop", lambda values, p: seen.append((values.shape[-2:], p)) or values)
-    classifier.train()(ids, mask)
-    layers = classifier.encoder.config.num_hidden_layers
+    model.train()(ids, mask)
+    layers = model.encoder.config.num_hidden_layers
     assert seen.count((torch.Size([length, length]), 0.25)) == layers
     seen.clear()
-    classifier.eval()(ids, mask)
+    model.eval()(ids, mask)
     assert not seen
 
 
 def test_what_is_replaced(folders: dict) -> None:
     """GPT-2's activation and all its dropouts are replaced on a CPU, with their p; evaluation stays as it was."""
-    classifier = build(folders["GPT-2"], "head", dropout=0.25, device="cpu")
-    kinds = {type(module) for module in classifier.modules()}
+    model = build(folders["GPT-2"], "head", dropout=0.25, device="cpu")
+    kinds = {type(module) for module in model.modules()}
     assert nn.GELU in kinds
     assert kernels.Dropout in kinds
     assert not kinds & {NewGELUActivation, nn.Dropout}
-    assert {module.p for module in classifier.modules() if isinstance(module, kernels.Dropout)} == {0.25}
+    assert {module.p for module in model.modules() if isinstance(module, kernels.Dropout)} == {0.25}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -178,18 +178,18 @@ def test_a_training_is_the_same_with_and_without(
         if not quick:
             monkeypatch.setattr(kernels, "ATTENTION", "sdpa")
             monkeypatch.setattr(kernels, "speed_up", lambda *_: None)
-        classifier = build(folders["GPT-2"], "lora", dropout=0.0, device="cpu")
+        model = build(folders["GPT-2"], "lora", dropout=0.0, device="cpu")
         if quick and precision == "bf16":
-            kernels.store_frozen_as_bf16(classifier.encoder)
-        optimizer = torch.optim.AdamW([p for p in classifier.parameters() if p.requires_grad], lr=1e-2)
+            kernels.store_frozen_as_bf16(model.encoder)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
         for _ in range(20):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-                loss = nn.functional.cross_entropy(classifier(ids, mask), labels)
+                loss = nn.functional.cross_entropy(model(ids, mask), labels)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
         losses.append(loss.item())
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3 if precision == "fp32" else 5e-2)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3 if precision == "fp32" else 2e-2)
 
 
 FROZEN = [(name, {}) for name in registry.names("methods") if name != "peft"]
@@ -203,22 +203,22 @@ def test_frozen_weights_in_bfloat16_change_nothing_under_autocast(
 ) -> None:
     """Logits and gradients are the same bit for bit, for every method that doesn't read frozen weights itself."""
     try:
-        classifier = build(folders[backbone], name, options=options, dropout=0.0, device="cpu")
+        model = build(folders[backbone], name, options=options, dropout=0.0, device="cpu")
     except Unsupported as reason:
         pytest.skip(str(reason))
     ids, mask, labels = support_table.batch()
     results = []
     for _ in range(2):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = classifier(ids, mask)
+            logits = model(ids, mask)
         nn.functional.cross_entropy(logits, labels).backward()
-        results.append([logits, *(p.grad.clone() for p in classifier.parameters() if p.requires_grad)])
-        classifier.zero_grad()
-        kernels.store_frozen_as_bf16(classifier.encoder)
+        results.append([logits, *(p.grad.clone() for p in model.parameters() if p.requires_grad)])
+        model.zero_grad()
+        kernels.store_frozen_as_bf16(model.encoder)
     assert all(torch.equal(before, after) for before, after in zip(*results, strict=True))
-    frozen = [p for p in classifier.encoder.parameters() if not p.requires_grad and p.dim() == 2]
+    frozen = [p for p in model.encoder.parameters() if not p.requires_grad and p.dim() == 2]
     assert name == "full" or any(weight.dtype == torch.bfloat16 for weight in frozen)
-    assert all(p.dtype == torch.float32 for p in classifier.parameters() if p.requires_grad)
+    assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize(
@@ -228,4 +228,4 @@ def test_frozen_weights_in_bfloat16_change_nothing_under_autocast(
 )  # fmt: skip
 def test_types_that_read_frozen_weights_keep_them(options: dict, reads: bool) -> None:
     """DoRA takes the norms of the weights, and of types that aren't known it is assumed."""
-    assert peft.reads_frozen_weights(options) == reads
+    assert peft.Peft(peft.Peft.Options.model_validate(options)).reads_frozen_weights == reads

@@ -7,7 +7,6 @@ import io
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -160,28 +159,19 @@ def _takes_part(target: Path) -> bool:
 
 
 def _pip(command: Sequence[str], label: str) -> None:
-    """Run pip; when this process is interrupted, pip and what it started end too; when it is killed, pip does.
+    """Run pip.
 
     Raises:
         UserError: it fails, with its first error, or it takes too long.
 
     """
-    with tempfile.TemporaryFile("w+", errors="replace") as log:
-        process = subprocess.Popen(  # noqa: S603
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        try:
-            status = process.wait(INSTALL_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise UserError(
-                f"{label}: pip took over {INSTALL_SECONDS:g} s to install it; see what its build waits for"
-            ) from None
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        log.seek(0)
-        said = [line.strip() for line in log.read().splitlines() if line.strip()]
+    try:
+        status, said = pip.run(command, INSTALL_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"{label}: pip took over {INSTALL_SECONDS:g} s to install it; see what its build waits for"
+        ) from None
     if status:
-        errors = [line for line in said if line.lower().startswith("error")] or said or ["it said nothing"]
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        errors = [line for line in lines if line.lower().startswith("error")] or lines or ["it said nothing"]
         raise UserError(f"{label}: pip can't install it: {errors[0][:500]}")

@@ -1,0 +1,46 @@
+"""The signal that torch's agent listens to, in place of those that ask for the end."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from torch.distributed.elastic.multiprocessing import api
+from torch.distributed.launcher.api import LaunchConfig
+
+from hpml_bench.launch.watchdog import AGENT_SIGNAL
+
+
+@contextmanager
+def only_agent_signal() -> Iterator[dict[str, Any]]:
+    """Let the agent handle AGENT_SIGNAL alone while the body runs; yields the arguments of LaunchConfig that say so.
+
+    It has to handle one. Those that ask for the end are ours: the agent would wait 30 s for ranks that hang.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(AGENT_SIGNAL)
+    try:
+        if "signals_to_handle" in inspect.signature(LaunchConfig).parameters:
+            yield {"signals_to_handle": AGENT_SIGNAL.name}
+        else:
+            with _torch_2_9(main):
+                yield {}
+    finally:
+        if main:
+            signal.signal(AGENT_SIGNAL, signal.SIG_IGN if before is signal.SIG_DFL else before)
+
+
+@contextmanager
+def _torch_2_9(main: bool) -> Iterator[None]:
+    """Do by hand what `signals_to_handle` does from torch 2.10 on: torch 2.9 sets handlers of four signals, always."""
+    if main:
+        signal.signal(AGENT_SIGNAL, api._terminate_process_handler)
+    without_handlers = SimpleNamespace(**{**vars(signal), "signal": lambda *_: None})
+    with mock.patch.object(api, "signal", without_handlers):
+        yield

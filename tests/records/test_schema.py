@@ -1,0 +1,174 @@
+"""Ids of runs and protocols over time, and records and suites of schema 1."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import yaml
+from click.testing import CliRunner
+
+from hpml_bench import registry
+from hpml_bench.cli import main
+from hpml_bench.config.devices import resolve_suite
+from hpml_bench.config.settings import RunSpec, Settings, identity
+from hpml_bench.config.suite import load_suite
+from hpml_bench.records.folder import ResultsFolder
+from hpml_bench.records.load import load_record
+from hpml_bench.records.run import SCHEMA_VERSION, Metric, RunRecord, protocol_id
+from hpml_bench.system.environment import describe
+from hpml_bench.system.hashing import digest
+
+REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
+RECORDS = sorted(REFERENCE.glob("*/*/run.json"))
+DEFAULTS = {2: "4a4179bb51128c64"}
+"""Digest of all defaults at each schema version."""
+EXACT = ("test_accuracy", "test_macro_f1", "test_loss", "train_loss", "grad_norm", "saved_bytes")
+
+
+class Later(Settings):
+    """Settings of a later version, which has one more."""
+
+    patience: int = 3
+    """A setting that there was not when runs were recorded."""
+
+
+def test_a_new_setting_with_a_default_renames_no_run() -> None:
+    """Ids leave defaults out; another value than the default is another run, and another protocol."""
+    spec = tiny.spec()
+    later = spec.model_copy(update={"settings": Later(**spec.settings.model_dump())})
+    assert later.run_id == spec.run_id
+    assert identity(later.settings) == identity(spec.settings)
+    changed = spec.model_copy(update={"settings": Later(**spec.settings.model_dump(), patience=4)})
+    assert changed.run_id != spec.run_id
+    assert identity(changed.settings) != identity(spec.settings)
+
+
+def test_options_at_their_defaults_rename_no_run() -> None:
+    """Of a method, a task and a data set: written out or left out, it is the same run."""
+    suite = resolve_suite(load_suite("quickstart"))
+    (spec,) = suite.runs(["head"], [0])
+    (written,) = load_suite(
+        "quickstart", settings={"task": {"name": "sequence_classification", "options": {"pooling": "last"}}}
+    ).runs(["head"], [0])
+    (own_share,) = load_suite("quickstart", ["dataset.options.own_share=0.6"]).runs(["head"], [0])
+    assert identity(written.settings) == identity(spec.settings) == identity(own_share.settings)
+    (lora,) = suite.runs(["lora"], [0])
+    bare = lora.method.model_copy(update={"options": {"r": 8, "alpha": 16}})
+    assert lora.model_copy(update={"method": bare}).run_id == lora.run_id
+    other = lora.method.model_copy(update={"options": {**lora.method.options, "r": 4}})
+    assert lora.model_copy(update={"method": other}).run_id != lora.run_id
+
+
+def defaults() -> dict[str, Any]:
+    """Return every default that ids leave out."""
+    kinds: tuple[registry.Kind, ...] = ("methods", "tasks", "datasets")
+    found = {
+        f"{kind}.{name}": registry.plugin(kind, name).Options.model_construct().model_dump(mode="json")
+        for kind in kinds
+        for name in sorted(registry._own(kind))
+    }
+    fields = Settings.model_fields.items()
+    settings = {name: field.get_default(call_default_factory=True) for name, field in fields if not field.is_required()}
+    dumped = json.loads(json.dumps(settings, default=lambda value: value.model_dump(mode="json")))
+    return found | {"settings": dumped}
+
+
+def test_a_changed_default_counts_the_schema_up() -> None:
+    """The same id would mean another run: raise SCHEMA_VERSION, read the version before, and note the digest here.
+
+    A new setting or option changes the digest too; it needs no new version: note the new digest for the present one.
+    """
+    assert digest(defaults()) == DEFAULTS[SCHEMA_VERSION]
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parts[-3]}-{path.parts[-2]}")
+def test_records_of_schema_1_are_read(path: Path) -> None:
+    """With their figures as they stand, the ids of today, and what schema 2 says besides."""
+    raw, record = json.loads(path.read_text()), load_record(path)
+    assert raw["schema_version"] == 1
+    assert record.metrics == raw["metrics"]
+    assert record.headline == "test_accuracy"
+    assert record.digests is not None
+    assert record.protocol_id == protocol_id(record.spec.settings, record.digests)
+    assert record.spec.settings.dataset.name == raw["spec"]["settings"]["task"]["name"]
+    assert record.spec.settings.task.name == "sequence_classification"
+
+
+def test_metrics_of_schema_1_say_what_those_of_today_do() -> None:
+    """Of each metric that is measured today: its table, and whether it depends on the machine."""
+    today: dict[str, Metric] = {}
+    for name in registry.names("probes"):
+        today |= {metric.name: metric for metric in registry.plugin("probes", name).metrics}
+    task = registry.plugin("tasks", "sequence_classification")
+    today |= {metric.name: metric for metric in task.metrics}
+    for metric in load_record(RECORDS[0]).definitions:
+        now = today[metric.name]
+        assert (metric.group, metric.depends_on_machine) == (now.group, now.depends_on_machine), metric.name
+
+
+def test_a_sweep_of_schema_1_goes_on(tmp_path: Path) -> None:
+    """All its runs are settled under their old folders' names, and a run that is done again has the new one's."""
+    shutil.copytree(REFERENCE / "quickstart", tmp_path / "quickstart")
+    runs = resolve_suite(load_suite("quickstart")).runs()
+    with ResultsFolder.open(tmp_path / "quickstart") as results:
+        records = results.records(runs)
+        assert len(records) == len(runs) == 25
+        protocol = str(records[0].protocol_id)
+        assert {record.protocol_id for record in records} == {protocol}
+        assert all(results.settled(spec, protocol) for spec in runs)
+        before = results.run_folder(runs[0]).path
+        again = results.begin(runs[0])
+        assert again.path.name == runs[0].run_id
+        again.begin()
+        assert before == again.path or not before.exists()
+
+
+def old_suite(folder: Path) -> Path:
+    """Write the quickstart suite as it was written before data sets had a key of their own."""
+    content = yaml.safe_load((Path(__file__).parents[2] / "benchmarks/suites/quickstart.yaml").read_text())
+    settings = content["settings"]
+    settings["task"] = {"name": settings.pop("dataset")}
+    settings["pooling"] = "mean"
+    path = folder / "quickstart.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_suites_in_which_the_task_names_a_data_set_are_read(tmp_path: Path) -> None:
+    """As the suite of today with the same data set and pooling: the same settings, and the same ids."""
+    old = load_suite(str(old_suite(tmp_path)), ["task.options.own_share=0.5"])
+    new = load_suite("quickstart", ["pooling=mean", "dataset.options.own_share=0.5"])
+    assert old.settings == new.settings
+    assert [spec.run_id for spec in old.runs()] == [spec.run_id for spec in new.runs()]
+
+
+def same_machine(record: RunRecord) -> bool:
+    """Tell whether a record was made with the versions and on the processor that are here."""
+    here = describe()
+    cpu = record.environment["hardware"]["cpu"] == here["hardware"]["cpu"]
+    return bool(cpu and record.environment["packages"] == here["packages"])
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
+def test_a_run_comes_out_as_it_was_recorded(method: str, tmp_path: Path) -> None:
+    """Accuracies, losses, norms, rows and their order, to the bit: with the same versions on the same processor."""
+    path = next(REFERENCE.glob(f"quickstart/{method.replace('_', '-')}-s0-*/run.json"))
+    recorded = load_record(path)
+    if not same_machine(recorded):
+        pytest.skip("the reference was made with other versions or on another processor")
+    command = ["run", method, "quickstart", "--out", str(tmp_path), "--wandb", "off"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    found = load_record(tmp_path / "quickstart" / _spec(method).run_id / "run.json")
+    assert {name: found.metrics[name] for name in EXACT} == {name: recorded.metrics[name] for name in EXACT}
+    assert (found.consumed, found.digests) == (recorded.consumed, recorded.digests)
+    assert found.protocol_id == recorded.protocol_id
+
+
+def _spec(method: str) -> RunSpec:
+    return resolve_suite(load_suite("quickstart")).runs([method], [0])[0]
