@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import recorded
 import tiny
 
 from hpml_bench import registry
@@ -18,6 +19,8 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.probe import Run
+from hpml_bench.plugins.tracker import make_trackers
+from hpml_bench.report.results import Results
 from hpml_bench.training.trainer import Trainer
 
 PAGE = Path(__file__).parents[1] / "docs/adding.md"
@@ -26,6 +29,7 @@ EXAMPLES = {
     "tasks": "probability",
     "datasets": "signs",
     "probes": "longest",
+    "trackers": "diary",
     "sections": "machine",
 }
 
@@ -103,3 +107,14 @@ def test_the_example_of_a_section_says_its_sentence() -> None:
     found = module.section(SimpleNamespace(reference=SimpleNamespace(spec=SimpleNamespace(settings=settings))))
     assert found.blocks[0].sentences == ("Run on cpu.",)
     assert module.order not in [registry.get("sections", n).order for n in registry.names("sections") if n != "machine"]
+
+
+def test_the_example_of_a_tracker_keeps_its_diary(tmp_path: Path) -> None:
+    """It notes a run when it is over, and says of a report where its runs are."""
+    (diary,) = make_trackers({"diary": "on"})
+    results = Results.load(recorded.write(tmp_path / "example", recorded.sweep(("lora",), 2)))
+    spec = results.compared[0].spec
+    with diary.follow(spec, results.folder / spec.run_id, results.folder):
+        assert not (results.folder / "diary.txt").exists()
+    assert (results.folder / "diary.txt").read_text() == f"{spec.run_id}\n"
+    assert diary.publish(results) == f"2 runs are in {results.folder / 'diary.txt'}"
