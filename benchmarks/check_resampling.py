@@ -1,4 +1,4 @@
-"""Resampling of recorded A/A pairs: how trials end that are drawn from them, with a slowdown added."""
+"""Resampling of recorded A/A pairs: the verdicts of trials drawn from them, with a slowdown added."""
 
 from __future__ import annotations
 

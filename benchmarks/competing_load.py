@@ -1,4 +1,4 @@
-"""Bursts of work on one core, as a neighbour would make, as long as a command runs: for trials of the gate under load.
+"""Competing load: bursts of work on one core while a command runs, for trials of the gate under load.
 
     python benchmarks/competing_load.py [--busy 0.2] [--core N] hpml-bench check --self-test --out loaded
 

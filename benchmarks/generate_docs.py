@@ -1,4 +1,4 @@
-"""Write the reference pages that follow from the code: docs/record.schema.json, docs/settings.md, docs/metrics.md.
+"""Reference pages written from the code: docs/record.schema.json, docs/settings.md, docs/metrics.md.
 
 python benchmarks/generate_docs.py
 """

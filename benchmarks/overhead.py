@@ -1,14 +1,14 @@
-"""What the probes cost: the training loop with all probes and with none, taking turns within one process.
+"""Overhead of the probes: the training loop with all probes and with none, in turns within one process.
 
     python benchmarks/overhead.py [--blocks 32]
 
 A turn is the loop from one writing of points to the next, ten steps at most, with a validation where there is one: a
 quarter of a second of the quickstart's LoRA on one rank (`--method` for another; what probes do at a step is the same
-for all). A block is two trainings on the same batches: where the one has probes the other has none, and which begins
-with them is left to chance. So every part of the work is done once either way, and a drift of the machine's speed
-cancels. What is done once after the last step is in the last turn. Set-up and the test rows' evaluation are left out;
-DDP's timing of every tenth step, a few readings of the clock, runs either way; and what a probe left behind for the
-next turn, such as memory to be had anew, would count as that turn's.
+for all). A block is two trainings on the same batches: the turns that have probes in one have none in the other, and
+which begins with them is random. So every part of the work is done once with and once without, and a drift of the
+machine's speed cancels. What is done once after the last step is in the last turn. Set-up and the evaluation of the
+test rows are left out; DDP's timing of every tenth step, a few readings of the clock, runs in both. What a probe leaves
+for the next turn, such as memory to be allocated again, counts as that turn's.
 
 Of each step, with what follows it until the next, the difference with probes and without is taken within a block, and
 its interquartile mean over blocks counts: a shared machine is slow for seconds at a time, which a trimmed mean does not

@@ -1,4 +1,4 @@
-"""The project's speed against its targets: one line a target with figure, spread and whether it is met.
+"""Speed of the project against its targets: a line for each target with figure, spread and whether it is met.
 
     python benchmarks/performance.py [--quick] [--only PART,PART] [--json FILE]
     python benchmarks/performance.py --show FILE

@@ -1,4 +1,4 @@
-"""Train the backbone and tokenizer of suite quickstart from nothing, and write them as an asset of the package.
+"""Pretraining of the embedded model: trains the quickstart's backbone and tokenizer, and writes them as an asset.
 
     python benchmarks/pretrain_newswire.py [--out FOLDER]
 

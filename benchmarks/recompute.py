@@ -1,9 +1,9 @@
-"""Recompute every figure of a report from the records beside it, and print what disagrees.
+"""Recomputation of every figure of a report from the records beside it; prints what disagrees.
 
     python benchmarks/recompute.py [-v] FOLDER [FOLDER...]
 
 A second implementation, written from docs/methodology.md, docs/metrics.md and the files of a results folder alone. It
-imports nothing of hpml_bench, so that a mistake there is not made here again. It chooses the runs by itself, recomputes
+imports nothing of hpml_bench, so that a mistake there is not repeated here. It chooses the runs by itself, recomputes
 tables, takeaways and the figures' descriptions from run.json, points.jsonl, predictions.parquet and suite.json, and
 compares them with report.md: a figure agrees if it is what the recomputed value rounds to. What it has no check for is
 printed too; -v adds the lines with digits that it passes over. Exit status: 0 all agree, 1 something doesn't, 2 a wrong

@@ -1,4 +1,4 @@
-"""Random faults at random moments on tiny sweeps: whatever is hit, `run-all` completes with the undisturbed results.
+"""Soak test: random faults at random moments of tiny sweeps, which `run-all` completes with the undisturbed results.
 
     python benchmarks/soak.py --kills 100 --runs 200 --out reports/reference/soak/soak.json
 

@@ -1,4 +1,4 @@
-"""Tries every PEFT type on a small GPT-2, Llama and BERT, and writes docs/methods-support.md.
+"""Support table: tries every PEFT type on a small GPT-2, Llama and BERT, and writes docs/methods-support.md.
 
     python benchmarks/support_table.py
 
@@ -14,17 +14,18 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
-from types import ModuleType
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from hpml_bench import registry
-from hpml_bench.config.settings import MethodSpec, Settings, TaskSpec
+from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.data.rows import Batch
 from hpml_bench.errors import Unsupported
 from hpml_bench.methods.peft import ALIASES, SINCE
-from hpml_bench.training.model import Classifier, build_classifier
+from hpml_bench.plugins.method import Method, make_method
+from hpml_bench.plugins.task import make_task
+from hpml_bench.training.model import TaskModel, build_model
 
 TABLE = Path(__file__).parent.parent / "docs" / "methods-support.md"
 BACKBONES = ("GPT-2", "Llama", "BERT")
@@ -65,40 +66,43 @@ def save_backbones(folder: Path) -> dict[str, Path]:
 
 def attempt(backbone: Path, method: str, options: dict[str, object]) -> Finding:
     """Build, train, pad and merge; what doesn't hold is the reason."""
-    settings = Settings(backbone="path:", task=TaskSpec(name="newswire"), steps=STEPS, max_length=LENGTH, dropout=0.0)
-    module = registry.get("methods", method)
-    spec = MethodSpec(name=method, method=method, options=module.Options(**options).model_dump(), lr=module.lr)
+    settings = Settings.model_validate(
+        {"backbone": "path:", "dataset": "newswire", "steps": STEPS, "max_length": LENGTH, "dropout": 0.0}
+    )
+    kind = registry.plugin("methods", method)
+    spec = MethodSpec(name=method, method=method, options=kind.Options(**options).model_dump(), lr=kind.lr)
+    made = make_method(spec)
     try:
-        classifier = build_classifier(backbone, settings, spec, 4, seed=0)
-        if hasattr(module, "before_train"):
-            ids, mask, labels = batch()
-            module.before_train(classifier.encoder, iter([Batch(ids, mask, labels, int(mask.sum()))]), STEPS)
+        run = RunSpec(suite="support", settings=settings, method=spec, seed=0)
+        model = build_model(backbone, run, made, make_task(settings.task, tuple("abcd")))
+        ids, mask, labels = batch()
+        made.before_train(model.encoder, iter([Batch(ids, mask, labels, int(mask.sum()))]), STEPS)
     except Unsupported as error:
         return Finding(str(error))
-    count = sum(weight.numel() for weight in classifier.encoder.parameters() if weight.requires_grad)
-    reason = train(classifier, module) or changed_by_padding(classifier)
-    return Finding(reason, count, not reason and merges(classifier, module))
+    count = sum(weight.numel() for weight in model.encoder.parameters() if weight.requires_grad)
+    reason = train(model, made) or changed_by_padding(model)
+    return Finding(reason, count, not reason and merges(model, made))
 
 
-def train(classifier: Classifier, module: ModuleType) -> str:
+def train(model: TaskModel, method: Method) -> str:
     """Train a few steps on one batch, and return what went wrong."""
     ids, mask, labels = batch()
-    trained = {name: weight for name, weight in classifier.named_parameters() if weight.requires_grad}
-    frozen = {name: weight.clone() for name, weight in classifier.named_parameters() if not weight.requires_grad}
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    frozen = {name: weight.clone() for name, weight in model.named_parameters() if not weight.requires_grad}
     reached: set[str] = set()
     losses = []
-    penalty, after_step = (getattr(module, verb, lambda *_: None) for verb in ("penalty", "after_step"))
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-2, weight_decay=0)
     for step in range(1, STEPS + 1):
-        classifier.train()
-        loss = cross_entropy(classifier(ids, mask), labels)
-        torch.autograd.backward(loss + (penalty(classifier.encoder) or 0))
+        model.train()
+        loss = cross_entropy(model(ids, mask), labels)
+        auxiliary = method.auxiliary_loss(model.encoder)
+        torch.autograd.backward(loss if auxiliary is None else loss + auxiliary)
         reached |= {name for name, weight in trained.items() if weight.grad is not None and weight.grad.any()}
         optimizer.step()
-        after_step(classifier.encoder, step)
+        method.after_step(model.encoder, step)
         optimizer.zero_grad()
         losses.append(loss.item())
-    moved = [n for n, weight in classifier.named_parameters() if n in frozen and not torch.equal(weight, frozen[n])]
+    moved = [n for n, weight in model.named_parameters() if n in frozen and not torch.equal(weight, frozen[n])]
     if missing := trained.keys() - reached:
         return f"no gradient reaches {min(missing)}"
     if moved:
@@ -107,29 +111,27 @@ def train(classifier: Classifier, module: ModuleType) -> str:
 
 
 @torch.no_grad()
-def changed_by_padding(classifier: Classifier) -> str:
+def changed_by_padding(model: TaskModel) -> str:
     """Compare predictions with those under more padding and alone, and return how far they differ, if they do."""
     ids, mask, _ = batch()
     more = [torch.nn.functional.pad(part, (0, 4), value=value) for part, value in ((ids, 1), (mask, 0))]
-    classifier.eval()
-    logits = classifier(ids, mask)
-    alone = torch.cat([classifier(i[None, : m.sum()], m[None, : m.sum()]) for i, m in zip(ids, mask, strict=True)])
-    change = max((logits - other).abs().max().item() for other in (classifier(*more), alone))
+    model.eval()
+    logits = model(ids, mask)
+    alone = torch.cat([model(i[None, : m.sum()], m[None, : m.sum()]) for i, m in zip(ids, mask, strict=True)])
+    change = max((logits - other).abs().max().item() for other in (model(*more), alone))
     return "" if change <= PADDING_TOLERANCE else f"padding changes its logits by {change:.0e}"
 
 
 @torch.no_grad()
-def merges(classifier: Classifier, module: ModuleType) -> bool:
+def merges(model: TaskModel, method: Method) -> bool:
     """Whether the method folds into the backbone without changing the logits."""
     ids, mask, _ = batch()
-    classifier.eval()
-    before = classifier(ids, mask)
-    merge = getattr(module, "merge", None)
-    merged = merge(classifier.encoder) if merge else None
+    model.eval()
+    before = model(ids, mask)
+    merged = method.merge(model.encoder)
     if merged is None:
         return False
-    classifier.encoder = merged
-    return bool((classifier(ids, mask) - before).abs().max() <= MERGE_TOLERANCE)
+    return bool((model.with_encoder(merged)(ids, mask) - before).abs().max() <= MERGE_TOLERANCE)
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The same as the command line, from Python."""
+"""Python API: the sweep and its results without the command line."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def run_suite(
         seeds: number of seeds; the suite's own where None.
         methods: names of methods; the suite's own where None.
         settings: settings to override, by (dotted) name.
-        fresh: forget earlier results.
+        fresh: remove earlier results first.
         quiet: print nothing.
         report: write report.html and report.md.
 
     Raises:
-        hpml_bench.errors.UserError: something asked for is wrong or can't be had; one sentence says what.
+        hpml_bench.errors.UserError: the suite or a setting is wrong, or a source can't be had.
 
     """
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""Plug-ins by file name or entry point: methods, tasks, data sets, probes, sections; one is imported when asked for."""
+"""Plug-ins (methods, tasks, ..., sections) by file name or entry point; one is imported when asked for."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from typing import Any, Literal
 
 from hpml_bench.errors import UserError
 
-Kind = Literal["methods", "tasks", "datasets", "probes", "sections"]
+Kind = Literal["methods", "tasks", "datasets", "probes", "trackers", "sections"]
 PACKAGES: Mapping[Kind, str] = {
     "methods": "hpml_bench.methods",
     "tasks": "hpml_bench.tasks",
     "datasets": "hpml_bench.datasets",
     "probes": "hpml_bench.probes",
+    "trackers": "hpml_bench.trackers",
     "sections": "hpml_bench.report.sections",
 }
-"""Where the files of each kind lie."""
+"""The package of each kind."""
 ONE: Mapping[Kind, str] = {
     "methods": "method",
     "tasks": "task",
     "datasets": "data set",
     "probes": "probe",
+    "trackers": "tracker",
     "sections": "section",
 }
-"""What one of each kind is called in a sentence."""
+"""The word for one of each kind, in messages."""
 
 
 @cache
@@ -72,8 +74,8 @@ def get(kind: Kind, name: str) -> ModuleType:
 def plugin(kind: Kind, name: str) -> type[Any]:
     """Import and return the class registered as `name`: the one in its module that extends the base class of the kind.
 
-    The base classes are training.method.Method, training.task.Task, training.probe.Probe and
-    data.dataset.DatasetLoader; each says in `plugin_kind` what it is the base of.
+    The base classes are Method, Task, DatasetLoader, Probe and Tracker in `plugins/`; each names its kind in
+    `plugin_kind`.
 
     Raises:
         UserError: as `get`, or the module has no such class, or several.

@@ -4,9 +4,11 @@ import importlib
 import sys
 from pathlib import Path
 
-from hpml_bench.config.settings import DatasetSpec, MethodSpec, Settings
-from hpml_bench.registry import get
-from hpml_bench.training.model import Classifier, build_classifier
+from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.plugins.method import Method, make_method
+from hpml_bench.plugins.task import make_task
+from hpml_bench.registry import plugin
+from hpml_bench.training.model import TaskModel, build_model
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 support_table = importlib.import_module("support_table")
@@ -14,11 +16,20 @@ support_table = importlib.import_module("support_table")
 
 def settings(**changes: object) -> Settings:
     """Return settings that fit the small backbones."""
-    return Settings(**{"backbone": "path:", "dataset": DatasetSpec(name="t"), "steps": 3, "max_length": 12} | changes)
+    return Settings.model_validate({"backbone": "path:", "dataset": "d", "steps": 3, "max_length": 12} | changes)
 
 
-def build(folder: Path, method: str, seed: int = 0, options: dict | None = None, **changes: object) -> Classifier:
-    """Build a classifier of four classes with a method's defaults, or some options."""
-    module = get("methods", method)
-    spec = MethodSpec(name=method, method=method, options=module.Options(**options or {}).model_dump(), lr=module.lr)
-    return build_classifier(folder, settings(**changes), spec, 4, seed)
+def assemble(
+    folder: Path, method: str, seed: int = 0, options: dict | None = None, **changes: object
+) -> tuple[TaskModel, Method]:
+    """Build a classifier of four classes with a method's defaults, or some options, and return the method beside it."""
+    kind = plugin("methods", method)
+    chosen = MethodSpec(name=method, method=method, options=kind.Options(**options or {}).model_dump(), lr=kind.lr)
+    spec = RunSpec(suite="s", settings=settings(**changes), method=chosen, seed=seed)
+    made = make_method(chosen)
+    return build_model(folder, spec, made, make_task(spec.settings.task, tuple("abcd"))), made
+
+
+def build(folder: Path, method: str, seed: int = 0, options: dict | None = None, **changes: object) -> TaskModel:
+    """Build such a classifier."""
+    return assemble(folder, method, seed, options, **changes)[0]

@@ -1,29 +1,40 @@
-"""What every registered method, probe, task and section must have, whoever wrote it."""
+"""What every registered method, task, data set, probe and section must have, whoever wrote it."""
 
 from __future__ import annotations
 
 import inspect
+import math
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import probe_run
 import pytest
-import test_probes
+import tiny
+import torch
 from pydantic import BaseModel
 
 from hpml_bench import registry
 from hpml_bench.config.base import Frozen
-from hpml_bench.plugins.probe import Probe
+from hpml_bench.config.settings import TaskSpec
+from hpml_bench.data.prepare import draw, prepare
+from hpml_bench.data.rows import Rows
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import LoadedData, Target, make_loader
+from hpml_bench.plugins.method import Method
+from hpml_bench.plugins.probe import Probe, Step
+from hpml_bench.plugins.task import Task, make_task
+from hpml_bench.records.predictions import Answers, Predictions
 from hpml_bench.records.run import Metric
+from hpml_bench.training.distributed import Group
+from hpml_bench.training.trainer import Trainer
 
 HEAVY = ("torch", "transformers", "peft", "datasets", "pandas", "matplotlib", "scipy", "statsmodels", "wandb")
-OPTIONAL = {
-    "before_train": ["model", "batches", "total_steps"],
-    "after_step": ["model", "step"],
-    "penalty": ["model"],
-    "merge": ["model"],
-    "save": ["model", "folder"],
-}
+TASKS = registry.names("tasks")
 
 
 def parameters(function: object) -> int:
@@ -38,30 +49,311 @@ def check_options(options: type[BaseModel]) -> None:
         assert field.description, f"{options.__module__}.Options.{name} has no docstring"
 
 
+def check_hooks(kind: type, base: type) -> None:
+    """Whatever a class overrides takes as many arguments as what it overrides."""
+    for name, hook in vars(base).items():
+        if inspect.isfunction(hook) and not name.startswith("_"):
+            assert parameters(getattr(kind, name)) == parameters(hook), name
+
+
+# Methods
+
+
 @pytest.mark.parametrize("name", registry.names("methods"))
 def test_a_method(name: str) -> None:
-    """Title, learning rate, explained options with defaults that validate, `build`, and no verb of another shape."""
-    module = registry.get("methods", name)
-    assert module.__doc__
-    assert isinstance(module.title, str)
-    assert module.title
-    assert module.lr > 0
-    check_options(module.Options)
-    defaults = module.Options()
-    assert module.Options.model_validate(defaults.model_dump(mode="json")) == defaults
-    assert parameters(module.build) == 2
-    for verb, arguments in OPTIONAL.items():
-        if hasattr(module, verb):
-            assert parameters(getattr(module, verb)) == len(arguments), verb
+    """Title, learning rate, explained options with defaults that validate, `build`, and no hook of another shape."""
+    kind = registry.plugin("methods", name)
+    assert registry.get("methods", name).__doc__
+    assert isinstance(kind.title, str)
+    assert kind.title
+    assert kind.lr > 0
+    check_options(kind.Options)
+    defaults = kind.Options()
+    assert kind.Options.model_validate(defaults.model_dump(mode="json")) == defaults
+    assert kind.build is not Method.build
+    check_hooks(kind, Method)
+
+
+# Tasks
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for models and rows."""
+    return tmp_path_factory.mktemp("tasks")
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[Group]:
+    """A process group of this process alone."""
+    with tiny.alone() as found:
+        yield found
+
+
+class Losses(Probe):
+    """Keeps the loss of each step."""
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def after_steps(self, window: list[Step]) -> list[Any]:
+        """Keep them."""
+        self.found += [step.loss for step in window]
+        return []
+
+
+def trained(folder: Path, name: str, group: Group, steps: int = 40) -> tuple[Trainer, list[float]]:
+    """Train all weights of a tiny model; return the trainer and the losses."""
+    losses = Losses()
+    settings = tiny.task_settings(folder, name, world_size=1, steps=steps, global_batch=16)
+    spec = tiny.spec("full", lr=5e-3).model_copy(update={"settings": settings})
+    trainer = Trainer.build(spec, prepare(settings), group, [losses])
+    trainer.train()
+    return trainer, losses.found
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_says_what_it_is(name: str) -> None:
+    """Title, columns, explained options, no hook of another shape; `evaluate` gives the metrics, the headline leads."""
+    kind = registry.plugin("tasks", name)
+    assert registry.get("tasks", name).__doc__
+    assert kind.title
+    assert len(kind.columns) == 2
+    check_options(kind.Options)
+    check_hooks(kind, Task)
+    metrics = {metric.name: metric for metric in kind.metrics}
+    assert {"train_loss", "test_loss", kind.headline} <= set(metrics)
+    assert metrics[kind.headline].better in {"higher", "lower"}
+    for metric in metrics.values():
+        assert metric.definition.endswith(".")
+        assert metric.title
+        assert metric.group == "quality"
+        assert format(1234.5, metric.format)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_trains_and_beats_chance(name: str, folder: Path, group: Group) -> None:
+    """The loss falls by half, and the headline metric ends better than chance and than the constant guess."""
+    trainer, losses = trained(folder, name, group)
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+    rows = Rows(Path(prepare(trainer.settings).data) / "test", 0)
+    evaluation, task = trainer.evaluate(rows, "test", trainer.steps), trainer.task
+    guess = task.guess(rows.references)
+    reached = evaluation.metrics[task.headline.removeprefix("test_")]
+    sign = 1 if headline(task).better == "higher" else -1
+    assert sign * reached > sign * guess.chance
+    assert sign * reached > sign * guess.scores.mean()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_is_deterministic(name: str, folder: Path, group: Group) -> None:
+    """The same seed gives the same losses bit for bit."""
+    assert trained(folder, name, group, steps=4)[1] == trained(folder, name, group, steps=4)[1]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_padding_changes_no_answer_of_a_task(name: str, folder: Path, group: Group) -> None:
+    """Rows padded to the longest, further, or not at all have the same answers, and losses to rounding."""
+    trainer, _ = trained(folder, name, group, steps=4)
+    rows, model, task = trainer.validation, trainer.model.eval(), trainer.task
+    index = np.arange(len(rows))
+    batch = rows.batch(index)
+    spare = [
+        torch.nn.functional.pad(part, (0, 5), value=value) if part.dim() == 2 else part
+        for part, value in ((batch.input_ids, 3), (batch.attention_mask, 0), (batch.labels, -100))
+    ]
+
+    def answered(ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> tuple[list[Any], list[float]]:
+        outputs = model(ids, mask)
+        answers = task.predict(outputs).reshape(len(ids), -1)
+        width = int(rows.lengths.max())
+        full = torch.nn.functional.pad(answers, (0, max(0, width - answers.shape[1])))[:, :width]
+        return full.tolist(), task.row_losses(outputs, labels).tolist()
+
+    with torch.no_grad():
+        together = answered(batch.input_ids, batch.attention_mask, batch.labels)
+        further = answered(*spare)
+        alone = [
+            answered(b.input_ids, b.attention_mask, b.labels) for b in (rows.batch(index[i : i + 1]) for i in index)
+        ]
+    for answers, losses in (further, ([a[0][0] for a in alone], [a[1][0] for a in alone])):
+        assert losses == pytest.approx(together[1], rel=1e-4, abs=1e-5)
+        for found, expected in zip(kept(rows, answers), kept(rows, together[0]), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def kept(rows: Rows, answers: list[Any]) -> list[Any]:
+    """Return the answers that count, a row each."""
+    found = rows.answers(np.array(answers))
+    return [np.atleast_1d(answer) for answer in found]
+
+
+def headline(task: Task) -> Metric:
+    """Return the definition of a task's headline metric."""
+    return next(metric for metric in task.metrics if metric.name == task.headline)
+
+
+@cache
+def references(folder: Path, name: str) -> tuple[Task, Answers]:
+    """Return a task that knows its labels, and the references of some test rows."""
+    settings = tiny.task_settings(folder, name)
+    prepared = prepare(settings)
+    rows = Rows(Path(prepared.data) / "test", prepared.pad_id)
+    return make_task(settings.task, prepared.label_names, prepared.facts), rows.references
+
+
+def answered(reference: Answers, seed: int | None) -> Predictions:
+    """Return predictions that are all right, or of which some are other rows' answers, brought to their length."""
+    rows = len(reference)
+    prediction: Any = reference
+    if seed is not None:
+        order = np.random.default_rng(seed).permutation(rows)
+        taken = [reference[other] if row % 3 else reference[row] for row, other in enumerate(order)]
+        if isinstance(reference, tuple):
+            prediction = tuple(np.resize(answer, len(own)) for answer, own in zip(taken, reference, strict=True))
+        else:
+            prediction = np.array(taken, dtype=reference.dtype)
+    return Predictions(np.arange(rows), reference, prediction, np.linspace(0, 1, rows))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_scores_have_the_headline_as_their_mean(name: str, folder: Path) -> None:
+    """A score a row, whose mean is exactly the headline metric, of right answers and of several kinds of wrong ones."""
+    task, reference = references(folder, name)
+    for seed in (None, 0, 1, 2):
+        predictions = answered(reference, seed)
+        metrics, scores = task.evaluate(predictions), task.scores(predictions)
+        assert {f"test_{key}" for key in metrics} == {metric.name for metric in task.metrics} - {"train_loss"}
+        assert scores.shape == (len(reference),)
+        assert (scores.dtype == bool) == task.binary
+        assert scores.mean() == pytest.approx(metrics[task.headline.removeprefix("test_")], rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_right_answers_get_the_best_value(name: str, folder: Path) -> None:
+    """The headline of perfect answers is the end of its bounds, and wrong answers and guesses are worse."""
+    task, reference = references(folder, name)
+    key, metric = task.headline.removeprefix("test_"), headline(task)
+    best = metric.bounds[1 if metric.better == "higher" else 0]
+    assert best is not None
+    assert task.evaluate(answered(reference, None))[key] == pytest.approx(best)
+    sign = 1 if metric.better == "higher" else -1
+    assert sign * task.evaluate(answered(reference, 0))[key] < sign * best
+    for definition in task.metrics:
+        value = task.evaluate(answered(reference, 0)).get(definition.name.removeprefix("test_"))
+        low, high = definition.bounds
+        assert value is None or (low or -math.inf) <= value <= (math.inf if high is None else high)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_constant_guess_is_worse_than_right_answers(name: str, folder: Path) -> None:
+    """A score a row, a sentence, and a chance level within the bounds that no right answer is worse than."""
+    task, reference = references(folder, name)
+    guess, metric = task.guess(reference), headline(task)
+    best = metric.bounds[1 if metric.better == "higher" else 0]
+    assert best is not None
+    assert guess.sentence.endswith(".")
+    assert guess.scores.shape == (len(reference),)
+    assert np.isfinite(guess.scores).all()
+    sign = 1 if metric.better == "higher" else -1
+    assert sign * guess.scores.mean() < sign * best
+    assert sign * guess.chance < sign * best
+    low, high = metric.bounds
+    assert (low or 0) <= guess.chance <= (math.inf if high is None else high)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_labels_come_back_from_disk(name: str, folder: Path) -> None:
+    """What `encode` writes with `label_type` is what the ranks read: every row's own labels, in order."""
+    settings = tiny.task_settings(folder, name)
+    task, reference = references(folder, name)
+    loaded = draw(make_loader(settings).load(settings, task.target), settings)["test"]
+    assert len(loaded) == len(reference) == 25
+    for row, expected in zip(reference, loaded[task.columns[0]], strict=True):
+        assert np.array_equal(row, expected)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_unknown_option_of_a_task_is_refused(name: str) -> None:
+    """One sentence that names it."""
+    with pytest.raises(UserError, match=r"task\.options: nothing is not known") as raised:
+        make_task(TaskSpec(name=name, options={"nothing": 1}))
+    assert "\n" not in str(raised.value)
+
+
+# Data sets
+
+
+TYPES: dict[Target, tuple[str, type, str, type]] = {
+    "class": ("text", str, "label", int),
+    "number": ("text", str, "label", float),
+    "tags": ("words", list, "tags", list),
+}
+TASK_OF: dict[Target, str] = {registry.plugin("tasks", name).target: name for name in TASKS}
+GIVEN = [(name, target) for name in registry.names("datasets") for target in registry.plugin("datasets", name).targets]
+
+
+def loaded(folder: Path, name: str, target: Target) -> LoadedData:
+    """Load rows of a data set; those that read files get some."""
+    from datasets import Dataset
+
+    settings = tiny.task_settings(folder, TASK_OF[target], train_samples=24)
+    file = settings.dataset.options["train"].removeprefix("path:")
+    options: dict[str, Any] = {"text_files": {"train": f"path:{file}"}}.get(name, {})
+    if name == "hub":
+        repository = folder / f"hub-{target}"
+        repository.mkdir(exist_ok=True)
+        Dataset.from_json(file).to_parquet(repository / "train.parquet")
+        options = {"dataset": f"path:{repository}", "test": None}
+    settings = tiny.task_settings(folder, TASK_OF[target], train_samples=24, dataset={"name": name, "options": options})
+    return make_loader(settings).load(settings, target)
 
 
 @pytest.mark.parametrize("name", registry.names("datasets"))
-def test_a_task(name: str) -> None:
-    """A first line, explained options, and `load(settings, options)`."""
-    module = registry.get("datasets", name)
-    assert module.__doc__
-    check_options(module.Options)
-    assert parameters(module.load) == 2
+def test_a_data_set(name: str) -> None:
+    """A first line, explained options, what can be learnt from it, and `load(settings, target)`."""
+    kind = registry.plugin("datasets", name)
+    assert registry.get("datasets", name).__doc__
+    check_options(kind.Options)
+    assert kind.targets
+    assert set(kind.targets) <= set(TYPES)
+    assert parameters(kind.load) == 3
+
+
+@pytest.mark.parametrize(("name", "target"), GIVEN)
+def test_a_data_set_gives_the_columns_it_promises(name: str, target: Target, folder: Path) -> None:
+    """Enough rows, of the columns and types of the target, labels within the names, and the same ones again."""
+    data = loaded(folder, name, target)
+    text, text_type, label, label_type = TYPES[target]
+    assert len(data.train) >= 24
+    assert bool(data.label_names) == (target != "number")
+    for split in (data.train, data.validation, data.test):
+        for row in () if split is None else split:
+            assert set(row) == {text, label}
+            assert isinstance(row[text], text_type)
+            assert isinstance(row[label], label_type)
+            if target == "tags":
+                assert len(row[text]) == len(row[label]) > 0
+                assert {type(word) for word in row[text]} == {str}
+            indices = row[label] if target == "tags" else [row[label]]
+            assert target == "number" or set(indices) <= set(range(len(data.label_names)))
+    again = loaded(folder, name, target)
+    assert again.train[:] == data.train[:]
+    assert again.test[:] == data.test[:]
+
+
+@pytest.mark.parametrize("name", registry.names("datasets"))
+def test_a_data_set_without_the_tasks_target_is_refused(name: str, folder: Path) -> None:
+    """A task that learns what the rows don't have ends in one sentence with both names."""
+    lacking = sorted(set(TASK_OF) - set(registry.plugin("datasets", name).targets))
+    for target in lacking:
+        settings = tiny.task_settings(folder, TASK_OF[target], dataset={"name": name, "options": {}})
+        with pytest.raises(UserError, match=f"{name}.*{TASK_OF[target]} learns a {target}") as raised:
+            prepare(settings)
+        assert "\n" not in str(raised.value)
+
+
+# Sections
 
 
 @pytest.mark.parametrize("name", registry.names("sections"))
@@ -79,37 +371,43 @@ def test_sections_have_a_definite_order() -> None:
     assert len(set(orders)) == len(orders)
 
 
+# Probes
+
+
 @pytest.mark.parametrize("name", registry.names("probes"))
 def test_a_probe(name: str, tmp_path: Path) -> None:
     """It goes through a run, and what it returns at the end are metrics it defined."""
-    module = registry.get("probes", name)
-    assert module.__doc__
-    measure = module.Measure()
-    assert isinstance(measure, Probe)
-    measure.start(test_probes.make_run(tmp_path))
-    measure.before_training()
+    assert registry.get("probes", name).__doc__
+    probe = registry.plugin("probes", name)()
+    assert isinstance(probe, Probe)
+    check_hooks(type(probe), Probe)
+    run = probe_run.make_run(tmp_path)
+    probe.start(run)
+    probe.before_training()
     for index in (1, 2):
-        measure.before_step(index)
-        measure.after_backward(index)
-    points = measure.after_steps([test_probes.step(1), test_probes.step(2)])
-    measure.before_eval("validation")
-    points += measure.after_eval(test_probes.evaluation("validation"))
-    measure.after_training()
-    measure.before_eval("test")
-    measure.after_eval(test_probes.evaluation("test"))
-    found = measure.stop()
+        probe.before_step(index)
+        probe.after_backward(index)
+    points = probe.after_steps([probe_run.step(1), probe_run.step(2)])
+    probe.before_eval("validation")
+    points += probe.after_eval(probe_run.evaluation("validation"))
+    probe.after_training()
+    probe.before_eval("test")
+    probe.after_eval(probe_run.evaluation("test"))
+    found = probe.stop()
     assert all(point.step >= 1 for point in points)
-    assert set(found) <= {metric.name for metric in module.metrics}
-    assert [metric.name for metric in measure.here(module.metrics)] == [metric.name for metric in module.metrics]
+    assert set(found) <= {metric.name for metric in probe.here()}
+    assert not probe.metrics or [m.name for m in probe.here()] == [m.name for m in probe.metrics]
     for value in found.values():
         assert value is None or isinstance(float(value), float)
 
 
 def test_metrics_have_one_owner() -> None:
-    """No name is defined twice, over all probes; each has a definition and a format that formats."""
-    metrics: list[Metric] = [m for name in registry.names("probes") for m in registry.get("probes", name).metrics]
-    assert len({metric.name for metric in metrics}) == len(metrics)
-    for metric in metrics:
+    """No name is defined twice, over all probes and each task; each has a definition and a format that formats."""
+    own: list[Metric] = [m for name in registry.names("probes") for m in registry.plugin("probes", name).metrics]
+    for task in TASKS:
+        metrics = [*own, *registry.plugin("tasks", task).metrics]
+        assert len({metric.name for metric in metrics}) == len(metrics)
+    for metric in own:
         assert metric.definition.endswith(".")
         assert metric.title
         assert format(1234.5, metric.format)
@@ -118,8 +416,10 @@ def test_metrics_have_one_owner() -> None:
 def test_importing_them_imports_nothing_heavy() -> None:
     """All files of all kinds, and the command line with what it needs to list them, come without the big libraries."""
     script = (
-        "import sys; from hpml_bench import registry, cli, listing, suite, api, store, environment\n"
-        "for kind in ('methods', 'probes', 'tasks', 'sections'):\n"
+        "import sys; from hpml_bench import registry, api, cli; from hpml_bench.cli import inventory\n"
+        "from hpml_bench.config import suite; from hpml_bench.records import store\n"
+        "from hpml_bench.system import environment\n"
+        "for kind in registry.PACKAGES:\n"
         "    for name in registry.names(kind): registry.get(kind, name)\n"
         f"print(*[name for name in {HEAVY} if name in sys.modules])"
     )

@@ -157,7 +157,7 @@ def test_only_what_trains_imports_training_libraries() -> None:
     rendezvous = "hpml_bench.launch.rendezvous"  # which the launcher imports in a function, and nobody else does
     assert {name for name in FILES if rendezvous in OWN[name]} == {"hpml_bench.launch.launcher"}
     assert rendezvous not in AT_TOP["hpml_bench.launch.launcher"]
-    trains = {"hpml_bench.launch.launcher", rendezvous}
+    trains = {"hpml_bench.launch.launcher", "hpml_bench.launch.agent_signal", rendezvous}
     for name, imports in ANYWHERE.items():
         if name not in trains and not in_room(name, "data", "training", *PLUGINS, "gate.measure"):
             assert not heavy(imports), name

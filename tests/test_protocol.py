@@ -68,7 +68,7 @@ def test_impossible_predictions_make_a_run_invalid(tmp_path: Path, edit: Any, re
     results = change(load(tmp_path, sweep(["lora", "full"])), "lora", 2, edit)
     assert [r.spec.seed for r in results.runs("lora")] == [0, 1, 3, 4]
     assert len(results.runs("full")) == 5
-    (apart,) = results.left_out.apart
+    (apart,) = results.left_out.excluded
     assert [(r.spec.method.name, r.spec.seed) for r in apart.records] == [("lora", 2)]
     text = said("failures", results)
     assert "not believed: " in text
@@ -168,7 +168,7 @@ def test_of_two_records_of_one_run_neither_counts(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / run, tmp_path / f"{run}-copy")
     results = Results.load(tmp_path)
     assert [r.spec.seed for r in results.runs("lora")] == [0, 2]
-    (apart,) = results.left_out.apart
+    (apart,) = results.left_out.excluded
     assert apart.reason == f"2 records of one method, seed and protocol, so that none counts: {run}, {run}-copy"
     assert facts(results)["Runs"] == "5 compared, 2 set apart"
 
@@ -237,7 +237,7 @@ def test_costs_of_other_versions_are_not_compared(tmp_path: Path, package: str) 
         assert set(results.ranks(cost)) == {"lora", "full"}
     assert set(results.front(results.headline)) == {"lora", "full"}
     assert f"packages.{package} | " in said("environment", results)
-    times = section("time_to_accuracy", results)
+    times = section("time_to_quality", results)
     assert times
     shown = {b.name: {row[0]: row[1:] for row in b.rows} for b in times.blocks if isinstance(b, Table)}
     assert set(shown["seconds_to_accuracy"]["head"]) == {"–"}
@@ -301,7 +301,7 @@ def test_one_quantity_has_one_interval(tmp_path: Path) -> None:
 
 def test_never_reached_is_said(tmp_path: Path) -> None:
     """Targets lie between chance and the best; a method that reaches none in any seed says never, of how many."""
-    text = said("time_to_accuracy", load(tmp_path, sweep()))
+    text = said("time_to_quality", load(tmp_path, sweep()))
     assert "head | " in text
     assert "never (5 of 5)" in text
     full = next(line for line in text.splitlines() if line.startswith("full"))

@@ -1,4 +1,4 @@
-"""Methods, probes, tasks and sections found by name."""
+"""Methods, tasks, data sets, probes and sections found by name."""
 
 from __future__ import annotations
 
@@ -45,14 +45,22 @@ def test_a_file_of_ours_is_found_by_its_name() -> None:
 def test_another_packages_method_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry point makes a module of another package a method: listed, and usable in a suite."""
     (tmp_path / "third_module.py").write_text(
-        "from hpml_bench.records.run import Frozen\nlr = 0.5\ntitle = 'Third'\nclass Options(Frozen):\n    n: int = 3\n"
+        "from hpml_bench.config.base import Frozen\n"
+        "from hpml_bench.plugins.method import Method\n"
+        "class Third(Method):\n"
+        "    title = 'Third'\n"
+        "    lr = 0.5\n"
+        "    class Options(Frozen):\n"
+        "        n: int = 3\n"
+        "    def build(self, backbone):\n"
+        "        return backbone\n"
     )
     install(tmp_path, monkeypatch, "third_module")
     assert "third" in registry.names("methods")
-    assert registry.get("methods", "third").title == "Third"
+    assert registry.plugin("methods", "third").title == "Third"
     assert ("third", "(from another package)") in inventory.known("methods")
     empty = suite.Suite.model_validate(
-        {"name": "s", "settings": {"backbone": "path:x", "task": {"name": "hub"}, "steps": 1}, "methods": {}}
+        {"name": "s", "settings": {"backbone": "path:x", "dataset": {"name": "hub"}, "steps": 1}, "methods": {}}
     )
     spec = empty.method("third")
     assert (spec.lr, spec.options) == (0.5, {"n": 3})
@@ -81,7 +89,26 @@ def test_an_import_that_raises_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         registry.get("probes", "odd")
 
 
+@pytest.mark.usefixtures("forget")
+@pytest.mark.parametrize(
+    ("content", "count"),
+    [
+        ("from hpml_bench.plugins.method import Method\n", 0),
+        (
+            "from hpml_bench.plugins.method import Method\nclass A(Method):\n    pass\nclass B(Method):\n    pass\n",
+            2,
+        ),
+    ],
+)
+def test_a_module_defines_one_class(content: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module without a class that extends the base class of its kind, or with two of them, is told."""
+    (tmp_path / f"classes_{count}.py").write_text(content)
+    install(tmp_path, monkeypatch, f"classes_{count}")
+    with pytest.raises(UserError, match=f"'third': classes_{count} defines {count} classes"):
+        registry.plugin("methods", "third")
+
+
 def test_an_unknown_name_lists_the_known() -> None:
     """The sentence says what is registered."""
-    with pytest.raises(UserError, match=r"there is no task 'nothing'; registered are .*text_files"):
+    with pytest.raises(UserError, match=r"there is no data set 'nothing'; registered are .*text_files"):
         registry.get("datasets", "nothing")

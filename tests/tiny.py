@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
-from hpml_bench.config.settings import DatasetSpec, MethodSpec, RunSpec, Settings
+from hpml_bench import registry
+from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.plugins.dataset import Target
 from hpml_bench.records.run import Digests
+
+if TYPE_CHECKING:
+    from hpml_bench.training.distributed import Group
 
 VOCABULARY = 200
 
@@ -52,7 +62,7 @@ def settings(**changes: Any) -> Settings:
     """Return settings of a run of seconds."""
     values: dict[str, Any] = {
         "backbone": "path:tiny",
-        "dataset": DatasetSpec(name="text_files"),
+        "dataset": "text_files",
         "steps": 6,
         "global_batch": 12,
         "eval_batch": 16,
@@ -69,6 +79,24 @@ def settings(**changes: Any) -> Settings:
     return Settings.model_validate(values | changes)
 
 
+@contextmanager
+def alone() -> Iterator[Group]:
+    """Make a process group of this process alone."""
+    from torch import distributed
+
+    from hpml_bench.training.distributed import process_group
+
+    join = distributed.init_process_group
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="localhost", MASTER_PORT="0")
+    with pytest.MonkeyPatch.context() as patch:
+        store = distributed.HashStore()
+        patch.setattr(
+            distributed, "init_process_group", lambda kind, **_: join(kind, store=store, rank=0, world_size=1)
+        )
+        with process_group(settings(world_size=1)) as found:
+            yield found
+
+
 def spec(method: str = "lora", seed: int = 0, lr: float = 1e-2, **changes: Any) -> RunSpec:
     """Return the specification of such a run."""
     return RunSpec(
@@ -79,9 +107,8 @@ def spec(method: str = "lora", seed: int = 0, lr: float = 1e-2, **changes: Any) 
 COLOURS = ("blue", "green", "red")
 
 
-def local_suite(folder: Path, rows: int = 160, **settings: Any) -> Path:
-    """Write a model with its tokenizer, a csv of rows whose first word tells the colour, and a suite that uses them."""
-    import yaml
+def model(folder: Path) -> Path:
+    """Save a random GPT-2 with a tokenizer of the words w0, w1, ..."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -90,7 +117,48 @@ def local_suite(folder: Path, rows: int = 160, **settings: Any) -> Path:
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", eos_token="<end>")
-    fast.save_pretrained(gpt2(folder / "model"))
+    fast.save_pretrained(gpt2(folder))
+    return folder
+
+
+TAGS = ("O", "B-A", "I-A", "B-B", "I-B")
+
+
+def row_to_learn(target: Target, generator: np.random.Generator) -> dict[str, Any]:
+    """Return a row of three to ten words: the first tells its class or number, and every word its own tag."""
+    words = [f"w{word}" for word in generator.integers(10, 150, generator.integers(3, 11))]
+    kind = int(generator.integers(0, 3))
+    text = f"w{kind} {' '.join(words)}"
+    if target == "class":
+        return {"text": text, "label": COLOURS[kind]}
+    if target == "number":
+        return {"text": text, "label": 10 + 1.5 * kind + float(generator.normal(0, 0.1))}
+    return {"words": words, "tags": [TAGS[int(word[1:]) % len(TAGS)] for word in words]}
+
+
+def task_settings(folder: Path, task: str, rows: int = 160, **changes: Any) -> Settings:
+    """Write a model with its tokenizer and rows that a task can learn, and return settings of a run of seconds."""
+    target = registry.plugin("tasks", task).target
+    if not (folder / "model").exists():
+        model(folder / "model")
+    generator = np.random.default_rng(0)
+    lines = [json.dumps(row_to_learn(target, generator)) for _ in range(rows)]
+    (folder / f"{target}.jsonl").write_text("\n".join(lines) + "\n")
+    values = {
+        "backbone": f"path:{folder / 'model'}",
+        "task": task,
+        "dataset": {"name": "text_files", "options": {"train": f"path:{folder / f'{target}.jsonl'}"}},
+        "validation_samples": 16,
+        "test_samples": 25,
+    }
+    return settings(**values | changes)
+
+
+def local_suite(folder: Path, rows: int = 160, **settings: Any) -> Path:
+    """Write a model with its tokenizer, a csv of rows whose first word tells the colour, and a suite that uses them."""
+    import yaml
+
+    model(folder / "model")
     generator = np.random.default_rng(0)
     lines = [
         f"{COLOURS[label]},w{label} " + " ".join(f"w{word}" for word in generator.integers(10, 150, 6))

@@ -16,7 +16,7 @@ from hpml_bench.report.results import Results
 def undrawn() -> Iterator[None]:
     """Replace the functions that draw."""
     with ExitStack() as stack:
-        for name in ("strip", "bars", "course", "trade_off"):
+        for name in ("strip", "bars", "line_chart", "trade_off"):
             stack.enter_context(patch.object(figures, name, _chart))
         yield
 

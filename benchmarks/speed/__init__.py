@@ -1,1 +1,1 @@
-"""What `benchmarks/performance.py` measures, one file per target."""
+"""Measurements of `benchmarks/performance.py`, a file for each part."""

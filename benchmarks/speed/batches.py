@@ -1,4 +1,4 @@
-"""Which rows are trained on together: an epoch as each contender draws it, and a few batches that stand for it."""
+"""Batches: an epoch as each contender draws it, and a few batches that represent it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A contender in a process of its own: trains when told to, and says how long it took.
+"""Contender in a process of its own, which trains on request and returns how long it took.
 
     python -m speed.contender
 

@@ -1,8 +1,9 @@
-"""Whether speed changed the mathematics: losses of our loop against the HF Trainer's, paired over seeds.
+"""Loss curves of our loop against the HF Trainer's, paired over seeds: speed must not change the mathematics.
 
 Both fine-tune the quickstart's backbone in bf16 autocast with dropout 0.1, at the suite's rates, on as many batches.
 The Trainer's side is transformers' model as it comes and PEFT's LoRA, with batches in random order. Order and dropout's
-random numbers differ, so that losses agree up to noise; what agrees digit by digit is in `tests/test_fast.py`.
+random numbers differ, so that losses agree up to noise; what agrees digit by digit is in
+`tests/training/test_kernels.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much of our step is matrix products, and what the library makes of them: what a loop could still gain.
+"""Matrix products: their share of our step and the rate they reach, that is what a loop could still gain.
 
 Run as a module, it prints how much faster the products of GPT-2's layers are on all cores than on one, and as two of
 half the rows than as one.

@@ -1,4 +1,4 @@
-"""Two ranks against one on the same global batch, as the report's section on scaling has it."""
+"""Ranks: two against one on the same global batch, as in the report's section on scaling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a thousand and of ten thousand records, the list of them, and `--help`."""
+"""Reports of a thousand and ten thousand records, the list of their runs, and `--help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""120,000 rows as long as AG News's: tokenised once, then taken from the cache."""
+"""Rows: 120,000 as long as AG News's, tokenised once, then taken from the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of real shape with random weights, and rows as long as AG News's: speed doesn't ask what they mean."""
+"""Shapes: models of real size with random weights, and rows as long as AG News's; speed depends on no more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`run-all quickstart` as a user calls it: its wall time, what of it is training, how soon a first step comes."""
+"""Sweep: `run-all quickstart` as a user calls it, its wall time, the share of training, the time to a first step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One line of the table of targets."""
+"""Target: one line of the table."""
 
 from __future__ import annotations
 

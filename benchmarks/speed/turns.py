@@ -1,4 +1,4 @@
-"""A training whose probes are switched on and off in turn, and the seconds it takes either way."""
+"""Turns: a training whose probes are switched on and off, and its seconds with and without."""
 
 from __future__ import annotations
 

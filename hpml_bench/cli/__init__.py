@@ -1,4 +1,4 @@
-"""The command line, a file for each command. May import everything, but nothing heavy until a command needs it."""
+"""Command line, a file for each command. May import everything, but nothing heavy until a command needs it."""
 
 from __future__ import annotations
 

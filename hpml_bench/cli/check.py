@@ -35,7 +35,7 @@ def _share(ctx: click.Context, param: click.Parameter, value: str) -> float:  # 
 
 
 def workload_options(function: options.Function) -> options.Function:
-    """Add what says what is trained."""
+    """Add the options that say what is trained."""
     added: list[options.Option] = [
         click.argument("suite", default="quickstart"),
         click.option("--methods", metavar="A,B", help="Only these; lora, prompt_tuning and adapter if not given."),
@@ -49,7 +49,7 @@ def workload_options(function: options.Function) -> options.Function:
 
 
 class Annotated(click.Command):
-    """A command whose mistakes are shown by GitHub too, where it runs there; they end it as ever."""
+    """A command whose usage errors also become annotations where it runs in a GitHub workflow."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options."""
@@ -138,24 +138,24 @@ def _mistakes_annotated() -> Iterator[None]:
 
 @contextmanager
 def bugs_are_errors() -> Iterator[None]:
-    """End with status 2 on what nobody foresaw: Python's and click's own 1 would read as a regression."""
+    """Turn unexpected exceptions into user errors with status 2: Python's and click's status 1 means a regression."""
     try:
         yield
     except (click.ClickException, click.exceptions.Exit, click.Abort, UserError):
         raise
-    except Exception as error:  # a fault of ours must not read as a regression
+    except Exception as error:  # a bug of the gate is no regression of what it checks
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}, in {place.name}"
         raise UserError(
-            f"what nobody foresaw: {type(error).__name__}: {error} ({where}); nothing is said of the code that was "
-            "checked: please report it"
+            f"an error of hpml-bench itself: {type(error).__name__}: {error} ({where}); it says nothing about the code "
+            "that was checked; please report it"
         ) from None
 
 
 def _refuse_with_self_test(given_options: dict[str, object]) -> None:
     given = [name.removesuffix("_file") for name, value in given_options.items() if value]
     if given:
-        raise UserError(f"--{given[0]}: goes with a check, not with --self-test, which keeps its trials in --out")
+        raise UserError(f"--{given[0]}: goes with a check, not with --self-test, which writes its trials to --out")
 
 
 def _exactly_one(*modes: object) -> None:
@@ -174,10 +174,10 @@ def gate_request(
     target: float = 0.03,
     counts_only: bool = False,
 ) -> Request:
-    """Return what is asked of the gate.
+    """Return the gate's request.
 
     Raises:
-        UserError: the suite, a method or the slowdown can't be.
+        UserError: the suite, a method or the slowdown is wrong.
 
     """
     from hpml_bench.gate.check import request
@@ -212,14 +212,14 @@ def _self_test(asked: Request, trials: int, slowdown: float, out: Path) -> int:
 
 def _hand_over(report: CheckReport, strict: bool, **files: Path | None) -> int:
     """Show the report, write it, and return the exit status."""
-    from hpml_bench.cli.inventory import terminal
     from hpml_bench.gate.decide import verdicts
     from hpml_bench.gate.render import github, outputs
+    from hpml_bench.report.terminal import terminal
 
     print_report(report, terminal())
     try:
         github.emit(report)
-    finally:  # a summary that can't be written costs no file, nor a file the annotations
+    finally:  # written even if GitHub's summary can't be
         outputs.write(report, **files)
     return verdicts.exit_status(report.verdicts, strict)
 
@@ -228,9 +228,9 @@ def print_report(report: CheckReport, console: Console) -> None:
     """Print sides, tables, what is wrong in a sentence each, and the outcome as the last line."""
     from rich.text import Text
 
-    from hpml_bench.cli.inventory import print_table
     from hpml_bench.gate.decide.verdicts import overall
     from hpml_bench.gate.render import tables
+    from hpml_bench.report.terminal import print_table
     from hpml_bench.system.text import for_terminal
 
     console.print(Text(for_terminal(f"{tables.side(report.candidate)} against {tables.side(report.reference)}")))

@@ -1,4 +1,4 @@
-"""How a command ends: its exit status, and a user's mistake as one sentence."""
+"""Exit codes and error messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Sentences(click.Group):
             click.echo("hpml-bench: interrupted", err=True)
             ctx.exit(INTERRUPTED)
         finally:
-            # CPython remembers an interruption that came out of an evaluated text, as a dataclass is made by, even if
-            # caught, and under `python -m` would end by SIGINT and not with our status. The next evaluation forgets
-            # it; a namedtuple is made by one.
+            # CPython notes a KeyboardInterrupt that leaves exec() or eval(), by which dataclasses are made, and keeps
+            # the note even if it is caught: under `python -m` the process then ends by SIGINT, not with our status.
+            # The next eval() clears the note; a namedtuple is made by one.
             namedtuple("Forget", ())

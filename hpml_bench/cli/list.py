@@ -10,10 +10,10 @@ from hpml_bench.cli.report import result_folders
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["suites", "methods", "tasks", "datasets", "probes", "runs"]))
+@click.argument("what", type=click.Choice(["suites", "methods", "tasks", "datasets", "probes", "trackers", "runs"]))
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 def list_(what: str, folder: Path) -> None:
-    """List suites, methods, tasks, data sets or probes, or the runs in DIR."""
+    """List suites, methods, tasks, data sets, probes or trackers, or the runs in DIR."""
     from hpml_bench.cli import inventory
 
     rows = inventory.runs(result_folders(folder)) if what == "runs" else inventory.known(what)

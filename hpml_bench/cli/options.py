@@ -1,4 +1,4 @@
-"""Options that several commands share, each bundle handed over as one argument."""
+"""Options that several commands share; each bundle is passed as one argument."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ VERBOSE = click.option("--verbose", is_flag=True, help="Show the log of rank 0."
 
 @dataclass(frozen=True)
 class Asked:
-    """What `run-all` and `run` are asked alike."""
+    """The options that `run-all` and `run` share."""
 
     out: Path
     overrides: tuple[str, ...]
     nproc: int | None
     device: str | None
     fresh: bool
-    wandb_mode: str
+    trackers: dict[str, str]
     verbose: bool
 
 
@@ -57,14 +57,33 @@ def overrides(text: str) -> Option:
     return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=text)
 
 
-def wandb(default: str, text: str) -> Option:
-    """Return the option that says whether to publish."""
+def tracked(default: str, text: str) -> Option:
+    """Return the options that say where to publish, handed over as `trackers`: what is asked of each by name."""
     modes = click.Choice(["auto", "online", "offline", "off"])
-    return click.option("--wandb", "wandb_mode", type=modes, default=default, show_default=True, help=text)
+    wandb = click.option("--wandb", "wandb_mode", type=modes, default=default, show_default=True, help=text)
+    other = click.option("--tracker", "others", multiple=True, metavar="NAME=MODE", callback=_by_name,
+                         help="Another tracker, as list trackers has them. Repeatable.")  # fmt: skip
+
+    def added(function: Function) -> Function:
+        @functools.wraps(function)
+        def handed(*args: Any, wandb_mode: str, others: dict[str, str], **given: Any) -> Any:
+            return function(*args, trackers={"wandb": wandb_mode} | others, **given)
+
+        return _added(handed, [wandb, other])
+
+    return added
+
+
+def _by_name(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    pairs = [one.partition("=") for one in given]
+    for name, _equals, mode in pairs:
+        if not name or not mode:
+            raise click.BadParameter("write NAME=MODE, as in --tracker mlflow=online")
+    return {name: mode for name, _equals, mode in pairs}
 
 
 def _bundled(function: Function, name: str, kind: Callable[[], Any]) -> Function:
-    """Hand the options that a dataclass has as fields over as one argument; it is looked up when the command runs."""
+    """Pass the options that are fields of a dataclass as one argument; the class is imported when the command runs."""
 
     @functools.wraps(function)
     def bundled(*args: Any, **given: Any) -> Any:
@@ -89,7 +108,7 @@ def shared(function: Function) -> Function:
         NPROC,
         DEVICE,
         click.option("--fresh", is_flag=True, help="Forget earlier results."),
-        wandb("auto", "Weights & Biases; auto: online with a key and a route, else offline."),
+        tracked("auto", "Weights & Biases; auto: online with a key and a route, else offline."),
         VERBOSE,
     ])  # fmt: skip
 

@@ -1,16 +1,17 @@
-"""`hpml-bench report`, and the writing of a report, which ends a sweep too."""
+"""`hpml-bench report`, and the writing of a report after a sweep."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from hpml_bench.cli.options import names, wandb
+from hpml_bench.cli.options import names, tracked
 
 if TYPE_CHECKING:
-    from hpml_bench.tracking.wandb import Mode
+    from hpml_bench.plugins.tracker import Tracker
 
 
 @click.command()
@@ -19,20 +20,21 @@ if TYPE_CHECKING:
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write; the results folder if not given."
 )
 @click.option("--format", "formats", default="html,md", show_default=True, metavar="html,md,csv,tex")
-@wandb("off", "Also publish runs and tables.")
-def report(folder: Path, out: Path | None, formats: str, wandb_mode: str) -> None:
+@tracked("off", "Also publish runs and tables.")
+def report(folder: Path, out: Path | None, formats: str, trackers: dict[str, str]) -> None:
     """Rebuild the report of DIR (a suite's results, or a folder of such) from its records alone."""
     from hpml_bench.errors import UserError
+    from hpml_bench.plugins.tracker import make_trackers
 
     wanted = names(formats)
     unknown = sorted(set(wanted) - {"html", "md", "csv", "tex"})
     if unknown or not wanted:
         raise UserError(f"--format {formats}: choose from html, md, csv, tex, separated by commas")
     folders = result_folders(folder)
-    mode = choose_wandb_mode(wandb_mode)
+    used = make_trackers(trackers)
     for results in folders:
         target = out / results.name if out and len(folders) > 1 else out
-        write(results, target, wanted, mode)
+        write(results, target, wanted, used)
 
 
 def result_folders(folder: Path) -> list[Path]:
@@ -56,19 +58,10 @@ def result_folders(folder: Path) -> list[Path]:
     return inner
 
 
-def choose_wandb_mode(asked: str) -> Mode:
-    """Return how to publish, `auto` decided; off without a look at wandb."""
-    if asked == "off":
-        return "off"
-    from hpml_bench.tracking.wandb import choose_mode
-
-    return choose_mode(asked)
-
-
-def write(folder: Path, out: Path | None, formats: list[str], wandb_mode: Mode) -> None:
+def write(folder: Path, out: Path | None, formats: list[str], trackers: Sequence[Tracker] = ()) -> None:
     """Write a folder's report, print its table and where it is."""
-    from hpml_bench.cli.inventory import show_table, terminal
     from hpml_bench.report.render import load, load_libraries, write_report
+    from hpml_bench.report.terminal import show_table, terminal
     from hpml_bench.system.text import for_terminal
 
     load_libraries()
@@ -81,8 +74,6 @@ def write(folder: Path, out: Path | None, formats: list[str], wandb_mode: Mode) 
     others = [path for path in paths if not path.name.startswith("report.") and path.suffix in {".csv", ".tex"}]
     if others:
         click.echo(for_terminal(f"{len(others)} tables in {others[0].parent}"))
-    if wandb_mode != "off":
-        from hpml_bench.tracking.wandb import publish_results
-
-        if sentence := publish_results(results, wandb_mode):
+    for tracker in trackers:
+        if sentence := tracker.publish(results):
             click.echo(for_terminal(sentence))

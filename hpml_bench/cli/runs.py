@@ -9,7 +9,7 @@ import click
 
 from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK
 from hpml_bench.cli.options import METHODS, Asked, limited, load, names, shared
-from hpml_bench.cli.report import choose_wandb_mode, write
+from hpml_bench.cli.report import write
 
 if TYPE_CHECKING:
     from hpml_bench.config.suite import Suite
@@ -59,22 +59,23 @@ def run(ctx: click.Context, method: str, suite: str, seed: int, asked: Asked, li
 
 def _sweep(suite: Suite, methods: list[str] | None, seed: int | None, asked: Asked, limits: Limits) -> int:
     """Run, report, and return the exit status."""
-    from hpml_bench.cli.inventory import terminal
     from hpml_bench.launch.sweep import run_sweep
+    from hpml_bench.plugins.tracker import make_trackers
+    from hpml_bench.report.terminal import terminal
     from hpml_bench.system import disk
     from hpml_bench.system.signals import stoppable
 
-    mode = choose_wandb_mode(asked.wandb_mode)
+    trackers = make_trackers(asked.trackers)
     with (
         disk.errors_as_user_errors(asked.out),
         stoppable(),
-    ):  # the report, too, is ended by a request, and told of a full disk
+    ):  # for the report too: signals end it, disk errors are told
         result = run_sweep(
             suite, asked.out, terminal(), methods,
-            fresh=asked.fresh, verbose=asked.verbose, wandb_mode=mode, seed=seed, limits=limits,
+            fresh=asked.fresh, verbose=asked.verbose, trackers=trackers, seed=seed, limits=limits,
         )  # fmt: skip
         if result.records:
-            write(result.folder, None, ["html", "md"], mode)
+            write(result.folder, None, ["html", "md"], trackers)
     if result.interrupted:
         click.echo("interrupted; the same command goes on from here", err=True)
         return INTERRUPTED

@@ -67,7 +67,7 @@ def tune(  # noqa: PLR0913, PLR0917 - a command's options
 
     Trials that are recorded are not repeated: call it again after a crash and it goes on.
     """
-    from hpml_bench.cli.inventory import terminal
+    from hpml_bench.report.terminal import terminal
     from hpml_bench.tuning.show import show
     from hpml_bench.tuning.tune import run_tuning
 

@@ -1,4 +1,4 @@
-"""The base of all frozen values."""
+"""Base class of all frozen values."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """A value: immutable, and with no field nobody knows."""
+    """An immutable value; unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

@@ -1,4 +1,4 @@
-"""Settings with device, ranks, threads and precision as found on this machine."""
+"""Devices: settings with device, ranks, threads and precision resolved for this machine."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hpml_bench.system import environment
 
 
 def resolve_suite(suite: Suite) -> Suite:
-    """Return the suite with its settings made definite by `resolve_devices`."""
+    """Return the suite with its settings resolved by `resolve_devices`."""
     return suite.model_copy(update={"settings": resolve_devices(suite.settings)})
 
 
 def resolve_devices(settings: Settings) -> Settings:
-    """Return the settings with device, world size, threads and precision made definite from what is found.
+    """Return the settings with device, world size, threads and precision resolved for this machine.
 
     Raises:
         UserError: a GPU was asked for and there is none, or fewer than ranks.

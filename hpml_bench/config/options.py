@@ -38,14 +38,14 @@ def options_class(kind: registry.Kind, name: str) -> type[BaseModel]:
 
 
 def without_defaults(kind: registry.Kind, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that are no defaults; all of them where the plug-in isn't installed here."""
+    """Return the options that differ from their defaults; all of them where the plug-in isn't installed."""
     defaults = _defaults(kind, name)
     return {key: value for key, value in options.items() if key not in defaults or defaults[key] != value}
 
 
 @cache
 def _defaults(kind: registry.Kind, name: str) -> dict[str, Any]:
-    """Return a plug-in's default options as JSON has them; no validator is run, since one may import a library."""
+    """Return a plug-in's default options as JSON values; no validator runs, since one may import a library."""
     try:
         model = options_class(kind, name)
     except UserError:
@@ -54,7 +54,7 @@ def _defaults(kind: registry.Kind, name: str) -> dict[str, Any]:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the first fault of a failed validation as a sentence with the key and what is allowed."""
+    """Return the first error of a failed validation as a sentence with the key and what is allowed."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -65,7 +65,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"{key} is missing"
     message = first["msg"].removeprefix("Value error, ")
-    if isinstance(first["input"], dict):  # two keys that don't go together
+    if isinstance(first["input"], dict):  # an error about several keys
         return ": ".join(part for part in (key, message) if part)
     shown = repr(first["input"])
     return f"{key} is {shown if len(shown) < 80 else shown[:77] + '...'}: {message}"

@@ -1,4 +1,4 @@
-"""Settings, methods and runs: what is asked for, and the names that follow from it."""
+"""Settings, methods and runs, and the ids that follow from them."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class RunSpec(Frozen):
 
     @property
     def run_id(self) -> str:
-        """Folder name: method, seed, and a digest of what the specification says that is no default."""
+        """Folder name: method, seed, and a digest of all that differs from the defaults."""
         name = re.sub(r"[^A-Za-z0-9]+", "-", self.method.name).strip("-").lower()
         whole = {
             "suite": self.suite,
@@ -172,9 +172,9 @@ class RunSpec(Frozen):
 
 
 def identity(settings: Settings) -> dict[str, Any]:
-    """Return what ids hash of the settings: all that is no default, so that a new setting renames no recorded run.
+    """Return what ids hash of the settings: what differs from the defaults, so that a new setting renames no run.
 
-    A change of a default needs a new schema version (records.run.SCHEMA_VERSION): the same ids would mean other runs.
+    A changed default needs a new schema version (records.run.SCHEMA_VERSION): the same ids would mean other runs.
     """
     dumped = settings.model_dump(mode="json", exclude_defaults=True)
     kinds: tuple[tuple[Literal["tasks", "datasets"], TaskSpec | DatasetSpec], ...]
@@ -188,7 +188,7 @@ def identity(settings: Settings) -> dict[str, Any]:
 
 
 def modernised(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings as they are written today: until schema 1 `task` named a data set, and pooling was a setting."""
+    """Return settings in today's form: in schema 1 `task` named a data set, and pooling was a setting."""
     found = dict(settings)
     named = found.get("task")
     name = named.get("name") if isinstance(named, dict) else named

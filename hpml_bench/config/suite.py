@@ -21,7 +21,7 @@ from hpml_bench.errors import UserError
 
 MAX_METHODS = 200
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-"""A suite's name, which is a folder's."""
+"""Pattern of a suite's name, which is also its folder's."""
 
 
 class MethodEntry(Frozen):
@@ -97,14 +97,14 @@ class Suite(Frozen):
 
 
 def suite_name(name: str) -> str:
-    """Return the name if it is a suite's.
+    """Return the name if a suite can have it.
 
     Raises:
-        UserError: it is not, as of a path out of the results folder.
+        UserError: it can't, such as a path out of the results folder.
 
     """
     if not re.fullmatch(NAME, name):
-        raise UserError(f"'{name}' is no suite's name: letters, digits, - and _, 64 at most")
+        raise UserError(f"'{name}' can't be a suite's name: use letters, digits, - and _, 64 at most")
     return name
 
 
@@ -132,13 +132,13 @@ def load_suite(
 
     Args:
         name: a packaged suite's name, or the path of a YAML file.
-        overrides: `KEY=VALUE` with a dotted key, a setting's (`train_samples=512`, `task.options.own_share=0.5`) or the
-            suite's (`methods.lora.lr=1e-3`); the value is YAML.
+        overrides: `KEY=VALUE` with a dotted key, a setting's (`train_samples=512`, `dataset.options.own_share=0.5`) or
+            the suite's (`methods.lora.lr=1e-3`); the value is YAML.
         settings: settings to override by dotted key, None included.
-        changes: `seeds` and settings that stand on the command line under a name of their own; None changes nothing.
+        changes: `seeds` and settings that have an option of their own on the command line; None changes nothing.
 
     Raises:
-        UserError: the suite isn't there, or something in it is wrong.
+        UserError: there is no such suite, or something in it is wrong.
 
     """
     path = _suite_path(name)
@@ -162,7 +162,7 @@ def _suite_path(name: str) -> Path:
     if name in packaged_suites():
         return suites_folder() / f"{name}.yaml"
     path = Path(name)
-    with suppress(OSError):  # a name longer than names can be
+    with suppress(OSError):  # too long for a path
         if path.is_file():
             return path
     raise UserError(
@@ -196,8 +196,8 @@ def _anchor_paths(value: Any, folder: Path) -> None:
 def _anchored(uri: str, folder: Path) -> str:
     try:
         return f"path:{(folder / Path(uri.removeprefix('path:')).expanduser()).resolve()}"
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, too long, links in a circle, no such user
-        raise UserError(f"{uri[:200]!r} is no path: {error}") from None
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL, too long, a loop of links, no such user
+        raise UserError(f"{uri[:200]!r} is not a path: {error}") from None
 
 
 def _spell_out(settings: Any) -> None:

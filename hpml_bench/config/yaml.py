@@ -1,4 +1,4 @@
-"""YAML as suites and `--set` may hold it: plain values, of bounded size and depth, read within a second."""
+"""YAML of suites and `--set`: plain values of bounded size and depth."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MAX_DEPTH = 16
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML of plain values: what JSON has and no more, and with 1e-3 read as a number.
+    """A loader of the values that JSON has; 1e-3 is read as a number.
 
-    No aliases, since a few lines of them expand to gigabytes, no tag but that of a text, no deep nesting, and
-    no key twice.
+    Refused are aliases, a few lines of which expand to gigabytes, all tags but that of a string, deep nesting, and a
+    key given twice.
     """
 
     depth = 0
@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_scalar(self, node: Any) -> str:
         value = str(super().construct_scalar(node))
-        # JSON writes a character beyond 16 bits as a pair of escapes; half a pair is none.
+        # JSON writes a character beyond 16 bits as a pair of escapes; half a pair is no character.
         return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -63,10 +63,10 @@ _Loader.add_implicit_resolver(
 
 
 def parse(text: str, where: str) -> Any:
-    """Return what a YAML text holds.
+    """Return the value of a YAML text.
 
     Raises:
-        UserError: it can't be read, or holds more than plain values; begins with `where` and the line.
+        UserError: it can't be read, or has other than plain values; the message begins with `where` and the line.
 
     """
     where = where if len(where) <= 200 else f"{where[:199]}…"

@@ -104,18 +104,20 @@ class Encoder:
 
 
 def _first_tokens(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[int]:
-    """Return for each token, by its characters' place in the words joined by spaces, its word if it is its first."""
-    ends: list[int] = []
+    """Return for each token, by its characters' place in the words joined by spaces, its word if it is its first.
+
+    A token of nothing but the space before a word is none of the word's.
+    """
+    begins: list[int] = []
     position = 0
     for text in words:
-        position += len(text)
-        ends.append(position)
-        position += 1
+        begins.append(position)
+        position += len(text) + 1
     numbers, word, taken = [], 0, -1
     for start, end in offsets:
-        while word < len(ends) and ends[word] < end:
+        while word + 1 < len(begins) and begins[word + 1] < end:
             word += 1
-        fresh = end > start and word < len(words) and word != taken
+        fresh = start < end and begins[word] < end and start < begins[word] + len(words[word]) and word != taken
         numbers.append(word if fresh else -1)
         taken = word if fresh else taken
     return numbers

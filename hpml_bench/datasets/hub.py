@@ -1,4 +1,4 @@
-"""Classification of texts from a dataset of the Hugging Face hub: its parquet or csv files, never code of its own."""
+"""A dataset of the Hugging Face hub: its parquet or csv files, never code of its own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import Settings
-from hpml_bench.data.columns import Column, Splits, choose, labelled, split_off
+from hpml_bench.data.columns import Column, choose
 from hpml_bench.data.sources import Resolved, hub_snapshot, resolve
+from hpml_bench.data.tables import Splits, labelled, split_off
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.system.cache import cache_folder, disk_error
@@ -27,7 +28,7 @@ PATTERNS = ("*.parquet", "*.csv", "README.md")
 class HubDataset(DatasetLoader):
     """Splits of a dataset repository."""
 
-    targets = ("class",)
+    targets = ("class", "number", "tags")
 
     class Options(Frozen):
         """Which dataset, and which parts of it."""
@@ -43,11 +44,13 @@ class HubDataset(DatasetLoader):
         test: str | None = "test"
         """Split of the final evaluation; empty to split `test_samples` (or a tenth) off the training split."""
         text: Column | tuple[Column, ...] = ()
-        """Column or columns of the text, by name or by position from 1; empty to find them."""
+        """Column or columns of the text, or the one with lists of words, by name or by position from 1; empty to find
+        them."""
         label: Column | None = None
-        """Column of the label, by name or by position from 1; empty to find it."""
+        """Column of the label (a class, a number, or a list of tags), by name or by position from 1; empty to find
+        it."""
         label_names: tuple[str, ...] = ()
-        """Names of the classes, in the order of the labels; empty to take the dataset's own."""
+        """Names of the classes or tags, in the order of the labels; empty to take the dataset's own."""
         separator: str = " "
         """Stands between the texts of several columns."""
 
@@ -60,19 +63,20 @@ class HubDataset(DatasetLoader):
         """
         options = self.options
         found = _snapshot(options.dataset)
-        splits = _read(found.folder_or_file, options)
-        train = _split(splits, options.train, options)
+        parts = _read(found.folder_or_file, options)
+        train = _split(parts, options.train, options)
         text = options.text if isinstance(options.text, tuple) else (options.text,)
-        columns = choose(train[0], options.dataset, text, options.label)
+        columns = choose(train[0], options.dataset, target, text, options.label)
         notes = {"dataset": options.dataset + (f", commit {found.revision}" if found.revision else "")}
         if options.test is None:
             rest, held_out = split_off(train[0], settings, train[1])
             train, test = (rest, train[1]), (held_out, train[1])
             notes["test"] = f"{len(held_out)} rows split off the split '{options.train}', since no test split was given"
         else:
-            test = _split(splits, options.test, options)
-        validation = _split(splits, options.validation, options) if options.validation else None
-        return labelled(Splits(train, validation, test), columns, options.separator, options.label_names, notes)
+            test = _split(parts, options.test, options)
+        validation = _split(parts, options.validation, options) if options.validation else None
+        splits = Splits(train, validation, test)
+        return labelled(splits, columns, target, options.separator, options.label_names, notes)
 
 
 def _snapshot(uri: str) -> Resolved:

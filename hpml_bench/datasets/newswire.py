@@ -7,12 +7,8 @@ from pydantic import Field
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import Settings
 from hpml_bench.data.newswire import OWN_SHARE, TOPICS, Documents, best_accuracy, generate, make_world, render
+from hpml_bench.data.newswire.sizes import split_sizes
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
-
-ROWS = {"train": 1024, "test": 1000}
-"""How many rows where the settings leave it open."""
-POOL = 8
-"""Times `train_samples` are there where each seed draws its own."""
 
 
 class Newswire(DatasetLoader):
@@ -32,11 +28,7 @@ class Newswire(DatasetLoader):
         from datasets import Dataset
 
         world = make_world(self.options.own_share)
-        sizes = {
-            "train": (settings.train_samples or ROWS["train"]) * (POOL if settings.vary_data else 1),
-            "validation": settings.validation_samples,
-            "test": settings.test_samples or ROWS["test"],
-        }
+        sizes = split_sizes(settings)
         splits = {split: generate(world, n, settings.data_seed, split) for split, n in sizes.items()}
 
         def rows(documents: Documents) -> Dataset:

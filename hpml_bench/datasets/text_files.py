@@ -1,4 +1,4 @@
-"""Classification of texts from files: csv, tsv, Orange's tab, json, jsonl or parquet, from a folder or a wheel."""
+"""Files of texts: csv, tsv, Orange's tab, json, jsonl or parquet, from a folder or a wheel."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import Settings
-from hpml_bench.data.columns import SAMPLE_ROWS, Column, Splits, choose, is_number, labelled, short, split_off
+from hpml_bench.data.columns import SAMPLE_ROWS, Column, choose, is_number, short
 from hpml_bench.data.sources import resolve
+from hpml_bench.data.tables import Splits, labelled, split_off
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.system.cache import cache_folder, disk_error, locked
@@ -39,7 +40,7 @@ class _Layout(Frozen):
 class TextFiles(DatasetLoader):
     """Rows of files, by column names given or found."""
 
-    targets = ("class",)
+    targets = ("class", "number", "tags")
 
     class Options(Frozen):
         """What to read, and how."""
@@ -51,11 +52,13 @@ class TextFiles(DatasetLoader):
         test: str | None = None
         """Test rows; empty to split off `test_samples` of the training rows, or a tenth of them."""
         text: Column | tuple[Column, ...] = ()
-        """Column or columns of the text, by name or by position from 1; empty to find them."""
+        """Column or columns of the text, or the one with lists of words, by name or by position from 1; empty to find
+        them."""
         label: Column | None = None
-        """Column of the label, by name or by position from 1; empty to find it."""
+        """Column of the label (a class, a number, or a list of tags), by name or by position from 1; empty to find
+        it."""
         label_names: tuple[str, ...] = ()
-        """Names of the classes, in the order of the sorted label values; empty to take the values themselves."""
+        """Names of classes or tags, in the order of the sorted label values; empty to take the values themselves."""
         separator: str = " "
         """Stands between the texts of several columns."""
         header: bool | None = None
@@ -78,7 +81,7 @@ class TextFiles(DatasetLoader):
         train, layout = _read(train_file, options)
         text = options.text if isinstance(options.text, tuple) else (options.text,)
         label = options.label if options.label is not None or layout is None else layout.label
-        columns = choose(train, str(train_file), text, label, named=layout is None or layout.named)
+        columns = choose(train, str(train_file), target, text, label, named=layout is None or layout.named)
         notes = {}
         if options.test is None:
             train, test = split_off(train, settings, str(train_file))
@@ -92,7 +95,7 @@ class TextFiles(DatasetLoader):
             validation_file = _file(options.validation)
             validation = (_read_like(layout, validation_file, options), str(validation_file))
         splits = Splits((train, str(train_file)), validation, (test, str(test_file)))
-        return labelled(splits, columns, options.separator, options.label_names, notes)
+        return labelled(splits, columns, target, options.separator, options.label_names, notes)
 
 
 def _file(uri: str) -> Path:

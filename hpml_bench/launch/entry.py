@@ -1,4 +1,4 @@
-"""Where child processes begin. The parent hands these over by name, so that it need not import what they import."""
+"""Entry points of child processes, passed by name, so that the parent need not import what they import."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from hpml_bench.system.parent_death import die_with_parent
 
 
 def prepare(settings_json: str, target: str) -> None:
-    """Begin `worker.prepare_to`."""
+    """Run `worker.prepare_to`."""
     from hpml_bench.training import worker
 
     worker.prepare_to(settings_json, target)
 
 
 def start(spec_json: str, prepared_json: str, folder: str, launched: float) -> None:
-    """Begin `worker.start` in a rank."""
+    """Run `worker.start` in a rank."""
     from hpml_bench.training import worker
 
-    die_with_parent()  # torch's launcher has asked for SIGINT in its place, which ranks don't heed
+    die_with_parent()  # torch's launcher asks for SIGINT, which ranks ignore, where this is a SIGKILL
     worker.start(spec_json, prepared_json, folder, launched)

@@ -1,4 +1,4 @@
-"""The fork server's start: the process that the preparation and all ranks are forked from."""
+"""Fork server: the process from which the preparation and all ranks are forked; its start."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LONGEST_TMPDIR = 60
 
 
 def start_fork_server() -> None:
-    """Start the process that ranks are forked from; it imports torch and the libraries once for all runs.
+    """Start the fork server unless it runs; it imports torch and the libraries once for all runs.
 
-    The environment that processes must be born with is set first. Forking from it takes 0.3-0.5 s to the first step
-    where a new interpreter takes 3 s.
+    The variables that processes need from their start are set first. A fork takes 0.3-0.5 s to the first step, a new
+    interpreter 3 s.
 
     Raises:
         UserError: TMPDIR is too long.
@@ -35,6 +35,6 @@ def start_fork_server() -> None:
     multiprocessing.set_forkserver_preload(PRELOAD)
     processes.await_dying_server()
     with tempdir.as_temporary():
-        resource_tracker.ensure_running()  # by itself, since it unblocks signals
+        resource_tracker.ensure_running()  # outside the block below, since it unblocks signals
         with blocked(signal.SIGINT):  # until the server ignores it
             forkserver.ensure_running()

@@ -1,10 +1,11 @@
-"""Imported first by the fork server: from here on it ends with the process that started it, and its children with it.
+"""First import of the fork server: from here on it ends with its parent, and its children end with it.
 
-By itself the server lives on after a kill of that process for as long as it has children, and they as long as they
-work: they hold the other end of the pipe that would tell it.
+Without this, the server would outlive a parent that is killed, until its last child ends: the children hold the
+write end of the pipe whose closing tells the server to exit.
 
-Ctrl-C reaches the whole terminal group, and is the parent's to answer: here it would end an import with a traceback.
-The server is born with the signal blocked; ignored from here on, it may be let through. Children inherit that.
+Ctrl-C reaches every process of the terminal, and only the parent reacts to it: here it would end an import with a
+traceback. The parent starts the server with the signal blocked; this module ignores it, then unblocks it. Children
+inherit that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A fresh process group per run: start, watch, end, and say how it ended."""
+"""Launcher: a new process group for each run, started, watched, ended and recorded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import entry, fork_server, outcome
 from hpml_bench.launch.limits import Limits
-from hpml_bench.launch.watchdog import Watch
+from hpml_bench.launch.watchdog import Watchdog
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Outcome, RunError, RunRecord
 from hpml_bench.system import oom, processes, tempdir
@@ -43,7 +43,7 @@ def run(
     place: outcome.Place = outcome.Place(),  # noqa: B008 - frozen
     earlier_attempts: tuple[str, ...] = (),
 ) -> RunRecord:
-    """Do one run in a process group of its own and commit its record; whatever happens there, this returns.
+    """Do one run in a process group of its own and commit its record; returns whatever happens to the ranks.
 
     Args:
         spec: what to run.
@@ -60,13 +60,13 @@ def run(
     """
     own = RunFolder(folder)
     own.begin()
-    fork_server.start_fork_server()  # does nothing where it runs; a dead one must not count as this run's
+    fork_server.start_fork_server()  # a server that died before must not count as this run's
     started, began = utc_now(), time.monotonic()
     with stoppable() as stop, stop.deferred():
         ended = _watched(spec, prepared, folder, limits, stop)
         seconds = time.monotonic() - began
         record = own.commit(outcome.record(spec, prepared, ended, started, seconds, place, earlier_attempts))
-    if stop.asked:  # also of a run that was done just before: nothing more may begin
+    if stop.asked:  # even if this run was done: no further one may begin
         raise Interrupted(record)
     return record
 
@@ -76,11 +76,11 @@ def _watched(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits, st
     failure: ChildFailedError | None = None
     broken: RunError | None = None
     server, kills = processes.fork_server(), oom.oom_kills()
-    # A fork server that dies meanwhile is started again by the launcher, with what is temporary then.
-    with tempdir.as_temporary(), Watch(folder, limits, stop) as watch:
+    # A fork server that dies meanwhile is started again by the launcher; its temporary files belong here too.
+    with tempdir.as_temporary(), Watchdog(folder, limits, stop) as watch:
         try:
             failure = _launch(spec, prepared, folder)
-        except Exception as error:  # the launcher itself: the sweep goes on, and the record says why
+        except Exception as error:  # raised by the launcher itself: the sweep goes on, and the record says why
             broken = RunError(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
     return outcome.outcome(
         folder, outcome.ExitEvidence(failure, broken, watch.verdict, watch.peak_mb, oom.oom_kills() > kills, server)
@@ -90,7 +90,7 @@ def _watched(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits, st
 def _launch(spec: RunSpec, prepared: Prepared, folder: Path) -> ChildFailedError | None:
     """Run the ranks to their end; return what failed, if anything did."""
     launched = time.monotonic()
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the ranks' own words are in their logs
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the ranks' messages are in their logs
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch

@@ -1,4 +1,4 @@
-"""Limits that users set on runs and sweeps. They decide what is tried and for how long, never what a run computes."""
+"""Limits that users set on runs and sweeps: what is tried and for how long, never what a run computes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from hpml_bench.records.run import Status
 
 STALL_SECONDS = 300.0
 RETRIED: frozenset[Status] = frozenset({"failed", "killed", "timeout", "oom_host", "oom_cuda"})
-"""The states that another attempt may mend; a run that diverged would diverge again."""
+"""The states after which another attempt may succeed; a run that diverged would diverge again."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a sweep may take. Not part of the protocol: runs under other limits compare."""
+    """Limits of a sweep. They are not part of the protocol: runs under other limits can be compared."""
 
     stall: float = STALL_SECONDS
     """Seconds without progress on any rank after which a run is ended; 0 for no such limit."""

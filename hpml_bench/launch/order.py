@@ -1,4 +1,4 @@
-"""The order of methods within a seed: a Williams design, so that none owes its figures to its place.
+"""Order of methods within a seed: a Williams design, so that the place of a method doesn't bias its figures.
 
 Over as many seeds as there are methods each has each place once. Over the whole design (as many seeds again, where the
 number of methods is odd) each also follows each other equally often (Williams 1949, *Experimental designs balanced for

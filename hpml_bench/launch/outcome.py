@@ -1,4 +1,4 @@
-"""The end of a run: its outcome, told from what the ranks left behind, and its record."""
+"""Outcome of a run, found from the files and exit codes of its ranks, and its record."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class ExitEvidence:
     broken: RunError | None = None
     """What the launcher itself raised."""
     verdict: tuple[Status, RunError] | None = None
-    """Why we ended it, if we did."""
+    """Status and reason where the watchdog ended it."""
     peak_mb: dict[int, float] = field(default_factory=dict)
-    """The most memory seen of each rank."""
+    """Peak memory seen of each rank."""
     oom_kill: bool = False
-    """Whether the kernel ended a process for want of memory meanwhile."""
+    """Whether the kernel killed a process for lack of memory meanwhile."""
     server: int | None = None
     """The fork server that the run began with."""
 
 
 def outcome(folder: Path, evidence: ExitEvidence) -> Outcome:
-    """Return what the ranks wrote, unless we ended them; or else how they died."""
+    """Return the outcome that the ranks wrote, or why there is none: the watchdog ended them, or they failed."""
     if evidence.verdict is None:
         try:
             return Outcome.model_validate_json((folder / OUTCOME).read_text())
@@ -89,13 +89,13 @@ def record(
 
 
 def _cause(folder: Path, evidence: ExitEvidence) -> tuple[Status, RunError]:
-    """Return the first cause; what other ranks met afterwards, because one is gone, is none.
+    """Return the first cause; errors of other ranks that follow from it don't count.
 
-    A rank's own error comes before that of a lost peer, in whatever order the ranks ended. A killed rank leaves no
-    error: it is known as the one that the launcher saw end first, since ranks that lost a peer wait a moment.
+    A rank's own error comes before that of a rank that lost a peer, in whatever order they ended. A killed rank
+    leaves no error: it is the one that the launcher saw end first, since ranks that lost a peer wait a moment.
     """
     if evidence.server is not None and processes.identify(evidence.server) is None:
-        return "killed", RunError(kind="ForkServer", message="the process that ranks are forked from was ended")
+        return "killed", RunError(kind="ForkServer", message="the fork server was ended, and the ranks with it")
     if evidence.broken is not None:
         return "failed", evidence.broken
     if evidence.failure is None:
@@ -114,7 +114,7 @@ def _cause(folder: Path, evidence: ExitEvidence) -> tuple[Status, RunError]:
 def _name(number: int) -> str:
     try:
         return signal.Signals(number).name
-    except ValueError:  # real-time signals have none
+    except ValueError:  # real-time signals have no name
         return f"signal {number}"
 
 
@@ -122,7 +122,7 @@ def _killed(rank: int, name: str, evidence: ExitEvidence) -> tuple[Status, RunEr
     peak = evidence.peak_mb.get(rank)
     reached = "" if peak is None else f"; its memory had reached {peak:,.0f} MB"
     if evidence.oom_kill and name == "SIGKILL":
-        message = f"rank {rank} was ended by the kernel, which had run out of memory{reached}"
+        message = f"rank {rank} was ended by the kernel for lack of memory{reached}"
         return "oom_host", RunError(kind=name, message=message, rank=rank)
     return "killed", RunError(kind=name, message=f"rank {rank} was ended by {name}{reached}", rank=rank)
 

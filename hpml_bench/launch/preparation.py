@@ -1,4 +1,4 @@
-"""The preparation of model and data, in a process of its own that is watched: it can be ended in a download."""
+"""Preparation of model and data in a process of its own, which is watched and can be ended during a download."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from hpml_bench.system import processes, tempdir
 from hpml_bench.system.cache import check_space
 
 STOPPED_SECONDS = 10
-"""For so long a preparation, or its server, that a signal has stopped may stand still."""
+"""Seconds after which a preparation, or its fork server, that a signal has stopped is given up."""
 SERVER_LOST = 255
-"""What multiprocessing gives for the exit status of a child whose fork server has ended."""
+"""Exit status that multiprocessing reports for a child whose fork server has ended."""
 
 End = Literal["over", "late", "stopped"]
-"""Why the preparation is no longer waited for."""
+"""Why the wait for the preparation ended: it is over, too late, or stopped by a signal."""
 
 
 def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
-    """Prepare model and data in a process of their own, which needs what trains and can be ended in a download.
+    """Prepare model and data in a process of their own, which imports torch and can be ended during a download.
 
     Raises:
         UserError: a source can't be had, is not what the settings say, or takes longer than `max_seconds`; the cache
@@ -42,24 +42,24 @@ def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
     """
     deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
     check_space()
-    reach(settings.backbone)  # asked here, a hub that can't be reached is told while the fork server still imports
+    reach(settings.backbone)  # a hub that can't be reached is reported before the fork server has imported torch
     with tempfile.TemporaryDirectory(dir=tempdir.folder()) as name:
         target = Path(name) / "prepared.json"
         end, code, result = _in_child(settings, target, deadline)
     if result is None:
-        how = f"ended with status {code}; what it said stands above"
+        how = f"ended with status {code}; its messages stand above"
         if end == "late":
             how = (
-                f"was not done after {max_seconds:g} s, when no run may begin (--max-hours); files that came whole are "
-                "kept, so call it again, with more hours"
+                f"was not done after {max_seconds:g} s (--max-hours); complete downloads are kept: repeat the command "
+                "with more hours"
             )
         elif end == "stopped":
             how = f"was stopped by a signal, itself or its fork server, and given up after {STOPPED_SECONDS} s; "
-            how += "call it again"
+            how += "repeat the command"
         elif code == SERVER_LOST:
-            how = "was ended with its fork server (which may be a lack of memory); call it again"
+            how = "was ended with its fork server (perhaps for lack of memory); repeat the command"
         elif code < 0:
-            how = f"was ended by signal {-code} (9 may be a lack of memory)"
+            how = f"was ended by signal {-code} (9 may be for lack of memory)"
         raise UserError(f"{settings.backbone}: the preparation of model and data {how}")
     if "error" in result:
         raise UserError(result["error"])
@@ -69,7 +69,7 @@ def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
 def _in_child(settings: Settings, target: Path, deadline: float) -> tuple[End, int, dict[str, Any] | None]:
     """Prepare in a child of the fork server; return why the wait for it ended, its exit status, and what it wrote.
 
-    Whatever happens, no process that it started is left.
+    In every case, the processes that it started are ended.
     """
     context = multiprocessing.get_context("forkserver")
     child = context.Process(target=entry.prepare, args=(settings.model_dump_json(), str(target)))
@@ -80,17 +80,17 @@ def _in_child(settings: Settings, target: Path, deadline: float) -> tuple[End, i
             end = _start(child, deadline, family)
             if child.pid is not None and end == "over":
                 end = _join(child, deadline, family)
-            result = read_json(target)  # before the sweep, which might end pip first, and the child would say so
+            result = read_json(target)  # read before its processes are ended: pip's end would become its error
             waited = True
         finally:
             family |= processes.descendants()
-            if not waited:  # a signal: the child may still be asked for, so that its server ends with it
+            if not waited:  # a signal came: the server may still fork the child, and must end too
                 processes.end_fork_server()
             processes.terminate(family)
     if child.pid is None:
         return end, SERVER_LOST, None
     child.join(1.0)
-    if child.is_alive():  # it isn't, but a stopped server doesn't say so
+    if child.is_alive():  # it has ended, but a stopped server doesn't report it
         processes.end_fork_server()
         child.join()
     return end, child.exitcode or 0, result
@@ -99,9 +99,9 @@ def _in_child(settings: Settings, target: Path, deadline: float) -> tuple[End, i
 def _start(child: BaseProcess, deadline: float, family: set[psutil.Process]) -> End:
     """Start the preparation; return why the wait for the server's answer ended.
 
-    Multiprocessing waits for it without limit: where it doesn't come, the server is ended, which ends that wait.
+    Multiprocessing waits for it without limit: if it doesn't come, the server is ended, which ends that wait.
     """
-    fork_server.start_fork_server()  # nothing where it runs; one that multiprocessing starts has no such care of Ctrl-C
+    fork_server.start_fork_server()  # one that multiprocessing starts itself would not ignore Ctrl-C
     started = threading.Event()
     ends: list[End] = []
 
@@ -135,12 +135,12 @@ def _join(child: BaseProcess, deadline: float, family: set[psutil.Process]) -> E
 
 
 def _wait(over: Callable[[float], bool], deadline: float, family: set[psutil.Process]) -> End:
-    """Wait until it is over, the deadline has passed, or someone has stopped the fork server or what it started.
+    """Wait until it is over, the deadline has passed, or a signal has stopped the fork server or what it started.
 
     Args:
         over: waits for so many seconds; returns whether it is over.
         deadline: of time.monotonic().
-        family: to which processes that there are meanwhile are added.
+        family: set to which the processes seen meanwhile are added.
 
     """
     looks = 0

@@ -1,4 +1,4 @@
-"""What the terminal shows during a sweep: an overall and a per-run bar, or a line a run where it is no terminal."""
+"""Progress of a sweep: a bar for all runs and one for the current run; without a terminal, a line for each run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POLL_SECONDS = 0.5
 
 
 class SweepProgress:
-    """Bars with the time that is left; follows the steps a run has written."""
+    """Bars with the time that is left, which follow the steps that a run has written."""
 
     def __init__(self, console: Console, total: int, verbose: bool = False) -> None:
         self._console = console
@@ -56,15 +56,15 @@ class SweepProgress:
             self._bars.stop()
 
     def skip(self, runs: int) -> None:
-        """Say how many runs are there already."""
+        """Say how many runs are recorded already."""
         self._done += runs
         self._bars.update(self._overall, completed=self._done)
         if runs:
             self.say(f"{runs} of {self._total} runs are recorded already")
 
     def say(self, text: str) -> None:
-        """Print a line above the bars; it is shown as it is, control characters and markup inert."""
-        with suppress(OSError, SystemExit):  # the terminal is gone, at which rich exits; the records say it too
+        """Print a line above the bars; control characters and markup have no effect."""
+        with suppress(OSError, SystemExit):  # the terminal is gone, and rich exits; the records have it too
             self._console.print(Text(for_terminal(text)), highlight=False)
 
     @contextmanager
@@ -94,7 +94,7 @@ class SweepProgress:
         )
 
     def again(self, number: int, most: int) -> None:
-        """Say that the run is tried again, and don't count it twice."""
+        """Say that the run is tried again; it is not counted twice."""
         self._done -= 1
         self.say(f"trying it again ({number} of {most})")
 
@@ -107,7 +107,7 @@ class SweepProgress:
     def _look(self, points: Tail, log: Tail, bar: TaskID) -> None:
         new = points.lines()
         if new:
-            with suppress(ValidationError):  # a full disk tears lines
+            with suppress(ValidationError):  # a line may be incomplete on a full disk
                 self._bars.update(bar, completed=Point.model_validate_json(new[-1]).step)
         if self._verbose:
             for line in log.lines():

@@ -1,7 +1,7 @@
-"""How the ranks of a run on one machine find each other: a store on a port that the kernel picks, nothing to agree on.
+"""Rendezvous of ranks on one machine: a store on a port that the kernel picks.
 
-torch's `c10d` rendezvous lets several machines agree on who takes part, which takes part of each launch; its `static`
-one needs a port that is known before, which another process may take meanwhile.
+torch's `c10d` rendezvous lets several machines agree on who takes part, which costs time at each launch. Its `static`
+rendezvous needs a port that is known before, which another process may take meanwhile.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class OneMachine(StaticTCPRendezvous):
     """The static rendezvous of one node, its store on a free port."""
 
     def get_backend(self) -> str:
-        """Return its name."""
+        """Return the name of the backend."""
         return BACKEND
 
     def next_rendezvous(self) -> RendezvousInfo:
@@ -38,6 +38,6 @@ def _create(parameters: RendezvousParameters) -> OneMachine:
 
 
 def register() -> str:
-    """Make it known to torch's launcher, and return the name by which that knows it."""
+    """Register it with torch's launcher, and return its name there."""
     rendezvous_handler_registry.register(BACKEND, _create)
     return BACKEND

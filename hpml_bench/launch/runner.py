@@ -1,4 +1,4 @@
-"""Runs one after another, each tried again where that may help, until a limit ends it: for sweeps and tuning."""
+"""Runner of sweeps and tunings: runs one after another, with retries, until a limit ends it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hpml_bench.records.run import DONE, RunRecord
 
 
 class Runner:
-    """What the runs of one call share: folder, model and data, limits, progress, and the time they began."""
+    """The runs of one call, which share folder, model and data, limits, progress, and the time they began."""
 
     def __init__(
         self, results: ResultsFolder, prepared: Prepared, limits: Limits, progress: SweepProgress, began: float
@@ -26,7 +26,7 @@ class Runner:
         self.results, self.prepared, self.limits, self.progress = results, prepared, limits, progress
         self._began = began
         self.ended_by: str | None = None
-        """The limit that ended it, in words, if one did."""
+        """The limit that ended the runs, as its option; None if none did."""
 
     def may_begin(self) -> bool:
         """Whether the limits let another run begin."""
@@ -40,7 +40,7 @@ class Runner:
         place: Place = Place(),  # noqa: B008 - frozen
         live: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> RunRecord:
-        """Do one run, again where it ended in a way that another attempt may mend; its line is the caller's to print.
+        """Do one run, again if another attempt may succeed; the caller prints the line of the record returned.
 
         Raises:
             Interrupted: a signal asked for the end.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from hpml_bench.launch.order import methods_of_seed
 from hpml_bench.launch.outcome import Place
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.launch.runner import Runner
+from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.run import DONE, RunRecord, protocol_id
 from hpml_bench.system.signals import stoppable
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep left."""
+    """The result of a sweep."""
 
     folder: Path
     records: tuple[RunRecord, ...]
     """One for each run asked for that has a record, whether made now or before."""
     interrupted: bool = False
     ended_by: str | None = None
-    """Why runs were left out that were asked for, if any were: a limit, in words."""
+    """The limit, as its option, for which runs were left out; None if all were done."""
 
     @property
     def failed(self) -> int:
@@ -47,10 +48,11 @@ class SweepResult:
 
 
 def balanced(runs: Iterable[RunSpec], methods: Sequence[str]) -> list[RunSpec]:
-    """Return the runs seed by seed, methods in another order in each: else method is confounded with the hour.
+    """Return the runs seed by seed, with another order of methods in each.
 
-    The order depends on the seed and the suite's `methods` alone, so that a sweep that is resumed, has more seeds or
-    some of the methods only goes on in the same one. Methods that the suite doesn't have come last.
+    A machine gets faster or slower over hours; in a fixed order that would look like a difference between methods. The
+    order depends on the seed and the suite's `methods` alone, so that a sweep keeps it when it is resumed, gets more
+    seeds or runs only some methods. Methods that the suite doesn't have come last.
     """
 
     def place(spec: RunSpec) -> tuple[int, int]:
@@ -77,13 +79,13 @@ def run_sweep(
     methods: Sequence[str] | None = None,
     fresh: bool = False,
     verbose: bool = False,
-    wandb_mode: str = "off",
+    trackers: Sequence[Tracker] = (),
     seed: int | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> SweepResult:
     """Run what is missing of a suite; every finished run is kept, whatever happens to the next.
 
-    With `seed`, that one seed only.
+    With `seed`, that one seed only. `trackers` follow the runs.
 
     Raises:
         UserError: the settings can't be met on this machine, a source can't be had, the folder is in use, or its disk
@@ -99,20 +101,25 @@ def run_sweep(
             results.clear(None if methods is None and seed is None else runs)
         results.write_suite(suite.model_dump_json(indent=1))
         try:
-            return _run_missing(runs, results, console, verbose, wandb_mode, limits)
+            return _run_missing(runs, results, console, verbose, trackers, limits)
         except KeyboardInterrupt:  # between runs
             return SweepResult(results.path, results.records(runs), interrupted=True)
 
 
 def _run_missing(
-    runs: list[RunSpec], results: ResultsFolder, console: Console, verbose: bool, wandb_mode: str, limits: Limits
+    runs: list[RunSpec],
+    results: ResultsFolder,
+    console: Console,
+    verbose: bool,
+    trackers: Sequence[Tracker],
+    limits: Limits,
 ) -> SweepResult:
     began, interrupted = time.monotonic(), False
     with SweepProgress(console, len(runs), verbose) as progress:
         fork_server.start_fork_server()
         from hpml_bench.report.render import load_libraries
 
-        load_libraries()  # the server imports torch meanwhile, on another core; later they would take a run's
+        load_libraries()  # while the server imports torch on another core: later, this would disturb a run
         progress.say(f"preparing model and data of {runs[0].settings.backbone.partition('#')[0]} ...")
         prepared = preparation.prepare(runs[0].settings, limits.max_seconds)
         protocol = protocol_id(runs[0].settings, prepared.digests)
@@ -123,7 +130,7 @@ def _run_missing(
         for spec in todo:
             if not runner.may_begin():
                 break
-            live = partial(_follow_with_wandb, spec, results.path / spec.run_id, wandb_mode, results.path)
+            live = partial(_followed, trackers, spec, results.path / spec.run_id, results.path)
             try:
                 record = runner.run(spec, position[spec.run_id], live)
             except (launcher.Interrupted, KeyboardInterrupt):
@@ -135,9 +142,10 @@ def _run_missing(
     return SweepResult(results.path, results.records(runs), interrupted, runner.ended_by)
 
 
-def _follow_with_wandb(spec: RunSpec, target: Path, mode: str, folder: Path) -> AbstractContextManager[object]:
-    if mode != "online":
-        return nullcontext()
-    from hpml_bench.tracking.wandb import follow
-
-    return follow(spec, target, "online", folder)
+@contextmanager
+def _followed(trackers: Sequence[Tracker], spec: RunSpec, folder: Path, results: Path) -> Iterator[None]:
+    """Let all trackers follow a run."""
+    with ExitStack() as stack:
+        for tracker in trackers:
+            stack.enter_context(tracker.follow(spec, folder, results))
+        yield

@@ -1,4 +1,4 @@
-"""One run when torchrun, not we, started the ranks: each rank comes here, and rank 0 commits the record."""
+"""Run whose ranks torchrun started: each rank calls `run_as_rank`, and rank 0 commits the record."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ from hpml_bench.training import worker
 def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool) -> bool:
     """Do the run as this rank; return whether it ended well.
 
-    The allocator's variables can't be set any more, since this process was started by torchrun: the record says what
-    they are.
+    The allocator's variables can't be set any more, since torchrun started this process; the record has their values.
 
     Raises:
-        UserError: something asked for is wrong or can't be had.
+        UserError: a setting is wrong, or a source can't be had.
 
     """
     os.environ.setdefault("CUDA_DEVICE_ORDER", environment.PROCESS_ENVIRONMENT["CUDA_DEVICE_ORDER"])

@@ -1,4 +1,4 @@
-"""Watches a run from its parent: stall and time limits, a request to end, memory reached, processes left behind."""
+"""Watchdog of a run, in its parent: stall and time limits, requests to end, peak memory, processes left behind."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from hpml_bench.system.heartbeat import Beat
 from hpml_bench.system.signals import Stop
 
 AGENT_SIGNAL = signal.SIGUSR2
-"""At which torch's agent ends; ignored outside it, since one of ours may come late."""
+"""The signal at which torch's agent ends; ignored outside it, since one sent here may arrive late."""
 POLL_SECONDS = 0.2
 LOOKS = 5
-"""Every so many polls the processes are looked at: a core taken here is missing to the ranks."""
+"""Polls from one look at the processes to the next: each look takes CPU time from the ranks."""
 LONGEST_POLL = 1.0
-"""A look that comes later than this counts as this: a suspended machine must not look like a hang of its runs."""
+"""The most seconds that count between two polls: a suspended machine must not look like a hang."""
 STACK_SECONDS = 2.0
 KILL_SECONDS = 0.05
 INTERRUPTED = "ended on request (Ctrl-C, SIGTERM or SIGHUP) before it was done"
 GRACE_SECONDS = 3.0
-"""After which the fork server, which should have told that its children ended, is ended itself."""
+"""Seconds after which a fork server that hasn't reported the end of its children is ended."""
 
 
-class Watch:
-    """Watches while its body runs: ends the run's processes when a limit is reached, and those left over."""
+class Watchdog:
+    """Watches a run while its body runs: ends its processes when a limit is reached, and those left at the end."""
 
     def __init__(self, folder: Path, limits: Limits, stop: Stop) -> None:
         self.verdict: tuple[Status, RunError] | None = None
-        """How the run was ended, if by us."""
+        """Status and error of the run where the watchdog ended it."""
         self.peak_mb: dict[int, float] = {}
-        """The most memory seen of each rank."""
+        """Peak memory seen of each rank."""
         self._folder, self._limits, self._stop = folder, limits, stop
         self._over = threading.Event()
         self._seen: set[psutil.Process] = set()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._resources = ExitStack()
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Watchdog:
         self._resources.enter_context(processes.subreaper())
         self._thread.start()
         return self
@@ -57,12 +57,12 @@ class Watch:
             self._thread.join()
             processes.terminate(self._seen | processes.descendants())
             _end_stopped_server()
-            if self._stop.asked and self.verdict is None and not self._done():  # a rank may have heard it before us
+            if self._stop.asked and self.verdict is None and not self._done():  # a rank may get the signal first
                 self.verdict = "interrupted", RunError(kind="Interrupted", message=INTERRUPTED)
             heartbeat.remove(self._folder)
 
     def _watch(self) -> None:
-        """Look until the run is over or has to be ended."""
+        """Poll until the run is over or has to be ended."""
         last, watched, idle = time.monotonic(), 0.0, 0.0
         counts: tuple[int, ...] = ()
         polls, gone = 0, 0.0
@@ -70,7 +70,7 @@ class Watch:
             now = time.monotonic()
             passed, last = min(now - last, LONGEST_POLL), now
             beats = heartbeat.read(self._folder)
-            self._weigh(beats)
+            self._note_memory(beats)
             if polls % LOOKS == 0 or len(beats) != len(counts):
                 self._seen |= processes.descendants()
                 gone = gone + LOOKS * POLL_SECONDS if self._seen and not any(map(processes.alive, self._seen)) else 0.0
@@ -85,15 +85,15 @@ class Watch:
                 self._end(*verdict, beats)
                 return
 
-    def _weigh(self, beats: tuple[Beat, ...]) -> None:
-        """Note the ranks' memory, on each poll: of a rank that is killed, nothing later than the last can be known."""
+    def _note_memory(self, beats: tuple[Beat, ...]) -> None:
+        """Note the ranks' peak memory, at each poll: it can't be read once a rank is killed."""
         for beat in beats:
             peak = processes.memory_mb(beat.pid, "VmHWM")
             if peak:
                 self.peak_mb[beat.rank] = peak
 
     def _judge(self, watched: float, idle: float) -> tuple[Status, str, str] | None:
-        """Return status, kind and first words if the run has to be ended."""
+        """Return status, kind of error and reason if the run has to be ended."""
         stall, most = self._limits.stall, self._limits.run_timeout
         if self._stop.asked:
             return "interrupted", "Interrupted", INTERRUPTED
@@ -104,14 +104,14 @@ class Watch:
         return None
 
     def _end(self, status: Status, kind: str, words: str, beats: tuple[Beat, ...]) -> None:
-        """Say how the run ended, ask its ranks for their stacks, and end every process of it until it is over."""
-        if not self._done():  # else only an exit hangs
+        """Set the verdict, with the ranks' stacks after a timeout, and kill the run's processes until it is over."""
+        if not self._done():  # else the run is done and only its exit hangs
             stopped = {beat.rank for beat in beats if processes.stopped(beat.pid)}
             self.verdict = status, RunError(kind=kind, message=words)
             if status == "timeout":
                 error = RunError(
                     kind=kind,
-                    message=f"{words}: {_standing(beats, stopped)}",
+                    message=f"{words}: {_positions(beats, stopped)}",
                     rank=min(stopped, default=None),
                     traceback=self._stacks(beats) or None,
                 )
@@ -130,7 +130,7 @@ class Watch:
         return (self._folder / OUTCOME).exists()
 
     def _stacks(self, beats: tuple[Beat, ...]) -> str:
-        """Return the ranks' Python stacks, which they write to their logs; a stopped one is let go on for that."""
+        """Return the ranks' Python stacks, which they write to their logs; stopped ranks are continued for that."""
         ours = {process.pid for process in self._seen if processes.alive(process)}
         beats = tuple(beat for beat in beats if beat.pid in ours)
         logs = [self._folder / f"rank{beat.rank}.log" for beat in beats]
@@ -153,25 +153,25 @@ class Watch:
 
 
 def free_launcher() -> None:
-    """Let torch's agent, which takes that signal for a request to end, leave a wait for ranks that are all gone.
+    """Send torch's agent the signal at which it ends, so that it stops waiting for ranks that have all ended.
 
-    A rank that is killed as it waits for the others at its end leaves the agent waiting for it for ever.
+    If a rank is killed while it waits for the others at its end, the agent would wait for it for ever.
     """
     if callable(signal.getsignal(AGENT_SIGNAL)):
         signal.pthread_kill(threading.main_thread().ident or 0, AGENT_SIGNAL)
 
 
 def _end_stopped_server() -> None:
-    """End a fork server that a signal has stopped, when its ranks are gone.
+    """End a fork server that a signal has stopped, when its ranks have ended.
 
-    It never tells that they ended: the launcher, and multiprocessing as the command exits, would wait for it for ever.
+    It can't report that they ended: the launcher, and multiprocessing at exit, would wait for it for ever.
     """
     if processes.stopped(processes.fork_server() or 0):
         processes.end_fork_server()
 
 
-def _standing(beats: tuple[Beat, ...], stopped: set[int]) -> str:
-    """Return where each rank stood."""
+def _positions(beats: tuple[Beat, ...], stopped: set[int]) -> str:
+    """Return where each rank was, such as `rank 0 at training step 3 (stopped)`."""
     if not beats:
         return "no rank had begun"
     return ", ".join(f"rank {b.rank} at {b.where}{' (stopped)' if b.rank in stopped else ''}" for b in beats)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Target = Literal["class", "number", "tags"]
-"""What a task learns from a row: a class, a number, or a tag for every word."""
+"""The target that a task learns from a row: a class, a number, or a tag for every word."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class DatasetLoader(ABC):
         Drawing rows, splitting off validation rows and tokenising are common to all data sets (data.prepare).
 
         Raises:
-            UserError: the rows can't be had, or don't suit the settings.
+            UserError: the rows can't be read, or don't suit the settings.
 
         """
 

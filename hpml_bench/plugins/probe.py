@@ -44,7 +44,7 @@ Write = Callable[[list[Point]], None]
 
 @dataclass(frozen=True)
 class Run:
-    """What a probe may look at."""
+    """A run as probes see it."""
 
     settings: Settings
     group: Group
@@ -72,7 +72,7 @@ class Step:
     lr: float
     """Learning rate of the method's parameters in this step."""
     seconds: float
-    """From the moment all ranks had ended the step before (or met at the border) until all had ended this one. The
+    """From the moment all ranks had ended the step before (or met before the window) until all had ended this one. The
     steps of a window add up to the slowest rank's wall time of it."""
     rank_seconds: tuple[float, ...]
     """Each rank's own, from its end of the step before to its end of this one."""

@@ -1,4 +1,4 @@
-"""What DDP reduces over the ranks at each step: bytes, and how long reductions are under way."""
+"""Communication of DDP at each step: bytes reduced over the ranks, and the time that reductions take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much is trained, and how much a trained result takes on disk."""
+"""Parameters: how many are trained, and how much the result takes on disk."""
 
 from __future__ import annotations
 

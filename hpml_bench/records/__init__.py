@@ -1,4 +1,4 @@
-"""What a run leaves on disk: the record, its points and predictions, and the folders that hold them.
+"""Records of runs on disk: the record itself, its points and predictions, and the folders that hold them.
 
 May import `config` and `system`.
 """

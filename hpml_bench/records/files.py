@@ -1,4 +1,4 @@
-"""Files of a results folder: their names, and how they are written and read safely."""
+"""Files of a results folder: their names, and safe writing and reading."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 RECORD = "run.json"
 SUITE = "suite.json"
-"""What was asked for, beside the runs: description and order for the report."""
+"""The suite as it was run, beside the runs; the report takes its description and order."""
 POINTS = "points.jsonl"
 OUTCOME = "outcome.json"
 PREDICTIONS = "predictions.parquet"
 SET_ASIDE = "set-aside"
-"""Folder beside the runs for those that turned out damaged."""
+"""Folder beside the runs for damaged and outdated ones."""
 MAX_RECORD_BYTES = 50_000_000
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that, whatever happens, it is the old one or the new one, whole."""
+    """Write a file atomically: after a crash there is the whole old file or the whole new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -38,13 +38,13 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove what a kill in the middle of `write_atomically` left in a folder that nobody else writes to."""
+    """Remove what a kill during `write_atomically` left in a folder that no other process writes to."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder if it is there; of a link only the link, not what it leads to."""
+    """Remove a folder if there is one; of a link only the link, not its target."""
     if folder.is_symlink():
         folder.unlink()
     elif folder.exists():
@@ -52,12 +52,12 @@ def remove(folder: Path) -> None:
 
 
 def is_plain_file(path: Path) -> bool:
-    """Tell whether there is a file that ends and is in this place: no link, pipe or device."""
+    """Whether this is a regular file: no link, pipe or device."""
     return path.is_file() and not path.is_symlink()
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return a JSON object written by a rank, or None where it is missing or torn."""
+    """Return a JSON object written by a rank, or None where it is missing or incomplete."""
     try:
         small = is_plain_file(path) and path.stat().st_size <= MAX_RECORD_BYTES
         content = json.loads(path.read_text(encoding="utf-8")) if small else None

@@ -1,4 +1,4 @@
-"""A results folder and the folders of its runs: opened by one process, mended, asked, written to."""
+"""Results folder and the folders of its runs: locked by one process, repaired, queried and written to."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ Say = Callable[[str], None]
 
 
 class RunFolder:
-    """The folder of one run. The run counts from the moment its record is committed."""
+    """The folder of one run, which is done once its record is committed."""
 
     def __init__(self, path: Path) -> None:
-        """Name it; nothing is written."""
+        """Keep the path; nothing is written."""
         self.path = path
 
     def begin(self) -> None:
-        """Empty it: an attempt is never mixed with another."""
+        """Make it empty, so that two attempts are never mixed."""
         remove(self.path)
         self.path.mkdir(parents=True)
 
@@ -68,7 +68,7 @@ class RunFolder:
         return found
 
     def changed(self, record: RunRecord) -> str | None:
-        """Return which file is not the one that the record was committed with, or is gone; None where all are there."""
+        """Return which file is missing or is not the recorded one, as a sentence; None where all are as recorded."""
         there = self.digests()
         for name, value in record.files.items():
             if name not in there:
@@ -80,7 +80,7 @@ class RunFolder:
     def damage(self) -> str | None:
         """Return what is wrong with its files, such as `run.json is not readable`; None where nothing is.
 
-        A run without a record is none: it was not finished.
+        A run without a record is not damaged: it was not finished.
         """
         if not (self.path / RECORD).exists():
             return None
@@ -91,13 +91,13 @@ class RunFolder:
         return self.changed(record)
 
     def set_aside(self) -> Path:
-        """Move it out of the way, its record under another name; return where to."""
-        room = self.path.parent / SET_ASIDE
-        if room.is_symlink():
-            room.unlink()  # the link only: none is followed
-        room.mkdir(exist_ok=True)
-        number = next(number for number in count(1) if not os.path.lexists(room / f"{self.path.name}.{number}"))
-        target = room / f"{self.path.name}.{number}"
+        """Move it to the folder of those set aside, with its record renamed; return the new path."""
+        parent = self.path.parent / SET_ASIDE
+        if parent.is_symlink():
+            parent.unlink()  # the link only: none is followed
+        parent.mkdir(exist_ok=True)
+        number = next(number for number in count(1) if not os.path.lexists(parent / f"{self.path.name}.{number}"))
+        target = parent / f"{self.path.name}.{number}"
         if not self.path.is_symlink() and (self.path / RECORD).exists():
             (self.path / RECORD).replace(self.path / f"{RECORD}.damaged")
         self.path.replace(target)
@@ -105,21 +105,21 @@ class RunFolder:
 
 
 class ResultsFolder:
-    """The results of a suite, held by this process alone between `open` and its end."""
+    """The results of a suite; only this process writes to them while `open` holds the lock."""
 
     def __init__(self, path: Path) -> None:
-        """Name it; `open` is the way to write to it."""
+        """Keep the path; to write to it, use `open`."""
         self.path = path
         self._older: dict[str, Path] | None = None
 
     @classmethod
     @contextmanager
     def open(cls, path: Path, lock: Path | None = None) -> Iterator[ResultsFolder]:
-        """Make the folder, hold its lock, and mend what a killed process left; disk errors become one sentence.
+        """Make the folder, lock it, and repair what a killed process left; disk errors become user errors.
 
         Args:
             path: the folder.
-            lock: the folder whose lock is held, if another.
+            lock: the folder whose lock is held, if it is another one.
 
         Raises:
             UserError: it can't be made or written to, its disk is full or read-only, or another process holds it.
@@ -134,11 +134,11 @@ class ResultsFolder:
             yield cls(path)
 
     def write_suite(self, content: str) -> None:
-        """Write what was asked for beside the runs."""
+        """Write the suite beside the runs."""
         write_atomically(self.path / SUITE, content)
 
     def run_folder(self, spec: RunSpec) -> RunFolder:
-        """Return the folder of a run: the one of its id, or one that an older schema named otherwise."""
+        """Return the folder of a run: the one of its id, or of the id that an older schema gave it."""
         own = self.path / spec.run_id
         return RunFolder(own if own.exists() else self._of_older_schema().get(spec.run_id, own))
 
@@ -150,7 +150,7 @@ class ResultsFolder:
         return self._older
 
     def set_aside_unusable(self, specs: Iterable[RunSpec], protocol: str, say: Say) -> None:
-        """Move damaged runs, and good ones on other rows or weights, out of the way; they are then done again."""
+        """Set damaged runs aside, and good ones on other rows or weights; they are then done again."""
         for spec in specs:
             run = self.run_folder(spec)
             why, record = run.damage(), run.record()
@@ -160,12 +160,12 @@ class ResultsFolder:
             elif record is not None and record.status in DONE and record.protocol_id != protocol:
                 moved = run.set_aside()
                 say(
-                    f"{run.path.name} was made on other rows or weights than are there now; it is kept as "
+                    f"{run.path.name} was made on other rows or weights than the present ones; it is kept as "
                     f"{SET_ASIDE}/{moved.name}, and the run is done again"
                 )
 
     def settled(self, spec: RunSpec, protocol: str) -> bool:
-        """Whether a run need not be tried again: it ended, and on the weights and rows that are there now."""
+        """Whether a run need not be tried again: it ended, and on the present weights and rows."""
         record = self.run_folder(spec).record()
         return record is not None and record.status in DONE and record.protocol_id == protocol
 
@@ -183,11 +183,11 @@ class ResultsFolder:
         return RunFolder(own)
 
     def records(self, specs: Iterable[RunSpec]) -> tuple[RunRecord, ...]:
-        """Return the records of these runs, of those that have one."""
+        """Return the records of those of these runs that have one."""
         return tuple(found for spec in specs if (found := self.run_folder(spec).record()))
 
     def clear(self, specs: Iterable[RunSpec] | None = None) -> None:
-        """Remove these runs, or all, and nothing else that may lie here."""
+        """Remove these runs, or all; other files of the folder are kept."""
         for path in self.path.glob("*/") if specs is None else [self.run_folder(spec).path for spec in specs]:
             if (path / RECORD).exists() or (path / POINTS).exists() or (path / "rank0.log").exists():
                 remove(path)
@@ -212,7 +212,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a results folder alone; the lock goes with the process, however it ends.
+    """Hold the lock of a results folder; the kernel releases it when the process ends, even by a kill.
 
     Raises:
         UserError: another process holds it; says which.

@@ -1,4 +1,4 @@
-"""The runs of a results folder, read for reports and lists."""
+"""Runs of a results folder, read for reports and lists."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LoadedRuns:
 
 
 def load_records(folder: Path) -> LoadedRuns:
-    """Read every run.json one level below `folder`; damaged ones are told, never averaged."""
+    """Read every run.json one level below `folder`; damaged ones become `problems`."""
     records: list[RunRecord] = []
     problems: list[str] = []
     for path in sorted(folder.glob(f"*/{RECORD}")):
@@ -40,13 +40,13 @@ def load_records(folder: Path) -> LoadedRuns:
         if why:
             problems.append(f"{path.parent.name}/{why}; {again}")
         else:
-            record = record.model_copy(update={"run_id": path.parent.name})  # of a copied folder: where its files lie
+            record = record.model_copy(update={"run_id": path.parent.name})  # a copied folder: where its files are
             records.append(_sharing(record, records[-1]) if records else record)
     return LoadedRuns(tuple(sorted(records, key=lambda record: (record.started, record.run_id))), tuple(problems))
 
 
 def _sharing(record: RunRecord, other: RunRecord) -> RunRecord:
-    """Return a record that holds what is equal in another one once: thousands differ in their figures alone."""
+    """Return a record that shares with another one the fields that are equal: it saves memory over thousands."""
     alike = ("definitions", "environment", "notes", "digests", "label_names")
     return record.model_copy(
         update={name: getattr(other, name) for name in alike if getattr(record, name) == getattr(other, name)}
@@ -69,7 +69,7 @@ class Headline(BaseModel):
     status: Status
     seconds: float
     headline: str | None = "test_accuracy"
-    """Until schema 1 every run classified."""
+    """All runs of schema 1 classified texts."""
     metrics: dict[str, float | None]
     definitions: list[dict[str, Any]] = []
 

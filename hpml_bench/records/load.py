@@ -1,4 +1,4 @@
-"""Records read from disk: validated, of every schema version that is known; what is damaged is told."""
+"""Reading of records: validated, of every known schema version; damaged ones raise an error that says why."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_DEPTH = 32
 """Levels of nesting in a record."""
 LARGEST_INTEGER = 2**63 - 1
 _AS_ZEROS = bytes(b"0"[0] if 48 <= code < 58 else b"."[0] if code == 46 else b" "[0] for code in range(256))
-"""Every digit a zero, the point itself, all else a space."""
+"""Table for `translate`: digits become 0, the point stays, all else becomes a space."""
 
 
 def load_record(path: Path) -> RunRecord:
@@ -29,7 +29,7 @@ def load_record(path: Path) -> RunRecord:
 
     """
     if path.parent.is_symlink() or (path.exists() and not is_plain_file(path)):
-        raise ValueError("a link, or no file, and none is followed")
+        raise ValueError("a link or no regular file, which is not read")
     try:
         if path.stat().st_size > MAX_RECORD_BYTES:
             raise ValueError(f"larger than {MAX_RECORD_BYTES} bytes")
@@ -43,7 +43,9 @@ def load_record(path: Path) -> RunRecord:
         raise ValueError(f"not a run record: it holds {odd}")
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version not in READABLE:
-        raise ValueError(f"of schema version {version!r:.40}, and this is {SCHEMA_VERSION}")
+        raise ValueError(
+            f"of schema version {version!r:.40}, and this version of hpml-bench reads 1 to {SCHEMA_VERSION}"
+        )
     try:
         if version == SCHEMA_VERSION:
             return RunRecord.model_validate(content)
@@ -57,10 +59,10 @@ def load_record(path: Path) -> RunRecord:
 
 
 def _oddity(content: Any, raw: bytes) -> str | None:
-    """Return what no record holds but JSON can, and what reads records would stumble over.
+    """Return what the content has that no record may have, deep nesting or a large integer; None if there is none.
 
-    Looks at the fields that may hold anything, and at all where a number is long: the record's own types see to the
-    rest, and a walk through everything takes longer than they do.
+    Checks the fields without a type, and all fields where a number is long. The types check the rest, and are faster
+    than a walk.
     """
     todo = [(content, 0)] if _holds_long_number(raw) else [(value, 0) for value in _untyped(content)]
     while todo:

@@ -14,13 +14,13 @@ from hpml_bench.records.run import Point
 AT_ONCE_BYTES = 1_000_000
 """Size up to which a file of points is read at once, several times as quickly as line by line."""
 MAX_LINE = 10_000
-"""Characters of a line of points.jsonl; a longer one is none of ours."""
+"""Characters of a line of points.jsonl; a longer one is skipped."""
 LARGEST_STEP = 2**63 - 1
 _POINTS = TypeAdapter(list[Point])
 
 
 class PointWriter:
-    """Appends points to points.jsonl, a line each; what was flushed survives the process."""
+    """Appends points to points.jsonl, a line each; flushed lines survive the process."""
 
     def __init__(self, folder: Path) -> None:
         self._file: IO[str] = (folder / POINTS).open("a", encoding="utf-8")
@@ -36,7 +36,7 @@ class PointWriter:
 
 
 def iterate_points(folder: Path) -> Iterator[Point]:
-    """Yield the points of a run in the order written; a torn line (a crash, or a write under way) is left out."""
+    """Yield the points of a run in their order; incomplete lines (a crash, or a write in progress) are skipped."""
     path = folder / POINTS
     if not is_plain_file(path):
         return
@@ -55,11 +55,11 @@ def iterate_points(folder: Path) -> Iterator[Point]:
 
 
 def _all_points(path: Path) -> list[Point] | None:
-    """Return the points of a file, read at once; None where it is large or a line of it is not whole."""
+    """Return the points of a file, read at once; None where it is large or a line is incomplete."""
     if path.stat().st_size > AT_ONCE_BYTES:
         return None
     lines = path.read_bytes().split(b"\n")
-    if lines.pop():  # torn, or still being written
+    if lines.pop():  # incomplete
         return None
     try:
         points = _POINTS.validate_json(b"[" + b",".join(lines) + b"]")
@@ -75,9 +75,9 @@ def read_points(folder: Path) -> list[Point]:
 
 
 class Tail:
-    """Reads what was added to a file since the last look, whole lines only.
+    """Reads the complete lines that were added to a file since the last call.
 
-    The file is held from the first look on: one put in its place (a log without its secrets) would begin again.
+    The file stays open: a redacted log that replaces it would be read from its start again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -86,7 +86,7 @@ class Tail:
         self._rest = b""
 
     def lines(self) -> list[str]:
-        """Return the new complete lines; none while the file isn't there yet."""
+        """Return the new complete lines; none while there is no file."""
         try:
             self._file = self._file or self._path.open("rb")
             new = self._file.read()
@@ -96,6 +96,6 @@ class Tail:
         return [line.decode(errors="replace") for line in whole]
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         if self._file:
             self._file.close()

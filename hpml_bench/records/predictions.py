@@ -1,4 +1,4 @@
-"""Predictions of a run: what it answered to each test row, on disk as predictions.parquet."""
+"""Predictions of a run: its answer to each test row, on disk as predictions.parquet."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _column(answers: Answers) -> Any:
 def read_predictions(folder: Path) -> Predictions | None:
     """Return a run's predictions in the rows' order; None where there are none that can be read.
 
-    Until schema 1 references were called labels.
+    In schema 1, references were called labels.
     """
     path = folder / PREDICTIONS
     if not is_plain_file(path):

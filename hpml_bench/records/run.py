@@ -9,6 +9,7 @@ from pydantic import Field
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import RunSpec, Settings, identity
 from hpml_bench.system.hashing import digest
+from hpml_bench.system.nested import map_texts
 
 SCHEMA_VERSION = 2
 """Counts up when a default changes, since ids leave defaults out, and when a field changes its meaning."""
@@ -166,12 +167,5 @@ def protocol_id(settings: Settings, digests: Digests) -> str:
     Covers every setting and the digests of weights, tokenizer and data. Of a `path:` only the content counts, which
     the digests cover, so that the same files in another folder are the same protocol.
     """
-
-    def placeless(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: placeless(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [placeless(item) for item in value]
-        return "path:" if isinstance(value, str) and value.startswith("path:") else value
-
-    return digest([placeless(identity(settings)), digests.model_dump(mode="json")], 12)
+    placeless = map_texts(identity(settings), lambda text: "path:" if text.startswith("path:") else text)
+    return digest([placeless, digests.model_dump(mode="json")], 12)

@@ -1,7 +1,7 @@
 """Records of schema 1, read as schema 2.
 
-Until schema 1 `task` named a data set and pooling was a setting (config.settings.modernised reads that), metrics did
-not say to what table they belong and whether they depend on the machine, and every run classified texts.
+In schema 1, `task` named a data set and pooling was a setting (config.settings.modernised reads both), a metric did not
+name its table and whether it depends on the machine, and every run classified texts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 ESTIMATED = frozenset({"validation", "test", "inference"})
 """Phases whose metrics carry noise even where a few seeds happen to agree."""
 MACHINE_FREE = frozenset({"", "nats", "%", "bytes", "tokens/sample"})
-"""Units of what is the same on every machine; a time, a rate, memory in MB and energy have others."""
+"""Units of values that are the same on every machine; times, rates, memory in MB and energy have others."""
 COUNTED_SHARES = frozenset({"setup", "validation", "test"})
 """Phases whose shares are of rows or parameters; those of others are of time or memory."""
 COUNTS = frozenset({"", "%", "bytes"})
@@ -19,7 +19,7 @@ COUNTS = frozenset({"", "%", "bytes"})
 
 
 def upgraded(content: dict[str, Any]) -> dict[str, Any]:
-    """Return a record of schema 1 with what schema 2 says besides; ids are made anew by the reader."""
+    """Return a record of schema 1 with the fields that schema 2 added; the reader computes ids anew."""
     definitions = content.get("definitions")
     named = [_metric(metric) for metric in definitions] if isinstance(definitions, list) else definitions
     return content | {"definitions": named, "headline": "test_accuracy"}

@@ -1,25 +1,40 @@
-"""What a tuning found, as plain JSON: written after every trial, read by the report without Optuna."""
+"""Record of a tuning, as plain JSON: written after every trial, read by the report without Optuna."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import MethodSpec, Settings
 from hpml_bench.config.suite import packaged
 from hpml_bench.records.files import read_json
-from hpml_bench.records.run import Status
+from hpml_bench.records.run import Metric, Status, in_words
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""In schema 1 every score was an accuracy, and was called so."""
 Sampler = Literal["qmc", "tpe"]
 FOLDER = "tuning"
 """Beside the runs in a suite's results folder."""
 RECORD = "trials.json"
 NEAR = 3.0
 """Rates within this factor of the best one tell how much the choice matters."""
+ACCURACY = Metric(
+    name="test_accuracy",
+    title="accuracy",
+    unit="",
+    better="higher",
+    over_ranks="same",
+    over_steps="once",
+    phase="test",
+    format=".1%",
+    group="quality",
+    bounds=(0.0, 1.0),
+    definition="Share of the rows whose most likely class is the right one, after the last step.",
+)
+"""The score of schema 1."""
 
 
 class Trial(Frozen):
@@ -31,10 +46,10 @@ class Trial(Frozen):
     seed: int
     """The same for all methods at the same number, and never a seed of the comparison."""
     status: Status
-    accuracy: float | None
-    """Share of the validation rows that are right after the last step; empty where the run did not end well."""
+    score: float | None
+    """The task's headline metric on the validation rows after the last step; empty where the run did not end well."""
     loss: float | None
-    """Mean cross-entropy over the same rows, in nats."""
+    """Mean loss over the same rows, in the task's unit."""
     seconds: float
     """Wall time of the whole run, start-up included."""
     samples: int | None
@@ -43,12 +58,17 @@ class Trial(Frozen):
     """Parameters that the rate reaches: 0 for `head`, whose trials show what the seed alone does."""
     run_id: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_1(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "accuracy" in value:
+            return {**{k: v for k, v in value.items() if k != "accuracy"}, "score": value["accuracy"]}
+        return value
+
     @property
-    def merit(self) -> tuple[float, float]:
-        """What is maximised: accuracy, and of equals the lower loss. A run that did not end well is worst of all."""
-        if self.status != "ok" or self.accuracy is None or self.loss is None:
-            return (-1.0, 0.0)
-        return (self.accuracy, -self.loss)
+    def ended(self) -> tuple[float, float] | None:
+        """Score and loss of a run that ended well."""
+        return None if self.status != "ok" or self.score is None or self.loss is None else (self.score, self.loss)
 
 
 class TunedMethod(Frozen):
@@ -60,6 +80,8 @@ class TunedMethod(Frozen):
     high: float
     """Bounds of the range that rates were drawn from, evenly in log."""
     trials: tuple[Trial, ...]
+    better: Literal["higher", "lower"] = "higher"
+    """Which scores are better."""
 
     @property
     def name(self) -> str:
@@ -73,9 +95,15 @@ class TunedMethod(Frozen):
 
     @property
     def best(self) -> Trial | None:
-        """The best trial, of equals the first; None where none ended well."""
-        ended = [trial for trial in self.trials if trial.merit[0] >= 0]
-        return max(ended, key=lambda trial: trial.merit) if ended else None
+        """The trial of the best score, of equals the lowest loss, then the first; None where none ended well."""
+        sign = 1 if self.better == "higher" else -1
+        ended = [(sign * of[0], -of[1], trial) for trial in self.trials if (of := trial.ended)]
+        return max(ended, key=lambda one: one[:2])[2] if ended else None
+
+    @property
+    def best_score(self) -> float | None:
+        """The score of the best trial."""
+        return self.best.score if self.best else None
 
     @property
     def chosen(self) -> float:
@@ -95,19 +123,19 @@ class TunedMethod(Frozen):
 
     @property
     def near(self) -> tuple[float, float] | None:
-        """Lowest and highest accuracy of the trials whose rate is within a factor of three of the best one."""
+        """Lowest and highest score of the trials that ended well at a rate within a factor of three of the best one."""
         if self.best is None:
             return None
         slack = 1 + 1e-9
         close = [t for t in self.trials if 1 / (NEAR * slack) <= t.lr / self.best.lr <= NEAR * slack]
-        values = [trial.accuracy or 0.0 for trial in close]
+        values = [trial.ended[0] for trial in close if trial.ended]
         return min(values), max(values)
 
 
 class TuningRecord(Frozen):
     """A tuning: what was held equal, and every trial."""
 
-    schema_version: int = Field(default=SCHEMA_VERSION, ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
+    schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
     suite: str
     sampler: Sampler
     factor: float
@@ -117,7 +145,13 @@ class TuningRecord(Frozen):
     digests: dict[str, str]
     """SHA-256 of weights, tokenizer and data, as in the comparison's records."""
     environment: dict[str, Any] = Field(default_factory=dict)
+    headline: Metric = ACCURACY
+    """The task's metric by which trials are ranked, here of the validation rows."""
     methods: tuple[TunedMethod, ...]
+
+    def in_words(self, score: float) -> str:
+        """Return a score with its title and unit: `accuracy 88.7%`."""
+        return f"{in_words(self.headline.title, self.headline.format, score)} {self.headline.unit}".strip()
 
 
 def load(path: Path) -> TuningRecord | None:

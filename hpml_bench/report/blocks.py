@@ -1,4 +1,4 @@
-"""What a report is made of. The same Table feeds HTML, Markdown, CSV, LaTeX, the terminal and wandb."""
+"""Blocks of a report: text, tables, figures. The same Table feeds HTML, Markdown, CSV, LaTeX, terminal and trackers."""
 
 from __future__ import annotations
 

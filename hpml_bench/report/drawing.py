@@ -1,4 +1,4 @@
-"""How charts are drawn: inline SVG, one look per method, readable on light and dark, the same bytes every time."""
+"""Drawing of charts: inline SVG, one style per method, readable on light and dark, the same bytes every time."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _STYLE: Any = {
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """How a method is drawn, everywhere."""
 
     color: str
@@ -65,10 +65,10 @@ class Look:
         return MARKERS.index(self.marker)
 
 
-def looks(results: Results) -> dict[str, Look]:
+def styles(results: Results) -> dict[str, Style]:
     """Return each method's colour and marker; with more methods than colours the marker tells them apart."""
     return {
-        method: Look(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(results.methods)
+        method: Style(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(results.methods)
     }
 
 

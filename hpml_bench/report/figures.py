@@ -1,4 +1,4 @@
-"""The charts that sections share: courses over steps, values of every seed, bars, and cost against quality."""
+"""Charts that sections share: lines over steps, values of every seed, bars, and cost against quality."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from hpml_bench import statistics
 from hpml_bench.report.blocks import Figure
-from hpml_bench.report.drawing import INK, PAPER, drawing, finish, legend, looks
+from hpml_bench.report.drawing import INK, PAPER, drawing, finish, legend, styles
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Quantity
 from hpml_bench.system.text import clean
@@ -15,14 +15,14 @@ from hpml_bench.system.text import clean
 _MAX_POINTS = 200
 
 
-def course(results: Results, metric: str, title: str, unit: str = "", scale: float = 1.0) -> Figure | None:
+def line_chart(results: Results, metric: str, title: str, unit: str = "", scale: float = 1.0) -> Figure | None:
     """Draw a metric against the optimizer step: the mean over seeds, and a band of one standard deviation."""
     import numpy as np
 
     by_method = results.curves.get(metric, {})
     if not by_method:
         return None
-    look = looks(results)
+    style = styles(results)
     ends = []
     with drawing() as (canvas, axes):
         for method, curves in by_method.items():
@@ -33,11 +33,11 @@ def course(results: Results, metric: str, title: str, unit: str = "", scale: flo
             values = np.array([[by_step[step] for step in steps] for by_step in at]) * scale
             shown, values = _thin(np.array(steps), values)
             mean = values.mean(axis=0)
-            sparse: Any = {"marker": look[method].marker, "markersize": 4} if len(shown) <= 25 else {}
-            axes.plot(shown, mean, color=look[method].color, label=clean(method, 30), **sparse)
+            sparse: Any = {"marker": style[method].marker, "markersize": 4} if len(shown) <= 25 else {}
+            axes.plot(shown, mean, color=style[method].color, label=clean(method, 30), **sparse)
             if len(curves) > 1:
                 sd = values.std(axis=0, ddof=1)
-                axes.fill_between(shown, mean - sd, mean + sd, color=look[method].color, alpha=0.16, linewidth=0)
+                axes.fill_between(shown, mean - sd, mean + sd, color=style[method].color, alpha=0.16, linewidth=0)
             ends.append(f"{method} ends at {mean[-1]:.3g}{unit}")
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(f"{title} ({unit.strip()})" if unit else title)
@@ -63,12 +63,12 @@ def strip(results: Results, metric: str) -> Figure | None:
     if not results.values(metric):
         return None
     values = results.shown(metric)
-    quantity, look, said = Quantity.of(results, metric), looks(results), []
+    quantity, style, said = Quantity.of(results, metric), styles(results), []
     with drawing(0.75 + 0.4 * len(values)) as (canvas, axes):
         for row, (method, by_seed) in enumerate(values.items()):
             interval = results.interval(method, metric)
             assert interval is not None  # noqa: S101 - there are values
-            color, marker = look[method].color, look[method].marker
+            color, marker = style[method].color, style[method].marker
             scaled = [value * quantity.scale for value in by_seed.values()]
             if interval.low is not None and interval.high is not None:
                 ends = [interval.low * quantity.scale, interval.high * quantity.scale]
@@ -99,22 +99,23 @@ def bars(
         for index, (metric, label) in enumerate(groups.items())
         if (interval := results.interval(method, metric)) is not None
     ]
-    look, row, previous = looks(results), 0.0, methods[0]
+    style, row, previous = styles(results), 0.0, methods[0]
     rows: dict[str, list[float]] = {method: [] for method in methods}
     with drawing(0.6 + 0.17 * len(drawn) + 0.1 * len(methods)) as (canvas, axes):
         for method, label, lightness, value in drawn:
             row += 1 if method == previous else 1.6
             previous = method
             rows[method].append(row)
-            axes.barh(row, value, 0.86, color=look[method].color, alpha=0.9 - 0.6 * lightness, linewidth=0)
+            axes.barh(row, value, 0.86, color=style[method].color, alpha=0.9 - 0.6 * lightness, linewidth=0)
             text = f"{value:.3g}  {label}" if value < 100 else f"{value:,.0f}  {label}"
-            axes.annotate(text, (value, row), (4, 0), textcoords="offset points", va="center", fontsize=8)
+            axes.annotate(text.rstrip(), (value, row), (4, 0), textcoords="offset points", va="center", fontsize=8)
         axes.set_yticks([sum(own) / len(own) for own in rows.values()], [clean(method, 30) for method in methods])
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(row + 0.8, 0.2)
-        axes.set_xlim(0, 1.3 * max(value for *_, value in drawn) or 1)
+        low, high = (end(0.0, *(value for *_, value in drawn)) for end in (min, max))
+        axes.set_xlim(1.3 * low, 1.3 * high or 1)
         axes.grid(visible=False, axis="y")
-        said = [f"{method} {label} {value:.4g}" for method, label, _, value in drawn]
+        said = [" ".join(filter(None, (method, label, f"{value:.4g}"))) for method, label, _, value in drawn]
         axes.set_xlabel(header)
         return finish(canvas, name, caption, f"Bar chart of {header} by method: {'; '.join(said)}.")
 
@@ -124,7 +125,7 @@ def trade_off(results: Results, cost: str, gain: str, name: str, on: Sequence[st
     methods = [m for m in results.methods if results.interval(m, cost) and results.interval(m, gain)]
     if not methods:
         return None
-    x, y, look = Quantity.of(results, cost), Quantity.of(results, gain), looks(results)
+    x, y, style = Quantity.of(results, cost), Quantity.of(results, gain), styles(results)
     middle, said = {}, []
     with drawing(3.4) as (canvas, axes):
         for method in methods:
@@ -136,8 +137,8 @@ def trade_off(results: Results, cost: str, gain: str, name: str, on: Sequence[st
                 *middle[method],
                 xerr=_arms(across, x.scale),
                 yerr=_arms(up, y.scale),
-                fmt=look[method].marker,
-                color=look[method].color,
+                fmt=style[method].marker,
+                color=style[method].color,
                 label=clean(method, 30),
                 markersize=7,
                 elinewidth=1.2,
@@ -160,7 +161,9 @@ def trade_off(results: Results, cost: str, gain: str, name: str, on: Sequence[st
         axes.set_ylabel(clean(y.header, 40))
         legend(canvas, axes)
         real = any(c.differs for metric in (cost, gain) for c in results.comparisons(metric))
-        caption = f"{y.heading} against {x.title}: means with 95 % intervals over seeds.{_told(on, real, len(methods))}"
+        lower = f" Of {y.title} lower is better." if y.metric.better == "lower" else ""
+        told = f"{lower}{_told(on, real, len(methods))}"
+        caption = f"{y.heading} against {x.title}: means with 95 % intervals over seeds.{told}"
         alt = (
             f"Scatter of {y.header} against {x.header}: {'; '.join(said)}. On the front: {', '.join(on) or 'unknown'}."
         )

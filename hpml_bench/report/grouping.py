@@ -1,4 +1,4 @@
-"""What makes runs comparable: their protocol, what they consumed, where they ran; and the differences by name."""
+"""Comparability of runs: their protocol, what they consumed, where they ran; and the differences by name."""
 
 from __future__ import annotations
 

@@ -27,12 +27,13 @@ def not_above_guess(results: Results) -> tuple[str, ...]:
     p = []
     for method in results.methods:
         gains = [sign * (scores - found.scores) for scores in results.scores(method).values()]
-        p.append(_p_above(np.array(gains, dtype=float)) if len(gains) >= statistics.LEAST_SEEDS else 1.0)
+        enough = len(gains) >= statistics.LEAST_SEEDS
+        p.append(_p_above(np.array(gains, dtype=float), results.score_unit) if enough else 1.0)
     adjusted = statistics.holm(p)
     return tuple(m for m, value in zip(results.methods, adjusted, strict=True) if value >= statistics.ALPHA)
 
 
-def _p_above(gains: np.ndarray) -> float:
+def _p_above(gains: np.ndarray, unit: float) -> float:
     """Return the one-sided p of no gain over the constant answer, of [seeds, rows]."""
-    evidence = statistics.crossed_evidence(gains)
-    return max(statistics.p_different(one) / 2 if one.mean > 0 else 1.0 for one in evidence)
+    evidence = statistics.crossed_evidence(gains, unit)
+    return max((statistics.p_different(one) / 2 if one.mean > 0 else 1.0 for one in evidence), default=1.0)

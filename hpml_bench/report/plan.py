@@ -1,4 +1,4 @@
-"""How many seeds and hours it takes to find a difference of a given size, from the spread of a pilot's records."""
+"""Seeds and hours that it takes to find a difference of a given size, from the spread of a pilot's records."""
 
 from __future__ import annotations
 

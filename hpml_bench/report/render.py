@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 FORMATS = ("html", "md", "csv", "tex")
-UNFOLDED = frozenset({"pairs_test_accuracy"})
-"""The tables of pairs that a page shows at once; a click opens the others."""
 
 
 def write_report(
@@ -111,6 +110,7 @@ def facts(results: Results) -> dict[str, str]:
     known = {
         "Model": settings.backbone.partition("#")[0],
         "Task": settings.task.name,
+        "Data": settings.dataset.name,
         "Budget": f"{budget} of {settings.global_batch} from {rows} training rows",
         "Device": f"{settings.world_size or '?'} x {settings.device}, {settings.precision}",
         "Methods": str(len(results.methods)),
@@ -126,7 +126,7 @@ def _counts(results: Results) -> str:
     left = results.left_out
     others = {
         "on other ranks": results.on_other_ranks,
-        "set apart": left.set_apart,
+        "set apart": left.excluded_runs,
         "not ok": len(left.unfinished),
         "unreadable": len(left.problems),
         "without a record": max(0, results.never_run - len(left.problems)),
@@ -138,7 +138,7 @@ def _templates() -> Path:
     return packaged("templates", "templates")
 
 
-def _environment(*, html: bool) -> Environment:
+def _environment(results: Results, *, html: bool) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from hpml_bench.report import export
@@ -151,12 +151,13 @@ def _environment(*, html: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.tests |= {
+    tests: dict[str, Callable[..., bool]] = {
         "text": lambda block: isinstance(block, Text),
         "table": lambda block: isinstance(block, Table),
         "figure": lambda block: isinstance(block, Figure),
-        "folded": _folded,
+        "folded": partial(_folded, shown=f"pairs_{results.quality}"),
     }
+    environment.tests |= tests
     environment.filters |= {
         "md": export.markdown_text,
         "md_table": export.markdown_table,
@@ -167,12 +168,13 @@ def _environment(*, html: bool) -> Environment:
     return environment
 
 
-def _folded(block: Text | Table | Figure) -> bool:
-    return isinstance(block, Table) and block.name.startswith("pairs_") and block.name not in UNFOLDED
+def _folded(block: Text | Table | Figure, shown: str) -> bool:
+    """Whether a page opens a table by a click: those of pairs but for the one of the score."""
+    return isinstance(block, Table) and block.name.startswith("pairs_") and block.name != shown
 
 
 def _emphasise(sentence: str, names: Sequence[str], opening: str, closing: str) -> str:
-    """Mark the methods' names in an (escaped) sentence, as a reader looks for them first."""
+    """Mark the methods' names in an (escaped) sentence, as a reader styles for them first."""
     if not names:
         return sentence
     longest = sorted(map(re.escape, names), key=len, reverse=True)
@@ -194,15 +196,15 @@ def _context(results: Results, sections: Sequence[Section]) -> dict[str, object]
 
 
 def _write_html(results: Results, sections: Sequence[Section], out: Path) -> list[Path]:
-    from hpml_bench.report.drawing import looks
+    from hpml_bench.report.drawing import styles
 
     script = (_templates() / "report.js").read_text(encoding="utf-8")
-    page = _environment(html=True).get_template("report.html.j2").render(
+    page = _environment(results, html=True).get_template("report.html.j2").render(
         _context(results, sections),
         style=(_templates() / "report.css").read_text(encoding="utf-8"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        looks=looks(results),
+        styles=styles(results),
     )  # fmt: skip
     return [_write(out / "report.html", page)]
 
@@ -210,7 +212,7 @@ def _write_html(results: Results, sections: Sequence[Section], out: Path) -> lis
 def _write_markdown(results: Results, sections: Sequence[Section], out: Path) -> list[Path]:
     from hpml_bench.report.drawing import standalone
 
-    page = _environment(html=False).get_template("report.md.j2").render(_context(results, sections))
+    page = _environment(results, html=False).get_template("report.md.j2").render(_context(results, sections))
     figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
     written = [_write(out / "figures" / f"{figure.name}.svg", standalone(figure)) for figure in figures]
     return [_write(out / "report.md", page), *written]

@@ -1,4 +1,4 @@
-"""Which recorded runs a report is made of, and why the others are not: the one place where runs are chosen."""
+"""Selection of the recorded runs that a report is made of, and reasons of those left out; made nowhere else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Stored = Mapping[str, Scored]
 
 
 @dataclass(frozen=True)
-class Apart:
+class Excluded:
     """Runs that may not be averaged with the others, and the reason by name."""
 
     records: tuple[RunRecord, ...]
@@ -41,15 +41,15 @@ class LeftOut:
 
     unfinished: tuple[RunRecord, ...]
     """Those that did not end well."""
-    apart: tuple[Apart, ...]
+    excluded: tuple[Excluded, ...]
     """Those that ended well and may not be compared."""
     problems: tuple[str, ...]
     """A sentence for each record that can't be read, or whose files are not those recorded."""
 
     @property
-    def set_apart(self) -> int:
+    def excluded_runs(self) -> int:
         """How many runs ended well and are not compared."""
-        return sum(len(group.records) for group in self.apart)
+        return sum(len(group.records) for group in self.excluded)
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ class _Group:
     """The ok runs of one protocol: those that may be compared with each other, and the others."""
 
     compared: tuple[RunRecord, ...]
-    apart: tuple[Apart, ...]
+    excluded: tuple[Excluded, ...]
 
     @property
     def newest(self) -> RunRecord:
         """The run that began last, of those compared where there are some."""
-        runs = self.compared or tuple(record for group in self.apart for record in group.records)
+        runs = self.compared or tuple(record for group in self.excluded for record in group.records)
         return max(runs, key=lambda record: (record.started, record.run_id))
 
 
@@ -109,29 +109,29 @@ def select(folder: Path, records: Sequence[RunRecord], problems: tuple[str, ...]
     for record in ok:
         by_protocol.setdefault(protocol_of(record), []).append(record)
     groups = {name: _choose(runs, stored) for name, runs in by_protocol.items()}
-    main = max(groups.values(), key=lambda g: (len(g.compared), g.newest.started), default=None)
+    primary = max(groups.values(), key=lambda g: (len(g.compared), g.newest.started), default=None)
     unfinished = tuple(record for record in records if record.status != "ok")
-    if main is None:
+    if primary is None:
         reference = _most_tried(unfinished)
         return Selection(folder, reference, (), frozenset(), (), {}, LeftOut(unfinished, (), problems))
-    costed = _of_one_machine(main.compared)
+    costed = _of_one_machine(primary.compared)
     scaled: list[_Group] = []
     others: list[_Group] = []
     for group in groups.values():
-        if group is not main:
-            (scaled if _scales(group, main) else others).append(group)
-    apart = [*main.apart, *(one for group in scaled for one in group.apart)]
+        if group is not primary:
+            (scaled if _scales(group, primary) else others).append(group)
+    excluded = [*primary.excluded, *(one for group in scaled for one in group.excluded)]
     counted = _of_shared_seeds(costed, scaled)
-    apart += [one for group in scaled for one in _not_scaled(group, counted, main.newest)]
-    apart += [one for group in others for one in _of_another_protocol(group, main.newest)]
+    excluded += [one for group in scaled for one in _not_scaled(group, counted, primary.newest)]
+    excluded += [one for group in others for one in _of_another_protocol(group, primary.newest)]
     return Selection(
         folder,
-        main.newest,
-        main.compared,
+        primary.newest,
+        primary.compared,
         frozenset(record.run_id for record in costed),
         counted,
-        {record.run_id: stored[record.run_id] for record in main.compared},
-        LeftOut(unfinished, tuple(apart), problems),
+        {record.run_id: stored[record.run_id] for record in primary.compared},
+        LeftOut(unfinished, tuple(excluded), problems),
     )
 
 
@@ -140,16 +140,16 @@ def _choose(records: Sequence[RunRecord], stored: Stored) -> _Group:
     same: dict[tuple[str, int], list[RunRecord]] = {}
     for record in records:
         same.setdefault((method_of(record), record.spec.seed), []).append(record)
-    apart = [Apart(tuple(runs), _doubled(runs)) for runs in same.values() if len(runs) > 1]
+    excluded = [Excluded(tuple(runs), _doubled(runs)) for runs in same.values() if len(runs) > 1]
     single = [runs[0] for runs in same.values() if len(runs) == 1]
     faults = predictions.faults(single, {r.run_id: stored[r.run_id] for r in single if r.run_id in stored})
-    apart += [Apart((r,), _unbelieved(faults[r.run_id])) for r in single if r.run_id in faults]
-    sound = [record for record in single if record.run_id not in faults]
-    agreed = agreed_consumption(sound)
-    equal = [r for r in sound if r.consumed is not None and r.consumed == agreed.get(r.spec.seed)]
+    excluded += [Excluded((r,), _unbelieved(faults[r.run_id])) for r in single if r.run_id in faults]
+    valid = [record for record in single if record.run_id not in faults]
+    agreed = agreed_consumption(valid)
+    equal = [r for r in valid if r.consumed is not None and r.consumed == agreed.get(r.spec.seed)]
     chosen = {record.run_id for record in equal}
-    apart += [Apart((r,), _consumed_other(r, sound)) for r in sound if r.run_id not in chosen]
-    return _Group(tuple(equal), tuple(apart))
+    excluded += [Excluded((r,), _consumed_other(r, valid)) for r in valid if r.run_id not in chosen]
+    return _Group(tuple(equal), tuple(excluded))
 
 
 def _unbelieved(fault: str) -> str:
@@ -161,12 +161,12 @@ def _doubled(records: Sequence[RunRecord]) -> str:
     return f"{len(records)} records of one method, seed and protocol, so that none counts: {names}"
 
 
-def _consumed_other(record: RunRecord, sound: Sequence[RunRecord]) -> str:
+def _consumed_other(record: RunRecord, valid: Sequence[RunRecord]) -> str:
     if record.consumed is None:
         return "what it consumed is not recorded"
-    agreed = agreed_consumption(sound).get(record.spec.seed)
+    agreed = agreed_consumption(valid).get(record.spec.seed)
     here = record.consumed.model_dump()
-    budget = dict(zip(("steps", "samples"), agreed_budget(sound) or (), strict=False))
+    budget = dict(zip(("steps", "samples"), agreed_budget(valid) or (), strict=False))
     there = agreed.model_dump() if agreed else budget
     named = [f"{key} {short(here[key])} instead of {short(there[key])}" for key in there if here[key] != there[key]]
     rest = f"the rest of seed {record.spec.seed}" if agreed else "the runs compared"
@@ -183,9 +183,9 @@ def _of_one_machine(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     return tuple(record for record in compared if machine_of(record) == chosen)
 
 
-def _scales(group: _Group, main: _Group) -> bool:
+def _scales(group: _Group, primary: _Group) -> bool:
     """Tell whether a group's runs differ from those compared in the number of ranks alone."""
-    return bool(group.compared) and bool(main.compared) and but_ranks(group.newest) == but_ranks(main.newest)
+    return bool(group.compared) and bool(primary.compared) and but_ranks(group.newest) == but_ranks(primary.newest)
 
 
 def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> tuple[RunRecord, ...]:
@@ -205,18 +205,18 @@ def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> t
     return tuple(r for runs in groups for r in runs if r.spec.seed in shared.get(method_of(r), set()))
 
 
-def _not_scaled(group: _Group, counted: Sequence[RunRecord], reference: RunRecord) -> tuple[Apart, ...]:
+def _not_scaled(group: _Group, counted: Sequence[RunRecord], reference: RunRecord) -> tuple[Excluded, ...]:
     """Return the runs of a group on another number of ranks that have nothing to be compared with."""
     used = {record.run_id for record in counted}
     idle = tuple(record for record in group.compared if record.run_id not in used)
     alone = "no run of that method and seed on the same machine to scale from"
-    return (Apart(idle, f"{protocol_difference(reference, group.newest)}; {alone}"),) if idle else ()
+    return (Excluded(idle, f"{protocol_difference(reference, group.newest)}; {alone}"),) if idle else ()
 
 
-def _of_another_protocol(group: _Group, reference: RunRecord) -> tuple[Apart, ...]:
-    """Return all runs of a group as set apart; what else is wrong with some of them is said as well."""
-    whole = (Apart(group.compared, protocol_difference(reference, group.newest)),) if group.compared else ()
-    return (*whole, *(Apart(a.records, f"of another protocol, and {a.reason}") for a in group.apart))
+def _of_another_protocol(group: _Group, reference: RunRecord) -> tuple[Excluded, ...]:
+    """Return all runs of a group as excluded; what else is wrong with some of them is said as well."""
+    whole = (Excluded(group.compared, protocol_difference(reference, group.newest)),) if group.compared else ()
+    return (*whole, *(Excluded(a.records, f"of another protocol, and {a.reason}") for a in group.excluded))
 
 
 def _most_tried(unfinished: Sequence[RunRecord]) -> RunRecord:

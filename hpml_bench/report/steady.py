@@ -1,4 +1,4 @@
-"""Whether a throughput was measured in a steady state: no drift over the timed window, and no long pause in it."""
+"""Steadiness of the timed windows: no drift over a window, and no long pause in it."""
 
 from __future__ import annotations
 

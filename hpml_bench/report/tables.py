@@ -100,6 +100,12 @@ class Quantity:
         largest = max((abs(interval.mean) * scale for interval in known), default=0.0)
         return cls(metric, scale, unit, _places(median(spreads), largest) if spreads else None)
 
+    @classmethod
+    def alone(cls, metric: Metric) -> Quantity:
+        """Return a metric of which no values are known, in the digits of its own format."""
+        scale, unit = _scale(metric, [])
+        return cls(metric, scale, unit, None)
+
     @property
     def title(self) -> str:
         """The metric's title in running text."""
@@ -114,6 +120,22 @@ class Quantity:
     def header(self) -> str:
         """Heading with unit, for a column or an axis."""
         return f"{self.heading} ({clean(self.unit)})" if self.unit else self.heading
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of a difference: points of a percentage, else the metric's own; empty where it has none."""
+        return "points" if self.unit == "%" else clean(self.unit)
+
+    @property
+    def slug(self) -> str:
+        """The title as part of an anchor."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-") or self.metric.name.replace("_", "-")
+
+    def difference(self, value: float) -> str:
+        """Return an amount by which two values differ, of six significant digits at most: `1 point`, `0.5 s`."""
+        amount = f"{value * self.scale:g}"
+        unit = "point" if self.difference_unit == "points" and amount == "1" else self.difference_unit
+        return f"{amount} {unit}".strip()
 
     def text(self, value: float | None, *, unit: bool = False) -> str:
         """Return one value, in this quantity's scale and digits."""
@@ -154,9 +176,8 @@ class Quantity:
             text = f"{number(math.exp(-mean), digits)} times"
             between = [number(math.exp(-end), digits) for end in (high, low) if end is not None]
         else:
-            unit = " points" if self.unit == "%" else f" {clean(self.unit)}" if self.unit else ""
             down = self.metric.better == "lower"
-            text = f"{self.text(-mean if down else mean)}{unit}"
+            text = f"{self.text(-mean if down else mean)} {self.difference_unit}".strip()
             between = [self.text(-e if down else e) for e in ((high, low) if down else (low, high)) if e is not None]
         return f"{text} [{', '.join(between)}]" if between else text
 
@@ -177,7 +198,8 @@ class Quantity:
         if comparison.ratio:
             share = 100 * math.expm1(least)
             return (f"{number(share, '.2g' if share < 100 else '.0f')} %", share)
-        if self.unit == "%" and self.scale == 100 and least > 1:
+        lowest, highest = self.metric.bounds
+        if lowest is not None and highest is not None and least > highest - lowest:
             return "none", None
         return self.cell(least)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hpml_bench.report.results import Curve, Results
+from hpml_bench.report.curves import Curve
+from hpml_bench.report.results import Results
 
 STILL_FALLING = 0.02
 """Share of the validation loss by which it fell between the last two evaluations, from which a run counts as

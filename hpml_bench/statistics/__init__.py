@@ -34,7 +34,7 @@ from hpml_bench.statistics.pairs import (
 )
 from hpml_bench.statistics.pareto import Membership, pareto_membership
 from hpml_bench.statistics.planning import detectable_difference, paired_t_power, seeds_needed
-from hpml_bench.statistics.rows import crossed_evidence, crossed_interval, mcnemar
+from hpml_bench.statistics.rows import crossed_evidence, crossed_interval, mcnemar, rows_evidence, rows_interval
 
 __all__ = [
     "ALPHA",
@@ -69,6 +69,8 @@ __all__ = [
     "paired_t_power",
     "pareto_membership",
     "rank_intervals",
+    "rows_evidence",
+    "rows_interval",
     "sd_upper_bound",
     "seeds_needed",
     "seeds_to_decide",

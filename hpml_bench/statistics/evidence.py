@@ -85,10 +85,12 @@ class OverSeedsAndRows:
     mean: float
     squares: tuple[float, float, float]
     """Mean squares of seeds, rows and interaction."""
+    unit: float = 1.0
+    """Least amount by which a row's value changes: 1 of right and wrong, 0 of real numbers."""
 
     @classmethod
-    def of(cls, values: ArrayLike) -> OverSeedsAndRows:
-        """Return the evidence of [n seeds, m rows], n, m >= 2: 1 where a row was right, or a difference of methods."""
+    def of(cls, values: ArrayLike, unit: float = 1.0) -> OverSeedsAndRows:
+        """Return the evidence of [n seeds, m rows], n, m >= 2: scores of a method, or differences of two methods'."""
         table = np.asarray(values, dtype=float)
         n, m = table.shape
         mean = float(table.mean())
@@ -99,16 +101,16 @@ class OverSeedsAndRows:
             n * float(by_row.var(ddof=1)),
             float(np.square(rest).sum()) / ((n - 1) * (m - 1)),
         )
-        return cls(n, m, mean, squares)
+        return cls(n, m, mean, squares, unit)
 
     def error(self, n: int) -> float:
-        """Return the standard error over n seeds and m rows; no less than one row in m.
+        """Return the standard error over n seeds and m rows; no less than that of one row's least change.
 
         An interaction above a main effect's square is chance: the variance is no less than that of rows or seeds alone.
         Where no row or only one ever differs the table doesn't tell how rare that is: a row is the least unit.
         """
         seeds, rows, rest = (square / (n * self.m) for square in self._squares(n))
-        return math.sqrt(max(seeds + rows - rest, seeds, rows, 1 / self.m**2))
+        return math.sqrt(max(seeds + rows - rest, seeds, rows, (self.unit / self.m) ** 2))
 
     def freedom(self, n: int) -> float:
         """Return Satterthwaite's degrees of freedom, at least n - 1."""
@@ -149,6 +151,14 @@ def ends(evidence: Evidence) -> tuple[float, float]:
     n = evidence.n
     half = t_quantile(1 - ALPHA / 2, evidence.freedom(n)) * evidence.error(n)
     return evidence.mean - half, evidence.mean + half
+
+
+def widest(evidence: Sequence[Evidence]) -> tuple[float | None, float | None]:
+    """Return the ends of the widest of the 95 % intervals; none without evidence."""
+    if not evidence:
+        return None, None
+    lows, highs = zip(*map(ends, evidence), strict=True)
+    return min(lows), max(highs)
 
 
 def detectable(evidence: Evidence, n: int, alpha: float = ALPHA, power: float = POWER) -> float:

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.statistics.evidence import Evidence
 from hpml_bench.statistics.pairs import Comparison, Values, compare_pairs
 from hpml_bench.statistics.rows import crossed_evidence
 
-Right = Mapping[str, Mapping[int, NDArray[np.bool_]]]
-"""method -> seed -> which test rows were right, [rows], in the same order for all."""
+Scores = Mapping[str, Mapping[int, NDArray[Any]]]
+"""method -> seed -> scores of the test rows, [rows], in the same order for all; their mean is the metric."""
 
 
-def compare_scores(right: Right, margin: float) -> tuple[Comparison, ...]:
-    """Compare every pair of methods by the share of rows they get right, for other seeds and other rows.
+def compare_scores(scores: Scores, margin: float, unit: float = 1.0) -> tuple[Comparison, ...]:
+    """Compare every pair of methods by the mean of their rows' scores, for other seeds and other rows.
 
     Args:
-        right: of every method and seed.
-        margin: difference of shares that counts as none.
+        scores: of every method and seed.
+        margin: difference of means that counts as none.
+        unit: least amount by which a row's score changes: 1 of right and wrong, 0 of real numbers.
 
     """
-    shares = {method: {seed: float(rows.mean()) for seed, rows in of.items()} for method, of in right.items()}
+    means = {method: {seed: float(rows.mean()) for seed, rows in of.items()} for method, of in scores.items()}
 
-    def evidence(a: str, b: str, seeds: Sequence[int]) -> tuple[Evidence, ...]:
-        table = [right[a][seed].astype(float) - right[b][seed] for seed in seeds]
-        return crossed_evidence(table) if table[0].size > 1 else ()  # one row tells nothing of others
+    def evidence(a: str, b: str, seeds: Sequence[int]) -> tuple[Evidence, ...] | None:
+        table = [scores[a][seed].astype(float) - scores[b][seed] for seed in seeds]
+        return crossed_evidence(table, unit) if table[0].size > 1 else None  # one row tells nothing of others
 
-    return compare_pairs(shares, margin=margin, evidence=evidence)
+    return compare_pairs(means, margin=margin, evidence=evidence)
 
 
 def compare_costs(values: Values, margin: float, grid: float | None = None) -> tuple[Comparison, ...]:

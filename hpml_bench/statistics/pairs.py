@@ -16,10 +16,10 @@ from hpml_bench.statistics.evidence import (
     Evidence,
     OverSeeds,
     detectable,
-    ends,
     p_different,
     p_equivalent,
     seeds_to_decide,
+    widest,
 )
 from hpml_bench.statistics.intervals import ALPHA, Interval
 from hpml_bench.statistics.paired import holm, paired_t, sign_flip, sign_flip_floor
@@ -130,7 +130,7 @@ def compare_pairs(
     ratio: bool = False,
     margin: float | None = None,
     grid: float | None = None,
-    evidence: Callable[[str, str, Sequence[int]], tuple[Evidence, ...]] | None = None,
+    evidence: Callable[[str, str, Sequence[int]], tuple[Evidence, ...] | None] | None = None,
 ) -> tuple[Comparison, ...]:
     """Compare every pair of methods on one metric, in the order given; `decide` then gives verdicts.
 
@@ -141,8 +141,8 @@ def compare_pairs(
         ratio: compare logarithms; all values must be above 0.
         margin: difference (of logarithms where `ratio`) that counts as none.
         grid: distance of the values that can be measured, where it is known.
-        evidence: what a pair is tested with, from its methods and shared seeds, nothing where it can't be; by default
-            the paired t test's.
+        evidence: what a pair is tested with, from its methods and shared seeds; empty where nothing tells the spread,
+            None where the pair can't be tested; by default the paired t test's.
 
     """
     return tuple(
@@ -210,7 +210,7 @@ def _compare(
     ratio: bool,
     margin: float | None,
     grid: float | None,
-    evidence: Callable[[str, str, Sequence[int]], tuple[Evidence, ...]] | None,
+    evidence: Callable[[str, str, Sequence[int]], tuple[Evidence, ...] | None] | None,
 ) -> Comparison:
     shared = sorted(values[a].keys() & values[b].keys())
     of_a, of_b = (np.array([values[name][seed] for seed in shared], dtype=float) for name in (a, b))
@@ -221,12 +221,13 @@ def _compare(
         grid = None if grid is None else grid / float(min(of_a.min(), of_b.min()))
         of_a, of_b = np.log(of_a), np.log(of_b)
     differences = of_a - of_b
-    if evidence and len(shared) > 1:
-        found = evidence(a, b, shared)
-    else:
-        found = tuple(one for one in (OverSeeds.of(differences, grid),) if one)
     several = len(shared) > 1
-    enough = len(shared) >= LEAST_SEEDS and (bool(found) or evidence is None)
+    if evidence and several:
+        given = evidence(a, b, shared)
+    else:
+        given = tuple(one for one in (OverSeeds.of(differences, grid),) if one)
+    found = given or ()
+    enough = len(shared) >= LEAST_SEEDS and given is not None
     return Comparison(
         a,
         b,
@@ -260,10 +261,7 @@ def _interval(differences: NDArray[np.float64], evidence: tuple[Evidence, ...]) 
     """Return the mean difference with the widest of the evidence's intervals; without evidence there is none."""
     n, mean = differences.size, float(differences.mean())
     sd = float(differences.std(ddof=1)) if n > 1 else None
-    if not evidence:
-        return Interval(n, mean, sd, None, None)
-    lows, highs = zip(*map(ends, evidence), strict=True)
-    return Interval(n, mean, sd, min(lows), max(highs))
+    return Interval(n, mean, sd, *widest(evidence))
 
 
 SPREAD, SKEW = 3.0, 1.0

@@ -1,11 +1,11 @@
-"""What per-example predictions say: the noise of a finite test set, alone and crossed with that of seeds."""
+"""Noise of a finite test set, from the scores of its rows: alone, and crossed with that of seeds."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hpml_bench.statistics.evidence import OverSeeds, OverSeedsAndRows, ends
+from hpml_bench.statistics.evidence import Evidence, OverSeeds, OverSeedsAndRows, ends, widest
 from hpml_bench.statistics.intervals import Interval
 
 
@@ -19,30 +19,48 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))) if only_a + only_b else 1.0
 
 
-def crossed_evidence(values: ArrayLike) -> tuple[OverSeedsAndRows, OverSeeds]:
+def crossed_evidence(values: ArrayLike, unit: float = 1.0) -> tuple[Evidence, ...]:
     """Return the evidence of a seeds x rows table for other seeds and rows, and that for other seeds alone.
 
-    A claim needs both: Satterthwaite's approximation would now and then be surer of other rows than of these.
+    A claim needs both: Satterthwaite's approximation would now and then be surer of other rows than of these. Of real
+    numbers what shows no spread is left out: the second where all seeds agree, both where rows do too.
 
     Args:
-        values: [n seeds, m rows] with n, m >= 2: 1 where a row was right, or the difference of two methods.
+        values: [n seeds, m rows] with n, m >= 2: scores of a method, or differences of two methods' scores.
+        unit: least amount by which a row's value changes: 1 of right and wrong, 0 of real numbers.
 
     """
     table = np.asarray(values, dtype=float)
-    over_seeds = OverSeeds.of(table.mean(axis=1), grid=1 / table.shape[1])
-    assert over_seeds is not None  # noqa: S101 - there are two seeds and a grid
-    return OverSeedsAndRows.of(table), over_seeds
+    over_seeds = OverSeeds.of(table.mean(axis=1), grid=unit / table.shape[1] or None)
+    both: tuple[Evidence | None, ...] = (OverSeedsAndRows.of(table, unit), over_seeds)
+    return tuple(one for one in both if one is not None and one.error(one.n) > 0)
 
 
-def crossed_interval(values: ArrayLike) -> Interval:
+def rows_evidence(values: ArrayLike) -> OverSeeds | None:
+    """Return the evidence of one seed's scores [m rows], or of two methods' differences, for other rows alone.
+
+    Student's t over the rows with m - 1 degrees of freedom. Where a score is the linearised value of a metric that is
+    no mean of rows, the error is the infinitesimal jackknife's (Efron 1982, The Jackknife, the Bootstrap and Other
+    Resampling Plans, ch. 6). None where the rows show no spread.
+    """
+    return OverSeeds.of(values)
+
+
+def rows_interval(values: ArrayLike) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean for other rows, by `rows_evidence`."""
+    evidence = rows_evidence(values)
+    return ends(evidence) if evidence else None
+
+
+def crossed_interval(values: ArrayLike, unit: float = 1.0) -> Interval:
     """Return the mean of a seeds x rows table with a 95 % interval for other seeds *and* other test rows.
 
-    The wider of the intervals of `crossed_evidence`.
+    The wider of the intervals of `crossed_evidence`; none where that is empty.
 
     Returns:
         n (seeds), mean, the standard deviation of the seeds' means, and the interval.
 
     """
     table = np.asarray(values, dtype=float)
-    lows, highs = zip(*(ends(one) for one in crossed_evidence(table)), strict=True)
-    return Interval(len(table), float(table.mean()), float(table.mean(axis=1).std(ddof=1)), min(lows), max(highs))
+    low, high = widest(crossed_evidence(table, unit))
+    return Interval(len(table), float(table.mean()), float(table.mean(axis=1).std(ddof=1)), low, high)

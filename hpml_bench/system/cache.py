@@ -1,4 +1,4 @@
-"""Files kept between runs: entries that come into being as a whole, under a lock; and hashes remembered."""
+"""Cache of files kept between runs: entries are written whole, under a lock; hashes of large files are remembered."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from hpml_bench.system.hashing import digest
 RACY_SECONDS = 2.0
 """A file younger than this may still change without a change of its size and time stamp."""
 NEW = ".new-"
-"""How folders begin whose content is not whole yet."""
+"""Prefix of folders whose content is not complete yet."""
 FOREIGN_SECONDS = 86_400
-"""For so long such a folder without a lock is left alone."""
+"""Age below which such a folder is left alone where it has no lock."""
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-"""What only writes meet; a disk's other errors may be those of the file that is read."""
+"""Errors that only writes have; a disk's other errors may be of the file that is read."""
 ELSEWHERE = "set HPML_BENCH_CACHE to a folder on another disk"
 _AS_TEXT = re.compile(r"\(os error (\d+)\)")
-"""How libraries in Rust tell errno."""
+"""The errno in messages of libraries written in Rust."""
 
 
 def cache_folder() -> Path:
@@ -41,7 +41,7 @@ def cache_folder() -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """Return a file's SHA-256; remembered by path, size and time stamp, since weights are large."""
+    """Return a file's SHA-256; it is remembered by path, size and time stamp, since weights are large."""
     facts = path.stat()
     key = [str(path.resolve()), facts.st_size, facts.st_mtime_ns]
     memo = cache_folder() / "hashes" / digest(key[0])
@@ -61,28 +61,28 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def new_entry(target: Path, *, replace: bool = False, entry: Path | None = None) -> Iterator[Path]:
-    """Yield a path on the disk of `target` to write to; it takes the target's place when all went well.
+    """Yield a path on the disk of `target` to write to; it is renamed to `target` if the body raises nothing.
 
     Args:
-        target: the file or folder to come into being as a whole.
-        replace: a folder that stands there is damaged, and goes first.
+        target: the file or folder to write.
+        replace: whether to remove a damaged folder of that name first.
         entry: the cache entry that the target is a part of, where it is not one itself.
 
     """
     _make(target.parent)
-    with new_folder((entry or target).parent) as room:
-        yield room / target.name
+    with new_folder((entry or target).parent) as folder:
+        yield folder / target.name
         if replace and target.is_dir():
             shutil.rmtree(target)
-        (room / target.name).replace(target)
+        (folder / target.name).replace(target)
 
 
 @contextmanager
 def new_folder(parent: Path) -> Iterator[Path]:
-    """Yield a folder that goes afterwards; where this process is killed, with the next use of `parent`."""
+    """Yield a new folder, removed afterwards; if this process is killed, the next use of `parent` removes it."""
     _make(parent)
     folder = parent / f"{NEW}{uuid.uuid4().hex[:12]}"
-    with FileLock(f"{folder}.lock"):  # there before the folder and after it: one without a held lock is abandoned
+    with FileLock(f"{folder}.lock"):  # held from before the folder to after it: a free lock means abandoned
         try:
             folder.mkdir()
             yield folder
@@ -92,16 +92,16 @@ def new_folder(parent: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(entry: Path) -> Iterator[None]:
-    """Hold the lock of a cache entry, so that of several ranks one builds it and the others find it."""
+    """Hold the lock of a cache entry, so that one of several ranks builds it and the others find it."""
     _make(entry.parent)
     with FileLock(f"{entry}.lock"):
         yield
 
 
 def disk_error(error: BaseException | None) -> UserError | None:
-    """Return the sentence for an exception behind which the cache's disk stands; None for any other.
+    """Return the error to show for an exception that the cache's disk caused; None for any other.
 
-    Who wraps exceptions asks here first, or a full disk would be a fault of the file that is read.
+    Code that turns exceptions into errors about a file calls this first: a full disk is no fault of the file.
     """
     while error is not None:
         number = error.errno if isinstance(error, OSError) else next(map(int, _AS_TEXT.findall(str(error))), None)
@@ -109,7 +109,7 @@ def disk_error(error: BaseException | None) -> UserError | None:
         inside = isinstance(name, str) and Path(os.path.realpath(name)).is_relative_to(cache_folder().resolve())
         if number and (number in WRITE_ERRORS or (number in disk.STORAGE_ERRORS and inside)):
             advice = "free some space there if it is full"
-            if isinstance(name, str) and not inside:  # as in the folder for temporary files
+            if isinstance(name, str) and not inside:  # such as the folder for temporary files
                 return UserError(f"{name}: {os.strerror(number)}; {advice}")
             return UserError(f"the cache {cache_folder()}: {os.strerror(number)}; {advice}, or {ELSEWHERE}")
         error = error.__cause__ or error.__context__
@@ -117,19 +117,19 @@ def disk_error(error: BaseException | None) -> UserError | None:
 
 
 def check_space() -> None:
-    """Look whether anything can be written to the cache.
+    """Check that the cache can be written to.
 
     Raises:
         UserError: it can't be made or written to, or its disk is nearly full.
 
     """
-    for folder in (cache_folder(), cache_folder() / "hashes"):  # what is found there is not made anew, nor cleaned then
+    for folder in (cache_folder(), cache_folder() / "hashes"):  # a run that finds every entry cleans them only here
         _make(folder)
     disk.check_space(cache_folder(), "the preparation of model and data", f"free some space, or {ELSEWHERE}")
 
 
 def _make(folder: Path) -> None:
-    """Make a folder of the cache if it isn't there, and remove what killed processes left in it."""
+    """Make a folder of the cache if there is none, and remove what killed processes left in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -140,14 +140,14 @@ def _make(folder: Path) -> None:
         raise UserError(f"the cache {folder} can't be written to; set HPML_BENCH_CACHE to another folder")
     for abandoned in {path.with_suffix("") for path in folder.glob(f"{NEW}*")}:
         with suppress(OSError):
-            foreign = not Path(f"{abandoned}.lock").exists()  # of a version that held no lock, and may be at work on it
+            foreign = not Path(f"{abandoned}.lock").exists()  # made by a version without locks, which may still write
             if foreign and time.time() - abandoned.stat().st_mtime < FOREIGN_SECONDS:
                 continue
-            with FileLock(f"{abandoned}.lock", timeout=0):  # of a living process: a TimeoutError
+            with FileLock(f"{abandoned}.lock", timeout=0):  # a TimeoutError if its process lives
                 _remove(abandoned)
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder that is not whole, and its lock, which is held."""
+    """Remove an incomplete folder, and its lock, which this process holds."""
     shutil.rmtree(folder, ignore_errors=True)
     Path(f"{folder}.lock").unlink(missing_ok=True)

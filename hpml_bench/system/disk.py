@@ -1,4 +1,4 @@
-"""Disk space and disk errors, told in one sentence."""
+"""Disk space and disk errors, each as one sentence."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EI
 
 @contextmanager
 def explained(explain: Callable[[Exception], UserError | None]) -> Iterator[None]:
-    """Let an exception that `explain` has a sentence for end the body in that sentence.
+    """Turn the exceptions of the body that `explain` knows into user errors.
 
     Raises:
-        UserError: it had one; all other exceptions are raised as they are.
+        UserError: what `explain` returned; exceptions for which it returns None are raised as they are.
 
     """
     try:
@@ -35,14 +35,14 @@ def explained(explain: Callable[[Exception], UserError | None]) -> Iterator[None
 
 
 def errors_as_user_errors(folder: Path) -> AbstractContextManager[None]:
-    """Let a full, read-only or failing disk under a results folder end the body in one sentence."""
+    """Turn the errors of a full, read-only or failing disk under a results folder into user errors."""
 
     def explain(error: Exception) -> UserError | None:
         if not isinstance(error, OSError) or error.errno not in STORAGE_ERRORS:
             return None
         return UserError(
-            f"{error.filename or folder}: {error.strerror}; what was recorded before is kept, and the same command "
-            "goes on from there when this is mended"
+            f"{error.filename or folder}: {error.strerror}; the runs that are recorded are kept; when the disk "
+            "can be written to again, the same command goes on from there"
         )
 
     return explained(explain)
@@ -51,7 +51,7 @@ def errors_as_user_errors(folder: Path) -> AbstractContextManager[None]:
 def check_space(
     folder: Path, what: str = "a run", advice: str = "free some space, then the same command goes on"
 ) -> None:
-    """Look whether a run, or `what` else needs as much, can be written.
+    """Check that a disk has room for a run, or for `what`.
 
     Raises:
         UserError: the disk is nearly full.

@@ -1,4 +1,4 @@
-"""What a run ran on: devices (found without torch), versions, a hardware fingerprint; and a rank's process settings."""
+"""Environment of a run: devices (found without torch), versions, a fingerprint of the hardware, process variables."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PROCESS_ENVIRONMENT = {
     "MALLOC_TOP_PAD_": "67108864",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # CUDA then counts the cards as NVML does
-    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # else torch.cuda.is_available() initialises CUDA, which poisons a fork
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # else is_available() initialises CUDA, and forks can't use it
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
-    "TQDM_DISABLE": "1",  # the libraries' own bars; ours is rich's
+    "TQDM_DISABLE": "1",  # the libraries' bars, beside which ours would be torn
 }
 
 RECORDED = (
@@ -39,11 +39,11 @@ RECORDED = (
     "OMP_NUM_THREADS",
     "PYTORCH_CUDA_ALLOC_CONF",
 )
-"""Variables written into records: they decide what a run costs."""
+"""Variables written into records: a run's costs depend on them."""
 
 
 def set_process_environment() -> None:
-    """Set the allocator and library variables for processes started from here; the user's own values stand."""
+    """Set the allocator and library variables for processes started from here; those the user set are kept."""
     for key, value in PROCESS_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
 
@@ -66,7 +66,7 @@ def nvml() -> Iterator[Any]:
 
 @cache
 def visible_gpus() -> tuple[dict[str, Any], ...]:
-    """Return name, memory (MB), compute capability and NVML index of each GPU CUDA_VISIBLE_DEVICES lets through."""
+    """Return name, memory (MB), compute capability and NVML index of each GPU that CUDA_VISIBLE_DEVICES allows."""
     with nvml() as library:
         if library is None:
             return ()
@@ -119,7 +119,7 @@ def has_bf16(device: str) -> bool:
 
 
 def hardware() -> dict[str, Any]:
-    """Return the machine's parts that decide what a run costs."""
+    """Return the parts of the machine on which a run's costs depend."""
     import psutil
 
     return {
@@ -132,9 +132,9 @@ def hardware() -> dict[str, Any]:
 
 
 def describe() -> dict[str, Any]:
-    """Return what is written into a record: hardware and its fingerprint, versions, settings, threads. No secrets.
+    """Return what is written into a record: hardware and its fingerprint, versions, variables, threads.
 
-    Only named variables are taken from the environment, so keys and tokens can't slip in.
+    Only the variables in `RECORDED` are taken from the environment, so that no key or token is.
     """
     parts = hardware()
     return {
@@ -151,7 +151,7 @@ def describe() -> dict[str, Any]:
 
 
 def _threads() -> dict[str, int | None]:
-    """Return how many threads torch uses within an operator and between operators; unknown where it isn't loaded."""
+    """Return how many threads torch uses within an operator and between operators; None where it isn't loaded."""
     torch: Any = sys.modules.get("torch")
     return {
         "intra_op": torch and int(torch.get_num_threads()),

@@ -1,4 +1,4 @@
-"""Errors of ranks sorted by cause: out of memory on the host or the GPU, a peer that is gone, anything else."""
+"""Causes of a rank's errors: out of memory on the host or on the GPU, a lost peer, anything else."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from typing import Literal
 
 _CUDA = re.compile(r"\bcuda\b[^\n]{0,30}out of memory|\bCU[A-Z]+_STATUS_ALLOC_FAILED", re.IGNORECASE)
-"""What CUDA, cuBLAS, cuDNN and NCCL say, in errors of other classes than torch's own."""
+"""Messages of CUDA, cuBLAS, cuDNN and NCCL, whose errors are not of torch's OutOfMemoryError."""
 _HOST = re.compile(
     r"can't allocate memory|cannot allocate memory|std::bad_alloc|\b(m|re)alloc of size \d+ failed", re.IGNORECASE
 )
 _LOST_PEER = re.compile(r"closed by (remote )?peer|reset by peer|broken pipe|remote process exited", re.IGNORECASE)
-"""What gloo and NCCL say on the ranks that are left when one is gone."""
+"""Messages of gloo and NCCL on the ranks that are left when one has ended."""
 
 
 def status_of(kind: str, message: str) -> Literal["oom_cuda", "oom_host", "failed"]:
@@ -24,5 +24,5 @@ def status_of(kind: str, message: str) -> Literal["oom_cuda", "oom_host", "faile
 
 
 def lost_peer(message: str) -> bool:
-    """Whether a rank failed only because another one was gone."""
+    """Whether a rank failed only because another one had ended."""
     return _LOST_PEER.search(message) is not None

@@ -1,4 +1,4 @@
-"""Where each rank stands: a small file a rank, written in place, so that the parent can tell work from a hang."""
+"""Heartbeats: a small file for each rank, written in place, by which the parent tells work from a hang."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from pathlib import Path
 LENGTH = 128
 PATTERN = "heartbeat-rank*"
 STACK_SIGNAL = signal.SIGUSR1
-"""On which a rank that has begun writes its Python stacks to its log."""
+"""The signal at which a rank that has begun writes its Python stacks to its log."""
 
 
 @dataclass(frozen=True)
 class Beat:
-    """What a rank said last."""
+    """The last heartbeat of a rank."""
 
     rank: int
     pid: int
     count: int
-    """Rises with every beat; clocks play no part."""
+    """Rises with every beat; compared instead of a time, so that no clock matters."""
     where: str
 
 
 class _Heart:
-    """This process's file; none where nobody watches, as under torchrun."""
+    """This process's file; None where no parent watches, as under torchrun."""
 
     file: int | None = None
     count = 0
 
 
 def begin(folder: Path, rank: int) -> None:
-    """Let this process beat into `folder` from now on."""
+    """Write this process's heartbeats into `folder` from now on."""
     _Heart.file = os.open(folder / PATTERN.replace("*", str(rank)), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     beat("start-up")
 
 
 def beat(where: str) -> None:
-    """Say where this rank stands, such as `training step 3`. Takes microseconds: one write of a page in memory."""
+    """Write where this rank is, such as `training step 3`. Takes microseconds: one write to the page cache."""
     if _Heart.file is not None:
         _Heart.count += 1
         line = f"{os.getpid()}\t{_Heart.count}\t{where}"
@@ -52,7 +52,7 @@ def read(folder: Path) -> tuple[Beat, ...]:
         try:
             pid, count, where = path.read_text(errors="replace").split("\t")
             found.append(Beat(int(path.name.removeprefix(PATTERN[:-1])), int(pid), int(count), where.strip()))
-        except (OSError, ValueError):  # just begun, or caught in the middle of a write
+        except (OSError, ValueError):  # just begun, or half written
             continue
     return tuple(sorted(found, key=lambda beat: beat.rank))
 

@@ -1,4 +1,4 @@
-"""Kills by the kernel for want of memory: how many there were in this process's control group."""
+"""Out-of-memory kills by the kernel, counted for this process's control group."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 GROUPS = Path("/proc/self/cgroup")
 MOUNTS = Path("/proc/self/mountinfo")
 MACHINE = Path("/proc/vmstat")
-"""Where the kernel counts its kills on the machine, for want of a control group that does."""
+"""The kernel's count for the whole machine, used where no control group has one."""
 
 
 def oom_kills() -> int:
-    """Return how many processes the kernel has ended for want of memory, as far as it tells.
+    """Return how many processes the kernel has killed for lack of memory; 0 where it has no such count.
 
-    Those of this process's control group count, where it has one: another's are no end of ours.
+    Where this process is in a control group, only that group counts: kills elsewhere end no process of ours.
     """
     counted = [kills for path in _counters() if (kills := _count(path)) is not None]
     return sum(counted) if counted else _count(MACHINE) or 0
@@ -25,7 +25,7 @@ def oom_kills() -> int:
 def _counters() -> Iterator[Path]:
     """Yield the counters of this process's control group, wherever it is mounted.
 
-    In version 2 a group counts what happens below it; in version 1 it doesn't, so that each group below it is asked.
+    In version 2 a group counts what happens below it; in version 1 it doesn't, so that each group below it is read.
     """
     with suppress(OSError):
         lines = [line.split(":", 2) for line in GROUPS.read_text().splitlines()]
@@ -37,16 +37,16 @@ def _counters() -> Iterator[Path]:
             controller = "" if kind == "cgroup2" else "memory" if "memory" in options.split(",") else kind
             if not kind.startswith("cgroup") or controller not in groups:
                 continue
-            with suppress(ValueError):  # the group lies outside what is mounted
+            with suppress(ValueError):  # the group is outside what is mounted
                 folder = Path(place) / Path(groups[controller]).relative_to(root)
                 if not controller:
                     yield folder / "memory.events"
-                elif groups[controller] != "/":  # else the group is the machine
+                elif groups[controller] != "/":  # the root group is the whole machine
                     yield from _each(folder)
 
 
 def _each(folder: Path) -> Iterator[Path]:
-    """Yield the counters of a group of version 1 and of those below it; one may be gone before it is looked into."""
+    """Yield the counters of a group of version 1 and of those below it; a group may be removed meanwhile."""
     for place, _, files in os.walk(folder, onerror=None):
         if "memory.oom_control" in files:
             yield Path(place) / "memory.oom_control"

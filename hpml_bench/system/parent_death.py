@@ -1,4 +1,4 @@
-"""The kernel's signal on a parent's death: a child that asks for it never outlives its parent."""
+"""Parent-death signal of the kernel: a child that asks for it never outlives its parent."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Let the kernel end this process when its parent ends, however that dies."""
+    """Ask the kernel to kill this process when its parent ends, whatever the reason.
+
+    Raises:
+        SystemExit: the parent has ended already.
+
+    """
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before we asked
+    if os.getppid() != parent:  # it ended before the call
         raise SystemExit("the parent has ended")

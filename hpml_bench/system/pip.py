@@ -1,4 +1,4 @@
-"""pip as a child process that ends with this one, however that dies."""
+"""pip as a child process that ends with this one, even if this one is killed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _PROGRAM = (
     f"import os, runpy, sys; runpy.run_path({parent_death.__file__!r})['die_with_parent'](); "
     "os.getppid() == int(sys.argv.pop(1)) or sys.exit(); runpy.run_module('pip', run_name='__main__', alter_sys=True)"
 )
-"""By path: what is installed, or lies where pip is called, may be a project of the same name that is being checked."""
+"""The module is run by its path: an installed or local `hpml_bench` may be another version, which is being checked."""
 
 
 def command(*arguments: str) -> list[str]:
     """Return the command that runs pip of this interpreter with these arguments.
 
-    It gets the number of this process, so that pip doesn't begin where this ended before it could ask to end with it.
+    The child compares its parent with the number of this process, and doesn't begin if this process has ended.
     """
     return [sys.executable, "-P", "-c", _PROGRAM, str(os.getpid()), *arguments]
 
@@ -33,11 +33,11 @@ def run(command: Sequence[str], seconds: float, variables: Mapping[str, str] | N
 
     Args:
         command: what `command` returns, and more arguments.
-        seconds: after which it is ended.
+        seconds: time after which it is killed.
         variables: added to the environment.
 
     Raises:
-        subprocess.TimeoutExpired: it was ended.
+        subprocess.TimeoutExpired: it took longer.
 
     """
     with tempfile.TemporaryFile("w+", errors="replace") as log:

@@ -1,4 +1,4 @@
-"""Processes of a run: descendants of the fork server, ended and collected when the run is over."""
+"""Processes of a run: the fork server and its descendants, ended and reaped when the run is over."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ import psutil
 PR_SET_CHILD_SUBREAPER = 36
 """From <sys/prctl.h>."""
 PF_EXITING = 4
-"""From <linux/sched.h>: a flag of a process that gives back what it holds, and is no zombie yet."""
+"""From <linux/sched.h>: flag of a process that is exiting and no zombie yet."""
 LAST_SECONDS = 5.0
+"""For so long a killed process is waited for."""
 ENDED = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
 
 
 def identify(pid: int) -> psutil.Process | None:
-    """Return the process of this number, equal to itself alone; None where there is none, or only a zombie."""
+    """Return the process with this number, unequal to any later one with it; None where there is none, or a zombie."""
     try:
         process = psutil.Process(pid)
         return None if process.status() in ENDED else process
@@ -32,7 +33,7 @@ def identify(pid: int) -> psutil.Process | None:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether a process runs, and not a later one of its number."""
+    """Whether this very process runs, and not a later one with its number."""
     return identify(process.pid) == process
 
 
@@ -45,7 +46,7 @@ def stopped(pid: int) -> bool:
 
 
 def memory_mb(pid: int | str, key: str) -> float | None:
-    """Return an entry of /proc/PID/status in MB, such as `VmHWM`, the most a process held; None where there is none."""
+    """Return an entry of /proc/PID/status in MB, such as its peak `VmHWM`; None where there is none."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{key}:"))
@@ -70,16 +71,16 @@ def descendants() -> set[psutil.Process]:
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
-    """End processes at once; those that are gone are no matter, and a later one of the same number is left alone."""
+    """Send SIGKILL; processes that have ended are ignored, and later ones with the same number are not touched."""
     for process in processes:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process.kill()
 
 
 def end_fork_server() -> None:
-    """End the fork server at once, and what was forked from it; the next run has a new one.
+    """Kill the fork server, and with it what was forked from it; the next run starts a new one.
 
-    It is waited for: one that is still dying would be taken for running by who needs one next.
+    Waits until it has ended: multiprocessing would take a dying server for a running one.
     """
     server = fork_server()
     kill(process for process in [server and identify(server)] if process)
@@ -87,7 +88,7 @@ def end_fork_server() -> None:
 
 
 def await_dying_server() -> None:
-    """Wait until a fork server that was killed is gone as a whole: its other threads may outlive its first one."""
+    """Wait until a killed fork server has ended; its other threads may outlive its main thread."""
     server, deadline = fork_server(), time.monotonic() + LAST_SECONDS
     while server and time.monotonic() < deadline:
         if not psutil.pid_exists(server) or not (identify(server) is None or _exiting(server) or _killed(server)):
@@ -99,7 +100,7 @@ def await_dying_server() -> None:
 
 
 def _exiting(pid: int) -> bool:
-    """Whether a process gives back what it holds."""
+    """Whether a process is exiting."""
     with suppress(OSError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         return bool(int(fields[6]) & PF_EXITING)
@@ -107,7 +108,7 @@ def _exiting(pid: int) -> bool:
 
 
 def _killed(pid: int) -> bool:
-    """Whether SIGKILL is on its way to a process."""
+    """Whether a SIGKILL is pending for a process."""
     with suppress(OSError):
         pending = re.findall(r"^(?:Sig|Shd)Pnd:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
         return any(int(mask, 16) >> (signal.SIGKILL - 1) & 1 for mask in pending)
@@ -115,20 +116,20 @@ def _killed(pid: int) -> bool:
 
 
 def terminate(processes: Iterable[psutil.Process]) -> None:
-    """End what is left of a run, wait until it is gone, and collect what became our own child by its parent's death."""
+    """Kill what is left of a run, wait until it has ended, and reap what became our child when its parent died."""
     left = set(processes)
     deadline = time.monotonic() + LAST_SECONDS
     while left:
         kill(left)
         left = {process for process in left if not _gone(process)}
-        if time.monotonic() > deadline:  # in uninterruptible sleep: the kernel has its SIGKILL
+        if time.monotonic() > deadline:  # in uninterruptible sleep: the SIGKILL is pending
             return
         if left:
             time.sleep(0.01)
 
 
 def _gone(process: psutil.Process) -> bool:
-    """Whether a process has ended and, where it is our own child, was collected: it may die between two looks."""
+    """Whether a process has ended and, if it is our child, was reaped; it may die between the two checks."""
     if alive(process):
         return False
     try:
@@ -141,7 +142,7 @@ def _gone(process: psutil.Process) -> bool:
 
 @contextmanager
 def subreaper() -> Iterator[None]:
-    """While the body runs, orphans among our descendants become our children instead of the first process's."""
+    """While the body runs, orphans among our descendants become our children instead of init's."""
     library = ctypes.CDLL(None, use_errno=True)
     library.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:

@@ -1,7 +1,6 @@
-"""Keys, tokens and passwords of the environment are taken out of whatever is written: records, logs, wandb's orders.
+"""Redaction: keys, tokens and passwords of the environment are removed from records, logs and what wandb gets.
 
-Which they are is told by the words of the variables' names, and by addresses of the form
-`scheme://user:password@host`.
+A variable is a secret by the words in its name. Passwords in addresses, `scheme://user:password@host`, are secrets too.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 SECRET_VARIABLE = re.compile(
-    r"(?i)(?!(OLD)?PWD$)"  # the working directory
+    r"(?i)(?!(OLD)?PWD$)"  # the working directory is none
     r".*((key|token|secret|password|passwd|passphrase|credential)|(?<![^_])(pass|pwd|pat))s?\d*(_|$)"
 )
-"""A word of the name ends like the first, whose compounds (PGPASSWORD) mean the same, or is one of the last."""
+"""Names with a word that ends in key, token and so on (PGPASSWORD does), or that is pass, pwd or pat."""
 SHORTEST = 8
-"""Characters below which a value is no secret: taking `1` or `true` out of every message would only spoil it."""
+"""Characters below which a value is not redacted: without every `1` or `true`, messages could not be read."""
 HIDDEN = "[redacted]"
 
 _LOGIN = re.compile(r"://([^/@\s]+)@")
@@ -36,14 +35,14 @@ def secrets() -> tuple[str, ...]:
 def _secret_parts(name: str, value: str) -> Iterator[str]:
     if SECRET_VARIABLE.match(name):
         yield from (value, value.strip())
-        yield from map(str.strip, value.splitlines())  # shown, prefixed or indented line by line, as a PEM may be
+        yield from map(str.strip, value.splitlines())  # a PEM may be shown line by line, indented
     for login in _LOGIN.findall(value):
         password = login.partition(":")[2] or login
         yield from (password, unquote(password))
 
 
 def redacted(value: Any, hidden: Collection[str] | None = None) -> Any:
-    """Return the value with `hidden` texts (`secrets()` if not given), and logins in addresses, taken out of it."""
+    """Return the value with `hidden` texts (`secrets()` if not given), and logins in addresses, redacted."""
     hidden = secrets() if hidden is None else hidden
     if isinstance(value, str):
         for secret in hidden:
@@ -55,7 +54,7 @@ def redacted(value: Any, hidden: Collection[str] | None = None) -> Any:
 
 
 def redact_files(*paths: Path) -> None:
-    """Take secrets out of files in place; those without any, and those that aren't there, stay as they are."""
+    """Redact files in place; files without secrets are not written, and missing ones are skipped."""
     parts = [*(re.escape(os.fsencode(secret)) for secret in secrets()), rb"(?<=://)[^/@\s]{1,400}@"]
     pattern = re.compile(b"|".join(parts))
     for path in paths:

@@ -1,4 +1,4 @@
-"""Ctrl-C and requests to end: the first ends what is under way and keeps the books, the second ends all at once."""
+"""Signals that ask for the end, such as Ctrl-C: the first ends the current run and records it, the second exits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STATUS = 130
 
 
 class Stop:
-    """Whether the end was asked for."""
+    """Whether a signal has asked for the end."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -24,7 +24,7 @@ class Stop:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let the body see `asked` in its own time; elsewhere a signal is a KeyboardInterrupt where it arrives."""
+        """Defer signals: the body reads `asked` itself; elsewhere a signal raises KeyboardInterrupt."""
         self._held += 1
         try:
             yield
@@ -32,7 +32,7 @@ class Stop:
             self._held -= 1
 
     def handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's arguments
-        """Take a signal."""
+        """Handle a signal."""
         again, self.asked = self.asked, True
         if not self._held:
             raise KeyboardInterrupt
@@ -41,7 +41,7 @@ class Stop:
 
 
 def exit_now() -> None:
-    """End this process and its ranks now; records are committed atomically, so that nothing is torn."""
+    """End this process and its ranks now; records are written atomically, so that none is half written."""
     os.write(2, b"\nhpml-bench: ended at once; the same command goes on from here\n")
     processes.kill(processes.descendants())
     processes.end_fork_server()
@@ -54,7 +54,7 @@ _current: list[Stop] = []
 
 @contextmanager
 def blocked(number: signal.Signals) -> Iterator[None]:
-    """Let a signal wait until the body is over; processes that the body starts are born with it blocked."""
+    """Block a signal while the body runs; processes that the body starts have it blocked too."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
@@ -64,10 +64,10 @@ def blocked(number: signal.Signals) -> Iterator[None]:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Handle Ctrl-C, SIGTERM and SIGHUP while the body runs; inside another such body, it is that one's.
+    """Handle Ctrl-C, SIGTERM and SIGHUP while the body runs; inside another such body, yield the outer one's `Stop`.
 
-    Only the main thread may set handlers: elsewhere signals stay as they are. So do those that are ignored, as SIGHUP
-    is under nohup.
+    Only the main thread may set handlers: in other threads nothing changes. Signals that are ignored stay ignored, as
+    SIGHUP is under nohup.
     """
     if _current:
         yield _current[0]

@@ -1,4 +1,4 @@
-"""This process's temporary folder: gone when it ends, and removed by the next one where it was killed."""
+"""Temporary folder of this process: removed when it ends, or by the next process if it was killed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from multiprocessing import util
 from pathlib import Path
 
 PREFIX = "hpmlb-"
-"""Short: a socket lies in the folder, and the path of one has at most 107 characters."""
+"""Short, since sockets are made in the folder, and a socket's path has at most 107 characters."""
 AFTER_MULTIPROCESSING = -200
-"""Exit priority: multiprocessing removes its own folder, which lies in ours, at -100."""
+"""Exit priority: multiprocessing removes its own folder, which is inside ours, at -100."""
 
 
 class _Own:
-    """The folder, whose it is, and the open descriptor whose lock says that this process lives."""
+    """The folder, the process that made it, and the open descriptor that holds its lock while that process lives."""
 
     path: Path | None = None
     pid = 0
@@ -26,7 +26,7 @@ class _Own:
 
 
 def folder() -> Path:
-    """Return the folder, made at the first call; those that killed processes left behind are removed then."""
+    """Return the folder, made at the first call, which also removes those that killed processes left."""
     if _Own.path is None:
         _remove_abandoned(Path(tempfile.gettempdir()))
         while _Own.path is None:
@@ -37,7 +37,7 @@ def folder() -> Path:
 
 @contextmanager
 def as_temporary() -> Iterator[None]:
-    """Let temporary files of this process, and of those started in the body, come to lie in the folder."""
+    """Put temporary files of this process, and of processes started in the body, into the folder."""
     own, before, variable = str(folder()), tempfile.tempdir, os.environ.get("TMPDIR")
     tempfile.tempdir = os.environ["TMPDIR"] = own
     try:
@@ -59,7 +59,7 @@ def remove() -> None:
 
 
 def _claim(path: Path) -> None:
-    """Take the lock of a folder just made, unless another process held it for abandoned in between."""
+    """Lock a folder just made, unless another process took it for abandoned and removed it meanwhile."""
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -71,9 +71,9 @@ def _claim(path: Path) -> None:
         _Own.path, _Own.pid, _Own.descriptor = path, os.getpid(), descriptor
 
 
-def _remove_abandoned(room: Path) -> None:
+def _remove_abandoned(parent: Path) -> None:
     """Remove this user's folders that no living process holds."""
-    for path in room.glob(f"{PREFIX}*"):
+    for path in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):
             if path.stat().st_uid != os.geteuid() or path.is_symlink():
                 continue

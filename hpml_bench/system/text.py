@@ -1,4 +1,4 @@
-"""Text of others made plain: what names, data and error messages say is shown, and never obeyed."""
+"""Text of others (names, data, error messages) without control characters, so that terminals and CI don't obey it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def clean(text: object, width: int = LONGEST) -> str:
 
 
 def for_terminal(text: object, width: int = LONGEST) -> str:
-    """Return a line as `clean` does, its spaces kept, in which a CI system that reads the output finds no command.
+    """Return a line as `clean` does, with its spaces kept and without commands to a CI system that reads the output.
 
-    GitHub's runner obeys `::error::` at the beginning of a line, where wrapping may put it, and `##[error]` anywhere.
+    GitHub's runner executes `::error::` at the start of a line, where wrapping may put it, and `##[error]` anywhere.
     """
     line = _COMMAND.sub(lambda found: f"{found[0]} ", _printable(text, width))
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def _printable(text: object, width: int) -> str:
-    some = str(text)[: 10 * width + LONGEST]  # of a text of megabytes the rest is cut off anyway
+    some = str(text)[: 10 * width + LONGEST]  # the rest of a long text is cut off anyway
     return "".join(c if c.isprintable() else " " for c in _ANSI.sub("", some))
 
 

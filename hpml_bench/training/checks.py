@@ -1,6 +1,6 @@
 """Arithmetic self-checks at the end of a run: figures that must agree, each taken from two places.
 
-One that fails makes the run `invalid`: shown, never ranked.
+A check that fails makes the run `invalid`: shown, never ranked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TOLERANCE = 1e-9
 """Relative: sums in another order differ in the last digits."""
 
 CLOCKS, CLOCKS_A_WINDOW = 0.01, 0.001
-"""How far two clocks may be apart: a share of the time, and seconds a window, since they are read one after another."""
+"""Allowed difference of two clocks: a share of the time, and seconds a window, since they are read in turn."""
 
 Metrics = Mapping[str, float | None]
 

@@ -1,4 +1,4 @@
-"""Clocks that are right on CPU and on CUDA: one for each step or pass, and a second one to hold it against."""
+"""Clocks for CPU and CUDA: one for steps and passes, and a second one to check its sums."""
 
 from __future__ import annotations
 
@@ -9,19 +9,27 @@ import torch
 
 
 class Clock(Protocol):
-    """Times what follows each other, each from the end of the one before; `start` and `lap` don't wait for the device.
+    """Times consecutive laps, each from the end of the one before; `start` and `lap` don't wait for the device.
 
     A lap before any `start` counts from the making of the clock.
     """
 
     def start(self) -> None:
-        """Begin here: what went before is in no lap."""
+        """Begin a lap here; the time before is in none."""
 
     def lap(self) -> None:
         """End a lap; the next one begins here."""
 
     def take(self) -> list[float]:
         """Return the seconds of each lap since the last call, and forget them; waits for the device."""
+
+    def window(self) -> float:
+        """Return the seconds from `start` to the end of the last lap by `second_clock`; waits for the device."""
+
+
+TOGETHER = 1e-4
+"""Seconds within which both clocks are read at a start, so that they begin together also on a busy machine."""
+TRIES = 10
 
 
 class CpuClock:
@@ -33,11 +41,16 @@ class CpuClock:
 
     def start(self) -> None:
         """Begin here."""
-        self._mark = time.perf_counter()
+        for _ in range(TRIES):
+            self._began = self._ended = second_clock()
+            self._mark = time.perf_counter()
+            if second_clock() - self._began < TOGETHER:  # else another process ran in between
+                break
 
     def lap(self) -> None:
         """End a lap."""
         now = time.perf_counter()
+        self._ended = second_clock()
         self._seconds.append(now - self._mark)
         self._mark = now
 
@@ -45,6 +58,10 @@ class CpuClock:
         """Return the seconds of each lap since the last call, and forget them."""
         seconds, self._seconds = self._seconds, []
         return seconds
+
+    def window(self) -> float:
+        """Return the seconds from `start` to the end of the last lap by the second clock."""
+        return self._ended - self._began
 
 
 class CudaClock:
@@ -56,6 +73,7 @@ class CudaClock:
 
     def start(self) -> None:
         """Begin here."""
+        self._began = second_clock()
         self._mark = _recorded()
 
     def lap(self) -> None:
@@ -70,6 +88,11 @@ class CudaClock:
         laps, self._laps = self._laps, []
         return [begin.elapsed_time(end) / 1000 for begin, end in laps]
 
+    def window(self) -> float:
+        """Return the seconds from `start` until the device has ended the last lap, by the second clock."""
+        torch.cuda.synchronize()
+        return second_clock() - self._began
+
 
 def _recorded() -> torch.cuda.Event:
     event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -83,12 +106,12 @@ def clock(device: torch.device) -> Clock:
 
 
 def settle(device: torch.device) -> None:
-    """Wait until a device has done all it was given; on the CPU it has."""
+    """Wait until a device has done all its work; the CPU has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def second_clock() -> float:
-    """Return the seconds of a clock that is none of the above: the hardware's, which nobody steps or slews."""
+    """Return the seconds of a third clock: the hardware's, which the system never steps or slews."""
     raw = getattr(time, "CLOCK_MONOTONIC_RAW", None)
     return time.monotonic() if raw is None else time.clock_gettime(raw)

@@ -1,4 +1,4 @@
-"""The process group: start, gather, end. gloo on CPU, nccl on GPU; tensors only, nothing is unpickled."""
+"""Process group: start, gather, end. gloo on CPU, nccl on GPU; tensors only, nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def process_group(settings: Settings) -> Iterator[Group]:
     if cuda:
         torch.cuda.set_device(device)
     elif int(os.environ.get("LOCAL_WORLD_SIZE", world)) == world:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: never look a host name up
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: no host name is looked up
     dist.init_process_group("nccl" if cuda else "gloo", timeout=COLLECTIVE_TIMEOUT, device_id=device if cuda else None)
     try:
         yield Group(rank, world, device)

@@ -63,11 +63,11 @@ def evaluate(
 def _answer(model: TaskModel, task: Task, rows: Rows, settings: Settings, group: Group) -> torch.Tensor:
     """Return row index, loss and answers of this rank's rows, [ceil(n / world), 2 + width] float64.
 
-    The width is that of the longest row where each token has an answer, else 1; index -1 fills up.
+    The width is that of the longest row where each token has an answer, else 1. Unused rows have the index -1.
     """
     width = int(rows.lengths.max()) if rows.token_labels else 1
     mine = np.arange(group.rank, len(rows), group.world)
-    mine = mine[np.argsort(rows.lengths[mine], kind="stable")]  # like lengths together: little padding
+    mine = mine[np.argsort(rows.lengths[mine], kind="stable")]  # similar lengths together: little padding
     shape = (math.ceil(len(rows) / group.world), 2 + width)
     local = torch.full(shape, -1.0, dtype=torch.float64, device=group.device)
     with autocast(settings):  # one for all batches: it keeps the casts of trained weights, for all methods alike

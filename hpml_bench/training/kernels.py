@@ -1,4 +1,4 @@
-"""The same mathematics in fewer passes over memory, for every method alike. docs/performance.md has what each brings.
+"""Kernels: the same mathematics in fewer passes over memory, for every method alike (gains: docs/performance.md).
 
 Each function changes a model in place. What they compute differs from what they replace by rounding only (the fused
 activation; attention with dropout, whose products are rounded to the training's precision, as in transformers' eager
@@ -46,17 +46,17 @@ class Dropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Return the input with a share p of its elements set to 0 and the others multiplied by 1 / (1 - p)."""
-        return drop(input, self.p) if self.training else input
+        return apply_dropout(input, self.p) if self.training else input
 
 
-def drop(values: Tensor, p: float) -> Tensor:
+def apply_dropout(values: Tensor, p: float) -> Tensor:
     """Apply dropout; 16 random bits an element from SFC64, seeded by one number of torch's generator."""
     if p == 0 or _threshold(p) == 2**16 or values.numel() < SMALL:
         return torch_dropout(values, p)
-    return values * kept(values, p).mul_(1 / (1 - p))
+    return values * dropout_mask(values, p).mul_(1 / (1 - p))
 
 
-def kept(values: Tensor, p: float) -> Tensor:
+def dropout_mask(values: Tensor, p: float) -> Tensor:
     """Return a new mask like the values, 1 where dropout keeps them and 0 where it doesn't; p below 1 - 2^-17."""
     seed = int(torch.randint(2**63 - 1, ()))
     words = np.random.SFC64(seed).random_raw((values.numel() + 3) // 4)
@@ -80,11 +80,11 @@ def attention(
     is_causal: bool | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as torch's scaled_dot_product_attention does; on a CPU with dropout, where that has no kernel, by hand.
+    """Attend as torch's scaled_dot_product_attention; on a CPU with dropout, for which that has no kernel, written out.
 
     Query [B, H, L, D]; key and value [B, G, L, D] with H a multiple of G; mask [B or 1, 1, L, L] (True: attend) or
     None. Returns [B, L, H, D]. The softmax is in float32. A row that may attend to nothing, which only padding is, gets
-    the mean of all values by hand, and zeros by torch's kernel.
+    the mean of all values here, and zeros from torch's kernel.
     """
     if dropout == 0 or query.device.type != "cpu":
         options |= {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
@@ -98,10 +98,10 @@ def attention(
     if attention_mask is None and length > 1 and causal:
         attention_mask = torch.ones(length, key.shape[2], dtype=torch.bool).tril()
     scores = (query @ key.transpose(-1, -2)).float().mul_(query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if attention_mask is not None:  # a sum: filling in is a pass more, and one for the gradient
+    if attention_mask is not None:  # added: masked_fill of the scores is one more pass each way
         hidden = torch.zeros_like(attention_mask, dtype=scores.dtype)
         scores.add_(hidden.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min))
-    weights = drop(scores.softmax(dim=-1).to(value.dtype), dropout)
+    weights = apply_dropout(scores.softmax(dim=-1).to(value.dtype), dropout)
     return (weights @ value).transpose(1, 2).contiguous(), None
 
 

@@ -1,6 +1,6 @@
-"""A bare backbone and our own head, put together in the same way for every method.
+"""Model of a run: a bare backbone and a head of our own, put together in the same way for every method.
 
-One pooling rule for all: the library's classifiers pool position -1 when they are handed embeddings only, which under
+All methods pool alike: the classifiers of transformers pool position -1 when they get embeddings only, which under
 right padding is a pad token. Here the attention mask says which token is the last real one.
 """
 
@@ -84,11 +84,25 @@ def new_head(hidden_size: int, outputs: int, seed: int) -> nn.Linear:
     return head
 
 
+class ScaledHead(nn.Module):
+    """A head of one output in a target's own unit: `mean` + `sd` times what `linear` gives, [B, H] to [B]."""
+
+    def __init__(self, linear: nn.Linear, mean: float, sd: float) -> None:
+        super().__init__()
+        self.linear = linear
+        self.mean = mean
+        self.sd = sd
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return a number a row."""
+        return self.mean + self.sd * cast(Tensor, self.linear(hidden)).squeeze(-1)
+
+
 def build_model(folder: Path, spec: RunSpec, method: Method, task: Task) -> TaskModel:
     """Load the backbone, let the method change it, and put the task's head on.
 
-    The head's first weights depend on the seed alone, and so do the method's: no random numbers drawn before or
-    elsewhere move them, and the global generators are left as they were.
+    The head's first weights depend on the seed alone, and so do the method's: random numbers drawn before or
+    elsewhere don't change them, and the global generators keep their state.
 
     Raises:
         Unsupported: the method can't run with this backbone.
@@ -112,11 +126,11 @@ def build_model(folder: Path, spec: RunSpec, method: Method, task: Task) -> Task
 
 
 def _encoder(backbone: PreTrainedModel, method: Method, spec: RunSpec) -> nn.Module:
-    """Let the method change the backbone, from random numbers that loading hasn't moved."""
+    """Let the method change the backbone, with random numbers that don't depend on its loading."""
     with _seeded(spec.seed):
         try:
             return cast(nn.Module, method.build(backbone))
-        except ValueError as error:  # a library's way to say that it can't
+        except ValueError as error:  # PEFT raises it where a type doesn't fit the model
             if "Target modules" in str(error):
                 raise UserError(f"method {spec.method.name}: {first_line(error)}") from error
             raise Unsupported(first_line(error)) from error
@@ -130,11 +144,11 @@ def load_backbone(folder: Path, settings: Settings) -> PreTrainedModel:
 
     """
     logging.disable_progress_bar()
-    logging.set_verbosity_error()  # what its load report would warn of is checked here
+    logging.set_verbosity_error()  # its warnings on missing weights are checked below
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         kind = MODEL_MAPPING[type(config)]
-    except Exception as error:  # of a configuration that is garbage, whatever the library meets first
+    except Exception as error:  # a broken configuration can raise anything
         raise UserError(f"{folder}: no model that transformers knows: {first_line(error)}") from None
     kind = kind[0] if isinstance(kind, tuple) else kind
     if config.is_encoder_decoder:
@@ -159,7 +173,7 @@ def load_backbone(folder: Path, settings: Settings) -> PreTrainedModel:
         )
     except MemoryError:
         raise
-    except Exception as error:  # the libraries have kinds of their own
+    except Exception as error:  # the libraries raise kinds of their own
         raise UserError(f"{folder}: can't be loaded from safetensors: {first_line(error)}") from None
     if report["missing_keys"]:
         raise UserError(f"{folder}: the file lacks weights, among them {min(report['missing_keys'])}")
@@ -167,10 +181,10 @@ def load_backbone(folder: Path, settings: Settings) -> PreTrainedModel:
 
 
 def unused_parameters(module: nn.Module) -> list[str]:
-    """Return the names of trainable parameters that a backward pass doesn't reach, on a few made-up tokens.
+    """Return the names of trainable parameters that a backward pass doesn't reach, tried on a few made-up tokens.
 
-    DDP waits for ever (or raises) for the gradient of such a parameter. Takes a classifier or an encoder; generators
-    and gradients are left as they were found, gradients empty.
+    DDP would wait for ever (or raise) for the gradient of such a parameter. Takes a task's model or an encoder. The
+    random generators keep their state, and gradients are cleared.
     """
     weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not weights:
@@ -185,7 +199,7 @@ def unused_parameters(module: nn.Module) -> list[str]:
 
 
 def freeze_unused(module: nn.Module) -> None:
-    """Take the parameters that no backward pass reaches out of training, so that DDP doesn't wait for them."""
+    """Freeze the parameters that no backward pass reaches, so that DDP doesn't wait for them."""
     for name in unused_parameters(module):
         module.get_parameter(name).requires_grad_(False)
 
@@ -201,12 +215,12 @@ def _tokens(module: nn.Module, rows: int, length: int) -> dict[str, Tensor]:
 def _positions(module: nn.Module, length: int) -> int | None:
     """Return the positions of an encoder's output for a text of `length` tokens; None where it doesn't fit.
 
-    Learned positions end somewhere, and trying works for all kinds of models.
+    Found by a forward pass, which works for all kinds of models.
     """
     try:
         with _evaluating(module):
             return int(module(**_tokens(module, rows=1, length=length)).last_hidden_state.shape[1])
-    except (IndexError, RuntimeError):  # a table of positions that ends, or one that doesn't broadcast
+    except (IndexError, RuntimeError):  # too few learned positions, or shapes that don't broadcast
         return None
 
 
@@ -223,7 +237,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed torch's generators inside, and leave them outside as they were."""
+    """Seed torch's generators in the body, and restore them afterwards."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
@@ -231,7 +245,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _adjust(config: PretrainedConfig, dropout: float | None) -> None:
-    """Set what is the same for all backbones in a configuration, in place."""
+    """Set in a configuration, in place, what is the same for all backbones."""
     if hasattr(config, "use_cache"):
         config.use_cache = False
     for key, value in config.to_dict().items():

@@ -1,4 +1,4 @@
-"""Optimizer steps: how many, by which optimizer, at which learning rates."""
+"""Optimization: number of steps, optimizer, learning rates."""
 
 from __future__ import annotations
 

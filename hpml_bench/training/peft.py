@@ -1,4 +1,4 @@
-"""PEFT's types on a bare backbone: the choices that PEFT leaves open, and what single types need besides."""
+"""PEFT's types on a bare backbone: the choices that PEFT leaves open, and what single types need in addition."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def keep_input_type(model: Any) -> Any:
 
 
 def defaults(kind: str, backbone: Any) -> dict[str, Any]:
-    """Return what PEFT leaves open or sets too large for small models; None leaves it to PEFT after all."""
+    """Return what PEFT leaves open or sets too large for small models; None leaves it to PEFT."""
     config, named = backbone.config, dict(backbone.named_modules())
     shapes = [tuple(layer.weight.shape) for layer in named.values() if isinstance(layer, torch.nn.Linear)]
     divisor = math.gcd(*(size for shape in shapes for size in shape))

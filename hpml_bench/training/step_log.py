@@ -1,4 +1,4 @@
-"""The log of a rank's steps: noted without waiting for the device, reduced over ranks once a window."""
+"""Step log of a rank: filled without waiting for the device, reduced over ranks once a window."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hpml_bench.plugins.probe import Step
-from hpml_bench.training.clock import Clock, second_clock, settle
+from hpml_bench.training.clock import Clock, settle
 from hpml_bench.training.distributed import Group
 
 
@@ -45,7 +45,7 @@ class _Columns(NamedTuple):
 
 @dataclass
 class StepLog:
-    """What this rank did since the last look; read and reduced outside the timed part."""
+    """The steps of this rank since the last reduction, which happens outside the timed part."""
 
     group: Group
     clock: Clock
@@ -54,25 +54,22 @@ class StepLog:
     padded_tokens: int = 0
     steps: int = 0
     _entries: list[Entry] = field(default_factory=list)
-    _began: float = field(default_factory=second_clock)
-    """Of the window, by the second clock."""
 
     def begin_window(self) -> None:
         """Begin a window: all ranks and their devices wait for each other, then their clocks start."""
         self.group.barrier()
         settle(self.group.device)
-        self._began = second_clock()
         self.clock.start()
 
     def add(self, entry: Entry) -> None:
-        """Note one step, and that it ends here; nothing waits."""
+        """Add a step, which ends here; doesn't wait for the device."""
         self._entries.append(entry)
         self.clock.lap()
 
     def reduce(self) -> list[Step]:
         """Return the steps since the last call, reduced over ranks by one gather: the same on all ranks."""
         settle(self.group.device)
-        window = second_clock() - self._began
+        window = self.clock.window()
         entries, self._entries = self._entries, []
         losses = torch.stack([(entry.loss.detach() / entry.targets).double() for entry in entries]).cpu()
         norms = torch.stack([entry.norm.detach().double() for entry in entries]).cpu()
@@ -110,8 +107,8 @@ class StepLog:
 def step_seconds(ranks: np.ndarray) -> np.ndarray:
     """Return the seconds of a window's steps, [steps], from those of each rank, [world, steps].
 
-    A step ends when the slowest rank has ended it, counted from the window's begin; its seconds are the difference to
-    the step before. So they add up to the slowest rank's time of the window, whichever rank was slow in which step.
+    A step ends when the slowest rank has ended it, counted from the start of the window; its seconds are the difference
+    to the step before. So they add up to the slowest rank's time of the window, whichever rank was slow in which step.
     """
     seconds: np.ndarray = np.diff(ranks.cumsum(axis=1).max(axis=0), prepend=0.0)
     return seconds

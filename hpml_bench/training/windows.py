@@ -10,7 +10,7 @@ from hpml_bench.config.settings import Settings
 
 @dataclass(frozen=True)
 class Windows:
-    """The steps after which the ranks meet and their clocks begin anew; also where the timed part begins."""
+    """The steps after which the ranks meet and their clocks start again, and the first step of the timed part."""
 
     settings: Settings
     steps: int

@@ -1,4 +1,4 @@
-"""One run inside a rank, and the preparation of model and data. Everything heavy is imported here, once per sweep."""
+"""Worker: one run inside a rank, and the preparation of model and data. Imports all that is heavy, once per sweep."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from hpml_bench.training.model import TaskModel, unused_parameters
 from hpml_bench.training.trainer import Trained, Trainer
 
 LOST_PEER_SECONDS = 1.0
-"""For so long a rank that lost a peer waits, so that a killed one, which leaves no error, is seen to end first."""
+"""Time that a rank which lost a peer waits to end, so that a killed one, which leaves no error, ends first."""
 
 
 def prepare_to(settings_json: str, target: str) -> None:
-    """Prepare model and data and write what was found, or the user's mistake, to a JSON file."""
+    """Prepare model and data, and write the result or the user's mistake to a JSON file."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # this process forks no other, and there are no ranks yet
     try:
         result: dict[str, Any] = {
@@ -145,7 +145,7 @@ def reduce_over_ranks(
 ) -> tuple[dict[str, float | None], dict[str, tuple[float | None, ...]]]:
     """Return each metric's value over the ranks, and the ranks' own values where they differ by nature.
 
-    What no rank could measure is left out.
+    A metric that no rank could measure is left out.
     """
     values = [local.get(metric.name) for metric in definitions]
     row = torch.tensor([math.nan if value is None else float(value) for value in values], dtype=torch.float64)
@@ -193,7 +193,7 @@ def _ended(status: str, reason: Exception) -> Outcome:
 
 
 def run_error(error: BaseException, rank: int) -> RunError:
-    """Return what a record says of an exception; of one for want of memory, with the peak that was reached."""
+    """Return an exception as a record has it; for lack of memory, with the peak that was reached."""
     told = RunError(
         kind=type(error).__name__,
         message=redacted(str(error))[:2000] or type(error).__name__,

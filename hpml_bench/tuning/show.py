@@ -1,10 +1,13 @@
-"""What the terminal shows after a tuning."""
+"""Terminal's table after a tuning, and hints on choices that should not be taken as they are."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from hpml_bench.records.tuning import TunedMethod, TuningRecord
+from hpml_bench.report.tables import Cell, Quantity, table
+from hpml_bench.report.terminal import print_table
+from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -12,32 +15,29 @@ if TYPE_CHECKING:
 
 def show(record: TuningRecord, console: Console) -> None:
     """Print a row a method, then what the reader should do something about."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"{record.suite}: learning rates chosen on the validation rows"), title_justify="left")
-    columns = ("method", "chosen lr", "before", "validation accuracy", "tried", "trials", "seconds")
-    for index, column in enumerate(columns):
-        table.add_column(Text(column), justify="left" if index == 0 else "right", no_wrap=index == 0)
-    for tuned in record.methods:
-        table.add_row(*(Text(cell) for cell in _cells(tuned)))
-    console.print(table)
+    score = Quantity.alone(record.headline)
+    columns = ("method", "chosen lr", "before", f"validation {score.title}", "tried", "trials", "seconds")
+    rows = [_cells(tuned, score) for tuned in record.methods]
+    print_table(
+        table("tuning", f"{record.suite}: learning rates chosen on the validation rows", columns, rows), console
+    )
     for hint in hints(record):
-        console.print(Text(hint))
+        console.print(Text(for_terminal(hint)))
 
 
-def _cells(tuned: TunedMethod) -> tuple[str, ...]:
-    tried = [trial.lr for trial in tuned.trials]
-    accuracy = tuned.best.accuracy if tuned.best else None
-    return (
+def _cells(tuned: TunedMethod, score: Quantity) -> list[Cell]:
+    tried, best = [trial.lr for trial in tuned.trials], tuned.best_score
+    return [
         tuned.name,
         f"{tuned.chosen:.3g}" if tuned.rated else "has none",
         f"{tuned.spec.lr:.3g}",
-        "none ended well" if accuracy is None else f"{accuracy:.1%}",
+        "none ended well" if best is None else score.text(best, unit=True),
         f"{min(tried):.2g} to {max(tried):.2g}" if tried else "",
         str(len(tuned.trials)),
         f"{tuned.seconds:.0f}",
-    )
+    ]
 
 
 def hints(record: TuningRecord) -> list[str]:

@@ -1,4 +1,4 @@
-"""A method's trials as an Optuna study on disk: which rate comes next, and what became of it."""
+"""Study of a method's trials, Optuna's on disk: which rate comes next, and what became of it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpml_bench.errors import UserError
+from hpml_bench.records.run import Metric
 from hpml_bench.records.tuning import Sampler, Trial
 
 if TYPE_CHECKING:
     import optuna
 
 JOURNAL = "journal.log"
+UNBOUNDED = 1e30
+"""Beyond any score, and finite, as samplers need it."""
 
 
 def open_storage(folder: Path) -> optuna.storages.BaseStorage:
@@ -38,17 +41,25 @@ class Study:
     """The trials of one method. The first takes the suite's own rate, which is thereby among those chosen from."""
 
     def __init__(
-        self, storage: optuna.storages.BaseStorage, name: str, sampler: Sampler, default: float, factor: float
+        self,
+        storage: optuna.storages.BaseStorage,
+        name: str,
+        sampler: Sampler,
+        default: float,
+        factor: float,
+        metric: Metric,
     ) -> None:
+        """Open or create it; `metric` is the score that trials are ranked by."""
         import optuna
 
+        self._metric = metric
         self.default, self.low, self.high = default, default / factor, default * factor
         self._sampler = sampler
         self._study = optuna.create_study(
             study_name=name,
             storage=storage,
             pruner=optuna.pruners.NopPruner(),
-            direction="maximize",
+            direction="maximize" if metric.better == "higher" else "minimize",
             load_if_exists=True,
         )
         if not self._study.trials:
@@ -74,7 +85,15 @@ class Study:
     def tell(self, handle: optuna.Trial, trial: Trial) -> None:
         """Keep what became of a trial; one that did not end well counts as well, with the worst value."""
         handle.set_user_attr("trial", trial.model_dump(mode="json"))
-        self._study.tell(handle, max(0.0, trial.merit[0]))
+        self._study.tell(handle, trial.ended[0] if trial.ended else self._worst)
+
+    @property
+    def _worst(self) -> float:
+        """The worst score there can be; where it has no bound, one beyond all that are measured."""
+        least, most = self._metric.bounds
+        if self._metric.better == "higher":
+            return -UNBOUNDED if least is None else least
+        return UNBOUNDED if most is None else most
 
     def give_back(self, handle: optuna.Trial) -> None:
         """Take a trial as not having been: its rate has its turn again."""

@@ -1,4 +1,4 @@
-"""A whole tuning: trial by trial over all methods, resumed where it stopped, and its result as a suite file."""
+"""Tuning: trial by trial over all methods, resumed where it stopped, and its result as a suite file."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hpml_bench.config.devices import resolve_suite
-from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, identity
 from hpml_bench.config.suite import Suite
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.launch.runner import Runner
+from hpml_bench.plugins.task import make_task
 from hpml_bench.records.files import write_atomically
 from hpml_bench.records.folder import ResultsFolder, make_folder
-from hpml_bench.records.run import RunRecord, protocol_id
+from hpml_bench.records.run import Metric, RunRecord, protocol_id
 from hpml_bench.records.tuning import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord, load
 from hpml_bench.system import environment, tempdir
 from hpml_bench.system.hashing import digest
@@ -98,6 +99,7 @@ def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
             settings=settings,
             digests={key: value for key, value in prepared.digests if value},
             environment=environment.describe(),
+            headline=headline_of(settings),
             methods=(),
         )
         tuning = _Tuning(folder, blank, load(folder / RECORD), {spec.name: spec for spec in specs}, studies)
@@ -108,6 +110,17 @@ def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
         if done:
             write_suite(target, suite, record)
     return TuningResult(folder, record, target if done else None, runner.ended_by)
+
+
+def headline_of(settings: Settings) -> Metric:
+    """Return the definition of the metric that the task is ranked by.
+
+    Raises:
+        UserError: there is no such task.
+
+    """
+    task = make_task(settings.task)
+    return next(metric for metric in task.metrics if metric.name == task.headline)
 
 
 def trial_settings(settings: Settings) -> Settings:
@@ -161,12 +174,14 @@ class _Tuning:
     def _study(self, spec: MethodSpec, studies: BaseStorage) -> Study:
         """Return the study under a name that other conditions don't share: what was tried there tells nothing here."""
         name = f"{spec.name} {digest([*_conditions(self._blank), spec.model_dump(mode='json')])}"
-        return Study(studies, name, self._blank.sampler, spec.lr, self._blank.factor)
+        return Study(studies, name, self._blank.sampler, spec.lr, self._blank.factor, self._blank.headline)
 
     def keep(self) -> TuningRecord:
         """Write trials.json: these methods, and those that an earlier call tuned under the same conditions."""
         now = tuple(
-            TunedMethod(spec=self._specs[name], low=study.low, high=study.high, trials=study.trials)
+            TunedMethod(
+                spec=self._specs[name], low=study.low, high=study.high, trials=study.trials, better=self._better
+            )
             for name, study in self._studies.items()
         )
         record = self._blank.model_copy(update={"methods": (*self._earlier, *now)})
@@ -188,14 +203,18 @@ class _Tuning:
             except (launcher.Interrupted, KeyboardInterrupt):
                 study.give_back(handle)
                 return False
-            trial = _trial(number, record)
+            trial = _trial(number, record, self._blank.headline.name)
             study.tell(handle, trial)
             self.keep()
-            found = trial.status if trial.accuracy is None else f"validation accuracy {trial.accuracy:.1%}"
+            found = trial.status if trial.score is None else f"validation {self._blank.in_words(trial.score)}"
             runner.progress.say(f"{name} trial {number + 1} of {trials}: lr {lr:.3g}, {found} in {trial.seconds:.1f} s")
             if runner.fails_fast(record, more=self._left(trials)) and runner.ended_by:
                 return False
         return True
+
+    @property
+    def _better(self) -> Literal["higher", "lower"]:
+        return "lower" if self._blank.headline.better == "lower" else "higher"
 
     def _left(self, trials: int) -> bool:
         """Whether any of `trials` trials of a method is missing."""
@@ -219,10 +238,10 @@ class _Tuning:
 
 def _conditions(record: TuningRecord) -> list[object]:
     """Return what trials must share to be compared."""
-    return [record.settings.model_dump(mode="json"), record.digests, record.sampler, record.factor]
+    return [identity(record.settings), record.digests, record.sampler, record.factor]
 
 
-def _trial(number: int, record: RunRecord) -> Trial:
+def _trial(number: int, record: RunRecord, headline: str) -> Trial:
     ok = record.status == "ok"
     parameters = record.metrics.get("trainable_parameters")
     return Trial(
@@ -230,7 +249,7 @@ def _trial(number: int, record: RunRecord) -> Trial:
         lr=record.spec.method.lr,
         seed=record.spec.seed,
         status=record.status,
-        accuracy=record.metrics.get("test_accuracy") if ok else None,  # of the rows in the test rows' place
+        score=record.metrics.get(headline) if ok else None,  # of the rows in the test rows' place
         loss=record.metrics.get("test_loss") if ok else None,
         seconds=record.seconds,
         samples=record.consumed.samples if record.consumed else None,

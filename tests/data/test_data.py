@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tiny
 
-from hpml_bench.data.rows import Rows, global_batches, share
+from hpml_bench.data.rows import Rows, global_batches, shard
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, 200)
 
@@ -35,11 +35,11 @@ def test_batches_are_of_like_length() -> None:
 
 
 def test_shares_make_up_the_global_batch() -> None:
-    """The ranks' shares are disjoint and together the whole batch."""
+    """The ranks' shards are disjoint and together the whole batch."""
     batch = np.arange(12)
-    shares = [share(batch, rank, 3) for rank in range(3)]
-    assert sorted(np.concatenate(shares).tolist()) == batch.tolist()
-    assert {len(part) for part in shares} == {4}
+    shards = [shard(batch, rank, 3) for rank in range(3)]
+    assert sorted(np.concatenate(shards).tolist()) == batch.tolist()
+    assert {len(part) for part in shards} == {4}
 
 
 def test_rows_come_padded_on_the_right(tmp_path: Path) -> None:

@@ -6,18 +6,19 @@ import hashlib
 import re
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import hpml_bench
-from hpml_bench.config.settings import Settings, TaskSpec
+from hpml_bench.config.settings import DatasetSpec, Settings
 from hpml_bench.data import newswire as nw
-from hpml_bench.data.newswire import vocabulary
-from hpml_bench.data.newswire.documents import slots
+from hpml_bench.data.newswire import entities, levels, vocabulary
+from hpml_bench.data.newswire.documents import balanced_beats, slots
 from hpml_bench.data.newswire.stream import beat_chain
 from hpml_bench.data.newswire.world import mixture
-from hpml_bench.datasets import newswire as task
+from hpml_bench.plugins.dataset import LoadedData, make_loader
 
 ASSET = Path(hpml_bench.__path__[0]) / "assets/newswire-gpt2"
 
@@ -25,7 +26,7 @@ ASSET = Path(hpml_bench.__path__[0]) / "assets/newswire-gpt2"
 def settings(**changes: int) -> Settings:
     """Return small settings of the task."""
     sizes = {"train_samples": 64, "validation_samples": 32, "test_samples": 48, "global_batch": 16} | changes
-    return Settings(backbone="embedded:newswire-gpt2", task=TaskSpec(name="newswire"), steps=1, **sizes)
+    return Settings.model_validate({"backbone": "embedded:newswire-gpt2", "dataset": "newswire", "steps": 1} | sizes)
 
 
 def tiny_world() -> nw.World:
@@ -160,9 +161,9 @@ def test_a_stream_stays_as_often_as_asked() -> None:
     assert (beats[1:] == beats[:-1]).mean() == pytest.approx(0.5 + 0.5 / 24, abs=0.01)
 
 
-def test_the_task_gives_the_asked_rows_and_the_best_accuracy() -> None:
+def test_the_data_set_gives_the_asked_rows_and_the_best_accuracy() -> None:
     """Splits have the sizes of the settings, four labels, and a note with the exact best accuracy."""
-    data = task.load(settings(), task.Options())
+    data = make_loader(settings()).load(settings(), "class")
     assert data.validation is not None
     assert [len(split) for split in (data.train, data.validation, data.test)] == [64, 32, 48]
     assert data.label_names == ("World", "Sports", "Business", "Sci/Tech")
@@ -207,3 +208,87 @@ def test_the_tokenizer_loses_nothing() -> None:
         ids = tokenizer(text)["input_ids"]
         assert len(ids) <= 64
         assert tokenizer.decode(ids, skip_special_tokens=True).strip() == text
+
+
+# Entities and scores
+
+
+def load(name: str, target: str, **changes: Any) -> LoadedData:
+    """Load a generated data set."""
+    asked = settings().model_copy(update={"dataset": DatasetSpec(name=name, options=changes)})
+    return make_loader(asked).load(asked, target)
+
+
+def test_words_joined_are_the_text() -> None:
+    """Without second words the words are those of the data set newswire, and entities are the slots of their kind."""
+    world = nw.make_world()
+    documents = nw.generate(world, 60, 0, "test")
+    none = np.full(documents.kinds.shape, -1)
+    words, tags = entities.tagged(world, documents, none)
+    assert [" ".join(row) for row in words] == nw.render(world, documents)
+    kinds = [list(world.words).index(kind) for kind in nw.ENTITIES]
+    assert sum(tag != 0 for row in tags for tag in row) == np.isin(documents.kinds, kinds).sum()
+    kind_of = {name: kind for kind in nw.ENTITIES for name in world.words[kind]}
+    for row, of_row in zip(words, tags, strict=True):
+        for word, tag in zip(row, of_row, strict=True):
+            kind = kind_of.get(word.strip(".,:"))
+            assert entities.TAGS[tag] == (f"B-{entities.TAG_OF_KIND[kind]}" if kind else "O"), word
+
+
+def test_second_words_are_tagged_inside() -> None:
+    """About three in ten names have one, of the same kind; with a share of 0 there are none."""
+    data = load("newswire_entities", "tags")
+    found = [data.label_names[tag] for row in data.train["tags"] for tag in row]
+    begun, inside = (sum(tag.startswith(part) for tag in found) for part in ("B-", "I-"))
+    assert 0.2 < inside / begun < 0.4
+    for row in data.train["tags"]:
+        named = [data.label_names[tag] for tag in row]
+        assert all(
+            before in {f"B-{tag[2:]}", f"I-{tag[2:]}"}
+            for before, tag in zip(["O", *named], named, strict=False)
+            if tag.startswith("I-")
+        )
+    alone = load("newswire_entities", "tags", two_words=0).train["tags"]
+    assert not any(tag in (2, 4, 6) for row in alone for tag in row)
+
+
+def test_the_best_rmse_is_the_posteriors() -> None:
+    """On many rows what the posterior mean reaches is what is expected of it; without noise and doubt it is 0."""
+    world = nw.make_world()
+    rng = nw.split_rng(0, "check")
+    beats = balanced_beats(20_000, rng)
+    documents, numbers = nw.sample(world, beats, rng), levels.noisy_levels(beats, 0, "check")
+    here, expected = levels.best_rmse(world, documents, numbers)
+    assert here == pytest.approx(expected, rel=0.03)
+    assert levels.NOISE < expected < numbers.std() / 2
+    plain = nw.make_world(1.0)  # every name is of the document's own beat
+    sure = levels.best_rmse(plain, nw.sample(plain, beats, rng), levels.LEVELS[beats], noise=0.0)
+    assert sure == pytest.approx((0, 0), abs=0.01)
+
+
+def test_the_noise_is_normal() -> None:
+    """Mean 0, standard deviation as asked, and 4.6 % beyond two of it."""
+    noise = levels.noisy_levels(np.zeros(100_000, dtype=int), 0, "check", noise=0.5) - levels.LEVELS[0]
+    assert noise.mean() == pytest.approx(0, abs=0.01)
+    assert noise.std() == pytest.approx(0.5, rel=0.01)
+    assert (np.abs(noise) > 1).mean() == pytest.approx(0.0455, abs=0.003)
+
+
+def test_scores_have_the_texts_of_newswire() -> None:
+    """The same documents, with their beats' levels; the note has the best possible RMSE."""
+    scores, news = load("newswire_score", "number"), load("newswire", "class")
+    assert scores.train["text"][:] == news.train["text"][:]
+    topics = np.array(news.train["label"][:])
+    assert (np.abs(np.array(scores.train["label"][:]) - 2 * topics - 0.5) < 0.5 + 5 * levels.NOISE).all()
+    assert re.match(
+        r"\d\.\d{3} \(posterior mean on these 48 test rows; \d\.\d{3} expected", scores.notes["best possible RMSE"]
+    )
+
+
+@pytest.mark.parametrize(("name", "target"), [("newswire_entities", "tags"), ("newswire_score", "number")])
+def test_generated_rows_are_the_same_everywhere(name: str, target: str) -> None:
+    """The rows of a seed never change: recorded results stay comparable over versions and machines."""
+    data = load(name, target)
+    content = repr([{key: row[key] for key in sorted(row)} for row in data.test])
+    digests = {"newswire_entities": "c3e1c617e50f5855", "newswire_score": "f629d05c1359880b"}
+    assert hashlib.sha256(content.encode()).hexdigest()[:16] == digests[name]

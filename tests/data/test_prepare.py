@@ -15,8 +15,6 @@ from tiny import gpt2, settings
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from hpml_bench import registry
-from hpml_bench.config.settings import TaskSpec
 from hpml_bench.data import prepare as module
 from hpml_bench.data.prepare import draw, prepare
 from hpml_bench.data.prepared import Prepared
@@ -57,8 +55,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
     def of(**changes: Any) -> Any:
         files = {name: f"path:{tmp_path / f'{name}.csv'}" for name in ("train", "test")} | changes.pop("files", {})
-        task = TaskSpec(name="text_files", options=files)
-        values = {"backbone": f"path:{tmp_path / 'model'}", "validation_samples": 8, "task": task}
+        dataset = {"name": "text_files", "options": files}
+        values = {"backbone": f"path:{tmp_path / 'model'}", "validation_samples": 8, "dataset": dataset}
         return settings(**values | changes)
 
     return of
@@ -144,7 +142,7 @@ def test_the_data_seed_draws_the_rows(make: Callable[..., Any]) -> None:
 
 
 def test_a_validation_file_leaves_the_training_rows_whole(make: Callable[..., Any], tmp_path: Path) -> None:
-    """Nothing is split off where a task has a validation set."""
+    """Nothing is split off where a data set has a validation set."""
     done = prepare(make(files={"validation": f"path:{tmp_path / 'test.csv'}"}))
     assert (len(rows(done, "train")), len(rows(done, "validation"))) == (40, 8)
 
@@ -156,8 +154,8 @@ def test_a_validation_file_leaves_the_training_rows_whole(make: Callable[..., An
         ({"test_samples": 21}, "test_samples asks for 21 rows, but there are 20"),
         ({"validation_samples": 30}, "40 training rows are too few for 30 validation_samples split off.* of 12"),
         ({"max_length": 65}, "reads at most 64 tokens"),
-        ({"task": TaskSpec(name="nothing")}, "there is no task 'nothing'"),
-        ({"task": TaskSpec(name="text_files", options={"train": "path:x", "labl": ""})}, "did you mean label"),
+        ({"dataset": "nothing"}, "there is no data set 'nothing'"),
+        ({"dataset": {"name": "text_files", "options": {"train": "path:x", "labl": ""}}}, "did you mean label"),
         ({"backbone": "path:/no/such"}, "no such file or folder"),
     ],
 )
@@ -178,17 +176,14 @@ def test_one_class_cannot_be_learnt(make: Callable[..., Any], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("labels", "says"), [([0, 2], "label 2, outside the 2 names"), ([], "there are no test rows")])
-def test_a_tasks_own_mistake_is_caught(
+def test_a_data_sets_own_mistake_is_caught(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, labels: list[int], says: str
 ) -> None:
-    """Another package's task can't hand out labels without a name, or nothing."""
+    """Another package's data set can't hand out labels without a name, or nothing."""
     train = Dataset.from_dict({"text": ["x"] * 40, "label": [0, 1] * 20})
     test = Dataset.from_dict({"text": ["x"] * len(labels), "label": labels})
-    fake = SimpleNamespace(
-        Options=registry.get("datasets", "text_files").Options,
-        load=lambda *_: LoadedData(train, None, test, ("a", "b")),
-    )
-    monkeypatch.setattr(module.registry, "get", lambda *_: fake)
+    fake = SimpleNamespace(targets=("class",), load=lambda *_: LoadedData(train, None, test, ("a", "b")))
+    monkeypatch.setattr(module, "make_loader", lambda _: fake)
     with pytest.raises(UserError, match=says):
         prepare(make())
 

@@ -13,21 +13,20 @@ from datasets import Dataset
 from tiny import prepared, settings
 
 from hpml_bench.cli import main
-from hpml_bench.config.settings import Settings, TaskSpec
-from hpml_bench.data.newswire import make_world, render
+from hpml_bench.config.settings import Settings
+from hpml_bench.data.newswire import generate, make_world, render
 from hpml_bench.data.prepare import draw
 from hpml_bench.data.rows import global_batches, training_rows
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.dataset import LoadedData
+from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.records.run import RunRecord
-from hpml_bench.registry import get
 from hpml_bench.report.selection import Selection
 
 SUITE = {
     "description": "Newswire with rows of each seed's own, for tests.",
     "seeds": 2,
     "settings": {
-        "backbone": "embedded:newswire-gpt2", "task": {"name": "newswire"}, "vary_data": True, "train_samples": 32,
+        "backbone": "embedded:newswire-gpt2", "dataset": {"name": "newswire"}, "vary_data": True, "train_samples": 32,
         "validation_samples": 16, "test_samples": 24, "steps": 4, "global_batch": 8, "latency_samples": 2,
         "device": "cpu", "world_size": 2, "threads": 1, "precision": "fp32",
     },
@@ -54,7 +53,7 @@ def of_seed(selection: Selection, seed: int) -> list[RunRecord]:
 def test_all_runs_are_compared(selection: Selection) -> None:
     """All four are ok, of one protocol and one digest of the data, and none is set apart."""
     assert len(selection.compared) == 4
-    assert selection.left_out.apart == ()
+    assert selection.left_out.excluded == ()
     assert len({record.protocol_id for record in selection.compared}) == 1
     assert len({record.digests for record in selection.compared}) == 1
     assert "256 train, 16 validation, 24 test (each seed draws 32" in selection.reference.notes["rows"]
@@ -107,7 +106,7 @@ def test_other_rows_are_another_order(tmp_path: Path) -> None:
     assert digest_of(0, tmp_path / "a") == digest_of(0, tmp_path / "b") != digest_of(1, tmp_path / "c")
 
 
-def task(rows: int) -> LoadedData:
+def data(rows: int) -> LoadedData:
     """Return as many training rows, and ten test rows."""
     train, test = (
         Dataset.from_dict({"text": [f"{name} {i}" for i in range(n)], "label": [i % 2 for i in range(n)]})
@@ -118,8 +117,8 @@ def task(rows: int) -> LoadedData:
 
 def test_the_pool_is_all_rows_less_the_validation_rows() -> None:
     """Validation and test rows are those that all seeds have without it, and the usual training rows come first."""
-    plain = draw(task(60), settings(train_samples=20, validation_samples=8))
-    pool = draw(task(60), settings(train_samples=20, validation_samples=8, vary_data=True))
+    plain = draw(data(60), settings(train_samples=20, validation_samples=8))
+    pool = draw(data(60), settings(train_samples=20, validation_samples=8, vary_data=True))
     assert pool["validation"]["text"][:] == plain["validation"]["text"][:]
     assert pool["test"]["text"][:] == plain["test"]["text"][:]
     assert pool["train"]["text"][:20] == plain["train"]["text"][:]
@@ -134,22 +133,20 @@ def test_the_pool_is_all_rows_less_the_validation_rows() -> None:
 def test_where_nothing_can_vary_it_is_refused(samples: int | None, says: str) -> None:
     """Without a number of rows, or with more than half of those there are."""
     with pytest.raises(UserError, match=says) as raised:
-        draw(task(60), settings(train_samples=samples, validation_samples=8, vary_data=True))
+        draw(data(60), settings(train_samples=samples, validation_samples=8, vary_data=True))
     assert "\n" not in str(raised.value)
 
 
 def test_newswire_makes_more_rows_to_draw_from() -> None:
     """Eight times as many, and the same validation and test rows; without it, the same rows as ever."""
     values = {"train_samples": 32, "validation_samples": 16, "test_samples": 24, "global_batch": 8, "steps": 1}
-    module = get("datasets", "newswire")
 
     def load(vary: bool) -> LoadedData:
-        chosen = Settings(backbone="b", task=TaskSpec(name="newswire"), vary_data=vary, **values)
-        found: LoadedData = module.load(chosen, module.Options())
-        return found
+        chosen = Settings.model_validate({"backbone": "b", "dataset": "newswire", "vary_data": vary} | values)
+        return make_loader(chosen).load(chosen, "class")
 
     plain, varied = load(vary=False), load(vary=True)
     assert (len(plain.train), len(varied.train)) == (32, 256)
     assert plain.test["text"][:] == varied.test["text"][:]
-    world = make_world(module.Options().own_share)
-    assert plain.train["text"][:] == render(world, module.generate(world, 32, 0, "train"))
+    world = make_world()
+    assert plain.train["text"][:] == render(world, generate(world, 32, 0, "train"))

@@ -9,10 +9,10 @@ import pytest
 from huggingface_hub import constants
 from tiny import settings
 
-from hpml_bench.config.suite import load_suite
+from hpml_bench.config.suite import load_suite, packaged_suites
 from hpml_bench.datasets import hub
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.dataset import LoadedData
+from hpml_bench.plugins.dataset import LoadedData, Target
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 CARD = """---
@@ -56,10 +56,12 @@ def repository(tmp_path: Path) -> Path:
     return folder
 
 
-def load(dataset: str = "hub:o/news", samples: int | None = None, **options: Any) -> LoadedData:
+def load(
+    dataset: str = "hub:o/news", samples: int | None = None, target: Target = "class", **options: Any
+) -> LoadedData:
     """Load a dataset with the fewest options."""
     given = {"config": "default"} | options
-    return hub.load(settings(test_samples=samples), hub.Options(dataset=dataset, **given))
+    return hub.HubDataset(hub.HubDataset.Options(dataset=dataset, **given)).load(settings(test_samples=samples), target)
 
 
 @pytest.mark.usefixtures("repository")
@@ -127,18 +129,53 @@ def test_the_documents_suite_writes_out_every_setting() -> None:
     suite = load_suite("document")
     written = yaml.safe_load((suites_folder() / "document.yaml").read_text())["settings"]
     assert set(written) == set(Settings.model_fields)
-    assert set(written["task"]["options"]) >= set(hub.Options.model_fields) - {"label_names", "separator"}
+    assert set(written["dataset"]["options"]) >= set(hub.HubDataset.Options.model_fields) - {"label_names", "separator"}
     assert len({run.method.lr for run in suite.runs()}) == 1
 
 
-@pytest.mark.parametrize("name", ["reuters", "minilm", "document"])
+@pytest.mark.parametrize("name", packaged_suites())
 def test_the_suites_are_valid_and_described(name: str) -> None:
-    """Every method's and the task's options are known."""
-    from hpml_bench import registry
-    from hpml_bench.config.suite import validate_options
+    """Every method's, the task's and the data set's options are known."""
+    from hpml_bench.config.options import validate_options
 
     suite = load_suite(name)
-    task = suite.settings.task
-    assert validate_options(registry.get("datasets", task.name), task.options, name)
+    for kind, spec in (("tasks", suite.settings.task), ("datasets", suite.settings.dataset)):
+        assert validate_options(kind, spec.name, spec.options, name)
     assert suite.runs()
     assert suite.description
+
+
+def tagged(folder: Path) -> str:
+    """Write a dataset of words, tags and scores as the hub has them; return its address."""
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    names = ClassLabel(names=["O", "B-PER", "I-PER"])
+    features = Features({"tokens": [Value("string")], "ner_tags": [names], "score": Value("float32")})
+    content = {"tokens": [["Anna", "left"], ["He", "too"]], "ner_tags": [[1, 0], [0, 0]], "score": [0.5, 2.0]}
+    for split in ("train", "test"):
+        Dataset.from_dict(content, features=features).to_parquet(folder / f"{split}.parquet")
+    return f"path:{folder}"
+
+
+def test_tags_of_a_dataset_have_its_own_names(tmp_path: Path) -> None:
+    """Words and tags are found by the names that datasets on the hub use."""
+    data = load(tagged(tmp_path), target="tags")
+    assert data.label_names == ("O", "B-PER", "I-PER")
+    assert data.train[0] == {"words": ["Anna", "left"], "tags": [1, 0]}
+
+
+def test_numbers_of_a_dataset_are_read(tmp_path: Path) -> None:
+    """From the column called score; there is no text beside it, and that is told."""
+    with pytest.raises(UserError, match="no column holds text"):
+        load(tagged(tmp_path), target="number")
+
+
+def test_a_texts_number_is_read(tmp_path: Path) -> None:
+    """Text and number of a dataset like STS-B's."""
+    from datasets import Dataset
+
+    rows = {"sentence": ["a", "b", "c"], "label": [0.5, 2.0, 5.0]}
+    for split in ("train", "test"):
+        Dataset.from_dict(rows).to_parquet(tmp_path / f"{split}.parquet")
+    data = load(f"path:{tmp_path}", target="number")
+    assert data.train[:] == {"text": ["a", "b", "c"], "label": [0.5, 2.0, 5.0]}

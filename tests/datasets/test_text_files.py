@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from tiny import settings
 
+from hpml_bench.config.settings import Settings
 from hpml_bench.datasets import text_files
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.dataset import LoadedData
+from hpml_bench.plugins.dataset import LoadedData, Target
 
 HEADERLESS = "".join(
     f'"{1 + i % 4}","Title {i}, of class {1 + i % 4}","A longer description ""number"" {i}"\n' for i in range(40)
@@ -25,14 +26,21 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
 
 
-def load(folder: Path, train: str, test: str | None = "", suffix: str = ".csv", **options: Any) -> LoadedData:
+def read(asked: Settings, target: Target = "class", **options: Any) -> LoadedData:
+    """Load files with some options."""
+    return text_files.TextFiles(text_files.TextFiles.Options(**options)).load(asked, target)
+
+
+def load(
+    folder: Path, train: str, test: str | None = "", suffix: str = ".csv", target: Target = "class", **options: Any
+) -> LoadedData:
     """Write the files and load them; an empty test file is the training file again."""
     (folder / f"train{suffix}").write_text(train)
     uris = {"train": f"path:{folder / f'train{suffix}'}"}
     if test is not None:
         (folder / f"test{suffix}").write_text(test or train)
         uris["test"] = f"path:{folder / f'test{suffix}'}"
-    return text_files.load(settings(), text_files.Options(**uris, **options))
+    return read(settings(), target, **uris, **options)
 
 
 def test_headerless_rows_of_class_title_description_need_no_options(tmp_path: Path) -> None:
@@ -124,7 +132,7 @@ def test_parquet_rows_are_read_and_a_class_label_knows_its_names(tmp_path: Path)
     features = Features({"sentence": Value("string"), "label": ClassLabel(names=["bad", "good"])})
     Dataset.from_dict({"sentence": ["a", "b"], "label": [1, 0]}, features=features).to_parquet(tmp_path / "t.parquet")
     uri = f"path:{tmp_path / 't.parquet'}"
-    data = text_files.load(settings(), text_files.Options(train=uri, test=uri))
+    data = read(settings(), train=uri, test=uri)
     assert (data.label_names, data.train[0]) == (("bad", "good"), {"text": "a", "label": 1})
 
 
@@ -132,14 +140,14 @@ def test_float_labels_that_are_whole_are_integers(tmp_path: Path) -> None:
     """A parquet column made float by a missing cell elsewhere still means classes."""
     pd.DataFrame({"text": ["a", "b"], "label": [1.0, 2.0]}).to_parquet(tmp_path / "t.parquet")
     uri = f"path:{tmp_path / 't.parquet'}"
-    assert text_files.load(settings(), text_files.Options(train=uri, test=uri)).label_names == ("1", "2")
+    assert read(settings(), train=uri, test=uri).label_names == ("1", "2")
 
 
 def test_without_a_test_file_rows_are_split_off(tmp_path: Path) -> None:
     """They leave the training rows, and `data_seed` alone decides which."""
     (tmp_path / "t.csv").write_text(HEADERLESS)
-    options = text_files.Options(train=f"path:{tmp_path / 't.csv'}")
-    one, again, other = (text_files.load(settings(test_samples=10, data_seed=seed), options) for seed in (0, 0, 1))
+    train = f"path:{tmp_path / 't.csv'}"
+    one, again, other = (read(settings(test_samples=10, data_seed=seed), train=train) for seed in (0, 0, 1))
     assert (len(one.train), len(one.test)) == (30, 10)
     assert not set(one.train["text"]) & set(one.test["text"])
     assert one.test["text"][:] == again.test["text"][:] != other.test["text"][:]
@@ -159,7 +167,7 @@ def test_without_a_test_file_rows_are_split_off(tmp_path: Path) -> None:
         ("label,text\na,one\nb,two,three\n", "", {}, r"train\.csv: can't be read as csv: .*line 3"),
         ("label,text\na,one\nb,two\n", "label,body\na,one\n", {}, r"test\.csv: has columns label, body, unlike"),
         ("text,text\na,one\nb,two\n", "", {}, r"two columns have the same name"),
-        ("id,text\n1,one\n2,two\n3,three\n", "", {}, r"no column looks like a label; name it with task.options.label"),
+        ("id,text\n1,one\n2,two\n3,three\n", "", {}, r"looks like a label; name it with dataset.options.label"),
         ("label,n\na,1\nb,2\n", "", {"header": True}, r"no column holds text"),
     ],
 )  # fmt: skip
@@ -180,10 +188,144 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     ]:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=says):
-            text_files.load(settings(), text_files.Options(train=f"path:{tmp_path / name}"))
+            read(settings(), train=f"path:{tmp_path / name}")
 
 
 def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
     """The cache of rows follows the file's content."""
     assert load(tmp_path, "label,text\na,one\nb,two\n").train["text"][0] == "one"
     assert load(tmp_path, "label,text\na,ONE\nb,two\n").train["text"][0] == "ONE"
+
+
+# Numbers
+
+
+def test_numbers_are_read_from_csv(tmp_path: Path) -> None:
+    """A column by name, whatever the way the numbers are written; the texts as ever; no names."""
+    data = load(tmp_path, "text,score\none,1\ntwo,-2.5e-1\nthree, 3.0 \n", target="number")
+    assert data.train[:] == {"text": ["one", "two", "three"], "label": [1.0, -0.25, 3.0]}
+    assert data.label_names == ()
+    assert data.notes["columns"] == "text: text; label: score"
+
+
+def test_the_only_column_of_numbers_is_the_number(tmp_path: Path) -> None:
+    """Where no name tells; of several, one must be named."""
+    assert load(tmp_path, "words,n\none,1\ntwo,2\n", target="number").train["label"][:] == [1.0, 2.0]
+    with pytest.raises(UserError, match=r"2 columns hold numbers; name the one to learn with dataset\.options\.label"):
+        load(tmp_path, "words,n,m\none,1,5\ntwo,2,6\n", target="number")
+    assert load(tmp_path, "words,n,m\none,1,5\ntwo,2,6\n", target="number", label="m").train["label"][:] == [5.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        ("", r"row 2 has no number in column 'score'"),
+        (" ", r"row 2 has no number in column 'score'"),
+        ("many", r"row 2 has 'many' in column 'score', which is no finite number"),
+        ("nan", r"row 2 has 'nan' in column 'score', which is no finite number"),
+        ("inf", r"row 2 has 'inf'"),
+        ("1e999", r"row 2 has '1e999'"),
+        ("1_000", r"row 2 has '1_000'"),
+        ("True", r"row 2 has 'True'"),
+    ],
+)
+def test_what_is_no_number_is_named_by_its_row(tmp_path: Path, cell: str, says: str) -> None:
+    """With the file, the row and the cell."""
+    with pytest.raises(UserError, match=rf"train\.csv: {says}") as raised:
+        load(tmp_path, f"text,score\none,1\ntwo,{cell}\n", target="number")
+    assert "\n" not in str(raised.value)
+
+
+def test_numbers_of_json_are_read_and_truth_values_are_not(tmp_path: Path) -> None:
+    """Integers and decimals become numbers; true is none."""
+    rows = [{"text": "one", "score": 3}, {"text": "two", "score": 0.5}]
+    data = load(tmp_path, "\n".join(map(json.dumps, rows)), suffix=".jsonl", target="number")
+    assert data.train["label"][:] == [3.0, 0.5]
+    with pytest.raises(UserError, match="row 1 has 'True' in column 'score'"):
+        load(tmp_path, json.dumps({"text": "one", "score": True}), suffix=".jsonl", target="number")
+
+
+def test_numbers_have_no_names(tmp_path: Path) -> None:
+    """Names of classes with numbers are a mistake."""
+    with pytest.raises(UserError, match="label_names are of classes or tags; numbers have none"):
+        load(tmp_path, "text,score\none,1\ntwo,2\n", target="number", label_names=("a", "b"))
+
+
+# Words and tags
+
+
+def lines(*rows: dict[str, Any]) -> str:
+    """Return rows as lines of JSON."""
+    return "\n".join(map(json.dumps, rows))
+
+
+ANNA = {"tokens": ["Anna", "left"], "ner_tags": ["B-PER", "O"]}
+ROME = {"tokens": ["Rome"], "ner_tags": ["B-LOC"]}
+
+
+def test_words_and_tags_are_found_by_name(tmp_path: Path) -> None:
+    """Tags get the indices of their sorted names."""
+    data = load(tmp_path, lines(ANNA, ROME), suffix=".jsonl", target="tags")
+    assert data.label_names == ("B-LOC", "B-PER", "O")
+    assert data.train[0] == {"words": ["Anna", "left"], "tags": [1, 2]}
+    assert data.notes["columns"] == "words: tokens; tags: ner_tags"
+
+
+def test_columns_of_words_and_tags_can_be_given(tmp_path: Path) -> None:
+    """By the options that name text and label; names of tags given are their order."""
+    rows = [{"a": row["tokens"], "b": row["ner_tags"]} for row in (ANNA, ROME)]
+    names = ("O", "B-PER", "B-LOC")
+    data = load(tmp_path, lines(*rows), suffix=".jsonl", target="tags", text="a", label="b", label_names=names)
+    assert (data.label_names, data.train[0]["tags"]) == (names, [1, 0])
+
+
+def test_tags_that_are_numbers_get_the_names_given(tmp_path: Path) -> None:
+    """0, 1 and 2 are the first, second and third name."""
+    rows = [{"tokens": ["Anna", "left"], "tags": [1, 0]}, {"tokens": ["Rome"], "tags": [2]}]
+    names = ("O", "B-PER", "B-LOC")
+    data = load(tmp_path, lines(*rows), suffix=".jsonl", target="tags", label_names=names)
+    assert (data.label_names, data.train["tags"][:]) == (names, [[1, 0], [2]])
+
+
+def test_tags_of_parquet_know_their_names(tmp_path: Path) -> None:
+    """The names that `datasets` stores in a parquet file are taken."""
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features({"tokens": [Value("string")], "ner_tags": [ClassLabel(names=["O", "B-PER", "I-PER"])]})
+    content = {"tokens": [["Anna", "left"]], "ner_tags": [[1, 0]]}
+    Dataset.from_dict(content, features=features).to_parquet(tmp_path / "t.parquet")
+    uri = f"path:{tmp_path / 't.parquet'}"
+    data = read(settings(), "tags", train=uri, test=uri)
+    assert (data.label_names, data.train[0]["tags"]) == (("O", "B-PER", "I-PER"), [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "says"),
+    [
+        (lines(ANNA, {"tokens": [], "ner_tags": []}), "", r"train\.jsonl: row 2 has no words in column 'tokens'"),
+        (lines(ANNA, ROME | {"ner_tags": ["O", "O"]}), "", r"row 2 has 1 words and 2 tags; give one a word"),
+        (lines(ANNA, ROME | {"ner_tags": None}), "", r"row 2 has 1 words and 0 tags"),
+        (lines(ANNA), lines(ROME), r"test\.jsonl: row 1 has the tag 'B-LOC', which is not among the 2 known ones"),
+        (lines(ANNA, ROME | {"ner_tags": [None]}), "", r"row 2 has the tag '', which is not among"),
+        (lines(ANNA, ROME | {"tokens": [None]}), "", r"row 2 holds no list of words in column 'tokens'"),
+        (lines({"tokens": "Anna", "ner_tags": ["O"]}), "", r"row 1 holds no list of words"),
+        (lines({"tokens": ["Anna"], "ner_tags": "O"}), "", r"column 'ner_tags' holds no lists of tags"),
+        (
+            lines({"text": "Anna", "ner_tags": ["O"]}),
+            "",
+            r"no column is called words or tokens; name the one with lists",
+        ),
+        (lines({"tokens": ["Anna"], "label": ["O"]}), "", r"called tags or ner_tags.* with dataset\.options\.label"),
+    ],
+)
+def test_a_mistake_in_words_or_tags_is_named(tmp_path: Path, train: str, test: str, says: str) -> None:
+    """One sentence with the file and the row or column."""
+    with pytest.raises(UserError, match=says) as raised:
+        load(tmp_path, train, test, suffix=".jsonl", target="tags")
+    assert "\n" not in str(raised.value)
+
+
+def test_csv_holds_no_tags(tmp_path: Path) -> None:
+    """Its cells are text."""
+    with pytest.raises(UserError, match="holds no lists of tags; they are read of json, jsonl and parquet"):
+        load(tmp_path, "tokens,tags\nAnna left,B-PER O\n", target="tags", header=True)

@@ -20,8 +20,9 @@ from hpml_bench.config.settings import RunSpec
 from hpml_bench.config.suite import Suite
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
-from hpml_bench.launch import fork_server, launcher, preparation, sweep
+from hpml_bench.launch import fork_server, launcher, outcome, preparation, sweep
 from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.outcome import Place
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.run import Digests, Outcome, RunError, RunRecord
@@ -46,20 +47,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Arrange:
             spec: RunSpec,
             prepared: Prepared,
             folder: Path,
-            order: int | None,
             limits: Limits,
+            place: Place,
             earlier: tuple[str, ...],
-            place: int | None,
         ) -> RunRecord:
             ran.append(spec.method.name)
             RunFolder(folder).begin()
             status = (statuses.get(spec.method.name, [])[len(earlier) :] or ["ok"])[0]
             error = None if status == "ok" else RunError(kind="Fault", message="as arranged")
-            outcome = Outcome.model_validate({"status": status, "error": error})
-            record = outcome.record(spec, prepared, outcome, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0, order)
-            record = record.model_copy(update={"earlier_attempts": earlier, "place": place})
-            RunFolder(folder).commit(record)
-            return record
+            ended = Outcome.model_validate({"status": status, "error": error})
+            began = f"2026-01-01T00:00:{len(ran):02d}+00:00"
+            return RunFolder(folder).commit(outcome.record(spec, prepared, ended, began, 1.0, place, earlier))
 
         monkeypatch.setattr(fork_server, "start_fork_server", lambda: None)
         monkeypatch.setattr(preparation, "prepare", lambda *_: PREPARED)

@@ -140,7 +140,7 @@ def test_the_peak_is_read_on_each_poll(tmp_path: Path, monkeypatch: pytest.Monke
         assert child.stdin is not None
         assert child.stdout is not None
         (tmp_path / "heartbeat-rank0").write_text(f"{child.pid}\t1\tstep 1\n")
-        with watchdog.Watch(tmp_path, Limits(), Stop()) as watching:
+        with watchdog.Watchdog(tmp_path, Limits(), Stop()) as watching:
             deadline = time.monotonic() + 30
             while 0 not in watching.peak_mb and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -158,7 +158,7 @@ def test_time_in_which_nobody_looked_is_no_hang(tmp_path: Path, monkeypatch: pyt
     """When the clock is 1,000 s further at the next look, the machine slept; 30 s without progress have not gone by."""
     clock, slept = time.monotonic, [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock() + slept[0])
-    with watchdog.Watch(tmp_path, Limits(stall=30, run_timeout=60), Stop()) as watching:
+    with watchdog.Watchdog(tmp_path, Limits(stall=30, run_timeout=60), Stop()) as watching:
         time.sleep(3 * watchdog.POLL_SECONDS)
         slept[0] = 1000.0
         time.sleep(3 * watchdog.POLL_SECONDS)
@@ -176,14 +176,14 @@ CONTROL = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"
 @pytest.mark.parametrize(
     ("mounts", "groups", "root", "counters", "count"),
     [
-        (VERSION_2, "0::/mine", "/", {"mine/oom.events": EVENTS, "memory.events": EVENTS.replace("3", "9")}, 3),
+        (VERSION_2, "0::/mine", "/", {"mine/memory.events": EVENTS, "memory.events": EVENTS.replace("3", "9")}, 3),
         (VERSION_2, "0::/", "/", {"memory.events": EVENTS}, 3),
-        (VERSION_1, "4:cpu,memory:/mine\n0::/", "/", {"memory.oom_control": CONTROL, "mine/oom.oom_control": ""}, 7),
-        (VERSION_1, "4:memory:/mine\n3:cpu:/", "/", {"mine/oom.oom_control": CONTROL}, 2),
-        (VERSION_1, "4:memory:/mine", "/", {f"mine{sub}/oom.oom_control": CONTROL for sub in ("", "/a", "/b")}, 6),
-        (VERSION_1, "4:memory:/box/mine", "/box", {"mine/oom.oom_control": CONTROL}, 2),
-        (VERSION_1, "4:memory:/mine", "/box", {"mine/oom.oom_control": CONTROL}, 7),
-        (VERSION_1 + VERSION_2, "4:memory:/mine\n0::/mine", "/", {"mine/oom.oom_control": CONTROL}, 2),
+        (VERSION_1, "4:cpu,memory:/mine\n0::/", "/", {"memory.oom_control": CONTROL, "mine/memory.oom_control": ""}, 7),
+        (VERSION_1, "4:memory:/mine\n3:cpu:/", "/", {"mine/memory.oom_control": CONTROL}, 2),
+        (VERSION_1, "4:memory:/mine", "/", {f"mine{sub}/memory.oom_control": CONTROL for sub in ("", "/a", "/b")}, 6),
+        (VERSION_1, "4:memory:/box/mine", "/box", {"mine/memory.oom_control": CONTROL}, 2),
+        (VERSION_1, "4:memory:/mine", "/box", {"mine/memory.oom_control": CONTROL}, 7),
+        (VERSION_1 + VERSION_2, "4:memory:/mine\n0::/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
         ("", "", "", {}, 7),
     ],
     ids=["2", "2, alone", "1, without a count", "1", "1, below", "1, boxed", "1, outside", "both", "none"],
@@ -310,7 +310,7 @@ def test_the_lock_follows_no_link(tmp_path: Path) -> None:
 def test_a_closed_pipe_does_not_end_a_sweep() -> None:
     """As under `| head`: what is said is lost, what comes after it (runs, report) is done."""
     program = "import sys; from hpml_bench.launch.progress import SweepProgress\n"
-    program += "from hpml_bench.cli.inventory import terminal\n"
+    program += "from hpml_bench.report.terminal import terminal\n"
     program += "sys.stdin.read()\nwith SweepProgress(terminal(), 1) as progress: progress.say('lost')\n"
     program += "print('went on', file=sys.stderr)"
     pipe = subprocess.PIPE

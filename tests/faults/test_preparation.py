@@ -145,8 +145,8 @@ def test_the_fork_server_in_the_preparation(number: signal.Signals, download: Do
     assert status == 2, said
     last = said.splitlines()[-1]
     assert ("stopped by a signal" if number == signal.SIGSTOP else "ended with its fork server") in last
-    assert last.endswith("call it again")
-    assert "stands above" not in said
+    assert last.endswith("repeat the command")
+    assert "stand above" not in said
     assert "Traceback" not in said
     assert command.left() == []
     assert list((download.room / "out").glob("*/*/run.json")) == []

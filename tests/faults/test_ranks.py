@@ -133,7 +133,7 @@ def test_a_rank_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
     assert "(stopped)" in told(record).partition("rank 1 at training step")[2]
     stacks = (record.error.traceback or "").split("\n\nrank 1")
     assert len(stacks) == 2
-    assert all("loop.py" in stack for stack in stacks), record.error.traceback
+    assert all("trainer.py" in stack for stack in stacks), record.error.traceback
     the_next_is_ok(prepared, tmp_path)
 
 
@@ -293,7 +293,7 @@ def test_a_real_kill_for_memory(prepared: Prepared, plug_in: Path, small_group: 
 
 def test_kills_are_counted_in_the_own_group(small_group: Path) -> None:
     """A process in a group of its own sees the kill of another one there, which the groups above don't count."""
-    program = "import os, subprocess, sys; from hpml_bench.supervision import memory\n"
+    program = "import os, subprocess, sys; from hpml_bench.system import oom\n"
     program += f"open({str(small_group / 'cgroup.procs')!r}, 'w').write(str(os.getpid())); before = oom.oom_kills()\n"
     program += f"subprocess.run([sys.executable, '-c', \"b'x' * {4 * GROUP_BYTES}\"]); print(oom.oom_kills() - before)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)

@@ -3,16 +3,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from backbones import build, support_table
+from backbones import assemble, build, support_table
 from packaging.version import Version
 from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2Model
 
 from hpml_bench import registry
-from hpml_bench.config.suite import validate_options
+from hpml_bench.config.options import validate_options
 from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.methods import adapter, full, peft
-from hpml_bench.training.model import untouched_parameters
+from hpml_bench.plugins.method import Method
+from hpml_bench.training.model import unused_parameters
 
 INSTALLED = Version(version("peft"))
 LATER = {kind for kind, since in peft.SINCE.items() if Version(since) > INSTALLED}
@@ -44,13 +45,13 @@ def committed_rows():
 @pytest.mark.parametrize("name", METHODS)
 def test_contract(name):
     """A method has a title, a learning rate, options with defaults and words about each, and `build`."""
-    module = registry.get("methods", name)
-    assert module.__doc__
-    assert module.title
-    assert module.lr > 0
-    assert module.Options() == module.Options(**module.Options().model_dump())
-    assert all(field.description for field in module.Options.model_fields.values())
-    assert callable(module.build)
+    kind = registry.plugin("methods", name)
+    assert registry.get("methods", name).__doc__
+    assert kind.title
+    assert kind.lr > 0
+    assert kind.Options() == kind.Options(**kind.Options().model_dump())
+    assert all(field.description for field in kind.Options.model_fields.values())
+    assert kind.build is not Method.build
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -75,7 +76,7 @@ def test_adapter_has_the_published_number_of_parameters(placement, count):
     for layer_norm in (False, True):
         with torch.device("meta"):
             backbone = GPT2Model(GPT2Config())
-        built = adapter.build(backbone, adapter.Options(placement=placement, layer_norm=layer_norm))
+        built = adapter.Adapter(adapter.Adapter.Options(placement=placement, layer_norm=layer_norm)).build(backbone)
         assert trained(built) == count
 
 
@@ -94,7 +95,7 @@ def test_adapter_says_where_it_does_not_fit():
     backbone = torch.nn.Sequential(torch.nn.Linear(2, 2))
     backbone.config = SimpleNamespace(model_type="other")
     with pytest.raises(Unsupported, match="blocks of other"):
-        adapter.build(backbone, adapter.Options())
+        adapter.Adapter(adapter.Adapter.Options()).build(backbone)
 
 
 def test_lora_reaches_every_linear_layer(folders):
@@ -127,9 +128,9 @@ def test_full_leaves_out_what_nothing_reads(folders):
     """A weight that the output doesn't depend on isn't trained: DDP would wait for its gradient."""
     backbone = build(folders["BERT"], "head").encoder
     backbone.spare = torch.nn.Parameter(torch.ones(3))
-    full.build(backbone, full.Options())
+    full.Full(full.Full.Options()).build(backbone)
     assert not backbone.spare.requires_grad
-    assert untouched_parameters(backbone) == []
+    assert unused_parameters(backbone) == []
 
 
 # PEFT by name
@@ -173,7 +174,7 @@ def test_refused_types_still_deserve_it(folders, monkeypatch):
 def test_unknown_type_or_option_names_what_is_allowed(options, message):
     """A user's slip is one sentence with the allowed names."""
     with pytest.raises(UserError, match=message):
-        validate_options(peft, options, "suite")
+        validate_options("methods", "peft", options, "suite")
 
 
 def test_options_reach_peft(folders):
@@ -206,39 +207,40 @@ def test_options_peft_refuses_are_a_reason(folders):
         build(folders["GPT-2"], "peft", options={"type": "VBLORA", "vector_length": 7})
 
 
-def step(classifier, optimizer, index):
-    """Take one training step as the loop does."""
+def step(model, method, optimizer, index):
+    """Take one training step as the trainer does."""
     ids, mask, labels = support_table.batch()
-    loss = cross_entropy(classifier(ids, mask), labels)
-    (loss + (peft.penalty(classifier.encoder) or 0)).backward()
+    loss = cross_entropy(model(ids, mask), labels)
+    (loss + (method.auxiliary_loss(model.encoder) or 0)).backward()
     optimizer.step()
-    peft.after_step(classifier.encoder, index)
+    method.after_step(model.encoder, index)
     optimizer.zero_grad()
 
 
 def test_adalora_reaches_its_target_rank(folders):
     """Told how long training is, AdaLoRA ends with half of its rank-one updates: target_r of init_r in the mean."""
     options = {"type": "ADALORA", "init_r": 4, "target_r": 2}
-    classifier = build(folders["GPT-2"], "peft", options=options)
-    peft.before_train(classifier.encoder, iter([]), 12)
-    optimizer = torch.optim.AdamW([p for p in classifier.parameters() if p.requires_grad], lr=1e-2)
+    model, method = assemble(folders["GPT-2"], "peft", options=options)
+    method.before_train(model.encoder, iter([]), 12)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     for index in range(1, 13):
-        step(classifier, optimizer, index)
-    values = torch.cat([p.flatten() for n, p in classifier.named_parameters() if "lora_E" in n])
+        step(model, method, optimizer, index)
+    values = torch.cat([p.flatten() for n, p in model.named_parameters() if "lora_E" in n])
     assert len(values) == 8 * 4
     assert (values != 0).sum() == 8 * 2
 
 
-def test_adalora_penalty_is_its_distance_from_orthogonality(folders):
+def test_adalora_adds_its_distance_from_orthogonality(folders):
     """Zero for orthonormal factors; the weight times sqrt(r) when all factors are zero."""
-    classifier = build(folders["GPT-2"], "peft", options={"type": "ADALORA", "init_r": 4, "orth_reg_weight": 0.5})
-    factors = [p for n, p in classifier.named_parameters() if "lora_A" in n or "lora_B" in n]
+    options = {"type": "ADALORA", "init_r": 4, "orth_reg_weight": 0.5}
+    model, method = assemble(folders["GPT-2"], "peft", options=options)
+    factors = [p for n, p in model.named_parameters() if "lora_A" in n or "lora_B" in n]
     for factor in factors:
         torch.nn.init.orthogonal_(factor)
-    assert peft.penalty(classifier.encoder).item() == pytest.approx(0, abs=1e-5)
+    assert method.auxiliary_loss(model.encoder).item() == pytest.approx(0, abs=1e-5)
     for factor in factors:
         torch.nn.init.zeros_(factor)
-    assert peft.penalty(classifier.encoder).item() == pytest.approx(0.5 * 2)
+    assert method.auxiliary_loss(model.encoder).item() == pytest.approx(0.5 * 2)
 
 
 @pytest.mark.parametrize("kind", ["EVA", "CORDA"])
@@ -251,13 +253,13 @@ def test_data_driven_start_keeps_the_function_and_ignores_padding(folders, kind)
     plain = build(folders["BERT"], "head").eval()(ids, mask)
     starts = []
     for texts, real in ((ids, mask), wide):
-        classifier = build(folders["BERT"], "peft", options={"type": kind, "r": 2})
-        before = {n: p.clone() for n, p in classifier.named_parameters() if "lora_A" in n}
+        model, method = assemble(folders["BERT"], "peft", options={"type": kind, "r": 2})
+        before = {n: p.clone() for n, p in model.named_parameters() if "lora_A" in n}
         batches = [SimpleNamespace(input_ids=texts, attention_mask=real, labels=labels)] * 2
-        peft.before_train(classifier.encoder, iter(batches), 10)
-        assert torch.allclose(classifier.eval()(ids, mask), plain, atol=1e-5)
-        assert untouched_parameters(classifier) == []
-        after = {n: p for n, p in classifier.named_parameters() if "lora_A" in n}
+        method.before_train(model.encoder, iter(batches), 10)
+        assert torch.allclose(model.eval()(ids, mask), plain, atol=1e-5)
+        assert unused_parameters(model) == []
+        after = {n: p for n, p in model.named_parameters() if "lora_A" in n}
         assert not any(n in before and p.equal(before[n]) for n, p in after.items())
         starts.append(after)
     assert starts[0].keys() == starts[1].keys()

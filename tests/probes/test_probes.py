@@ -6,19 +6,19 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from probe_run import Encoder, Nothing, evaluation, make_run, step
 from sklearn.metrics import f1_score
 
 from hpml_bench import registry
-from hpml_bench.plugins.probe import Evaluation, Run, Step
+from hpml_bench.plugins.probe import Run
 from hpml_bench.probes import (
     communication,
     energy,
@@ -31,51 +31,9 @@ from hpml_bench.probes import (
     throughput,
 )
 from hpml_bench.records.run import Metric
+from hpml_bench.tasks.sequence_classification import macro_f1
 from hpml_bench.training import worker
-from hpml_bench.training.model import Classifier
-
-CPU = torch.device("cpu")
-
-
-class Encoder(torch.nn.Module):
-    """Frozen weights (12) and trained biases (4); gives the hidden states [B, L, 4] of three features each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = torch.nn.Linear(3, 4)
-        self.linear.weight.requires_grad = False
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
-        """Return the hidden states."""
-        return SimpleNamespace(last_hidden_state=self.linear(input_ids.float().unsqueeze(-1).expand(-1, -1, 3)))
-
-
-def make_run(folder: Path, rank: int = 0, method: Any = None, **settings: Any) -> Run:
-    """Return a run of one of two ranks: 4 trained parameters of 16 in the encoder, 25 in the head."""
-    group = SimpleNamespace(rank=rank, world=2, device=CPU, main=rank == 0, barrier=lambda: None)
-    return Run(
-        settings=tiny.settings(**settings),
-        group=group,  # type: ignore[arg-type]
-        classifier=Classifier(Encoder(), hidden_size=4, n_labels=5),
-        method=method or ModuleType("method"),
-        test=Rows(),  # type: ignore[arg-type]
-        folder=folder,
-        began=100.0,
-    )
-
-
-class Rows:
-    """Ten test rows of one token."""
-
-    def __len__(self) -> int:
-        return 10
-
-    def batch(self, indices: np.ndarray) -> Any:
-        """Return as many rows."""
-        ids = torch.ones((len(indices), 1), dtype=torch.long)
-        batch = SimpleNamespace(input_ids=ids, attention_mask=ids)
-        batch.to = lambda device: batch
-        return batch
+from hpml_bench.training.model import TaskModel
 
 
 @pytest.fixture
@@ -84,28 +42,14 @@ def run(tmp_path: Path) -> Run:
     return make_run(tmp_path)
 
 
-def step(index: int, *seconds: float, **changes: Any) -> Step:
-    """Return a step of 8 samples, 40 tokens in 50 with padding, 16 virtual ones, as the first of its window."""
-    ranks = seconds or (1.0,)
-    values = {"loss": 1.0, "grad_norm": 1.0, "lr": 0.1, "samples": 8, "real_tokens": 40, "padded_tokens": 50}
-    values |= {"virtual_tokens": 16, "seconds": max(ranks)}
-    return Step(index=index, rank_seconds=ranks, **(values | changes))
-
-
-def evaluation(phase: str = "test", seconds: float = 0.5, step: int = 9) -> Evaluation:
-    """Return an evaluation of five rows, three of them right."""
-    labels, predictions = np.array([0, 1, 2, 2, 4]), np.array([0, 1, 2, 1, 3])
-    return Evaluation(phase, step, labels, predictions, np.array([0.1, 0.2, 0.3, 0.4, 1.0]), seconds)
-
-
 def test_throughput_is_of_the_timed_window(tmp_path: Path) -> None:
     """Warm-up steps don't count; the time is the sum of the steps', 4 s, which the mean rank's 3.5 s are less than."""
-    measure = throughput.Measure()
-    measure.start(make_run(tmp_path, warmup_steps=2))
-    measure.after_steps([step(1, 90.0, 90.0), step(2, 80.0, 1.0)])
+    probe = throughput.ThroughputProbe()
+    probe.start(make_run(tmp_path, warmup_steps=2))
+    probe.after_steps([step(1, 90.0, 90.0), step(2, 80.0, 1.0)])
     last = step(4, 3.0, 1.0, seconds=2.0, real_tokens=60, padded_tokens=70)  # 2 s after the other rank ended step 3
-    measure.after_steps([step(3, 1.0, 2.0), last])
-    found = measure.stop()
+    probe.after_steps([step(3, 1.0, 2.0), last])
+    found = probe.stop()
     assert found["timed_seconds"] == pytest.approx(4)
     assert found["slowest_rank_share"] == pytest.approx(4 / 3.5 - 1)
     assert found["samples_per_second"] == pytest.approx(16 / 4)
@@ -116,94 +60,94 @@ def test_throughput_is_of_the_timed_window(tmp_path: Path) -> None:
 
 def test_step_percentiles_are_of_the_slowest_rank(tmp_path: Path) -> None:
     """Step times are 2 s and 3 s (the slower rank's): linear interpolation gives 2.5, 2.9 and 2.99 s."""
-    measure = throughput.Measure()
-    measure.start(make_run(tmp_path, warmup_steps=1))
-    measure.after_steps([step(1, 50.0, 50.0), step(2, 1.0, 2.0), step(3, 3.0, 1.0)])
-    found = measure.stop()
+    probe = throughput.ThroughputProbe()
+    probe.start(make_run(tmp_path, warmup_steps=1))
+    probe.after_steps([step(1, 50.0, 50.0), step(2, 1.0, 2.0), step(3, 3.0, 1.0)])
+    found = probe.stop()
     assert [found[f"step_ms_p{share}"] for share in (50, 90, 99)] == pytest.approx([2500, 2900, 2990])
 
 
 def test_the_drift_is_of_the_timed_steps(tmp_path: Path) -> None:
     """Of 24 steps that take 1 s until the last third takes 2 s the drift is +100 %, exactly; of 11 it is unknown."""
     for steps, expected in ((24, [1.0] * 3), (11, [math.nan] * 3)):
-        measure = throughput.Measure()
-        measure.start(make_run(tmp_path, warmup_steps=2))
-        measure.after_steps([step(1, 50.0), step(2, 70.0)])
-        measure.after_steps([step(i + 3, 2.0 if i >= 2 * steps // 3 else 1.0) for i in range(steps)])
-        found = measure.stop()
+        probe = throughput.ThroughputProbe()
+        probe.start(make_run(tmp_path, warmup_steps=2))
+        probe.after_steps([step(1, 50.0), step(2, 70.0)])
+        probe.after_steps([step(i + 3, 2.0 if i >= 2 * steps // 3 else 1.0) for i in range(steps)])
+        found = probe.stop()
         drift = [found[f"step_time_drift{end}"] for end in ("", "_low", "_high")]
         assert drift == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_run_shorter_than_the_warm_up_is_timed_whole(tmp_path: Path) -> None:
     """Rather than dividing by nothing."""
-    measure = throughput.Measure()
-    measure.start(make_run(tmp_path, warmup_steps=5))
-    measure.after_steps([step(1, 2.0), step(2, 2.0)])
-    assert measure.stop()["samples_per_second"] == pytest.approx(16 / 4)
+    probe = throughput.ThroughputProbe()
+    probe.start(make_run(tmp_path, warmup_steps=5))
+    probe.after_steps([step(1, 2.0), step(2, 2.0)])
+    assert probe.stop()["samples_per_second"] == pytest.approx(16 / 4)
 
 
 def test_times_are_sums_of_the_slowest_ranks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Set-up 3 s, 5 s from the launch, steps 2 + 3 s, validations 0.5 + 0.25 s, 11 s to the end; two windows."""
-    measure = runtime.Measure()
-    measure.start(replace(run, launched=98.0))
+    probe = runtime.RuntimeProbe()
+    probe.start(replace(run, launched=98.0))
     monkeypatch.setattr(runtime.time, "monotonic", lambda: 103.0)
-    measure.before_training()
-    points = measure.after_steps([step(1, 1.0, 2.0, second_clock=2.01)])
-    points += measure.after_steps([step(2, 3.0, 1.0, second_clock=3.02)])
-    measure.after_eval(evaluation("validation", 0.5))
-    measure.after_eval(evaluation("validation", 0.25))
+    probe.before_training()
+    points = probe.after_steps([step(1, 1.0, 2.0, second_clock=2.01)])
+    points += probe.after_steps([step(2, 3.0, 1.0, second_clock=3.02)])
+    probe.after_eval(evaluation("validation", 0.5))
+    probe.after_eval(evaluation("validation", 0.25))
     monkeypatch.setattr(runtime.time, "monotonic", lambda: 111.0)
-    measure.after_eval(evaluation("test", 4.0))
+    probe.after_eval(evaluation("test", 4.0))
     assert [(p.metric, p.step, p.value) for p in points] == [("step_seconds", 1, 2.0), ("step_seconds", 2, 3.0)]
     assert [(p.ranks, p.tokens) for p in points] == [((1.0, 2.0), 50), ((3.0, 1.0), 50)]
     expected = {"first_step_seconds": 5.0, "setup_seconds": 3.0}
     expected |= {"train_seconds": 5.0, "train_seconds_second_clock": 5.03}
     expected |= {"evaluation_seconds": 0.75, "total_seconds": 11.0}
-    assert measure.stop() == pytest.approx(expected)
+    assert probe.stop() == pytest.approx(expected)
 
 
 def test_the_gradient_norm_is_a_mean_over_steps(run: Run) -> None:
     """Norms 3 and 5 give 4; per root of the 4 + 25 trained parameters, 4 / sqrt(29)."""
-    measure = gradient.Measure()
-    measure.start(run)
-    points = measure.after_steps([step(1, grad_norm=3.0)]) + measure.after_steps([step(2, grad_norm=5.0, lr=0.2)])
-    assert measure.stop() == pytest.approx({"grad_norm": 4.0, "grad_norm_per_sqrt_parameter": 4 / math.sqrt(29)})
+    probe = gradient.GradientProbe()
+    probe.start(run)
+    points = probe.after_steps([step(1, grad_norm=3.0)]) + probe.after_steps([step(2, grad_norm=5.0, lr=0.2)])
+    assert probe.stop() == pytest.approx({"grad_norm": 4.0, "grad_norm_per_sqrt_parameter": 4 / math.sqrt(29)})
     assert [p.value for p in points if p.metric == "learning_rate"] == [0.1, 0.2]
 
 
 def test_bytes_are_those_of_trained_parameters(run: Run) -> None:
     """29 trained parameters of 4 bytes; a trained parameter of half precision counts half."""
-    measure = communication.Measure()
-    measure.start(run)
-    assert measure.stop()["allreduced_bytes_per_step"] == 29 * 4
-    run.classifier.head.half()
-    measure.start(run)
-    assert measure.stop()["allreduced_bytes_per_step"] == 4 * 4 + 25 * 2
+    probe = communication.CommunicationProbe()
+    probe.start(run)
+    assert probe.stop()["allreduced_bytes_per_step"] == 29 * 4
+    run.model.head.half()
+    probe.start(run)
+    assert probe.stop()["allreduced_bytes_per_step"] == 4 * 4 + 25 * 2
 
 
 def test_the_all_reduces_share_is_of_the_same_steps(run: Run) -> None:
     """DDP notes the first ten steps and every tenth: 5 ms of steps that take 20 ms are 25 %; others don't count."""
-    measure = communication.Measure()
-    measure.start(run)
+    probe = communication.CommunicationProbe()
+    probe.start(run)
     log = SimpleNamespace(
         _set_ddp_runtime_logging_sample_rate=lambda _: None,
         _get_ddp_logging_data=lambda: {"avg_backward_comm_time": 5e6},
     )
-    measure.wrapped(log)
-    measure.after_steps([step(i, 0.02 if i <= 10 or i == 20 else 9.0, 0.0) for i in range(1, 21)])
-    measure.after_training()
-    found = measure.stop()
+    probe.wrapped(log)
+    probe.after_steps([step(i, 0.02 if i <= 10 or i == 20 else 9.0, 0.0) for i in range(1, 21)])
+    probe.after_training()
+    found = probe.stop()
     assert found["communication_ms"] == 5
     assert found["communication_percent"] == pytest.approx(25)
 
 
 def test_parameters_are_counted_without_the_head(run: Run) -> None:
     """4 of the encoder's 16 are trained, 25 %; the head's 25 stand apart and are in the total."""
-    measure = parameters.Measure()
-    measure.start(run)
-    measure.after_training()
-    found = measure.stop()
+    probe = parameters.ParametersProbe()
+    probe.start(run)
+    probe.after_training()
+    found = probe.stop()
     size = found.pop("saved_bytes")
     assert found == {
         "trainable_parameters": 4, "head_parameters": 25, "total_parameters": 41, "trainable_percent": 25.0,
@@ -215,59 +159,59 @@ def test_parameters_are_counted_without_the_head(run: Run) -> None:
 
 def test_frozen_weights_in_bf16_are_told_by_their_share(run: Run) -> None:
     """Half of the frozen parameters kept in bf16 is 50 %; where nothing is frozen there is no share."""
-    encoder = run.classifier.encoder
+    encoder = run.model.encoder
     encoder.register_parameter("kept", torch.nn.Parameter(torch.zeros(12, dtype=torch.bfloat16), requires_grad=False))
     for frozen, expected in ((True, 50.0), (False, None)):
         for parameter in encoder.parameters():
             parameter.requires_grad_(parameter.requires_grad or not frozen)
-        measure = parameters.Measure()
-        measure.start(run)
-        measure.after_training()
-        assert measure.stop()["frozen_bf16_percent"] == expected
+        probe = parameters.ParametersProbe()
+        probe.start(run)
+        probe.after_training()
+        assert probe.stop()["frozen_bf16_percent"] == expected
 
 
 def test_the_methods_own_saving_is_weighed(tmp_path: Path) -> None:
     """What the method writes, in any depth, and the head."""
-    method = ModuleType("method")
 
-    def save(encoder: object, folder: Path) -> None:
-        (folder / "deep").mkdir()
-        (folder / "deep/weights").write_bytes(bytes(10_000))
+    class Saving(Nothing):
+        def save(self, encoder: Any, folder: Path) -> bool:
+            (folder / "deep").mkdir()
+            (folder / "deep/weights").write_bytes(bytes(10_000))
+            return True
 
-    method.save = save  # type: ignore[attr-defined]
-    size = parameters.saved_bytes(make_run(tmp_path, method=method))
+    size = parameters.saved_bytes(make_run(tmp_path, method=Saving(None)))
     assert 10_000 + 25 * 4 < size < 10_000 + 25 * 4 + 500
 
 
 def test_one_rank_saves(tmp_path: Path) -> None:
     """The others have nothing to say of the size."""
-    measure = parameters.Measure()
-    measure.start(make_run(tmp_path, rank=1))
-    measure.after_training()
-    assert measure.stop()["saved_bytes"] is None
+    probe = parameters.ParametersProbe()
+    probe.start(make_run(tmp_path, rank=1))
+    probe.after_training()
+    assert probe.stop()["saved_bytes"] is None
 
 
 def test_the_training_loss_is_of_the_last_steps(run: Run) -> None:
     """Of losses 1 to 25, the mean of the last twenty (6 to 25) is 15.5; a shorter run takes all it has."""
     for steps, expected in ((25, 15.5), (3, 2.0)):
-        measure = quality.Measure()
-        measure.start(run)
+        probe = quality.QualityProbe()
+        probe.start(run)
         for index in range(1, steps + 1):
-            (point,) = measure.after_steps([step(index, loss=float(index))])
+            (point,) = probe.after_steps([step(index, loss=float(index))])
             assert (point.metric, point.step, point.value) == ("train_loss", index, index)
-        assert measure.stop()["train_loss"] == expected
+        assert probe.stop()["train_loss"] == expected
 
 
 def test_quality_is_of_the_test_rows(run: Run) -> None:
     """Three of five are right; mean loss 0.4; F1 of the classes 1, 2/3, 2/3, 0, 0, whose mean is 7/15."""
-    measure = quality.Measure()
-    measure.start(run)
-    measure.after_steps([step(1)])
-    validation = measure.after_eval(evaluation("validation", step=3))
-    assert measure.after_eval(evaluation("test")) == []
+    probe = quality.QualityProbe()
+    probe.start(run)
+    probe.after_steps([step(1)])
+    validation = probe.after_eval(evaluation("validation", step=3))
+    assert probe.after_eval(evaluation("test")) == []
     assert {(p.metric, p.step) for p in validation} == {("validation_loss", 3), ("validation_accuracy", 3)}
     assert sorted(p.value or 0 for p in validation) == pytest.approx([0.4, 0.6])
-    found = measure.stop()
+    found = probe.stop()
     assert found["test_accuracy"] == pytest.approx(0.6)
     assert found["test_loss"] == pytest.approx(0.4)
     assert found["test_macro_f1"] == pytest.approx(7 / 15)
@@ -283,44 +227,47 @@ def nine_rows(classes: int) -> st.SearchStrategy[tuple[int, list[int], list[int]
 def test_macro_f1_is_scikit_learns(drawn: tuple[int, list[int], list[int]]) -> None:
     """Also where a class is neither there nor predicted."""
     classes, labels, predictions = drawn
-    ours = quality.macro_f1(np.array(labels), np.array(predictions), classes)
+    ours = macro_f1(np.array(labels), np.array(predictions), classes)
     theirs = f1_score(labels, predictions, labels=range(classes), average="macro", zero_division=0)
     assert ours == pytest.approx(theirs)
 
 
 def test_inference_is_the_test_pass(tmp_path: Path) -> None:
     """Five rows in half a second are ten a second; the validation passes don't count, and 0 asks for no latencies."""
-    measure = inference.Measure()
-    measure.start(make_run(tmp_path, latency_samples=0))
-    measure.after_eval(evaluation("test", 0.5))
-    measure.after_eval(evaluation("validation", 7.0))
-    assert measure.stop() == {"inference_seconds": 0.5, "inference_samples_per_second": 10.0}
+    probe = inference.InferenceProbe()
+    probe.start(make_run(tmp_path, latency_samples=0))
+    probe.after_eval(evaluation("test", 0.5))
+    probe.after_eval(evaluation("validation", 7.0))
+    assert probe.stop() == {"inference_seconds": 0.5, "inference_samples_per_second": 10.0}
 
 
 def test_latency_percentiles_before_and_after_merging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """1 to 100 ms have p50 = 50.5 and p99 = 99.01; merged, the folded encoder is timed and is twice as fast."""
-    method, folded = ModuleType("method"), Encoder()
-    method.merge = lambda encoder: folded  # type: ignore[attr-defined]
+    folded = Encoder()
 
-    def latencies(run: Run) -> list[float]:
-        return [i / (2000 if run.classifier.encoder is folded else 1000) for i in range(1, 101)]
+    class Folding(Nothing):
+        def merge(self, encoder: Any) -> Any:
+            return folded
+
+    def latencies(run: Run, model: TaskModel) -> list[float]:
+        return [i / (2000 if model.encoder is folded else 1000) for i in range(1, 101)]
 
     monkeypatch.setattr(inference, "latencies", latencies)
-    measure = inference.Measure()
-    measure.start(make_run(tmp_path, method=method))
-    found = measure.stop()
+    probe = inference.InferenceProbe()
+    probe.start(make_run(tmp_path, method=Folding(None)))
+    found = probe.stop()
     assert [found["latency_ms_p50"], found["latency_ms_p99"]] == pytest.approx([50.5, 99.01])
     assert [found["merged_latency_ms_p50"], found["merged_latency_ms_p99"]] == pytest.approx([25.25, 49.505])
 
 
 def test_only_one_rank_times_single_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are idle; and a method that can't merge has no merged latency."""
-    monkeypatch.setattr(inference, "latencies", lambda run: [0.001])
+    monkeypatch.setattr(inference, "latencies", lambda run, model: [0.001])
     names = []
     for rank in (0, 1):
-        measure = inference.Measure()
-        measure.start(make_run(tmp_path, rank=rank))
-        names.append(set(measure.stop()))
+        probe = inference.InferenceProbe()
+        probe.start(make_run(tmp_path, rank=rank))
+        names.append(set(probe.stop()))
     assert names == [{"latency_ms_p50", "latency_ms_p99"}, set()]
 
 
@@ -328,8 +275,8 @@ def test_only_one_rank_times_single_examples(tmp_path: Path, monkeypatch: pytest
 def test_latencies_are_of_the_first_rows(asked: int, timed: int, tmp_path: Path) -> None:
     """One time for each of the first `latency_samples` rows, at most all ten; what came before is warm-up."""
     run, calls = make_run(tmp_path, latency_samples=asked), []
-    run.classifier.register_forward_hook(lambda *_: calls.append(run.classifier.training))
-    assert len(inference.latencies(run)) == timed
+    run.model.register_forward_hook(lambda *_: calls.append(run.model.training))
+    assert len(inference.latencies(run, run.model)) == timed
     assert calls == [False] * (timed + inference.WARMUP)
 
 
@@ -361,19 +308,19 @@ def test_the_peak_can_be_reset() -> None:
 @pytest.mark.usefixtures("resettable")
 def test_each_phase_has_its_own_peak(run: Run) -> None:
     """200 MB held only while training are in the training peak; what saving needs belongs to no phase."""
-    measure = memory.Measure()
-    measure.start(run)
-    measure.before_training()
+    probe = memory.MemoryProbe()
+    probe.start(run)
+    probe.before_training()
     block = np.ones(200_000_000 // 8)
     del block
-    measure.before_eval("validation")
-    measure.after_eval(evaluation("validation"))
-    measure.after_training()
+    probe.before_eval("validation")
+    probe.after_eval(evaluation("validation"))
+    probe.after_training()
     block = np.ones(400_000_000 // 8)
     del block
-    measure.before_eval("test")
-    measure.after_eval(evaluation("test"))
-    found = measure.stop()
+    probe.before_eval("test")
+    probe.after_eval(evaluation("test"))
+    found = probe.stop()
     assert found["peak_memory_mb"] == found["host_train_mb"]
     assert 150 < found["host_train_mb"] - found["host_evaluation_mb"] < 300
     assert found["cuda_allocated_train_mb"] is None
@@ -382,15 +329,15 @@ def test_each_phase_has_its_own_peak(run: Run) -> None:
 @pytest.mark.usefixtures("resettable")
 def test_memory_over_set_up_is_what_training_needs(run: Run) -> None:
     """Of 300 MB held since the set-up and 200 MB more in training, 200 MB; the parts add up."""
-    measure = memory.Measure()
-    measure.start(run)
+    probe = memory.MemoryProbe()
+    probe.start(run)
     held = np.ones(300_000_000 // 8)
-    measure.before_training()
+    probe.before_training()
     block = np.ones(200_000_000 // 8)
     del block
-    measure.before_eval("validation")
+    probe.before_eval("validation")
     del held
-    found = measure.stop()
+    found = probe.stop()
     assert 190 < found["peak_memory_over_setup_mb"] < 220
     assert found["host_setup_mb"] >= found["host_before_training_mb"] > 300
     parts = found["host_before_training_mb"] + found["peak_memory_over_setup_mb"]
@@ -400,26 +347,26 @@ def test_memory_over_set_up_is_what_training_needs(run: Run) -> None:
 def test_memory_over_set_up_is_unknown_where_peaks_cannot_be_reset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The peak would be the set-up's, and the difference would be taken for what training needs."""
     monkeypatch.setattr(memory, "reset_host_peak", lambda: False)
-    measure = memory.Measure()
-    measure.start(run)
-    measure.before_training()
-    measure.before_eval("validation")
-    found = measure.stop()
+    probe = memory.MemoryProbe()
+    probe.start(run)
+    probe.before_training()
+    probe.before_eval("validation")
+    found = probe.stop()
     assert found["peak_memory_mb"] > 0
     assert found["peak_memory_over_setup_mb"] is found["host_before_training_mb"] is None
 
 
 def test_memory_moves_in_known_steps(run: Run) -> None:
     """The host's in huge pages of 2 MiB, that of tensors on CUDA in blocks of 512 bytes; NVML's is not known."""
-    measure = memory.Measure()
-    measure.start(run)
-    grids = {m.name: m.grid for m in measure.here(memory.metrics)}
+    probe = memory.MemoryProbe()
+    probe.start(run)
+    grids = {m.name: m.grid for m in probe.here()}
     page, block = 2 * 2**20 / 1e6, 512 / 1e6
     assert {grid for name, grid in grids.items() if name.startswith(("host", "peak"))} == {page}
     assert {grid for name, grid in grids.items() if name.startswith("cuda_allocated")} == {block}
     assert {grid for name, grid in grids.items() if name.startswith("nvml")} == {None}
-    measure.device = torch.device("cuda", 0)
-    assert {m.name: m.grid for m in measure.here(memory.metrics)}["peak_memory_mb"] == block
+    probe.device = torch.device("cuda", 0)
+    assert {m.name: m.grid for m in probe.here()}["peak_memory_mb"] == block
 
 
 @pytest.mark.usefixtures("resettable")
@@ -431,20 +378,20 @@ def test_training_after_a_hungrier_validation_does_not_count(run: Run, validatio
         block = np.ones(megabytes * 1_000_000 // 8)
         del block
 
-    measure = memory.Measure()
-    measure.start(run)
-    measure.before_training()
+    probe = memory.MemoryProbe()
+    probe.start(run)
+    probe.before_training()
     before = memory.host_peak_mb()
     hold(100)
-    measure.before_eval("validation")
+    probe.before_eval("validation")
     hold(validation)
-    measure.after_eval(evaluation("validation"))
+    probe.after_eval(evaluation("validation"))
     hold(200)
-    measure.before_eval("validation")
-    measure.after_eval(evaluation("validation"))
-    measure.before_eval("test")
-    measure.after_eval(evaluation("test"))
-    peak = measure.stop()["peak_memory_mb"] - before
+    probe.before_eval("validation")
+    probe.after_eval(evaluation("validation"))
+    probe.before_eval("test")
+    probe.after_eval(evaluation("test"))
+    peak = probe.stop()["peak_memory_mb"] - before
     assert (170 if counts else 70) < peak < (230 if counts else 130)
 
 
@@ -453,20 +400,20 @@ def test_energy_is_a_difference(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     for readings, expected in (((10.0, 14.5), 4.5), ((10.0, 2.0), math.nan), ((math.nan, math.nan), math.nan)):
         counter = iter(readings)
         monkeypatch.setattr(energy, "rapl_joules", lambda counter=counter: next(counter))
-        measure = energy.Measure()
-        measure.start(run)
-        measure.after_training()
-        assert measure.stop()["energy_joules"] == pytest.approx(expected, nan_ok=True)
+        probe = energy.EnergyProbe()
+        probe.start(run)
+        probe.after_training()
+        assert probe.stop()["energy_joules"] == pytest.approx(expected, nan_ok=True)
 
 
 def test_the_machines_energy_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The counter is the whole machine's: the second rank adds nothing to the sum."""
     counter: Iterator[float] = iter([10.0, 14.5])
     monkeypatch.setattr(energy, "rapl_joules", lambda: next(counter))
-    measure = energy.Measure()
-    measure.start(make_run(tmp_path, rank=1))
-    measure.after_training()
-    assert measure.stop()["energy_joules"] == 0
+    probe = energy.EnergyProbe()
+    probe.start(make_run(tmp_path, rank=1))
+    probe.after_training()
+    assert probe.stop()["energy_joules"] == 0
 
 
 def test_rapl_packages_add_up(tmp_path: Path) -> None:
@@ -511,11 +458,10 @@ def test_what_no_rank_measured_is_left_out() -> None:
 
 def test_the_series_are_those_documented(run: Run) -> None:
     """What all probes together write to points.jsonl is what docs/metrics.md names."""
-    measures = [registry.get("probes", name).Measure() for name in registry.names("probes")]
     names = set()
-    for measure in measures:
-        measure.start(run)
-        names |= {p.metric for p in [*measure.after_steps([step(1)]), *measure.after_eval(evaluation("validation"))]}
+    for probe in [registry.plugin("probes", name)() for name in registry.names("probes")]:
+        probe.start(run)
+        names |= {p.metric for p in [*probe.after_steps([step(1)]), *probe.after_eval(evaluation("validation"))]}
     page = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
     _, _, series = page.partition("## Series of `points.jsonl`")
     assert names == {line.split("`")[1] for line in series.splitlines() if line.startswith("| `")}

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import recorded
-from hpml_bench.training.loop import step_seconds
 from recorded import METHODS, SETTINGS, record, sweep
 from test_sections import said
 from undrawn import undrawn
@@ -21,6 +20,7 @@ from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.render import facts
 from hpml_bench.report.results import Results
 from hpml_bench.statistics import OverSeeds, p_different
+from hpml_bench.training.step_log import step_seconds
 
 
 @pytest.fixture(autouse=True)

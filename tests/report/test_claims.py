@@ -17,7 +17,7 @@ from undrawn import undrawn
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Table
 from hpml_bench.report.results import Results
-from hpml_bench.report.sections import comparisons, cost_accuracy, summary, takeaways
+from hpml_bench.report.sections import comparisons, cost_quality, summary, takeaways
 
 METHODS = ("lora", "full", "adapter", "head")
 TITLES = {"test_accuracy": "accuracy", "train_seconds": "training time", "peak_memory_mb": "peak memory"}
@@ -52,7 +52,7 @@ def design(present: list[list[bool]], random: np.random.Generator) -> list[RunRe
 
 def tables(results: Results) -> dict[str, Table]:
     """Return the tables that sentences are held to, by name."""
-    made = [summary.section(results), comparisons.section(results), cost_accuracy.section(results)]
+    made = [summary.section(results), comparisons.section(results), cost_quality.section(results)]
     return {block.name: block for section in made if section for block in section.blocks if isinstance(block, Table)}
 
 

@@ -16,12 +16,12 @@ from recorded import METHODS, SETTINGS, failed, metrics, record, sweep
 from statsmodels.stats.multitest import multipletests
 
 from hpml_bench import registry, statistics
-from hpml_bench.config.settings import MethodSpec, TaskSpec
+from hpml_bench.config.settings import DatasetSpec, MethodSpec
 from hpml_bench.config.suite import Margin, MethodEntry, Suite
 from hpml_bench.records.run import Consumed, Point, RunRecord
 from hpml_bench.report.blocks import Figure, Section, Table, Text
 from hpml_bench.report.render import summary_table, write_report
-from hpml_bench.report.results import Results, machine_free
+from hpml_bench.report.results import Results
 
 EVIL = "<script>alert(1)</script> | a|b \n# h $x^2$ \x1b[31mred\x1b[0m `c` [l](javascript:1) & \\ \u202e % _x_ {} -->"
 
@@ -269,12 +269,14 @@ def test_unequal_consumption_is_set_apart(tmp_path: Path) -> None:
 
 def test_other_protocols_are_set_apart(tmp_path: Path) -> None:
     """Runs of another protocol are counted apart with the setting that differs, and their values reach no table."""
-    other = SETTINGS.model_copy(update={"train_samples": 512, "task": TaskSpec(name="newswire", options={"p": 0.5})})
+    other = SETTINGS.model_copy(
+        update={"train_samples": 512, "dataset": DatasetSpec(name="newswire", options={"p": 0.5})}
+    )
     results = load(tmp_path, [*sweep(), *sweep(["lora"], 2, settings=other)])
     assert len(results.compared) == 25
     text = said("failures", results)
     assert "train_samples 512 instead of 1024" in text
-    assert "task.options.p 0.5 instead of 0.6" in text
+    assert "dataset.options.p 0.5 instead of 0.6" in text
 
 
 def test_newest_protocol_wins_a_tie(tmp_path: Path) -> None:
@@ -481,7 +483,7 @@ def test_runs_on_other_ranks_are_somewhere(tmp_path: Path, method: str) -> None:
     """A run that differs in the number of ranks alone is in the table of scaling, or is told to be set apart."""
     results = load(tmp_path, [*sweep(["lora", "full"], 2), record(method, 7, 30, settings=ONE_RANK)])
     scaled = [run.spec.seed for name in results.methods for run in results.scaled(name).get(1, ())]
-    apart = [run.spec.seed for group in results.left_out.apart for run in group.records]
+    apart = [run.spec.seed for group in results.left_out.excluded for run in group.records]
     assert 7 in (scaled if section("scaling", results) else []) + apart
 
 
@@ -503,8 +505,8 @@ def test_missing_seeds_are_said(tmp_path: Path) -> None:
 def test_methods_stand_in_the_suites_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables list methods as the packaged suite does, and unknown ones after them."""
     suite = Suite(name="example", settings=SETTINGS, methods={"lora": MethodEntry(), "full": MethodEntry()})
-    monkeypatch.setattr("hpml_bench.report.results.packaged_suites", lambda: ("example",))
-    monkeypatch.setattr("hpml_bench.report.results.load_suite", lambda _: suite)
+    monkeypatch.setattr("hpml_bench.report.results.compared.packaged_suites", lambda: ("example",))
+    monkeypatch.setattr("hpml_bench.report.results.compared.load_suite", lambda _: suite)
     assert load(tmp_path, sweep(["adapter", "full", "lora"], 2)).methods == ("lora", "full", "adapter")
 
 
@@ -604,14 +606,14 @@ def test_reaching_a_target_before_any_step_takes_nothing(tmp_path: Path) -> None
     """A run that stands at the target in an evaluation at step 0 got there in 0 s with 0 samples."""
     course = [Point(metric="validation_accuracy", step=0, value=0.9), *recorded.points("lora", 0)]
     results = Results.load(recorded.write(tmp_path, sweep(["lora"], 1), lambda *_: course))
-    reached = registry.get("sections", "time_to_accuracy").reached
+    reached = registry.get("sections", "time_to_quality").reached
     assert reached(results, results.compared[0], 0.85) == (0.0, 0.0)
 
 
 def test_the_chart_says_that_no_difference_is_shown(tmp_path: Path) -> None:
     """Where no difference is shown the chart of cost and accuracy says so, and nothing is ringed."""
     for seeds, real in ((1, False), (5, True)):
-        made = section("cost_accuracy", load(tmp_path / str(seeds), sweep(["lora", "head"], seeds)))
+        made = section("cost_quality", load(tmp_path / str(seeds), sweep(["lora", "head"], seeds)))
         captions = [block.caption for block in made.blocks if isinstance(block, Figure)] if made else []
         assert len(captions) == 2
         assert all(("None of these differences is shown" in caption) != real for caption in captions)
@@ -629,7 +631,7 @@ def test_error_bars_are_those_of_the_interval() -> None:
 
 def test_document_does_not_compare_unequal_budgets(tmp_path: Path) -> None:
     """Samples/s times runtime shows 150,000 against 120,000 samples, and the section says what follows."""
-    text = said("document", load(tmp_path, sweep()))
+    text = said("published", load(tmp_path, sweep()))
     assert "150,000 samples for Prompt Tuning, 120,000 samples for LoRA and 120,000 samples for Adapter Tuning" in text
     assert "budgets were not equal" in text
     assert "Prompt Tuning | document | 93.88 | 0.2193 | 2,345 | 63.96 | 3,577 | 12.88 | ≈ 149,986" in text
@@ -637,12 +639,12 @@ def test_document_does_not_compare_unequal_budgets(tmp_path: Path) -> None:
 
 def test_document_needs_a_shared_method(tmp_path: Path) -> None:
     """A suite with none of the document's methods has nothing beside it."""
-    assert section("document", load(tmp_path, sweep(["full", "head"]))) is None
+    assert section("published", load(tmp_path, sweep(["full", "head"]))) is None
 
 
 def test_dominated_methods_are_named(tmp_path: Path) -> None:
     """Of accuracy and a cost, who is on the front, who is off it and by whom, and who is undecided are named."""
-    text = said("cost_accuracy", load(tmp_path, sweep()))
+    text = said("cost_quality", load(tmp_path, sweep()))
     assert (
         "Accuracy against training time: on the front adapter, head and lora; undecided full; off it prompt_tuning "
         "(dominated by adapter, full and lora)." in text
@@ -657,7 +659,7 @@ def test_places_need_shared_seeds(tmp_path: Path) -> None:
     places = {method: of.place for method, of in few.front(few.headline).items()}
     assert places == {"lora": "undecided", "full": "undecided", "adapter": "undecided", "head": "undecided",
                       "prompt_tuning": "undecided"}  # fmt: skip
-    assert "places of all methods are undecided" in said("cost_accuracy", few)
+    assert "places of all methods are undecided" in said("cost_quality", few)
     enough = load(tmp_path / "enough", without("head", 0))
     assert enough.front(enough.headline)["head"].place == "on"
 
@@ -674,7 +676,7 @@ def test_a_caption_denies_no_place_that_is_shown(tmp_path: Path) -> None:
         "full": "undecided",
         "head": "off",
     }
-    shown = section("cost_accuracy", results)
+    shown = section("cost_quality", results)
     assert shown
     captions = [block.caption for block in shown.blocks if isinstance(block, Figure) and "seconds" in block.name]
     assert captions
@@ -683,7 +685,7 @@ def test_a_caption_denies_no_place_that_is_shown(tmp_path: Path) -> None:
 
 def test_one_method_has_no_front(tmp_path: Path) -> None:
     """With a single method no place on a front is told, and nothing is ringed as shown."""
-    made = section("cost_accuracy", load(tmp_path, sweep(["lora"])))
+    made = section("cost_quality", load(tmp_path, sweep(["lora"])))
     texts = [t for b in made.blocks for t in (b.sentences if isinstance(b, Text) else (b.caption,))] if made else []
     assert not [text for text in texts if "on the front" in text or "shown to be on" in text]
 
@@ -811,13 +813,16 @@ def test_costs_of_zero_are_compared_in_their_unit(tmp_path: Path) -> None:
 
 MACHINE_FREE = {
     "grad_norm", "grad_norm_per_sqrt_parameter", "trainable_parameters", "head_parameters", "total_parameters",
-    "trainable_percent", "frozen_bf16_percent", "train_loss", "test_loss", "test_accuracy", "test_macro_f1",
-    "timed_steps", "virtual_tokens", "saved_bytes", "allreduced_bytes_per_step",
+    "trainable_percent", "frozen_bf16_percent", "timed_steps", "virtual_tokens", "saved_bytes",
+    "allreduced_bytes_per_step",
 }  # fmt: skip
 
 
 def test_shares_of_time_depend_on_the_machine() -> None:
-    """Of all metrics of all probes these alone may be ranked over several machines: no share of time is among them."""
-    metrics = [metric for name in registry.names("probes") for metric in registry.get("probes", name).metrics]
+    """Of probes these metrics alone may be ranked over several machines, of tasks all; no share of time is one."""
+    metrics = [metric for name in registry.names("probes") for metric in registry.plugin("probes", name).metrics]
     assert "communication_percent" in {metric.name for metric in metrics}
-    assert {metric.name for metric in metrics if machine_free(metric)} == MACHINE_FREE
+    assert {metric.name for metric in metrics if not metric.depends_on_machine} == MACHINE_FREE
+    of_tasks = [metric for name in registry.names("tasks") for metric in registry.plugin("tasks", name).metrics]
+    assert "test_accuracy" in {metric.name for metric in of_tasks}
+    assert not [metric.name for metric in of_tasks if metric.depends_on_machine]

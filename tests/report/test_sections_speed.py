@@ -108,7 +108,7 @@ def test_only_sound_runs_are_scaled(tmp_path: Path) -> None:
     assert {(row[0], row[1]): row[2] for row in found.values} == {
         ("full", 1): 100, ("full", 2): 150, ("lora", 1): 100, ("lora", 2): 150
     }  # fmt: skip
-    assert [group.reason for group in results.left_out.apart] == ["invalid: self-check failed: samples: 9 of 10"]
+    assert [group.reason for group in results.left_out.excluded] == ["invalid: self-check failed: samples: 9 of 10"]
 
 
 def test_scaling_is_of_the_seeds_that_every_number_has(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from hpml_bench.records.load import load_record
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Text
 from hpml_bench.report.render import all_sections, facts
-from hpml_bench.report.results import Results, machine_free
+from hpml_bench.report.results import Results
 
 PARTS = {"first_step_seconds": 1.0, "evaluation_seconds": 0.5, "inference_seconds": 0.5}
 METHODS = ("lora", "full", "adapter", "head")
@@ -215,7 +215,7 @@ def test_of_two_records_neither_counts(whole: Path, tmp_path: Path, renamed: boo
         (twin / RECORD).write_text(json.dumps(content))
     shutil.rmtree(there / run)
     assert page(here) == page(there)
-    apart = next(one for one in Results.load(here).left_out.apart if "2 records" in one.reason)
+    apart = next(one for one in Results.load(here).left_out.excluded if "2 records" in one.reason)
     assert {record.run_id for record in apart.records} == {run, f"{run}-backup"}
     assert f"2 records of one method, seed and protocol, so that none counts: {run}, {run}-backup" in apart.reason
     assert facts(Results.load(here))["Runs"] == "15 compared, 7 on other ranks, 3 set apart"
@@ -238,7 +238,7 @@ def test_costs_are_of_one_machine(whole: Path, tmp_path: Path, item: str) -> Non
         shutil.rmtree(without / run)
     results, lacking, original = (Results.load(folder) for folder in (here, without, whole))
     for name, definition in original.definitions.items():
-        expected = original if machine_free(definition) else lacking
+        expected = original if not definition.depends_on_machine else lacking
         assert results.values(name) == expected.values(name)
     for name in ("Throughput", "Memory", "Inference", "Time budget", "Scaling over ranks"):
         assert _section(results, name) == _section(lacking, name)

@@ -16,7 +16,7 @@ import recorded
 import tiny
 from wandb_double import nothing_left, runs_below, serving
 
-from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, TaskSpec
+from hpml_bench.config.settings import DatasetSpec, MethodSpec, RunSpec, Settings
 from hpml_bench.records.files import POINTS
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.listing import load_records
@@ -26,7 +26,7 @@ from hpml_bench.records.run import Point, RunRecord
 from hpml_bench.report.blocks import Table
 from hpml_bench.tracking.wandb import content, follow, publish
 from hpml_bench.tracking.wandb.helper import Helper
-from hpml_bench.tracking.wandb.ledger import Ledger
+from hpml_bench.tracking.wandb.published import PublishedRuns
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import soak
@@ -76,8 +76,8 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def spec(method: str = "lora", seed: int = 0, **settings: Any) -> RunSpec:
     """Return a run with a path and a secret in its settings."""
-    task = TaskSpec(name="newswire", options={"api_key": "planted-option", "path": "/home/someone/data/rows.csv"})
-    base = Settings(backbone="path:/home/someone/models/mini", task=task, epochs=1)
+    dataset = DatasetSpec(name="newswire", options={"api_key": "planted-option", "path": "/home/someone/data/rows.csv"})
+    base = Settings(backbone="path:/home/someone/models/mini", dataset=dataset, epochs=1)
     return RunSpec(
         suite="quickstart",
         settings=base.model_copy(update=settings),
@@ -101,8 +101,7 @@ def write_run(suite: Path, which: RunSpec, course: list[Point], **changes: Any) 
     fields: dict[str, Any] = {"status": "ok", "metrics": {"accuracy": 0.5, "energy": None}, "seconds": 2.0}
     fields |= {"started": "2026-01-01T00:00:00Z", "protocol_id": "abc123"}
     made = RunRecord(run_id=which.run_id, spec=which, **(fields | changes))
-    RunFolder(folder).commit(made)
-    return made
+    return RunFolder(folder).commit(made)
 
 
 def plain(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -172,7 +171,7 @@ def test_the_config_is_the_specification_without_secrets_and_places() -> None:
     """Folders and options that are named like secrets stay here; the rest of the specification is sent."""
     config = content.config_of(spec())
     assert config["settings"]["backbone"] == "path:mini"
-    assert config["settings"]["task"] == {"name": "newswire", "options": {"path": "rows.csv"}}
+    assert config["settings"]["dataset"] == {"name": "newswire", "options": {"path": "rows.csv"}}
     assert config["method"] == {"name": "lora", "method": "lora", "options": {"num_virtual_tokens": 4}, "lr": 1e-3}
     assert config["seed"] == 0
 
@@ -254,7 +253,7 @@ def test_no_network_at_all_neither_hangs_nor_retries(tmp_path: Path) -> None:
 
 
 def test_following_a_growing_file(tmp_path: Path) -> None:
-    """Points arrive in batches, torn and with garbage between; wandb has each once, and the ledger says so."""
+    """Points arrive in batches, torn and with garbage between; wandb has each once, and the published says so."""
     which = spec()
     folder = tmp_path / which.run_id
     RunFolder(folder).begin()
@@ -277,7 +276,7 @@ def test_following_a_growing_file(tmp_path: Path) -> None:
     both[1]["accuracy"] = 0.75
     assert [rows[step] for step in sorted(rows)] == both
     assert (run["summary"]["a"], run["name"], run["exit"]) == (0.5, which.run_id, 0)
-    entry = Ledger(tmp_path).entries[which.run_id]
+    entry = PublishedRuns(tmp_path).entries[which.run_id]
     assert (entry.id, entry.state, entry.place) == (run["id"], "s", "offline")
     assert nothing_left()
 
@@ -311,7 +310,7 @@ def test_a_helper_that_hangs_or_dies_does_not_hold_runs(
         made = write_run(tmp_path, which, points(20_000))  # far more than a pipe holds
     assert time.monotonic() - began < 18  # the patience that is the default is 20
     assert read_record(tmp_path / which.run_id) == made
-    assert Ledger(tmp_path).entries[which.run_id].place == ""
+    assert PublishedRuns(tmp_path).entries[which.run_id].place == ""
     with follow(spec(seed=1), tmp_path / "next", "offline", tmp_path):
         assert helpers() == []
     said = capsys.readouterr().err

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import pytest
 import tiny
 
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.launch.outcome import record as record_of
+from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import Check, Consumed, Digests, Outcome, Point
+from hpml_bench.tasks.sequence_classification import SequenceClassification
 from hpml_bench.training.checks import all_checks
+
+
+def predictions(*index: int) -> Predictions:
+    """Return the predictions of these four rows, three of them right."""
+    return Predictions(np.array(index), np.array([0, 1, 1, 0]), np.array([0, 1, 1, 1]), np.zeros(4))
 
 
 def sound() -> dict[str, Any]:
@@ -29,8 +37,9 @@ def sound() -> dict[str, Any]:
         "points": points,
         "consumed": Consumed(steps=6, samples=72, real_tokens=700, padded_tokens=720, order="o"),
         "settings": tiny.settings(),
-        "predictions": pd.DataFrame({"index": [0, 1, 2, 3], "label": [0, 1, 1, 0], "prediction": [0, 1, 1, 1]}),
+        "predictions": predictions(0, 1, 2, 3),
         "test_rows": 4,
+        "task": SequenceClassification(None, ("a", "b")),
         "parameters": {"trainable": 10, "in the optimizer": 10, "with a gradient": 10},
     }
 
@@ -64,8 +73,7 @@ def test_a_metric_that_contradicts_its_source_fails(metric: str, value: float | 
 
 def test_predictions_must_be_each_row_once() -> None:
     """A row predicted twice in another's place is found."""
-    twice = sound()["predictions"].assign(index=[0, 1, 2, 2])
-    assert failed(predictions=twice) == ["predictions"]
+    assert failed(predictions=predictions(0, 1, 2, 2)) == ["predictions"]
 
 
 def test_samples_over_ranks_must_be_the_global_batches() -> None:
@@ -105,6 +113,6 @@ def test_a_failed_check_makes_the_run_invalid() -> None:
         backbone="b", data="d", label_names=("a", "b"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
     )
     outcome = Outcome(status="ok", metrics={"test_accuracy": 0.9}, checks=(check,))
-    record = outcome.record(tiny.spec(), prepared, outcome, "2026-01-01T00:00:00+00:00", 1.0)
+    record = record_of(tiny.spec(), prepared, outcome, "2026-01-01T00:00:00+00:00", 1.0)
     assert record.status == "invalid"
     assert record.metrics == {"test_accuracy": 0.9}

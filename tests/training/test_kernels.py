@@ -41,7 +41,7 @@ def test_the_fused_activation_is_the_same_function() -> None:
 def test_dropout_drops_the_share_asked_for_and_scales_the_rest(dtype: torch.dtype, size: int) -> None:
     """Of n ones, n p are dropped (within five standard deviations) and the others are 1 / (1 - p)."""
     torch.manual_seed(0)
-    output = kernels.drop(torch.ones(size, dtype=dtype), 0.1)
+    output = kernels.apply_dropout(torch.ones(size, dtype=dtype), 0.1)
     dropped = int((output == 0).sum())
     assert abs(dropped - 0.1 * size) < 5 * (0.09 * size) ** 0.5
     assert output.unique().numel() == 2
@@ -53,7 +53,7 @@ def test_dropout_drops_the_share_asked_for_and_scales_the_rest(dtype: torch.dtyp
 def test_dropout_of_nearly_everything(p: float, most: int, size: int) -> None:
     """A p that rounds to 1 keeps next to nothing, and 1 nothing."""
     torch.manual_seed(0)
-    assert int((kernels.drop(torch.ones(size), p) != 0).sum()) <= most
+    assert int((kernels.apply_dropout(torch.ones(size), p) != 0).sum()) <= most
 
 
 def test_dropout_depends_on_torchs_generator_alone() -> None:
@@ -70,7 +70,7 @@ def test_dropout_depends_on_torchs_generator_alone() -> None:
 def test_dropout_masks_have_no_pattern() -> None:
     """Neighbours, and elements one 64-bit word apart, are dropped independently: the share of pairs is p squared."""
     torch.manual_seed(1)
-    gone = kernels.drop(torch.ones(1_000_000), 0.2) == 0
+    gone = kernels.apply_dropout(torch.ones(1_000_000), 0.2) == 0
     for distance in (1, 2, 3, 4, 8):
         share = (gone[distance:] & gone[:-distance]).double().mean().item()
         assert abs(share - 0.04) < 5 * (0.04 * 0.96 / 1e6) ** 0.5
@@ -80,7 +80,7 @@ def test_the_gradient_of_dropout_passes_where_values_did() -> None:
     """The gradient is the mask."""
     values = torch.rand(50_000) + 1
     values.requires_grad_()
-    output = kernels.drop(values, 0.25)
+    output = kernels.apply_dropout(values, 0.25)
     output.sum().backward()
     torch.testing.assert_close(values.grad, (output / values).detach())
 
@@ -89,7 +89,7 @@ def test_the_gradient_of_dropout_passes_where_values_did() -> None:
 @pytest.mark.parametrize("masked", ["padding", "causal", "none"])
 def test_attention_by_hand_is_torchs(monkeypatch: pytest.MonkeyPatch, heads: int, masked: str) -> None:
     """With dropout's effect taken out, outputs and gradients are those of scaled_dot_product_attention."""
-    monkeypatch.setattr(kernels, "drop", lambda values, _: values)
+    monkeypatch.setattr(kernels, "apply_dropout", lambda values, _: values)
     torch.manual_seed(0)
     shapes = [(3, 4, 7, 8), (3, heads, 7, 8), (3, heads, 7, 8)]
     mask = None
@@ -122,7 +122,7 @@ def test_a_row_that_may_attend_to_nothing_is_a_number() -> None:
 @pytest.mark.parametrize("causal", [True, False])
 def test_attention_by_hand_in_bf16_is_torchs_to_its_rounding(monkeypatch: pytest.MonkeyPatch, causal: bool) -> None:
     """Under autocast, outputs and gradients lie as near torch's in float32 as two bf16 roundings allow."""
-    monkeypatch.setattr(kernels, "drop", lambda values, _: values)
+    monkeypatch.setattr(kernels, "apply_dropout", lambda values, _: values)
     torch.manual_seed(0)
     tensors = [torch.randn(3, 4, 21, 8).bfloat16() for _ in range(3)]
     mask = (torch.arange(21) < torch.tensor([21, 9, 1])[:, None])[:, None, None, :].expand(3, 1, 21, 21)
@@ -145,26 +145,26 @@ def test_attention_by_hand_in_bf16_is_torchs_to_its_rounding(monkeypatch: pytest
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_attention_drops_its_weights(folders: dict, backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In training every layer drops its weights [B, H, L, L] with the model's p; in evaluation none does."""
-    classifier = build(folders[backbone], "head", dropout=0.25, device="cpu")
+    model = build(folders[backbone], "head", dropout=0.25, device="cpu")
     ids, mask, _ = support_table.batch()
     length, seen = ids.shape[1], []
-    monkeypatch.setattr(kernels, "drop", lambda values, p: seen.append((values.shape[-2:], p)) or values)
-    classifier.train()(ids, mask)
-    layers = classifier.encoder.config.num_hidden_layers
+    monkeypatch.setattr(kernels, "apply_dropout", lambda values, p: seen.append((values.shape[-2:], p)) or values)
+    model.train()(ids, mask)
+    layers = model.encoder.config.num_hidden_layers
     assert seen.count((torch.Size([length, length]), 0.25)) == layers
     seen.clear()
-    classifier.eval()(ids, mask)
+    model.eval()(ids, mask)
     assert not seen
 
 
 def test_what_is_replaced(folders: dict) -> None:
     """GPT-2's activation and all its dropouts are replaced on a CPU, with their p; evaluation stays as it was."""
-    classifier = build(folders["GPT-2"], "head", dropout=0.25, device="cpu")
-    kinds = {type(module) for module in classifier.modules()}
+    model = build(folders["GPT-2"], "head", dropout=0.25, device="cpu")
+    kinds = {type(module) for module in model.modules()}
     assert nn.GELU in kinds
     assert kernels.Dropout in kinds
     assert not kinds & {NewGELUActivation, nn.Dropout}
-    assert {module.p for module in classifier.modules() if isinstance(module, kernels.Dropout)} == {0.25}
+    assert {module.p for module in model.modules() if isinstance(module, kernels.Dropout)} == {0.25}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -178,13 +178,13 @@ def test_a_training_is_the_same_with_and_without(
         if not quick:
             monkeypatch.setattr(kernels, "ATTENTION", "sdpa")
             monkeypatch.setattr(kernels, "speed_up", lambda *_: None)
-        classifier = build(folders["GPT-2"], "lora", dropout=0.0, device="cpu")
+        model = build(folders["GPT-2"], "lora", dropout=0.0, device="cpu")
         if quick and precision == "bf16":
-            kernels.store_frozen_as_bf16(classifier.encoder)
-        optimizer = torch.optim.AdamW([p for p in classifier.parameters() if p.requires_grad], lr=3e-3)
+            kernels.store_frozen_as_bf16(model.encoder)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
         for _ in range(20):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-                loss = nn.functional.cross_entropy(classifier(ids, mask), labels)
+                loss = nn.functional.cross_entropy(model(ids, mask), labels)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -203,22 +203,22 @@ def test_frozen_weights_in_bfloat16_change_nothing_under_autocast(
 ) -> None:
     """Logits and gradients are the same bit for bit, for every method that doesn't read frozen weights itself."""
     try:
-        classifier = build(folders[backbone], name, options=options, dropout=0.0, device="cpu")
+        model = build(folders[backbone], name, options=options, dropout=0.0, device="cpu")
     except Unsupported as reason:
         pytest.skip(str(reason))
     ids, mask, labels = support_table.batch()
     results = []
     for _ in range(2):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = classifier(ids, mask)
+            logits = model(ids, mask)
         nn.functional.cross_entropy(logits, labels).backward()
-        results.append([logits, *(p.grad.clone() for p in classifier.parameters() if p.requires_grad)])
-        classifier.zero_grad()
-        kernels.store_frozen_as_bf16(classifier.encoder)
+        results.append([logits, *(p.grad.clone() for p in model.parameters() if p.requires_grad)])
+        model.zero_grad()
+        kernels.store_frozen_as_bf16(model.encoder)
     assert all(torch.equal(before, after) for before, after in zip(*results, strict=True))
-    frozen = [p for p in classifier.encoder.parameters() if not p.requires_grad and p.dim() == 2]
+    frozen = [p for p in model.encoder.parameters() if not p.requires_grad and p.dim() == 2]
     assert name == "full" or any(weight.dtype == torch.bfloat16 for weight in frozen)
-    assert all(p.dtype == torch.float32 for p in classifier.parameters() if p.requires_grad)
+    assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize(
@@ -228,4 +228,4 @@ def test_frozen_weights_in_bfloat16_change_nothing_under_autocast(
 )  # fmt: skip
 def test_types_that_read_frozen_weights_keep_them(options: dict, reads: bool) -> None:
     """DoRA takes the norms of the weights, and of types that aren't known it is assumed."""
-    assert peft.reads_frozen_weights(options) == reads
+    assert peft.Peft(peft.Peft.Options.model_validate(options)).reads_frozen_weights == reads

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from hpml_bench.training.borders import Borders
-from hpml_bench.training.loop import Ledger, Training, evaluate, lr_factor, step_seconds, total_steps, train
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -23,8 +20,11 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import Rows
 from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.training.clock import CpuClock
-from hpml_bench.training.distributed import Group, process_group
-from hpml_bench.training.model import build_classifier
+from hpml_bench.training.distributed import Group
+from hpml_bench.training.optimization import lr_factor, total_steps
+from hpml_bench.training.step_log import Entry, StepLog, step_seconds
+from hpml_bench.training.trainer import Trainer
+from hpml_bench.training.windows import Windows
 
 
 class Recorder(Probe):
@@ -42,18 +42,8 @@ class Recorder(Probe):
 @pytest.fixture(scope="module")
 def group() -> Iterator[Group]:
     """A process group of this process alone."""
-    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="localhost", MASTER_PORT="0")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torch.distributed.init_process_group", _local_group)
-        with process_group(tiny.settings(world_size=1)) as found:
-            yield found
-
-
-def _local_group(backend: str, **_: object) -> None:
-    from torch.distributed import HashStore
-    from torch.distributed.distributed_c10d import init_process_group
-
-    init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    with tiny.alone() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -62,34 +52,24 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return tiny.prepared(tmp_path_factory.mktemp("prepared"))
 
 
-def job(spec: RunSpec, prepared: Prepared, group: Group, probes: list[Probe]) -> tuple[Training, Rows]:
-    """Return a training of a fresh classifier."""
-    train_rows, validation, test = (
-        Rows(Path(prepared.data) / s, prepared.pad_id) for s in ("train", "validation", "test")
-    )
-    classifier = build_classifier(Path(prepared.backbone), spec.settings, spec.method, 3, spec.seed)
-    torch.manual_seed(spec.seed)
-    module = registry.get("methods", spec.method.method)
-    training = Training(
-        classifier, spec.method, module, spec.settings, spec.seed, group, train_rows, validation, probes, lambda _: None
-    )
-    return training, test
+def build(spec: RunSpec, prepared: Prepared, group: Group, probes: Sequence[Probe] = ()) -> Trainer:
+    """Return the trainer of a fresh model."""
+    return Trainer.build(spec, prepared, group, probes)
 
 
 def losses(spec: RunSpec, prepared: Prepared, group: Group, folder: Path, probes: list[Probe]) -> list[float]:
     """Train, evaluate and stop the probes; return the losses of the steps and of the test rows."""
     recorder = Recorder()
-    training, test = job(spec, prepared, group, [*probes, recorder])
-    run = Run(spec.settings, group, training.classifier, training.module, test, folder, time.monotonic())
+    trainer = build(spec, prepared, group, [*probes, recorder])
+    test = Rows(Path(prepared.data) / "test", prepared.pad_id)
+    run = Run(spec.settings, group, trainer.model, trainer.method, trainer.task, test, folder, time.monotonic())
     for probe in probes:
         probe.start(run)
-    train(training)
-    result = evaluate(
-        training.classifier, test, spec.settings, group, training.probes, training.write, "test", training.steps
-    )
+    trainer.train()
+    result = trainer.evaluate(test, "test", trainer.steps)
     for probe in probes:
         probe.stop()
-    return [step.loss for step in recorder.steps] + result.losses.tolist()
+    return [step.loss for step in recorder.steps] + result.predictions.loss.tolist()
 
 
 @pytest.mark.parametrize("name", registry.names("probes"))
@@ -97,7 +77,7 @@ def test_a_probe_changes_nothing(name: str, prepared: Prepared, group: Group, tm
     """With and without the probe, dropout on, every loss is the same bit for bit."""
     spec = tiny.spec(world_size=1, dropout=0.1)
     without = losses(spec, prepared, group, tmp_path, [])
-    probe: Probe = registry.get("probes", name).Measure()
+    probe: Probe = registry.plugin("probes", name)()
     assert losses(spec, prepared, group, tmp_path, [probe]) == without
 
 
@@ -121,18 +101,18 @@ def test_the_loop_is_plain_adamw(prepared: Prepared, group: Group, tmp_path: Pat
     spec = tiny.spec("full", lr=1e-3, world_size=1)
     ours = losses(spec, prepared, group, tmp_path, [])[: spec.settings.steps]
 
-    training, _ = job(spec, prepared, group, [])
-    model = training.classifier.train()
+    trainer = build(spec, prepared, group)
+    model = trainer.model.train()
     parameters = [
         {"params": list(model.encoder.parameters()), "lr": 1e-3},
         {"params": list(model.head.parameters()), "lr": spec.settings.head_lr},
     ]
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
     theirs = []
-    for step, indices in enumerate(training.order()):
+    for step, indices in enumerate(trainer.order()):
         for group_, lr in zip(optimizer.param_groups, (1e-3, spec.settings.head_lr), strict=True):
             group_["lr"] = lr * lr_factor(step, 6, spec.settings)
-        batch = training.train.batch(indices)
+        batch = trainer.train_rows.batch(indices)
         loss = torch.nn.functional.cross_entropy(model(batch.input_ids, batch.attention_mask), batch.labels)
         optimizer.zero_grad()
         loss.backward()
@@ -158,6 +138,10 @@ class Times(CpuClock):
         """Return what was told."""
         return self.told
 
+    def window(self) -> float:
+        """Return their sum."""
+        return sum(self.told)
+
 
 def test_a_step_ends_with_its_slowest_rank() -> None:
     """Ranks that need (1, 2), (3, 1) and (1, 2) s end together after 2, 4 and 5 s: 2, 2 and 1 s, which add up to 5."""
@@ -172,7 +156,7 @@ def test_the_steps_add_up_to_the_slowest_rank(ranks: np.ndarray) -> None:
     assert (seconds >= 0).all()
 
 
-def test_the_ledger_reduces_seconds_over_the_ranks(group: Group) -> None:
+def test_the_log_reduces_seconds_over_the_ranks(group: Group) -> None:
     """Beside a second rank of (2, 1) s, own (1, 3) s become steps of 2 and 2 s; the last has the second clock."""
 
     class Two(Group):
@@ -182,11 +166,11 @@ def test_the_ledger_reduces_seconds_over_the_ranks(group: Group) -> None:
             other[:, 8] = 4.5
             return torch.stack([local, other])
 
-    ledger = Ledger(Two(0, 2, group.device), CpuClock())
+    log = StepLog(Two(0, 2, group.device), CpuClock())
     for _ in range(2):
-        ledger.add(torch.tensor(1.0), torch.tensor(1.0), 0.1, (4, 10, 12, 0))
-    ledger.clock = Times(1.0, 3.0)
-    first, last = ledger.reduce()
+        log.add(Entry(torch.tensor(1.0), torch.tensor(1.0), 0.1, 4, 10, 12, 0))
+    log.clock = Times(1.0, 3.0)
+    first, last = log.reduce()
     assert (first.seconds, last.seconds) == (2.0, 2.0)
     assert (first.rank_seconds, last.rank_seconds) == ((1.0, 2.0), (3.0, 1.0))
     assert (first.second_clock, last.second_clock) == (None, 4.5)
@@ -194,7 +178,7 @@ def test_the_ledger_reduces_seconds_over_the_ranks(group: Group) -> None:
 
 
 class Sleeper(Recorder):
-    """Sleeps so long at each event of a run of six steps with borders after 1, 2, 4 and 6."""
+    """Sleeps so long at each event of a run of six steps with windows that end after 1, 2, 4 and 6."""
 
     def __init__(self, before_step: float = 0, after_steps: float = 0, before_training: float = 0) -> None:
         super().__init__()
@@ -222,7 +206,7 @@ class Sleeper(Recorder):
 def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, group: Group) -> None:
     """30 ms before each step are in its time; a second in writing, evaluating and before the first step is in none."""
     sleeper = Sleeper(before_step=0.03, after_steps=0.2, before_training=1.0)
-    train(job(tiny.spec(world_size=1), prepared, group, [sleeper])[0])
+    build(tiny.spec(world_size=1), prepared, group, [sleeper]).train()
     assert [step.index for step in sleeper.steps] == [1, 2, 3, 4, 5, 6]
     assert min(step.seconds for step in sleeper.steps) >= 0.03
     assert sum(step.seconds for step in sleeper.steps) < 0.8
@@ -231,7 +215,7 @@ def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, gro
 def test_the_second_clock_tells_the_same(prepared: Prepared, group: Group) -> None:
     """Each window's steps add up to what the second clock says, to 1 % and a millisecond; the warm-up is a window."""
     sleeper = Sleeper(before_step=0.05)
-    train(job(tiny.spec(world_size=1), prepared, group, [sleeper])[0])
+    build(tiny.spec(world_size=1), prepared, group, [sleeper]).train()
     windows, seconds = [], 0.0
     for step in sleeper.steps:
         seconds += step.seconds
@@ -244,9 +228,9 @@ def test_the_second_clock_tells_the_same(prepared: Prepared, group: Group) -> No
 
 def test_windows_end_where_something_is_written() -> None:
     """After every `log_every` and `eval_every` steps, after the warm-up and at the end; the timed steps follow it."""
-    borders = Borders(tiny.settings(steps=11, log_every=4, eval_every=6, warmup_steps=3), 11)
-    assert [step for step in range(1, 12) if borders.ends_window(step)] == [3, 4, 6, 8, 11]
-    assert [step for step in range(1, 12) if borders.evaluates(step)] == [6, 11]
-    assert borders.windows() == 5
-    assert borders.first_timed() == 4
-    assert Borders(tiny.settings(steps=3, warmup_steps=3), 3).first_timed() == 1
+    windows = Windows(tiny.settings(steps=11, log_every=4, eval_every=6, warmup_steps=3), 11)
+    assert [step for step in range(1, 12) if windows.ends_window(step)] == [3, 4, 6, 8, 11]
+    assert [step for step in range(1, 12) if windows.evaluates(step)] == [6, 11]
+    assert windows.count() == 5
+    assert windows.first_timed() == 4
+    assert Windows(tiny.settings(steps=3, warmup_steps=3), 3).first_timed() == 1

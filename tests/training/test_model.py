@@ -1,4 +1,5 @@
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from torch import nn
 from transformers import T5Config, T5Model
 
 from hpml_bench.errors import Unsupported, UserError
-from hpml_bench.training.model import Classifier, load_backbone, pool, untouched_parameters
+from hpml_bench.training.model import TaskModel, load_backbone, pool, unused_parameters
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +41,17 @@ class TwoVirtualTokens(nn.Module):
 
 
 def test_pooling_skips_virtual_tokens():
-    """The last real token is found behind the method's virtual ones, and their number is known afterwards."""
-    classifier = Classifier(TwoVirtualTokens(), 1, 1, "last")
-    nn.init.ones_(classifier.head.weight)
-    nn.init.zeros_(classifier.head.bias)
-    assert classifier(torch.tensor([[5, 6, 0]]), torch.tensor([[1, 1, 0]])).tolist() == [[6.0]]
-    assert classifier.virtual_tokens == 2
+    """The last real token is found behind the method's virtual ones."""
+    model = TaskModel(TwoVirtualTokens(), nn.Linear(1, 1), partial(pool, pooling="last"), virtual_tokens=2)
+    nn.init.ones_(model.head.weight)
+    nn.init.zeros_(model.head.bias)
+    assert model(torch.tensor([[5, 6, 0]]), torch.tensor([[1, 1, 0]])).tolist() == [[6.0]]
+
+
+def test_virtual_tokens_are_counted_when_the_model_is_built(folders):
+    """A prompt of five tokens is known as such before any step; other methods have none."""
+    assert build(folders["GPT-2"], "prompt_tuning", options={"tokens": 5}).virtual_tokens == 5
+    assert build(folders["GPT-2"], "lora").virtual_tokens == 0
 
 
 def test_logits_are_float32_under_autocast(folders):
@@ -126,14 +132,14 @@ def test_texts_longer_than_the_positions_are_refused(folders):
     build(folders["GPT-2"], "head", max_length=64)
 
 
-def test_untouched_parameters_are_named_and_nothing_else_changes(folders):
+def test_unused_parameters_are_named_and_nothing_else_changes(folders):
     """A parameter that the output doesn't depend on is found; gradients and random numbers are as before."""
-    classifier = build(folders["GPT-2"], "full")
-    assert untouched_parameters(classifier) == []
-    classifier.encoder.spare = nn.Parameter(torch.ones(3))
+    model = build(folders["GPT-2"], "full")
+    assert unused_parameters(model) == []
+    model.encoder.spare = nn.Parameter(torch.ones(3))
     torch.manual_seed(0)
-    assert untouched_parameters(classifier) == ["encoder.spare"]
+    assert unused_parameters(model) == ["encoder.spare"]
     drawn = torch.rand(1)
     torch.manual_seed(0)
     assert torch.rand(1) == drawn
-    assert all(weight.grad is None for weight in classifier.parameters())
+    assert all(weight.grad is None for weight in model.parameters())

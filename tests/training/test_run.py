@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 
@@ -54,8 +55,8 @@ def test_each_test_row_is_predicted_once(record: tuple[RunRecord, Path]) -> None
     """Predictions cover every test row exactly once, and the accuracy is theirs."""
     predictions = read_predictions(record[1])
     assert predictions is not None
-    assert predictions["index"].tolist() == list(range(96))
-    accuracy = (predictions["label"] == predictions["prediction"]).mean()
+    assert predictions.index.tolist() == list(range(96))
+    accuracy = np.mean(predictions.reference == predictions.prediction)
     assert record[0].metrics["test_accuracy"] == pytest.approx(accuracy)
 
 
@@ -98,7 +99,7 @@ def test_the_same_spec_twice_is_the_same_run(prepared: Prepared, tmp_path: Path)
     assert predicted is not None
     assert again is not None
     for column in ("index", "prediction", "loss"):
-        assert predicted[column].tolist() == again[column].tolist()
+        assert getattr(predicted, column).tolist() == getattr(again, column).tolist()
 
 
 def test_methods_consume_the_same(prepared: Prepared, record: tuple[RunRecord, Path], tmp_path: Path) -> None:

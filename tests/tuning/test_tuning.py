@@ -26,10 +26,11 @@ from hpml_bench.records import tuning as records
 from hpml_bench.records.load import load_record
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
-from hpml_bench.records.run import RunRecord
-from hpml_bench.records.tuning import Trial, TunedMethod, TuningRecord
+from hpml_bench.records.run import Metric, RunRecord
+from hpml_bench.records.tuning import ACCURACY, Trial, TunedMethod, TuningRecord
 from hpml_bench.report.results import Results
-from hpml_bench.tuning.show import hints
+from hpml_bench.tuning.show import hints, show
+from hpml_bench.tuning.studies import UNBOUNDED, Study, open_storage
 from hpml_bench.tuning.tune import FIRST_SEED, run_tuning, turns, validation_for_test
 
 Tuned = tuple[Path, Path, Result]
@@ -70,7 +71,7 @@ def trial(number: int = 0, lr: float = 1e-3, accuracy: float | None = 0.5, loss:
         "parameters": 9,
         "run_id": "r",
     }
-    return Trial.model_validate({"number": number, "lr": lr, "accuracy": accuracy, "loss": loss} | values | more)
+    return Trial.model_validate({"number": number, "lr": lr, "score": accuracy, "loss": loss} | values | more)
 
 
 def method(*trials: Trial, name: str = "lora") -> TunedMethod:
@@ -266,6 +267,44 @@ def test_the_best_is_the_most_accurate_then_the_lowest_loss() -> None:
     assert method(failed).chosen == 1e-3
 
 
+def test_where_lower_is_better_the_best_is_the_lowest() -> None:
+    """Of errors the least is chosen, a tie goes to the lower loss, and what is near it is told from there."""
+    trials = (trial(0, 1e-3, 0.9), trial(1, 2e-3, 0.7, 0.9), trial(2, 2.5e-3, 0.7, 0.8), trial(3, 1e-1, 0.8))
+    one = method(*trials, trial(4, 1e-2, None, status="diverged")).model_copy(update={"better": "lower"})
+    assert one.chosen == 2.5e-3
+    assert one.near == (0.7, 0.9)
+    assert method(*trials).chosen == 1e-3
+
+
+@pytest.mark.parametrize(("metric", "direction", "worst"), [
+    (ACCURACY, "MAXIMIZE", 0.0),
+    (ACCURACY.model_copy(update={"better": "lower", "bounds": (0.0, None)}), "MINIMIZE", UNBOUNDED),
+])  # fmt: skip
+def test_a_study_goes_the_metrics_way(tmp_path: Path, metric: Metric, direction: str, worst: float) -> None:
+    """Optuna is told the metric's direction, and of a failed trial the worst there can be."""
+    study = Study(open_storage(tmp_path), "one", "tpe", 1e-3, 10, metric)
+    for number, score in enumerate((0.4, None)):
+        handle, _ = study.ask()
+        study.tell(handle, trial(number, 1e-3, score, status="failed" if score is None else "ok"))
+    assert study._study.direction.name == direction
+    assert [one.value for one in study._study.trials] == [0.4, worst]
+
+
+def test_records_of_schema_1_are_read() -> None:
+    """What was called accuracy is the score, ranked by the accuracy's definition."""
+    old = made_up(method(trial(0, 1e-3, 0.6), trial(1, 2e-3, 0.7))).model_dump(mode="json")
+    old["schema_version"] = 1
+    del old["headline"]
+    for one in old["methods"]:
+        del one["better"]
+        for of in one["trials"]:
+            of["accuracy"] = of.pop("score")
+    read = TuningRecord.model_validate(old)
+    assert [one.score for one in read.methods[0].trials] == [0.6, 0.7]
+    assert read.headline.name == "test_accuracy"
+    assert read.methods[0].chosen == 2e-3
+
+
 @pytest.mark.parametrize(("best", "edge"), [(1e-4, True), (1e-3, False), (1e-2, True)])
 def test_a_best_rate_at_the_edge_is_told(best: float, edge: bool) -> None:
     """The hint names the side to go on at; within the range there is none."""
@@ -296,6 +335,29 @@ def shown(folder: Path, *methods: TunedMethod) -> Any:
     (folder / "tuning").mkdir()
     (folder / "tuning/trials.json").write_text(made_up(*methods).model_dump_json())
     return registry.get("sections", "tuning").section(Results.load(folder))
+
+
+def test_an_error_is_shown_in_its_unit(tmp_path: Path) -> None:
+    """A tuning by an error in stars: headings, cells, chart and the sentence on the best name it, and no per cent."""
+    error = ACCURACY.model_copy(
+        update={"name": "test_rmse", "title": "RMSE", "unit": "stars", "better": "lower", "format": ".3f"}
+    )
+    one = method(trial(0, 1e-3, 0.81), trial(1, 2e-3, 0.75)).model_copy(update={"better": "lower"})
+    recorded.write(tmp_path, recorded.sweep(("lora",), 2))
+    (tmp_path / "tuning").mkdir()
+    record = made_up(one).model_copy(update={"headline": error})
+    (tmp_path / "tuning/trials.json").write_text(record.model_dump_json())
+    _, figure, table = registry.get("sections", "tuning").section(Results.load(tmp_path)).blocks
+    assert table.columns[3:5] == ("Validation RMSE (stars)", "Within x3 of it (stars)")
+    assert list(table.rows[0][2:5]) == ["0.002", "0.750", "0.750–0.810"]
+    assert "the lowest validation RMSE" in table.notes[0]
+    assert "lora 0.750 stars at 0.002" in figure.alt
+    assert "%" not in figure.alt + figure.caption
+    console = Console(record=True, width=120)
+    show(record, console)
+    printed = console.export_text()
+    assert "0.750 stars" in printed
+    assert "RMSE" in printed
 
 
 def test_the_report_shows_the_sensitivity(tmp_path: Path) -> None:

@@ -43,8 +43,13 @@ def split_rng(seed: int, split: str) -> np.random.Generator:
 def generate(world: World, n: int, seed: int, split: str) -> Documents:
     """Return `n` rows of a split with labels as balanced as `n` allows, in random order."""
     rng = split_rng(seed, split)
-    beats = np.arange(n)[np.argsort(rng.random(n), kind="stable")] % N_BEATS
-    return sample(world, beats, rng)
+    return sample(world, balanced_beats(n, rng), rng)
+
+
+def balanced_beats(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return `n` beats as balanced as `n` allows, in random order."""
+    shuffled: NDArray[np.int64] = np.arange(n)[np.argsort(rng.random(n), kind="stable")] % N_BEATS
+    return shuffled
 
 
 def sample(world: World, beats: NDArray[np.int64], rng: np.random.Generator) -> Documents:
@@ -90,10 +95,25 @@ def render(world: World, documents: Documents) -> list[str]:
 
 
 def posterior(world: World, documents: Documents) -> NDArray[np.float64]:
-    """Return P(topic | document), exact, shape [N, topics].
+    """Return P(topic | document), exact, shape [N, topics]: the sum over the topic's beats."""
+    return _normalised(_likelihood(world, documents) @ np.eye(world.beat_topic.max() + 1)[world.beat_topic])
 
-    Frames say nothing of the topic and slots are independent given the beat, so with all beats equally likely
-    P(topic | document) is proportional to the sum, over the topic's beats, of the product of P(word | beat).
+
+def beat_posterior(world: World, documents: Documents) -> NDArray[np.float64]:
+    """Return P(beat | document), exact, shape [N, beats]."""
+    return _normalised(_likelihood(world, documents))
+
+
+def _normalised(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    normalised: NDArray[np.float64] = rows / rows.sum(1, keepdims=True)
+    return normalised
+
+
+def _likelihood(world: World, documents: Documents) -> NDArray[np.float64]:
+    """Return P(document | beat) up to a factor a document, shape [N, beats].
+
+    Frames say nothing of the beat and slots are independent given it, so with all beats equally likely P(beat |
+    document) is proportional to the product of P(word | beat).
     """
     log_likelihood = np.zeros((len(documents.words), len(world.beat_topic)))
     for k, name in enumerate(world.words):
@@ -101,10 +121,8 @@ def posterior(world: World, documents: Documents) -> NDArray[np.float64]:
         for slot in range(documents.words.shape[1]):
             where = documents.kinds[:, slot] == k
             log_likelihood[where] += log_chance[documents.words[where, slot]]
-    likelihood = np.exp(log_likelihood - log_likelihood.max(1, keepdims=True))
-    by_topic = likelihood @ np.eye(world.beat_topic.max() + 1)[world.beat_topic]
-    normalised: NDArray[np.float64] = by_topic / by_topic.sum(1, keepdims=True)
-    return normalised
+    likelihood: NDArray[np.float64] = np.exp(log_likelihood - log_likelihood.max(1, keepdims=True))
+    return likelihood
 
 
 def best_accuracy(world: World, documents: Documents) -> tuple[float, float]:

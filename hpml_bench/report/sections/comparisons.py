@@ -1,10 +1,10 @@
-"""Which differences are real: intervals, rank intervals and every pair of methods, for the metrics that decide."""
+"""Differences that are real: intervals, rank intervals and every pair of methods, for the metrics that decide."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import combinations
+from typing import TYPE_CHECKING, Any
 
 from hpml_bench import statistics
 from hpml_bench.report.blocks import Section, Table
@@ -12,6 +12,9 @@ from hpml_bench.report.guessing import guess
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, number, p_value, rank, sentence_list, table
 from hpml_bench.statistics import Comparison, Interval
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 order = 30
 LIKE_FIRST = "The columns are those of the first table of pairs."
@@ -52,7 +55,7 @@ def _intervals(results: Results) -> Table:
     ]
     compared = sentence_list([results.definitions[name].title for name in results.headline])
     notes.append(
-        f"Compared by {compared} alone; the other metrics (throughput, loss, macro-F1, latency and so on) stand "
+        f"Compared by {compared} alone; the other metrics ({', '.join(_others(results))} and so on) stand "
         "without test. At one budget the throughput says what the training time says."
     )
     if found := guess(results):
@@ -60,10 +63,16 @@ def _intervals(results: Results) -> Table:
     return table("intervals", "Means with 95 % intervals, and rank intervals", columns, cells.values(), notes)
 
 
+def _others(results: Results) -> list[str]:
+    """Return some metrics that are not compared."""
+    scores = [results.definitions[name].title for name in results.test_metrics if name != results.quality]
+    return ["throughput", *(title.removeprefix("test ") for title in reversed(scores)), "latency"]
+
+
 def _all_pairs(results: Results) -> Iterator[Table]:
     """Yield a table for every metric that has pairs; the first explains the columns of all."""
     tested = sum(c.verdict != "untested" for pairs in results.family.values() for c in pairs)
-    points, share = (f"{100 * of:g}" for of in (results.margin.quality, results.margin.cost))
+    share = f"{100 * results.margin.cost:g}"
     notes = [
         f"Scores: differences of the first less the second within a seed and row, for {results.judged_for} "
         "(p the larger, interval the wider, of a two-way analysis of variance and of the paired t over seeds). Costs: "
@@ -71,8 +80,8 @@ def _all_pairs(results: Results) -> Iterator[Table]:
         "pair's, not adjusted for their number: it may leave out no difference where the verdict is undecided, or "
         "nothing was tested.",
         "Better: p (Holm) below 5 %. Equivalent: p of the margin (Holm) below 5 %, the larger of two one-sided tests "
-        f"of a difference of {points} points of a score, {share} % of a cost or more. Both Holm adjustments are over "
-        f"all {tested} tested pairs of all metrics of this page: under noise near normal the chance of any false "
+        f"of a difference of {_margin(results)} of a score, {share} % of a cost or more. Both Holm adjustments are "
+        f"over all {tested} tested pairs of all metrics of this page: under noise near normal the chance of any false "
         "verdict is at most 5 % (4 % for better, 1 % for equivalent; the p (Holm) shown are scaled to 5 %).",
         "Could have found: the least true difference found with a chance of 80 % by so many seeds at this spread, at "
         "Holm's first step. Seeds to decide: how many would tell with a chance of 80 % there, were the difference as "
@@ -85,13 +94,21 @@ def _all_pairs(results: Results) -> Iterator[Table]:
             notes = [LIKE_FIRST]
 
 
+def _margin(results: Results) -> str:
+    """Return the margin of a score in its unit."""
+    if results.quality not in results.definitions:
+        return f"{results.margin.quality:g}"
+    score = Quantity.of(results, results.quality)
+    return f"{results.margin.quality * score.scale:g} {score.difference_unit}".strip()
+
+
 def _pairs(results: Results, quantity: Quantity, comparisons: tuple[Comparison, ...], notes: list[str]) -> Table:
     name = quantity.metric.name
     fixed = name == results.quality
     rows = [_row(quantity, comparison, fixed) for comparison in comparisons]
     ratio = any(c.ratio for c in comparisons)
-    points = "points" if quantity.unit == "%" else quantity.unit
-    unit = " (factors)" if ratio else f" (differences in {points})" if points else ""
+    within = quantity.difference_unit
+    unit = " (factors)" if ratio else f" (differences in {within})" if within else " (differences)"
     if any(c.skewed for c in comparisons):
         notes = [*notes, f"{MARK} The seeds look like skewed noise of unequal spread, where tests claim too much."]
     if name != results.quality and not ratio:
@@ -142,7 +159,7 @@ def _these_rows(results: Results) -> Table | None:
     """Return the score's pairs for other seeds on these very test rows, which claims less of a method."""
     if results.quality not in results.headline:
         return None
-    accuracy, rows = Quantity.of(results, results.quality), []
+    score, rows = Quantity.of(results, results.quality), []
     for c, adjusted in results.on_these_rows():
         real = adjusted is not None and adjusted < statistics.ALPHA
         told = "not tested" if adjusted is None else f"{c.higher} is higher" if real else "undecided"
@@ -150,8 +167,8 @@ def _these_rows(results: Results) -> Table | None:
             [
                 f"{c.a} − {c.b}",
                 told,
-                accuracy.cell(c.difference.mean),
-                accuracy.between(c.difference),
+                score.cell(c.difference.mean),
+                score.between(c.difference),
                 (p_value(c.p), c.p),
                 (p_value(adjusted), adjusted),
                 (p_value(c.p_sign_flip), c.p_sign_flip),
@@ -164,21 +181,22 @@ def _these_rows(results: Results) -> Table | None:
         return None
     notes = [
         f"For other seeds on these {results.test_rows:,} test rows alone: another test set may order the methods "
-        "otherwise, so that no verdict of this page rests on it alone. p: paired t over seeds, with the variance of "
-        "rounding to one row; Holm over these pairs. Least sign-flip p: the least that so many seeds can give, "
-        "2 / 2ⁿ. Seeds with first higher: their share, ties half."
+        "otherwise, so that no verdict of this page rests on it alone. p: paired t over seeds"
+        f"{', with the variance of rounding to one row' if results.task.binary else ''}; Holm over these pairs. "
+        "Least sign-flip p: the least that so many seeds can give, 2 / 2ⁿ. Seeds with first higher: their share, "
+        "ties half."
     ]
-    caption = f"Pairs by {accuracy.title}, on these very test rows"
+    caption = f"Pairs by {score.title}, on these very test rows"
     return table("pairs_on_these_rows", caption, ROWS_COLUMNS, rows, notes)
 
 
 def _crossed(results: Results) -> Table | None:
-    """Return accuracy with intervals for other seeds alone and for other seeds and test rows."""
+    """Return the score with intervals for other seeds alone and for other seeds and test rows."""
     if results.quality not in results.headline:
         return None
-    accuracy = Quantity.of(results, results.quality)
+    score = Quantity.of(results, results.quality)
     rows = [
-        [name, (str(one.n), float(one.n)), accuracy.cell(one.mean), accuracy.between(over_seeds), accuracy.between(one)]
+        [name, (str(one.n), float(one.n)), score.cell(one.mean), score.between(over_seeds), score.between(one)]
         for name, over_seeds, one in _crossed_intervals(results)
     ]
     if not rows:
@@ -192,27 +210,27 @@ def _crossed(results: Results) -> Table | None:
     ]
     if found := guess(results):
         notes.append(found.sentence)
-    columns = ("Method or difference", "Seeds", "Accuracy (%) or points", "95 % over seeds", "95 % over seeds and rows")
-    return table("crossed", "Accuracy beyond this test set", columns, rows, notes)
-
-
-def _share(interval: Interval) -> Interval:
-    """Return the interval of a share, within 0 and 1."""
-    low, high = interval.low or 0.0, 1.0 if interval.high is None else interval.high
-    return replace(interval, low=max(0.0, low), high=min(1.0, high))
+    value = f"{score.header} or points" if score.difference_unit == "points" else score.header
+    columns = ("Method or difference", "Seeds", value, "95 % over seeds", "95 % over seeds and rows")
+    return table("crossed", f"{score.heading} beyond this test set", columns, rows, notes)
 
 
 def _crossed_intervals(results: Results) -> Iterator[tuple[str, Interval, Interval]]:
     """Yield name, interval over seeds, and interval over seeds and rows, of every method and every pair."""
-    right = {method: by_seed for method in results.methods if len(by_seed := results.scores(method)) > 1}
-    for method, by_seed in right.items():
+    quality, unit = results.quality, results.score_unit
+    scores = {method: by_seed for method in results.methods if len(by_seed := results.scores(method)) > 1}
+
+    def both(table: list[NDArray[Any]]) -> tuple[Interval, Interval]:
+        over_seeds = statistics.mean_interval([rows.mean() for rows in table], results.grid(quality))
+        return over_seeds, statistics.crossed_interval(table, unit)
+
+    for method, by_seed in scores.items():
         values = list(by_seed.values())
         if values[0].size > 1:
-            over_seeds = statistics.mean_interval([v.mean() for v in values], results.grid(results.quality))
-            yield method, _share(over_seeds), _share(statistics.crossed_interval(values))
-    for a, b in combinations(right, 2):
-        shared = sorted(right[a].keys() & right[b].keys())
-        differences = [right[a][seed].astype(float) - right[b][seed] for seed in shared]
+            over_seeds, over_rows = both(values)
+            yield method, results.within_bounds(quality, over_seeds), results.within_bounds(quality, over_rows)
+    for a, b in combinations(scores, 2):
+        shared = sorted(scores[a].keys() & scores[b].keys())
+        differences = [scores[a][seed].astype(float) - scores[b][seed] for seed in shared]
         if len(shared) > 1 and differences[0].size > 1:
-            over_seeds = statistics.mean_interval([d.mean() for d in differences], results.grid(results.quality))
-            yield f"{a} − {b}", over_seeds, statistics.crossed_interval(differences)
+            yield f"{a} − {b}", *both(differences)

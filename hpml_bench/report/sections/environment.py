@@ -1,4 +1,4 @@
-"""Where it ran: hardware, versions and process settings; several environments are said, with what differs, by run."""
+"""Environment of the runs: hardware, versions and process settings; of several, what differs, by run."""
 
 from __future__ import annotations
 

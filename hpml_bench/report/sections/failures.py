@@ -1,4 +1,4 @@
-"""What didn't end well, and what can't be compared: status, reason, and where the log is."""
+"""Failures, and runs that can't be compared: status, reason, and where the log is."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRACEBACK_WIDTH = 300
 
 def section(results: Results) -> Section | None:
     """Return runs not ok, tried again or set apart, and unreadable records; nothing where there are none."""
-    found = (_not_ok(results), *_tracebacks(results), _again(results), _apart(results), _problems(results))
+    found = (_not_ok(results), *_tracebacks(results), _again(results), _excluded(results), _problems(results))
     blocks = [block for block in found if block is not None]
     return Section(slug="failures", title="Failures and runs set apart", blocks=tuple(blocks)) if blocks else None
 
@@ -36,8 +36,8 @@ def section(results: Results) -> Section | None:
 def _all(results: Results) -> list[RunRecord]:
     """Return every record that can be read, oldest first."""
     left = results.left_out
-    apart = (record for group in left.apart for record in group.records)
-    return sorted((*results.compared, *left.unfinished, *apart), key=lambda record: (record.started, record.run_id))
+    excluded = (record for group in left.excluded for record in group.records)
+    return sorted((*results.compared, *left.unfinished, *excluded), key=lambda record: (record.started, record.run_id))
 
 
 def _label(results: Results, record: RunRecord) -> str:
@@ -124,11 +124,11 @@ def _log(record: RunRecord) -> str:
     return MISSING if record.status == "unsupported" else f"{record.run_id}/rank{rank}.log"
 
 
-def _apart(results: Results) -> Table | None:
-    if not results.left_out.apart:
+def _excluded(results: Results) -> Table | None:
+    if not results.left_out.excluded:
         return None
     rows: list[list[Cell]] = []
-    for group in results.left_out.apart:
+    for group in results.left_out.excluded:
         methods = ", ".join(dict.fromkeys(record.spec.method.name for record in group.records))
         seeds = ", ".join(map(str, sorted({record.spec.seed for record in group.records})))
         count = len(group.records)

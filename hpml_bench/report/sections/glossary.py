@@ -1,4 +1,4 @@
-"""What every metric is: unit, direction, definition and how ranks and steps were reduced."""
+"""Glossary of every metric: unit, direction, definition and how ranks and steps were reduced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs between the methods, and nothing else does: options and learning rate."""
+"""Methods, by what differs between them and nothing else does: options and learning rate."""
 
 from __future__ import annotations
 

@@ -1,23 +1,20 @@
-"""What is trained, stored and sent: parameters, saved size, and bytes reduced over ranks per step."""
+"""Parameters: what is trained, stored and sent, and the norms of gradients."""
 
 from __future__ import annotations
 
-from hpml_bench.report.blocks import Section
-from hpml_bench.report.results import Results
-from hpml_bench.report.tables import by_method
+from hpml_bench.report.groups import HARNESS, SHOWN, GroupSection
 
 order = 90
-METRICS = (
-    "trainable_parameters", "head_parameters", "total_parameters", "trainable_percent", "saved_bytes",
-    "allreduced_bytes_per_step", "grad_norm", "grad_norm_per_sqrt_parameter",
-)  # fmt: skip
+NOTE = (
+    "The task's head is trained with every method and counted apart. Gradient norms of methods with different numbers "
+    "of parameters do not compare; the one per √parameter does better."
+)
 
-
-def section(results: Results) -> Section | None:
-    """Return the table of sizes."""
-    notes = [
-        "The classification head is trained with every method and counted apart. Gradient norms of methods with "
-        "different numbers of parameters do not compare; the one per √parameter does better."
-    ]
-    table = by_method(results, "parameters", "Parameters and what they weigh", METRICS, notes)
-    return Section(slug="parameters", title="Parameters and gradients", blocks=(table,)) if table else None
+section = GroupSection(
+    slug="parameters",
+    title="Parameters and gradients",
+    caption="Parameters and what they weigh",
+    groups=SHOWN["parameters"],
+    metrics=HARNESS["parameters"],
+    notes=lambda _: [NOTE],
+)

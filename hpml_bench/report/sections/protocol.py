@@ -1,4 +1,4 @@
-"""What is identical: every setting, the digests of weights, tokenizer and data, and what the runs really consumed."""
+"""Protocol: every setting, the digests of weights, tokenizer and data, and what the runs really consumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every compared run: its seed, place in the sweep, time and scores."""
+"""Runs, every compared one: its seed, place in the sweep, time and scores."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from collections import Counter
 
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Section
-from hpml_bench.report.results import MEMORY, Results
+from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
 
 order = 140
-METRICS = ("test_accuracy", "test_loss", "train_seconds", "samples_per_second", *MEMORY)
 
 
 def section(results: Results) -> Section | None:
     """Return a row a compared run, in the order they ran; the others are listed among the failures."""
     if not results.compared:
         return None
-    quantities = [Quantity.of(results, name) for name in results.measured(*METRICS)]
+    quantities = [Quantity.of(results, name) for name in results.measured(*_metrics(results))]
     rows: list[list[Cell]] = []
     for record in sorted(results.compared, key=lambda r: (r.started, r.run_id)):
         order, place = ((MISSING, None) if at is None else (str(at), float(at)) for at in (record.order, record.place))
@@ -36,6 +35,10 @@ def section(results: Results) -> Section | None:
     notes = ["Order: position in the plan of the sweep; place: within the seed. Wall time includes start-up."]
     notes += _turns(results)
     return Section(slug="runs", title="Runs", blocks=(table("runs", "All compared runs", columns, rows, notes),))
+
+
+def _metrics(results: Results) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((results.quality, "test_loss", TIME, "samples_per_second", *MEMORY)))
 
 
 def _wall(results: Results, record: RunRecord) -> Cell:

@@ -1,4 +1,4 @@
-"""What more ranks bring: the same runs on one rank and on several, where a results folder has both."""
+"""Scaling over ranks: the same runs on one rank and on several, where a results folder has both."""
 
 from __future__ import annotations
 

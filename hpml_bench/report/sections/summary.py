@@ -1,4 +1,4 @@
-"""The comparison in one table: a row a method, mean and spread over seeds, ranks and place on the front."""
+"""Summary of the comparison in one table: a row a method, mean and spread over seeds, ranks and place on the front."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COSTS = (TIME, "samples_per_second", *MEMORY, "grad_norm", "trainable_percent")
 
 
 def section(results: Results) -> Section | None:
-    """Return the summary, with every seed's accuracy and training time drawn; without an ok run there is none."""
+    """Return the summary, with every seed's score and training time drawn; without an ok run there is none."""
     if not results.compared:
         return None
     from hpml_bench.report.figures import strip
@@ -36,8 +36,9 @@ def summary_table(results: Results) -> Table:
     front = results.front(results.headline) if decided and len(results.headline) > 1 else {}
     counts = {method: len(results.runs(method)) for method in results.methods}
     uneven = len(set(counts.values())) > 1
+    score = Quantity.of(results, results.quality).heading if ranks else ""
     columns = ["method", *(quantity.header for quantity in quantities)]
-    columns += ["Accuracy rank"] * bool(ranks) + ["Pareto front"] * bool(front) + ["Seeds"] * uneven
+    columns += [f"{score} rank"] * bool(ranks) + ["Pareto front"] * bool(front) + ["Seeds"] * uneven
     rows: list[list[Cell]] = []
     for method in results.methods:
         cells = [quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities]

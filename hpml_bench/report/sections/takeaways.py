@@ -1,4 +1,4 @@
-"""The answer in sentences: every claim is a verdict of the page's one family of tests, and nothing else is claimed."""
+"""Takeaways, the answer in sentences: each claim is a verdict of the page's one family of tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ order = 10
 def section(results: Results) -> Section | None:
     """Return the takeaways: score and each cost, the front, and what limits them."""
     if not results.compared:
-        ended = "Every run that ended well was set apart" if results.left_out.apart else "No run ended well"
+        ended = "Every run that ended well was set apart" if results.left_out.excluded else "No run ended well"
         status = f"{ended}, so there is nothing to compare; the reasons are listed below."
         return Section(slug="takeaways", title="Key takeaways", blocks=(Text(sentences=(status,)),))
     sentences = tuple(_sentences(results)) or ("The runs measured nothing that could be compared.",)
@@ -113,7 +113,8 @@ def _lead(results: Results, quantity: Quantity, leader: str, means: Mapping[str,
         alike = f", as has {sentence_list(same)}" if same and not results.uneven(name) else ""
         return f"No method is shown to be better by {quantity.title} than {leader}, which has {value}{over}{alike}"
     if name == results.quality:
-        return f"{leader} has the highest mean {quantity.title}: {value}"
+        extreme = "highest" if quantity.metric.better == "higher" else "lowest"
+        return f"{leader} has the {extreme} mean {quantity.title}: {value}"
     return f"{leader} {'trained fastest' if name == TIME else 'needed the least memory'} on average: {value}"
 
 
@@ -165,8 +166,7 @@ def _rest(results: Results, quantity: Quantity, leader: str, own: Sequence[Compa
 def margin(results: Results, quantity: Quantity) -> str:
     """Return the margin within which methods count as equivalent, in words."""
     if quantity.metric.name == results.quality:
-        points = 100 * results.margin.quality
-        return f"{points:g} point{'' if points == 1 else 's'}"
+        return quantity.difference(results.margin.quality)
     return f"{100 * results.margin.cost:g} %"
 
 
@@ -174,8 +174,8 @@ def _undecided(results: Results, quantity: Quantity, leader: str, c: Comparison)
     """Return the other method, what these seeds could have found, and how many would decide."""
     n = c.difference.n
     shown = str(quantity.found(c)[0])
-    unit = "" if c.ratio or shown in {"–", "none"} else " points" if quantity.unit == "%" else f" {quantity.unit}"
-    what = "no difference on this scale" if shown == "none" else f"{shown}{unit}"
+    unit = "" if c.ratio or shown in {"–", "none"} else quantity.difference_unit
+    what = "no difference on this scale" if shown == "none" else f"{shown} {unit}".strip()
     found = f"{n} seeds could have found {what}" if shown != "–" else f"{n} seeds don't tell its spread"
     return f"{c.other(leader)} ({found}; {enough(results, quantity, c)})"
 

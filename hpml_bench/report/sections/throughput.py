@@ -1,21 +1,14 @@
-"""How fast training ran: samples, real and padded tokens a second, and the proof that it was a steady state."""
+"""Throughput: samples, real and padded tokens a second, and the proof that it was a steady state."""
 
 from __future__ import annotations
 
 from hpml_bench.report.blocks import Section, Table
+from hpml_bench.report.groups import HARNESS, OVER_SEEDS, SHOWN, added_to, bar_charts
 from hpml_bench.report.results import Results
 from hpml_bench.report.steady import LONGEST_PAUSE, MOST_DRIFT, TELLING, Flag, unsteady
 from hpml_bench.report.tables import by_method
 
 order = 60
-METRICS = (
-    "samples_per_second", "tokens_per_second", "padded_tokens_per_second", "virtual_tokens",
-    "step_ms_p50", "step_ms_p90", "step_ms_p99", "setup_seconds", "train_seconds", "total_seconds", "energy_joules",
-)  # fmt: skip
-STEADY = (
-    "timed_steps", "timed_seconds", "step_time_cv", "step_time_drift", "step_time_drift_low", "step_time_drift_high",
-    "step_time_outliers", "slowest_rank_share",
-)  # fmt: skip
 MARKS: dict[Flag, str] = {"drifts": "†", "too short to tell": "§", "paused": "¶"}
 MEANING: dict[Flag, str] = {
     "drifts": f"Not a steady state: the 95 % interval of the drift lies beyond {100 * MOST_DRIFT:.0f} %",
@@ -38,14 +31,17 @@ def section(results: Results) -> Section | None:
     ]
     notes += _frozen(results)
     flagged = {flag: found for flag in MARKS if (found := unsteady(results, flag))}
-    speed = by_method(results, "throughput", "Training speed, mean ± standard deviation over seeds", METRICS, notes)
+    added = added_to(results, SHOWN["throughput"])
+    columns = (*HARNESS["throughput"], *added)
+    speed = by_method(results, "throughput", f"Training speed, {OVER_SEEDS}", columns, notes)
     if speed is None:
         return None
-    steady = by_method(results, "steady_state", "The timed windows, mean ± standard deviation over seeds", STEADY)
+    steady = by_method(results, "steady_state", f"The timed windows, {OVER_SEEDS}", HARNESS["steady_state"])
     figure = strip(results, "samples_per_second") if results.measured("samples_per_second") else None
     why = [_why(flag, found) for flag, found in flagged.items()]
     again = [f"{', '.join(MARKS[flag] for flag in flagged)} As under the table of training speed."] if flagged else []
-    blocks = (_marked(speed, flagged, why), _marked(steady, flagged, again) if steady else None, figure)
+    steady = _marked(steady, flagged, again) if steady else None
+    blocks = (_marked(speed, flagged, why), steady, figure, *bar_charts(results, "throughput", added))
     return Section(slug="throughput", title="Throughput", blocks=tuple(block for block in blocks if block is not None))
 
 

@@ -1,4 +1,4 @@
-"""Where the wall time of the runs went: training, evaluation, and what the harness adds."""
+"""Time budget, the parts of the wall time of the runs: training, evaluation, and what the harness adds."""
 
 from __future__ import annotations
 

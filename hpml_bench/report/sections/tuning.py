@@ -1,4 +1,4 @@
-"""Where the learning rates come from: each method's validation accuracy against its rate, and what tuning cost."""
+"""Tuning of the learning rates: each method's validation score against its rate, and what tuning cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hpml_bench.config.settings import Settings
 from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
 from hpml_bench.report.blocks import Figure, Section, Table, Text
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, number, sentence_list, table
+from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
 from hpml_bench.system.text import clean
 
 order = 95
@@ -73,30 +73,32 @@ def _other_rate(results: Results, tuned: TunedMethod) -> bool:
 
 
 def _table(results: Results, record: TuningRecord) -> Table:
-    rows = [_row(results, tuned) for tuned in record.methods]
+    score = Quantity.alone(record.headline)
+    rows = [_row(results, tuned, score) for tuned in record.methods]
+    unit = f" ({score.unit})" if score.unit else ""
     columns = (
-        "method", "Rate of the runs", "Best rate", "Validation accuracy (%)", f"Within x{NEAR:g} of it (%)", "Trials",
-        "Failed", "Tuning (s)",
+        "method", "Rate of the runs", "Best rate", f"Validation {score.title}{unit}", f"Within x{NEAR:g} of it{unit}",
+        "Trials", "Failed", "Tuning (s)",
     )  # fmt: skip
     notes = [
-        "Best: the highest validation accuracy after the last step, of equals the lowest validation loss. It is the "
-        "best of several and so flatters; the accuracy to quote is the test rows'. "
-        f"Within x{NEAR:g}: lowest and highest accuracy of the trials whose rate is at most {NEAR:g} times off the "
-        "best. Failed trials count as trials, with the worst value. Tuning: wall time of all the method's trials, on "
-        "the machine that tuned."
+        f"Best: the {'lowest' if record.headline.better == 'lower' else 'highest'} validation {score.title} after the "
+        "last step, of equals the lowest validation loss. It is the best of several and so flatters; the "
+        f"{score.title} to quote is the test rows'. Within x{NEAR:g}: lowest and highest {score.title} of the trials "
+        f"whose rate is at most {NEAR:g} times off the best. Failed trials count as trials, with the worst "
+        "value. Tuning: wall time of all the method's trials, on the machine that tuned."
     ]
     return table("tuning", "Learning rates by tuning", columns, rows, notes)
 
 
-def _row(results: Results, tuned: TunedMethod) -> list[Cell]:
+def _row(results: Results, tuned: TunedMethod, score: Quantity) -> list[Cell]:
     rates, best, near = _rates(results, tuned), tuned.best, tuned.near
     failed = sum(trial.status != "ok" for trial in tuned.trials)
     return [
         tuned.name,
         ", ".join(f"{rate:.3g}" for rate in rates) if rates and tuned.rated else MISSING,
         (f"{best.lr:.3g}", best.lr) if best and tuned.rated else MISSING,
-        (number(100 * best.merit[0], ".1f"), 100 * best.merit[0]) if best else MISSING,
-        f"{100 * near[0]:.1f}–{100 * near[1]:.1f}" if near and tuned.rated else MISSING,
+        score.cell(tuned.best_score),
+        "–".join(map(score.text, near)) if near and tuned.rated else MISSING,
         (str(len(tuned.trials)), float(len(tuned.trials))),
         (str(failed), float(failed)),
         (number(tuned.seconds, ",.0f"), tuned.seconds),
@@ -104,20 +106,21 @@ def _row(results: Results, tuned: TunedMethod) -> list[Cell]:
 
 
 def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
-    """Draw validation accuracy against learning rate, a line a method."""
+    """Draw the validation score against learning rate, a line a method."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     from hpml_bench.report.drawing import COLORS, MARKERS, drawing, finish, legend
 
     names = dict.fromkeys([*results.methods, *(tuned.name for tuned in record.methods)])
     look = {name: (COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]) for index, name in enumerate(names)}
+    score = Quantity.alone(record.headline)
     drawn = [tuned for tuned in record.methods if tuned.rated and tuned.best]
     if not drawn:
         return None
     with drawing() as (canvas, axes):
         for tuned in drawn:
             color, marker = look[tuned.name]
-            points = sorted((t.lr, 100 * t.accuracy) for t in tuned.trials if t.accuracy is not None)
+            points = sorted((t.lr, score.scale * t.ended[0]) for t in tuned.trials if t.ended)
             axes.plot(
                 *zip(*points, strict=True), color=color, marker=marker, markersize=4.5, label=clean(tuned.name, 30)
             )
@@ -129,22 +132,29 @@ def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}".replace("e-0", "e-")))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("learning rate")
-        axes.set_ylabel("validation accuracy (%)")
+        axes.set_ylabel(f"validation {score.title} ({score.unit})" if score.unit else f"validation {score.title}")
         legend(canvas, axes)
         best_ones = [
-            f"{tuned.name} {number(100 * t.merit[0], '.1f')} % at {t.lr:.3g}" for tuned in drawn if (t := tuned.best)
+            f"{tuned.name} {score.text(tuned.best_score, unit=True)} at {t.lr:.3g}"
+            for tuned in drawn
+            if (t := tuned.best)
         ]
         caption = (
-            "Validation accuracy after the last step against learning rate, one run a mark; ringed: the best. Each "
-            "trial has a seed of its own, so a curve shows rate and seed at once; the rows alone give an accuracy a "
-            f"standard error of {number(100 * _standard_error(record, drawn), '.1f')} points."
+            f"Validation {score.title} after the last step against learning rate, one run a mark; ringed: the best. "
+            f"Each trial has a seed of its own, so a curve shows rate and seed at once{_noise(results, record, drawn)}."
         )
-        alt = f"Line chart of validation accuracy against learning rate. Best: {'; '.join(best_ones)}."
+        alt = f"Line chart of validation {score.title} against learning rate. Best: {'; '.join(best_ones)}."
         return finish(canvas, "tuning_sensitivity", caption, alt)
 
 
-def _standard_error(record: TuningRecord, drawn: Sequence[TunedMethod]) -> float:
-    """Return the binomial standard error √(p (1 - p) / rows) of the validation accuracy, at the mean p of the best."""
-    best = [trial.merit[0] for tuned in drawn if (trial := tuned.best)]
+def _noise(results: Results, record: TuningRecord, drawn: Sequence[TunedMethod]) -> str:
+    """Say what the rows alone leave open, where they are right or wrong: √(p (1 - p) / rows), at the best ones' mean p.
+
+    Of other scores a tuning's record, which has no predictions, doesn't tell it.
+    """
+    if not results.task.binary or record.headline.name != results.quality:
+        return ""
+    best = [score for tuned in drawn if (score := tuned.best_score) is not None]
     p = sum(best) / len(best)
-    return math.sqrt(p * (1 - p) / record.settings.validation_samples)
+    error = math.sqrt(p * (1 - p) / record.settings.validation_samples)
+    return f"; the rows alone give an {record.headline.title} a standard error of {number(100 * error, '.1f')} points"

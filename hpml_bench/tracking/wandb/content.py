@@ -1,10 +1,10 @@
-"""What is sent to wandb, as orders for the helper: no secrets, no folders, nothing about the machine."""
+"""Content sent to wandb, as orders for the helper: no secrets, no folders, nothing about the machine."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -12,6 +12,7 @@ from hpml_bench.config.settings import RunSpec
 from hpml_bench.records.run import DONE, Point, RunRecord
 from hpml_bench.report.blocks import Table
 from hpml_bench.system.hashing import digest
+from hpml_bench.system.nested import map_texts
 
 SECRET_OPTION = re.compile(r"(?i)(^|_)(api_?key|access_key|auth|token|secret|password|passwd|credentials?)$")
 PLACE = re.compile(r"^(path:|~|/|[A-Za-z]:[\\/])")
@@ -27,7 +28,8 @@ def group_of(spec: RunSpec) -> str:
 
 def config_of(spec: RunSpec) -> dict[str, Any]:
     """Return a specification as a wandb config: no folders, no options that are named like secrets."""
-    config: dict[str, Any] = _placeless(spec.model_dump(mode="json"))
+    dumped = spec.model_dump(mode="json")
+    config: dict[str, Any] = map_texts(dumped, _placeless, lambda key: bool(SECRET_OPTION.search(key)))
     return config
 
 
@@ -74,13 +76,9 @@ def _cells(table: Table) -> list[list[float | str | None]]:
     return [list(map(cell, row, shown)) for row, shown in zip(rows, table.rows, strict=True)]
 
 
-def _placeless(value: Any) -> Any:
-    """Return the value without folders and without options that are named like secrets."""
-    if isinstance(value, Mapping):
-        return {key: _placeless(item) for key, item in value.items() if not SECRET_OPTION.search(str(key))}
-    if isinstance(value, list | tuple):
-        return [_placeless(item) for item in value]
-    if isinstance(value, str) and PLACE.match(value):
-        source = "path:" if value.startswith("path:") else ""
-        return source + re.split(r"[\\/]", value.removeprefix(source).rstrip("\\/"))[-1]
-    return value
+def _placeless(text: str) -> str:
+    """Return a text without the folders it lies in, where it is a path."""
+    if not PLACE.match(text):
+        return text
+    source = "path:" if text.startswith("path:") else ""
+    return source + re.split(r"[\\/]", text.removeprefix(source).rstrip("\\/"))[-1]

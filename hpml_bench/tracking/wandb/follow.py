@@ -1,4 +1,4 @@
-"""Live: a thread reads points.jsonl while the run writes it, the helper process does the rest."""
+"""Live following: a thread reads points.jsonl while the run writes it, the helper process does the rest."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hpml_bench.records.run import Point
 from hpml_bench.system.text import for_terminal
 from hpml_bench.tracking.wandb.content import closing, group_of, history, opening
 from hpml_bench.tracking.wandb.helper import FINISH_SECONDS, Helper, HelperFailedError, tell
-from hpml_bench.tracking.wandb.ledger import Entry, Ledger, identity
 from hpml_bench.tracking.wandb.mode import Mode
+from hpml_bench.tracking.wandb.published import Entry, PublishedRuns, identity
 
 POLL_SECONDS = 0.5
 INTERRUPTED_SECONDS = 2.0
@@ -35,7 +35,7 @@ def follow(
 ) -> Iterator[None]:
     """Publish a run live while the body runs it in `folder` and commits its record; wandb's files go to `directory`.
 
-    Nothing that wandb does is raised. The ledger tells afterwards whether wandb has the whole run.
+    Nothing that wandb does is raised. PublishedRuns tell afterwards whether wandb has the whole run.
     """
     if mode == "off" or directory in _given_up:
         yield
@@ -61,7 +61,7 @@ def follow(
         if record is not None:
             with suppress(OSError):
                 place = mode if why is None else ""
-                Ledger(directory).note({spec.run_id: Entry(name, record.started, place)})
+                PublishedRuns(directory).note({spec.run_id: Entry(name, record.started, place)})
 
 
 def _give_up(directory: Path, why: str) -> None:

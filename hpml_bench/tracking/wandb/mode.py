@@ -1,4 +1,4 @@
-"""Online, offline or off: decided before wandb is imported, in two seconds at most."""
+"""Mode of publishing, online, offline or off: decided before wandb is imported, in two seconds at most."""
 
 from __future__ import annotations
 

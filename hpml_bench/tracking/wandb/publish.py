@@ -1,4 +1,4 @@
-"""After a sweep: each run's history and final metrics, and one comparison run with the report's tables."""
+"""Publishing after a sweep: each run's history and final metrics, and one comparison run with the report's tables."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hpml_bench.system.hashing import digest
 from hpml_bench.system.text import for_terminal
 from hpml_bench.tracking.wandb import content
 from hpml_bench.tracking.wandb.helper import Helper, HelperFailedError, tell
-from hpml_bench.tracking.wandb.ledger import COMPARISON, Entry, Ledger, identity
 from hpml_bench.tracking.wandb.mode import Mode, server_host
+from hpml_bench.tracking.wandb.published import COMPARISON, Entry, PublishedRuns, identity
 
 if TYPE_CHECKING:
     from hpml_bench.report.results import Results
@@ -54,23 +54,23 @@ def publish(
     places: tuple[Mode, ...] = ("online", "offline") if mode == "online" else ("offline",)
     for place in places:
         try:
-            ledger = Ledger(directory)
+            published = PublishedRuns(directory)
             seconds = patience if place == mode else PUBLISH_SECONDS  # a disk is not slow for a server's reasons
-            _publish(records, tables, place, directory, ledger, seconds)
+            _publish(records, tables, place, directory, published, seconds)
         except (OSError, HelperFailedError) as error:
             instead = "; they are kept offline instead" if place != places[-1] else ""
             why = for_terminal(error, 300)
             tell(f"publishing {place} failed, the results are not affected: {why}{instead}")
             continue
-        return _sentence(records, place, directory, ledger)
+        return _sentence(records, place, directory, published)
     return None
 
 
-def _sentence(records: Sequence[RunRecord], place: Mode, directory: Path, ledger: Ledger) -> str:
+def _sentence(records: Sequence[RunRecord], place: Mode, directory: Path, published: PublishedRuns) -> str:
     if place == "online":
         group = content.group_of(records[-1].spec)
         return f"{_runs(len(records))} and the comparison are in wandb's group {group} at {server_host()}"
-    kept = sum(ledger.entries[record.run_id].place == "offline" for record in records)
+    kept = sum(published.entries[record.run_id].place == "offline" for record in records)
     upload = f"wandb sync {shlex.quote(str(directory / 'wandb'))}/offline-run-*"
     what = f"{_runs(kept)} and the comparison are" if kept else "the comparison is"
     return f"{what} kept offline for wandb; upload with `{upload}`"
@@ -85,17 +85,17 @@ def _publish(
     tables: Callable[[], Sequence[Table]],
     place: Mode,
     directory: Path,
-    ledger: Ledger,
+    published: PublishedRuns,
     patience: float,
 ) -> None:
-    new = [record for record in records if not ledger.has(record.run_id, record.started, place)]
-    entries = {record.run_id: Entry(ledger.identity(record), record.started, place) for record in new}
+    new = [record for record in records if not published.has(record.run_id, record.started, place)]
+    entries = {record.run_id: Entry(published.identity(record), record.started, place) for record in new}
     state = digest([version("hpml-bench"), *((record.run_id, record.started) for record in records)])
     group = content.group_of(records[-1].spec)
     name = f"{COMPARISON} {group}"
-    compared = ledger.has(name, state, place)
+    compared = published.has(name, state, place)
     if not compared:
-        before = ledger.entries.get(name)
+        before = published.entries.get(name)
         entries[name] = Entry(before.id if before else identity(name, records[-1].started), state, place)
     if not entries:
         return
@@ -123,4 +123,4 @@ def _publish(
         helper.end()
     for path in replaced:
         shutil.rmtree(path, ignore_errors=True)
-    ledger.note(entries)
+    published.note(entries)

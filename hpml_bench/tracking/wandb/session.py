@@ -1,4 +1,4 @@
-"""Inside the helper: carries out orders with wandb, which is told to collect nothing by itself."""
+"""Session inside the helper: carries out orders with wandb, which is told to collect nothing by itself."""
 
 from __future__ import annotations
 

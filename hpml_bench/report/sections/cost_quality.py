@@ -1,4 +1,4 @@
-"""What accuracy costs: charts against time and memory, and the Pareto front as far as it is known."""
+"""Cost against the score: charts of the score against time and memory, and the Pareto front as far as it is known."""
 
 from __future__ import annotations
 
@@ -29,27 +29,29 @@ def section(results: Results) -> Section | None:
     front_table = _front(results)
     told = (Text(sentences=tuple(sentences)),) if sentences else ()
     blocks = (*told, *((front_table,) if front_table else ()), *figures)
-    return Section(slug="cost-accuracy", title="Cost against accuracy", blocks=blocks)
+    score = Quantity.of(results, results.quality)
+    return Section(slug=f"cost-{score.slug}", title=f"Cost against {score.title}", blocks=blocks)
 
 
 def _told(results: Results, cost: str) -> list[str]:
-    """Say of accuracy and one cost who is on their front, and who is off it by whom."""
-    front, title = results.front((results.quality, cost)), Quantity.of(results, cost).title
+    """Say of the score and one cost who is on their front, and who is off it by whom."""
+    front = results.front((results.quality, cost))
+    title = f"{Quantity.of(results, results.quality).heading} against {Quantity.of(results, cost).title}"
     if not front:
         return []
     on = [method for method, of in front.items() if of.place == "on"]
     open_ = [method for method, of in front.items() if of.place == "undecided"]
     if not on and len(open_) == len(front):
-        return [f"Accuracy against {title}: the places of all methods are undecided."]
+        return [f"{title}: the places of all methods are undecided."]
     parts = [f"on the front {sentence_list(on)}"] if on else []
     parts += [f"undecided {sentence_list(open_)}"] if open_ else []
     off = [f"{method} (dominated by {sentence_list(of.by)})" for method, of in front.items() if of.place == "off"]
     parts += [f"off it {sentence_list(off)}"] if off else []
-    return [f"Accuracy against {title}: {'; '.join(parts)}."]
+    return [f"{title}: {'; '.join(parts)}."]
 
 
 def _front(results: Results) -> Table | None:
-    """Return who is on the front over accuracy, training time and memory."""
+    """Return who is on the front over score, training time and memory."""
     if len(results.methods) < 2:
         return None
     quantities = [Quantity.of(results, metric) for metric in results.headline]

@@ -1,4 +1,4 @@
-"""Beside the document: published figures of the same methods next to ours, and what may not be compared and why."""
+"""Published figures of the same methods next to ours, and what may not be compared and why."""
 
 from __future__ import annotations
 
@@ -46,10 +46,11 @@ def load(name: str = "document") -> Reference:
 
 
 def section(results: Results) -> Section | None:
-    """Return the document's table with ours beneath each method; nothing where no method is shared."""
+    """Return the document's table with ours beneath each method; nothing where no method or score is shared."""
     reference = load()
     ours = {label: results.runs(label)[0].spec.method.method for label in results.methods}
-    if not {published.method for published in reference.methods} & set(ours.values()):
+    shared = {published.method for published in reference.methods} & set(ours.values())
+    if not shared or not any(results.quality in published.figures for published in reference.methods):
         return None
     sentences = (_unequal_budgets(reference), *_differences(reference, results), *reference.caveats)
     blocks = (_table(reference, results, ours), Text(sentences=sentences))
@@ -107,7 +108,7 @@ def _unequal_budgets(reference: Reference) -> str:
 
 def _differences(reference: Reference, results: Results) -> tuple[str, ...]:
     settings = results.reference.spec.settings
-    here = {"model": settings.backbone, "task": settings.task.name}
+    here = {"model": settings.backbone, "task": settings.dataset.name}
     named = [
         f"{key} {reference.setting[key]} there, {value} here" for key, value in here.items() if key in reference.setting
     ]

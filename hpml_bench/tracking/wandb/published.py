@@ -1,4 +1,4 @@
-"""What wandb has already of a results folder: publishing again sends only what is new."""
+"""Runs that wandb has already of a results folder: publishing again sends only what is new."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Entry:
     place: str
 
 
-class Ledger:
+class PublishedRuns:
     """The entries of a results folder, by run id or comparison, in its `wandb/published.json`."""
 
     def __init__(self, directory: Path) -> None:

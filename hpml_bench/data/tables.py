@@ -1,0 +1,126 @@
+"""Tables of a data set become the splits of a task: texts or words, and classes, numbers or tags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hpml_bench.config.settings import Settings
+from hpml_bench.data import cells
+from hpml_bench.data.columns import Columns, listed, told
+from hpml_bench.data.names import class_index, tag_index
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import LoadedData, Target
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TEST_SHARE = 10
+"""One row in so many becomes a test row, where there is no test set and `test_samples` doesn't say how many."""
+
+
+class Splits(NamedTuple):
+    """The tables of a data set, each with what to call it in an error."""
+
+    train: tuple[Dataset, str]
+    validation: tuple[Dataset, str] | None
+    test: tuple[Dataset, str]
+
+
+def split_off(train: Dataset, settings: Settings, where: str) -> tuple[Dataset, Dataset]:
+    """Return the training rows without the test rows, and these, drawn with `data_seed`: `test_samples`, or a tenth.
+
+    Raises:
+        UserError: there are too few rows.
+
+    """
+    import numpy as np
+
+    count = settings.test_samples or max(1, len(train) // TEST_SHARE)
+    if count >= len(train):
+        raise UserError(f"{where}: has {len(train)} rows, too few to split off {count} test rows; lower test_samples")
+    order = np.random.default_rng([settings.data_seed, 3]).permutation(len(train))
+    return train.select(np.sort(order[count:])), train.select(np.sort(order[:count]))
+
+
+def labelled(
+    splits: Splits,
+    columns: Columns,
+    target: Target = "class",
+    separator: str = " ",
+    label_names: Sequence[str] = (),
+    notes: Mapping[str, str] | None = None,
+) -> LoadedData:
+    """Return the splits with the columns that a target has (plugins.dataset.LoadedData).
+
+    Args:
+        splits: the tables.
+        columns: the chosen columns; all tables must have them.
+        target: what is learnt; classes and tags become 0..C-1.
+        separator: stands between the texts of several columns.
+        label_names: names in the order of the labels; empty to take the values themselves, sorted.
+        notes: facts to print with the results.
+
+    Raises:
+        UserError: a column or a cell is missing, a label is not among the training rows' or the given names, or a
+            number is none.
+
+    """
+    with told(splits.train[1]):
+        names, convert, types = _conversion(splits.train, columns, target, separator, label_names)
+
+    def rows(split: tuple[Dataset, str]) -> Dataset:
+        with told(split[1]):
+            return _converted(*split, columns, convert, types)
+
+    what = "words: {}; tags: {}" if target == "tags" else "text: {}; label: {}"
+    return LoadedData(
+        train=rows(splits.train),
+        validation=rows(splits.validation) if splits.validation else None,
+        test=rows(splits.test),
+        label_names=names,
+        notes={"columns": what.format(", ".join(columns.text), columns.label), **(notes or {})},
+    )
+
+
+Convert = Callable[..., dict[str, list[Any]]]
+"""Takes a batch, the positions of its rows and the file's name; returns the converted columns."""
+
+
+def _conversion(
+    train: tuple[Dataset, str], columns: Columns, target: Target, separator: str, label_names: Sequence[str]
+) -> tuple[tuple[str, ...], Convert, dict[str, Any]]:
+    """Return the labels' names, what converts a batch, and the types of the converted columns."""
+    from functools import partial
+
+    from datasets import Value
+
+    text: dict[str, Any] = {"text": Value("string")}
+    if target == "tags":
+        names, index = tag_index(*train, columns.label, label_names)
+        tags = partial(cells.words_and_tags, words=columns.text[0], tags=columns.label, index=index)
+        return names, tags, {"words": [Value("string")], "tags": [Value("int64")]}
+    if target == "number":
+        if label_names:
+            raise UserError(f"{train[1]}: dataset.options.label_names are of classes or tags; numbers have none")
+        numbers = partial(cells.texts_and_numbers, text=columns.text, label=columns.label, separator=separator)
+        return (), numbers, text | {"label": Value("float64")}
+    names, index = class_index(*train, columns.label, label_names)
+    classes = partial(cells.texts_and_classes, text=columns.text, label=columns.label, separator=separator, index=index)
+    return names, classes, text | {"label": Value("int64")}
+
+
+def _converted(dataset: Dataset, file: str, columns: Columns, convert: Convert, types: Mapping[str, Any]) -> Dataset:
+    from datasets import Features
+
+    missing = [column for column in (*columns.text, columns.label) if column not in dataset.column_names]
+    if missing:
+        raise UserError(f"{file}: there is no column '{missing[0]}'; there is {listed(dataset.column_names)}")
+    return dataset.map(
+        convert,
+        batched=True,
+        with_indices=True,
+        remove_columns=dataset.column_names,
+        features=Features(types),
+        fn_kwargs={"file": file},
+    )

@@ -1,0 +1,71 @@
+"""Trackers: the base class of services that runs are published to, while they run and afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from hpml_bench import registry
+from hpml_bench.config.settings import RunSpec
+
+if TYPE_CHECKING:
+    from hpml_bench.report.results import Results
+
+
+class Tracker:
+    """A service that runs are published to; every hook does nothing unless it is overridden.
+
+    In the order of a sweep:
+
+        choose_mode(asked) -> mode                  before anything runs; OFF leaves the tracker out
+        follow(spec, folder, results_folder)        around each run
+        publish(results)                            after the report is written, and by `hpml-bench report`
+
+    Nothing a service does may hurt the runs: `follow` and `publish` raise nothing and take a bounded time. Keys,
+    folders and facts about the machine are not sent. The service's library is imported inside functions.
+    """
+
+    plugin_kind: ClassVar[str] = "trackers"
+    OFF: ClassVar[str] = "off"
+    """The mode of a tracker that isn't used."""
+
+    def __init__(self, mode: str) -> None:
+        """Keep the mode, as `choose_mode` returned it."""
+        self.mode = mode
+
+    @classmethod
+    def choose_mode(cls, asked: str) -> str:
+        """Return how to publish, decided from what the command line asks for.
+
+        Raises:
+            UserError: `asked` is no mode of this tracker, or can't be had here.
+
+        """
+        return asked
+
+    def follow(self, spec: RunSpec, folder: Path, results_folder: Path) -> AbstractContextManager[object]:
+        """Return a context in which a run writes to `folder` and commits its record; publish it live meanwhile."""
+        return nullcontext()
+
+    def publish(self, results: Results) -> str | None:
+        """Publish what the service doesn't have of a results folder; return a sentence on where it is, if any."""
+        return None
+
+
+def make_trackers(asked: Mapping[str, str]) -> tuple[Tracker, ...]:
+    """Return the trackers that are on, from what is asked of each by name; those that are off are not imported.
+
+    Raises:
+        UserError: there is no such tracker, or it can't be used as asked.
+
+    """
+    found = []
+    for name, wanted in asked.items():
+        if wanted != Tracker.OFF:
+            kind = cast(type[Tracker], registry.plugin("trackers", name))
+            mode = kind.choose_mode(wanted)
+            if mode != Tracker.OFF:
+                found.append(kind(mode))
+    return tuple(found)

@@ -1,0 +1,87 @@
+"""Results: the values of the runs that may be compared, and what statistics say of them; all that a section sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hpml_bench import statistics
+from hpml_bench.report.results.measured import MeasuredRuns
+from hpml_bench.report.selection import Selection
+
+TIME = "train_seconds"
+MEMORY = ("peak_memory_over_setup_mb", "peak_memory_mb")
+"""The memory that methods are compared by: net of what a process holds before the first step, where that is measured
+(on a CPU), else the peak (on a GPU: of tensors)."""
+
+
+@dataclass(frozen=True)
+class Results(MeasuredRuns):
+    """The measured runs, with every pair of methods compared."""
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Results:
+        """Read a suite's results folder.
+
+        Raises:
+            UserError: there is no such folder, or no readable record in it.
+
+        """
+        return cls(Selection.load(folder))
+
+    @cached_property
+    def headline(self) -> tuple[str, ...]:
+        """The metrics that methods are compared by: score, training time, memory."""
+        memory = self.measured(*MEMORY)[:1]
+        return (*self.measured(self.quality, TIME), *memory)
+
+    @cached_property
+    def family(self) -> dict[str, tuple[statistics.Comparison, ...]]:
+        """Every pair of methods on every headline metric, with the verdicts of one family: all claims of a page."""
+        pairs = [(metric, c) for metric in self.headline for c in self._pairs(metric)]
+        decided = statistics.decide(c for _, c in pairs)
+        return {m: tuple(c for (of, _), c in zip(pairs, decided, strict=True) if of == m) for m in self.headline}
+
+    def comparisons(self, metric: str) -> tuple[statistics.Comparison, ...]:
+        """Return every pair of methods compared on a metric: of the page's family, else of a family of its own."""
+        if metric in self.family:
+            return self.family[metric]
+        if metric not in self._comparisons:
+            self._comparisons[metric] = statistics.decide(self._pairs(metric))
+        return self._comparisons[metric]
+
+    @cached_property
+    def _comparisons(self) -> dict[str, tuple[statistics.Comparison, ...]]:
+        return {}
+
+    def _pairs(self, metric: str) -> tuple[statistics.Comparison, ...]:
+        """Compare every pair of methods: a score over seeds and rows, a cost by its factor over seeds."""
+        definition, values = self.definitions[metric], self.values(metric)
+        if metric == self.quality:
+            scores = {method: self.scores(method) for method in values}
+            return statistics.compare_scores(scores, self.margin.quality, self.score_unit)
+        if definition.depends_on_machine and all(v > 0 for by_seed in values.values() for v in by_seed.values()):
+            return statistics.compare_costs(values, self.margin.cost, definition.grid)
+        return statistics.compare_pairs(values, exact=not definition.noisy, grid=definition.grid)
+
+    def on_these_rows(self) -> tuple[tuple[statistics.Comparison, float | None], ...]:
+        """Return every pair's score compared over seeds on these very test rows, with p after Holm over these pairs."""
+        pairs = statistics.compare_pairs(self.values(self.quality), grid=self.grid(self.quality))
+        adjusted = iter(statistics.holm([c.p for c in pairs if c.p is not None]))
+        return tuple((c, None if c.p is None else next(adjusted)) for c in pairs)
+
+    def ranks(self, metric: str) -> dict[str, tuple[int, int]]:
+        """Return each measured method's rank interval on a metric."""
+        better = self.definitions[metric].better
+        return statistics.rank_intervals(self.comparisons(metric), list(self.values(metric)), better)
+
+    def front(self, metrics: Sequence[str]) -> dict[str, statistics.Membership]:
+        """Return the place of each method that has all these headline metrics on their Pareto front; of one, none."""
+        methods = [m for m in self.methods if all(m in self.values(metric) for metric in metrics)]
+        if len(methods) < 2:
+            return {}
+        family: Mapping[str, Any] = {metric: self.family[metric] for metric in metrics}
+        return statistics.pareto_membership(methods, family, {m: self.definitions[m].better for m in metrics})

@@ -1,0 +1,187 @@
+"""The compared runs of a folder by method and seed, their suite and their task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from hpml_bench.config.suite import Margin, Suite, load_suite, packaged_suites
+from hpml_bench.plugins.task import Task
+from hpml_bench.records.files import SUITE, read_json
+from hpml_bench.records.run import RunRecord
+from hpml_bench.report.grouping import label, machine_of
+from hpml_bench.report.predictions import task_of
+from hpml_bench.report.selection import LeftOut, Selection
+
+
+@dataclass(frozen=True)
+class ComparedRuns:
+    """The runs that enter the tables, as methods and seeds."""
+
+    selection: Selection
+
+    # The suite
+
+    @property
+    def folder(self) -> Path:
+        """The suite's results folder."""
+        return self.selection.folder
+
+    @property
+    def reference(self) -> RunRecord:
+        """The newest run of those compared: what they share can be read from it."""
+        return self.selection.reference
+
+    @property
+    def suite(self) -> str:
+        """The suite's name."""
+        return self.reference.spec.suite
+
+    @property
+    def description(self) -> str:
+        """What the suite says of itself; empty where it says nothing."""
+        return self._declared.description if self._declared else ""
+
+    @property
+    def judged_for(self) -> str:
+        """For what claims on scores hold: what was drawn anew, or differs, in each seed and row."""
+        varied = self.reference.spec.settings.vary_data
+        return f"other seeds, {'other training rows' if varied else 'these training rows'} and other test rows"
+
+    @property
+    def never_run(self) -> int:
+        """How many methods x seeds of the suite, as the sweep wrote it, have no record; those unreadable among them."""
+        if not self._declared or not (self.folder / SUITE).exists():
+            return 0
+        there = {(r.spec.method.name, r.spec.seed) for r in (*self.compared, *self._not_compared)}
+        planned = {(name, seed) for name in self._declared.methods for seed in range(self._declared.seeds)}
+        return len(planned - there)
+
+    @property
+    def unrun(self) -> tuple[str, ...]:
+        """Names of the suite's methods of which there is no record."""
+        tried = {record.spec.method.name for record in (*self.compared, *self._not_compared)}
+        written = (self.folder / SUITE).exists()
+        return tuple(
+            name for name in (self._declared.methods if self._declared and written else ()) if name not in tried
+        )
+
+    @property
+    def margin(self) -> Margin:
+        """Differences that count as none, as the suite says."""
+        return self._declared.margin if self._declared else Margin()
+
+    @cached_property
+    def _declared(self) -> Suite | None:
+        """The suite as the sweep wrote it beside its runs, else the packaged one of that name."""
+        try:
+            return Suite.model_validate(read_json(self.folder / SUITE))
+        except ValidationError:
+            return load_suite(self.suite) if self.suite in packaged_suites() else None
+
+    # The runs
+
+    @property
+    def compared(self) -> tuple[RunRecord, ...]:
+        """The runs that enter the tables."""
+        return self.selection.compared
+
+    @property
+    def left_out(self) -> LeftOut:
+        """The runs that enter none; for the section on failures and the head's counts."""
+        return self.selection.left_out
+
+    @property
+    def _not_compared(self) -> tuple[RunRecord, ...]:
+        left = self.left_out
+        return (*left.unfinished, *(record for group in left.excluded for record in group.records))
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """run_id -> how the report calls its method; one name with two specifications gets what differs appended."""
+        runs = (*self.compared, *self.selection.scaled)
+        specs: dict[str, dict[str, RunRecord]] = {}
+        for record in runs:
+            specs.setdefault(record.spec.method.name, {})[record.spec.method.model_dump_json()] = record
+        return {
+            record.run_id: label(record, namesakes.values()) if len(namesakes) > 1 else record.spec.method.name
+            for record in runs
+            for namesakes in (specs[record.spec.method.name],)
+        }
+
+    @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """The methods with at least one compared run: in the suite's order, then as they ran."""
+        order = list(self._declared.methods) if self._declared else []
+        position = {name: index for index, name in enumerate(order)}
+        first = sorted(self.compared, key=lambda r: (r.spec.seed, r.spec.method.name))
+        names = {self.labels[r.run_id]: position.get(r.spec.method.name, len(order)) for r in first}
+        return tuple(sorted(names, key=names.__getitem__))
+
+    @cached_property
+    def absent(self) -> tuple[str, ...]:
+        """Names of methods that were tried and have no compared run."""
+        present = {record.spec.method.name for record in self.compared}
+        tried = dict.fromkeys(record.spec.method.name for record in self._not_compared)
+        return tuple(name for name in tried if name not in present)
+
+    def runs(self, method: str) -> tuple[RunRecord, ...]:
+        """Return the compared runs of a method, by seed."""
+        return self._runs.get(method, ())
+
+    def costed(self, method: str) -> tuple[RunRecord, ...]:
+        """Return those of a method's compared runs that ran where most did."""
+        return tuple(record for record in self.runs(method) if record.run_id in self.selection.costed)
+
+    def scaled(self, method: str) -> dict[int, tuple[RunRecord, ...]]:
+        """Return number of ranks -> runs of a method that differ in that alone, on the same machine."""
+        found: dict[int, list[RunRecord]] = {}
+        for record in (*self.costed(method), *self.selection.scaled):
+            if self.labels[record.run_id] == method:
+                found.setdefault(record.spec.settings.world_size or 1, []).append(record)
+        return {ranks: tuple(runs) for ranks, runs in found.items()}
+
+    @cached_property
+    def _runs(self) -> dict[str, tuple[RunRecord, ...]]:
+        found: dict[str, list[RunRecord]] = {}
+        for record in sorted(self.compared, key=lambda record: record.spec.seed):
+            found.setdefault(self.labels[record.run_id], []).append(record)
+        return {method: tuple(runs) for method, runs in found.items()}
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the compared runs."""
+        return tuple(sorted({record.spec.seed for record in self.compared}))
+
+    @property
+    def one_machine(self) -> bool:
+        """Whether all compared runs share what costs depend on."""
+        return len(self.selection.costed) == len(self.compared)
+
+    @cached_property
+    def machines(self) -> dict[str, tuple[RunRecord, ...]]:
+        """The compared runs by what their costs depend on, those that costs are of first."""
+        found: dict[str, list[RunRecord]] = {}
+        for record in sorted(self.compared, key=lambda r: r.run_id not in self.selection.costed):
+            found.setdefault(machine_of(record), []).append(record)
+        return {name: tuple(runs) for name, runs in found.items()}
+
+    @property
+    def on_other_ranks(self) -> int:
+        """How many runs on other numbers of ranks the section on scaling has."""
+        return len(self.selection.scaled)
+
+    # The task
+
+    @cached_property
+    def task(self) -> Task:
+        """The task of the compared runs."""
+        return task_of(self.reference)
+
+    @property
+    def quality(self) -> str:
+        """The metric that leads: the score that methods are compared by."""
+        return self.reference.headline or self.task.headline

@@ -1,0 +1,146 @@
+"""The values of the compared runs: metrics by method and seed, their means with intervals, and the scores of rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from hpml_bench import statistics
+from hpml_bench.records.predictions import Answers
+from hpml_bench.records.run import Metric
+from hpml_bench.report.curves import LARGEST, Curve, read_curves
+from hpml_bench.report.results.compared import ComparedRuns
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class MeasuredRuns(ComparedRuns):
+    """The compared runs with what was measured of them."""
+
+    @cached_property
+    def definitions(self) -> dict[str, Metric]:
+        """Every metric's definition by name; the newest run's where they differ."""
+        ordered = sorted(self.compared, key=lambda record: (record.started, record.run_id))
+        return {metric.name: metric for record in ordered for metric in record.definitions}
+
+    @property
+    def test_metrics(self) -> tuple[str, ...]:
+        """The metrics of the test rows: the one that leads, the other scores, the loss."""
+        found = [m.name for m in self.definitions.values() if m.group == "quality" and m.phase == "test"]
+        return tuple(sorted(found, key=lambda name: (name != self.quality, name.endswith("_loss"), found.index(name))))
+
+    # Values
+
+    def values(self, metric: str) -> dict[str, dict[int, float]]:
+        """Return method -> seed -> value of the compared runs; what wasn't measured, or is no number, is absent.
+
+        What depends on the machine is of the runs that ran where most did.
+        """
+        if metric not in self._values:
+            self._values[metric] = self._read(metric)
+        return self._values[metric]
+
+    @cached_property
+    def _values(self) -> dict[str, dict[str, dict[int, float]]]:
+        return {}
+
+    def _read(self, metric: str) -> dict[str, dict[int, float]]:
+        definition, found = self.definitions.get(metric), {}
+        runs = self.runs if definition and not definition.depends_on_machine else self.costed
+        for method in self.methods:
+            measured = {r.spec.seed: r.metrics.get(metric) for r in runs(method)}
+            finite = {seed: v for seed, v in measured.items() if v is not None and abs(v) < LARGEST}
+            if finite:
+                found[method] = finite
+        return found
+
+    def measured(self, *metrics: str) -> tuple[str, ...]:
+        """Return those of the metrics that are defined and that some compared run has a value of, in this order."""
+        return tuple(name for name in metrics if name in self.definitions and self.values(name))
+
+    def common_seeds(self, metric: str) -> frozenset[int] | None:
+        """Return the seeds that means are over where methods lack some: those all share; None of fewer than three."""
+        shared = frozenset.intersection(*(frozenset(of) for of in self.values(metric).values()))
+        return shared if len(shared) >= statistics.LEAST_SEEDS else None
+
+    def uneven(self, metric: str) -> bool:
+        """Whether methods have a metric in different seeds."""
+        return len({frozenset(by_seed) for by_seed in self.values(metric).values()}) > 1
+
+    def shown(self, metric: str) -> dict[str, dict[int, float]]:
+        """Return the values that means are of: over the seeds that all methods share, where methods lack some."""
+        values = self.values(metric)
+        common = self.common_seeds(metric) if self.uneven(metric) else None
+        if common is None:
+            return values
+        return {method: {seed: v for seed, v in of.items() if seed in common} for method, of in values.items()}
+
+    def interval(self, method: str, metric: str) -> statistics.Interval | None:
+        """Return mean and interval over the seeds of `shown`, or None where nothing was measured."""
+        values = self.shown(metric).get(method) if self.values(metric) else None
+        if values and (method, metric) not in self._intervals:
+            found = statistics.mean_interval(list(values.values()), self.grid(metric))
+            self._intervals[method, metric] = self.within_bounds(metric, found)
+        return self._intervals.get((method, metric))
+
+    @cached_property
+    def _intervals(self) -> dict[tuple[str, str], statistics.Interval]:
+        return {}
+
+    def within_bounds(self, metric: str, interval: statistics.Interval) -> statistics.Interval:
+        """Return a mean's interval cut at the least and the largest value that the metric can have."""
+        if interval.low is None or interval.high is None or metric not in self.definitions:
+            return interval
+        least, most = self.definitions[metric].bounds
+        low = interval.low if least is None else max(least, interval.low)
+        return replace(interval, low=low, high=interval.high if most is None else min(most, interval.high))
+
+    def grid(self, metric: str) -> float | None:
+        """Return the distance of the values that can be measured, where it is known: one row, or a page of memory."""
+        if metric == self.quality and self.task.binary:
+            return 1 / self.test_rows if self.test_rows else None
+        definition = self.definitions.get(metric)
+        return definition.grid if definition else None
+
+    # Rows and steps
+
+    def scores(self, method: str) -> dict[int, NDArray[Any]]:
+        """Return seed -> the scores of the test rows in a compared run, in the rows' order."""
+        return {r.spec.seed: self.selection.stored[r.run_id].scores for r in self.runs(method)}
+
+    @property
+    def score_unit(self) -> float:
+        """Least amount by which a row's score changes: 1 where rows are right or wrong, 0 where it is a number."""
+        return 1.0 if self.task.binary else 0.0
+
+    @cached_property
+    def test_references(self) -> Answers | None:
+        """What the test rows ask for, the same for all compared runs; None without a compared run."""
+        return next((stored.reference for stored in self.selection.stored.values()), None)
+
+    @property
+    def test_rows(self) -> int:
+        """Number of test rows."""
+        return 0 if self.test_references is None else len(self.test_references)
+
+    @cached_property
+    def curves(self) -> dict[str, dict[str, tuple[Curve, ...]]]:
+        """Metric -> method -> one curve a seed, of the compared runs; of time, of those that ran where most did."""
+        runs = {method: self.runs(method) for method in self.methods}
+        return read_curves(self.folder, runs, self.selection.costed)
+
+    def curve(self, metric: str, method: str, seed: int) -> Curve | None:
+        """Return one seed's course of a metric, where there is one."""
+        return self._by_seed.get((metric, method, seed))
+
+    @cached_property
+    def _by_seed(self) -> dict[tuple[str, str, int], Curve]:
+        return {
+            (metric, method, curve.seed): curve
+            for metric, by_method in self.curves.items()
+            for method, curves in by_method.items()
+            for curve in curves
+        }

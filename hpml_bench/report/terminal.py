@@ -1,0 +1,70 @@
+"""Tables in the terminal: as wide as it is, with no cell broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from hpml_bench.system.text import for_terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hpml_bench.report.blocks import Table
+    from hpml_bench.report.results import Results
+
+WIDE = 140
+"""Characters a line where the output is no terminal."""
+
+
+def terminal() -> Console:
+    """Return the console to print to: as wide as the terminal, or wide enough where it is none."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
+
+
+def show_table(results: Results, console: Console) -> None:
+    """Print the comparison table; the task's other scores, gradient norm and trainable share are left out first."""
+    from hpml_bench.report.render import summary_table
+    from hpml_bench.report.tables import Quantity
+
+    others = [name for name in results.test_metrics if name != results.quality]
+    names = results.measured(*others, "grad_norm", "trainable_percent")
+    print_table(summary_table(results), console, [Quantity.of(results, name).header for name in names])
+
+
+def print_table(table: Table, console: Console, less_urgent: Sequence[str] = ()) -> None:
+    """Print a table as wide as the console; columns that don't fit are named beneath, `less_urgent` ones go first."""
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    columns = fitting(table.columns, table.rows, console.width, less_urgent)
+    shown = Grid(title=Text(for_terminal(table.caption)), title_justify="left")
+    for index in columns:
+        width = _width(table.columns[index], [row[index] for row in table.rows])
+        name = Text(for_terminal(table.columns[index]))
+        shown.add_column(name, justify="left" if index == 0 else "right", width=width)
+    for row in table.rows:
+        shown.add_row(*(Text(for_terminal(row[index])) for index in columns))
+    console.print(shown)
+    if len(columns) < len(table.columns):
+        left_out = [name for index, name in enumerate(table.columns) if index not in columns]
+        console.print(Text(for_terminal(f"Left out for width: {', '.join(left_out)}; the report has all.")))
+
+
+def fitting(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, less_urgent: Sequence[str] = ()
+) -> list[int]:
+    """Return the columns to show so that no cell is broken: those in the middle go first, the last is kept."""
+    sizes = [_width(name, [row[index] for row in rows]) + 3 for index, name in enumerate(columns)]
+    kept = list(range(len(columns)))
+    while sum(sizes[index] for index in kept) + 1 > width and len(kept) > 2:
+        kept.remove(next((i for i in kept if columns[i] in less_urgent), kept[-2]))
+    return kept
+
+
+def _width(name: str, cells: Iterable[str]) -> int:
+    """Return the characters a column needs: its longest cell, or the longest word of its name."""
+    return max(map(len, [*name.split(), *cells]), default=1)

@@ -1,0 +1,118 @@
+"""Metrics of a plug-in's probe reach tables, charts and glossary by their group, without a section of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import recorded
+from foreign import forget, install
+from undrawn import undrawn
+
+from hpml_bench import registry
+from hpml_bench.records.points import read_points
+from hpml_bench.records.run import Metric, Point, RunRecord
+from hpml_bench.report.blocks import Figure, Table
+from hpml_bench.report.groups import HARNESS, SHOWN, added_to, other_groups
+from hpml_bench.report.render import all_sections, write_report
+from hpml_bench.report.results import Results
+
+PROBE = '''
+"""First-token latency, and bytes of swap."""
+from hpml_bench.plugins.probe import Probe
+from hpml_bench.records.run import Metric
+
+def metric(name, title, unit, group, spec):
+    return Metric(name=name, title=title, unit=unit, better="lower", over_ranks="max", over_steps="once", phase="run",
+                  format=spec, group=group, depends_on_machine=True, definition=f"The {title}, for a test.")
+
+class Extra(Probe):
+    metrics = (metric("first_token_ms", "first-token latency", "ms", "latency-extra", ".1f"),
+               metric("swap_mb", "swap in use", "MB", "memory", ",.0f"))
+'''
+
+
+@pytest.fixture(autouse=True)
+def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Install the probe as another package does."""
+    install(monkeypatch, tmp_path / "package", "probes", extra=PROBE)
+    yield
+    monkeypatch.undo()
+    forget()
+
+
+def measured() -> list[RunRecord]:
+    """Return a sweep whose runs carry the probe's metrics, as the worker stores them."""
+    definitions: tuple[Metric, ...] = registry.plugin("probes", "extra").metrics
+    pace = {"lora": 2.0, "full": 1.0}
+    return [
+        run.model_copy(
+            update={
+                "definitions": (*run.definitions, *definitions),
+                "metrics": run.metrics
+                | {"first_token_ms": 10 * pace[run.spec.method.name] + run.spec.seed, "swap_mb": 7.0 + run.spec.seed},
+            }
+        )
+        for run in recorded.sweep(("lora", "full"), 3)
+    ]
+
+
+def drawn(run: str, seed: int) -> list[Point]:
+    """Return the usual points, and the probe's own."""
+    own = [Point(metric="first_token_ms", step=step, value=float(step)) for step in (10, 20, 30)]
+    return [*recorded.points(run, seed), *own]
+
+
+def test_a_new_group_gets_a_table_and_a_chart(tmp_path: Path) -> None:
+    """A metric of a group that no section has: table, bar chart, curve and glossary show it, with title and unit."""
+    folder = recorded.write(tmp_path / "example", measured(), drawn)
+    assert read_points(folder / measured()[0].run_id)
+    sections = {section.slug: section for section in all_sections(Results.load(folder))}
+    table, figure = sections["others"].blocks
+    assert isinstance(table, Table)
+    assert table.columns == ("method", "First-token latency (ms)")
+    assert table.rows[1] == ("lora", "21.0 ± 1.0")
+    assert isinstance(figure, Figure)
+    assert figure.alt == "Bar chart of First-token latency (ms) by method: full 11; lora 21."
+    assert any("First-token latency against optimizer step" in block.caption for block in sections["curves"].blocks)
+    glossary = sections["glossary"].blocks[0]
+    assert isinstance(glossary, Table)
+    assert [row[:3] for row in glossary.rows if row[1] == "first_token_ms"] == [
+        ("First-token latency", "first_token_ms", "ms")
+    ]
+    write_report(folder)
+    for page in ("report.md", "report.html"):
+        assert "First-token latency (ms)" in (folder / page).read_text(encoding="utf-8")
+
+
+def test_a_metric_joins_the_table_of_its_group(tmp_path: Path) -> None:
+    """A metric of the memory's group is the last column of that table, and has a bar chart after the section's own."""
+    results = Results.load(recorded.write(tmp_path / "example", measured()))
+    made = registry.get("sections", "memory").section(results)
+    table, *figures = made.blocks
+    assert table.columns[-1] == "Swap in use (MB)"
+    assert [row[-1] for row in table.rows] == ["8.0 ± 1.0", "8.0 ± 1.0"]
+    assert [figure.name for figure in figures] == ["memory", "bars_swap_mb"]
+    assert "full 8; lora 8" in figures[-1].alt
+
+
+def test_what_the_harness_measures_has_its_place(tmp_path: Path) -> None:
+    """Of the harness's own metrics none is taken for a plug-in's: tables stay as they are."""
+    metrics = [
+        m for name in registry.names("probes") if name != "extra" for m in registry.plugin("probes", name).metrics
+    ]
+    made = recorded.record("lora", definitions=tuple(metrics), metrics={m.name: 1.0 for m in metrics})
+    scored = made.model_copy(update={"metrics": made.metrics | recorded.metrics("lora", 0)})
+    definitions = (*metrics, *(m for m in recorded.DEFINITIONS if m.group == "quality"))
+    results = Results.load(recorded.write(tmp_path, [scored.model_copy(update={"definitions": definitions})]))
+    assert results.compared
+    assert other_groups(results) == ()
+    assert {name: added_to(results, groups) for name, groups in SHOWN.items()} == dict.fromkeys(SHOWN, ())
+    known = {m.name for m in metrics}
+    assert {column for columns in HARNESS.values() for column in columns} <= known
+    with undrawn():
+        shown = {
+            block.name for section in all_sections(results) for block in section.blocks if isinstance(block, Table)
+        }
+    assert set(HARNESS) <= shown

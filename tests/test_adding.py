@@ -1,0 +1,105 @@
+"""The examples of docs/adding.md, installed as another package's and run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+
+from hpml_bench import registry
+from hpml_bench.config import options
+from hpml_bench.config.settings import MethodSpec, RunSpec
+from hpml_bench.data.prepare import prepare
+from hpml_bench.data.rows import Rows
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.probe import Run
+from hpml_bench.training.trainer import Trainer
+
+PAGE = Path(__file__).parents[1] / "docs/adding.md"
+EXAMPLES = {
+    "methods": "bitfit",
+    "tasks": "probability",
+    "datasets": "signs",
+    "probes": "longest",
+    "sections": "machine",
+}
+
+
+def forget() -> None:
+    """Let the registry look anew."""
+    for cached in (registry.names, registry._foreign, options._defaults):
+        cached.cache_clear()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Write each example to a module of a package that registers it."""
+    folder = tmp_path_factory.mktemp("package")
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    info = folder / "adding_examples-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: adding-examples\nVersion: 1.0\n")
+    points = []
+    for (kind, name), block in zip(EXAMPLES.items(), blocks, strict=True):
+        (folder / f"adding_{name}.py").write_text(block)
+        points += [f"[hpml_bench.{kind}]", f"{name} = adding_{name}"]
+    (info / "entry_points.txt").write_text("\n".join(points) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        forget()
+        yield
+    forget()
+
+
+def run(folder: Path, **changes: Any) -> RunSpec:
+    """Return a run of the examples of method, task and data set."""
+    method = registry.plugin("methods", "bitfit")
+    values = {"backbone": f"path:{tiny.model(folder / 'model')}", "task": "probability", "dataset": "signs"}
+    sizes = {"train_samples": 24, "validation_samples": 8, "test_samples": 10, "world_size": 1, "steps": 8}
+    spec = MethodSpec(name="bitfit", method="bitfit", options=method.Options().model_dump(), lr=method.lr)
+    return RunSpec(suite="adding", settings=tiny.settings(**values | sizes | changes), method=spec, seed=0)
+
+
+def test_the_examples_train_and_evaluate_together(tmp_path: Path) -> None:
+    """BitFit learns to tell praise from blame by the task's loss; only biases move; the probe sees its steps."""
+    spec = run(tmp_path, dataset={"name": "signs", "options": {"words": 3}})
+    prepared = prepare(spec.settings)
+    probe = registry.plugin("probes", "longest")()
+    with tiny.alone() as group:
+        trainer = Trainer.build(spec, prepared, group, [probe])
+        test = Rows(Path(prepared.data) / "test", prepared.pad_id)
+        assert len(test.tokens(0)) == 4, "three words and the end"
+        probe.start(Run(spec.settings, group, trainer.model, trainer.method, trainer.task, test, tmp_path, 0.0))
+        before = trainer.evaluate(test, "test", 0)
+        frozen = {n: p.clone() for n, p in trainer.model.encoder.named_parameters() if not n.endswith("bias")}
+        trainer.train()
+        after = trainer.evaluate(test, "test", trainer.steps)
+    assert all(trainer.model.encoder.get_parameter(name).equal(weight) for name, weight in frozen.items())
+    assert after.metrics["loss"] < before.metrics["loss"]
+    scores = trainer.task.scores(after.predictions)
+    assert scores.mean() == pytest.approx(after.metrics["brier"])
+    assert ((after.predictions.prediction > 0) & (after.predictions.prediction < 1)).all()
+    assert trainer.task.guess(test.references).chance == 0.25
+    assert probe.stop()["longest_step_seconds"] > 0
+
+
+def test_the_example_of_a_task_refuses_three_classes(tmp_path: Path) -> None:
+    """In a sentence that names the data set."""
+    spec = run(tmp_path)
+    settings = tiny.task_settings(tmp_path, "sequence_classification").model_copy(update={"task": spec.settings.task})
+    with pytest.raises(UserError, match="data set text_files: there are 3 classes, and a probability is of one of two"):
+        prepare(settings)
+
+
+def test_the_example_of_a_section_says_its_sentence() -> None:
+    """It reads the settings of the runs."""
+    module = registry.get("sections", "machine")
+    settings = SimpleNamespace(device="cpu")
+    found = module.section(SimpleNamespace(reference=SimpleNamespace(spec=SimpleNamespace(settings=settings))))
+    assert found.blocks[0].sentences == ("Run on cpu.",)
+    assert module.order not in [registry.get("sections", n).order for n in registry.names("sections") if n != "machine"]

@@ -1,0 +1,129 @@
+"""The pages name files, tests, modules and headings that exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from test_layers import ORDER
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*sorted(ROOT.glob("docs/*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+FOLDERS = {"reliability.md": "tests/faults", "security.md": "tests/hostile"}
+"""Where the tests lie that a page names without a folder."""
+EXTERNAL = re.compile(r"^[a-z]+:")
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+PYTHON = re.compile(r"(?<![\w.])([\w*./-]*\w\.py)((?:(?:`, `)?::test_\w+)*)(?!\w)")
+INSIDE = re.compile(r"(?<![\w./])((?:hpml_bench|tests|benchmarks|docs|templates|reports/reference)/[\w*./-]*)")
+TEST = re.compile(r"`(test_\w+)`")
+MODULE = re.compile(r"\bhpml_bench((?:\.\w+)+)")
+PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b")
+"""What stands for a name of the reader's own, such as NAME in `methods/NAME.py`: only the folder must exist."""
+
+
+def text(page: Path) -> str:
+    """Return a page's text."""
+    return page.read_text(encoding="utf-8")
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", text(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def files(name: str, folders: tuple[Path, ...]) -> list[Path]:
+    """Return the files or folders of a name in the first of some folders that has any."""
+    if PLACEHOLDER.search(name):
+        name = PLACEHOLDER.split(name)[0].rpartition("/")[0]
+    return next((found for folder in folders if (found := list(folder.glob(name.rstrip("/") or ".")))), [])
+
+
+@cache
+def functions(file: Path) -> frozenset[str]:
+    """Return the names of the functions that a Python file defines."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+
+
+def broken_links(page: Path) -> list[str]:
+    """Return the relative links of a page that lead nowhere."""
+    broken = []
+    for link in filter(lambda link: not EXTERNAL.match(link), LINK.findall(text(page))):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    return broken
+
+
+def missing_files(page: Path) -> list[str]:
+    """Return the paths that a page names and that don't exist, and the tests that their files don't define."""
+    folders = (ROOT, ROOT / "hpml_bench", ROOT / FOLDERS.get(page.name, "docs"))
+    missing = [name for name in INSIDE.findall(text(page)) if not files(name, folders)]
+    for name, tests in PYTHON.findall(text(page)):
+        found = files(name, folders)
+        missing += [] if found else [name]
+        missing += [test for test in re.findall(r"test_\w+", tests) if found and test not in functions(found[0])]
+    return missing
+
+
+def missing_tests(page: Path) -> list[str]:
+    """Return what a page names like a test that is neither a test nor a metric nor a setting."""
+    generated = {name for one in ("metrics.md", "settings.md") for name in TEST.findall(text(ROOT / "docs" / one))}
+    known = generated.union(*(functions(file) for file in (ROOT / "tests").rglob("test_*.py")))
+    return [name for name in TEST.findall(text(page)) if name not in known]
+
+
+def missing_modules(page: Path) -> list[str]:
+    """Return the dotted names of a page that are neither a module, nor defined in one, nor a group of entry points."""
+    missing = []
+    for dotted in MODULE.findall(text(page)):
+        parts = dotted.strip(".").split(".")
+        places = [ROOT / "hpml_bench" / Path(*parts[:end]) for end in (len(parts), len(parts) - 1)]
+        whole, parent = (
+            [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.exists()] for place in places
+        )
+        defined = any(re.search(rf"\b{parts[-1]}\b", text(file)) for file in parent)
+        if not (whole or defined or f'"{parts[-1]}": "hpml_bench.' in text(ROOT / "hpml_bench" / "registry.py")):
+            missing.append(f"hpml_bench{dotted}")
+    return missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_exists(page: Path) -> None:
+    """Links, files, folders, tests and modules; where a name stands for one of the reader's own, its folder."""
+    assert broken_links(page) == []
+    assert missing_files(page) == []
+    assert missing_tests(page) == []
+    assert missing_modules(page) == []
+
+
+def test_the_table_of_packages_is_the_order_of_imports() -> None:
+    """docs/architecture.md names every module and folder at the top of hpml_bench, in the order that imports have."""
+    rows = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", text(ROOT / "docs" / "architecture.md"), re.MULTILINE)
+    top = [
+        path.stem for path in (ROOT / "hpml_bench").glob("[a-z_]*") if path.suffix == ".py" or any(path.glob("*.py"))
+    ]
+    assert rows == [name for name in ORDER if name in top]
+    assert set(rows) == set(top) - {"__init__"}
+
+
+def test_a_wrong_name_is_found(tmp_path: Path) -> None:
+    """The test's own eyes: a page of names that don't exist, each of which is told."""
+    page = tmp_path / "security.md"
+    page.write_text(
+        "# A page\n[here](#a-page) [there](#nowhere) [gone](gone.md) [web](https://example.org)\n"
+        "`errors.py`, `error.py`, `hpml_bench/methods/NAME.py`, `hpml_bench/method/NAME.py`, `hpml_bench/stats/`\n"
+        "`test_suites.py::test_suites_that_are_not_there`, `test_nothing_of_this_name`, `test_accuracy`\n"
+        "`hpml_bench.errors.UserError`, `hpml_bench.errors.UserErrors`, `hpml_bench.methods`, `hpml_bench.sections`\n"
+    )
+    assert broken_links(page) == ["#nowhere", "gone.md"]
+    assert set(missing_files(page)) == {
+        "error.py", "hpml_bench/method/NAME.py", "hpml_bench/stats/", "test_suites_that_are_not_there",
+    }  # fmt: skip
+    assert missing_tests(page) == ["test_nothing_of_this_name"]
+    assert missing_modules(page) == ["hpml_bench.errors.UserErrors"]
