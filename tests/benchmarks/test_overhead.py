@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from test_loop import job
 from torch.distributed import HashStore, destroy_process_group, init_process_group
 
 from hpml_bench.plugins.probe import Evaluation, Probe, Step
 from hpml_bench.training.distributed import Group
+from hpml_bench.training.trainer import Trainer
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 overhead = importlib.import_module("overhead")
@@ -104,15 +104,15 @@ def test_a_block_has_the_probes_on_once_everywhere(group: Group, tmp_path: Path)
         switched = turns.Switched()
         probe = Counting(switched, counts)
         switched.append(probe)
-        training, _ = job(spec, prepared, group, switched)
-        block = turns.Alternating(**vars(training), turns=turns.Turns(switched, first))
+        block = turns.Alternating.build(spec, prepared, group, switched)
+        batches.append([batch.tolist() for batch in Trainer.order(block)])
+        block.turns = turns.Turns(switched, first)
         before = counts.copy()
         pieces = turns.train_in_turns(block)
         assert all(probe.on)
         assert min(seconds for _, seconds in pieces) > 0
         with_probes.append([on for on, _ in pieces])
         seen.append([index for verb, index in counts - before if verb == "before_step"])
-        batches.append([batch.tolist() for batch in training.order()])
     assert seen == [[1, 2, 4, 7], [3, 5, 6]]
     assert batches[0] == batches[1]
     assert with_probes == [
