@@ -11,9 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from torch.distributed.elastic.multiprocessing import api
-from torch.distributed.launcher.api import LaunchConfig
-
 from hpml_bench.launch.watchdog import AGENT_SIGNAL
 
 
@@ -24,6 +21,8 @@ def only_agent_signal() -> Iterator[dict[str, Any]]:
     It has to handle at least one. Ctrl-C, SIGTERM and SIGHUP are handled here: the agent would wait 30 s for ranks that
     hang.
     """
+    from torch.distributed.launcher.api import LaunchConfig
+
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(AGENT_SIGNAL)
     try:
@@ -40,6 +39,8 @@ def only_agent_signal() -> Iterator[dict[str, Any]]:
 @contextmanager
 def _torch_2_9(main: bool) -> Iterator[None]:
     """Do by hand what `signals_to_handle` does from torch 2.10 on: torch 2.9 sets handlers of four signals, always."""
+    from torch.distributed.elastic.multiprocessing import api
+
     if main:
         signal.signal(AGENT_SIGNAL, api._terminate_process_handler)
     without_handlers = SimpleNamespace(**{**vars(signal), "signal": lambda *_: None})
