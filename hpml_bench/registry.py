@@ -74,8 +74,7 @@ def get(kind: Kind, name: str) -> ModuleType:
 def plugin(kind: Kind, name: str) -> type[Any]:
     """Import and return the class registered as `name`: the one in its module that extends the base class of the kind.
 
-    The base classes are Method, Task, DatasetLoader, Probe and Tracker in `plugins/`; each names its kind in
-    `plugin_kind`.
+    The base classes are in `plugins`; each says in `plugin_kind` what it is the base of.
 
     Raises:
         UserError: as `get`, or the module has no such class, or several.

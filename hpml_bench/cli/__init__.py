@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hpml_bench.cli import baseline, check, plan, report, runs, tune
+from hpml_bench.cli import baseline, check, plan, report, run, run_all, tune
 from hpml_bench.cli import list as list_command
 from hpml_bench.cli.exit_status import Sentences
 from hpml_bench.cli.report import result_folders
@@ -22,8 +22,8 @@ def main() -> None:
 
 
 COMMANDS = (
-    runs.run_all,
-    runs.run,
+    run_all.run_all,
+    run.run,
     tune.tune,
     report.report,
     plan.plan,

@@ -1,12 +1,19 @@
-"""`hpml-bench list`."""
+"""`hpml-bench list`: packaged suites, registered plug-ins, recorded runs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from hpml_bench.cli.report import result_folders
+
+if TYPE_CHECKING:
+    from hpml_bench.registry import Kind
+
+Row = tuple[str, ...]
 
 
 @click.command("list")
@@ -14,10 +21,58 @@ from hpml_bench.cli.report import result_folders
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 def list_(what: str, folder: Path) -> None:
     """List suites, methods, tasks, data sets, probes or trackers, or the runs in DIR."""
-    from hpml_bench.cli import inventory
-
-    rows = inventory.runs(result_folders(folder)) if what == "runs" else inventory.known(what)
+    if what == "suites":
+        rows = suites()
+    else:
+        rows = runs(result_folders(folder)) if what == "runs" else plugins(cast("Kind", what))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)] if rows else []
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         click.echo("  ".join([*cells, row[-1]]).rstrip())
+
+
+def suites() -> list[Row]:
+    """Return name and description of each packaged suite."""
+    import yaml
+
+    from hpml_bench.config.suite import packaged_suites, suites_folder
+
+    rows: list[Row] = []
+    for name in packaged_suites():
+        content = yaml.safe_load((suites_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+        rows.append((name, " ".join(str(content.get("description", "")).split())))
+    return rows
+
+
+def plugins(kind: Kind) -> list[Row]:
+    """Return name and one line on each registered plug-in of a kind."""
+    from hpml_bench import registry
+
+    return [(name, _first_line(kind, name)) for name in registry.names(kind)]
+
+
+def _first_line(kind: Kind, name: str) -> str:
+    """Return the first line of a module's docstring without importing it."""
+    import ast
+    import importlib.util
+
+    from hpml_bench import registry
+
+    found = importlib.util.find_spec(f"{registry.PACKAGES[kind]}.{name}")
+    if found is None or found.origin is None:
+        return "(from another package)"
+    docstring = ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8"))) or ""
+    return docstring.partition("\n")[0]
+
+
+def runs(folders: Iterable[Path]) -> list[Row]:
+    """Return a row for each recorded run: suite, run, status, seconds, the metric that leads."""
+    from hpml_bench.records.listing import headlines
+    from hpml_bench.system.text import for_terminal
+
+    rows: list[Row] = []
+    for folder in folders:
+        for record in headlines(folder):
+            row = (record.spec.suite, record.run_id, record.status, f"{record.seconds:7.1f} s", record.shown)
+            rows.append(tuple(for_terminal(cell, 100) for cell in row))
+    return rows

@@ -1,8 +1,7 @@
-"""`hpml-bench run-all` and `hpml-bench run`."""
+"""`hpml-bench run-all`."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import click
@@ -31,33 +30,10 @@ def run_all(
     Runs that are recorded are not repeated: call it again after a crash and it goes on.
     """
     loaded = load(suite, asked.overrides, seeds=seeds, world_size=asked.nproc, device=asked.device)
-    ctx.exit(_sweep(loaded, None if methods is None else names(methods), None, asked, limits))
+    ctx.exit(sweep(loaded, None if methods is None else names(methods), None, asked, limits))
 
 
-@click.command()
-@click.argument("method")
-@click.argument("suite", default="quickstart")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@shared
-@limited
-@click.pass_context
-def run(ctx: click.Context, method: str, suite: str, seed: int, asked: Asked, limits: Limits) -> None:
-    """Do one run of METHOD on SUITE.
-
-    Also under torchrun, which then decides the number of ranks, and shows their logs itself:
-    torchrun --nproc-per-node 2 -m hpml_bench run METHOD
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        from hpml_bench.launch.torchrun import run_as_rank
-
-        world = int(os.environ["WORLD_SIZE"])
-        loaded = load(suite, asked.overrides, world_size=world, device=asked.device)
-        ctx.exit(OK if run_as_rank(loaded, method, seed, asked.out, asked.fresh) else FAILED)
-    loaded = load(suite, asked.overrides, world_size=asked.nproc, device=asked.device)
-    ctx.exit(_sweep(loaded, [method], seed, asked, limits))
-
-
-def _sweep(suite: Suite, methods: list[str] | None, seed: int | None, asked: Asked, limits: Limits) -> int:
+def sweep(suite: Suite, methods: list[str] | None, seed: int | None, asked: Asked, limits: Limits) -> int:
     """Run, report, and return the exit status."""
     from hpml_bench.launch.sweep import run_sweep
     from hpml_bench.plugins.tracker import make_trackers

@@ -1,0 +1,38 @@
+"""`hpml-bench run`: one run, also under torchrun."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from hpml_bench.cli.exit_status import FAILED, OK
+from hpml_bench.cli.options import Asked, limited, load, shared
+from hpml_bench.cli.run_all import sweep
+
+if TYPE_CHECKING:
+    from hpml_bench.launch.limits import Limits
+
+
+@click.command()
+@click.argument("method")
+@click.argument("suite", default="quickstart")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@shared
+@limited
+@click.pass_context
+def run(ctx: click.Context, method: str, suite: str, seed: int, asked: Asked, limits: Limits) -> None:
+    """Do one run of METHOD on SUITE.
+
+    Also under torchrun, which then decides the number of ranks, and shows their logs itself:
+    torchrun --nproc-per-node 2 -m hpml_bench run METHOD
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from hpml_bench.launch.torchrun import run_as_rank
+
+        world = int(os.environ["WORLD_SIZE"])
+        loaded = load(suite, asked.overrides, world_size=world, device=asked.device)
+        ctx.exit(OK if run_as_rank(loaded, method, seed, asked.out, asked.fresh) else FAILED)
+    loaded = load(suite, asked.overrides, world_size=asked.nproc, device=asked.device)
+    ctx.exit(sweep(loaded, [method], seed, asked, limits))
