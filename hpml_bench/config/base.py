@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from hpml_bench.system.text import sanitize
+
+Line = Annotated[str, AfterValidator(sanitize)]
+"""Text in one line without control characters: sanitised where it enters, so that no one who shows it need do so."""
 
 
 class Frozen(BaseModel):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hpml_bench.config.base import Frozen
+from hpml_bench.config.base import Frozen, Line
 from hpml_bench.config.settings import RunSpec, Settings, identity
 from hpml_bench.system.hashing import digest
 from hpml_bench.system.nested import map_texts
@@ -28,8 +28,8 @@ class Metric(Frozen):
     """A measured quantity, declared by the probe that owns it and stored with each run."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
-    title: str
-    unit: str
+    title: Line
+    unit: Line
     better: Literal["higher", "lower", "neither"]
     over_ranks: Literal["sum", "mean", "max", "same", "rank0"]
     """How the ranks' values become one; `same`: they are equal on all ranks."""
@@ -48,7 +48,7 @@ class Metric(Frozen):
     """Whether its values carry noise even where a few seeds happen to agree; of an exact count they don't."""
     bounds: tuple[float | None, float | None] = (None, None)
     """The least and the largest value there can be, where there are such."""
-    definition: str
+    definition: Line
     """What exactly is measured, in one or two sentences; printed in the glossary."""
 
 

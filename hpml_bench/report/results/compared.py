@@ -185,3 +185,9 @@ class ComparedRuns:
     def quality(self) -> str:
         """The metric that leads: the score that methods are compared by."""
         return self.reference.headline or self.task.headline
+
+    @property
+    def score_title(self) -> str:
+        """Its title for headings, as the task that is installed here calls it: headings hold no text of a record."""
+        titles = {metric.name: metric.title for metric in self.task.metrics}
+        return titles.get(self.quality, titles[self.task.headline])

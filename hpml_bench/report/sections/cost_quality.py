@@ -30,7 +30,7 @@ def section(results: Results) -> Section | None:
     told = (Text(sentences=tuple(sentences)),) if sentences else ()
     blocks = (*told, *((front_table,) if front_table else ()), *figures)
     score = Quantity.of(results, results.quality)
-    return Section(slug=f"cost-{score.slug}", title=f"Cost against {score.title}", blocks=blocks)
+    return Section(slug=f"cost-{score.slug}", title=f"Cost against {results.score_title}", blocks=blocks)
 
 
 def _told(results: Results, cost: str) -> list[str]:

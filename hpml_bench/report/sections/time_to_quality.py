@@ -75,7 +75,7 @@ def section(results: Results) -> Section | None:
     blocks = [_table(results, score, levels, "samples", f"Samples trained on {until}", ",.0f")]
     if results.curves.get("step_seconds"):
         blocks.insert(0, _table(results, score, levels, "seconds", f"Training seconds {until}", ".2f"))
-    return Section(slug=f"time-to-{score.quantity.slug}", title=f"Time to {title}", blocks=tuple(blocks))
+    return Section(slug=f"time-to-{score.quantity.slug}", title=f"Time to {results.score_title}", blocks=tuple(blocks))
 
 
 def targets(results: Results) -> tuple[float, ...]:
