@@ -51,8 +51,8 @@ class Rating(_Untrained):
     def guess(self, reference):
         squares = (reference - reference.mean()) ** 2
         sd = math.sqrt(squares.mean())
-        return Guess(f"Guessing the mean for every row has an RMSE of {{sd:.3f}} stars.",
-                     scores=sd + (squares - sd**2) / (2 * sd), chance=sd)
+        return Guess(f"Guessing the mean of the test rows, {{reference.mean():.4g}}, for each of them has an RMSE of "
+                     f"{{sd:.4g}}.", scores=sd + (squares - sd**2) / (2 * sd), chance=sd)
 '''
 NAMING = f'''
 """Names in texts, a tag for each word."""
@@ -90,7 +90,10 @@ class Naming(_Untrained):
         return f1 + (right - f1 * both) / both.mean()
 
     def guess(self, reference):
-        return Guess("Tagging nothing has an F1 of 0.", scores=np.zeros(len(reference)), chance=0.0)
+        words = np.concatenate(reference)
+        share = 100 * float((words == 0).mean())
+        return Guess(f"Tagging nothing gets {{share:.1f}} % of the words of the test rows right and finds no entity: "
+                     "its F1 is 0.", scores=np.zeros(len(reference)), chance=0.0)
 '''
 
 

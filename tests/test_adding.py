@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import recorded
 import tiny
 
 from hpml_bench import registry
@@ -18,6 +19,8 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.probe import Run
+from hpml_bench.plugins.tracker import make_trackers
+from hpml_bench.report.results import Results
 from hpml_bench.training.trainer import Trainer
 
 PAGE = Path(__file__).parents[1] / "docs/adding.md"
@@ -26,6 +29,7 @@ EXAMPLES = {
     "tasks": "probability",
     "datasets": "signs",
     "probes": "longest",
+    "trackers": "diary",
     "sections": "machine",
 }
 
@@ -59,7 +63,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def run(folder: Path, **changes: Any) -> RunSpec:
     """Return a run of the examples of method, task and data set."""
     method = registry.plugin("methods", "bitfit")
-    values = {"backbone": f"path:{tiny.model(folder / 'model')}", "task": "probability", "dataset": "signs"}
+    values = {"backbone": "embedded:newswire-gpt2", "task": "probability", "dataset": "signs"}
     sizes = {"train_samples": 24, "validation_samples": 8, "test_samples": 10, "world_size": 1, "steps": 8}
     spec = MethodSpec(name="bitfit", method="bitfit", options=method.Options().model_dump(), lr=method.lr)
     return RunSpec(suite="adding", settings=tiny.settings(**values | sizes | changes), method=spec, seed=0)
@@ -73,7 +77,7 @@ def test_the_examples_train_and_evaluate_together(tmp_path: Path) -> None:
     with tiny.alone() as group:
         trainer = Trainer.build(spec, prepared, group, [probe])
         test = Rows(Path(prepared.data) / "test", prepared.pad_id)
-        assert len(test.tokens(0)) == 4, "three words and the end"
+        assert len(test.tokens(0)) == 3 * 3 + 1, "three words of three tokens, and the end"
         probe.start(Run(spec.settings, group, trainer.model, trainer.method, trainer.task, test, tmp_path, 0.0))
         before = trainer.evaluate(test, "test", 0)
         frozen = {n: p.clone() for n, p in trainer.model.encoder.named_parameters() if not n.endswith("bias")}
@@ -103,3 +107,14 @@ def test_the_example_of_a_section_says_its_sentence() -> None:
     found = module.section(SimpleNamespace(reference=SimpleNamespace(spec=SimpleNamespace(settings=settings))))
     assert found.blocks[0].sentences == ("Run on cpu.",)
     assert module.order not in [registry.get("sections", n).order for n in registry.names("sections") if n != "machine"]
+
+
+def test_the_example_of_a_tracker_keeps_its_diary(tmp_path: Path) -> None:
+    """It notes a run when it is over, and says of a report where its runs are."""
+    (diary,) = make_trackers({"diary": "on"})
+    results = Results.load(recorded.write(tmp_path / "example", recorded.sweep(("lora",), 2)))
+    spec = results.compared[0].spec
+    with diary.follow(spec, results.folder / spec.run_id, results.folder):
+        assert not (results.folder / "diary.txt").exists()
+    assert (results.folder / "diary.txt").read_text() == f"{spec.run_id}\n"
+    assert diary.publish(results) == f"2 runs are in {results.folder / 'diary.txt'}"

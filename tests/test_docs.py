@@ -11,7 +11,12 @@ import pytest
 from test_layers import ORDER
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*sorted(ROOT.glob("docs/*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+PAGES = [
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("*.md")),
+    *(ROOT / name for name in ("reports/README.md", "reports/reference/README.md", "benchmarks/tuning/README.md")),
+    *sorted(ROOT.glob("hpml_bench/assets/*/README.md")),
+]
 FOLDERS = {"reliability.md": "tests/faults", "security.md": "tests/hostile"}
 """Where the tests lie that a page names without a folder."""
 EXTERNAL = re.compile(r"^[a-z]+:")
@@ -93,7 +98,7 @@ def missing_modules(page: Path) -> list[str]:
     return missing
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_names_exists(page: Path) -> None:
     """Links, files, folders, tests and modules; where a name stands for one of the reader's own, its folder."""
     assert broken_links(page) == []

@@ -154,14 +154,16 @@ def test_only_what_trains_imports_training_libraries() -> None:
 
     Plug-ins, and all that the command line imports before it trains, import them in functions only.
     """
-    rendezvous = "hpml_bench.launch.rendezvous"  # which the launcher imports in a function, and nobody else does
-    assert {name for name in FILES if rendezvous in OWN[name]} == {"hpml_bench.launch.launcher"}
-    assert rendezvous not in AT_TOP["hpml_bench.launch.launcher"]
-    trains = {"hpml_bench.launch.launcher", "hpml_bench.launch.agent_signal", rendezvous}
+    launcher = "hpml_bench.launch.launcher"
+    parts = {"hpml_bench.launch.rendezvous", "hpml_bench.launch.agent_signal"}
+    for part in parts:  # the launcher imports them in a function, and nobody else does
+        assert {name for name in FILES if part in OWN[name]} == {launcher}
+        assert part not in AT_TOP[launcher]
+    trains = {launcher, *parts}
     for name, imports in ANYWHERE.items():
         if name not in trains and not in_room(name, "data", "training", *PLUGINS, "gate.measure"):
             assert not heavy(imports), name
-    parent = reachable("cli") - reachable("training.worker", "gate.resident") - {rendezvous}
+    parent = reachable("cli") - reachable("training.worker", "gate.resident") - parts
     for name in FILES:
         if in_room(name, *PLUGINS, SECTIONS, "plugins") or name in parent:
             assert not heavy(AT_TOP[name]), name

@@ -1,4 +1,4 @@
-"""The embedded default: its pretraining matters, as in life."""
+"""The embedded suites: pretraining matters, as in life, and every kind of task is learnt."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.records.run import RunRecord
 
 
-def run(folder: Path, prepared: Prepared) -> RunRecord:
-    """Do quickstart's LoRA run, at full budget."""
-    (spec,) = resolve_suite(load_suite("quickstart")).runs(["lora"], [0])
+def run(folder: Path, prepared: Prepared, suite: str = "quickstart") -> RunRecord:
+    """Do a suite's LoRA run, at full budget."""
+    (spec,) = resolve_suite(load_suite(suite)).runs(["lora"], [0])
     record = launcher.run(spec, prepared, folder)
     assert record.status == "ok", record.error
     return record
@@ -40,3 +40,17 @@ def test_the_pretrained_backbone_beats_a_random_one(tmp_path: Path) -> None:
     assert gain >= 0.15
     best = float(pretrained.notes["best possible accuracy"].split("%")[0].split()[-1]) / 100
     assert (pretrained.metrics["test_accuracy"] or 1) < best + 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("suite", "metric", "low", "high"), [("regression", "rmse", 0.8, 1.8), ("tagging", "f1", 0.7, 1)]
+)
+def test_other_kinds_of_task_are_learnt(suite: str, metric: str, low: float, high: float, tmp_path: Path) -> None:
+    """LoRA is better than chance (an RMSE of 2.2, an F1 of 0), no better than possible (0.8, 1), and its sums agree."""
+    fork_server.start_fork_server()
+    prepared = preparation.prepare(resolve_suite(load_suite(suite)).settings)
+    record = run(tmp_path, prepared, suite)
+    assert record.headline == f"test_{metric}"
+    assert all(check.passed for check in record.checks)
+    assert low < (record.metrics[f"test_{metric}"] or 0) < high

@@ -38,8 +38,8 @@ class MethodEntry(Frozen):
 class Margin(Frozen):
     """How much of a difference counts as none: two methods within it are called equivalent."""
 
-    quality: float = Field(default=0.01, gt=0, lt=1)
-    """Of a score: 0.01 is one point of accuracy."""
+    quality: float = Field(default=0.01, gt=0)
+    """Of a score, in its unit: 0.01 is one point of accuracy, or an RMSE of 0.01."""
     cost: float = Field(default=0.05, gt=0, lt=1)
     """Of a cost, as a share of it: 0.05 is 5 %."""
 

@@ -1,4 +1,4 @@
-"""Which columns of a table are the text and what is learnt from it: as given, else by name, else by content."""
+"""Columns of a table: the text and the target, as given, else found by name, else by content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where models and data come from: a source URI becomes a local file or folder, pinned, verified and cached.
+"""Sources of models and data: a source URI becomes a local file or folder, pinned, verified and cached.
 
 embedded:NAME                                   a model that comes with the package
 path:FOLDER_OR_FILE                             anything on this machine

@@ -1,4 +1,4 @@
-"""The signal that torch's agent listens to, in place of those that ask for the end."""
+"""Signal to which torch's agent reacts, in place of those that ask for the end (Ctrl-C, SIGTERM, SIGHUP)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from hpml_bench.launch.watchdog import AGENT_SIGNAL
 def only_agent_signal() -> Iterator[dict[str, Any]]:
     """Let the agent handle AGENT_SIGNAL alone while the body runs; yields the arguments of LaunchConfig that say so.
 
-    It has to handle one. Those that ask for the end are ours: the agent would wait 30 s for ranks that hang.
+    It has to handle at least one. Ctrl-C, SIGTERM and SIGHUP are handled here: the agent would wait 30 s for ranks that
+    hang.
     """
     from torch.distributed.launcher.api import LaunchConfig
 

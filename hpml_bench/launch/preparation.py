@@ -47,7 +47,7 @@ def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
         target = Path(name) / "prepared.json"
         end, code, result = _in_child(settings, target, deadline)
     if result is None:
-        how = f"ended with status {code}; its messages stand above"
+        how = f"ended with status {code}; see its messages above"
         if end == "late":
             how = (
                 f"was not done after {max_seconds:g} s (--max-hours); complete downloads are kept: repeat the command "

@@ -87,12 +87,12 @@ METRICS = (
 
 
 class MemoryProbe(Probe):
-    """Takes the peaks at each border of phases, then resets them.
+    """Reads the peaks at the end of each phase, then resets them.
 
     On a CPU a phase starts from what the allocator kept of the one before, unless that is given back first; then every
-    page has to be had anew, which costs more than all other probes together. So it is given back outside the loop only,
-    before the first step and around the test rows: the evaluation's peak is the test evaluation's, and a stretch of
-    training after a validation that needed more memory than training did counts if it reaches higher than that.
+    page has to be allocated again, which costs more than all other probes together. So it is given back outside the
+    loop only, before the first step and around the test rows: the evaluation's peak is that of the test rows, and a
+    part of training after a validation with a higher peak counts only if its own peak is higher still.
     """
 
     metrics = METRICS

@@ -97,7 +97,7 @@ METRICS = (
 
 
 class RuntimeProbe(Probe):
-    """Reads the clock at the borders of phases."""
+    """Reads the clock at the start and end of each phase."""
 
     metrics = METRICS
 

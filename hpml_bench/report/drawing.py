@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpml_bench.report.blocks import Figure
 from hpml_bench.report.results import Results
-from hpml_bench.system.text import clean
+from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +87,7 @@ def finish(canvas: Any, name: str, caption: str, alt: str) -> Figure:
     """Return what was drawn as an inline SVG with its caption and text alternative."""
     buffer = io.StringIO()
     canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Figure(name=name, caption=clean(caption), svg=_inline(buffer.getvalue(), name), alt=clean(alt))
+    return Figure(name=name, caption=sanitize(caption), svg=_inline(buffer.getvalue(), name), alt=sanitize(alt))
 
 
 def _inline(svg: str, name: str) -> str:

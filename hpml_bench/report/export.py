@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from hpml_bench.report.blocks import Table
-from hpml_bench.system.text import clean
+from hpml_bench.system.text import sanitize
 
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])")
 _SPREAD = re.compile(r"[^±]* ± ([\d.,e-]+)")
@@ -28,7 +28,7 @@ def markdown_text(text: object) -> str:
 
     Addresses get a space of no width, or GitHub would make links of them.
     """
-    escaped = _MARKDOWN.sub(lambda found: "\\" + found[0], clean(text))
+    escaped = _MARKDOWN.sub(lambda found: "\\" + found[0], sanitize(text))
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = re.sub(r"^(\d*)([-+.)])(?=\s)", r"\1\\\2", escaped).replace("://", ":&#8203;//")
     return re.sub(r"(www)(?=\.)|@(?=\S)", lambda found: f"{found[0]}&#8203;", escaped, flags=re.IGNORECASE)
@@ -115,4 +115,4 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 def latex_text(text: object) -> str:
     """Escape one line of text for LaTeX."""
-    return "".join(_LATEX.get(character, character) for character in clean(text))
+    return "".join(_LATEX.get(character, character) for character in sanitize(text))

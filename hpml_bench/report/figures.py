@@ -10,7 +10,7 @@ from hpml_bench.report.blocks import Figure
 from hpml_bench.report.drawing import INK, PAPER, drawing, finish, legend, styles
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Quantity
-from hpml_bench.system.text import clean
+from hpml_bench.system.text import sanitize
 
 _MAX_POINTS = 200
 
@@ -34,7 +34,7 @@ def line_chart(results: Results, metric: str, title: str, unit: str = "", scale:
             shown, values = _thin(np.array(steps), values)
             mean = values.mean(axis=0)
             sparse: Any = {"marker": style[method].marker, "markersize": 4} if len(shown) <= 25 else {}
-            axes.plot(shown, mean, color=style[method].color, label=clean(method, 30), **sparse)
+            axes.plot(shown, mean, color=style[method].color, label=sanitize(method, 30), **sparse)
             if len(curves) > 1:
                 sd = values.std(axis=0, ddof=1)
                 axes.fill_between(shown, mean - sd, mean + sd, color=style[method].color, alpha=0.16, linewidth=0)
@@ -76,10 +76,10 @@ def strip(results: Results, metric: str) -> Figure | None:
             axes.plot([interval.mean * quantity.scale] * 2, [row - 0.26, row + 0.26], color=color, linewidth=2.2)
             axes.plot(scaled, [row] * len(scaled), marker, color=color, markersize=4.5, alpha=0.85, markeredgewidth=0)
             said.append(f"{method} {quantity.text(interval.mean)} {quantity.between(interval)}")
-        axes.set_yticks(range(len(values)), [clean(method, 30) for method in values])
+        axes.set_yticks(range(len(values)), [sanitize(method, 30) for method in values])
         axes.set_ylim(len(values) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel(clean(quantity.header, 56))
+        axes.set_xlabel(sanitize(quantity.header, 56))
         alt = f"Dot plot of {quantity.header} by method, mean and 95 % interval: {'; '.join(said)}."
         caption = f"{quantity.heading}: a mark a seed, the mean, and its 95 % interval."
         return finish(canvas, f"seeds_{metric}", caption, alt)
@@ -109,7 +109,7 @@ def bars(
             axes.barh(row, value, 0.86, color=style[method].color, alpha=0.9 - 0.6 * lightness, linewidth=0)
             text = f"{value:.3g}  {label}" if value < 100 else f"{value:,.0f}  {label}"
             axes.annotate(text.rstrip(), (value, row), (4, 0), textcoords="offset points", va="center", fontsize=8)
-        axes.set_yticks([sum(own) / len(own) for own in rows.values()], [clean(method, 30) for method in methods])
+        axes.set_yticks([sum(own) / len(own) for own in rows.values()], [sanitize(method, 30) for method in methods])
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(row + 0.8, 0.2)
         low, high = (end(0.0, *(value for *_, value in drawn)) for end in (min, max))
@@ -139,7 +139,7 @@ def trade_off(results: Results, cost: str, gain: str, name: str, on: Sequence[st
                 yerr=_arms(up, y.scale),
                 fmt=style[method].marker,
                 color=style[method].color,
-                label=clean(method, 30),
+                label=sanitize(method, 30),
                 markersize=7,
                 elinewidth=1.2,
                 capsize=2.5,
@@ -157,8 +157,8 @@ def trade_off(results: Results, cost: str, gain: str, name: str, on: Sequence[st
         if min(costs) > 0 and max(costs) > 8 * min(costs):
             axes.set_xscale("log")
         axes.margins(0.12)
-        axes.set_xlabel(clean(x.header, 56))
-        axes.set_ylabel(clean(y.header, 40))
+        axes.set_xlabel(sanitize(x.header, 56))
+        axes.set_ylabel(sanitize(y.header, 40))
         legend(canvas, axes)
         real = any(c.differs for metric in (cost, gain) for c in results.comparisons(metric))
         lower = f" Of {y.title} lower is better." if y.metric.better == "lower" else ""

@@ -20,7 +20,7 @@ from hpml_bench.records.files import write_atomically
 from hpml_bench.report.blocks import Figure, Section, Table, Text
 from hpml_bench.report.grouping import versions
 from hpml_bench.report.results import Results
-from hpml_bench.system.text import clean
+from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -118,7 +118,7 @@ def facts(results: Results) -> dict[str, str]:
         "Runs": _counts(results),
         "Protocol": results.reference.protocol_id or "not known",
     }
-    return {key: clean(value, 120) for key, value in known.items()}
+    return {key: sanitize(value, 120) for key, value in known.items()}
 
 
 def _counts(results: Results) -> str:
@@ -162,7 +162,7 @@ def _environment(results: Results, *, html: bool) -> Environment:
         "md": export.markdown_text,
         "md_table": export.markdown_table,
         "numeric": export.numeric_columns,
-        "clean": clean,
+        "sanitize": sanitize,
         "emphasise": _emphasise,
     }
     return environment
@@ -185,13 +185,13 @@ def _emphasise(sentence: str, names: Sequence[str], opening: str, closing: str) 
 
 def _context(results: Results, sections: Sequence[Section]) -> dict[str, object]:
     return {
-        "suite": clean(results.suite, 80),
-        "description": clean(results.description),
+        "suite": sanitize(results.suite, 80),
+        "description": sanitize(results.description),
         "facts": facts(results),
         "sections": sections,
         "methods": results.methods,
-        "newest": clean(results.reference.started[:10]),
-        "version": clean(versions(results.reference).get("hpml-bench", ""), 40),
+        "newest": sanitize(results.reference.started[:10]),
+        "version": sanitize(versions(results.reference).get("hpml-bench", ""), 40),
     }
 
 

@@ -12,7 +12,7 @@ from hpml_bench.records.run import Metric
 from hpml_bench.report.blocks import Table
 from hpml_bench.report.results import Results
 from hpml_bench.statistics import Comparison, Interval
-from hpml_bench.system.text import clean
+from hpml_bench.system.text import sanitize
 
 MISSING = "–"
 MINUS = "−"
@@ -109,7 +109,7 @@ class Quantity:
     @property
     def title(self) -> str:
         """The metric's title in running text."""
-        return clean(self.metric.title)
+        return sanitize(self.metric.title)
 
     @property
     def heading(self) -> str:
@@ -119,12 +119,12 @@ class Quantity:
     @property
     def header(self) -> str:
         """Heading with unit, for a column or an axis."""
-        return f"{self.heading} ({clean(self.unit)})" if self.unit else self.heading
+        return f"{self.heading} ({sanitize(self.unit)})" if self.unit else self.heading
 
     @property
     def difference_unit(self) -> str:
         """The unit of a difference: points of a percentage, else the metric's own; empty where it has none."""
-        return "points" if self.unit == "%" else clean(self.unit)
+        return "points" if self.unit == "%" else sanitize(self.unit)
 
     @property
     def slug(self) -> str:
@@ -143,7 +143,7 @@ class Quantity:
             return MISSING
         spec = self.metric.format if self.scale in {1.0, 100.0} else ".3g"  # a format is made for its own unit
         shown = number(value * self.scale, spec if self.places is None else f".{self.places}f")
-        return f"{shown} {clean(self.unit)}" if unit and self.unit else shown
+        return f"{shown} {sanitize(self.unit)}" if unit and self.unit else shown
 
     def cell(self, value: float | None) -> Cell:
         """Return one value with the number behind it."""
@@ -239,11 +239,11 @@ def table(
     pairs = [[(cell, cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     return Table(
         name=name,
-        caption=clean(caption),
-        columns=tuple(clean(column) for column in columns),
-        rows=tuple(tuple(clean(text) for text, _ in row) for row in pairs),
-        values=tuple(tuple(clean(v) if isinstance(v, str) else v for _, v in row) for row in pairs),
-        notes=tuple(clean(note) for note in notes),
+        caption=sanitize(caption),
+        columns=tuple(sanitize(column) for column in columns),
+        rows=tuple(tuple(sanitize(text) for text, _ in row) for row in pairs),
+        values=tuple(tuple(sanitize(v) if isinstance(v, str) else v for _, v in row) for row in pairs),
+        notes=tuple(sanitize(note) for note in notes),
     )
 
 

@@ -12,14 +12,14 @@ _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[
 _COMMAND = re.compile(r":(?=:[A-Za-z])|##(?=\[)")
 
 
-def clean(text: object, width: int = LONGEST) -> str:
+def sanitize(text: object, width: int = LONGEST) -> str:
     """Return one line without terminal escapes, control or direction-changing characters, cut to `width`."""
     line = " ".join(_printable(text, width).split())
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def for_terminal(text: object, width: int = LONGEST) -> str:
-    """Return a line as `clean` does, with its spaces kept and without commands to a CI system that reads the output.
+    """Return a line as `sanitize` does, with its spaces kept and without commands to a CI system that reads the output.
 
     GitHub's runner executes `::error::` at the start of a line, where wrapping may put it, and `##[error]` anywhere.
     """

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import recorded
+import recorded_tasks
+import standins
 from click.testing import CliRunner
 
 from hpml_bench.cli import main
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
-recompute = importlib.import_module("recompute")
+reading, command, steps = (importlib.import_module(f"audit.{name}") for name in ("reading", "command", "steps"))
 
 
 def remade(target: Path) -> Path:
@@ -43,24 +49,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def study(folder: Path) -> object:
     """Return what the auditor makes of the records."""
-    return recompute.read_study(folder)
+    return reading.read_study(folder)
 
 
 def test_it_imports_nothing_of_the_package() -> None:
     """A second implementation shares no code with the first."""
-    tree = ast.parse((ROOT / "benchmarks/recompute.py").read_text(encoding="utf-8"))
-    imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
-    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert not [name for name in imported if name.startswith("hpml")]
+    files = [ROOT / "benchmarks/recompute.py", *(ROOT / "benchmarks/audit").glob("*.py")]
+    assert len(files) > 10
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+        imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert not [name for name in imported if name.startswith("hpml")], file
 
 
 def test_it_finds_nothing_wrong(folder: Path, study: object, capsys: pytest.CaptureFixture[str]) -> None:
     """Every figure of the remade page is what the records give; no takeaway is left unread."""
-    audit = recompute.audit_page(study, folder / "report.md")
+    audit = command.audit_page(study, folder / "report.md")
     assert audit.problems == []
     assert audit.checked.total() > 1500
     assert not [line for line in audit.unchecked if "no way to check" in line or "Key takeaways" in line]
-    assert recompute.main([str(folder)]) == 0
+    assert command.main([str(folder)], "") == 0
     assert f"{folder}: {audit.checked.total()} figures checked, 0 disagree" in capsys.readouterr().out
 
 
@@ -107,7 +116,7 @@ def test_it_finds_a_changed_figure(name: str, folder: Path, study: object, tmp_p
     assert count == 1
     page = tmp_path / "report.md"
     page.write_text(text, encoding="utf-8")
-    problems = recompute.audit_page(study, page).problems
+    problems = command.audit_page(study, page).problems
     assert problems
     assert all(problem.startswith(f"{section} |") for problem in problems)
 
@@ -121,7 +130,7 @@ def test_an_unknown_takeaway_is_named(folder: Path, study: object, tmp_path: Pat
     ):
         page = tmp_path / "report.md"
         page.write_text(text.replace(old, new, 1), encoding="utf-8")
-        assert [line for line in recompute.audit_page(study, page).unchecked if line.startswith("Key takeaways")]
+        assert [line for line in command.audit_page(study, page).unchecked if line.startswith("Key takeaways")]
 
 
 def test_it_chooses_the_runs_by_itself(tmp_path: Path) -> None:
@@ -142,9 +151,9 @@ def test_it_chooses_the_runs_by_itself(tmp_path: Path) -> None:
     edit("adapter-s0-*", "consumed", "real_tokens", value=1)
     edit("prompt-tuning-s2-*", "status", value="failed")
     edit("head-s0-*", "environment", "packages", "torch", value="2.0")
-    problems = recompute.audit_page(recompute.read_study(folder), folder / "report.md").problems
+    problems = command.audit_page(reading.read_study(folder), folder / "report.md").problems
     assert any("25 compared" in problem for problem in problems)
-    audit = recompute.audit_page(recompute.read_study(report(folder)), folder / "report.md")
+    audit = command.audit_page(reading.read_study(report(folder)), folder / "report.md")
     assert audit.problems == []
     assert "20 compared, 4 set apart, 1 not ok" in (folder / "report.md").read_text(encoding="utf-8")
 
@@ -153,15 +162,109 @@ def test_drift() -> None:
     """Steps that follow their tokens do not drift, whatever their lengths; a tenth more at last is a tenth of drift."""
     tokens = np.random.default_rng(0).integers(200, 400, 90).astype(np.float64)
     seconds = 0.01 + 1e-4 * tokens
-    assert recompute.drift(seconds, tokens) == pytest.approx((1, 1, 1))
+    assert steps.drift(seconds, tokens) == pytest.approx((1, 1, 1))
     seconds[60:] *= 1.1
-    estimate, low, high = recompute.drift(seconds, tokens)
+    estimate, low, high = steps.drift(seconds, tokens)
     assert low <= estimate <= high
     assert estimate == pytest.approx(1.1, abs=0.01)
 
 
-def test_a_wrong_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a folder that has a page there is nothing to check."""
-    assert recompute.main([]) == 2
-    assert recompute.main([str(tmp_path)]) == 2
-    assert "recompute.py" in capsys.readouterr().out
+@pytest.fixture(scope="module", params=["rating", "naming"])
+def of_task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the page of a task that is no classification, of schema-2 records."""
+    with standins.installed(tmp_path_factory.mktemp("tasks")):
+        folder = recorded_tasks.write(tmp_path_factory.mktemp("page") / request.param, request.param)
+        (folder / "suite.json").write_text(
+            json.dumps({"name": "example", "seeds": 5, "methods": dict.fromkeys(sorted(recorded.METHODS))})
+        )
+        return report(folder)
+
+
+def page_problems(folder: Path, page: Path | None = None) -> list[str]:
+    """Return what disagrees on a page; made-up records don't agree with their points."""
+    audit = command.audit_page(reading.read_study(folder), page or folder / "report.md")
+    return [problem for problem in audit.problems if not problem.startswith("Records |") or "scores of" in problem]
+
+
+def test_it_recomputes_an_error_and_an_f1(of_task: Path) -> None:
+    """Every figure of a page of RMSE, or of entity F1, is what the records give, by scores of its own."""
+    assert page_problems(of_task) == []
+    audit = command.audit_page(reading.read_study(of_task), of_task / "report.md")
+    assert audit.checked.total() > 1300
+    assert not [line for line in audit.unchecked if "no way to check" in line or "Key takeaways" in line]
+
+
+CHANGES_OF_TASKS = {
+    "a direction": (r"has the (?:lowest|highest) mean", "has the middle mean", "Key takeaways"),
+    "a lead": (r"(is better than \*\*\w+\*\* by )[\d.]+", r"\g<1>9.99", "Key takeaways"),
+    "a leader": (r"- \*\*full\*\* has the", "- **head** has the", "Key takeaways"),
+    "what guessing gives": (r"(Guessing the mean of the test rows, |Tagging nothing gets )[\d.]+", r"\g<1>1.0", "head"),
+    "a verdict": (r"(\| full − head \| )full is better", r"\1head is better", PAIRS),
+    "an interval over rows": (r"(\| head \| 5 \| [^|]* \| [^|]* \| \\\[)[\d.]+", r"\g<1>0.0", PAIRS),
+    "a target": (r"(\| method \| )[\d.]+", r"\g<1>0.01", "Time to"),
+    "a rank": (r"(\| head \| [^\n]* \| )5( \| on \|)", r"\g<1>1\2", "Summary"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES_OF_TASKS)
+def test_it_finds_a_changed_figure_of_a_task(name: str, of_task: Path, tmp_path: Path) -> None:
+    """One figure is changed; the auditor finds it where it stands."""
+    pattern, new, section = CHANGES_OF_TASKS[name]
+    before, opening, after = (of_task / "report.md").read_text(encoding="utf-8").partition(f"## {section}")
+    if section == "head":
+        before, opening, after = "", "", before
+    text, count = re.subn(pattern, new, after, count=1)
+    assert count == 1
+    page = tmp_path / "report.md"
+    page.write_text(before + opening + text, encoding="utf-8")
+    problems = page_problems(of_task, page)
+    assert problems
+    assert section == "head" or all(problem.startswith(section) for problem in problems)
+
+
+def test_it_checks_the_scores_of_the_rows(of_task: Path, tmp_path: Path) -> None:
+    """A stored score that isn't what the row's answer scores is found."""
+    folder = tmp_path / of_task.name
+    shutil.copytree(of_task, folder)
+    run = next(folder.glob("lora-s0-*"))
+    frame = pd.read_parquet(run / "predictions.parquet")
+    frame.loc[0, "score"] += 0.5
+    frame.to_parquet(run / "predictions.parquet", index=False)
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    digest = hashlib.sha256((run / "predictions.parquet").read_bytes()).hexdigest()
+    record["files"]["predictions.parquet"] = digest
+    (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    assert [problem for problem in page_problems(folder) if "scores of the rows" in problem and run.name in problem]
+
+
+def test_an_id_of_schema_1_stands_for_one_protocol(folder: Path, study: object, tmp_path: Path) -> None:
+    """The report makes these ids anew: another one in one place of the page is found."""
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    known = re.search(r"- Protocol (\w{12}):", text)
+    assert known
+    page = tmp_path / "report.md"
+    page.write_text(text.replace(known[0], "- Protocol 0123456789ab:"), encoding="utf-8")
+    problems = command.audit_page(reading.read_study(folder), page).problems
+    assert [problem for problem in problems if problem.startswith("Protocol |")]
+
+
+@pytest.mark.parametrize(("words", "found"), [
+    ("O B-A I-A O", {(1, 2, "A")}),
+    ("I-A I-A I-B B-B", {(0, 1, "A"), (2, 2, "B"), (3, 3, "B")}),
+    ("B-A O I-A", {(0, 0, "A"), (2, 2, "A")}),
+    ("O O", set()),
+])  # fmt: skip
+def test_entities_are_those_of_conlleval(words: str, found: set[tuple[int, int, str]]) -> None:
+    """One begins at B-, and at I- after O or another type."""
+    names = ("O", "B-A", "I-A", "B-B", "I-B")
+    row = np.array([names.index(word) for word in words.split()])
+    assert importlib.import_module("audit.rows").entities(row, names) == found
+
+
+def test_a_wrong_call(tmp_path: Path) -> None:
+    """Without a folder that has a page there is nothing to check, and the script says how it is called."""
+    for arguments in ([], [str(tmp_path)]):
+        script = [sys.executable, str(ROOT / "benchmarks/recompute.py"), *arguments]
+        done = subprocess.run(script, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "python benchmarks/recompute.py" in done.stdout

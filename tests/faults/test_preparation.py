@@ -146,7 +146,7 @@ def test_the_fork_server_in_the_preparation(number: signal.Signals, download: Do
     last = said.splitlines()[-1]
     assert ("stopped by a signal" if number == signal.SIGSTOP else "ended with its fork server") in last
     assert last.endswith("repeat the command")
-    assert "stand above" not in said
+    assert "see its messages" not in said
     assert "Traceback" not in said
     assert command.left() == []
     assert list((download.room / "out").glob("*/*/run.json")) == []

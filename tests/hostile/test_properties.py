@@ -29,7 +29,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report import export
 from hpml_bench.report.render import all_sections, load
 from hpml_bench.report.tables import table
-from hpml_bench.system.text import clean, for_terminal
+from hpml_bench.system.text import for_terminal, sanitize
 
 settings.register_profile("random", database=None, deadline=None, print_blob=True, max_examples=2000)
 settings.load_profile(
@@ -368,9 +368,9 @@ def test_any_points_can_be_drawn(runs: Path, tmp_path: Path, content: list[tuple
 @given(text=st.text())
 def test_plain_text_is_plain(text: str) -> None:
     """One line of printable characters, the same when made plain again."""
-    for made in (clean(text), for_terminal(text)):
+    for made in (sanitize(text), for_terminal(text)):
         assert made.isprintable()
-    assert clean(clean(text)) == clean(text)
+    assert sanitize(sanitize(text)) == sanitize(text)
     assert "::e" not in for_terminal("::e" + text)[:3]
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from hpml_bench.cli import main
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.records.listing import load_records
-from hpml_bench.system.text import LONGEST, clean, for_terminal
+from hpml_bench.system.text import LONGEST, for_terminal, sanitize
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +78,11 @@ def test_progress_prints_plain_lines(width: int, capsys: pytest.CaptureFixture[s
 def test_plain_text_is_kept() -> None:
     """What needs no mending is not changed; other alphabets neither."""
     for text in ("lora r=8 ± 0.3 %", "peft:IA3", "a::1", "שלום 你好 é", "C++ ::"):
-        assert clean(text) == for_terminal(text) == text
+        assert sanitize(text) == for_terminal(text) == text
     assert for_terminal("  two  spaces") == "  two  spaces"
 
 
 def test_text_is_bounded() -> None:
     """A text of megabytes is cut, and made plain in no time."""
-    assert len(clean("\x1b[31m" * 10**6 + "x")) <= LONGEST
-    assert clean("a" * 10**6, 10) == "aaaaaaaaa…"
+    assert len(sanitize("\x1b[31m" * 10**6 + "x")) <= LONGEST
+    assert sanitize("a" * 10**6, 10) == "aaaaaaaaa…"

@@ -10,7 +10,7 @@ from wandb_double import runs_below
 
 from hpml_bench.records.listing import load_records
 from hpml_bench.report.render import load
-from hpml_bench.system.text import clean
+from hpml_bench.system.text import sanitize
 from hpml_bench.tracking.wandb import publish_results
 
 
@@ -32,7 +32,7 @@ def test_hostile_runs_are_kept_offline(
         assert run["group"].startswith(attack())
         if name == "comparison":
             cells = [cell for shown in run["tables"].values() for row in shown["data"] for cell in row]
-            assert cells.count(clean(attack())) >= 3, "as one line, as in the report's own tables"
+            assert cells.count(sanitize(attack())) >= 3, "as one line, as in the report's own tables"
         else:
             assert run["config"]["settings"]["dataset"] == {"name": attack(), "options": {attack(): attack()}}
     assert {path for path in tmp_path.rglob("*") if not {"wandb", "home"} & set(path.parts)} <= before

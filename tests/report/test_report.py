@@ -21,7 +21,7 @@ from hpml_bench.report.export import csv_text, latex_table, markdown_table, mark
 from hpml_bench.report.frame import load_results
 from hpml_bench.report.render import load, summary_table, write_report
 from hpml_bench.report.tables import number, table
-from hpml_bench.system.text import clean
+from hpml_bench.system.text import sanitize
 
 EVIL = "<script>alert(1)</script> | a|b \n# h $x^2$ \x1b[31mred\x1b[0m `c` [l](javascript:1) & \\ \u202e % _x_ {}"
 GOLDEN = Path(__file__).parents[1] / "files" / "report_head.md"
@@ -254,8 +254,8 @@ def test_numbers_read_well(value: float | None, spec: str, shown: str) -> None:
 
 def test_clean_is_one_printable_line() -> None:
     """Terminal escapes, line breaks and direction marks are gone, and length is bounded."""
-    assert clean("a\x1b[31mb\x1b[0m\n\u202ec\x00") == "ab c"
-    assert clean("abcdef", 4) == "abc…"
+    assert sanitize("a\x1b[31mb\x1b[0m\n\u202ec\x00") == "ab c"
+    assert sanitize("abcdef", 4) == "abc…"
 
 
 def test_frame_has_a_row_a_run(folder: Path) -> None:

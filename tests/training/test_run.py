@@ -13,6 +13,7 @@ import tiny
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher
+from hpml_bench.launch.outcome import Place
 from hpml_bench.records.load import load_record
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
@@ -30,7 +31,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 def record(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, Path]:
     """A LoRA run on two ranks."""
     folder = tmp_path_factory.mktemp("runs") / "lora"
-    return launcher.run(tiny.spec(), prepared, folder, order=1), folder
+    return launcher.run(tiny.spec(), prepared, folder, place=Place(in_sweep=1)), folder
 
 
 def test_a_run_is_recorded_whole(record: tuple[RunRecord, Path]) -> None:

@@ -18,7 +18,7 @@ def compare(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -
     Args:
         method: its name.
         reference: name -> {title, unit, value, tolerance, parts: name -> amount}, as a resident counts them.
-        candidate: the same of the other side; of two tolerances the smaller holds, lest a change let itself through.
+        candidate: the same of the other side; the smaller tolerance holds, so that a change can't raise its own.
 
     """
     return [

@@ -6,7 +6,7 @@ import math
 
 from hpml_bench.gate.records import Count, Rules, Verdict
 from hpml_bench.report.tables import MINUS, MISSING, number
-from hpml_bench.system.text import clean
+from hpml_bench.system.text import sanitize
 
 _NAMED = 5
 """What grew is named up to this number."""
@@ -61,7 +61,7 @@ def longer(value: float | None) -> str:
 
 def of_count(count: Count) -> str:
     """Say by how much a count grew or fell, and what made it grow."""
-    title, unit = clean(count.title, 80), clean(count.unit, 40)
+    title, unit = sanitize(count.title, 80), sanitize(count.unit, 40)
     now = f"{amount(count.candidate)} {unit}".strip()
     if count.candidate == count.reference:
         return f"{title}: {now}, as before"
@@ -84,4 +84,4 @@ def amount(value: float) -> str:
 
 def grown(count: Count) -> list[str]:
     """Return what made a count grow; operators as torch writes them in Python: `aten.item`."""
-    return [clean(name, 80).replace("::", ".") for name in count.grew]
+    return [sanitize(name, 80).replace("::", ".") for name in count.grew]

@@ -48,8 +48,8 @@ class Job:
     def run(self, steps: int, first: int = 0) -> tuple[float, float]:
         """Take optimizer steps from batch `first` on.
 
-        Time is what a run calls it: from the border to the end of each step by the loop's own clock, summed. The
-        stopwatch runs over the same stretch and gives the time waited only, which the loop doesn't know.
+        Time is what a run calls it: by the loop's own clock, from the start of the window to the end of each step,
+        summed. The stopwatch covers the same steps and gives only the time waited, which the loop doesn't know.
 
         Returns:
             The seconds, and how many of them this process waited for a core that others had.

@@ -13,7 +13,7 @@ from hpml_bench.gate.records import Block, CheckReport, Status, Verdict
 from hpml_bench.gate.render import tables
 from hpml_bench.report.blocks import Figure
 from hpml_bench.report.drawing import COLORS, drawing, finish, legend
-from hpml_bench.system.text import clean
+from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,13 +37,13 @@ def bounds(report: CheckReport) -> Figure | None:
         for row, verdict in enumerate(judged):
             _bar(axes, row, verdict, left - margin, right + margin)
         _limits(axes, report, vertical=True)
-        axes.set_yticks(range(len(judged)), [clean(verdict.method, 24) for verdict in judged])
+        axes.set_yticks(range(len(judged)), [sanitize(verdict.method, 24) for verdict in judged])
         axes.set_ylim(len(judged) - 0.5, -0.5)
         axes.set_xlim(left - margin, right + margin)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("change of step time (%)")
         legend(canvas, axes)
-        said = [f"{clean(v.method, 40)} {percent(v.estimate)} {interval(v)} {v.status}" for v in judged]
+        said = [f"{sanitize(v.method, 40)} {percent(v.estimate)} {interval(v)} {v.status}" for v in judged]
         caption = (
             "Estimate and bounds of each method's step time: FAIL lies right of the first limit, PASS left of the "
             "second. The tick is the least slowdown that was detectable."
@@ -92,9 +92,9 @@ def _blocks_of(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("change of step time (%)")
         legend(canvas, axes)
-        caption = f"{clean(verdict.method, 40)}: {verdict.status}; {clean(verdict.detail, 300)}."
+        caption = f"{sanitize(verdict.method, 40)}: {verdict.status}; {sanitize(verdict.detail, 300)}."
         alt = (
-            f"Scatter of {len(own) - len(disturbed)} blocks of {clean(verdict.method, 40)} in {len(whole)} pairs, "
+            f"Scatter of {len(own) - len(disturbed)} blocks of {sanitize(verdict.method, 40)} in {len(whole)} pairs, "
             f"{len(disturbed)} disturbed ones set apart: {percent(verdict.estimate)}, bounds {interval(verdict)}."
         )
         return finish(canvas, name, caption, alt)
@@ -119,10 +119,10 @@ def runs(report: CheckReport) -> tuple[Figure, ...]:
             axes.grid(visible=False, axis="y")
             axes.set_xlabel("change of step time (%)")
             legend(canvas, axes)
-            caption = f"{clean(verdict.method, 40)}: {verdict.status}; {clean(verdict.detail, 300)}."
+            caption = f"{sanitize(verdict.method, 40)}: {verdict.status}; {sanitize(verdict.detail, 300)}."
             alt = (
-                f"Dot plot of {len(groups[0])} stored runs and {len(groups[1])} of now of {clean(verdict.method, 40)}: "
-                f"{percent(verdict.estimate)}, bounds {interval(verdict)}."
+                f"Dot plot of {len(groups[0])} stored runs and {len(groups[1])} of now of "
+                f"{sanitize(verdict.method, 40)}: {percent(verdict.estimate)}, bounds {interval(verdict)}."
             )
             drawn.append(finish(canvas, f"runs_{index}", caption, alt))
     return tuple(drawn)

@@ -11,7 +11,7 @@ from hpml_bench.gate.records import CheckReport
 from hpml_bench.gate.render import tables
 from hpml_bench.report.export import markdown_table, markdown_text
 from hpml_bench.system.redaction import redacted
-from hpml_bench.system.text import clean
+from hpml_bench.system.text import sanitize
 
 MARK = "<!-- hpml-bench check -->"
 """Begins the text, so that a bot finds its own comment and updates it."""
@@ -68,7 +68,7 @@ def emit(report: CheckReport) -> None:
 def emit_error(sentence: str) -> None:
     """Print an annotation of what ended a check without a report, where it runs in a GitHub workflow."""
     if on_github():
-        print(f"::error title=hpml-bench check::{_data(clean(redacted(sentence), 2000))}", flush=True)
+        print(f"::error title=hpml-bench check::{_data(sanitize(redacted(sentence), 2000))}", flush=True)
 
 
 def on_github() -> bool:
@@ -86,8 +86,8 @@ def commands(report: CheckReport) -> Iterator[str]:
             continue
         said[kind] += 1
         if said[kind] <= MOST:
-            title = f"{verdict.status} {clean(verdict.method, 60)}: {tables.metric(report, verdict)}"
-            yield f"::{kind} title={_property(title)}::{_data(clean(verdict.detail, 600))}"
+            title = f"{verdict.status} {sanitize(verdict.method, 60)}: {tables.metric(report, verdict)}"
+            yield f"::{kind} title={_property(title)}::{_data(sanitize(verdict.detail, 600))}"
     if not any(said.values()):
         yield f"::notice title=hpml-bench check::{_data(tables.headline(report))}"
 

@@ -15,7 +15,7 @@ from hpml_bench.gate.records import CheckReport, Verdict
 from hpml_bench.gate.render import drawings, github, tables
 from hpml_bench.records.files import write_atomically
 from hpml_bench.report.export import numeric_columns
-from hpml_bench.system.text import clean
+from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
     from junitparser import TestCase
@@ -66,8 +66,8 @@ def junit(report: CheckReport) -> str:
     """
     from junitparser import JUnitXml, TestSuite
 
-    suite = TestSuite(f"hpml-bench check {clean(report.suite, 80)}")
-    suite.timestamp = clean(report.started[:19])
+    suite = TestSuite(f"hpml-bench check {sanitize(report.suite, 80)}")
+    suite.timestamp = sanitize(report.started[:19])
     for key, value in tables.facts(report).items():
         suite.add_property(key.lower().replace(" ", "_"), value)
     suite.add_testcases([_case(report, verdict) for verdict in report.verdicts])
@@ -82,8 +82,8 @@ def junit(report: CheckReport) -> str:
 def _case(report: CheckReport, verdict: Verdict) -> TestCase:
     from junitparser import Failure, Skipped, TestCase
 
-    case = TestCase(tables.metric(report, verdict), f"hpml-bench.{clean(verdict.method, 80)}")
-    detail = clean(verdict.detail, 600)
+    case = TestCase(tables.metric(report, verdict), f"hpml-bench.{sanitize(verdict.method, 80)}")
+    detail = sanitize(verdict.detail, 600)
     if verdict.status == "FAIL":
         case.result = [Failure(detail, "regression")]
     elif verdict.status != "PASS":
@@ -106,7 +106,7 @@ def html(report: CheckReport) -> str:
     environment.filters["numeric"] = numeric_columns
     page: str = environment.get_template("check.html.j2").render(
         style=(folder / "report.css").read_text(encoding="utf-8"),
-        suite=clean(report.suite, 80),
+        suite=sanitize(report.suite, 80),
         status=overall(report.verdicts),
         headline=tables.headline(report),
         facts=tables.facts(report),

@@ -10,7 +10,7 @@ from hpml_bench.gate.records import CheckReport, Side, Verdict
 from hpml_bench.report.blocks import Table
 from hpml_bench.report.grouping import flat
 from hpml_bench.report.tables import Cell, p_value, sentence_list, table
-from hpml_bench.system.text import clean
+from hpml_bench.system.text import sanitize
 
 _WIDTH = 40
 """Characters of a name or label; a longer one is cut."""
@@ -27,10 +27,10 @@ def headline(report: CheckReport) -> str:
     if status == "PASS":
         timed, counted = bool(of_step_time(report)), len(report.verdicts) > len(of_step_time(report))
         ruled_out = "slower or heavier" if timed and counted else "slower" if timed else "heavier"
-        methods = sentence_list([clean(method, _WIDTH) for method in report.methods])
+        methods = sentence_list([sanitize(method, _WIDTH) for method in report.methods])
         return f"PASS: nothing got {ruled_out} in {methods}" + ("" if timed else "; step time was not measured")
     said = {"FAIL": "slower or heavier", "INCONCLUSIVE": "can't be told", "INCOMPARABLE": "can't be compared"}
-    named = [f"{clean(verdict.method, _WIDTH)} ({metric(report, verdict)})" for verdict in concerned]
+    named = [f"{sanitize(verdict.method, _WIDTH)} ({metric(report, verdict)})" for verdict in concerned]
     shown = named[:6] + ([f"{len(named) - 6} more"] if len(named) > 6 else [])
     return f"{status}: {said[status]}: {sentence_list(shown)}"
 
@@ -40,14 +40,14 @@ def metric(report: CheckReport, verdict: Verdict) -> str:
     if verdict.metric == STEP_TIME:
         return "step time"
     titles = {count.name: count.title for count in report.counts}
-    title = clean(titles.get(verdict.metric, verdict.metric), _WIDTH)
+    title = sanitize(titles.get(verdict.metric, verdict.metric), _WIDTH)
     return title if title[:2].isupper() else title[:1].lower() + title[1:]
 
 
 def side(given: Side) -> str:
     """Return a side as `main (0123456789)`."""
-    label = clean(given.label, _WIDTH)
-    inside = [clean(given.revision[:10])] if given.revision and given.revision != given.label else []
+    label = sanitize(given.label, _WIDTH)
+    inside = [sanitize(given.revision[:10])] if given.revision and given.revision != given.label else []
     inside += ["with changes that are in no commit"] if given.dirty else []
     return f"{label} ({', '.join(inside)})" if inside else label
 
@@ -58,10 +58,10 @@ def facts(report: CheckReport) -> dict[str, str]:
     found = {
         "Candidate": side(report.candidate),
         "Reference": side(report.reference),
-        "Suite": clean(report.suite, _WIDTH),
+        "Suite": sanitize(report.suite, _WIDTH),
         **(_evidence(report) if of_step_time(report) else {}),
         "Took": f"{minutes} min {seconds} s",
-        "Began": clean(report.started, 40),
+        "Began": sanitize(report.started, 40),
     }
     changed = versions_changed(report)
     return found | ({"Versions": changed} if changed else {})
@@ -80,7 +80,7 @@ def versions_changed(report: CheckReport) -> str:
     """Return the packages that differ between the sides, with both versions."""
     before, after = report.reference.versions, report.candidate.versions
     names = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
-    return ", ".join(f"{clean(n, 40)} {clean(before[n], 40)} → {clean(after[n], 40)}" for n in names)
+    return ", ".join(f"{sanitize(n, 40)} {sanitize(before[n], 40)} → {sanitize(after[n], 40)}" for n in names)
 
 
 def rule(report: CheckReport) -> str:
@@ -100,7 +100,7 @@ def step_times(report: CheckReport) -> Table:
         p = verdict.p
         rows.append(
             [
-                clean(verdict.method, _WIDTH),
+                sanitize(verdict.method, _WIDTH),
                 (percent(verdict.estimate), verdict.estimate),
                 (percent(verdict.mde), verdict.mde),
                 interval(verdict),
@@ -132,13 +132,13 @@ def counted(report: CheckReport, *, changed_only: bool = False) -> Table:
         change = count.candidate / count.reference - 1 if count.reference else None
         rows.append(
             [
-                clean(count.method, _WIDTH),
-                clean(count.title, _WIDTH),
+                sanitize(count.method, _WIDTH),
+                sanitize(count.title, _WIDTH),
                 (percent(0.0 if count.reference == count.candidate else change), change),
                 (amount(count.reference), count.reference),
                 (amount(count.candidate), count.candidate),
                 (rate(count.tolerance), count.tolerance),
-                clean(", ".join(grown(count)), 200),
+                sanitize(", ".join(grown(count)), 200),
                 status.get((count.method, count.name), "INCONCLUSIVE"),
             ]
         )
@@ -158,7 +158,7 @@ def details(report: CheckReport) -> tuple[str, ...]:
     """Return a sentence per verdict that isn't PASS, the gravest first."""
     order = {"FAIL": 0, "INCOMPARABLE": 1, "INCONCLUSIVE": 2}
     found = sorted((v for v in report.verdicts if v.status in order), key=lambda verdict: order[verdict.status])
-    return tuple(f"{v.status} {clean(v.method, _WIDTH)}: {clean(v.detail, 600)}" for v in found)
+    return tuple(f"{v.status} {sanitize(v.method, _WIDTH)}: {sanitize(v.detail, 600)}" for v in found)
 
 
 def of_step_time(report: CheckReport) -> tuple[Verdict, ...]:
@@ -170,7 +170,7 @@ def of_step_time(report: CheckReport) -> tuple[Verdict, ...]:
 
 def notes(report: CheckReport) -> Iterable[str]:
     """Return the report's remarks, each one line."""
-    return (clean(note, 600) for note in report.notes)
+    return (sanitize(note, 600) for note in report.notes)
 
 
 def measured(report: CheckReport) -> tuple[str, ...]:
@@ -196,5 +196,5 @@ def measured(report: CheckReport) -> tuple[str, ...]:
 
 def environment(report: CheckReport) -> Table:
     """Return the machine and settings as rows; nested ones by dotted names."""
-    rows: list[list[Cell]] = [[clean(key, 80), clean(value, 300)] for key, value in flat(report.environment)]
+    rows: list[list[Cell]] = [[sanitize(key, 80), sanitize(value, 300)] for key, value in flat(report.environment)]
     return table("environment", "Environment", ("name", "value"), rows)

@@ -6,7 +6,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Section, Table, Text
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, table
-from hpml_bench.system.text import clean
+from hpml_bench.system.text import sanitize
 
 order = 25
 MEANING = {
@@ -115,7 +115,7 @@ def _raising_lines(record: RunRecord) -> tuple[str, ...]:
     lines = [line for line in traceback.splitlines() if line.strip(" ^~")]
     calls = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     raised = calls[-1] + 2 if calls else 0  # a message of many lines must not push out the line that raised
-    chosen = [clean(line, TRACEBACK_WIDTH) for line in lines[: raised + 1][-TRACEBACK_LINES:]]
+    chosen = [sanitize(line, TRACEBACK_WIDTH) for line in lines[: raised + 1][-TRACEBACK_LINES:]]
     return tuple(line for line in chosen if line)
 
 

@@ -10,7 +10,7 @@ from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
 from hpml_bench.report.blocks import Figure, Section, Table, Text
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
-from hpml_bench.system.text import clean
+from hpml_bench.system.text import sanitize
 
 order = 95
 TRAINS_NOTHING = frozenset(
@@ -122,7 +122,7 @@ def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
             color, marker = look[tuned.name]
             points = sorted((t.lr, score.scale * t.ended[0]) for t in tuned.trials if t.ended)
             axes.plot(
-                *zip(*points, strict=True), color=color, marker=marker, markersize=4.5, label=clean(tuned.name, 30)
+                *zip(*points, strict=True), color=color, marker=marker, markersize=4.5, label=sanitize(tuned.name, 30)
             )
             best = next(point for point in points if tuned.best and point[0] == tuned.best.lr)
             axes.plot(*best, "o", markersize=11, markerfacecolor="none", markeredgecolor=color, markeredgewidth=1)

@@ -25,7 +25,7 @@ SERVERS = ("https://api.wandb.ai", "https://api.forge.coreweave.com")
 def choose_mode(asked: str) -> Mode:
     """Return how to publish: `auto` is online where there are a key and a route, else offline.
 
-    WANDB_MODE is respected by `auto`; an explicit wish stands above it.
+    `auto` follows WANDB_MODE; any other value of `--wandb` overrides it.
 
     Raises:
         UserError: `online` was asked for without a key or a route, or `asked` is none of the choices.

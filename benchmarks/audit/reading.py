@@ -1,0 +1,82 @@
+"""Reading of a results folder: its runs chosen, and all pairs tested."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from audit.runs import Run, most, read_run, set_apart
+from audit.statistics import Comparison, Pair, compare_rows, erratic, holm
+from audit.study import Study
+
+
+def read_study(folder: Path) -> Study:
+    """Read a results folder, choose its runs and test all pairs."""
+    read = [read_run(path.parent) for path in sorted(folder.glob("*/run.json"))]
+    runs = sorted((run for run in read if run), key=lambda run: run.started)
+    ended = [run for run in runs if run.record["status"] == "ok"]
+    apart = set_apart(ended)
+    compared = [run for run in ended if run not in apart]
+    newest = {run.environment: run.started for run in compared}
+    chosen = most((run.environment for run in compared), newest.__getitem__) if compared else ""
+    home = [run for run in compared if run.environment == chosen]
+    suite = json.loads((folder / "suite.json").read_text(encoding="utf-8"))
+    over = "peak_memory_over_setup_mb"
+    on_cpu = bool(home) and not home[0].record["environment"]["hardware"]["gpus"]
+    # Where no run has it, the whole peak: the methodology doesn't say.
+    memory = over if on_cpu and any(run.metric(over) is not None for run in home) else "peak_memory_mb"
+    definitions = {item["name"]: item for run in compared for item in run.record["definitions"]}
+    methods = by_method(compared, list(suite["methods"]))
+    study = Study(folder, suite, runs, read.count(None), apart, compared, home, methods, definitions, memory)
+    compare_all(study)
+    return study
+
+
+def by_method(runs: list[Run], order: list[str]) -> dict[str, list[Run]]:
+    """Return runs by method, in the suite's order; methods of one name are told apart by what differs."""
+    found: dict[str, list[Run]] = {}
+    specs = {run.key[0]: run.spec for run in sorted(runs, key=lambda run: run.spec["lr"])}
+    items = {key: {"lr": spec["lr"], **dict(sorted(spec["options"].items()))} for key, spec in specs.items()}
+    for wanted in [*order, *sorted({spec["name"] for spec in specs.values()} - set(order))]:
+        alike = [key for key, spec in specs.items() if spec["name"] == wanted]
+        for key in alike:
+            differing = [f"{k}={v}" for k, v in items[key].items() if any(items[a].get(k) != v for a in alike)]
+            name = wanted + (f" ({', '.join(differing)})" if differing else "")
+            found[name] = sorted((run for run in runs if run.key[0] == key), key=lambda run: run.seed)
+    return found
+
+
+def compare_all(study: Study) -> None:
+    """Test all pairs of methods on the three metrics, as one family."""
+    for metric, (first, second) in itertools.product(study.metrics, itertools.combinations(study.methods, 2)):
+        found = study.by_seed(metric)
+        seeds = sorted(set(found[first]) & set(found[second]))
+        values = [np.array([found[name][seed] for seed in seeds]) for name in (first, second)]
+        scale = study.scale(metric) if metric == study.score else None
+        if not seeds:
+            made, d = Comparison(math.nan, math.nan, 0), np.array([])
+        elif metric == study.score:
+            one, other = ([run.scores for run in study.methods[m] if run.seed in seeds] for m in (first, second))
+            made, d = compare_rows(np.array(one) - np.array(other), study.unit), values[0] - values[1]
+        else:
+            d = np.log(values[0]) - np.log(values[1])
+            grid = study.grid(metric) / min(map(np.min, values))
+            variance = float(d.var(ddof=1)) + grid**2 / 12 if len(seeds) > 1 else math.nan
+            made, values = Comparison(float(d.mean()), variance, len(seeds)), [np.log(x) for x in values]
+        study.pairs[metric, first, second] = Pair(
+            metric, first, second, d, made, erratic(d, values), study.sign(metric), scale
+        )
+    tested = [pair for pair in study.pairs.values() if pair.n >= 3]
+    for pair in tested:
+        pair.p = pair.comparison.p_different
+        if pair.comparison.spreads:
+            pair.p_margin = pair.comparison.p(study.log_margin(pair.metric) - abs(pair.comparison.mean))
+    for pair, p in zip(tested, holm([pair.p for pair in tested]), strict=True):
+        pair.p_holm = min(1.0, p / 0.8)
+    spread = [pair for pair in tested if pair.comparison.spreads]
+    for pair, p in zip(spread, holm([pair.p_margin for pair in spread]), strict=True):
+        pair.p_margin_holm = min(1.0, p / 0.2)

@@ -1,0 +1,232 @@
+"""Statistics: intervals, tests of pairs, and what seeds would decide."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, stats
+
+from audit.values import Floats, Near
+
+
+def mean_interval(values: Sequence[float], grid: float) -> tuple[float, float] | None:
+    """Return a 95 % interval of the mean of values on a grid."""
+    if len(values) < 2:
+        return None
+    error = math.sqrt((float(np.var(values, ddof=1)) + grid**2 / 12) / len(values))
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    return float(np.mean(values)) - half, float(np.mean(values)) + half
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Mean squares of a table of n seeds x m rows, in the two-way random-effects analysis of variance."""
+
+    seeds: float
+    rows: float
+    interaction: float
+    n: int
+    m: int
+    unit: float = 1.0
+    """Least amount by which a row's value changes: 1 of right and wrong, 0 of real numbers."""
+
+    def at(self, n: int) -> Squares:
+        """Return what is expected of them at another number of seeds."""
+        rows = self.rows + (n - self.n) * max(0.0, self.rows - self.interaction) / self.n
+        return Squares(self.seeds, rows, self.interaction, n, self.m, self.unit)
+
+    def error(self) -> tuple[float, float]:
+        """Return the standard error of the mean and its degrees of freedom."""
+        n, m = self.n, self.m
+        largest = max(self.seeds + self.rows - self.interaction, self.seeds, self.rows)
+        variance = max(largest / (n * m), (self.unit / m) ** 2)
+        parts = ((self.seeds, n - 1), (self.rows, m - 1), (self.interaction, (n - 1) * (m - 1)))
+        spread = sum((square / (n * m)) ** 2 / df for square, df in parts)
+        return math.sqrt(variance), max(variance**2 / spread, n - 1) if spread else float(n - 1)
+
+
+def tail(distance: float, error: float, df: float) -> float:
+    """Return the one-sided p of a distance."""
+    if error == 0:
+        return 0.5 if distance == 0 else float(distance < 0)
+    return float(stats.t.sf(distance / error, df))
+
+
+def below(bound: float, df: float, centre: float) -> float:
+    """Return F(bound) of the noncentral t; far out, where scipy has no value, of the normal approximation."""
+    value = float(stats.nct.cdf(bound, df, centre)) if centre < 1000 else math.nan
+    return value if math.isfinite(value) else float(stats.norm.cdf((bound - centre) / math.sqrt(1 + bound**2 / 2 / df)))
+
+
+def power(centre: float, df: float, alpha: float) -> float:
+    """Return the chance that a t with its centre there exceeds the one-sided critical value."""
+    return 1 - below(float(stats.t.ppf(1 - alpha, df)), df, centre)
+
+
+@functools.cache
+def shift(critical: float, df: float) -> float:
+    """Return the centre of the noncentral t that is below a critical value with a chance of 20 %."""
+    high = critical + 2.0
+    while below(critical, df, high) > 0.2:
+        high *= 1.5
+    return float(optimize.brentq(lambda centre: below(critical, df, float(centre)) - 0.2, 0.0, high, xtol=1e-10))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A mean over n seeds, and for a score over test rows too: what a verdict is made of."""
+
+    mean: float
+    variance: float
+    """Of the seeds' values, that of the grid included."""
+    n: int
+    squares: Squares | None = None
+
+    def errors(self, n: int) -> list[tuple[float, float]]:
+        """Return standard error and degrees of freedom of the tests that show a spread, at a number of seeds."""
+        both = [(math.sqrt(self.variance / n), n - 1.0), *([self.squares.at(n).error()] if self.squares else [])]
+        return [one for one in both if one[0] != 0] or both[:1]
+
+    @property
+    def spreads(self) -> bool:
+        """Whether anything tells the spread."""
+        return any(error > 0 for error, _ in self.errors(self.n))
+
+    def p(self, distance: float) -> float:
+        """Return the one-sided p of a distance, the larger of the tests'."""
+        return max(tail(distance, error, df) for error, df in self.errors(self.n))
+
+    @property
+    def p_different(self) -> float:
+        """The two-sided p of no difference."""
+        return min(1.0, 2 * self.p(abs(self.mean)))
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval, the widest of the tests'."""
+        if self.n < 2 or not self.spreads:
+            return None
+        half = max(float(stats.t.ppf(0.975, df)) * error for error, df in self.errors(self.n))
+        return self.mean - half, self.mean + half
+
+    def least(self, pairs: int) -> float:
+        """Return the least true difference found with a chance of 80 % at Holm's first step."""
+        critical = [(error, float(stats.t.ppf(1 - 0.02 / pairs, df)), df) for error, df in self.errors(self.n)]
+        return max(error * shift(bound, df) for error, bound, df in critical)
+
+    def decided(self, n: int, pairs: int, margin: float) -> bool:
+        """Whether n seeds would tell, were the difference as measured."""
+        errors, near = self.errors(n), margin - abs(self.mean)
+        different = all(power(abs(self.mean) / error, df, 0.02 / pairs) >= 0.8 for error, df in errors)
+        return different or (near > 0 and all(power(near / error, df, 0.01 / pairs) >= 0.9 for error, df in errors))
+
+    def seeds_to_decide(self, pairs: int, margin: float) -> int | None:
+        """Return the least number of seeds that decide, if any does."""
+        if not self.decided(10**7, pairs, margin):
+            return None
+        low, high = 2, 3
+        while not self.decided(high, pairs, margin):
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.decided(middle, pairs, margin) else (middle, high)
+        return high
+
+
+def compare_rows(table: Floats, unit: float) -> Comparison:
+    """Return the comparison of a table of n seeds x m rows, whose values change by a unit at least."""
+    n, m = table.shape
+    seeds, rows, mean = table.mean(axis=1), table.mean(axis=0), float(table.mean())
+    if n < 2:
+        return Comparison(mean, math.nan, n)
+    rest = table - seeds[:, None] - rows[None, :] + mean
+    squares = Squares(
+        m * float(((seeds - mean) ** 2).sum()) / (n - 1),
+        n * float(((rows - mean) ** 2).sum()) / (m - 1),
+        float((rest**2).sum()) / ((n - 1) * (m - 1)),
+        n,
+        m,
+        unit,
+    )
+    return Comparison(mean, float(seeds.var(ddof=1)) + (unit / m) ** 2 / 12, n, squares)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return Holm's adjusted p."""
+    adjusted, least = [0.0] * len(values), 0.0
+    for place, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        least = max(least, min(1.0, (len(values) - place) * values[index]))
+        adjusted[index] = least
+    return adjusted
+
+
+def sign_flips(d: Floats) -> Near:
+    """Return the share of patterns of signs whose absolute sum is as large."""
+    n, bound = len(d), abs(float(d.sum())) - 1e-9
+    if n <= 16:
+        return Near(float(np.mean(np.abs(np.array(list(itertools.product((-1.0, 1.0), repeat=n))) @ d) >= bound)))
+    share = float(np.mean(np.abs(np.random.default_rng(0).choice((-1.0, 1.0), size=(20_000, n)) @ d) >= bound))
+    return Near(max(share, 2.0 ** (1 - n)), 6 * math.sqrt(share * (1 - share) / 20_000) + 1e-4)
+
+
+@dataclass
+class Pair:
+    """Two methods compared by one metric."""
+
+    metric: str
+    first: str
+    second: str
+    differences: Floats
+    comparison: Comparison
+    erratic: bool
+    sign: int
+    """1 where higher is better, -1 where lower is."""
+    scale: float | None
+    """What a difference is multiplied by to be shown; None where logarithms are compared, and a factor is shown."""
+    p: float = math.nan
+    p_holm: float = math.nan
+    p_margin: float = math.nan
+    p_margin_holm: float = math.nan
+
+    @property
+    def n(self) -> int:
+        """The number of shared seeds."""
+        return len(self.differences)
+
+    @property
+    def better(self) -> str | None:
+        """The method that is shown to be better."""
+        ahead = self.sign * self.comparison.mean > 0
+        return (self.first if ahead else self.second) if self.p_holm < 0.05 else None
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether a difference of the margin or more is rejected."""
+        return self.p_margin_holm < 0.05
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words."""
+        if self.n < 3:
+            return "not tested"
+        if self.better:
+            return f"{self.better} is better" + (", within the margin" if self.equivalent else "")
+        return "equivalent" if self.equivalent else "undecided"
+
+
+def erratic(d: Floats, values: list[Floats]) -> bool:
+    """Whether the seeds look like skewed noise of unequal spread."""
+    if len(d) < 3 or np.ptp(d) == 0:
+        return False
+    low, high = sorted(float(np.std(x, ddof=1)) for x in values)
+    return high >= 3 * low and abs(float(stats.skew(d))) > 1
+
+
+def over_seeds(pair: Pair) -> Comparison:
+    """Return the comparison of a score over seeds alone, on these very test rows."""
+    return Comparison(pair.comparison.mean, pair.comparison.variance, pair.n)

@@ -1,0 +1,255 @@
+"""Study of a results folder: its compared runs, values, pairs and verdicts."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from audit.rows import ACCURACY, Guess, guess
+from audit.runs import Run
+from audit.statistics import Comparison, Pair, compare_rows, holm, over_seeds
+from audit.trials import Tuning, read_tuning
+from audit.values import Floats, Json
+
+TIME = "train_seconds"
+COST_UNITS = {"s", "ms", "J", "MB", "samples/s", "tokens/s"}
+COST_SHARES = {
+    "communication_percent",
+    "step_time_cv",
+    "step_time_drift",
+    "step_time_drift_low",
+    "step_time_drift_high",
+    "step_time_outliers",
+    "slowest_rank_share",
+}
+"""Units and shares of what depends on where a run ran, in definitions that don't say it: those of schema 1."""
+
+
+@dataclass(eq=False)
+class Study:
+    """The runs of a folder, which of them are compared, and the verdicts."""
+
+    folder: Path
+    suite: Json
+    runs: list[Run]
+    unreadable: int
+    apart: dict[Run, str]
+    compared: list[Run]
+    home: list[Run]
+    """Those of the compared runs that costs are of."""
+    methods: dict[str, list[Run]]
+    definitions: dict[str, Json]
+    memory: str
+    pairs: dict[tuple[str, str, str], Pair] = field(default_factory=dict)
+
+    @property
+    def tested(self) -> int:
+        """The number of pairs in the family."""
+        return sum(pair.n >= 3 for pair in self.pairs.values())
+
+    @property
+    def metrics(self) -> tuple[str, str, str]:
+        """The three metrics that are compared."""
+        return self.score, TIME, self.memory
+
+    @property
+    def score(self) -> str:
+        """The metric that leads."""
+        return (self.compared or self.runs)[-1].headline
+
+    @property
+    def binary(self) -> bool:
+        """Whether rows are right or wrong."""
+        return self.score == ACCURACY
+
+    @property
+    def unit(self) -> float:
+        """Least amount by which a row's score changes."""
+        return 1.0 if self.binary else 0.0
+
+    @property
+    def title(self) -> str:
+        """The score's title, as definitions have it."""
+        return str(self.definitions[self.score]["title"]) if self.score in self.definitions else "accuracy"
+
+    def sign(self, metric: str) -> int:
+        """Return 1 where higher is better, else -1."""
+        return -1 if self._definition(metric)["better"] == "lower" else 1
+
+    def scale(self, metric: str) -> float:
+        """Return what a value is multiplied by to be shown."""
+        return 100.0 if self._definition(metric)["format"].endswith("%") else 1.0
+
+    def _definition(self, metric: str) -> Json:
+        """Return a metric's definition; where nothing is compared there is none, and any does."""
+        return self.definitions.get(metric, {"better": "higher", "format": ".1%"})
+
+    def bounds(self, metric: str) -> tuple[float, float]:
+        """Return the least and the largest value there can be; an accuracy's are 0 and 1."""
+        low, high = self.definitions[metric].get("bounds") or ((0, 1) if metric == ACCURACY else (None, None))
+        return -math.inf if low is None else low, math.inf if high is None else high
+
+    def shown_protocol(self, run: Run, shown: str) -> str:
+        """Return the id that a page must show for a run's protocol.
+
+        As recorded; of schema 1, whose ids are made anew with what the package knows of defaults, any that stands for
+        this protocol everywhere on the page and for no other.
+        """
+        if run.protocol_id is not None:
+            return run.protocol_id
+        known = self._shown.setdefault(run.protocol, shown)
+        alone = re.fullmatch(r"[0-9a-f]{12}", known) and list(self._shown.values()).count(known) == 1
+        return known if alone else "an id of its own"
+
+    @functools.cached_property
+    def _shown(self) -> dict[str, str]:
+        return {}
+
+    @functools.cached_property
+    def tuning(self) -> Tuning:
+        """The tuning that belongs to the folder."""
+        return read_tuning(self.folder, str(self.suite["name"]))
+
+    @functools.cached_property
+    def guess(self) -> Guess:
+        """What a constant answer gives."""
+        run = self.compared[0]
+        return guess(self.score, run.predictions["reference"], run.record["label_names"])
+
+    def margin(self, metric: str) -> float:
+        """Return the margin of a metric."""
+        margins: dict[str, float] = {"quality": 0.01, "cost": 0.05} | self.suite.get("margin", {})
+        return margins["quality" if metric == self.score else "cost"]
+
+    def log_margin(self, metric: str) -> float:
+        """Return the margin in the terms of the comparison."""
+        return self.margin(metric) if metric == self.score else math.log1p(self.margin(metric))
+
+    def grid(self, metric: str) -> float:
+        """Return the distance of the values that can be measured, where it is known."""
+        if metric == self.score and self.binary:
+            return 1 / len(self.compared[0].scores)
+        return self.definitions[metric].get("grid") or 0.0
+
+    def is_cost(self, metric: str) -> bool:
+        """Return whether a metric depends on where a run ran."""
+        said = self.definitions[metric].get("depends_on_machine")
+        return (
+            bool(said) if said is not None else self.definitions[metric]["unit"] in COST_UNITS or metric in COST_SHARES
+        )
+
+    def by_seed(self, metric: str) -> dict[str, dict[int, float]]:
+        """Return a metric's values by method and seed; those of a cost are of one machine."""
+        kept = set(self.home if self.is_cost(metric) else self.compared)
+        return {
+            name: {run.seed: value for run in runs if run in kept and (value := run.metric(metric)) is not None}
+            for name, runs in self.methods.items()
+        }
+
+    def shared(self, metric: str) -> list[int]:
+        """Return the seeds that all methods have that a metric was measured of."""
+        seeds = [set(values) for values in self.by_seed(metric).values() if values]
+        return sorted(set.intersection(*seeds)) if seeds else []
+
+    def values(self, metric: str) -> dict[str, list[float]]:
+        """Return the values that means are over: of the seeds that all methods have, if there are three or more."""
+        shared = self.shared(metric)
+        return {
+            name: [values[seed] for seed in sorted(values) if len(shared) < 3 or seed in shared]
+            for name, values in self.by_seed(metric).items()
+        }
+
+    def mean(self, metric: str, name: str) -> float:
+        """Return a method's mean."""
+        values = self.values(metric)[name]
+        return float(np.mean(values)) if values else math.nan
+
+    def measured(self, metric: str) -> list[str]:
+        """Return the methods that a metric was measured of."""
+        return [name for name, values in self.by_seed(metric).items() if values]
+
+    def pair(self, metric: str, one: str, other: str) -> Pair:
+        """Return a pair, in whichever order it is kept."""
+        return self.pairs.get((metric, one, other)) or self.pairs[metric, other, one]
+
+    def better(self, metric: str, one: str, other: str) -> bool:
+        """Whether one method is shown to be better than another."""
+        return self.pair(metric, one, other).better == one
+
+    def rank(self, metric: str, name: str) -> str:
+        """Return a method's rank."""
+        measured = self.measured(metric)
+        others = [other for other in measured if other != name]
+        first = 1 + sum(self.better(metric, other, name) for other in others)
+        last = len(measured) - sum(self.better(metric, name, other) for other in others)
+        return "–" if name not in measured else str(first) if first == last else f"{first}–{last}"
+
+    def place(self, name: str, metrics: Sequence[str]) -> tuple[str, list[str]]:
+        """Return a method's place towards the Pareto front, and the methods that dominate it."""
+        there = [other for other in self.methods if all(other in self.measured(metric) for metric in metrics)]
+        others = [other for other in there if other != name]
+        if name not in there:
+            return "–", []
+
+        def no_worse(metric: str, other: str) -> bool:
+            pair = self.pair(metric, other, name)
+            return pair.better == other or (pair.equivalent and pair.better is None)
+
+        above = [
+            other
+            for other in others
+            if any(self.better(m, other, name) for m in metrics) and all(no_worse(m, other) for m in metrics)
+        ]
+        ahead = all(any(self.better(metric, name, other) for metric in metrics) for other in others)
+        return "off" if above else "on" if ahead and others else "undecided", above
+
+    def named(self, text: str) -> list[str]:
+        """Return the methods that a text names."""
+        known = {*self.methods, *self.tuning.trials, *(str(run.spec["name"]) for run in self.runs)}
+        pattern = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))
+        return re.findall(rf"(?<![\w.:+-])(?:{pattern})(?![\w:+-])", text)
+
+    @functools.cache  # noqa: B019 - a study lives as long as the program
+    def adjusted(self, what: str) -> dict[str, float]:
+        """Return Holm's p of the families that stand apart from the page's, by pair or method."""
+        ps: dict[str, float] = {}
+        if what == "these rows":
+            tested = [pair for pair in self.pairs.values() if pair.metric == self.score and pair.n >= 3]
+            ps = {f"{pair.first} − {pair.second}": over_seeds(pair).p_different for pair in tested}
+        elif what == "one seed":
+            both = map(" against ".join, itertools.combinations(self.methods, 2))
+            ps = {name: mcnemar(self, name)[2] if self.binary else row_test(self, name).p_different for name in both}
+        else:
+            sign = self.sign(self.score)
+            tables = {
+                name: [sign * (run.scores - self.guess.scores) for run in runs] for name, runs in self.methods.items()
+            }
+            made = {name: compare_rows(np.array(of), self.unit) for name, of in tables.items() if len(of) >= 3}
+            ps = {name: comparison.p(comparison.mean) for name, comparison in made.items()}
+        return dict(zip(ps, holm(list(ps.values())), strict=True))
+
+
+def mcnemar(study: Study, name: str) -> tuple[int, int, float]:
+    """Return how many rows only the first, and only the second, of two models gets right, and McNemar's exact p."""
+    first, second = (study.methods[part][0].scores for part in name.split(" against "))
+    one, other = int((first > second).sum()), int((second > first).sum())
+    return one, other, min(1.0, 2 * float(stats.binom.cdf(min(one, other), one + other, 0.5)))
+
+
+def row_test(study: Study, name: str) -> Comparison:
+    """Return the comparison of two models of one seed over the test rows, as if rows were seeds."""
+    first, second = (study.methods[part][0].scores for part in name.split(" against "))
+    return over_rows(first - second)
+
+
+def over_rows(values: Floats) -> Comparison:
+    """Return the comparison of a mean over rows: Student's t."""
+    return Comparison(float(values.mean()), float(values.var(ddof=1)), len(values))

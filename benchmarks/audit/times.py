@@ -1,0 +1,150 @@
+"""Tables of times: until a target, the budget, steadiness, scaling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from audit.page import Table
+from audit.reading import by_method
+from audit.runs import Run, alike, set_apart
+from audit.study import Study
+from audit.values import MEAN, Atom, Near, mean_cell
+from audit.words import Cells, Row
+
+PHASES = ("first_step_seconds", "train_seconds", "evaluation_seconds", "inference_seconds")
+
+
+def validation(study: Study) -> str:
+    """Return the name of the score's points on the validation rows."""
+    return f"validation_{study.score.removeprefix('test_')}"
+
+
+def best_means(study: Study) -> dict[str, float]:
+    """Return each method's mean over the runs of the best validation score."""
+    best = max if study.sign(study.score) > 0 else min
+    found = {
+        name: [best(series.values()) for run in runs if (series := run.series(validation(study)))]
+        for name, runs in study.methods.items()
+    }
+    return {name: float(np.mean(values)) for name, values in found.items() if values}
+
+
+def targets(study: Study) -> dict[str, float]:
+    """Return the targets as shown: half, three and nine tenths of the way from chance to the best mean."""
+    sign, scale, means = study.sign(study.score), study.scale(study.score), best_means(study)
+    if not means:
+        return {}
+    chance = scale * study.guess.chance
+    way = max(sign * scale * value for value in means.values()) - sign * chance
+    if scale == 100:
+        # "Where that way is short": 20 points or less; the methodology doesn't say.
+        step = 5.0 if way > 20 + 1e-9 else 1.0
+    else:
+        power = 10.0 ** math.floor(math.log10(way)) if way > 0 else 1.0
+        step = (0.5 if way > 2 * power else 0.1) * power
+    # Rounded towards chance, in the score's direction.
+    found = {sign * step * math.floor((sign * chance + share * way) / step + 1e-9) for share in (0.5, 0.75, 0.9)}
+    unit = "%" if scale == 100 else study.definitions[study.score]["unit"]
+    shown = sorted((target for target in found if sign * (target - chance) > 1e-12), key=lambda target: sign * target)
+    return {f"{target:.6g} {unit}".strip(): target / scale for target in shown}
+
+
+def until(study: Study, table: Table, row: Row) -> Cells:
+    """Seconds of training steps, or samples, until a validation score."""
+    seconds = "seconds" in table.caption
+    runs = [run for run in study.methods[row["method"]] if run in study.home or not seconds]
+    sign, wanted = study.sign(study.score), targets(study)
+    found: Cells = dict.fromkeys(wanted, None)
+    for target, level in wanted.items() if runs else ():
+        values = []
+        for run in runs:
+            series = sorted(run.series(validation(study)).items())
+            step = next((at for at, value in series if sign * (value - level) >= -1e-11), None)
+            if step is not None:
+                spent = sum(value for at, value in run.series("step_seconds").items() if at <= step)
+                values.append(spent if seconds else float(step * run.settings["global_batch"]))
+        missing = f"never ({len(runs) - len(values)} of {len(runs)})" if len(values) < len(runs) else ""
+        mean, never = mean_cell(values), r"(?:(?:, )?(never \(\d+ of \d+\)))?"
+        parts: Sequence[Atom] = mean[1] if isinstance(mean, tuple) and not isinstance(mean, Near) else [None, None]
+        found[target] = (rf"(?:{MEAN})?{never}", [*parts, missing])
+    return found
+
+
+def time_budget(study: Study, _: Table, row: Row) -> Cells:
+    """Where the time of the runs went."""
+    runs = (
+        timed_runs(study)
+        if row["method"] == "all"
+        else [r for r in timed_runs(study) if r in study.methods[row["method"]]]
+    )
+    wall = sum(float(run.record["seconds"]) for run in runs)
+    shares = [100 * sum(run.metric(name) or 0.0 for run in runs) / wall for name in PHASES]
+    names = ("start (%)", "training (%)", "validation (%)", "test (%)")
+    cells: Cells = dict(zip(names, shares, strict=True))
+    return cells | {"runs": len(runs), "wall time (s)": wall, "rest (%)": 100 - sum(shares)}
+
+
+def marks(run: Run) -> str:
+    """Return what speaks against a steady state in a run."""
+    low, high = run.metric("step_time_drift_low"), run.metric("step_time_drift_high")
+    found = ""
+    if low is not None and high is not None:
+        found = "†" if low > 0.05 or high < -0.05 else ""
+    return found + ("¶" if pause(run) > 0.2 else "")
+
+
+def too_short(runs: list[Run]) -> tuple[float, float] | None:
+    """Return the interval of a method's mean drift where it leaves too much open; NaN where a run has none."""
+    known = [run for run in runs if "step_time_drift_low" in {kept["name"] for kept in run.record["definitions"]}]
+    ends = [(run.metric("step_time_drift_low"), run.metric("step_time_drift_high")) for run in known]
+    logs = np.array([(math.log1p(low), math.log1p(high)) for low, high in ends if low is not None and high is not None])
+    if not known:
+        return None
+    if len(logs) < len(known):
+        return math.nan, math.nan
+    half = math.sqrt(float((np.diff(logs, axis=1) ** 2).sum()) / 4) / len(logs)
+    low, high = math.expm1(float(logs.mean()) - half), math.expm1(float(logs.mean()) + half)
+    return None if low > 0.05 or high < -0.05 or (low >= -0.1 and high <= 0.1) else (low, high)
+
+
+def pause(run: Run) -> float:
+    """Return the share of the time that one step took, if the variation is one step's."""
+    return (run.metric("step_time_cv") or 0.0) / math.sqrt(run.metric("timed_steps") or 1)
+
+
+def timed_runs(study: Study) -> list[Run]:
+    """Return the runs that have all four phases."""
+    return [run for run in study.home if all(run.metric(name) is not None for name in PHASES)]
+
+
+def scaling(study: Study, _: Table, row: Row) -> Cells:
+    """Speed-up and efficiency over numbers of ranks, over the seeds that each number has."""
+    name, ranks = row["method"], int(row["ranks"])
+    here = study.home[0]
+    ended = [run for run in study.runs if run.record["status"] == "ok" and run.environment == here.environment]
+    like = [run for run in ended if alike(run, here)]
+    found: dict[int, dict[int, Run]] = {}
+    for size in sorted({run.settings["world_size"] for run in like}):
+        group = [run for run in like if run.settings["world_size"] == size]
+        kept = by_method([run for run in group if run not in set_apart(group)], list(study.suite["methods"]))
+        if name in kept:
+            found[size] = {run.seed: run for run in kept[name]}
+    shared = set.intersection(*map(set, found.values()))
+
+    def mean(metric: str, size: int) -> float:
+        values = [found[size][seed].metric(metric) for seed in shared]
+        return float(np.mean([math.nan if value is None else value for value in values]))
+
+    speed_up = mean("samples_per_second", ranks) / mean("samples_per_second", min(found))
+    return {
+        "ranks": ranks,
+        "samples/s": mean("samples_per_second", ranks),
+        "speed-up": speed_up,
+        "efficiency (%)": 100 * speed_up / (ranks / min(found)),
+        "all-reduced (bytes/step)": mean("allreduced_bytes_per_step", ranks) if ranks > 1 else None,
+        "all-reduce time (ms)": mean("communication_ms", ranks) if ranks > 1 else None,
+        "all-reduce share (%)": mean("communication_percent", ranks) if ranks > 1 else None,
+    }

@@ -1,0 +1,45 @@
+"""Trials of a tuning, from its record."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit.values import Json
+
+PACKAGED = Path(__file__).parents[1] / "tuning"
+"""Where the records of the packaged suites lie."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The trials of each method, and how their score is read."""
+
+    trials: dict[str, list[Json]]
+    sign: int
+    """1 where higher is better, -1 where lower is."""
+    scale: float
+
+    def ended(self, name: str) -> list[Json]:
+        """Return the trials of a method that ended well."""
+        return [trial for trial in self.trials[name] if trial["status"] == "ok"]
+
+    def best(self, name: str) -> Json:
+        """Return the trial with the best score; of equals the lowest loss, then the first."""
+        return max(self.ended(name), key=lambda t: (self.sign * score(t), -float(t["loss"]), -int(t["number"])))
+
+
+def score(trial: Json) -> float:
+    """Return the score of a trial, which schema 1 calls accuracy."""
+    return float(trial["score"] if "score" in trial else trial["accuracy"])
+
+
+def read_tuning(folder: Path, suite: str) -> Tuning:
+    """Return a folder's own tuning, else the packaged suite's; without any there are no trials."""
+    own, packaged = folder / "tuning" / "trials.json", PACKAGED / f"{suite}.json"
+    path = own if own.exists() else packaged
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"methods": []}
+    metric = record.get("headline", {"better": "higher", "format": ".1%"})
+    trials = {entry["spec"]["name"]: entry["trials"] for entry in record["methods"]}
+    return Tuning(trials, -1 if metric["better"] == "lower" else 1, 100.0 if metric["format"].endswith("%") else 1.0)
