@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpml_bench import registry
-from hpml_bench.cli import inventory
+from hpml_bench.cli import list as listing
 from hpml_bench.config import suite
 from hpml_bench.errors import UserError
 
@@ -58,7 +58,7 @@ def test_another_packages_method_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     install(tmp_path, monkeypatch, "third_module")
     assert "third" in registry.names("methods")
     assert registry.plugin("methods", "third").title == "Third"
-    assert ("third", "(from another package)") in inventory.known("methods")
+    assert ("third", "(from another package)") in listing.plugins("methods")
     empty = suite.Suite.model_validate(
         {"name": "s", "settings": {"backbone": "path:x", "dataset": {"name": "hub"}, "steps": 1}, "methods": {}}
     )

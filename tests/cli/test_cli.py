@@ -19,6 +19,8 @@ from hpml_bench.config import suite
 from hpml_bench.errors import UserError
 from hpml_bench.system import environment
 
+pytestmark = pytest.mark.serial
+
 CONTENT = {
     "seeds": 2,
     "settings": {

@@ -14,6 +14,8 @@ import psutil
 import pytest
 import soak
 
+pytestmark = pytest.mark.serial
+
 SEED = 20
 
 

@@ -18,6 +18,8 @@ from hpml_bench.gate.measure.sides import Incomparable, Installation, OutOfTime,
 from hpml_bench.gate.records import PROTOCOL
 from hpml_bench.system import environment
 
+pytestmark = pytest.mark.serial
+
 INSTALLED = Installation("installed", sys.executable)
 
 

@@ -21,7 +21,10 @@ from hpml_bench.training.clock import CpuClock
 from hpml_bench.training.distributed import Group
 from hpml_bench.training.step_log import Entry, StepLog
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel keeps no such count")
+pytestmark = [
+    pytest.mark.serial,
+    pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel keeps no such count"),
+]
 DATA = bytes(1 << 20)
 
 

@@ -12,6 +12,8 @@ import torch
 from hpml_bench.training import clock
 from hpml_bench.training.clock import Clock, CpuClock, CudaClock
 
+pytestmark = pytest.mark.serial
+
 
 class Event:
     """Stands in for CUDA's: recorded at the next full second of a stream."""

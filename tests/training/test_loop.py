@@ -26,6 +26,8 @@ from hpml_bench.training.step_log import Entry, StepLog, step_seconds
 from hpml_bench.training.trainer import Trainer
 from hpml_bench.training.windows import Windows
 
+pytestmark = pytest.mark.serial
+
 
 class Recorder(Probe):
     """Keeps every step."""
