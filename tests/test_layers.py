@@ -19,7 +19,7 @@ ORDER = (
     "tasks", "datasets", "probes", "report", "tracking", "trackers", "launch", "tuning", "gate", "api", "cli",
     "__main__",
 )  # fmt: skip
-"""The rooms of the package: each imports only itself and rooms before it, in functions too."""
+"""The packages and modules at the top: each imports only itself and those before it, in functions too."""
 PLUGINS = ("methods", "tasks", "datasets", "probes", "trackers")
 SECTIONS = "report.sections"
 TRAINING = ("torch", "transformers", "peft", "datasets")
@@ -61,11 +61,11 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 AT_TOP = {name: _walk(tree, functions=False) for name, tree in TREES.items()}
 ANYWHERE = {name: _walk(tree, functions=True) for name, tree in TREES.items()}
 OWN = {name: {other for other in imports if other in FILES} for name, imports in ANYWHERE.items()}
-ROOMS = sorted({name.split(".")[1] for name in FILES if "." in name})
+TOP = sorted({name.split(".")[1] for name in FILES if "." in name})
 
 
-def room_of(name: str) -> str:
-    """Return the room of a module."""
+def top_of(name: str) -> str:
+    """Return the package or module at the top that a module is of."""
     return name.split(".")[1]
 
 
@@ -89,9 +89,9 @@ def cycle(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
-def in_room(name: str, *rooms: str) -> bool:
-    """Tell whether a module lies in one of these rooms, the room's own module included."""
-    return any(f"{name}.".startswith(f"hpml_bench.{room}.") for room in rooms)
+def within(name: str, *packages: str) -> bool:
+    """Tell whether a module is of one of these packages."""
+    return any(f"{name}.".startswith(f"hpml_bench.{package}.") for package in packages)
 
 
 def heavy(imports: set[str], libraries: tuple[str, ...] = TRAINING) -> set[str]:
@@ -109,22 +109,22 @@ def test_the_reader_of_imports_sees_them() -> None:
     assert set(cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}})) == {"b", "c"}
 
 
-def test_every_room_has_its_place() -> None:
-    """The order names all rooms, and each says at its head what belongs there and what it may import."""
-    assert set(ROOMS) <= set(ORDER)
-    for room in ROOMS:
-        folder = ROOT / room
+def test_every_package_has_its_place() -> None:
+    """The order names all packages, and each says at its head what belongs there and what it may import."""
+    assert set(TOP) <= set(ORDER)
+    for package in TOP:
+        folder = ROOT / package
         if folder.is_dir():
-            docstring = ast.get_docstring(TREES[f"hpml_bench.{room}"]) or ""
-            assert len(docstring) > 40, room
-            assert "import" in docstring.lower(), f"{room}/__init__.py doesn't say what it may import"
+            docstring = ast.get_docstring(TREES[f"hpml_bench.{package}"]) or ""
+            assert len(docstring) > 40, package
+            assert "import" in docstring.lower(), f"{package}/__init__.py doesn't say what it may import"
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "hpml_bench"])
-def test_a_room_imports_only_rooms_before_it(name: str) -> None:
+def test_a_module_imports_only_what_comes_before_it(name: str) -> None:
     """All imports count, those inside functions too; those for type checkers alone don't."""
-    place = ORDER.index(room_of(name))
-    later = {other for other in OWN[name] - {"hpml_bench"} if ORDER.index(room_of(other)) > place}
+    place = ORDER.index(top_of(name))
+    later = {other for other in OWN[name] - {"hpml_bench"} if ORDER.index(top_of(other)) > place}
     assert later == set()
 
 
@@ -133,24 +133,24 @@ def test_there_is_no_import_circle() -> None:
     assert cycle({name: imports - {"hpml_bench", name} for name, imports in OWN.items() if name != "hpml_bench"}) == []
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if in_room(name, *PLUGINS, SECTIONS)])
+@pytest.mark.parametrize("name", [name for name in FILES if within(name, *PLUGINS, SECTIONS)])
 def test_plug_ins_do_not_know_each_other(name: str) -> None:
     """A method, task, data set, probe, tracker or section imports no other one, unless it is a part of itself."""
-    own = name if not in_room(name, SECTIONS) else ".".join(name.split(".")[:4])
+    own = name if not within(name, SECTIONS) else ".".join(name.split(".")[:4])
     package = ".".join(own.split(".")[:3])
-    others = {other for other in OWN[name] if in_room(other, *PLUGINS, SECTIONS)}
+    others = {other for other in OWN[name] if within(other, *PLUGINS, SECTIONS)}
     assert {other for other in others if not f"{other}.".startswith(f"{package}.")} == set()
 
 
 def test_core_code_reaches_plug_ins_through_the_registry() -> None:
-    """No module outside their rooms imports a method, task, data set, probe or tracker by name."""
+    """No module outside their packages imports a method, task, data set, probe or tracker by name."""
     for name in FILES:
-        if not in_room(name, *PLUGINS):
-            assert {other for other in OWN[name] if in_room(other, *PLUGINS) and other.count(".") > 1} == set(), name
+        if not within(name, *PLUGINS):
+            assert {other for other in OWN[name] if within(other, *PLUGINS) and other.count(".") > 1} == set(), name
 
 
 def test_only_what_trains_imports_training_libraries() -> None:
-    """Torch and its like are imported in the training and data rooms, by plug-ins, the gate's residents, the launcher.
+    """Torch and its like are imported in `training` and `data`, by plug-ins, the gate's residents and the launcher.
 
     Plug-ins, and all that the command line imports before it trains, import them in functions only.
     """
@@ -161,17 +161,17 @@ def test_only_what_trains_imports_training_libraries() -> None:
         assert part not in AT_TOP[launcher]
     trains = {launcher, *parts}
     for name, imports in ANYWHERE.items():
-        if name not in trains and not in_room(name, "data", "training", *PLUGINS, "gate.measure"):
+        if name not in trains and not within(name, "data", "training", *PLUGINS, "gate.measure"):
             assert not heavy(imports), name
     parent = reachable("cli") - reachable("training.worker", "gate.resident") - parts
     for name in FILES:
-        if in_room(name, *PLUGINS, SECTIONS, "plugins") or name in parent:
+        if within(name, *PLUGINS, SECTIONS, "plugins") or name in parent:
             assert not heavy(AT_TOP[name]), name
 
 
 def test_the_report_side_names_no_training_library() -> None:
     """Reports, statistics, records, config and the registry, and all that they import."""
-    report = [name.removeprefix("hpml_bench.") for name in FILES if in_room(name, "report", "statistics", "records")]
+    report = [name.removeprefix("hpml_bench.") for name in FILES if within(name, "report", "statistics", "records")]
     for name in reachable(*report, "config.suite", "registry"):
         assert not heavy(ANYWHERE[name]), name
 
@@ -188,12 +188,12 @@ def uses(attribute: str) -> set[str]:
 def test_runs_are_chosen_in_one_place() -> None:
     """What is left out is looked at by the failures, the takeaways that say nothing is left, and the head's counts."""
     assert uses("left_out") <= {
-        *(name for name in FILES if in_room(name, "report.results")),
+        *(name for name in FILES if within(name, "report.results")),
         "hpml_bench.report.render",
         "hpml_bench.report.sections.failures",
         "hpml_bench.report.sections.takeaways",
     }
-    readers = {name for name, tree in TREES.items() if in_room(name, SECTIONS) and "load_records" in ast.dump(tree)}
+    readers = {name for name, tree in TREES.items() if within(name, SECTIONS) and "load_records" in ast.dump(tree)}
     assert readers == set(), "no section reads records of its own"
 
 
@@ -201,7 +201,7 @@ def test_no_task_is_named_outside_tasks() -> None:
     """No module compares with a task's name: what differs between tasks is asked of the task."""
     names = {path.stem for path in (ROOT / "tasks").glob("*.py") if path.stem != "__init__"}
     for name, tree in TREES.items():
-        if in_room(name, "tasks"):
+        if within(name, "tasks"):
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.Compare):
@@ -212,8 +212,8 @@ def test_no_task_is_named_outside_tasks() -> None:
 def test_statistics_know_no_records() -> None:
     """Statistics take numbers: they import none of ours but themselves."""
     for name in FILES:
-        if in_room(name, "statistics"):
-            assert {other for other in OWN[name] if not in_room(other, "statistics")} == set(), name
+        if within(name, "statistics"):
+            assert {other for other in OWN[name] if not within(other, "statistics")} == set(), name
 
 
 def test_a_report_is_written_without_training_libraries(tmp_path: Path) -> None:

@@ -22,12 +22,12 @@ from hpml_bench.cli.options import load, out
 def plan(suite: str, detect: str, power: float, out: Path) -> None:
     """Say how many seeds, and hours, SUITE needs to tell methods apart that differ by SIZE; from recorded runs."""
     from hpml_bench.config.suite import suite_name
-    from hpml_bench.report import plan
+    from hpml_bench.report import seed_plan
     from hpml_bench.report.terminal import print_table, terminal
     from hpml_bench.system.text import for_terminal
 
     name = suite_name(load(suite).name if suite.endswith((".yaml", ".yml")) else suite)
-    found = plan.plan(out / name, detect, power)
+    found = seed_plan.plan(out / name, detect, power)
     print_table(found.table, terminal())
     for sentence in found.sentences:
         click.echo(for_terminal(sentence))

@@ -29,7 +29,7 @@ def run(ctx: click.Context, method: str, suite: str, seed: int, asked: Asked, li
     torchrun --nproc-per-node 2 -m hpml_bench run METHOD
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        from hpml_bench.launch.torchrun import run_as_rank
+        from hpml_bench.launch.under_torchrun import run_as_rank
 
         world = int(os.environ["WORLD_SIZE"])
         loaded = load(suite, asked.overrides, world_size=world, device=asked.device)

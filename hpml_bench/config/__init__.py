@@ -1,4 +1,4 @@
-"""Configuration: settings, suites and their YAML, options of plug-ins, devices.
+"""What is asked for: settings, suites and their YAML, options of plug-ins, devices.
 
-May import `registry` and `system`.
+May import `registry`, `system` and `errors`.
 """

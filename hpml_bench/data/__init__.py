@@ -1,4 +1,4 @@
-"""From a source to token ids on disk: hub, wheels, files, tokenizer, preparation, rows and batches.
+"""Shared preparation of data: from a source to token ids on disk, rows and batches, and the generated news.
 
-May import `plugins` and what is below it.
+New data sets go to `datasets`. May import `plugins` and what is before it.
 """

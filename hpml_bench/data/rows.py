@@ -13,6 +13,7 @@ import torch
 
 from hpml_bench.config.settings import Settings
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.plugins.task import IGNORE_INDEX
 from hpml_bench.records.predictions import Answers
 
 FILE = "rows.arrow"
@@ -21,10 +22,6 @@ BUCKET = 32
 
 OWN_ROWS = 4
 """Stream of random numbers, beside those with which the rows of all seeds are drawn (0 to 3)."""
-
-
-IGNORE_INDEX = -100
-"""Label of a token without a target, and of padding."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
 """Data sets and ways to read them, one file each: a class that extends plugins.dataset.DatasetLoader.
 
-May import `plugins` and `data`; no other plug-in.
+May import `data` and what is before it; no other plug-in.
 """

@@ -1,7 +1,6 @@
-"""The gate: whether a training step got slower or heavier, by verdicts whose error rates are known.
+"""The command `hpml-bench check`: whether a training step got slower or heavier, with known error rates.
 
-Imports run one way: `records`, `measure`, `decide`, `render`, and last `check`, `baseline` and `selftest` with its
-`trials`, which use all of them. `resident` is the other process of `measure`.
-
-May import `training`, `report` and what is below them.
+`measure`, `decide` and `render` import `records` and those before them in this order; `check`, `baseline` and
+`selftest` use `measure` and `decide`, and the command line renders. May import `training`, `report` and what is before
+them.
 """

@@ -35,7 +35,7 @@ GIVE_MORE = "give --max-minutes more"
 MEASURING = (
     *("check", "resident", "decide/rank_tests", "decide/spending", "decide/verdicts"),
     *("measure/delay", "measure/machine", "measure/pairs", "measure/sides", "measure/workload"),
-    *("../statistics/paired", "../statistics/intervals"),
+    *("../statistics/paired_tests", "../statistics/intervals"),
 )
 """The files on which it depends how a check of given code ends."""
 

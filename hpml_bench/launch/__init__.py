@@ -1,4 +1,4 @@
-"""Sweeps, and the processes of a run: preparation, fork server, launcher, watchdog, outcome, progress.
+"""Sweeps and the processes of a run: preparation, fork server, launcher, watchdog, outcome, progress.
 
-May import `training` for the worker that ranks begin with, `report` and `tracking` inside functions.
+May import `training` and what is before it, and `report` inside functions.
 """

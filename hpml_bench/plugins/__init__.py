@@ -1,4 +1,4 @@
-"""Base classes of plug-ins (Method, Task, DatasetLoader, Probe), and the types that pass between them and the core.
+"""Base classes of plug-ins (Method, Task, DatasetLoader, Probe, Tracker), and the types that pass to and from them.
 
-May import `config` and `records`; no training library but inside functions.
+May import `config`, `records` and what is before them; no training library but inside functions.
 """

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     from hpml_bench.data.tokenizer import Encoder
 
+
 IGNORE_INDEX = -100
-"""Label of a token without a target: no loss is taken there, and nothing is answered."""
+"""Label of a token without a target, and of padding: no loss is taken there, and nothing is answered."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Records of runs on disk: the record itself, its points and predictions, and the folders that hold them.
+"""What a run leaves on disk, and trials of tuning: the records, their schema, and the folders that hold them.
 
-May import `config` and `system`.
+May import `config` and what is before it.
 """

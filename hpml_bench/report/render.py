@@ -18,7 +18,7 @@ from hpml_bench.config.suite import packaged
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import write_atomically
 from hpml_bench.report.blocks import Figure, Section, Table, Text
-from hpml_bench.report.grouping import versions
+from hpml_bench.report.comparability import versions
 from hpml_bench.report.results import Results
 from hpml_bench.system.text import sanitize
 

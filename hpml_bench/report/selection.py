@@ -11,7 +11,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.records.listing import load_records
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report import predictions
-from hpml_bench.report.grouping import (
+from hpml_bench.report.comparability import (
     agreed_budget,
     agreed_consumption,
     but_ranks,

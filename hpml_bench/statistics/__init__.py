@@ -21,7 +21,7 @@ from hpml_bench.statistics.evidence import (
 )
 from hpml_bench.statistics.headline import compare_costs, compare_scores
 from hpml_bench.statistics.intervals import ALPHA, Interval, binomial_interval, mean_interval
-from hpml_bench.statistics.paired import holm, paired_sd, paired_t, sign_flip, sign_flip_floor
+from hpml_bench.statistics.paired_tests import holm, paired_sd, paired_t, sign_flip, sign_flip_floor
 from hpml_bench.statistics.pairs import (
     Better,
     Comparison,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hpml_bench.statistics.intervals import ALPHA, finite, t_quantile
-from hpml_bench.statistics.paired import paired_sd
+from hpml_bench.statistics.paired_tests import paired_sd
 
 POWER = 0.8
 """Power at which a difference counts as detectable."""

@@ -22,7 +22,7 @@ from hpml_bench.statistics.evidence import (
     widest,
 )
 from hpml_bench.statistics.intervals import ALPHA, Interval
-from hpml_bench.statistics.paired import holm, paired_t, sign_flip, sign_flip_floor
+from hpml_bench.statistics.paired_tests import holm, paired_t, sign_flip, sign_flip_floor
 
 Values = Mapping[str, Mapping[int, float]]
 """method -> seed -> value; finite numbers only."""

@@ -1,4 +1,4 @@
-"""Operating system: processes, signals, disk, cache, environment, text of others.
+"""The operating system under the benchmark: processes, signals, disk, cache, environment, text of others.
 
-Imports `errors` only; knows nothing of runs, suites or models.
+Imports `errors` only; has no suites, models or records.
 """

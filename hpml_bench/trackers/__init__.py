@@ -1,4 +1,4 @@
-"""Trackers, one file each: a class that extends plugins.tracker.Tracker.
+"""Experiment trackers, one file each: a class that extends plugins.tracker.Tracker.
 
-May import `plugins` and `tracking`, and a service's library inside functions; no other plug-in.
+May import `tracking` and what is before it; no other plug-in.
 """

@@ -1,4 +1,4 @@
-"""Training of one run inside a rank: worker, trainer, model, evaluation, clocks and self-checks.
+"""One run inside a rank: model, trainer, evaluation, clocks, self-checks, and the worker that puts them to use.
 
-May import `data`, `plugins` and what is below them.
+May import `data` and what is before it.
 """

@@ -1,4 +1,4 @@
-"""The trainer: the one place where a run is assembled, and the only training loop. It knows no plug-in by name."""
+"""Trainer: assembles model, method, task and rows of a run, and has the only training loop; names no plug-in."""
 
 from __future__ import annotations
 

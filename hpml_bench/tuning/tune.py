@@ -28,7 +28,7 @@ from hpml_bench.system import environment, tempdir
 from hpml_bench.system.hashing import digest
 from hpml_bench.system.signals import stoppable
 from hpml_bench.tuning.studies import Study, open_storage
-from hpml_bench.tuning.suite_file import check_target, write_suite
+from hpml_bench.tuning.write_suite import check_target, write_suite
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

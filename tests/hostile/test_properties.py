@@ -209,10 +209,10 @@ def use_records(folder: Path) -> None:
 @pytest.fixture
 def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave charts out: they take a second a report, and have tests of their own."""
-    from hpml_bench.report.sections import cost_accuracy, curves, inference, memory, throughput, tuning
+    from hpml_bench.report.sections import cost_quality, curves, inference, memory, throughput, tuning
 
-    for name in ("course", "strip", "bars", "trade_off"):
-        for module in (curves, cost_accuracy, inference, memory, throughput, tuning):
+    for name in ("line_chart", "strip", "bars", "trade_off"):
+        for module in (curves, cost_quality, inference, memory, throughput, tuning):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, lambda *_: None)
         monkeypatch.setattr(f"hpml_bench.report.figures.{name}", lambda *_: None)
@@ -327,7 +327,7 @@ def test_any_predictions(runs: Path, no_charts: None, new: dict[str, Any], rows:
             return
         recommit(path.parent)
         results = load(runs)
-        assert len(results.compared) + results.left_out.set_apart == 6
+        assert len(results.compared) + results.left_out.excluded_runs == 6
         assert not results.left_out.problems
         whole = not new and rows == 50 and not again
         assert not whole or len(results.compared) == 6
@@ -344,14 +344,14 @@ def test_any_bytes_as_predictions(runs: Path, content: bytes, keep: float) -> No
         path.write_bytes(before[: int(keep * len(before))] + content)
         recommit(path.parent)
         results = load(runs)
-        assert len(results.compared) + results.left_out.set_apart == 6
+        assert len(results.compared) + results.left_out.excluded_runs == 6
 
 
 @settings(within_a_test, max_examples=EXAMPLES // 7)
 @given(content=st.lists(st.tuples(st.integers(-(2**62), 2**62), st.floats(-1e99, 1e99)), min_size=1, max_size=6))
 def test_any_points_can_be_drawn(runs: Path, tmp_path: Path, content: list[tuple[int, float]]) -> None:
     """Steps and values of any size make a chart that can be drawn."""
-    from hpml_bench.report.figures import course
+    from hpml_bench.report.figures import line_chart
 
     copied = tmp_path / "runs"
     shutil.rmtree(copied, ignore_errors=True)
@@ -359,7 +359,7 @@ def test_any_points_can_be_drawn(runs: Path, tmp_path: Path, content: list[tuple
     for path in copied.glob("*/points.jsonl"):
         path.write_text("".join(json.dumps(POINT | {"step": step, "value": value}) + "\n" for step, value in content))
         recommit(path.parent)
-    assert course(load(copied), "train_loss", "loss") is not None
+    assert line_chart(load(copied), "train_loss", "loss") is not None
 
 
 # Text

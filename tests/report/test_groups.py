@@ -14,7 +14,7 @@ from hpml_bench import registry
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import Metric, Point, RunRecord
 from hpml_bench.report.blocks import Figure, Table
-from hpml_bench.report.groups import HARNESS, SHOWN, added_to, other_groups
+from hpml_bench.report.metric_groups import HARNESS, SHOWN, added_to, other_groups
 from hpml_bench.report.render import all_sections, write_report
 from hpml_bench.report.results import Results
 

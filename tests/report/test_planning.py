@@ -15,8 +15,8 @@ from statsmodels.stats.power import TTestPower
 
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
-from hpml_bench.report.plan import plan
 from hpml_bench.report.results import Results
+from hpml_bench.report.seed_plan import plan
 from hpml_bench.statistics import (
     detectable_difference,
     paired_t_power,

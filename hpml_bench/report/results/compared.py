@@ -12,7 +12,7 @@ from hpml_bench.config.suite import Margin, Suite, load_suite, packaged_suites
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.files import SUITE, read_json
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.grouping import label, machine_of
+from hpml_bench.report.comparability import label, machine_of
 from hpml_bench.report.predictions import task_of
 from hpml_bench.report.selection import LeftOut, Selection
 

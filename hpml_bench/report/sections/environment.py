@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Section, Table, Text
-from hpml_bench.report.grouping import environment_of, flat
+from hpml_bench.report.comparability import environment_of, flat
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, table
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpml_bench.report.blocks import Figure
-from hpml_bench.report.groups import HARNESS, OVER_SEEDS, SHOWN, GroupSection
+from hpml_bench.report.metric_groups import HARNESS, OVER_SEEDS, SHOWN, GroupSection
 from hpml_bench.report.results import Results
 
 order = 70

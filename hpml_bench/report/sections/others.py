@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpml_bench.report.blocks import Figure, Section, Table
-from hpml_bench.report.groups import OVER_SEEDS, added_to, bar_charts, other_groups
+from hpml_bench.report.metric_groups import OVER_SEEDS, added_to, bar_charts, other_groups
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import by_method
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpml_bench.report.groups import HARNESS, SHOWN, GroupSection
+from hpml_bench.report.metric_groups import HARNESS, SHOWN, GroupSection
 
 order = 90
 NOTE = (

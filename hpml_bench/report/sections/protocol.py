@@ -7,7 +7,7 @@ from typing import Any
 from hpml_bench.config.settings import Settings
 from hpml_bench.records.run import Check
 from hpml_bench.report.blocks import Section, Table, Text
-from hpml_bench.report.grouping import flat
+from hpml_bench.report.comparability import flat
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, fact, number, table
 

@@ -9,7 +9,7 @@ from hpml_bench.report.blocks import Section, Text
 from hpml_bench.report.guessing import guess, not_above_guess
 from hpml_bench.report.results import TIME, Results
 from hpml_bench.report.tables import Quantity, sentence_list
-from hpml_bench.report.training import STILL_FALLING, under_trained
+from hpml_bench.report.under_trained import STILL_FALLING, under_trained
 from hpml_bench.statistics import Comparison
 
 order = 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpml_bench.report.blocks import Section, Table
-from hpml_bench.report.groups import HARNESS, OVER_SEEDS, SHOWN, added_to, bar_charts
+from hpml_bench.report.metric_groups import HARNESS, OVER_SEEDS, SHOWN, added_to, bar_charts
 from hpml_bench.report.results import Results
 from hpml_bench.report.steady import LONGEST_PAUSE, MOST_DRIFT, TELLING, Flag, unsteady
 from hpml_bench.report.tables import by_method
