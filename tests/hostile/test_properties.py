@@ -327,7 +327,7 @@ def test_any_predictions(runs: Path, no_charts: None, new: dict[str, Any], rows:
             return
         recommit(path.parent)
         results = load(runs)
-        assert len(results.compared) + results.left_out.set_apart == 6
+        assert len(results.compared) + results.left_out.excluded_runs == 6
         assert not results.left_out.problems
         whole = not new and rows == 50 and not again
         assert not whole or len(results.compared) == 6
@@ -344,7 +344,7 @@ def test_any_bytes_as_predictions(runs: Path, content: bytes, keep: float) -> No
         path.write_bytes(before[: int(keep * len(before))] + content)
         recommit(path.parent)
         results = load(runs)
-        assert len(results.compared) + results.left_out.set_apart == 6
+        assert len(results.compared) + results.left_out.excluded_runs == 6
 
 
 @settings(within_a_test, max_examples=EXAMPLES // 7)

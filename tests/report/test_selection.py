@@ -55,7 +55,7 @@ def _no_drawing() -> Iterator[None]:
 
 def change_record(run: Path, **changes: Any) -> None:
     """Rewrite a run's record with other fields."""
-    RunFolder(run).commit(load_record(run / RECORD).model_copy(update=changes))
+    recorded.rewrite(run, load_record(run / RECORD).model_copy(update=changes))
 
 
 def other_protocol(run: Path) -> None:
@@ -188,7 +188,7 @@ def test_what_is_set_apart_enters_no_number(whole: Path, edited: list[tuple[str,
 
 def _left_out(folder: Path) -> int:
     left = Results.load(folder).left_out
-    return left.set_apart + len(left.unfinished) + len(left.problems)
+    return left.excluded_runs + len(left.unfinished) + len(left.problems)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
