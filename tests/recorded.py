@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hpml_bench.config.settings import DatasetSpec, MethodSpec, RunSpec, Settings
-from hpml_bench.records.files import POINTS, PREDICTIONS
+from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, write_atomically
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Check, Consumed, Digests, Metric, Point, RunError, RunRecord, protocol_id
 from hpml_bench.records.schema1 import upgraded
@@ -314,6 +314,11 @@ def write(
             (place / POINTS).write_text("\n".join(lines) + "\n")
         RunFolder(place).commit(believable(place, item, rows) if item.status == "ok" else item)
     return folder
+
+
+def rewrite(place: Path, item: RunRecord) -> None:
+    """Write a run's record as it is, whatever its files are by now."""
+    write_atomically(place / RECORD, item.model_dump_json(indent=1) + "\n")
 
 
 def believable(place: Path, item: RunRecord, rows: int) -> RunRecord:

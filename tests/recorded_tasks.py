@@ -1,4 +1,4 @@
-"""Made-up results folders of the tasks in standins.py: rows that are numbers, and rows of tags."""
+"""Made-up results folders of tasks whose rows are numbers or tags: the harness's own, and those of standins.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from hpml_bench.records.predictions import Predictions, write_predictions
 from hpml_bench.records.run import Point, RunRecord
 
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
-HEADLINE = {"rating": "test_rmse", "naming": "test_f1"}
 ROWS = 400
 
 
@@ -31,10 +30,9 @@ def write(folder: Path, task: str, methods: Sequence[str] = recorded.METHODS, se
 
 
 def _write(place: Path, item: RunRecord) -> None:
-    name = item.spec.settings.task.name
-    labels = TAGS if name == "naming" else ()
-    task = make_task(item.spec.settings.task, labels)
-    predictions = _ratings(item) if name == "rating" else _names(item)
+    task = make_task(item.spec.settings.task, TAGS)
+    labels = TAGS if task.target == "tags" else ()
+    predictions = _ratings(item) if task.target == "number" else _names(item)
     scores = {f"test_{key}": value for key, value in task.evaluate(predictions).items()}
     own = {key: value for key, value in item.metrics.items() if not key.startswith("test_")}
     others = [metric for metric in item.definitions if metric.group != "quality"]

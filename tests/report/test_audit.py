@@ -37,7 +37,8 @@ def load(folder: Path, records: list[RunRecord]) -> Results:
 
 def edit(run: Path, **changes: Any) -> None:
     """Rewrite a run's record with other fields, and the digests of its files as they are now."""
-    RunFolder(run).commit(load_record(run / RECORD).model_copy(update={"files": RunFolder(run).digests(), **changes}))
+    own = {"files": RunFolder(run).digests(), **changes}
+    recorded.rewrite(run, load_record(run / RECORD).model_copy(update=own))
 
 
 def with_values(values: dict[str, dict[str, list[float]]]) -> list[RunRecord]:

@@ -55,7 +55,7 @@ def _no_drawing() -> Iterator[None]:
 
 def change_record(run: Path, **changes: Any) -> None:
     """Rewrite a run's record with other fields."""
-    RunFolder(run).commit(load_record(run / RECORD).model_copy(update=changes))
+    recorded.rewrite(run, load_record(run / RECORD).model_copy(update=changes))
 
 
 def other_protocol(run: Path) -> None:

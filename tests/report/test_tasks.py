@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import standins
 from undrawn import undrawn
 
 from hpml_bench import registry, statistics
+from hpml_bench.records.predictions import Predictions
+from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Table
 from hpml_bench.report.render import all_sections, facts, summary_table, tables_of, write_report
 from hpml_bench.report.results import Results
@@ -176,3 +179,31 @@ def test_equal_models_are_no_difference(tmp_path: Path, monkeypatch: pytest.Monk
     (pair,) = results.comparisons("test_rmse")
     assert (pair.verdict, pair.p, pair.evidence) == ("undecided", 1.0, ())
     assert "don't tell its spread" in said("takeaways", results)
+
+
+@pytest.mark.parametrize("task", ["regression", "token_classification"])
+def test_the_harnesss_own_tasks_have_pages(tmp_path: Path, task: str) -> None:
+    """Every run is believed, and the summary has the score first."""
+    results = Results.load(recorded_tasks.write(tmp_path, task, ("lora", "full"), 3))
+    assert len(results.compared) == 6
+    title = {"regression": "RMSE", "token_classification": "Entity F1 (%)"}[task]
+    assert summary_table(results).columns[1] == title
+    assert (
+        f"Pairs by {results.definitions[results.quality].title}" in tables(results)[f"pairs_{results.quality}"].caption
+    )
+
+
+def test_a_correlation_with_a_constant_is_none_and_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that answers one number has no correlation: its record says so, and its run is compared all the same."""
+    usual = recorded_tasks._ratings
+
+    def answers(item: RunRecord) -> Predictions:
+        found = usual(item)
+        return replace(found, prediction=np.full(400, 3.0)) if item.spec.method.name == "head" else found
+
+    monkeypatch.setattr(recorded_tasks, "_ratings", answers)
+    folder = recorded_tasks.write(tmp_path, "regression", ("lora", "head"), 3)
+    results = Results.load(folder)
+    assert len(results.runs("head")) == 3
+    assert "head" not in results.values("test_pearson")
+    assert "Not shown to be better than that: head." in said("takeaways", results)

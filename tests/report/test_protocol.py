@@ -80,7 +80,7 @@ def test_another_order_of_rows_is_none(tmp_path: Path) -> None:
     results = change(load(tmp_path, sweep(["lora", "full"], 3)), "lora", 1, lambda f: f.iloc[::-1])
     assert len(results.compared) == 6
     before = load(tmp_path / "before", sweep(["lora", "full"], 3))
-    assert (results.right("lora")[1] == before.right("lora")[1]).all()
+    assert (results.scores("lora")[1] == before.scores("lora")[1]).all()
     barely = change(results, "lora", 2, lambda f: f.assign(loss=f.loss.astype(float) * (1 + 1e-8)))
     assert len(barely.compared) == 6
 
@@ -117,7 +117,7 @@ def test_a_changed_or_missing_file_is_a_problem(tmp_path: Path) -> None:
 def test_predictions_that_cannot_be_read_are_none(tmp_path: Path, edit: Any) -> None:
     """No rows, odd indices or labels, or a missing column count as no predictions; such a run is not compared."""
     results = change(load(tmp_path, sweep(["lora", "full"], 2)), "lora", 1, edit)
-    assert list(results.right("lora")) == [0]
+    assert list(results.scores("lora")) == [0]
     assert f"not believed: its {PREDICTIONS} is missing or can't be read, so that its scores can't be checked" in said(
         "failures", results
     )
@@ -129,7 +129,7 @@ def test_predictions_that_the_record_does_not_name_prove_nothing(tmp_path: Path)
     results = load(tmp_path, sweep(["lora", "full"], 2))
     for run in results.runs("lora"):
         kept = {name: value for name, value in run.files.items() if name != PREDICTIONS}
-        RunFolder(tmp_path / run.run_id).commit(run.model_copy(update={"files": kept}))
+        recorded.rewrite(tmp_path / run.run_id, run.model_copy(update={"files": kept}))
     (tmp_path / results.runs("lora")[0].run_id / PREDICTIONS).unlink()
     results = Results.load(tmp_path)
     assert results.methods == ("full",)
@@ -157,7 +157,7 @@ def test_a_record_goes_by_its_folders_name(tmp_path: Path) -> None:
     (tmp_path / moved).rename(tmp_path / "elsewhere")
     results = Results.load(tmp_path)
     assert results.runs("lora")[0].run_id == "elsewhere"
-    assert len(results.right("lora")) == 2
+    assert len(results.scores("lora")) == 2
     assert results.curve("train_loss", "lora", 0)
 
 
