@@ -24,7 +24,7 @@ from hpml_bench.data.rows import write_rows
 from hpml_bench.data.sources import resolve_model, weight_files
 from hpml_bench.data.tokenizer import Encoder, load_tokenizer, pad_id, tokenizer_digest
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.dataset import LoadedData, make_loader
+from hpml_bench.plugins.dataset import IN_WORDS, LoadedData, make_loader
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.run import Digests
 from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry
@@ -120,8 +120,8 @@ def _load(settings: Settings) -> tuple[LoadedData, Task]:
     loader, target = make_loader(settings), make_task(settings.task).target
     if target not in loader.targets:
         raise UserError(
-            f"{_where(settings)}: its rows have a {' or a '.join(loader.targets)} to learn, and the task "
-            f"{settings.task.name} learns a {target}; choose another task or data set"
+            f"{_where(settings)}: its rows have {' or '.join(IN_WORDS[kind] for kind in loader.targets)} to learn, and "
+            f"the task {settings.task.name} learns {IN_WORDS[target]}; choose another task or data set"
         )
     loaded = loader.load(settings, target)
     for split, dataset in (("train", loaded.train), ("validation", loaded.validation), ("test", loaded.test)):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Target = Literal["class", "number", "tags"]
 """The target that a task learns from a row: a class, a number, or a tag for every word."""
+IN_WORDS: dict[Target, str] = {"class": "a class", "number": "a number", "tags": "a tag for every word"}
 
 
 @dataclass(frozen=True)
