@@ -77,21 +77,33 @@ def plugin(kind: Kind, name: str) -> type[Any]:
     The base classes are in `plugins`; each says in `plugin_kind` what it is the base of.
 
     Raises:
-        UserError: as `get`, or the module has no such class, or several.
+        UserError: as `get`, or the module has no such class, or several, or the class lacks something.
 
     """
     module = get(kind, name)
-    found = [
+    found = {
         value
         for value in vars(module).values()
         if isinstance(value, type)
         and getattr(value, "plugin_kind", None) == kind
         and value.__module__ == module.__name__
         and not value.__name__.startswith("_")
-    ]
+    }
     if len(found) != 1:
         raise UserError(
             f"the {ONE[kind]} '{name}': {module.__name__} defines {len(found)} classes that extend the base class of "
             f"{kind}, and must define one (docs/adding.md)"
         )
-    return found[0]
+    (chosen,) = found
+    if missing := _missing(chosen):
+        raise UserError(
+            f"the {ONE[kind]} '{name}': {module.__name__}.{chosen.__name__} lacks {', '.join(missing)} (docs/adding.md)"
+        )
+    return chosen
+
+
+def _missing(plugin: type[Any]) -> list[str]:
+    """Return what our base classes ask for and the class lacks: abstract methods, attributes without a value."""
+    bases = [base for base in plugin.__mro__ if base.__module__.startswith("hpml_bench.plugins.")]
+    declared = {name for base in bases for name in vars(base).get("__annotations__", {}) if not hasattr(plugin, name)}
+    return sorted(declared | getattr(plugin, "__abstractmethods__", frozenset()))

@@ -24,7 +24,7 @@ from hpml_bench.config.settings import TaskSpec
 from hpml_bench.data.prepare import draw, prepare
 from hpml_bench.data.rows import Rows
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.dataset import LoadedData, Target, make_loader
+from hpml_bench.plugins.dataset import IN_WORDS, LoadedData, Target, make_loader
 from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.probe import Probe, Step
 from hpml_bench.plugins.task import Task, make_task
@@ -348,7 +348,7 @@ def test_a_data_set_without_the_tasks_target_is_refused(name: str, folder: Path)
     lacking = sorted(set(TASK_OF) - set(registry.plugin("datasets", name).targets))
     for target in lacking:
         settings = tiny.task_settings(folder, TASK_OF[target], dataset={"name": name, "options": {}})
-        with pytest.raises(UserError, match=f"{name}.*{TASK_OF[target]} learns a {target}") as raised:
+        with pytest.raises(UserError, match=f"{name}.*{TASK_OF[target]} learns {IN_WORDS[target]}") as raised:
             prepare(settings)
         assert "\n" not in str(raised.value)
 

@@ -108,6 +108,40 @@ def test_a_module_defines_one_class(content: str, count: int, tmp_path: Path, mo
         registry.plugin("methods", "third")
 
 
+@pytest.mark.usefixtures("forget")
+@pytest.mark.parametrize(
+    ("content", "lacks"),
+    [
+        ("title = 'A'\n    def build(self, backbone): return backbone\n", "lr"),
+        ("title = 'A'\n    lr = 1.0\n", "build"),
+        ("lr = 1.0\n", "build, title"),
+    ],
+)
+def test_a_class_that_lacks_something_is_told(
+    content: str, lacks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By name: what the base class asks for, methods and attributes."""
+    name = f"lacking_{lacks.replace(', ', '_')}"
+    (tmp_path / f"{name}.py").write_text(
+        f"from hpml_bench.plugins.method import Method\nclass A(Method):\n    {content}"
+    )
+    install(tmp_path, monkeypatch, name)
+    with pytest.raises(UserError, match=rf"'third': {name}\.A lacks {lacks} \(docs/adding\.md\)"):
+        registry.plugin("methods", "third")
+
+
+@pytest.mark.usefixtures("forget")
+def test_a_second_name_of_the_class_is_no_second_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An alias in the module counts once."""
+    (tmp_path / "alias.py").write_text(
+        "from hpml_bench.plugins.method import Method\n"
+        "class A(Method):\n    title, lr = 'A', 1.0\n    def build(self, backbone): return backbone\n"
+        "C = A\n"
+    )
+    install(tmp_path, monkeypatch, "alias")
+    assert registry.plugin("methods", "third").title == "A"
+
+
 def test_an_unknown_name_lists_the_known() -> None:
     """The sentence says what is registered."""
     with pytest.raises(UserError, match=r"there is no data set 'nothing'; registered are .*text_files"):

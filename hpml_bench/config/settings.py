@@ -195,7 +195,9 @@ def modernised(settings: dict[str, Any]) -> dict[str, Any]:
     if "dataset" not in found and isinstance(name, str) and name not in registry.names("tasks"):
         found["dataset"] = found.pop("task")
     if "pooling" in found:
-        pooling, task = found.pop("pooling"), found.get("task")
+        task = found.get("task")
         task = dict(task) if isinstance(task, dict) else {"name": task or CLASSIFICATION}
-        found["task"] = task | {"options": {"pooling": pooling} | (task.get("options") or {})}
+        options = task.get("options") or {}
+        if isinstance(options, dict):  # else it is refused where it is validated
+            found["task"] = task | {"options": {"pooling": found.pop("pooling")} | options}
     return found

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from hpml_bench import registry
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.options import explain, validate_options
-from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, modernised
 from hpml_bench.config.yaml import MAX_BYTES, MAX_DEPTH, parse
 from hpml_bench.errors import UserError
 
@@ -144,14 +144,14 @@ def load_suite(
     path = _suite_path(name)
     content = _read(path)
     _anchor_paths(content, path.parent)
-    _spell_out(content.get("settings"))
+    old = _modernise(content)
     for override in overrides:
-        _apply(content, override, path)
+        _apply(content, override, path, old)
     for key, value in (settings or {}).items():
-        _set(content, _full_key(key), value, path)
+        _set(content, _full_key(key, old), value, path)
     for key, value in changes.items():
         if value is not None:
-            _set(content, _full_key(key), value, path)
+            _set(content, _full_key(key, old), value, path)
     try:
         return Suite.model_validate(content)
     except ValidationError as error:
@@ -200,28 +200,43 @@ def _anchored(uri: str, folder: Path) -> str:
         raise UserError(f"{uri[:200]!r} is not a path: {error}") from None
 
 
-def _spell_out(settings: Any) -> None:
-    """Write a task or data set that is a name alone as a mapping, in place, so that its options can be overridden."""
+def _modernise(content: dict[str, Any]) -> bool:
+    """Write settings as they are written today, in place, with names spelled out so that options can be overridden.
+
+    Returns:
+        Whether `task` named a data set, as until schema 1.
+
+    """
+    settings = content.get("settings")
+    if not isinstance(settings, dict):
+        return False
+    found = modernised(settings)
     for key in ("task", "dataset"):
-        if isinstance(settings, dict) and isinstance(settings.get(key), str):
-            settings[key] = {"name": settings[key]}
+        if isinstance(found.get(key), str):
+            found[key] = {"name": found[key]}
+    content["settings"] = found
+    return "dataset" in found and "dataset" not in settings
 
 
-def _full_key(key: str) -> list[str]:
+def _full_key(key: str, old: bool) -> list[str]:
+    """Return the keys from the suite's top; of a suite in which `task` named a data set, `task` still does."""
     parts = key.split(".")
-    if parts == ["pooling"]:  # a setting until schema 1
-        parts = ["task", "options", "pooling"]
-    return ["settings", *parts] if parts[0] in Settings.model_fields else parts
+    below = parts[1:] if parts[0] == "settings" else parts
+    if below == ["pooling"]:  # a setting until schema 1
+        below = ["task", "options", "pooling"]
+    elif old and below[:1] == ["task"] and below != ["task", "options", "pooling"]:
+        below = ["dataset", *below[1:]]
+    return ["settings", *below] if below and below[0] in Settings.model_fields else parts
 
 
-def _apply(content: dict[str, Any], override: str, path: Path) -> None:
+def _apply(content: dict[str, Any], override: str, path: Path, old: bool) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"--set {override}: write KEY=VALUE, as in --set train_samples=512")
     value = parse(text, f"--set {override}")
     if isinstance(value, str) and value.startswith("path:"):
         value = _anchored(value, Path())
-    _set(content, _full_key(key), value, path)
+    _set(content, _full_key(key, old), value, path)
 
 
 def _set(content: dict[str, Any], keys: list[str], value: Any, path: Path) -> None:

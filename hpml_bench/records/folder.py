@@ -152,6 +152,7 @@ class ResultsFolder:
     def set_aside_unusable(self, specs: Iterable[RunSpec], protocol: str, say: Say) -> None:
         """Set damaged runs aside, and good ones on other rows or weights; they are then done again."""
         for spec in specs:
+            self._set_aside_unreadable(spec, say)
             run = self.run_folder(spec)
             why, record = run.damage(), run.record()
             if why:
@@ -163,6 +164,14 @@ class ResultsFolder:
                     f"{run.path.name} was made on other rows or weights than the present ones; it is kept as "
                     f"{SET_ASIDE}/{moved.name}, and the run is done again"
                 )
+
+    def _set_aside_unreadable(self, spec: RunSpec, say: Say) -> None:
+        """Set aside the folders of a run's method and seed whose record can't be read, whatever id named them."""
+        for path in self.path.glob(f"{spec.run_id.rpartition('-')[0]}-*/{RECORD}"):
+            run = RunFolder(path.parent)
+            if path.parent.name != spec.run_id and run.record() is None:
+                why, moved = run.damage(), run.set_aside()
+                say(f"{run.path.name}: {why}; it is kept as {SET_ASIDE}/{moved.name}, and the run is done again")
 
     def settled(self, spec: RunSpec, protocol: str) -> bool:
         """Whether a run need not be tried again: it ended, and on the present weights and rows."""

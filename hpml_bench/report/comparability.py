@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from hpml_bench.config.options import without_defaults
+from hpml_bench.config.settings import identity
 from hpml_bench.records.run import Consumed, RunRecord
 
 COSTS_DEPEND_ON = ("fingerprint", "packages", "python", "system", "kernel", "driver", "process", "threads")
@@ -43,12 +45,18 @@ def agreed_consumption(records: Iterable[RunRecord]) -> dict[int, Consumed]:
 
 def method_of(record: RunRecord) -> str:
     """Return a method's specification as text: two records of one text, seed and protocol are one too many."""
-    return record.spec.method.model_dump_json()
+    return json.dumps(_method(record), sort_keys=True)
+
+
+def _method(record: RunRecord) -> dict[str, Any]:
+    """Return a method's specification without options at their defaults, which a record may name or not."""
+    spec = record.spec.method
+    return spec.model_dump(mode="json") | {"options": without_defaults("methods", spec.method, spec.options)}
 
 
 def but_ranks(record: RunRecord) -> object:
     """Return all that two protocols must share for their speeds to show what ranks bring."""
-    return record.spec.settings.model_copy(update={"world_size": None}), record.digests
+    return identity(record.spec.settings.model_copy(update={"world_size": None})), record.digests
 
 
 def environment_of(record: RunRecord) -> dict[str, str]:
@@ -84,14 +92,21 @@ def protocol_difference(reference: RunRecord, other: RunRecord) -> str:
     """Name the settings and digests in which two runs differ."""
     named = [
         f"{key} {short(theirs)} instead of {short(ours)}"
-        for key, ours, theirs in _differences(
-            reference.spec.settings.model_dump(mode="json"), other.spec.settings.model_dump(mode="json")
-        )
+        for key, ours, theirs in _differences(_settings(reference), _settings(other))
     ]
     if reference.digests and other.digests:
         pairs = _differences(reference.digests.model_dump(), other.digests.model_dump())
         named += [f"other {key} ({short(theirs)} instead of {short(ours)})" for key, ours, theirs in pairs]
     return f"another protocol: {', '.join(named) or 'the difference is not in the settings'}"
+
+
+def _settings(record: RunRecord) -> dict[str, Any]:
+    """Return a run's settings without options at their defaults, which a record may name or not."""
+    settings = record.spec.settings
+    task = without_defaults("tasks", settings.task.name, settings.task.options)
+    dataset = without_defaults("datasets", settings.dataset.name, settings.dataset.options)
+    named = {"task": {"name": settings.task.name, "options": task}}
+    return settings.model_dump(mode="json") | named | {"dataset": {"name": settings.dataset.name, "options": dataset}}
 
 
 def _differences(ours: Any, theirs: Any, key: str = "") -> list[tuple[str, Any, Any]]:
@@ -105,7 +120,7 @@ def _differences(ours: Any, theirs: Any, key: str = "") -> list[tuple[str, Any, 
 def label(record: RunRecord, namesakes: Iterable[RunRecord]) -> str:
     """Return a method's name with the options in which it differs from its namesakes."""
     mine = record.spec.method.model_dump(mode="json")
-    keys = {key for other in namesakes for key, *_ in _differences(mine, other.spec.method.model_dump(mode="json"))}
+    keys = {key for other in namesakes for key, *_ in _differences(_method(record), _method(other))}
 
     def look(key: str) -> Any:
         value: Any = mine

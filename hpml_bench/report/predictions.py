@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.records.predictions import Answers, bytes_of, read_predictions, same_answers
@@ -57,7 +58,10 @@ def read_all(folder: Path, records: Iterable[RunRecord]) -> dict[str, Scored]:
     found: dict[str, Scored] = {}
     last: Scored | None = None
     for record in records:
-        own = read(folder / record.run_id, task_of(record))
+        try:
+            own = read(folder / record.run_id, task_of(record))
+        except UserError:  # its task can't be had here: `faults` says so
+            continue
         if own is not None:
             last = found[record.run_id] = own.sharing(last)  # most runs have the same rows
     return found
@@ -86,6 +90,9 @@ def faults(records: Iterable[RunRecord], stored: Mapping[str, Scored]) -> dict[s
     found = {}
     usual = _usual(stored.values())
     for record in records:
+        if reason := _no_task(record):
+            found[record.run_id] = reason
+            continue
         failed = [f"{check.name}: {check.detail}" for check in record.checks if not check.passed]
         if failed:
             found[record.run_id] = f"{CHECK_FAILED}: {'; '.join(failed)}"
@@ -96,6 +103,15 @@ def faults(records: Iterable[RunRecord], stored: Mapping[str, Scored]) -> dict[s
         elif reason := _fault(stored[record.run_id], usual, record):
             found[record.run_id] = reason
     return found
+
+
+def _no_task(record: RunRecord) -> str | None:
+    """Return why a run's task can't be had here, so that its scores can't be checked; None where it can."""
+    try:
+        task_of(record)
+    except UserError as error:
+        return f"its scores can't be checked: {error}"
+    return None
 
 
 def _usual(stored: Iterable[Scored]) -> Answers:

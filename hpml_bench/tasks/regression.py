@@ -51,8 +51,9 @@ def _metric(
 class Regression(Task):
     """A text is read by the encoder, and a linear layer on one pooled hidden state gives a number.
 
-    The number is the training targets' mean plus their standard deviation times the layer's output, so that learning
-    rates mean the same whatever the target's unit. Loss and metrics are in that unit.
+    The layer gives z, and the number is mean + sd z, with mean and standard deviation of the training targets. What is
+    minimised is the squared error of z, so that gradients are the same whatever the target's unit; `test_loss` and all
+    metrics are in that unit. Numbers are computed in float64: a large mean would swallow them in float32.
     """
 
     title = "Regression"
@@ -60,7 +61,8 @@ class Regression(Task):
     columns = ("label", "text")
     headline = "test_rmse"
     metrics = (
-        *loss_metrics("", "Squared error"),
+        loss_metrics("", "Squared error, divided by the variance of the training targets,")[0],
+        loss_metrics("", "Squared error")[1],
         _metric(
             "test_rmse",
             "RMSE",
@@ -126,20 +128,23 @@ class Regression(Task):
         return pa.float64()
 
     def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:
-        """Put a linear layer on one pooled hidden state; outputs are numbers [B] in the target's unit."""
-        from hpml_bench.training.model import ScaledHead, TaskModel, new_head, pool
+        """Put a linear layer on one pooled hidden state; outputs are z [B, 1]."""
+        from hpml_bench.training.model import TaskModel, new_head, pool
 
         select = partial(pool, pooling=self.options.pooling)
-        head = ScaledHead(new_head(hidden_size, 1, seed), self.found["mean"], self.found["sd"])
-        return TaskModel(encoder, head, select, virtual_tokens)
+        return TaskModel(encoder, new_head(hidden_size, 1, seed), select, virtual_tokens)
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the squared errors of z, summed: those of the numbers over the training targets' variance."""
+        return (outputs.squeeze(-1) - (labels - self.found["mean"]) / self.found["sd"]).square().sum()
 
     def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the squared error of each row, in float64 as the labels are."""
-        return (outputs - labels).square()
+        """Return the squared error of each row, in the target's unit, float64."""
+        return (self.predict(outputs) - labels).square()
 
     def predict(self, outputs: Tensor) -> Tensor:
-        """Return the outputs."""
-        return outputs
+        """Return the numbers [B], float64."""
+        return self.found["mean"] + self.found["sd"] * outputs.squeeze(-1).double()
 
     def evaluate(self, predictions: Predictions) -> dict[str, float]:
         """Return loss, RMSE, MAE and both correlations."""

@@ -84,20 +84,6 @@ def new_head(hidden_size: int, outputs: int, seed: int) -> nn.Linear:
     return head
 
 
-class ScaledHead(nn.Module):
-    """A head of one output in a target's own unit: `mean` + `sd` times what `linear` gives, [B, H] to [B]."""
-
-    def __init__(self, linear: nn.Linear, mean: float, sd: float) -> None:
-        super().__init__()
-        self.linear = linear
-        self.mean = mean
-        self.sd = sd
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Return a number a row."""
-        return self.mean + self.sd * cast(Tensor, self.linear(hidden)).squeeze(-1)
-
-
 def build_model(folder: Path, spec: RunSpec, method: Method, task: Task) -> TaskModel:
     """Load the backbone, let the method change it, and put the task's head on.
 

@@ -17,6 +17,7 @@ from hpml_bench.cli import main
 from hpml_bench.config.devices import resolve_suite
 from hpml_bench.config.settings import RunSpec, Settings, identity
 from hpml_bench.config.suite import load_suite
+from hpml_bench.errors import UserError
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.run import SCHEMA_VERSION, Metric, RunRecord, protocol_id
@@ -145,6 +146,40 @@ def test_suites_in_which_the_task_names_a_data_set_are_read(tmp_path: Path) -> N
     new = load_suite("quickstart", ["pooling=mean", "dataset.options.own_share=0.5"])
     assert old.settings == new.settings
     assert [spec.run_id for spec in old.runs()] == [spec.run_id for spec in new.runs()]
+
+
+@pytest.mark.parametrize("key", ["pooling", "settings.pooling", "task.options.pooling"])
+def test_pooling_of_an_old_suite_can_be_overridden(key: str, tmp_path: Path) -> None:
+    """It goes to the task, and other options of `task` to the data set that the suite names there."""
+    found = load_suite(str(old_suite(tmp_path)), [f"{key}=first", "task.options.own_share=0.5"]).settings
+    assert (found.task.options, found.dataset.options) == ({"pooling": "first"}, {"own_share": 0.5})
+
+
+@pytest.mark.parametrize("options", [[1], "x"])
+def test_options_that_are_no_mapping_are_refused(options: object, tmp_path: Path) -> None:
+    """Also beside a pooling of schema 1: one sentence, no traceback."""
+    content = yaml.safe_load(old_suite(tmp_path).read_text())
+    content["settings"]["task"] = {"name": "sequence_classification", "options": options}
+    (tmp_path / "odd.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=r"odd\.yaml"):
+        load_suite(str(tmp_path / "odd.yaml"))
+
+
+def test_a_damaged_run_of_schema_1_is_set_aside(tmp_path: Path) -> None:
+    """Its folder has a name of schema 1, and its record can't tell whose it is: method and seed do."""
+    folder = tmp_path / "quickstart"
+    shutil.copytree(REFERENCE / "quickstart", folder)
+    runs = resolve_suite(load_suite("quickstart")).runs()
+    lora = next(spec for spec in runs if spec.method.name == "lora" and spec.seed == 0)
+    (old,) = folder.glob("lora-s0-*/run.json")
+    old.write_text(old.read_text()[:500])
+    said: list[str] = []
+    with ResultsFolder.open(folder) as results:
+        results.set_aside_unusable(runs, str(results.records(runs)[0].protocol_id), said.append)
+        assert not results.settled(lora, "")
+    assert [path.name for path in (folder / "set-aside").iterdir()] == [f"{old.parent.name}.1"]
+    assert len(said) == 1
+    assert old.parent.name in said[0]
 
 
 def same_machine(record: RunRecord) -> bool:

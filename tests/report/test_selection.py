@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from undrawn import undrawn
 
+from hpml_bench.config.settings import TaskSpec
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
@@ -286,3 +287,26 @@ def _records(value: Any) -> Iterator[RunRecord]:
     elif isinstance(value, tuple | list | frozenset):
         for item in value:
             yield from _records(item)
+
+
+def test_runs_whose_task_is_not_installed_are_left_out(tmp_path: Path) -> None:
+    """The others make the page, which says why; the scores of these can't be checked here."""
+    recorded.write(tmp_path, recorded.sweep(("lora", "full"), 3))
+    gone = recorded.SETTINGS.model_copy(update={"task": TaskSpec(name="gone")})
+    recorded.write(tmp_path, [recorded.record("head", 0, settings=gone)])
+    results = Results.load(tmp_path)
+    assert set(results.methods) == {"lora", "full"}
+    reasons = [group.reason for group in results.left_out.excluded]
+    assert any("there is no task 'gone'" in reason for reason in reasons), reasons
+
+
+def test_options_at_their_defaults_make_no_other_method(tmp_path: Path) -> None:
+    """Written out by one version and left out by another: one method, whatever the seeds."""
+    whole = recorded.record("lora").spec.method
+    records = recorded.sweep(("full",), 4)
+    for seed in range(4):
+        options = {**whole.options, **({} if seed < 2 else {"dropout": 0.0, "target": "all-linear"})}
+        spec = whole.model_copy(update={"options": options})
+        records.append(recorded.record("lora", seed, method_spec=spec))
+    recorded.write(tmp_path, records)
+    assert set(Results.load(tmp_path).methods) == {"lora", "full"}

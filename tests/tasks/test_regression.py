@@ -96,8 +96,8 @@ def test_what_is_no_number_is_refused_with_its_row(bad: float | None) -> None:
         task().check("test", rows.column("label").combine_chunks(), rows)
 
 
-def test_outputs_are_in_the_targets_unit(tmp_path: Path) -> None:
-    """Mean plus deviation times what the linear layer gives; the loss is the squared error in that unit."""
+def test_answers_are_in_the_targets_unit(tmp_path: Path) -> None:
+    """Mean plus deviation times what the head gives, as their errors are; what is minimised is free of the unit."""
     import torch
     from torch import nn
 
@@ -109,14 +109,34 @@ def test_outputs_are_in_the_targets_unit(tmp_path: Path) -> None:
 
     regression = task(mean=100.0, sd=10.0)
     model = regression.build(Encoder(), 1, 0, seed=0)
-    nn.init.ones_(model.head.linear.weight)
+    nn.init.ones_(model.head.weight)
     outputs = model(torch.tensor([[5, 2], [3, 9]]), torch.tensor([[1, 1], [1, 0]]))
-    assert outputs.tolist() == [120.0, 130.0]
-    assert regression.row_losses(outputs, torch.tensor([121.0, 127.0], dtype=torch.float64)).tolist() == [1.0, 9.0]
+    labels = torch.tensor([121.0, 127.0], dtype=torch.float64)
+    assert regression.predict(outputs).tolist() == [120.0, 130.0]
+    assert regression.row_losses(outputs, labels).tolist() == [1.0, 9.0]
+    assert regression.loss(outputs, labels).item() == pytest.approx((1.0 + 9.0) / 10.0**2)
 
 
-def test_a_units_size_changes_nothing(tmp_path: Path) -> None:
-    """The facts that the ranks get are of the training rows, whose targets are around 11.5."""
+@pytest.mark.parametrize(("scale", "shift"), [(1e-7, 0.0), (1e6, 0.0), (1.0, 1e8)])
+def test_the_targets_unit_and_origin_change_nothing(scale: float, shift: float) -> None:
+    """In the loss that is minimised and its gradient; a mean of 1e8 doesn't swallow the differences."""
+    import torch
+
+    labels = torch.tensor([11.0, 12.5, 10.5], dtype=torch.float64)
+    z = torch.tensor([[0.1], [0.7], [-0.4]], requires_grad=True)
+    found = []
+    for factor, origin in ((1.0, 0.0), (scale, shift)):
+        moved = labels * factor + origin
+        regression = task(mean=float(moved.mean()), sd=float(moved.std(unbiased=False)))
+        loss = regression.loss(z, moved)
+        (gradient,) = torch.autograd.grad(loss, z)
+        errors = (regression.row_losses(z, moved) / factor**2).tolist()
+        found.append([loss.item(), *gradient.flatten().tolist(), *errors])
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_the_ranks_get_the_training_rows_facts(tmp_path: Path) -> None:
+    """Of the training rows, whose targets are around 11.5."""
     facts = prepare(tiny.task_settings(tmp_path, "regression")).facts
     assert facts["mean"] == pytest.approx(11.5, abs=0.3)
     assert facts["sd"] == pytest.approx(1.5 * math.sqrt(2 / 3), abs=0.2)

@@ -12,7 +12,7 @@ from hpml_bench.config.suite import Margin, Suite, load_suite, packaged_suites
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.files import SUITE, read_json
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.comparability import label, machine_of
+from hpml_bench.report.comparability import label, machine_of, method_of
 from hpml_bench.report.predictions import task_of
 from hpml_bench.report.selection import LeftOut, Selection
 
@@ -105,7 +105,7 @@ class ComparedRuns:
         runs = (*self.compared, *self.selection.scaled)
         specs: dict[str, dict[str, RunRecord]] = {}
         for record in runs:
-            specs.setdefault(record.spec.method.name, {})[record.spec.method.model_dump_json()] = record
+            specs.setdefault(record.spec.method.name, {})[method_of(record)] = record
         return {
             record.run_id: label(record, namesakes.values()) if len(namesakes) > 1 else record.spec.method.name
             for record in runs

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from hpml_bench.config.settings import RunSpec
+from hpml_bench.config.settings import RunSpec, identity
 from hpml_bench.records.run import DONE, Point, RunRecord
 from hpml_bench.report.blocks import Table
 from hpml_bench.system.hashing import digest
@@ -23,7 +23,7 @@ Order = dict[str, Any]
 
 def group_of(spec: RunSpec) -> str:
     """Return the name of the group of a sweep: its suite and what its runs have in common."""
-    return f"{spec.suite}-{digest(spec.settings.model_dump(mode='json'), 12)}"
+    return f"{spec.suite}-{digest(identity(spec.settings), 12)}"
 
 
 def config_of(spec: RunSpec) -> dict[str, Any]:
