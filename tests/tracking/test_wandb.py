@@ -154,7 +154,7 @@ def test_offline_runs_and_tables_read_back(tmp_path: Path, home: Path, monkeypat
     assert found["comparison"]["tables"] == {
         "summary": {
             "columns": ["method", "accuracy", "note"],
-            "data": [["lora", 0.9, None], ["full", "nan", "a <b> `c`\n|"]],
+            "data": [["lora", 0.9, None], ["full", "nan", "a <b> `c` |"]],  # one line: a block's text is sanitised
         },
         "failures": {"columns": ["run", "why"], "data": [["no [redacted]", "killed"]]},
     }
