@@ -40,6 +40,7 @@ from hpml_bench.report.render import write_report
 from hpml_bench.system import oom, processes, tempdir
 from hpml_bench.system.environment import visible_gpus
 
+pytestmark = pytest.mark.serial  # a busy machine draws out the start of a rank, which counts as stall
 QUICK = Limits(stall=8)
 """A rank's start-up, which a busy machine draws out, counts as stall."""
 GROUP_BYTES = 60_000_000
