@@ -19,6 +19,16 @@ hypothesis.settings.register_profile("tests", database=None, deadline=None, dera
 hypothesis.settings.load_profile("tests")
 
 
+LONGEST_FIRST = ("test_wheel.py", "tracking/test_wandb.py", "faults/", "tasks/", "gate/", "hostile/", "records/")
+"""Parts of paths of the tests that take longest: begun last, one would run while the other processes are idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, where several processes share the tests."""
+    places = {item.path: next((i for i, p in enumerate(LONGEST_FIRST) if p in str(item.path)), 99) for item in items}
+    items.sort(key=lambda item: places[item.path])
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Point the caches of the harness and of hypothesis at folders that go with the session."""

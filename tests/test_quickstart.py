@@ -12,8 +12,6 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.records.run import RunRecord
 
-pytestmark = pytest.mark.serial
-
 
 def run(folder: Path, prepared: Prepared, suite: str = "quickstart") -> RunRecord:
     """Do a suite's LoRA run, at full budget."""

@@ -19,8 +19,6 @@ from hpml_bench.plugins.probe import Evaluation, Probe, Step
 from hpml_bench.training.distributed import Group
 from hpml_bench.training.trainer import Trainer
 
-pytestmark = pytest.mark.serial
-
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 overhead = importlib.import_module("overhead")
 turns = importlib.import_module("speed.turns")

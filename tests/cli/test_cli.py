@@ -19,8 +19,6 @@ from hpml_bench.config import suite
 from hpml_bench.errors import UserError
 from hpml_bench.system import environment
 
-pytestmark = pytest.mark.serial
-
 CONTENT = {
     "seeds": 2,
     "settings": {
@@ -210,6 +208,7 @@ def test_help_names_every_command() -> None:
     assert call("--version").exit_code == 0
 
 
+@pytest.mark.serial
 def test_help_answers_at_once() -> None:
     """In under 0.4 s, best of five new processes."""
 

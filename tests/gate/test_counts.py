@@ -17,8 +17,6 @@ from hpml_bench.gate.decide.count_diff import compare, grew, judge, one_sided
 from hpml_bench.gate.measure.sides import Installation, ResidentProcess
 from hpml_bench.gate.records import Count
 
-pytestmark = pytest.mark.serial
-
 INSTALLED = Installation("installed", sys.executable)
 TRAINER = "training/trainer"
 STEP = "torch.autograd.backward(roots, begin)\n"

@@ -35,8 +35,6 @@ from hpml_bench.tasks.sequence_classification import macro_f1
 from hpml_bench.training import worker
 from hpml_bench.training.model import TaskModel
 
-pytestmark = pytest.mark.serial
-
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:

@@ -16,8 +16,6 @@ from hpml_bench.errors import UserError
 from hpml_bench.tracking.wandb import mode
 from hpml_bench.tracking.wandb.mode import choose_mode
 
-pytestmark = pytest.mark.serial
-
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 

@@ -26,8 +26,6 @@ from hpml_bench.training.step_log import Entry, StepLog, step_seconds
 from hpml_bench.training.trainer import Trainer
 from hpml_bench.training.windows import Windows
 
-pytestmark = pytest.mark.serial
-
 
 class Recorder(Probe):
     """Keeps every step."""
@@ -205,6 +203,7 @@ class Sleeper(Recorder):
         return []
 
 
+@pytest.mark.serial
 def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, group: Group) -> None:
     """30 ms before each step are in its time; a second in writing, evaluating and before the first step is in none."""
     sleeper = Sleeper(before_step=0.03, after_steps=0.2, before_training=1.0)
@@ -214,6 +213,7 @@ def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, gro
     assert sum(step.seconds for step in sleeper.steps) < 0.8
 
 
+@pytest.mark.serial
 def test_the_second_clock_tells_the_same(prepared: Prepared, group: Group) -> None:
     """Each window's steps add up to what the second clock says, to 1 % and a millisecond; the warm-up is a window."""
     sleeper = Sleeper(before_step=0.05)
