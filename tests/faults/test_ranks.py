@@ -116,7 +116,7 @@ def test_the_fork_server_is_killed(prepared: Prepared, tmp_path: Path) -> None:
     when_training(tmp_path / "run", kill)
     record = launcher.run(endless(), prepared, tmp_path / "run", limits=QUICK)
     assert record.status == "killed", record.error
-    assert "forked from" in told(record)
+    assert "the fork server was ended" in told(record)
     assert len(ranks) == 2
     assert [pid for pid in ranks.values() if processes.identify(pid)] == []
     the_next_is_ok(prepared, tmp_path)
