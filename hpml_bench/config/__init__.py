@@ -1,4 +1,4 @@
-"""What is asked for: settings, suites and their YAML, options of plug-ins, devices.
+"""Settings, suites and their YAML, options of plug-ins, devices.
 
 May import `registry`, `system` and `errors`.
 """

@@ -1,4 +1,4 @@
-"""What a run leaves on disk, and trials of tuning: the records, their schema, and the folders that hold them.
+"""Files of runs and of tuning trials: the records, their schema, and the folders that hold them.
 
 May import `config` and what is before it.
 """

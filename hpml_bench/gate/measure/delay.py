@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from hpml_bench.gate.measure.machine import Stopwatch, without_waiting
-
-if TYPE_CHECKING:
-    from hpml_bench.gate.measure.workload import Job
+from hpml_bench.training.trainer import Trainer
 
 REPEATS = 3
 """Times the batches are gone through to know how long a step, or the busy work beside it, takes."""
@@ -16,10 +16,20 @@ TURNS = 50_000
 """Turns of busy work that are timed beside each of those steps: about a millisecond."""
 
 
+class Steps(Protocol):
+    """A method that takes steps on batches: what a delay needs of a job."""
+
+    trainer: Trainer
+    batches: list[np.ndarray]
+
+    def run(self, steps: int, first: int = 0) -> tuple[float, float]:
+        """Take steps from batch `first` on; return the seconds, and how many of them others had the core."""
+
+
 class Delay:
     """Busy work after each step of a job's method, inside what the training loop times."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Steps) -> None:
         self._job = job
         self.turns = 0
 
