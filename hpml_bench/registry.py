@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 from hpml_bench.errors import UserError
 
-Kind = Literal["methods", "tasks", "datasets", "probes", "trackers", "sections"]
+Kind = Literal["methods", "tasks", "datasets", "scorers", "probes", "trackers", "sections"]
 PACKAGES: Mapping[Kind, str] = {
     "methods": "hpml_bench.methods",
     "tasks": "hpml_bench.tasks",
     "datasets": "hpml_bench.datasets",
+    "scorers": "hpml_bench.scorers",
     "probes": "hpml_bench.probes",
     "trackers": "hpml_bench.trackers",
     "sections": "hpml_bench.report.sections",
@@ -27,6 +28,7 @@ ONE: Mapping[Kind, str] = {
     "methods": "method",
     "tasks": "task",
     "datasets": "data set",
+    "scorers": "scorer",
     "probes": "probe",
     "trackers": "tracker",
     "sections": "section",

@@ -133,6 +133,8 @@ def row_to_learn(target: Target, generator: np.random.Generator) -> dict[str, An
         return {"text": text, "label": COLOURS[kind]}
     if target == "number":
         return {"text": text, "label": 10 + 1.5 * kind + float(generator.normal(0, 0.1))}
+    if target == "answer":
+        return {"prompt": text, "completion": f" w{5 + kind}"}
     return {"words": words, "tags": [TAGS[int(word[1:]) % len(TAGS)] for word in words]}
 
 
@@ -144,9 +146,10 @@ def task_settings(folder: Path, task: str, rows: int = 160, **changes: Any) -> S
     generator = np.random.default_rng(0)
     lines = [json.dumps(row_to_learn(target, generator)) for _ in range(rows)]
     (folder / f"{target}.jsonl").write_text("\n".join(lines) + "\n")
+    options: dict[str, Any] = {"scorer": "exact", "max_new_tokens": 4} if target == "answer" else {}
     values = {
         "backbone": f"path:{folder / 'model'}",
-        "task": task,
+        "task": {"name": task, "options": options},
         "dataset": {"name": "text_files", "options": {"train": f"path:{folder / f'{target}.jsonl'}"}},
         "validation_samples": 16,
         "test_samples": 25,

@@ -120,7 +120,7 @@ def _pair(spec: RunSpec) -> tuple[tuple[float, float], tuple[float, float]]:
 
 def _result(losses: list[float], model: TaskModel, ours: OurTrainer) -> tuple[float, float]:
     rows, settings = ours.validation, ours.settings
-    last = evaluate(model, ours.task, rows, settings, ours.group, (), ours.write, "validation", len(losses))
+    last = evaluate(model, ours.task, rows, settings, ours.group, "validation", len(losses))
     return mean(losses[len(losses) // 2 :]), last.metrics["loss"]
 
 

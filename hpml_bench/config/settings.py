@@ -106,8 +106,8 @@ class Settings(Frozen):
     """AdamW's epsilon."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay, on every trained parameter."""
-    schedule: Literal["linear", "constant"] = "linear"
-    """Learning rate after warm-up: decays linearly to 0, or stays."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Learning rate after warm-up: decays to 0, linearly or as half a cosine, or stays."""
     lr_warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps over which the learning rate rises linearly from 0."""
     clip_norm: float | None = Field(default=1.0, gt=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from hpml_bench.config.settings import Settings, identity
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.rows import write_rows
+from hpml_bench.data.retention import retention_rows
+from hpml_bench.data.rows import read_rows, write_rows
 from hpml_bench.data.sources import resolve_model, weight_files
 from hpml_bench.data.tokenizer import Encoder, load_tokenizer, pad_id, tokenizer_digest
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import IN_WORDS, LoadedData, make_loader
-from hpml_bench.plugins.task import Task, make_task
+from hpml_bench.plugins.task import RETENTION, Task, make_task
 from hpml_bench.records.run import Digests
 from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry
 from hpml_bench.system.disk import explained
@@ -55,8 +57,10 @@ def prepare(settings: Settings) -> Prepared:
     _check_length(settings, config)
     loaded, task = _load(settings)
     rows = draw(loaded, settings)
+    if task.retention is not None:
+        rows[RETENTION] = retention_rows(*task.retention, loaded, settings)
     encoder = Encoder(tokenizer, settings.max_length, _vocabulary(config), settings.backbone)
-    data, facts = _check_and_digest(rows, loaded.label_names, task, _where(settings))
+    data, facts = _check_and_digest(rows, loaded.label_names, task, _where(settings), task.sources(encoder))
     digests = Digests(
         weights=_weights_digest(model.folder_or_file),
         tokenizer=tokenizer_digest(tokenizer),
@@ -70,7 +74,9 @@ def prepare(settings: Settings) -> Prepared:
         if not _intact(folder):
             with new_entry(folder, replace=True) as fresh:
                 _tokenise(rows, task, encoder, fresh)
-        full = json.loads((folder / MANIFEST).read_text())["full"]
+        manifest = json.loads((folder / MANIFEST).read_text())
+    left = {split: read_rows(folder / split).num_rows for split in SPLITS}
+    _check_what_is_left(left, settings)
     return Prepared(
         backbone=str(model.folder_or_file),
         data=str(folder),
@@ -79,9 +85,9 @@ def prepare(settings: Settings) -> Prepared:
         digests=digests,
         notes={
             **loaded.notes,
-            "rows": ", ".join(f"{len(rows[split])} {split}" for split in SPLITS)
+            "rows": ", ".join(f"{left[split]} {split}" for split in SPLITS)
             + (f" (each seed draws {settings.train_samples} to train on)" if settings.vary_data else ""),
-            "texts that fill max_length": f"{full:.0%} of all rows (longer ones are cut)",
+            **task.length_notes(manifest["full"], {k: Counter(v) for k, v in manifest.get("counts", {}).items()}),
         },
         pad_id=pad_id(tokenizer, _vocabulary(config)),
     )
@@ -195,17 +201,19 @@ def _first(order: np.ndarray, count: int | None, split: str, settings: Settings)
 
 
 def _check_and_digest(
-    rows: Mapping[str, Dataset], label_names: tuple[str, ...], task: Task, where: str
+    rows: Mapping[str, Dataset], label_names: tuple[str, ...], task: Task, where: str, sources: Mapping[str, str]
 ) -> tuple[str, dict[str, float]]:
-    """Return the SHA-256 of label names and of all columns of all splits, in order, and the task's facts.
+    """Return the SHA-256 of label names, of all columns of all splits, in order, and of sources; and the task's facts.
 
     Raises:
         UserError: a row can't be learnt from, or all of them can't; says which.
 
     """
     state = hashlib.sha256(json.dumps(label_names).encode())
+    if sources:  # texts that decide what the model sees, such as a chat template
+        state.update(json.dumps(dict(sources), sort_keys=True).encode())
     try:
-        for split in SPLITS:
+        for split in rows:
             state.update(f"\n{split} {len(rows[split])}\n".encode())
             for batch in rows[split].with_format("arrow").iter(BATCH):
                 labels, *others = (batch.column(name).combine_chunks() for name in task.columns)
@@ -236,12 +244,24 @@ def _bytes(column: pa.Array) -> Iterator[bytes | memoryview]:
         )
 
 
+def _check_what_is_left(left: Mapping[str, int], settings: Settings) -> None:
+    """Refuse splits of which too few rows are short enough."""
+    for split, count in left.items():
+        least = settings.global_batch if split == "train" else 1
+        if count < least:
+            raise UserError(
+                f"{_where(settings)}: of the {split} rows only {count} have at most max_length {settings.max_length} "
+                f"tokens, and {least} are needed; raise max_length"
+            )
+
+
 # On disk
 
 
 def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder: Path) -> None:
     """Write the token ids and labels of all splits, batch by batch, and a manifest by which damage is known."""
     full = 0
+    counts: dict[str, Counter[str]] = {}
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         nonlocal full
@@ -249,10 +269,13 @@ def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder:
         full += sum(len(row) == encoder.max_length for row in encoded["input_ids"])
         return encoded
 
-    for split in SPLITS:
-        write_rows(folder / split, map(encode, rows[split].iter(BATCH)), task.label_type())
+    for split in rows:
+        encoder.counts.clear()
+        write_rows(folder / split, map(encode, rows[split].iter(BATCH)), task.label_type(), task.extra_types())
+        counts[split] = Counter(encoder.counts)
     total = sum(len(rows[split]) for split in SPLITS)
-    (folder / MANIFEST).write_text(json.dumps({"files": _file_digests(folder), "full": full / total}))
+    manifest = {"files": _file_digests(folder), "full": full / total, "counts": counts}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
 def _file_digests(folder: Path) -> dict[str, str]:

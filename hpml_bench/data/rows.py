@@ -47,10 +47,15 @@ class Batch:
         return Batch(ids, mask, labels, self.real_tokens)
 
 
-def write_rows(folder: Path, batches: Iterable[Mapping[str, list[Any]]], label: pa.DataType) -> None:
-    """Write a split's token ids and labels, batch by batch, as one Arrow stream in a new folder."""
+def write_rows(
+    folder: Path,
+    batches: Iterable[Mapping[str, list[Any]]],
+    label: pa.DataType,
+    extra: Mapping[str, pa.DataType] | None = None,
+) -> None:
+    """Write a split's token ids, labels and other columns, batch by batch, as one Arrow stream in a new folder."""
     folder.mkdir(parents=True)
-    schema = pa.schema({"input_ids": pa.list_(pa.int32()), "label": label})
+    schema = pa.schema({"input_ids": pa.list_(pa.int32()), "label": label, **(extra or {})})
     with (folder / FILE).open("wb") as file, pa.ipc.new_stream(file, schema) as stream:
         for batch in batches:
             stream.write_batch(pa.record_batch(dict(batch), schema=schema))
@@ -85,6 +90,7 @@ class Rows:
     def __init__(self, folder: Path, pad_id: int, chosen: np.ndarray | None = None) -> None:
         """Open a split; of it the `chosen` rows, by their numbers on disk, in this order, or all."""
         table = read_rows(folder)
+        self._table = table
         self.pad_id = pad_id
         self._tokens = Ragged(table.column("input_ids"))
         self._chosen = chosen
@@ -114,6 +120,15 @@ class Rows:
     def numbers(self, indices: np.ndarray) -> np.ndarray:
         """Return the numbers on disk of these rows."""
         return indices if self._chosen is None else self._chosen[indices]
+
+    def column(self, name: str) -> list[Any]:
+        """Return a column that the task wrote beside token ids and labels, [n]."""
+        found: list[Any] = self._table.column(name).to_pylist()
+        return found if self._chosen is None else [found[number] for number in self._chosen]
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is such a column."""
+        return name in self._table.column_names
 
     def tokens(self, index: int) -> np.ndarray:
         """Return the token ids of one row, [length] int32."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hpml_bench.config.settings import Settings
 from hpml_bench.data import cells
 from hpml_bench.data.columns import Columns, listed, told
+from hpml_bench.data.conversations import Shape, as_conversations
 from hpml_bench.data.names import class_index, tag_index
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData, Target
@@ -81,6 +82,27 @@ def labelled(
         label_names=names,
         notes={"columns": what.format(", ".join(columns.text), columns.label), **(notes or {})},
     )
+
+
+def in_conversations(
+    splits: Splits, shape: Shape, separator: str = " ", notes: Mapping[str, str] | None = None
+) -> LoadedData:
+    """Return the splits as conversations (plugins.dataset.LoadedData).
+
+    Args:
+        splits: the tables.
+        shape: which columns hold what; all tables must have them.
+        separator: stands between the parts of a prompt; a single space, which other targets have, is an empty line.
+        notes: facts to print with the results.
+
+    Raises:
+        UserError: a column is missing, or a row is no conversation that ends with an answer.
+
+    """
+    between = "\n\n" if separator == " " else separator
+    train, validation, test = (None if split is None else as_conversations(*split, shape, between) for split in splits)
+    assert train is not None and test is not None  # noqa: S101, PT018 - as Splits has them
+    return LoadedData(train=train, validation=validation, test=test, notes={"columns": str(shape), **(notes or {})})
 
 
 Convert = Callable[..., dict[str, list[Any]]]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ class Encoder:
     """Rows of the model's token embeddings, where they are known."""
     backbone: str
     """What to call the model in an error."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """What a task noted of the rows it encoded, by name."""
 
     def texts(self, texts: list[str]) -> list[list[int]]:
         """Return the token ids of each text; longer ones are cut at the end.

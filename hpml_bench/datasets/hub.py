@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import Settings
 from hpml_bench.data.columns import Column, choose
+from hpml_bench.data.conversations import find_shape
 from hpml_bench.data.sources import Resolved, hub_snapshot, resolve
-from hpml_bench.data.tables import Splits, labelled, split_off
+from hpml_bench.data.tables import Splits, in_conversations, labelled, split_off
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.system.cache import cache_folder, disk_error
@@ -28,7 +29,7 @@ PATTERNS = ("*.parquet", "*.csv", "README.md")
 class HubDataset(DatasetLoader):
     """Splits of a dataset repository."""
 
-    targets = ("class", "number", "tags")
+    targets = ("class", "number", "tags", "answer")
 
     class Options(Frozen):
         """Which dataset, and which parts of it."""
@@ -44,15 +45,16 @@ class HubDataset(DatasetLoader):
         test: str | None = "test"
         """Split of the final evaluation; empty to split `test_samples` (or a tenth) off the training split."""
         text: Column | tuple[Column, ...] = ()
-        """Column or columns of the text, or the one with lists of words, by name or by position from 1; empty to find
-        them."""
+        """Column or columns of the text or the prompt, or the one with lists of words or turns, by name or by position
+        from 1; empty to find them."""
         label: Column | None = None
-        """Column of the label (a class, a number, or a list of tags), by name or by position from 1; empty to find
-        it."""
+        """Column of the label (a class, a number, a list of tags, or a prompt's completion), by name or by position
+        from 1; empty to find it."""
         label_names: tuple[str, ...] = ()
         """Names of the classes or tags, in the order of the labels; empty to take the dataset's own."""
         separator: str = " "
-        """Stands between the texts of several columns."""
+        """Stands between the texts of several columns; between the parts of a prompt, an empty line does in place of a
+        single space."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
         """Return the rows of the dataset's splits.
@@ -66,7 +68,9 @@ class HubDataset(DatasetLoader):
         parts = _read(found.folder_or_file, options)
         train = _split(parts, options.train, options)
         text = options.text if isinstance(options.text, tuple) else (options.text,)
-        columns = choose(train[0], options.dataset, target, text, options.label)
+        of_answers = target == "answer"
+        shape = find_shape(train[0], options.dataset, text, options.label) if of_answers else None
+        columns = None if shape else choose(train[0], options.dataset, target, text, options.label)
         notes = {"dataset": options.dataset + (f", commit {found.revision}" if found.revision else "")}
         if options.test is None:
             rest, held_out = split_off(train[0], settings, train[1])
@@ -76,6 +80,9 @@ class HubDataset(DatasetLoader):
             test = _split(parts, options.test, options)
         validation = _split(parts, options.validation, options) if options.validation else None
         splits = Splits(train, validation, test)
+        if shape is not None:
+            return in_conversations(splits, shape, options.separator, notes)
+        assert columns is not None  # noqa: S101 - one of the two
         return labelled(splits, columns, target, options.separator, options.label_names, notes)
 
 

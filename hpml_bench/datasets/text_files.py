@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import Settings
 from hpml_bench.data.columns import SAMPLE_ROWS, Column, choose, is_number, short
+from hpml_bench.data.conversations import find_shape
 from hpml_bench.data.sources import resolve
-from hpml_bench.data.tables import Splits, labelled, split_off
+from hpml_bench.data.tables import Splits, in_conversations, labelled, split_off
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.system.cache import cache_folder, disk_error, locked
@@ -40,7 +42,7 @@ class _Layout(Frozen):
 class TextFiles(DatasetLoader):
     """Rows of files, by column names given or found."""
 
-    targets = ("class", "number", "tags")
+    targets = ("class", "number", "tags", "answer")
 
     class Options(Frozen):
         """What to read, and how."""
@@ -52,15 +54,16 @@ class TextFiles(DatasetLoader):
         test: str | None = None
         """Test rows; empty to split off `test_samples` of the training rows, or a tenth of them."""
         text: Column | tuple[Column, ...] = ()
-        """Column or columns of the text, or the one with lists of words, by name or by position from 1; empty to find
-        them."""
+        """Column or columns of the text or the prompt, or the one with lists of words or turns, by name or by position
+        from 1; empty to find them."""
         label: Column | None = None
-        """Column of the label (a class, a number, or a list of tags), by name or by position from 1; empty to find
-        it."""
+        """Column of the label (a class, a number, a list of tags, or a prompt's completion), by name or by position
+        from 1; empty to find it."""
         label_names: tuple[str, ...] = ()
         """Names of classes or tags, in the order of the sorted label values; empty to take the values themselves."""
         separator: str = " "
-        """Stands between the texts of several columns."""
+        """Stands between the texts of several columns; between the parts of a prompt, an empty line does in place of a
+        single space."""
         header: bool | None = None
         """Whether csv, tsv and tab files begin with column names; empty: unless a cell of the first row is a number or
         occurs again in its column."""
@@ -81,7 +84,11 @@ class TextFiles(DatasetLoader):
         train, layout = _read(train_file, options)
         text = options.text if isinstance(options.text, tuple) else (options.text,)
         label = options.label if options.label is not None or layout is None else layout.label
-        columns = choose(train, str(train_file), target, text, label, named=layout is None or layout.named)
+        shape, columns = None, None
+        if target == "answer":
+            shape = find_shape(train, str(train_file), text, options.label)
+        else:
+            columns = choose(train, str(train_file), target, text, label, named=layout is None or layout.named)
         notes = {}
         if options.test is None:
             train, test = split_off(train, settings, str(train_file))
@@ -95,6 +102,9 @@ class TextFiles(DatasetLoader):
             validation_file = _file(options.validation)
             validation = (_read_like(layout, validation_file, options), str(validation_file))
         splits = Splits((train, str(train_file)), validation, (test, str(test_file)))
+        if shape is not None:
+            return in_conversations(splits, shape, options.separator, notes)
+        assert columns is not None  # noqa: S101 - one of the two
         return labelled(splits, columns, target, options.separator, options.label_names, notes)
 
 
@@ -173,9 +183,22 @@ def _read(file: Path, options: Any) -> tuple[Dataset, _Layout | None]:
         rows = load_dataset(OTHER.get(suffix, "csv"), data_files=place, split="train", cache_dir=cache, **arguments)
     except Exception as error:
         cause = error.__cause__ or error
-        unreadable = UserError(f"{file}: can't be read as {suffix[1:]}: {first_line(cause)}")
+        torn = _torn_line(file) if suffix == ".jsonl" else ""
+        unreadable = UserError(f"{file}: can't be read as {suffix[1:]}: {torn or first_line(cause)}")
         raise disk_error(error) or unreadable from None
     return rows, layout
+
+
+def _torn_line(file: Path) -> str:
+    """Return what is wrong with the first line that is no JSON; empty where all are."""
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                if line.strip():
+                    json.loads(line)
+            except (ValueError, RecursionError) as error:
+                return f"line {number} is no JSON ({first_line(error)}); mend or remove it"
+    return ""
 
 
 def _literal(file: Path) -> Path:

@@ -32,10 +32,10 @@ class LoRA(Method):
         """Return the backbone frozen, with trained low-rank updates beside its weights."""
         from peft import LoraConfig, get_peft_model
 
-        from hpml_bench.training.peft import keep_input_type
+        from hpml_bench.training.peft import keep_input_type, task_type
 
         config = LoraConfig(
-            task_type="FEATURE_EXTRACTION",  # the bare backbone: the task has the head
+            task_type=task_type(backbone),
             r=self.options.r,
             lora_alpha=self.options.alpha,
             lora_dropout=self.options.dropout,

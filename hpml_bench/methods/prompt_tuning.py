@@ -28,8 +28,10 @@ class PromptTuning(Method):
         """Return the backbone frozen, with a trained prompt before its input; its output is longer by `tokens`."""
         from peft import PromptTuningConfig, get_peft_model
 
+        from hpml_bench.training.peft import task_type
+
         config = PromptTuningConfig(
-            task_type="FEATURE_EXTRACTION",  # the bare backbone: the harness pools and classifies
+            task_type=task_type(backbone),
             num_virtual_tokens=self.options.tokens,
             prompt_tuning_init="SAMPLE_VOCAB" if self.options.init == "vocabulary" else "RANDOM",
         )

@@ -15,9 +15,14 @@ from hpml_bench.config.settings import Settings
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Target = Literal["class", "number", "tags"]
-"""The target that a task learns from a row: a class, a number, or a tag for every word."""
-IN_WORDS: dict[Target, str] = {"class": "a class", "number": "a number", "tags": "a tag for every word"}
+Target = Literal["class", "number", "tags", "answer"]
+"""The target that a task learns from a row: a class, a number, a tag for every word, or an answer in words."""
+IN_WORDS: dict[Target, str] = {
+    "class": "a class",
+    "number": "a number",
+    "tags": "a tag for every word",
+    "answer": "an answer",
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class LoadedData:
 
     The columns depend on the task's target: `text` (str) and `label` (int, an index into `label_names`) for a class;
     `text` and `label` (float) for a number; `words` (list of str) and `tags` (list of int, indices into `label_names`)
-    for tags.
+    for tags; `contents` and `roles` (lists of str: the turns of a conversation, each by system, user or assistant, the
+    last by the assistant) and `choices` (list of str: answers to choose from, or none) for an answer.
     """
 
     train: Dataset
@@ -36,6 +42,8 @@ class LoadedData:
     label_names: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
     """Facts worth printing with the results, such as the best possible accuracy."""
+    retention: Dataset | None = None
+    """General text, of rows with an answer: one turn each, to see what a training forgets; not trained on."""
 
 
 class DatasetLoader(ABC):

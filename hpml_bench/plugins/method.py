@@ -32,8 +32,9 @@ class Method(ABC):
         save(encoder, folder)                            rank 0, after the last step
         merge(encoder)                                   rank 0, after the evaluation on the test rows
 
-    Encoders map (input_ids, attention_mask) to an output with `last_hidden_state` [B, V + L, H], where V leading
-    positions may be virtual tokens. Heavy libraries are imported inside the hooks: listing methods imports no torch.
+    Encoders map (input_ids, attention_mask) to an output whose first part is hidden states [B, V + L, H], or logits
+    [B, V + L, vocabulary] where the task trains a whole causal language model; V leading positions may be virtual
+    tokens. Heavy libraries are imported inside the hooks: listing methods imports no torch.
     """
 
     plugin_kind: ClassVar[str] = "methods"
@@ -41,6 +42,8 @@ class Method(ABC):
     """Name in prose."""
     lr: ClassVar[float]
     """Learning rate where a suite gives none."""
+    trains: ClassVar[bool] = True
+    """Whether anything is trained; of the base model nothing is, and it takes no steps."""
     Options: ClassVar[type[Frozen]] = NoOptions
     """The method's own options, with their defaults."""
 

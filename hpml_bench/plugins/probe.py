@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from hpml_bench.plugins.method import Method
     from hpml_bench.plugins.task import Task
     from hpml_bench.training.distributed import Group
+    from hpml_bench.training.generation import Generator
     from hpml_bench.training.model import TaskModel
 
 Write = Callable[[list[Point]], None]
@@ -57,6 +59,21 @@ class Run:
     """time.monotonic() at which this rank's work began."""
     launched: float | None = None
     """time.monotonic() at which the parent began to start the ranks; None when torchrun did."""
+    retention: Rows | None = None
+    """General text, where the task asks for some."""
+    base_loss: float | None = None
+    """Loss a token of the base model on that text, before the method changed it."""
+    generator: Generator | None = None
+    """How prompts are answered, where they are."""
+
+    @cached_property
+    def merged(self) -> TaskModel | None:
+        """The model with the method folded into the backbone's weights; None where that can't be.
+
+        Folding changes the model: whatever else is measured of it comes before.
+        """
+        encoder = self.method.merge(self.model.encoder)
+        return None if encoder is None else self.model.with_encoder(encoder)
 
 
 @dataclass(frozen=True)
@@ -85,6 +102,15 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Generated:
+    """The generation of answers to a split's rows, over all ranks."""
+
+    tokens: int
+    seconds: float
+    """Of the slowest rank."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """An exact pass over a split: every row once, in row order, the same on all ranks."""
 
@@ -95,13 +121,17 @@ class Evaluation:
     metrics: Mapping[str, float]
     """What the task's `evaluate` returns: values by name without the phase."""
     seconds: float
-    """Time of the slowest rank."""
+    """Time of the slowest rank, without generation."""
+    generated: Generated | None = None
+    """Where answers were generated."""
 
 
 class Probe:
     """Does nothing at any event; a probe overrides those it needs."""
 
     plugin_kind: ClassVar[str] = "probes"
+    of_training: ClassVar[bool] = False
+    """Whether it measures steps alone: it is left out where nothing is trained."""
     metrics: ClassVar[tuple[Metric, ...]] = ()
     """Definitions of what `stop` returns; they are stored with each run."""
 

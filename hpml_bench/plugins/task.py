@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from hpml_bench.records.predictions import Answers, Predictions
 from hpml_bench.records.run import Metric
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     import pyarrow as pa
     from datasets import Dataset
     from torch import Tensor, nn
@@ -28,6 +30,23 @@ if TYPE_CHECKING:
 
 IGNORE_INDEX = -100
 """Label of a token without a target, and of padding: no loss is taken there, and nothing is answered."""
+
+
+RETENTION = "retention"
+"""The split of general text, beside train, validation and test, on which forgetting is measured."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are generated, token by token."""
+
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer, and are no part of it."""
+    temperature: float = 0.0
+    """0: the likeliest token; above: drawn."""
+    top_p: float = 1.0
+    """Share of the probability that is drawn from."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,7 @@ class Task(ABC):
         build(encoder, hidden_size, ...)                in every rank
         for each step: loss(outputs, labels)            the loop divides it by the targets of the global batch
         for each evaluation batch: predict, row_losses
+        decoding, stop_ids                              whether and how answers are generated besides
         evaluate(predictions), scores(predictions)      on numpy arrays, again when a report is made
 
     `evaluate`, `scores` and `guess` must not import a training library: reports are made without one. A score is a
@@ -67,14 +87,16 @@ class Task(ABC):
     """What is learnt from a row; data sets give the columns for it."""
     columns: ClassVar[tuple[str, ...]]
     """Columns of the loaded rows, the labels first."""
-    headline: ClassVar[str]
+    headline: str
     """Name of the metric that is ranked, tuned and drawn over the steps, one of `metrics`; it begins with `test_`."""
-    metrics: ClassVar[tuple[Metric, ...]]
+    metrics: tuple[Metric, ...]
     """Definitions of what `evaluate` returns, named `test_` and its key, and of `train_loss`."""
-    binary: ClassVar[bool] = False
+    binary: bool = False
     """Whether scores are 0 or 1, right or wrong: McNemar's test is for these."""
-    peft_type: ClassVar[str] = "FEATURE_EXTRACTION"
-    """PEFT's task type for the encoder."""
+    model_kind: ClassVar[Literal["encoder", "language_model"]] = "encoder"
+    """What methods get to change: a bare backbone, on which the task puts a head, or a whole causal language model."""
+    cuts_texts: ClassVar[bool] = True
+    """Whether texts of more than `max_length` tokens are cut at the end."""
     Options: ClassVar[type[Frozen]] = Frozen
     """The task's own options, with their defaults."""
 
@@ -117,6 +139,38 @@ class Task(ABC):
     def label_type(self) -> pa.DataType:
         """Return the Arrow type of `label`: int64, float64, or a list of int32 for a label a token."""
 
+    def extra_types(self) -> dict[str, pa.DataType]:
+        """Return the Arrow types of the columns that `encode` returns beside `input_ids` and `label`."""
+        return {}
+
+    def sources(self, encoder: Encoder) -> dict[str, str]:
+        """Return texts beside the rows that decide what the model sees, by name: they are part of the data's digest."""
+        return {}
+
+    def length_notes(self, full: float, counts: Mapping[str, Counter[str]]) -> dict[str, str]:
+        """Return what became of rows that are too long, as notes of the report.
+
+        Args:
+            full: share of all rows that have `max_length` tokens.
+            counts: what `encode` counted in `encoder.counts`, by split.
+
+        """
+        return {"texts that fill max_length": f"{full:.0%} of all rows (longer ones are cut)"}
+
+    @property
+    def decoding(self) -> Decoding | None:
+        """How answers are generated in an evaluation; None where the task has no such."""
+        return None
+
+    @property
+    def retention(self) -> tuple[str, int] | None:
+        """Where general text comes from on which forgetting is measured, and how many rows at most; None for none."""
+        return None
+
+    def stop_ids(self, encoder: Encoder) -> tuple[int, ...]:
+        """Return the tokens that end a generated answer."""
+        return ()
+
     # Model
 
     @abstractmethod
@@ -132,8 +186,8 @@ class Task(ABC):
         return self.row_losses(outputs, labels).sum()
 
     @abstractmethod
-    def predict(self, outputs: Tensor) -> Tensor:
-        """Return the answers, [B] or one a token [B, L]."""
+    def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the answers, [B] or one a token [B, L]; what stands where no label is doesn't count."""
 
     # Scores
 

@@ -63,6 +63,7 @@ METRICS = (
 class CommunicationProbe(Probe):
     """Adds up the gradients DDP will reduce, and reads DDP's own log at the end."""
 
+    of_training = True
     metrics = METRICS
 
     def start(self, run: Run) -> None:

@@ -33,6 +33,7 @@ METRICS = (
 class EnergyProbe(Probe):
     """Reads the counter before the first step and after the last."""
 
+    of_training = True
     metrics = METRICS
 
     def start(self, run: Run) -> None:

@@ -41,6 +41,7 @@ METRICS = (
 class GradientProbe(Probe):
     """Averages the norms the loop took for clipping."""
 
+    of_training = True
     metrics = METRICS
 
     def start(self, run: Run) -> None:

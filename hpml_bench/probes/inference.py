@@ -88,9 +88,8 @@ class InferenceProbe(Probe):
         """Time single examples as the method left the model, then merged."""
         if self.run.group.main and self.run.settings.latency_samples:
             self._latencies(self.run.model, "")
-            merged = self.run.method.merge(self.run.model.encoder)
-            if merged is not None:
-                self._latencies(self.run.model.with_encoder(merged), "merged_")
+            if self.run.merged is not None:
+                self._latencies(self.run.merged, "merged_")
         self.run.group.barrier()
         return self.found
 

@@ -43,4 +43,5 @@ class QualityProbe(Probe):
     def stop(self) -> dict[str, Any]:
         """Return the final losses and scores."""
         last = self.losses[-LAST_WINDOW:]
-        return {"train_loss": sum(last) / len(last), **self.final}
+        trained = {"train_loss": sum(last) / len(last)} if last else {}
+        return {**trained, **self.final}

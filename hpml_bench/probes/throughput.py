@@ -129,6 +129,7 @@ METRICS = (
 class ThroughputProbe(Probe):
     """Keeps the steps of the timed window."""
 
+    of_training = True
     metrics = METRICS
 
     def start(self, run: Run) -> None:

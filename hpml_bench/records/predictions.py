@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,28 @@ from hpml_bench.records.files import PREDICTIONS, is_plain_file
 
 Answers = NDArray[Any] | tuple[NDArray[Any], ...]
 """An answer a row, or where rows have several (a tag a word) an array of them a row."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """Answers in words to n rows, beside what was asked."""
+
+    question: tuple[str, ...]
+    expected: tuple[str, ...]
+    """The answer asked for."""
+    bytes: NDArray[Any]
+    """[n], UTF-8 bytes of the text whose loss is taken."""
+    answer: tuple[str, ...] | None = None
+    """What the model answered; None where it was asked for nothing."""
+    tokens: NDArray[Any] | None = None
+    """[n], tokens of the answer, the one that ended it included."""
+    cut: NDArray[Any] | None = None
+    """[n], whether the answer reached the most tokens it may have."""
+    near_tie: NDArray[Any] | None = None
+    """[n], whether two tokens were nearly equally likely somewhere in it, so that rounding may decide."""
+
+    TEXTS: ClassVar[tuple[str, ...]] = ("question", "expected", "answer")
+    NUMBERS: ClassVar[tuple[str, ...]] = ("bytes", "tokens", "cut", "near_tie")
 
 
 @dataclass(frozen=True)
@@ -26,6 +48,8 @@ class Predictions:
     prediction: Answers
     loss: NDArray[Any]
     """[n], the sum over a row's answers."""
+    said: Said | None = None
+    """Answers in words, where the task has such."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -36,6 +60,14 @@ def write_predictions(folder: Path, predictions: Predictions, scores: NDArray[An
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    said = {}
+    if predictions.said is not None:
+        columns = {name: getattr(predictions.said, name) for name in (*Said.TEXTS, *Said.NUMBERS)}
+        said = {
+            f"said_{name}": pa.array(value, pa.string()) if name in Said.TEXTS else pa.array(value)
+            for name, value in columns.items()
+            if value is not None
+        }
     table = pa.table(
         {
             "index": predictions.index.astype(np.int32),
@@ -43,6 +75,7 @@ def write_predictions(folder: Path, predictions: Predictions, scores: NDArray[An
             "prediction": _column(predictions.prediction),
             "loss": predictions.loss.astype(np.float32),
             "score": scores.astype(np.float64),
+            **said,
         }
     )
     pq.write_table(table, folder / PREDICTIONS)
@@ -71,15 +104,29 @@ def read_predictions(folder: Path) -> Predictions | None:
     try:
         with parquet.ParquetFile(path) as file:  # `read_table` builds a data set first, which takes longer than reading
             reference = "reference" if "reference" in file.schema_arrow.names else "label"
-            table = file.read(columns=["index", reference, "prediction", "loss"], use_threads=False)
+            told = [name for name in file.schema_arrow.names if name.startswith("said_")]
+            table = file.read(columns=["index", reference, "prediction", "loss", *told], use_threads=False)
         index, loss = table.column("index").to_numpy(), table.column("loss").to_numpy()
         order = np.argsort(index, kind="stable")
         if not order.size:
             return None
         references, answers = (_answers(table.column(name), order) for name in (reference, "prediction"))
+        said = _said(table, order) if told else None
     except (OSError, ValueError, TypeError, IndexError, KeyError, AttributeError, pa.ArrowException):
         return None
-    return Predictions(index[order], references, answers, loss[order])
+    return Predictions(index[order], references, answers, loss[order], said)
+
+
+def _said(table: Any, order: NDArray[Any]) -> Said:
+    found: dict[str, Any] = {}
+    for name in (*Said.TEXTS, *Said.NUMBERS):
+        if f"said_{name}" in table.column_names:
+            values = table.column(f"said_{name}").to_pylist()
+            if any(value is None for value in values):
+                raise ValueError(f"a row has no {name}")
+            chosen = [values[place] for place in order]
+            found[name] = tuple(map(str, chosen)) if name in Said.TEXTS else np.asarray(chosen)
+    return Said(**found)
 
 
 def _answers(column: Any, order: NDArray[Any]) -> Answers:

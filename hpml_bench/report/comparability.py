@@ -23,7 +23,8 @@ def protocol_of(record: RunRecord) -> str:
 
 def agreed_budget(records: Iterable[RunRecord]) -> tuple[int, int] | None:
     """Return the (steps, samples) that most methods and seeds consumed; of equally many the larger."""
-    once = {(method_of(r), r.spec.seed, r.consumed.steps, r.consumed.samples) for r in records if r.consumed}
+    trained = [r for r in records if r.consumed and not untrained(r)]
+    once = {(method_of(r), r.spec.seed, r.consumed.steps, r.consumed.samples) for r in trained if r.consumed}
     size = Counter((steps, samples) for _, _, steps, samples in once)
     return max(size, key=lambda budget: (size[budget], budget), default=None)
 
@@ -41,6 +42,12 @@ def agreed_consumption(records: Iterable[RunRecord]) -> dict[int, Consumed]:
         if (consumed.steps, consumed.samples) == budget:
             by_seed.setdefault(seed, Counter())[consumed] += 1
     return {seed: min(size, key=lambda c: (-size[c], c.model_dump_json())) for seed, size in by_seed.items()}
+
+
+def untrained(record: RunRecord) -> bool:
+    """Tell whether nothing was trained in a run, as of the base model: it has no budget that could differ."""
+    none = record.consumed is not None and record.consumed.steps == record.consumed.samples == 0
+    return none and record.metrics.get("trainable_parameters") == 0
 
 
 def method_of(record: RunRecord) -> str:

@@ -20,6 +20,7 @@ from hpml_bench.report.comparability import (
     protocol_difference,
     protocol_of,
     short,
+    untrained,
 )
 from hpml_bench.report.predictions import Scored
 
@@ -146,7 +147,7 @@ def _choose(records: Sequence[RunRecord], stored: Stored) -> _Group:
     excluded += [Excluded((r,), _unbelieved(faults[r.run_id])) for r in single if r.run_id in faults]
     valid = [record for record in single if record.run_id not in faults]
     agreed = agreed_consumption(valid)
-    equal = [r for r in valid if r.consumed is not None and r.consumed == agreed.get(r.spec.seed)]
+    equal = [r for r in valid if untrained(r) or (r.consumed is not None and r.consumed == agreed.get(r.spec.seed))]
     chosen = {record.run_id for record in equal}
     excluded += [Excluded((r,), _consumed_other(r, valid)) for r in valid if r.run_id not in chosen]
     return _Group(tuple(equal), tuple(excluded))

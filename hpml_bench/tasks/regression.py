@@ -140,9 +140,9 @@ class Regression(Task):
 
     def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the squared error of each row, in the target's unit, float64."""
-        return (self.predict(outputs) - labels).square()
+        return (self.predict(outputs, labels) - labels).square()
 
-    def predict(self, outputs: Tensor) -> Tensor:
+    def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the numbers [B], float64."""
         return self.found["mean"] + self.found["sd"] * outputs.squeeze(-1).double()
 

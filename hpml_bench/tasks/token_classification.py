@@ -118,7 +118,7 @@ class TokenClassification(Task):
         losses = cross_entropy(outputs.transpose(1, 2), labels, ignore_index=IGNORE_INDEX, reduction="none")
         return losses.sum(dim=1)
 
-    def predict(self, outputs: Tensor) -> Tensor:
+    def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the most likely tag of each token [B, L]."""
         return outputs.argmax(dim=-1)
 

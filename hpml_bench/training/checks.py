@@ -50,6 +50,25 @@ def all_checks(  # each argument is one of the places
     )
 
 
+def checks_untrained(
+    metrics: Metrics,
+    points: Sequence[Point],
+    consumed: Consumed,
+    settings: Settings,  # noqa: ARG001 - as all_checks
+    predictions: Predictions,
+    test_rows: int,
+    task: Task,
+    parameters: Mapping[str, int],
+) -> tuple[Check, ...]:
+    """Return every check of a run in which nothing was trained: no steps, no trained parameter, every row once."""
+    return (
+        every_step(points, consumed),
+        once_each(predictions, test_rows),
+        headline(metrics, predictions, task),
+        trained(parameters),
+    )
+
+
 def budget(consumed: Consumed, settings: Settings) -> Check:
     """The samples that the ranks counted, summed, are steps x global batch."""
     detail = f"{consumed.samples} samples over all ranks in {consumed.steps} steps of {settings.global_batch}"

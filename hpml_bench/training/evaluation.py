@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from hpml_bench.config.settings import Settings
 from hpml_bench.data.rows import Rows
-from hpml_bench.plugins.probe import Evaluation, Probe, Write
+from hpml_bench.plugins.probe import Evaluation, Generated
 from hpml_bench.plugins.task import Task
-from hpml_bench.records.predictions import Predictions
+from hpml_bench.records.predictions import Predictions, Said
 from hpml_bench.system import heartbeat
+from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.clock import clock
 from hpml_bench.training.distributed import Group
+from hpml_bench.training.generation import Answers, Generator, answer_all
 from hpml_bench.training.model import TaskModel
 from hpml_bench.training.precision import autocast
 
@@ -26,37 +29,80 @@ def evaluate(
     rows: Rows,
     settings: Settings,
     group: Group,
-    probes: Sequence[Probe],
-    write: Write,
     phase: str,
     step: int,
+    generator: Generator | None = None,
 ) -> Evaluation:
-    """Evaluate every row exactly once and give the result to the probes; the same on all ranks."""
-    for probe in probes:
-        probe.before_eval(phase)
+    """Evaluate every row exactly once, and with a generator answer every prompt; the same on all ranks."""
     model.eval()
+    everyone, seconds = _everyone(model, task, rows, settings, group, phase)
+    answers = None
+    if generator is not None:
+        with autocast(settings), torch.no_grad():
+            answers = answer_all(cast(LanguageModel, model), rows, generator, group, phase)
+    model.train()
+    predictions = Predictions(
+        index=np.arange(len(rows)),
+        reference=rows.references,
+        prediction=rows.answers(everyone[:, 2:]),
+        loss=everyone[:, 1],
+        said=_said(rows, answers) if rows.has("expected") else None,
+    )
+    generated = None if answers is None else Generated(int(answers.tokens.sum()), answers.seconds)
+    return Evaluation(phase, step, predictions, task.evaluate(predictions), seconds, generated)
+
+
+def _everyone(
+    model: TaskModel, task: Task, rows: Rows, settings: Settings, group: Group, phase: str
+) -> tuple[np.ndarray, float]:
+    """Return row index, loss and answers of all rows, [n, 2 + width], on all ranks; and the slowest rank's seconds.
+
+    Raises:
+        RuntimeError: a row was evaluated twice or not at all.
+
+    """
     group.barrier()
     watch = clock(group.device)
     watch.start()
     local = _answer(model, task, rows, settings, group)
     watch.lap()
     seconds = group.gather(torch.tensor(watch.take(), dtype=torch.float64)).max().item()
-    model.train()
     everyone = group.gather(local).flatten(0, 1).numpy()  # [world * share, 2 + width]
     everyone = everyone[everyone[:, 0] >= 0]
     everyone = everyone[np.argsort(everyone[:, 0], kind="stable")]
     if not np.array_equal(everyone[:, 0], np.arange(len(rows))):
         raise RuntimeError(f"the {phase} rows were not evaluated exactly once each")
-    predictions = Predictions(
-        index=np.arange(len(rows)),
-        reference=rows.references,
-        prediction=rows.answers(everyone[:, 2:]),
-        loss=everyone[:, 1],
+    return everyone, seconds
+
+
+def mean_loss(model: TaskModel, task: Task, rows: Rows, settings: Settings, group: Group) -> float:
+    """Return the loss a target over all rows, the same on all ranks."""
+    was = model.training
+    model.eval()
+    everyone, _ = _everyone(model, task, rows, settings, group, "retention")
+    model.train(was)
+    return float(everyone[:, 1].sum() / max(1, int(rows.targets.sum())))
+
+
+def base_loss(base: PreTrainedModel, task: Task, rows: Rows, settings: Settings, group: Group) -> float:
+    """Return the loss a token of a language model as it was loaded."""
+    model = LanguageModel(base)
+    try:
+        return mean_loss(cast(TaskModel, model), task, rows, settings, group)
+    finally:
+        model.release()
+
+
+def _said(rows: Rows, answers: Answers | None) -> Said:
+    return Said(
+        question=tuple(rows.column("question")),
+        expected=tuple(rows.column("expected")),
+        bytes=np.asarray(rows.column("bytes")),
+        answer=answers.texts if answers else None,
+        tokens=answers.tokens if answers else None,
+        cut=answers.cut if answers else None,
+        near_tie=answers.near_tie if answers else None,
     )
-    evaluation = Evaluation(phase, step, predictions, task.evaluate(predictions), seconds)
-    write([point for probe in probes for point in probe.after_eval(evaluation)])
-    group.barrier()
-    return evaluation
 
 
 @torch.no_grad()
@@ -75,9 +121,9 @@ def _answer(model: TaskModel, task: Task, rows: Rows, settings: Settings, group:
             heartbeat.beat(f"evaluation, batch {start // settings.eval_batch + 1}")
             part = mine[start : start + settings.eval_batch]
             batch = rows.batch(part).to(group.device)
-            outputs = model(batch.input_ids, batch.attention_mask).float()
+            outputs = model(batch.input_ids, batch.attention_mask, batch.labels).float()
             where = slice(start, start + len(part))
-            answers = task.predict(outputs).reshape(len(part), -1)
+            answers = task.predict(outputs, batch.labels).reshape(len(part), -1)
             local[where, 0] = torch.from_numpy(part).to(local)
             local[where, 1] = task.row_losses(outputs, batch.labels).to(local)
             local[where, 2 : 2 + answers.shape[1]] = answers.to(local)

@@ -124,8 +124,12 @@ def store_frozen_as_bf16(encoder: nn.Module) -> None:
     Half their memory, and no cast a step; the results are the same bit for bit, as long as nothing but the layers'
     own forward passes reads the weights.
     """
+    shared = {
+        id(weight) for layer in encoder.modules() if isinstance(layer, nn.Embedding) for weight in layer.parameters()
+    }
     for layer in encoder.modules():
         if type(layer) in {nn.Linear, Conv1D}:
             for weight in layer.parameters(recurse=False):
-                if not weight.requires_grad:
+                # an output layer tied to the embeddings: they would become bf16 too, and with them all that follows
+                if not weight.requires_grad and id(weight) not in shared:
                     weight.data = weight.data.to(torch.bfloat16)

@@ -14,8 +14,8 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 from transformers.utils import logging
 
 from hpml_bench.config.settings import RunSpec, Settings
@@ -24,6 +24,12 @@ from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.task import Task
 from hpml_bench.system.text import first_line
 from hpml_bench.training import kernels
+
+KINDS: dict[str, tuple[Any, Any]] = {
+    "encoder": (MODEL_MAPPING, AutoModel),
+    "language_model": (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
+}
+"""What can be loaded: the classes by configuration, and what loads them."""
 
 Pooling = Literal["last", "first", "mean"]
 Select = Callable[[Tensor, Tensor], Tensor]
@@ -48,8 +54,8 @@ class TaskModel(nn.Module):
         self.select = select
         self.virtual_tokens = virtual_tokens
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return the head's outputs, float32 also under autocast, of right-padded texts [B, L]."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Return the head's outputs, float32 also under autocast, of right-padded texts [B, L]; labels don't matter."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         read = self.select(hidden[:, self.virtual_tokens :], attention_mask)
         with torch.autocast(hidden.device.type, enabled=False):
@@ -84,11 +90,13 @@ def new_head(hidden_size: int, outputs: int, seed: int) -> nn.Linear:
     return head
 
 
-def build_model(folder: Path, spec: RunSpec, method: Method, task: Task) -> TaskModel:
+def build_model(
+    folder: Path, spec: RunSpec, method: Method, task: Task, look: Callable[[PreTrainedModel], None] | None = None
+) -> TaskModel:
     """Load the backbone, let the method change it, and put the task's head on.
 
     The head's first weights depend on the seed alone, and so do the method's: random numbers drawn before or
-    elsewhere don't change them, and the global generators keep their state.
+    elsewhere don't change them, and the global generators keep their state. `look` gets the backbone as it was loaded.
 
     Raises:
         Unsupported: the method can't run with this backbone.
@@ -97,10 +105,12 @@ def build_model(folder: Path, spec: RunSpec, method: Method, task: Task) -> Task
     """
     settings = spec.settings
     with _seeded(spec.seed):
-        backbone = load_backbone(folder, settings)
+        backbone = load_backbone(folder, settings, task.model_kind)
         hidden_size = backbone.config.hidden_size
         if _positions(backbone, settings.max_length) is None:
             raise UserError(f"max_length {settings.max_length} is more tokens than {settings.backbone} has positions")
+        if look is not None:
+            look(backbone)
         encoder = _encoder(backbone, method, spec)
         kernels.speed_up(encoder, settings.device)
         positions = _positions(encoder, settings.max_length)
@@ -122,8 +132,12 @@ def _encoder(backbone: PreTrainedModel, method: Method, spec: RunSpec) -> nn.Mod
             raise Unsupported(first_line(error)) from error
 
 
-def load_backbone(folder: Path, settings: Settings) -> PreTrainedModel:
-    """Load a bare backbone in float32 from safetensors in a local folder; no code of the model's is run.
+def load_backbone(
+    folder: Path, settings: Settings, kind_of_model: Literal["encoder", "language_model"] = "encoder"
+) -> PreTrainedModel:
+    """Load a bare backbone, or a whole causal language model, in float32 from safetensors in a local folder.
+
+    No code of the model's is run.
 
     Raises:
         UserError: there is no such model, it is not of a known kind, or its file lacks weights.
@@ -133,7 +147,12 @@ def load_backbone(folder: Path, settings: Settings) -> PreTrainedModel:
     logging.set_verbosity_error()  # its warnings on missing weights are checked below
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        kind = MODEL_MAPPING[type(config)]
+        mapping, loader = KINDS[kind_of_model]
+        if kind_of_model == "language_model" and type(config) in MODEL_MAPPING and type(config) not in mapping:
+            raise UserError(f"transformers has no causal language model of the kind {config.model_type}")
+        kind = mapping[type(config)]
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
     except Exception as error:  # a broken configuration can raise anything
         raise UserError(f"{folder}: no model that transformers knows: {first_line(error)}") from None
     kind = kind[0] if isinstance(kind, tuple) else kind
@@ -147,7 +166,7 @@ def load_backbone(folder: Path, settings: Settings) -> PreTrainedModel:
     if getattr(kind, "_supports_sdpa", False):
         extra["attn_implementation"] = kernels.ATTENTION if kernels.dispatches(kind) else "sdpa"
     try:
-        model, report = AutoModel.from_pretrained(
+        model, report = loader.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -163,7 +182,19 @@ def load_backbone(folder: Path, settings: Settings) -> PreTrainedModel:
         raise UserError(f"{folder}: can't be loaded from safetensors: {first_line(error)}") from None
     if report["missing_keys"]:
         raise UserError(f"{folder}: the file lacks weights, among them {min(report['missing_keys'])}")
+    if kind_of_model == "language_model" and not _is_causal(model):
+        raise UserError(f"{folder}: {config.model_type} reads both ways, so that it can't generate; give a decoder")
     return cast(PreTrainedModel, model)
+
+
+@torch.no_grad()
+def _is_causal(model: nn.Module) -> bool:
+    """Tell whether a token's logits are the same whatever follows it."""
+    with _evaluating(model):
+        ids = _tokens(model, rows=2, length=4)["input_ids"][:1].repeat(2, 1)
+        ids[1, 1:] += 1
+        first = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0][:, 0]
+    return bool(torch.allclose(first[0], first[1], atol=1e-5))
 
 
 def unused_parameters(module: nn.Module) -> list[str]:
@@ -177,7 +208,7 @@ def unused_parameters(module: nn.Module) -> list[str]:
         return []
     with _seeded(0):
         output = module(**_tokens(module, rows=2, length=4))
-        (output if isinstance(output, Tensor) else output.last_hidden_state).float().square().mean().backward()
+        (output if isinstance(output, Tensor) else output[0]).float().square().mean().backward()
     missing = [name for name, weight in module.named_parameters() if weight.requires_grad and weight.grad is None]
     for weight in weights:
         weight.grad = None
@@ -205,7 +236,7 @@ def _positions(module: nn.Module, length: int) -> int | None:
     """
     try:
         with _evaluating(module):
-            return int(module(**_tokens(module, rows=1, length=length)).last_hidden_state.shape[1])
+            return int(module(**_tokens(module, rows=1, length=length))[0].shape[1])
     except (IndexError, RuntimeError):  # too few learned positions, or shapes that don't broadcast
         return None
 

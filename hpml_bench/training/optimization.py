@@ -38,4 +38,6 @@ def lr_factor(step: int, steps: int, settings: Settings) -> float:
     warmup = math.ceil(settings.lr_warmup * steps)
     if step < warmup:
         return (step + 1) / warmup
-    return 1.0 if settings.schedule == "constant" else (steps - step) / max(1, steps - warmup)
+    left = (steps - step) / max(1, steps - warmup)
+    schedules = {"constant": 1.0, "linear": left, "cosine": 0.5 * (1 + math.cos(math.pi * (1 - left)))}
+    return schedules[settings.schedule]

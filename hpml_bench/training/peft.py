@@ -25,7 +25,7 @@ def wrap(backbone: Any, kind: str, given: dict[str, Any]) -> Any:
     hints = typing.get_type_hints(made)
     chosen = {key: value for key, value in defaults(kind, backbone).items() if key in hints and value is not None}
     config = made(**{key: _nested(hints[key], value) for key, value in (chosen | given).items()})
-    config.task_type = "FEATURE_EXTRACTION"  # CPT takes no other than CAUSAL_LM when made
+    config.task_type = task_type(backbone)  # CPT takes no other than CAUSAL_LM when made
     if kind == "XLORA":
         return _mixture(backbone, config)
     corda = getattr(config, "init_lora_weights", None) == "corda"
@@ -42,6 +42,11 @@ def wrap(backbone: Any, kind: str, given: dict[str, Any]) -> Any:
     return model
 
 
+def task_type(backbone: Any) -> str:
+    """Return PEFT's name for what it wraps: a whole language model, or a bare backbone without a head."""
+    return "CAUSAL_LM" if backbone.get_output_embeddings() is not None else "FEATURE_EXTRACTION"
+
+
 def keep_input_type(model: Any) -> Any:
     """Let adapted layers take their input as it is: PEFT casts it to float32, and autocast back to bfloat16."""
     for layer in model.modules():
@@ -52,14 +57,14 @@ def keep_input_type(model: Any) -> Any:
 
 def defaults(kind: str, backbone: Any) -> dict[str, Any]:
     """Return what PEFT leaves open or sets too large for small models; None leaves it to PEFT."""
-    config, named = backbone.config, dict(backbone.named_modules())
+    config, named = backbone.config, dict(backbone.base_model.named_modules())  # without an output layer
     shapes = [tuple(layer.weight.shape) for layer in named.values() if isinstance(layer, torch.nn.Linear)]
     divisor = math.gcd(*(size for shape in shapes for size in shape))
     block = _largest_divisor(divisor, 256)
     smallest = min(shapes, key=math.prod)
     norms = sorted({name.rsplit(".")[-1] for name, layer in named.items() if type(layer).__name__.endswith("Norm")})
     blocks = next((name for name, part in named.items() if isinstance(part, torch.nn.ModuleList)), "")
-    common = {"task_type": "FEATURE_EXTRACTION", "target_modules": "all-linear", "num_virtual_tokens": TOKENS}
+    common = {"task_type": task_type(backbone), "target_modules": "all-linear", "num_virtual_tokens": TOKENS}
     special: dict[str, dict[str, Any]] = {
         "ADALORA": {"total_step": STEPS_UNKNOWN},
         "ADAPTION_PROMPT": {"target_modules": None, "adapter_len": 10, "adapter_layers": config.num_hidden_layers},

@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
+from transformers import PreTrainedModel
 
 from hpml_bench.config.settings import RunSpec, Settings
 from hpml_bench.data.prepared import Prepared
@@ -19,12 +20,13 @@ from hpml_bench.data.rows import Rows, global_batches, shard, training_rows
 from hpml_bench.errors import Diverged
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.probe import Evaluation, Probe, Write
-from hpml_bench.plugins.task import Task, make_task
+from hpml_bench.plugins.task import RETENTION, Task, make_task
 from hpml_bench.records.run import Consumed
 from hpml_bench.system import heartbeat
 from hpml_bench.training.clock import clock
 from hpml_bench.training.distributed import Group
-from hpml_bench.training.evaluation import evaluate
+from hpml_bench.training.evaluation import base_loss, evaluate
+from hpml_bench.training.generation import Generator, make_generator
 from hpml_bench.training.kernels import store_frozen_as_bf16
 from hpml_bench.training.model import TaskModel, build_model
 from hpml_bench.training.optimization import lr_factor, make_optimizer, total_steps
@@ -64,6 +66,9 @@ class Trainer:
         write: Write = _nowhere,
     ) -> None:
         """Put the parts together; `Trainer.build` makes them."""
+        self.generator: Generator | None = None
+        self.retention: Rows | None = None
+        self.base_loss: float | None = None
         self.spec, self.model, self.method, self.task, self.group = spec, model, method, task, group
         self.train_rows, self.validation, self.probes, self.write = train, validation, probes, write
         self.steps = total_steps(spec.settings, len(train))
@@ -96,9 +101,22 @@ class Trainer:
         validation = Rows(Path(prepared.data) / "validation", prepared.pad_id)
         method = make_method(spec.method)
         task = make_task(settings.task, prepared.label_names, prepared.facts)
-        model = build_model(Path(prepared.backbone), spec, method, task).to(group.device)
+        retention = Path(prepared.data) / RETENTION
+        general = Rows(retention, prepared.pad_id) if task.retention else None
+        before: list[float] = []
+
+        def look(base: PreTrainedModel) -> None:
+            if general is not None:
+                before.append(base_loss(base.to(group.device), task, general, settings, group))
+                base.to("cpu")
+
+        model = build_model(Path(prepared.backbone), spec, method, task, look).to(group.device)
         torch.manual_seed(spec.seed * 1000 + group.rank)  # dropout differs between ranks, as it must
         trainer = cls(spec, model, method, task, group, train, validation, probes, write)
+        trainer.generator = make_generator(task, prepared, settings, spec.seed)
+        trainer.retention, trainer.base_loss = general, before[0] if before else None
+        if not method.trains:
+            return trainer
         batches = (train.batch(indices).to(group.device) for indices in trainer.order())
         with autocast(settings):
             method.before_train(model.encoder, batches, trainer.steps)
@@ -147,7 +165,7 @@ class Trainer:
         batch = self.train_rows.batch(shard(indices, group.rank, group.world)).to(group.device)
         targets = max(1, int(self.train_rows.targets[indices].sum())) / group.world
         with autocast(self.settings):
-            outputs = self.ddp(batch.input_ids, batch.attention_mask)
+            outputs = self.ddp(batch.input_ids, batch.attention_mask, batch.labels)
             loss = self.task.loss(outputs.float(), batch.labels)
             auxiliary = self.method.auxiliary_loss(encoder)
         # 1 / targets is where the gradient begins: a division of the loss would be two more operators in every step
@@ -173,6 +191,8 @@ class Trainer:
             Diverged: a loss or gradient norm is NaN or infinite; on all ranks alike.
 
         """
+        if not self.method.trains:
+            return self._as_it_is()
         self.wrap()
         order = hashlib.sha256()
         windows = Windows(self.settings, self.steps)
@@ -205,6 +225,16 @@ class Trainer:
             reached=sum(p.numel() for p in self.optimizer.state),
         )
 
+    def _as_it_is(self) -> Trained:
+        """Train nothing, and evaluate the validation rows once, as after a last step."""
+        for probe in self.probes:
+            probe.before_training()
+        self.evaluate(self.validation, "validation", self.steps)
+        for probe in self.probes:
+            probe.after_training()
+        consumed = Consumed(steps=0, samples=0, real_tokens=0, padded_tokens=0, order=hashlib.sha256().hexdigest()[:16])
+        return Trained(consumed, optimized=0, reached=0)
+
     def _write_steps(self) -> None:
         """Reduce the steps since the last call and give them to the probes.
 
@@ -223,4 +253,11 @@ class Trainer:
 
     def evaluate(self, rows: Rows, phase: str, step: int) -> Evaluation:
         """Evaluate every row exactly once and give the result to the probes."""
-        return evaluate(self.model, self.task, rows, self.settings, self.group, self.probes, self.write, phase, step)
+        for probe in self.probes:
+            probe.before_eval(phase)
+        evaluation = evaluate(
+            self.model, self.task, rows, self.settings, self.group, phase, step, generator=self.generator
+        )
+        self.write([point for probe in self.probes for point in probe.after_eval(evaluation)])
+        self.group.barrier()
+        return evaluation

@@ -32,7 +32,7 @@ from hpml_bench.records.predictions import read_predictions, write_predictions
 from hpml_bench.records.run import Check, Metric, Outcome, Point, RunError
 from hpml_bench.system import environment, failures, heartbeat, processes
 from hpml_bench.system.redaction import redacted
-from hpml_bench.training.checks import all_checks
+from hpml_bench.training.checks import all_checks, checks_untrained
 from hpml_bench.training.distributed import Group, process_group
 from hpml_bench.training.model import TaskModel, unused_parameters
 from hpml_bench.training.trainer import Trained, Trainer
@@ -107,11 +107,24 @@ def _measured(
         if writer:
             writer.write(points)
 
-    trainer = Trainer.build(spec, prepared, group, [*probes.values()], write)
+    trainer = Trainer.build(spec, prepared, group, [], write)
+    probes = {name: probe for name, probe in probes.items() if trainer.method.trains or not probe.of_training}
+    trainer.probes = [*probes.values()]
     trainable = _trainable(trainer.model)
     test = Rows(Path(prepared.data) / "test", prepared.pad_id)
     run = Run(
-        spec.settings, group, trainer.model, trainer.method, trainer.task, test, folder, began[1], launched=began[0]
+        spec.settings,
+        group,
+        trainer.model,
+        trainer.method,
+        trainer.task,
+        test,
+        folder,
+        began[1],
+        launched=began[0],
+        retention=trainer.retention,
+        base_loss=trainer.base_loss,
+        generator=trainer.generator,
     )
     for name, probe in probes.items():
         heartbeat.beat(f"starting probe {name}")
@@ -127,6 +140,9 @@ def _measured(
     for name, probe in probes.items():
         heartbeat.beat(f"ending probe {name}")
         local |= probe.stop()
+    if not trainer.method.trains:  # a training that didn't happen cost nothing, which would win every comparison
+        of_training = {m.name for m in definitions if m.phase == "train" or m.group == "memory"}
+        local = {name: value for name, value in local.items() if name not in of_training}
     metrics, per_rank = reduce_over_ranks(definitions, local, group)
     return Outcome(
         status="ok",
@@ -173,7 +189,8 @@ def _checks(
     assert predictions is not None  # noqa: S101 - written by this process just now
     parameters = {"trainable": trainable, "in the optimizer": trained.optimized, "with a gradient": trained.reached}
     points = read_points(folder)
-    return all_checks(metrics, points, trained.consumed, trainer.settings, predictions, rows, trainer.task, parameters)
+    checks = all_checks if trainer.method.trains else checks_untrained
+    return checks(metrics, points, trained.consumed, trainer.settings, predictions, rows, trainer.task, parameters)
 
 
 def _trainable(model: TaskModel) -> int:

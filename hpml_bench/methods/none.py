@@ -1,0 +1,27 @@
+"""None: nothing is trained, so that the base model stands beside what is made of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpml_bench.errors import Unsupported
+from hpml_bench.plugins.method import Method
+
+
+class Nothing(Method):
+    """The base model as it is: evaluated like the others, trained on nothing."""
+
+    title = "Base model"
+    lr = 1e-3  # of no parameter
+    trains = False
+
+    def build(self, backbone: Any) -> Any:
+        """Return the language model frozen.
+
+        Raises:
+            Unsupported: it is a bare backbone, whose task puts a new head on it.
+
+        """
+        if backbone.get_output_embeddings() is None:
+            raise Unsupported("the task puts a new head on the model, which answers nothing before it is trained")
+        return backbone.requires_grad_(False)

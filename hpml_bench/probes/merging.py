@@ -1,0 +1,105 @@
+"""Merging: loss and score of the language model after the method was folded into its weights, beside before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpml_bench.plugins.probe import Evaluation, Probe, Run
+from hpml_bench.records.run import Metric, Point
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hpml_bench.training.model import TaskModel
+
+
+def _metric(name: str, title: str, unit: str, better: Any, form: str, definition: str) -> Metric:
+    return Metric(
+        name=name,
+        title=title,
+        unit=unit,
+        better=better,
+        over_ranks="same",
+        over_steps="once",
+        phase="run",
+        format=form,
+        group="merging",
+        definition=definition,
+    )
+
+
+AFTER = "after the method was folded into the model's weights"
+LOSS = _metric("merged_test_loss", "test loss, merged", "nats/token", "lower", ".3f", f"The test loss {AFTER}.")
+SCORE = _metric("merged_test_score", "score, merged", "", "higher", ".1%", f"The test score {AFTER}.")
+CHANGED = _metric(
+    "merged_answers_changed", "answers changed by merging", "", "lower", ".1%",
+    f"Share of the test rows that are answered otherwise {AFTER}.",
+)  # fmt: skip
+LOGITS = _metric(
+    "merged_logit_difference", "largest logit difference", "", "lower", ".2e",
+    "The largest absolute difference between the logits before and after merging, over the learnt tokens of the first "
+    "`eval_batch` test rows.",
+)  # fmt: skip
+
+
+class MergingProbe(Probe):
+    """Evaluates a language model again after merging, where a method can be merged."""
+
+    metrics = (LOSS, SCORE, CHANGED, LOGITS)
+
+    def start(self, run: Run) -> None:
+        """Keep the run for its end."""
+        self.run = run
+        self.before: Evaluation | None = None
+
+    def here(self) -> tuple[Metric, ...]:
+        """Return the definitions of a language model's; the score's where answers are generated."""
+        if self.run.task.model_kind != "language_model":
+            return ()
+        return self.metrics if self.run.generator is not None else (LOSS, LOGITS)
+
+    def after_eval(self, evaluation: Evaluation) -> list[Point]:
+        """Keep the test result, and some logits."""
+        if evaluation.phase == "test" and self.run.task.model_kind == "language_model":
+            self.before = evaluation
+            self.logits = _logits(self.run, self.run.model)
+        return []
+
+    def stop(self) -> dict[str, Any]:
+        """Merge on every rank, and evaluate the test rows again."""
+        run = self.run
+        if self.before is None or not run.method.trains or run.merged is None:
+            return {}
+        from hpml_bench.training.evaluation import evaluate
+
+        again = evaluate(
+            run.merged, run.task, run.test, run.settings, run.group, "test", self.before.step, run.generator
+        )
+        found = {
+            "merged_test_loss": again.metrics["loss"],
+            "merged_logit_difference": float((_logits(run, run.merged) - self.logits).abs().max()),
+        }
+        said, now = self.before.predictions.said, again.predictions.said
+        if said is not None and now is not None and said.answer is not None and now.answer is not None:
+            found["merged_test_score"] = again.metrics["score"]
+            found["merged_answers_changed"] = float(
+                np.mean([a != b for a, b in zip(said.answer, now.answer, strict=True)])
+            )
+        return found
+
+
+def _logits(run: Run, model: TaskModel) -> Tensor:
+    """Return the logits of the learnt tokens of the first test rows, [N, vocabulary] float32."""
+    import torch
+
+    from hpml_bench.training.precision import autocast
+
+    was = model.training
+    model.eval()
+    batch = run.test.batch(np.arange(min(run.settings.eval_batch, len(run.test)))).to(run.group.device)
+    with torch.no_grad(), autocast(run.settings):
+        found: Tensor = model(batch.input_ids, batch.attention_mask, batch.labels).float()
+    model.train(was)
+    return found

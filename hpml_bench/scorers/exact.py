@@ -1,0 +1,24 @@
+"""Exact match: the answer is the one asked for, after normalisation."""
+
+from __future__ import annotations
+
+from hpml_bench.plugins.scorer import Scorer
+
+
+class Exact(Scorer):
+    """Equality of normalised texts."""
+
+    title = "exact match"
+    definition = (
+        "Share of the test rows whose answer equals the one asked for, after both are lower-cased, their runs of "
+        "white space made one space, and a full stop at the end left out."
+    )
+
+    def score(self, answer: str, expected: str) -> float:
+        """Return 1 where both are the same."""
+        return float(normalised(answer) == normalised(expected))
+
+
+def normalised(text: str) -> str:
+    """Return a text lower-cased, with single spaces, and without a full stop at its end."""
+    return " ".join(text.lower().split()).removesuffix(".").rstrip()

@@ -1,0 +1,355 @@
+"""Causal language modelling: supervised fine-tuning on conversations; loss a token, score of generated answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from hpml_bench.config.base import Frozen
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.scorer import make_scorer
+from hpml_bench.plugins.task import IGNORE_INDEX, RETENTION, Decoding, Guess, Task, loss_metrics
+from hpml_bench.records.predictions import Answers, Predictions, Said
+from hpml_bench.records.run import Metric
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    import pyarrow as pa
+    from torch import Tensor, nn
+
+    from hpml_bench.data.chat import Conversations
+    from hpml_bench.data.tokenizer import Encoder
+
+LARGEST_EXPONENT = 700.0
+"""Of a perplexity that a float can hold."""
+
+
+def _metric(name: str, title: str, unit: str, better: Any, form: str, definition: str, **more: Any) -> Metric:
+    return Metric(
+        name=name,
+        title=title,
+        unit=unit,
+        better=better,
+        over_ranks="same",
+        over_steps="once",
+        phase="test",
+        format=form,
+        group="quality",
+        definition=definition,
+        **more,
+    )
+
+
+LOSSES = (
+    *loss_metrics("nats/token", "Cross-entropy a learnt token"),
+    _metric(
+        "test_perplexity", "perplexity", "", "lower", ".3f",
+        "exp of the test loss: how many equally likely tokens the model hesitates between, on average.",
+    ),
+    _metric(
+        "test_bits_per_byte", "bits a byte", "bits/byte", "lower", ".3f",
+        "Summed loss of the learnt tokens of all test rows in bits, divided by the UTF-8 bytes of their text: it can "
+        "be compared between tokenizers.",
+    ),
+    _metric(
+        "test_token_accuracy", "token accuracy", "", "higher", ".1%",
+        "Share of the learnt tokens of the test rows that are the model's most likely one, given all tokens before it "
+        "as they are.",
+        bounds=(0.0, 1.0),
+    ),
+)  # fmt: skip
+
+ANSWERED = (
+    _metric(
+        "test_cut_answers", "cut answers", "", "lower", ".1%",
+        "Share of the test rows whose answer reached max_new_tokens before it ended.",
+        bounds=(0.0, 1.0),
+    ),
+    _metric(
+        "test_near_ties", "near ties", "", "neither", ".1%",
+        "Share of the test rows in whose answer two tokens' logits lay within 1e-4 of each other at the top somewhere: "
+        "there rounding, which differs with the batch, can decide.",
+        bounds=(0.0, 1.0),
+    ),
+)  # fmt: skip
+
+
+class CausalLM(Task):
+    """A causal language model learns the answers of conversations; the test rows are answered by it and scored.
+
+    The model is a whole causal language model, its own output layer included. With a scorer the test score leads;
+    without one the test loss does, and nothing is generated.
+    """
+
+    title = "Causal language modelling"
+    target = "answer"
+    columns = ("contents", "roles", "choices")
+    headline = "test_loss"
+    metrics = LOSSES
+    model_kind = "language_model"
+    cuts_texts = False
+
+    class Options(Frozen):
+        """How conversations are written, what is learnt of them, and how answers are made and scored."""
+
+        template: str | None = None
+        """How a conversation becomes text: `plain` (its turns one after the other), `path:FILE` or a jinja template;
+        empty for the tokenizer's chat template, or `plain` where it has none."""
+        system: str | None = None
+        """System prompt put before conversations that have none."""
+        loss_on: Literal["answers", "all"] = "answers"
+        """What is learnt: the assistant's turns, or every token."""
+        too_long: Literal["drop", "cut_prompt"] = "drop"
+        """What becomes of a row of more than `max_length` tokens: left out, or its prompt cut at the front. An answer
+        is never cut."""
+        scorer: str | None = None
+        """What compares answers with those asked for (`hpml-bench list scorers`); empty for none: the loss leads."""
+        max_new_tokens: int = Field(default=64, ge=1)
+        """Most tokens of an answer."""
+        stop: tuple[str, ...] = ()
+        """Texts that end an answer, beside the end token and the template's end of a turn."""
+        temperature: float = Field(default=0.0, ge=0)
+        """0: the likeliest token each time. Above: drawn from the softmax of the logits divided by it, by random
+        numbers of the run's seed and the row's own."""
+        top_p: float = Field(default=1.0, gt=0, le=1)
+        """Draw from the likeliest tokens that together have this probability; with a temperature above 0."""
+        retention: str | None = None
+        """General text, to see what is forgotten: `path:` or `wheel:` of a file with a text a line (.txt) or a row
+        (csv, json, jsonl, parquet), or `dataset` for the data set's own; empty for none."""
+        retention_samples: int = Field(default=200, ge=1)
+        """Rows of the retention text, at most."""
+
+    def __init__(self, options: Any, label_names: tuple[str, ...] = (), facts: Mapping[str, float] | None = None):
+        """Take the scorer's metric as the headline, where there is one."""
+        super().__init__(options, label_names, facts)
+        self.scorer = make_scorer(options.scorer) if options.scorer else None
+        if self.scorer is not None:
+            self.headline = "test_score"
+            self.binary = self.scorer.binary
+            score = _metric(
+                "test_score", self.scorer.title, "", "higher", ".1%", self.scorer.definition, bounds=(0.0, 1.0)
+            )
+            self.metrics = (score, *LOSSES, *(ANSWERED if self.decoding else ()))
+
+    # Rows
+
+    @property
+    def decoding(self) -> Decoding | None:
+        """How answers are generated; None where none are."""
+        if self.scorer is None or self.scorer.of != "answers":
+            return None
+        options = self.options
+        return Decoding(options.max_new_tokens, options.stop, options.temperature, options.top_p)
+
+    @property
+    def retention(self) -> tuple[str, int] | None:
+        """Where the text comes from on which forgetting is measured, and how many rows at most; None for none."""
+        options = self.options
+        return (options.retention, options.retention_samples) if options.retention else None
+
+    def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
+        """Refuse a row without a turn, and without a choice where choices are scored."""
+        import pyarrow.compute as pc
+
+        if pc.min(pc.list_value_length(labels)).as_py() == 0:
+            raise UserError(f"a {split} row has no turn at all")
+        if split == RETENTION:
+            return
+        if self.decoding is not None:
+            texts = pc.list_value_length(labels).to_pylist()
+            if 1 in texts:
+                raise UserError(
+                    f"{split} row {texts.index(1) + 1} is a text without a prompt, so that there is nothing to answer; "
+                    "leave task.options.scorer empty, or give rows with prompts"
+                )
+        if self.scorer is not None and self.scorer.of == "choices":
+            least = pc.min(pc.list_value_length(rows.column("choices"))).as_py()
+            if least is None or least < 2:
+                raise UserError(f"a {split} row has no choices, which the scorer {self.options.scorer} compares")
+
+    def sources(self, encoder: Encoder) -> dict[str, str]:
+        """Return the chat template's text."""
+        from hpml_bench.data.chat import chat_template
+
+        return {"template": chat_template(encoder, self.options.template)}
+
+    def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
+        """Return token ids, labels (the token's own id where it is learnt), and what generation and scoring need."""
+        chat = self.conversations(encoder)
+        found: dict[str, list[Any]] = {name: [] for name in ("input_ids", "label", *self.extra_types())}
+        for roles, contents, choices in zip(rows["roles"], rows["contents"], rows["choices"], strict=True):
+            example = chat.example(roles, contents)
+            if example is None:
+                continue
+            found["input_ids"].append(list(example.ids))
+            found["label"].append(list(example.labels))
+            found["prompt"].append(example.prompt)
+            found["question"].append(example.question)
+            found["expected"].append(example.expected)
+            found["bytes"].append(example.target_bytes)
+            found["choices"].append(choices)
+        return found
+
+    def conversations(self, encoder: Encoder) -> Conversations:
+        """Return what writes conversations as token ids."""
+        from hpml_bench.data.chat import Conversations, chat_template
+
+        options = self.options
+        return Conversations(
+            encoder=encoder,
+            template=chat_template(encoder, options.template),
+            system=options.system,
+            loss_on=options.loss_on,
+            too_long=options.too_long,
+            counts=encoder.counts,
+        )
+
+    def stop_ids(self, encoder: Encoder) -> tuple[int, ...]:
+        """Return the tokens that end an answer."""
+        return self.conversations(encoder).stop_ids
+
+    def label_type(self) -> pa.DataType:
+        """Return a list of int32."""
+        import pyarrow as pa
+
+        return pa.list_(pa.int32())
+
+    def extra_types(self) -> dict[str, pa.DataType]:
+        """Return the columns beside token ids and labels: length of the prompt, the texts, bytes of what is learnt."""
+        import pyarrow as pa
+
+        texts = {name: pa.string() for name in ("question", "expected")}
+        return {"prompt": pa.int32(), **texts, "bytes": pa.int32(), "choices": pa.list_(pa.string())}
+
+    def length_notes(self, full: float, counts: Mapping[str, Counter[str]]) -> dict[str, str]:
+        """Return what happened to rows that are too long, split by split."""
+        told = [f"{split} {_lengths(count)}" for split, count in counts.items() if _lengths(count)]
+        notes = {"rows longer than max_length": "; ".join(told) or "none"}
+        other: dict[str, int] = {}
+        for count in counts.values():
+            for name in count:
+                if not name.startswith(("rows", "dropped", "cut")) or name.startswith("rows whose"):
+                    other[name] = other.get(name, 0) + count[name]
+        return notes | {name: f"{number:,}" for name, number in other.items()}
+
+    # Model
+
+    def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:
+        """Return the language model, which gives logits [N, vocabulary] where a label is, row by row."""
+        from hpml_bench.training.causal_lm import LanguageModel
+
+        return LanguageModel(encoder, virtual_tokens)
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the summed cross-entropy of the learnt tokens."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(outputs, _learnt(labels), reduction="sum")
+
+    def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of each row, summed over its learnt tokens."""
+        from torch.nn.functional import cross_entropy
+
+        losses = cross_entropy(outputs, _learnt(labels), reduction="none")
+        rows = (labels[:, 1:] != IGNORE_INDEX).nonzero()[:, 0]
+        return losses.new_zeros(len(labels)).index_add(0, rows, losses)
+
+    def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the most likely token at each learnt place [B, L]."""
+        answers = labels.new_full(labels.shape, IGNORE_INDEX)
+        answers[:, 1:][labels[:, 1:] != IGNORE_INDEX] = outputs.argmax(dim=-1)
+        return answers
+
+    # Scores
+
+    def evaluate(self, predictions: Predictions) -> dict[str, float]:
+        """Return loss, perplexity, bits a byte and token accuracy; of answers the score, and how many were cut."""
+        reference, prediction = (_flat(answers) for answers in (predictions.reference, predictions.prediction))
+        nats = float(np.sum(predictions.loss, dtype=np.float64))
+        loss = nats / max(1, len(reference))
+        told = {
+            "loss": loss,
+            "perplexity": math.exp(min(loss, LARGEST_EXPONENT)),
+            "bits_per_byte": nats / math.log(2) / max(1, int(_said(predictions).bytes.sum())),
+            "token_accuracy": float((reference == prediction).mean()) if len(reference) else 0.0,
+        }
+        if self.scorer is None:
+            return told
+        told = {"score": float(self.scores(predictions).mean()), **told}
+        said = _said(predictions)
+        if said.cut is not None and said.near_tie is not None:
+            told |= {"cut_answers": float(said.cut.mean()), "near_ties": float(said.near_tie.mean())}
+        return told
+
+    def scores(self, predictions: Predictions) -> NDArray[Any]:
+        """Return each row's score; without a scorer its linearised loss."""
+        if self.scorer is None:
+            return linearised_loss(predictions.reference, predictions.loss)
+        said = _said(predictions)
+        if said.answer is None:
+            raise ValueError("there are no answers to score")
+        pairs = zip(said.answer, said.expected, strict=True)
+        found = np.array([self.scorer.score(answer, expected) for answer, expected in pairs], dtype=np.float64)
+        return found.astype(bool) if self.binary else found
+
+    def guess(self, reference: Answers) -> Guess:
+        """Answer nothing, which scores 0; without a scorer, guess each token by its frequency in these rows."""
+        if self.scorer is not None:
+            return Guess("An empty answer scores 0.", scores=np.zeros(len(reference)), chance=0.0)
+        tokens = _flat(reference)
+        kinds, counts = np.unique(tokens, return_counts=True)
+        cost = dict(zip(kinds.tolist(), (-np.log(counts / counts.sum())).tolist(), strict=True))
+        losses = np.array([sum(cost[token] for token in np.asarray(row).tolist()) for row in reference])
+        mean = float(losses.sum() / max(1, len(tokens)))
+        return Guess(
+            f"Guessing every token by how often it occurs in these rows has a loss of {mean:.3f} nats/token.",
+            scores=linearised_loss(reference, losses),
+            chance=mean,
+        )
+
+
+def linearised_loss(reference: Answers, losses: NDArray[Any]) -> NDArray[np.float64]:
+    """Return a value a row [n] whose mean is exactly the loss a token, sum(loss) / sum(tokens).
+
+    A ratio of means linearised at them: R + (loss_i - R n_i) / mean(n) (Cochran 1977, Sampling Techniques, ch. 6).
+    """
+    tokens = np.array([len(row) for row in reference], dtype=np.float64)
+    if not tokens.sum():
+        return np.zeros(len(tokens))
+    ratio = float(np.sum(losses, dtype=np.float64)) / tokens.sum()
+    linear: NDArray[np.float64] = ratio + (np.asarray(losses, dtype=np.float64) - ratio * tokens) / tokens.mean()
+    return linear
+
+
+def _learnt(labels: Tensor) -> Tensor:
+    """Return the learnt tokens [N] of labels [B, L], row by row; the first of a row is never one."""
+    later = labels[:, 1:]
+    return later[later != IGNORE_INDEX]
+
+
+def _flat(answers: Answers) -> NDArray[Any]:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *answers])
+
+
+def _said(predictions: Predictions) -> Said:
+    if predictions.said is None:
+        raise ValueError("the predictions are of no answers in words")
+    return predictions.said
+
+
+def _lengths(count: Mapping[str, int]) -> str:
+    """Return what became of a split's rows that are too long; empty where there are none."""
+    parts = []
+    if count.get("dropped rows"):
+        parts.append(
+            f"{count['dropped rows']:,} of {count['rows']:,} rows left out ({count['dropped tokens']:,} tokens)"
+        )
+    if count.get("cut rows"):
+        parts.append(f"{count['cut rows']:,} prompts cut ({count['cut tokens']:,} tokens)")
+    return ", ".join(parts)

@@ -1,0 +1,171 @@
+"""Causal language model of a run: the method's model, whose output layer computes logits only where they are needed."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from hpml_bench.plugins.task import IGNORE_INDEX
+
+
+@dataclass
+class State:
+    """What has been read: logits of the next token [B, vocabulary], cache of keys and values, and the mask [B, L]."""
+
+    logits: Tensor
+    cache: Any
+    mask: Tensor
+    positions: Tensor
+    """[B], of the next token."""
+
+
+class LanguageModel(nn.Module):
+    """A causal language model as the method left it: what the task `causal_lm` builds.
+
+    A vocabulary of 50,000 to 250,000 makes logits the largest tensor of a step, and most places have no target. So the
+    hidden states that the output layer reads are chosen before it (a hook on that layer, which keeps what single
+    architectures do with logits afterwards).
+
+    Args:
+        encoder: the language model, or PEFT's around it.
+        virtual_tokens: leading positions that the method adds to the hidden states.
+
+    """
+
+    def __init__(self, encoder: nn.Module, virtual_tokens: int = 0) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Identity()  # the output layer is the model's own
+        self.virtual_tokens = virtual_tokens
+        self._chosen: Tensor | None = None
+        self._watch(encoder)
+
+    def _watch(self, encoder: nn.Module) -> None:
+        output = cast(Any, encoder).get_output_embeddings()
+        self._hook = output.register_forward_pre_hook(lambda _, args: (self._choose(args[0]), *args[1:]))
+
+    def release(self) -> None:
+        """Let the output layer go, which computes all logits again."""
+        self._hook.remove()
+
+    def _choose(self, hidden: Tensor) -> Tensor:
+        """Return the states [N, H] of [B, V + L, H] that logits are wanted of."""
+        chosen = self._chosen
+        if chosen is None:
+            return hidden
+        return hidden[:, hidden.shape[1] - chosen.shape[1] :][chosen]
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return logits of right-padded texts [B, L].
+
+        Args:
+            input_ids: token ids [B, L].
+            attention_mask: 1 for a token, 0 for padding, [B, L].
+            labels: a token's own id where it is learnt, else IGNORE_INDEX, [B, L]. The logits are of these tokens, each
+                from the place before it: [N, vocabulary], row by row. Without labels, of the token after each text:
+                [B, vocabulary].
+
+        """
+        if labels is None:
+            last = attention_mask.sum(1).clamp(min=1) - 1
+            chosen = torch.arange(attention_mask.shape[1], device=last.device) == last[:, None]
+        else:
+            chosen = torch.zeros_like(labels, dtype=torch.bool)
+            chosen[:, :-1] = labels[:, 1:] != IGNORE_INDEX
+        return self._logits(chosen, input_ids=input_ids, attention_mask=attention_mask)
+
+    def _logits(self, chosen: Tensor, **inputs: Any) -> Tensor:
+        self._chosen = chosen
+        try:
+            return cast(Tensor, self.encoder(**inputs).logits)
+        finally:
+            self._chosen = None
+
+    def with_encoder(self, encoder: nn.Module, virtual_tokens: int = 0) -> LanguageModel:
+        """Return a model of another encoder."""
+        return LanguageModel(encoder, virtual_tokens)
+
+    # Token by token
+
+    def read(self, input_ids: Tensor, attention_mask: Tensor) -> State:
+        """Read left-padded prompts [B, L] and return what is needed to go on.
+
+        Positions are counted without padding, so that a prompt's answer doesn't depend on the prompts beside it.
+        """
+        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        prefix, base = _prefix(self.encoder, len(input_ids))
+        length = 0
+        inputs: dict[str, Any] = {"input_ids": input_ids}
+        if prefix is not None:
+            length = prefix.length
+            ones = attention_mask.new_ones(len(input_ids), length)
+            if prefix.embeddings is not None:
+                words = base.get_input_embeddings()(input_ids)
+                inputs = {"inputs_embeds": torch.cat([prefix.embeddings.to(words.dtype), words], dim=1)}
+                before = torch.arange(length, device=positions.device).expand(len(input_ids), -1)
+                positions = torch.cat([before, positions + length], dim=1)
+            else:
+                inputs[_cache_name(base)] = prefix.cache
+                positions = positions + length
+            attention_mask = torch.cat([ones, attention_mask], dim=1)
+        chosen = torch.zeros_like(positions, dtype=torch.bool)
+        chosen[:, -1] = True
+        return self._go_on(base, chosen, attention_mask, positions, inputs)
+
+    def next(self, state: State, tokens: Tensor) -> State:
+        """Read one more token [B] of each answer."""
+        _, base = _prefix(self.encoder, 0)
+        mask = torch.cat([state.mask, state.mask.new_ones(len(tokens), 1)], dim=1)
+        chosen = torch.ones(len(tokens), 1, dtype=torch.bool, device=tokens.device)
+        inputs = {"input_ids": tokens[:, None], _cache_name(base): state.cache}
+        return self._go_on(base, chosen, mask, state.positions[:, None], inputs)
+
+    def _go_on(self, base: Any, chosen: Tensor, mask: Tensor, positions: Tensor, inputs: dict[str, Any]) -> State:
+        self._chosen = chosen
+        try:
+            output = base(**inputs, attention_mask=mask, position_ids=positions, use_cache=True)
+        finally:
+            self._chosen = None
+        cache = getattr(output, _cache_name(base), None)
+        return State(output.logits, output.past_key_values if cache is None else cache, mask, positions[:, -1] + 1)
+
+    def keep(self, state: State, rows: Tensor) -> State:
+        """Return the state of some of the rows."""
+        state.cache.batch_select_indices(rows)
+        return State(state.logits[rows], state.cache, state.mask[rows], state.positions[rows])
+
+
+def _cache_name(base: Any) -> str:
+    """Return what a model calls its cache: `past_key_values` until transformers 5.2x, `cache` since."""
+    inner = base.get_base_model() if isinstance(base, PeftModel) else base
+    return "cache" if "cache" in inspect.signature(inner.forward).parameters else "past_key_values"
+
+
+@dataclass
+class _Prefix:
+    """What a prompt method puts before a text: embeddings [B, V, H], or keys and values of V positions."""
+
+    length: int
+    embeddings: Tensor | None = None
+    cache: Any = None
+
+
+def _prefix(encoder: Any, rows: int) -> tuple[_Prefix | None, Any]:
+    """Return what PEFT's prompt methods put before `rows` texts, and the model that reads on from there.
+
+    Their own `generate` drops position ids, so that under left padding answers depend on the prompts beside them.
+    """
+    if not isinstance(encoder, PeftModel) or not encoder.active_peft_config.is_prompt_learning:
+        return None, encoder
+    base = encoder.get_base_model()
+    if not rows:
+        return None, base
+    prompt = encoder.get_prompt(batch_size=rows)
+    if isinstance(prompt, Tensor):
+        return _Prefix(prompt.shape[1], embeddings=prompt), base
+    return _Prefix(int(prompt.get_seq_length()), cache=prompt), base

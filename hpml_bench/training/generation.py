@@ -1,0 +1,222 @@
+"""Generation: every prompt answered once over the ranks, greedily or by draws of the row's own, with a cache."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpml_bench.config.settings import Settings
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.data.rows import Rows
+from hpml_bench.data.tokenizer import Encoder, load_tokenizer
+from hpml_bench.plugins.task import Decoding, Task
+from hpml_bench.system import heartbeat
+from hpml_bench.training.causal_lm import LanguageModel
+from hpml_bench.training.distributed import Group
+
+NEAR = 1e-4
+"""Distance of the two largest logits below which rounding may decide between their tokens."""
+SHRINK = 0.5
+"""Share of the rows of a batch still being answered below which the others leave it."""
+
+Decode = Callable[[list[int]], str]
+
+
+@dataclass(frozen=True)
+class Generator:
+    """How a run answers prompts."""
+
+    decoding: Decoding
+    stop_ids: tuple[int, ...]
+    decode: Decode
+    """Text of token ids, special ones left out."""
+    pad_id: int
+    batch: int
+    """Prompts side by side."""
+    seed: int
+    """Of draws, with a temperature."""
+
+
+def make_generator(task: Task, prepared: Prepared, settings: Settings, seed: int) -> Generator | None:
+    """Return how the runs of a task answer prompts; None where they answer none.
+
+    Raises:
+        UserError: the backbone's tokenizer can't be read.
+
+    """
+    if task.decoding is None:
+        return None
+    tokenizer = load_tokenizer(Path(prepared.backbone))
+    encoder = Encoder(tokenizer, settings.max_length, None, settings.backbone)
+
+    def decode(tokens: list[int]) -> str:
+        return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    return Generator(task.decoding, task.stop_ids(encoder), decode, prepared.pad_id, settings.eval_batch, seed)
+
+
+@dataclass
+class Answer:
+    """What was generated for one row."""
+
+    tokens: list[int]
+    """With the end token, where there is one."""
+    cut: bool = False
+    """Whether it has the most tokens it may have, and no end."""
+    near_tie: bool = False
+    """Whether two tokens were nearly equally likely somewhere in it."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to all rows of a split, in the rows' order, the same on all ranks."""
+
+    texts: tuple[str, ...]
+    tokens: np.ndarray
+    """[n], their number for each row."""
+    cut: np.ndarray
+    near_tie: np.ndarray
+    seconds: float
+    """Of the slowest rank."""
+
+
+def answer_all(model: LanguageModel, rows: Rows, generator: Generator, group: Group, where: str) -> Answers:
+    """Answer every row exactly once and return the answers on all ranks.
+
+    Raises:
+        RuntimeError: a row was answered twice or not at all.
+
+    """
+    most = generator.decoding.max_new_tokens
+    share = math.ceil(len(rows) / group.world)
+    local = torch.full((share, 4 + most), -1, dtype=torch.int64)
+    group.barrier()
+    began = time.monotonic()
+    for place, (row, answer) in enumerate(_answers(model, rows, generator, group, where)):
+        head = [row, len(answer.tokens), int(answer.cut), int(answer.near_tie)]
+        local[place, : 4 + len(answer.tokens)] = torch.tensor([*head, *answer.tokens])
+    if group.device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.monotonic() - began
+    slowest = group.gather(torch.tensor(seconds, dtype=torch.float64)).max().item()
+    everyone = group.gather(local).flatten(0, 1).numpy()
+    everyone = everyone[everyone[:, 0] >= 0]
+    everyone = everyone[np.argsort(everyone[:, 0], kind="stable")]
+    if not np.array_equal(everyone[:, 0], np.arange(len(rows))):
+        raise RuntimeError(f"the {where} rows were not answered exactly once each")
+    texts = tuple(text_of(row[4 : 4 + row[1]].tolist(), generator) for row in everyone)
+    return Answers(texts, everyone[:, 1], everyone[:, 2] == 1, everyone[:, 3] == 1, slowest)
+
+
+def text_of(tokens: list[int], generator: Generator) -> str:
+    """Return an answer's text, up to a stop text, without what ended it."""
+    kept = tokens[:-1] if tokens and tokens[-1] in generator.stop_ids else tokens
+    text = generator.decode(kept)
+    ends = [text.find(stop) for stop in generator.decoding.stop if stop in text]
+    return text[: min(ends)] if ends else text
+
+
+def _answers(model: LanguageModel, rows: Rows, generator: Generator, group: Group, where: str) -> Any:
+    """Yield this rank's row numbers and answers: row r, r + N, ... of N ranks, the longest prompts first."""
+    prompts = np.asarray(rows.column("prompt"))
+    mine = np.arange(group.rank, len(rows), group.world)
+    mine = mine[np.argsort(-prompts[mine], kind="stable")]  # like lengths together, and lack of memory at once
+    began = time.monotonic()
+    for start in range(0, len(mine), generator.batch):
+        part = mine[start : start + generator.batch]
+        told = f"answering {where} rows, {start} of {len(mine)}"
+        if start:
+            told += f", {(time.monotonic() - began) / start * (len(mine) - start):.0f} s left"
+        heartbeat.beat(told)
+        ids = [rows.tokens(int(row))[: prompts[row]].astype(np.int64).tolist() for row in part]
+        answers = generate(model, ids, generator, group.device, part.tolist(), told)
+        yield from zip(part.tolist(), answers, strict=True)
+
+
+@torch.no_grad()
+def generate(
+    model: LanguageModel,
+    prompts: list[list[int]],
+    generator: Generator,
+    device: torch.device,
+    numbers: list[int],
+    told: str = "answering",
+) -> list[Answer]:
+    """Answer prompts side by side.
+
+    Args:
+        model: the model, in evaluation mode.
+        prompts: token ids of each.
+        generator: how to answer.
+        device: where the model is.
+        numbers: the rows' numbers, from which draws follow.
+        told: what the heartbeat says.
+
+    """
+    answers = [Answer([]) for _ in prompts]
+    draws = [torch.Generator().manual_seed(generator.seed * 1_000_003 + number) for number in numbers]
+    state = model.read(*_left_padded(prompts, generator.pad_id, device))
+    active = list(range(len(prompts)))
+    unfinished = set(active)
+    for _ in range(generator.decoding.max_new_tokens):
+        logits = state.logits.float()
+        top = logits.topk(2, dim=-1)
+        chosen = top.indices[:, 0] if generator.decoding.temperature == 0 else _drawn(logits, generator, draws, active)
+        near = ((top.values[:, 0] - top.values[:, 1]) < NEAR).tolist()
+        for row, token, close in zip(active, chosen.tolist(), near, strict=True):
+            if row in unfinished and _finished(answers[row], token, close, generator):
+                unfinished.remove(row)
+        if not unfinished:
+            break
+        heartbeat.beat(told)
+        if len(unfinished) <= SHRINK * len(active):
+            stay = torch.tensor([place for place, row in enumerate(active) if row in unfinished], device=device)
+            state, chosen = model.keep(state, stay), chosen[stay]
+            active = [active[place] for place in stay.tolist()]
+        state = model.next(state, chosen)
+    return answers
+
+
+def _finished(answer: Answer, token: int, near_tie: bool, generator: Generator) -> bool:
+    """Append a token to an answer, and tell whether that was its last."""
+    answer.tokens.append(token)
+    answer.near_tie |= near_tie
+    if _ends(answer, generator):
+        return True
+    answer.cut = len(answer.tokens) == generator.decoding.max_new_tokens
+    return answer.cut
+
+
+def _ends(answer: Answer, generator: Generator) -> bool:
+    if answer.tokens[-1] in generator.stop_ids:
+        return True
+    stops = generator.decoding.stop
+    return bool(stops) and any(stop in generator.decode(answer.tokens) for stop in stops)
+
+
+def _left_padded(prompts: list[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return token ids [B, L] and mask [B, L], padded on the left."""
+    length = max(map(len, prompts))
+    ids = torch.tensor([[pad_id] * (length - len(row)) + row for row in prompts], device=device)
+    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in prompts], device=device)
+    return ids, mask
+
+
+def _drawn(logits: Tensor, generator: Generator, draws: list[torch.Generator], active: list[int]) -> Tensor:
+    """Return a token for each row, drawn by the row's own random numbers."""
+    chances = (logits / generator.decoding.temperature).softmax(dim=-1).cpu().double()
+    ordered, tokens = chances.sort(dim=-1, descending=True)
+    before = ordered.cumsum(dim=-1) - ordered
+    ordered = ordered.masked_fill(before >= generator.decoding.top_p, 0.0)
+    below = ordered.cumsum(dim=-1)
+    uniform = torch.stack([torch.rand((), generator=draws[row], dtype=torch.float64) for row in active])
+    places = (below < (uniform * below[:, -1])[:, None]).sum(dim=-1).clamp(max=ordered.shape[-1] - 1)
+    return tokens.gather(1, places[:, None])[:, 0].to(logits.device)
