@@ -61,3 +61,18 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     from hpml_bench.report.frame import load_results as load
 
     return load(Path(folder))
+
+
+def load_trained(folder: str | Path) -> Any:
+    """Return the model that `hpml-bench run --save` kept in a folder, in evaluation mode.
+
+    It maps (input_ids, attention_mask) to the outputs of the task's head; of a language model to the logits of the next
+    token, and `.encoder` is the model with transformers' or PEFT's own `generate`.
+
+    Raises:
+        hpml_bench.errors.UserError: the folder holds no such model, or its base model can't be had.
+
+    """
+    from hpml_bench.training.saving import load_trained as load
+
+    return load(Path(folder))

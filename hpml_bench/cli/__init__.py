@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hpml_bench.cli import baseline, check, plan, report, run, run_all, tune
+from hpml_bench.cli import baseline, check, plan, preview, report, run, run_all, tune
 from hpml_bench.cli import list as list_command
 from hpml_bench.cli.exit_status import Sentences
 from hpml_bench.cli.report import result_folders
@@ -27,6 +27,7 @@ COMMANDS = (
     tune.tune,
     report.report,
     plan.plan,
+    preview.preview,
     list_command.list_,
     check.check,
     baseline.baseline,

@@ -13,14 +13,16 @@ from hpml_bench.cli.report import result_folders
 if TYPE_CHECKING:
     from hpml_bench.registry import Kind
 
+WHAT = ("suites", "methods", "tasks", "datasets", "scorers", "probes", "trackers", "runs")
+
 Row = tuple[str, ...]
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["suites", "methods", "tasks", "datasets", "probes", "trackers", "runs"]))
+@click.argument("what", type=click.Choice(WHAT))
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 def list_(what: str, folder: Path) -> None:
-    """List suites, methods, tasks, data sets, probes or trackers, or the runs in DIR."""
+    """List suites, methods, tasks, data sets, scorers, probes or trackers, or the runs in DIR."""
     if what == "suites":
         rows = suites()
     else:

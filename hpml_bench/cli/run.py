@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,7 @@ import click
 from hpml_bench.cli.exit_status import FAILED, OK
 from hpml_bench.cli.options import Asked, limited, load, shared
 from hpml_bench.cli.run_all import sweep
+from hpml_bench.errors import UserError
 
 if TYPE_CHECKING:
     from hpml_bench.launch.limits import Limits
@@ -19,10 +21,18 @@ if TYPE_CHECKING:
 @click.argument("method")
 @click.argument("suite", default="quickstart")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Keep what was trained in DIR, which must be empty; the run is done again if it is recorded.",
+)
 @shared
 @limited
 @click.pass_context
-def run(ctx: click.Context, method: str, suite: str, seed: int, asked: Asked, limits: Limits) -> None:
+def run(
+    ctx: click.Context, method: str, suite: str, seed: int, save: Path | None, asked: Asked, limits: Limits
+) -> None:
     """Do one run of METHOD on SUITE.
 
     Also under torchrun, which then decides the number of ranks, and shows their logs itself:
@@ -35,4 +45,6 @@ def run(ctx: click.Context, method: str, suite: str, seed: int, asked: Asked, li
         loaded = load(suite, asked.overrides, world_size=world, device=asked.device)
         ctx.exit(OK if run_as_rank(loaded, method, seed, asked.out, asked.fresh) else FAILED)
     loaded = load(suite, asked.overrides, world_size=asked.nproc, device=asked.device)
-    ctx.exit(sweep(loaded, [method], seed, asked, limits))
+    if save is not None and save.is_dir() and any(save.iterdir()):
+        raise UserError(f"--save {save}: the folder is not empty; name another")
+    ctx.exit(sweep(loaded, [method], seed, asked, limits, save))

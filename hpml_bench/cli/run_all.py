@@ -11,6 +11,8 @@ from hpml_bench.cli.options import METHODS, Asked, limited, load, names, shared
 from hpml_bench.cli.report import write
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hpml_bench.config.suite import Suite
     from hpml_bench.launch.limits import Limits
 
@@ -33,10 +35,13 @@ def run_all(
     ctx.exit(sweep(loaded, None if methods is None else names(methods), None, asked, limits))
 
 
-def sweep(suite: Suite, methods: list[str] | None, seed: int | None, asked: Asked, limits: Limits) -> int:
+def sweep(
+    suite: Suite, methods: list[str] | None, seed: int | None, asked: Asked, limits: Limits, save: Path | None = None
+) -> int:
     """Run, report, and return the exit status."""
     from hpml_bench.launch.sweep import run_sweep
     from hpml_bench.plugins.tracker import make_trackers
+    from hpml_bench.report.model_card import write_card
     from hpml_bench.report.terminal import terminal
     from hpml_bench.system import disk
     from hpml_bench.system.signals import stoppable
@@ -48,10 +53,14 @@ def sweep(suite: Suite, methods: list[str] | None, seed: int | None, asked: Aske
     ):  # for the report too: signals end it, disk errors are told
         result = run_sweep(
             suite, asked.out, terminal(), methods,
-            fresh=asked.fresh, verbose=asked.verbose, trackers=trackers, seed=seed, limits=limits,
+            fresh=asked.fresh or save is not None, verbose=asked.verbose, trackers=trackers, seed=seed, limits=limits,
+            save=save,
         )  # fmt: skip
         if result.records:
             write(result.folder, None, ["html", "md"], trackers)
+        if save is not None and result.records and result.records[0].status == "ok":
+            write_card(result.records[0], save)
+            click.echo(save)
     if result.interrupted:
         click.echo("interrupted; the same command goes on from here", err=True)
         return INTERRUPTED

@@ -194,6 +194,13 @@ class Conversations:
         self._check_ids(ids)
         return self._fitted(ids, learnt, prompt, len(front), turns, rendered)
 
+    def answer_of(self, example: Example) -> list[int]:
+        """Return the tokens of the last answer, without what ends it."""
+        ids = list(example.ids[example.prompt :])
+        while ids and ids[-1] in self._special_ids:
+            ids.pop()
+        return ids
+
     def prompt(self, roles: Sequence[str], contents: Sequence[str]) -> list[int]:
         """Return the token ids of turns that an answer is to follow."""
         safe, stand_ins = self._without_special_tokens(self.turns(roles, contents))

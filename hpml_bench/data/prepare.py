@@ -27,7 +27,7 @@ from hpml_bench.data.sources import resolve_model, weight_files
 from hpml_bench.data.tokenizer import Encoder, load_tokenizer, pad_id, tokenizer_digest
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import IN_WORDS, LoadedData, make_loader
-from hpml_bench.plugins.task import RETENTION, Task, make_task
+from hpml_bench.plugins.task import NOTHING, RETENTION, Task, make_task
 from hpml_bench.records.run import Digests
 from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry
 from hpml_bench.system.disk import explained
@@ -77,6 +77,7 @@ def prepare(settings: Settings) -> Prepared:
         manifest = json.loads((folder / MANIFEST).read_text())
     left = {split: read_rows(folder / split).num_rows for split in SPLITS}
     _check_what_is_left(left, settings)
+    notes = task.length_notes(manifest["full"], {k: Counter(v) for k, v in manifest.get("counts", {}).items()})
     return Prepared(
         backbone=str(model.folder_or_file),
         data=str(folder),
@@ -87,8 +88,9 @@ def prepare(settings: Settings) -> Prepared:
             **loaded.notes,
             "rows": ", ".join(f"{left[split]} {split}" for split in SPLITS)
             + (f" (each seed draws {settings.train_samples} to train on)" if settings.vary_data else ""),
-            **task.length_notes(manifest["full"], {k: Counter(v) for k, v in manifest.get("counts", {}).items()}),
+            **notes,
         },
+        warnings=() if task.cuts_texts else tuple(f"{k}: {v}" for k, v in notes.items() if v != NOTHING),
         pad_id=pad_id(tokenizer, _vocabulary(config)),
     )
 

@@ -20,4 +20,8 @@ class Prepared(Frozen):
     """What the task found in the training rows, such as the mean of a number to predict."""
     digests: Digests
     notes: dict[str, str] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    """What whoever starts the runs should see at once, such as rows that are too long and were left out."""
     pad_id: int
+    save_to: str | None = None
+    """Folder in which rank 0 keeps what was trained; None to keep nothing."""

@@ -17,10 +17,15 @@ from hpml_bench.config.settings import RunSpec
 from hpml_bench.records.files import POINTS
 from hpml_bench.records.points import Tail
 from hpml_bench.records.run import Point, RunRecord
+from hpml_bench.system import heartbeat
 from hpml_bench.system.redaction import redacted, secrets
 from hpml_bench.system.text import for_terminal
 
 POLL_SECONDS = 0.5
+
+
+LONG = ("answering", "comparing choices")
+"""How the heartbeats of stages begin that may last as long as the training, and say how far they are."""
 
 
 class SweepProgress:
@@ -72,7 +77,8 @@ class SweepProgress:
         """Show one run while it lasts."""
         bar = self._bars.add_task(f"{spec.method.name} seed {spec.seed}", total=steps, unit="steps")
         ended = threading.Event()
-        follower = threading.Thread(target=self._follow, args=(folder, bar, ended), daemon=True)
+        name = f"{spec.method.name} seed {spec.seed}"
+        follower = threading.Thread(target=self._follow, args=(folder, bar, name, ended), daemon=True)
         follower.start()
         try:
             yield
@@ -86,7 +92,7 @@ class SweepProgress:
     def finished(self, record: RunRecord) -> None:
         """Print the run's line."""
         rate = record.metrics.get("samples_per_second")
-        numbers = f"{record.shown}, {rate:,.0f} samples/s" if record.shown and rate else ""
+        numbers = ", ".join(part for part in (record.shown, f"{rate:,.0f} samples/s" if rate else "") if part)
         message = record.error.message.splitlines()[0][:200] if record.error and record.error.message else ""
         where = f"{record.spec.method.name} seed {record.spec.seed}"
         self.say(
@@ -98,10 +104,13 @@ class SweepProgress:
         self._done -= 1
         self.say(f"trying it again ({number} of {most})")
 
-    def _follow(self, folder: Path, bar: TaskID, ended: threading.Event) -> None:
+    def _follow(self, folder: Path, bar: TaskID, name: str, ended: threading.Event) -> None:
         with closing(Tail(folder / POINTS)) as points, closing(Tail(folder / "rank0.log")) as log:
             while not ended.wait(POLL_SECONDS):
                 self._look(points, log, bar)
+                where = next((beat.where for beat in heartbeat.read(folder) if beat.rank == 0), "")
+                told = f", {where}" if where.startswith(LONG) else ""
+                self._bars.update(bar, description=name + for_terminal(told))
             self._look(points, log, bar)
 
     def _look(self, points: Tail, log: Tail, bar: TaskID) -> None:

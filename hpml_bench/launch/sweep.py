@@ -72,7 +72,7 @@ def places(runs: Iterable[RunSpec]) -> dict[str, Place]:
     return found
 
 
-def run_sweep(
+def run_sweep(  # noqa: PLR0913, PLR0917 - the options of the commands
     suite: Suite,
     out: Path,
     console: Console,
@@ -82,10 +82,11 @@ def run_sweep(
     trackers: Sequence[Tracker] = (),
     seed: int | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    save: Path | None = None,
 ) -> SweepResult:
     """Run what is missing of a suite; every finished run is kept, whatever happens to the next.
 
-    With `seed`, that one seed only. `trackers` follow the runs.
+    With `seed`, that one seed only. `trackers` follow the runs. `save` is where a single run keeps what it trained.
 
     Raises:
         UserError: the settings can't be met on this machine, a source can't be had, the folder is in use, or its disk
@@ -101,7 +102,7 @@ def run_sweep(
             results.clear(None if methods is None and seed is None else runs)
         results.write_suite(suite.model_dump_json(indent=1))
         try:
-            return _run_missing(runs, results, console, verbose, trackers, limits)
+            return _run_missing(runs, results, console, verbose, trackers, limits, save)
         except KeyboardInterrupt:  # between runs
             return SweepResult(results.path, results.records(runs), interrupted=True)
 
@@ -113,6 +114,7 @@ def _run_missing(
     verbose: bool,
     trackers: Sequence[Tracker],
     limits: Limits,
+    save: Path | None,
 ) -> SweepResult:
     began, interrupted = time.monotonic(), False
     with SweepProgress(console, len(runs), verbose) as progress:
@@ -122,6 +124,9 @@ def _run_missing(
         load_libraries()  # while the server imports torch on another core: later, this would disturb a run
         progress.say(f"preparing model and data of {runs[0].settings.backbone.partition('#')[0]} ...")
         prepared = preparation.prepare(runs[0].settings, limits.max_seconds)
+        prepared = prepared.model_copy(update={"save_to": None if save is None else str(save.resolve())})
+        for warning in prepared.warnings:
+            progress.say(warning)
         protocol = protocol_id(runs[0].settings, prepared.digests)
         results.set_aside_unusable(runs, protocol, progress.say)
         todo = [spec for spec in runs if not results.settled(spec, protocol)]

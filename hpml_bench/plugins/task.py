@@ -32,6 +32,8 @@ IGNORE_INDEX = -100
 """Label of a token without a target, and of padding: no loss is taken there, and nothing is answered."""
 
 
+NOTHING = "none"
+"""Of a note on what happened to rows: nothing did."""
 RETENTION = "retention"
 """The split of general text, beside train, validation and test, on which forgetting is measured."""
 
@@ -161,6 +163,11 @@ class Task(ABC):
     def decoding(self) -> Decoding | None:
         """How answers are generated in an evaluation; None where the task has no such."""
         return None
+
+    @property
+    def compares_choices(self) -> bool:
+        """Whether an evaluation compares how likely a row's choices are; `encode` then writes `choice_ids`."""
+        return False
 
     @property
     def retention(self) -> tuple[str, int] | None:

@@ -27,6 +27,8 @@ class Said:
     """[n], UTF-8 bytes of the text whose loss is taken."""
     answer: tuple[str, ...] | None = None
     """What the model answered; None where it was asked for nothing."""
+    normalised: tuple[str, ...] | None = None
+    """The choice that is likeliest a character, where choices were compared."""
     tokens: NDArray[Any] | None = None
     """[n], tokens of the answer, the one that ended it included."""
     cut: NDArray[Any] | None = None
@@ -34,7 +36,7 @@ class Said:
     near_tie: NDArray[Any] | None = None
     """[n], whether two tokens were nearly equally likely somewhere in it, so that rounding may decide."""
 
-    TEXTS: ClassVar[tuple[str, ...]] = ("question", "expected", "answer")
+    TEXTS: ClassVar[tuple[str, ...]] = ("question", "expected", "answer", "normalised")
     NUMBERS: ClassVar[tuple[str, ...]] = ("bytes", "tokens", "cut", "near_tie")
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.files import PREDICTIONS
-from hpml_bench.records.predictions import Answers, bytes_of, read_predictions, same_answers
+from hpml_bench.records.predictions import Answers, Said, bytes_of, read_predictions, same_answers
 from hpml_bench.records.run import RunRecord
 
 TOLERANCE = 1e-6
@@ -34,6 +34,8 @@ class Scored:
     """[rows], whose mean is the headline metric."""
     metrics: Mapping[str, float]
     """The test metrics by their names."""
+    said: Said | None = None
+    """Answers in words, where the task has such."""
 
     def sharing(self, other: Scored | None) -> Scored:
         """Return the same with the rows of another run where they are equal, so that they are held once."""
@@ -74,7 +76,7 @@ def read(folder: Path, task: Task) -> Scored | None:
         return None
     try:
         metrics = {f"test_{name}": value for name, value in task.evaluate(stored).items()}
-        return Scored(stored.index, stored.reference, task.scores(stored), metrics)
+        return Scored(stored.index, stored.reference, task.scores(stored), metrics, stored.said)
     except (ValueError, TypeError, IndexError):
         return None
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,13 +15,11 @@ from pydantic import Field
 from hpml_bench.config.base import Frozen
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.scorer import make_scorer
-from hpml_bench.plugins.task import IGNORE_INDEX, RETENTION, Decoding, Guess, Task, loss_metrics
+from hpml_bench.plugins.task import IGNORE_INDEX, NOTHING, RETENTION, Decoding, Guess, Task, loss_metrics
 from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.records.run import Metric
 
 if TYPE_CHECKING:
-    from collections import Counter
-
     import pyarrow as pa
     from torch import Tensor, nn
 
@@ -63,6 +63,13 @@ LOSSES = (
         "as they are.",
         bounds=(0.0, 1.0),
     ),
+)  # fmt: skip
+
+NORMALISED = _metric(
+    "test_score_normalised", "right choices, normalised", "", "higher", ".1%",
+    "Share of the test rows whose right choice has the largest log-likelihood a character (lm-evaluation-harness's "
+    "acc_norm).",
+    bounds=(0.0, 1.0),
 )  # fmt: skip
 
 ANSWERED = (
@@ -135,7 +142,7 @@ class CausalLM(Task):
             score = _metric(
                 "test_score", self.scorer.title, "", "higher", ".1%", self.scorer.definition, bounds=(0.0, 1.0)
             )
-            self.metrics = (score, *LOSSES, *(ANSWERED if self.decoding else ()))
+            self.metrics = (score, *LOSSES, *(ANSWERED if self.decoding else (NORMALISED,)))
 
     # Rows
 
@@ -146,6 +153,11 @@ class CausalLM(Task):
             return None
         options = self.options
         return Decoding(options.max_new_tokens, options.stop, options.temperature, options.top_p)
+
+    @property
+    def compares_choices(self) -> bool:
+        """Whether the scorer compares a row's choices."""
+        return self.scorer is not None and self.scorer.of == "choices"
 
     @property
     def retention(self) -> tuple[str, int] | None:
@@ -168,7 +180,7 @@ class CausalLM(Task):
                     f"{split} row {texts.index(1) + 1} is a text without a prompt, so that there is nothing to answer; "
                     "leave task.options.scorer empty, or give rows with prompts"
                 )
-        if self.scorer is not None and self.scorer.of == "choices":
+        if self.compares_choices:
             least = pc.min(pc.list_value_length(rows.column("choices"))).as_py()
             if least is None or least < 2:
                 raise UserError(f"a {split} row has no choices, which the scorer {self.options.scorer} compares")
@@ -182,10 +194,13 @@ class CausalLM(Task):
     def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
         """Return token ids, labels (the token's own id where it is learnt), and what generation and scoring need."""
         chat = self.conversations(encoder)
+        silent = replace(chat, counts=Counter())
         found: dict[str, list[Any]] = {name: [] for name in ("input_ids", "label", *self.extra_types())}
         for roles, contents, choices in zip(rows["roles"], rows["contents"], rows["choices"], strict=True):
             example = chat.example(roles, contents)
-            if example is None:
+            compared = choices if self.compares_choices else []
+            others = [silent.example(roles, [*contents[:-1], choice]) for choice in compared]
+            if example is None or None in others:
                 continue
             found["input_ids"].append(list(example.ids))
             found["label"].append(list(example.labels))
@@ -194,6 +209,7 @@ class CausalLM(Task):
             found["expected"].append(example.expected)
             found["bytes"].append(example.target_bytes)
             found["choices"].append(choices)
+            found["choice_ids"].append([chat.answer_of(other) for other in others if other is not None])
         return found
 
     def conversations(self, encoder: Encoder) -> Conversations:
@@ -225,12 +241,13 @@ class CausalLM(Task):
         import pyarrow as pa
 
         texts = {name: pa.string() for name in ("question", "expected")}
-        return {"prompt": pa.int32(), **texts, "bytes": pa.int32(), "choices": pa.list_(pa.string())}
+        ids = {"choice_ids": pa.list_(pa.list_(pa.int32()))}
+        return {"prompt": pa.int32(), **texts, "bytes": pa.int32(), "choices": pa.list_(pa.string()), **ids}
 
     def length_notes(self, full: float, counts: Mapping[str, Counter[str]]) -> dict[str, str]:
         """Return what happened to rows that are too long, split by split."""
         told = [f"{split} {_lengths(count)}" for split, count in counts.items() if _lengths(count)]
-        notes = {"rows longer than max_length": "; ".join(told) or "none"}
+        notes = {"rows longer than max_length": "; ".join(told) or NOTHING}
         other: dict[str, int] = {}
         for count in counts.values():
             for name in count:
@@ -285,6 +302,9 @@ class CausalLM(Task):
         said = _said(predictions)
         if said.cut is not None and said.near_tie is not None:
             told |= {"cut_answers": float(said.cut.mean()), "near_ties": float(said.near_tie.mean())}
+        if said.normalised is not None:
+            pairs = zip(said.normalised, said.expected, strict=True)
+            told["score_normalised"] = float(np.mean([answer == expected for answer, expected in pairs]))
         return told
 
     def scores(self, predictions: Predictions) -> NDArray[Any]:
@@ -300,6 +320,8 @@ class CausalLM(Task):
 
     def guess(self, reference: Answers) -> Guess:
         """Answer nothing, which scores 0; without a scorer, guess each token by its frequency in these rows."""
+        if self.compares_choices:
+            return Guess("An answer that is none of the choices scores 0.", np.zeros(len(reference)), chance=0.0)
         if self.scorer is not None:
             return Guess("An empty answer scores 0.", scores=np.zeros(len(reference)), chance=0.0)
         tokens = _flat(reference)

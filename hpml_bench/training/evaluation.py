@@ -16,6 +16,7 @@ from hpml_bench.plugins.task import Task
 from hpml_bench.records.predictions import Predictions, Said
 from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel
+from hpml_bench.training.choices import Chosen, choose
 from hpml_bench.training.clock import clock
 from hpml_bench.training.distributed import Group
 from hpml_bench.training.generation import Answers, Generator, answer_all
@@ -40,13 +41,17 @@ def evaluate(
     if generator is not None:
         with autocast(settings), torch.no_grad():
             answers = answer_all(cast(LanguageModel, model), rows, generator, group, phase)
+    chosen = None
+    if task.compares_choices:
+        with autocast(settings):
+            chosen = choose(model, task, rows, settings, group)
     model.train()
     predictions = Predictions(
         index=np.arange(len(rows)),
         reference=rows.references,
         prediction=rows.answers(everyone[:, 2:]),
         loss=everyone[:, 1],
-        said=_said(rows, answers) if rows.has("expected") else None,
+        said=_said(rows, answers, chosen) if rows.has("expected") else None,
     )
     generated = None if answers is None else Generated(int(answers.tokens.sum()), answers.seconds)
     return Evaluation(phase, step, predictions, task.evaluate(predictions), seconds, generated)
@@ -93,12 +98,14 @@ def base_loss(base: PreTrainedModel, task: Task, rows: Rows, settings: Settings,
         model.release()
 
 
-def _said(rows: Rows, answers: Answers | None) -> Said:
+def _said(rows: Rows, answers: Answers | None, chosen: Chosen | None) -> Said:
+    texts = answers.texts if answers else chosen.plain if chosen else None
     return Said(
         question=tuple(rows.column("question")),
         expected=tuple(rows.column("expected")),
         bytes=np.asarray(rows.column("bytes")),
-        answer=answers.texts if answers else None,
+        answer=texts,
+        normalised=chosen.normalised if chosen else None,
         tokens=answers.tokens if answers else None,
         cut=answers.cut if answers else None,
         near_tie=answers.near_tie if answers else None,

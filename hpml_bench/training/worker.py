@@ -35,6 +35,7 @@ from hpml_bench.system.redaction import redacted
 from hpml_bench.training.checks import all_checks, checks_untrained
 from hpml_bench.training.distributed import Group, process_group
 from hpml_bench.training.model import TaskModel, unused_parameters
+from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trainer import Trained, Trainer
 
 LOST_PEER_SECONDS = 1.0
@@ -132,6 +133,8 @@ def _measured(
     trained = trainer.train()
     heartbeat.beat("evaluating test")
     evaluation = trainer.evaluate(test, "test", trainer.steps)
+    if prepared.save_to and group.main:  # before a probe merges the method into the model
+        save_trained(trainer.model, trainer.method, spec, prepared, Path(prepared.save_to))
     if writer:
         writer.close()
         write_predictions(folder, evaluation.predictions, trainer.task.scores(evaluation.predictions))

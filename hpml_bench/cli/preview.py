@@ -1,0 +1,50 @@
+"""`hpml-bench preview`: rows of a suite as the model will see them."""
+
+from __future__ import annotations
+
+import click
+
+from hpml_bench.cli.options import load, overrides
+
+
+@click.command()
+@click.argument("suite", default="quickstart")
+@click.option("--rows", type=click.IntRange(1, 1000), default=3, show_default=True, metavar="N", help="How many.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="train", show_default=True)
+@click.option("--ids", is_flag=True, help="Show the token ids too.")
+@overrides("Override a setting by dotted path, as in --set max_length=512. Repeatable.")
+def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, ...]) -> None:
+    """Show rows of SUITE as the model will see them: template, tokens, what is learnt (green, or in ⟦ ⟧), cuts."""
+    from rich.text import Text
+
+    from hpml_bench.config.devices import resolve_suite
+    from hpml_bench.data.preview import preview as look
+    from hpml_bench.report.terminal import terminal
+    from hpml_bench.system.text import for_terminal
+
+    found = look(resolve_suite(load(suite, overrides)).settings, rows, split)
+    console = terminal()
+    for fact in found.facts:
+        console.print(Text(for_terminal(fact)), highlight=False)
+    for row in found.rows:
+        learnt = f", {row.learnt} learnt" if row.learnt else ""
+        cut = ", as many as max_length: it may have been cut" if row.full else ""
+        console.print()
+        console.print(Text(f"{row.split} row {row.number + 1}: {len(row.ids)} tokens{learnt}{cut}", style="bold"))
+        text = Text()
+        for piece, is_learnt in row.pieces:
+            for line, ended in _lines(piece):
+                shown = for_terminal(line)
+                marked = f"⟦{shown}⟧" if is_learnt and shown and not console.is_terminal else shown
+                text.append(marked, style="green" if is_learnt else "")
+                text.append("\n" if ended else "")
+        console.print(text, highlight=False)
+        console.print(Text(for_terminal(f"asked for: {row.label}"), style="dim"), highlight=False)
+        if ids:
+            console.print(Text(f"ids: {list(row.ids)}", style="dim"), highlight=False)
+
+
+def _lines(text: str) -> list[tuple[str, bool]]:
+    """Return the lines of a text, each with whether a line break ended it."""
+    parts = text.split("\n")
+    return [(part, place < len(parts) - 1) for place, part in enumerate(parts)]

@@ -1,0 +1,92 @@
+"""Preview: some prepared rows as the model sees them, token by token, with what is learnt of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpml_bench.config.settings import Settings
+from hpml_bench.data.prepare import prepare
+from hpml_bench.data.rows import Rows
+from hpml_bench.data.tokenizer import Encoder, load_tokenizer
+from hpml_bench.plugins.task import IGNORE_INDEX, make_task
+
+
+@dataclass(frozen=True)
+class SeenRow:
+    """A prepared row."""
+
+    split: str
+    number: int
+    pieces: tuple[tuple[str, bool], ...]
+    """Its text in parts, each with whether the model learns it."""
+    ids: tuple[int, ...]
+    learnt: int
+    """Tokens that the loss is taken of; 0 where a row has one label."""
+    label: str
+    """What it asks for, in words."""
+    full: bool
+    """Whether it has `max_length` tokens, so that it may have been cut."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a suite's rows become."""
+
+    facts: tuple[str, ...]
+    """Sentences on model, template and rows."""
+    rows: tuple[SeenRow, ...]
+
+
+def preview(settings: Settings, count: int, split: str = "train") -> Preview:
+    """Prepare model and data, and return the first rows of a split.
+
+    Raises:
+        UserError: as `prepare`.
+
+    """
+    prepared = prepare(settings)
+    tokenizer = load_tokenizer(Path(prepared.backbone))
+    task = make_task(settings.task, prepared.label_names, prepared.facts)
+    encoder = Encoder(tokenizer, settings.max_length, None, settings.backbone)
+    rows = Rows(Path(prepared.data) / split, prepared.pad_id)
+    facts = [f"{name}: {text}" for name, text in (*task.sources(encoder).items(), *prepared.notes.items())]
+    if task.decoding is not None:
+        ends = [repr(tokenizer.convert_ids_to_tokens(token)) for token in task.stop_ids(encoder)]
+        facts.append(f"an answer ends with {' or '.join([*ends, *map(repr, task.decoding.stop)]) or 'max_new_tokens'}")
+    seen = []
+    for number in range(min(count, len(rows))):
+        ids = tuple(rows.tokens(number).tolist())
+        labels = rows.token_labels[number] if rows.token_labels is not None else None
+        learnt = [bool(label != IGNORE_INDEX) for label in labels] if labels is not None else [False] * len(ids)
+        seen.append(
+            SeenRow(
+                split=split,
+                number=number,
+                pieces=tuple(_pieces(ids, learnt, tokenizer.decode)),
+                ids=ids,
+                learnt=sum(learnt),
+                label=_label(rows, number, prepared.label_names),
+                full=len(ids) == settings.max_length and task.cuts_texts,
+            )
+        )
+    return Preview(tuple(facts), tuple(seen))
+
+
+def _pieces(ids: tuple[int, ...], learnt: list[bool], decode: object) -> Iterator[tuple[str, bool]]:
+    """Yield the text of each run of tokens that are learnt, or are not."""
+    start = 0
+    for place in range(1, len(ids) + 1):
+        if place == len(ids) or learnt[place] != learnt[start]:
+            yield str(decode(list(ids[start:place]), clean_up_tokenization_spaces=False)), learnt[start]  # type: ignore[operator]
+            start = place
+
+
+def _label(rows: Rows, number: int, names: tuple[str, ...]) -> str:
+    if rows.has("expected"):
+        return str(rows.column("expected")[number])
+    if rows.token_labels is not None:
+        return " ".join(names[label] for label in rows.token_labels[number] if label != IGNORE_INDEX)
+    label = rows.labels[number]
+    return names[int(label)] if names else f"{label:g}"

@@ -1,0 +1,60 @@
+"""Model card of a saved run: what was trained, how, its figures, and how to load it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpml_bench.records.run import Metric, RunRecord
+from hpml_bench.report.tables import number
+from hpml_bench.system.text import sanitize
+
+SHOWN = ("quality", "forgetting", "merging", "parameters", "time")
+"""Groups of metrics that a card has."""
+
+
+def write_card(record: RunRecord, folder: Path) -> None:
+    """Write README.md beside a saved model."""
+    (folder / "README.md").write_text(card(record, (folder / "adapter_config.json").exists()), encoding="utf-8")
+
+
+def card(record: RunRecord, of_peft: bool) -> str:
+    """Return the card's Markdown."""
+    spec, settings = record.spec, record.spec.settings
+    options = ", ".join(f"{key}={value}" for key, value in spec.method.options.items()) or "none"
+    figures = [
+        f"| {sanitize(metric.title)} | {_figure(metric, value)} | {sanitize(metric.definition)} |"
+        for metric in record.definitions
+        if metric.group in SHOWN and (value := record.metrics.get(metric.name)) is not None
+    ]
+    load = [
+        "from peft import PeftModel",
+        "model = PeftModel.from_pretrained(base_model, FOLDER)  # base_model by the class that transformers has for it",
+    ]
+    own = ["from hpml_bench.api import load_trained", "model = load_trained(FOLDER)  # with the task's head, if any"]
+    lines = [
+        f"# {sanitize(spec.method.name)} on {sanitize(settings.backbone.partition('#')[0])}",
+        "",
+        f"Trained by `hpml-bench run {sanitize(spec.method.name)} {sanitize(spec.suite)} --seed {spec.seed}`: method "
+        f"{sanitize(spec.method.method)} (options: {sanitize(options)}), learning rate {spec.method.lr:g}, task "
+        f"{sanitize(settings.task.name)}, data set {sanitize(settings.dataset.name)}, protocol "
+        f"{sanitize(record.protocol_id or 'unknown')}.",
+        "",
+        "## Load",
+        "```python",
+        *(load if of_peft else []),
+        *own,
+        "```",
+        "",
+        "## Figures of this run (one seed)",
+        "| | | |",
+        "|---|---|---|",
+        *figures,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _figure(metric: Metric, value: float) -> str:
+    percent = metric.format.endswith("%")
+    unit = "%" if percent else sanitize(metric.unit)
+    return f"{number(100 * value if percent else value, metric.format)} {unit}".strip()
