@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from audit.answers import LOSS, SCORE, language
 from audit.rows import ACCURACY, SCORED, Answers, Scored, as_bytes
 from audit.values import Floats, Json
 
@@ -53,11 +54,24 @@ class Run:
         """The metric that leads; until schema 1 every run classified."""
         return str(self.record.get("headline") or ACCURACY)
 
+    @property
+    def scorer(self) -> str | None:
+        """The name of what compares answers, where a language model's are scored."""
+        found = self.settings["task"]["options"].get("scorer")
+        return None if found is None else str(found)
+
+    @property
+    def untrained(self) -> bool:
+        """Whether nothing was trained: the base model has no budget, no steps and no costs."""
+        return bool(consumed(self, "steps", "samples") == (0, 0) and self.metric("trainable_parameters") == 0)
+
     @functools.cached_property
     def scored(self) -> Scored:
         """What the predictions give."""
         rows = self.predictions
         names = self.record["label_names"]
+        if self.headline in {LOSS, SCORE}:
+            return language(rows, self.scorer)
         return SCORED[self.headline](rows["reference"], rows["prediction"], rows["loss"], names)
 
     @property
@@ -106,6 +120,8 @@ def column(values: Any) -> Answers:
     """Return a column of predictions: numbers, or an array a row."""
     if len(values) and isinstance(values.iloc[0], np.ndarray):
         return [np.asarray(row) for row in values]
+    if len(values) and isinstance(values.iloc[0], str):
+        return [str(text) for text in values]
     return values.to_numpy(dtype=np.float64)
 
 
@@ -178,6 +194,9 @@ def set_apart(runs: list[Run]) -> dict[Run, str]:
     def left() -> list[Run]:
         return sorted((run for run in runs if run not in why), key=lambda run: run.started)
 
+    def trained() -> list[Run]:
+        return [run for run in left() if not run.untrained]
+
     newest = {run.protocol: run.started for run in left()}
     if left():
         # Of equally many the newest: the methodology doesn't say.
@@ -186,12 +205,14 @@ def set_apart(runs: list[Run]) -> dict[Run, str]:
         others = [run for run in left() if run.protocol != chosen]
         why |= {run: OTHER_RANKS if alike(run, here) else "another protocol" for run in others}
     why |= {run: "not recorded" for run in left() if run.record["consumed"] is None}
-    if left():
-        budget = most((consumed(run, "steps", "samples") for run in left()), lambda value: value)
-        why |= {run: "consumed other" for run in left() if consumed(run, "steps", "samples") != budget}
+    if trained():
+        budget = most((consumed(run, "steps", "samples") for run in trained()), lambda value: value)
+        why |= {run: "consumed other" for run in trained() if consumed(run, "steps", "samples") != budget}
     names = ("real_tokens", "padded_tokens", "order")
     for seed in {run.seed for run in left()}:
-        group = [run for run in left() if run.seed == seed]
+        group = [run for run in trained() if run.seed == seed]
+        if not group:
+            continue
         # Of equally many the fewest tokens: the methodology doesn't say.
         usual = most((consumed(run, *names) for run in group), lambda value: (-value[0], -value[1]))
         why |= {run: "consumed other" for run in group if consumed(run, *names) != usual}

@@ -126,7 +126,9 @@ SENTENCES: tuple[tuple[str, Says], ...] = (
         rf"|Guessing the mean of the test rows, (?P<mean>{NUMBER}), for each of them has an RMSE of "
         rf"(?P<rmse>{NUMBER})\."
         rf"|Tagging nothing gets (?P<words>{NUMBER}) % of the words of the test rows right and finds no entity: its F1 "
-        r"is 0\.)(?: Not shown to be better than that[^:]*: (?P<low>.+)\.)?$",
+        r"is 0\.|An empty answer scores 0\.|An answer that is none of the choices scores 0\."
+        rf"|Guessing every token by how often it occurs in these rows has a loss of (?P<tokens>{NUMBER}) nats/token\.)"
+        r"(?: Not shown to be better than that[^:]*: (?P<low>.+)\.)?$",
         guessing,
     ),
     (

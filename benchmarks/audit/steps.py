@@ -25,10 +25,37 @@ def check_record(audit: Audit, run: Run) -> None:
 
 def recorded(run: Run) -> Iterator[tuple[str, float | None, float]]:
     """Yield metrics as recorded and recomputed."""
-    m, options = run.metric, run.settings
+    m = run.metric
     path = run.folder / "points.jsonl"
     same = hashlib.sha256(path.read_bytes()).hexdigest() == run.record["files"].get("points.jsonl")
     yield "SHA-256 of points.jsonl", float(same), 1.0
+    if not run.untrained:
+        yield from training(run)
+    whole = (m("total_parameters") or 0) - (m("head_parameters") or 0)
+    yield "trainable_percent", m("trainable_percent"), 100 * (m("trainable_parameters") or 0) / whole
+    if "score" in run.predictions:
+        yield "scores of the rows", float(np.abs(run.predictions["score"] - run.scores).max() > 1e-9), 0.0
+    yield "inference rate", m("inference_samples_per_second"), len(run.scores) / (m("inference_seconds") or math.nan)
+    yield from language(run)
+    for name, values in run.record["per_rank"].items():
+        over = {kept["name"]: kept["over_ranks"] for kept in run.record["definitions"]}[name]
+        if over in {"max", "sum"} and None not in values:
+            yield f"{name} of the ranks", m(name), float(max(values) if over == "max" else sum(values))
+    yield from steady(run, [point for point in run.points if point["metric"] == "step_seconds"])
+
+
+def language(run: Run) -> Iterator[tuple[str, float | None, float]]:
+    """Yield what is recorded of a language model beside its scores: generated tokens, forgetting."""
+    m = run.metric
+    if m("forgetting") is not None:
+        yield "forgetting", m("retention_loss"), (m("forgetting") or 0) + (m("base_retention_loss") or 0)
+    if "said_tokens" in run.predictions and run.untrained:
+        yield "answers", float(run.predictions["said_tokens"].min() >= 1), 1.0
+
+
+def training(run: Run) -> Iterator[tuple[str, float | None, float]]:
+    """Yield what is recorded of the steps."""
+    m, options = run.metric, run.settings
     seconds, losses, norms = (list(run.series(name).values()) for name in ("step_seconds", "train_loss", "grad_norm"))
     steps = run.record["consumed"]["steps"]
     for name in ("step_seconds", "train_loss"):
@@ -39,16 +66,6 @@ def recorded(run: Run) -> Iterator[tuple[str, float | None, float]]:
     yield "grad_norm", m("grad_norm"), float(np.mean(norms))
     trained = (m("trainable_parameters") or 0) + (m("head_parameters") or 0)
     yield "grad_norm_per_sqrt_parameter", m("grad_norm_per_sqrt_parameter"), float(np.mean(norms)) / math.sqrt(trained)
-    whole = (m("total_parameters") or 0) - (m("head_parameters") or 0)
-    yield "trainable_percent", m("trainable_percent"), 100 * (m("trainable_parameters") or 0) / whole
-    if "score" in run.predictions:
-        yield "scores of the rows", float(np.abs(run.predictions["score"] - run.scores).max() > 1e-9), 0.0
-    yield "inference rate", m("inference_samples_per_second"), len(run.scores) / (m("inference_seconds") or math.nan)
-    for name, values in run.record["per_rank"].items():
-        over = {kept["name"]: kept["over_ranks"] for kept in run.record["definitions"]}[name]
-        if over in {"max", "sum"} and None not in values:
-            yield f"{name} of the ranks", m(name), float(max(values) if over == "max" else sum(values))
-    yield from steady(run, [point for point in run.points if point["metric"] == "step_seconds"])
 
 
 def steady(run: Run, points: list[Json]) -> Iterator[tuple[str, float | None, float]]:

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from audit import answers
+from audit.answers import LOSS, RIGHT_OR_WRONG, SCORE
 from audit.rows import ACCURACY, Guess, guess
 from audit.runs import Run
 from audit.statistics import Comparison, Pair, compare_rows, holm, over_seeds
@@ -68,7 +70,9 @@ class Study:
     @property
     def binary(self) -> bool:
         """Whether rows are right or wrong."""
-        return self.score == ACCURACY
+        return self.score == ACCURACY or (
+            self.score == SCORE and (self.compared or self.runs)[-1].scorer in RIGHT_OR_WRONG
+        )
 
     @property
     def unit(self) -> float:
@@ -122,7 +126,10 @@ class Study:
     def guess(self) -> Guess:
         """What a constant answer gives."""
         run = self.compared[0]
-        return guess(self.score, run.predictions["reference"], run.record["label_names"])
+        reference = run.predictions["reference"]
+        if self.score in {LOSS, SCORE}:
+            return answers.guess(self.score, reference)
+        return guess(self.score, reference, run.record["label_names"])
 
     def margin(self, metric: str) -> float:
         """Return the margin of a metric."""

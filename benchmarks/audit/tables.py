@@ -47,7 +47,11 @@ RowCheck = Callable[[Study, Table, Row], Cells]
 Rows = Callable[[Study, Table], list[str]]
 TABLES: tuple[tuple[str, RowCheck, Rows | None], ...] = (
     ("Mean ± standard deviation over|One seed$|Pareto front over", means, method_rows),
-    ("Training speed|The timed windows|Peak memory by phase|Inference|Parameters and|.*, mean ± standard", means, None),
+    (
+        "Training speed|The timed windows|Peak memory by phase|Inference|Parameters and|.*, mean ± standard",
+        means,
+        None,
+    ),
     ("Published figures", means, None),
     ("Means with 95 % intervals", intervals, method_rows),
     ("Pairs by .*very test rows", these_rows, pair_rows),
@@ -67,7 +71,10 @@ TABLES: tuple[tuple[str, RowCheck, Rows | None], ...] = (
 )
 MARKED = {"Throughput (samples/s)", "Timed steps"}
 """Columns in which the section on throughput marks what speaks against a steady state."""
-COPIED = "Settings, ident|What the runs start|Environment of|What differs|Every metric|Published figures"
+COPIED = (
+    "Answers to test rows|Settings, ident|What the runs start|Environment of|What differs|Every metric|"
+    "Published figures"
+)
 """Tables, or rows of them, that only repeat what stands in a file, or that say how environments differ."""
 
 

@@ -149,7 +149,9 @@ def guessing(study: Study, found: re.Match[str]) -> Iterator[Fact]:
     elif found["mean"]:
         yield "mean", found["mean"], float(reference.mean())
         yield "RMSE", found["rmse"], study.guess.chance
-    else:
+    elif found["tokens"]:
+        yield "loss of guessing", found["tokens"], study.guess.chance
+    elif found["words"]:
         outside = [index for index, name in enumerate(names) if name == "O"]
         yield "share", found["words"], 100 * float(np.isin(flat(reference), outside).mean())
     if found["low"]:

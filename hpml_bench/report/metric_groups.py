@@ -41,7 +41,9 @@ class GroupSection:
     def __call__(self, results: Results) -> Section | None:
         """Return the section; None where nothing of the groups was measured."""
         added = self.added(results)
-        table = by_method(results, self.slug, self.caption, (*self.metrics, *added), self.notes(results))
+        own = results.measured(*(m.name for m in results.definitions.values() if m.group in self.groups))
+        shown = (*self.metrics, *added) if own else ()  # columns of other groups alone make no table
+        table = by_method(results, self.slug, self.caption, shown, self.notes(results))
         if table is None:
             return None
         blocks: tuple[Table | Figure | None, ...] = (table, self.chart(results), *bar_charts(results, self.slug, added))
@@ -68,7 +70,13 @@ HARNESS = {
     ),
     "inference": (
         "inference_seconds", "inference_samples_per_second", "latency_ms_p50", "latency_ms_p99",
-        "merged_latency_ms_p50", "merged_latency_ms_p99", "evaluation_seconds",
+        "merged_latency_ms_p50", "merged_latency_ms_p99", "evaluation_seconds", "first_token_ms_p50",
+        "generated_tokens_per_second",
+    ),
+    "forgetting": ("forgetting", "retention_loss", "base_retention_loss"),
+    "merging": (
+        "test_loss", "merged_test_loss", "test_score", "merged_test_score", "merged_answers_changed",
+        "merged_logit_difference",
     ),
     "parameters": (
         "trainable_parameters", "head_parameters", "total_parameters", "trainable_percent", "saved_bytes",
@@ -81,6 +89,8 @@ SHOWN = {
     "memory": ("memory",),
     "inference": ("inference",),
     "parameters": ("parameters", "communication", "gradient"),
+    "forgetting": ("forgetting",),
+    "merging": ("merging",),
 }
 """Table -> groups that it shows. Those of `quality` are columns of the summary."""
 _OWN = ELSEWHERE.union(*HARNESS.values())

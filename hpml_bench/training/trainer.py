@@ -27,7 +27,7 @@ from hpml_bench.training.clock import clock
 from hpml_bench.training.distributed import Group
 from hpml_bench.training.evaluation import base_loss, evaluate
 from hpml_bench.training.generation import Generator, make_generator
-from hpml_bench.training.kernels import store_frozen_as_bf16
+from hpml_bench.training.kernels import speed_up, store_frozen_as_bf16
 from hpml_bench.training.model import TaskModel, build_model
 from hpml_bench.training.optimization import lr_factor, make_optimizer, total_steps
 from hpml_bench.training.precision import autocast
@@ -107,6 +107,7 @@ class Trainer:
 
         def look(base: PreTrainedModel) -> None:
             if general is not None:
+                speed_up(base, settings.device)  # as the model after it: the difference must not be of kernels
                 before.append(base_loss(base.to(group.device), task, general, settings, group))
                 base.to("cpu")
 

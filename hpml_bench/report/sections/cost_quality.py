@@ -41,12 +41,14 @@ def _told(results: Results, cost: str) -> list[str]:
         return []
     on = [method for method, of in front.items() if of.place == "on"]
     open_ = [method for method, of in front.items() if of.place == "undecided"]
-    if not on and len(open_) == len(front):
+    missing = [method for method in results.methods if method not in front]
+    if not on and len(open_) == len(front) and not missing:
         return [f"{title}: the places of all methods are undecided."]
     parts = [f"on the front {sentence_list(on)}"] if on else []
     parts += [f"undecided {sentence_list(open_)}"] if open_ else []
     off = [f"{method} (dominated by {sentence_list(of.by)})" for method, of in front.items() if of.place == "off"]
     parts += [f"off it {sentence_list(off)}"] if off else []
+    parts += [f"not placed, for lack of a cost, {sentence_list(missing)}"] if missing else []
     return [f"{title}: {'; '.join(parts)}."]
 
 

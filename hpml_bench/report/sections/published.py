@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hpml_bench import statistics
 from hpml_bench.config.base import Frozen
+from hpml_bench.config.settings import MethodSpec
 from hpml_bench.config.suite import packaged
 from hpml_bench.report.blocks import Section, Table, Text
 from hpml_bench.report.results import Results
@@ -13,7 +15,8 @@ from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_l
 
 order = 100
 METRICS = (
-    "test_accuracy", "train_loss", "train_seconds", "samples_per_second", "peak_memory_mb", "grad_norm",
+    "test_accuracy", "test_score", "train_loss", "train_seconds", "samples_per_second", "peak_memory_mb", "grad_norm",
+    "forgetting", "trainable_parameters",
 )  # fmt: skip
 
 
@@ -23,6 +26,8 @@ class Published(Frozen):
     title: str
     method: str
     """The file in `hpml_bench/methods` that is the same method."""
+    type: str | None = None
+    """Of the method peft, its type."""
     figures: dict[str, float]
 
 
@@ -32,6 +37,10 @@ class Reference(Frozen):
     title: str
     source: str
     setting: dict[str, str]
+    dataset: str | None = None
+    """The data set whose suites it stands beside; None for all that share a method and the score."""
+    test_rows: int | None = None
+    """Rows of its score, where that is a share of right ones, for an interval."""
     methods: tuple[Published, ...]
     caveats: tuple[str, ...]
 
@@ -45,20 +54,35 @@ def load(name: str = "document") -> Reference:
     return Reference.model_validate(content)
 
 
+def references() -> tuple[Reference, ...]:
+    """Return all publications, in the order of their files' names."""
+    folder = packaged("reference", "benchmarks/reference")
+    return tuple(load(path.stem) for path in sorted(folder.glob("*.yaml")))
+
+
 def section(results: Results) -> Section | None:
-    """Return the document's table with ours beneath each method; nothing where no method or score is shared."""
-    reference = load()
-    ours = {label: results.runs(label)[0].spec.method.method for label in results.methods}
-    shared = {published.method for published in reference.methods} & set(ours.values())
-    if not shared or not any(results.quality in published.figures for published in reference.methods):
-        return None
-    sentences = (_unequal_budgets(reference), *_differences(reference, results), *reference.caveats)
-    blocks = (_table(reference, results, ours), Text(sentences=sentences))
-    return Section(slug="document", title="Beside the document", blocks=blocks)
+    """Return a publication's table with ours beneath each method; nothing where none has our methods and score."""
+    ours = {label: _kind(results.runs(label)[0].spec.method) for label in results.methods}
+    for reference in references():
+        shared = {_kind(published) for published in reference.methods} & set(ours.values())
+        scored = any(results.quality in published.figures for published in reference.methods)
+        if shared and scored and reference.dataset in {None, results.reference.spec.settings.dataset.name}:
+            told = (*_unequal_budgets(reference), *_differences(reference, results), *reference.caveats)
+            blocks = (_table(reference, results, ours), Text(sentences=told))
+            beside = "the document" if reference.dataset is None else reference.title
+            return Section(slug="document", title=f"Beside {beside}", blocks=blocks)
+    return None
 
 
-def _table(reference: Reference, results: Results, ours: Mapping[str, str]) -> Table:
-    defined = [name for name in METRICS if name in results.definitions]
+def _kind(method: MethodSpec | Published) -> tuple[str, str | None]:
+    """Return a method's file, and of `peft` its type."""
+    named = method.type if isinstance(method, Published) else method.options.get("type")
+    return method.method, str(named).upper() if named else None
+
+
+def _table(reference: Reference, results: Results, ours: Mapping[str, tuple[str, str | None]]) -> Table:
+    told = {name for published in reference.methods for name in published.figures}
+    defined = [name for name in METRICS if name in results.definitions and name in told]
     quantities = [Quantity.of(results, name) for name in defined]
     rows: list[list[Cell]] = []
     for published in reference.methods:
@@ -67,9 +91,10 @@ def _table(reference: Reference, results: Results, ours: Mapping[str, str]) -> T
         for quantity in quantities:
             value = figures.get(quantity.metric.name)
             scaled = None if value is None else value * quantity.scale
-            known.append((_as_published(scaled), scaled))
+            of_rows = reference.test_rows if quantity.metric.name == results.quality else None
+            known.append((_as_published(scaled, quantity.scale, of_rows), scaled))
         rows.append([published.title, reference.title, *known, _consumed(figures)])
-        for label in (label for label, method in ours.items() if method == published.method):
+        for label in (label for label, kind in ours.items() if kind == _kind(published)):
             used = [record.consumed.samples for record in results.runs(label) if record.consumed]
             samples = (number(used[0], "d"), float(used[0])) if used else (MISSING, None)
             spread = [quantity.spread(results.interval(label, quantity.metric.name)) for quantity in quantities]
@@ -79,8 +104,14 @@ def _table(reference: Reference, results: Results, ours: Mapping[str, str]) -> T
     return table("document", "Published figures and ours; not one comparison", columns, rows, notes)
 
 
-def _as_published(value: float | None) -> str:
-    return MISSING if value is None else f"{value:,.10g}"
+def _as_published(value: float | None, scale: float, rows: int | None) -> str:
+    """Return a figure as published, with Wilson's interval where it is a share of rows."""
+    if value is None:
+        return MISSING
+    if rows is None:
+        return f"{value:,.10g}"
+    found = statistics.binomial_interval(round(value / scale * rows), rows)
+    return f"{value:,.10g} [{number(scale * found[0], '.1f')}, {number(scale * found[1], '.1f')}]"
 
 
 def _samples(figures: Mapping[str, float]) -> float | None:
@@ -93,17 +124,15 @@ def _consumed(figures: Mapping[str, float]) -> Cell:
     return (MISSING, None) if samples is None else (f"≈ {number(samples, 'd')}", samples)
 
 
-def _unequal_budgets(reference: Reference) -> str:
+def _unequal_budgets(reference: Reference) -> tuple[str, ...]:
     """Multiply the document's own figures: its runtimes compare only if the products agree."""
     budgets = {p.title: samples for p in reference.methods if (samples := _samples(p.figures)) is not None}
     parts = [f"{round(samples, -3):,.0f} samples for {title}" for title, samples in budgets.items()]
-    equal = max(budgets.values()) <= 1.02 * min(budgets.values())
-    verdict = (
-        "budgets agree"
-        if equal
-        else "the training budgets were not equal for all, so its runtimes and accuracies do not compare all methods"
-    )
-    return f"The document's samples/s × runtime gives {sentence_list(parts)}: {verdict}."
+    equal = not budgets or max(budgets.values()) <= 1.02 * min(budgets.values())
+    if equal:
+        return ()
+    verdict = "the training budgets were not equal for all, so its runtimes and accuracies do not compare all methods"
+    return (f"The document's samples/s × runtime gives {sentence_list(parts)}: {verdict}.",)
 
 
 def _differences(reference: Reference, results: Results) -> tuple[str, ...]:
