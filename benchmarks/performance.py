@@ -4,7 +4,8 @@
     python benchmarks/performance.py --show FILE
 
 The parts are sweep, ranks, rows, reports, curves, probes and training; and, measured only when named, what each
-speed-up of ours brings (levers) and how much of a step is matrix products (products). Contenders take turns on this
+speed-up of ours brings (levers), how much of a step is matrix products (products), and language models against TRL
+(language, which needs `pip install trl`). Contenders take turns on this
 machine, in processes of their own, in random order. The whole takes up to 25 minutes on two cores; `--quick` measures
 less of everything, within five, and its figures that aren't of the target's size are for comparison. With `--only`,
 FILE keeps the other parts it had, each with its date. Exit status 1 if a target is not met.
@@ -25,13 +26,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from speed import curves, levers, products, ranks, reports, rows, shapes, sweep, training
+from speed import curves, language, levers, products, ranks, reports, rows, shapes, sweep, training
 from speed.target import HEADER, Target
 
 from hpml_bench.system.environment import describe
 
 EXPLAINING = ("levers", "products")
 """Parts without targets, measured only when named."""
+APART = ("language",)
+"""Parts that need a package of the opponent's, measured only when named, with a record of their own."""
 MINUTES = {False: 25, True: 5}
 """That the table may take, whole and by `--quick`."""
 
@@ -74,6 +77,7 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Target]]]:
         "probes": lambda: probes(*((4, 2) if quick else (BLOCKS, 3))),
         "training": lambda: training.measure(1 if quick else 3, models, methods),
         "levers": lambda: levers.measure(1 if quick else 3),
+        "language": lambda: language.measure(1 if quick else 3),
         "products": lambda: products.measure(1 if quick else 3, models, methods),
     }
 
@@ -93,7 +97,7 @@ def main() -> int:
             print("", *ratios_of(record), sep="\n")
         return 0
     known = parts(options.quick)
-    wanted = options.only.split(",") if options.only else [name for name in known if name not in EXPLAINING]
+    wanted = options.only.split(",") if options.only else [name for name in known if name not in (*EXPLAINING, *APART)]
     if unknown := set(wanted) - set(known):
         parser.error(f"--only: no part is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     found: list[Target] = []

@@ -1,124 +1,92 @@
-"""Support table: tries every PEFT type on a small GPT-2, Llama and BERT, and writes docs/methods-support.md.
+"""Support table: tries every PEFT type on small models, and writes docs/methods-support.md.
 
     python benchmarks/support_table.py
 
-A type runs with a model when it can be built, trains for three steps with a finite and falling loss, gives every
-trained parameter a gradient and leaves all others alone, and when padding changes no prediction. It merges when the
-merged model's logits are the same.
+A type runs with a bare GPT-2, Llama or BERT when it can be built, trains for three steps with a finite and falling
+loss, gives every trained parameter a gradient and leaves all others alone, and when padding changes no prediction. It
+merges when the merged model's logits are the same. support_causal_lm.py says when it runs with a whole language model.
 """
 
 from __future__ import annotations
 
 import tempfile
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import wrap
 
+import support_causal_lm
 import torch
-from torch.nn.functional import cross_entropy
+from support_trial import (
+    COMMON,
+    LENGTH,
+    MERGE_TOLERANCE,
+    SHAPE,
+    STEPS,
+    VOCABULARY,
+    WIDTH,
+    Finding,
+    count_trained,
+    largest,
+    set_up,
+    shake,
+    train,
+)
+from torch.nn.functional import cross_entropy, pad
 
-from hpml_bench import registry
-from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.config.settings import CLASSIFICATION
 from hpml_bench.data.rows import Batch
 from hpml_bench.errors import Unsupported
 from hpml_bench.methods.peft import ALIASES, SINCE
-from hpml_bench.plugins.method import Method, make_method
+from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.task import make_task
 from hpml_bench.training.model import TaskModel, build_model
 
 TABLE = Path(__file__).parent.parent / "docs" / "methods-support.md"
 BACKBONES = ("GPT-2", "Llama", "BERT")
-VOCABULARY, WIDTH, LENGTH = 100, 64, 12
-STEPS = 3
 PADDING_TOLERANCE = 1e-5
-MERGE_TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What trying a method on a backbone showed; `reason` is empty where it runs."""
-
-    reason: str
-    parameters: int = 0
-    merges: bool = False
 
 
 def save_backbones(folder: Path) -> dict[str, Path]:
     """Save a GPT-2, a Llama and a BERT of 2 layers and width 64 with random weights, and return their folders."""
     from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
-    common = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
-    shape = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
     torch.manual_seed(0)
     models = {
-        "GPT-2": GPT2Model(GPT2Config(n_embd=WIDTH, n_layer=2, n_head=4, n_positions=64, **common)),
-        "Llama": LlamaModel(LlamaConfig(num_key_value_heads=2, max_position_embeddings=64, **shape, **common)),
-        "BERT": BertModel(BertConfig(max_position_embeddings=64, **shape, **common)),
+        "GPT-2": GPT2Model(GPT2Config(n_embd=WIDTH, n_layer=2, n_head=4, n_positions=64, **COMMON)),
+        "Llama": LlamaModel(LlamaConfig(num_key_value_heads=2, max_position_embeddings=64, **SHAPE, **COMMON)),
+        "BERT": BertModel(BertConfig(max_position_embeddings=64, **SHAPE, **COMMON)),
     }
     for name, model in models.items():
-        for weight in model.parameters():
-            if weight.dim() == 1:  # biases start at zero, and what multiplies them would get no gradient
-                weight.data += 0.1 * torch.randn_like(weight)
+        shake(model)
         model.save_pretrained(folder / name)
     return {name: folder / name for name in models}
 
 
 def attempt(backbone: Path, method: str, options: dict[str, object]) -> Finding:
     """Build, train, pad and merge; what doesn't hold is the reason."""
-    settings = Settings.model_validate(
-        {"backbone": "path:", "dataset": "newswire", "steps": STEPS, "max_length": LENGTH, "dropout": 0.0}
-    )
-    kind = registry.plugin("methods", method)
-    spec = MethodSpec(name=method, method=method, options=kind.Options(**options).model_dump(), lr=kind.lr)
-    made = make_method(spec)
+    run, made = set_up(CLASSIFICATION, method, options, LENGTH)
+    ids, mask, labels = batch()
     try:
-        run = RunSpec(suite="support", settings=settings, method=spec, seed=0)
-        model = build_model(backbone, run, made, make_task(settings.task, tuple("abcd")))
-        ids, mask, labels = batch()
+        model = build_model(backbone, run, made, make_task(run.settings.task, tuple("abcd")))
         made.before_train(model.encoder, iter([Batch(ids, mask, labels, int(mask.sum()))]), STEPS)
     except Unsupported as error:
         return Finding(str(error))
-    count = sum(weight.numel() for weight in model.encoder.parameters() if weight.requires_grad)
-    reason = train(model, made) or changed_by_padding(model)
+    count = count_trained(model.encoder)
+    reason = train(model, made, lambda: cross_entropy(model(ids, mask), labels))
+    reason = reason or changed_by_padding(model)
     return Finding(reason, count, not reason and merges(model, made))
-
-
-def train(model: TaskModel, method: Method) -> str:
-    """Train a few steps on one batch, and return what went wrong."""
-    ids, mask, labels = batch()
-    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    frozen = {name: weight.clone() for name, weight in model.named_parameters() if not weight.requires_grad}
-    reached: set[str] = set()
-    losses = []
-    optimizer = torch.optim.AdamW(trained.values(), lr=1e-2, weight_decay=0)
-    for step in range(1, STEPS + 1):
-        model.train()
-        loss = cross_entropy(model(ids, mask), labels)
-        auxiliary = method.auxiliary_loss(model.encoder)
-        torch.autograd.backward(loss if auxiliary is None else loss + auxiliary)
-        reached |= {name for name, weight in trained.items() if weight.grad is not None and weight.grad.any()}
-        optimizer.step()
-        method.after_step(model.encoder, step)
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    moved = [n for n, weight in model.named_parameters() if n in frozen and not torch.equal(weight, frozen[n])]
-    if missing := trained.keys() - reached:
-        return f"no gradient reaches {min(missing)}"
-    if moved:
-        return f"changes the frozen {moved[0]}"
-    return "" if losses[-1] < losses[0] else f"its loss doesn't fall: {losses[0]:.3f} to {losses[-1]:.3f}"
 
 
 @torch.no_grad()
 def changed_by_padding(model: TaskModel) -> str:
     """Compare predictions with those under more padding and alone, and return how far they differ, if they do."""
     ids, mask, _ = batch()
-    more = [torch.nn.functional.pad(part, (0, 4), value=value) for part, value in ((ids, 1), (mask, 0))]
     model.eval()
     logits = model(ids, mask)
+    more = model(pad(ids, (0, 4), value=1), pad(mask, (0, 4)))
     alone = torch.cat([model(i[None, : m.sum()], m[None, : m.sum()]) for i, m in zip(ids, mask, strict=True)])
-    change = max((logits - other).abs().max().item() for other in (model(*more), alone))
+    change = largest(logits - more, logits - alone)
     return "" if change <= PADDING_TOLERANCE else f"padding changes its logits by {change:.0e}"
 
 
@@ -129,9 +97,7 @@ def merges(model: TaskModel, method: Method) -> bool:
     model.eval()
     before = model(ids, mask)
     merged = method.merge(model.encoder)
-    if merged is None:
-        return False
-    return bool((model.with_encoder(merged)(ids, mask) - before).abs().max() <= MERGE_TOLERANCE)
+    return merged is not None and largest(model.with_encoder(merged)(ids, mask) - before) <= MERGE_TOLERANCE
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -141,8 +107,8 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return ids.where(mask.bool(), 1), mask, torch.arange(4)
 
 
-def render(found: dict[str, dict[str, Finding]]) -> str:
-    """Return the table as Markdown."""
+def render(found: Mapping[str, Mapping[str, Finding]], language_models: Mapping[str, Mapping[str, Finding]]) -> str:
+    """Return the table as Markdown, given what was found of each type on the backbones and the language models."""
     import peft
 
     lines = [
@@ -150,30 +116,76 @@ def render(found: dict[str, dict[str, Finding]]) -> str:
         "",
         f"Generated by `python benchmarks/support_table.py` with PEFT {peft.__version__}: every type tried with the",
         "options that `method: peft` gives it, on models of 2 layers and width 64. *Trained* counts the parameters on",
-        "that GPT-2 (110,592 parameters), head apart. *Merges*: folds into the backbone without changing its logits.",
+        "that GPT-2 (110,592 parameters), head apart. *Merges*: folds into the model without changing its logits.",
         f"The last {len(ALIASES)} are options of LORA that `type` takes as names. ADAMSS needs scikit-learn",
         "and CORDA attrs, packages that PEFT does not install; BOFT needs setuptools, which torch 2.9 and 2.10 do not",
         *wrap(f"install on Python 3.11. {_newer_types()}", 118),
         "",
-        "| Type | GPT-2 | Llama | BERT | Trained | Merges | Reason |",
-        "|---|---|---|---|--:|---|---|",
+        *wrap(
+            f"*Causal LM* is a whole language model, of the shapes of {_listed(support_causal_lm.MODELS)}. A type runs "
+            "with it when it trains; when its logits depend neither on padding nor on the texts beside it; when those "
+            "of generation, token by token from left-padded prompts, are those of a forward pass over the whole text; "
+            "and when prompts get the same answers alone and side by side. SHADOW and XLORA read the whole text anew "
+            "for every token, which takes longer; so do CARTRIDGE and PREFIX_TUNING with a model whose tokens see a "
+            "window of places only, as Gemma 2.",
+            118,
+        ),
+        "",
+        "| Type | GPT-2 | Llama | BERT | Causal LM | Trained | Merges | Reason |",
+        "|---|---|---|---|---|--:|---|---|",
     ]
-    for name, findings in found.items():
-        reasons: dict[str, list[str]] = {}
-        for backbone, finding in findings.items():
-            if finding.reason:
-                reasons.setdefault(finding.reason, []).append(backbone)
-        text = "; ".join(
-            reason if len(where) == len(findings) else f"{', '.join(where)}: {reason}"
-            for reason, where in reasons.items()
-        ).replace("|", "\\|")
+    for kind, findings in found.items():
+        whole = language_models[kind]
         marks = ["no" if finding.reason else "yes" for finding in findings.values()]
-        runs = {backbone: finding for backbone, finding in findings.items() if not finding.reason}
-        count = f"{findings['GPT-2'].parameters:,}" if "GPT-2" in runs else ""
-        merging = [backbone for backbone, finding in runs.items() if finding.merges]
-        merged = "" if not runs else "no" if not merging else "yes" if len(merging) == len(runs) else ", ".join(merging)
-        lines.append(f"| {' | '.join([name, *marks, count, merged, text])} |")
+        count = "" if findings["GPT-2"].reason else f"{findings['GPT-2'].parameters:,}"
+        works = causal_lm_cell(whole)
+        lines.append(
+            f"| {' | '.join([kind, *marks, works, count, _merging(findings, whole), _why(findings, whole)])} |"
+        )
     return "\n".join(lines) + "\n"
+
+
+def causal_lm_cell(findings: Mapping[str, Finding]) -> str:
+    """Return what the table says of language models: yes, no, or those with which a type runs."""
+    return _which([not finding.reason for finding in findings.values()], findings)
+
+
+def _which(good: list[bool], names: Mapping[str, Finding]) -> str:
+    """Return yes where all are good, no where none is, and otherwise the names of those that are."""
+    if all(good):
+        return "yes"
+    return ", ".join(name for name, fine in zip(names, good, strict=True) if fine) or "no"
+
+
+def _merging(findings: Mapping[str, Finding], whole: Mapping[str, Finding]) -> str:
+    """Return with which models a type merges, of those with which it runs."""
+    cells = []
+    for some in (findings, whole):
+        runs = {name: finding for name, finding in some.items() if not finding.reason}
+        cells.append(_which([finding.merges for finding in runs.values()], runs) if runs else "")
+    first, second = cells
+    return first if first == second or not second else f"{first}; causal LM: {second}"
+
+
+def _why(findings: Mapping[str, Finding], whole: Mapping[str, Finding]) -> str:
+    """Return why a type doesn't run, where it doesn't; reasons that hold everywhere once."""
+    first, second = _reasons(findings), _reasons(whole)
+    parts = [first] if first == second else [first, f"causal LM: {second}" if second else ""]
+    return "; ".join(part for part in parts if part).replace("|", "\\|")
+
+
+def _reasons(findings: Mapping[str, Finding]) -> str:
+    reasons: dict[str, list[str]] = {}
+    for name, finding in findings.items():
+        if finding.reason:
+            reasons.setdefault(finding.reason, []).append(name)
+    return "; ".join(
+        reason if len(where) == len(findings) else f"{', '.join(where)}: {reason}" for reason, where in reasons.items()
+    )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _newer_types() -> str:
@@ -183,20 +195,25 @@ def _newer_types() -> str:
     return f"PEFT 0.18 lacks some types, which came {'; '.join(came)}."
 
 
-def try_all() -> dict[str, dict[str, Finding]]:
-    """Try every type and alias on every backbone."""
+def main() -> None:
+    """Try every type and alias on every model, and write the table."""
     from peft import PeftType
     from transformers.utils import logging
 
     warnings.simplefilter("ignore")
     logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as folder:
-        backbones = save_backbones(Path(folder))
-        return {
-            kind: {name: attempt(path, "peft", {"type": kind}) for name, path in backbones.items()}
-            for kind in [*sorted(kind.value for kind in PeftType), *ALIASES]
+    kinds = [*sorted(kind.value for kind in PeftType), *ALIASES]
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        backbones, models = save_backbones(Path(first)), support_causal_lm.save_language_models(Path(second))
+        found = {
+            kind: {name: attempt(path, "peft", {"type": kind}) for name, path in backbones.items()} for kind in kinds
         }
+        whole = {
+            kind: {name: support_causal_lm.attempt(path, "peft", {"type": kind}) for name, path in models.items()}
+            for kind in kinds
+        }
+    TABLE.write_text(render(found, whole), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    TABLE.write_text(render(try_all()), encoding="utf-8")
+    main()

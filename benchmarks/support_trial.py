@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hpml_bench import registry
 from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.plugins.method import Method, make_method
+from hpml_bench.training.causal_lm import LanguageModel
+from hpml_bench.training.model import TaskModel
 
 VOCABULARY, WIDTH, LENGTH = 100, 64, 12
 COMMON = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
@@ -45,18 +47,19 @@ def set_up(task: str, method: str, options: dict[str, object], length: int) -> t
     return RunSpec(suite="support", settings=settings, method=spec, seed=0), make_method(spec)
 
 
-def trained_parameters(model: nn.Module) -> int:
+def count_trained(model: nn.Module) -> int:
     """Return how many parameters are trained."""
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
-def train(model: nn.Module, encoder: nn.Module, method: Method, loss_of: Callable[[], torch.Tensor]) -> str:
+def train(model: TaskModel | LanguageModel, method: Method, loss_of: Callable[[], Tensor]) -> str:
     """Train a few steps on one batch, and return what went wrong.
+
+    The losses that must fall are those of an evaluation before each step: some types draw random numbers in training.
 
     Args:
         model: the task's model.
-        encoder: the part of it that the method changed.
-        method: what trains it.
+        method: what changed its encoder.
         loss_of: computes the loss of the batch.
 
     """
@@ -66,18 +69,30 @@ def train(model: nn.Module, encoder: nn.Module, method: Method, loss_of: Callabl
     losses = []
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-2, weight_decay=0)
     for step in range(1, STEPS + 1):
+        losses.append(evaluated(model, loss_of))
         model.train()
         loss = loss_of()
-        auxiliary = method.auxiliary_loss(encoder)
+        auxiliary = method.auxiliary_loss(model.encoder)
         torch.autograd.backward(loss if auxiliary is None else loss + auxiliary)
         reached |= {name for name, weight in trained.items() if weight.grad is not None and weight.grad.any()}
         optimizer.step()
-        method.after_step(encoder, step)
+        method.after_step(model.encoder, step)
         optimizer.zero_grad()
-        losses.append(loss.item())
     moved = [n for n, weight in model.named_parameters() if n in frozen and not torch.equal(weight, frozen[n])]
     if missing := trained.keys() - reached:
         return f"no gradient reaches {min(missing)}"
     if moved:
         return f"changes the frozen {moved[0]}"
     return "" if losses[-1] < losses[0] else f"its loss doesn't fall: {losses[0]:.3f} to {losses[-1]:.3f}"
+
+
+@torch.no_grad()
+def evaluated(model: nn.Module, loss_of: Callable[[], Tensor]) -> float:
+    """Return the loss of the batch in evaluation mode."""
+    model.eval()
+    return loss_of().item()
+
+
+def largest(*differences: Tensor) -> float:
+    """Return the largest distance from zero, NaN where there is one."""
+    return torch.stack([difference.abs().max() for difference in differences]).max().item()

@@ -1,4 +1,4 @@
-"""Small random GPT-2, Llama and BERT, from the script that tries all PEFT types on them."""
+"""Small random models, from the scripts that try all PEFT types on them."""
 
 import importlib
 import sys
@@ -12,6 +12,7 @@ from hpml_bench.training.model import TaskModel, build_model
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 support_table = importlib.import_module("support_table")
+support_causal_lm = importlib.import_module("support_causal_lm")
 
 
 def settings(**changes: object) -> Settings:

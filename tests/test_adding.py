@@ -14,11 +14,12 @@ import tiny
 
 from hpml_bench import registry
 from hpml_bench.config import options
-from hpml_bench.config.settings import MethodSpec, RunSpec
+from hpml_bench.config.settings import MethodSpec, RunSpec, TaskSpec
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.probe import Run
+from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tracker import make_trackers
 from hpml_bench.report.results import Results
 from hpml_bench.training.trainer import Trainer
@@ -28,6 +29,7 @@ EXAMPLES = {
     "methods": "bitfit",
     "tasks": "probability",
     "datasets": "signs",
+    "scorers": "length",
     "probes": "longest",
     "trackers": "diary",
     "sections": "machine",
@@ -118,3 +120,12 @@ def test_the_example_of_a_tracker_keeps_its_diary(tmp_path: Path) -> None:
         assert not (results.folder / "diary.txt").exists()
     assert (results.folder / "diary.txt").read_text() == f"{spec.run_id}\n"
     assert diary.publish(results) == f"2 runs are in {results.folder / 'diary.txt'}"
+
+
+def test_the_example_of_a_scorer_is_taken_by_the_task() -> None:
+    """Its title heads the score, and its scores are numbers, so that no test of right and wrong is used."""
+    task = make_task(TaskSpec(name="causal_lm", options={"scorer": "length"}))
+    assert task.headline == "test_score"
+    assert next(metric for metric in task.metrics if metric.name == "test_score").title == "length match"
+    assert not task.binary
+    assert registry.plugin("scorers", "length")().score("one two", "one two three four") == 0.5

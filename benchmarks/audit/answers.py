@@ -82,12 +82,18 @@ def contains(answer: str, expected: str) -> float:
 def number(answer: str, expected: str) -> float:
     """Whether both give the same number: the first behind ####, else the last."""
 
+    def every(text: str) -> list[float]:
+        found = []
+        for match in re.finditer(r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+", text):
+            before = text[: match.start()].removesuffix("$")
+            # a minus that could subtract from something, as in 5-10, is no sign
+            negative = before.endswith("-") and not re.search(r"[\w)]$", before[:-1])
+            found.append((-1 if negative else 1) * float(match[0].replace(",", "")))
+        return found
+
     def last(text: str) -> float | None:
-        pattern = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+"
-        behind = re.findall(pattern, text.rsplit("####", maxsplit=1)[-1]) if "####" in text else []
-        every = re.findall(pattern, text)
-        chosen = behind[0] if behind else every[-1] if every else None
-        return None if chosen is None else float(chosen.replace(",", ""))
+        behind = every(text.split("####")[-1]) if "####" in text else []
+        return behind[0] if behind else next(iter(reversed(every(text))), None)
 
     return float(last(answer) is not None and last(answer) == last(expected))
 

@@ -24,6 +24,7 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
 
     found = look(resolve_suite(load(suite, overrides)).settings, rows, split)
     console = terminal()
+    plain = console.no_color or not console.is_terminal
     for fact in found.facts:
         console.print(Text(for_terminal(fact)), highlight=False)
     for row in found.rows:
@@ -34,14 +35,19 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
         text = Text()
         for piece, is_learnt in row.pieces:
             for line, ended in _lines(piece):
-                shown = for_terminal(line)
-                marked = f"⟦{shown}⟧" if is_learnt and shown and not console.is_terminal else shown
+                shown = for_terminal("".join(map(_visible, line)))
+                marked = f"⟦{shown}⟧" if is_learnt and shown and plain else shown
                 text.append(marked, style="green" if is_learnt else "")
                 text.append("\n" if ended else "")
-        console.print(text, highlight=False)
+        console.print(text, highlight=False, soft_wrap=True)
         console.print(Text(for_terminal(f"asked for: {row.label}"), style="dim"), highlight=False)
         if ids:
             console.print(Text(f"ids: {list(row.ids)}", style="dim"), highlight=False)
+
+
+def _visible(character: str) -> str:
+    """Return a character, or the escape of one that doesn't show, as NUL or what turns the direction of writing."""
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def _lines(text: str) -> list[tuple[str, bool]]:

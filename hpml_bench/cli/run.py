@@ -38,13 +38,15 @@ def run(
     Also under torchrun, which then decides the number of ranks, and shows their logs itself:
     torchrun --nproc-per-node 2 -m hpml_bench run METHOD
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    main = os.environ.get("RANK", "0") == "0" or not under_torchrun
+    if save is not None and main and save.is_dir() and any(save.iterdir()):
+        raise UserError(f"--save {save}: the folder is not empty; name another")
+    if under_torchrun:
         from hpml_bench.launch.under_torchrun import run_as_rank
 
         world = int(os.environ["WORLD_SIZE"])
         loaded = load(suite, asked.overrides, world_size=world, device=asked.device)
-        ctx.exit(OK if run_as_rank(loaded, method, seed, asked.out, asked.fresh) else FAILED)
+        ctx.exit(OK if run_as_rank(loaded, method, seed, asked.out, asked.fresh, save) else FAILED)
     loaded = load(suite, asked.overrides, world_size=asked.nproc, device=asked.device)
-    if save is not None and save.is_dir() and any(save.iterdir()):
-        raise UserError(f"--save {save}: the folder is not empty; name another")
     ctx.exit(sweep(loaded, [method], seed, asked, limits, save))

@@ -2,16 +2,19 @@
 
 A conversation is rendered once as a whole. Which characters are answers is told by the template's own marks
 (`{% generation %}`), else by prefixes: the turns before an answer, rendered with the generation prompt, must be the
-beginning of the whole. Special tokens that are written inside a turn stay text.
+beginning of the whole. Special tokens that are written inside a turn stay text, and a template that asks for the date
+gets the same one every day.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,9 +26,18 @@ from hpml_bench.system.text import first_line
 PLAIN = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """The turns one after the other and nothing else: for models without a chat template."""
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-FIRST_STAND_IN = 0xE000
-"""First character of Unicode's private use area: they stand in for special tokens that a turn holds as text."""
-LAST_STAND_IN = 0xF8FF
+STAND_INS = range(0xF0000, 0xFFFFE)
+"""Unicode's private use plane: a character of it stands in for a special token that a turn holds as text."""
+LONGEST_TOKEN = 256
+"""Characters of a special token, at most."""
+BARRIER = "\ue000"
+"""A character that no tokenizer joins with its neighbours."""
+TODAY = """\
+{%- macro strftime_now(form) -%}
+{{ form.replace("%d", "26").replace("%m", "07").replace("%Y", "2024").replace("%b", "Jul").replace("%B", "July") }}
+{%- endmacro %}
+"""
+"""The date for templates that ask for it: the one that Llama's fall back on, so that rows are the same every day."""
 
 
 class Span(NamedTuple):
@@ -43,6 +55,8 @@ class Rendered(NamedTuple):
     """What the assistant says, the turn's end included."""
     stand_ins: Mapping[str, str]
     """Character -> the special token that a turn holds as text, in whose place it stands."""
+    escaped: int
+    """How many such special tokens the turns hold."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ class Example:
     expected: str
     """The last answer."""
     target_bytes: int
-    """UTF-8 bytes of the text that is learnt, special tokens left out."""
+    """UTF-8 bytes of the text that is learnt, as the template wrote it; special tokens left out."""
     escaped: int = 0
     """Special tokens inside turns that were kept as text."""
     cut: int = 0
@@ -94,18 +108,20 @@ class Conversations:
             UserError: the template refuses it, or doesn't let its answers be told.
 
         """
-        safe, stand_ins = self._without_special_tokens(turns)
-        if MARKS.search(self.template) and len(safe) > 1:
-            text, marked = self._rendered(safe, marks=True)
+        safe, stand_ins, escaped = self._without_special_tokens(turns)
+        # a text without a prompt is no chat
+        template = self.template if any(turn["role"] != "assistant" for turn in turns) else PLAIN
+        if MARKS.search(template):
+            text, marked = self._rendered(template, safe, marks=True)
             if not marked:
                 raise UserError(f"{self._name} marks no part of an answer with {{% generation %}}")
-            return Rendered(text, marked, stand_ins)
-        text, _ = self._rendered(safe)
+            return Rendered(text, marked, stand_ins, escaped)
+        text, _ = self._rendered(template, safe)
         answers: list[Span] = []
         for index, turn in enumerate(safe):
             if turn["role"] == "assistant":
-                before = self._rendered(safe[:index], prompt=True)[0] if index else ""
-                until = self._rendered(safe[: index + 1])[0]
+                before = self._before(template, safe[: index + 1])
+                until, _ = self._rendered(template, safe[: index + 1])
                 if not text.startswith(before) or not text.startswith(until) or len(before) >= len(until):
                     raise UserError(
                         f"{self._name} writes the turns before answer {len(answers) + 1} otherwise when more follows, "
@@ -113,22 +129,27 @@ class Conversations:
                         "one answer"
                     )
                 answers.append(Span(len(before), len(until)))
-        return Rendered(text, tuple(answers), stand_ins)
+        return Rendered(text, tuple(answers), stand_ins, escaped)
+
+    def _before(self, template: str, turns: Sequence[Mapping[str, str]]) -> str:
+        """Return what comes before the last turn's answer: the other turns with the generation prompt."""
+        if len(turns) > 1:
+            return self._rendered(template, turns[:-1], prompt=True)[0]
+        return self._rendered(template, [dict(turns[0]) | {"content": BARRIER}])[0].partition(BARRIER)[0]
 
     @property
     def _name(self) -> str:
         return f"the chat template of {self.encoder.backbone}"
 
     def _rendered(
-        self, turns: Sequence[Mapping[str, str]], *, prompt: bool = False, marks: bool = False
+        self, template: str, turns: Sequence[Mapping[str, str]], *, prompt: bool = False, marks: bool = False
     ) -> tuple[str, tuple[Span, ...]]:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         try:
             texts, indices = render_jinja_template(
                 conversations=[[dict(turn) for turn in turns]],
-                # a text without a prompt is no chat
-                chat_template=self.template if any(turn["role"] != "assistant" for turn in turns) else PLAIN,
+                chat_template=TODAY + template if "strftime_now" in template else template,
                 add_generation_prompt=prompt,
                 return_assistant_tokens_mask=marks,
                 **self._special_names,
@@ -137,7 +158,7 @@ class Conversations:
             raise
         except Exception as error:  # jinja's own, raise_exception's, or any a template runs into
             raise UserError(f"{self._name} refuses a conversation: {first_line(error)}") from None
-        return texts[0], tuple(Span(*span) for span in indices[0]) if marks else ()
+        return texts[0], tuple(Span(*span) for span in indices[0] if span[0] < span[1]) if marks else ()
 
     @cached_property
     def _special_names(self) -> dict[str, str]:
@@ -146,31 +167,56 @@ class Conversations:
 
     def _without_special_tokens(
         self, turns: Sequence[Mapping[str, str]]
-    ) -> tuple[list[dict[str, str]], dict[str, str]]:
-        """Return the turns with a character of private use for each special token in them, and what it stands for."""
-        if self._special is None or not any(self._special.search(turn["content"]) for turn in turns):
-            return [dict(turn) for turn in turns], {}
+    ) -> tuple[list[dict[str, str]], dict[str, str], int]:
+        """Return the turns with a stand-in for each special token in them, what these stand for, and how many.
+
+        Of one that two turns make together, it stands for the later turn's first character.
+        """
         used = {character for turn in turns for character in turn["content"]}
-        free = (chr(code) for code in range(FIRST_STAND_IN, LAST_STAND_IN) if chr(code) not in used)
-        stand_ins: dict[str, str] = {}
+        free = (chr(code) for code in STAND_INS if chr(code) not in used)
+        characters: dict[str, str] = {}
+        safe: list[dict[str, str]] = []
+        escaped, tail = 0, ""
 
         def replaced(match: re.Match[str]) -> str:
-            character = next(free)
-            stand_ins[character] = match[0]
-            return character
+            if match[0] not in characters:
+                characters[match[0]] = next(free)
+            return characters[match[0]]
 
-        safe = [dict(turn) | {"content": self._special.sub(replaced, turn["content"])} for turn in turns]
-        return safe, stand_ins
+        for turn in turns:
+            special = self._special if turn["role"] == "assistant" else self._controls
+            content, count = special.subn(replaced, turn["content"])
+            if any(match.end() > len(tail) for match in special.finditer(tail + content)):
+                content, count = re.sub(r"(?s)\A.", replaced, content), count + 1
+            tail = (tail + content)[-LONGEST_TOKEN:]
+            escaped += count
+            safe.append(dict(turn) | {"content": content})
+        return safe, {character: token for token, character in characters.items()}, escaped
 
     @cached_property
-    def _special(self) -> re.Pattern[str] | None:
-        known = [str(token) for token in self.encoder.tokenizer.added_tokens_decoder.values() if token.special]
-        return re.compile("|".join(map(re.escape, sorted(known, key=len, reverse=True)))) if known else None
+    def _special(self) -> re.Pattern[str]:
+        """Find special tokens."""
+        return _any_of(token for token in self._added if token.special)
+
+    @cached_property
+    def _controls(self) -> re.Pattern[str]:
+        """Find special tokens, and other added ones that the template writes, as <think>: an answer may have those."""
+        return _any_of(t for t in self._added if t.special or (str(t) in self.template and not str(t).isspace()))
+
+    @property
+    def _added(self) -> list[Any]:
+        """Tokens added to the vocabulary; one of a single character, such as a `!` that pads, is text."""
+        return [token for token in self.encoder.tokenizer.added_tokens_decoder.values() if len(str(token)) > 1]
 
     # Tokens
 
-    def example(self, roles: Sequence[str], contents: Sequence[str]) -> Example | None:
-        """Return a conversation as the model sees it; None where it is too long and is dropped.
+    def example(self, roles: Sequence[str], contents: Sequence[str], least: int = 0) -> Example | None:
+        """Return a conversation as the model sees it; None where it is too long and is dropped, or teaches nothing.
+
+        Args:
+            roles: who speaks, turn by turn.
+            contents: what is said.
+            least: tokens that the row needs at least, where it holds choices longer than the right answer.
 
         Raises:
             UserError: as `render`, or tokenizer and model don't belong together.
@@ -178,91 +224,189 @@ class Conversations:
         """
         turns = self.turns(roles, contents)
         rendered = self.render(turns)
-        before = rendered.text[: rendered.answers[-1].start]
-        ids, offsets = self._tokens(rendered.text, rendered.stand_ins)
+        ids, offsets, prompt = self._encoded(rendered)
+        self._check_control(ids, rendered)
+        told = self._told(ids, rendered, turns)
         learnt = [_inside(offset, rendered.answers) for offset in offsets]
-        prompt = _first_of(offsets, rendered.answers[-1])
-        if self._tokens(before, rendered.stand_ins)[0] != ids[:prompt]:  # prompt and answer share a token
-            ids, learnt, prompt = self._apart(rendered, before)
-            self.counts["rows whose prompt and answer share a token, split there"] += 1
         ids, learnt = self._ended(ids, learnt)
         front = self._front(ids)
         ids, learnt, prompt = [*front, *ids], [*[False] * len(front), *learnt], prompt + len(front)
+        sizes = [*[0] * len(front), *_sizes(offsets, rendered), 0]
+        first = learnt.index(True) if True in learnt else prompt
         if self.loss_on == "all":
-            learnt = [position > 0 for position in range(len(ids))]
-        learnt[0] = False  # nothing comes before it that could tell it
+            learnt = [True] * len(ids)
+        learnt[:1] = [False] * len(learnt[:1])  # nothing comes before it that could tell it
+        if not any(learnt):
+            self.counts["rows whose text has no token to learn, left out"] += 1
+            return None
         self._check_ids(ids)
-        return self._fitted(ids, learnt, prompt, len(front), turns, rendered)
+        begin = max(len(self._own_front), ids[0] == self.encoder.tokenizer.bos_token_id)
+        cut = max(0, max(len(ids), least) - self.encoder.max_length)
+        if self._dropped(len(ids), cut, first - begin):
+            return None
+        kept = [*range(begin), *range(begin + cut, len(ids))]
+        self.counts.update(told)
+        return Example(
+            ids=tuple(ids[place] for place in kept),
+            labels=(IGNORE_INDEX, *(ids[place] if learnt[place] else IGNORE_INDEX for place in kept[1:])),
+            prompt=prompt - cut,
+            question=turns[-2]["content"] if len(turns) > 1 and turns[-2]["role"] == "user" else "",
+            expected=turns[-1]["content"],
+            target_bytes=sum(sizes[at] for at in kept[1:] if learnt[at] and ids[at] not in self._special_ids),
+            escaped=rendered.escaped,
+            cut=cut,
+        )
 
     def answer_of(self, example: Example) -> list[int]:
         """Return the tokens of the last answer, without what ends it."""
         ids = list(example.ids[example.prompt :])
-        while ids and ids[-1] in self._special_ids:
-            ids.pop()
+        end = self._end(ids, 0, len(ids))
+        while end:
+            ids = ids[:end]
+            end = len(ids) - 1 if ids[-1] in self._special_ids else None
         return ids
 
-    def prompt(self, roles: Sequence[str], contents: Sequence[str]) -> list[int]:
-        """Return the token ids of turns that an answer is to follow."""
-        safe, stand_ins = self._without_special_tokens(self.turns(roles, contents))
-        ids = self._tokens(self._rendered(safe, prompt=True)[0], stand_ins)[0]
-        return [*self._front(ids), *ids]
+    def _encoded(self, rendered: Rendered) -> tuple[list[int], list[Span], int]:
+        """Return tokens that reach over no border of an answer, their characters, and how many are the prompt.
 
-    def _tokens(self, text: str, stand_ins: Mapping[str, str]) -> tuple[list[int], list[Span]]:
+        The prompt alone has the same tokens.
+        """
+        text, last = rendered.text, rendered.answers[-1]
+        borders = {place for span in rendered.answers for place in span}
+        ids, offsets = self._tokens(text, rendered.stand_ins)
+        uncut = ids
+        cuts = {place for place in borders if _reached_over(offsets, place)}
+        if cuts:
+            ids, offsets = self._tokens(text, rendered.stand_ins, cuts)
+        prompt = _first_of(offsets, last)
+        if self._tokens(text[: last.start], rendered.stand_ins, cuts)[0] != ids[:prompt]:
+            cuts.add(last.start)
+            ids, offsets = self._tokens(text, rendered.stand_ins, cuts)
+            prompt = _first_of(offsets, last)
+        if ids != uncut:
+            self.counts["rows whose prompt and answer share a token, split there"] += 1
+        return ids, offsets, prompt
+
+    def _tokens(
+        self, text: str, stand_ins: Mapping[str, str], cuts: Collection[int] = ()
+    ) -> tuple[list[int], list[Span]]:
         """Return token ids, and the characters of each; those that stand in for special tokens become their text."""
-        pieces = re.split(f"([{re.escape(''.join(stand_ins))}])", text) if stand_ins else [text]
+        own = {place for place, character in enumerate(text) if character in stand_ins} if stand_ins else set()
+        borders = sorted({0, len(text), *own, *(place + 1 for place in own), *(cut for cut in cuts if cut < len(text))})
         ids: list[int] = []
         offsets: list[Span] = []
-        place = 0
-        for piece in pieces:
-            if not piece:
-                continue
-            as_text = piece in stand_ins
-            encoded = self.encoder.tokenizer(
-                stand_ins.get(piece, piece),
-                add_special_tokens=False,
-                split_special_tokens=as_text,
-                return_offsets_mapping=True,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-            )
-            ids += encoded["input_ids"]
-            within = [(0, 1)] * len(encoded["input_ids"]) if as_text else encoded["offset_mapping"]
-            for start, end in within:  # some tokenizers leave the space before a word out of its token's characters
-                reached = offsets[-1].end if offsets else 0
-                offsets.append(Span(min(place + start, reached), place + end))
-            place += len(piece)
+        for start, end in pairwise(borders):
+            if start in own:
+                part = self._as_text(stand_ins[text[start]], inside=start > 0)
+                within = [Span(0, 1)] * len(part)
+            else:
+                part, within = self._piece(text[start:end], inside=start > 0)
+            ids += part
+            offsets += [Span(start + first, start + after) for first, after in within]
         return ids, offsets
 
-    def _apart(self, rendered: Rendered, before: str) -> tuple[list[int], list[bool], int]:
-        """Return tokens of prompt and last answer read apart, so that the prompt alone gives the same."""
-        ids, offsets = self._tokens(before, rendered.stand_ins)
-        rest, rest_offsets = self._tokens(rendered.text[len(before) :], rendered.stand_ins)
-        moved = [Span(len(before) + start, len(before) + end) for start, end in rest_offsets]
-        learnt = [_inside(offset, rendered.answers) for offset in [*offsets, *moved]]
-        return [*ids, *rest], learnt, len(ids)
+    def _as_text(self, text: str, *, inside: bool) -> list[int]:
+        """Return token ids of a special token as text: none of them is the special token."""
+        if (text, inside) not in self._texts:
+            ids = self._piece(text, inside=inside, as_text=True)[0]
+            if len(text) > 1 and self._control_ids.intersection(ids):  # some tokenizers know its text as a whole
+                ids = [*self._as_text(text[0], inside=inside), *self._as_text(text[1:], inside=True)]
+            self._texts[text, inside] = ids
+        return self._texts[text, inside]
+
+    @cached_property
+    def _texts(self) -> dict[tuple[str, bool], list[int]]:
+        return {}
+
+    def _piece(self, text: str, *, inside: bool, as_text: bool = False) -> tuple[list[int], list[Span]]:
+        """Return token ids and the characters of each; no space is put before a text that stands inside another."""
+        barrier = BARRIER if inside and self._puts_space else ""
+        encoded = self._call(barrier + text, as_text=as_text)
+        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        if barrier:
+            if any(start < 1 < end for start, end in offsets):
+                return self._piece(text, inside=False, as_text=as_text)
+            skipped = sum(end <= 1 for _, end in offsets)
+            ids, offsets = ids[skipped:], [(start - 1, end - 1) for start, end in offsets[skipped:]]
+        found: list[Span] = []
+        for start, end in offsets:  # some tokenizers leave the space before a word out of its token's characters
+            found.append(Span(min(start, found[-1].end if found else 0), end))
+        return ids, found
+
+    def _call(self, text: str, *, as_text: bool = False) -> Any:
+        return self.encoder.tokenizer(
+            text,
+            add_special_tokens=False,
+            split_special_tokens=as_text,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+
+    @cached_property
+    def _puts_space(self) -> bool:
+        """Whether the tokenizer begins every text with a space, as many that know no spaces but ▁ do."""
+        after = self._call(f"{BARRIER}a")
+        ids = [token for token, (_, end) in zip(after["input_ids"], after["offset_mapping"], strict=True) if end > 1]
+        return bool(self._call("a")["input_ids"] != ids)
+
+    def _check_control(self, ids: Sequence[int], rendered: Rendered) -> None:
+        """Refuse a text with more special tokens than the template wrote."""
+        if sum(token in self._marked_ids for token in ids) > len(self._special.findall(rendered.text)):
+            raise UserError(
+                f"{self.encoder.backbone}: the tokenizer makes a special token of what a turn holds as text; remove it"
+            )
+
+    def _told(self, ids: Sequence[int], rendered: Rendered, turns: Sequence[Mapping[str, str]]) -> dict[str, int]:
+        """Return what is to be counted of a row that is kept."""
+        text = self.encoder.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        changed = any(turn["content"] not in text for turn in turns)
+        counts = {"special tokens in turns, kept as text": rendered.escaped} if rendered.escaped else {}
+        return counts | ({"rows whose text the template or the tokenizer changes": 1} if changed else {})
 
     def _ended(self, ids: list[int], learnt: list[bool]) -> tuple[list[int], list[bool]]:
         """Return tokens whose answers end with the token that ends them: what follows in a turn is not learnt.
 
         Where the template ends the last answer with no special token, the tokenizer's end token is put behind it.
         """
-        special, learnt = self._special_ids, list(learnt)
+        special, learnt, eos = self._special_ids, list(learnt), self.encoder.tokenizer.eos_token_id
         for start, end in _runs(learnt):
-            last = next((place for place in range(end - 1, start - 1, -1) if ids[place] in special), None)
-            blank = last is not None and not self.encoder.tokenizer.decode(ids[last + 1 : end]).strip()
-            if blank and last is not None:
+            last = self._end(ids, start, end)
+            if last is not None:
                 learnt[last + 1 : end] = [False] * (end - last - 1)
-        final = [place for place, one in enumerate(learnt) if one]
-        if (not final or ids[final[-1]] not in special) and self.encoder.tokenizer.eos_token_id is not None:
-            end = final[-1] + 1 if final else len(ids)
-            return [*ids[:end], self.encoder.tokenizer.eos_token_id], [*learnt[:end], True]
+        after = max((place + 1 for place, one in enumerate(learnt) if one), default=len(ids))
+        if ids[after - 1 : after] and ids[after - 1] in special:
+            return ids, learnt
+        if after < len(ids) and ids[after] in special:  # marks that leave it out
+            learnt[after] = True
+            return ids, learnt
+        if eos is not None:
+            return [*ids[:after], eos], [*learnt[:after], True]
+        self.counts["rows whose answer has no end token, as the tokenizer has none"] += 1
         return ids, learnt
+
+    def _end(self, ids: Sequence[int], start: int, end: int) -> int | None:
+        """Return the place of the special token that ends an answer, behind which is nothing but space."""
+        last = next((place for place in range(end - 1, start - 1, -1) if ids[place] in self._special_ids), None)
+        return last if last is not None and not self.encoder.tokenizer.decode(ids[last + 1 : end]).strip() else None
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:
+        return self._marked_ids | ({self.encoder.tokenizer.eos_token_id} - {None})
+
+    @cached_property
+    def _marked_ids(self) -> frozenset[int]:
+        return self._ids_of(self._special)
+
+    @cached_property
+    def _control_ids(self) -> frozenset[int]:
+        return self._ids_of(self._controls)
+
+    def _ids_of(self, pattern: re.Pattern[str]) -> frozenset[int]:
         tokenizer = self.encoder.tokenizer
-        marked = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-        return frozenset((marked | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id})
+        unknown = tokenizer.unk_token or getattr(tokenizer.backend_tokenizer.model, "unk_token", None)
+        added = tokenizer.added_tokens_decoder.items()
+        return frozenset(number for number, t in added if pattern.fullmatch(str(t)) and str(t) != unknown)
 
     def _front(self, ids: Sequence[int]) -> list[int]:
         """Return the tokens that the tokenizer puts before a text, unless the template wrote them: BOS, once."""
@@ -285,44 +429,15 @@ class Conversations:
                 "belong together"
             )
 
-    def _fitted(
-        self,
-        ids: list[int],
-        learnt: list[bool],
-        prompt: int,
-        front: int,
-        turns: Sequence[Mapping[str, str]],
-        rendered: Rendered,
-    ) -> Example | None:
-        """Return the example, its prompt cut at the front where it is too long and may be cut; None to drop it."""
-        cut = max(0, len(ids) - self.encoder.max_length)
+    def _dropped(self, length: int, cut: int, room: int) -> bool:
+        """Count a row, and tell whether it is left out: too long, with no prompt that may be cut by so much."""
         self.counts["rows"] += 1
-        first = learnt.index(True) if self.loss_on == "answers" else prompt
-        if cut and (self.too_long == "drop" or cut > first - front - 1):
-            self.counts["dropped rows"] += 1
-            self.counts["dropped tokens"] += len(ids)
-            return None
-        if cut:
-            self.counts["cut rows"] += 1
-            self.counts["cut tokens"] += cut
-            ids, learnt, prompt = ids[:front] + ids[front + cut :], learnt[:front] + learnt[front + cut :], prompt - cut
-        if rendered.stand_ins:
-            self.counts["special tokens in turns, kept as text"] += len(rendered.stand_ins)
-        asked = turns[-2] if len(turns) > 1 else None
-        return Example(
-            ids=tuple(ids),
-            labels=tuple(token if one else IGNORE_INDEX for token, one in zip(ids, learnt, strict=True)),
-            prompt=prompt,
-            question=asked["content"] if asked and asked["role"] == "user" else "",
-            expected=turns[-1]["content"],
-            target_bytes=self._bytes(ids, learnt),
-            escaped=len(rendered.stand_ins),
-            cut=cut,
-        )
-
-    def _bytes(self, ids: Sequence[int], learnt: Sequence[bool]) -> int:
-        told = [token for token, one in zip(ids, learnt, strict=True) if one and token not in self._special_ids]
-        return len(self.encoder.tokenizer.decode(told, clean_up_tokenization_spaces=False).encode())
+        dropped = bool(cut) and (self.too_long == "drop" or cut >= room)
+        for name, tokens in (("dropped", length if dropped else 0), ("cut", 0 if dropped else cut)):
+            if tokens:
+                self.counts[f"{name} rows"] += 1
+                self.counts[f"{name} tokens"] += tokens
+        return dropped
 
     # Ends
 
@@ -332,7 +447,8 @@ class Conversations:
         end = self.encoder.tokenizer.eos_token_id
         found = {} if end is None else {end: None}
         roomy = replace(self.encoder, max_length=10**6)
-        example = replace(self, encoder=roomy, counts=Counter()).example(("user", "assistant"), ("a", "b"))
+        alone = replace(self, encoder=roomy, counts=Counter(), loss_on="answers")
+        example = alone.example(("user", "assistant"), ("a", "b"))
         last = next((label for label in reversed(example.labels if example else ()) if label != IGNORE_INDEX), None)
         if last in self._special_ids:
             found[last] = None
@@ -369,9 +485,32 @@ def chat_template(encoder: Encoder, given: str | None) -> str:
     return given
 
 
+def _any_of(tokens: Iterable[object]) -> re.Pattern[str]:
+    """Return what finds any of some tokens, the longest first."""
+    known = sorted(map(str, tokens), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, known)) or r"(?!)")
+
+
+def _sizes(offsets: Sequence[Span], rendered: Rendered) -> Iterator[int]:
+    """Yield the UTF-8 bytes of each token: those of its characters that no token before it has."""
+    reached = 0
+    for _, end in offsets:
+        text = rendered.text[reached:end]
+        if rendered.stand_ins:
+            text = "".join(rendered.stand_ins.get(character, character) for character in text)
+        yield len(text.encode())
+        reached = max(reached, end)
+
+
 def _inside(offset: Span, spans: Sequence[Span]) -> bool:
     """Tell whether a token begins inside one of the spans."""
     return any(start <= offset.start < end for start, end in spans)
+
+
+def _reached_over(offsets: Sequence[Span], place: int) -> bool:
+    """Tell whether a token has characters before a place and behind it."""
+    before = bisect_left(offsets, place, key=lambda offset: offset.start)
+    return before > 0 and offsets[before - 1].end > place
 
 
 def _first_of(offsets: Sequence[Span], span: Span) -> int:

@@ -19,6 +19,8 @@ EXTRA_NAMES = ("input", "context")
 ANSWER_NAMES = ("completion", "response", "output", "answer", "a")
 TEXT_NAMES = ("text", "content", "body")
 CHOICE_NAMES = ("choices", "options", "endings")
+LISTS = frozenset({"List", "LargeList", "Sequence"})
+"""Names that versions of `datasets` have for the type of a list."""
 
 ROLES = {
     "system": "system",
@@ -80,12 +82,13 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
     names = list(dataset.column_names)
     given = tuple(_given(column, names, where) for column in text)
     answer = None if label is None else _given(label, names, where)
-    choices = _called(names, CHOICE_NAMES)
+    choices = _called([name for name in names if _is_list(dataset, name)], CHOICE_NAMES)
     if given and answer is None:
         answer = _called([name for name in names if name not in given], ANSWER_NAMES)
+        if len(given) == 1 and _is_list(dataset, given[0]) and not (answer and _is_list(dataset, answer)):
+            return Shape(turns=given[0])
         if answer is None:
-            of_turns = len(given) == 1 and not _is_text(dataset, given[0])
-            return Shape(turns=given[0]) if of_turns else Shape(text=given)
+            return Shape(text=given)
     turns = None if given or answer else _called(names, TURN_NAMES)
     if turns:
         return Shape(turns=turns)
@@ -117,8 +120,8 @@ def _called(names: Sequence[str], wanted: Sequence[str]) -> str | None:
     return next((name for known in wanted for name in names if name.strip().lower() == known), None)
 
 
-def _is_text(dataset: Dataset, column: str) -> bool:
-    return getattr(dataset.features[column], "dtype", None) in {"string", "large_string"}
+def _is_list(dataset: Dataset, column: str) -> bool:
+    return isinstance(dataset.features[column], list) or type(dataset.features[column]).__name__ in LISTS
 
 
 def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str = "\n\n") -> Dataset:
@@ -141,17 +144,28 @@ def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str =
             with_indices=True,
             remove_columns=dataset.column_names,
             features=Features({"contents": texts, "roles": texts, "choices": texts}),
-            fn_kwargs={"file": file, "shape": shape, "separator": separator},
+            fn_kwargs={"file": file, "shape": shape, "separator": separator, "mixed": _mixed(dataset)},
         )
 
 
+def _mixed(dataset: Dataset) -> frozenset[str]:
+    """Return the columns whose cells are of several types: there `datasets` reads the text "01" as the number 1."""
+    return frozenset(name for name, feature in dataset.features.items() if type(feature).__name__ == "Json")
+
+
 def _convert(
-    batch: Mapping[str, list[Any]], positions: list[int], file: str, shape: Shape, separator: str
+    batch: Mapping[str, list[Any]],
+    positions: list[int],
+    file: str,
+    shape: Shape,
+    separator: str,
+    mixed: frozenset[str],
 ) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {"contents": [], "roles": [], "choices": []}
     for place, position in enumerate(positions):
         row = {name: batch[name][place] for name in shape.columns}
         try:
+            _check_mixed(row, mixed)
             turns, choices = _row(row, shape, separator)
             _check(turns)
         except ValueError as error:
@@ -181,8 +195,21 @@ def _row(row: Mapping[str, Any], shape: Shape, separator: str) -> tuple[list[Tur
     return [("user", _joined(row, shape.prompt, separator)), ("assistant", said)], choices
 
 
+def _check_mixed(row: Mapping[str, Any], mixed: frozenset[str]) -> None:
+    """Refuse what is no text in a column of several types: `datasets` has read texts that look like numbers as such.
+
+    Raises:
+        ValueError: it is none.
+
+    """
+    for column in mixed & set(row):
+        if not isinstance(row[column], str | None):
+            found = short(str(row[column]))
+            raise ValueError(f"holds {found!r}, which is or looks like no text, in column {column!r}")  # noqa: TRY004
+
+
 def _joined(row: Mapping[str, Any], columns: Sequence[str], separator: str) -> str:
-    parts = [_text(row[column], column) for column in columns if row[column] is not None]
+    parts = [_cell(row[column], column) for column in columns]
     found = separator.join(part for part in parts if part.strip())
     if not found:
         raise ValueError(f"has no text in column {' or '.join(map(repr, columns))}; fill it or remove the row")
@@ -190,12 +217,19 @@ def _joined(row: Mapping[str, Any], columns: Sequence[str], separator: str) -> s
 
 
 def _text(cell: Any, column: str) -> str:
+    return _joined({column: cell}, (column,), "")
+
+
+def _cell(cell: Any, column: str) -> str:
+    """Return a cell's text as it was written; empty where there is none."""
     if isinstance(cell, list | dict):
-        raise ValueError(f"holds no text in column {column!r}, unlike the rows before it; give all rows one shape")  # noqa: TRY004 - told as a row\'s fault
-    text = "" if cell is None else str(cell)
-    if not text.strip():
-        raise ValueError(f"has no text in column {column!r}; fill it or remove the row")
-    return text
+        raise ValueError(f"holds no text in column {column!r}, unlike the rows before it; give all rows one shape")  # noqa: TRY004 - told as a row's fault
+    if cell is None or (isinstance(cell, str | int) and not isinstance(cell, bool)):
+        return "" if cell is None else str(cell)
+    raise ValueError(
+        f"holds {short(str(cell))!r} as a {type(cell).__name__} in column {column!r}, so that its own text is lost; "
+        "give it as text, which in JSON must not look like a date"
+    )
 
 
 def _choice(answer: Any, choices: Sequence[str]) -> str:
@@ -204,10 +238,10 @@ def _choice(answer: Any, choices: Sequence[str]) -> str:
         return answer
     letter = isinstance(answer, str) and len(answer.strip()) == 1 and answer.strip().isalpha()
     try:
-        number = ord(answer.strip().upper()) - ord("A") if letter else int(answer)
+        number = ord(answer.strip().upper()) - ord("A") if letter else int(str(answer))
         if 0 <= number < len(choices):
             return choices[number]
-    except (TypeError, ValueError):
+    except ValueError:
         pass
     raise ValueError(f"has the answer {short(str(answer))!r}, which names none of its {len(choices)} choices")
 
@@ -215,6 +249,8 @@ def _choice(answer: Any, choices: Sequence[str]) -> str:
 def _turns(cell: Any, column: str) -> list[Turn]:
     if isinstance(cell, dict):  # of lists, as some versions of `datasets` give a list of mappings
         cell = [dict(zip(cell, values, strict=True)) for values in zip(*cell.values(), strict=True)]
+    if isinstance(cell, str):
+        raise ValueError(f"holds text in column {column!r}, not a list of turns as json, jsonl and parquet can hold")  # noqa: TRY004
     if not isinstance(cell, list) or not cell:
         raise ValueError(f"has no list of turns in column {column!r}; give all rows one shape")
     return [_turn(turn, number) for number, turn in enumerate(cell, 1)]

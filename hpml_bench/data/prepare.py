@@ -100,6 +100,7 @@ def _silence() -> None:
     constants.HF_HUB_DISABLE_TELEMETRY = True
     disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it says each try at a download
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a request to the hub for each load, also of local files
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpml_bench.config.settings import Settings
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows
 from hpml_bench.data.tokenizer import Encoder, load_tokenizer
 from hpml_bench.plugins.task import IGNORE_INDEX, make_task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def preview(settings: Settings, count: int, split: str = "train") -> Preview:
             SeenRow(
                 split=split,
                 number=number,
-                pieces=tuple(_pieces(ids, learnt, tokenizer.decode)),
+                pieces=tuple(_pieces(ids, learnt, tokenizer)),
                 ids=ids,
                 learnt=sum(learnt),
                 label=_label(rows, number, prepared.label_names),
@@ -74,13 +78,14 @@ def preview(settings: Settings, count: int, split: str = "train") -> Preview:
     return Preview(tuple(facts), tuple(seen))
 
 
-def _pieces(ids: tuple[int, ...], learnt: list[bool], decode: object) -> Iterator[tuple[str, bool]]:
-    """Yield the text of each run of tokens that are learnt, or are not."""
-    start = 0
+def _pieces(ids: tuple[int, ...], learnt: list[bool], tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[str, bool]]:
+    """Yield the text of each run of tokens that are learnt, or are not: what it adds to the text before it."""
+    start, before = 0, ""
     for place in range(1, len(ids) + 1):
         if place == len(ids) or learnt[place] != learnt[start]:
-            yield str(decode(list(ids[start:place]), clean_up_tokenization_spaces=False)), learnt[start]  # type: ignore[operator]
-            start = place
+            text = str(tokenizer.decode(list(ids[:place]), clean_up_tokenization_spaces=False))
+            yield text[len(before) :], learnt[start]
+            start, before = place, text
 
 
 def _label(rows: Rows, number: int, names: tuple[str, ...]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,17 +47,21 @@ def retention_rows(source: str, most: int, loaded: LoadedData, settings: Setting
 
 
 def _of_file(file: Path) -> Dataset:
-    from datasets import load_dataset
+    from datasets import Features, Value, load_dataset
 
     suffix = file.suffix.lower()
     if not file.is_file() or suffix not in LOADERS:
         raise UserError(
             f"task.options.retention: {file} is no file that can be read; it must end in {', '.join(LOADERS)}"
         )
+    arguments: dict[str, Any] = {}
     try:
-        rows = load_dataset(
-            LOADERS[suffix], data_files=str(file), split="train", cache_dir=str(cache_folder() / "datasets")
-        )
+        if suffix == ".csv":  # every cell is text, NA and 01 too
+            with file.open(encoding="utf-8-sig", newline="") as lines:
+                names = next(csv.reader(lines))
+            arguments = {"features": Features(dict.fromkeys(names, Value("string"))), "keep_default_na": False}
+        cache = str(cache_folder() / "datasets")
+        rows = load_dataset(LOADERS[suffix], data_files=str(file), split="train", cache_dir=cache, **arguments)
     except Exception as error:
         unreadable = UserError(f"{file}: can't be read as {suffix[1:]}: {first_line(error.__cause__ or error)}")
         raise disk_error(error) or unreadable from None

@@ -13,12 +13,13 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.launch import outcome
 from hpml_bench.records.folder import ResultsFolder, RunFolder, make_folder
 from hpml_bench.records.run import DONE, Outcome
+from hpml_bench.report.model_card import write_card
 from hpml_bench.system import environment
 from hpml_bench.system.text import utc_now
 from hpml_bench.training import worker
 
 
-def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool) -> bool:
+def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, save: Path | None = None) -> bool:
     """Do the run as this rank; return whether it ended well.
 
     The allocator's variables can't be set any more, since torchrun started this process; the record has their values.
@@ -32,9 +33,9 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool) ->
     (spec,) = suite.runs([method], [seed])
     results = ResultsFolder(out / suite.name)
     there = results.run_folder(spec).record()
-    if there is not None and there.status in DONE and not fresh:
+    if there is not None and there.status in DONE and not fresh and save is None:
         return True
-    prepared = prepare(spec.settings)
+    prepared = prepare(spec.settings).model_copy(update={"save_to": None if save is None else str(save.resolve())})
     started, began = utc_now(), time.monotonic()
     main = os.environ["RANK"] == "0"
     if main:
@@ -50,5 +51,7 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool) ->
         ended = Outcome(status="failed", error=told)
     if main:
         results.write_suite(suite.model_dump_json(indent=1))
-        own.commit(outcome.record(spec, prepared, ended, started, time.monotonic() - began))
+        record = own.commit(outcome.record(spec, prepared, ended, started, time.monotonic() - began))
+        if save is not None and record.status == "ok":
+            write_card(record, save)
     return ended.status in DONE

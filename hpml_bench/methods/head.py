@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hpml_bench.errors import Unsupported
 from hpml_bench.plugins.method import Method
 
 
@@ -14,5 +15,12 @@ class Head(Method):
     lr = 1e-3  # of no parameter: the head has its own in the settings
 
     def build(self, backbone: Any) -> Any:
-        """Return the backbone frozen."""
+        """Return the backbone frozen.
+
+        Raises:
+            Unsupported: it is a whole language model, whose task puts no head on it.
+
+        """
+        if backbone.get_output_embeddings() is not None:
+            raise Unsupported("the task puts no head on the model; the method none shows it untrained")
         return backbone.requires_grad_(False)

@@ -36,6 +36,8 @@ REFUSED = {
     "LILY": "its router averages over all tokens of a batch, padding too, so that a text's prediction depends on the "
     "texts beside it",
     "lora_ga": "LoRA-GA starts from the gradient of the loss, for which it would need the head as well as the encoder",
+    "alora_invocation_tokens": "aLoRA acts from the last place of certain tokens in a text, which no token read by "
+    "itself shows, and which PEFT looks for in language models only",
     "use_asa": "AdaMSS's adaptive allocation freezes parameters during training, for whose gradients DDP would wait",
 }
 """Types, and options of types, that PEFT takes and that give no valid result here; each found by trying."""
@@ -105,7 +107,8 @@ class Peft(Method):
 
         kind = self.options.type.upper()
         given = ALIASES.get(kind, {}) | (self.options.model_extra or {})
-        for name in (kind, given.get("init_lora_weights"), "use_asa" if given.get("use_asa") else None):
+        named = [name for name in ("alora_invocation_tokens", "use_asa") if given.get(name)]
+        for name in (kind, given.get("init_lora_weights"), *named):
             if name in REFUSED:
                 raise Unsupported(REFUSED[name])
         try:

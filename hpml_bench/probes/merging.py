@@ -55,10 +55,11 @@ class MergingProbe(Probe):
         self.before: Evaluation | None = None
 
     def here(self) -> tuple[Metric, ...]:
-        """Return the definitions of a language model's; the score's where answers are generated."""
+        """Return the definitions of a language model's; the score's where answers are generated or chosen."""
         if self.run.task.model_kind != "language_model":
             return ()
-        return self.metrics if self.run.generator is not None else (LOSS, LOGITS)
+        answers = self.run.generator is not None or self.run.task.compares_choices
+        return self.metrics if answers else (LOSS, LOGITS)
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
         """Keep the test result, and some logits."""

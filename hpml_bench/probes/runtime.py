@@ -104,7 +104,7 @@ class RuntimeProbe(Probe):
     def start(self, run: Run) -> None:
         """Begin the set-up's end: other probes, DDP and the optimizer are still to come."""
         self.began = run.began
-        self.launched = run.launched
+        self.launched = run.launched if run.method.trains else None  # without steps there is no first one
         self.setup: float | None = None
         self.first_step: float | None = None
         self.train = self.second_clock = self.evaluation = self.total = 0.0

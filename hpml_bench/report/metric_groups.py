@@ -73,6 +73,9 @@ HARNESS = {
         "merged_latency_ms_p50", "merged_latency_ms_p99", "evaluation_seconds", "first_token_ms_p50",
         "generated_tokens_per_second",
     ),
+    "language": (
+        "test_perplexity", "test_bits_per_byte", "test_token_accuracy", "test_cut_answers", "test_near_ties",
+    ),
     "forgetting": ("forgetting", "retention_loss", "base_retention_loss"),
     "merging": (
         "test_loss", "merged_test_loss", "test_score", "merged_test_score", "merged_answers_changed",
@@ -89,6 +92,7 @@ SHOWN = {
     "memory": ("memory",),
     "inference": ("inference",),
     "parameters": ("parameters", "communication", "gradient"),
+    "language": ("language",),
     "forgetting": ("forgetting",),
     "merging": ("merging",),
 }

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.tables import number
 from hpml_bench.system.text import sanitize
 
-SHOWN = ("quality", "forgetting", "merging", "parameters", "time")
+SHOWN = ("quality", "language", "forgetting", "merging", "parameters", "time")
 """Groups of metrics that a card has."""
+LOADS = {
+    "adapter_config.json": (
+        "from peft import PeftModel",
+        "model = PeftModel.from_pretrained(base_model, FOLDER)  # base_model by the class that transformers has for it",
+    ),
+    "config.json": ("model = AutoModel.from_pretrained(FOLDER)  # AutoModelForCausalLM of a language model",),
+}
+"""How transformers and PEFT load a model, by the file that shows whose it is."""
 
 
 def write_card(record: RunRecord, folder: Path) -> None:
     """Write README.md beside a saved model."""
-    (folder / "README.md").write_text(card(record, (folder / "adapter_config.json").exists()), encoding="utf-8")
+    loads = [line for file, lines in LOADS.items() if (folder / file).exists() for line in lines]
+    (folder / "README.md").write_text(card(record, loads), encoding="utf-8")
 
 
-def card(record: RunRecord, of_peft: bool) -> str:
-    """Return the card's Markdown."""
+def card(record: RunRecord, loads: Sequence[str]) -> str:
+    """Return the card's Markdown, with the lines of Python that load the model besides our own."""
     spec, settings = record.spec, record.spec.settings
     options = ", ".join(f"{key}={value}" for key, value in spec.method.options.items()) or "none"
     figures = [
         f"| {sanitize(metric.title)} | {_figure(metric, value)} | {sanitize(metric.definition)} |"
         for metric in record.definitions
         if metric.group in SHOWN and (value := record.metrics.get(metric.name)) is not None
-    ]
-    load = [
-        "from peft import PeftModel",
-        "model = PeftModel.from_pretrained(base_model, FOLDER)  # base_model by the class that transformers has for it",
     ]
     own = ["from hpml_bench.api import load_trained", "model = load_trained(FOLDER)  # with the task's head, if any"]
     lines = [
@@ -41,7 +47,7 @@ def card(record: RunRecord, of_peft: bool) -> str:
         "",
         "## Load",
         "```python",
-        *(load if of_peft else []),
+        *loads,
         *own,
         "```",
         "",

@@ -96,7 +96,9 @@ class Quantity:
         known = [interval for interval in intervals if interval is not None]
         scale, unit = _scale(metric, [abs(interval.mean) for interval in known])
         spreads = [interval.sd * scale for interval in known if interval.sd]
-        largest = max((abs(interval.mean) * scale for interval in known), default=0.0)
+        means = sorted(abs(interval.mean) * scale for interval in known)
+        # one that is out of all proportion, as the perplexity of an untrained model, must not take the others' digits
+        largest = max((mean for mean in means if mean <= 1000 * means[len(means) // 2]), default=0.0)
         return cls(metric, scale, unit, _places(median(spreads), largest) if spreads else None)
 
     @classmethod

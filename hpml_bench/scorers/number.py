@@ -7,7 +7,8 @@ from decimal import Decimal
 
 from hpml_bench.plugins.scorer import Scorer
 
-NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
+NUMBER = re.compile(r"(?:(?<![\w)])[-+]\$?)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?")
+"""A sign belongs to a number where nothing stands before it that it could be subtracted from, as in 5-10."""
 MARK = "####"
 """What GSM8K writes before the final answer."""
 
@@ -32,4 +33,4 @@ def number_of(text: str) -> Decimal | None:
     _, mark, behind = text.rpartition(MARK)
     found = NUMBER.findall(behind) if mark else []
     chosen = found[0] if found else next(iter(NUMBER.findall(text)[::-1]), None)
-    return None if chosen is None else Decimal(chosen.replace(",", ""))
+    return None if chosen is None else Decimal(chosen.replace(",", "").replace("$", ""))

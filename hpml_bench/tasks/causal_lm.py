@@ -18,6 +18,7 @@ from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.plugins.task import IGNORE_INDEX, NOTHING, RETENTION, Decoding, Guess, Task, loss_metrics
 from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.records.run import Metric
+from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,11 +27,22 @@ if TYPE_CHECKING:
     from hpml_bench.data.chat import Conversations
     from hpml_bench.data.tokenizer import Encoder
 
+NO_LIMIT = 10**9
+"""Tokens of a row whose length doesn't matter."""
 LARGEST_EXPONENT = 700.0
 """Of a perplexity that a float can hold."""
 
 
-def _metric(name: str, title: str, unit: str, better: Any, form: str, definition: str, **more: Any) -> Metric:
+def _metric(
+    name: str,
+    title: str,
+    unit: str,
+    better: Any,
+    form: str,
+    definition: str,
+    group: str = "language",
+    **more: Any,
+) -> Metric:
     return Metric(
         name=name,
         title=title,
@@ -40,7 +52,7 @@ def _metric(name: str, title: str, unit: str, better: Any, form: str, definition
         over_steps="once",
         phase="test",
         format=form,
-        group="quality",
+        group=group,
         definition=definition,
         **more,
     )
@@ -69,13 +81,14 @@ NORMALISED = _metric(
     "test_score_normalised", "right choices, normalised", "", "higher", ".1%",
     "Share of the test rows whose right choice has the largest log-likelihood a character (lm-evaluation-harness's "
     "acc_norm).",
+    group="quality",
     bounds=(0.0, 1.0),
 )  # fmt: skip
 
 ANSWERED = (
     _metric(
         "test_cut_answers", "cut answers", "", "lower", ".1%",
-        "Share of the test rows whose answer reached max_new_tokens before it ended.",
+        "Share of the test rows whose answer reached max_new_tokens, or the model's last position, before it ended.",
         bounds=(0.0, 1.0),
     ),
     _metric(
@@ -140,8 +153,9 @@ class CausalLM(Task):
             self.headline = "test_score"
             self.binary = self.scorer.binary
             score = _metric(
-                "test_score", self.scorer.title, "", "higher", ".1%", self.scorer.definition, bounds=(0.0, 1.0)
-            )
+                "test_score", self.scorer.title, "", "higher", ".1%", self.scorer.definition, group="quality",
+                bounds=(0.0, 1.0),
+            )  # fmt: skip
             self.metrics = (score, *LOSSES, *(ANSWERED if self.decoding else (NORMALISED,)))
 
     # Rows
@@ -194,12 +208,16 @@ class CausalLM(Task):
     def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
         """Return token ids, labels (the token's own id where it is learnt), and what generation and scoring need."""
         chat = self.conversations(encoder)
-        silent = replace(chat, counts=Counter())
+        silent = replace(chat, counts=Counter(), encoder=replace(encoder, max_length=NO_LIMIT))
         found: dict[str, list[Any]] = {name: [] for name in ("input_ids", "label", *self.extra_types())}
         for roles, contents, choices in zip(rows["roles"], rows["contents"], rows["choices"], strict=True):
-            example = chat.example(roles, contents)
             compared = choices if self.compares_choices else []
-            others = [silent.example(roles, [*contents[:-1], choice]) for choice in compared]
+            try:
+                others = [silent.example(roles, [*contents[:-1], choice]) for choice in compared]
+                longest = max((len(other.ids) for other in others if other is not None), default=0)
+                example = chat.example(roles, contents, least=longest)
+            except UserError as error:
+                raise UserError(f"{error} (the row begins with {sanitize(contents[0], 60)!r})") from None
             if example is None or None in others:
                 continue
             found["input_ids"].append(list(example.ids))

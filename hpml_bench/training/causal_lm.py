@@ -9,16 +9,25 @@ from typing import Any, cast
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from hpml_bench.plugins.task import IGNORE_INDEX
+
+READS_ANEW = ("SHADOW", "XLORA")
+"""PEFT's types that read the text by a second model or pass, whose keys and values our cache doesn't hold."""
+KEYS_AND_VALUES = ("CARTRIDGE", "PREFIX_TUNING")
+"""PEFT's types whose prefix is in the cache, so that padding on the left comes between it and the text."""
+WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
+"""Options of models in which a token sees some of the places before it only; padding takes up places."""
 
 
 @dataclass
 class State:
-    """What has been read: logits of the next token [B, vocabulary], cache of keys and values, and the mask [B, L]."""
+    """What has been read: logits of the next token [B, vocabulary], what is kept of the texts, and the mask [B, L]."""
 
     logits: Tensor
     cache: Any
+    """Of keys and values; without one, the token ids of each text."""
     mask: Tensor
     positions: Tensor
     """[B], of the next token."""
@@ -42,6 +51,8 @@ class LanguageModel(nn.Module):
         self.encoder = encoder
         self.head = nn.Identity()  # the output layer is the model's own
         self.virtual_tokens = virtual_tokens
+        self.caches = _caches(encoder)
+        """Whether a token is read with the keys and values of those before; else all of the text, as in training."""
         self._chosen: Tensor | None = None
         self._watch(encoder)
 
@@ -97,33 +108,44 @@ class LanguageModel(nn.Module):
 
         Positions are counted without padding, so that a prompt's answer doesn't depend on the prompts beside it.
         """
-        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        if not self.caches:
+            return self._whole([ids[real.bool()] for ids, real in zip(input_ids, attention_mask, strict=True)])
         prefix, base = _prefix(self.encoder, len(input_ids))
-        length = 0
         inputs: dict[str, Any] = {"input_ids": input_ids}
         if prefix is not None:
-            length = prefix.length
-            ones = attention_mask.new_ones(len(input_ids), length)
+            ones = attention_mask.new_ones(len(input_ids), prefix.length)
+            attention_mask = torch.cat([ones, attention_mask], dim=1)
             if prefix.embeddings is not None:
                 words = base.get_input_embeddings()(input_ids)
-                inputs = {"inputs_embeds": torch.cat([prefix.embeddings.to(words.dtype), words], dim=1)}
-                before = torch.arange(length, device=positions.device).expand(len(input_ids), -1)
-                positions = torch.cat([before, positions + length], dim=1)
-            else:
-                inputs[_cache_name(base)] = prefix.cache
-                positions = positions + length
-            attention_mask = torch.cat([ones, attention_mask], dim=1)
+                states = torch.cat([prefix.embeddings.to(words.dtype), words], dim=1)
+                order = attention_mask.argsort(dim=1, stable=True)  # padding before the prompt: it must not part them
+                inputs = {"inputs_embeds": states.gather(1, order[..., None].expand_as(states))}
+                attention_mask = attention_mask.gather(1, order)
+        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        if prefix is not None and prefix.cache is not None:
+            inputs[_cache_name(base)] = prefix.cache
+            positions = positions[:, prefix.length :]
         chosen = torch.zeros_like(positions, dtype=torch.bool)
         chosen[:, -1] = True
         return self._go_on(base, chosen, attention_mask, positions, inputs)
 
     def next(self, state: State, tokens: Tensor) -> State:
         """Read one more token [B] of each answer."""
+        if not self.caches:
+            return self._whole([torch.cat(pair) for pair in zip(state.cache, tokens[:, None], strict=True)])
         _, base = _prefix(self.encoder, 0)
         mask = torch.cat([state.mask, state.mask.new_ones(len(tokens), 1)], dim=1)
         chosen = torch.ones(len(tokens), 1, dtype=torch.bool, device=tokens.device)
         inputs = {"input_ids": tokens[:, None], _cache_name(base): state.cache}
         return self._go_on(base, chosen, mask, state.positions[:, None], inputs)
+
+    def _whole(self, texts: list[Tensor]) -> State:
+        """Read whole texts, padded on the right."""
+        ids = pad_sequence(texts, batch_first=True)
+        lengths = torch.tensor([len(text) for text in texts], device=ids.device)
+        mask = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
+        virtual = getattr(cast(Any, self.encoder).active_peft_config, "num_virtual_tokens", 0)
+        return State(self(ids, mask), texts, mask, lengths + virtual)
 
     def _go_on(self, base: Any, chosen: Tensor, mask: Tensor, positions: Tensor, inputs: dict[str, Any]) -> State:
         self._chosen = chosen
@@ -136,8 +158,21 @@ class LanguageModel(nn.Module):
 
     def keep(self, state: State, rows: Tensor) -> State:
         """Return the state of some of the rows."""
-        state.cache.batch_select_indices(rows)
-        return State(state.logits[rows], state.cache, state.mask[rows], state.positions[rows])
+        cache = state.cache
+        if self.caches:
+            cache.batch_select_indices(rows)
+        else:
+            cache = [cache[row] for row in rows.tolist()]
+        return State(state.logits[rows], cache, state.mask[rows], state.positions[rows])
+
+
+def _caches(encoder: Any) -> bool:
+    """Tell whether a model goes on from the keys and values of a left-padded text as if it had read it all anew."""
+    if not isinstance(encoder, PeftModel):
+        return True
+    kind, config = encoder.active_peft_config.peft_type, encoder.get_base_model().config.get_text_config()
+    windows = any(getattr(config, name, None) for name in WINDOWS)
+    return kind not in READS_ANEW and not (kind in KEYS_AND_VALUES and windows)
 
 
 def _cache_name(base: Any) -> str:

@@ -92,6 +92,7 @@ def mean_loss(model: TaskModel, task: Task, rows: Rows, settings: Settings, grou
 def base_loss(base: PreTrainedModel, task: Task, rows: Rows, settings: Settings, group: Group) -> float:
     """Return the loss a token of a language model as it was loaded."""
     model = LanguageModel(base)
+    model.train(base.training)  # as which it is left
     try:
         return mean_loss(cast(TaskModel, model), task, rows, settings, group)
     finally:

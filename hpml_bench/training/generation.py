@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -166,18 +166,21 @@ def generate(
     state = model.read(*_left_padded(prompts, generator.pad_id, device))
     active = list(range(len(prompts)))
     unfinished = set(active)
-    for _ in range(generator.decoding.max_new_tokens):
+    room = _positions(model) + 1  # the last token of an answer isn't read any more
+    most = [int(min(generator.decoding.max_new_tokens, room - place)) for place in state.positions.tolist()]
+    for made in range(1, max(most) + 1):
         logits = state.logits.float()
         top = logits.topk(2, dim=-1)
-        chosen = top.indices[:, 0] if generator.decoding.temperature == 0 else _drawn(logits, generator, draws, active)
-        near = ((top.values[:, 0] - top.values[:, 1]) < NEAR).tolist()
+        greedy = generator.decoding.temperature == 0
+        chosen = top.indices[:, 0] if greedy else _drawn(logits, generator, draws, active)
+        near = ((top.values[:, 0] - top.values[:, 1] < NEAR) & greedy).tolist()  # of draws they tell nothing
         for row, token, close in zip(active, chosen.tolist(), near, strict=True):
-            if row in unfinished and _finished(answers[row], token, close, generator):
+            if row in unfinished and _finished(answers[row], token, close, most[row], generator):
                 unfinished.remove(row)
         if not unfinished:
             break
         heartbeat.beat(told)
-        if len(unfinished) <= SHRINK * len(active):
+        if len(unfinished) <= SHRINK * len(active) or any(made >= most[row] for row in active):
             stay = torch.tensor([place for place, row in enumerate(active) if row in unfinished], device=device)
             state, chosen = model.keep(state, stay), chosen[stay]
             active = [active[place] for place in stay.tolist()]
@@ -185,13 +188,19 @@ def generate(
     return answers
 
 
-def _finished(answer: Answer, token: int, near_tie: bool, generator: Generator) -> bool:
-    """Append a token to an answer, and tell whether that was its last."""
+def _positions(model: LanguageModel) -> float:
+    """Return how many positions a model was made for, virtual ones included."""
+    config: Any = cast(Any, model.encoder).config.get_text_config()
+    return getattr(config, "max_position_embeddings", None) or math.inf
+
+
+def _finished(answer: Answer, token: int, near_tie: bool, most: int, generator: Generator) -> bool:
+    """Append a token to an answer, and tell whether that was its last: of so many at most."""
     answer.tokens.append(token)
     answer.near_tie |= near_tie
     if _ends(answer, generator):
         return True
-    answer.cut = len(answer.tokens) == generator.decoding.max_new_tokens
+    answer.cut = len(answer.tokens) >= most
     return answer.cut
 
 
@@ -211,12 +220,16 @@ def _left_padded(prompts: list[list[int]], pad_id: int, device: torch.device) ->
 
 
 def _drawn(logits: Tensor, generator: Generator, draws: list[torch.Generator], active: list[int]) -> Tensor:
-    """Return a token for each row, drawn by the row's own random numbers."""
+    """Return a token for each row, drawn by the row's own random numbers.
+
+    Tokens are counted in the vocabulary's order: by likelihood, rounding would swap neighbours, and so draws.
+    """
     chances = (logits / generator.decoding.temperature).softmax(dim=-1).cpu().double()
-    ordered, tokens = chances.sort(dim=-1, descending=True)
-    before = ordered.cumsum(dim=-1) - ordered
-    ordered = ordered.masked_fill(before >= generator.decoding.top_p, 0.0)
-    below = ordered.cumsum(dim=-1)
+    if generator.decoding.top_p < 1:
+        ordered, places = chances.sort(dim=-1, descending=True)
+        kept = ordered.cumsum(dim=-1) - ordered < generator.decoding.top_p
+        chances = chances * torch.zeros_like(kept).scatter(1, places, kept)
+    below = chances.cumsum(dim=-1)
     uniform = torch.stack([torch.rand((), generator=draws[row], dtype=torch.float64) for row in active])
-    places = (below < (uniform * below[:, -1])[:, None]).sum(dim=-1).clamp(max=ordered.shape[-1] - 1)
-    return tokens.gather(1, places[:, None])[:, 0].to(logits.device)
+    tokens = (below <= (uniform * below[:, -1])[:, None]).sum(dim=-1).clamp(max=chances.shape[-1] - 1)
+    return tokens.to(logits.device)

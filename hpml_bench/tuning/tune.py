@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from hpml_bench import registry
 from hpml_bench.config.devices import resolve_suite
 from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, identity
 from hpml_bench.config.suite import Suite
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.progress import SweepProgress
@@ -81,7 +83,10 @@ def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
 
     """
     settings = resolve_suite(suite).settings
-    specs = [suite.method(name) for name in (suite.methods if methods is None else methods)]
+    named = [suite.method(name) for name in (suite.methods if methods is None else methods)]
+    specs = [spec for spec in named if registry.plugin("methods", spec.method).trains]  # the others have no rate
+    if not specs:
+        raise UserError(f"suite {suite.name}: there is no method to tune; none of those asked for trains anything")
     folder = out / suite.name / FOLDER
     target = check_target(write or folder / f"{suite.name}-tuned.yaml")
     make_folder(folder)
@@ -132,7 +137,9 @@ def trial_settings(settings: Settings) -> Settings:
 def validation_for_test(prepared: Prepared) -> Iterator[Prepared]:
     """Yield the prepared data with the validation rows in the place of the test rows, under digests of its own."""
     with tempfile.TemporaryDirectory(prefix="tuning-", dir=tempdir.folder()) as name:
-        for split, source in {"train": "train", "validation": "validation", "test": "validation"}.items():
+        there = sorted(path.name for path in Path(prepared.data).resolve().iterdir() if path.is_dir())
+        for split in there:
+            source = "validation" if split == "test" else split
             (Path(name) / split).symlink_to(Path(prepared.data).resolve() / source, target_is_directory=True)
         data = digest([prepared.digests.data, "validation rows for test rows"], 64)
         note = "the validation rows stand in the place of the test rows, none of which is read"

@@ -36,7 +36,8 @@ def section(results: Results) -> Section | None:
         cells: list[Cell] = [str(row + 1), _cut(first.question[row]), _cut(first.expected[row])]
         for place, method in enumerate(methods):
             texts = answered[method].answer
-            told = f"{_cut(texts[row])} [{number(scores[place, row], '.2g')}]" if texts is not None else MISSING
+            score = number(scores[place, row], ".0f" if scores[place, row] in {0.0, 1.0} else ".2f")
+            told = f"{_cut(texts[row])} [{score}]" if texts is not None else MISSING
             cells.append(told)
         rows.append(cells)
     notes = [

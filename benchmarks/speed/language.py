@@ -1,0 +1,324 @@
+"""Language models: training against TRL's SFTTrainer, logits at learnt places, and generation against `generate`.
+
+SmolLM2-135M's shape with random weights, LoRA r=8 on all linear layers, batch 8, prompts of 20 to 80 tokens and
+completions of 10 to 60. TRL is needed (`pip install trl`). Contenders take turns in random order, each in a new process:
+
+    python -m speed.language CONTENDER
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpml_bench.system.environment import PROCESS_ENVIRONMENT, cores
+from speed.target import Target
+
+VOCABULARY = 49_152
+BATCH, ROWS = 8, 256
+WARM, TIMED = 2, 4
+"""Steps before the clock, and under it."""
+NEW_TOKENS, EVAL_BATCH, PROMPTS = 16, 16, 64
+ASKED = {"trl": 2.0, "trl_grouped": 1.5, "trl_grouped_bf16": 1.5}
+TITLES = {
+    "trl": "TRL's SFTTrainer as it comes, completion only, fp32",
+    "trl_grouped": "TRL's SFTTrainer, rows grouped by length, fp32",
+    "trl_grouped_bf16": "TRL's SFTTrainer, rows grouped by length, bf16",
+}
+
+
+# What is trained
+
+
+def rows() -> tuple[list[list[int]], list[int]]:
+    """Return token ids of rows, and the length of each one's prompt."""
+    draw = np.random.default_rng(0)
+    prompts = draw.integers(20, 81, ROWS)
+    completions = draw.integers(10, 61, ROWS)
+    ids = [draw.integers(10, VOCABULARY, a + b).tolist() for a, b in zip(prompts, completions, strict=True)]
+    return ids, prompts.tolist()
+
+
+def save(folder: Path) -> None:
+    """Save the model, its tokenizer and the rows as the preparation leaves them."""
+    import pyarrow as pa
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from hpml_bench.data.rows import write_rows
+    from hpml_bench.data.sources import resolve_model
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        num_key_value_heads=3, max_position_embeddings=2048, tie_word_embeddings=True, pad_token_id=1, eos_token_id=0,
+        bos_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    embedded = resolve_model("embedded:newswire-gpt2").folder_or_file
+    AutoTokenizer.from_pretrained(embedded).save_pretrained(folder / "model")
+    ids, prompts = rows()
+    labels = [[-100] * prompt + row[prompt:] for row, prompt in zip(ids, prompts, strict=True)]
+    columns: dict[str, list[Any]] = {"input_ids": ids, "label": labels, "prompt": prompts}
+    for split in ("train", "validation", "test"):
+        write_rows(folder / "rows" / split, [columns], pa.list_(pa.int32()), {"prompt": pa.int32()})
+
+
+# In a process of its own
+
+
+def ours(folder: Path, everywhere: bool = False) -> dict[str, Any]:
+    """Train by the harness; `everywhere` computes logits at all places and takes those needed afterwards."""
+    trainer = _trainer(folder)
+    if everywhere:
+        _all_logits(trainer.model)
+    trainer.wrap()
+    trainer.model.train()
+    began, samples = 0.0, 0
+    for index, indices in enumerate(trainer.order(), start=1):
+        if index > WARM + TIMED:
+            break
+        if index == WARM + 1:
+            began = time.perf_counter()
+        trainer.step(index, indices)
+        samples += len(indices) * (index > WARM)
+    trainer.log.reduce()
+    return {"samples": samples, "seconds": time.perf_counter() - began}
+
+
+def _trainer(folder: Path) -> Any:
+    from hpml_bench import registry
+    from hpml_bench.config.settings import DatasetSpec, MethodSpec, RunSpec, Settings, TaskSpec
+    from hpml_bench.data.prepared import Prepared
+    from hpml_bench.records.run import Digests
+    from hpml_bench.training.distributed import process_group
+    from hpml_bench.training.trainer import Trainer
+
+    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    options = registry.plugin("methods", "lora").Options(r=8, alpha=16).model_dump()
+    settings = Settings(
+        backbone="path:", dataset=DatasetSpec(name="text_files"), task=TaskSpec(name="causal_lm"), steps=WARM + TIMED,
+        global_batch=BATCH, eval_batch=EVAL_BATCH, world_size=1, device="cpu", threads=cores(), precision="fp32",
+        max_length=160,
+    )  # fmt: skip
+    spec = RunSpec(
+        suite="speed",
+        settings=settings,
+        seed=0,
+        method=MethodSpec(name="lora", method="lora", options=options, lr=1e-4),
+    )
+    prepared = Prepared(
+        backbone=str(folder / "model"), data=str(folder / "rows"), pad_id=1,
+        digests=Digests(weights="", tokenizer="", data=""),
+    )  # fmt: skip
+    group = _KEPT.enter_context(process_group(settings))
+    return Trainer.build(spec, prepared, group)
+
+
+_KEPT = ExitStack()
+
+
+def _all_logits(model: Any) -> None:
+    """Let the output layer compute the logits of all places, as a plain script does."""
+
+    def plain(input_ids: Any, attention_mask: Any, labels: Any) -> Any:
+        logits = model.encoder(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits[:, :-1][labels[:, 1:] != -100]
+
+    model.forward = plain
+
+
+def trl(folder: Path, grouped: bool, bf16: bool) -> dict[str, Any]:
+    """Train by TRL, as a script would."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        """Notes when the timed steps begin and end."""
+
+        began = ended = 0.0
+
+        def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+            """Look at the clock."""
+            if state.global_step == WARM:
+                self.began = time.perf_counter()
+            self.ended = time.perf_counter()
+
+    ids, prompts = rows()
+    masks = [[0] * prompt + [1] * (len(row) - prompt) for row, prompt in zip(ids, prompts, strict=True)]
+    data = Dataset.from_dict({"input_ids": ids, "completion_mask": masks})
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    options = {"train_sampling_strategy": "group_by_length"} if grouped else {}
+    with tempfile.TemporaryDirectory() as out:
+        config = SFTConfig(
+            output_dir=out, per_device_train_batch_size=BATCH, max_steps=WARM + TIMED, learning_rate=1e-4,
+            save_strategy="no", report_to=[], use_cpu=True, bf16=bf16, max_length=None, logging_steps=1000,
+            gradient_checkpointing=False, disable_tqdm=True, **options,
+        )  # fmt: skip
+        clock = Clock()
+        trainer = SFTTrainer(
+            model=model, args=config, train_dataset=data, callbacks=[clock],
+            processing_class=AutoTokenizer.from_pretrained(folder / "model"),
+            peft_config=LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules="all-linear"),
+        )  # fmt: skip
+        trainer.train()
+    return {"samples": BATCH * TIMED, "seconds": clock.ended - clock.began}
+
+
+def generation(folder: Path) -> dict[str, Any]:
+    """Answer prompts by the harness, by transformers' generate on the same batches, and in the file's order."""
+    import torch
+
+    from hpml_bench.plugins.task import Decoding
+    from hpml_bench.training.generation import Generator, generate
+
+    trainer = _trainer(folder)
+    model = trainer.model.eval()
+    ids, prompts = rows()
+    asked = [row[:prompt] for row, prompt in zip(ids[:PROMPTS], prompts, strict=False)]
+    decoding = Generator(Decoding(NEW_TOKENS), (), lambda _: "", 1, EVAL_BATCH, 0)
+    by_length = sorted(asked, key=len, reverse=True)
+
+    def batches(texts: list[list[int]]) -> Iterator[list[list[int]]]:
+        return (texts[start : start + EVAL_BATCH] for start in range(0, len(texts), EVAL_BATCH))
+
+    def harness(texts: list[list[int]]) -> None:
+        for batch in batches(texts):
+            generate(model, batch, decoding, torch.device("cpu"), list(range(len(batch))))
+
+    def by_hand(texts: list[list[int]]) -> None:
+        for batch in batches(texts):
+            longest = max(map(len, batch))
+            padded = torch.tensor([[1] * (longest - len(row)) + row for row in batch])
+            mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in batch])
+            with torch.no_grad():
+                model.encoder.generate(
+                    input_ids=padded, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False,
+                    eos_token_id=None, use_cache=True,
+                )  # fmt: skip
+
+    timed = {"ours": lambda: harness(by_length), "by_hand": lambda: by_hand(by_length), "file": lambda: harness(asked)}
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    for turn in range(4):
+        for name in random.Random(turn).sample(list(timed), len(timed)):  # noqa: S311
+            began = time.perf_counter()
+            timed[name]()
+            if turn:  # the first turn warms up
+                seconds[name].append(time.perf_counter() - began)
+    return {"turns": seconds}
+
+
+CONTENDERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "ours": ours,
+    "all_logits": lambda folder: ours(folder, everywhere=True),
+    "trl": lambda folder: trl(folder, grouped=False, bf16=False),
+    "trl_grouped": lambda folder: trl(folder, grouped=True, bf16=False),
+    "trl_grouped_bf16": lambda folder: trl(folder, grouped=True, bf16=True),
+    "generation": generation,
+}
+
+
+def main() -> None:
+    """Do one job, and print its answer as the last line."""
+    import torch
+
+    torch.set_num_threads(cores())
+    found = CONTENDERS[sys.argv[1]](Path(sys.argv[2]))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    print("\n" + json.dumps({**found, "peak_mb": peak}))
+
+
+# Turns
+
+
+def run(contender: str, folder: Path) -> dict[str, Any]:
+    """Let a contender do its job in a new process."""
+    environment = {k: v for k, v in os.environ.items() if k not in PROCESS_ENVIRONMENT and k != "OMP_NUM_THREADS"}
+    if contender in {"ours", "all_logits", "generation"}:
+        environment |= PROCESS_ENVIRONMENT
+    environment |= {"OMP_NUM_THREADS": str(cores()), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-m", "speed.language", contender, str(folder)]
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{contender}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    told = f"{found['samples'] / found['seconds']:.2f} samples/s" if "samples" in found else ""
+    print(f"  {contender}: {told}, peak {found['peak_mb']:,.0f} MB", file=sys.stderr, flush=True)
+    return found
+
+
+def measure(rounds: int) -> list[Target]:
+    """Return ratios of samples/s, what logits at learnt places bring, and ratios of generation."""
+    trained = ("ours", "all_logits", *ASKED)
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in trained}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save(folder)
+        for turn in range(rounds):
+            for contender in random.Random(turn).sample(trained, len(trained)):  # noqa: S311
+                results[contender].append(run(contender, folder))
+        answered = [run("generation", folder) for _ in range(max(1, rounds - 1))]
+    return [*_training(results), *_logits(results), *_generation(answered)]
+
+
+def _rates(runs: list[dict[str, Any]]) -> list[float]:
+    return [run["samples"] / run["seconds"] for run in runs]
+
+
+def _training(results: dict[str, list[dict[str, Any]]]) -> list[Target]:
+    mine = _rates(results["ours"])
+    found = []
+    for name, title in TITLES.items():
+        ratios = [a / b for a, b in zip(mine, _rates(results[name]), strict=True)]
+        found.append(_ratio(f"SmolLM2-135M lora: samples/s against {title}", ratios, ASKED[name], results[name]))
+    return found
+
+
+def _logits(results: dict[str, list[dict[str, Any]]]) -> list[Target]:
+    pairs = list(zip(results["ours"], results["all_logits"], strict=True))
+    faster = [a / b for a, b in zip(_rates(results["ours"]), _rates(results["all_logits"]), strict=True)]
+    smaller = [plain["peak_mb"] - own["peak_mb"] for own, plain in pairs]
+    middle = statistics.median(smaller)
+    return [
+        _ratio("logits at learnt places: samples/s against logits everywhere", faster, None, results["all_logits"]),
+        Target(
+            "logits at learnt places: less peak memory than everywhere", middle, "MB", None, "at least",
+            {"less_mb": smaller}, (min(smaller), max(smaller)),
+        ),
+    ]  # fmt: skip
+
+
+def _generation(answered: list[dict[str, Any]]) -> list[Target]:
+    turns = [turn["turns"] for turn in answered]
+    by_hand = [b / a for of in turns for a, b in zip(of["ours"], of["by_hand"], strict=True)]
+    in_order = [b / a for of in turns for a, b in zip(of["ours"], of["file"], strict=True)]
+    return [
+        _ratio("generation: tokens/s against model.generate on the same batches", by_hand, 0.9, turns),
+        _ratio("generation: tokens/s of batches of like lengths against the file's order", in_order, None, turns),
+    ]
+
+
+def _ratio(name: str, ratios: list[float], asked: float | None, raw: Any) -> Target:
+    spread = min(ratios), max(ratios)
+    return Target(name, statistics.median(ratios), "x", asked, "at least", {"ratios": ratios, "runs": raw}, spread)
+
+
+if __name__ == "__main__":
+    with _KEPT:
+        main()

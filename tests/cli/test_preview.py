@@ -1,0 +1,243 @@
+"""`hpml-bench preview`: rows as the model sees them, for every kind of task, and nothing that a terminal would obey."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import tiny
+import yaml
+from click.testing import CliRunner, Result
+from rich.console import Console
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from hpml_bench.cli import main
+from hpml_bench.report import terminal
+
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SPECIAL = ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|stop|>")
+TURNS = [
+    {"role": "system", "content": "Be short."},
+    {"role": "user", "content": "One?\nTwo?"},
+    {"role": "assistant", "content": "Yes."},
+    {"role": "user", "content": "Three?"},
+    {"role": "assistant", "content": "No,\nnot so."},
+]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test has a cache of its own, and no reader asks the network."""
+    monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
+
+
+def call(*arguments: str) -> Result:
+    """Call the command in this process."""
+    return CliRunner().invoke(main, ["preview", *arguments])
+
+
+def shown(*arguments: str) -> str:
+    """Return what the command prints, after checking that all is well."""
+    result = call(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def letters(folder: Path, *, like_llama: bool = False) -> None:
+    """Save a model whose tokenizer has a token a byte, or a letter and ▁ for a space; and five special tokens."""
+    import torch
+    from transformers import GPT2Config, GPT2Model
+
+    if like_llama:
+        alphabet = ["▁", *map(chr, range(33, 127)), *(f"<0x{byte:02X}>" for byte in range(256))]
+        backend = Tokenizer(
+            models.BPE({letter: number for number, letter in enumerate(alphabet)}, [], byte_fallback=True)
+        )
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        backend.decoder = decoders.Sequence(parts)
+    else:
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        backend = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(list(SPECIAL))
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|stop|>")
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(fast), n_positions=512, n_embd=8, n_layer=1, n_head=1)
+    GPT2Model(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+
+
+def suite(folder: Path, rows: list[dict[str, Any]], *, like_llama: bool = False, **options: Any) -> str:
+    """Write a model, rows, and a suite that learns to answer them."""
+    letters(folder / "model", like_llama=like_llama)
+    for name in ("train", "test"):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    settings = {
+        "backbone": "path:model",
+        "task": {"name": "causal_lm", "options": {"template": TEMPLATE} | options},
+        "dataset": {"name": "text_files", "options": {"train": "path:train.jsonl", "test": "path:test.jsonl"}},
+        "steps": 2, "global_batch": 2, "validation_samples": 1, "test_samples": len(rows), "max_length": 400,
+        "device": "cpu", "world_size": 1,
+    }  # fmt: skip
+    content = {"description": "Answers.", "seeds": 2, "settings": settings, "methods": {"lora": {"lr": 1e-2}}}
+    (folder / "answers.yaml").write_text(yaml.safe_dump(content))
+    return str(folder / "answers.yaml")
+
+
+CHAT = {"messages": TURNS}
+
+
+def test_a_conversation_is_shown_with_what_is_learnt(tmp_path: Path) -> None:
+    """The template's text, special tokens too, in the row's own lines; learnt parts in brackets; what it asks for."""
+    facts, _, row = shown(suite(tmp_path, [CHAT] * 5), "--rows", "1").partition("\n\n")
+    tokens = sum(len(turn["content"]) + 3 for turn in TURNS)
+    learnt = sum(len(turn["content"]) + 1 for turn in TURNS if turn["role"] == "assistant")
+    assert row.splitlines() == [
+        f"train row 1: {tokens} tokens, {learnt} learnt",
+        "<|system|>Be short.<|end|>",
+        "<|user|>One?",
+        "Two?<|end|>",
+        "<|assistant|>⟦Yes.<|end|>⟧",
+        "<|user|>Three?<|end|>",
+        "<|assistant|>⟦No,⟧",
+        "⟦not so.<|end|>⟧",
+        "",
+        "asked for: No, not so.",
+    ]
+    assert "template: {% for m in messages %}" in facts
+    assert "columns: turns: messages" in facts
+    assert "rows longer than max_length: none" in facts
+
+
+def test_spaces_are_shown_where_they_are(tmp_path: Path) -> None:
+    """Also by a tokenizer that decodes no space at the beginning of a text."""
+    path = suite(tmp_path, [{"prompt": "a b", "completion": " c d"}] * 5, like_llama=True, template="plain")
+    assert "\na b⟦ c d<|stop|>⟧\n" in shown(path, "--rows", "1")
+
+
+def test_so_many_rows_of_a_split_are_shown(tmp_path: Path) -> None:
+    """Three of the training rows, or as asked; never more than there are."""
+    path = suite(tmp_path, [{"prompt": f"q{n}", "completion": f"a{n}"} for n in range(6)])
+    assert [shown(path).count(f"train row {n}: ") for n in range(1, 5)] == [1, 1, 1, 0]
+    out = shown(path, "--rows", "9", "--split", "test")
+    assert out.count("test row ") == 6
+    assert {f"asked for: a{n}" for n in range(6)} <= set(out.splitlines())
+    assert shown(path, "--split", "validation").count("validation row ") == 1
+
+
+def test_what_happened_to_rows_is_told(tmp_path: Path) -> None:
+    """Rows left out for their length, special tokens kept as text, what ends an answer."""
+    rows = [{"prompt": f"is <|end|> q{n}", "completion": "yes"} for n in range(5)]
+    path = suite(tmp_path, [*rows, {"prompt": "q" * 500, "completion": "no"}], scorer="exact", stop=["###"])
+    out = shown(path, "--split", "test")
+    assert "test 1 of 6 rows left out" in out
+    assert "special tokens in turns, kept as text: " in out
+    assert "<|user|>is <|end|> q" in out
+    assert "an answer ends with '<|stop|>' or '<|end|>' or '###'" in out
+
+
+def test_token_ids_are_shown_on_demand(tmp_path: Path) -> None:
+    """As many as the row has tokens."""
+    path = suite(tmp_path, [{"prompt": "a", "completion": "b"}] * 5)
+    assert "ids: [" not in shown(path)
+    out = shown(path, "--ids", "--rows", "1")
+    (ids,) = [json.loads(line.removeprefix("ids: ")) for line in out.splitlines() if line.startswith("ids: ")]
+    assert f"train row 1: {len(ids)} tokens, 2 learnt" in out
+    assert len(ids) == 8
+
+
+def test_settings_can_be_overridden(tmp_path: Path) -> None:
+    """By dotted path, as everywhere; a mistake is one sentence and status 2."""
+    path = suite(tmp_path, [{"prompt": "a", "completion": "b"}] * 5)
+    out = shown(path, "--rows", "1", "--set", "task.options.template=plain", "--set", "task.options.loss_on=all")
+    assert "\na⟦b<|stop|>⟧\n" in out
+    result = call(path, "--set", "task.options.template=none")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "hpml-bench: task.options.template is 'none': give plain, path:FILE or a jinja template, which has {{ ... }} "
+        "in it"
+    ]
+
+
+def test_a_row_that_is_no_conversation_is_one_sentence(tmp_path: Path) -> None:
+    """With file and row."""
+    result = call(suite(tmp_path, [CHAT, CHAT, {"messages": TURNS[:2]}]))
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.endswith(
+        "train.jsonl: row 3 ends with a turn of the user; there is no answer to learn, so remove that turn"
+    )
+
+
+def test_what_does_not_show_is_shown_by_its_escape(tmp_path: Path) -> None:
+    """NUL, escapes, tabs and marks that turn the direction; right-to-left letters stay; no command is obeyed."""
+    text = "a\x00b\x1b[31mc\td\u202ee \u05e9\u05dc\n::error::x ##[group]"
+    out = shown(suite(tmp_path, [{"prompt": text, "completion": text}] * 5), "--rows", "1")
+    assert r"a\x00b\x1b[31mc\td\u202ee" in out
+    assert "\u05e9\u05dc" in out
+    assert not {"\x00", "\x1b", "\t", "\u202e"} & set(out)
+    assert "::error" not in out
+    assert "##[" not in out
+
+
+def test_long_lines_are_not_broken(tmp_path: Path) -> None:
+    """A line of the row is a line of the output, with all its spaces."""
+    text = "word  " * 40 + "."
+    out = shown(suite(tmp_path, [{"prompt": text, "completion": "b"}] * 5), "--rows", "1")
+    assert f"<|user|>{text}<|end|>" in out.splitlines()
+
+
+@pytest.mark.parametrize("colours", [True, False])
+def test_a_terminal_shows_what_is_learnt_in_green(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, colours: bool
+) -> None:
+    """Without the brackets, unless it has no colours."""
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=100, no_color=not colours, color_system="standard")
+    monkeypatch.setattr(terminal, "terminal", lambda: console)
+    shown(suite(tmp_path, [{"prompt": "a", "completion": "b"}] * 5), "--rows", "1")
+    assert ("\x1b[32mb<|end|>\x1b[0m" in file.getvalue()) == colours
+    assert ("⟦b<|end|>⟧" in file.getvalue()) == (not colours)
+
+
+def test_a_text_with_its_class_is_shown(tmp_path: Path) -> None:
+    """Tokens and label; nothing is bracketed, and a text that fills max_length is told."""
+    path = str(tiny.local_suite(tmp_path))
+    out = shown(path, "--rows", "2")
+    assert "train row 1: 8 tokens\n" in out
+    assert "⟦" not in out
+    colour = next(line for line in out.splitlines() if line.startswith("asked for: ")).removeprefix("asked for: ")
+    text = out.splitlines()[out.splitlines().index("train row 1: 8 tokens") + 1]
+    assert text.startswith(f"w{tiny.COLOURS.index(colour)} w")
+    assert text.endswith(" <end>")
+    cut = shown(path, "--rows", "1", "--set", "max_length=5")
+    assert "train row 1: 5 tokens, as many as max_length: it may have been cut" in cut
+
+
+@pytest.mark.parametrize("task", ["regression", "token_classification"])
+def test_numbers_and_tags_are_shown(tmp_path: Path, task: str) -> None:
+    """What a row asks for: a number, or a tag a word, whose first tokens are marked."""
+    settings = tiny.task_settings(tmp_path, task)
+    values = settings.model_dump(mode="json", exclude_unset=True)
+    content = {"description": "Rows.", "seeds": 2, "settings": values, "methods": {"lora": {"lr": 1e-2}}}
+    (tmp_path / "rows.yaml").write_text(yaml.safe_dump(content))
+    out = shown(str(tmp_path / "rows.yaml"), "--rows", "1")
+    label = next(line for line in out.splitlines() if line.startswith("asked for: ")).removeprefix("asked for: ")
+    if task == "regression":
+        assert 9 < float(label) < 14
+        return
+    (marked,) = [line for line in out.splitlines() if "⟦" in line]
+    words = marked.replace("⟦", "").replace("⟧", "").removesuffix(" <end>").split()
+    assert label.split() == [tiny.TAGS[int(word[1:]) % len(tiny.TAGS)] for word in words]
+    assert f", {len(words)} learnt" in out

@@ -1,0 +1,522 @@
+"""Conversations of tables: the shapes that files come in, and rows that are none, told by file and row."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas as pd
+import pytest
+import tiny
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from hpml_bench.data.conversations import ROLES, as_conversations, find_shape
+from hpml_bench.data.prepare import prepare
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.data.retention import retention_rows
+from hpml_bench.data.rows import read_rows
+from hpml_bench.data.tokenizer import load_tokenizer
+from hpml_bench.datasets import hub, text_files
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import LoadedData
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test has a cache of its own, and no reader asks the network."""
+    monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
+
+
+Row = dict[str, Any]
+ASKED: Row = {"prompt": "What is 2+2?", "completion": "4"}
+CHAT: Row = {
+    "messages": [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+    ]
+}
+SHARED: Row = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
+FOUR: Row = {"prompt": "What is 2+2?", "completion": "four"}
+ALPACA: Row = {"instruction": "Add.", "input": "2 and 2", "output": "4"}
+ALPACA_BARE: Row = {"instruction": "Say hi.", "input": "", "output": "hi"}
+
+
+def said(*turns: str) -> Row:
+    """Return a loaded row of `role: content` turns."""
+    pairs = [turn.split(": ", 1) for turn in turns]
+    return {"contents": [content for _, content in pairs], "roles": [role for role, _ in pairs], "choices": []}
+
+
+def write(path: Path, rows: list[Row]) -> Path:
+    """Write rows as the file's name asks for."""
+    kind = path.suffix
+    if kind == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    elif kind == ".json":
+        path.write_text(json.dumps(rows, indent=1))
+    elif kind == ".csv":
+        pd.DataFrame(rows).to_csv(path, index=False)
+    else:
+        Dataset.from_list(rows).to_parquet(path)
+    return path
+
+
+def load(path: Path, **options: Any) -> LoadedData:
+    """Load a file as training and test rows of conversations."""
+    uri = f"path:{path}"
+    given_ = text_files.TextFiles.Options(train=uri, test=uri, **options)
+    return text_files.TextFiles(given_).load(tiny.settings(), "answer")
+
+
+def loaded(path: Path, rows: list[Row], **options: Any) -> list[Row]:
+    """Write rows and load them."""
+    return list(load(write(path, rows), **options).train)
+
+
+def refused(path: Path, text: str, **options: Any) -> str:
+    """Return the one sentence that a file's text ends in."""
+    path.write_text(text)
+    with pytest.raises(UserError) as raised:
+        load(path, **options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def lines(*rows: Any) -> str:
+    """Return rows as lines of JSON."""
+    return "".join(f"{json.dumps(row)}\n" for row in rows)
+
+
+# Shapes
+
+
+@pytest.mark.parametrize("kind", [".json", ".jsonl", ".parquet"])
+@pytest.mark.parametrize(
+    ("row", "expected", "columns"),
+    [
+        (CHAT, said("system: Be short.", "user: Hi", "assistant: Hello"), "turns: messages"),
+        (SHARED, said("user: Hi", "assistant: Hello"), "turns: conversations"),
+        (ASKED, said("user: What is 2+2?", "assistant: 4"), "prompt: prompt; completion: completion"),
+        (ALPACA, said("user: Add.\n\n2 and 2", "assistant: 4"), "prompt: instruction, input; completion: output"),
+        (ALPACA_BARE, said("user: Say hi.", "assistant: hi"), "prompt: instruction, input; completion: output"),
+        ({"text": "A text."}, said("assistant: A text."), "text: text"),
+        (
+            {"question": "Q?", "answer": "b", "choices": ["a", "b"]},
+            said("user: Q?", "assistant: b") | {"choices": ["a", "b"]},
+            "prompt: question; completion: answer; choices: choices",
+        ),
+        (
+            {"prompt": CHAT["messages"][:2], "completion": CHAT["messages"][2:]},
+            said("system: Be short.", "user: Hi", "assistant: Hello"),
+            "prompt: prompt; completion: completion",
+        ),
+    ],
+)  # fmt: skip
+def test_shapes_are_known_by_their_columns(tmp_path: Path, kind: str, row: Row, expected: Row, columns: str) -> None:
+    """Messages, ShareGPT's, prompt and completion, Alpaca's with and without input, text, choices, TRL's."""
+    data = load(write(tmp_path / f"rows{kind}", [row, row]))
+    assert list(data.train) == list(data.test) == [expected, expected]
+    assert data.notes["columns"] == columns
+    assert data.label_names == ()
+
+
+@pytest.mark.parametrize("row", [ASKED, ALPACA, ALPACA_BARE, {"text": "A text."}])
+def test_csv_holds_all_shapes_but_turns(tmp_path: Path, row: Row) -> None:
+    """The same rows as those of JSON lines."""
+    assert loaded(tmp_path / "rows.csv", [row] * 3) == loaded(tmp_path / "rows.jsonl", [row] * 3)
+
+
+def test_turns_in_csv_are_refused(tmp_path: Path) -> None:
+    """A cell is text there, that of a list too."""
+    says = refused(tmp_path / "rows.csv", 'messages,id\n"[{""role"": ""user""}]",1\n')
+    assert "rows.csv: row 1 holds text in column 'messages', not a list of turns" in says
+
+
+def test_every_known_speaker_has_a_role(tmp_path: Path) -> None:
+    """Both spellings of a turn, also side by side."""
+    for name, role in ROLES.items():
+        turns = [{"role": "user", "content": "a"}, {"from": name, "value": "b"}, {"role": "model", "content": "c"}]
+        if role == "system":
+            turns = [{"from": name, "value": "b"}, *turns[2:]]
+        (row,) = loaded(tmp_path / f"{name}.jsonl", [{"dialog": turns}])
+        assert role in row["roles"]
+        assert row["roles"][-1] == "assistant"
+
+
+def test_columns_can_be_given(tmp_path: Path) -> None:
+    """By name or position: a prompt of two with a separator, a column of turns, one of text; a label alone too."""
+    row = {"id": 1, "a": "one", "b": "two", "c": "three", "said": SHARED["conversations"], "prompt": "four"}
+    path = write(tmp_path / "rows.jsonl", [row])
+    prompt = said("user: one\n\ntwo", "assistant: three")
+    assert list(load(path, text=("a", "b"), label="c").train) == [prompt]
+    assert list(load(path, text=(2, 3), label=4).train) == [prompt]
+    assert list(load(path, text=("a", "b"), label="c", separator=" | ").train) == [
+        said("user: one | two", "assistant: three")
+    ]
+    assert list(load(path, text="said").train) == [said("user: Hi", "assistant: Hello")]
+    assert list(load(path, text="a").train) == [said("assistant: one")]
+    assert list(load(path, label="c").train) == [said("user: four", "assistant: three")]
+    for options, says in (({"text": "d"}, "there is no column 'd'"), ({"label": 9}, "there is no column 9")):
+        with pytest.raises(UserError, match=f"rows.jsonl: {says}; the columns are 1 'id', 2 'a'"):
+            load(path, **options)
+
+
+def test_columns_that_hold_no_conversation_are_listed(tmp_path: Path) -> None:
+    """With what would be known, and the options that name them."""
+    says = refused(tmp_path / "rows.jsonl", lines({"first": "a", "second": "b"}))
+    assert "no columns look like conversations: none is called messages or conversations" in says
+    assert "name them with dataset.options.text and dataset.options.label (1 'first', 2 'second')" in says
+
+
+def test_the_hub_has_the_same_shapes(tmp_path: Path) -> None:
+    """Parquet files of a repository; a mistake is told by its split."""
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "train-0.parquet", [CHAT] * 3)
+    write(tmp_path / "data" / "test-0.parquet", [CHAT, {"messages": CHAT["messages"][:2]}])
+    options = hub.HubDataset.Options(dataset=f"path:{tmp_path / 'data'}", test="train")
+    data = hub.HubDataset(options).load(tiny.settings(), "answer")
+    assert data.train[0] == said("system: Be short.", "user: Hi", "assistant: Hello")
+    with pytest.raises(UserError, match=r" test: row 2 ends with a turn of the user; there is no answer to learn"):
+        hub.HubDataset(options.model_copy(update={"test": "test"})).load(tiny.settings(), "answer")
+
+
+# Texts are kept letter by letter
+
+HARD = "  é e\u0301 \u05e9\u05dc\u05d5\u05dd \u202eabc \x00 \r\n\t\u2028 😀 <s> \ufeff|\"',;\\n NA "
+
+
+@pytest.mark.parametrize("kind", [".json", ".jsonl", ".csv", ".parquet"])
+def test_texts_come_as_they_stand(tmp_path: Path, kind: str) -> None:
+    """Spaces at the ends, right-to-left letters, NUL, line ends, escapes, NA and numbers with zeros in front."""
+    texts = [HARD, "NA", "null", "01", "1.50", "true", "-", "2024-01-01", "x"]
+    rows = [{"prompt": text, "completion": text} for text in texts]
+    assert [row["contents"] for row in loaded(tmp_path / f"rows{kind}", rows)] == [[text, text] for text in texts]
+
+
+@given(texts=st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=4))
+def test_turns_come_as_they_stand(texts: list[str]) -> None:
+    """Whatever text they hold."""
+    turns = [{"role": "user", "content": text} for text in texts]
+    table = Dataset.from_list([{"messages": [*turns, {"role": "assistant", "content": texts[0]}]}])
+    assert as_conversations(table, "f", find_shape(table, "f"))[0]["contents"] == [*texts, texts[0]]
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind"),
+    [(0.5, "float"), (True, "bool"), (datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC), "datetime"), (b"x", "bytes")],
+)
+def test_a_cell_whose_text_is_lost_is_refused(cell: Any, kind: str) -> None:
+    """A number with decimals may have had more zeros, a date another form; a whole number is its digits."""
+    table = Dataset.from_list([{"prompt": "a", "completion": cell}])
+    with pytest.raises(
+        UserError, match=rf"^f: row 1 holds .* as a {kind} in column 'completion', so that its own text"
+    ):
+        as_conversations(table, "f", find_shape(table, "f"))
+    whole = Dataset.from_list([{"prompt": 2, "completion": 12345678901}])
+    assert as_conversations(whole, "f", find_shape(whole, "f"))[0]["contents"] == ["2", "12345678901"]
+
+
+def test_dates_of_json_are_not_silently_rewritten(tmp_path: Path) -> None:
+    """The reader takes a column of texts that look like dates for dates; the row is named."""
+    rows = [{"prompt": "When?", "completion": "2024-01-01"}, {"prompt": "And?", "completion": "2024-01-02"}]
+    says = refused(tmp_path / "rows.jsonl", lines(*rows))
+    assert "rows.jsonl: row 1 holds '2024-01-01 00:00:00' as a datetime in column 'completion'" in says
+    assert [row["contents"][1] for row in loaded(tmp_path / "rows.csv", rows)] == ["2024-01-01", "2024-01-02"]
+
+
+# Choices
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [("b", "b"), ("B", "b"), (" c ", "c"), ("1", "b"), (2, "c"), ("0", "a")]
+)  # fmt: skip
+def test_an_answer_names_its_choice(answer: Any, expected: str) -> None:
+    """By its text, its letter or its number from 0."""
+    table = Dataset.from_list([{"question": "Q?", "answer": answer, "choices": ["a", "b", "c"]}])
+    assert as_conversations(table, "f", find_shape(table, "f"))[0] == said("user: Q?", f"assistant: {expected}") | {
+        "choices": ["a", "b", "c"]
+    }
+
+
+@pytest.mark.parametrize("answer", ["d", "D", 3, -1, 1.5, None, True, ""])
+def test_an_answer_that_names_no_choice_is_refused(answer: Any) -> None:
+    """With the row and the answer."""
+    table = Dataset.from_list([{"question": "Q?", "answer": answer, "choices": ["a", "b", "c"]}])
+    with pytest.raises(UserError, match=r"^f: row 1 has the answer '.*', which names none of its 3 choices$"):
+        as_conversations(table, "f", find_shape(table, "f"))
+
+
+@pytest.mark.parametrize("options", ["A) a B) b", {"text": ["a", "b"], "label": ["A", "B"]}, None])
+def test_what_is_no_list_of_choices_is_left_alone(options: Any) -> None:
+    """A column of that name that holds text or mappings, or nothing in a row, changes no answer."""
+    table = Dataset.from_list([{"question": "Q?", "answer": "A", "options": options}])
+    row = as_conversations(table, "f", find_shape(table, "f"))[0]
+    assert row == said("user: Q?", "assistant: A")
+
+
+# Rows that are no conversations
+
+USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "says"),
+    [
+        (ASKED, ASKED | {"prompt": ""}, "has no text in column 'prompt'; fill it or remove the row"),
+        (ASKED, ASKED | {"prompt": None}, "has no text in column 'prompt'"),
+        (ASKED, ASKED | {"completion": " \n"}, "has no text in column 'completion'"),
+        (ASKED, {"prompt": "a"}, "has no text in column 'completion'"),
+        (ASKED, ASKED | {"prompt": [USER]}, "holds \"[{'role': 'user', 'content': 'a'}]\", which is or looks"),
+        (FOUR, FOUR | {"completion": {"a": "b"}}, "holds \"{'a': 'b'}\", which is or looks like no text, in"),
+        (FOUR, FOUR | {"completion": 4}, "holds '4', which is or looks like no text, in column 'completion'"),
+        (ALPACA, ALPACA | {"instruction": "", "input": ""}, "has no text in column 'instruction' or 'input'"),
+        ({"text": "a"}, {"text": ""}, "has no text in column 'text'"),
+        (CHAT, {"messages": [USER]}, "ends with a turn of the user; there is no answer to learn, so remove that turn"),
+        (CHAT, {"messages": [ANSWER, USER]}, "ends with a turn of the user"),
+        (CHAT, {"messages": CHAT["messages"][:1]}, "ends with a turn of the system"),
+        (CHAT, {"messages": []}, "has no list of turns in column 'messages'; give all rows one shape"),
+        (CHAT, {"messages": None}, "has no list of turns in column 'messages'"),
+        (CHAT, ASKED, "has no list of turns in column 'messages'; give all rows one shape"),
+        (CHAT, {"messages": [USER, {"role": "tool", "content": "b"}]}, "has a turn 2 of the role 'tool'; known are"),
+        (CHAT, {"messages": [{"content": "a"}, ANSWER]}, "has a turn 1 of the role 'None'"),
+        (CHAT, {"messages": [USER, {"role": "assistant", "content": " "}]}, "has an empty turn 2; fill it or remove"),
+        (CHAT, {"messages": [USER, {"role": "assistant", "content": None}]}, "has a turn 2 whose content is no text"),
+        (CHAT, {"messages": [USER, ANSWER, CHAT["messages"][0], ANSWER]}, "has a system prompt after its first turn"),
+        (CHAT, {"messages": [{"role": "user", "content": [{"text": "a"}]}, ANSWER]}, "has a turn 1 whose content is"),
+        (CHAT, {"messages": [USER, "b"]}, "has a turn 2 that is no mapping of role and content"),
+    ],
+)  # fmt: skip
+def test_a_row_that_is_none_is_named(tmp_path: Path, good: Row, bad: Row, says: str) -> None:
+    """By file and row, in one sentence, and never left out silently."""
+    found = refused(tmp_path / "rows.jsonl", lines(good, good, bad, good))
+    assert f"rows.jsonl: row 3 {says}"[:40] in found, found
+    assert says in found
+
+
+def test_rows_are_counted_over_the_whole_file(tmp_path: Path) -> None:
+    """Beyond the batches in which they are read."""
+    found = refused(tmp_path / "rows.jsonl", lines(*[ASKED] * 2500, ASKED | {"prompt": ""}))
+    assert "row 2501 has no text in column 'prompt'" in found
+
+
+def test_texts_that_look_like_numbers_are_not_silently_rewritten(tmp_path: Path) -> None:
+    """Where one row holds a number, the reader makes numbers of other rows' texts, 01 and 4.50 among them."""
+    found = refused(tmp_path / "rows.jsonl", lines(FOUR, FOUR | {"completion": "4.50"}, FOUR | {"completion": 4}))
+    assert "rows.jsonl: row 2 holds '4.5', which is or looks like no text, in column 'completion'" in found
+
+
+@pytest.mark.parametrize(
+    ("torn", "number"),
+    [
+        ('{"prompt": "a", "completion": "b', 2),
+        ('{"prompt": "a", "completion": "b"}}', 2),
+        ('{"prompt": "a" "completion": "b"}', 2),
+        ("prompt: a", 2),
+    ],
+)
+def test_torn_lines_are_named(tmp_path: Path, torn: str, number: int) -> None:
+    """By file and line; the rows before and behind are not read without it."""
+    good = json.dumps(ASKED)
+    found = refused(tmp_path / "rows.jsonl", f"{good}\n{torn}\n{good}\n")
+    assert f"rows.jsonl: can't be read as jsonl: line {number} is no JSON (" in found
+    assert found.endswith("; mend or remove it")
+
+
+def test_files_with_other_columns_are_refused(tmp_path: Path) -> None:
+    """A test file without the columns of the training file."""
+    train, test = write(tmp_path / "train.jsonl", [ASKED]), write(tmp_path / "test.jsonl", [CHAT])
+    options = text_files.TextFiles.Options(train=f"path:{train}", test=f"path:{test}")
+    with pytest.raises(UserError, match=r"test\.jsonl: there is no column 'prompt'; there is 1 'messages'$"):
+        text_files.TextFiles(options).load(tiny.settings(), "answer")
+
+
+# General text
+
+
+def general(path: Path, content: str | bytes, most: int = 100) -> list[list[str]]:
+    """Return the texts of a file, in its order."""
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    empty = LoadedData(*[Dataset.from_dict({})] * 3)
+    rows = retention_rows(f"path:{path}", most, empty, tiny.settings())
+    return sorted(row["contents"] for row in rows)
+
+
+def test_general_text_is_of_lines_or_rows(tmp_path: Path) -> None:
+    """A line a text, empty ones left out; or the rows of a table, whose cells stand as they are."""
+    assert general(tmp_path / "a.txt", "one\n\n  \ntwo 01\n") == [["one"], ["two 01"]]
+    assert general(tmp_path / "a.csv", "text,n\nNA,1\n01,2\n1.50,3\n") == [["01"], ["1.50"], ["NA"]]
+    assert general(tmp_path / "a.jsonl", lines({"text": "one"}, {"text": "two"})) == [["one"], ["two"]]
+    assert general(tmp_path / "b.jsonl", lines(ASKED)) == [["What is 2+2?", "4"]]
+    assert len(general(tmp_path / "b.txt", "".join(f"line {n}\n" for n in range(50)), most=7)) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.txt", "\n \n", "a.txt holds no text"),
+        ("a.pdf", "x", "a.pdf is no file that can be read; it must end in .txt, .csv, .json, .jsonl, .parquet"),
+        ("a.jsonl", "{", "a.jsonl: can't be read as jsonl: "),
+        ("a.jsonl", lines({"text": "a"}, {"text": ""}), "a.jsonl: row 2 has no text in column 'text'"),
+        ("a.csv", "first,second\nx,y\n", "a.csv: no columns look like conversations"),
+        ("a.txt", b"caf\xe9\n", "a.txt: can't be read as txt: "),
+        ("a.csv", b"text\ncaf\xe9\n", "a.csv: can't be read as csv: "),
+        ("a.csv", "", "a.csv: can't be read as csv: "),
+    ],
+)
+def test_general_text_that_is_none_is_refused(tmp_path: Path, name: str, content: str | bytes, says: str) -> None:
+    """In one sentence with the file, and the row."""
+    with pytest.raises(UserError) as raised:
+        general(tmp_path / name, content)
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_data_set_without_general_text_is_told() -> None:
+    """`dataset` asks for its own."""
+    empty = LoadedData(*[Dataset.from_dict({})] * 3)
+    with pytest.raises(UserError, match="the data set text_files has no general text of its own; name a file with pat"):
+        retention_rows("dataset", 10, empty, tiny.settings())
+    own = LoadedData(
+        *[Dataset.from_dict({})] * 3, retention=Dataset.from_list([said(f"assistant: {n}") for n in "abc"])
+    )
+    assert len(retention_rows("dataset", 2, own, tiny.settings())) == 2
+
+
+# From file to tokens
+
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SPECIAL = ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>")
+
+
+def letters(folder: Path, *, eos: str | None = "<|end|>") -> Path:
+    """Save a model of 64 positions whose tokenizer has a token a byte and four special ones."""
+    import torch
+    from transformers import GPT2Config, GPT2Model
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(list(SPECIAL))
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=eos).save_pretrained(folder)
+    torch.manual_seed(0)
+    GPT2Model(GPT2Config(vocab_size=260, n_positions=64, n_embd=8, n_layer=1, n_head=1)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that reads bytes and knows turns."""
+    return letters(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def prepared(model: Path, tmp_path: Path) -> Callable[..., Prepared]:
+    """Return a function that prepares rows of JSON lines."""
+
+    def of(rows: list[Row], folder: Path = model, max_length: int = 60, **options: Any) -> Prepared:
+        train = write(tmp_path / "train.jsonl", rows)
+        return prepare(
+            tiny.settings(
+                backbone=f"path:{folder}",
+                task={"name": "causal_lm", "options": {"template": TEMPLATE} | options},
+                dataset={"name": "text_files", "options": {"train": f"path:{train}", "test": f"path:{train}"}},
+                validation_samples=1,
+                test_samples=len(rows),
+                global_batch=2,
+                max_length=max_length,
+            )
+        )
+
+    return of
+
+
+def rows_of(number: int, **changes: Any) -> list[Row]:
+    """Return short rows that differ."""
+    return [{"prompt": f"q{n}", "completion": f"a{n}"} | changes for n in range(number)]
+
+
+def test_what_happened_to_rows_is_in_the_notes(prepared: Callable[..., Prepared]) -> None:
+    """How many were left out or cut, and their tokens, a split; special tokens kept as text; changed texts."""
+    long = {"prompt": "q" * 80, "completion": "a"}
+    shown = {"prompt": "what is <|end|>?", "completion": "it is <|end|>"}
+    done = prepared([*rows_of(8), long, shown])
+    note = "rows longer than max_length"
+    assert "test 1 of 10 rows left out (87 tokens)" in done.notes[note]
+    assert read_rows(Path(done.data) / "test").num_rows == 9
+    # kept in the test rows, and in the training rows if it is one of these
+    assert done.notes["special tokens in turns, kept as text"] in {"2", "4"}
+    assert f"{note}: {done.notes[note]}" in done.warnings
+    cut = prepared([*rows_of(8), long, shown], too_long="cut_prompt")
+    assert "test 1 prompts cut (27 tokens)" in cut.notes[note]
+    assert max(map(len, read_rows(Path(cut.data) / "test").column("input_ids").to_pylist())) == 60
+    plain = prepared(rows_of(8))
+    assert plain.notes[note] == "none"
+    assert plain.warnings == ()
+
+
+def test_the_template_decides_which_preparation_is_taken(prepared: Callable[..., Prepared], tmp_path: Path) -> None:
+    """One in a file that changes is read anew."""
+    (tmp_path / "own.jinja").write_text(TEMPLATE)
+    one = prepared(rows_of(8), template=f"path:{tmp_path / 'own.jinja'}")
+    assert one.data == prepared(rows_of(8), template=f"path:{tmp_path / 'own.jinja'}").data
+    (tmp_path / "own.jinja").write_text(TEMPLATE.replace("\n", " "))
+    other = prepared(rows_of(8), template=f"path:{tmp_path / 'own.jinja'}")
+    assert one.data != other.data
+    assert one.digests.data != other.digests.data
+
+
+def test_a_template_that_refuses_a_row_is_told_with_it(prepared: Callable[..., Prepared]) -> None:
+    """What it raised, and the row by its beginning."""
+    template = (
+        "{% for m in messages %}{% if 'no' in m.content %}{{ raise_exception('I will not') }}{% endif %}{% endfor %}"
+    )
+    says = r"^the chat template of path:.* refuses a conversation: I will not \(the row begins with 'say no now'\)$"
+    with pytest.raises(UserError, match=says):
+        prepared([*rows_of(8), {"prompt": "say no\nnow", "completion": "b"}], template=template + TEMPLATE)
+
+
+def test_rows_longer_than_the_model_are_refused(prepared: Callable[..., Prepared]) -> None:
+    """max_length is at most what the model reads; where too few rows are short enough, it says so."""
+    with pytest.raises(UserError, match=r"max_length is 65, but path:.* reads at most 64 tokens; lower it"):
+        prepared(rows_of(8), max_length=65)
+    with pytest.raises(UserError, match=r"of the train rows only 0 have at most max_length 4 tokens, and 2 are needed"):
+        prepared(rows_of(8), max_length=4)
+
+
+def test_a_tokenizer_without_end_and_padding_is_told(prepared: Callable[..., Prepared], tmp_path: Path) -> None:
+    """The template's own end is learnt; where there is none, rows that don't end are counted."""
+    bare = letters(tmp_path / "bare", eos=None)
+    done = prepared(rows_of(8), folder=bare)
+    assert done.warnings == ()
+    assert 0 <= done.pad_id < 260
+    plain = prepared(rows_of(8), folder=bare, template="plain")
+    assert plain.notes["rows whose answer has no end token, as the tokenizer has none"] == "16"
+
+
+def test_text_comes_back_from_the_rows_on_disk(prepared: Callable[..., Prepared], model: Path) -> None:
+    """Decoded ids hold the user's exact text: spaces at its ends, right-to-left letters, NUL, special tokens."""
+    text = "  a <|end|> \x00 \u05d0\u202eb <|user|>\n "
+    done = prepared([*rows_of(7), {"prompt": text, "completion": f"x{text}"}], max_length=64, template="plain")
+    tokenizer = load_tokenizer(model)
+    found = [tokenizer.decode(ids) for ids in read_rows(Path(done.data) / "test").column("input_ids").to_pylist()]
+    assert f"{text}x{text}<|end|>" in found
+    assert set(done.notes) == {
+        "columns",
+        "rows",
+        "rows longer than max_length",
+        "special tokens in turns, kept as text",
+    }

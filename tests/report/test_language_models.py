@@ -1,0 +1,167 @@
+"""Pages of language models: the base model beside, answers, forgetting, and scores that are a loss or no share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import recorded
+
+from hpml_bench.config.settings import TaskSpec
+from hpml_bench.plugins.task import make_task
+from hpml_bench.probes.forgetting import METRICS as FORGETTING
+from hpml_bench.records.files import POINTS
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.predictions import Predictions, Said, write_predictions
+from hpml_bench.records.run import Consumed, Point, RunRecord
+from hpml_bench.registry import get
+from hpml_bench.report.blocks import Section, Table
+from hpml_bench.report.render import write_report
+from hpml_bench.report.results import Results
+
+METHODS = ("none", "lora", "full")
+RIGHT = {"none": 0.1, "lora": 0.7, "full": 0.75}
+ROWS = 300
+HOSTILE = "<script>alert(1)</script> [x](javascript:alert(2)) \x1b[31m ::error::"
+
+
+def predictions(item: RunRecord, share: float) -> Predictions:
+    """Return answers of which about this share is right, the same rows being hard for every method."""
+    hard = np.random.default_rng(5).random(ROWS)
+    luck = np.random.default_rng([item.spec.seed, len(item.spec.method.name)]).normal(0, 0.05, ROWS)
+    right = hard + luck < share
+    tokens = tuple(np.array([7, 8, 9][: 1 + row % 3], dtype=np.int32) for row in range(ROWS))
+    said = Said(
+        question=tuple(f"Question {row}?" for row in range(ROWS)),
+        expected=tuple(f"answer {row}" for row in range(ROWS)),
+        bytes=np.full(ROWS, 9),
+        answer=tuple(f"Answer {row}." if ok else HOSTILE for row, ok in enumerate(right)),
+        tokens=np.full(ROWS, 3),
+        cut=np.zeros(ROWS, dtype=bool),
+        near_tie=np.zeros(ROWS, dtype=bool),
+    )
+    losses = np.array([len(row) for row in tokens]) * (2.0 - share) + 0.2 * hard
+    return Predictions(np.arange(ROWS), tokens, tokens, losses.astype(np.float32), said)
+
+
+def write(folder: Path, scorer: str | None, seeds: int = 4) -> Path:
+    """Write the runs of three methods, of which one trained nothing."""
+    task = TaskSpec(name="causal_lm", options={"scorer": scorer} if scorer else {})
+    settings = recorded.SETTINGS.model_copy(update={"task": task, "test_samples": ROWS})
+    for item in recorded.sweep(("lora", "full", "head"), seeds, settings=settings):
+        name = {"head": "none"}.get(item.spec.method.name, item.spec.method.name)
+        method = item.spec.method.model_copy(update={"name": name, "method": name})
+        spec = item.spec.model_copy(update={"method": method, "seed": item.spec.seed})
+        _write(folder / spec.run_id, item.model_copy(update={"spec": spec, "run_id": spec.run_id}))
+    return folder
+
+
+def _write(place: Path, item: RunRecord) -> None:
+    task, name = make_task(item.spec.settings.task), item.spec.method.name
+    found = predictions(item, RIGHT[name])
+    if task.decoding is None and found.said is not None:
+        found = replace(found, said=replace(found.said, answer=None, tokens=None, cut=None, near_tie=None))
+    scores = {f"test_{key}": value for key, value in task.evaluate(found).items()}
+    own = {key: value for key, value in item.metrics.items() if not key.startswith("test_")}
+    own |= {"forgetting": 0.0 if name == "none" else 0.5 + 0.1 * item.spec.seed}
+    consumed, points = item.consumed, [Point(metric="validation_loss", step=100, value=1.0)]
+    if name == "none":
+        consumed = Consumed(steps=0, samples=0, real_tokens=0, padded_tokens=0, order="-")
+        phases = {metric.name: metric.phase for metric in item.definitions}
+        own = {key: value for key, value in own.items() if phases.get(key) != "train"} | {"trainable_parameters": 0}
+    place.mkdir(parents=True)
+    write_predictions(place, found, task.scores(found))
+    (place / POINTS).write_text("\n".join(point.model_dump_json() for point in points) + "\n")
+    others = [metric for metric in item.definitions if metric.group != "quality"]
+    RunFolder(place).commit(
+        item.model_copy(
+            update={
+                "label_names": (), "notes": {}, "headline": task.headline, "metrics": own | scores,
+                "consumed": consumed, "definitions": (*others, *FORGETTING, *task.metrics),
+            }
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Runs scored by exact match."""
+    return Results.load(write(tmp_path_factory.mktemp("exact") / "exact", "exact"))
+
+
+def section(name: str, results: Results) -> Section:
+    """Return a section."""
+    found = get("sections", name).section(results)
+    assert isinstance(found, Section)
+    return found
+
+
+def test_the_base_model_is_compared_by_its_score_alone(results: Results) -> None:
+    """It enters with no steps and no budget, is tested against the others, and has no costs and no place by them."""
+    assert set(results.methods) == set(METHODS)
+    assert results.absent == ()
+    verdicts = {(c.a, c.b): c.verdict for c in results.comparisons("test_score")}
+    assert all(verdict != "untested" for verdict in verdicts.values())
+    assert "none" not in results.values("train_seconds")
+    assert "none" not in results.front(results.headline)
+    table = section("summary", results).blocks[0]
+    assert isinstance(table, Table)
+    assert next(row for row in table.rows if row[0] == "none")[table.columns.index("Training time (s)")] == "–"
+
+
+def test_another_run_without_steps_is_not_taken_for_the_base_model(tmp_path: Path) -> None:
+    """A run that trains something and consumed nothing is set apart, as before."""
+    folder = write(tmp_path / "zero", "exact")
+    record = next(r for r in Results.load(folder).compared if r.spec.method.name == "lora")
+    nothing = Consumed(steps=0, samples=0, real_tokens=0, padded_tokens=0, order="-")
+    RunFolder(folder / record.run_id).commit(record.model_copy(update={"consumed": nothing}))
+    assert record.run_id not in {r.run_id for r in Results.load(folder).compared}
+
+
+def test_answers_are_shown_most_disputed_first(results: Results) -> None:
+    """A column a method; the first rows are those that some methods answer right and others don't."""
+    (table,) = section("answers", results).blocks
+    assert isinstance(table, Table)
+    assert set(table.columns) == {"Row", "Asked", "Expected", *METHODS}
+    first = dict(zip(table.columns, table.rows[0], strict=True))
+    assert first["Asked"] == f"Question {int(first['Row']) - 1}?"
+    assert first["full"].endswith("[1]")
+    assert first["none"].endswith("[0]")
+
+
+def test_answers_are_text_on_the_page(results: Results) -> None:
+    """What a model wrote runs no script, makes no link and moves no terminal."""
+    write_report(results.folder)
+    page = (results.folder / "report.html").read_text()
+    assert "<script>alert(1)" not in page
+    assert 'href="javascript' not in page
+    assert "\x1b" not in page + (results.folder / "report.md").read_text()
+
+
+def test_right_and_wrong_answers_get_mcnemars_test(tmp_path: Path) -> None:
+    """Scores of 0 and 1, on one seed; of F1 the paired test over rows."""
+    for scorer, mcnemar in (("exact", True), ("f1", False)):
+        found = Results.load(write(tmp_path / scorer, scorer, seeds=1))
+        said = section("single_seed", found).model_dump_json()
+        assert ("McNemar" in said) == mcnemar
+
+
+def test_of_the_loss_lower_is_better(tmp_path: Path) -> None:
+    """Without a scorer the test loss leads: the verdicts say so, and there are no answers."""
+    write(tmp_path / "loss", None)
+    found = Results.load(tmp_path / "loss")
+    assert found.quality == "test_loss"
+    assert "full has the lowest mean test loss" in section("takeaways", found).model_dump_json()
+    assert found.ranks("test_loss")["none"] == (3, 3)
+    assert get("sections", "answers").section(found) is None
+
+
+def test_forgetting_has_a_table(results: Results) -> None:
+    """Of every method, the base model's at 0."""
+    table = section("forgetting", results).blocks[0]
+    assert isinstance(table, Table)
+    cells = {row[0]: row[1] for row in table.rows}
+    assert cells["none"].startswith("0")
+    assert set(cells) == set(METHODS)

@@ -1,0 +1,216 @@
+"""Scorers, each against what scores the same elsewhere: SQuAD's F1, rouge-score, or answers worked out by hand."""
+
+from __future__ import annotations
+
+import string
+import sys
+from collections import Counter
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
+
+from hpml_bench import registry
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.scorer import Scorer, make_scorer
+from hpml_bench.scorers.number import number_of
+
+NAMES = registry.names("scorers")
+TEXTS = (
+    "Paris", " paris. ", "The  Paris", "Paris, France", "in Paris", "42", "1,000", "", " ", "a", "The", "...", "par is",
+    "the cat sat on the mat", "a cat sat on a mat", "The mat sat on the cat!", "Ünïcode\u00a0text", "x.", "x..", "x .",
+)  # fmt: skip
+WORDS = st.lists(st.sampled_from(["the", "a", "cat", "Cat,", "mat.", "sat-on", "an", "1,000", "é", ""]), max_size=8)
+
+
+def score(name: str, answer: str, expected: str) -> float:
+    """Return a scorer's score."""
+    return make_scorer(name).score(answer, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_scorer(name: str) -> None:
+    """Title, a definition that is a sentence, 1 for the answer asked for, and nothing outside 0 and 1."""
+    kind = registry.plugin("scorers", name)
+    assert issubclass(kind, Scorer)
+    assert registry.get("scorers", name).__doc__
+    assert kind.title
+    assert kind.definition.endswith(".")
+    assert kind.of in {"answers", "choices"}
+    expected = "about 1,234 cats"
+    assert score(name, expected, expected) == 1
+    for text in TEXTS:
+        found = score(name, text, expected)
+        assert 0 <= found < 1
+        assert not kind.binary or found in {0, 1}
+
+
+def test_an_unknown_scorer_is_refused() -> None:
+    """One sentence that names it."""
+    with pytest.raises(UserError, match="nothing"):
+        make_scorer("nothing")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "right"),
+    [
+        ("Paris", "paris", True),
+        (" Paris.\n", "Paris", True),
+        ("new \t york", "New York.", True),
+        ("Paris .", "Paris", True),
+        ("Paris, France", "Paris", False),
+        ("The Paris", "Paris", False),
+        ("Paris!", "Paris", False),
+        ("", "Paris", False),
+        ("3.5", "35", False),
+    ],
+)
+def test_exact(answer: str, expected: str, right: bool) -> None:
+    """Case, white space and a full stop at the end don't matter; anything else does."""
+    assert score("exact", answer, expected) == score("exact", expected, answer) == right
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "right"),
+    [
+        ("It is Paris, of course", "paris", True),
+        ("new\n york city", "New York", True),
+        ("Par is", "Paris", False),
+        ("Paris", "Paris, France", False),
+        ("", "Paris", False),
+    ],
+)
+def test_contains(answer: str, expected: str, right: bool) -> None:
+    """The expected text occurs in the answer, case and runs of white space apart."""
+    assert score("contains", answer, expected) == right
+
+
+NUMBERS = [
+    ("5", "5"),
+    ("The answer is 5.", "5"),
+    ("first 3, then 5", "5"),
+    ("$5.", "5"),
+    ("It costs $1,234.50.", "1234.50"),
+    ("1,000", "1000"),
+    ("1,234,567 people", "1234567"),
+    ("1, 2, 3", "3"),
+    ("1,2,3", "3"),
+    ("1000.0", "1000"),
+    (".5", "0.5"),
+    ("-5", "-5"),
+    ("x=-5", "-5"),
+    ("-$5", "-5"),
+    ("minus (-0.25)", "-0.25"),
+    ("+7", "7"),
+    ("5-10", "10"),
+    ("10 - 5 = 5", "5"),
+    ("(8)-3", "3"),
+    ("-1,000", "-1000"),
+    ("50%", "50"),
+    ("3 + 4 = 7\n#### 7", "7"),
+    ("#### 1,234 of 5", "1234"),
+    ("#### $18", "18"),
+    ("#### -3", "-3"),
+    ("#### 1 no, wait #### 2 or 3", "2"),
+    ("It is 6. ####", "6"),
+    ("It is 6. #### six", "6"),
+    ("none", None),
+    ("", None),
+    ("- . , $", None),
+]
+"""Texts, and the number that each gives."""
+
+
+@pytest.mark.parametrize(("text", "found"), NUMBERS)
+def test_the_number_of_a_text(text: str, found: str | None) -> None:
+    """The first after GSM8K's mark, where a number follows it, else the last one."""
+    assert number_of(text) == (None if found is None else Decimal(found))
+
+
+def test_number() -> None:
+    """Numbers are compared as such, against an expected text in GSM8K's form; no number is right nowhere."""
+    gsm8k = "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\n48+24 = <<48+24=72>>72\n#### 72"
+    assert score("number", "So it is 72.0 clips.", gsm8k) == 1
+    assert score("number", gsm8k, "72") == 1
+    assert score("number", "48 + 24 = 71", gsm8k) == 0
+    assert score("number", "-72", gsm8k) == 0
+    assert score("number", "1,000", "1000.0") == 1
+    assert score("number", "1.000", "1000") == 0
+    assert score("number", "no idea", "none") == 0
+
+
+OF_SQUAD = [
+    ("Paris", "the Paris.", 1),
+    ("Paris, France", "Paris", 2 / 3),
+    ("", "", 1),
+    ("The", "a an", 1),
+    ("...", "", 1),
+    ("cat", "the", 0),
+    ("cat cat cat", "cat cat dog", 2 / 3),
+    ("1,000", "1000", 1),
+    ("sat-on mat", "sat on mat", 2 / 5),
+    ("a.b", "ab", 1),
+    ("An É", "é", 1),
+    ("cat on mat", "The cat sat, on rug", 4 / 7),
+]
+"""Texts, and the F1 that SQuAD 2.0's evaluation (its copy in transformers 5.0: data.metrics.squad_metrics) gives."""
+
+
+@pytest.mark.parametrize(("answer", "expected", "f1"), OF_SQUAD)
+def test_f1_is_squads(answer: str, expected: str, f1: float) -> None:
+    """Case, punctuation and articles don't matter, and where both have no other word the answer is right."""
+    assert score("f1", answer, expected) == pytest.approx(f1, abs=1e-12)
+
+
+@given(WORDS, WORDS)
+def test_f1_is_that_of_precision_and_recall(answer: list[str], expected: list[str]) -> None:
+    """Written out from SQuAD's definition: lower case, no punctuation, no articles, words counted as often as said."""
+
+    def words(texts: list[str]) -> Counter[str]:
+        bare = " ".join(texts).lower().translate(str.maketrans("", "", string.punctuation))
+        return Counter(word for word in bare.split() if word not in {"a", "an", "the"})
+
+    said, asked = words(answer), words(expected)
+    shared = (said & asked).total()
+    f1 = float(said == asked)
+    if said and asked:
+        precision, recall = shared / said.total(), shared / asked.total()
+        f1 = 2 * precision * recall / (precision + recall) if shared else 0.0
+    assert score("f1", " ".join(answer), " ".join(expected)) == pytest.approx(f1, abs=1e-12)
+
+
+def test_f1_is_that_of_transformers() -> None:
+    """The copy of SQuAD's functions that transformers had until 5.0, where it is installed."""
+    squad = pytest.importorskip("transformers.data.metrics.squad_metrics")
+    for answer in TEXTS:
+        for expected in TEXTS:
+            assert score("f1", answer, expected) == pytest.approx(squad.compute_f1(expected, answer), abs=1e-12)
+
+
+@given(WORDS, WORDS)
+def test_rouge_l_is_googles(answer: list[str], expected: list[str]) -> None:
+    """The F-measure of rouge-score's rougeL, without stemming."""
+    said, asked = " ".join(answer), " ".join(expected)
+    assert score("rouge_l", said, asked) == RougeScorer(["rougeL"]).score(asked, said)["rougeL"].fmeasure
+
+
+def test_rouge_l_by_hand() -> None:
+    """A subsequence of two words of three and four, precision 2/3 and recall 2/4; endings count."""
+    assert score("rouge_l", "cat on mat", "the cat sat on") == pytest.approx(4 / 7)
+    assert score("rouge_l", "cats", "cat") == 0
+
+
+def test_rouge_l_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence with the command."""
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    with pytest.raises(UserError, match=r"pip install 'hpml-bench\[rouge\]'"):
+        score("rouge_l", "a", "b")
+
+
+def test_choice() -> None:
+    """The chosen text is the right one, to the letter; nothing is generated for it."""
+    assert make_scorer("choice").of == "choices"
+    assert score("choice", " Paris", " Paris") == 1
+    assert score("choice", "Paris", " Paris") == 0

@@ -1,0 +1,318 @@
+"""Saved runs: what is written loads with PEFT, with transformers and by our own function, with the same logits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import language
+import pytest
+import tiny
+import torch
+import yaml
+from click.testing import CliRunner
+from peft import PeftModel
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+from hpml_bench.api import load_trained
+from hpml_bench.cli import main
+from hpml_bench.config.settings import MethodSpec
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.data.rows import Batch
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.method import make_method
+from hpml_bench.plugins.task import make_task
+from hpml_bench.records.load import load_record
+from hpml_bench.records.predictions import read_predictions
+from hpml_bench.records.run import Digests
+from hpml_bench.report import model_card
+from hpml_bench.training.model import TaskModel, build_model
+from hpml_bench.training.saving import save_trained
+
+METHODS = ("full", "lora", "prompt_tuning", "adapter")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Language models, and a bare GPT-2 with a tokenizer."""
+    folder = tmp_path_factory.mktemp("saving")
+    return {**language.save_models(folder), "bare": tiny.model(folder / "bare")}
+
+
+def prepared(folder: Path, **facts: Any) -> Prepared:
+    """Return what a run on a model was prepared as."""
+    return Prepared(
+        backbone=str(folder), data="", digests=Digests(weights="", tokenizer="", data=""), pad_id=1, **facts
+    )
+
+
+def saved(folder: Path, method: str, to: Path, options: dict[str, Any] | None = None) -> torch.Tensor:
+    """Train a language model for a few steps, save it, and return its logits."""
+    model, made, _, spec = language.trained(folder, method, options)
+    save_trained(cast(TaskModel, model), made, spec, prepared(folder), to)
+    return logits(model)
+
+
+@torch.no_grad()
+def logits(model: Any) -> torch.Tensor:
+    """Return the logits of a language model of ours at the learnt places."""
+    return torch.as_tensor(model(*language.texts()))
+
+
+@torch.no_grad()
+def logits_of(model: Any) -> torch.Tensor:
+    """Return the logits of a model of transformers or PEFT at the learnt places."""
+    ids, mask, labels = language.texts()
+    everywhere = model.eval()(input_ids=ids, attention_mask=mask).logits[:, -ids.shape[1] :]
+    return torch.as_tensor(everywhere[:, :-1][labels[:, 1:] != -100])
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> None:
+    """Hold that two models are the same to rounding."""
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+# Language models
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["GPT-2", "Gemma 2"])
+def test_a_saved_run_loads_as_it_was(kind: str, method: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """Bit for bit the same logits, in evaluation mode, unlike the base model's."""
+    expected = saved(folders[kind], method, tmp_path)
+    model = load_trained(tmp_path)
+    assert not any(part.training for part in model.modules())
+    assert torch.equal(logits(model), expected)
+    assert (logits(language.trained(folders[kind], "none")[0]) - expected).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
+@pytest.mark.parametrize("kind", ["GPT-2", "Gemma 2"])
+def test_peft_loads_its_adapters(kind: str, method: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """Onto a fresh language model of transformers, with the same logits."""
+    expected = saved(folders[kind], method, tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(folders[kind])
+    close(logits_of(PeftModel.from_pretrained(base, tmp_path)), expected)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("kind", ["GPT-2", "Gemma 2"])
+def test_transformers_loads_a_model_that_was_trained_whole(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """By its class alone."""
+    expected = saved(folders[kind], "full", tmp_path)
+    close(logits_of(AutoModelForCausalLM.from_pretrained(tmp_path)), expected)
+
+
+@pytest.mark.parametrize("method", ["none", "adapter"])
+def test_what_no_class_loads_is_not_saved_whole(method: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """A frozen model is there already, and one with adapters inside would lose them."""
+    expected = saved(folders["Llama"], method, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run_spec.json", "trained.safetensors"]
+    assert torch.equal(logits(load_trained(tmp_path)), expected)
+
+
+def test_a_method_may_save_its_encoder_itself(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Then the harness adds nothing but what was trained."""
+    model, _, _, spec = language.trained(folders["Llama"], "full")
+
+    def save(encoder: Any, folder: Path) -> bool:
+        (folder / "own").write_text("all of it")
+        return True
+
+    own = cast(Any, SimpleNamespace(save=save))
+    save_trained(cast(TaskModel, model), own, spec, prepared(folders["Llama"]), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own", "run_spec.json", "trained.safetensors"]
+    assert torch.equal(logits(load_trained(tmp_path)), logits(model))
+
+
+def test_loading_works_where_gradients_are_off(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Full fine-tuning and PEFT's types are built by trying a backward pass."""
+    for method, options in (("full", {}), ("peft", {"type": "IA3"})):
+        expected = saved(folders["GPT-2"], method, tmp_path / method, options)
+        with torch.no_grad():
+            model = load_trained(tmp_path / method)
+        assert torch.equal(logits(model), expected)
+
+
+def test_a_loaded_model_generates(folders: dict[str, Path], tmp_path: Path) -> None:
+    """`encoder` has the `generate` of transformers or PEFT; without labels the model gives the next token's logits."""
+    saved(folders["GPT-2"], "lora", tmp_path)
+    model, ids = load_trained(tmp_path), torch.tensor([language.prompts(2)[1]])
+    mask = torch.ones_like(ids)
+    found = model.encoder.generate(
+        input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=3, eos_token_id=-1, pad_token_id=1
+    )
+    with torch.no_grad():
+        assert int(model(ids, mask).argmax()) == int(found[0, ids.shape[1]])
+
+
+@pytest.mark.parametrize(("kind", "told"), [("EVA", "PeftModel.from_pretrained"), ("CORDA", "another method")])
+def test_a_start_from_data_is_not_built_anew(kind: str, told: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """One sentence instead of another model; PEFT loads EVA's files, whose ranks are in their configuration."""
+    if kind == "CORDA":
+        pytest.importorskip("attr")
+    folder = folders["Llama"]
+    spec = language.spec_of(folder, "peft", {"type": kind, "r": 2})
+    method, task = make_method(spec.method), make_task(spec.settings.task)
+    model = build_model(folder, spec, method, task)
+    ids, mask, labels = language.texts()
+    method.before_train(model.encoder, iter([Batch(ids, mask, labels, int(mask.sum()))]), 1)
+    save_trained(model, method, spec, prepared(folder), tmp_path)
+    with pytest.raises(UserError, match=told) as raised:
+        load_trained(tmp_path)
+    assert "\n" not in str(raised.value)
+    if kind == "EVA":
+        base = AutoModelForCausalLM.from_pretrained(folder)
+        close(logits_of(PeftModel.from_pretrained(base, tmp_path)), logits(model.eval()))
+
+
+def test_a_folder_without_a_saved_run_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    """One sentence each: nothing there, a damaged file, a tensor that the model doesn't have, another shape."""
+    with pytest.raises(UserError, match="holds no model that"):
+        load_trained(tmp_path / "nowhere")
+    saved(folders["Llama"], "lora", tmp_path / "lora")
+    (tmp_path / "lora" / "trained.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(UserError, match="holds no model that"):
+        load_trained(tmp_path / "lora")
+    for name, other in (("shape", {"r": 4}), ("target", {"target": ["v_proj"]})):
+        saved(folders["Llama"], "lora", tmp_path / name, {"target": ["q_proj"]})
+        facts = json.loads((tmp_path / name / "run_spec.json").read_text())
+        facts["spec"]["method"]["options"] |= other
+        (tmp_path / name / "run_spec.json").write_text(json.dumps(facts))
+        with pytest.raises(UserError, match=r"no such parameter encoder\..*q_proj"):
+            load_trained(tmp_path / name)
+
+
+def test_the_tokenizer_is_saved_with_its_chat_template(folders: dict[str, Path], tmp_path: Path) -> None:
+    """What a user loads from the folder writes a conversation as the training did."""
+    folder = shutil.copytree(folders["bare"], tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    saved(folder, "lora", tmp_path / "saved")
+    found = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert found.chat_template == tokenizer.chat_template
+    assert found("w1 w2").input_ids == tokenizer("w1 w2").input_ids
+
+
+# A head
+
+
+@pytest.mark.parametrize("method", [*METHODS, "head"])
+def test_a_classifier_loads_with_its_head(method: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """Sequence classification: the same logits, and the backbone's part by transformers or PEFT."""
+    names = tuple("abc")
+    spec = tiny.spec(method, backbone=f"path:{folders['bare']}")
+    spec = spec.model_copy(update={"method": MethodSpec(name=method, method=method, lr=1e-2)})
+    made, task = make_method(spec.method), make_task(spec.settings.task, names)
+    model = build_model(folders["bare"], spec, made, task)
+    ids, mask, _ = language.texts()
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-2)
+    for _ in range(3):
+        torch.autograd.backward(task.loss(model(ids, mask), torch.tensor([0, 1, 2, 0])))
+        optimizer.step()
+        optimizer.zero_grad()
+    save_trained(model, made, spec, prepared(folders["bare"], label_names=names), tmp_path)
+    with torch.no_grad():
+        expected = model.eval()(ids, mask)
+        assert torch.equal(load_trained(tmp_path)(ids, mask), expected)
+        if method in {"adapter", "head"}:
+            assert not (tmp_path / "config.json").exists()
+            return
+        base = AutoModel.from_pretrained(tmp_path if method == "full" else folders["bare"])
+        loaded = base if method == "full" else PeftModel.from_pretrained(base, tmp_path)
+        states = [part.eval()(input_ids=ids, attention_mask=mask)[0] for part in (loaded, model.encoder)]
+        close(*states)
+
+
+def test_a_whole_encoder_loads_without_its_pooler(tmp_path: Path) -> None:
+    """BERT, of which nothing reads the pooler and none is saved: transformers loads all else."""
+    from transformers import BertConfig, BertModel
+
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=language.VOCABULARY, **shape)).save_pretrained(tmp_path / "bert")
+    spec = tiny.spec("full", backbone=f"path:{tmp_path / 'bert'}")
+    made = make_method(spec.method)
+    model = build_model(tmp_path / "bert", spec, made, make_task(spec.settings.task, tuple("abc"))).eval()
+    save_trained(model, made, spec, prepared(tmp_path / "bert", label_names=tuple("abc")), tmp_path / "saved")
+    ids, mask, _ = language.texts()
+    with torch.no_grad():
+        parts = (AutoModel.from_pretrained(tmp_path / "saved").eval(), model.encoder)
+        close(*(part(input_ids=ids, attention_mask=mask)[0] for part in parts))
+
+
+# From the command line
+
+
+@pytest.fixture(scope="module")
+def by_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `hpml-bench run lora SUITE --save saved`, and of what it recorded."""
+    folder = tmp_path_factory.mktemp("command")
+    settings = tiny.task_settings(folder, "causal_lm", world_size=2)
+    values = settings.model_dump(mode="json", exclude_defaults=True)
+    suite = {"description": "Words.", "seeds": 1, "settings": values, "methods": {"lora": {"lr": 1e-2}}}
+    (folder / "words.yaml").write_text(yaml.safe_dump(suite))
+    command = ["run", "lora", str(folder / "words.yaml"), "--save", str(folder / "saved"), "--out", str(folder / "out")]
+    done = CliRunner().invoke(main, [*command, "--wandb", "off"])
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_the_command_saves_what_it_evaluated(by_command: Path) -> None:
+    """The loaded model gives the losses of the recorded predictions, and PEFT loads the adapter."""
+    from hpml_bench.data.prepare import prepare
+    from hpml_bench.data.rows import Rows
+
+    (path,) = by_command.glob("out/words/*/run.json")
+    record, stored = load_record(path), read_predictions(path.parent)
+    assert stored is not None
+    model = load_trained(by_command / "saved")
+    test = Rows(Path(prepare(record.spec.settings).data) / "test", 0)
+    batch = test.batch(stored.index)
+    task = make_task(record.spec.settings.task)
+    with torch.no_grad():
+        losses = task.row_losses(model(batch.input_ids, batch.attention_mask, batch.labels), batch.labels)
+    close(losses, torch.tensor(stored.loss))
+    base = AutoModelForCausalLM.from_pretrained(by_command / "model")
+    peft = PeftModel.from_pretrained(base, by_command / "saved").eval()
+    with torch.no_grad():
+        everywhere = peft(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[:, :-1]
+    close(task.row_losses(everywhere[batch.labels[:, 1:] != -100], batch.labels), losses)
+
+
+def test_the_command_writes_a_card(by_command: Path) -> None:
+    """What was trained and how, its figures as recorded, and lines that load it."""
+    (path,) = by_command.glob("out/words/*/run.json")
+    record, card = load_record(path), (by_command / "saved" / "README.md").read_text()
+    assert card.startswith("# lora on path:")
+    assert "`hpml-bench run lora words --seed 0`" in card
+    assert "PeftModel.from_pretrained(base_model, FOLDER)" in card
+    assert "load_trained(FOLDER)" in card
+    assert "AutoModel.from_pretrained(FOLDER)" not in card
+    score, loss = record.metrics["test_score"], record.metrics["test_loss"]
+    assert score is not None
+    assert f"| exact match | {100 * score:.1f} % | " in card
+    assert f"| test loss | {loss:.3f} nats/token | " in card
+    assert "| test perplexity |" in card or "| perplexity |" in card
+
+
+def test_a_folder_with_something_in_it_is_not_saved_to(by_command: Path) -> None:
+    """The user's files stay, and no run begins."""
+    command = ["run", "lora", str(by_command / "words.yaml"), "--save", str(by_command / "saved")]
+    done = CliRunner().invoke(main, [*command, "--out", str(by_command / "again")])
+    assert done.exit_code == 2
+    assert "not empty" in done.output
+    assert not (by_command / "again").exists()
+
+
+def test_a_card_of_a_whole_model_says_how_transformers_loads_it(by_command: Path, tmp_path: Path) -> None:
+    """By the file that is there."""
+    (path,) = by_command.glob("out/words/*/run.json")
+    (tmp_path / "config.json").write_text("{}")
+    model_card.write_card(load_record(path), tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "AutoModel.from_pretrained(FOLDER)" in card
+    assert "PeftModel" not in card
