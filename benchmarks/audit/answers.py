@@ -92,7 +92,7 @@ def number(answer: str, expected: str) -> float:
         return found
 
     def last(text: str) -> float | None:
-        behind = every(text.split("####")[-1]) if "####" in text else []
+        behind = every(text.rsplit("####", 1)[-1]) if "####" in text else []
         return behind[0] if behind else next(iter(reversed(every(text))), None)
 
     return float(last(answer) is not None and last(answer) == last(expected))

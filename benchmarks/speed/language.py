@@ -1,7 +1,7 @@
 """Language models: training against TRL's SFTTrainer, logits at learnt places, and generation against `generate`.
 
 SmolLM2-135M's shape with random weights, LoRA r=8 on all linear layers, batch 8, prompts of 20 to 80 tokens and
-completions of 10 to 60. TRL is needed (`pip install trl`). Contenders take turns in random order, each in a new process:
+completions of 10 to 60. TRL is needed (`pip install trl`). They take turns in random order, each in a new process:
 
     python -m speed.language CONTENDER
 """
@@ -252,7 +252,8 @@ def run(contender: str, folder: Path) -> dict[str, Any]:
     environment = {k: v for k, v in os.environ.items() if k not in PROCESS_ENVIRONMENT and k != "OMP_NUM_THREADS"}
     if contender in {"ours", "all_logits", "generation"}:
         environment |= PROCESS_ENVIRONMENT
-    environment |= {"OMP_NUM_THREADS": str(cores()), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    path = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment |= {"OMP_NUM_THREADS": str(cores()), "PYTHONPATH": path}
     command = [sys.executable, "-m", "speed.language", contender, str(folder)]
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     if done.returncode:
