@@ -14,9 +14,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 performance = importlib.import_module("performance")
 FOLDER = ROOT / "reports" / "reference" / "performance"
-RECORD, BEFORE, EXPLAINING, QUICK = (
-    json.loads((FOLDER / f"{name}.json").read_text()) for name in ("intel-xeon", "amd-epyc", "explaining", "quick")
-)
+NAMES = ("intel-xeon", "amd-epyc", "explaining", "quick", "language")
+RECORD, BEFORE, EXPLAINING, QUICK, LANGUAGE = (json.loads((FOLDER / f"{name}.json").read_text()) for name in NAMES)
 
 
 @pytest.mark.parametrize(("record", "quick"), [(RECORD, False), (BEFORE, False), (QUICK, True)])
@@ -35,7 +34,7 @@ def test_the_explaining_record_is_of_the_same_machine() -> None:
     assert not any(part["quick"] for part in parts)
 
 
-@pytest.mark.parametrize(("mark", "record"), [("table", RECORD), ("explaining", EXPLAINING)])
+@pytest.mark.parametrize(("mark", "record"), [("table", RECORD), ("explaining", EXPLAINING), ("language", LANGUAGE)])
 def test_the_page_shows_the_record(mark: str, record: dict[str, Any]) -> None:
     """The rows of docs/performance.md are those that `--show` prints, each, and no other."""
     page = (ROOT / "docs" / "performance.md").read_text()
