@@ -40,8 +40,8 @@ def run(
     """
     under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
     main = os.environ.get("RANK", "0") == "0" or not under_torchrun
-    if save is not None and main and save.is_dir() and any(save.iterdir()):
-        raise UserError(f"--save {save}: the folder is not empty; name another")
+    if save is not None and main:
+        check_folder(save)
     if under_torchrun:
         from hpml_bench.launch.under_torchrun import run_as_rank
 
@@ -50,3 +50,20 @@ def run(
         ctx.exit(OK if run_as_rank(loaded, method, seed, asked.out, asked.fresh, save) else FAILED)
     loaded = load(suite, asked.overrides, world_size=asked.nproc, device=asked.device)
     ctx.exit(sweep(loaded, [method], seed, asked, limits, save))
+
+
+def check_folder(save: Path) -> None:
+    """Make the folder of a model to keep.
+
+    Raises:
+        UserError: it is not empty, or can't be made or written to.
+
+    """
+    try:
+        save.mkdir(parents=True, exist_ok=True)
+        if any(save.iterdir()):
+            raise UserError(f"--save {save}: the folder is not empty; name another")
+        (save / ".writable").touch()
+        (save / ".writable").unlink()
+    except OSError as error:
+        raise UserError(f"--save {save}: the folder can't be made or written to: {error.strerror}") from None

@@ -115,6 +115,10 @@ class Conversations:
             text, marked = self._rendered(template, safe, marks=True)
             if not marked:
                 raise UserError(f"{self._name} marks no part of an answer with {{% generation %}}")
+            if len(marked) < sum(turn["role"] == "assistant" for turn in safe):
+                raise UserError(
+                    f"{self._name} marks only some of the answers with {{% generation %}}; mark all of them"
+                )
             return Rendered(text, marked, stand_ins, escaped)
         text, _ = self._rendered(template, safe)
         answers: list[Span] = []

@@ -234,8 +234,8 @@ def _cell(cell: Any, column: str) -> str:
 
 def _choice(answer: Any, choices: Sequence[str]) -> str:
     """Return the choice that a cell names: by its text, its number from 0, or its letter from A."""
-    if isinstance(answer, str) and answer in choices:
-        return answer
+    if not isinstance(answer, bool) and str(answer) in choices:
+        return str(answer)
     letter = isinstance(answer, str) and len(answer.strip()) == 1 and answer.strip().isalpha()
     try:
         number = ord(answer.strip().upper()) - ord("A") if letter else int(str(answer))

@@ -62,7 +62,7 @@ def prepare(settings: Settings) -> Prepared:
     encoder = Encoder(tokenizer, settings.max_length, _vocabulary(config), settings.backbone)
     data, facts = _check_and_digest(rows, loaded.label_names, task, _where(settings), task.sources(encoder))
     digests = Digests(
-        weights=_weights_digest(model.folder_or_file),
+        weights=weights_digest(model.folder_or_file),
         tokenizer=tokenizer_digest(tokenizer),
         data=data,
         revision=model.revision,
@@ -75,7 +75,7 @@ def prepare(settings: Settings) -> Prepared:
             with new_entry(folder, replace=True) as fresh:
                 _tokenise(rows, task, encoder, fresh)
         manifest = json.loads((folder / MANIFEST).read_text())
-    left = {split: read_rows(folder / split).num_rows for split in SPLITS}
+    left = {split: read_rows(folder / split).num_rows for split in rows}
     _check_what_is_left(left, settings)
     notes = task.length_notes(manifest["full"], {k: Counter(v) for k, v in manifest.get("counts", {}).items()})
     return Prepared(
@@ -248,13 +248,15 @@ def _bytes(column: pa.Array) -> Iterator[bytes | memoryview]:
 
 
 def _check_what_is_left(left: Mapping[str, int], settings: Settings) -> None:
-    """Refuse splits of which too few rows are short enough."""
+    """Refuse splits of which too few rows are left: with `vary_data` not twice as many as each seed draws."""
     for split, count in left.items():
         least = settings.global_batch if split == "train" else 1
+        if split == "train" and settings.vary_data:
+            least = 2 * (settings.train_samples or 1)
         if count < least:
             raise UserError(
-                f"{_where(settings)}: of the {split} rows only {count} have at most max_length {settings.max_length} "
-                f"tokens, and {least} are needed; raise max_length"
+                f"{_where(settings)}: of the {split} rows only {count} are left that have at most max_length "
+                f"{settings.max_length} tokens and something to learn, and {least} are needed; raise max_length"
             )
 
 
@@ -298,6 +300,7 @@ def _intact(folder: Path) -> bool:
 # Digests of the model
 
 
-def _weights_digest(folder: Path) -> str:
+def weights_digest(folder: Path) -> str:
+    """Return the SHA-256 of a model's weights and configuration."""
     files = sorted([*weight_files(folder), folder / "config.json"])
     return digest([[file.name, file_sha256(file)] for file in files], 64)

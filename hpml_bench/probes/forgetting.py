@@ -28,7 +28,7 @@ METRICS = (
         "forgetting",
         "forgetting",
         "Cross-entropy a token on the retention text after the training, less that of the base model as it was loaded, "
-        "before the method changed it; the same rows, every token but each row's first.",
+        "before the method changed it; the same rows, every token but each row's first, and the end token behind each.",
     ),
     _metric(
         "retention_loss", "loss on general text", "Cross-entropy a token on the retention text after the training."

@@ -30,6 +30,8 @@ def _metric(name: str, title: str, unit: str, better: Any, form: str, definition
     )
 
 
+COMPARED = 8
+"""Test rows whose logits are compared; of more, a large vocabulary's would take gigabytes."""
 AFTER = "after the method was folded into the model's weights"
 LOSS = _metric("merged_test_loss", "test loss, merged", "nats/token", "lower", ".3f", f"The test loss {AFTER}.")
 SCORE = _metric("merged_test_score", "score, merged", "", "higher", ".1%", f"The test score {AFTER}.")
@@ -40,7 +42,7 @@ CHANGED = _metric(
 LOGITS = _metric(
     "merged_logit_difference", "largest logit difference", "", "lower", ".2e",
     "The largest absolute difference between the logits before and after merging, over the learnt tokens of the first "
-    "`eval_batch` test rows.",
+    "eight test rows.",
 )  # fmt: skip
 
 
@@ -63,7 +65,7 @@ class MergingProbe(Probe):
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
         """Keep the test result, and some logits."""
-        if evaluation.phase == "test" and self.run.task.model_kind == "language_model":
+        if evaluation.phase == "test" and self.run.task.model_kind == "language_model" and self.run.method.trains:
             self.before = evaluation
             self.logits = _logits(self.run, self.run.model)
         return []
@@ -99,8 +101,8 @@ def _logits(run: Run, model: TaskModel) -> Tensor:
 
     was = model.training
     model.eval()
-    batch = run.test.batch(np.arange(min(run.settings.eval_batch, len(run.test)))).to(run.group.device)
+    batch = run.test.batch(np.arange(min(COMPARED, len(run.test)))).to(run.group.device)
     with torch.no_grad(), autocast(run.settings):
-        found: Tensor = model(batch.input_ids, batch.attention_mask, batch.labels).float()
+        found: Tensor = model(batch.input_ids, batch.attention_mask, batch.labels).float().cpu()
     model.train(was)
     return found

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,7 +132,7 @@ class CausalLM(Task):
         """What compares answers with those asked for (`hpml-bench list scorers`); empty for none: the loss leads."""
         max_new_tokens: int = Field(default=64, ge=1)
         """Most tokens of an answer."""
-        stop: tuple[str, ...] = ()
+        stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
         """Texts that end an answer, beside the end token and the template's end of a turn."""
         temperature: float = Field(default=0.0, ge=0)
         """0: the likeliest token each time. Above: drawn from the softmax of the logits divided by it, by random
@@ -200,7 +200,9 @@ class CausalLM(Task):
                 raise UserError(f"a {split} row has no choices, which the scorer {self.options.scorer} compares")
 
     def sources(self, encoder: Encoder) -> dict[str, str]:
-        """Return the chat template's text."""
+        """Return the chat template's text; the preparation asks for it, and so for the scorer's package too."""
+        if self.scorer is not None:
+            self.scorer.score("", "")
         from hpml_bench.data.chat import chat_template
 
         return {"template": chat_template(encoder, self.options.template)}

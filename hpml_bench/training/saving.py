@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hpml_bench.config.settings import RunSpec
+from hpml_bench.data.prepare import weights_digest
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import resolve_model
 from hpml_bench.errors import UserError
@@ -80,6 +81,8 @@ def load_trained(folder: Path) -> TaskModel:
         raise UserError(f"{folder}: holds no model that `hpml-bench run --save` wrote: {error}") from None
     task = make_task(spec.settings.task, tuple(facts["label_names"]), facts["facts"])
     base = resolve_model(spec.settings.backbone).folder_or_file
+    if weights_digest(base) != facts["digests"]["weights"]:
+        raise UserError(f"{folder}: was trained from other weights than {spec.settings.backbone} has now")
     with torch.enable_grad():  # whoever loads may have switched it off, and some methods are built by trying
         model = build_model(base, spec, make_method(spec.method), task)
     start = getattr(getattr(model.encoder, "active_peft_config", None), "init_lora_weights", None)

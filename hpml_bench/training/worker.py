@@ -133,11 +133,11 @@ def _measured(
     trained = trainer.train()
     heartbeat.beat("evaluating test")
     evaluation = trainer.evaluate(test, "test", trainer.steps)
-    if prepared.save_to and group.main:  # before a probe merges the method into the model
-        save_trained(trainer.model, trainer.method, spec, prepared, Path(prepared.save_to))
     if writer:
         writer.close()
         write_predictions(folder, evaluation.predictions, trainer.task.scores(evaluation.predictions))
+    if prepared.save_to and group.main:  # before a probe merges the method into the model
+        save_trained(trainer.model, trainer.method, spec, prepared, Path(prepared.save_to))
     definitions = tuple(metric for probe in probes.values() for metric in probe.here())
     local: dict[str, float | None] = {}
     for name, probe in probes.items():

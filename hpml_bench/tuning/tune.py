@@ -21,7 +21,7 @@ from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.launch.runner import Runner
-from hpml_bench.plugins.task import make_task
+from hpml_bench.plugins.task import RETENTION, make_task
 from hpml_bench.records.files import write_atomically
 from hpml_bench.records.folder import ResultsFolder, make_folder
 from hpml_bench.records.run import Metric, RunRecord, protocol_id
@@ -137,10 +137,12 @@ def trial_settings(settings: Settings) -> Settings:
 def validation_for_test(prepared: Prepared) -> Iterator[Prepared]:
     """Yield the prepared data with the validation rows in the place of the test rows, under digests of its own."""
     with tempfile.TemporaryDirectory(prefix="tuning-", dir=tempdir.folder()) as name:
-        there = sorted(path.name for path in Path(prepared.data).resolve().iterdir() if path.is_dir())
-        for split in there:
-            source = "validation" if split == "test" else split
-            (Path(name) / split).symlink_to(Path(prepared.data).resolve() / source, target_is_directory=True)
+        there = Path(prepared.data).resolve()
+        splits = {"train": "train", "validation": "validation", "test": "validation"}
+        if (there / RETENTION).is_dir():
+            splits[RETENTION] = RETENTION
+        for split, source in splits.items():
+            (Path(name) / split).symlink_to(there / source, target_is_directory=True)
         data = digest([prepared.digests.data, "validation rows for test rows"], 64)
         note = "the validation rows stand in the place of the test rows, none of which is read"
         yield prepared.model_copy(

@@ -105,7 +105,7 @@ def test_annotations_and_files_do_not_cost_each_other(
     [
         ((), "say what to compare with"),
         (("--against", "main", "--max-minutes", "ten"), "'ten' is not a valid float range."),
-        (("--against", "main", "--methods", "none"), "none"),
+        (("--against", "main", "--methods", "nosuch"), "nosuch"),
     ],
 )
 def test_a_mistake_is_annotated_in_a_github_workflow(
