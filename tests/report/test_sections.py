@@ -815,6 +815,8 @@ MACHINE_FREE = {
     "grad_norm", "grad_norm_per_sqrt_parameter", "trainable_parameters", "head_parameters", "total_parameters",
     "trainable_percent", "frozen_bf16_percent", "timed_steps", "virtual_tokens", "saved_bytes",
     "allreduced_bytes_per_step",
+    "forgetting", "retention_loss", "base_retention_loss",
+    "merged_test_loss", "merged_test_score", "merged_answers_changed", "merged_logit_difference",
 }  # fmt: skip
 
 
