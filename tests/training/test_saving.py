@@ -20,6 +20,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from hpml_bench.api import load_trained
 from hpml_bench.cli import main
 from hpml_bench.config.settings import MethodSpec
+from hpml_bench.data.prepare import weights_digest
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import Batch
 from hpml_bench.errors import UserError
@@ -45,7 +46,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def prepared(folder: Path, **facts: Any) -> Prepared:
     """Return what a run on a model was prepared as."""
     return Prepared(
-        backbone=str(folder), data="", digests=Digests(weights="", tokenizer="", data=""), pad_id=1, **facts
+        backbone=str(folder),
+        data="",
+        digests=Digests(weights=weights_digest(folder), tokenizer="", data=""),
+        pad_id=1,
+        **facts,
     )
 
 
