@@ -30,6 +30,7 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
     for row in found.rows:
         learnt = f", {row.learnt} learnt" if row.learnt else ""
         cut = ", as many as max_length: it may have been cut" if row.full else ""
+        cut += f", {row.cut} cut off the prompt" if row.cut else ""
         console.print()
         console.print(Text(f"{row.split} row {row.number + 1}: {len(row.ids)} tokens{learnt}{cut}", style="bold"))
         text = Text()

@@ -33,7 +33,7 @@ from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locke
 from hpml_bench.system.disk import explained
 from hpml_bench.system.hashing import digest
 
-FORMAT = 3
+FORMAT = 4
 """Counts up when the same rows would be tokenised or saved otherwise."""
 SPLITS = ("train", "validation", "test")
 MANIFEST = "manifest.json"

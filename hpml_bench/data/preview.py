@@ -32,6 +32,8 @@ class SeenRow:
     """What it asks for, in words."""
     full: bool
     """Whether it has `max_length` tokens, so that it may have been cut."""
+    cut: int
+    """Tokens cut off its prompt, where the task says so."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def preview(settings: Settings, count: int, split: str = "train") -> Preview:
     if task.decoding is not None:
         ends = [repr(tokenizer.convert_ids_to_tokens(token)) for token in task.stop_ids(encoder)]
         facts.append(f"an answer ends with {' or '.join([*ends, *map(repr, task.decoding.stop)]) or 'max_new_tokens'}")
+    cuts = rows.column("cut") if rows.has("cut") else [0] * len(rows)
     seen = []
     for number in range(min(count, len(rows))):
         ids = tuple(rows.tokens(number).tolist())
@@ -73,6 +76,7 @@ def preview(settings: Settings, count: int, split: str = "train") -> Preview:
                 learnt=sum(learnt),
                 label=_label(rows, number, prepared.label_names),
                 full=len(ids) == settings.max_length and task.cuts_texts,
+                cut=cuts[number],
             )
         )
     return Preview(tuple(facts), tuple(seen))

@@ -77,20 +77,15 @@ def first_token_seconds(run: Run) -> list[float]:
     """Return the time to the first token of each of the first prompts, after a few that don't count."""
     import torch
 
-    from hpml_bench.training.clock import clock
+    from hpml_bench.training.clock import one_at_a_time
     from hpml_bench.training.precision import autocast
 
     model: Any = run.model
     model.eval()
-    watch = clock(run.group.device)
-    prompts = run.test.column("prompt")
+    lengths = run.test.column("prompt")
     rows = list(range(min(run.settings.latency_samples, len(run.test))))
+    tokens = (run.test.tokens(row)[: lengths[row]].astype(np.int64) for row in [*rows[:WARMUP], *rows])
+    prompts = (torch.from_numpy(ids)[None].to(run.group.device) for ids in tokens)
+    calls = (lambda ids=ids: model.read(ids, torch.ones_like(ids)).logits.argmax() for ids in prompts)
     with torch.no_grad(), autocast(run.settings):
-        for row in [*rows[:WARMUP], *rows]:
-            ids = torch.from_numpy(run.test.tokens(row)[: prompts[row]].astype(np.int64))[None].to(run.group.device)
-            watch.start()
-            model.read(ids, torch.ones_like(ids)).logits.argmax()
-            watch.lap()
-            if run.group.device.type == "cuda":
-                torch.cuda.synchronize()
-    return watch.take()[-len(rows) :]
+        return one_at_a_time(calls, run.group.device)[-len(rows) :]

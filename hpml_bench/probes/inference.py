@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,18 +105,12 @@ def latencies(run: Run, model: TaskModel) -> list[float]:
     """Return the seconds of each forward pass at batch 1, after a few passes that don't count."""
     import torch
 
-    from hpml_bench.training.clock import clock
+    from hpml_bench.training.clock import one_at_a_time
     from hpml_bench.training.precision import autocast
 
     model.eval()
-    watch = clock(run.group.device)
     rows = np.arange(min(run.settings.latency_samples, len(run.test)))
+    batches = (run.test.batch(np.array([row])).to(run.group.device) for row in [*rows[:WARMUP], *rows])
+    calls = (partial(model, batch.input_ids, batch.attention_mask) for batch in batches)
     with torch.no_grad(), autocast(run.settings):  # one for all: casts of trained weights are kept, as a server would
-        for index in [*rows[:WARMUP], *rows]:
-            batch = run.test.batch(np.array([index])).to(run.group.device)
-            watch.start()
-            model(batch.input_ids, batch.attention_mask)
-            watch.lap()
-            if run.group.device.type == "cuda":
-                torch.cuda.synchronize()  # one request at a time
-    return watch.take()[-len(rows) :]
+        return one_at_a_time(calls, run.group.device)[-len(rows) :]

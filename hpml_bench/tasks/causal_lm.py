@@ -228,6 +228,7 @@ class CausalLM(Task):
             found["question"].append(example.question)
             found["expected"].append(example.expected)
             found["bytes"].append(example.target_bytes)
+            found["cut"].append(example.cut)
             found["choices"].append(choices)
             found["choice_ids"].append([chat.answer_of(other) for other in others if other is not None])
         return found
@@ -257,12 +258,13 @@ class CausalLM(Task):
         return pa.list_(pa.int32())
 
     def extra_types(self) -> dict[str, pa.DataType]:
-        """Return the columns beside token ids and labels: length of the prompt, the texts, bytes of what is learnt."""
+        """Return the columns beside ids and labels: tokens of the prompt and cut off it, texts, learnt bytes."""
         import pyarrow as pa
 
         texts = {name: pa.string() for name in ("question", "expected")}
         ids = {"choice_ids": pa.list_(pa.list_(pa.int32()))}
-        return {"prompt": pa.int32(), **texts, "bytes": pa.int32(), "choices": pa.list_(pa.string()), **ids}
+        numbers = {name: pa.int32() for name in ("prompt", "bytes", "cut")}
+        return {**numbers, **texts, "choices": pa.list_(pa.string()), **ids}
 
     def length_notes(self, full: float, counts: Mapping[str, Counter[str]]) -> dict[str, str]:
         """Return what happened to rows that are too long, split by split."""

@@ -36,33 +36,22 @@ def all_checks(  # each argument is one of the places
     task: Task,
     parameters: Mapping[str, int],
 ) -> tuple[Check, ...]:
-    """Return every check of a run that ended."""
-    return (
-        budget(consumed, settings),
-        every_step(points, consumed),
-        throughput(metrics, points, settings),
-        train_seconds(metrics, points),
-        second_clock(metrics, points, settings),
-        train_loss(metrics, points),
-        once_each(predictions, test_rows),
-        headline(metrics, predictions, task),
-        trained(parameters),
+    """Return every check of a run that ended; where it trains nothing, those of steps are left out."""
+    untrained = not any(parameters.values()) and consumed.steps == 0
+    of_steps = (
+        ()
+        if untrained
+        else (
+            budget(consumed, settings),
+            every_step(points, consumed),
+            throughput(metrics, points, settings),
+            train_seconds(metrics, points),
+            second_clock(metrics, points, settings),
+            train_loss(metrics, points),
+        )
     )
-
-
-def checks_untrained(
-    metrics: Metrics,
-    points: Sequence[Point],
-    consumed: Consumed,
-    settings: Settings,  # noqa: ARG001 - as all_checks
-    predictions: Predictions,
-    test_rows: int,
-    task: Task,
-    parameters: Mapping[str, int],
-) -> tuple[Check, ...]:
-    """Return every check of a run in which nothing was trained: no steps, no trained parameter, every row once."""
     return (
-        every_step(points, consumed),
+        *of_steps,
         once_each(predictions, test_rows),
         headline(metrics, predictions, task),
         trained(parameters),

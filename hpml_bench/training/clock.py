@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
@@ -115,3 +116,14 @@ def second_clock() -> float:
     """Return the seconds of a third clock: the hardware's, which the system never steps or slews."""
     raw = getattr(time, "CLOCK_MONOTONIC_RAW", None)
     return time.monotonic() if raw is None else time.clock_gettime(raw)
+
+
+def one_at_a_time(calls: Iterable[Callable[[], object]], device: torch.device) -> list[float]:
+    """Return the seconds of each call, each begun when the device has ended the one before, as a server's requests."""
+    watch = clock(device)
+    for call in calls:
+        watch.start()
+        call()
+        watch.lap()
+        settle(device)
+    return watch.take()

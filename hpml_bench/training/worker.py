@@ -32,7 +32,7 @@ from hpml_bench.records.predictions import read_predictions, write_predictions
 from hpml_bench.records.run import Check, Metric, Outcome, Point, RunError
 from hpml_bench.system import environment, failures, heartbeat, processes
 from hpml_bench.system.redaction import redacted
-from hpml_bench.training.checks import all_checks, checks_untrained
+from hpml_bench.training.checks import all_checks
 from hpml_bench.training.distributed import Group, process_group
 from hpml_bench.training.model import TaskModel, unused_parameters
 from hpml_bench.training.saving import save_trained
@@ -192,8 +192,7 @@ def _checks(
     assert predictions is not None  # noqa: S101 - written by this process just now
     parameters = {"trainable": trainable, "in the optimizer": trained.optimized, "with a gradient": trained.reached}
     points = read_points(folder)
-    checks = all_checks if trainer.method.trains else checks_untrained
-    return checks(metrics, points, trained.consumed, trainer.settings, predictions, rows, trainer.task, parameters)
+    return all_checks(metrics, points, trained.consumed, trainer.settings, predictions, rows, trainer.task, parameters)
 
 
 def _trainable(model: TaskModel) -> int:
