@@ -49,10 +49,12 @@ def linear(losses: Floats, tokens: Floats) -> Floats:
     return np.asarray(ratio + (losses - ratio * tokens) / tokens.mean())
 
 
-def guess(headline: str, reference: Sequence[Floats]) -> Guess:
-    """Return what an empty answer scores; of the loss, what guessing tokens by how often they occur costs."""
+def guess(headline: str, rows: Mapping[str, Any]) -> Guess:
+    """Return what an empty answer or a drawn choice scores; of the loss, guessing tokens by how often they occur."""
+    reference: Sequence[Floats] = rows["reference"]
     if headline == SCORE:
-        return Guess(np.zeros(len(reference)), 0.0)
+        scores = 1 / rows["said_choices"] if "said_choices" in rows else np.zeros(len(reference))
+        return Guess(scores, float(scores.mean()))
     counts = Counter(flat(list(reference)).tolist())
     total = sum(counts.values())
     losses = np.array([-sum(math.log(counts[token] / total) for token in row.tolist()) for row in reference])

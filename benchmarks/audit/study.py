@@ -128,7 +128,7 @@ class Study:
         run = self.compared[0]
         reference = run.predictions["reference"]
         if self.score in {LOSS, SCORE}:
-            return answers.guess(self.score, reference)
+            return answers.guess(self.score, run.predictions)
         return guess(self.score, reference, run.record["label_names"])
 
     def margin(self, metric: str) -> float:

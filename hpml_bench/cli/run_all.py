@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import click
@@ -53,7 +54,7 @@ def sweep(
     ):  # for the report too: signals end it, disk errors are told
         result = run_sweep(
             suite, asked.out, terminal(), methods,
-            fresh=asked.fresh or save is not None, verbose=asked.verbose, trackers=trackers, seed=seed, limits=limits,
+            fresh=asked.fresh, verbose=asked.verbose, trackers=trackers, seed=seed, limits=limits,
             save=save,
         )  # fmt: skip
         if result.records:
@@ -61,6 +62,8 @@ def sweep(
         if save is not None and result.records and result.records[0].status == "ok":
             write_card(result.records[0], save)
             click.echo(save)
+        elif save is not None:  # a folder that looks like a saved model holds one
+            shutil.rmtree(save, ignore_errors=True)
     if result.interrupted:
         click.echo("interrupted; the same command goes on from here", err=True)
         return INTERRUPTED

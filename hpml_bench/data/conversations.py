@@ -19,6 +19,9 @@ EXTRA_NAMES = ("input", "context")
 ANSWER_NAMES = ("completion", "response", "output", "answer", "a")
 TEXT_NAMES = ("text", "content", "body")
 CHOICE_NAMES = ("choices", "options", "endings")
+SYSTEM_NAMES = ("system", "system_prompt")
+READ_KEYS = frozenset({"role", "content", "from", "value"})
+"""Keys of a turn; others are left unread."""
 LISTS = frozenset({"List", "LargeList", "Sequence"})
 """Names that versions of `datasets` have for the type of a list."""
 
@@ -47,27 +50,33 @@ class Shape(Frozen):
     """Columns of texts without a prompt."""
     completion: str | None = None
     choices: str | None = None
+    system: str | None = None
+    """Column of a system prompt, which may be empty."""
+    unread: tuple[str, ...] = ()
+    """Keys of turns that are not read, such as `weight`."""
 
     def __str__(self) -> str:
         """Return the columns as notes show them."""
-        if self.turns:
-            return f"turns: {self.turns}"
         if self.text:
             return f"text: {', '.join(self.text)}"
-        choices = f"; choices: {self.choices}" if self.choices else ""
-        return f"prompt: {', '.join(self.prompt)}; completion: {self.completion}{choices}"
+        parts = {"turns": self.turns, "prompt": ", ".join(self.prompt), "completion": self.completion}
+        parts |= {"choices": self.choices, "system prompt": self.system, "keys left unread": ", ".join(self.unread)}
+        return "; ".join(f"{what}: {columns}" for what, columns in parts.items() if columns)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """All columns that are read."""
-        return tuple(name for name in (self.turns, *self.prompt, *self.text, self.completion, self.choices) if name)
+        return tuple(
+            name for name in (self.turns, *self.prompt, *self.text, self.completion, self.choices, self.system) if name
+        )
 
 
 def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label: Column | None = None) -> Shape:
     """Return which columns hold conversations: as given, else by name.
 
     A column called messages or conversations (of lists of turns); else a prompt (prompt, instruction, question, query
-    or q, with Alpaca's input or a context) and a completion (completion, response, output, answer or a); else text.
+    or q, with Alpaca's input or a context) and a completion (completion, response, output, answer or a); else text. A
+    column called system or system_prompt is the system prompt of the first two.
 
     Args:
         dataset: the table.
@@ -83,21 +92,27 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
     given = tuple(_given(column, names, where) for column in text)
     answer = None if label is None else _given(label, names, where)
     choices = _called([name for name in names if _is_list(dataset, name)], CHOICE_NAMES)
+    system = _called([name for name in names if not _is_list(dataset, name)], SYSTEM_NAMES)
+
+    def of_turns(column: str) -> Shape:
+        return Shape(turns=column, system=system, unread=_unread(dataset.features[column]))
+
     if given and answer is None:
         answer = _called([name for name in names if name not in given], ANSWER_NAMES)
         if len(given) == 1 and _is_list(dataset, given[0]) and not (answer and _is_list(dataset, answer)):
-            return Shape(turns=given[0])
+            return of_turns(given[0])
         if answer is None:
             return Shape(text=given)
     turns = None if given or answer else _called(names, TURN_NAMES)
     if turns:
-        return Shape(turns=turns)
+        return of_turns(turns)
     answer = answer or _called(names, ANSWER_NAMES)
     if not given:
         found = (_called(names, PROMPT_NAMES), _called(names, EXTRA_NAMES))
         given = tuple(name for name in found if name and name != answer)
     if given and answer:
-        return Shape(prompt=given, completion=answer, choices=choices)
+        system = system if system not in {*given, answer} else None
+        return Shape(prompt=given, completion=answer, choices=choices, system=system)
     plain = _called(names, TEXT_NAMES)
     if plain:
         return Shape(text=(plain,))
@@ -106,6 +121,12 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
         f"{' or '.join(PROMPT_NAMES[:3])} with {' or '.join(ANSWER_NAMES[:4])}, or text; name them with "
         f"dataset.options.text and dataset.options.label ({listed(names)})"
     )
+
+
+def _unread(turns: Any) -> tuple[str, ...]:
+    """Return the keys of turns that are not read, as far as a column's type tells them."""
+    turn = turns[0] if isinstance(turns, list) else getattr(turns, "feature", turns)
+    return tuple(key for key in turn if key not in READ_KEYS) if isinstance(turn, dict) else ()
 
 
 def _given(column: Column, names: list[str], where: str) -> str:
@@ -125,7 +146,7 @@ def _is_list(dataset: Dataset, column: str) -> bool:
 
 
 def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str = "\n\n") -> Dataset:
-    """Return a table's rows as `contents`, `roles` and `choices` (plugins.dataset.LoadedData).
+    """Return a table's rows as `contents`, `roles`, `choices` and `place` (plugins.dataset.LoadedData).
 
     Raises:
         UserError: a column is missing, or a row is no conversation that ends with an answer; names the row.
@@ -143,7 +164,7 @@ def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str =
             batched=True,
             with_indices=True,
             remove_columns=dataset.column_names,
-            features=Features({"contents": texts, "roles": texts, "choices": texts}),
+            features=Features({"contents": texts, "roles": texts, "choices": texts, "place": Value("string")}),
             fn_kwargs={"file": file, "shape": shape, "separator": separator, "mixed": _mixed(dataset)},
         )
 
@@ -161,18 +182,20 @@ def _convert(
     separator: str,
     mixed: frozenset[str],
 ) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {"contents": [], "roles": [], "choices": []}
+    found: dict[str, list[Any]] = {"contents": [], "roles": [], "choices": [], "place": []}
     for place, position in enumerate(positions):
         row = {name: batch[name][place] for name in shape.columns}
         try:
             _check_mixed(row, mixed)
             turns, choices = _row(row, shape, separator)
+            turns = [*_system(row, shape, turns), *turns]
             _check(turns)
         except ValueError as error:
             raise UserError(f"{file}: row {position + 1} {error}") from None
         found["roles"].append([role for role, _ in turns])
         found["contents"].append([content for _, content in turns])
         found["choices"].append(choices)
+        found["place"].append(f"{file}: row {position + 1}")
     return found
 
 
@@ -193,6 +216,21 @@ def _row(row: Mapping[str, Any], shape: Shape, separator: str) -> tuple[list[Tur
     choices = [_text(choice, shape.choices or "") for choice in row[shape.choices] or []] if shape.choices else []
     said = _choice(answer, choices) if choices else _text(answer, shape.completion or "")
     return [("user", _joined(row, shape.prompt, separator)), ("assistant", said)], choices
+
+
+def _system(row: Mapping[str, Any], shape: Shape, turns: Sequence[Turn]) -> list[Turn]:
+    """Return the system prompt of its own column as a turn, where there is one and the turns have none.
+
+    Raises:
+        ValueError: both have one.
+
+    """
+    said = _cell(row[shape.system], shape.system) if shape.system else ""
+    if not said.strip():
+        return []
+    if turns[0][0] == "system":
+        raise ValueError(f"has a system prompt in column {shape.system!r} and one among its turns; remove one")
+    return [("system", said)]
 
 
 def _check_mixed(row: Mapping[str, Any], mixed: frozenset[str]) -> None:

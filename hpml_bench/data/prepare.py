@@ -92,6 +92,7 @@ def prepare(settings: Settings) -> Prepared:
         },
         warnings=() if task.cuts_texts else tuple(f"{k}: {v}" for k, v in notes.items() if v != NOTHING),
         pad_id=pad_id(tokenizer, _vocabulary(config)),
+        stop_ids=task.stop_ids(encoder) if task.decoding is not None else (),
     )
 
 

@@ -23,5 +23,7 @@ class Prepared(Frozen):
     warnings: tuple[str, ...] = ()
     """What whoever starts the runs should see at once, such as rows that are too long and were left out."""
     pad_id: int
+    stop_ids: tuple[int, ...] = ()
+    """Tokens that end a generated answer."""
     save_to: str | None = None
     """Folder in which rank 0 keeps what was trained; None to keep nothing."""

@@ -59,7 +59,7 @@ def preview(settings: Settings, count: int, split: str = "train") -> Preview:
     rows = Rows(Path(prepared.data) / split, prepared.pad_id)
     facts = [f"{name}: {text}" for name, text in (*task.sources(encoder).items(), *prepared.notes.items())]
     if task.decoding is not None:
-        ends = [repr(tokenizer.convert_ids_to_tokens(token)) for token in task.stop_ids(encoder)]
+        ends = [repr(tokenizer.convert_ids_to_tokens(token)) for token in prepared.stop_ids]
         facts.append(f"an answer ends with {' or '.join([*ends, *map(repr, task.decoding.stop)]) or 'max_new_tokens'}")
     cuts = rows.column("cut") if rows.has("cut") else [0] * len(rows)
     seen = []

@@ -25,10 +25,11 @@ class Splits(NamedTuple):
 
     train: tuple[Dataset, str]
     validation: tuple[Dataset, str] | None
-    test: tuple[Dataset, str]
+    test: tuple[Dataset, str] | None
+    """None: split off the training rows, once these are converted, so that errors name a row by its number there."""
 
 
-def split_off(train: Dataset, settings: Settings, where: str) -> tuple[Dataset, Dataset]:
+def _split_off(train: Dataset, settings: Settings, where: str) -> tuple[Dataset, Dataset]:
     """Return the training rows without the test rows, and these, drawn with `data_seed`: `test_samples`, or a tenth.
 
     Raises:
@@ -46,6 +47,7 @@ def split_off(train: Dataset, settings: Settings, where: str) -> tuple[Dataset, 
 
 def labelled(
     splits: Splits,
+    settings: Settings,
     columns: Columns,
     target: Target = "class",
     separator: str = " ",
@@ -56,6 +58,7 @@ def labelled(
 
     Args:
         splits: the tables.
+        settings: of the suite, which say how many test rows are split off.
         columns: the chosen columns; all tables must have them.
         target: what is learnt; classes and tags become 0..C-1.
         separator: stands between the texts of several columns.
@@ -75,22 +78,18 @@ def labelled(
             return _converted(*split, columns, convert, types)
 
     what = "words: {}; tags: {}" if target == "tags" else "text: {}; label: {}"
-    return LoadedData(
-        train=rows(splits.train),
-        validation=rows(splits.validation) if splits.validation else None,
-        test=rows(splits.test),
-        label_names=names,
-        notes={"columns": what.format(", ".join(columns.text), columns.label), **(notes or {})},
-    )
+    told_of = {"columns": what.format(", ".join(columns.text), columns.label), **(notes or {})}
+    return _loaded(splits, settings, rows, names, told_of)
 
 
 def in_conversations(
-    splits: Splits, shape: Shape, separator: str = " ", notes: Mapping[str, str] | None = None
+    splits: Splits, settings: Settings, shape: Shape, separator: str = " ", notes: Mapping[str, str] | None = None
 ) -> LoadedData:
     """Return the splits as conversations (plugins.dataset.LoadedData).
 
     Args:
         splits: the tables.
+        settings: of the suite, which say how many test rows are split off.
         shape: which columns hold what; all tables must have them.
         separator: stands between the parts of a prompt; a single space, which other targets have, is an empty line.
         notes: facts to print with the results.
@@ -100,9 +99,28 @@ def in_conversations(
 
     """
     between = "\n\n" if separator == " " else separator
-    train, validation, test = (None if split is None else as_conversations(*split, shape, between) for split in splits)
-    assert train is not None and test is not None  # noqa: S101, PT018 - as Splits has them
-    return LoadedData(train=train, validation=validation, test=test, notes={"columns": str(shape), **(notes or {})})
+
+    def rows(split: tuple[Dataset, str]) -> Dataset:
+        return as_conversations(*split, shape, between)
+
+    return _loaded(splits, settings, rows, (), {"columns": str(shape), **(notes or {})})
+
+
+def _loaded(
+    splits: Splits,
+    settings: Settings,
+    rows: Callable[[tuple[Dataset, str]], Dataset],
+    names: tuple[str, ...],
+    notes: Mapping[str, str],
+) -> LoadedData:
+    """Return the splits with their rows converted, and test rows split off where there is no table of them."""
+    train = rows(splits.train)
+    validation = rows(splits.validation) if splits.validation else None
+    if splits.test is not None:
+        return LoadedData(train, validation, rows(splits.test), names, notes)
+    train, test = _split_off(train, settings, splits.train[1])
+    note = f"{len(test)} rows split off {splits.train[1]}, as no test rows were given"
+    return LoadedData(train, validation, test, names, {"test": note, **notes})
 
 
 Convert = Callable[..., dict[str, list[Any]]]

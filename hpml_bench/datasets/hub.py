@@ -1,4 +1,4 @@
-"""A dataset of the Hugging Face hub: its parquet or csv files, never code of its own."""
+"""A dataset of the Hugging Face hub: its parquet, csv or jsonl files, never code of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpml_bench.config.settings import Settings
 from hpml_bench.data.columns import Column, choose
 from hpml_bench.data.conversations import find_shape
 from hpml_bench.data.sources import Resolved, hub_snapshot, resolve
-from hpml_bench.data.tables import Splits, in_conversations, labelled, split_off
+from hpml_bench.data.tables import Splits, in_conversations, labelled
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.system.cache import cache_folder, disk_error
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 MAX_CARD = 200_000
 """Characters of settings at the head of a dataset's README.md."""
 
-PATTERNS = ("*.parquet", "*.csv", "README.md")
+FORMATS = ("*.parquet", "*.csv", "*.jsonl")
+"""Files with rows."""
+PATTERNS = (*FORMATS, "README.md")
 """Data, and the card, whose header says which files make up which split."""
 
 
@@ -72,18 +74,13 @@ class HubDataset(DatasetLoader):
         shape = find_shape(train[0], options.dataset, text, options.label) if of_answers else None
         columns = None if shape else choose(train[0], options.dataset, target, text, options.label)
         notes = {"dataset": options.dataset + (f", commit {found.revision}" if found.revision else "")}
-        if options.test is None:
-            rest, held_out = split_off(train[0], settings, train[1])
-            train, test = (rest, train[1]), (held_out, train[1])
-            notes["test"] = f"{len(held_out)} rows split off the split '{options.train}', since no test split was given"
-        else:
-            test = _split(parts, options.test, options)
+        test = _split(parts, options.test, options) if options.test else None
         validation = _split(parts, options.validation, options) if options.validation else None
         splits = Splits(train, validation, test)
         if shape is not None:
-            return in_conversations(splits, shape, options.separator, notes)
+            return in_conversations(splits, settings, shape, options.separator, notes)
         assert columns is not None  # noqa: S101 - one of the two
-        return labelled(splits, columns, target, options.separator, options.label_names, notes)
+        return labelled(splits, settings, columns, target, options.separator, options.label_names, notes)
 
 
 def _snapshot(uri: str) -> Resolved:
@@ -98,9 +95,9 @@ def _snapshot(uri: str) -> Resolved:
 def _read(folder: Path, options: Any) -> dict[str, Dataset]:
     from datasets import load_dataset
 
-    if not any(folder.rglob("*.parquet")) and not any(folder.rglob("*.csv")):
+    if not any(any(folder.rglob(pattern)) for pattern in FORMATS):
         raise UserError(
-            f"{options.dataset}: holds no parquet or csv files; a dataset made by code of its own is not run"
+            f"{options.dataset}: holds no parquet, csv or jsonl files; a dataset made by code of its own is not run"
         )
     if elsewhere := _outside(folder / "README.md"):
         raise UserError(f"{options.dataset}: its card takes rows from outside of it ({elsewhere[:200]}); none are read")

@@ -100,6 +100,8 @@ def run_sweep(  # noqa: PLR0913, PLR0917 - the options of the commands
     with ResultsFolder.open(out / suite.name) as results, stoppable():
         if fresh:
             results.clear(None if methods is None and seed is None else runs)
+        elif save is not None:  # what was trained is kept of a new run only
+            results.set_aside(runs, partial(console.print, markup=False, highlight=False))
         results.write_suite(suite.model_dump_json(indent=1))
         try:
             return _run_missing(runs, results, console, verbose, trackers, limits, save)

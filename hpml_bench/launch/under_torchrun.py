@@ -40,6 +40,8 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
     main = os.environ["RANK"] == "0"
     if main:
         make_folder(results.path)
+    if main and save is not None:
+        results.set_aside([spec], print)
     own = results.begin(spec) if main else RunFolder(results.path / spec.run_id)
     if main:
         own.begin()

@@ -32,7 +32,8 @@ class LoadedData:
     The columns depend on the task's target: `text` (str) and `label` (int, an index into `label_names`) for a class;
     `text` and `label` (float) for a number; `words` (list of str) and `tags` (list of int, indices into `label_names`)
     for tags; `contents` and `roles` (lists of str: the turns of a conversation, each by system, user or assistant, the
-    last by the assistant) and `choices` (list of str: answers to choose from, or none) for an answer.
+    last by the assistant) and `choices` (list of str: answers to choose from, or none) for an answer; there may be
+    `place` (str), the file and row that a row comes from, for errors.
     """
 
     train: Dataset

@@ -21,6 +21,15 @@ class Scorer(ABC):
     of: ClassVar[str] = "answers"
     """`answers`: texts that the model generates. `choices`: how likely a row's choices are; nothing is generated."""
 
+    def check(self) -> None:
+        """Refuse to score where something is missing, such as a package; called in the preparation.
+
+        Raises:
+            UserError: says what to install.
+
+        """
+        return
+
     @abstractmethod
     def score(self, answer: str, expected: str) -> float:
         """Return the score of an answer, from 0 to 1."""

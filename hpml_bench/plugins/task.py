@@ -15,7 +15,7 @@ from hpml_bench.config.base import Frozen
 from hpml_bench.config.options import validate_options
 from hpml_bench.config.settings import TaskSpec
 from hpml_bench.plugins.dataset import Target
-from hpml_bench.records.predictions import Answers, Predictions
+from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.records.run import Metric
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ IGNORE_INDEX = -100
 
 
 NOTHING = "none"
-"""Of a note on what happened to rows: nothing did."""
+"""A note on what happened to rows where nothing did."""
 RETENTION = "retention"
 """The split of general text, beside train, validation and test, on which forgetting is measured."""
 
@@ -53,12 +53,12 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Guess:
-    """A constant answer that needs no model, and what it scores on the test rows: a method must be above it."""
+    """An answer that needs no model, and what it scores on the test rows: a method must be above it."""
 
     sentence: str
     """What is guessed and what that gives, to stand beside the scores."""
     scores: NDArray[np.float64]
-    """[rows], the task's scores of the constant answer."""
+    """[rows], the task's scores of that answer, or the expected ones where it is drawn."""
     chance: float
     """Value of the headline metric from which learning is counted: what an untrained model is expected to get."""
 
@@ -207,8 +207,14 @@ class Task(ABC):
         """Return a score a row [n], bool where `binary`; their mean is the headline metric."""
 
     @abstractmethod
-    def guess(self, reference: Answers) -> Guess:
-        """Return what a constant answer gives on these references."""
+    def guess(self, reference: Answers, said: Said | None = None) -> Guess:
+        """Return what an answer that needs no model gives on these references.
+
+        Args:
+            reference: what the test rows ask for.
+            said: the same in words, where the task has such.
+
+        """
 
 
 def make_task(spec: TaskSpec, label_names: tuple[str, ...] = (), facts: Mapping[str, float] | None = None) -> Task:

@@ -165,6 +165,13 @@ class ResultsFolder:
                     f"{SET_ASIDE}/{moved.name}, and the run is done again"
                 )
 
+    def set_aside(self, specs: Iterable[RunSpec], say: Say) -> None:
+        """Set runs aside, whatever they are, so that they are done again."""
+        for run in map(self.run_folder, specs):
+            if (run.path / RECORD).exists():
+                moved = run.set_aside()
+                say(f"{run.path.name} is kept as {SET_ASIDE}/{moved.name}, and the run is done again")
+
     def _set_aside_unreadable(self, spec: RunSpec, say: Say) -> None:
         """Set aside the folders of a run's method and seed whose record can't be read, whatever id named them."""
         for path in self.path.glob(f"{spec.run_id.rpartition('-')[0]}-*/{RECORD}"):

@@ -29,6 +29,8 @@ class Said:
     """What the model answered; None where it was asked for nothing."""
     normalised: tuple[str, ...] | None = None
     """The choice that is likeliest a character, where choices were compared."""
+    choices: NDArray[Any] | None = None
+    """[n], how many choices were compared."""
     tokens: NDArray[Any] | None = None
     """[n], tokens of the answer, the one that ended it included."""
     cut: NDArray[Any] | None = None
@@ -37,7 +39,7 @@ class Said:
     """[n], whether two tokens were nearly equally likely somewhere in it, so that rounding may decide."""
 
     TEXTS: ClassVar[tuple[str, ...]] = ("question", "expected", "answer", "normalised")
-    NUMBERS: ClassVar[tuple[str, ...]] = ("bytes", "tokens", "cut", "near_tie")
+    NUMBERS: ClassVar[tuple[str, ...]] = ("bytes", "choices", "tokens", "cut", "near_tie")
 
 
 @dataclass(frozen=True)

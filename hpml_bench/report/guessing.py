@@ -11,8 +11,8 @@ from hpml_bench.report.results import Results
 
 def guess(results: Results) -> Guess | None:
     """Return what guessing gives; None without test rows."""
-    references = results.test_references
-    return None if references is None else results.task.guess(references)
+    stored = results.test_rows_asked
+    return None if stored is None else results.task.guess(stored.reference, stored.said)
 
 
 def not_above_guess(results: Results) -> tuple[str, ...]:

@@ -14,9 +14,12 @@ SHOWN = ("quality", "language", "forgetting", "merging", "parameters", "time")
 LOADS = {
     "adapter_config.json": (
         "from peft import PeftModel",
-        "model = PeftModel.from_pretrained(base_model, FOLDER)  # base_model by the class that transformers has for it",
+        'model = PeftModel.from_pretrained(base_model, "FOLDER")  # the base model as transformers loads it',
     ),
-    "config.json": ("model = AutoModel.from_pretrained(FOLDER)  # AutoModelForCausalLM of a language model",),
+    "config.json": (
+        "from transformers import AutoModel",
+        'model = AutoModel.from_pretrained("FOLDER")  # AutoModelForCausalLM of a language model',
+    ),
 }
 """How transformers and PEFT load a model, by the file that shows whose it is."""
 
@@ -36,7 +39,10 @@ def card(record: RunRecord, loads: Sequence[str]) -> str:
         for metric in record.definitions
         if metric.group in SHOWN and (value := record.metrics.get(metric.name)) is not None
     ]
-    own = ["from hpml_bench.api import load_trained", "model = load_trained(FOLDER)  # with the task's head, if any"]
+    own = [
+        "from hpml_bench.api import load_trained",
+        'model = load_trained("FOLDER")  # with its head, if the task has one',
+    ]
     lines = [
         f"# {sanitize(spec.method.name)} on {sanitize(settings.backbone.partition('#')[0])}",
         "",

@@ -27,6 +27,10 @@ class RougeL(Scorer):
             raise UserError("the scorer rouge_l needs one more package: pip install 'hpml-bench[rouge]'") from None
         return RougeScorer(["rougeL"])
 
+    def check(self) -> None:
+        """Refuse where the package is missing."""
+        _ = self._scorer
+
     def score(self, answer: str, expected: str) -> float:
         """Return the F-measure."""
         return float(self._scorer.score(expected, answer)["rougeL"].fmeasure)

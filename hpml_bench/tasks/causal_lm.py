@@ -22,6 +22,7 @@ from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasets import Dataset
     from torch import Tensor, nn
 
     from hpml_bench.data.chat import Conversations
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 NO_LIMIT = 10**9
 """Tokens of a row whose length doesn't matter."""
+OF_LENGTHS = ("rows", "dropped rows", "dropped tokens", "cut rows", "cut tokens")
+"""What is counted of rows by their length; all other counts are told one by one."""
 LARGEST_EXPONENT = 700.0
 """Of a perplexity that a float can hold."""
 
@@ -191,19 +194,31 @@ class CausalLM(Task):
             texts = pc.list_value_length(labels).to_pylist()
             if 1 in texts:
                 raise UserError(
-                    f"{split} row {texts.index(1) + 1} is a text without a prompt, so that there is nothing to answer; "
-                    "leave task.options.scorer empty, or give rows with prompts"
+                    f"{_place(rows, split, texts.index(1))} is a text without a prompt, so that there is nothing to "
+                    "answer; leave task.options.scorer empty, or give rows with prompts"
                 )
         if self.compares_choices:
-            least = pc.min(pc.list_value_length(rows.column("choices"))).as_py()
-            if least is None or least < 2:
-                raise UserError(f"a {split} row has no choices, which the scorer {self.options.scorer} compares")
+            few = [place for place, count in enumerate(pc.list_value_length(rows.column("choices")).to_pylist())
+                   if (count or 0) < 2]  # fmt: skip
+            if few:
+                raise UserError(
+                    f"{_place(rows, split, few[0])} has no choices, which the scorer {self.options.scorer} compares"
+                )
+
+    def facts(self, train: Dataset) -> dict[str, float]:
+        """Return nothing; a scorer that can't score is refused.
+
+        Raises:
+            UserError: the scorer lacks a package.
+
+        """
+        if self.scorer is not None:
+            self.scorer.check()
+        return {}
 
     def sources(self, encoder: Encoder) -> dict[str, str]:
-        """Return the chat template's text; the preparation asks for it, and so for the scorer's package too."""
-        if self.scorer is not None:
-            self.scorer.score("", "")
-        from hpml_bench.data.chat import chat_template
+        """Return the chat template's text."""
+        from hpml_bench.data.chat_template import chat_template
 
         return {"template": chat_template(encoder, self.options.template)}
 
@@ -212,14 +227,18 @@ class CausalLM(Task):
         chat = self.conversations(encoder)
         silent = replace(chat, counts=Counter(), encoder=replace(encoder, max_length=NO_LIMIT))
         found: dict[str, list[Any]] = {name: [] for name in ("input_ids", "label", *self.extra_types())}
-        for roles, contents, choices in zip(rows["roles"], rows["contents"], rows["choices"], strict=True):
+        places = rows.get("place") or [""] * len(rows["roles"])
+        for roles, contents, choices, place in zip(
+            rows["roles"], rows["contents"], rows["choices"], places, strict=True
+        ):
             compared = choices if self.compares_choices else []
             try:
                 others = [silent.example(roles, [*contents[:-1], choice]) for choice in compared]
                 longest = max((len(other.ids) for other in others if other is not None), default=0)
                 example = chat.example(roles, contents, least=longest)
             except UserError as error:
-                raise UserError(f"{error} (the row begins with {sanitize(contents[0], 60)!r})") from None
+                beginning = f"the row begins with {sanitize(contents[0], 60)!r}"
+                raise UserError(f"{place}: {error} ({beginning})" if place else f"{error} ({beginning})") from None
             if example is None or None in others:
                 continue
             found["input_ids"].append(list(example.ids))
@@ -235,7 +254,8 @@ class CausalLM(Task):
 
     def conversations(self, encoder: Encoder) -> Conversations:
         """Return what writes conversations as token ids."""
-        from hpml_bench.data.chat import Conversations, chat_template
+        from hpml_bench.data.chat import Conversations
+        from hpml_bench.data.chat_template import chat_template
 
         options = self.options
         return Conversations(
@@ -273,7 +293,7 @@ class CausalLM(Task):
         other: dict[str, int] = {}
         for count in counts.values():
             for name in count:
-                if not name.startswith(("rows", "dropped", "cut")) or name.startswith("rows whose"):
+                if name not in OF_LENGTHS:
                     other[name] = other.get(name, 0) + count[name]
         return notes | {name: f"{number:,}" for name, number in other.items()}
 
@@ -340,10 +360,15 @@ class CausalLM(Task):
         found = np.array([self.scorer.score(answer, expected) for answer, expected in pairs], dtype=np.float64)
         return found.astype(bool) if self.binary else found
 
-    def guess(self, reference: Answers) -> Guess:
-        """Answer nothing, which scores 0; without a scorer, guess each token by its frequency in these rows."""
-        if self.compares_choices:
-            return Guess("An answer that is none of the choices scores 0.", np.zeros(len(reference)), chance=0.0)
+    def guess(self, reference: Answers, said: Said | None = None) -> Guess:
+        """Answer nothing, which scores 0, or draw one of the choices.
+
+        Without a scorer, guess each token by its frequency in these rows.
+        """
+        if self.compares_choices and said is not None and said.choices is not None:
+            drawn = 1 / said.choices
+            mean = float(drawn.mean())
+            return Guess(f"Choosing at random is right in {mean:.1%} of the test rows on average.", drawn, chance=mean)
         if self.scorer is not None:
             return Guess("An empty answer scores 0.", scores=np.zeros(len(reference)), chance=0.0)
         tokens = _flat(reference)
@@ -369,6 +394,11 @@ def linearised_loss(reference: Answers, losses: NDArray[Any]) -> NDArray[np.floa
     ratio = float(np.sum(losses, dtype=np.float64)) / tokens.sum()
     linear: NDArray[np.float64] = ratio + (np.asarray(losses, dtype=np.float64) - ratio * tokens) / tokens.mean()
     return linear
+
+
+def _place(rows: pa.Table, split: str, row: int) -> str:
+    """Return where a row of a batch comes from: its file and number, where the data set says so."""
+    return rows.column("place")[row].as_py() if "place" in rows.column_names else f"{split} row {row + 1}"
 
 
 def _learnt(labels: Tensor) -> Tensor:

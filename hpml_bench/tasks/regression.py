@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hpml_bench.config.base import Frozen
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import Guess, Task, loss_metrics
-from hpml_bench.records.predictions import Answers, Predictions
+from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.records.run import Metric
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Regression(Task):
         """Return the linearised RMSE of each row, in the target's unit."""
         return linearised_rmse(np.asarray(predictions.reference), np.asarray(predictions.prediction))
 
-    def guess(self, reference: Answers) -> Guess:
+    def guess(self, reference: Answers, said: Said | None = None) -> Guess:
         """Answer the mean of these rows; its RMSE, their standard deviation, is chance."""
         labels = np.asarray(reference, dtype=np.float64)
         scores = linearised_rmse(labels, np.full(len(labels), labels.mean()))

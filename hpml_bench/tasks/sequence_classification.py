@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hpml_bench.config.base import Frozen
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import Guess, Task, loss_metrics
-from hpml_bench.records.predictions import Answers, Predictions
+from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.records.run import Metric
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class SequenceClassification(Task):
         """Return whether each row is right."""
         return np.asarray(np.asarray(predictions.reference) == np.asarray(predictions.prediction), dtype=bool)
 
-    def guess(self, reference: Answers) -> Guess:
+    def guess(self, reference: Answers, said: Said | None = None) -> Guess:
         """Answer the most frequent class of these rows; chance is one in the number of classes."""
         labels = np.asarray(reference)
         counts = np.bincount(labels, minlength=max(1, len(self.label_names)))

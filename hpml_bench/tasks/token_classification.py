@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hpml_bench.config.base import Frozen
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import IGNORE_INDEX, Guess, Task, loss_metrics
-from hpml_bench.records.predictions import Answers, Predictions
+from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.records.run import Metric
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class TokenClassification(Task):
         """Return the linearised F1 of each row."""
         return linearised_f1(self._counts(predictions.reference, predictions.prediction))
 
-    def guess(self, reference: Answers) -> Guess:
+    def guess(self, reference: Answers, said: Said | None = None) -> Guess:
         """Tag nothing: no entity is found, and F1 is 0."""
         words = _flat(reference)
         outside = [index for index, name in enumerate(self.label_names) if name == OUTSIDE]

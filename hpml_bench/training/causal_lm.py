@@ -88,12 +88,14 @@ class LanguageModel(nn.Module):
         else:
             chosen = torch.zeros_like(labels, dtype=torch.bool)
             chosen[:, :-1] = labels[:, 1:] != IGNORE_INDEX
-        return self._logits(chosen, input_ids=input_ids, attention_mask=attention_mask)
+        output = self._output(self.encoder, chosen, input_ids=input_ids, attention_mask=attention_mask)
+        return cast(Tensor, output.logits)
 
-    def _logits(self, chosen: Tensor, **inputs: Any) -> Tensor:
+    def _output(self, model: Any, chosen: Tensor, **inputs: Any) -> Any:
+        """Return what a model gives, with logits at the chosen places alone."""
         self._chosen = chosen
         try:
-            return cast(Tensor, self.encoder(**inputs).logits)
+            return model(**inputs)
         finally:
             self._chosen = None
 
@@ -110,7 +112,7 @@ class LanguageModel(nn.Module):
         """
         if not self.caches:
             return self._whole([ids[real.bool()] for ids, real in zip(input_ids, attention_mask, strict=True)])
-        prefix, base = _prefix(self.encoder, len(input_ids))
+        prefix, base = _prefix(self.encoder, len(input_ids)), _reader(self.encoder)
         inputs: dict[str, Any] = {"input_ids": input_ids}
         if prefix is not None:
             ones = attention_mask.new_ones(len(input_ids), prefix.length)
@@ -133,7 +135,7 @@ class LanguageModel(nn.Module):
         """Read one more token [B] of each answer."""
         if not self.caches:
             return self._whole([torch.cat(pair) for pair in zip(state.cache, tokens[:, None], strict=True)])
-        _, base = _prefix(self.encoder, 0)
+        base = _reader(self.encoder)
         mask = torch.cat([state.mask, state.mask.new_ones(len(tokens), 1)], dim=1)
         chosen = torch.ones(len(tokens), 1, dtype=torch.bool, device=tokens.device)
         inputs = {"input_ids": tokens[:, None], _cache_name(base): state.cache}
@@ -148,11 +150,7 @@ class LanguageModel(nn.Module):
         return State(self(ids, mask), texts, mask, lengths + virtual)
 
     def _go_on(self, base: Any, chosen: Tensor, mask: Tensor, positions: Tensor, inputs: dict[str, Any]) -> State:
-        self._chosen = chosen
-        try:
-            output = base(**inputs, attention_mask=mask, position_ids=positions, use_cache=True)
-        finally:
-            self._chosen = None
+        output = self._output(base, chosen, **inputs, attention_mask=mask, position_ids=positions, use_cache=True)
         cache = getattr(output, _cache_name(base), None)
         return State(output.logits, output.past_key_values if cache is None else cache, mask, positions[:, -1] + 1)
 
@@ -190,17 +188,24 @@ class _Prefix:
     cache: Any = None
 
 
-def _prefix(encoder: Any, rows: int) -> tuple[_Prefix | None, Any]:
-    """Return what PEFT's prompt methods put before `rows` texts, and the model that reads on from there.
+def _has_prefix(encoder: Any) -> bool:
+    """Tell whether a method puts positions before each text, as PEFT's prompt methods do."""
+    return isinstance(encoder, PeftModel) and encoder.active_peft_config.is_prompt_learning
 
-    Their own `generate` drops position ids, so that under left padding answers depend on the prompts beside them.
+
+def _reader(encoder: Any) -> Any:
+    """Return the model that reads tokens: of a prompt method the one behind its prefix.
+
+    PEFT's own `generate` drops position ids, so that under left padding answers depend on the prompts beside them.
     """
-    if not isinstance(encoder, PeftModel) or not encoder.active_peft_config.is_prompt_learning:
-        return None, encoder
-    base = encoder.get_base_model()
-    if not rows:
-        return None, base
+    return encoder.get_base_model() if _has_prefix(encoder) else encoder
+
+
+def _prefix(encoder: Any, rows: int) -> _Prefix | None:
+    """Return what a prompt method puts before `rows` texts; None of any other."""
+    if not _has_prefix(encoder):
+        return None
     prompt = encoder.get_prompt(batch_size=rows)
     if isinstance(prompt, Tensor):
-        return _Prefix(prompt.shape[1], embeddings=prompt), base
-    return _Prefix(int(prompt.get_seq_length()), cache=prompt), base
+        return _Prefix(prompt.shape[1], embeddings=prompt)
+    return _Prefix(int(prompt.get_seq_length()), cache=prompt)

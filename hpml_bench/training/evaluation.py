@@ -107,6 +107,7 @@ def _said(rows: Rows, answers: Answers | None, chosen: Chosen | None) -> Said:
         bytes=np.asarray(rows.column("bytes")),
         answer=texts,
         normalised=chosen.normalised if chosen else None,
+        choices=np.array([len(choices) for choices in rows.column("choices")]) if chosen else None,
         tokens=answers.tokens if answers else None,
         cut=answers.cut if answers else None,
         near_tie=answers.near_tie if answers else None,

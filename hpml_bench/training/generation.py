@@ -16,7 +16,7 @@ from torch import Tensor
 from hpml_bench.config.settings import Settings
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import Rows
-from hpml_bench.data.tokenizer import Encoder, load_tokenizer
+from hpml_bench.data.tokenizer import load_tokenizer
 from hpml_bench.plugins.task import Decoding, Task
 from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel
@@ -55,12 +55,11 @@ def make_generator(task: Task, prepared: Prepared, settings: Settings, seed: int
     if task.decoding is None:
         return None
     tokenizer = load_tokenizer(Path(prepared.backbone))
-    encoder = Encoder(tokenizer, settings.max_length, None, settings.backbone)
 
     def decode(tokens: list[int]) -> str:
         return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    return Generator(task.decoding, task.stop_ids(encoder), decode, prepared.pad_id, settings.eval_batch, seed)
+    return Generator(task.decoding, prepared.stop_ids, decode, prepared.pad_id, settings.eval_batch, seed)
 
 
 @dataclass

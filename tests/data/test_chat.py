@@ -21,8 +21,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerFast
 
 from hpml_bench.config.settings import TaskSpec
-from hpml_bench.data import chat
-from hpml_bench.data.chat import PLAIN, Conversations, Example, chat_template
+from hpml_bench.data.chat import Conversations, Example
+from hpml_bench.data.chat_template import BARRIER, PLAIN, STAND_INS, chat_template
 from hpml_bench.data.tokenizer import Encoder
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import IGNORE_INDEX, make_task
@@ -1021,5 +1021,5 @@ def test_every_choice_fits_behind_the_prompt(too_long: str) -> None:
 
 def test_the_private_characters_are_no_letters() -> None:
     """What stands in for special tokens is of the planes that no text should use."""
-    assert {unicodedata.category(chr(code)) for code in (chat.STAND_INS[0], chat.STAND_INS[-1])} == {"Co"}
-    assert unicodedata.category(chat.BARRIER) == "Co"
+    assert {unicodedata.category(chr(code)) for code in (STAND_INS[0], STAND_INS[-1])} == {"Co"}
+    assert unicodedata.category(BARRIER) == "Co"

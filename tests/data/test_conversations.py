@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,14 @@ def load(path: Path, **options: Any) -> LoadedData:
     """Load a file as training and test rows of conversations."""
     uri = f"path:{path}"
     given_ = text_files.TextFiles.Options(train=uri, test=uri, **options)
-    return text_files.TextFiles(given_).load(tiny.settings(), "answer")
+    data = text_files.TextFiles(given_).load(tiny.settings(), "answer")
+    assert data.train["place"][:] == [f"{path}: row {row + 1}" for row in range(len(data.train))]
+    return replace(data, train=data.train.remove_columns("place"), test=data.test.remove_columns("place"))
+
+
+def converted(table: Dataset) -> Dataset:
+    """Return the conversations of a table."""
+    return as_conversations(table, "f", find_shape(table, "f")).remove_columns("place")
 
 
 def loaded(path: Path, rows: list[Row], **options: Any) -> list[Row]:
@@ -128,6 +136,35 @@ def test_shapes_are_known_by_their_columns(tmp_path: Path, kind: str, row: Row, 
     assert list(data.train) == list(data.test) == [expected, expected]
     assert data.notes["columns"] == columns
     assert data.label_names == ()
+
+
+@pytest.mark.parametrize("row", [SHARED, ASKED])
+def test_a_system_prompt_may_have_a_column(tmp_path: Path, row: Row) -> None:
+    """It comes first, where it isn't empty, and two of them are refused."""
+    rows = [row | {"system": "Be short."}, row | {"system": " "}, row | {"system": None}]
+    (bare, _) = loaded(tmp_path / "bare.jsonl", [row, row])
+    first, *others = loaded(tmp_path / "rows.jsonl", rows)
+    assert first == bare | {"roles": ["system", *bare["roles"]], "contents": ["Be short.", *bare["contents"]]}
+    assert others == [bare, bare]
+    assert load(tmp_path / "rows.jsonl").notes["columns"].endswith("; system prompt: system")
+    says = refused(tmp_path / "two.jsonl", lines(CHAT | {"system": "Be long."}))
+    assert "two.jsonl: row 1 has a system prompt in column 'system' and one among its turns; remove one" in says
+
+
+def test_keys_of_turns_that_are_not_read_are_told(tmp_path: Path) -> None:
+    """In the notes of the data set, by name."""
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0, "tool_calls": []}]
+    data = load(write(tmp_path / "rows.jsonl", [{"messages": turns}]))
+    assert data.notes["columns"] == "turns: messages; keys left unread: weight, tool_calls"
+
+
+def test_a_row_of_a_file_whose_test_rows_are_split_off_is_named_by_its_line(tmp_path: Path) -> None:
+    """Not by its place among the training rows."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(lines(*[ASKED] * 40, ASKED | {"prompt": ""}, *[ASKED] * 9))
+    options = text_files.TextFiles.Options(train=f"path:{path}")
+    with pytest.raises(UserError, match=r"rows\.jsonl: row 41 has no text in column 'prompt'"):
+        text_files.TextFiles(options).load(tiny.settings(test_samples=25), "answer")
 
 
 @pytest.mark.parametrize("row", [ASKED, ALPACA, ALPACA_BARE, {"text": "A text."}])
@@ -185,7 +222,7 @@ def test_the_hub_has_the_same_shapes(tmp_path: Path) -> None:
     write(tmp_path / "data" / "test-0.parquet", [CHAT, {"messages": CHAT["messages"][:2]}])
     options = hub.HubDataset.Options(dataset=f"path:{tmp_path / 'data'}", test="train")
     data = hub.HubDataset(options).load(tiny.settings(), "answer")
-    assert data.train[0] == said("system: Be short.", "user: Hi", "assistant: Hello")
+    assert data.train.remove_columns("place")[0] == said("system: Be short.", "user: Hi", "assistant: Hello")
     with pytest.raises(UserError, match=r" test: row 2 ends with a turn of the user; there is no answer to learn"):
         hub.HubDataset(options.model_copy(update={"test": "test"})).load(tiny.settings(), "answer")
 
@@ -208,7 +245,7 @@ def test_turns_come_as_they_stand(texts: list[str]) -> None:
     """Whatever text they hold."""
     turns = [{"role": "user", "content": text} for text in texts]
     table = Dataset.from_list([{"messages": [*turns, {"role": "assistant", "content": texts[0]}]}])
-    assert as_conversations(table, "f", find_shape(table, "f"))[0]["contents"] == [*texts, texts[0]]
+    assert converted(table)[0]["contents"] == [*texts, texts[0]]
 
 
 @pytest.mark.parametrize(
@@ -221,9 +258,9 @@ def test_a_cell_whose_text_is_lost_is_refused(cell: Any, kind: str) -> None:
     with pytest.raises(
         UserError, match=rf"^f: row 1 holds .* as a {kind} in column 'completion', so that its own text"
     ):
-        as_conversations(table, "f", find_shape(table, "f"))
+        converted(table)
     whole = Dataset.from_list([{"prompt": 2, "completion": 12345678901}])
-    assert as_conversations(whole, "f", find_shape(whole, "f"))[0]["contents"] == ["2", "12345678901"]
+    assert converted(whole)[0]["contents"] == ["2", "12345678901"]
 
 
 def test_dates_of_json_are_not_silently_rewritten(tmp_path: Path) -> None:
@@ -243,9 +280,7 @@ def test_dates_of_json_are_not_silently_rewritten(tmp_path: Path) -> None:
 def test_an_answer_names_its_choice(answer: Any, expected: str) -> None:
     """By its text, its letter or its number from 0."""
     table = Dataset.from_list([{"question": "Q?", "answer": answer, "choices": ["a", "b", "c"]}])
-    assert as_conversations(table, "f", find_shape(table, "f"))[0] == said("user: Q?", f"assistant: {expected}") | {
-        "choices": ["a", "b", "c"]
-    }
+    assert converted(table)[0] == said("user: Q?", f"assistant: {expected}") | {"choices": ["a", "b", "c"]}
 
 
 @pytest.mark.parametrize("answer", ["d", "D", 3, -1, 1.5, None, True, ""])
@@ -253,14 +288,14 @@ def test_an_answer_that_names_no_choice_is_refused(answer: Any) -> None:
     """With the row and the answer."""
     table = Dataset.from_list([{"question": "Q?", "answer": answer, "choices": ["a", "b", "c"]}])
     with pytest.raises(UserError, match=r"^f: row 1 has the answer '.*', which names none of its 3 choices$"):
-        as_conversations(table, "f", find_shape(table, "f"))
+        converted(table)
 
 
 @pytest.mark.parametrize("options", ["A) a B) b", {"text": ["a", "b"], "label": ["A", "B"]}, None])
 def test_what_is_no_list_of_choices_is_left_alone(options: Any) -> None:
     """A column of that name that holds text or mappings, or nothing in a row, changes no answer."""
     table = Dataset.from_list([{"question": "Q?", "answer": "A", "options": options}])
-    row = as_conversations(table, "f", find_shape(table, "f"))[0]
+    row = converted(table)[0]
     assert row == said("user: Q?", "assistant: A")
 
 
@@ -356,6 +391,8 @@ def test_general_text_is_of_lines_or_rows(tmp_path: Path) -> None:
     assert general(tmp_path / "a.txt", "one\n\n  \ntwo 01\n") == [["one"], ["two 01"]]
     assert general(tmp_path / "a.csv", "text,n\nNA,1\n01,2\n1.50,3\n") == [["01"], ["1.50"], ["NA"]]
     assert general(tmp_path / "a.jsonl", lines({"text": "one"}, {"text": "two"})) == [["one"], ["two"]]
+    assert general(tmp_path / "a.tsv", "text\tn\nNA\t1\n01\t2\n") == [["01"], ["NA"]]
+    assert general(tmp_path / "a*[b].jsonl", lines({"text": "three"})) == [["three"]]
     assert general(tmp_path / "b.jsonl", lines(ASKED)) == [["What is 2+2?", "4"]]
     assert len(general(tmp_path / "b.txt", "".join(f"line {n}\n" for n in range(50)), most=7)) == 7
 
@@ -364,8 +401,12 @@ def test_general_text_is_of_lines_or_rows(tmp_path: Path) -> None:
     ("name", "content", "says"),
     [
         ("a.txt", "\n \n", "a.txt holds no text"),
-        ("a.pdf", "x", "a.pdf is no file that can be read; it must end in .txt, .csv, .json, .jsonl, .parquet"),
-        ("a.jsonl", "{", "a.jsonl: can't be read as jsonl: "),
+        (
+            "a.pdf",
+            "x",
+            "a.pdf is no file that can be read; it must end in .txt, .csv, .tsv, .tab, .json, .json",
+        ),
+        ("a.jsonl", "{", "a.jsonl: can't be read as jsonl: line 1 is no JSON"),
         ("a.jsonl", lines({"text": "a"}, {"text": ""}), "a.jsonl: row 2 has no text in column 'text'"),
         ("a.csv", "first,second\nx,y\n", "a.csv: no columns look like conversations"),
         ("a.txt", b"caf\xe9\n", "a.txt: can't be read as txt: "),

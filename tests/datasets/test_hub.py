@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,18 @@ def test_a_mistake_is_named(options: dict[str, Any], says: str) -> None:
 def test_a_dataset_made_by_code_is_not_run(tmp_path: Path) -> None:
     """A folder with a script and no data is refused."""
     (tmp_path / "news.py").write_text("raise SystemExit")
-    with pytest.raises(UserError, match="holds no parquet or csv"):
+    with pytest.raises(UserError, match="holds no parquet, csv or jsonl"):
         load(f"path:{tmp_path}")
+
+
+def test_json_lines_are_read(tmp_path: Path) -> None:
+    """As parquet and csv are, a split a file."""
+    for split, rows in (("train", 6), ("test", 3)):
+        lines = [json.dumps({"text": f"{split} {row}", "label": row % 2}) for row in range(rows)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    data = load(f"path:{tmp_path}")
+    assert data.train["text"][:] == [f"train {row}" for row in range(6)]
+    assert data.test["text"][:] == ["test 0", "test 1", "test 2"]
 
 
 def test_the_documents_suite_writes_out_every_setting() -> None:

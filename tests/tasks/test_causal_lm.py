@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,29 @@ def test_a_guess_is_the_entropy_of_the_tokens() -> None:
     assert guess.scores.mean() == pytest.approx(guess.chance)
     scored = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"})).guess(reference)
     assert (scored.chance, scored.scores.tolist()) == (0, [0, 0])
+    said = Said(("", ""), ("a", "b"), np.array([1, 1]), ("a", "a"), choices=np.array([2, 4]))
+    drawn = make_task(TaskSpec(name="causal_lm", options={"scorer": "choice"})).guess(reference, said)
+    assert (drawn.chance, drawn.scores.tolist()) == (0.375, [0.5, 0.25])
+    assert drawn.sentence == "Choosing at random is right in 37.5% of the test rows on average."
+
+
+def test_a_scorer_without_its_package_is_refused_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the preparation, with what to install."""
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    with pytest.raises(UserError, match=r"pip install 'hpml-bench\[rouge\]'"):
+        prepare(settings_of(folder, {"scorer": "rouge_l"}))
+
+
+def test_a_row_that_a_template_refuses_is_named(folder: Path) -> None:
+    """By its file and number there."""
+    path = folder / "refused.jsonl"
+    rows = [{"prompt": "w1 w2", "completion": f"w{n}"} for n in range(60)]
+    rows[41] = {"prompt": "no", "completion": "w3"}
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    template = "{% for m in messages %}{{ raise_exception('not so') if m.content == 'no' else m.content }}{% endfor %}"
+    data = {"name": "text_files", "options": {"train": f"path:{path}"}}
+    with pytest.raises(UserError, match=r"refused\.jsonl: row 42: the chat template of .* refuses .*not so"):
+        prepare(settings_of(folder, {"template": template}, dataset=data))
 
 
 # Answers
@@ -209,7 +233,7 @@ def test_rows_that_a_scorer_cannot_score_are_refused() -> None:
     check({"scorer": "exact"}, "retention", [["a text"]], [[]])
     with pytest.raises(UserError, match=r"train row 2 .*without a prompt"):
         check({"scorer": "exact"}, "train", [["a", "b"], ["a text"]], [[], []])
-    with pytest.raises(UserError, match="no choices, which the scorer choice compares"):
+    with pytest.raises(UserError, match="test row 1 has no choices, which the scorer choice compares"):
         check({"scorer": "choice"}, "test", [["a", "b"]], [["b"]])
 
 
@@ -257,6 +281,8 @@ def test_choices_are_compared_by_their_log_likelihood(folder: Path, group: Group
     assert trainer.generator is None
     assert evaluation.generated is None
     assert said.tokens is None
+    assert said.choices is not None
+    assert said.choices.tolist() == [len(choices) for choices in test.column("choices")]
 
 
 def test_of_equally_likely_choices_the_first_counts() -> None:

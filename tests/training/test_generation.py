@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, Temper
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import Rows, write_rows
+from hpml_bench.data.tokenizer import Encoder, load_tokenizer
 from hpml_bench.plugins.task import Decoding, make_task
 from hpml_bench.records.run import Digests
 from hpml_bench.training.causal_lm import LanguageModel
@@ -327,11 +328,15 @@ def test_a_model_answers_up_to_the_end_that_its_template_writes(tmp_path: Path) 
     tokenizer.save_pretrained(folder)
     template = "{% for message in messages %}{{ message['content'] }}<turn>{% endfor %}"
     settings = tiny.settings(task={"name": "causal_lm", "options": {"scorer": "exact", "template": template}})
-    prepared = Prepared(backbone=str(folder), data="", digests=Digests(weights="", tokenizer="", data=""), pad_id=0)
-    generator = make_generator(make_task(settings.task), prepared, settings, seed=3)
+    task, end = make_task(settings.task), tokenizer.convert_tokens_to_ids("<end>")
+    turn = tokenizer.convert_tokens_to_ids("<turn>")
+    encoder = Encoder(load_tokenizer(folder), settings.max_length, None, "a model")
+    digests = Digests(weights="", tokenizer="", data="")
+    stops = task.stop_ids(encoder)
+    assert set(stops) == {end, turn}
+    prepared = Prepared(backbone=str(folder), data="", digests=digests, pad_id=0, stop_ids=stops)
+    generator = make_generator(task, prepared, settings, seed=3)
     assert generator is not None
-    end, turn = tokenizer.convert_tokens_to_ids(["<end>", "<turn>"])
-    assert set(generator.stop_ids) == {end, turn}
     assert text_of([5, 7, turn], generator) == text_of([5, 7, end], generator) == "w5 w7"
     assert (generator.seed, generator.pad_id, generator.batch) == (3, 0, settings.eval_batch)
     silent = tiny.settings(task="causal_lm")

@@ -294,14 +294,35 @@ def test_the_command_writes_a_card(by_command: Path) -> None:
     record, card = load_record(path), (by_command / "saved" / "README.md").read_text()
     assert card.startswith("# lora on path:")
     assert "`hpml-bench run lora words --seed 0`" in card
-    assert "PeftModel.from_pretrained(base_model, FOLDER)" in card
-    assert "load_trained(FOLDER)" in card
-    assert "AutoModel.from_pretrained(FOLDER)" not in card
+    assert 'PeftModel.from_pretrained(base_model, "FOLDER")' in card
+    assert 'load_trained("FOLDER")' in card
+    assert "AutoModel.from_pretrained" not in card
     score, loss = record.metrics["test_score"], record.metrics["test_loss"]
     assert score is not None
     assert f"| exact match | {100 * score:.1f} % | " in card
     assert f"| test loss | {loss:.3f} nats/token | " in card
     assert "| test perplexity |" in card or "| perplexity |" in card
+
+
+def test_saving_does_the_run_again_and_keeps_the_earlier_record(by_command: Path) -> None:
+    """The record that was there is set aside, and said to be."""
+    (before,) = by_command.glob("out/words/*/run.json")
+    command = ["run", "lora", str(by_command / "words.yaml"), "--save", str(by_command / "anew"), "--wandb", "off"]
+    done = CliRunner().invoke(main, [*command, "--out", str(by_command / "out")])
+    assert done.exit_code == 0, done.output
+    assert f"{before.parent.name} is kept as set-aside/{before.parent.name}.1, and the run is done again" in " ".join(
+        done.output.split()
+    )
+    assert before.exists()
+    assert (by_command / "anew" / "README.md").exists()
+
+
+def test_a_run_that_fails_leaves_nothing_saved(by_command: Path, tmp_path: Path) -> None:
+    """A folder that looks like a saved model holds one."""
+    command = ["run", "lora", str(by_command / "words.yaml"), "--save", str(tmp_path / "saved"), "--wandb", "off"]
+    done = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "out"), "--timeout", "0.01"])
+    assert done.exit_code != 0
+    assert not (tmp_path / "saved").exists()
 
 
 def test_a_folder_with_something_in_it_is_not_saved_to(by_command: Path) -> None:
@@ -319,5 +340,5 @@ def test_a_card_of_a_whole_model_says_how_transformers_loads_it(by_command: Path
     (tmp_path / "config.json").write_text("{}")
     model_card.write_card(load_record(path), tmp_path)
     card = (tmp_path / "README.md").read_text()
-    assert "AutoModel.from_pretrained(FOLDER)" in card
+    assert 'AutoModel.from_pretrained("FOLDER")' in card
     assert "PeftModel" not in card

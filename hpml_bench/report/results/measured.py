@@ -10,6 +10,7 @@ from hpml_bench import statistics
 from hpml_bench.records.predictions import Answers
 from hpml_bench.records.run import Metric
 from hpml_bench.report.curves import LARGEST, Curve, read_curves
+from hpml_bench.report.predictions import Scored
 from hpml_bench.report.results.compared import ComparedRuns
 
 if TYPE_CHECKING:
@@ -117,9 +118,14 @@ class MeasuredRuns(ComparedRuns):
         return 1.0 if self.task.binary else 0.0
 
     @cached_property
+    def test_rows_asked(self) -> Scored | None:
+        """Predictions of a compared run, for what the test rows ask, which is the same for all; None without one."""
+        return next(iter(self.selection.stored.values()), None)
+
+    @property
     def test_references(self) -> Answers | None:
-        """What the test rows ask for, the same for all compared runs; None without a compared run."""
-        return next((stored.reference for stored in self.selection.stored.values()), None)
+        """What the test rows ask for; None without a compared run."""
+        return None if self.test_rows_asked is None else self.test_rows_asked.reference
 
     @property
     def test_rows(self) -> int:

@@ -1,0 +1,159 @@
+"""Files with rows: csv, tsv, Orange's tab, json, jsonl, parquet and plain text, read as they stand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hpml_bench.config.base import Frozen
+from hpml_bench.data.columns import SAMPLE_ROWS, is_number, short
+from hpml_bench.errors import UserError
+from hpml_bench.system.cache import cache_folder, disk_error, locked
+from hpml_bench.system.hashing import digest
+from hpml_bench.system.text import first_line
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SEPARATED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+MAGIC = frozenset("*?[]{}:")
+TEXT = {".txt": "text"}
+"""Plain text, whose lines are rows with the one column `text`."""
+OTHER = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+ORANGE_TYPES = {"", "c", "d", "s", "t", "continuous", "discrete", "string", "time", "numeric", "categorical", "text"}
+
+
+class Layout(Frozen):
+    """How a separated file is laid out."""
+
+    names: tuple[str, ...]
+    named: bool
+    skip: int
+    """Lines before the first row of data."""
+    label: str | None = None
+    """Column whose role is `class` in Orange's third line."""
+
+
+class Format(NamedTuple):
+    """How separated files are to be read."""
+
+    header: bool | None = None
+    """Whether they begin with column names; None: unless a cell of the first row is a number or occurs again in its
+    column."""
+    skip_lines: int | None = None
+    """Lines left out after the header; None: 2 for a .tab file with Orange's lines of types and roles, else 0."""
+    quote: str = '"'
+    """Quoting character; empty for none."""
+
+
+DEFAULT = Format()
+
+
+def _layout(file: Path, form: Format) -> Layout:
+    """Find column names and header lines from the first rows."""
+    first = _first_rows(file, form)
+    names = tuple(first[0])
+    orange = file.suffix.lower() == ".tab" and len(first) > 2 and {c.strip() for c in first[1]} <= ORANGE_TYPES
+    header = form.header
+    if header is None:
+        header = orange or _is_header(first[0], first[1:])
+    if not header:
+        names = tuple(f"column {position}" for position in range(1, len(names) + 1))
+    if len(set(names)) != len(names):
+        raise UserError(f"{file}: two columns have the same name ({listed_names(names)}); rename one")
+    skip = form.skip_lines if form.skip_lines is not None else (2 if orange and header else 0)
+    roles = first[2] if orange else []
+    return Layout(
+        names=names,
+        named=header,
+        skip=skip + header,
+        label=next((name for name, role in zip(names, roles, strict=False) if role.strip() == "class"), None),
+    )
+
+
+def _is_header(row: list[str], below: list[list[str]]) -> bool:
+    columns = [{line[position] for line in below} for position in range(len(row))]
+    return not any(is_number(cell) or (cell and cell in column) for cell, column in zip(row, columns, strict=True))
+
+
+def _first_rows(file: Path, form: Format) -> list[list[str]]:
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(file, header=None, nrows=SAMPLE_ROWS, dtype="str", **_as_pandas(file, form))
+    except (ValueError, OSError, pd.errors.ParserError) as error:
+        raise UserError(f"{file}: can't be read as {file.suffix[1:]}: {first_line(error)}") from None
+    rows: list[list[str]] = table.fillna("").astype(str).to_numpy().tolist()
+    return rows
+
+
+def _as_pandas(file: Path, form: Format) -> dict[str, Any]:
+    """Return what pandas' reader must know, so that every cell is read exactly as it stands."""
+    quoting = {"quotechar": form.quote, "quoting": 0} if form.quote else {"quoting": 3}
+    return {
+        "sep": SEPARATED[file.suffix.lower()],
+        "keep_default_na": False,
+        "encoding": "utf-8",
+        **quoting,
+    }
+
+
+def read_file(file: Path, form: Format = DEFAULT) -> tuple[Dataset, Layout | None]:
+    """Return a file's rows, memory-mapped from the cache of `datasets`, and the layout of a separated file.
+
+    Raises:
+        UserError: it can't be read; names the line where that is known.
+
+    """
+    from datasets import Features, Value, load_dataset
+
+    suffix = file.suffix.lower()
+    layout, arguments = None, {}
+    if suffix in SEPARATED:
+        layout = _layout(file, form)
+        arguments = {"names": list(layout.names), "header": None, "skiprows": layout.skip, **_as_pandas(file, form)}
+        arguments["features"] = Features({name: Value("string") for name in layout.names})
+    cache, builder = str(cache_folder() / "datasets"), (OTHER | TEXT).get(suffix, "csv")
+    try:
+        rows = load_dataset(builder, data_files=str(_literal(file)), split="train", cache_dir=cache, **arguments)
+    except Exception as error:
+        cause = error.__cause__ or error
+        torn = _torn_line(file) if suffix == ".jsonl" else ""
+        unreadable = UserError(f"{file}: can't be read as {suffix[1:]}: {torn or first_line(cause)}")
+        raise disk_error(error) or unreadable from None
+    return rows, layout
+
+
+def _torn_line(file: Path) -> str:
+    """Return what is wrong with the first line that is no JSON; empty where all are."""
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                if line.strip():
+                    json.loads(line)
+            except (ValueError, RecursionError) as error:
+                return f"line {number} is no JSON ({first_line(error)}); mend or remove it"
+    return ""
+
+
+def _literal(file: Path) -> Path:
+    """Return a path that `datasets` takes as it is: of one with `*`, `[` or `::` it would read other files.
+
+    It is a link whose name changes with the file: `datasets` tells by the link's own time stamp whether to read anew.
+    """
+    if not MAGIC & set(str(file)):
+        return file
+    facts = file.stat()
+    name = digest([str(file.resolve()), facts.st_size, facts.st_mtime_ns])
+    link = cache_folder() / "links" / f"{name}{file.suffix.lower()}"
+    with locked(link):
+        if not link.is_symlink():
+            link.symlink_to(file.resolve())
+    return link
+
+
+def listed_names(names: Sequence[str]) -> str:
+    """Return names of columns for an error, at most thirty."""
+    return ", ".join([*map(short, names[:30]), *(["..."] if len(names) > 30 else [])])
