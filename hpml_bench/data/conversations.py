@@ -52,15 +52,13 @@ class Shape(Frozen):
     choices: str | None = None
     system: str | None = None
     """Column of a system prompt, which may be empty."""
-    unread: tuple[str, ...] = ()
-    """Keys of turns that are not read, such as `weight`."""
 
     def __str__(self) -> str:
         """Return the columns as notes show them."""
         if self.text:
             return f"text: {', '.join(self.text)}"
         parts = {"turns": self.turns, "prompt": ", ".join(self.prompt), "completion": self.completion}
-        parts |= {"choices": self.choices, "system prompt": self.system, "keys left unread": ", ".join(self.unread)}
+        parts |= {"choices": self.choices, "system prompt": self.system}
         return "; ".join(f"{what}: {columns}" for what, columns in parts.items() if columns)
 
     @property
@@ -94,18 +92,15 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
     choices = _called([name for name in names if _is_list(dataset, name)], CHOICE_NAMES)
     system = _called([name for name in names if not _is_list(dataset, name)], SYSTEM_NAMES)
 
-    def of_turns(column: str) -> Shape:
-        return Shape(turns=column, system=system, unread=_unread(dataset.features[column]))
-
     if given and answer is None:
         answer = _called([name for name in names if name not in given], ANSWER_NAMES)
         if len(given) == 1 and _is_list(dataset, given[0]) and not (answer and _is_list(dataset, answer)):
-            return of_turns(given[0])
+            return Shape(turns=given[0], system=system)
         if answer is None:
             return Shape(text=given)
     turns = None if given or answer else _called(names, TURN_NAMES)
     if turns:
-        return of_turns(turns)
+        return Shape(turns=turns, system=system)
     answer = answer or _called(names, ANSWER_NAMES)
     if not given:
         found = (_called(names, PROMPT_NAMES), _called(names, EXTRA_NAMES))
@@ -121,12 +116,6 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
         f"{' or '.join(PROMPT_NAMES[:3])} with {' or '.join(ANSWER_NAMES[:4])}, or text; name them with "
         f"dataset.options.text and dataset.options.label ({listed(names)})"
     )
-
-
-def _unread(turns: Any) -> tuple[str, ...]:
-    """Return the keys of turns that are not read, as far as a column's type tells them."""
-    turn = turns[0] if isinstance(turns, list) else getattr(turns, "feature", turns)
-    return tuple(key for key in turn if key not in READ_KEYS) if isinstance(turn, dict) else ()
 
 
 def _given(column: Column, names: list[str], where: str) -> str:
@@ -146,7 +135,9 @@ def _is_list(dataset: Dataset, column: str) -> bool:
 
 
 def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str = "\n\n") -> Dataset:
-    """Return a table's rows as `contents`, `roles`, `choices` and `place` (plugins.dataset.LoadedData).
+    """Return a table's rows as `contents`, `roles`, `choices` and `place` (plugins.dataset.LoadedData), and `unread`.
+
+    The last has the keys of a row's turns that hold something and are not read, such as `weight`.
 
     Raises:
         UserError: a column is missing, or a row is no conversation that ends with an answer; names the row.
@@ -164,7 +155,9 @@ def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str =
             batched=True,
             with_indices=True,
             remove_columns=dataset.column_names,
-            features=Features({"contents": texts, "roles": texts, "choices": texts, "place": Value("string")}),
+            features=Features(
+                {"contents": texts, "roles": texts, "choices": texts, "place": Value("string"), "unread": texts}
+            ),
             fn_kwargs={"file": file, "shape": shape, "separator": separator, "mixed": _mixed(dataset)},
         )
 
@@ -182,7 +175,7 @@ def _convert(
     separator: str,
     mixed: frozenset[str],
 ) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {"contents": [], "roles": [], "choices": [], "place": []}
+    found: dict[str, list[Any]] = {"contents": [], "roles": [], "choices": [], "place": [], "unread": []}
     for place, position in enumerate(positions):
         row = {name: batch[name][place] for name in shape.columns}
         try:
@@ -195,6 +188,7 @@ def _convert(
         found["roles"].append([role for role, _ in turns])
         found["contents"].append([content for _, content in turns])
         found["choices"].append(choices)
+        found["unread"].append(_unread(row[shape.turns]) if shape.turns else [])
         found["place"].append(f"{file}: row {position + 1}")
     return found
 
@@ -292,6 +286,12 @@ def _turns(cell: Any, column: str) -> list[Turn]:
     if not isinstance(cell, list) or not cell:
         raise ValueError(f"has no list of turns in column {column!r}; give all rows one shape")
     return [_turn(turn, number) for number, turn in enumerate(cell, 1)]
+
+
+def _unread(turns: Any) -> list[str]:
+    """Return the keys of turns that hold something and are not read."""
+    keys = (key for turn in turns if isinstance(turn, dict) for key, value in turn.items() if value is not None)
+    return sorted(set(keys) - READ_KEYS)
 
 
 def _turn(turn: Any, number: int) -> Turn:

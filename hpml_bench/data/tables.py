@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpml_bench.config.settings import Settings
@@ -99,11 +100,16 @@ def in_conversations(
 
     """
     between = "\n\n" if separator == " " else separator
+    unread: set[str] = set()
 
     def rows(split: tuple[Dataset, str]) -> Dataset:
-        return as_conversations(*split, shape, between)
+        converted = as_conversations(*split, shape, between)
+        unread.update(key for keys in converted["unread"] for key in keys)
+        return converted.remove_columns("unread")
 
-    return _loaded(splits, settings, rows, (), {"columns": str(shape), **(notes or {})})
+    loaded = _loaded(splits, settings, rows, (), {"columns": str(shape), **(notes or {})})
+    left = {"keys of turns left unread": ", ".join(sorted(unread))} if unread else {}
+    return replace(loaded, notes={**loaded.notes, **left})
 
 
 def _loaded(

@@ -30,7 +30,7 @@ MOST = 100
 
 
 class WordProblems(DatasetLoader):
-    """Somebody has some things, and their number changes; how many are there at the end?
+    """Problems of somebody who has some things, whose number changes: how many are there at the end.
 
     The answer says one calculation a sentence and ends with `#### ` and the number, as GSM8K's do (Cobbe et al. 2021).
     No two rows have the same question, over all splits.
@@ -57,7 +57,7 @@ class WordProblems(DatasetLoader):
         """Return `size` problems that were not asked yet, and note them."""
         from datasets import Dataset, Features, Value
 
-        pairs = []
+        pairs: list[tuple[str, str]] = []
         while len(pairs) < size:
             question, answer = problem(rng, self.options.steps)
             if question not in asked:

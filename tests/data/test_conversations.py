@@ -83,7 +83,7 @@ def load(path: Path, **options: Any) -> LoadedData:
 
 def converted(table: Dataset) -> Dataset:
     """Return the conversations of a table."""
-    return as_conversations(table, "f", find_shape(table, "f")).remove_columns("place")
+    return as_conversations(table, "f", find_shape(table, "f")).remove_columns(["place", "unread"])
 
 
 def loaded(path: Path, rows: list[Row], **options: Any) -> list[Row]:
@@ -155,7 +155,8 @@ def test_keys_of_turns_that_are_not_read_are_told(tmp_path: Path) -> None:
     """In the notes of the data set, by name."""
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0, "tool_calls": []}]
     data = load(write(tmp_path / "rows.jsonl", [{"messages": turns}]))
-    assert data.notes["columns"] == "turns: messages; keys left unread: weight, tool_calls"
+    assert data.notes["keys of turns left unread"] == "tool_calls, weight"
+    assert "keys of turns left unread" not in load(write(tmp_path / "plain.jsonl", [CHAT])).notes
 
 
 def test_a_row_of_a_file_whose_test_rows_are_split_off_is_named_by_its_line(tmp_path: Path) -> None:
@@ -525,7 +526,7 @@ def test_a_template_that_refuses_a_row_is_told_with_it(prepared: Callable[..., P
     template = (
         "{% for m in messages %}{% if 'no' in m.content %}{{ raise_exception('I will not') }}{% endif %}{% endfor %}"
     )
-    says = r"^the chat template of path:.* refuses a conversation: I will not \(the row begins with 'say no now'\)$"
+    says = r"train.jsonl: row 9: the chat template of path:.* refuses .*: I will not \(the row begins with 'say no now'"
     with pytest.raises(UserError, match=says):
         prepared([*rows_of(8), {"prompt": "say no\nnow", "completion": "b"}], template=template + TEMPLATE)
 
