@@ -30,12 +30,29 @@ def resolve_devices(settings: Settings) -> Settings:
     if device == "cuda" and world > gpus:
         raise UserError(f"settings.world_size is {world}, but {gpus} GPU(s) are visible; use --nproc {gpus}")
     threads = settings.threads or max(1, environment.cores() // world)
-    precision = settings.precision
-    if precision == "auto":
-        precision = "bf16" if environment.has_bf16(device) else "fp32"
+    precision = _precision(settings, device)
     definite = {"device": device, "world_size": world, "threads": threads, "precision": precision}
     try:
         return Settings.model_validate({**settings.model_dump(), **definite})
     except ValueError as error:
         message = str(error).partition("Value error, ")[2].partition(" [type=")[0]
         raise UserError(f"settings: {message or error}") from None
+
+
+def _precision(settings: Settings, device: str) -> str:
+    """Return the precision to train in.
+
+    Raises:
+        UserError: the device can't have the one that was asked for.
+
+    """
+    asked: str = settings.precision
+    if asked == "auto":
+        asked = {"bfloat16": "bf16", "float16": "fp16"}.get(settings.weights, asked)
+    if asked == "auto":  # on a CPU its flags don't tell what is faster: launch.definite measures it
+        return "bf16" if device == "cuda" and environment.has_bf16(device) else "fp32"
+    if asked == "tf32" and not environment.has_tf32(device):
+        raise UserError(
+            "settings.precision is tf32, which GPUs have from compute capability 8.0 on; use fp32, or fp16 on a GPU"
+        )
+    return asked

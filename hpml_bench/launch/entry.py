@@ -12,6 +12,13 @@ def prepare(settings_json: str, target: str) -> None:
     worker.prepare_to(settings_json, target)
 
 
+def measure(settings_json: str, target: str) -> None:
+    """Run `worker.measure_to`."""
+    from hpml_bench.training import worker
+
+    worker.measure_to(settings_json, target)
+
+
 def start(spec_json: str, prepared_json: str, folder: str, launched: float) -> None:
     """Run `worker.start` in a rank."""
     from hpml_bench.training import worker

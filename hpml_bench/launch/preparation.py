@@ -22,6 +22,7 @@ from hpml_bench.launch import entry, fork_server
 from hpml_bench.records.files import read_json
 from hpml_bench.system import processes, tempdir
 from hpml_bench.system.cache import check_space
+from hpml_bench.training.products import Products
 
 STOPPED_SECONDS = 10
 """Seconds after which a preparation, or its fork server, that a signal has stopped is given up."""
@@ -40,12 +41,32 @@ def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
             can't be written to; the preparation was ended or stopped.
 
     """
+    return Prepared.model_validate(_done(settings, entry.prepare, max_seconds)["prepared"])
+
+
+def products(settings: Settings, max_seconds: float | None = None) -> Products:
+    """Time products of the backbone's shape in a process of their own; the backbone is fetched for it.
+
+    Raises:
+        UserError: as `prepare`.
+
+    """
+    return Products.model_validate(_done(settings, entry.measure, max_seconds)["products"])
+
+
+def _done(settings: Settings, work: Callable[[str, str], None], max_seconds: float | None) -> dict[str, Any]:
+    """Let a child do some work, and return what it wrote.
+
+    Raises:
+        UserError: the user's mistake that it met; or it ended without a result, was stopped, or was too late.
+
+    """
     deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
     check_space()
     reach(settings.backbone)  # a hub that can't be reached is reported before the fork server has imported torch
     with tempfile.TemporaryDirectory(dir=tempdir.folder()) as name:
-        target = Path(name) / "prepared.json"
-        end, code, result = _in_child(settings, target, deadline)
+        target = Path(name) / "result.json"
+        end, code, result = _in_child(settings, work, target, deadline)
     if result is None:
         how = f"ended with status {code}; see its messages above"
         if end == "late":
@@ -63,16 +84,18 @@ def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
         raise UserError(f"{settings.backbone}: the preparation of model and data {how}")
     if "error" in result:
         raise UserError(result["error"])
-    return Prepared.model_validate(result["prepared"])
+    return result
 
 
-def _in_child(settings: Settings, target: Path, deadline: float) -> tuple[End, int, dict[str, Any] | None]:
-    """Prepare in a child of the fork server; return why the wait for it ended, its exit status, and what it wrote.
+def _in_child(
+    settings: Settings, work: Callable[[str, str], None], target: Path, deadline: float
+) -> tuple[End, int, dict[str, Any] | None]:
+    """Do the work in a child of the fork server; return why the wait for it ended, its exit status, and what it wrote.
 
     In every case, the processes that it started are ended.
     """
     context = multiprocessing.get_context("forkserver")
-    child = context.Process(target=entry.prepare, args=(settings.model_dump_json(), str(target)))
+    child = context.Process(target=work, args=(settings.model_dump_json(), str(target)))
     family: set[psutil.Process] = set()
     waited = False
     with processes.subreaper():

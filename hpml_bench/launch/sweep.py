@@ -15,7 +15,7 @@ from hpml_bench.config.devices import resolve_suite
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
-from hpml_bench.launch import fork_server, launcher, preparation
+from hpml_bench.launch import definite, fork_server, launcher, preparation
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.order import methods_of_seed
 from hpml_bench.launch.outcome import Place
@@ -93,11 +93,14 @@ def run_sweep(  # noqa: PLR0913, PLR0917 - the options of the commands
             is full or read-only.
 
     """
-    suite = resolve_suite(suite)
-    runs = balanced(suite.runs(methods, None if seed is None else [seed]), list(suite.methods))
-    if not runs:
+    resolve_suite(suite)  # what this machine can't do is told before a folder is made
+    if not suite.runs(methods, None if seed is None else [seed]):
         raise UserError(f"suite {suite.name}: there is no method to run; name some under methods, or by --methods a,b")
     with ResultsFolder.open(out / suite.name) as results, stoppable():
+        if fresh and methods is None and seed is None:
+            results.forget_measured()
+        suite = definite.resolve(suite, results.path)
+        runs = balanced(suite.runs(methods, None if seed is None else [seed]), list(suite.methods))
         if fresh:
             results.clear(None if methods is None and seed is None else runs)
         elif save is not None:  # what was trained is kept of a new run only
@@ -126,7 +129,9 @@ def _run_missing(
         load_libraries()  # while the server imports torch on another core: later, this would disturb a run
         progress.say(f"preparing model and data of {runs[0].settings.backbone.partition('#')[0]} ...")
         prepared = preparation.prepare(runs[0].settings, limits.max_seconds)
-        prepared = prepared.model_copy(update={"save_to": None if save is None else str(save.resolve())})
+        notes = prepared.notes | definite.note(runs[0].settings, results.path)
+        save_to = None if save is None else str(save.resolve())
+        prepared = prepared.model_copy(update={"save_to": save_to, "notes": notes})
         for warning in prepared.warnings:
             progress.say(warning)
         protocol = protocol_id(runs[0].settings, prepared.digests)

@@ -20,6 +20,7 @@ A probe must not change what it measures: tests hold the losses with and without
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,6 +100,11 @@ class Step:
     virtual_tokens: int
     second_clock: float | None = None
     """Of a window's last step: the wall time of the whole window by another clock, the slowest rank's."""
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether the gradient is NaN or infinite; in fp16 such a step changes nothing."""
+        return not math.isfinite(self.grad_norm)
 
 
 @dataclass(frozen=True)

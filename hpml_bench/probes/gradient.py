@@ -51,11 +51,11 @@ class GradientProbe(Probe):
 
     def after_steps(self, window: list[Step]) -> list[Point]:
         """Keep each step's norm and learning rate."""
-        self.norms.extend(step.grad_norm for step in window)
-        norms = [Point(metric="grad_norm", step=step.index, value=step.grad_norm) for step in window]
+        self.norms.extend(step.grad_norm for step in window if not step.overflowed)
+        norms = [Point(metric="grad_norm", step=s.index, value=None if s.overflowed else s.grad_norm) for s in window]
         return norms + [Point(metric="learning_rate", step=step.index, value=step.lr) for step in window]
 
     def stop(self) -> dict[str, Any]:
         """Return the mean norm, raw and per root of the number of parameters."""
-        mean = sum(self.norms) / len(self.norms)
+        mean = sum(self.norms) / len(self.norms) if self.norms else math.nan
         return {"grad_norm": mean, "grad_norm_per_sqrt_parameter": mean / math.sqrt(self.parameters)}

@@ -11,6 +11,8 @@ from typing import Any
 RECORD = "run.json"
 SUITE = "suite.json"
 """The suite as it was run, beside the runs; the report takes its description and order."""
+DEFINITE = "definite.json"
+"""What was measured to decide settings that a suite leaves open."""
 POINTS = "points.jsonl"
 OUTCOME = "outcome.json"
 PREDICTIONS = "predictions.parquet"

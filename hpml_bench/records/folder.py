@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import (
+    DEFINITE,
     POINTS,
     PREDICTIONS,
     RECORD,
@@ -201,6 +202,10 @@ class ResultsFolder:
     def records(self, specs: Iterable[RunSpec]) -> tuple[RunRecord, ...]:
         """Return the records of those of these runs that have one."""
         return tuple(found for spec in specs if (found := self.run_folder(spec).record()))
+
+    def forget_measured(self) -> None:
+        """Remove what was measured to decide settings that the suite leaves open."""
+        (self.path / DEFINITE).unlink(missing_ok=True)
 
     def clear(self, specs: Iterable[RunSpec] | None = None) -> None:
         """Remove these runs, or all; other files of the folder are kept."""

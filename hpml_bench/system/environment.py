@@ -101,6 +101,11 @@ def _cpu() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
+def processor() -> str:
+    """Return the model name of the CPU."""
+    return _cpu().get("model name", platform.machine())
+
+
 def cores() -> int:
     """Return the number of CPU cores this process may use: by its affinity and its control group's quota."""
     allowed = len(os.sched_getaffinity(0))
@@ -118,12 +123,17 @@ def has_bf16(device: str) -> bool:
     return bool({"avx512_bf16", "amx_bf16"} & set(_cpu().get("flags", "").split()))
 
 
+def has_tf32(device: str) -> bool:
+    """Tell whether a device, `cpu` or `cuda`, has TensorFloat-32."""
+    return device == "cuda" and all(float(gpu["capability"]) >= 8 for gpu in visible_gpus())
+
+
 def hardware() -> dict[str, Any]:
     """Return the parts of the machine on which a run's costs depend."""
     import psutil
 
     return {
-        "cpu": _cpu().get("model name", platform.machine()),
+        "cpu": processor(),
         "architecture": platform.machine(),
         "cores": cores(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),

@@ -24,6 +24,8 @@ from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.task import Task
 from hpml_bench.system.text import first_line
 from hpml_bench.training import kernels
+from hpml_bench.training.checkpointing import check_checkpointed, checkpoint_activations
+from hpml_bench.training.precision import WEIGHTS, autocast_of, keep_trained_as_float32
 
 KINDS: dict[str, tuple[Any, Any]] = {
     "encoder": (MODEL_MAPPING, AutoModel),
@@ -90,8 +92,16 @@ def new_head(hidden_size: int, outputs: int, seed: int) -> nn.Linear:
     return head
 
 
+CPU = torch.device("cpu")
+
+
 def build_model(
-    folder: Path, spec: RunSpec, method: Method, task: Task, look: Callable[[PreTrainedModel], None] | None = None
+    folder: Path,
+    spec: RunSpec,
+    method: Method,
+    task: Task,
+    look: Callable[[PreTrainedModel], None] | None = None,
+    device: torch.device = CPU,
 ) -> TaskModel:
     """Load the backbone, let the method change it, and put the task's head on.
 
@@ -105,13 +115,18 @@ def build_model(
     """
     settings = spec.settings
     with _seeded(spec.seed):
-        backbone = load_backbone(folder, settings, task.model_kind)
+        backbone = load_backbone(folder, settings, task.model_kind, device)
         hidden_size = backbone.config.hidden_size
         if _positions(backbone, settings.max_length) is None:
             raise UserError(f"max_length {settings.max_length} is more tokens than {settings.backbone} has positions")
         if look is not None:
             look(backbone)
-        encoder = _encoder(backbone, method, spec)
+        if settings.gradient_checkpointing:
+            checkpoint_activations(backbone)
+        encoder = _encoder(backbone, method, spec).to(device)
+        if settings.gradient_checkpointing:
+            check_checkpointed(encoder)
+        keep_trained_as_float32(encoder)
         kernels.speed_up(encoder, settings.device)
         positions = _positions(encoder, settings.max_length)
         if positions is None:
@@ -133,11 +148,15 @@ def _encoder(backbone: PreTrainedModel, method: Method, spec: RunSpec) -> nn.Mod
 
 
 def load_backbone(
-    folder: Path, settings: Settings, kind_of_model: Literal["encoder", "language_model"] = "encoder"
+    folder: Path,
+    settings: Settings,
+    kind_of_model: Literal["encoder", "language_model"] = "encoder",
+    device: torch.device = CPU,
 ) -> PreTrainedModel:
-    """Load a bare backbone, or a whole causal language model, in float32 from safetensors in a local folder.
+    """Load a bare backbone, or a whole causal language model, from safetensors in a local folder.
 
-    No code of the model's is run.
+    Weights come in the type that the settings say, straight to the device: the host maps the file, and holds no copy of
+    it for a GPU. No code of the model's is run.
 
     Raises:
         UserError: there is no such model, it is not of a known kind, or its file lacks weights.
@@ -165,11 +184,13 @@ def load_backbone(
     )
     if getattr(kind, "_supports_sdpa", False):
         extra["attn_implementation"] = kernels.ATTENTION if kernels.dispatches(kind) else "sdpa"
+    if device.type != "cpu":
+        extra["device_map"] = {"": device}
     try:
         model, report = loader.from_pretrained(
             folder,
             config=config,
-            dtype=torch.float32,
+            dtype=WEIGHTS[settings.weights],
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -194,7 +215,8 @@ def _is_causal(model: nn.Module) -> bool:
         ids = _tokens(model, rows=2, length=4)["input_ids"][:1].repeat(2, 1)
         ids[1, 1:] += 1
         first = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0][:, 0]
-    return bool(torch.allclose(first[0], first[1], atol=1e-5))
+    rounding = torch.finfo(first.dtype).eps
+    return bool(torch.allclose(first[0], first[1], rtol=10 * rounding, atol=max(1e-5, rounding)))
 
 
 def unused_parameters(module: nn.Module) -> list[str]:
@@ -207,7 +229,8 @@ def unused_parameters(module: nn.Module) -> list[str]:
     if not weights:
         return []
     with _seeded(0):
-        output = module(**_tokens(module, rows=2, length=4))
+        with autocast_of(module):
+            output = module(**_tokens(module, rows=2, length=4))
         (output if isinstance(output, Tensor) else output[0]).float().square().mean().backward()
     missing = [name for name, weight in module.named_parameters() if weight.requires_grad and weight.grad is None]
     for weight in weights:
@@ -235,7 +258,7 @@ def _positions(module: nn.Module, length: int) -> int | None:
     Found by a forward pass, which works for all kinds of models.
     """
     try:
-        with _evaluating(module):
+        with _evaluating(module), autocast_of(module):
             return int(module(**_tokens(module, rows=1, length=length))[0].shape[1])
     except (IndexError, RuntimeError):  # too few learned positions, or shapes that don't broadcast
         return None
@@ -253,10 +276,17 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed torch's generators in the body, and restore them afterwards."""
+def kept_generators() -> Iterator[None]:
+    """Restore torch's generators after the body."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices):
+        yield
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's generators in the body, and restore them afterwards."""
+    with kept_generators():
         torch.manual_seed(seed)
         yield
 

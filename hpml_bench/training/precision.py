@@ -1,16 +1,47 @@
-"""Precision of the forward pass."""
+"""Precision of matrix products: autocast, loss scaling, TensorFloat-32; and the types of weights."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
 
 from hpml_bench.config.settings import Settings
 
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 def autocast(settings: Settings) -> AbstractContextManager[object]:
-    """Return the context of a forward pass: bf16 autocast, or nothing."""
-    if settings.precision != "bf16":
+    """Return the context of a forward pass: autocast, or nothing."""
+    if settings.precision not in AUTOCAST:
         return nullcontext()
-    return torch.autocast(settings.device, dtype=torch.bfloat16)
+    return torch.autocast(settings.device, dtype=AUTOCAST[settings.precision])
+
+
+def autocast_of(model: nn.Module) -> AbstractContextManager[object]:
+    """Return autocast in the half-precision type of a model's weights, where float32 adapters meet them; or nothing."""
+    half = next((p for p in model.parameters() if p.dtype in AUTOCAST.values()), None)
+    return nullcontext() if half is None else torch.autocast(half.device.type, dtype=half.dtype)
+
+
+def make_scaler(settings: Settings) -> torch.amp.GradScaler:
+    """Return what scales the loss in fp16, whose small gradients would be zero (Micikevicius et al. 2018); else no-op.
+
+    A step whose gradients overflow is skipped, and the scale halved.
+    """
+    return torch.amp.GradScaler(settings.device, enabled=settings.precision == "fp16")
+
+
+def set_float32_products(settings: Settings) -> None:
+    """Let float32 products on a GPU round their inputs to TensorFloat-32 for the precision tf32, and for no other."""
+    torch.set_float32_matmul_precision("high" if settings.precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
+
+
+def keep_trained_as_float32(model: nn.Module) -> None:
+    """Let trained parameters be float32: a step of an optimizer is often smaller than bfloat16 can add."""
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype in {torch.bfloat16, torch.float16}:
+            parameter.data = parameter.data.float()

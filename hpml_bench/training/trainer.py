@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 
 from hpml_bench.config.settings import RunSpec, Settings
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.rows import Rows, global_batches, shard, training_rows
+from hpml_bench.data.rows import Batch, Rows, global_batches, shard, training_rows
 from hpml_bench.errors import Diverged
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.probe import Evaluation, Probe, Write
@@ -28,11 +29,14 @@ from hpml_bench.training.distributed import Group
 from hpml_bench.training.evaluation import base_loss, evaluate
 from hpml_bench.training.generation import Generator, make_generator
 from hpml_bench.training.kernels import speed_up, store_frozen_as_bf16
-from hpml_bench.training.model import TaskModel, build_model
+from hpml_bench.training.model import TaskModel, build_model, kept_generators
 from hpml_bench.training.optimization import lr_factor, make_optimizer, total_steps
-from hpml_bench.training.precision import autocast
+from hpml_bench.training.precision import autocast, make_scaler, set_float32_products
 from hpml_bench.training.step_log import Entry, StepLog
 from hpml_bench.training.windows import Windows
+
+MOST_SKIPPED = 30
+"""Steps in a row whose gradient may overflow in fp16: the scale of the loss, halved each time, begins at 2^16."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +112,10 @@ class Trainer:
         def look(base: PreTrainedModel) -> None:
             if general is not None:
                 speed_up(base, settings.device)  # as the model after it: the difference must not be of kernels
-                before.append(base_loss(base.to(group.device), task, general, settings, group))
-                base.to("cpu")
+                before.append(base_loss(base, task, general, settings, group))
 
-        model = build_model(Path(prepared.backbone), spec, method, task, look).to(group.device)
+        set_float32_products(settings)
+        model = build_model(Path(prepared.backbone), spec, method, task, look, group.device).to(group.device)
         torch.manual_seed(spec.seed * 1000 + group.rank)  # dropout differs between ranks, as it must
         trainer = cls(spec, model, method, task, group, train, validation, probes, write)
         trainer.generator = make_generator(task, prepared, settings, spec.seed)
@@ -148,6 +152,8 @@ class Trainer:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: lr_factor(step, self.steps, self.settings)
         )
+        self.scaler = make_scaler(self.settings)
+        self._skipped = 0
         self.log = StepLog(self.group, clock(device))
         for probe in self.probes:
             probe.wrapped(self.ddp)
@@ -156,34 +162,78 @@ class Trainer:
         """Take step `index` on this rank's shard of a global batch; it counts from the end of the step before.
 
         The gradient is that of the loss summed over the targets of the global batch, divided by their number, so that
-        one rank and several follow the same path. DDP takes the mean over ranks, for which the number is a rank's.
+        one rank and several, one micro-batch and several follow the same path. DDP takes the mean over ranks, for which
+        the number is a rank's.
         """
         group, encoder = self.group, self.model.encoder
         heartbeat.beat(f"training step {index}")
         for probe in self.probes:
             probe.before_step(index)
         lr = float(self.optimizer.param_groups[0]["lr"])
-        batch = self.train_rows.batch(shard(indices, group.rank, group.world)).to(group.device)
+        mine = shard(indices, group.rank, group.world)
         targets = max(1, int(self.train_rows.targets[indices].sum())) / group.world
-        with autocast(self.settings):
-            outputs = self.ddp(batch.input_ids, batch.attention_mask, batch.labels)
-            loss = self.task.loss(outputs.float(), batch.labels)
-            auxiliary = self.method.auxiliary_loss(encoder)
-        # 1 / targets is where the gradient begins: a division of the loss would be two more operators in every step
-        roots, begin = [loss], [torch.full_like(loss, 1 / targets)]
-        if auxiliary is not None:
-            roots, begin = [*roots, auxiliary], [*begin, torch.ones_like(auxiliary)]
-        torch.autograd.backward(roots, begin)
+        loss, real_tokens, padded_tokens = self._accumulate(mine, targets)
+        self.scaler.unscale_(self.optimizer)
         for probe in self.probes:
             probe.after_backward(index)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.schedule.step()
         self.method.after_step(encoder, index)
         self.optimizer.zero_grad(set_to_none=True)
-        size = len(batch.input_ids)
-        virtual = size * self.model.virtual_tokens
-        self.log.add(Entry(loss, norm, lr, size, batch.real_tokens, batch.padded_tokens, virtual, targets))
+        virtual = len(mine) * self.model.virtual_tokens
+        self.log.add(Entry(loss, norm, lr, len(mine), real_tokens, padded_tokens, virtual, targets))
+
+    def _accumulate(self, mine: np.ndarray, targets: float) -> tuple[torch.Tensor, int, int]:
+        """Add up the gradients of this rank's micro-batches; ranks exchange them with the last one.
+
+        Returns the summed loss, and how many tokens there were, real and padded ones.
+        """
+        size = self.settings.micro_batch or len(mine)
+        total: torch.Tensor | None = None
+        real_tokens = padded_tokens = 0
+        for start in range(0, len(mine), size):
+            last = start + size >= len(mine)
+            batch = self.train_rows.batch(mine[start : start + size]).to(self.group.device)
+            with nullcontext() if last else self.ddp.no_sync():
+                loss = self._backward(batch, targets, with_auxiliary=last)
+            total = loss if total is None else total + loss.detach()
+            real_tokens += batch.real_tokens
+            padded_tokens += batch.padded_tokens
+        assert total is not None  # noqa: S101 - a shard has a row
+        return total, real_tokens, padded_tokens
+
+    def _backward(self, batch: Batch, targets: float, *, with_auxiliary: bool) -> torch.Tensor:
+        """Add the gradient of a batch to those there are, and return its summed loss.
+
+        What a method adds to the loss depends on its parameters alone, so it counts once a step.
+        """
+        with autocast(self.settings):
+            outputs = self.ddp(batch.input_ids, batch.attention_mask, batch.labels)
+            loss = self.task.loss(outputs.float(), batch.labels)
+            auxiliary = self.method.auxiliary_loss(self.model.encoder) if with_auxiliary else None
+        # 1 / targets is where the gradient begins: a division of the loss would be two more operators in every step
+        roots, begin = [loss], [self.scaler.scale(torch.full_like(loss, 1 / targets))]
+        if auxiliary is not None:
+            roots, begin = [*roots, auxiliary], [*begin, self.scaler.scale(torch.ones_like(auxiliary))]
+        torch.autograd.backward(roots, begin)
+        return loss
+
+    def rehearse(self) -> None:
+        """Run the longest batch of the training forward and backward, without a step.
+
+        What doesn't fit shows now, and the allocator and first uses are done before the first step. The model, its
+        gradients and the random generators are left as they were.
+        """
+        size = self.settings.micro_batch or self.settings.global_batch // self.group.world
+        shards = (shard(indices, self.group.rank, self.group.world) for indices in self.order())
+        parts = (mine[start : start + size] for mine in shards for start in range(0, len(mine), size))
+        longest = max(parts, key=lambda part: int(self.train_rows.lengths[part].max()))
+        heartbeat.beat("rehearsing the longest batch")
+        with kept_generators(), self.ddp.no_sync():
+            self._backward(self.train_rows.batch(longest).to(self.group.device), 1.0, with_auxiliary=True)
+        self.optimizer.zero_grad(set_to_none=True)
 
     def train(self) -> Trained:
         """Train, and evaluate on the validation rows along the way.
@@ -198,6 +248,7 @@ class Trainer:
         order = hashlib.sha256()
         windows = Windows(self.settings, self.steps)
         self.model.train()
+        self.rehearse()
         for probe in self.probes:
             probe.before_training()
 
@@ -244,12 +295,19 @@ class Trainer:
 
         """
         window = self.log.reduce()
-        finite = [step for step in window if math.isfinite(step.loss + step.grad_norm)]
-        self.write([point for probe in self.probes for point in probe.after_steps(finite)])
+        scaled = self.scaler.is_enabled()
+        good = [step for step in window if math.isfinite(step.loss) and (scaled or not step.overflowed)]
+        self.write([point for probe in self.probes for point in probe.after_steps(good)])
         for step in window:
-            if step not in finite:
+            if step not in good:
                 raise Diverged(
                     f"the loss is {step.loss:g} and the gradient norm {step.grad_norm:g} at step {step.index}"
+                )
+            self._skipped = self._skipped + 1 if step.overflowed else 0
+            if self._skipped > MOST_SKIPPED:
+                raise Diverged(
+                    f"the gradient overflows in fp16 whatever the loss is scaled by: {self._skipped} steps in a row "
+                    f"were skipped up to step {step.index}"
                 )
 
     def evaluate(self, rows: Rows, phase: str, step: int) -> Evaluation:

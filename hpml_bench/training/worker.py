@@ -24,6 +24,7 @@ from hpml_bench.config.settings import RunSpec, Settings
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import Rows
+from hpml_bench.data.sources import resolve_model
 from hpml_bench.errors import Diverged, Unsupported, UserError
 from hpml_bench.plugins.probe import Run
 from hpml_bench.records.files import OUTCOME, write_atomically
@@ -32,6 +33,7 @@ from hpml_bench.records.predictions import read_predictions, write_predictions
 from hpml_bench.records.run import Check, Metric, Outcome, Point, RunError
 from hpml_bench.system import environment, failures, heartbeat, processes
 from hpml_bench.system.redaction import redacted
+from hpml_bench.training import products
 from hpml_bench.training.checks import all_checks
 from hpml_bench.training.distributed import Group, process_group
 from hpml_bench.training.model import TaskModel, unused_parameters
@@ -49,6 +51,20 @@ def prepare_to(settings_json: str, target: str) -> None:
         result: dict[str, Any] = {
             "prepared": prepare(Settings.model_validate_json(settings_json)).model_dump(mode="json")
         }
+    except UserError as error:
+        result = {"error": redacted(str(error))}
+    write_atomically(Path(target), json.dumps(result))
+
+
+def measure_to(settings_json: str, target: str) -> None:
+    """Time products of the backbone's shape, and write the result or the user's mistake to a JSON file."""
+    settings = Settings.model_validate_json(settings_json)
+    try:
+        folder = resolve_model(settings.backbone).folder_or_file
+        config = json.loads((folder / "config.json").read_text())
+        tokens = settings.max_length * settings.global_batch // (settings.world_size or 1)
+        found = products.measure(products.shape_of(config, tokens), settings.threads or 1)
+        result: dict[str, Any] = {"products": found.model_dump()}
     except UserError as error:
         result = {"error": redacted(str(error))}
     write_atomically(Path(target), json.dumps(result))

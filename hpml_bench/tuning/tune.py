@@ -17,7 +17,7 @@ from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, identity
 from hpml_bench.config.suite import Suite
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
-from hpml_bench.launch import fork_server, launcher, preparation
+from hpml_bench.launch import definite, fork_server, launcher, preparation
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.launch.runner import Runner
@@ -82,7 +82,7 @@ def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
         UserError: Optuna is missing, a method is unknown, a source can't be had, or the folder is in use.
 
     """
-    settings = resolve_suite(suite).settings
+    resolve_suite(suite)  # what this machine can't do is told before a folder is made
     named = [suite.method(name) for name in (suite.methods if methods is None else methods)]
     specs = [spec for spec in named if registry.plugin("methods", spec.method).trains]  # the others have no rate
     if not specs:
@@ -92,6 +92,7 @@ def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
     make_folder(folder)
     progress = SweepProgress(console, trials * len(specs), verbose)
     with ResultsFolder.open(folder, lock=folder.parent) as results, stoppable(), progress:
+        settings = definite.resolve(suite, folder.parent).settings
         began = time.monotonic()
         studies = open_storage(folder)
         fork_server.start_fork_server()

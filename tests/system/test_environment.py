@@ -48,13 +48,13 @@ def test_all_gpus_are_taken(machine: Any) -> None:
 
 
 def test_without_gpus_two_ranks_share_the_cpu(machine: Any) -> None:
-    """Two, or one on a single core; bf16 only where the CPU multiplies it."""
+    """Two, or one on a single core; fp32, as flags don't tell what is faster."""
     machine(cores=8)
     found = resolve_devices(open_settings())
     assert (found.device, found.world_size, found.threads, found.precision) == ("cpu", 2, 4, "fp32")
     machine(cores=1, flags="avx512f amx_bf16")
     found = resolve_devices(open_settings())
-    assert (found.world_size, found.threads, found.precision) == (1, 1, "bf16")
+    assert (found.world_size, found.threads, found.precision) == (1, 1, "fp32")
 
 
 def test_what_is_asked_for_stands(machine: Any) -> None:

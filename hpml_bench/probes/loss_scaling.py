@@ -1,0 +1,49 @@
+"""Steps that fp16 skipped because their gradient overflowed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpml_bench.plugins.probe import Probe, Run, Step
+from hpml_bench.records.run import Metric, Point
+
+METRICS = (
+    Metric(
+        name="skipped_steps",
+        title="skipped steps",
+        unit="",
+        better="lower",
+        over_ranks="same",
+        over_steps="once",
+        phase="train",
+        format=",.0f",
+        group="gradient",
+        definition="Steps whose gradient overflowed in fp16: they change nothing, and after each the loss is scaled by "
+        "half as much.",
+    ),
+)
+
+
+class LossScalingProbe(Probe):
+    """Counts the steps without an update; of fp16 only."""
+
+    of_training = True
+    metrics = METRICS
+
+    def start(self, run: Run) -> None:
+        """Look at the precision."""
+        self.scaled = run.settings.precision == "fp16"
+        self.skipped = 0
+
+    def here(self) -> tuple[Metric, ...]:
+        """Return the definitions in fp16, where steps can be skipped."""
+        return METRICS if self.scaled else ()
+
+    def after_steps(self, window: list[Step]) -> list[Point]:
+        """Count."""
+        self.skipped += sum(step.overflowed for step in window)
+        return []
+
+    def stop(self) -> dict[str, Any]:
+        """Return the number."""
+        return {"skipped_steps": self.skipped} if self.scaled else {}

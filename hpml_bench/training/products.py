@@ -1,0 +1,72 @@
+"""Speed of matrix products on this CPU, by which the precision `auto` decides: flags of a processor don't tell."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from hpml_bench.config.base import Frozen
+
+FASTER = 1.15
+"""Times that bf16 must be faster than fp32 to be taken."""
+SECONDS = 0.25
+"""Of timing, all in all."""
+LEAST = 3
+"""Products of each type, at least."""
+ROWS, WORK = 512, 1e9
+"""Most rows of a product, and most multiplications: what is timed takes milliseconds."""
+
+
+class Products(Frozen):
+    """Seconds that a product takes in both types, medians."""
+
+    shape: tuple[int, int, int]
+    """Rows, inner size, columns."""
+    threads: int
+    fp32_seconds: float
+    bf16_seconds: float
+
+    @property
+    def precision(self) -> str:
+        """The precision to take."""
+        return "bf16" if self.fp32_seconds >= FASTER * self.bf16_seconds else "fp32"
+
+    def __str__(self) -> str:
+        """Return the figures as a note shows them."""
+        rows, inner, columns = self.shape
+        return (
+            f"{self.precision}, as a product of {rows} x {inner} x {columns} took {1e3 * self.fp32_seconds:.3g} ms in "
+            f"fp32 and {1e3 * self.bf16_seconds:.3g} ms in bf16 (threads: {self.threads}; bf16 is taken where it is "
+            f"{FASTER:g} times as fast)"
+        )
+
+
+def shape_of(config: Mapping[str, Any], tokens: int) -> tuple[int, int, int]:
+    """Return the shape of a feed-forward layer's product, by a model's config.json and the tokens of a batch."""
+    text = config.get("text_config") or config
+    hidden = int(text.get("hidden_size") or text.get("n_embd") or text.get("dim") or text.get("d_model") or 768)
+    columns = int(text.get("intermediate_size") or text.get("n_inner") or text.get("hidden_dim") or 4 * hidden)
+    return max(1, min(tokens, ROWS, int(WORK / (hidden * columns)))), hidden, columns
+
+
+def measure(shape: tuple[int, int, int], threads: int) -> Products:
+    """Time products in both types in turn."""
+    import torch
+
+    rows, inner, columns = shape
+    torch.set_num_threads(threads)
+    types = (torch.float32, torch.bfloat16)
+    factors = {kind: (torch.rand(rows, inner).to(kind), torch.rand(inner, columns).to(kind)) for kind in types}
+    seconds: dict[torch.dtype, list[float]] = {kind: [] for kind in types}
+    for left, right in factors.values():
+        left @ right  # the first sets up the kernel
+    until = time.perf_counter() + SECONDS
+    while time.perf_counter() < until or len(seconds[torch.bfloat16]) < LEAST:
+        for kind, (left, right) in factors.items():
+            began = time.perf_counter()
+            left @ right
+            seconds[kind].append(time.perf_counter() - began)
+    fp32, bf16 = (statistics.median(seconds[kind]) for kind in types)
+    return Products(shape=shape, threads=threads, fp32_seconds=fp32, bf16_seconds=bf16)

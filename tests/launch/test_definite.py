@@ -1,0 +1,107 @@
+"""Settings that are measured: decided once for a results folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+
+from hpml_bench.config.settings import Settings
+from hpml_bench.config.suite import Suite, load_suite
+from hpml_bench.launch import definite
+from hpml_bench.system import environment
+from hpml_bench.training import products
+from hpml_bench.training.products import Products
+
+
+def figures(fp32: float, bf16: float) -> Products:
+    """Return what was measured."""
+    return Products(shape=(64, 32, 128), threads=1, fp32_seconds=fp32, bf16_seconds=bf16)
+
+
+def suite_of(folder: Path, **changes: object) -> Suite:
+    """Return a suite that leaves the precision open."""
+    return load_suite(str(tiny.local_suite(folder, precision="auto", **changes)))
+
+
+def with_flags(flags: str, patch: pytest.MonkeyPatch) -> None:
+    """Make this a processor with some flags."""
+    patch.setattr(environment, "_cpu", lambda: {"model name": "CPU", "flags": flags})
+
+
+@pytest.mark.parametrize(("fp32", "bf16", "chosen"), [(1.16, 1.0, "bf16"), (1.14, 1.0, "fp32"), (1.0, 1.6, "fp32")])
+def test_the_faster_precision_is_taken(
+    fp32: float, bf16: float, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bf16 where a product is 1.15 times as fast in it; the figures are kept, and stand in a note."""
+    with_flags("avx512_bf16", monkeypatch)
+    suite = definite.resolve(suite_of(tmp_path), tmp_path, lambda _: figures(fp32, bf16))
+    assert suite.settings.precision == chosen
+    (kept,) = json.loads((tmp_path / "definite.json").read_text()).values()
+    assert Products.model_validate(kept) == figures(fp32, bf16)
+    assert definite.note(suite.settings, tmp_path)["precision"].startswith(
+        f"{chosen}, as a product of 64 x 32 x 128 took {1e3 * fp32:.3g} ms in fp32 and {1e3 * bf16:.3g} ms in bf16"
+    )
+
+
+def test_a_second_call_takes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it would measure doesn't matter; another processor or backbone is measured by itself."""
+    with_flags("amx_bf16", monkeypatch)
+    suite = suite_of(tmp_path)
+    first = definite.resolve(suite, tmp_path, lambda _: figures(2, 1))
+
+    def never(_: Settings) -> Products:
+        raise AssertionError("measured again")
+
+    assert definite.resolve(suite, tmp_path, never) == first
+    assert [spec.run_id for spec in definite.resolve(suite, tmp_path, never).runs()] == [s.run_id for s in first.runs()]
+    monkeypatch.setattr(environment, "_cpu", lambda: {"model name": "another", "flags": "amx_bf16"})
+    assert definite.resolve(suite, tmp_path, lambda _: figures(1, 1)).settings.precision == "fp32"
+    assert len(json.loads((tmp_path / "definite.json").read_text())) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "changes"), [("avx2", {}), ("amx_bf16", {"weights": "bfloat16"}), ("amx_bf16", {"precision": "bf16"})]
+)
+def test_nothing_is_measured_where_nothing_is_open(
+    flags: str, changes: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor without bfloat16 takes fp32, and what was asked for stands."""
+    with_flags(flags, monkeypatch)
+    suite = suite_of(tmp_path)
+    suite = suite.model_copy(update={"settings": suite.settings.model_copy(update=changes)})
+
+    def never(_: Settings) -> Products:
+        raise AssertionError("measured")
+
+    found = definite.resolve(suite, tmp_path, never).settings.precision
+    assert found == ("bf16" if changes else "fp32")
+    assert not (tmp_path / "definite.json").exists()
+    assert definite.note(suite.settings, tmp_path) == {}
+
+
+def test_a_real_product_is_measured_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the backbone's own shape: 32 wide, and four times that inside."""
+    with_flags("amx_bf16", monkeypatch)
+    suite = definite.resolve(suite_of(tmp_path), tmp_path)
+    (kept,) = json.loads((tmp_path / "definite.json").read_text()).values()
+    found = Products.model_validate(kept)
+    assert found.shape[1:] == (32, 128)
+    assert found.fp32_seconds > 0 < found.bf16_seconds
+    assert suite.settings.precision == found.precision
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        ({"n_embd": 768}, (423, 768, 3072)),
+        ({"hidden_size": 576, "intermediate_size": 1536}, (512, 576, 1536)),
+        ({"hidden_size": 4096, "intermediate_size": 14336}, (17, 4096, 14336)),
+        ({"text_config": {"hidden_size": 64, "intermediate_size": 100}}, (512, 64, 100)),
+    ],
+)
+def test_shapes_are_the_feed_forward_layers(config: dict[str, object], shape: tuple[int, int, int]) -> None:
+    """By the names that configurations have; rows as the batch has tokens, and as the time allows."""
+    assert products.shape_of(config, tokens=4000) == shape
