@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hpml_bench.config.settings import Settings
 from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
@@ -31,7 +33,9 @@ def resolve_devices(settings: Settings) -> Settings:
         raise UserError(f"settings.world_size is {world}, but {gpus} GPU(s) are visible; use --nproc {gpus}")
     threads = settings.threads or max(1, environment.cores() // world)
     precision = _precision(settings, device)
-    definite = {"device": device, "world_size": world, "threads": threads, "precision": precision}
+    definite: dict[str, Any] = {"device": device, "world_size": world, "threads": threads, "precision": precision}
+    if settings.micro_batch == "auto" and device == "cpu":
+        definite["micro_batch"] = None
     try:
         return Settings.model_validate({**settings.model_dump(), **definite})
     except ValueError as error:

@@ -76,9 +76,10 @@ class Settings(Frozen):
     """Optimizer steps. Give this or `epochs`."""
     global_batch: int = Field(default=32, ge=1)
     """Samples per optimizer step, over all ranks; must be a multiple of `world_size`."""
-    micro_batch: int | None = Field(default=None, ge=1)
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     """Samples per forward pass and rank; empty for a rank's whole share of `global_batch`. Gradients of several
-    micro-batches are summed before the step, to the same update but for rounding; must divide the share."""
+    micro-batches are summed before the step, to the same update but for rounding; must divide the share. `auto` tries
+    every method on a GPU and takes the largest that fits for all, once for a results folder; on a CPU the share."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
     eval_batch: int = Field(default=64, ge=1)
@@ -140,7 +141,7 @@ class Settings(Frozen):
                 "change global_batch or --nproc"
             )
         share = None if self.world_size is None else self.global_batch // self.world_size
-        if self.micro_batch is not None and share is not None and share % self.micro_batch:
+        if isinstance(self.micro_batch, int) and share is not None and share % self.micro_batch:
             raise ValueError(
                 f"micro_batch {self.micro_batch} does not divide a rank's share of global_batch, {share} samples; "
                 "change micro_batch, global_batch or --nproc"

@@ -25,5 +25,7 @@ class Prepared(Frozen):
     pad_id: int
     stop_ids: tuple[int, ...] = ()
     """Tokens that end a generated answer."""
+    try_out: bool = False
+    """Whether a run only shows that it fits: two steps on its longest batch, and nothing is measured."""
     save_to: str | None = None
     """Folder in which rank 0 keeps what was trained; None to keep nothing."""

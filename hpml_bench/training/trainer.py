@@ -190,7 +190,7 @@ class Trainer:
 
         Returns the summed loss, and how many tokens there were, real and padded ones.
         """
-        size = self.settings.micro_batch or len(mine)
+        size = self._micro_batch(len(mine))
         total: torch.Tensor | None = None
         real_tokens = padded_tokens = 0
         for start in range(0, len(mine), size):
@@ -220,13 +220,31 @@ class Trainer:
         torch.autograd.backward(roots, begin)
         return loss
 
+    def _micro_batch(self, share: int) -> int:
+        """Return the samples of a forward pass; under torchrun nothing is tried out, so that `auto` is the share."""
+        asked = self.settings.micro_batch
+        return asked if isinstance(asked, int) else share
+
+    def try_out(self) -> None:
+        """Take two steps on the longest global batch: in the second the optimizer has its state.
+
+        For a run that only shows whether it fits.
+        """
+        if not self.method.trains:
+            return
+        self.wrap()
+        self.model.train()
+        longest = max(self.order(), key=lambda indices: int(self.train_rows.lengths[indices].max()))
+        for index in (1, 2):
+            self.step(index, longest)
+
     def rehearse(self) -> None:
         """Run the longest batch of the training forward and backward, without a step.
 
         What doesn't fit shows now, and the allocator and first uses are done before the first step. The model, its
         gradients and the random generators are left as they were.
         """
-        size = self.settings.micro_batch or self.settings.global_batch // self.group.world
+        size = self._micro_batch(self.settings.global_batch // self.group.world)
         shards = (shard(indices, self.group.rank, self.group.world) for indices in self.order())
         parts = (mine[start : start + size] for mine in shards for start in range(0, len(mine), size))
         longest = max(parts, key=lambda part: int(self.train_rows.lengths[part].max()))

@@ -128,6 +128,9 @@ def _measured(
     probes = {name: probe for name, probe in probes.items() if trainer.method.trains or not probe.of_training}
     trainer.probes = [*probes.values()]
     trainable = _trainable(trainer.model)
+    if prepared.try_out:
+        trainer.try_out()
+        return Outcome(status="ok")
     test = Rows(Path(prepared.data) / "test", prepared.pad_id)
     run = Run(
         spec.settings,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import tiny
 
-from hpml_bench.config.settings import Settings
+from hpml_bench.config.settings import RunSpec, Settings
 from hpml_bench.config.suite import Suite, load_suite
-from hpml_bench.launch import definite
+from hpml_bench.launch import definite, fork_server, launcher
 from hpml_bench.system import environment
 from hpml_bench.training import products
 from hpml_bench.training.products import Products
@@ -105,3 +105,54 @@ def test_a_real_product_is_measured_in_a_process_of_its_own(tmp_path: Path, monk
 def test_shapes_are_the_feed_forward_layers(config: dict[str, object], shape: tuple[int, int, int]) -> None:
     """By the names that configurations have; rows as the batch has tokens, and as the time allows."""
     assert products.shape_of(config, tokens=4000) == shape
+
+
+# Micro-batches
+
+
+def on_gpus(patch: pytest.MonkeyPatch) -> None:
+    """Make this a machine with two cards."""
+    gpu = {"name": "GPU", "memory_mb": 80_000, "capability": "9.0"}
+    patch.setattr(environment, "visible_gpus", lambda: ({**gpu, "index": 0}, {**gpu, "index": 1}))
+
+
+def test_the_largest_micro_batch_that_fits_every_method_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Divisors of a rank's share, from the largest; what one method can't have no later one is tried with."""
+    on_gpus(monkeypatch)
+    suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=2, global_batch=24)
+    most = {"head": 5, "lora": 3}
+    tried: list[tuple[str, int]] = []
+
+    def fits(spec: RunSpec) -> bool:
+        assert isinstance(spec.settings.micro_batch, int)
+        tried.append((spec.method.name, spec.settings.micro_batch))
+        return spec.settings.micro_batch <= most[spec.method.name]
+
+    found = definite.resolve(suite, tmp_path, fits=fits)
+    assert found.settings.micro_batch == 3
+    assert tried == [("head", 12), ("head", 6), ("head", 4), ("lora", 4), ("lora", 3)]
+
+    def never(_: RunSpec) -> bool:
+        raise AssertionError("tried again")
+
+    assert definite.resolve(suite, tmp_path, fits=never) == found
+    assert {spec.settings.micro_batch for spec in found.runs()} == {3}
+    assert definite.resolve(suite_of(tmp_path, micro_batch="auto"), tmp_path).settings.micro_batch is None
+
+
+def test_where_nothing_fits_one_sample_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs then say themselves that the memory is not enough."""
+    on_gpus(monkeypatch)
+    suite = suite_of(tmp_path, micro_batch="auto", device="cuda")
+    assert definite.resolve(suite, tmp_path, fits=lambda _: False).settings.micro_batch == 1
+
+
+def test_a_run_can_be_tried_out(tmp_path: Path) -> None:
+    """Two steps on the longest batch, and no points, predictions or metrics."""
+    fork_server.start_fork_server()
+    prepared = tiny.prepared(tmp_path).model_copy(update={"try_out": True})
+    record = launcher.run(tiny.spec(micro_batch=2), prepared, tmp_path / "run")
+    assert (record.status, record.metrics, record.consumed) == ("ok", {}, None)
+    assert not (tmp_path / "run" / "predictions.parquet").exists()
