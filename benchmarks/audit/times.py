@@ -65,7 +65,8 @@ def until(study: Study, table: Table, row: Row) -> Cells:
             step = next((at for at, value in series if sign * (value - level) >= -1e-11), None)
             if step is not None:
                 spent = sum(value for at, value in run.series("step_seconds").items() if at <= step)
-                values.append(spent if seconds else float(step * run.settings["global_batch"]))
+                samples = 0 if run.untrained else step * run.settings["global_batch"]
+                values.append(spent if seconds else float(samples))
         missing = f"never ({len(runs) - len(values)} of {len(runs)})" if len(values) < len(runs) else ""
         mean, never = mean_cell(values), r"(?:(?:, )?(never \(\d+ of \d+\)))?"
         parts: Sequence[Atom] = mean[1] if isinstance(mean, tuple) and not isinstance(mean, Near) else [None, None]

@@ -120,7 +120,7 @@ def reached(results: Results, record: RunRecord, target: float) -> Reached | Non
     if record.consumed:
         samples = min(samples, record.consumed.samples)  # the last batch of an epoch may be smaller
     timed = results.curve("step_seconds", method, seed)
-    if step == 0:
+    if samples == 0:  # the base model, or a score before the first step
         return Reached(0.0, 0.0)
     whole = timed is not None and timed.steps[:step] == tuple(range(1, step + 1))
     return Reached(float(samples), list(accumulate(timed.values))[step - 1] if timed and whole else None)
