@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from hpml_bench.system.environment import PROCESS_ENVIRONMENT, cores
+from speed import shapes
 from speed.target import Target
 
 VOCABULARY = 49_152
@@ -116,6 +117,8 @@ def _trainer(folder: Path, precision: str = "fp32") -> Any:
         "eval_batch": EVAL_BATCH, "world_size": 1, "device": "cpu", "threads": cores(), "precision": precision,
         "max_length": 160,
     }  # fmt: skip
+    if precision == "auto":
+        asked["precision"] = shapes.faster_precision(folder / "model")
     settings = resolve_devices(Settings.model_validate(asked))
     spec = RunSpec(
         suite="speed",

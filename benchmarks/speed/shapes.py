@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from hpml_bench.system.environment import cores, has_bf16
+from hpml_bench.training import products
 
 ROWS = 12_800
 """Whole numbers of our buckets of batches of like lengths (25 of 512 rows) and of the HF Trainer's (16 of 800)."""
@@ -78,3 +83,10 @@ def prepared(folder: Path, model: str) -> Any:
         digests=Digests(weights="", tokenizer="", data=""),
         pad_id=0,
     )
+
+
+@functools.cache
+def faster_precision(model: Path) -> str:
+    """Return the precision that `auto` takes for a model on this CPU: the faster one, by a product of its shape."""
+    shape = products.shape_of(json.loads((model / "config.json").read_text()), tokens=products.ROWS)
+    return products.measure(shape, cores()).precision if has_bf16("cpu") else "fp32"
