@@ -9,7 +9,7 @@ from audit.page import Audit, Table
 from audit.protocol import apart, each_run, failed, passed, tuned, used
 from audit.scores import beyond, intervals, means, one_seed, one_seed_pairs, pairs, these_rows
 from audit.study import Study
-from audit.times import marks, scaling, targets, time_budget, timed_runs, too_short, until
+from audit.times import checkpointing, marks, scaling, targets, time_budget, timed_runs, too_short, until
 from audit.values import MARKS
 from audit.words import Cells, Row, metric_in
 
@@ -62,6 +62,7 @@ TABLES: tuple[tuple[str, RowCheck, Rows | None], ...] = (
     ("(Training seconds|Samples trained on) until", until, None),
     ("Where the time", time_budget, timed_rows),
     ("The same training on more ranks", scaling, None),
+    ("Activations kept, or computed again in the backward pass", checkpointing, None),
     ("What the compared runs consumed", used, method_rows),
     ("Arithmetic self-checks", passed, method_rows),
     ("All compared runs", each_run, run_rows),

@@ -149,3 +149,37 @@ def scaling(study: Study, _: Table, row: Row) -> Cells:
         "all-reduce time (ms)": mean("communication_ms", ranks) if ranks > 1 else None,
         "all-reduce share (%)": mean("communication_percent", ranks) if ranks > 1 else None,
     }
+
+
+def checkpointing(study: Study, _: Table, row: Row) -> Cells:
+    """Time and memory of runs that differ in nothing but gradient checkpointing."""
+
+    def key(run: Run) -> str:
+        method = {**run.record["spec"]["method"], "optimizer": run.record["spec"]["method"].get("optimizer")}
+        settings = {**run.settings, "gradient_checkpointing": False}
+        return repr((settings, run.record["digests"], method, run.seed, run.environment))
+
+    both: dict[str, dict[bool, list[Run]]] = {}
+    for run in study.runs:
+        if run.record["status"] == "ok" and all(check["passed"] for check in run.record["checks"]):
+            sides = both.setdefault(key(run), {False: [], True: []})
+            sides[bool(run.settings.get("gradient_checkpointing"))].append(run)
+    own = {key(run) for run in study.methods[row["method"]] if run in study.home}
+    pairs = [sides for name, sides in both.items() if name in own and len(sides[False]) == len(sides[True]) == 1]
+
+    def mean(metric: str, side: bool) -> float:
+        values = [sides[side][0].metric(metric) for sides in pairs]
+        return float(np.mean([math.nan if value is None else value for value in values]))
+
+    (kept, again), (most, least) = (
+        [mean(name, side) for side in (False, True)] for name in ("train_seconds", "peak_memory_mb")
+    )
+    return {
+        "seeds": len(pairs),
+        "time, kept (s)": kept,
+        "time, computed again (s)": again,
+        "ratio": again / kept,
+        "peak, kept (MB)": most,
+        "peak, computed again (MB)": least,
+        "saved (MB)": most - least,
+    }

@@ -11,7 +11,7 @@ import recorded
 from hpml_bench.records.run import Check, RunRecord
 from hpml_bench.report.blocks import Section, Table
 from hpml_bench.report.results import Results
-from hpml_bench.report.sections import scaling, throughput, time_budget
+from hpml_bench.report.sections import checkpointing, scaling, throughput, time_budget
 
 PARTS = {"first_step_seconds": 1.0, "train_seconds": 5.0, "evaluation_seconds": 2.0, "inference_seconds": 1.0}
 
@@ -130,3 +130,33 @@ def test_times_are_of_the_machine_that_most_share(tmp_path: Path) -> None:
     assert found.values is not None
     assert found.values[-1][1:3] == pytest.approx((3, 30))
     assert {v for of in results.values("samples_per_second").values() for v in of.values()} == {100.0}
+
+
+def both_ways(**changes: Any) -> list[RunRecord]:
+    """Return runs that keep their activations, and of lora alone some that compute them again."""
+    settings = recorded.SETTINGS.model_copy(update={"gradient_checkpointing": True})
+    again = recorded.sweep(("lora",), 2, settings=settings)
+    costs = {"train_seconds": 6.0, "peak_memory_mb": 300.0}
+    kept = runs(2, train_seconds=4.0, peak_memory_mb=500.0)
+    return [*kept, *(run.model_copy(update={"metrics": {**run.metrics, **costs}} | changes) for run in again)]
+
+
+def test_checkpointing_shows_its_price_beside_what_it_saves(tmp_path: Path) -> None:
+    """Half as much time again for 200 MB less, of the method that ran both ways."""
+    found = table(checkpointing.section(load(tmp_path, both_ways())))
+    assert found.values is not None
+    assert [row[0] for row in found.rows] == ["lora"]
+    assert found.values[0][1:] == pytest.approx((2, 4, 6, 1.5, 500, 300, 200))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"environment": {**recorded.ENVIRONMENT, "fingerprint": "ffffffffffff"}},
+        {"checks": (Check(name="samples", passed=False, detail="9 of 10"),)},
+    ],
+)
+def test_checkpointing_is_compared_on_one_machine_and_of_sound_runs(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Nothing is said where the runs ran elsewhere or failed a check."""
+    assert checkpointing.section(load(tmp_path / "changed", both_ways(**changes))) is None
+    assert checkpointing.section(load(tmp_path / "one", runs(2))) is None
