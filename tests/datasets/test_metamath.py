@@ -63,7 +63,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {
         "backbone": f"path:{llama(folder / 'llama')}", "dataset.options.train": f"path:{folder / 'metamath'}",
         "dataset.options.test": f"path:{folder / 'gsm8k'}", "dataset.options.first": 50, "train_samples": 50,
-        "validation_samples": 5, "device": "cpu", "precision": "fp32", "steps": 3, "global_batch": 4, "eval_batch": 4,
+        "validation_samples": 5, "device": "cpu", "steps": 3, "global_batch": 4, "eval_batch": 4,
         "eval_every": 3, "task.options.max_new_tokens": 6, "threads": 1, "max_length": 256, "latency_samples": 2,
     }  # fmt: skip
 
