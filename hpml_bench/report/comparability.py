@@ -66,6 +66,11 @@ def but_ranks(record: RunRecord) -> object:
     return identity(record.spec.settings.model_copy(update={"world_size": None})), record.digests
 
 
+def but_checkpointing(record: RunRecord) -> object:
+    """Return all that two protocols must share for their costs to show what gradient checkpointing brings."""
+    return identity(record.spec.settings.model_copy(update={"gradient_checkpointing": False})), record.digests
+
+
 def environment_of(record: RunRecord) -> dict[str, str]:
     """Return what of a run's environment its costs depend on, by dotted key."""
     parts = {key: record.environment.get(key) for key in COSTS_DEPEND_ON}

@@ -14,6 +14,7 @@ from hpml_bench.report import predictions
 from hpml_bench.report.comparability import (
     agreed_budget,
     agreed_consumption,
+    but_checkpointing,
     but_ranks,
     machine_of,
     method_of,
@@ -66,6 +67,8 @@ class Selection:
     """run_ids of those compared that ran where most did: costs are of these alone."""
     scaled: tuple[RunRecord, ...]
     """Runs chosen by the same rules that differ from those compared in the number of ranks alone."""
+    checkpointed: tuple[RunRecord, ...]
+    """Runs chosen by the same rules that differ from those compared in gradient checkpointing alone."""
     stored: Stored
     """Predictions of the compared runs."""
     left_out: LeftOut
@@ -114,7 +117,7 @@ def select(folder: Path, records: Sequence[RunRecord], problems: tuple[str, ...]
     unfinished = tuple(record for record in records if record.status != "ok")
     if primary is None:
         reference = _most_tried(unfinished)
-        return Selection(folder, reference, (), frozenset(), (), {}, LeftOut(unfinished, (), problems))
+        return Selection(folder, reference, (), frozenset(), (), (), {}, LeftOut(unfinished, (), problems))
     costed = _of_one_machine(primary.compared)
     scaled: list[_Group] = []
     others: list[_Group] = []
@@ -123,6 +126,8 @@ def select(folder: Path, records: Sequence[RunRecord], problems: tuple[str, ...]
             (scaled if _scales(group, primary) else others).append(group)
     excluded = [*primary.excluded, *(one for group in scaled for one in group.excluded)]
     counted = _of_shared_seeds(costed, scaled)
+    alike = but_checkpointing(primary.newest)
+    checkpointed = [r for group in others for r in group.compared if but_checkpointing(r) == alike]
     excluded += [one for group in scaled for one in _not_scaled(group, counted, primary.newest)]
     excluded += [one for group in others for one in _of_another_protocol(group, primary.newest)]
     return Selection(
@@ -131,6 +136,7 @@ def select(folder: Path, records: Sequence[RunRecord], problems: tuple[str, ...]
         primary.compared,
         frozenset(record.run_id for record in costed),
         counted,
+        tuple(checkpointed),
         {record.run_id: stored[record.run_id] for record in primary.compared},
         LeftOut(unfinished, tuple(excluded), problems),
     )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from statistics import fmean
 
-from hpml_bench.config.settings import identity
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Section
 from hpml_bench.report.comparability import machine_of, method_of
@@ -34,26 +32,14 @@ def section(results: Results) -> Section | None:
 
 
 def _pairs(results: Results, method: str) -> list[Pair]:
-    """Return a method's runs of either kind that differ in nothing else."""
-    there: dict[str, list[RunRecord]] = {}
-    for group in results.selection.left_out.excluded:
-        for record in group.records:
-            if all(check.passed for check in record.checks):
-                there.setdefault(_all_else(record), []).append(record)
-    own = results.costed(method)
-    once = {key for key, count in Counter(map(_all_else, own)).items() if count == 1}
-    pairs = [(record, other[0]) for record in own
-             if _all_else(record) in once and len(other := there.get(_all_else(record), [])) == 1]  # fmt: skip
-    ordered = [(a, b) if b.spec.settings.gradient_checkpointing else (b, a) for a, b in pairs]
-    return [
-        (a, b) for a, b in ordered if a.spec.settings.gradient_checkpointing < b.spec.settings.gradient_checkpointing
-    ]
-
-
-def _all_else(record: RunRecord) -> str:
-    """Return all but the checkpointing that two runs must share."""
-    settings = record.spec.settings.model_copy(update={"gradient_checkpointing": False})
-    return repr((identity(settings), record.digests, method_of(record), record.spec.seed, machine_of(record)))
+    """Return a method's runs of either kind by seed, on one machine."""
+    own = {record.spec.seed: record for record in results.costed(method)}
+    found = []
+    for other in results.selection.checkpointed:
+        record = own.get(other.spec.seed)
+        if record and method_of(other) == method_of(record) and machine_of(other) == machine_of(record):
+            found.append((record, other) if other.spec.settings.gradient_checkpointing else (other, record))
+    return found
 
 
 def _row(method: str, pairs: list[Pair]) -> list[Cell]:
