@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from hpml_bench import registry
-from hpml_bench.config.settings import DatasetSpec, Settings, TaskSpec
+from hpml_bench.config.settings import DatasetSpec, OptimizerSpec, Settings, TaskSpec
 from hpml_bench.config.suite import Margin, MethodEntry, Suite
 from hpml_bench.records.run import Metric, RunRecord
 
@@ -58,6 +58,8 @@ def settings_page() -> str:
         fields_table(TaskSpec),
         "## `settings.dataset`: a name, or\n",
         fields_table(DatasetSpec),
+        "## `settings.optimizer` and `methods.NAME.optimizer`: a name, or\n",
+        fields_table(OptimizerSpec),
         "## `margin`: differences that are too small to matter\n",
         fields_table(Margin),
         "## `methods.NAME`: what differs between methods\n",
@@ -68,6 +70,7 @@ def settings_page() -> str:
         "tasks": "settings.task.options",
         "datasets": "settings.dataset.options",
         "methods": "methods.NAME.options",
+        "optimizers": "optimizer.options",
     }
     for kind, path in places.items():
         for name in registry.names(kind):

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from hpml_bench.errors import UserError
 
-Kind = Literal["methods", "tasks", "datasets", "scorers", "probes", "trackers", "sections"]
+Kind = Literal["methods", "optimizers", "tasks", "datasets", "scorers", "probes", "trackers", "sections"]
 PACKAGES: Mapping[Kind, str] = {
     "methods": "hpml_bench.methods",
+    "optimizers": "hpml_bench.optimizers",
     "tasks": "hpml_bench.tasks",
     "datasets": "hpml_bench.datasets",
     "scorers": "hpml_bench.scorers",
@@ -26,6 +27,7 @@ PACKAGES: Mapping[Kind, str] = {
 """The package of each kind."""
 ONE: Mapping[Kind, str] = {
     "methods": "method",
+    "optimizers": "optimizer",
     "tasks": "task",
     "datasets": "data set",
     "scorers": "scorer",

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import recorded
 import tiny
+import torch
 
 from hpml_bench import registry
 from hpml_bench.config import options
-from hpml_bench.config.settings import MethodSpec, RunSpec, TaskSpec
+from hpml_bench.config.settings import MethodSpec, OptimizerSpec, RunSpec, TaskSpec
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows
 from hpml_bench.errors import UserError
@@ -27,6 +28,7 @@ from hpml_bench.training.trainer import Trainer
 PAGE = Path(__file__).parents[1] / "docs/adding.md"
 EXAMPLES = {
     "methods": "bitfit",
+    "optimizers": "adafactor",
     "tasks": "probability",
     "datasets": "signs",
     "scorers": "length",
@@ -92,6 +94,20 @@ def test_the_examples_train_and_evaluate_together(tmp_path: Path) -> None:
     assert ((after.predictions.prediction > 0) & (after.predictions.prediction < 1)).all()
     assert trainer.task.guess(test.references).chance == 0.25
     assert probe.stop()["longest_step_seconds"] > 0
+
+
+def test_the_example_of_an_optimizer_trains(tmp_path: Path) -> None:
+    """Chosen by the suite or by the method, it is torch's, with its option and the suite's weight decay."""
+    chosen = {"name": "adafactor", "options": {"clipping": 2.0}}
+    spec = run(tmp_path, optimizer=chosen, weight_decay=0.1)
+    own = spec.method.model_copy(update={"optimizer": OptimizerSpec(**chosen)})
+    for one in (spec, spec.model_copy(update={"settings": run(tmp_path, weight_decay=0.1).settings, "method": own})):
+        with tiny.alone() as group:
+            trainer = Trainer.build(one, prepare(one.settings), group)
+            done = trainer.train()
+        assert type(trainer.optimizer) is torch.optim.Adafactor
+        assert {(part["d"], part["weight_decay"]) for part in trainer.optimizer.param_groups} == {(2.0, 0.1)}
+        assert done.reached == done.optimized > 0
 
 
 def test_the_example_of_a_task_refuses_three_classes(tmp_path: Path) -> None:

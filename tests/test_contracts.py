@@ -1,4 +1,4 @@
-"""What every registered method, task, data set, probe and section must have, whoever wrote it."""
+"""What every registered method, optimizer, task, data set, probe and section must have, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from hpml_bench.data.rows import Rows
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import IN_WORDS, LoadedData, Target, make_loader
 from hpml_bench.plugins.method import Method
+from hpml_bench.plugins.optimizer import Optimizer
 from hpml_bench.plugins.probe import Probe, Step
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.predictions import Predictions, Said
@@ -72,6 +73,21 @@ def test_a_method(name: str) -> None:
     assert kind.Options.model_validate(defaults.model_dump(mode="json")) == defaults
     assert kind.build is not Method.build
     check_hooks(kind, Method)
+
+
+# Optimizers
+
+
+@pytest.mark.parametrize("name", registry.names("optimizers"))
+def test_an_optimizer(name: str) -> None:
+    """A first line, a title, explained options with defaults that validate, and no hook of another shape."""
+    kind = registry.plugin("optimizers", name)
+    assert registry.get("optimizers", name).__doc__
+    assert kind.title
+    check_options(kind.Options)
+    defaults = kind.Options()
+    assert kind.Options.model_validate(defaults.model_dump(mode="json")) == defaults
+    check_hooks(kind, Optimizer)
 
 
 # Tasks

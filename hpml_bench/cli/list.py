@@ -13,7 +13,7 @@ from hpml_bench.cli.report import result_folders
 if TYPE_CHECKING:
     from hpml_bench.registry import Kind
 
-WHAT = ("suites", "methods", "tasks", "datasets", "scorers", "probes", "trackers", "runs")
+WHAT = ("suites", "methods", "optimizers", "tasks", "datasets", "scorers", "probes", "trackers", "runs")
 
 Row = tuple[str, ...]
 
@@ -22,7 +22,7 @@ Row = tuple[str, ...]
 @click.argument("what", type=click.Choice(WHAT))
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 def list_(what: str, folder: Path) -> None:
-    """List suites, methods, tasks, data sets, scorers, probes or trackers, or the runs in DIR."""
+    """List suites, methods, optimizers, tasks, data sets, scorers, probes or trackers, or the runs in DIR."""
     if what == "suites":
         rows = suites()
     else:

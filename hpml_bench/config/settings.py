@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from hpml_bench import registry
 from hpml_bench.config.base import Frozen
@@ -39,6 +39,20 @@ class DatasetSpec(Frozen):
     """The data set's file (`hpml-bench list datasets`)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The data set's own options."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class OptimizerSpec(Frozen):
+    """An optimizer, by the name of its file in `hpml_bench/optimizers`, and its options; a name alone is enough."""
+
+    name: str = "adamw"
+    """The optimizer's file (`hpml-bench list optimizers`)."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The optimizer's own options."""
 
     @model_validator(mode="before")
     @classmethod
@@ -109,14 +123,14 @@ class Settings(Frozen):
     """Tokens per text, end token included; longer texts are cut."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Dropout of the backbone; empty for what its configuration says."""
-    optimizer: Literal["adamw"] = "adamw"
-    """AdamW (Loshchilov and Hutter 2019), fused where torch has it."""
+    optimizer: OptimizerSpec = OptimizerSpec()
+    """What turns gradients into steps, of the methods that name none of their own."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    """AdamW's decay rates."""
+    """AdamW's decay rates, also where another optimizer contains it."""
     eps: float = Field(default=1e-8, gt=0)
-    """AdamW's epsilon."""
+    """AdamW's epsilon, likewise."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's decoupled weight decay, on every trained parameter."""
+    """Weight decay of every trained parameter; decoupled, but for SGD, which takes it as an L2 penalty."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Learning rate after warm-up: decays to 0, linearly or as half a cosine, or stays."""
     lr_warmup: float = Field(default=0.1, ge=0, lt=1)
@@ -169,6 +183,16 @@ class MethodSpec(Frozen):
     """The method's own options, complete with their defaults."""
     lr: float = Field(gt=0)
     """Learning rate of the method's parameters; the head's is in the settings."""
+    optimizer: OptimizerSpec | None = None
+    """The method's own optimizer, its options complete with their defaults; none where it is the suite's."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out an optimizer that isn't the method's own: a method is written as before there was the choice."""
+        dumped: dict[str, Any] = handler(self)
+        if self.optimizer is None:
+            dumped.pop("optimizer", None)
+        return dumped
 
 
 class RunSpec(Frozen):
@@ -186,8 +210,7 @@ class RunSpec(Frozen):
         whole = {
             "suite": self.suite,
             "settings": identity(self.settings),
-            "method": self.method.model_dump(mode="json")
-            | {"options": without_defaults("methods", self.method.method, self.method.options)},
+            "method": method_identity(self.method),
             "seed": self.seed,
         }
         return f"{name}-s{self.seed}-{digest(whole, 10)}"
@@ -199,14 +222,29 @@ def identity(settings: Settings) -> dict[str, Any]:
     A changed default needs a new schema version (records.run.SCHEMA_VERSION): the same ids would mean other runs.
     """
     dumped = settings.model_dump(mode="json", exclude_defaults=True)
-    kinds: tuple[tuple[Literal["tasks", "datasets"], TaskSpec | DatasetSpec], ...]
-    kinds = (("tasks", settings.task), ("datasets", settings.dataset))
-    for kind, spec in kinds:
-        options = without_defaults(kind, spec.name, spec.options)
-        dumped[kind] = {"name": spec.name, "options": options} if options else spec.name
-    dumped.pop("task", None)
-    dumped.pop("dataset", None)
+    for key in ("task", "dataset", "optimizer"):
+        dumped.pop(key, None)
+    dumped["tasks"] = _short("tasks", settings.task)
+    dumped["datasets"] = _short("datasets", settings.dataset)
+    optimizer = _short("optimizers", settings.optimizer)
+    if optimizer != OptimizerSpec().name:
+        dumped["optimizers"] = optimizer
     return dumped
+
+
+def method_identity(method: MethodSpec) -> dict[str, Any]:
+    """Return what ids hash of a method: all but the options at their defaults."""
+    options = without_defaults("methods", method.method, method.options)
+    found = method.model_dump(mode="json") | {"options": options}
+    if (own := method.optimizer) is not None:
+        found["optimizer"] = {"name": own.name, "options": without_defaults("optimizers", own.name, own.options)}
+    return found
+
+
+def _short(kind: registry.Kind, spec: TaskSpec | DatasetSpec | OptimizerSpec) -> str | dict[str, Any]:
+    """Return a plug-in's name, with the options that differ from their defaults where there are such."""
+    options = without_defaults(kind, spec.name, spec.options)
+    return {"name": spec.name, "options": options} if options else spec.name
 
 
 def modernised(settings: dict[str, Any]) -> dict[str, Any]:

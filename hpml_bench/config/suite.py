@@ -15,11 +15,13 @@ from pydantic import Field, ValidationError
 from hpml_bench import registry
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.options import explain, validate_options
-from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, modernised
+from hpml_bench.config.settings import MethodSpec, OptimizerSpec, RunSpec, Settings, modernised
 from hpml_bench.config.yaml import MAX_BYTES, MAX_DEPTH, parse
 from hpml_bench.errors import UserError
 
 MAX_METHODS = 200
+NAMED = ("task", "dataset", "optimizer")
+"""Keys whose value is a name, or a name and options."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 """Pattern of a suite's name, which is also its folder's."""
 
@@ -33,6 +35,8 @@ class MethodEntry(Frozen):
     """Learning rate of the method's parameters; empty for the method's default."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The method's own options; those left out keep the method's defaults."""
+    optimizer: OptimizerSpec | None = None
+    """The method's own optimizer; empty for the suite's."""
 
 
 class Margin(Frozen):
@@ -88,12 +92,21 @@ class Suite(Frozen):
         if kind not in registry.names("methods"):
             known = ", ".join(registry.names("methods"))
             raise UserError(f"suite {self.name}: methods.{name}: there is no method '{kind}'; choose from {known}")
-        options = validate_options("methods", kind, entry.options, f"suite {self.name}: methods.{name}.options")
+        where = f"suite {self.name}: methods.{name}"
+        options = validate_options("methods", kind, entry.options, f"{where}.options")
+        optimizer = entry.optimizer and _complete(entry.optimizer, f"{where}.optimizer.options")
         try:
             lr = registry.plugin("methods", kind).lr if entry.lr is None else entry.lr
-            return MethodSpec(name=name, method=kind, options=options.model_dump(mode="json"), lr=lr)
+            chosen = options.model_dump(mode="json")
+            return MethodSpec(name=name, method=kind, options=chosen, lr=lr, optimizer=optimizer)
         except ValidationError as error:
-            raise UserError(f"suite {self.name}: methods.{name}: {explain(error, MethodSpec)}") from None
+            raise UserError(f"{where}: {explain(error, MethodSpec)}") from None
+
+
+def _complete(spec: OptimizerSpec, where: str) -> OptimizerSpec:
+    """Return an optimizer with all of its options, checked."""
+    options = validate_options("optimizers", spec.name, spec.options, where)
+    return OptimizerSpec(name=spec.name, options=options.model_dump(mode="json"))
 
 
 def suite_name(name: str) -> str:
@@ -201,7 +214,7 @@ def _anchored(uri: str, folder: Path) -> str:
 
 
 def _modernise(content: dict[str, Any]) -> bool:
-    """Write settings as they are written today, in place, with names spelled out so that options can be overridden.
+    """Write settings as they are written today, in place.
 
     Returns:
         Whether `task` named a data set, as until schema 1.
@@ -211,9 +224,6 @@ def _modernise(content: dict[str, Any]) -> bool:
     if not isinstance(settings, dict):
         return False
     found = modernised(settings)
-    for key in ("task", "dataset"):
-        if isinstance(found.get(key), str):
-            found[key] = {"name": found[key]}
     content["settings"] = found
     return "dataset" in found and "dataset" not in settings
 
@@ -255,6 +265,8 @@ def _set(content: dict[str, Any], keys: list[str], value: Any, path: Path) -> No
     for key in keys[:-1]:
         if node.get(key) is None:
             node[key] = {}
+        elif key in NAMED and isinstance(node[key], str):  # so that options can be overridden
+            node[key] = {"name": node[key]}
         node = node[key]
         if not isinstance(node, dict):
             raise UserError(f"--set {'.'.join(keys)}: {key} in {path} has no keys of its own")

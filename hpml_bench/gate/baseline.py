@@ -200,7 +200,8 @@ def _same_work(asked: Request, before: Baseline, file: Path, same_hardware: bool
 def _dumped(settings: Settings) -> dict[str, Any]:
     """Return settings so that they are equal where they mean the same: of options only those that are no defaults."""
     dumped = settings.model_dump(mode="json")
-    kinds: tuple[tuple[registry.Kind, str], ...] = (("tasks", "task"), ("datasets", "dataset"))
+    kinds: tuple[tuple[registry.Kind, str], ...]
+    kinds = (("tasks", "task"), ("datasets", "dataset"), ("optimizers", "optimizer"))
     for kind, key in kinds:
         dumped[key]["options"] = without_defaults(kind, dumped[key]["name"], dumped[key]["options"])
     return dumped

@@ -21,6 +21,7 @@ from hpml_bench.launch.order import methods_of_seed
 from hpml_bench.launch.outcome import Place
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.launch.runner import Runner
+from hpml_bench.plugins.optimizer import check_optimizers
 from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.run import DONE, RunRecord, protocol_id
@@ -93,9 +94,11 @@ def run_sweep(  # noqa: PLR0913, PLR0917 - the options of the commands
             is full or read-only.
 
     """
-    resolve_suite(suite)  # what this machine can't do is told before a folder is made
-    if not suite.runs(methods, None if seed is None else [seed]):
+    here = resolve_suite(suite)  # what this machine can't do is told before a folder is made
+    asked = here.runs(methods, None if seed is None else [seed])
+    if not asked:
         raise UserError(f"suite {suite.name}: there is no method to run; name some under methods, or by --methods a,b")
+    check_optimizers((spec.method for spec in asked), here.settings)
     with ResultsFolder.open(out / suite.name) as results, stoppable():
         if fresh and methods is None and seed is None:
             results.forget_measured()

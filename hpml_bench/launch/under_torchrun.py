@@ -11,6 +11,7 @@ from hpml_bench.config.devices import resolve_suite
 from hpml_bench.config.suite import Suite
 from hpml_bench.data.prepare import prepare
 from hpml_bench.launch import outcome
+from hpml_bench.plugins.optimizer import check_optimizers
 from hpml_bench.records.folder import ResultsFolder, RunFolder, make_folder
 from hpml_bench.records.run import DONE, Outcome
 from hpml_bench.report.model_card import write_card
@@ -31,6 +32,7 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
     os.environ.setdefault("CUDA_DEVICE_ORDER", environment.PROCESS_ENVIRONMENT["CUDA_DEVICE_ORDER"])
     suite = resolve_suite(suite)
     (spec,) = suite.runs([method], [seed])
+    check_optimizers([spec.method], spec.settings)
     results = ResultsFolder(out / suite.name)
     there = results.run_folder(spec).record()
     if there is not None and there.status in DONE and not fresh and save is None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from hpml_bench.config.options import without_defaults
-from hpml_bench.config.settings import identity
+from hpml_bench.config.settings import identity, method_identity
 from hpml_bench.records.run import Consumed, RunRecord
 
 COSTS_DEPEND_ON = ("fingerprint", "packages", "python", "system", "kernel", "driver", "process", "threads")
@@ -52,13 +52,7 @@ def untrained(record: RunRecord) -> bool:
 
 def method_of(record: RunRecord) -> str:
     """Return a method's specification as text: two records of one text, seed and protocol are one too many."""
-    return json.dumps(_method(record), sort_keys=True)
-
-
-def _method(record: RunRecord) -> dict[str, Any]:
-    """Return a method's specification without options at their defaults, which a record may name or not."""
-    spec = record.spec.method
-    return spec.model_dump(mode="json") | {"options": without_defaults("methods", spec.method, spec.options)}
+    return json.dumps(method_identity(record.spec.method), sort_keys=True)
 
 
 def but_ranks(record: RunRecord) -> object:
@@ -117,8 +111,12 @@ def _settings(record: RunRecord) -> dict[str, Any]:
     settings = record.spec.settings
     task = without_defaults("tasks", settings.task.name, settings.task.options)
     dataset = without_defaults("datasets", settings.dataset.name, settings.dataset.options)
-    named = {"task": {"name": settings.task.name, "options": task}}
-    return settings.model_dump(mode="json") | named | {"dataset": {"name": settings.dataset.name, "options": dataset}}
+    optimizer = without_defaults("optimizers", settings.optimizer.name, settings.optimizer.options)
+    return settings.model_dump(mode="json") | {
+        "task": {"name": settings.task.name, "options": task},
+        "dataset": {"name": settings.dataset.name, "options": dataset},
+        "optimizer": {"name": settings.optimizer.name, "options": optimizer},
+    }
 
 
 def _differences(ours: Any, theirs: Any, key: str = "") -> list[tuple[str, Any, Any]]:
@@ -131,17 +129,21 @@ def _differences(ours: Any, theirs: Any, key: str = "") -> list[tuple[str, Any, 
 
 def label(record: RunRecord, namesakes: Iterable[RunRecord]) -> str:
     """Return a method's name with the options in which it differs from its namesakes."""
-    mine = record.spec.method.model_dump(mode="json")
-    keys = {key for other in namesakes for key, *_ in _differences(_method(record), _method(other))}
+    spec = record.spec.method
+    mine = spec.model_dump(mode="json")
+    others = [method_identity(other.spec.method) for other in namesakes]
+    keys = {key for other in others for key, *_ in _differences(method_identity(spec), other)}
 
     def look(key: str) -> Any:
+        if key == "optimizer":  # only one of the two has its own
+            return "the suite's" if spec.optimizer is None else spec.optimizer.name
         value: Any = mine
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         return value
 
     named = [f"{key.rpartition('.')[2]}={short(look(key))}" for key in sorted(keys)]
-    return f"{record.spec.method.name} ({', '.join(named)})"
+    return f"{spec.name} ({', '.join(named)})"
 
 
 def short(value: Any, width: int = 40) -> str:

@@ -47,7 +47,8 @@ def card(record: RunRecord, loads: Sequence[str]) -> str:
         f"# {sanitize(spec.method.name)} on {sanitize(settings.backbone.partition('#')[0])}",
         "",
         f"Trained by `hpml-bench run {sanitize(spec.method.name)} {sanitize(spec.suite)} --seed {spec.seed}`: method "
-        f"{sanitize(spec.method.method)} (options: {sanitize(options)}), learning rate {spec.method.lr:g}, task "
+        f"{sanitize(spec.method.method)} (options: {sanitize(options)}), learning rate {spec.method.lr:g}, optimizer "
+        f"{sanitize((spec.method.optimizer or settings.optimizer).name)}, task "
         f"{sanitize(settings.task.name)}, data set {sanitize(settings.dataset.name)}, protocol "
         f"{sanitize(record.protocol_id or 'unknown')}.",
         "",

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hpml_bench.config.settings import MethodSpec, Settings
+from hpml_bench.plugins.optimizer import Groups, choose_optimizer
 
 
 def total_steps(settings: Settings, rows: int) -> int:
@@ -19,17 +20,22 @@ def total_steps(settings: Settings, rows: int) -> int:
 
 
 def make_optimizer(encoder: nn.Module, head: nn.Module, spec: MethodSpec, settings: Settings) -> torch.optim.Optimizer:
-    """Return AdamW over what the method trains, at its learning rate, and the head, at the suite's."""
-    groups = [
-        {"params": [parameter for parameter in encoder.parameters() if parameter.requires_grad], "lr": spec.lr},
-        {"params": list(head.parameters()), "lr": settings.head_lr},
-    ]
+    """Return the optimizer of what the method trains, at its learning rate, and of the head, at the suite's.
+
+    Raises:
+        Unsupported: the optimizer has no use for what the method trains.
+        UserError: there is no such optimizer, or its options are wrong.
+
+    """
+    chosen = choose_optimizer(spec, settings)
+    groups = [*chosen.groups(encoder, spec.lr), {"params": list(head.parameters()), "lr": settings.head_lr}]
+    return chosen.make([group for group in groups if group["params"]], settings)
+
+
+def adamw(groups: Groups, settings: Settings) -> torch.optim.Optimizer:
+    """Return torch's AdamW of these groups as the settings have it, which several optimizers consist of or contain."""
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        betas=settings.betas,
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        fused=True,
+        groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay, fused=True
     )
 
 
@@ -39,5 +45,9 @@ def lr_factor(step: int, steps: int, settings: Settings) -> float:
     if step < warmup:
         return (step + 1) / warmup
     left = (steps - step) / max(1, steps - warmup)
-    schedules = {"constant": 1.0, "linear": left, "cosine": 0.5 * (1 + math.cos(math.pi * (1 - left)))}
+    schedules = {
+        "constant": 1.0,
+        "linear": left,
+        "cosine": 0.5 * (1 + math.cos(math.pi * (1 - left))),
+    }
     return schedules[settings.schedule]

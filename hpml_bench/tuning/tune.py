@@ -21,6 +21,7 @@ from hpml_bench.launch import definite, fork_server, launcher, preparation
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.launch.runner import Runner
+from hpml_bench.plugins.optimizer import check_optimizers
 from hpml_bench.plugins.task import RETENTION, make_task
 from hpml_bench.records.files import write_atomically
 from hpml_bench.records.folder import ResultsFolder, make_folder
@@ -82,11 +83,12 @@ def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
         UserError: Optuna is missing, a method is unknown, a source can't be had, or the folder is in use.
 
     """
-    resolve_suite(suite)  # what this machine can't do is told before a folder is made
+    here = resolve_suite(suite)  # what this machine can't do is told before a folder is made
     named = [suite.method(name) for name in (suite.methods if methods is None else methods)]
     specs = [spec for spec in named if registry.plugin("methods", spec.method).trains]  # the others have no rate
     if not specs:
         raise UserError(f"suite {suite.name}: there is no method to tune; none of those asked for trains anything")
+    check_optimizers(specs, here.settings)
     folder = out / suite.name / FOLDER
     target = check_target(write or folder / f"{suite.name}-tuned.yaml")
     make_folder(folder)

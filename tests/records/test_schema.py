@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from hpml_bench import registry
 from hpml_bench.cli import main
 from hpml_bench.config.devices import resolve_suite
-from hpml_bench.config.settings import RunSpec, Settings, identity
+from hpml_bench.config.settings import OptimizerSpec, RunSpec, Settings, identity
 from hpml_bench.config.suite import load_suite
 from hpml_bench.errors import UserError
 from hpml_bench.records.folder import ResultsFolder
@@ -26,7 +26,7 @@ from hpml_bench.system.hashing import digest
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
 RECORDS = sorted(REFERENCE.glob("*/*/run.json"))
-DEFAULTS = {2: "ac1d6bba165bb1fd"}
+DEFAULTS = {2: "7e9e71dbb91dc6a6"}
 """Digest of all defaults at each schema version."""
 EXACT = ("test_accuracy", "test_macro_f1", "test_loss", "train_loss", "grad_norm", "saved_bytes")
 
@@ -65,9 +65,29 @@ def test_options_at_their_defaults_rename_no_run() -> None:
     assert lora.model_copy(update={"method": other}).run_id != lora.run_id
 
 
+def test_the_choice_of_an_optimizer_renames_no_run() -> None:
+    """AdamW written out in any form, or a method's own left empty, is the run of before; any other is another run."""
+    spec = tiny.spec()
+    assert spec.run_id == "lora-s0-6dac8b20b9"
+    assert "optimizer" not in spec.method.model_dump()
+    for written in ("adamw", {"name": "adamw"}, {"name": "adamw", "options": {}}):
+        assert tiny.spec(optimizer=written).run_id == spec.run_id
+        assert identity(tiny.settings(optimizer=written)) == identity(spec.settings)
+    bare, full, other = ({"name": "lora_plus", "options": given} for given in ({}, {"ratio": 16}, {"ratio": 4}))
+    suites = [tiny.spec(optimizer=chosen) for chosen in (bare, full, other)]
+    methods = [
+        spec.model_copy(update={"method": spec.method.model_copy(update={"optimizer": OptimizerSpec(**chosen)})})
+        for chosen in (bare, full, other)
+    ]
+    for runs in (suites, methods):
+        assert runs[0].run_id == runs[1].run_id
+    assert len({run.run_id for run in (spec, *suites, *methods)}) == 5
+    assert identity(methods[0].settings) == identity(spec.settings)
+
+
 def defaults() -> dict[str, Any]:
     """Return every default that ids leave out."""
-    kinds: tuple[registry.Kind, ...] = ("methods", "tasks", "datasets")
+    kinds: tuple[registry.Kind, ...] = ("methods", "optimizers", "tasks", "datasets")
     found = {
         f"{kind}.{name}": registry.plugin(kind, name).Options.model_construct().model_dump(mode="json")
         for kind in kinds

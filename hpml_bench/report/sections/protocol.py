@@ -32,7 +32,10 @@ def section(results: Results) -> Section | None:
 
 def _settings(results: Results) -> Table:
     meaning = {name: field.description or "" for name, field in Settings.model_fields.items()}
-    leaves = flat(results.reference.spec.settings.model_dump(mode="json"))
+    settings = results.reference.spec.settings.model_dump(mode="json")
+    if any(record.spec.method.optimizer is not None for record in results.compared):
+        del settings["optimizer"]  # it stands among what differs between the methods
+    leaves = flat(settings)
     rows = [[key, value, meaning.get(key.split(".")[0], "").replace("`", "")] for key, value in leaves]
     return table("settings", "Settings, identical for every method", ("Setting", "Value", "Meaning"), rows)
 

@@ -1,0 +1,74 @@
+"""Optimizers in reports: among what is common, or among what differs where a method has its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import recorded
+from test_sections import section
+
+from hpml_bench.config.settings import MethodSpec, OptimizerSpec
+from hpml_bench.records.run import RunRecord
+from hpml_bench.report.blocks import Table
+from hpml_bench.report.results import Results
+
+LORA_PLUS = OptimizerSpec(name="lora_plus", options={"ratio": 4.0, "embedding_lr": 1e-6})
+
+
+def load(folder: Path, *optimizers: OptimizerSpec | None) -> Results:
+    """Write two seeds of `full`, and of `lora` with each of some optimizers, and read them back."""
+    records = recorded.sweep(("full",), 2)
+    for optimizer in optimizers:
+        spec = MethodSpec(name="lora", method="lora", options=recorded.OPTIONS["lora"], lr=3e-3, optimizer=optimizer)
+        records += [recorded.record("lora", seed, method_spec=spec) for seed in range(2)]
+    return Results.load(recorded.write(folder, records))
+
+
+def tables(results: Results, slug: str) -> dict[str, Table]:
+    """Return the tables of a section by name."""
+    found = section(slug, results)
+    assert found is not None
+    return {block.name: block for block in found.blocks if isinstance(block, Table)}
+
+
+def cells(table: Table) -> list[tuple[str, ...]]:
+    """Return the texts of a table, its head first."""
+    return [table.columns, *table.rows]
+
+
+def test_the_suites_optimizer_is_a_setting(tmp_path: Path) -> None:
+    """Where no method has its own, it stands among the settings, and the methods say nothing of it."""
+    results = load(tmp_path, None)
+    settings = {row[0]: row[1] for row in cells(tables(results, "protocol")["settings"])}
+    assert settings["optimizer.name"] == "adamw"
+    assert "Optimizer" not in cells(tables(results, "methods")["methods"])[0]
+
+
+def test_a_methods_own_optimizer_stands_among_what_differs(tmp_path: Path) -> None:
+    """With its options, beside the others' of the suite, which then is no setting that all share."""
+    results = load(tmp_path, LORA_PLUS)
+    head, *rows = cells(tables(results, "methods")["methods"])
+    place = head.index("Optimizer")
+    found = {row[0]: row[place] for row in rows}
+    assert found == {"lora": "lora_plus, ratio = 4.0, embedding_lr = 1e-06", "full": "adamw"}
+    assert not any(row[0].startswith("optimizer") for row in cells(tables(results, "protocol")["settings"]))
+
+
+def test_methods_of_one_name_are_told_apart_by_their_optimizers(tmp_path: Path) -> None:
+    """By its name, and by the options in which two of a name differ."""
+    other = OptimizerSpec(name="lora_plus", options={"ratio": 16.0, "embedding_lr": 1e-6})
+    results = load(tmp_path, None, LORA_PLUS, other)
+    assert set(results.methods) == {
+        "full",
+        "lora (optimizer=the suite's)",
+        "lora (optimizer=lora_plus, ratio=4.0)",
+        "lora (optimizer=lora_plus, ratio=16.0)",
+    }
+
+
+def test_a_record_without_the_choice_is_read(tmp_path: Path) -> None:
+    """As it was written before there was one: `optimizer` a name, and no such key of the method."""
+    content = recorded.record("lora", 0).model_dump(mode="json")
+    content["spec"]["settings"]["optimizer"] = "adamw"
+    assert "optimizer" not in content["spec"]["method"]
+    assert RunRecord.model_validate(content) == recorded.record("lora", 0)
