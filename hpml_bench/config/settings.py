@@ -131,10 +131,13 @@ class Settings(Frozen):
     """AdamW's epsilon, likewise."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Weight decay of every trained parameter; decoupled, but for SGD, which takes it as an L2 penalty."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """Learning rate after warm-up: decays to 0, linearly or as half a cosine, or stays."""
+    schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear"
+    """Learning rate after warm-up: decays to 0, linearly or as half a cosine, or stays; with `wsd` (warm-up, stable,
+    decay: Hu et al. 2024, arXiv:2404.06395) stays, and decays to 0 linearly over the last `lr_decay` of the steps."""
     lr_warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps over which the learning rate rises linearly from 0."""
+    lr_decay: float = Field(default=0.2, gt=0, le=1)
+    """Share of the steps over which `wsd` decays; no other schedule looks at it."""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """Largest global gradient norm; empty for no clipping."""
     head_lr: float = Field(default=1e-3, gt=0)
@@ -167,6 +170,10 @@ class Settings(Frozen):
             )
         if self.train_samples is not None and self.train_samples < self.global_batch:
             raise ValueError(f"train_samples {self.train_samples} is less than one global_batch of {self.global_batch}")
+        if self.schedule == "wsd" and self.lr_warmup + self.lr_decay > 1:
+            raise ValueError(
+                f"lr_warmup {self.lr_warmup:g} and lr_decay {self.lr_decay:g} are together more than the whole training"
+            )
         return self
 
 

@@ -49,5 +49,6 @@ def lr_factor(step: int, steps: int, settings: Settings) -> float:
         "constant": 1.0,
         "linear": left,
         "cosine": 0.5 * (1 + math.cos(math.pi * (1 - left))),
+        "wsd": min(1.0, (steps - step) / math.ceil(settings.lr_decay * steps)),
     }
     return schedules[settings.schedule]

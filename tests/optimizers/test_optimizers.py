@@ -345,6 +345,7 @@ def test_a_state_goes_on_where_it_was_saved(name: str) -> None:
             ["methods.lora.optimizer={name: muon, options: {lr: 1}}"],
             "suite colours: methods.lora.optimizer.options: lr is not known",
         ),
+        (["schedule=wsd", "lr_warmup=0.5", "lr_decay=0.6"], "lr_warmup 0.5 and lr_decay 0.6 are together more"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_runs(overrides: list[str], words: str, tmp_path: Path) -> None:

@@ -90,6 +90,19 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
     assert [lr_factor(step, 10, constant) for step in (2, 9)] == [1, 1]
 
 
+def test_wsd_stays_and_then_decays() -> None:
+    """Linear from 1 to one step above 0 over the last share of the steps, which may begin where the warm-up ends."""
+    wsd = tiny.settings(steps=10, lr_warmup=0.2, schedule="wsd", lr_decay=0.4)
+    factors = [lr_factor(step, 10, wsd) for step in range(10)]
+    assert factors == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 3 / 4, 2 / 4, 1 / 4])
+    whole = tiny.settings(steps=5, lr_warmup=0.2, schedule="wsd", lr_decay=0.8)
+    assert [lr_factor(step, 5, whole) for step in range(5)] == pytest.approx([1, 1, 3 / 4, 2 / 4, 1 / 4])
+    usual = tiny.settings(steps=20, schedule="wsd")
+    assert [lr_factor(step, 20, usual) for step in (0, 1, 16, 17, 18, 19)] == pytest.approx(
+        [1 / 2, 1, 1, 3 / 4, 2 / 4, 1 / 4]
+    )
+
+
 def test_epochs_are_whole_global_batches() -> None:
     """Rows that don't fill a last global batch are left out of an epoch."""
     settings = tiny.settings(steps=None, epochs=3, global_batch=12)
