@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PACKAGES = ("hpml-bench", "torch", "transformers", "peft", "datasets", "tokenizers", "numpy")
+OPTIONAL = ("bitsandbytes",)
+"""Packages that the others import where they are installed, so that the processes of every run hold more memory."""
 
 PROCESS_ENVIRONMENT = {
     # Large temporaries are kept instead of being returned to the kernel at every step: fewer page faults, more
@@ -153,7 +155,8 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "kernel": platform.release(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES}
+        | {name: found for name in OPTIONAL if (found := _version(name)) is not None},
         "driver": _driver(),
         "process": {key: os.environ.get(key) for key in RECORDED},
         "threads": _threads(),

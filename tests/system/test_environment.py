@@ -128,6 +128,18 @@ def test_a_description_is_json_without_secrets(monkeypatch: pytest.MonkeyPatch) 
     assert found["kernel"] == os.uname().release
 
 
+def test_a_package_that_others_import_is_recorded_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PEFT imports bitsandbytes if it can: records made with it and without are of two environments."""
+    monkeypatch.setattr(environment, "version", lambda name: f"{name} 1")
+    assert environment.describe()["packages"]["bitsandbytes"] == "bitsandbytes 1"
+
+    def version(name: str) -> str:
+        raise environment.PackageNotFoundError(name)
+
+    monkeypatch.setattr(environment, "version", version)
+    assert set(environment.describe()["packages"]) == set(environment.PACKAGES)
+
+
 def test_threads_are_as_they_are_in_the_process() -> None:
     """Within an operator as set, between operators as torch has it; OMP_NUM_THREADS is among the process settings."""
     import torch
