@@ -326,6 +326,34 @@ def test_a_state_goes_on_where_it_was_saved(name: str) -> None:
     assert all(found.equal(expected) for found, expected in zip(path(other), path(one), strict=True))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_scaled_loss_makes_the_same_steps(name: str) -> None:
+    """Under the GradScaler of fp16: gradients are divided by the scale, and a step that overflowed is skipped."""
+    if name == "adamw_8bit":
+        pytest.importorskip("bitsandbytes")
+    if name == "lora_plus":
+        pytest.skip("of LoRA's parameters, and torch's AdamW, which is tested")
+    optimizer, scaler = ours(name), torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=100)
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+
+    def step() -> None:
+        for weight in weights:
+            assert weight.grad is not None
+            scaler.scale(weight.grad)  # makes the scaler ready
+            weight.grad.mul_(scaler.get_scale())
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+
+    reached = moved(weights, step)
+    assert all(one.equal(other) for one, other in zip(reached, path(ours(name)), strict=True))
+    for weight in weights:
+        weight.grad = torch.full_like(weight, torch.inf)
+    step()
+    assert all(weight.equal(one) for weight, one in zip(weights, reached, strict=True))
+    assert scaler.get_scale() == 2.0
+
+
 # What can't be
 
 
