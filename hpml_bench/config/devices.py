@@ -7,31 +7,37 @@ from typing import Any
 from hpml_bench.config.settings import Settings
 from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
-from hpml_bench.system import environment
+from hpml_bench.system import environment, gpus
 
 
-def resolve_suite(suite: Suite) -> Suite:
+def resolve_suite(suite: Suite, here: int | None = None) -> Suite:
     """Return the suite with its settings resolved by `resolve_devices`."""
-    return suite.model_copy(update={"settings": resolve_devices(suite.settings)})
+    return suite.model_copy(update={"settings": resolve_devices(suite.settings, here)})
 
 
-def resolve_devices(settings: Settings) -> Settings:
+def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
     """Return the settings with device, world size, threads and precision resolved for this machine.
+
+    Args:
+        settings: what was asked for.
+        here: ranks on this machine, where they are on several; else all are.
 
     Raises:
         UserError: a GPU was asked for and there is none, or fewer than ranks.
 
     """
-    gpus = len(environment.visible_gpus())
-    device = settings.device if settings.device != "auto" else ("cuda" if gpus else "cpu")
-    if device == "cuda" and not gpus:
+    cards = len(gpus.visible_gpus())
+    device = settings.device if settings.device != "auto" else ("cuda" if cards else "cpu")
+    if device == "cuda" and not cards:
         raise UserError(
             "settings.device is cuda, but no GPU is visible (driver, CUDA_VISIBLE_DEVICES); use --device cpu"
         )
-    world = settings.world_size or (gpus if device == "cuda" else min(2, environment.cores()))
-    if device == "cuda" and world > gpus:
-        raise UserError(f"settings.world_size is {world}, but {gpus} GPU(s) are visible; use --nproc {gpus}")
-    threads = settings.threads or max(1, environment.cores() // world)
+    world = settings.world_size or (cards if device == "cuda" else min(2, environment.cores()))
+    here = here or world
+    if device == "cuda" and here > cards:
+        ranks = f"settings.world_size is {world}" if here == world else f"{here} of {world} ranks are on this machine"
+        raise UserError(f"{ranks}, but {cards} GPU(s) are visible; use --nproc {cards}")
+    threads = settings.threads or max(1, environment.cores() // here)
     precision = _precision(settings, device)
     definite: dict[str, Any] = {"device": device, "world_size": world, "threads": threads, "precision": precision}
     if settings.micro_batch == "auto" and device == "cpu":

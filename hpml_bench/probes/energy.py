@@ -8,7 +8,7 @@ from typing import Any
 
 from hpml_bench.plugins.probe import Probe, Run
 from hpml_bench.records.run import Metric
-from hpml_bench.system.environment import nvml, visible_gpus
+from hpml_bench.system.gpus import reading
 
 RAPL = Path("/sys/class/powercap")
 
@@ -53,21 +53,16 @@ class EnergyProbe(Probe):
 
     def _read(self) -> float:
         if self.run.group.device.type == "cuda":
-            return gpu_joules(self.run.group.device.index)
+            from hpml_bench.training.cuda import uuid
+
+            return gpu_joules(uuid(self.run.group.device))
         joules = rapl_joules()
         return joules if self.run.group.main or math.isnan(joules) else 0.0
 
 
-def gpu_joules(local: int) -> float:
-    """Return a GPU's energy counter, since the driver was loaded; NaN where it has none (before Volta)."""
-    with nvml() as library:
-        if library is None:
-            return math.nan
-        handle = library.nvmlDeviceGetHandleByIndex(visible_gpus()[local]["index"])
-        try:
-            return float(library.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
-        except library.NVMLError:
-            return math.nan
+def gpu_joules(uuid: str) -> float:
+    """Return a GPU's energy counter, since the driver was loaded; NaN where it has none (before Volta, in MIG mode)."""
+    return reading(uuid, lambda library, handle: library.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000)
 
 
 def rapl_joules(folder: Path = RAPL) -> float:

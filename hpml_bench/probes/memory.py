@@ -10,7 +10,7 @@ from typing import Any
 
 from hpml_bench.plugins.probe import Evaluation, Probe, Run
 from hpml_bench.records.run import Metric, Point
-from hpml_bench.system.environment import nvml
+from hpml_bench.system.gpus import reading
 from hpml_bench.system.processes import memory_mb
 
 PHASES = ("setup", "train", "evaluation")
@@ -157,9 +157,11 @@ class MemoryProbe(Probe):
         if self.device.type == "cuda":
             import torch
 
+            from hpml_bench.training.cuda import uuid
+
             readings["cuda_allocated"] = torch.cuda.max_memory_allocated(self.device) / 1e6
             readings["cuda_reserved"] = torch.cuda.max_memory_reserved(self.device) / 1e6
-            readings["nvml_used"] = _nvml_used(self.device.index)
+            readings["nvml_used"] = nvml_used_mb(uuid(self.device))
             torch.cuda.reset_peak_memory_stats(self.device)
         for kind, value in readings.items():
             key = f"{kind}_{phase}"
@@ -196,12 +198,6 @@ def reset_host_peak() -> bool:
     return True
 
 
-def _nvml_used(local: int) -> float:
-    """Return the memory in use, in MB, on this rank's GPU."""
-    from hpml_bench.system.environment import visible_gpus
-
-    with nvml() as library:
-        if library is None:
-            return math.nan
-        handle = library.nvmlDeviceGetHandleByIndex(visible_gpus()[local]["index"])
-        return float(library.nvmlDeviceGetMemoryInfo(handle).used) / 1e6
+def nvml_used_mb(uuid: str) -> float:
+    """Return the memory in use, in MB, on the GPU of this UUID, or on its part in MIG mode; NaN where it isn't said."""
+    return reading(uuid, lambda library, handle: library.nvmlDeviceGetMemoryInfo(handle).used / 1e6)

@@ -11,9 +11,13 @@ from hpml_bench.config.options import without_defaults
 from hpml_bench.config.settings import identity, method_identity
 from hpml_bench.records.run import Consumed, RunRecord
 
-COSTS_DEPEND_ON = ("fingerprint", "packages", "python", "system", "kernel", "driver", "process", "threads")
+COSTS_DEPEND_ON = (
+    "fingerprint", "packages", "python", "system", "kernel", "driver", "libraries", "power_limits_w", "process",
+    "threads",
+)  # fmt: skip
 """What of a run's environment makes its costs incomparable with others': hardware (by its fingerprint), versions of
-packages and of Python, system and kernel release, GPU driver, settings of allocator and threads."""
+packages and of Python, system and kernel release, GPU driver, CUDA's libraries, power limits of GPUs, settings of
+allocator and threads."""
 
 
 def protocol_of(record: RunRecord) -> str:

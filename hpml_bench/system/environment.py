@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hpml_bench.system import gpus
 from hpml_bench.system.hashing import digest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from hpml_bench.system.redaction import SECRET_VARIABLE, redacted
 
 PACKAGES = ("hpml-bench", "torch", "transformers", "peft", "datasets", "tokenizers", "numpy")
 OPTIONAL = ("bitsandbytes",)
@@ -43,53 +41,19 @@ RECORDED = (
 )
 """Variables written into records: a run's costs depend on them."""
 
+RECORDED_WHERE_SET = (
+    "CUDA_LAUNCH_BLOCKING",
+    "NVIDIA_TF32_OVERRIDE",
+    "PYTORCH_ALLOC_CONF",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)
+"""The same of GPUs, with NCCL's own: left out where they are not set, so that other records say nothing of them."""
+
 
 def set_process_environment() -> None:
     """Set the allocator and library variables for processes started from here; those the user set are kept."""
     for key, value in PROCESS_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-
-
-@contextmanager
-def nvml() -> Iterator[Any]:
-    """Yield the initialised `pynvml` module, or None on a machine without NVIDIA's driver."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        yield None
-        return
-    try:
-        yield pynvml
-    finally:
-        pynvml.nvmlShutdown()
-
-
-@cache
-def visible_gpus() -> tuple[dict[str, Any], ...]:
-    """Return name, memory (MB), compute capability and NVML index of each GPU that CUDA_VISIBLE_DEVICES allows."""
-    with nvml() as library:
-        if library is None:
-            return ()
-        found = []
-        for index in range(library.nvmlDeviceGetCount()):
-            handle = library.nvmlDeviceGetHandleByIndex(index)
-            major, minor = library.nvmlDeviceGetCudaComputeCapability(handle)
-            found.append(
-                {
-                    "name": str(library.nvmlDeviceGetName(handle)),
-                    "uuid": str(library.nvmlDeviceGetUUID(handle)),
-                    "memory_mb": round(library.nvmlDeviceGetMemoryInfo(handle).total / 1e6),
-                    "capability": f"{major}.{minor}",
-                    "index": index,
-                }
-            )
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is None:
-        return tuple(found)
-    wanted = [part.strip() for part in chosen.split(",") if part.strip()]
-    return tuple(gpu for part in wanted for gpu in found if part == str(gpu["index"]) or gpu["uuid"].startswith(part))
 
 
 @cache
@@ -121,7 +85,7 @@ def cores() -> int:
 def has_bf16(device: str) -> bool:
     """Tell whether a device, `cpu` or `cuda`, has instructions for bfloat16."""
     if device == "cuda":
-        return all(float(gpu["capability"]) >= 8 for gpu in visible_gpus())
+        return all(float(gpu["capability"] or 0) >= 8 for gpu in gpus.visible_gpus())
     return bool({"avx512_bf16", "amx_bf16"} & set(_cpu().get("flags", "").split()))
 
 
@@ -139,14 +103,15 @@ def hardware() -> dict[str, Any]:
         "architecture": platform.machine(),
         "cores": cores(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
-        "gpus": [{key: gpu[key] for key in ("name", "memory_mb", "capability")} for gpu in visible_gpus()],
+        "gpus": [{key: gpu[key] for key in ("name", "memory_mb", "capability")} for gpu in gpus.visible_gpus()],
     }
 
 
 def describe() -> dict[str, Any]:
     """Return what is written into a record: hardware and its fingerprint, versions, variables, threads.
 
-    Only the variables in `RECORDED` are taken from the environment, so that no key or token is.
+    Only the variables in `RECORDED` and `RECORDED_WHERE_SET`, and NCCL's, are taken from the environment, so that no
+    key or token is.
     """
     parts = hardware()
     return {
@@ -158,9 +123,33 @@ def describe() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES}
         | {name: found for name in OPTIONAL if (found := _version(name)) is not None},
         "driver": _driver(),
-        "process": {key: os.environ.get(key) for key in RECORDED},
+        "process": _process(),
         "threads": _threads(),
+        **_of_gpus(),
     }
+
+
+def _process() -> dict[str, str | None]:
+    """Return the variables on which costs depend."""
+    named = [
+        key
+        for key in sorted(os.environ)
+        if key in RECORDED_WHERE_SET or (key.startswith("NCCL_") and not SECRET_VARIABLE.match(key))
+    ]
+    return {key: os.environ.get(key) for key in RECORDED} | {key: redacted(os.environ[key]) for key in named}
+
+
+def _of_gpus() -> dict[str, Any]:
+    """Return the versions of CUDA's libraries that torch uses, and the cards' power limits (W); none without a GPU."""
+    if not gpus.visible_gpus():
+        return {}
+    torch: Any = sys.modules.get("torch")
+    libraries: dict[str, str] = {}
+    if torch is not None and torch.version.cuda is not None:  # none of these calls initialises CUDA
+        libraries = {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
+        if torch.distributed.is_nccl_available():
+            libraries["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+    return {"libraries": libraries, "power_limits_w": [gpu.get("power_limit_w") for gpu in gpus.visible_gpus()]}
 
 
 def _threads() -> dict[str, int | None]:
@@ -173,8 +162,11 @@ def _threads() -> dict[str, int | None]:
 
 
 def _driver() -> str | None:
-    with nvml() as library:
-        return None if library is None else str(library.nvmlSystemGetDriverVersion())
+    with gpus.nvml() as library:
+        try:
+            return None if library is None else str(library.nvmlSystemGetDriverVersion())
+        except library.NVMLError:
+            return None
 
 
 def _version(package: str) -> str | None:

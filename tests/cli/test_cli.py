@@ -17,7 +17,7 @@ from hpml_bench import registry
 from hpml_bench.cli import main, result_folders
 from hpml_bench.config import suite
 from hpml_bench.errors import UserError
-from hpml_bench.system import environment
+from hpml_bench.system import gpus
 
 CONTENT = {
     "seeds": 2,
@@ -97,7 +97,7 @@ def test_an_unknown_method_of_run_is_told(small: str) -> None:
 
 def test_a_gpu_that_is_not_there_is_told(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """--device cuda without a GPU names the way out."""
-    monkeypatch.setattr(environment, "visible_gpus", lambda: ())
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: ())
     assert "--device cpu" in sentence(run_all(small, "--device", "cuda", "--set", "world_size=null"))
 
 

@@ -6,9 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +13,7 @@ import tiny
 
 from hpml_bench.config.devices import resolve_devices
 from hpml_bench.errors import UserError
-from hpml_bench.system import environment
+from hpml_bench.system import environment, gpus
 
 
 def open_settings(**changes: Any) -> Any:
@@ -29,9 +26,9 @@ def open_settings(**changes: Any) -> Any:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that makes a machine of so many cores and GPUs."""
 
-    def make(cores: int, gpus: int = 0, capability: str = "9.0", flags: str = "") -> None:
-        found = tuple({"name": "GPU", "memory_mb": 80_000, "capability": capability, "index": i} for i in range(gpus))
-        monkeypatch.setattr(environment, "visible_gpus", lambda: found)
+    def make(cores: int, cards: int = 0, capability: str = "9.0", flags: str = "") -> None:
+        found = tuple({"name": "GPU", "memory_mb": 80_000, "capability": capability, "index": i} for i in range(cards))
+        monkeypatch.setattr(gpus, "visible_gpus", lambda: found)
         monkeypatch.setattr(environment, "cores", lambda: cores)
         monkeypatch.setattr(environment, "_cpu", lambda: {"model name": "CPU", "flags": flags})
 
@@ -40,10 +37,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_all_gpus_are_taken(machine: Any) -> None:
     """A rank a GPU, the cores shared out, bf16 where every GPU has it (from compute capability 8)."""
-    machine(cores=16, gpus=4)
+    machine(cores=16, cards=4)
     found = resolve_devices(open_settings())
     assert (found.device, found.world_size, found.threads, found.precision) == ("cuda", 4, 4, "bf16")
-    machine(cores=16, gpus=4, capability="7.5")
+    machine(cores=16, cards=4, capability="7.5")
     assert resolve_devices(open_settings()).precision == "fp32"
 
 
@@ -59,12 +56,12 @@ def test_without_gpus_two_ranks_share_the_cpu(machine: Any) -> None:
 
 def test_what_is_asked_for_stands(machine: Any) -> None:
     """Definite settings are not changed."""
-    machine(cores=8, gpus=2)
+    machine(cores=8, cards=2)
     assert resolve_devices(tiny.settings()) == tiny.settings()
 
 
 @pytest.mark.parametrize(
-    ("gpus", "changes", "words"),
+    ("cards", "changes", "words"),
     [
         (0, {"device": "cuda"}, "device is cuda, but no GPU is visible.*--device cpu"),
         (1, {"device": "cuda", "world_size": 2}, "world_size is 2, but 1 GPU.*--nproc 1"),
@@ -72,48 +69,13 @@ def test_what_is_asked_for_stands(machine: Any) -> None:
     ],
 )
 def test_what_the_machine_cannot_do_is_one_sentence(
-    machine: Any, gpus: int, changes: dict[str, Any], words: str
+    machine: Any, cards: int, changes: dict[str, Any], words: str
 ) -> None:
     """With what is there, and what to do."""
-    machine(cores=8, gpus=gpus)
+    machine(cores=8, cards=cards)
     with pytest.raises(UserError, match=words) as caught:
         resolve_devices(open_settings(**changes))
     assert "\n" not in str(caught.value)
-
-
-def fake_nvml() -> SimpleNamespace:
-    """Return a driver with three GPUs."""
-    return SimpleNamespace(
-        nvmlDeviceGetCount=lambda: 3,
-        nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetCudaComputeCapability=lambda handle: (9, 0),
-        nvmlDeviceGetName=lambda handle: f"GPU {handle}",
-        nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}a{handle}b",
-        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=80_000_000_000),
-    )
-
-
-@pytest.mark.parametrize(
-    ("visible", "indices"), [(None, [0, 1, 2]), ("", []), ("2,0", [2, 0]), ("GPU-1a", [1]), ("-1", []), (" 1 ", [1])]
-)
-def test_cuda_visible_devices_is_heeded(
-    visible: str | None, indices: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By index or UUID, in its order, as CUDA does."""
-
-    @contextmanager
-    def nvml() -> Iterator[Any]:
-        yield fake_nvml()
-
-    monkeypatch.setattr(environment, "nvml", nvml)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    environment.visible_gpus.cache_clear()
-    try:
-        assert [gpu["index"] for gpu in environment.visible_gpus()] == indices
-    finally:
-        environment.visible_gpus.cache_clear()
 
 
 def test_a_description_is_json_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,9 +139,18 @@ def test_the_users_own_variables_stand(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_devices_are_found_without_torch() -> None:
     """Else the parent would hold a CUDA context of its own."""
     script = (
-        "import sys; from hpml_bench.system import environment; "
-        "environment.visible_gpus(); found = environment.describe(); "
+        "import sys; from hpml_bench.system import environment, gpus; "
+        "gpus.visible_gpus(); found = environment.describe(); "
         "print('torch' in sys.modules, set(found['threads'].values()))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False {None}"
+
+
+def test_ranks_on_several_machines_share_each_machine(machine: Any) -> None:
+    """Of 16 ranks 8 are here: the 8 cards suffice, and the cores are shared by 8; 9 here are refused."""
+    machine(cores=64, cards=8)
+    found = resolve_devices(open_settings(world_size=16, global_batch=16), here=8)
+    assert (found.device, found.world_size, found.threads) == ("cuda", 16, 8)
+    with pytest.raises(UserError, match=r"9 of 18 ranks are on this machine, but 8 GPU\(s\) are visible"):
+        resolve_devices(open_settings(world_size=18, global_batch=18), here=9)

@@ -1,0 +1,128 @@
+"""GPUs as NVIDIA's driver (NVML) shows them, found without torch and without CUDA; any call of the driver may fail."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
+
+MIG_ENABLED = 1
+MIG = "MIG-"
+"""Start of the UUID of an instance of a card in MIG mode, as `GPU-` is of a card's."""
+
+
+@contextmanager
+def nvml() -> Iterator[Any]:
+    """Yield the initialised `pynvml` module, or None on a machine without NVIDIA's driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+@cache
+def visible_gpus() -> tuple[dict[str, Any], ...]:
+    """Return name, UUID, memory (MB), compute capability, power limit (W) and index of each GPU that CUDA may use.
+
+    Chosen by CUDA_VISIBLE_DEVICES as CUDA does. The index is CUDA's where it counts in the order of the bus. What the
+    driver doesn't say is None. A card in MIG mode stands for its instances, of which a process can use one.
+    """
+    with nvml() as library:
+        found = [] if library is None else list(_devices(library))
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = found if asked is None else _chosen(found, asked)
+    cards = [gpu for gpu in chosen if not gpu["uuid"].startswith(MIG)]
+    return tuple(cards or chosen[:1])
+
+
+def reading(uuid: str, read: Callable[[Any, Any], float]) -> float:
+    """Return what `read` gets from `pynvml` and the handle of a device; NaN where the driver doesn't say.
+
+    The UUID is CUDA's, with or without a prefix. Of a card in MIG mode nothing is read: other processes use it too.
+    """
+    with nvml() as library:
+        handle = None if library is None else _handle(library, uuid)
+        if handle is None:
+            return math.nan
+        try:
+            return float(read(library, handle))
+        except library.NVMLError:
+            return math.nan
+
+
+def _ask(library: Any, call: str, *arguments: Any) -> Any:
+    """Return what a call of NVML's returns, or None where it fails: no permission, not supported, an old driver."""
+    try:
+        return getattr(library, call)(*arguments)
+    except library.NVMLError:
+        return None
+
+
+def _devices(library: Any) -> Iterator[dict[str, Any]]:
+    """Yield the cards, and in place of those in MIG mode their instances."""
+    index = 0
+    for number in range(_ask(library, "nvmlDeviceGetCount") or 0):
+        card = _ask(library, "nvmlDeviceGetHandleByIndex", number)
+        if card is None:  # of others, as in a control group of Slurm's: CUDA doesn't count it
+            continue
+        capability = _ask(library, "nvmlDeviceGetCudaComputeCapability", card)
+        instances = _instances(library, card)
+        for handle in [card] if instances is None else instances:
+            memory = _ask(library, "nvmlDeviceGetMemoryInfo", handle)
+            limit = _ask(library, "nvmlDeviceGetEnforcedPowerLimit", handle)
+            yield {
+                "name": str(_ask(library, "nvmlDeviceGetName", handle) or "GPU"),
+                "uuid": str(_ask(library, "nvmlDeviceGetUUID", handle) or ""),
+                "memory_mb": None if memory is None else round(memory.total / 1e6),
+                "capability": None if capability is None else f"{capability[0]}.{capability[1]}",
+                "power_limit_w": None if limit is None else limit / 1000,
+                "index": index,
+            }
+        index += 1
+
+
+def _instances(library: Any, card: Any) -> list[Any] | None:
+    """Return the handles of a card's instances; None where it is not in MIG mode."""
+    if not _in_mig_mode(library, card):
+        return None
+    numbers = range(_ask(library, "nvmlDeviceGetMaxMigDeviceCount", card) or 0)
+    handles = [_ask(library, "nvmlDeviceGetMigDeviceHandleByIndex", card, number) for number in numbers]
+    return [handle for handle in handles if handle is not None]
+
+
+def _in_mig_mode(library: Any, card: Any) -> bool:
+    modes = _ask(library, "nvmlDeviceGetMigMode", card)  # now, and after the next reset
+    return modes is not None and modes[0] == MIG_ENABLED
+
+
+def _chosen(found: list[dict[str, Any]], asked: str) -> list[dict[str, Any]]:
+    """Return the devices named, each once, up to the first name that is none's."""
+    chosen: list[dict[str, Any]] = []
+    for name in map(str.strip, asked.split(",")):
+        named = [gpu for gpu in found if name and (name == str(gpu["index"]) or gpu["uuid"].startswith(name))]
+        if not named:
+            break
+        if named[0] not in chosen:
+            chosen.append(named[0])
+    return chosen
+
+
+def _handle(library: Any, uuid: str) -> Any:
+    """Return the handle of an instance, or of a card that is not in MIG mode; None where there is none."""
+    bare = uuid.removeprefix("GPU-").removeprefix(MIG)
+    instance = _ask(library, "nvmlDeviceGetHandleByUUID", MIG + bare)
+    if instance is not None:
+        return instance
+    card = _ask(library, "nvmlDeviceGetHandleByUUID", f"GPU-{bare}")
+    return None if card is None or _in_mig_mode(library, card) else card

@@ -1,0 +1,41 @@
+"""CUDA as torch finds it: whether torch can compute on the GPUs, and which one a device is."""
+
+from __future__ import annotations
+
+import torch
+
+from hpml_bench.errors import UserError
+from hpml_bench.system.text import first_line
+
+
+def check_gpus(ranks: int) -> None:
+    """Multiply on the GPU of each rank. It initialises CUDA: call it in a process that ends and has forked no rank.
+
+    Raises:
+        UserError: torch was built without CUDA, or not for such a GPU or driver; it sees fewer GPUs than ranks; or CUDA
+            was initialised in the process from which this one was forked.
+
+    """
+    if torch.cuda._is_in_bad_fork():
+        raise UserError(
+            "an imported library has initialised CUDA in the process from which ranks are forked, where they can't use "
+            "it; uninstall what PEFT need not import (as bitsandbytes), or use --device cpu"
+        )
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        seen = torch.cuda.device_count()
+        for index in range(min(ranks, seen)):
+            square = torch.ones(8, 8, device=torch.device("cuda", index))
+            (square @ square).sum().item()
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"torch {torch.__version__} can't compute on the GPU that the driver shows: {first_line(error)}; install a "
+            "torch for this GPU and driver (https://pytorch.org), or use --device cpu"
+        ) from None
+    if seen < ranks:
+        raise UserError(f"torch sees {seen} GPU(s), but there are {ranks} ranks; use --nproc {seen}")
+
+
+def uuid(device: torch.device) -> str:
+    """Return the UUID of a CUDA device, without a prefix."""
+    return str(torch.cuda.get_device_properties(device).uuid)

@@ -1,0 +1,242 @@
+"""What the driver shows of GPUs: which are chosen, MIG, and calls that fail."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml
+import pytest
+
+from hpml_bench.probes import energy, memory
+from hpml_bench.system import environment, gpus
+
+
+class Card(SimpleNamespace):
+    """A card or an instance; what is None the driver doesn't say, and what `forbidden` says it won't open it."""
+
+    uuid: str
+    used: float | None = 3e9
+    total: float | None = 80e9
+    joules: float | None = 100.0
+    watts: float | None = 700.0
+    instances: tuple[Card, ...] | None = None
+    forbidden = False
+    capability: tuple[int, int] | None = (9, 0)
+
+
+def card(uuid: str, **values: Any) -> Card:
+    """Return a card of this UUID."""
+    return Card(uuid=uuid, **values)
+
+
+class Nvml:
+    """A driver with some cards, of which any call may fail as NVML's do."""
+
+    NVMLError = pynvml.NVMLError
+
+    def __init__(self, *cards: Card) -> None:
+        self.cards = cards
+        self.broken = False
+
+    def nvmlInit(self) -> None:
+        """Begin."""
+
+    def nvmlShutdown(self) -> None:
+        """End."""
+        if self.broken:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
+
+    def _said(self, value: Any, code: int = pynvml.NVML_ERROR_NOT_SUPPORTED) -> Any:
+        if value is None or self.broken:
+            raise pynvml.NVMLError(code)
+        return value
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        """Return a version."""
+        return str(self._said("580.95"))
+
+    def nvmlDeviceGetCount(self) -> int:
+        """Return the number of all cards, forbidden ones too."""
+        return int(self._said(len(self.cards)))
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Card:
+        """Return a card."""
+        found = self.cards[index]
+        return self._said(None if found.forbidden else found, pynvml.NVML_ERROR_NO_PERMISSION)  # type: ignore[no-any-return]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Card:
+        """Return a card or an instance."""
+        every = [*self.cards, *(part for whole in self.cards for part in whole.instances or ())]
+        found = next((each for each in every if each.uuid == uuid), None)
+        return self._said(found, pynvml.NVML_ERROR_NOT_FOUND)  # type: ignore[no-any-return]
+
+    def nvmlDeviceGetMigMode(self, handle: Card) -> list[int]:
+        """Return the mode now and later."""
+        return self._said([1, 1] if handle.instances is not None else None)  # type: ignore[no-any-return]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: Card) -> int:
+        """Return 7, as A100 and H100 have."""
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: Card, index: int) -> Card:
+        """Return an instance."""
+        there = dict(enumerate(handle.instances or ()))
+        return self._said(there.get(index), pynvml.NVML_ERROR_NOT_FOUND)  # type: ignore[no-any-return]
+
+    def nvmlDeviceGetName(self, handle: Card) -> str:
+        """Return the name."""
+        return str(self._said(f"card {handle.uuid}"))
+
+    def nvmlDeviceGetUUID(self, handle: Card) -> str:
+        """Return the UUID."""
+        return str(self._said(handle.uuid))
+
+    def nvmlDeviceGetCudaComputeCapability(self, handle: Card) -> tuple[int, int]:
+        """Return major and minor."""
+        return self._said(handle.capability)  # type: ignore[no-any-return]
+
+    def nvmlDeviceGetMemoryInfo(self, handle: Card) -> SimpleNamespace:
+        """Return bytes."""
+        return SimpleNamespace(total=self._said(handle.total), used=self._said(handle.used))
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: Card) -> int:
+        """Return milliwatts."""
+        return int(1000 * self._said(handle.watts))
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: Card) -> int:
+        """Return millijoules."""
+        return int(1000 * self._said(handle.joules))
+
+
+Machine = Callable[..., Nvml]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """Return a function that makes a machine with these cards."""
+
+    def make(*cards: Card, visible: str | None = None) -> Nvml:
+        driver = Nvml(*cards)
+        for name in dir(Nvml):
+            if name.startswith("nvml"):
+                monkeypatch.setattr(pynvml, name, getattr(driver, name))
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        gpus.visible_gpus.cache_clear()
+        return driver
+
+    yield make
+    gpus.visible_gpus.cache_clear()
+
+
+def uuids() -> list[str]:
+    """Return what is visible."""
+    return [gpu["uuid"] for gpu in gpus.visible_gpus()]
+
+
+@pytest.mark.parametrize(
+    ("visible", "chosen"),
+    [
+        (None, "abc"), ("", ""), ("2,0", "ca"), ("GPU-b", "b"), ("-1", ""), (" 1 ", "b"), ("0,0", "a"),
+        ("GPU-a,0", "a"), ("0,7,1", "a"), ("0,-1,1", "a"), ("MIG-none", ""),
+    ],
+)  # fmt: skip
+def test_cuda_visible_devices_is_heeded(visible: str | None, chosen: str, machine: Machine) -> None:
+    """By index or UUID, in its order, each once, and up to the first name that is none's, as CUDA does."""
+    machine(*(card(f"GPU-{letter}") for letter in "abc"), visible=visible)
+    assert uuids() == [f"GPU-{letter}" for letter in chosen]
+
+
+def test_a_forbidden_card_is_not_counted(machine: Machine) -> None:
+    """As in a control group of Slurm's: CUDA counts the others from 0."""
+    machine(card("GPU-a", forbidden=True), card("GPU-b"), card("GPU-c"), visible="0")
+    assert uuids() == ["GPU-b"]
+
+
+def test_what_the_driver_does_not_say_is_unknown(machine: Machine) -> None:
+    """A card without memory of its own (GB10), a capability or a limit is a card; bf16 needs a known capability."""
+    machine(card("GPU-a", total=None, capability=None, watts=None))
+    (gpu,) = gpus.visible_gpus()
+    assert (gpu["memory_mb"], gpu["capability"], gpu["power_limit_w"]) == (None, None, None)
+    assert not environment.has_bf16("cuda")
+    assert environment.describe()["hardware"]["gpus"] == [{"name": "card GPU-a", "memory_mb": None, "capability": None}]
+
+
+def test_a_driver_that_answers_nothing_has_no_gpu(machine: Machine) -> None:
+    """Nor a version, and nothing is raised."""
+    machine(card("GPU-a")).broken = True
+    assert gpus.visible_gpus() == ()
+    assert environment.describe()["driver"] is None
+    assert math.isnan(energy.gpu_joules("a"))
+
+
+MIG = card("GPU-a", instances=(card("MIG-p", total=10e9, used=1e9, joules=None), card("MIG-q", total=20e9)))
+
+
+@pytest.mark.parametrize(
+    ("visible", "chosen"),
+    [(None, ["MIG-p"]), ("MIG-q", ["MIG-q"]), ("MIG-q,MIG-p", ["MIG-q"]), ("0", ["MIG-p"]), ("MIG-none", [])],
+)
+def test_an_instance_is_a_gpu(visible: str | None, chosen: list[str], machine: Machine) -> None:
+    """In MIG mode, one instance at most, with its own memory and the card's capability."""
+    machine(MIG, visible=visible)
+    assert uuids() == chosen
+    for gpu in gpus.visible_gpus():
+        assert gpu["memory_mb"] in {10_000, 20_000}
+        assert gpu["capability"] == "9.0"
+
+
+def test_readings_are_of_the_device_that_cuda_names(machine: Machine) -> None:
+    """By UUID, with or without a prefix, in whatever order CUDA counts."""
+    machine(card("GPU-a", joules=5.0, used=1e9), card("GPU-b", joules=7.0, used=2e9), visible="1,0")
+    assert [energy.gpu_joules(uuid) for uuid in ("a", "b", "GPU-b")] == [5, 7, 7]
+    assert [memory.nvml_used_mb(uuid) for uuid in ("a", "b")] == [1000, 2000]
+    assert math.isnan(energy.gpu_joules("c"))
+
+
+def test_the_whole_card_is_not_charged_to_an_instance(machine: Machine) -> None:
+    """Memory is the instance's; energy, which the card has alone, is unknown, whichever UUID CUDA gives."""
+    machine(MIG)
+    assert memory.nvml_used_mb("p") == 1000
+    assert math.isnan(energy.gpu_joules("p"))
+    assert math.isnan(memory.nvml_used_mb("a"))
+    assert math.isnan(energy.gpu_joules("a"))
+
+
+def test_settings_of_gpus_are_recorded(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of CUDA and NCCL where they are set, versions, power limits; no key, and nothing without a GPU."""
+    monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    monkeypatch.setenv("NCCL_ALGO", "Ring")
+    monkeypatch.setenv("NCCL_API_KEY", "planted-secret")
+    monkeypatch.setenv("NCCL_NET", "https://user:planted@host")
+    monkeypatch.delenv("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", raising=False)
+    machine(card("GPU-a"), card("GPU-b", watts=None))
+    found = environment.describe()
+    process = found["process"]
+    assert process["CUDA_LAUNCH_BLOCKING"] == "1"
+    assert process["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert process["NCCL_ALGO"] == "Ring"
+    assert "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE" not in process
+    assert "planted" not in str(found)
+    assert found["power_limits_w"] == [700, None]
+    machine()
+    assert "power_limits_w" not in environment.describe()
+
+
+def test_versions_of_libraries_are_torchs(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA, cuDNN and NCCL as torch has them; of a torch without CUDA none."""
+    import torch
+
+    machine(card("GPU-a"))
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert environment.describe()["libraries"] == {}
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
+    monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 27, 5))
+    assert environment.describe()["libraries"] == {"cuda": "12.8", "cudnn": "91002", "nccl": "2.27.5"}
