@@ -5,10 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import tempfile
+from importlib.util import find_spec
 from multiprocessing import forkserver, resource_tracker
 
 from hpml_bench.errors import UserError
-from hpml_bench.system import environment, processes, tempdir
+from hpml_bench.system import environment, gpus, processes, tempdir
 from hpml_bench.system.signals import blocked
 
 PRELOAD = ["hpml_bench.launch.fork_server_main", "hpml_bench.training.worker"]
@@ -32,9 +33,19 @@ def start_fork_server() -> None:
             f"TMPDIR {tempfile.gettempdir()} is too long for a socket in it (at most {LONGEST_TMPDIR} characters); "
             "set TMPDIR=/tmp"
         )
-    multiprocessing.set_forkserver_preload(PRELOAD)
+    multiprocessing.set_forkserver_preload(preload())
     processes.await_dying_server()
     with tempdir.as_temporary():
         resource_tracker.ensure_running()  # outside the block below, since it unblocks signals
         with blocked(signal.SIGINT):  # until the server ignores it
             forkserver.ensure_running()
+
+
+def preload() -> list[str]:
+    """Return the modules that the server imports; without the libraries where that would initialise CUDA.
+
+    PEFT imports bitsandbytes where it is installed, which asks for the GPUs' capability, and processes that are forked
+    after CUDA was initialised can't use it. Each process then imports the libraries itself.
+    """
+    initialises = find_spec("bitsandbytes") is not None and gpus.visible_gpus()
+    return PRELOAD[:1] if initialises else PRELOAD

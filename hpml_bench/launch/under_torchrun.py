@@ -1,9 +1,8 @@
-"""Run whose ranks torchrun started: each rank calls `run_as_rank`, and rank 0 commits the record."""
+"""Run whose ranks torchrun started: each calls `run_as_rank`, and rank 0, or one that fails, commits the record."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.launch import outcome
 from hpml_bench.plugins.optimizer import check_optimizers
 from hpml_bench.records.folder import ResultsFolder, RunFolder, make_folder
-from hpml_bench.records.run import DONE, Outcome
+from hpml_bench.records.run import DONE
 from hpml_bench.report.model_card import write_card
 from hpml_bench.system import environment
 from hpml_bench.system.text import utc_now
@@ -21,7 +20,7 @@ from hpml_bench.training import worker
 
 
 def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, save: Path | None = None) -> bool:
-    """Do the run as this rank; return whether it ended well.
+    """Do the run as this rank; return whether it ended well. A rank that raises ends its process here.
 
     The allocator's variables can't be set any more, since torchrun started this process; the record has their values.
 
@@ -30,7 +29,8 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
 
     """
     os.environ.setdefault("CUDA_DEVICE_ORDER", environment.PROCESS_ENVIRONMENT["CUDA_DEVICE_ORDER"])
-    suite = resolve_suite(suite)
+    rank = int(os.environ["RANK"])
+    suite = resolve_suite(suite, here=int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])))
     (spec,) = suite.runs([method], [seed])
     check_optimizers([spec.method], spec.settings)
     results = ResultsFolder(out / suite.name)
@@ -39,7 +39,7 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
         return True
     prepared = prepare(spec.settings).model_copy(update={"save_to": None if save is None else str(save.resolve())})
     started, began = utc_now(), time.monotonic()
-    main = os.environ["RANK"] == "0"
+    main = rank == 0
     if main:
         make_folder(results.path)
     if main and save is not None:
@@ -47,14 +47,17 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
     own = results.begin(spec) if main else RunFolder(results.path / spec.run_id)
     if main:
         own.begin()
+        results.write_suite(suite.model_dump_json(indent=1))
     try:
         ended = worker.execute(spec, prepared, own.path)
     except Exception as error:
-        told = worker.run_error(error, int(os.environ["RANK"]))
-        print(told.traceback, file=sys.stderr)
-        ended = Outcome(status="failed", error=told)
+        own.path.mkdir(parents=True, exist_ok=True)
+        worker.leave_error(error, own.path, rank)
+        if own.record() is None:  # the first to come here has it; torchrun then ends the others
+            ended = outcome.outcome(own.path, outcome.ExitEvidence())
+            own.commit(outcome.record(spec, prepared, ended, started, time.monotonic() - began))
+        worker.end_at_once()
     if main:
-        results.write_suite(suite.model_dump_json(indent=1))
         record = own.commit(outcome.record(spec, prepared, ended, started, time.monotonic() - began))
         if save is not None and record.status == "ok":
             write_card(record, save)

@@ -5,8 +5,15 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-_CUDA = re.compile(r"\bcuda\b[^\n]{0,30}out of memory|\bCU[A-Z]+_STATUS_ALLOC_FAILED", re.IGNORECASE)
-"""Messages of CUDA, cuBLAS, cuDNN and NCCL, whose errors are not of torch's OutOfMemoryError."""
+_CUDA = re.compile(
+    r"\bcuda\b[^\n]{0,30}out of memory|\bCU[A-Z]+_STATUS_ALLOC_FAILED|\bCUBLAS_STATUS_NOT_INITIALIZED"
+    r"|failed to cuda [a-z]*alloc",
+    re.IGNORECASE,
+)
+"""Messages of CUDA, cuBLAS, cuDNN and NCCL, whose errors are not of torch's OutOfMemoryError.
+
+cuBLAS says that it isn't initialised where there is no memory for its handle.
+"""
 _HOST = re.compile(
     r"can't allocate memory|cannot allocate memory|std::bad_alloc|\b(m|re)alloc of size \d+ failed", re.IGNORECASE
 )

@@ -1,4 +1,7 @@
-"""Process group: start, gather, end. gloo on CPU, nccl on GPU; tensors only, nothing is unpickled."""
+"""Process group: start, gather, end; gradients by gloo on CPU and NCCL on GPU, all else by gloo. Tensors only.
+
+Nothing is unpickled.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,12 @@ import torch
 import torch.distributed as dist
 
 from hpml_bench.config.settings import Settings
+from hpml_bench.training.clock import settle
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+"""By the device of the run. A rank that waits in NCCL keeps its GPU busy, beside one that is measured alone; in gloo it
+sleeps."""
 
 
 @dataclass(frozen=True)
@@ -30,29 +37,32 @@ class Group:
         return self.rank == 0
 
     def gather(self, local: torch.Tensor) -> torch.Tensor:
-        """Return the stacked tensors of all ranks, shape [world, *local.shape]; all must have one shape and type."""
-        local = local.to(self.device).contiguous()
+        """Return the stacked tensors of all ranks, [world, *local.shape], on the CPU; all have one shape and type."""
+        local = local.cpu().contiguous()
         everyone = [torch.empty_like(local) for _ in range(self.world)]
         dist.all_gather(everyone, local)
-        return torch.stack(everyone).cpu()
+        return torch.stack(everyone)
 
     def barrier(self) -> None:
-        """Wait until all ranks are here."""
-        dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
+        """Wait until all ranks are here and their devices have done their work."""
+        settle(self.device)
+        dist.all_reduce(torch.zeros(1))  # dist.barrier would take NCCL
 
 
 @contextmanager
 def process_group(settings: Settings) -> Iterator[Group]:
-    """Join the group that the launcher (ours or torchrun) described in the environment; leave it at the end."""
+    """Join the group that the launcher (ours or torchrun) described in the environment; leave it at a good end.
+
+    After an error the group is not left: NCCL would wait for peers, which wait for this rank. Who catches the error
+    ends the process.
+    """
     rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     cuda = settings.device == "cuda"
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    elif int(os.environ.get("LOCAL_WORLD_SIZE", world)) == world:
+    if int(os.environ.get("LOCAL_WORLD_SIZE", world)) == world:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: no host name is looked up
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=COLLECTIVE_TIMEOUT, device_id=device if cuda else None)
-    try:
-        yield Group(rank, world, device)
-    finally:
-        dist.destroy_process_group()
+    dist.init_process_group(BACKENDS[device.type], timeout=COLLECTIVE_TIMEOUT, device_id=device if cuda else None)
+    yield Group(rank, world, device)
+    dist.destroy_process_group()

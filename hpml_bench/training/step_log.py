@@ -76,7 +76,7 @@ class StepLog:
         seconds = torch.tensor(self.clock.take(), dtype=torch.float64)
         rest = torch.tensor([[*entry[2:-1], window] for entry in entries], dtype=torch.float64)
         local = torch.cat([losses[:, None], norms[:, None], seconds[:, None], rest], dim=1)
-        everyone = self.group.gather(local.to(self.group.device)).numpy()  # [world, steps, columns]
+        everyone = self.group.gather(local).numpy()  # [world, steps, columns]
         columns = _Columns(*np.moveaxis(everyone, 2, 0))
         slowest = step_seconds(columns.seconds)
         found = [self._step(columns, row, float(slowest[row])) for row in range(len(entries))]

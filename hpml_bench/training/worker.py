@@ -13,7 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import peft  # noqa: F401 - imported here so that the fork server has it
@@ -35,6 +35,7 @@ from hpml_bench.system import environment, failures, heartbeat, processes
 from hpml_bench.system.redaction import redacted
 from hpml_bench.training import products
 from hpml_bench.training.checks import all_checks
+from hpml_bench.training.cuda import check_gpus
 from hpml_bench.training.distributed import Group, process_group
 from hpml_bench.training.model import TaskModel, unused_parameters
 from hpml_bench.training.saving import save_trained
@@ -45,12 +46,13 @@ LOST_PEER_SECONDS = 1.0
 
 
 def prepare_to(settings_json: str, target: str) -> None:
-    """Prepare model and data, and write the result or the user's mistake to a JSON file."""
+    """Prepare model and data after a look at the GPUs, and write the result or the user's mistake to a JSON file."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # this process forks no other, and there are no ranks yet
+    settings = Settings.model_validate_json(settings_json)
     try:
-        result: dict[str, Any] = {
-            "prepared": prepare(Settings.model_validate_json(settings_json)).model_dump(mode="json")
-        }
+        if settings.device == "cuda":
+            check_gpus(settings.world_size or 1)
+        result: dict[str, Any] = {"prepared": prepare(settings).model_dump(mode="json")}
     except UserError as error:
         result = {"error": redacted(str(error))}
     write_atomically(Path(target), json.dumps(result))
@@ -84,12 +86,24 @@ def start(spec_json: str, prepared_json: str, folder_name: str, launched: float)
     try:
         execute(RunSpec.model_validate_json(spec_json), Prepared.model_validate_json(prepared_json), folder, launched)
     except BaseException as error:
-        told = run_error(error, int(rank))
-        print(told.traceback, file=sys.stderr)
-        if failures.lost_peer(told.message):
-            time.sleep(LOST_PEER_SECONDS)
-        write_atomically(folder / f"error-rank{rank}.json", told.model_dump_json())
-        raise SystemExit(1) from None
+        leave_error(error, folder, int(rank))
+        end_at_once()
+
+
+def leave_error(error: BaseException, folder: Path, rank: int) -> None:
+    """Print an exception and write it to this rank's error file; that of a lost peer after a moment."""
+    told = run_error(error, rank)
+    print(told.traceback, file=sys.stderr)
+    if failures.lost_peer(told.message):
+        time.sleep(LOST_PEER_SECONDS)
+    write_atomically(folder / f"error-rank{rank}.json", told.model_dump_json())
+
+
+def end_at_once() -> NoReturn:
+    """End this process, which has failed, without leaving its process group (see `process_group`)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def execute(spec: RunSpec, prepared: Prepared, folder: Path, launched: float | None = None) -> Outcome:
@@ -156,6 +170,7 @@ def _measured(
         writer.close()
         write_predictions(folder, evaluation.predictions, trainer.task.scores(evaluation.predictions))
     if prepared.save_to and group.main:  # before a probe merges the method into the model
+        heartbeat.beat("saving what was trained")
         save_trained(trainer.model, trainer.method, spec, prepared, Path(prepared.save_to))
     definitions = tuple(metric for probe in probes.values() for metric in probe.here())
     local: dict[str, float | None] = {}

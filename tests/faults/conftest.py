@@ -73,13 +73,16 @@ class Faulty(Head):
             return
         if asked.fault == "raise":
             raise ArithmeticError("the fault that was asked for")
+        if asked.fault == "memory, and peers wait":  # as NCCL would, were the process group left
+            torch.distributed.destroy_process_group = lambda *_: time.sleep(600)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         if asked.fault in ("nan", "inf"):
             spoil_the_loss(float(asked.fault))
         if asked.fault == "sleep":
             time.sleep(600)
         if asked.fault == "memory of the GPU":
             torch.zeros(10**12, device="cuda")
-        elif asked.fault.startswith("memory"):
+        elif asked.fault.startswith("memory of"):
             used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, used + 300_000_000))
             bytearray(2_000_000_000) if asked.fault == "memory of python" else torch.zeros(2_000_000_000)

@@ -224,6 +224,9 @@ def test_where_nothing_counts_nothing_was_killed(tmp_path: Path, monkeypatch: py
         ("AcceleratorError", "CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'", "oom_cuda"),
         ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "oom_cuda"),
         ("RuntimeError", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "oom_cuda"),
+        ("RuntimeError", "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", "oom_cuda"),
+        ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc async 24 bytes", "oom_cuda"),
+        ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc 10485760 bytes", "oom_cuda"),
         (
             "DistBackendError",
             "NCCL error in: ProcessGroupNCCL.cpp:94, unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'",

@@ -38,7 +38,6 @@ from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import write_report
 from hpml_bench.system import oom, processes, tempdir
-from hpml_bench.system.environment import visible_gpus
 
 pytestmark = pytest.mark.serial  # a busy machine draws out the start of a rank, which counts as stall
 QUICK = Limits(stall=8)
@@ -375,8 +374,29 @@ def test_failures_cost_the_parent_nothing(prepared: Prepared, tmp_path: Path) ->
     assert all(now <= before for before, now in zip(first[1:], last[1:], strict=True)), (first, last)
 
 
+def test_a_rank_that_fails_does_not_leave_its_group(prepared: Prepared, tmp_path: Path) -> None:
+    """Its error is written at once, where leaving would wait for peers that wait for it, as it does in NCCL."""
+    began = time.monotonic()
+    record = launcher.run(faulty("memory, and peers wait"), prepared, tmp_path / "run", limits=QUICK)
+    assert record.status == "oom_cuda", record.error
+    assert time.monotonic() - began < 2 * QUICK.stall
+    assert record.error is not None
+    assert record.error.rank == 1
+    the_next_is_ok(prepared, tmp_path)
+
+
+@pytest.mark.multigpu
+def test_no_memory_on_one_of_two_gpus(prepared: Prepared, tmp_path: Path) -> None:
+    """It is `oom_cuda` by that rank, and no stall, though the other rank waits in NCCL."""
+    spec = faulty("memory of the GPU", rank=1, device="cuda", world_size=2)
+    record = launcher.run(spec, prepared, tmp_path / "run", limits=Limits(stall=60))
+    assert record.status == "oom_cuda", record.error
+    assert record.error is not None
+    assert record.error.rank == 1
+    the_next_is_ok(prepared, tmp_path)
+
+
 @pytest.mark.gpu
-@pytest.mark.skipif(not visible_gpus(), reason="no GPU is visible")
 def test_no_memory_on_the_gpu(prepared: Prepared, tmp_path: Path) -> None:
     """A tensor larger than the GPU is `oom_cuda`, with the peak that was reached."""
     spec = faulty("memory of the GPU", rank=0, device="cuda", world_size=1)

@@ -19,7 +19,7 @@ MEGABYTES = 16
 
 def calibrate() -> dict[str, float]:
     """Return the seconds of each kind of work, the median of several times; a process group must be there."""
-    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    device = torch.device("cuda", torch.cuda.current_device()) if "nccl" in dist.get_backend() else torch.device("cpu")
     matrix = torch.ones(SIZE, SIZE, device=device)
     memory = torch.ones(MEGABYTES << 18, device=device)
     target = torch.empty_like(memory)

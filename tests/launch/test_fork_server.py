@@ -1,0 +1,74 @@
+"""The fork server imports the libraries once, unless one of them would initialise CUDA."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpml_bench.launch import fork_server
+from hpml_bench.system import gpus
+
+STAND_IN = """
+import os
+from types import SimpleNamespace
+
+nn = SimpleNamespace()
+with open(os.environ["IMPORTED_BY"], "a") as file:
+    file.write(f"{os.getpid()}\\n")
+"""
+"""A package that notes which process imports it; the real one asks for the capability of GPUs, which starts CUDA."""
+START = """
+import importlib
+import multiprocessing
+
+from hpml_bench.launch import fork_server
+from hpml_bench.system import gpus, processes
+
+gpus.visible_gpus = lambda: GPUS
+if __name__ == "__main__":
+    fork_server.start_fork_server()
+    for _ in range(2):
+        child = multiprocessing.get_context("forkserver").Process(target=importlib.import_module, args=("peft",))
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+    print(processes.fork_server())
+"""
+
+
+def importers(folder: Path, visible: str) -> tuple[int, list[int]]:
+    """Return the server's number and those of the processes that imported bitsandbytes, of a server and two forks."""
+    (folder / "bitsandbytes").mkdir()
+    (folder / "bitsandbytes/__init__.py").write_text(STAND_IN)
+    (folder / "start.py").write_text(START.replace("GPUS", visible))
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path, "IMPORTED_BY": str(folder / "imported_by")}
+    done = subprocess.run(
+        [sys.executable, str(folder / "start.py")], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout), [int(line) for line in (folder / "imported_by").read_text().splitlines()]
+
+
+def test_bitsandbytes_is_not_imported_by_the_server_where_there_is_a_gpu(tmp_path: Path) -> None:
+    """PEFT imports it where it is installed: then each process that is forked does so by itself."""
+    server, processes = importers(tmp_path, "({'name': 'GPU'},)")
+    assert server not in processes
+    assert len(set(processes)) == 2
+
+
+def test_without_a_gpu_the_server_imports_all(tmp_path: Path) -> None:
+    """There is no CUDA to initialise, and one import is for all."""
+    server, processes = importers(tmp_path, "()")
+    assert set(processes) == {server}
+
+
+def test_without_bitsandbytes_the_libraries_are_preloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there is a GPU."""
+    monkeypatch.setattr(fork_server, "find_spec", lambda _: None)
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: ({"name": "GPU"},))
+    assert fork_server.preload() == fork_server.PRELOAD

@@ -1,0 +1,117 @@
+"""Whether torch can compute on the GPUs is found before the first run, and said in a sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from hpml_bench.errors import UserError
+from hpml_bench.launch import preparation
+from hpml_bench.training import cuda, worker
+from hpml_bench.training.distributed import Group, process_group
+
+
+def sentence(ranks: int = 1) -> str:
+    """Return what the check says."""
+    with pytest.raises(UserError) as caught:
+        cuda.check_gpus(ranks)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (AssertionError("Torch not compiled with CUDA enabled"), "Torch not compiled with CUDA enabled"),
+        (RuntimeError("The NVIDIA driver on your system is too old (found version 11040)."), "too old"),
+    ],
+)
+def test_a_torch_that_cannot_compute_is_told(error: Exception, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Built without CUDA, or for another driver: with what to do."""
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    told = sentence()
+    assert words in told
+    assert torch.__version__ in told
+    assert "--device cpu" in told
+
+
+def test_a_gpu_without_kernels_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An architecture that torch has no kernels for fails at the first product, of whichever card."""
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    ones, asked = torch.ones, []
+
+    def made(*shape: int, device: torch.device) -> torch.Tensor:
+        asked.append(device.index)
+        if device.index == 1:
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCompile with ...")
+        return ones(*shape)
+
+    monkeypatch.setattr(torch, "ones", made)
+    assert "no kernel image is available for execution on the device; install" in sentence(2)
+    assert asked == [0, 1]
+
+
+def test_fewer_devices_than_ranks_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the driver shows more than torch sees."""
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert "torch sees 0 GPU(s), but there are 1 ranks" in sentence(1)
+
+
+def test_cuda_in_the_fork_server_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A library that initialises it at import would break every rank; a run on the CPU doesn't mind."""
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")  # which is set, and so is put back
+    assert "an imported library has initialised CUDA" in sentence()
+    target = tmp_path / "prepared.json"
+    for device, expected in (("cuda", "initialised CUDA"), ("cpu", "holds no such model")):
+        worker.prepare_to(tiny.settings(device=device, backbone="embedded:missing").model_dump_json(), str(target))
+        assert expected in json.loads(target.read_text())["error"]
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch can use CUDA")
+def test_a_sweep_on_gpus_with_a_torch_for_cpus_ends_before_its_first_run() -> None:
+    """The preparation asks torch, in a process of its own."""
+    with pytest.raises(UserError, match=r"can't compute on the GPU .*: Torch not compiled with CUDA"):
+        preparation.prepare(tiny.settings(device="cuda", world_size=1))
+
+
+def test_on_gpus_nothing_but_gradients_goes_through_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group has both backends; what is gathered, and the tensor of a barrier, are on the CPU."""
+    joined: list[str] = []
+    on: list[str] = []
+    group = Group(0, 1, torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: on.append("settled"))
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda kind, **_: joined.append(kind))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: joined.append("left"))
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: on.append(tensor.device.type))
+    monkeypatch.setattr(torch.distributed, "all_gather", lambda _, tensor: on.append(tensor.device.type))
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with process_group(tiny.settings(device="cuda", world_size=1)) as found:
+        assert found == group
+    assert joined == ["cpu:gloo,cuda:nccl", "left"]
+    group.barrier()
+    group.gather(torch.zeros(2))
+    assert on == ["settled", "cpu", "cpu"]
+
+
+def test_a_group_is_not_left_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL would wait for peers that wait for this rank."""
+    joined: list[str] = []
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda kind, **_: joined.append(kind))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: joined.append("left"))
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ArithmeticError), process_group(tiny.settings(world_size=1)):
+        raise ArithmeticError
+    assert joined == ["gloo"]
