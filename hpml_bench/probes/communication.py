@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
 
 SAMPLE_EVERY = 10
-"""DDP notes the times of its first ten steps and then of every so many."""
+"""DDP notes the times of its first ten steps and then of every so many, each when the next one begins."""
 
 METRICS = (
     Metric(
@@ -41,8 +41,8 @@ METRICS = (
         group="communication",
         depends_on_machine=True,
         definition="Time from the first all-reduce of a backward pass to the end of its last, as DDP's logger notes it "
-        "in the first ten steps and every tenth after them; the largest rank's mean. Waiting for slower ranks is in "
-        "it, and so is what runs beside the backward pass.",
+        "in the first ten steps and every tenth after them, those of the warm-up left out; the largest rank's mean. "
+        "Waiting for slower ranks is in it, and so is what runs beside the backward pass.",
     ),
     Metric(
         name="communication_percent",
@@ -60,6 +60,24 @@ METRICS = (
 )
 
 
+class Noted(NamedTuple):
+    """What DDP has noted of all-reduces so far."""
+
+    last: int = 0
+    """The last step noted."""
+    steps: int = 0
+    nanoseconds: float = 0.0
+    """Of all these steps together."""
+
+
+def noted(model: DistributedDataParallel) -> Noted:
+    """Return what DDP's log says; it has the last step, and the mean over the steps noted."""
+    log = model._get_ddp_logging_data()  # type: ignore[no-untyped-call]
+    mean, last = log.get("avg_backward_comm_time"), int(log.get("iteration", 0))
+    steps = min(last, SAMPLE_EVERY) + max(0, last // SAMPLE_EVERY - 1)
+    return Noted() if mean is None else Noted(last, steps, mean * steps)
+
+
 class CommunicationProbe(Probe):
     """Adds up the gradients DDP will reduce, and reads DDP's own log at the end."""
 
@@ -69,32 +87,40 @@ class CommunicationProbe(Probe):
     def start(self, run: Run) -> None:
         """Count the bytes."""
         self.bytes = sum(p.numel() * p.element_size() for p in run.model.parameters() if p.requires_grad)
+        self.warmup = run.settings.warmup_steps
         self.model: DistributedDataParallel | None = None
+        self.before = Noted()
         self.milliseconds = math.nan
-        self.seconds: list[float] = []
+        self.seconds: dict[int, float] = {}
 
     def wrapped(self, model: DistributedDataParallel) -> None:
         """Ask DDP to note the times."""
         self.model = model
         model._set_ddp_runtime_logging_sample_rate(SAMPLE_EVERY)  # type: ignore[no-untyped-call]
 
+    def after_backward(self, index: int) -> None:
+        """Read DDP's log right after the warm-up, in which connections are made."""
+        if self.model is not None and index == self.warmup + 1:
+            self.before = noted(self.model)
+
     def after_steps(self, window: list[Step]) -> list[Point]:
         """Keep the times of the steps that DDP notes."""
-        self.seconds.extend(s.seconds for s in window if s.index <= SAMPLE_EVERY or s.index % SAMPLE_EVERY == 0)
+        self.seconds |= {s.index: s.seconds for s in window if s.index <= SAMPLE_EVERY or s.index % SAMPLE_EVERY == 0}
         return []
 
     def after_training(self) -> None:
-        """Read DDP's log."""
+        """Read DDP's log; a run in which nothing was noted after the warm-up is taken whole."""
         if self.model is None:
             return
-        log = self.model._get_ddp_logging_data()  # type: ignore[no-untyped-call]
-        nanoseconds = log.get("avg_backward_comm_time")
-        self.milliseconds = math.nan if nanoseconds is None else nanoseconds / 1e6
-        self.model = None
+        last, self.model = noted(self.model), None
+        before = self.before if last.steps > self.before.steps else Noted()
+        self.seconds = {i: s for i, s in self.seconds.items() if before.last < i <= last.last}
+        if last.steps:
+            self.milliseconds = (last.nanoseconds - before.nanoseconds) / (last.steps - before.steps) / 1e6
 
     def stop(self) -> dict[str, Any]:
         """Return bytes, time and share."""
-        mean = 1000 * sum(self.seconds) / len(self.seconds) if self.seconds else math.nan
+        mean = 1000 * sum(self.seconds.values()) / len(self.seconds) if self.seconds else math.nan
         return {
             "allreduced_bytes_per_step": self.bytes,
             "communication_ms": self.milliseconds,

@@ -8,6 +8,7 @@ from typing import Any
 
 from hpml_bench.plugins.probe import Probe, Run
 from hpml_bench.records.run import Metric
+from hpml_bench.system import heartbeat
 
 
 def _count(name: str, title: str, definition: str) -> Metric:
@@ -57,13 +58,13 @@ METRICS = (
         group="parameters",
         noisy=False,
         definition="Size on disk of what must be kept of one fine-tuning, head included: the method's own saving where "
-        "it has one, else its trained parameters as safetensors. Measured by writing it.",
+        "it has one, which is carried out and measured, else the size of a safetensors file of its trained parameters.",
     ),
 )
 
 
 class ParametersProbe(Probe):
-    """Counts at the start, saves at the end."""
+    """Counts at the start, weighs at the end."""
 
     metrics = METRICS
 
@@ -82,7 +83,7 @@ class ParametersProbe(Probe):
         }
 
     def after_training(self) -> None:
-        """Save to a temporary folder and weigh it, on rank 0; see how frozen weights are kept."""
+        """Find the size of what would be saved, on rank 0; see how frozen weights are kept."""
         import torch
 
         frozen = [p for p in self.run.model.encoder.parameters() if not p.requires_grad]
@@ -96,12 +97,12 @@ class ParametersProbe(Probe):
 
 
 def saved_bytes(run: Run) -> int:
-    """Return the size of what has to be kept of this fine-tuning, head included, by saving it."""
-    from safetensors.torch import save_file
+    """Return the size of what has to be kept of this fine-tuning, head included; a method that saves itself does so."""
+    from hpml_bench.training.safetensors_size import safetensors_bytes
 
+    heartbeat.beat("weighing what would be saved")
     with tempfile.TemporaryDirectory(dir=run.folder) as name:
         folder = Path(name)
         kept = run.model.head if run.method.save(run.model.encoder, folder) else run.model
-        tensors = {key: p.detach().cpu().contiguous() for key, p in kept.named_parameters() if p.requires_grad}
-        save_file(tensors, folder / "trained.safetensors")
-        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return written + safetensors_bytes((key, p) for key, p in kept.named_parameters() if p.requires_grad)

@@ -125,6 +125,7 @@ def _answer(model: TaskModel, task: Task, rows: Rows, settings: Settings, group:
     mine = mine[np.argsort(rows.lengths[mine], kind="stable")]  # similar lengths together: little padding
     shape = (math.ceil(len(rows) / group.world), 2 + width)
     local = torch.full(shape, -1.0, dtype=torch.float64, device=group.device)
+    local[: len(mine), 0] = torch.from_numpy(mine).to(local)  # not in the loop: it waits for the device
     with autocast(settings):  # one for all batches: it keeps the casts of trained weights, for all methods alike
         for start in range(0, len(mine), settings.eval_batch):
             heartbeat.beat(f"evaluation, batch {start // settings.eval_batch + 1}")
@@ -133,7 +134,6 @@ def _answer(model: TaskModel, task: Task, rows: Rows, settings: Settings, group:
             outputs = model(batch.input_ids, batch.attention_mask, batch.labels).float()
             where = slice(start, start + len(part))
             answers = task.predict(outputs, batch.labels).reshape(len(part), -1)
-            local[where, 0] = torch.from_numpy(part).to(local)
             local[where, 1] = task.row_losses(outputs, batch.labels).to(local)
             local[where, 2 : 2 + answers.shape[1]] = answers.to(local)
     return local

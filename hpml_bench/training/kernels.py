@@ -121,8 +121,8 @@ def dispatches(kind: type) -> bool:
 def store_frozen_as_bf16(encoder: nn.Module) -> None:
     """Keep the frozen weights of linear layers in bfloat16, as which autocast would hand them to every step.
 
-    Half their memory, and no cast a step; the results are the same bit for bit, as long as nothing but the layers'
-    own forward passes reads the weights.
+    Half their memory, and no cast a step. On a CPU the results are the same bit for bit, as long as nothing but the
+    layers' own forward passes reads the weights.
     """
     shared = {
         id(weight) for layer in encoder.modules() if isinstance(layer, nn.Embedding) for weight in layer.parameters()

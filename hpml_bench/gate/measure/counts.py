@@ -19,7 +19,7 @@ from hpml_bench.gate.measure.workload import Job
 WARM_UP = 3
 """Steps before those that are counted: the optimizer makes its state and DDP its buckets."""
 SYNCS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero")
-"""Operators in which the host waits for a value."""
+"""Operators in which the host waits for a value; so it does in copies to it (`waits`)."""
 CUDA_TOLERANCE = 0.01
 """Relative growth of CUDA's peak that is let through: its allocator rounds, and libraries keep workspaces."""
 
@@ -126,7 +126,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func._schema.name
         where = f"{name} in {_caller()}"
         self.calls[where] += 1
-        if name in SYNCS:
+        if name in SYNCS or waits(name, args, kwargs or {}):
             self.syncs[where] += 1
         if name.startswith(("c10d::", "_c10d_functional::")):
             self.collectives[where] += 1
@@ -149,6 +149,22 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _release(self, size: int) -> None:
         self.live -= size
+
+
+def waits(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether an operator copies from a device to the host and waits for it.
+
+    Copies to a device from memory that isn't pinned wait too, but what they copy is ready: not counted.
+    """
+    if name == "aten::_to_copy":
+        source, target = args[0].device, torch.device(kwargs.get("device") or args[0].device)
+        waited = not kwargs.get("non_blocking")
+    elif name == "aten::copy_":
+        target, source = args[0].device, args[1].device
+        waited = not (kwargs.get("non_blocking") or args[2:] == (True,))
+    else:
+        return False
+    return waited and source.type != "cpu" and target.type == "cpu"
 
 
 def _caller() -> str:
