@@ -16,6 +16,8 @@ see and a plain one does. (A cost that falls on fewer than a quarter of the bloc
 of all seconds, printed beside it, has it.) The overhead is the sum of these differences over the steps' time without.
 The one-sided 95 % bound is a percentile bootstrap's over blocks. Exit status 1 if it is over 1 %, or if the probes take
 over 5 % of the peak memory.
+
+Measured on the CPU only, also where there is a GPU.
 """
 
 from __future__ import annotations

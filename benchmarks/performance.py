@@ -8,7 +8,8 @@ speed-up of ours brings (levers), how much of a step is matrix products (product
 (language, which needs `pip install trl`). Contenders take turns on this
 machine, in processes of their own, in random order. The whole takes up to 25 minutes on two cores; `--quick` measures
 less of everything, within five, and its figures that aren't of the target's size are for comparison. With `--only`,
-FILE keeps the other parts it had, each with its date. Exit status 1 if a target is not met.
+FILE keeps the other parts it had, each with its date. Curves, probes and language are measured on the CPU only, also
+where there is a GPU. Exit status 1 if a target is not met.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ import hypothesis
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
+from hpml_bench.system.gpus import visible_gpus
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # In the background of a script, or under nohup, a process is born with these ignored, and so would be what tests start.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -21,12 +23,18 @@ hypothesis.settings.load_profile("tests")
 
 LONGEST_FIRST = ("test_wheel.py", "tracking/test_wandb.py", "faults/", "tasks/", "gate/", "hostile/", "records/")
 """Parts of paths of the tests that take longest: begun last, one would run while the other processes are idle."""
+NEEDED_GPUS = {"gpu": 1, "multigpu": 2}
+"""GPUs that a marker asks for."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first, where several processes share the tests."""
+    """Put the longest files first, where several processes share the tests; skip what needs more GPUs."""
     places = {item.path: next((i for i, p in enumerate(LONGEST_FIRST) if p in str(item.path)), 99) for item in items}
     items.sort(key=lambda item: places[item.path])
+    for marker, least in NEEDED_GPUS.items():
+        if len(visible_gpus()) < least:
+            for item in (item for item in items if item.get_closest_marker(marker)):
+                item.add_marker(pytest.mark.skip(reason=f"fewer GPUs are visible than {least}"))
 
 
 @pytest.fixture(scope="session", autouse=True)

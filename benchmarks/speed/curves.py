@@ -3,7 +3,7 @@
 Both fine-tune the quickstart's backbone in bf16 autocast with dropout 0.1, at the suite's rates, on as many batches.
 The Trainer's side is transformers' model as it comes and PEFT's LoRA, with batches in random order. Order and dropout's
 random numbers differ, so that losses agree up to noise; what agrees digit by digit is in
-`tests/training/test_kernels.py`.
+`tests/training/test_kernels.py`. On the CPU only, also where there is a GPU.
 """
 
 from __future__ import annotations

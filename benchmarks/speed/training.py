@@ -33,6 +33,11 @@ ALIKE = {"gpt2": 1, "minilm": 2}
 """Batches that are timed; fewer of the Trainer's defaults, whose batches are all alike."""
 
 
+def one_gpu() -> dict[str, str]:
+    """Return the variable that leaves a process the first visible GPU: of more the Trainer makes a DataParallel."""
+    return {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]}
+
+
 class Contender:
     """One of them in a process of its own, born with its environment, which waits for its turns."""
 
@@ -45,7 +50,7 @@ class Contender:
         environment = {k: v for k, v in os.environ.items() if k not in PROCESS_ENVIRONMENT and k != "OMP_NUM_THREADS"}
         if self.name in {"ours", "grouped"} and self.lever != "allocator":
             environment |= PROCESS_ENVIRONMENT
-        environment |= {"OMP_NUM_THREADS": str(cores()), "PYTHONPATH": str(Path(__file__).parent.parent)}
+        environment |= {"OMP_NUM_THREADS": str(cores()), "PYTHONPATH": str(Path(__file__).parent.parent)} | one_gpu()
         if self.lever == "compile":
             environment["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # it is compiled anew
         command = [sys.executable, "-m", "speed.contender"]

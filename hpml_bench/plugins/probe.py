@@ -15,7 +15,7 @@ The order of events in every rank:
     before_eval("test"), after_eval(evaluation)
     stop() -> this rank's values by metric name; they become the run's by each metric's `over_ranks`
 
-A probe must not change what it measures: tests hold the losses with and without it bit for bit.
+A probe must not change what it measures: on a CPU, tests hold the losses with and without it bit for bit.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,12 @@ import tiny
 
 from hpml_bench.config.devices import resolve_devices
 from hpml_bench.launch import fork_server, launcher
+from hpml_bench.probes.memory import CUDA_BLOCK_MB, nvml_used_mb
 from hpml_bench.records.points import read_points
-from hpml_bench.system.environment import visible_gpus
+from hpml_bench.system.gpus import visible_gpus
+from hpml_bench.training.cuda import uuid
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not visible_gpus(), reason="no GPU is visible")]
+pytestmark = pytest.mark.gpu
 
 
 def test_a_run_on_every_gpu(tmp_path: Path) -> None:
@@ -30,7 +34,7 @@ def test_a_run_on_every_gpu(tmp_path: Path) -> None:
     assert metrics["cuda_allocated_train_mb"] <= metrics["cuda_reserved_train_mb"] <= metrics["nvml_used_train_mb"]
     assert metrics["energy_joules"] >= 0
     assert "peak_memory_over_setup_mb" not in metrics, "it is of a process on the CPU"
-    assert {m.name: m.grid for m in record.definitions}["peak_memory_mb"] is None
+    assert {m.name: m.grid for m in record.definitions}["peak_memory_mb"] == CUDA_BLOCK_MB
 
 
 def test_the_gpu_follows_the_cpu(tmp_path: Path) -> None:
@@ -58,3 +62,46 @@ def test_out_of_memory_has_a_status_of_its_own(tmp_path: Path) -> None:
     torch.cuda.empty_cache()
     small = tiny.spec("full", device="cuda", world_size=1)
     assert launcher.run(small, prepared, tmp_path / "small").status == "ok"
+
+
+@pytest.mark.multigpu
+def test_two_gpus_follow_one(tmp_path: Path) -> None:
+    """In float32 the losses are the same but for the order of sums, and gradients are reduced by NCCL."""
+    fork_server.start_fork_server()
+    prepared = tiny.prepared(tmp_path)
+    courses = []
+    for ranks in (1, 2):
+        record = launcher.run(tiny.spec(device="cuda", world_size=ranks), prepared, tmp_path / str(ranks))
+        assert record.status == "ok", record.error
+        courses.append([p.value for p in read_points(tmp_path / str(ranks)) if p.metric == "train_loss"])
+    assert courses[0] == pytest.approx(courses[1], rel=1e-3)
+
+
+def _status_of_cuda() -> None:
+    """End with status 1 if the process that this one was forked from has initialised CUDA."""
+    import torch
+
+    sys.exit(int(torch.cuda._is_in_bad_fork()))
+
+
+def test_the_fork_server_leaves_cuda_alone() -> None:
+    """A process that is forked from it can use CUDA."""
+    fork_server.start_fork_server()
+    process = multiprocessing.get_context("forkserver").Process(target=_status_of_cuda)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def test_readings_are_of_the_devices_that_torch_counts() -> None:
+    """The driver knows each by torch's UUID, and says more memory in use after an allocation there."""
+    import torch
+
+    for index in range(torch.cuda.device_count()):
+        device = torch.device("cuda", index)
+        torch.zeros(1, device=device)
+        before = nvml_used_mb(uuid(device))
+        held = torch.zeros(500_000_000, dtype=torch.uint8, device=device)
+        assert nvml_used_mb(uuid(device)) > before + 400
+        del held
+        torch.cuda.empty_cache()

@@ -11,8 +11,8 @@ from hpml_bench.report.tables import MISSING, table
 order = 130
 REPEATABILITY = (
     "On the CPU of one machine, with the same versions, a specification run twice gives identical losses and "
-    "predictions; on cuda it differs in the last digits, since some backward kernels add with atomics and NCCL's order "
-    "of reduction varies."
+    "predictions; on cuda it differs in the last digits, since some backward kernels, attention's among them, add with "
+    "atomics, and NCCL's order of reduction varies."
 )
 
 

@@ -1,0 +1,51 @@
+"""Scripts of benchmarks/ for GPUs, as far as they can be tried without one."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+on_gpu = importlib.import_module("on_gpu")
+training = importlib.import_module("speed.training")
+
+
+def test_without_a_gpu_there_is_nothing_to_check() -> None:
+    """One sentence, status 2, and no result."""
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "on_gpu.py")],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert "no GPU is visible" in line
+
+
+def test_losses_must_be_alike() -> None:
+    """Three of either, up to the order of sums, of runs that ended well."""
+    cpu = {"status": "ok", "losses": [1.0, 0.9, 0.8]}
+    assert on_gpu._alike(cpu, {"status": "ok", "losses": [1.0, 0.9002, 0.8]})
+    assert not on_gpu._alike(cpu, {"status": "ok", "losses": [1.0, 0.91, 0.8]})
+    assert not on_gpu._alike(cpu, {"status": "failed", "losses": []})
+
+
+def test_a_check_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts as failed, with its limit."""
+    monkeypatch.setitem(on_gpu.SECONDS, "devices", 0.05)
+    found = on_gpu.in_child("devices")
+    assert (found["passed"], found["timeout"]) == (False, 0.05)
+
+
+@pytest.mark.parametrize(("visible", "one"), [(None, "0"), ("3,1", "3"), ("GPU-a,GPU-b", "GPU-a"), ("", "")])
+def test_a_contender_has_one_gpu(visible: str | None, one: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first that is visible: of more, the HF Trainer would make a DataParallel."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert training.one_gpu() == {"CUDA_VISIBLE_DEVICES": one}
