@@ -27,6 +27,8 @@ from typing import Any
 
 from hpml_bench import registry
 from hpml_bench.launch import fork_server, launcher
+from hpml_bench.probes.energy import gpu_joules
+from hpml_bench.probes.memory import nvml_used_mb
 from hpml_bench.records.points import read_points
 from hpml_bench.system import environment, gpus
 
@@ -43,23 +45,20 @@ def devices() -> dict[str, Any]:
     process = multiprocessing.get_context("forkserver").Process(target=_untouched)
     process.start()
     process.join()
+    import torch
 
-    from hpml_bench.probes.energy import gpu_joules
-    from hpml_bench.probes.memory import nvml_used_mb
     from hpml_bench.training.cuda import check_gpus, uuid
 
     visible = gpus.visible_gpus()
     check_gpus(len(visible))
-    import torch
-
     of_torch = [uuid(torch.device("cuda", index)) for index in range(torch.cuda.device_count())]
     return {
         "passed": process.exitcode == 0 and of_torch == [gpu["uuid"].partition("-")[2] for gpu in visible],
         "fork_server_untouched": process.exitcode == 0,
         "torch": of_torch,
         "driver": visible,
-        "joules": [_number(gpu_joules(each)) for each in of_torch],
-        "used_mb": [_number(nvml_used_mb(each)) for each in of_torch],
+        "joules": [str(gpu_joules(each)) for each in of_torch],
+        "used_mb": [str(nvml_used_mb(each)) for each in of_torch],
         "environment": environment.describe(),
     }
 
@@ -69,10 +68,6 @@ def _untouched() -> None:
     import torch
 
     sys.exit(int(torch.cuda._is_in_bad_fork()))
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def tests() -> dict[str, Any]:
@@ -111,9 +106,8 @@ def methods() -> dict[str, Any]:
 
 def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Tell whether both ended well and their losses are the same up to the order of sums."""
-    pairs = list(zip(one["losses"], other["losses"], strict=False))
-    close = all(math.isclose(a, b, rel_tol=CLOSE) for a, b in pairs)
-    return close and len(pairs) == 3 and one["status"] == other["status"] == "ok"
+    close = [math.isclose(a, b, rel_tol=CLOSE) for a, b in zip(one["losses"], other["losses"], strict=False)]
+    return all(close) and len(close) == 3 and one["status"] == other["status"] == "ok"
 
 
 CHECKS: dict[str, Callable[[], dict[str, Any]]] = {"devices": devices, "tests": tests, "methods": methods}

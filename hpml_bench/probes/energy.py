@@ -37,10 +37,13 @@ class EnergyProbe(Probe):
     metrics = METRICS
 
     def start(self, run: Run) -> None:
-        """Read the counter."""
+        """Keep the run."""
         self.run = run
+        self.before = self.joules = math.nan
+
+    def before_training(self) -> None:
+        """Read the counter."""
         self.before = self._read()
-        self.joules = math.nan
 
     def after_training(self) -> None:
         """Read it again; a counter that wrapped around gives nothing rather than nonsense."""

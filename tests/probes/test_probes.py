@@ -468,6 +468,7 @@ def test_energy_is_a_difference(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(energy, "rapl_joules", lambda counter=counter: next(counter))
         probe = energy.EnergyProbe()
         probe.start(run)
+        probe.before_training()
         probe.after_training()
         assert probe.stop()["energy_joules"] == pytest.approx(expected, nan_ok=True)
 
@@ -478,6 +479,7 @@ def test_the_machines_energy_is_counted_once(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(energy, "rapl_joules", lambda: next(counter))
     probe = energy.EnergyProbe()
     probe.start(make_run(tmp_path, rank=1))
+    probe.before_training()
     probe.after_training()
     assert probe.stop()["energy_joules"] == 0
 
