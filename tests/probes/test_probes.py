@@ -170,6 +170,20 @@ def test_the_warm_up_is_in_no_all_reduce_time(tmp_path: Path) -> None:
     assert found["communication_percent"] == pytest.approx(25)
 
 
+def test_ddp_notes_a_step_when_the_next_one_begins() -> None:
+    """Of its real log the last step noted is the one before, and of 24 steps 1 to 10 and 20 are noted."""
+    with tiny.alone():
+        model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+        model._set_ddp_runtime_logging_sample_rate(communication.SAMPLE_EVERY)  # type: ignore[no-untyped-call]
+        seen = []
+        for _ in range(24):
+            model(torch.ones(1, 2)).sum().backward()
+            seen.append(communication.noted(model))
+    assert [noted.last for noted in seen] == [*range(11), *[10] * 9, *[20] * 4]
+    assert [seen[-1].steps, seen[9].steps, seen[0].steps] == [11, 9, 0]
+    assert seen[-1].nanoseconds > seen[9].nanoseconds > 0
+
+
 def test_a_run_no_longer_than_the_warm_up_has_the_all_reduces_of_all_its_steps(tmp_path: Path) -> None:
     """There is nothing else; one without any noted has none."""
     for readings, expected in ((((4e6, 2), (4e6, 2)), 4.0), (((0, 0), (0, 0)), math.nan)):
