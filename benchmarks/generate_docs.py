@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from hpml_bench import registry
-from hpml_bench.config.settings import DatasetSpec, OptimizerSpec, Settings, TaskSpec
+from hpml_bench.config.settings import DatasetSpec, OptimizerSpec, QuantizationSpec, Settings, TaskSpec
 from hpml_bench.config.suite import Margin, MethodEntry, Suite
 from hpml_bench.records.run import Metric, RunRecord
 
@@ -60,6 +60,8 @@ def settings_page() -> str:
         fields_table(DatasetSpec),
         "## `settings.optimizer` and `methods.NAME.optimizer`: a name, or\n",
         fields_table(OptimizerSpec),
+        "## `settings.quantization`: a name, or\n",
+        fields_table(QuantizationSpec),
         "## `margin`: differences that are too small to matter\n",
         fields_table(Margin),
         "## `methods.NAME`: what differs between methods\n",

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
@@ -13,6 +14,12 @@ from hpml_bench.training.model import TaskModel, build_model
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 support_table = importlib.import_module("support_table")
 support_causal_lm = importlib.import_module("support_causal_lm")
+
+
+def installed(method: str) -> bool:
+    """Tell whether a method's packages are here: bitsandbytes, where it quantises the backbone."""
+    kind = plugin("methods", method)
+    return kind(kind.Options()).quantization is None or find_spec("bitsandbytes") is not None
 
 
 def settings(**changes: object) -> Settings:

@@ -18,7 +18,16 @@ CLASSIFICATION = "sequence_classification"
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class TaskSpec(Frozen):
+class Named(Frozen):
+    """What a name alone stands for, and options complete."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class TaskSpec(Named):
     """A kind of task, by the name of its file in `hpml_bench/tasks`, and its options; a name alone is enough."""
 
     name: str = CLASSIFICATION
@@ -26,13 +35,8 @@ class TaskSpec(Frozen):
     options: dict[str, Any] = Field(default_factory=dict)
     """The task's own options."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _named(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
 
-
-class DatasetSpec(Frozen):
+class DatasetSpec(Named):
     """A data set, by the name of its file in `hpml_bench/datasets`, and its options; a name alone is enough."""
 
     name: str
@@ -40,13 +44,8 @@ class DatasetSpec(Frozen):
     options: dict[str, Any] = Field(default_factory=dict)
     """The data set's own options."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _named(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
 
-
-class OptimizerSpec(Frozen):
+class OptimizerSpec(Named):
     """An optimizer, by the name of its file in `hpml_bench/optimizers`, and its options; a name alone is enough."""
 
     name: str = "adamw"
@@ -54,10 +53,23 @@ class OptimizerSpec(Frozen):
     options: dict[str, Any] = Field(default_factory=dict)
     """The optimizer's own options."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _named(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+
+class QuantizationSpec(Named):
+    """Storage of a frozen backbone's linear layers in few bits, by bitsandbytes; a name alone is enough."""
+
+    name: Literal["nf4", "int8"]
+    """`nf4`: 4-bit NormalFloat in blocks of 64 weights (Dettmers et al. 2023). `int8`: 8-bit integers scaled by rows,
+    with which inputs are multiplied as integers too (LLM.int8(), Dettmers et al. 2022)."""
+    double_quantization: bool = True
+    """Of nf4: the scales of the blocks are quantised too, to 8 bits."""
+    compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Of nf4: the type in which inputs are multiplied with the weights; empty for that of `precision`."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> QuantizationSpec:
+        if self.name == "int8" and (not self.double_quantization or self.compute_dtype is not None):
+            raise ValueError("double_quantization and compute_dtype are options of nf4; leave them out for int8")
+        return self
 
 
 class Settings(Frozen):
@@ -119,6 +131,9 @@ class Settings(Frozen):
     weights: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type in which the backbone is loaded. Trained parameters and the optimizer's state are float32 all the same.
     bfloat16 goes with the precision bf16, float16 with fp16."""
+    quantization: QuantizationSpec | None = None
+    """How the frozen weights of the backbone's linear layers are stored; empty for floats. A method can have its own,
+    as `qlora`; those that train or read these weights are unsupported with quantised ones."""
     max_length: int = Field(default=128, ge=2)
     """Tokens per text, end token included; longer texts are cut."""
     dropout: float | None = Field(default=None, ge=0, lt=1)

@@ -21,6 +21,7 @@ from hpml_bench.launch.order import methods_of_seed
 from hpml_bench.launch.outcome import Place
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.launch.runner import Runner
+from hpml_bench.plugins.method import make_method, quantization_of
 from hpml_bench.plugins.optimizer import check_optimizers
 from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.folder import ResultsFolder
@@ -99,6 +100,8 @@ def run_sweep(  # noqa: PLR0913, PLR0917 - the options of the commands
     if not asked:
         raise UserError(f"suite {suite.name}: there is no method to run; name some under methods, or by --methods a,b")
     check_optimizers((spec.method for spec in asked), here.settings)
+    for spec in asked:
+        quantization_of(make_method(spec.method), spec.settings)  # a package that it lacks is named before the sweep
     with ResultsFolder.open(out / suite.name) as results, stoppable():
         if fresh and methods is None and seed is None:
             results.forget_measured()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hpml_bench.errors import Unsupported
 from hpml_bench.plugins.method import Method
 
 
@@ -14,8 +15,17 @@ class Full(Method):
     lr = 5e-5
 
     def build(self, backbone: Any) -> Any:
-        """Return the backbone with its weights trained."""
+        """Return the backbone with its weights trained.
+
+        Raises:
+            Unsupported: they are quantised, so that no gradient could move them.
+
+        """
         from hpml_bench.training.model import freeze_unused
+        from hpml_bench.training.quantization import is_quantized
+
+        if is_quantized(backbone):
+            raise Unsupported("it trains the backbone's own weights, and the backbone is quantised")
 
         backbone.requires_grad_(True)
         freeze_unused(backbone)

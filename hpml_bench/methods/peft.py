@@ -49,6 +49,9 @@ SINCE = {
 }
 """The version of PEFT that brought a type, of those that came after 0.18, the oldest version supported."""
 
+FROM_WEIGHTS = frozenset({"pissa", "olora", "corda"})
+"""Starts of LoRA that decompose frozen weights, which quantised ones don't allow."""
+
 CALIBRATION_BATCHES = 8
 """Batches that data-driven initialisations look at."""
 
@@ -104,6 +107,7 @@ class Peft(Method):
         """
         from hpml_bench.training.model import freeze_unused
         from hpml_bench.training.peft import keep_input_type, wrap
+        from hpml_bench.training.quantization import is_quantized
 
         kind = self.options.type.upper()
         given = ALIASES.get(kind, {}) | (self.options.model_extra or {})
@@ -111,6 +115,8 @@ class Peft(Method):
         for name in (kind, given.get("init_lora_weights"), *named):
             if name in REFUSED:
                 raise Unsupported(REFUSED[name])
+        if given.get("init_lora_weights") in FROM_WEIGHTS and is_quantized(backbone):
+            raise Unsupported("it starts from a decomposition of the backbone's weights, which are quantised")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # hints for the author of a script

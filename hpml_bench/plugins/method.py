@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hpml_bench import registry
 from hpml_bench.config.base import Frozen
-from hpml_bench.config.settings import MethodSpec
+from hpml_bench.config.settings import MethodSpec, QuantizationSpec, Settings
+from hpml_bench.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +67,11 @@ class Method(ABC):
         """Whether frozen weights are computed with outside their layers' own forward passes: bf16 then keeps them."""
         return False
 
+    @property
+    def quantization(self) -> QuantizationSpec | None:
+        """How the frozen weights of the backbone's linear layers are stored; None leaves it to the suite's setting."""
+        return None
+
     def before_train(  # noqa: B027 - as all that follow, a hook that does nothing
         self, encoder: Any, batches: Iterable[Batch], total_steps: int
     ) -> None:
@@ -95,3 +102,18 @@ def make_method(spec: MethodSpec) -> Method:
     """
     kind = cast(type[Method], registry.plugin("methods", spec.method))
     return kind(kind.Options.model_validate(spec.options))
+
+
+def quantization_of(method: Method, settings: Settings) -> QuantizationSpec | None:
+    """Return how a run stores its backbone's frozen weights: as the method says, else as the settings do.
+
+    Raises:
+        UserError: the package that quantises them isn't installed.
+
+    """
+    found = method.quantization or settings.quantization
+    if found is not None and find_spec("bitsandbytes") is None:
+        raise UserError(
+            f"a backbone in {found.name} needs one more package, for {method.title}: pip install 'hpml-bench[quant]'"
+        )
+    return found

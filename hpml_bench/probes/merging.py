@@ -33,7 +33,14 @@ def _metric(name: str, title: str, unit: str, better: Any, form: str, definition
 COMPARED = 8
 """Test rows whose logits are compared; of more, a large vocabulary's would take gigabytes."""
 AFTER = "after the method was folded into the model's weights"
-LOSS = _metric("merged_test_loss", "test loss, merged", "nats/token", "lower", ".3f", f"The test loss {AFTER}.")
+LOSS = _metric(
+    "merged_test_loss",
+    "test loss, merged",
+    "nats/token",
+    "lower",
+    ".3f",
+    f"The test loss {AFTER}; those of a quantised backbone are quantised again.",
+)
 SCORE = _metric("merged_test_score", "score, merged", "", "higher", ".1%", f"The test score {AFTER}.")
 CHANGED = _metric(
     "merged_answers_changed", "answers changed by merging", "", "lower", ".1%",

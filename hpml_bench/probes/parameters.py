@@ -46,6 +46,12 @@ METRICS = (
         "Frozen parameters kept in bfloat16 during training, as a percentage of all frozen ones: of methods that read "
         "them only in the layers' own forward passes, in bf16. Others cast them at every step.",
     ).model_copy(update={"unit": "%", "format": ".0f", "better": "higher"}),
+    _count(
+        "frozen_bytes",
+        "frozen weights' size",
+        "Bytes of the frozen weights of backbone and method as they are kept during training, with the scales of "
+        "quantised ones.",
+    ).model_copy(update={"unit": "bytes"}),
     Metric(
         name="saved_bytes",
         title="saved size",
@@ -70,11 +76,13 @@ class ParametersProbe(Probe):
 
     def start(self, run: Run) -> None:
         """Count parameters."""
+        from hpml_bench.training.quantization import weights_in
+
         self.run = run
         encoder = list(run.model.encoder.parameters())
         head = sum(p.numel() for p in run.model.head.parameters())
         trainable = sum(p.numel() for p in encoder if p.requires_grad)
-        total = sum(p.numel() for p in encoder)
+        total = sum(weights_in(p) for p in encoder)
         self.counts: dict[str, float | None] = {
             "trainable_parameters": trainable,
             "head_parameters": head,
@@ -86,9 +94,12 @@ class ParametersProbe(Probe):
         """Find the size of what would be saved, on rank 0; see how frozen weights are kept."""
         import torch
 
+        from hpml_bench.training.quantization import frozen_bytes, weights_in
+
         frozen = [p for p in self.run.model.encoder.parameters() if not p.requires_grad]
-        kept = sum(p.numel() for p in frozen if p.dtype == torch.bfloat16)
-        self.counts["frozen_bf16_percent"] = 100 * kept / sum(p.numel() for p in frozen) if frozen else None
+        kept = sum(weights_in(p) for p in frozen if p.dtype == torch.bfloat16)
+        self.counts["frozen_bf16_percent"] = 100 * kept / sum(map(weights_in, frozen)) if frozen else None
+        self.counts["frozen_bytes"] = frozen_bytes(self.run.model.encoder)
         self.bytes = saved_bytes(self.run) if self.run.group.main else None
 
     def stop(self) -> dict[str, Any]:

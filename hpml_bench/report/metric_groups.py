@@ -79,11 +79,12 @@ HARNESS = {
     "forgetting": ("forgetting", "retention_loss", "base_retention_loss"),
     "merging": (
         "test_loss", "merged_test_loss", "test_score", "merged_test_score", "merged_answers_changed",
-        "merged_logit_difference",
+        "merged_logit_difference", "dequantized_test_loss", "dequantized_test_score", "dequantized_answers_changed",
+        "dequantized_bytes",
     ),
     "parameters": (
-        "trainable_parameters", "head_parameters", "total_parameters", "trainable_percent", "saved_bytes",
-        "allreduced_bytes_per_step", "grad_norm", "grad_norm_per_sqrt_parameter",
+        "trainable_parameters", "head_parameters", "total_parameters", "trainable_percent", "frozen_bytes",
+        "saved_bytes", "allreduced_bytes_per_step", "grad_norm", "grad_norm_per_sqrt_parameter",
     ),
 }  # fmt: skip
 """Table -> columns of the harness's own metrics, in their order."""

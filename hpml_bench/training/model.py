@@ -20,10 +20,10 @@ from transformers.utils import logging
 
 from hpml_bench.config.settings import RunSpec, Settings
 from hpml_bench.errors import Unsupported, UserError
-from hpml_bench.plugins.method import Method
+from hpml_bench.plugins.method import Method, quantization_of
 from hpml_bench.plugins.task import Task
 from hpml_bench.system.text import first_line
-from hpml_bench.training import kernels
+from hpml_bench.training import kernels, quantization
 from hpml_bench.training.checkpointing import check_checkpointed, checkpoint_activations
 from hpml_bench.training.precision import WEIGHTS, autocast_of, keep_trained_as_float32
 
@@ -113,7 +113,7 @@ def build_model(
         UserError: the backbone can't be loaded, is too short for `max_length`, or an option is wrong.
 
     """
-    settings = spec.settings
+    settings = spec.settings.model_copy(update={"quantization": quantization_of(method, spec.settings)})
     with _seeded(spec.seed):
         backbone = load_backbone(folder, settings, task.model_kind, device)
         hidden_size = backbone.config.hidden_size
@@ -123,7 +123,9 @@ def build_model(
             look(backbone)
         if settings.gradient_checkpointing:
             checkpoint_activations(backbone)
-        encoder = _encoder(backbone, method, spec).to(device)
+        encoder = _encoder(backbone, method, spec)
+        if device.type != "cpu":
+            encoder.to(device)  # what the method added
         if settings.gradient_checkpointing:
             check_checkpointed(encoder)
         keep_trained_as_float32(encoder)
@@ -138,7 +140,7 @@ def build_model(
 
 def _encoder(backbone: PreTrainedModel, method: Method, spec: RunSpec) -> nn.Module:
     """Let the method change the backbone, with random numbers that don't depend on its loading."""
-    with _seeded(spec.seed):
+    with _seeded(spec.seed), quantization.refusing(backbone, method):
         try:
             return cast(nn.Module, method.build(backbone))
         except ValueError as error:  # PEFT raises it where a type doesn't fit the model
@@ -186,6 +188,7 @@ def load_backbone(
         extra["attn_implementation"] = kernels.ATTENTION if kernels.dispatches(kind) else "sdpa"
     if device.type != "cpu":
         extra["device_map"] = {"": device}
+    extra |= quantization.loading_options(settings)
     try:
         model, report = loader.from_pretrained(
             folder,
@@ -201,6 +204,7 @@ def load_backbone(
         raise
     except Exception as error:  # the libraries raise kinds of their own
         raise UserError(f"{folder}: can't be loaded from safetensors: {first_line(error)}") from None
+    quantization.prepare(model)
     if report["missing_keys"]:
         raise UserError(f"{folder}: the file lacks weights, among them {min(report['missing_keys'])}")
     if kind_of_model == "language_model" and not _is_causal(model):

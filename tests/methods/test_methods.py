@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from backbones import assemble, build, support_causal_lm, support_table
+from backbones import assemble, build, installed, support_causal_lm, support_table
 from packaging.version import Version
 from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2Model
@@ -22,7 +22,7 @@ LATER = {kind for kind, since in peft.SINCE.items() if Version(since) > INSTALLE
 GONE = {"BONE"} if Version("0.19") > INSTALLED else set()
 """Types of the installed PEFT that went before the table was made."""
 METHODS = registry.names("methods")
-TRAINING = [name for name in METHODS if registry.plugin("methods", name).trains]
+TRAINING = [name for name in METHODS if registry.plugin("methods", name).trains and installed(name)]
 BACKBONES = support_table.BACKBONES
 
 

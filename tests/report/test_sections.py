@@ -813,10 +813,11 @@ def test_costs_of_zero_are_compared_in_their_unit(tmp_path: Path) -> None:
 
 MACHINE_FREE = {
     "grad_norm", "grad_norm_per_sqrt_parameter", "trainable_parameters", "head_parameters", "total_parameters",
-    "trainable_percent", "frozen_bf16_percent", "timed_steps", "virtual_tokens", "saved_bytes",
+    "trainable_percent", "frozen_bf16_percent", "frozen_bytes", "timed_steps", "virtual_tokens", "saved_bytes",
     "allreduced_bytes_per_step",
     "forgetting", "retention_loss", "base_retention_loss",
     "merged_test_loss", "merged_test_score", "merged_answers_changed", "merged_logit_difference",
+    "dequantized_test_loss", "dequantized_test_score", "dequantized_answers_changed", "dequantized_bytes",
 }  # fmt: skip
 
 

@@ -1,0 +1,96 @@
+"""Merging in floats: a quantised language model after the method was folded into its dequantised weights.
+
+Beside it stand the unmerged model, and by `merging` the one whose merged weights are quantised again, which changes
+them (huggingface/peft#2321). Probes end in the order of their names: this one sees the model before it is merged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hpml_bench.plugins.probe import Evaluation, Probe, Run
+from hpml_bench.records.run import Metric, Point
+
+
+def _metric(name: str, title: str, unit: str, better: Any, form: str, definition: str) -> Metric:
+    return Metric(
+        name=name,
+        title=title,
+        unit=unit,
+        better=better,
+        over_ranks="same",
+        over_steps="once",
+        phase="run",
+        format=form,
+        group="merging",
+        definition=definition,
+    )
+
+
+AFTER = "after the method was folded into the dequantised weights of a quantised backbone, which stay floats"
+LOSS = _metric(
+    "dequantized_test_loss", "test loss, merged in floats", "nats/token", "lower", ".3f", f"The test loss {AFTER}."
+)
+BYTES = _metric(
+    "dequantized_bytes", "size, merged in floats", "bytes", "lower", ",.0f",
+    f"Bytes of the backbone's weights {AFTER} of four bytes each.",
+)  # fmt: skip
+SCORE = _metric("dequantized_test_score", "score, merged in floats", "", "higher", ".1%", f"The test score {AFTER}.")
+CHANGED = _metric(
+    "dequantized_answers_changed", "answers changed by merging in floats", "", "lower", ".1%",
+    f"Share of the test rows that are answered otherwise {AFTER}.",
+)  # fmt: skip
+
+
+class DequantizedProbe(Probe):
+    """Evaluates a quantised language model again as it were merged in floats, where its method adds to weights."""
+
+    metrics = (LOSS, BYTES, SCORE, CHANGED)
+
+    def start(self, run: Run) -> None:
+        """Keep the run for its end."""
+        from hpml_bench.training.quantization import is_quantized
+
+        self.run = run
+        self.before: Evaluation | None = None
+        self.applies = run.task.model_kind == "language_model" and is_quantized(run.model)
+
+    def here(self) -> tuple[Metric, ...]:
+        """Return the definitions of a quantised language model's; the score's where answers are generated or chosen."""
+        if not self.applies:
+            return ()
+        answers = self.run.generator is not None or self.run.task.compares_choices
+        return self.metrics if answers else (LOSS, BYTES)
+
+    def after_eval(self, evaluation: Evaluation) -> list[Point]:
+        """Keep the test result."""
+        if evaluation.phase == "test":
+            self.before = evaluation
+        return []
+
+    def stop(self) -> dict[str, Any]:
+        """Evaluate the test rows again with merged weights."""
+        run = self.run
+        if not self.applies or self.before is None:
+            return {}
+        from hpml_bench.training.evaluation import evaluate
+        from hpml_bench.training.quantization import merged_in_floats, weights_in
+
+        encoder = run.model.encoder
+        with merged_in_floats(encoder) as merged:
+            if not merged:
+                return {}
+            again = evaluate(
+                run.model, run.task, run.test, run.settings, run.group, "test", self.before.step, run.generator
+            )
+        weights = sum(weights_in(weight) for weight in encoder.parameters() if not weight.requires_grad)
+        found = {"dequantized_test_loss": again.metrics["loss"], "dequantized_bytes": 4 * weights}
+        said, now = self.before.predictions.said, again.predictions.said
+        if said is not None and now is not None and said.answer is not None and now.answer is not None:
+            found["dequantized_test_score"] = again.metrics["score"]
+            found["dequantized_answers_changed"] = float(
+                np.mean([a != b for a, b in zip(said.answer, now.answer, strict=True)])
+            )
+        return found

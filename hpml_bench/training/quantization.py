@@ -1,0 +1,174 @@
+"""Quantisation: a backbone whose frozen linear layers are stored in 4 or 8 bits, by bitsandbytes.
+
+transformers quantises linear layers, and GPT-2's Conv1D (transposed), while it loads them. Embeddings, norms, biases
+and the output layer stay floats.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.integrations import dequantize_bnb_weight
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from hpml_bench.config.settings import Settings
+from hpml_bench.errors import Unsupported
+from hpml_bench.plugins.method import Method
+
+COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types of inputs and weights in a product with 4-bit weights, by the training's precision."""
+WEIGHTS = ("Params4bit", "Int8Params")
+"""bitsandbytes' classes of quantised weights; PEFT knows them by their names too, without importing it."""
+
+
+# Loading
+
+
+def loading_options(settings: Settings) -> dict[str, Any]:
+    """Return the arguments with which `from_pretrained` quantises a model as the settings say; none for floats."""
+    chosen = settings.quantization
+    if chosen is None:
+        return {}
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says with every product that it casts the input
+    if chosen.name == "int8":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        given = chosen.compute_dtype
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=chosen.name,
+            bnb_4bit_use_double_quant=chosen.double_quantization,
+            bnb_4bit_compute_dtype=getattr(torch, given) if given else COMPUTE.get(settings.precision, torch.float32),
+        )
+    on_gpu = settings.device == "cuda" and torch.cuda.is_available()
+    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device() if on_gpu else "cpu"}}
+
+
+def prepare(model: PreTrainedModel) -> PreTrainedModel:
+    """Freeze a quantised model, in place, and make it ready for training; leave any other as it is.
+
+    As PEFT's `prepare_model_for_kbit_training`, but for embeddings and output layer, which keep their type, and
+    for inputs, which need no gradient: only re-entrant gradient checkpointing asks for one.
+    """
+    if not is_quantized(model):
+        return model
+    model.requires_grad_(False)
+    for layer in model.modules():
+        if type(layer).__name__.endswith("Norm"):
+            layer.float()
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            # evaluation would pack the weights anew, for good, and products with them give no gradient
+            layer.support_avx512bf16_for_cpu = False
+    return model
+
+
+# What can't be had
+
+
+@contextmanager
+def refusing(backbone: nn.Module, method: Method) -> Iterator[None]:
+    """Let the body build a method on a backbone, and refuse what a quantised one doesn't allow.
+
+    Raises:
+        Unsupported: the method trains or reads the backbone's own weights.
+
+    """
+    if not is_quantized(backbone):
+        yield
+        return
+    if method.reads_frozen_weights:
+        raise Unsupported("it computes with the backbone's weights themselves, which are quantised")
+    own = dict(backbone.named_parameters())
+    yield
+    trained = [name for name, weight in own.items() if weight.requires_grad]
+    if trained:
+        raise Unsupported(f"it trains weights of the backbone, among them {trained[0]}, and the backbone is quantised")
+
+
+# Sizes
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Tell whether any layer of a model has quantised weights."""
+    return any(_is_quantized(layer) for layer in model.modules())
+
+
+def _is_quantized(layer: nn.Module) -> bool:
+    """Tell whether a layer itself has a quantised weight; PEFT's layers around one have not."""
+    return type(layer._parameters.get("weight")).__name__ in WEIGHTS
+
+
+def weights_in(parameter: nn.Parameter) -> int:
+    """Return how many weights a parameter holds: of a packed one twice its bytes, or one less."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else math.prod(state.shape)
+
+
+def frozen_bytes(model: nn.Module) -> int:
+    """Return the bytes of a model's frozen weights as they are stored, with the scales of quantised ones."""
+    frozen = [weight for weight in model.parameters() if not weight.requires_grad]
+    scales = [part for layer in model.modules() for part in _scales(layer)]
+    return sum(part.nbytes for part in [*frozen, *scales])
+
+
+def _scales(layer: nn.Module) -> list[Tensor]:
+    """Return the tensors beside a layer's quantised weight that give its values: scales, and tables of levels."""
+    if not _is_quantized(layer):
+        return []
+    weight = cast(Any, layer.weight)
+    if type(weight).__name__ == "Int8Params":
+        return [cast(Any, layer).state.SCB if weight.SCB is None else weight.SCB]
+    states = [weight.quant_state, weight.quant_state.state2]
+    found = [getattr(state, name, None) for state in states for name in ("absmax", "code", "offset")]
+    return [part for part in found if part is not None]
+
+
+# Merging
+
+
+@contextmanager
+def merged_in_floats(encoder: nn.Module) -> Iterator[bool]:
+    """Let the body compute as if the method were folded into the dequantised weights; give False where that can't be.
+
+    A layer's weight is put together when it is needed, dequantised and with the method's update added, so that no more
+    than one is in memory as floats.
+    """
+    layers = [layer for layer in encoder.modules() if _is_quantized(_base(layer))]
+    adapted = [layer for layer in layers if isinstance(layer, BaseTunerLayer)]
+    if not adapted or any(not hasattr(layer, "get_delta_weight") or _moves_bias(layer) for layer in adapted):
+        yield False
+        return
+    for layer in layers:
+        layer.forward = partial(_forward_in_floats, layer)
+    try:
+        yield True
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _base(layer: nn.Module) -> nn.Module:
+    return cast(nn.Module, layer.get_base_layer()) if isinstance(layer, BaseTunerLayer) else layer
+
+
+def _moves_bias(layer: Any) -> bool:
+    return any(getattr(layer, "lora_bias", {}).values())
+
+
+def _forward_in_floats(layer: Any, states: Tensor) -> Tensor:
+    """Return what a layer gives whose weight is the dequantised one, and the updates of its adapters added."""
+    base: Any = _base(layer)
+    weight = dequantize_bnb_weight(base.weight, getattr(base, "state", None)).detach().float()
+    if isinstance(layer, BaseTunerLayer):
+        weight = weight + sum(cast(Any, layer).get_delta_weight(name) for name in layer.active_adapters)
+    bias = None if base.bias is None else base.bias.to(weight.dtype)
+    return linear(states, weight, bias)

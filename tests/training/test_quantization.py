@@ -1,0 +1,468 @@
+"""Quantised backbones: what they compute, train, refuse, count, merge and save, beside the same in floats."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import language
+import pytest
+import tiny
+import torch
+import yaml
+from click.testing import CliRunner
+from peft import PeftModel
+from torch import nn
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from hpml_bench.api import load_trained
+from hpml_bench.cli import main
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.config.suite import load_suite
+from hpml_bench.data.prepare import weights_digest
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.errors import Unsupported
+from hpml_bench.methods.head import Head
+from hpml_bench.plugins.method import Method, make_method
+from hpml_bench.plugins.probe import Run
+from hpml_bench.plugins.task import make_task
+from hpml_bench.probes.parameters import ParametersProbe
+from hpml_bench.records.load import load_record
+from hpml_bench.records.run import Digests, RunRecord
+from hpml_bench.training import kernels, quantization
+from hpml_bench.training.model import TaskModel, build_model
+from hpml_bench.training.precision import autocast
+from hpml_bench.training.saving import save_trained
+
+bitsandbytes = pytest.importorskip("bitsandbytes", minversion="0.48")
+
+LINEAR = {"q_proj": (32, 32), "k_proj": (16, 32), "v_proj": (16, 32), "o_proj": (32, 32)} | {
+    "gate_proj": (64, 32), "up_proj": (64, 32), "down_proj": (32, 64),
+}  # fmt: skip
+"""Shapes [out, in] of a block's linear layers in the small Llama; there are two blocks."""
+IN_LINEAR = 2 * sum(math.prod(shape) for shape in LINEAR.values())
+OTHERS = 2 * language.VOCABULARY * 32 + 5 * 32
+"""Embeddings, output layer and norms of it."""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Language models, and a bare GPT-2 with a tokenizer."""
+    folder = tmp_path_factory.mktemp("quantization")
+    return {**language.save_models(folder), "bare": tiny.model(folder / "bare")}
+
+
+def classifier(folder: Path, method: str, **changes: Any) -> tuple[TaskModel, Method, RunSpec]:
+    """Build a classifier of three classes."""
+    spec = tiny.spec(method, backbone=f"path:{folder}", **changes)
+    made = make_method(spec.method)
+    return build_model(folder, spec, made, make_task(spec.settings.task, tuple("abc"))), made, spec
+
+
+def logits(model: Any) -> torch.Tensor:
+    """Return the logits of a language model of ours at the learnt places."""
+    with torch.no_grad():
+        return torch.as_tensor(model(*language.texts()))
+
+
+def logits_of(model: Any) -> torch.Tensor:
+    """Return the logits of a model of transformers or PEFT at the learnt places."""
+    ids, mask, labels = language.texts()
+    with torch.no_grad():
+        everywhere = model.eval()(input_ids=ids, attention_mask=mask).logits[:, -ids.shape[1] :]
+    return torch.as_tensor(everywhere[:, :-1][labels[:, 1:] != -100])
+
+
+def values_of(weight: torch.Tensor, kind: str, double: bool = True) -> torch.Tensor:
+    """Return what quantising a weight leaves of it, by bitsandbytes' functions alone."""
+    functional = bitsandbytes.functional
+    if kind == "nf4":
+        packed, state = functional.quantize_4bit(weight, compress_statistics=double, quant_type="nf4")
+        return cast(torch.Tensor, functional.dequantize_4bit(packed, state))
+    half = weight.half()
+    scale = half.abs().amax(1, keepdim=True).float()
+    return (half * (127 / scale)).round() * scale / 127
+
+
+def plain(folder: Path, kind: str, double: bool = True) -> Any:
+    """Return a language model of transformers in floats whose linear layers have the values that quantising leaves."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    for name, layer in model.named_modules():
+        if name != "lm_head" and type(layer) is nn.Linear:
+            layer.weight.data = values_of(layer.weight.data, kind, double)
+        elif type(layer).__name__ == "Conv1D":
+            layer.weight.data = values_of(layer.weight.data.T.contiguous(), kind, double).T
+    return model.eval()
+
+
+def as_eight_bits(inputs: torch.Tensor) -> torch.Tensor:
+    """Return inputs [B, L, H] as LLM.int8() rounds them: by rows, but for columns in which any is six or more."""
+    rows = inputs.flatten(0, 1).half()
+    large = rows.abs() >= 6
+    scale = rows.masked_fill(large, 0).abs().amax(1, keepdim=True).float().clamp(min=1e-9)  # padding is zero
+    rounded = (rows * (127 / scale)).round() * scale / 127
+    return torch.where(large.any(0), rows.float(), rounded).view_as(inputs)
+
+
+def quantized_layers(model: nn.Module) -> list[str]:
+    """Return the last parts of the names of a model's quantised layers."""
+    kinds = (bitsandbytes.nn.Linear4bit, bitsandbytes.nn.Linear8bitLt)
+    names = [name for name, layer in model.named_modules() if isinstance(layer, kinds)]
+    return sorted({name.removesuffix(".base_layer").rpartition(".")[2] for name in names})
+
+
+# Training
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("method", ["lora", "adapter", "prompt_tuning"])
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@pytest.mark.parametrize("task", ["classification", "language"])
+def test_a_quantised_backbone_trains(
+    task: str, kind: str, method: str, precision: str, folders: dict[str, Path]
+) -> None:
+    """The loss falls over three steps, the method's parameters all get gradients, and no frozen weight moves."""
+    if task == "language":
+        spec = language.spec_of(folders["Qwen2"], method, quantization=kind, precision=precision)
+        made, job = make_method(spec.method), make_task(spec.settings.task)
+        model = build_model(folders["Qwen2"], spec, made, job)
+    else:
+        model, _, spec = classifier(folders["bare"], method, quantization=kind, precision=precision)
+        job = make_task(spec.settings.task, tuple("abc"))
+    ids, mask, labels = language.texts()
+    labels = labels if task == "language" else torch.tensor([0, 1, 2, 0])
+    assert quantization.is_quantized(model.encoder)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    frozen = {name: weight.clone() for name, weight in model.named_parameters() if not weight.requires_grad}
+    optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0)
+    losses = []
+    for _ in range(3):
+        with autocast(spec.settings):
+            loss = job.loss(model.train()(ids, mask, labels).float(), labels)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        assert all(weight.grad is not None for weight in trained)
+        optimizer.step()
+        losses.append(loss.item())
+        with torch.no_grad(), autocast(spec.settings):  # an evaluation in between must leave the weights as they are
+            model.eval()(ids, mask, labels)
+    assert losses[2] < losses[0]
+    now = dict(model.named_parameters())
+    for name, weight in frozen.items():
+        same = now[name].to(weight.dtype) == weight.to(now[name].dtype).to(weight.dtype)
+        assert bool(same.all()), name  # biases take the type of the products
+
+
+@pytest.mark.parametrize("kind", language.KINDS)
+@pytest.mark.parametrize("double", [True, False])
+def test_four_bits_compute_with_the_dequantised_weights(double: bool, kind: str, folders: dict[str, Path]) -> None:
+    """The logits of transformers' model in floats, with the values that bitsandbytes' functions leave of its weights.
+
+    GPT-2's Conv1D layers are quantised transposed, and the output layer not at all.
+    """
+    spec = {"name": "nf4", "double_quantization": double}
+    model, _, _, _ = language.trained(folders[kind], "none", quantization=spec)
+    expected = logits_of(plain(folders[kind], "nf4", double))
+    torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-4)
+    assert (logits_of(AutoModelForCausalLM.from_pretrained(folders[kind])) - expected).abs().max() > 0.05
+    assert "lm_head" not in quantized_layers(model)
+    assert quantized_layers(model) == (["c_attn", "c_fc", "c_proj"] if kind == "GPT-2" else sorted(LINEAR))
+
+
+def test_eight_bits_compute_with_the_dequantised_weights(folders: dict[str, Path]) -> None:
+    """On a CPU in training; in an evaluation inputs are rounded to 8 bits too, by LLM.int8()'s rule."""
+    model, _, _, _ = language.trained(folders["Llama"], "none", quantization="int8")
+    assert quantized_layers(model) == sorted(LINEAR)
+    expected = plain(folders["Llama"], "int8")
+    torch.testing.assert_close(logits(model.train()), logits_of(expected), rtol=1e-3, atol=1e-3)
+    name, inputs = "model.layers.0.mlp.up_proj", 2 * torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(0))
+    assert 0 < (inputs.abs() >= 6).sum() < 10
+    layer, floats = model.eval().encoder.get_submodule(name), expected.get_submodule(name)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(inputs), floats(as_eight_bits(inputs)), rtol=0, atol=5e-3)
+        assert (layer(inputs) - floats(inputs)).abs().max() > 2e-2
+
+
+def test_gradients_are_those_of_the_dequantised_weights(folders: dict[str, Path]) -> None:
+    """Of a text's embeddings, through every layer; also after an evaluation, for which some CPUs repack weights."""
+    ids, mask, labels = language.texts()
+    found = []
+    for model in (
+        language.trained(folders["Llama"], "none", quantization="nf4")[0].encoder,
+        plain(folders["Llama"], "nf4"),
+    ):
+        encoder = cast(Any, model)
+        with torch.no_grad():
+            encoder.eval()(input_ids=ids, attention_mask=mask)
+        words = encoder.get_input_embeddings()(ids).detach().requires_grad_()
+        encoder.train()(inputs_embeds=words, attention_mask=mask, labels=labels).loss.backward()
+        found.append(words.grad)
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
+    assert found[0].abs().max() > 1e-4
+
+
+def test_the_type_of_products_follows_the_precision(folders: dict[str, Path]) -> None:
+    """Unless the settings name another."""
+
+    def types(**changes: Any) -> set[torch.dtype]:
+        model = classifier(folders["bare"], "head", **changes)[0]
+        return {layer.compute_dtype for layer in model.modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)}
+
+    assert types(quantization="nf4") == {torch.float32}
+    assert types(quantization="nf4", precision="bf16") == {torch.bfloat16}
+    assert types(quantization={"name": "nf4", "compute_dtype": "float16"}) == {torch.float16}
+
+
+def test_bf16_leaves_quantised_weights_alone(folders: dict[str, Path]) -> None:
+    """Keeping frozen weights in bfloat16 is of the other layers: here the output layer."""
+    model, _, _, _ = language.trained(folders["Llama"], "qlora")
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    kernels.store_frozen_as_bf16(model)
+    changed = [name for name, weight in model.named_parameters() if weight.dtype != before[name].dtype]
+    assert [name.rpartition("lm_head")[1] for name in changed] == ["lm_head"]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@pytest.mark.parametrize(
+    ("method", "options", "told"),
+    [
+        ("full", {}, "trains the backbone's own weights"),
+        ("peft", {"type": "DORA"}, "computes with the backbone's weights"),
+        ("peft", {"type": "SHIRA"}, "computes with the backbone's weights"),
+        ("peft", {"type": "PISSA"}, "starts from a decomposition"),
+        ("peft", {"type": "CORDA"}, "starts from a decomposition"),
+    ],
+)
+def test_what_needs_float_weights_is_unsupported(
+    method: str, options: dict[str, Any], told: str, kind: str, folders: dict[str, Path]
+) -> None:
+    """Of both kinds of tasks; one sentence, and the run is a row of the report."""
+    with pytest.raises(Unsupported, match=told):
+        language.trained(folders["Llama"], method, options, quantization=kind)
+    if method == "full":
+        with pytest.raises(Unsupported, match=told):
+            classifier(folders["bare"], method, quantization=kind)
+
+
+def test_a_method_that_trains_a_part_of_the_backbone_is_unsupported(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever method it is: bitsandbytes gives biases no right gradient."""
+
+    def biases(method: Method, backbone: Any) -> Any:
+        for name, weight in backbone.named_parameters():
+            weight.requires_grad_(name.endswith("bias"))
+        return backbone
+
+    monkeypatch.setattr(Head, "build", biases)
+    with pytest.raises(Unsupported, match=r"trains weights of the backbone, among them .*bias"):
+        classifier(folders["bare"], "head", quantization="nf4")
+
+
+@pytest.mark.parametrize(("method", "setting"), [("qlora", None), ("lora", "int8")])
+def test_a_missing_package_is_named_before_the_sweep(
+    method: str, setting: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence with what to install, and no run."""
+    monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda name: None)
+    suite = tiny.local_suite(tmp_path, quantization=setting)
+    command = ["run", method, str(suite), "--out", str(tmp_path / "out"), "--wandb", "off"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 2
+    assert "pip install 'hpml-bench[quant]'" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_four_bits_are_refused_for_eight() -> None:
+    """They would have no effect."""
+    with pytest.raises(ValueError, match="options of nf4"):
+        tiny.settings(quantization={"name": "int8", "compute_dtype": "bfloat16"})
+    with pytest.raises(ValueError, match="nf4"):
+        tiny.settings(quantization="fp4")
+
+
+def test_a_setting_is_overridden_by_its_parts(tmp_path: Path) -> None:
+    """A name alone is spelled out first; and a run without quantisation keeps its id."""
+    suite = tiny.local_suite(tmp_path, quantization="nf4")
+    found = load_suite(str(suite), ["quantization.double_quantization=false"]).settings.quantization
+    assert found is not None
+    assert (found.name, found.double_quantization) == ("nf4", False)
+    assert load_suite(str(suite), ["quantization=null"]).settings.quantization is None
+    assert tiny.spec().run_id == tiny.spec(quantization=None).run_id != tiny.spec(quantization="nf4").run_id
+
+
+# Counts
+
+
+@pytest.mark.parametrize(
+    ("setting", "scales"),
+    [
+        # a scale of four bytes a block of 64, and 16 levels of four bytes a layer
+        ({"name": "nf4", "double_quantization": False}, IN_LINEAR // 64 * 4 + 14 * 16 * 4),
+        # a byte a block, and a layer's 16 levels, 256 levels of the scales, one scale of theirs, and an offset
+        ("nf4", IN_LINEAR // 64 + 14 * (16 + 256 + 1 + 1) * 4),
+        # four bytes a row
+        ("int8", 2 * sum(rows for rows, _ in LINEAR.values()) * 4),
+    ],
+)
+def test_parameters_and_bytes_are_counted(setting: Any, scales: int, folders: dict[str, Path], tmp_path: Path) -> None:
+    """By hand: what quantised weights stand for, PEFT's own count, and bytes as stored; also after a forward pass."""
+    model, made, task, spec = language.trained(folders["Llama"], "lora", {"r": 2}, quantization=setting)
+    probe = ParametersProbe()
+    group = SimpleNamespace(main=True, rank=0)
+    run = Run(spec.settings, cast(Any, group), cast(Any, model), made, task, cast(Any, None), tmp_path, 0.0)
+    probe.start(run)
+    probe.after_training()
+    found = probe.stop()
+    trained = 2 * 2 * sum(sum(shape) for shape in LINEAR.values())
+    assert found["trainable_parameters"] == trained
+    assert found["total_parameters"] == IN_LINEAR + OTHERS + trained
+    assert (trained, found["total_parameters"]) == cast(Any, model.encoder).get_nb_trainable_parameters()
+    assert found["frozen_bytes"] == (IN_LINEAR if setting == "int8" else IN_LINEAR // 2) + 4 * OTHERS + scales
+    assert found["frozen_bf16_percent"] == 0
+
+
+def test_bytes_of_floats_are_four_each(folders: dict[str, Path]) -> None:
+    """Or two, where they are kept in bfloat16."""
+    model, _, _, _ = language.trained(folders["Llama"], "lora")
+    assert quantization.frozen_bytes(model) == 4 * (IN_LINEAR + OTHERS)
+    kernels.store_frozen_as_bf16(model)
+    embeddings_and_norms = language.VOCABULARY * 32 + 5 * 32
+    assert quantization.frozen_bytes(model) == 2 * (IN_LINEAR + OTHERS) + 2 * embeddings_and_norms
+
+
+# Merging
+
+
+@pytest.mark.parametrize(("method", "options"), [("lora", {}), ("qlora", {}), ("peft", {"type": "VERA"})])
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_merging_in_floats_adds_the_updates_to_the_dequantised_weights(
+    kind: str, method: str, options: dict[str, Any], folders: dict[str, Path]
+) -> None:
+    """As transformers computes with weights put together here; afterwards the model is what it was."""
+    model, _, _, _ = language.trained(folders["Llama"], method, options, quantization=kind)
+    kind = "nf4" if method == "qlora" else kind
+    before = logits(model)
+    expected = plain(folders["Llama"], kind)
+    layers = dict(expected.named_modules())
+    for name, layer in cast(Any, model.encoder).base_model.model.named_modules():
+        if hasattr(layer, "get_delta_weight"):
+            layers[name].weight.data += layer.get_delta_weight("default").detach()
+    with quantization.merged_in_floats(model.encoder) as merged:
+        assert merged
+        torch.testing.assert_close(logits(model), logits_of(expected), rtol=1e-3, atol=2e-3)
+    assert torch.equal(logits(model), before)
+    if kind == "nf4":
+        torch.testing.assert_close(before, logits_of(expected), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["none", "prompt_tuning", "adapter"])
+def test_what_adds_to_no_weight_is_not_merged_in_floats(method: str, folders: dict[str, Path]) -> None:
+    """The base model, and methods that can't be folded into the weights."""
+    model, _, _, _ = language.trained(folders["Llama"], method, language.METHODS[method][1], quantization="nf4")
+    before = logits(model)
+    with quantization.merged_in_floats(model.encoder) as merged:
+        assert not merged
+        assert torch.equal(logits(model), before)
+
+
+# Saving
+
+
+@pytest.mark.parametrize("kind", ["Llama", "GPT-2"])
+def test_a_saved_qlora_loads(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """By our own function bit for bit, and by PEFT onto a base that transformers quantised."""
+    model, made, _, spec = language.trained(folders[kind], "qlora")
+    expected = logits(model)
+    digests = Digests(weights=weights_digest(folders[kind]), tokenizer="", data="")
+    save_trained(
+        cast(TaskModel, model),
+        made,
+        spec,
+        Prepared(backbone=str(folders[kind]), data="", digests=digests, pad_id=1),
+        tmp_path,
+    )
+    assert torch.equal(logits(load_trained(tmp_path)), expected)
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="float32"
+    )
+    base = AutoModelForCausalLM.from_pretrained(folders[kind], quantization_config=config, device_map="cpu")
+    loaded = PeftModel.from_pretrained(base, tmp_path)
+    for layer in loaded.modules():  # as ours: products in float32 on every CPU
+        layer.support_avx512bf16_for_cpu = False
+    torch.testing.assert_close(logits_of(loaded), expected, rtol=1e-4, atol=1e-4)
+
+
+# Whole runs
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunRecord]:
+    """Records of sweeps over two ranks, three methods beside each other and two on int8, and of one on one rank."""
+    folder = tmp_path_factory.mktemp("sweep")
+    settings = tiny.task_settings(folder, "causal_lm", world_size=2)
+    values = settings.model_dump(mode="json", exclude_defaults=True)
+    found = {}
+    suites = (
+        ("floats", ("lora", "full", "qlora"), {}),
+        ("bytes", ("lora", "full"), {"quantization": "int8"}),
+        ("alone", ("qlora",), {"world_size": 1}),
+    )
+    for name, methods, changes in suites:
+        suite: dict[str, Any] = {"name": name, "seeds": 1, "settings": values | changes}
+        suite["methods"] = {method: {"lr": 1e-2} for method in methods}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(suite))
+        command = ["run-all", str(folder / f"{name}.yaml"), "--out", str(folder / "out"), "--wandb", "off"]
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, done.output
+        for path in folder.glob(f"out/{name}/*/run.json"):
+            record = load_record(path)
+            found[f"{name} {record.spec.method.name}"] = record
+    return found
+
+
+def test_methods_of_one_suite_run_on_floats_and_on_four_bits(records: dict[str, RunRecord]) -> None:
+    """Over two ranks, under one protocol, with as many parameters, and frozen weights of fewer bytes."""
+    lora, full, qlora = (records[f"floats {name}"] for name in ("lora", "full", "qlora"))
+    assert [record.status for record in (lora, full, qlora)] == ["ok"] * 3
+    assert len({record.protocol_id for record in (lora, full, qlora)}) == 1
+    for name in ("trainable_parameters", "total_parameters"):
+        assert lora.metrics[name] == qlora.metrics[name]
+    assert cast(float, qlora.metrics["frozen_bytes"]) < cast(float, lora.metrics["frozen_bytes"])
+    assert full.metrics["frozen_bytes"] == 0
+    assert lora.metrics["test_loss"] != qlora.metrics["test_loss"]
+
+
+def test_one_rank_and_two_train_alike_on_four_bits(records: dict[str, RunRecord]) -> None:
+    """DDP sends packed weights and leaves them as they are."""
+    one, two = records["alone qlora"].metrics, records["floats qlora"].metrics
+    assert one["test_loss"] == pytest.approx(two["test_loss"], rel=1e-4)
+    assert one["frozen_bytes"] == two["frozen_bytes"]
+
+
+def test_a_run_says_what_merging_does_to_four_bits(records: dict[str, RunRecord]) -> None:
+    """Nothing in floats, and something where the weights are quantised again; of floats there is no such figure."""
+    qlora, lora = records["floats qlora"].metrics, records["floats lora"].metrics
+    loss = cast(float, qlora["test_loss"])
+    assert qlora["dequantized_test_loss"] == pytest.approx(loss, rel=1e-5)
+    assert qlora["dequantized_test_score"] == qlora["test_score"]
+    assert qlora["dequantized_answers_changed"] == 0
+    assert abs(cast(float, qlora["merged_test_loss"]) - loss) > 1e-3
+    assert qlora["dequantized_bytes"] == 4 * (
+        cast(float, qlora["total_parameters"]) - cast(float, qlora["trainable_parameters"])
+    )
+    assert not [name for name in lora if name.startswith("dequantized")]
+
+
+def test_a_suite_on_eight_bits_refuses_what_it_must(records: dict[str, RunRecord]) -> None:
+    """LoRA runs, and full fine-tuning is a row with a reason."""
+    assert records["bytes lora"].status == "ok"
+    full = records["bytes full"]
+    assert full.status == "unsupported"
+    assert full.error is not None
+    assert "the backbone is quantised" in full.error.message
