@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hpml_bench.config.devices import resolve_suite
-from hpml_bench.config.settings import RunSpec, Settings
+from hpml_bench.config.settings import RunSpec, Settings, identity
 from hpml_bench.config.suite import Suite
 from hpml_bench.launch import launcher, preparation
 from hpml_bench.records.files import DEFINITE, read_json, write_atomically
-from hpml_bench.system import environment, tempdir
+from hpml_bench.system import environment, gpus, tempdir
+from hpml_bench.system.hashing import digest
 from hpml_bench.training.products import Products
 
 Measure = Callable[[Settings], Products]
@@ -63,10 +64,9 @@ def _key(what: str, settings: Settings) -> str:
     """Return the name under which a finding is kept: with all that it depends on."""
     if what == "precision":
         return f"precision of {settings.backbone} on {environment.processor()}, threads: {settings.threads}"
-    gpus = ", ".join(f"{gpu['name']} {gpu['memory_mb']} MB" for gpu in environment.visible_gpus())
-    kept = ("global_batch", "max_length", "precision", "weights", "gradient_checkpointing", "world_size")
-    settled = ", ".join(f"{name} {getattr(settings, name)}" for name in kept)
-    return f"micro_batch of {settings.backbone} on {gpus}: {settled}"
+    cards = ", ".join(f"{gpu['name']} {gpu['memory_mb']} MB" for gpu in gpus.visible_gpus())
+    asked = settings.model_copy(update={"micro_batch": None})
+    return f"micro_batch of {settings.backbone} on {cards}, settings {digest(identity(asked), 12)}"
 
 
 def _kept(folder: Path, key: str, find: Callable[[], Any]) -> Any:

@@ -91,7 +91,7 @@ def has_bf16(device: str) -> bool:
 
 def has_tf32(device: str) -> bool:
     """Tell whether a device, `cpu` or `cuda`, has TensorFloat-32."""
-    return device == "cuda" and all(float(gpu["capability"]) >= 8 for gpu in visible_gpus())
+    return device == "cuda" and all(float(gpu["capability"] or 0) >= 8 for gpu in gpus.visible_gpus())
 
 
 def hardware() -> dict[str, Any]:

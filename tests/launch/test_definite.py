@@ -11,7 +11,7 @@ import tiny
 from hpml_bench.config.settings import RunSpec, Settings
 from hpml_bench.config.suite import Suite, load_suite
 from hpml_bench.launch import definite, fork_server, launcher
-from hpml_bench.system import environment
+from hpml_bench.system import environment, gpus
 from hpml_bench.training import products
 from hpml_bench.training.products import Products
 
@@ -113,7 +113,7 @@ def test_shapes_are_the_feed_forward_layers(config: dict[str, object], shape: tu
 def on_gpus(patch: pytest.MonkeyPatch) -> None:
     """Make this a machine with two cards."""
     gpu = {"name": "GPU", "memory_mb": 80_000, "capability": "9.0"}
-    patch.setattr(environment, "visible_gpus", lambda: ({**gpu, "index": 0}, {**gpu, "index": 1}))
+    patch.setattr(gpus, "visible_gpus", lambda: ({**gpu, "index": 0}, {**gpu, "index": 1}))
 
 
 def test_the_largest_micro_batch_that_fits_every_method_is_taken(
