@@ -139,12 +139,12 @@ def _measured(
             writer.write(points)
 
     trainer = Trainer.build(spec, prepared, group, [], write)
-    probes = {name: probe for name, probe in probes.items() if trainer.method.trains or not probe.of_training}
-    trainer.probes = [*probes.values()]
     trainable = _trainable(trainer.model)
     if prepared.try_out:
         trainer.try_out()
         return Outcome(status="ok")
+    probes = {name: probe for name, probe in probes.items() if trainer.method.trains or not probe.of_training}
+    trainer.probes = [*probes.values()]
     test = Rows(Path(prepared.data) / "test", prepared.pad_id)
     run = Run(
         spec.settings,
