@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +15,9 @@ LENGTH = 128
 PATTERN = "heartbeat-rank*"
 STACK_SIGNAL = signal.SIGUSR1
 """The signal at which a rank that has begun writes its Python stacks to its log."""
+LOOK_SECONDS = 10.0
+BUSY_CPU, BUSY_BYTES = 0.1, 1e6
+"""What a process that is at work uses at least: a tenth of a core, or bytes a second read from disk or written."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class _Heart:
 
     file: int | None = None
     count = 0
+    where = ""
 
 
 def begin(folder: Path, rank: int) -> None:
@@ -41,8 +49,46 @@ def beat(where: str) -> None:
     """Write where this rank is, such as `training step 3`. Takes microseconds: one write to the page cache."""
     if _Heart.file is not None:
         _Heart.count += 1
+        _Heart.where = where
         line = f"{os.getpid()}\t{_Heart.count}\t{where}"
         os.pwrite(_Heart.file, line.encode()[: LENGTH - 1].ljust(LENGTH - 1) + b"\n", 0)
+
+
+@contextmanager
+def busy(every: float = LOOK_SECONDS) -> Iterator[None]:
+    """Repeat the last beat while the body runs, as long as this process computes, reads or writes.
+
+    For calls that may take longer than a stall, such as loading a model. A process that waits does not beat.
+    """
+    over = threading.Event()
+
+    def look() -> None:
+        before = _work()
+        while not over.wait(every):
+            now = _work()
+            if now[0] - before[0] > BUSY_CPU * every or now[1] - before[1] > BUSY_BYTES * every:
+                beat(_Heart.where)
+            before = now
+
+    thread = threading.Thread(target=look, name="busy", daemon=True)
+    if _Heart.file is not None:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if thread.ident is not None:
+            thread.join()
+
+
+def _work() -> tuple[float, int]:
+    """Return the CPU seconds and the bytes of disks that this process has used; no bytes where /proc doesn't say."""
+    try:
+        lines = (line.split() for line in Path("/proc/self/io").read_text().splitlines())
+        moved = sum(int(value) for name, value in lines if name in {"read_bytes:", "write_bytes:"})
+    except OSError:
+        moved = 0
+    return time.process_time(), moved
 
 
 def read(folder: Path) -> tuple[Beat, ...]:

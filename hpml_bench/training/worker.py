@@ -138,7 +138,8 @@ def _measured(
         if writer:
             writer.write(points)
 
-    trainer = Trainer.build(spec, prepared, group, [], write)
+    with heartbeat.busy():
+        trainer = Trainer.build(spec, prepared, group, [], write)
     trainable = _trainable(trainer.model)
     if prepared.try_out:
         trainer.try_out()
@@ -171,7 +172,8 @@ def _measured(
         write_predictions(folder, evaluation.predictions, trainer.task.scores(evaluation.predictions))
     if prepared.save_to and group.main:  # before a probe merges the method into the model
         heartbeat.beat("saving what was trained")
-        save_trained(trainer.model, trainer.method, spec, prepared, Path(prepared.save_to))
+        with heartbeat.busy():
+            save_trained(trainer.model, trainer.method, spec, prepared, Path(prepared.save_to))
     definitions = tuple(metric for probe in probes.values() for metric in probe.here())
     local: dict[str, float | None] = {}
     for name, probe in probes.items():

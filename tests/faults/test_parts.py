@@ -107,6 +107,30 @@ def test_a_heartbeat_says_where(heart: Path) -> None:
     assert heartbeat.read(heart) == ()
 
 
+def test_a_process_at_work_beats_and_one_that_waits_does_not(heart: Path) -> None:
+    """In a call that beats nowhere, which computes for a while and then hangs; the place stays."""
+
+    def beats() -> int:
+        (beat,) = heartbeat.read(heart)
+        assert beat.where == "building"
+        return beat.count
+
+    heartbeat.beat("building")
+    first = beats()
+    with heartbeat.busy(every=0.1):
+        deadline = time.monotonic() + 10
+        while beats() == first and time.monotonic() < deadline:
+            sum(range(1000))
+        assert beats() > first
+        time.sleep(1)
+        at_rest = beats()
+        time.sleep(0.5)
+        assert beats() == at_rest
+    ended = beats()
+    sum(range(10_000_000))
+    assert beats() == ended
+
+
 def test_without_a_watch_nothing_beats(tmp_path: Path) -> None:
     """As under torchrun: no file is written."""
     heartbeat.beat("step 1")
