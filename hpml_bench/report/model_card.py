@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpml_bench.plugins.method import make_method
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.tables import number
 from hpml_bench.system.text import sanitize
@@ -34,6 +35,8 @@ def card(record: RunRecord, loads: Sequence[str]) -> str:
     """Return the card's Markdown, with the lines of Python that load the model besides our own."""
     spec, settings = record.spec, record.spec.settings
     options = ", ".join(f"{key}={value}" for key, value in spec.method.options.items()) or "none"
+    stored = make_method(spec.method).quantization or settings.quantization
+    base = "" if stored is None else f", the base model's linear layers stored in {stored.name}"
     figures = [
         f"| {sanitize(metric.title)} | {_figure(metric, value)} | {sanitize(metric.definition)} |"
         for metric in record.definitions
@@ -49,7 +52,7 @@ def card(record: RunRecord, loads: Sequence[str]) -> str:
         f"Trained by `hpml-bench run {sanitize(spec.method.name)} {sanitize(spec.suite)} --seed {spec.seed}`: method "
         f"{sanitize(spec.method.method)} (options: {sanitize(options)}), learning rate {spec.method.lr:g}, optimizer "
         f"{sanitize((spec.method.optimizer or settings.optimizer).name)}, task "
-        f"{sanitize(settings.task.name)}, data set {sanitize(settings.dataset.name)}, protocol "
+        f"{sanitize(settings.task.name)}, data set {sanitize(settings.dataset.name)}{base}, protocol "
         f"{sanitize(record.protocol_id or 'unknown')}.",
         "",
         "## Load",

@@ -205,7 +205,7 @@ def test_parameters_are_counted_without_the_head(run: Run) -> None:
     size = found.pop("saved_bytes")
     assert found == {
         "trainable_parameters": 4, "head_parameters": 25, "total_parameters": 41, "trainable_percent": 25.0,
-        "frozen_bf16_percent": 0.0,
+        "frozen_bf16_percent": 0.0, "frozen_bytes": 12 * 4,
     }  # fmt: skip
     trained = {name: p for name, p in run.model.named_parameters() if p.requires_grad}
     assert list(run.folder.iterdir()) == [], "nothing is written"
