@@ -10,6 +10,7 @@ inherit that.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 
@@ -19,3 +20,4 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 die_with_parent()
 os.register_at_fork(after_in_child=die_with_parent)
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it: it tells of a package that it lacks
