@@ -18,8 +18,8 @@ def check_gpus(ranks: int) -> None:
     """
     if torch.cuda._is_in_bad_fork():
         raise UserError(
-            "an imported library has initialised CUDA in the process from which ranks are forked, where they can't use "
-            "it; uninstall what PEFT need not import (as bitsandbytes), or use --device cpu"
+            "a library has initialised CUDA when it was imported in the process from which ranks are forked, and "
+            "they can't use it any more; uninstall the package that does so, or use --device cpu"
         )
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]

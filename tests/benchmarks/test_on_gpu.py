@@ -33,6 +33,9 @@ def test_losses_must_be_alike() -> None:
     assert on_gpu._alike(cpu, {"status": "ok", "losses": [1.0, 0.9002, 0.8]})
     assert not on_gpu._alike(cpu, {"status": "ok", "losses": [1.0, 0.91, 0.8]})
     assert not on_gpu._alike(cpu, {"status": "failed", "losses": []})
+    unsupported = {"status": "unsupported", "losses": []}
+    assert on_gpu._alike(unsupported, unsupported)
+    assert not on_gpu._alike(cpu, unsupported)
 
 
 def test_a_check_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

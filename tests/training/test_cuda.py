@@ -70,7 +70,7 @@ def test_cuda_in_the_fork_server_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
     """A library that initialises it at import would break every rank; a run on the CPU doesn't mind."""
     monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")  # which is set, and so is put back
-    assert "an imported library has initialised CUDA" in sentence()
+    assert "a library has initialised CUDA when it was imported" in sentence()
     target = tmp_path / "prepared.json"
     for device, expected in (("cuda", "initialised CUDA"), ("cpu", "holds no such model")):
         worker.prepare_to(tiny.settings(device=device, backbone="embedded:missing").model_dump_json(), str(target))
