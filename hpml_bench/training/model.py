@@ -188,7 +188,7 @@ def load_backbone(
         extra["attn_implementation"] = kernels.ATTENTION if kernels.dispatches(kind) else "sdpa"
     if device.type != "cpu":
         extra["device_map"] = {"": device}
-    extra |= quantization.loading_options(settings)
+    extra |= quantization.loading_options(settings, device)
     try:
         model, report = loader.from_pretrained(
             folder,

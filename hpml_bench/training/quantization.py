@@ -23,9 +23,8 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from hpml_bench.config.settings import Settings
 from hpml_bench.errors import Unsupported
 from hpml_bench.plugins.method import Method
+from hpml_bench.training.precision import AUTOCAST
 
-COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Types of inputs and weights in a product with 4-bit weights, by the training's precision."""
 WEIGHTS = ("Params4bit", "Int8Params")
 """bitsandbytes' classes of quantised weights; PEFT knows them by their names too, without importing it."""
 
@@ -33,7 +32,7 @@ WEIGHTS = ("Params4bit", "Int8Params")
 # Loading
 
 
-def loading_options(settings: Settings) -> dict[str, Any]:
+def loading_options(settings: Settings, device: torch.device) -> dict[str, Any]:
     """Return the arguments with which `from_pretrained` quantises a model as the settings say; none for floats."""
     chosen = settings.quantization
     if chosen is None:
@@ -47,10 +46,9 @@ def loading_options(settings: Settings) -> dict[str, Any]:
             load_in_4bit=True,
             bnb_4bit_quant_type=chosen.name,
             bnb_4bit_use_double_quant=chosen.double_quantization,
-            bnb_4bit_compute_dtype=getattr(torch, given) if given else COMPUTE.get(settings.precision, torch.float32),
+            bnb_4bit_compute_dtype=getattr(torch, given) if given else AUTOCAST.get(settings.precision, torch.float32),
         )
-    on_gpu = settings.device == "cuda" and torch.cuda.is_available()
-    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device() if on_gpu else "cpu"}}
+    return {"quantization_config": config, "device_map": {"": device}}  # else transformers takes a GPU if there is one
 
 
 def prepare(model: PreTrainedModel) -> PreTrainedModel:
