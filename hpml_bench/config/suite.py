@@ -20,7 +20,7 @@ from hpml_bench.config.yaml import MAX_BYTES, MAX_DEPTH, parse
 from hpml_bench.errors import UserError
 
 MAX_METHODS = 200
-NAMED = ("task", "dataset", "optimizer")
+NAMED = ("task", "dataset", "optimizer", "quantization")
 """Keys whose value is a name, or a name and options."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 """Pattern of a suite's name, which is also its folder's."""
