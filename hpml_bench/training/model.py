@@ -215,7 +215,7 @@ def load_backbone(
 @torch.no_grad()
 def _is_causal(model: nn.Module) -> bool:
     """Tell whether a token's logits are the same whatever follows it."""
-    with _evaluating(model):
+    with _evaluating(model), autocast_of(model):
         ids = _tokens(model, rows=2, length=4)["input_ids"][:1].repeat(2, 1)
         ids[1, 1:] += 1
         first = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0][:, 0]

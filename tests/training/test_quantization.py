@@ -226,6 +226,37 @@ def test_bf16_leaves_quantised_weights_alone(folders: dict[str, Path]) -> None:
     assert [name.rpartition("lm_head")[1] for name in changed] == ["lm_head"]
 
 
+def test_weights_in_bfloat16_leave_norms_in_float32(folders: dict[str, Path]) -> None:
+    """Embeddings and output layer are in the type that the settings say; logits are nearly those of float32."""
+    spec = language.spec_of(folders["Llama"], "qlora", weights="bfloat16", precision="bf16")
+    model = build_model(folders["Llama"], spec, make_method(spec.method), make_task(spec.settings.task))
+    found = {
+        name.removesuffix(".weight").rpartition(".")[2]: weight.dtype
+        for name, weight in model.named_parameters()
+        if not weight.requires_grad and "base_layer" not in name
+    }
+    norms = dict.fromkeys(("input_layernorm", "post_attention_layernorm", "norm"), torch.float32)
+    assert found == norms | {"embed_tokens": torch.bfloat16, "lm_head": torch.bfloat16}
+    expected = logits(language.trained(folders["Llama"], "qlora", steps=0)[0])
+    with autocast(spec.settings), quantization.merged_in_floats(model.eval().encoder):
+        merged = logits(model)
+    with autocast(spec.settings):
+        found = logits(model)
+    for one, other in ((found, expected), (found, merged)):
+        assert (one - other).abs().mean() < 0.1 * expected.std(), "a few weights fall on another of the 16 levels"
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_checkpointed_activations_change_nothing(kind: str, method: str, folders: dict[str, Path]) -> None:
+    """Training ends with the same logits."""
+    kept, computed = (
+        logits(language.trained(folders["Qwen2"], method, quantization=kind, gradient_checkpointing=again)[0])
+        for again in (False, True)
+    )
+    torch.testing.assert_close(kept, computed, rtol=1e-5, atol=1e-5)
+
+
 # What is refused
 
 
