@@ -372,7 +372,7 @@ def test_a_data_set_gives_the_columns_it_promises(name: str, target: Target, fol
     assert bool(data.label_names) == (target in {"class", "tags"})
     for split in (data.train, data.validation, data.test):
         for row in () if split is None else split:
-            assert set(row) - {"choices"} == {text, label}
+            assert set(row) - {"choices", "place"} == {text, label}
             assert isinstance(row[text], text_type)
             assert isinstance(row[label], label_type)
             if target == "answer":

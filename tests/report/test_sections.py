@@ -812,7 +812,8 @@ def test_costs_of_zero_are_compared_in_their_unit(tmp_path: Path) -> None:
 
 
 MACHINE_FREE = {
-    "grad_norm", "grad_norm_per_sqrt_parameter", "trainable_parameters", "head_parameters", "total_parameters",
+    "grad_norm", "grad_norm_per_sqrt_parameter", "skipped_steps", "trainable_parameters", "head_parameters",
+    "total_parameters",
     "trainable_percent", "frozen_bf16_percent", "frozen_bytes", "timed_steps", "virtual_tokens", "saved_bytes",
     "allreduced_bytes_per_step",
     "forgetting", "retention_loss", "base_retention_loss",
