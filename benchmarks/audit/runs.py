@@ -91,7 +91,8 @@ class Run:
 
     def series(self, name: str) -> dict[int, float]:
         """Return a series of the points, by step."""
-        return {int(point["step"]): float(point["value"]) for point in self.points if point["metric"] == name}
+        points = (point for point in self.points if point["metric"] == name and point["value"] is not None)
+        return {int(point["step"]): float(point["value"]) for point in points}
 
 
 def read_run(folder: Path) -> Run | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpml_bench.config.settings import Settings
+from hpml_bench.config.settings import NEEDED, Settings
 from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
 from hpml_bench.system import environment, gpus
@@ -58,11 +58,13 @@ def _precision(settings: Settings, device: str) -> str:
     """
     asked: str = settings.precision
     if asked == "auto":
-        asked = {"bfloat16": "bf16", "float16": "fp16"}.get(settings.weights, asked)
+        asked = NEEDED.get(settings.weights, asked)
     if asked == "auto":  # on a CPU its flags don't tell what is faster: launch.definite measures it
         return "bf16" if device == "cuda" and environment.has_bf16(device) else "fp32"
-    if asked == "tf32" and not environment.has_tf32(device):
+    if (asked == "tf32" and device == "cpu") or (
+        asked in {"tf32", "bf16"} and device == "cuda" and not environment.has_bf16(device)
+    ):
         raise UserError(
-            "settings.precision is tf32, which GPUs have from compute capability 8.0 on; use fp32, or fp16 on a GPU"
+            f"settings.precision is {asked}, which GPUs have from compute capability 8.0 on; use fp32, or fp16 on a GPU"
         )
     return asked

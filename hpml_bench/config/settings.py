@@ -15,6 +15,9 @@ from hpml_bench.system.hashing import digest
 CLASSIFICATION = "sequence_classification"
 """The task of a suite that names none."""
 
+NEEDED = {"bfloat16": "bf16", "float16": "fp16"}
+"""The precision that weights of a type go with."""
+
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -178,7 +181,7 @@ class Settings(Frozen):
                 f"micro_batch {self.micro_batch} does not divide a rank's share of global_batch, {share} samples; "
                 "change micro_batch, global_batch or --nproc"
             )
-        needed = {"bfloat16": "bf16", "float16": "fp16"}.get(self.weights, self.precision)
+        needed = NEEDED.get(self.weights, self.precision)
         if self.precision not in {"auto", needed}:
             raise ValueError(
                 f"weights {self.weights} need precision {needed}, not {self.precision}; change one of them"

@@ -256,7 +256,10 @@ def _set(content: dict[str, Any], keys: list[str], value: Any, path: Path) -> No
         allowed = [*Settings.model_fields, *Suite.model_fields]
         close = difflib.get_close_matches(keys[0], allowed, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise UserError(f"--set {'.'.join(keys)}: there is no such setting{hint} (allowed: {', '.join(allowed)})")
+        raise UserError(
+            f"--set {'.'.join(keys)}: there is no such setting{hint} (docs/settings.md has all; "
+            f"of a suite itself: {', '.join(Suite.model_fields)})"
+        )
     if keys[-1] in {"epochs", "steps"} and keys[:-1] == ["settings"] and value is not None:
         settings = content.get("settings")
         if isinstance(settings, dict):

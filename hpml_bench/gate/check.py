@@ -18,7 +18,7 @@ from hpml_bench.gate.decide import count_diff, spending, verdicts
 from hpml_bench.gate.measure.pairs import Pair, Work
 from hpml_bench.gate.measure.sides import Comparison, Incomparable, OutOfTime
 from hpml_bench.gate.records import Block, CheckReport, Count, Rules, Side, Verdict
-from hpml_bench.plugins.optimizer import check_optimizers
+from hpml_bench.plugins.method import check_methods
 from hpml_bench.system import environment
 from hpml_bench.system.hashing import digest
 from hpml_bench.system.text import utc_now
@@ -86,10 +86,10 @@ def request(suite: Suite, methods: list[str] | None, rules: Rules, minutes: floa
     usual = [name for name in USUAL if name in suite.methods] or list(suite.methods)
     specs = tuple(suite.method(name) for name in dict.fromkeys(methods or usual))
     spending.alphas(rules, len(specs))  # told now, not after the first look
-    one = Settings.model_validate(suite.settings.model_dump() | {"world_size": 1, "threads": 1})
+    one = suite.settings.model_copy(update={"world_size": 1, "threads": 1})
     steady = {"steps": ENDLESS, "epochs": None, "schedule": "constant", "lr_warmup": 0.0}
     settings = Settings.model_validate(resolve_devices(one).model_dump() | steady)
-    check_optimizers(specs, settings)
+    check_methods(specs, settings)
     return Request(suite.name, settings, specs, rules, minutes)
 
 

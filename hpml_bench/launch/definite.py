@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpml_bench.config.devices import resolve_suite
 from hpml_bench.config.settings import RunSpec, Settings, identity
 from hpml_bench.config.suite import Suite
+from hpml_bench.errors import UserError
 from hpml_bench.launch import launcher, preparation
+from hpml_bench.launch.limits import UNLIMITED, Limits
 from hpml_bench.records.files import DEFINITE, read_json, write_atomically
+from hpml_bench.records.run import DONE
 from hpml_bench.system import environment, gpus, tempdir
 from hpml_bench.system.hashing import digest
 from hpml_bench.training.products import Products
@@ -21,39 +25,72 @@ Measure = Callable[[Settings], Products]
 Fits = Callable[[RunSpec], bool]
 
 
-def resolve(suite: Suite, folder: Path, measure: Measure | None = None, fits: Fits | None = None) -> Suite:
+class Decided(NamedTuple):
+    """A suite with all settings decided."""
+
+    suite: Suite
+    notes: dict[str, str]
+    """How what was measured was decided, for the records."""
+
+
+def resolve(
+    suite: Suite, folder: Path, limits: Limits = UNLIMITED, measure: Measure | None = None, fits: Fits | None = None
+) -> Decided:
     """Return the suite with its settings resolved for this machine.
 
     On a CPU with instructions for bfloat16, `precision: auto` takes what is faster there; on a GPU, `micro_batch: auto`
-    takes the largest that fits for all methods. What was found is kept in the folder, by backbone and hardware: a
-    second call takes the same, and finds its runs.
+    takes the largest that fits for all methods of the suite. What was found is kept in the folder, by backbone,
+    hardware and settings: a second call takes the same, and finds its runs.
 
     Args:
         suite: as it is asked for.
         folder: the results folder.
+        limits: of the sweep.
         measure: times products of the backbone's shape; None for doing so.
         fits: tells whether a run fits into the memory; None for trying.
 
     Raises:
         UserError: the settings can't be met on this machine, or the backbone can't be had.
+        KeyboardInterrupt: the user ended it while a run was tried out.
 
     """
-    asked, found = suite.settings, resolve_suite(suite)
-    undecided = asked.precision == "auto" and asked.weights == "float32" and found.settings.device == "cpu"
-    if undecided and environment.has_bf16("cpu"):
-        key, timed = _key("precision", found.settings), measure or preparation.products
-        products = _kept(folder, key, lambda: timed(found.settings).model_dump())
-        found = _with(found, precision=Products.model_validate(products).precision)
+    found, notes = resolve_suite(suite), {}
+    if _measures_precision(suite.settings, found.settings):
+        key, timed = _key("precision", found.settings), measure or partial(_products, limits)
+        products = Products.model_validate(_kept(folder, key, lambda: timed(found.settings).model_dump()))
+        found, notes = _with(found, precision=products.precision), {"precision": str(products)}
     if found.settings.micro_batch == "auto":
         key = _key("micro_batch", found.settings)
-        found = _with(found, micro_batch=_kept(folder, key, lambda: _largest(found, fits or _tried(found))))
-    return found
+        size = _kept(folder, key, lambda: _largest(found, fits or _tried(found, limits)))
+        found = _with(found, micro_batch=size)
+        notes["micro_batch"] = f"{size}, the largest that fitted for all methods when it was tried out"
+    return Decided(found, notes)
 
 
-def note(settings: Settings, folder: Path) -> dict[str, str]:
-    """Return how the precision was decided, where it was measured, as a note for the records."""
-    known = (read_json(folder / DEFINITE) or {}).get(_key("precision", settings))
-    return {"precision": str(Products.model_validate(known))} if known else {}
+def resolve_as_known(suite: Suite, folder: Path, here: int) -> Decided:
+    """Return the suite resolved by what the folder knows already, where nothing can be measured, as under torchrun.
+
+    What it doesn't know is decided without: fp32 on a CPU, and a rank's whole share as the micro-batch. `here` is the
+    number of ranks on this machine.
+    """
+    found, notes, known = resolve_suite(suite, here), {}, read_json(folder / DEFINITE) or {}
+    products = known.get(_key("precision", found.settings))
+    if products and _measures_precision(suite.settings, found.settings):
+        measured = Products.model_validate(products)
+        found, notes = _with(found, precision=measured.precision), {"precision": str(measured)}
+    if found.settings.micro_batch == "auto":
+        found = _with(found, micro_batch=known.get(_key("micro_batch", found.settings)))
+    return Decided(found, notes)
+
+
+def _measures_precision(asked: Settings, settings: Settings) -> bool:
+    """Tell whether the precision is left open, on a CPU that has bfloat16."""
+    left_open = asked.precision == "auto" and asked.weights == "float32"
+    return left_open and settings.device == "cpu" and environment.has_bf16("cpu")
+
+
+def _products(limits: Limits, settings: Settings) -> Products:
+    return preparation.products(settings, limits.max_seconds)
 
 
 def _with(suite: Suite, **changes: Any) -> Suite:
@@ -92,12 +129,27 @@ def _largest(suite: Suite, fits: Fits) -> int:
     return sizes[0]
 
 
-def _tried(suite: Suite) -> Fits:
-    """Return what runs a method on its longest batch and tells whether the GPU's memory was enough."""
-    prepared = preparation.prepare(suite.settings).model_copy(update={"try_out": True})
+def _tried(suite: Suite, limits: Limits) -> Fits:
+    """Return what runs a method on its longest batch and tells whether the GPU's memory was enough.
+
+    Raises:
+        UserError: model and data can't be had, or a run ended for another reason.
+
+    """
+    prepared = preparation.prepare(suite.settings, limits.max_seconds).model_copy(update={"try_out": True})
 
     def fits(spec: RunSpec) -> bool:
         with tempfile.TemporaryDirectory(dir=tempdir.folder()) as name:
-            return launcher.run(spec, prepared, Path(name) / spec.run_id).status != "oom_cuda"
+            try:
+                record = launcher.run(spec, prepared, Path(name) / spec.run_id, limits)
+            except launcher.Interrupted:
+                raise KeyboardInterrupt from None
+        if record.status not in {*DONE, "oom_cuda"}:
+            why = f": {record.error.message}" if record.error else ""
+            raise UserError(
+                f"micro_batch auto: {spec.method.name} with {spec.settings.micro_batch} ended as {record.status}{why}; "
+                "give micro_batch as a number"
+            )
+        return record.status != "oom_cuda"
 
     return fits

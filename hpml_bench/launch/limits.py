@@ -34,3 +34,6 @@ class Limits:
     def ended(self, seconds: float) -> bool:
         """Whether a sweep that has taken so long may begin no further run."""
         return self.max_seconds is not None and seconds >= self.max_seconds
+
+
+UNLIMITED = Limits()

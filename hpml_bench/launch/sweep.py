@@ -21,8 +21,7 @@ from hpml_bench.launch.order import methods_of_seed
 from hpml_bench.launch.outcome import Place
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.launch.runner import Runner
-from hpml_bench.plugins.method import make_method, quantization_of
-from hpml_bench.plugins.optimizer import check_optimizers
+from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.run import DONE, RunRecord, protocol_id
@@ -99,13 +98,12 @@ def run_sweep(  # noqa: PLR0913, PLR0917 - the options of the commands
     asked = here.runs(methods, None if seed is None else [seed])
     if not asked:
         raise UserError(f"suite {suite.name}: there is no method to run; name some under methods, or by --methods a,b")
-    check_optimizers((spec.method for spec in asked), here.settings)
-    for spec in asked:
-        quantization_of(make_method(spec.method), spec.settings)  # a package that it lacks is named before the sweep
+    check_methods((spec.method for spec in asked), here.settings)
+    began = time.monotonic()
     with ResultsFolder.open(out / suite.name) as results, stoppable():
         if fresh and methods is None and seed is None:
             results.forget_measured()
-        suite = definite.resolve(suite, results.path)
+        suite, notes = definite.resolve(suite, results.path, limits)
         runs = balanced(suite.runs(methods, None if seed is None else [seed]), list(suite.methods))
         if fresh:
             results.clear(None if methods is None and seed is None else runs)
@@ -113,21 +111,23 @@ def run_sweep(  # noqa: PLR0913, PLR0917 - the options of the commands
             results.set_aside(runs, partial(console.print, markup=False, highlight=False))
         results.write_suite(suite.model_dump_json(indent=1))
         try:
-            return _run_missing(runs, results, console, verbose, trackers, limits, save)
+            return _run_missing(runs, notes, results, console, verbose, trackers, limits, save, began)
         except KeyboardInterrupt:  # between runs
             return SweepResult(results.path, results.records(runs), interrupted=True)
 
 
 def _run_missing(
     runs: list[RunSpec],
+    notes: dict[str, str],
     results: ResultsFolder,
     console: Console,
     verbose: bool,
     trackers: Sequence[Tracker],
     limits: Limits,
     save: Path | None,
+    began: float,
 ) -> SweepResult:
-    began, interrupted = time.monotonic(), False
+    interrupted = False
     with SweepProgress(console, len(runs), verbose) as progress:
         fork_server.start_fork_server()
         from hpml_bench.report.render import load_libraries
@@ -135,9 +135,8 @@ def _run_missing(
         load_libraries()  # while the server imports torch on another core: later, this would disturb a run
         progress.say(f"preparing model and data of {runs[0].settings.backbone.partition('#')[0]} ...")
         prepared = preparation.prepare(runs[0].settings, limits.max_seconds)
-        notes = prepared.notes | definite.note(runs[0].settings, results.path)
         save_to = None if save is None else str(save.resolve())
-        prepared = prepared.model_copy(update={"save_to": save_to, "notes": notes})
+        prepared = prepared.model_copy(update={"save_to": save_to, "notes": prepared.notes | notes})
         for warning in prepared.warnings:
             progress.say(warning)
         protocol = protocol_id(runs[0].settings, prepared.digests)

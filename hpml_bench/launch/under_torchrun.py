@@ -6,11 +6,10 @@ import os
 import time
 from pathlib import Path
 
-from hpml_bench.config.devices import resolve_suite
 from hpml_bench.config.suite import Suite
 from hpml_bench.data.prepare import prepare
-from hpml_bench.launch import outcome
-from hpml_bench.plugins.optimizer import check_optimizers
+from hpml_bench.launch import definite, outcome
+from hpml_bench.plugins.method import check_methods
 from hpml_bench.records.folder import ResultsFolder, RunFolder, make_folder
 from hpml_bench.records.run import DONE
 from hpml_bench.report.model_card import write_card
@@ -30,14 +29,17 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
     """
     os.environ.setdefault("CUDA_DEVICE_ORDER", environment.PROCESS_ENVIRONMENT["CUDA_DEVICE_ORDER"])
     rank = int(os.environ["RANK"])
-    suite = resolve_suite(suite, here=int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+    suite, notes = definite.resolve_as_known(suite, out / suite.name, here)
     (spec,) = suite.runs([method], [seed])
-    check_optimizers([spec.method], spec.settings)
+    check_methods([spec.method], spec.settings)
     results = ResultsFolder(out / suite.name)
     there = results.run_folder(spec).record()
     if there is not None and there.status in DONE and not fresh and save is None:
         return True
-    prepared = prepare(spec.settings).model_copy(update={"save_to": None if save is None else str(save.resolve())})
+    prepared = prepare(spec.settings)
+    save_to = None if save is None else str(save.resolve())
+    prepared = prepared.model_copy(update={"save_to": save_to, "notes": prepared.notes | notes})
     started, began = utc_now(), time.monotonic()
     main = rank == 0
     if main:

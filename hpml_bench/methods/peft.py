@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field, model_validator
 from hpml_bench.config.base import Frozen
 from hpml_bench.errors import Unsupported
 from hpml_bench.plugins.method import Method
+from hpml_bench.system.failures import out_of_memory
 
 FORWARD_ONLY = frozenset({"LORA", "IA3", "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "LN_TUNING", "VERA"})
 """Types known to use frozen weights in the layers' own forward passes only."""
@@ -124,9 +125,9 @@ class Peft(Method):
                 if not self.reads_frozen_weights:
                     keep_input_type(model)
                 freeze_unused(model)  # runs it once; ShadowPEFT's last state, for one, is read by nothing
-        except MemoryError:
-            raise
         except Exception as error:  # the types fail in many ways with a model that they can't take
+            if out_of_memory(error):
+                raise
             raise Unsupported(f"PEFT: {str(error).strip().splitlines()[0] if str(error) else repr(error)}") from error
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise Unsupported("nothing that it trains has any effect on this model")

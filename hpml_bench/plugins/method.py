@@ -12,6 +12,7 @@ from hpml_bench import registry
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import MethodSpec, QuantizationSpec, Settings
 from hpml_bench.errors import UserError
+from hpml_bench.plugins.optimizer import choose_optimizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,6 +103,20 @@ def make_method(spec: MethodSpec) -> Method:
     """
     kind = cast(type[Method], registry.plugin("methods", spec.method))
     return kind(kind.Options.model_validate(spec.options))
+
+
+def check_methods(methods: Iterable[MethodSpec], settings: Settings) -> None:
+    """Refuse methods that lack something here, before hours are spent on the others.
+
+    Raises:
+        UserError: an optimizer or a package can't be had, or options are wrong.
+
+    """
+    for spec in methods:
+        method = make_method(spec)
+        quantization_of(method, settings)
+        if method.trains:
+            choose_optimizer(spec, settings).check(settings)
 
 
 def quantization_of(method: Method, settings: Settings) -> QuantizationSpec | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hpml_bench import registry
@@ -79,15 +78,3 @@ def choose_optimizer(method: MethodSpec, settings: Settings) -> Optimizer:
     where = f"methods.{method.name}.optimizer.options" if own else "optimizer.options"
     options = validate_options("optimizers", spec.name, spec.options, where)
     return cast(Optimizer, registry.plugin("optimizers", spec.name)(options))
-
-
-def check_optimizers(methods: Iterable[MethodSpec], settings: Settings) -> None:
-    """Refuse methods whose optimizer can't be had here, before hours are spent on the others.
-
-    Raises:
-        UserError: there is no such optimizer, its options are wrong, or something that it needs is missing.
-
-    """
-    for method in methods:
-        if registry.plugin("methods", method.method).trains:
-            choose_optimizer(method, settings).check(settings)

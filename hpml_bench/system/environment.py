@@ -89,11 +89,6 @@ def has_bf16(device: str) -> bool:
     return bool({"avx512_bf16", "amx_bf16"} & set(_cpu().get("flags", "").split()))
 
 
-def has_tf32(device: str) -> bool:
-    """Tell whether a device, `cpu` or `cuda`, has TensorFloat-32."""
-    return device == "cuda" and all(float(gpu["capability"] or 0) >= 8 for gpu in gpus.visible_gpus())
-
-
 def hardware() -> dict[str, Any]:
     """Return the parts of the machine on which a run's costs depend."""
     import psutil

@@ -30,6 +30,11 @@ def status_of(kind: str, message: str) -> Literal["oom_cuda", "oom_host", "faile
     return "failed"
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception is for lack of memory, on the host or on the GPU."""
+    return status_of(type(error).__name__, str(error)) != "failed"
+
+
 def lost_peer(message: str) -> bool:
     """Whether a rank failed only because another one had ended."""
     return _LOST_PEER.search(message) is not None

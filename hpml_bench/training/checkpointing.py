@@ -8,8 +8,13 @@ from transformers import PreTrainedModel
 
 from hpml_bench.errors import Unsupported
 
-IN_THE_CACHE = frozenset({"PREFIX_TUNING", "CARTRIDGE"})
-"""PEFT's types whose prefix is in the cache; of the first PEFT says so itself."""
+REFUSED = {
+    "PREFIX_TUNING": "its prefix is in the cache of keys and values, which blocks are not given then",
+    "CARTRIDGE": "its prefix is in the cache of keys and values, which blocks are not given then",
+    "POLY": "its layers are told the task by hooks, which are gone when activations are computed again",
+    "XLORA": "its layers mix adapters by a first pass, which is over when activations are computed again",
+}
+"""PEFT's types that it breaks, and why; of the first PEFT says so itself."""
 
 
 def checkpoint_activations(backbone: PreTrainedModel) -> None:
@@ -27,15 +32,12 @@ def checkpoint_activations(backbone: PreTrainedModel) -> None:
 
 
 def check_checkpointed(encoder: nn.Module) -> None:
-    """Refuse a method that checkpointing would switch off.
+    """Refuse a method that checkpointing would switch off or break (huggingface/peft#869, #1745).
 
     Raises:
-        Unsupported: its prefix is in the cache (huggingface/peft#869).
+        Unsupported: it is one of `REFUSED`.
 
     """
-    kind = encoder.active_peft_config.peft_type if isinstance(encoder, PeftModel) else None
-    if kind in IN_THE_CACHE:
-        raise Unsupported(
-            f"{kind.value} does not work with gradient checkpointing: its prefix is in the cache of keys and values, "
-            "which blocks are not given then"
-        )
+    kind = encoder.active_peft_config.peft_type.value if isinstance(encoder, PeftModel) else ""
+    if kind in REFUSED:
+        raise Unsupported(f"{kind} does not work with gradient checkpointing: {REFUSED[kind]}")

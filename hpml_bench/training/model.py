@@ -7,6 +7,8 @@ right padding is a pad token. Here the attention mask says which token is the la
 from __future__ import annotations
 
 import inspect
+import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from hpml_bench.config.settings import RunSpec, Settings
 from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.plugins.method import Method, quantization_of
 from hpml_bench.plugins.task import Task
+from hpml_bench.system.failures import out_of_memory
 from hpml_bench.system.text import first_line
 from hpml_bench.training import kernels, quantization
 from hpml_bench.training.checkpointing import check_checkpointed, checkpoint_activations
@@ -32,6 +35,9 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "language_model": (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
 }
 """What can be loaded: the classes by configuration, and what loads them."""
+
+POSITIONS = re.compile(r"(?:^|\.)(?:wpe|position_embeddings|embed_positions)$")
+"""Names of tables of learned positions."""
 
 Pooling = Literal["last", "first", "mean"]
 Select = Callable[[Tensor, Tensor], Tensor]
@@ -200,9 +206,9 @@ def load_backbone(
             output_loading_info=True,
             **extra,
         )
-    except MemoryError:
-        raise
     except Exception as error:  # the libraries raise kinds of their own
+        if out_of_memory(error):
+            raise
         raise UserError(f"{folder}: can't be loaded from safetensors: {first_line(error)}") from None
     quantization.prepare(model)
     if report["missing_keys"]:
@@ -259,13 +265,29 @@ def _tokens(module: nn.Module, rows: int, length: int) -> dict[str, Tensor]:
 def _positions(module: nn.Module, length: int) -> int | None:
     """Return the positions of an encoder's output for a text of `length` tokens; None where it doesn't fit.
 
-    Found by a forward pass, which works for all kinds of models.
+    Found by a forward pass, which works for all kinds of models; on a GPU a position beyond a table of learned ones
+    would end the process, so that the table's size is looked at before.
     """
+    virtual = getattr(getattr(module, "active_peft_config", None), "num_virtual_tokens", None) or 0
+    if length + virtual > _learned_positions(module):
+        return None
     try:
         with _evaluating(module), autocast_of(module):
             return int(module(**_tokens(module, rows=1, length=length))[0].shape[1])
-    except (IndexError, RuntimeError):  # too few learned positions, or shapes that don't broadcast
+    except (IndexError, RuntimeError) as error:  # too few positions, or shapes that don't broadcast
+        if out_of_memory(error):
+            raise
         return None
+
+
+def _learned_positions(module: nn.Module) -> float:
+    """Return how many positions a model's table of learned ones has; infinity where it has none."""
+    tables = (
+        part.num_embeddings - (getattr(part, "offset", 0) or (0 if part.padding_idx is None else part.padding_idx + 1))
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Embedding) and POSITIONS.search(name)
+    )
+    return min(tables, default=math.inf)
 
 
 @contextmanager

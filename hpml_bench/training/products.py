@@ -16,7 +16,8 @@ SECONDS = 0.25
 LEAST = 3
 """Products of each type, at least."""
 ROWS, WORK = 512, 1e9
-"""Most rows of a product, and most multiplications: what is timed takes milliseconds."""
+"""Most rows of a product, and most multiplications: what is timed takes milliseconds. Rather columns are left out than
+rows, with few of which reading the weights would be timed."""
 
 
 class Products(Frozen):
@@ -48,7 +49,8 @@ def shape_of(config: Mapping[str, Any], tokens: int) -> tuple[int, int, int]:
     text = config.get("text_config") or config
     hidden = int(text.get("hidden_size") or text.get("n_embd") or text.get("dim") or text.get("d_model") or 768)
     columns = int(text.get("intermediate_size") or text.get("n_inner") or text.get("hidden_dim") or 4 * hidden)
-    return max(1, min(tokens, ROWS, int(WORK / (hidden * columns)))), hidden, columns
+    rows = max(1, min(tokens, ROWS))
+    return rows, hidden, max(1, min(columns, int(WORK / (rows * hidden))))
 
 
 def measure(shape: tuple[int, int, int], threads: int) -> Products:

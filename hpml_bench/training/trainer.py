@@ -31,7 +31,7 @@ from hpml_bench.training.generation import Generator, make_generator
 from hpml_bench.training.kernels import speed_up, store_frozen_as_bf16
 from hpml_bench.training.model import TaskModel, build_model, kept_generators
 from hpml_bench.training.optimization import lr_factor, make_optimizer, total_steps
-from hpml_bench.training.precision import autocast, make_scaler, set_float32_products
+from hpml_bench.training.precision import autocast, keep_trained_as_float32, make_scaler, set_float32_products
 from hpml_bench.training.step_log import Entry, StepLog
 from hpml_bench.training.windows import Windows
 
@@ -125,6 +125,7 @@ class Trainer:
         batches = (train.batch(indices).to(group.device) for indices in trainer.order())
         with autocast(settings):
             method.before_train(model.encoder, batches, trainer.steps)
+        keep_trained_as_float32(model)  # what was made anew from the data
         return trainer
 
     @property
@@ -153,7 +154,7 @@ class Trainer:
             self.optimizer, lambda step: lr_factor(step, self.steps, self.settings)
         )
         self.scaler = make_scaler(self.settings)
-        self._skipped = 0
+        self._skipped = self._taken = 0
         self.log = StepLog(self.group, clock(device))
         for probe in self.probes:
             probe.wrapped(self.ddp)
@@ -180,7 +181,9 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
-        self.method.after_step(encoder, index)
+        if not self.scaler.is_enabled() or bool(norm.isfinite()):  # in fp16 a step may have been skipped
+            self.method.after_step(encoder, index)
+            self._taken += 1
         self.optimizer.zero_grad(set_to_none=True)
         virtual = len(mine) * self.model.virtual_tokens
         self.log.add(Entry(loss, norm, lr, len(mine), real_tokens, padded_tokens, virtual, targets))
@@ -245,7 +248,8 @@ class Trainer:
         gradients and the random generators are left as they were.
         """
         size = self._micro_batch(self.settings.global_batch // self.group.world)
-        shards = (shard(indices, self.group.rank, self.group.world) for indices in self.order())
+        batches = Trainer.order(self)  # not that of a subclass, which may act along the way
+        shards = (shard(indices, self.group.rank, self.group.world) for indices in batches)
         parts = (mine[start : start + size] for mine in shards for start in range(0, len(mine), size))
         longest = max(parts, key=lambda part: int(self.train_rows.lengths[part].max()))
         heartbeat.beat("rehearsing the longest batch")
@@ -280,6 +284,8 @@ class Trainer:
             if windows.evaluates(index):
                 self.evaluate(self.validation, "validation", index)
             self.log.begin_window()
+        if not self._taken:
+            raise Diverged(f"the gradient overflowed in fp16 in each of the {self.log.steps} steps; none was taken")
         for probe in self.probes:
             probe.after_training()
         consumed = Consumed(

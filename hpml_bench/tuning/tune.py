@@ -21,7 +21,7 @@ from hpml_bench.launch import definite, fork_server, launcher, preparation
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.launch.runner import Runner
-from hpml_bench.plugins.optimizer import check_optimizers
+from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.task import RETENTION, make_task
 from hpml_bench.records.files import write_atomically
 from hpml_bench.records.folder import ResultsFolder, make_folder
@@ -88,18 +88,20 @@ def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
     specs = [spec for spec in named if registry.plugin("methods", spec.method).trains]  # the others have no rate
     if not specs:
         raise UserError(f"suite {suite.name}: there is no method to tune; none of those asked for trains anything")
-    check_optimizers(specs, here.settings)
+    check_methods(specs, here.settings)
     folder = out / suite.name / FOLDER
     target = check_target(write or folder / f"{suite.name}-tuned.yaml")
     make_folder(folder)
     progress = SweepProgress(console, trials * len(specs), verbose)
     with ResultsFolder.open(folder, lock=folder.parent) as results, stoppable(), progress:
-        settings = definite.resolve(suite, folder.parent).settings
         began = time.monotonic()
+        found, notes = definite.resolve(suite, folder.parent, limits)
+        settings = found.settings
         studies = open_storage(folder)
         fork_server.start_fork_server()
         progress.say(f"preparing model and data of {settings.backbone} ...")
         prepared = preparation.prepare(settings, limits.max_seconds)
+        prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
         blank = TuningRecord(
             suite=suite.name,
             sampler=sampler,

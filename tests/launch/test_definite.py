@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tiny
 
 from hpml_bench.config.settings import RunSpec, Settings
 from hpml_bench.config.suite import Suite, load_suite
-from hpml_bench.launch import definite, fork_server, launcher
+from hpml_bench.errors import UserError
+from hpml_bench.launch import definite, fork_server, launcher, preparation
 from hpml_bench.system import environment, gpus
 from hpml_bench.training import products
 from hpml_bench.training.products import Products
@@ -37,11 +40,11 @@ def test_the_faster_precision_is_taken(
 ) -> None:
     """bf16 where a product is 1.15 times as fast in it; the figures are kept, and stand in a note."""
     with_flags("avx512_bf16", monkeypatch)
-    suite = definite.resolve(suite_of(tmp_path), tmp_path, lambda _: figures(fp32, bf16))
+    suite, notes = definite.resolve(suite_of(tmp_path), tmp_path, measure=lambda _: figures(fp32, bf16))
     assert suite.settings.precision == chosen
     (kept,) = json.loads((tmp_path / "definite.json").read_text()).values()
     assert Products.model_validate(kept) == figures(fp32, bf16)
-    assert definite.note(suite.settings, tmp_path)["precision"].startswith(
+    assert notes["precision"].startswith(
         f"{chosen}, as a product of 64 x 32 x 128 took {1e3 * fp32:.3g} ms in fp32 and {1e3 * bf16:.3g} ms in bf16"
     )
 
@@ -50,15 +53,18 @@ def test_a_second_call_takes_the_same(tmp_path: Path, monkeypatch: pytest.Monkey
     """What it would measure doesn't matter; another processor or backbone is measured by itself."""
     with_flags("amx_bf16", monkeypatch)
     suite = suite_of(tmp_path)
-    first = definite.resolve(suite, tmp_path, lambda _: figures(2, 1))
+    first = definite.resolve(suite, tmp_path, measure=lambda _: figures(2, 1))
 
     def never(_: Settings) -> Products:
         raise AssertionError("measured again")
 
-    assert definite.resolve(suite, tmp_path, never) == first
-    assert [spec.run_id for spec in definite.resolve(suite, tmp_path, never).runs()] == [s.run_id for s in first.runs()]
+    assert definite.resolve(suite, tmp_path, measure=never) == first
+    again = definite.resolve(suite, tmp_path, measure=never).suite
+    assert [spec.run_id for spec in again.runs()] == [spec.run_id for spec in first.suite.runs()]
+    assert definite.resolve_as_known(suite, tmp_path, here=2) == first
     monkeypatch.setattr(environment, "_cpu", lambda: {"model name": "another", "flags": "amx_bf16"})
-    assert definite.resolve(suite, tmp_path, lambda _: figures(1, 1)).settings.precision == "fp32"
+    assert definite.resolve_as_known(suite, tmp_path, here=2).suite.settings.precision == "fp32"
+    assert definite.resolve(suite, tmp_path, measure=lambda _: figures(1, 1)).suite.settings.precision == "fp32"
     assert len(json.loads((tmp_path / "definite.json").read_text())) == 2
 
 
@@ -76,16 +82,17 @@ def test_nothing_is_measured_where_nothing_is_open(
     def never(_: Settings) -> Products:
         raise AssertionError("measured")
 
-    found = definite.resolve(suite, tmp_path, never).settings.precision
-    assert found == ("bf16" if changes else "fp32")
+    (tmp_path / "definite.json").unlink(missing_ok=True)
+    found, notes = definite.resolve(suite, tmp_path, measure=never)
+    assert found.settings.precision == ("bf16" if changes else "fp32")
+    assert notes == {}
     assert not (tmp_path / "definite.json").exists()
-    assert definite.note(suite.settings, tmp_path) == {}
 
 
 def test_a_real_product_is_measured_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the backbone's own shape: 32 wide, and four times that inside."""
     with_flags("amx_bf16", monkeypatch)
-    suite = definite.resolve(suite_of(tmp_path), tmp_path)
+    suite = definite.resolve(suite_of(tmp_path), tmp_path).suite
     (kept,) = json.loads((tmp_path / "definite.json").read_text()).values()
     found = Products.model_validate(kept)
     assert found.shape[1:] == (32, 128)
@@ -96,14 +103,14 @@ def test_a_real_product_is_measured_in_a_process_of_its_own(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("config", "shape"),
     [
-        ({"n_embd": 768}, (423, 768, 3072)),
+        ({"n_embd": 768}, (512, 768, 2543)),
         ({"hidden_size": 576, "intermediate_size": 1536}, (512, 576, 1536)),
-        ({"hidden_size": 4096, "intermediate_size": 14336}, (17, 4096, 14336)),
+        ({"hidden_size": 4096, "intermediate_size": 14336}, (512, 4096, 476)),
         ({"text_config": {"hidden_size": 64, "intermediate_size": 100}}, (512, 64, 100)),
     ],
 )
 def test_shapes_are_the_feed_forward_layers(config: dict[str, object], shape: tuple[int, int, int]) -> None:
-    """By the names that configurations have; rows as the batch has tokens, and as the time allows."""
+    """By the names that configurations have; rows as the batch has tokens, and columns as the time allows."""
     assert products.shape_of(config, tokens=4000) == shape
 
 
@@ -130,23 +137,24 @@ def test_the_largest_micro_batch_that_fits_every_method_is_taken(
         tried.append((spec.method.name, spec.settings.micro_batch))
         return spec.settings.micro_batch <= most[spec.method.name]
 
-    found = definite.resolve(suite, tmp_path, fits=fits)
+    found, notes = definite.resolve(suite, tmp_path, fits=fits)
+    assert notes == {"micro_batch": "3, the largest that fitted for all methods when it was tried out"}
     assert found.settings.micro_batch == 3
     assert tried == [("head", 12), ("head", 6), ("head", 4), ("lora", 4), ("lora", 3)]
 
     def never(_: RunSpec) -> bool:
         raise AssertionError("tried again")
 
-    assert definite.resolve(suite, tmp_path, fits=never) == found
+    assert definite.resolve(suite, tmp_path, fits=never).suite == found
     assert {spec.settings.micro_batch for spec in found.runs()} == {3}
-    assert definite.resolve(suite_of(tmp_path, micro_batch="auto"), tmp_path).settings.micro_batch is None
+    assert definite.resolve(suite_of(tmp_path, micro_batch="auto"), tmp_path).suite.settings.micro_batch is None
 
 
 def test_where_nothing_fits_one_sample_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The runs then say themselves that the memory is not enough."""
     on_gpus(monkeypatch)
     suite = suite_of(tmp_path, micro_batch="auto", device="cuda")
-    assert definite.resolve(suite, tmp_path, fits=lambda _: False).settings.micro_batch == 1
+    assert definite.resolve(suite, tmp_path, fits=lambda _: False).suite.settings.micro_batch == 1
 
 
 def test_a_run_can_be_tried_out(tmp_path: Path) -> None:
@@ -156,3 +164,38 @@ def test_a_run_can_be_tried_out(tmp_path: Path) -> None:
     record = launcher.run(tiny.spec(micro_batch=2), prepared, tmp_path / "run")
     assert (record.status, record.metrics, record.consumed) == ("ok", {}, None)
     assert not (tmp_path / "run" / "predictions.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [("ok", 8), ("unsupported", 8), ("oom_cuda", 1), ("failed", UserError), ("timeout", UserError)],
+)
+def test_only_a_lack_of_memory_makes_micro_batches_smaller(
+    status: str, expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A try-out that ended for another reason decides nothing: it is told, and nothing is kept."""
+    on_gpus(monkeypatch)
+    suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=1, global_batch=8)
+    ended = SimpleNamespace(status=status, error=SimpleNamespace(message="no reason"))
+    monkeypatch.setattr(preparation, "prepare", lambda *_: tiny.prepared(tmp_path / "prepared"))
+    monkeypatch.setattr(launcher, "run", lambda *_: ended)
+    if expected is UserError:
+        with pytest.raises(UserError, match=f"micro_batch auto: head with 8 ended as {status}: no reason; give micro_"):
+            definite.resolve(suite, tmp_path)
+        assert not (tmp_path / "definite.json").exists()
+    else:
+        assert definite.resolve(suite, tmp_path).suite.settings.micro_batch == expected
+
+
+def test_a_try_out_can_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As any run: Ctrl-C is Ctrl-C."""
+    on_gpus(monkeypatch)
+    suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=1, global_batch=8)
+
+    def interrupted(*_: Any) -> None:
+        raise launcher.Interrupted
+
+    monkeypatch.setattr(preparation, "prepare", lambda *_: tiny.prepared(tmp_path / "prepared"))
+    monkeypatch.setattr(launcher, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        definite.resolve(suite, tmp_path)

@@ -22,7 +22,8 @@ from hpml_bench.config.settings import MethodSpec, OptimizerSpec, RunSpec
 from hpml_bench.config.suite import load_suite
 from hpml_bench.data.prepare import prepare
 from hpml_bench.errors import Unsupported, UserError
-from hpml_bench.plugins.optimizer import check_optimizers, choose_optimizer
+from hpml_bench.plugins.method import check_methods
+from hpml_bench.plugins.optimizer import choose_optimizer
 from hpml_bench.training.distributed import Group
 from hpml_bench.training.optimization import make_optimizer
 from hpml_bench.training.trainer import Trainer
@@ -401,13 +402,13 @@ def test_bitsandbytes_must_be_there_and_new_enough(
 
     monkeypatch.setattr("hpml_bench.optimizers.adamw_8bit.version", version)
     settings = tiny.settings(optimizer="adamw_8bit")
-    check_optimizers([MethodSpec(name="base", method="none", lr=1)], settings)
+    check_methods([MethodSpec(name="base", method="none", lr=1)], settings)
     methods = [MethodSpec(name="lora", method="lora", lr=LR)]
     if not words:
-        check_optimizers(methods, settings)
+        check_methods(methods, settings)
         return
     with pytest.raises(UserError, match=f"adamw_8bit needs bitsandbytes 0.50 or newer, and {words}.*hpml-bench.quant"):
-        check_optimizers(methods, settings)
+        check_methods(methods, settings)
 
 
 def test_a_method_has_its_own_optimizer(tmp_path: Path) -> None:

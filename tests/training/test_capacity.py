@@ -11,17 +11,24 @@ import pytest
 import tiny
 import torch
 from pydantic import ValidationError
+from transformers import GPT2Config, GPT2Model, LlamaForCausalLM, RobertaConfig, RobertaModel
 
 from hpml_bench import registry
 from hpml_bench.config.devices import resolve_devices
-from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, identity
 from hpml_bench.data.prepare import prepare
+from hpml_bench.data.rows import Rows
 from hpml_bench.errors import Diverged, Unsupported, UserError
 from hpml_bench.launch import fork_server, launcher
 from hpml_bench.plugins.method import make_method
-from hpml_bench.plugins.probe import Probe, Step
+from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.plugins.task import make_task
+from hpml_bench.probes.loss_scaling import LossScalingProbe
 from hpml_bench.records.points import read_points
+from hpml_bench.system import gpus
+from hpml_bench.training import checkpointing
+from hpml_bench.training import model as model_module
+from hpml_bench.training import peft as peft_method
 from hpml_bench.training import trainer as trainer_module
 from hpml_bench.training.distributed import Group
 from hpml_bench.training.model import build_model
@@ -161,15 +168,17 @@ def test_the_rehearsal_leaves_no_trace(folder: Path, group: Group, monkeypatch: 
 
 
 @pytest.mark.parametrize("kind", ["GPT-2", "Llama"])
-@pytest.mark.parametrize("method", [*language.METHODS, "ADALORA", "CARTRIDGE"])
+@pytest.mark.parametrize(
+    "method", [*language.METHODS, "ADALORA", *sorted(checkpointing.REFUSED.keys() - {"PREFIX_TUNING"})]
+)
 def test_checkpointing_changes_no_gradient(kind: str, method: str, models: dict[str, Path]) -> None:
-    """Of every method, with dropout; a prefix in the cache is refused by its reason."""
+    """Of every method, with dropout; what it breaks is refused by its reason."""
     name, options = language.METHODS.get(method, ("peft", {"type": method}))
     found = []
-    for checkpointing in (False, True):
-        spec = language.spec_of(models[kind], name, options, gradient_checkpointing=checkpointing, dropout=0.1)
+    for recomputed in (False, True):
+        spec = language.spec_of(models[kind], name, options, gradient_checkpointing=recomputed, dropout=0.1)
         task, made = make_task(spec.settings.task), make_method(spec.method)
-        if method in {"PREFIX_TUNING", "CARTRIDGE"} and checkpointing:
+        if method in checkpointing.REFUSED and recomputed:
             with pytest.raises(Unsupported, match=f"{method} does not work with gradient checkpointing"):
                 build_model(models[kind], spec, made, task)
             return
@@ -187,8 +196,8 @@ def test_checkpointing_changes_no_gradient(kind: str, method: str, models: dict[
 def test_checkpointing_keeps_fewer_activations(models: dict[str, Path]) -> None:
     """Of a model of two blocks, less than half of the bytes that autograd keeps without it."""
     kept = []
-    for checkpointing in (False, True):
-        spec = language.spec_of(models["Llama"], "lora", gradient_checkpointing=checkpointing)
+    for recomputed in (False, True):
+        spec = language.spec_of(models["Llama"], "lora", gradient_checkpointing=recomputed)
         task = make_task(spec.settings.task)
         model = build_model(models["Llama"], spec, make_method(spec.method), task).train()
         ids, mask, labels = language.texts()
@@ -242,21 +251,53 @@ def scaled_by(scale: float, patch: pytest.MonkeyPatch) -> None:
 def test_steps_that_overflow_are_skipped_and_counted(
     folder: Path, tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They change nothing, the loss is scaled by half as much from then on, and the run is no diverged one."""
-    from hpml_bench.probes.loss_scaling import LossScalingProbe
-
-    spec = spec_of(folder, "sequence_classification", "full", precision="fp16", dropout=0.0)
+    """They change nothing; the loss is scaled by half as much after each, until the gradient fits; no divergence."""
+    spec = spec_of(folder, "sequence_classification", "full", precision="fp16", steps=40)
     scaled_by(2.0**34, monkeypatch)
-    recorder, probe = Recorder(), LossScalingProbe()
-    trainer = Trainer.build(spec, prepare(spec.settings), group, [recorder, probe])
-    probe.scaled, probe.skipped = True, 0
-    before = {name: weight.clone() for name, weight in trainer.model.named_parameters()}
+    prepared, recorder, probe = prepare(spec.settings), Recorder(), LossScalingProbe()
+    trainer = Trainer.build(spec, prepared, group, [recorder, probe])
+    test = Rows(Path(prepared.data) / "test", prepared.pad_id)
+    probe.start(Run(spec.settings, group, trainer.model, trainer.method, trainer.task, test, tmp_path, 0.0))
     trainer.train()
     skipped = [step.overflowed for step in recorder.steps]
-    assert any(skipped)
-    assert probe.stop() == {"skipped_steps": sum(skipped)}
-    if all(skipped):
-        assert all(torch.equal(weight, before[name]) for name, weight in trainer.model.named_parameters())
+    count = sum(skipped)
+    assert 0 < count < len(skipped)
+    assert skipped == [True] * count + [False] * (len(skipped) - count)
+    assert trainer.scaler.get_scale() == 2.0 ** (34 - count)
+    assert probe.stop() == {"skipped_steps": count}
+    assert [metric.name for metric in probe.here()] == ["skipped_steps"]
+    assert len({step.loss for step in recorder.steps[: count + 1]}) > 1, "other batches, the same model"
+
+
+def test_a_run_without_any_step_has_diverged(folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six steps that all overflowed trained nothing, whatever their number."""
+    spec = spec_of(folder, "sequence_classification", "full", precision="fp16")
+    scaled_by(2.0**60, monkeypatch)
+    with pytest.raises(Diverged, match="overflowed in fp16 in each of the 6 steps; none was taken"):
+        trained(spec, group)
+
+
+def test_a_skipped_step_is_no_step_of_the_method(folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AdaLoRA would count a gradient that overflowed among its importances, NaN for good."""
+    spec = spec_of(folder, "sequence_classification", precision="fp16", steps=40)
+    options = registry.plugin("methods", "peft").Options(type="ADALORA").model_dump()
+    spec = spec.model_copy(update={"method": MethodSpec(name="a", method="peft", options=options, lr=1e-2)})
+    scaled_by(2.0**30, monkeypatch)
+    seen: list[int] = []
+    monkeypatch.setattr(registry.plugin("methods", "peft"), "after_step", lambda _, __, step: seen.append(step))
+    _, run = trained(spec, group)
+    skipped = [step.index for step in run.steps if step.overflowed]
+    assert skipped
+    assert seen == [step for step in range(1, 41) if step not in skipped]
+
+
+def test_what_is_made_from_data_is_float32_too(folder: Path, group: Group) -> None:
+    """EVA makes its matrices anew before the training, in the type of the weights."""
+    spec = spec_of(folder, "causal_lm", precision="bf16", weights="bfloat16")
+    options = registry.plugin("methods", "peft").Options(type="EVA", r=4).model_dump()
+    spec = spec.model_copy(update={"method": MethodSpec(name="eva", method="peft", options=options, lr=1e-2)})
+    trainer, _ = trained(spec, group)
+    assert {weight.dtype for weight in trainer.parameters} == {torch.float32}
 
 
 def test_a_gradient_that_always_overflows_has_diverged(
@@ -279,7 +320,63 @@ def test_types_that_do_not_go_together_are_refused() -> None:
         resolve_devices(tiny.settings(precision="tf32"))
 
 
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"precision": "auto", "weights": "bfloat16"}])
+def test_a_card_without_bf16_is_told_before_the_sweep(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what it can have."""
+    card = {"name": "T4", "memory_mb": 16_000, "capability": "7.5", "index": 0, "uuid": "GPU-1"}
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: (card,))
+    with pytest.raises(UserError, match=r"precision is bf16, which GPUs have from .* 8.0 on; use fp32, or fp16"):
+        resolve_devices(tiny.settings(device="cuda", world_size=1, **changes))
+
+
 def test_settings_as_they_were_have_the_ids_they_had() -> None:
-    """What is new is off unless it is asked for."""
-    plain = Settings.model_validate({"backbone": "path:a", "dataset": "text_files", "steps": 1})
-    assert (plain.micro_batch, plain.gradient_checkpointing, plain.weights) == (None, False, "float32")
+    """What is new is off unless it is asked for, and stands in no id then."""
+    new = {"micro_batch": None, "gradient_checkpointing": False, "weights": "float32"}
+    asked = {"backbone": "path:a", "dataset": "text_files", "steps": 1}
+    plain, written = Settings.model_validate(asked), Settings.model_validate(asked | new)
+    assert identity(plain) == identity(written)
+    assert not new.keys() & identity(plain).keys()
+
+
+# Memory
+
+
+def out_of_memory(*_: Any, **__: Any) -> None:
+    """Raise what torch does on a GPU whose memory is full."""
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def test_a_lack_of_memory_is_told_as_such_while_a_model_is_made(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In loading, in the forward pass that is tried, and in what PEFT builds: nobody's mistake."""
+    spec = language.spec_of(models["Llama"], "peft", {"type": "IA3"})
+    task = make_task(spec.settings.task)
+    for owner, name in (
+        (model_module.AutoModelForCausalLM, "from_pretrained"),
+        (LlamaForCausalLM, "forward"),
+        (peft_method, "wrap"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, out_of_memory)
+            with pytest.raises(torch.OutOfMemoryError):
+                build_model(models["Llama"], spec, make_method(spec.method), task)
+
+
+def test_learned_positions_are_counted_before_they_are_used(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU an index beyond the table ends the process: the table's size decides, virtual tokens included."""
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("tried")
+
+    model = GPT2Model(GPT2Config(vocab_size=50, n_positions=24, n_embd=8, n_layer=1, n_head=1))
+    assert model_module._positions(model, 24) == 24
+    monkeypatch.setattr(GPT2Model, "forward", never)
+    assert model_module._positions(model, 25) is None
+    roberta = RobertaModel(RobertaConfig(vocab_size=50, max_position_embeddings=26, hidden_size=8, num_hidden_layers=1,
+                                         num_attention_heads=1, intermediate_size=8))  # fmt: skip
+    assert model_module._positions(roberta, 24) == 24
+    monkeypatch.setattr(RobertaModel, "forward", never)
+    assert model_module._positions(roberta, 25) is None
