@@ -243,6 +243,26 @@ def test_every_method_trains_in_half_precision(
     assert bool(frozen) == (method != "full")
 
 
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("method", LR)
+@pytest.mark.parametrize("changes", [{"precision": "fp16"}, {"precision": "bf16", "weights": "bfloat16"}])
+def test_all_of_it_goes_together(changes: dict[str, Any], method: str, task: str, folder: Path, group: Group) -> None:
+    """A backbone in nf4, micro-batches, checkpoints, half precision: near float32's path, or the reason why not."""
+    pytest.importorskip("bitsandbytes")
+    together = {"quantization": "nf4", "micro_batch": 3, "gradient_checkpointing": True} | changes
+    spec = spec_of(folder, task, method, **together)
+    if method == "full":
+        with pytest.raises(Unsupported, match="quantised"):
+            trained(spec, group)
+        return
+    _, exact = trained(spec_of(folder, task, method), group)
+    trainer, run = trained(spec, group)
+    assert [step.loss for step in run.steps] == pytest.approx([step.loss for step in exact.steps], rel=0.1)
+    assert sum(step.overflowed for step in run.steps) <= 1
+    assert min(step.grad_norm for step in run.steps) > 0
+    assert {weight.dtype for weight in trainer.parameters} == {torch.float32}
+
+
 def scaled_by(scale: float, patch: pytest.MonkeyPatch) -> None:
     """Let the loss of fp16 be scaled by so much at first."""
     patch.setattr(trainer_module, "make_scaler", lambda _: torch.amp.GradScaler("cpu", init_scale=scale))
