@@ -6,29 +6,14 @@ them (huggingface/peft#2321). Probes end in the order of their names: this one s
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import numpy as np
-
 from hpml_bench.plugins.probe import Evaluation, Probe, Run
+from hpml_bench.records.predictions import answers_changed
 from hpml_bench.records.run import Metric, Point
 
-
-def _metric(name: str, title: str, unit: str, better: Any, form: str, definition: str) -> Metric:
-    return Metric(
-        name=name,
-        title=title,
-        unit=unit,
-        better=better,
-        over_ranks="same",
-        over_steps="once",
-        phase="run",
-        format=form,
-        group="merging",
-        definition=definition,
-    )
-
-
+_metric = partial(Metric.once, phase="run", group="merging")
 AFTER = "after the method was folded into the dequantised weights of a quantised backbone, which stay floats"
 LOSS = _metric(
     "dequantized_test_loss", "test loss, merged in floats", "nats/token", "lower", ".3f", f"The test loss {AFTER}."
@@ -87,10 +72,8 @@ class DequantizedProbe(Probe):
             )
         weights = sum(weights_in(weight) for weight in encoder.parameters() if not weight.requires_grad)
         found = {"dequantized_test_loss": again.metrics["loss"], "dequantized_bytes": 4 * weights}
-        said, now = self.before.predictions.said, again.predictions.said
-        if said is not None and now is not None and said.answer is not None and now.answer is not None:
+        changed = answers_changed(self.before.predictions, again.predictions)
+        if changed is not None:
             found["dequantized_test_score"] = again.metrics["score"]
-            found["dequantized_answers_changed"] = float(
-                np.mean([a != b for a, b in zip(said.answer, now.answer, strict=True)])
-            )
+            found["dequantized_answers_changed"] = changed
         return found

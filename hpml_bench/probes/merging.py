@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpml_bench.plugins.probe import Evaluation, Probe, Run
+from hpml_bench.records.predictions import answers_changed
 from hpml_bench.records.run import Metric, Point
 
 if TYPE_CHECKING:
@@ -15,21 +17,7 @@ if TYPE_CHECKING:
     from hpml_bench.training.model import TaskModel
 
 
-def _metric(name: str, title: str, unit: str, better: Any, form: str, definition: str) -> Metric:
-    return Metric(
-        name=name,
-        title=title,
-        unit=unit,
-        better=better,
-        over_ranks="same",
-        over_steps="once",
-        phase="run",
-        format=form,
-        group="merging",
-        definition=definition,
-    )
-
-
+_metric = partial(Metric.once, phase="run", group="merging")
 COMPARED = 8
 """Test rows whose logits are compared; of more, a large vocabulary's would take gigabytes."""
 AFTER = "after the method was folded into the model's weights"
@@ -91,12 +79,10 @@ class MergingProbe(Probe):
             "merged_test_loss": again.metrics["loss"],
             "merged_logit_difference": float((_logits(run, run.merged) - self.logits).abs().max()),
         }
-        said, now = self.before.predictions.said, again.predictions.said
-        if said is not None and now is not None and said.answer is not None and now.answer is not None:
+        changed = answers_changed(self.before.predictions, again.predictions)
+        if changed is not None:
             found["merged_test_score"] = again.metrics["score"]
-            found["merged_answers_changed"] = float(
-                np.mean([a != b for a, b in zip(said.answer, now.answer, strict=True)])
-            )
+            found["merged_answers_changed"] = changed
         return found
 
 

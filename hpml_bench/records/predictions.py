@@ -151,6 +151,13 @@ def same_answers(a: Answers, b: Answers) -> bool:
     return np.array_equal(a, b)
 
 
+def answers_changed(one: Predictions, other: Predictions) -> float | None:
+    """Return the share of the rows that are answered otherwise; None where nothing was answered in words."""
+    if one.said is None or other.said is None or one.said.answer is None or other.said.answer is None:
+        return None
+    return float(np.mean([a != b for a, b in zip(one.said.answer, other.said.answer, strict=True)]))
+
+
 def bytes_of(answers: Answers) -> bytes:
     """Return all answers as bytes: equal for equal answers of one type, and only for those."""
     rows: Iterable[NDArray[Any]] = answers if isinstance(answers, tuple) else (answers,)

@@ -51,6 +51,21 @@ class Metric(Frozen):
     definition: Line
     """What exactly is measured, in one or two sentences; printed in the glossary."""
 
+    @classmethod
+    def once(cls, name: str, title: str, unit: str, better: Any, form: str, definition: str, **more: Any) -> Metric:
+        """Return the definition of what is measured once in a run and is equal on all ranks."""
+        return cls(
+            name=name,
+            title=title,
+            unit=unit,
+            better=better,
+            over_ranks="same",
+            over_steps="once",
+            format=form,
+            definition=definition,
+            **more,
+        )
+
 
 class Point(Frozen):
     """One value of one metric at one step, after reduction over ranks: a line of points.jsonl."""

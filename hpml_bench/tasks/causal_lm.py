@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -36,30 +37,7 @@ LARGEST_EXPONENT = 700.0
 """Of a perplexity that a float can hold."""
 
 
-def _metric(
-    name: str,
-    title: str,
-    unit: str,
-    better: Any,
-    form: str,
-    definition: str,
-    group: str = "language",
-    **more: Any,
-) -> Metric:
-    return Metric(
-        name=name,
-        title=title,
-        unit=unit,
-        better=better,
-        over_ranks="same",
-        over_steps="once",
-        phase="test",
-        format=form,
-        group=group,
-        definition=definition,
-        **more,
-    )
-
+_metric = partial(Metric.once, phase="test", group="language")
 
 LOSSES = (
     *loss_metrics("nats/token", "Cross-entropy a learnt token"),
