@@ -10,7 +10,7 @@ import numpy as np
 from hpml_bench.config.settings import Settings
 from hpml_bench.data.conversations import as_conversations, find_shape
 from hpml_bench.data.files import OTHER, SEPARATED, TEXT, read_file
-from hpml_bench.data.sources import resolve
+from hpml_bench.data.sources import hub_snapshot, resolve
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData
 
@@ -38,9 +38,20 @@ def retention_rows(source: str, most: int, loaded: LoadedData, settings: Setting
             )
         rows = loaded.retention
     else:
-        rows = _of_file(resolve(source).folder_or_file)
+        rows = _of_file(_of_hub(source) if source.startswith("hub:") else resolve(source).folder_or_file)
     order = np.random.default_rng([settings.data_seed, STREAM]).permutation(len(rows))
     return rows.select(order[:most])
+
+
+def _of_hub(source: str) -> Path:
+    """Return a file of a hub data set, `hub:OWNER/NAME[@REVISION]/FILE`."""
+    parts = source.split("/", 2)
+    if len(parts) < 3:
+        raise UserError(f"task.options.retention: {source}: write hub:OWNER/NAME/FILE or hub:OWNER/NAME@REVISION/FILE")
+    found = hub_snapshot("/".join(parts[:2]), "dataset", [parts[2]], top_only=False).folder_or_file / parts[2]
+    if not found.is_file():
+        raise UserError(f"task.options.retention: {source}: the data set has no such file")
+    return found
 
 
 def _of_file(file: Path) -> Dataset:
@@ -50,8 +61,8 @@ def _of_file(file: Path) -> Dataset:
             f"task.options.retention: {file} is no file that can be read; it must end in {', '.join(known)}"
         )
     rows, _ = read_file(file)
-    if file.suffix.lower() in TEXT:
-        rows = rows.filter(lambda row: bool(row["text"].strip()))
+    if rows.column_names == ["text"]:  # lines of a text, between which are empty ones
+        rows = rows.filter(lambda row: bool((row["text"] or "").strip()))
     if not len(rows):
         raise UserError(f"task.options.retention: {file} holds no text")
     return as_conversations(rows, str(file), find_shape(rows, str(file)))

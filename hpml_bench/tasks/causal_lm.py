@@ -121,8 +121,9 @@ class CausalLM(Task):
         top_p: float = Field(default=1.0, gt=0, le=1)
         """Draw from the likeliest tokens that together have this probability; with a temperature above 0."""
         retention: str | None = None
-        """General text, to see what is forgotten: `path:` or `wheel:` of a file with a text a line (.txt) or a row
-        (csv, json, jsonl, parquet), or `dataset` for the data set's own; empty for none."""
+        """General text, to see what is forgotten: `path:`, `wheel:` or `hub:OWNER/NAME/FILE` of a file with a text a
+        line (.txt) or a row (csv, json, jsonl, parquet), or `dataset` for the data set's own; empty for none. Where a
+        row is nothing but a text, empty ones are left out."""
         retention_samples: int = Field(default=200, ge=1)
         """Rows of the retention text, at most."""
 

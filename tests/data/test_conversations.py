@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import tiny
 from datasets import Dataset
+from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -394,6 +395,7 @@ def test_general_text_is_of_lines_or_rows(tmp_path: Path) -> None:
     assert general(tmp_path / "a.jsonl", lines({"text": "one"}, {"text": "two"})) == [["one"], ["two"]]
     assert general(tmp_path / "a.tsv", "text\tn\nNA\t1\n01\t2\n") == [["01"], ["NA"]]
     assert general(tmp_path / "a*[b].jsonl", lines({"text": "three"})) == [["three"]]
+    assert general(tmp_path / "c.jsonl", lines({"text": "one"}, {"text": " "}, {"text": "two"})) == [["one"], ["two"]]
     assert general(tmp_path / "b.jsonl", lines(ASKED)) == [["What is 2+2?", "4"]]
     assert len(general(tmp_path / "b.txt", "".join(f"line {n}\n" for n in range(50)), most=7)) == 7
 
@@ -408,7 +410,8 @@ def test_general_text_is_of_lines_or_rows(tmp_path: Path) -> None:
             "a.pdf is no file that can be read; it must end in .txt, .csv, .tsv, .tab, .json, .json",
         ),
         ("a.jsonl", "{", "a.jsonl: can't be read as jsonl: line 1 is no JSON"),
-        ("a.jsonl", lines({"text": "a"}, {"text": ""}), "a.jsonl: row 2 has no text in column 'text'"),
+        ("a.jsonl", lines({"prompt": "a", "completion": "b"}, {"prompt": ""}), "a.jsonl: row 2 has no text in column"),
+        ("a.jsonl", lines({"text": ""}), "a.jsonl holds no text"),
         ("a.csv", "first,second\nx,y\n", "a.csv: no columns look like conversations"),
         ("a.txt", b"caf\xe9\n", "a.txt: can't be read as txt: "),
         ("a.csv", b"text\ncaf\xe9\n", "a.csv: can't be read as csv: "),
@@ -421,6 +424,24 @@ def test_general_text_that_is_none_is_refused(tmp_path: Path, name: str, content
         general(tmp_path / name, content)
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_general_text_can_be_a_file_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That file alone is asked for; the hub's cache serves, and a mistake is told."""
+    root = tmp_path / "hub" / "datasets--o--texts"
+    folder = root / "snapshots" / ("a" * 40)
+    (folder / "raw").mkdir(parents=True)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text("a" * 40)
+    Dataset.from_dict({"text": ["one", "", "two"]}).to_parquet(folder / "raw" / "test.parquet")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    empty = LoadedData(*[Dataset.from_dict({})] * 3)
+    rows = retention_rows("hub:o/texts/raw/test.parquet", 10, empty, tiny.settings())
+    assert sorted(row["contents"] for row in rows) == [["one"], ["two"]]
+    for source, says in (("hub:o/texts", "write hub:OWNER/NAME/FILE"), ("hub:o/texts/b.txt", "has no such file")):
+        with pytest.raises(UserError, match=says):
+            retention_rows(source, 10, empty, tiny.settings())
 
 
 def test_a_data_set_without_general_text_is_told() -> None:

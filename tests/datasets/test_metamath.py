@@ -60,7 +60,10 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for split, count in (("train", QUESTIONS), ("test", 7)):
         asked = {"question": [f"{split} {n}?" for n in range(count)], "answer": [f"So\n#### {n}" for n in range(count)]}
         Dataset.from_dict(asked).to_parquet(folder / "gsm8k" / "main" / f"{split}-00000-of-00001.parquet")
+    general = [" = A title = \n", "", " A paragraph of text . \n", " Another one . \n"] * 5
+    Dataset.from_dict({"text": general}).to_parquet(folder / "general.parquet")
     return {
+        "task.options.retention": f"path:{folder / 'general.parquet'}",
         "backbone": f"path:{llama(folder / 'llama')}", "dataset.options.train": f"path:{folder / 'metamath'}",
         "dataset.options.test": f"path:{folder / 'gsm8k'}", "dataset.options.first": 50, "train_samples": 50,
         "validation_samples": 5, "device": "cpu", "steps": 3, "global_batch": 4, "eval_batch": 4,
