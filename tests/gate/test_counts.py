@@ -92,7 +92,12 @@ SLOWDOWNS = {
     ),
     "all_reduce": ({TRAINER: (STEP, STEP + "        torch.distributed.all_reduce(loss.detach().clone())\n")}),
     "recomputed": (
-        {TRAINER: (STEP, "with torch.no_grad():\n            encoder(input_ids=batch.input_ids)\n        " + STEP)}
+        {
+            TRAINER: (
+                STEP,
+                "with torch.no_grad():\n            self.model.encoder(input_ids=batch.input_ids)\n        " + STEP,
+            )
+        }
     ),
 }
 EXPECTED = {
