@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -228,6 +229,11 @@ class Trainer:
         asked = self.settings.micro_batch
         return asked if isinstance(asked, int) else share
 
+    def _first_epoch(self) -> Iterator[np.ndarray]:
+        """Yield the global batches of the first epoch: later ones hold the same rows."""
+        batches = Trainer.order(self)  # not that of a subclass, which may act along the way
+        return islice(batches, max(1, len(self.train_rows) // self.settings.global_batch))
+
     def try_out(self) -> None:
         """Take two steps on the longest global batch: in the second the optimizer has its state.
 
@@ -237,19 +243,18 @@ class Trainer:
             return
         self.wrap()
         self.model.train()
-        longest = max(self.order(), key=lambda indices: int(self.train_rows.lengths[indices].max()))
+        longest = max(self._first_epoch(), key=lambda indices: int(self.train_rows.lengths[indices].max()))
         for index in (1, 2):
             self.step(index, longest)
 
     def rehearse(self) -> None:
-        """Run the longest batch of the training forward and backward, without a step.
+        """Run the longest batch of the first epoch forward and backward, without a step.
 
         What doesn't fit shows now, and the allocator and first uses are done before the first step. The model, its
         gradients and the random generators are left as they were.
         """
         size = self._micro_batch(self.settings.global_batch // self.group.world)
-        batches = Trainer.order(self)  # not that of a subclass, which may act along the way
-        shards = (shard(indices, self.group.rank, self.group.world) for indices in batches)
+        shards = (shard(indices, self.group.rank, self.group.world) for indices in self._first_epoch())
         parts = (mine[start : start + size] for mine in shards for start in range(0, len(mine), size))
         longest = max(parts, key=lambda part: int(self.train_rows.lengths[part].max()))
         heartbeat.beat("rehearsing the longest batch")
