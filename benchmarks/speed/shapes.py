@@ -85,8 +85,13 @@ def prepared(folder: Path, model: str) -> Any:
     )
 
 
+def timed_products(model: Path) -> products.Products:
+    """Time products of a model's shape on all cores."""
+    shape = products.shape_of(json.loads((model / "config.json").read_text()), tokens=products.ROWS)
+    return products.measure(shape, cores())
+
+
 @functools.cache
 def faster_precision(model: Path) -> str:
     """Return the precision that `auto` takes for a model on this CPU: the faster one, by a product of its shape."""
-    shape = products.shape_of(json.loads((model / "config.json").read_text()), tokens=products.ROWS)
-    return products.measure(shape, cores()).precision if has_bf16("cpu") else "fp32"
+    return timed_products(model).precision if has_bf16("cpu") else "fp32"

@@ -67,13 +67,20 @@ class Contender:
         self._log.close()
 
     def run(
-        self, folder: Path, model: str, method: str, utilisation: bool = False, products: bool = False
+        self,
+        folder: Path,
+        model: str,
+        method: str,
+        utilisation: bool = False,
+        products: bool = False,
+        precision: str | None = None,
     ) -> dict[str, Any]:
-        """Let it train; return what `speed.contender` says, and samples/s."""
+        """Let it train; return what `speed.contender` says, and samples/s. Without a precision, in the faster one."""
         found = resolve_devices(
             Settings(backbone="path:", dataset=DatasetSpec(name="text_files"), steps=1, world_size=1)
         )
-        precision = found.precision if found.device == "cuda" else shapes.faster_precision(folder / model)
+        if precision is None:
+            precision = found.precision if found.device == "cuda" else shapes.faster_precision(folder / model)
         batches = (ALIKE if self.name == "defaults" else BATCHES)[model]
         job = {
             "batches": batches, "contender": self.name, "model": model, "method": method, "folder": str(folder),
