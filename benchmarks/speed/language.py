@@ -53,7 +53,7 @@ def rows() -> tuple[list[list[int]], list[int]]:
     return ids, prompts.tolist()
 
 
-def save(folder: Path) -> None:
+def save(folder: Path, vocabulary: int = VOCABULARY) -> None:
     """Save the model, its tokenizer and the rows as the preparation leaves them."""
     import pyarrow as pa
     import torch
@@ -64,7 +64,7 @@ def save(folder: Path) -> None:
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        vocab_size=vocabulary, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
         num_key_value_heads=3, max_position_embeddings=2048, tie_word_embeddings=True, pad_token_id=1, eos_token_id=0,
         bos_token_id=0,
     )  # fmt: skip
