@@ -30,19 +30,10 @@ class LoRA(Method):
 
     def build(self, backbone: Any) -> Any:
         """Return the backbone frozen, with trained low-rank updates beside its weights."""
-        from peft import LoraConfig, get_peft_model
+        from hpml_bench.training.peft import add_lora
 
-        from hpml_bench.training.peft import keep_input_type, task_type
-
-        config = LoraConfig(
-            task_type=task_type(backbone),
-            r=self.options.r,
-            lora_alpha=self.options.alpha,
-            lora_dropout=self.options.dropout,
-            target_modules=self.options.target,
-            fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in backbone.modules()),  # GPT-2's linears
-        )
-        return keep_input_type(get_peft_model(backbone, config))
+        options = self.options
+        return add_lora(backbone, options.r, options.alpha, options.dropout, options.target)
 
     def merge(self, encoder: Any) -> Any:
         """Return the backbone with the updates added to its weights."""

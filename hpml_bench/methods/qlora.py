@@ -42,18 +42,10 @@ class QLoRA(Method):
 
     def build(self, backbone: Any) -> Any:
         """Return the quantised backbone with trained low-rank updates beside all its linear layers' weights."""
-        from peft import LoraConfig, get_peft_model
+        from hpml_bench.training.peft import add_lora
 
-        from hpml_bench.training.peft import keep_input_type, task_type
-
-        config = LoraConfig(
-            task_type=task_type(backbone),
-            r=self.options.r,
-            lora_alpha=self.options.alpha,
-            lora_dropout=self.options.dropout,
-            target_modules="all-linear",
-        )
-        return keep_input_type(get_peft_model(backbone, config))
+        options = self.options
+        return add_lora(backbone, options.r, options.alpha, options.dropout, "all-linear")
 
     def merge(self, encoder: Any) -> Any:
         """Return the backbone with the updates added to its weights, which are quantised again."""

@@ -42,6 +42,19 @@ def wrap(backbone: Any, kind: str, given: dict[str, Any]) -> Any:
     return model
 
 
+def add_lora(backbone: Any, r: int, alpha: float, dropout: float, target: str | list[str]) -> Any:
+    """Return a backbone frozen, with updates of rank r and scale alpha / r beside the weights of the target layers."""
+    config = LoraConfig(
+        task_type=task_type(backbone),
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=target,
+        fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in backbone.modules()),  # GPT-2's linears
+    )
+    return keep_input_type(get_peft_model(backbone, config))
+
+
 def task_type(backbone: Any) -> str:
     """Return PEFT's name for what it wraps: a whole language model, or a bare backbone without a head."""
     return "CAUSAL_LM" if backbone.get_output_embeddings() is not None else "FEATURE_EXTRACTION"
