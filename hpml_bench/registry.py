@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from hpml_bench.errors import UserError
 
-Kind = Literal["methods", "optimizers", "tasks", "datasets", "scorers", "probes", "trackers", "sections"]
+Kind = Literal["methods", "optimizers", "tasks", "datasets", "scorers", "probes", "trackers", "engines", "sections"]
 PACKAGES: Mapping[Kind, str] = {
     "methods": "hpml_bench.methods",
     "optimizers": "hpml_bench.optimizers",
@@ -22,6 +22,7 @@ PACKAGES: Mapping[Kind, str] = {
     "scorers": "hpml_bench.scorers",
     "probes": "hpml_bench.probes",
     "trackers": "hpml_bench.trackers",
+    "engines": "hpml_bench.engines",
     "sections": "hpml_bench.report.sections",
 }
 """The package of each kind."""
@@ -33,6 +34,7 @@ ONE: Mapping[Kind, str] = {
     "scorers": "scorer",
     "probes": "probe",
     "trackers": "tracker",
+    "engines": "engine",
     "sections": "section",
 }
 """The word for one of each kind, in messages."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,14 +16,19 @@ import tiny
 import torch
 
 from hpml_bench import registry
+from hpml_bench.cluster.sweep import Asked, Sweep
 from hpml_bench.config import options
+from hpml_bench.config.profile import load_profile
 from hpml_bench.config.settings import MethodSpec, OptimizerSpec, RunSpec, TaskSpec
+from hpml_bench.config.suite import load_suite
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows
 from hpml_bench.errors import UserError
+from hpml_bench.launch.limits import Limits
 from hpml_bench.plugins.probe import Run
 from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tracker import make_trackers
+from hpml_bench.records.run import RunRecord
 from hpml_bench.report.results import Results
 from hpml_bench.training.trainer import Trainer
 
@@ -34,6 +41,7 @@ EXAMPLES = {
     "scorers": "length",
     "probes": "longest",
     "trackers": "diary",
+    "engines": "turns",
     "sections": "machine",
 }
 
@@ -116,6 +124,20 @@ def test_the_example_of_a_task_refuses_three_classes(tmp_path: Path) -> None:
     settings = tiny.task_settings(tmp_path, "sequence_classification").model_copy(update={"task": spec.settings.task})
     with pytest.raises(UserError, match="data set text_files: there are 3 classes, and a probability is of one of two"):
         prepare(settings)
+
+
+def test_the_example_of_an_engine_does_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its jobs find it as any installed package's, and their runs are recorded with the job that made them."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    small = ("steps=3", "train_samples=48", "validation_samples=16", "test_samples=16", "world_size=1", "threads=1")
+    suite = load_suite("quickstart", small, seeds=2)
+    asked = Asked(suite, load_profile("turns"), ("head",), Limits())
+    sweep = Sweep.open(asked, tmp_path / suite.name, print)
+    assert sweep.submit(again=True) == 2
+    found: list[RunRecord] = []
+    assert sweep.wait(found.append)
+    assert [(record.status, record.spec.seed, record.neighbours) for record in found] == [("ok", 0, ()), ("ok", 1, ())]
+    assert sweep.submit(again=True) == 0
 
 
 def test_the_example_of_a_section_says_its_sentence() -> None:

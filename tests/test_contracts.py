@@ -20,11 +20,13 @@ from pydantic import BaseModel
 
 from hpml_bench import registry
 from hpml_bench.config.base import Frozen
+from hpml_bench.config.profile import load_profile
 from hpml_bench.config.settings import TaskSpec
 from hpml_bench.data.prepare import draw, prepare
 from hpml_bench.data.rows import Rows
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import IN_WORDS, LoadedData, Target, make_loader
+from hpml_bench.plugins.engine import Engine
 from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.optimizer import Optimizer
 from hpml_bench.plugins.probe import Probe, Step
@@ -88,6 +90,21 @@ def test_an_optimizer(name: str) -> None:
     defaults = kind.Options()
     assert kind.Options.model_validate(defaults.model_dump(mode="json")) == defaults
     check_hooks(kind, Optimizer)
+
+
+# Engines
+
+
+@pytest.mark.parametrize("name", registry.names("engines"))
+def test_an_engine(name: str) -> None:
+    """A first line, a title, explained options with defaults that validate, and no hook of another shape."""
+    kind = registry.plugin("engines", name)
+    assert registry.get("engines", name).__doc__
+    assert kind.title
+    check_options(kind.Options)
+    profile = load_profile(name)
+    assert kind.Options.model_validate(profile.options) == kind.Options()
+    check_hooks(kind, Engine)
 
 
 # Tasks

@@ -16,11 +16,11 @@ import hpml_bench
 ROOT = Path(hpml_bench.__path__[0])
 ORDER = (
     "errors", "registry", "system", "config", "records", "statistics", "plugins", "data", "training", "methods",
-    "optimizers", "tasks", "datasets", "scorers", "probes", "report", "tracking", "trackers", "launch", "tuning",
-    "gate", "api", "cli", "__main__",
+    "optimizers", "tasks", "datasets", "scorers", "probes", "engines", "report", "tracking", "trackers", "launch",
+    "cluster", "tuning", "gate", "api", "cli", "__main__",
 )  # fmt: skip
 """The packages and modules at the top: each imports only itself and those before it, in functions too."""
-PLUGINS = ("methods", "optimizers", "tasks", "datasets", "scorers", "probes", "trackers")
+PLUGINS = ("methods", "optimizers", "tasks", "datasets", "scorers", "probes", "trackers", "engines")
 SECTIONS = "report.sections"
 TRAINING = ("torch", "transformers", "peft", "datasets")
 

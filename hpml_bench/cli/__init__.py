@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hpml_bench.cli import baseline, check, plan, preview, report, run, run_all, tune
+from hpml_bench.cli import baseline, check, plan, preview, report, run, run_all, status, stop, tune, work
 from hpml_bench.cli import list as list_command
 from hpml_bench.cli.exit_status import Sentences
 from hpml_bench.cli.report import result_folders
@@ -31,6 +31,9 @@ COMMANDS = (
     list_command.list_,
     check.check,
     baseline.baseline,
+    work.work,
+    status.status,
+    stop.stop,
 )
 for _command in COMMANDS:
     main.add_command(_command)

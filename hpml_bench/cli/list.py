@@ -1,4 +1,4 @@
-"""`hpml-bench list`: packaged suites, registered plug-ins, recorded runs."""
+"""`hpml-bench list`: packaged suites, registered plug-ins, clusters, recorded runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,19 @@ from hpml_bench.cli.report import result_folders
 if TYPE_CHECKING:
     from hpml_bench.registry import Kind
 
-WHAT = ("suites", "methods", "optimizers", "tasks", "datasets", "scorers", "probes", "trackers", "runs")
+WHAT = (
+    "suites",
+    "methods",
+    "optimizers",
+    "tasks",
+    "datasets",
+    "scorers",
+    "probes",
+    "trackers",
+    "engines",
+    "clusters",
+    "runs",
+)
 
 Row = tuple[str, ...]
 
@@ -22,9 +34,11 @@ Row = tuple[str, ...]
 @click.argument("what", type=click.Choice(WHAT))
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 def list_(what: str, folder: Path) -> None:
-    """List suites, methods, optimizers, tasks, data sets, scorers, probes or trackers, or the runs in DIR."""
+    """List suites, methods, optimizers, tasks, data sets, scorers, probes, trackers, engines, clusters, or runs in DIR."""
     if what == "suites":
         rows = suites()
+    elif what == "clusters":
+        rows = clusters()
     else:
         rows = runs(result_folders(folder)) if what == "runs" else plugins(cast("Kind", what))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)] if rows else []
@@ -44,6 +58,13 @@ def suites() -> list[Row]:
         content = yaml.safe_load((suites_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
         rows.append((name, " ".join(str(content.get("description", "")).split())))
     return rows
+
+
+def clusters() -> list[Row]:
+    """Return what `run-all --on` takes beside a path, and where it is from."""
+    from hpml_bench.config.profile import known_profiles
+
+    return list(known_profiles().items())
 
 
 def plugins(kind: Kind) -> list[Row]:

@@ -34,6 +34,21 @@ class Asked:
     verbose: bool
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """The options of `run-all` that let jobs do the runs."""
+
+    on: str | None
+    parallel: int | None
+    detach: bool
+    dry_run: bool
+
+    @property
+    def asked(self) -> bool:
+        """Whether jobs do the runs."""
+        return self.on is not None or self.parallel is not None
+
+
 def names(text: str) -> list[str]:
     """Return the names in a text in which commas stand between them."""
     return [name.strip() for name in text.split(",") if name.strip()]
@@ -125,6 +140,18 @@ def limited(function: Function) -> Function:
         click.option("--max-hours", type=click.FloatRange(0), metavar="H", help="Begin no run after so long."),
         click.option("--fail-fast/--keep-going", default=False, show_default="keep going",
                      help="Whether to end with the first run that does not end well."),
+    ])  # fmt: skip
+
+
+def elsewhere(function: Function) -> Function:
+    """Add the options by which jobs do the runs, and hand them over as `elsewhere`."""
+    return _added(_bundled(function, "elsewhere", lambda: Elsewhere), [
+        click.option("--on", metavar="PROFILE",
+                     help="Let jobs do the runs: a profile's YAML file or name, or an engine (list clusters)."),
+        click.option("--parallel", type=click.IntRange(1), metavar="N",
+                     help="Jobs at a time; without --on, runs side by side on this machine, each with its share of it."),
+        click.option("--detach", is_flag=True, help="Submit the jobs and return; a last one writes the report."),
+        click.option("--dry-run", is_flag=True, help="Print what would be submitted."),
     ])  # fmt: skip
 
 

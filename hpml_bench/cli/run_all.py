@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK
-from hpml_bench.cli.options import METHODS, Asked, limited, load, names, shared
+from hpml_bench.cli.options import METHODS, Asked, Elsewhere, elsewhere, limited, load, names, shared
 from hpml_bench.cli.report import write
 
 if TYPE_CHECKING:
@@ -24,16 +24,28 @@ if TYPE_CHECKING:
 @METHODS
 @shared
 @limited
+@elsewhere
 @click.pass_context
 def run_all(
-    ctx: click.Context, suite: str, seeds: int | None, methods: str | None, asked: Asked, limits: Limits
+    ctx: click.Context,
+    suite: str,
+    seeds: int | None,
+    methods: str | None,
+    asked: Asked,
+    limits: Limits,
+    elsewhere: Elsewhere,
 ) -> None:
     """Run every method and seed of SUITE (a packaged suite's name, or a YAML file), then write the report.
 
     Runs that are recorded are not repeated: call it again after a crash and it goes on.
     """
     loaded = load(suite, asked.overrides, seeds=seeds, world_size=asked.nproc, device=asked.device)
-    ctx.exit(sweep(loaded, None if methods is None else names(methods), None, asked, limits))
+    chosen = None if methods is None else names(methods)
+    if elsewhere.asked:
+        from hpml_bench.cli.on import sweep_on
+
+        ctx.exit(sweep_on(loaded, chosen, asked, limits, elsewhere))
+    ctx.exit(sweep(loaded, chosen, None, asked, limits))
 
 
 def sweep(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,9 @@ class Batch:
     attention_mask: torch.Tensor
     labels: torch.Tensor
     real_tokens: int
+    learnt: int | None = None
+    """How many tokens a language model learns: those after each row's first that have a label. Known without asking the
+    device."""
 
     @property
     def padded_tokens(self) -> int:
@@ -44,7 +47,7 @@ class Batch:
             return self
         parts = (self.input_ids, self.attention_mask, self.labels)
         ids, mask, labels = (part.pin_memory().to(device, non_blocking=True) for part in parts)
-        return Batch(ids, mask, labels, self.real_tokens)
+        return replace(self, input_ids=ids, attention_mask=mask, labels=labels)
 
 
 def write_rows(
@@ -166,8 +169,10 @@ class Rows:
         for row, index in enumerate(indices):
             ids[row, : lengths[row]] = self.tokens(int(index))
         mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
-        labels = torch.from_numpy(self._padded_labels(indices, ids.shape))
-        return Batch(torch.from_numpy(ids), torch.from_numpy(mask), labels, int(lengths.sum()))
+        labels = self._padded_labels(indices, ids.shape)
+        learnt = int((labels[:, 1:] != IGNORE_INDEX).sum()) if self.token_labels else None
+        parts = torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(labels)
+        return Batch(*parts, int(lengths.sum()), learnt)
 
     def _padded_labels(self, indices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         if self.token_labels is None:

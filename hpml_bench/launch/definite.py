@@ -67,11 +67,11 @@ def resolve(
     return Decided(found, notes)
 
 
-def resolve_as_known(suite: Suite, folder: Path, here: int) -> Decided:
+def resolve_as_known(suite: Suite, folder: Path, here: int | None = None) -> Decided:
     """Return the suite resolved by what the folder knows already, where nothing can be measured, as under torchrun.
 
     What it doesn't know is decided without: fp32 on a CPU, and a rank's whole share as the micro-batch. `here` is the
-    number of ranks on this machine.
+    number of ranks on this machine, where they are on several.
     """
     found, notes, known = resolve_suite(suite, here), {}, read_json(folder / DEFINITE) or {}
     products = known.get(_key("precision", found.settings))

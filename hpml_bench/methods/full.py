@@ -21,8 +21,8 @@ class Full(Method):
             Unsupported: they are quantised, so that no gradient could move them.
 
         """
-        from hpml_bench.training.model import freeze_unused
         from hpml_bench.training.quantization import is_quantized
+        from hpml_bench.training.trial import freeze_unused
 
         if is_quantized(backbone):
             raise Unsupported("it trains the backbone's own weights, and the backbone is quantised")

@@ -106,9 +106,9 @@ class Peft(Method):
             Unsupported: the type can't run with this backbone or these options; the reason is PEFT's own.
 
         """
-        from hpml_bench.training.model import freeze_unused
         from hpml_bench.training.peft import keep_input_type, wrap
         from hpml_bench.training.quantization import is_quantized
+        from hpml_bench.training.trial import freeze_unused
 
         kind = self.options.type.upper()
         given = ALIASES.get(kind, {}) | (self.options.model_extra or {})

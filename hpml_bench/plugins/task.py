@@ -32,6 +32,18 @@ IGNORE_INDEX = -100
 """Label of a token without a target, and of padding: no loss is taken there, and nothing is answered."""
 
 
+def learnt_places(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return rows and places, [count] each, of the tokens that a language model learns, row by row.
+
+    Args:
+        labels: [B, L]; the first of a row is never learnt.
+        count: how many there are, so that the host need not wait for the device.
+
+    """
+    rows, places = (labels[:, 1:] != IGNORE_INDEX).nonzero_static(size=count).unbind(1)
+    return rows, places + 1
+
+
 NOTHING = "none"
 """A note on what happened to rows where nothing did."""
 RETENTION = "retention"

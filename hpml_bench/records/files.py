@@ -11,6 +11,8 @@ from typing import Any
 RECORD = "run.json"
 SUITE = "suite.json"
 """The suite as it was run, beside the runs; the report takes its description and order."""
+PLAN = "plan.json"
+"""Plan of a sweep whose runs are done by jobs."""
 DEFINITE = "definite.json"
 """What was measured to decide settings that a suite leaves open."""
 POINTS = "points.jsonl"

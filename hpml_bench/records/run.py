@@ -153,6 +153,9 @@ class RunRecord(Outcome):
     """Place of its method among those of its seed in that sweep, from 1."""
     earlier_attempts: tuple[str, ...] = ()
     """How earlier attempts at this run ended, in the same call with `--retries`; status and reason of each."""
+    neighbours: tuple[str, ...] | None = None
+    """Runs of other jobs that ran on the same host meanwhile, as far as they are of the same sweep; None where no job
+    did this run."""
     files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of the files that belong to the record, by name: points and predictions."""
     started: str

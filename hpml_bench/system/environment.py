@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.system import gpus
+from hpml_bench.system import gpus, job
 from hpml_bench.system.hashing import digest
 from hpml_bench.system.redaction import SECRET_VARIABLE, redacted
 
@@ -121,6 +121,7 @@ def describe() -> dict[str, Any]:
         "process": _process(),
         "threads": _threads(),
         **_of_gpus(),
+        **({} if (where := job.where()) is None else {"where": where}),
     }
 
 

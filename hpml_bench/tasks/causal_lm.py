@@ -16,7 +16,16 @@ from pydantic import Field
 from hpml_bench.config.base import Frozen
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.scorer import make_scorer
-from hpml_bench.plugins.task import IGNORE_INDEX, NOTHING, RETENTION, Decoding, Guess, Task, loss_metrics
+from hpml_bench.plugins.task import (
+    IGNORE_INDEX,
+    NOTHING,
+    RETENTION,
+    Decoding,
+    Guess,
+    Task,
+    learnt_places,
+    loss_metrics,
+)
 from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.records.run import Metric
 from hpml_bench.system.text import sanitize
@@ -288,20 +297,20 @@ class CausalLM(Task):
         """Return the summed cross-entropy of the learnt tokens."""
         from torch.nn.functional import cross_entropy
 
-        return cross_entropy(outputs, _learnt(labels), reduction="sum")
+        return cross_entropy(outputs, labels[learnt_places(labels, len(outputs))], reduction="sum")
 
     def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of each row, summed over its learnt tokens."""
         from torch.nn.functional import cross_entropy
 
-        losses = cross_entropy(outputs, _learnt(labels), reduction="none")
-        rows = (labels[:, 1:] != IGNORE_INDEX).nonzero()[:, 0]
+        rows, places = learnt_places(labels, len(outputs))
+        losses = cross_entropy(outputs, labels[rows, places], reduction="none")
         return losses.new_zeros(len(labels)).index_add(0, rows, losses)
 
     def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the most likely token at each learnt place [B, L]."""
         answers = labels.new_full(labels.shape, IGNORE_INDEX)
-        answers[:, 1:][labels[:, 1:] != IGNORE_INDEX] = outputs.argmax(dim=-1)
+        answers[learnt_places(labels, len(outputs))] = outputs.argmax(dim=-1)
         return answers
 
     # Scores
@@ -378,12 +387,6 @@ def linearised_loss(reference: Answers, losses: NDArray[Any]) -> NDArray[np.floa
 def _place(rows: pa.Table, split: str, row: int) -> str:
     """Return where a row of a batch comes from: its file and number, where the data set says so."""
     return rows.column("place")[row].as_py() if "place" in rows.column_names else f"{split} row {row + 1}"
-
-
-def _learnt(labels: Tensor) -> Tensor:
-    """Return the learnt tokens [N] of labels [B, L], row by row; the first of a row is never one."""
-    later = labels[:, 1:]
-    return later[later != IGNORE_INDEX]
 
 
 def _flat(answers: Answers) -> NDArray[Any]:

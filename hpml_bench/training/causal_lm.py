@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from hpml_bench.plugins.task import IGNORE_INDEX
+from hpml_bench.plugins.task import IGNORE_INDEX, learnt_places
 
 READS_ANEW = ("SHADOW", "XLORA")
 """PEFT's types that read the text by a second model or pass, whose keys and values our cache doesn't hold."""
@@ -19,6 +19,14 @@ KEYS_AND_VALUES = ("CARTRIDGE", "PREFIX_TUNING")
 """PEFT's types whose prefix is in the cache, so that padding on the left comes between it and the text."""
 WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
 """Options of models in which a token sees some of the places before it only; padding takes up places."""
+
+
+class Places(NamedTuple):
+    """The places of a batch at which logits are wanted: rows [N], columns [N] of texts [B, width]."""
+
+    rows: Tensor
+    columns: Tensor
+    width: int
 
 
 @dataclass
@@ -53,7 +61,7 @@ class LanguageModel(nn.Module):
         self.virtual_tokens = virtual_tokens
         self.caches = _caches(encoder)
         """Whether a token is read with the keys and values of those before; else all of the text, as in training."""
-        self._chosen: Tensor | None = None
+        self._chosen: Places | None = None
         self._watch(encoder)
 
     def _watch(self, encoder: nn.Module) -> None:
@@ -69,9 +77,11 @@ class LanguageModel(nn.Module):
         chosen = self._chosen
         if chosen is None:
             return hidden
-        return hidden[:, hidden.shape[1] - chosen.shape[1] :][chosen]
+        return hidden[chosen.rows, chosen.columns + (hidden.shape[1] - chosen.width)]
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None, learnt: int | None = None
+    ) -> Tensor:
         """Return logits of right-padded texts [B, L].
 
         Args:
@@ -80,18 +90,20 @@ class LanguageModel(nn.Module):
             labels: a token's own id where it is learnt, else IGNORE_INDEX, [B, L]. The logits are of these tokens, each
                 from the place before it: [N, vocabulary], row by row. Without labels, of the token after each text:
                 [B, vocabulary].
+            learnt: N, where the host knows it; without it, the host waits for the device.
 
         """
         if labels is None:
-            last = attention_mask.sum(1).clamp(min=1) - 1
-            chosen = torch.arange(attention_mask.shape[1], device=last.device) == last[:, None]
+            rows, columns = _every_row(input_ids), attention_mask.sum(1).clamp(min=1) - 1
         else:
-            chosen = torch.zeros_like(labels, dtype=torch.bool)
-            chosen[:, :-1] = labels[:, 1:] != IGNORE_INDEX
+            count = int((labels[:, 1:] != IGNORE_INDEX).sum()) if learnt is None else learnt
+            rows, targets = learnt_places(labels, count)
+            columns = targets - 1
+        chosen = Places(rows, columns, input_ids.shape[1])
         output = self._output(self.encoder, chosen, input_ids=input_ids, attention_mask=attention_mask)
         return cast(Tensor, output.logits)
 
-    def _output(self, model: Any, chosen: Tensor, **inputs: Any) -> Any:
+    def _output(self, model: Any, chosen: Places, **inputs: Any) -> Any:
         """Return what a model gives, with logits at the chosen places alone."""
         self._chosen = chosen
         try:
@@ -127,9 +139,7 @@ class LanguageModel(nn.Module):
         if prefix is not None and prefix.cache is not None:
             inputs[_cache_name(base)] = prefix.cache
             positions = positions[:, prefix.length :]
-        chosen = torch.zeros_like(positions, dtype=torch.bool)
-        chosen[:, -1] = True
-        return self._go_on(base, chosen, attention_mask, positions, inputs)
+        return self._go_on(base, attention_mask, positions, inputs)
 
     def next(self, state: State, tokens: Tensor) -> State:
         """Read one more token [B] of each answer."""
@@ -137,9 +147,8 @@ class LanguageModel(nn.Module):
             return self._whole([torch.cat(pair) for pair in zip(state.cache, tokens[:, None], strict=True)])
         base = _reader(self.encoder)
         mask = torch.cat([state.mask, state.mask.new_ones(len(tokens), 1)], dim=1)
-        chosen = torch.ones(len(tokens), 1, dtype=torch.bool, device=tokens.device)
         inputs = {"input_ids": tokens[:, None], _cache_name(base): state.cache}
-        return self._go_on(base, chosen, mask, state.positions[:, None], inputs)
+        return self._go_on(base, mask, state.positions[:, None], inputs)
 
     def _whole(self, texts: list[Tensor]) -> State:
         """Read whole texts, padded on the right."""
@@ -149,7 +158,10 @@ class LanguageModel(nn.Module):
         virtual = getattr(cast(Any, self.encoder).active_peft_config, "num_virtual_tokens", 0)
         return State(self(ids, mask), texts, mask, lengths + virtual)
 
-    def _go_on(self, base: Any, chosen: Tensor, mask: Tensor, positions: Tensor, inputs: dict[str, Any]) -> State:
+    def _go_on(self, base: Any, mask: Tensor, positions: Tensor, inputs: dict[str, Any]) -> State:
+        width = positions.shape[1]
+        rows = _every_row(positions)
+        chosen = Places(rows, torch.full_like(rows, width - 1), width)
         output = self._output(base, chosen, **inputs, attention_mask=mask, position_ids=positions, use_cache=True)
         cache = getattr(output, _cache_name(base), None)
         return State(output.logits, output.past_key_values if cache is None else cache, mask, positions[:, -1] + 1)
@@ -162,6 +174,11 @@ class LanguageModel(nn.Module):
         else:
             cache = [cache[row] for row in rows.tolist()]
         return State(state.logits[rows], cache, state.mask[rows], state.positions[rows])
+
+
+def _every_row(of: Tensor) -> Tensor:
+    """Return the numbers of a batch's rows, [B]."""
+    return torch.arange(len(of), device=of.device)
 
 
 def _caches(encoder: Any) -> bool:

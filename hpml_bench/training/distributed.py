@@ -43,6 +43,18 @@ class Group:
         dist.all_gather(everyone, local)
         return torch.stack(everyone)
 
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Let the ranks of each machine run the body one after another; one that raises lets the next go on."""
+        place, here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", self.world))
+        for _ in range(place):
+            self.barrier()
+        try:
+            yield
+        finally:
+            for _ in range(here - place):
+                self.barrier()
+
     def barrier(self) -> None:
         """Wait until all ranks are here and their devices have done their work."""
         settle(self.device)

@@ -131,7 +131,7 @@ def _answer(model: TaskModel, task: Task, rows: Rows, settings: Settings, group:
             heartbeat.beat(f"evaluation, batch {start // settings.eval_batch + 1}")
             part = mine[start : start + settings.eval_batch]
             batch = rows.batch(part).to(group.device)
-            outputs = model(batch.input_ids, batch.attention_mask, batch.labels).float()
+            outputs = model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt).float()
             where = slice(start, start + len(part))
             answers = task.predict(outputs, batch.labels).reshape(len(part), -1)
             local[where, 1] = task.row_losses(outputs, batch.labels).to(local)

@@ -7,10 +7,8 @@ right padding is a pad token. Here the attention mask says which token is the la
 from __future__ import annotations
 
 import inspect
-import math
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,16 +26,15 @@ from hpml_bench.system.failures import out_of_memory
 from hpml_bench.system.text import first_line
 from hpml_bench.training import kernels, quantization
 from hpml_bench.training.checkpointing import check_checkpointed, checkpoint_activations
-from hpml_bench.training.precision import WEIGHTS, autocast_of, keep_trained_as_float32
+from hpml_bench.training.precision import WEIGHTS, keep_trained_as_float32
+from hpml_bench.training.random_numbers import seeded
+from hpml_bench.training.trial import is_causal, positions
 
 KINDS: dict[str, tuple[Any, Any]] = {
     "encoder": (MODEL_MAPPING, AutoModel),
     "language_model": (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
 }
 """What can be loaded: the classes by configuration, and what loads them."""
-
-POSITIONS = re.compile(r"(?:^|\.)(?:wpe|position_embeddings|embed_positions)$")
-"""Names of tables of learned positions."""
 
 Pooling = Literal["last", "first", "mean"]
 Select = Callable[[Tensor, Tensor], Tensor]
@@ -62,7 +59,7 @@ class TaskModel(nn.Module):
         self.select = select
         self.virtual_tokens = virtual_tokens
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, *_: object) -> Tensor:
         """Return the head's outputs, float32 also under autocast, of right-padded texts [B, L]; labels don't matter."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         read = self.select(hidden[:, self.virtual_tokens :], attention_mask)
@@ -99,6 +96,15 @@ def new_head(hidden_size: int, outputs: int, seed: int) -> nn.Linear:
 
 
 CPU = torch.device("cpu")
+LARGE_BYTES = 1_000_000_000
+
+
+def is_large(folder: Path) -> bool:
+    """Tell whether weights take so many bytes that the ranks of a machine load them one after another.
+
+    Each rank holds, for a moment, more than what it keeps; small ones are loaded sooner together.
+    """
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) > LARGE_BYTES
 
 
 def build_model(
@@ -108,11 +114,13 @@ def build_model(
     task: Task,
     look: Callable[[PreTrainedModel], None] | None = None,
     device: torch.device = CPU,
+    loading: AbstractContextManager[None] = nullcontext(),  # noqa: B008 - reusable
 ) -> TaskModel:
     """Load the backbone, let the method change it, and put the task's head on.
 
     The head's first weights depend on the seed alone, and so do the method's: random numbers drawn before or
-    elsewhere don't change them, and the global generators keep their state. `look` gets the backbone as it was loaded.
+    elsewhere don't change them, and the global generators keep their state. `look` gets the backbone as it was loaded;
+    it is loaded inside `loading`.
 
     Raises:
         Unsupported: the method can't run with this backbone.
@@ -120,10 +128,11 @@ def build_model(
 
     """
     settings = spec.settings.model_copy(update={"quantization": quantization_of(method, spec.settings)})
-    with _seeded(spec.seed):
-        backbone = load_backbone(folder, settings, task.model_kind, device)
+    with seeded(spec.seed):
+        with loading:
+            backbone = load_backbone(folder, settings, task.model_kind, device)
         hidden_size = backbone.config.hidden_size
-        if _positions(backbone, settings.max_length) is None:
+        if positions(backbone, settings.max_length) is None:
             raise UserError(f"max_length {settings.max_length} is more tokens than {settings.backbone} has positions")
         if look is not None:
             look(backbone)
@@ -136,17 +145,17 @@ def build_model(
             check_checkpointed(encoder)
         keep_trained_as_float32(encoder)
         kernels.speed_up(encoder, settings.device)
-        positions = _positions(encoder, settings.max_length)
-        if positions is None:
+        places = positions(encoder, settings.max_length)
+        if places is None:
             raise Unsupported(
                 f"its virtual tokens and max_length {settings.max_length} together are more than the model's positions"
             )
-        return cast(TaskModel, task.build(encoder, hidden_size, positions - settings.max_length, spec.seed))
+        return cast(TaskModel, task.build(encoder, hidden_size, places - settings.max_length, spec.seed))
 
 
 def _encoder(backbone: PreTrainedModel, method: Method, spec: RunSpec) -> nn.Module:
     """Let the method change the backbone, with random numbers that don't depend on its loading."""
-    with _seeded(spec.seed), quantization.refusing(backbone, method):
+    with seeded(spec.seed), quantization.refusing(backbone, method):
         try:
             return cast(nn.Module, method.build(backbone))
         except ValueError as error:  # PEFT raises it where a type doesn't fit the model
@@ -213,108 +222,9 @@ def load_backbone(
     quantization.prepare(model)
     if report["missing_keys"]:
         raise UserError(f"{folder}: the file lacks weights, among them {min(report['missing_keys'])}")
-    if kind_of_model == "language_model" and not _is_causal(model):
+    if kind_of_model == "language_model" and not is_causal(model):
         raise UserError(f"{folder}: {config.model_type} reads both ways, so that it can't generate; give a decoder")
     return cast(PreTrainedModel, model)
-
-
-@torch.no_grad()
-def _is_causal(model: nn.Module) -> bool:
-    """Tell whether a token's logits are the same whatever follows it."""
-    with _evaluating(model), autocast_of(model):
-        ids = _tokens(model, rows=2, length=4)["input_ids"][:1].repeat(2, 1)
-        ids[1, 1:] += 1
-        first = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0][:, 0]
-    rounding = torch.finfo(first.dtype).eps
-    return bool(torch.allclose(first[0], first[1], rtol=10 * rounding, atol=max(1e-5, rounding)))
-
-
-def unused_parameters(module: nn.Module) -> list[str]:
-    """Return the names of trainable parameters that a backward pass doesn't reach, tried on a few made-up tokens.
-
-    DDP would wait for ever (or raise) for the gradient of such a parameter. Takes a task's model or an encoder. The
-    random generators keep their state, and gradients are cleared.
-    """
-    weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if not weights:
-        return []
-    with _seeded(0):
-        with autocast_of(module):
-            output = module(**_tokens(module, rows=2, length=4))
-        (output if isinstance(output, Tensor) else output[0]).float().square().mean().backward()
-    missing = [name for name, weight in module.named_parameters() if weight.requires_grad and weight.grad is None]
-    for weight in weights:
-        weight.grad = None
-    return missing
-
-
-def freeze_unused(module: nn.Module) -> None:
-    """Freeze the parameters that no backward pass reaches, so that DDP doesn't wait for them."""
-    for name in unused_parameters(module):
-        module.get_parameter(name).requires_grad_(False)
-
-
-def _tokens(module: nn.Module, rows: int, length: int) -> dict[str, Tensor]:
-    """Return made-up input on the module's device; ids are small, and from 3 on to avoid the usual special ones."""
-    device = next(module.parameters()).device
-    ids = 3 + torch.arange(rows * length, device=device).view(rows, length) % 8
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-
-@torch.no_grad()
-def _positions(module: nn.Module, length: int) -> int | None:
-    """Return the positions of an encoder's output for a text of `length` tokens; None where it doesn't fit.
-
-    Found by a forward pass, which works for all kinds of models; on a GPU a position beyond a table of learned ones
-    would end the process, so that the table's size is looked at before.
-    """
-    virtual = getattr(getattr(module, "active_peft_config", None), "num_virtual_tokens", None) or 0
-    if length + virtual > _learned_positions(module):
-        return None
-    try:
-        with _evaluating(module), autocast_of(module):
-            return int(module(**_tokens(module, rows=1, length=length))[0].shape[1])
-    except (IndexError, RuntimeError) as error:  # too few positions, or shapes that don't broadcast
-        if out_of_memory(error):
-            raise
-        return None
-
-
-def _learned_positions(module: nn.Module) -> float:
-    """Return how many positions a model's table of learned ones has; infinity where it has none."""
-    tables = (
-        part.num_embeddings - (getattr(part, "offset", 0) or (0 if part.padding_idx is None else part.padding_idx + 1))
-        for name, part in module.named_modules()
-        if isinstance(part, nn.Embedding) and POSITIONS.search(name)
-    )
-    return min(tables, default=math.inf)
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    training = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in training.items():
-            part.training = mode
-
-
-@contextmanager
-def kept_generators() -> Iterator[None]:
-    """Restore torch's generators after the body."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices):
-        yield
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed torch's generators in the body, and restore them afterwards."""
-    with kept_generators():
-        torch.manual_seed(seed)
-        yield
 
 
 def _adjust(config: PretrainedConfig, dropout: float | None) -> None:

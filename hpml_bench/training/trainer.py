@@ -30,9 +30,10 @@ from hpml_bench.training.distributed import Group
 from hpml_bench.training.evaluation import base_loss, evaluate
 from hpml_bench.training.generation import Generator, make_generator
 from hpml_bench.training.kernels import speed_up, store_frozen_as_bf16
-from hpml_bench.training.model import TaskModel, build_model, kept_generators
+from hpml_bench.training.model import TaskModel, build_model, is_large
 from hpml_bench.training.optimization import lr_factor, make_optimizer, total_steps
 from hpml_bench.training.precision import autocast, keep_trained_as_float32, make_scaler, set_float32_products
+from hpml_bench.training.random_numbers import kept_generators
 from hpml_bench.training.step_log import Entry, StepLog
 from hpml_bench.training.windows import Windows
 
@@ -116,7 +117,9 @@ class Trainer:
                 before.append(base_loss(base, task, general, settings, group))
 
         set_float32_products(settings)
-        model = build_model(Path(prepared.backbone), spec, method, task, look, group.device).to(group.device)
+        folder = Path(prepared.backbone)
+        loading = group.in_turn() if is_large(folder) else nullcontext()
+        model = build_model(folder, spec, method, task, look, group.device, loading).to(group.device)
         torch.manual_seed(spec.seed * 1000 + group.rank)  # dropout differs between ranks, as it must
         trainer = cls(spec, model, method, task, group, train, validation, probes, write)
         trainer.generator = make_generator(task, prepared, settings, spec.seed)
@@ -214,7 +217,7 @@ class Trainer:
         What a method adds to the loss depends on its parameters alone, so it counts once a step.
         """
         with autocast(self.settings):
-            outputs = self.ddp(batch.input_ids, batch.attention_mask, batch.labels)
+            outputs = self.ddp(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt)
             loss = self.task.loss(outputs.float(), batch.labels)
             auxiliary = self.method.auxiliary_loss(self.model.encoder) if with_auxiliary else None
         # 1 / targets is where the gradient begins: a division of the loss would be two more operators in every step

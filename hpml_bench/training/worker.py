@@ -37,9 +37,10 @@ from hpml_bench.training import products
 from hpml_bench.training.checks import all_checks
 from hpml_bench.training.cuda import check_gpus
 from hpml_bench.training.distributed import Group, process_group
-from hpml_bench.training.model import TaskModel, unused_parameters
+from hpml_bench.training.model import TaskModel
 from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trainer import Trained, Trainer
+from hpml_bench.training.trial import unused_parameters
 
 LOST_PEER_SECONDS = 1.0
 """Time that a rank which lost a peer waits to end, so that a killed one, which leaves no error, ends first."""

@@ -14,7 +14,7 @@ from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.methods import adapter, full, peft
 from hpml_bench.plugins.method import Method
 from hpml_bench.training import causal_lm
-from hpml_bench.training.model import unused_parameters
+from hpml_bench.training.trial import unused_parameters
 
 INSTALLED = Version(version("peft"))
 LATER = {kind for kind, since in peft.SINCE.items() if Version(since) > INSTALLED}

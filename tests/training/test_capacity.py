@@ -26,7 +26,7 @@ from hpml_bench.plugins.task import make_task
 from hpml_bench.probes.loss_scaling import LossScalingProbe
 from hpml_bench.records.points import read_points
 from hpml_bench.system import gpus
-from hpml_bench.training import checkpointing
+from hpml_bench.training import checkpointing, trial
 from hpml_bench.training import model as model_module
 from hpml_bench.training import peft as peft_method
 from hpml_bench.training import trainer as trainer_module
@@ -392,11 +392,11 @@ def test_learned_positions_are_counted_before_they_are_used(
         raise AssertionError("tried")
 
     model = GPT2Model(GPT2Config(vocab_size=50, n_positions=24, n_embd=8, n_layer=1, n_head=1))
-    assert model_module._positions(model, 24) == 24
+    assert trial.positions(model, 24) == 24
     monkeypatch.setattr(GPT2Model, "forward", never)
-    assert model_module._positions(model, 25) is None
+    assert trial.positions(model, 25) is None
     roberta = RobertaModel(RobertaConfig(vocab_size=50, max_position_embeddings=26, hidden_size=8, num_hidden_layers=1,
                                          num_attention_heads=1, intermediate_size=8))  # fmt: skip
-    assert model_module._positions(roberta, 24) == 24
+    assert trial.positions(roberta, 24) == 24
     monkeypatch.setattr(RobertaModel, "forward", never)
-    assert model_module._positions(roberta, 25) is None
+    assert trial.positions(roberta, 25) is None

@@ -8,7 +8,8 @@ from torch import nn
 from transformers import T5Config, T5Model
 
 from hpml_bench.errors import Unsupported, UserError
-from hpml_bench.training.model import TaskModel, load_backbone, pool, unused_parameters
+from hpml_bench.training.model import TaskModel, load_backbone, pool
+from hpml_bench.training.trial import unused_parameters
 
 
 @pytest.fixture(scope="module")

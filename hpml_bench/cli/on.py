@@ -1,0 +1,118 @@
+"""`hpml-bench run-all --on` and `--parallel`: a sweep that jobs do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK
+from hpml_bench.cli.options import Asked, Elsewhere
+from hpml_bench.cli.report import write
+from hpml_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from hpml_bench.cluster.sweep import Sweep
+    from hpml_bench.config.profile import Profile
+    from hpml_bench.config.suite import Suite
+    from hpml_bench.launch.limits import Limits
+    from hpml_bench.records.run import RunRecord
+
+
+def sweep_on(suite: Suite, methods: list[str] | None, asked: Asked, limits: Limits, elsewhere: Elsewhere) -> int:
+    """Submit what is missing, wait for it, report, and return the exit status."""
+    from hpml_bench.cluster.sweep import Asked as Wanted
+    from hpml_bench.cluster.sweep import Sweep
+    from hpml_bench.system import disk
+    from hpml_bench.system.signals import stoppable
+
+    profile = _profile(elsewhere)
+    if limits.max_hours is not None or limits.fail_fast:
+        raise UserError("--max-hours and --fail-fast are of runs one after another; a profile has time, per job")
+    wanted = Wanted(suite, profile, None if methods is None else tuple(methods), limits, asked.verbose)
+    folder = (asked.out / suite.name).resolve()
+    with disk.errors_as_user_errors(asked.out), stoppable():
+        sweep = Sweep.open(wanted, folder, _say, asked.fresh)
+        if elsewhere.dry_run:
+            click.echo(sweep.script(), nl=False)
+            return OK
+        if elsewhere.detach and not sweep.engine.outlives:
+            raise UserError(f"--detach: jobs on {sweep.engine.title} end with this command")
+        if profile.prepare == "here" and sweep.plan.digests is None:
+            sweep.prepare_here()
+        return _submitted(sweep, asked, elsewhere.detach)
+
+
+def _profile(elsewhere: Elsewhere) -> Profile:
+    from hpml_bench.config.profile import load_profile
+
+    changes = [] if elsewhere.parallel is None else [("parallel", elsewhere.parallel)]
+    if elsewhere.on is None:  # runs side by side: each in a job of its own
+        return load_profile("local", [*changes, ("unit", "run")])
+    return load_profile(elsewhere.on, changes)
+
+
+def _submitted(sweep: Sweep, asked: Asked, detach: bool) -> int:
+    """Submit, then wait or leave."""
+    count = sweep.submit(again=True)
+    stop = f"hpml-bench stop {_shown(sweep.folder)}"
+    if not sweep.engine.starts:
+        click.echo(sweep.script(), nl=False)
+        _say(f"the plan is {sweep.folder / 'plan.json'}; have each command run, then hpml-bench report {sweep.folder}")
+        return OK
+    if detach:
+        if count:
+            sweep.submit_report()
+        _say(f"hpml-bench status {_shown(sweep.folder)} shows the jobs, and {stop} ends them")
+        return OK
+    try:
+        complete = sweep.wait(lambda record: _say(_line(record)))
+    except KeyboardInterrupt:
+        if sweep.engine.outlives:
+            _say(f"the jobs go on; the same command waits for them again, and {stop} ends them")
+            return INTERRUPTED
+        sweep.stop()
+        complete = None
+    return _reported(sweep, asked, complete)
+
+
+def _reported(sweep: Sweep, asked: Asked, complete: bool | None) -> int:
+    """Write the report; `complete` is None where the user ended the sweep."""
+    from hpml_bench.plugins.tracker import make_trackers
+    from hpml_bench.records.run import DONE
+
+    records = sweep.records()
+    if records:
+        write(sweep.folder, None, ["html", "md"], make_trackers(asked.trackers))
+    if complete is None:
+        click.echo("interrupted; the same command goes on from here", err=True)
+        return INTERRUPTED
+    failed = sum(record.status not in DONE for record in records)
+    if failed:
+        click.echo(f"{failed} of {len(records)} runs did not end well; see the report's failures", err=True)
+    if not complete:
+        click.echo(
+            f"the jobs ended and left {len(sweep.missing(again=False))} of {len(sweep.plan.units)} units undone; see "
+            f"{_shown(sweep.folder)}/logs; the same command goes on from here", err=True,
+        )  # fmt: skip
+    return OK if complete and not failed else FAILED
+
+
+def _say(text: str) -> None:
+    from hpml_bench.system.text import for_terminal
+
+    click.echo(for_terminal(text))
+
+
+def _line(record: RunRecord) -> str:
+    message = record.error.message.splitlines()[0][:200] if record.error and record.error.message else ""
+    host = (record.environment.get("where") or {}).get("host")
+    place = f" on {host}" if host else ""
+    name = f"{record.spec.method.name} seed {record.spec.seed}"
+    return f"{name}: {record.status} in {record.seconds:.1f} s{place}  {record.shown or message}"
+
+
+def _shown(folder: Path) -> Path:
+    """Return a folder as it is shortest from here."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

@@ -1,0 +1,21 @@
+"""`hpml-bench status`: the jobs of a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
+def status(folder: Path) -> None:
+    """Show the jobs of the sweep in DIR: what waits, runs, is done, and is left."""
+    from hpml_bench.cluster.status import rows
+    from hpml_bench.cluster.sweep import find
+    from hpml_bench.system.text import for_terminal
+
+    table = rows(find(folder, click.echo))
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        click.echo(for_terminal("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()))

@@ -1,0 +1,35 @@
+"""`hpml-bench work`: what a job of a sweep does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK
+from hpml_bench.errors import UserError
+
+
+@click.command()
+@click.argument("plan", type=click.Path(path_type=Path))
+@click.option("--unit", type=click.IntRange(0), metavar="K", help="Number of the unit, from 0.")
+@click.option("--prepare", is_flag=True, help="Prepare model and data only.")
+@click.pass_context
+def work(ctx: click.Context, plan: Path, unit: int | None, prepare: bool) -> None:
+    """Do the runs of one unit of PLAN, a results folder's plan.json, that are not done.
+
+    Jobs call it; so may any scheduler. It may be called again at any time, and does what is left.
+    """
+    from hpml_bench.cluster import worker
+    from hpml_bench.system import disk
+
+    if prepare == (unit is not None):
+        raise UserError("work: give either --unit K or --prepare")
+    with disk.errors_as_user_errors(plan.parent):
+        if unit is None:
+            worker.prepare(plan)
+            return
+        worked = worker.work(plan, unit)
+    if worked.how == "interrupted":
+        ctx.exit(INTERRUPTED)
+    ctx.exit(OK if worked.well else FAILED)

@@ -1,0 +1,105 @@
+"""Claims: at most one living job works on a unit.
+
+A claim is a folder with its owner's name in it, moved to its place by a rename, which only one of several can do. It is
+broken by the same job begun anew, and where the engine knows that its owner has ended; never for its age.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.engine import Engine
+from hpml_bench.records.plan import CLAIMS, OWNER, Job, claims
+from hpml_bench.records.shared import TAKEN
+
+
+class Claim:
+    """The claim of a job on a unit."""
+
+    def __init__(self, folder: Path, job: Job) -> None:
+        """Keep the results folder and the job."""
+        self.path, self.job = folder / CLAIMS / str(job.unit), job
+
+    def owner(self) -> Job | None:
+        """Return who holds it; None where nobody does."""
+        try:
+            return Job.model_validate_json((self.path / OWNER).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    @property
+    def held(self) -> bool:
+        """Whether this start of this job still holds it: it may have been begun anew elsewhere."""
+        owner = self.owner()
+        return owner is not None and owner.name == self.job.name
+
+    def take(self) -> bool:
+        """Take it, if nobody holds it."""
+        own = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}")
+        own.mkdir(parents=True)
+        (own / OWNER).write_text(self.job.model_dump_json(), encoding="utf-8")
+        try:
+            os.rename(own, self.path)  # noqa: PTH104 - fails where a claim lies there
+            return True
+        except OSError as error:
+            shutil.rmtree(own, ignore_errors=True)
+            if error.errno not in TAKEN:
+                raise
+            return False
+
+    def release(self) -> None:
+        """Give it up, if it is still held."""
+        if self.held:
+            discard(self.path)
+
+
+def discard(path: Path) -> None:
+    """Remove a claim; where several do so at once, one of them."""
+    away = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        os.rename(path, away)  # noqa: PTH104 - of two that remove it, one fails here
+    except FileNotFoundError:
+        return
+    shutil.rmtree(away, ignore_errors=True)
+
+
+@contextmanager
+def claimed(folder: Path, job: Job, engine: Engine) -> Iterator[Claim]:
+    """Hold a unit while the body runs.
+
+    Raises:
+        UserError: another job holds it, of which the engine doesn't know that it has ended.
+
+    """
+    claim = Claim(folder, job)
+    while not claim.take():
+        owner = claim.owner()
+        if owner is not None and owner.job != job.job and not engine.dead(owner):
+            raise UserError(
+                f"unit {job.unit} is held by job {owner.job} on {owner.host}; wait for it, or end it and remove "
+                f"{claim.path}"
+            )
+        discard(claim.path)
+    try:
+        yield claim
+    finally:
+        claim.release()
+
+
+def release_dead(folder: Path, engine: Engine) -> tuple[Job, ...]:
+    """Remove the claims of jobs that have ended, and return the owners of those that are left."""
+    living = []
+    for owner in claims(folder):
+        if engine.dead(owner):
+            discard(folder / CLAIMS / str(owner.unit))
+        else:
+            living.append(owner)
+    return tuple(living)

@@ -1,0 +1,66 @@
+"""Neighbours of a run: the runs of other jobs on its host while it ran, which slow it as it slows them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.records.files import read_json, write_atomically
+from hpml_bench.records.run import RunRecord
+from hpml_bench.records.shared import SharedResults
+from hpml_bench.system import processes
+
+RUNNING = "running"
+"""Folder with a file for each run under way, and beside it a list of the runs that have come since."""
+
+
+class Neighbours:
+    """A run under way; who begins a run beside it writes itself into its list."""
+
+    def __init__(self, results: SharedResults, spec: RunSpec) -> None:
+        """Keep them."""
+        self._results, self._run = results, spec.run_id
+        self._folder = results.path / RUNNING
+        self._file = self._folder / f"{spec.run_id}.{results.job.name}.json"
+        self._there: set[str] = set()
+
+    def __enter__(self) -> Neighbours:
+        """Say that this run is under way here, then look who else is: of two that begin at once, both see the other."""
+        self._folder.mkdir(exist_ok=True)
+        here = {"run": self._run, "host": socket.gethostname(), "pid": os.getpid()}
+        write_atomically(self._file, json.dumps(here))
+        for path in self._folder.glob("*.json"):
+            other = read_json(path)
+            if path == self._file or other is None or other.get("host") != here["host"]:
+                continue
+            if processes.identify(int(other["pid"])) is None:  # it was killed
+                _remove(path)
+                continue
+            self._there.add(str(other["run"]))
+            with _came(path).open("a", encoding="utf-8") as file:
+                file.write(f"{self._run}\n")
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        """Read who came, and leave."""
+        if _came(self._file).exists():
+            self._there |= set(_came(self._file).read_text(encoding="utf-8").split())
+        _remove(self._file)
+
+    def told(self, record: RunRecord) -> RunRecord:
+        """Return the run's record with its neighbours, and write it."""
+        record = record.model_copy(update={"neighbours": tuple(sorted(self._there - {self._run}))})
+        return self._results.begin(record.spec).commit(record)
+
+
+def _came(path: Path) -> Path:
+    return path.with_suffix(".came")
+
+
+def _remove(path: Path) -> None:
+    for file in (path, _came(path)):
+        file.unlink(missing_ok=True)

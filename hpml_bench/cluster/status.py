@@ -1,0 +1,32 @@
+"""State of a sweep's units: of each its job, where it runs, and how many of its runs are done."""
+
+from __future__ import annotations
+
+from hpml_bench.cluster.sweep import Sweep
+from hpml_bench.records.folder import ResultsFolder
+from hpml_bench.records.plan import Job, read_jobs
+from hpml_bench.records.run import DONE
+
+Row = tuple[str, ...]
+HEAD: Row = ("unit", "runs", "state", "job", "host", "done")
+
+
+def rows(sweep: Sweep) -> list[Row]:
+    """Return a row for each unit, below a head, and a last one with sums."""
+    live = {job.unit: job for job in sweep.engine.live(sweep.plan) if job.unit is not None}
+    last: dict[int, Job] = {job.unit: job for job in read_jobs(sweep.folder)}
+    specs, results = sweep.specs(), ResultsFolder(sweep.folder)
+    found, total, failed = [HEAD], 0, 0
+    for number, unit in enumerate(sweep.plan.units):
+        records = results.records(specs[number]) if specs else ()
+        done = sum(record.status in DONE for record in records)
+        total, failed = total + done, failed + len(records) - done
+        job, worked = live.get(number), last.get(number)
+        complete = len(records) == len(unit.tasks)
+        state = job.state.lower() if job else ("ended" if complete else "left" if worked else "not begun")
+        host = worked.host if worked and (job is None or job.running) else ""
+        name = job.name if job else worked.job if worked else ""
+        found.append((str(number), unit.title, state, name, host, f"{done} of {len(unit.tasks)}"))
+    runs = sum(len(unit.tasks) for unit in sweep.plan.units)
+    ended = f"{total} of {runs}" + (f", {failed} failed" if failed else "")
+    return [*found, ("all", "", f"{len(live)} live" if live else "no jobs", "", "", ended)]

@@ -1,0 +1,274 @@
+"""Sweep by jobs, as its submitter sees it: plan, submission of what is missing, waiting, stopping."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpml_bench.cluster.claims import release_dead
+from hpml_bench.config.profile import Profile
+from hpml_bench.config.settings import RunSpec, Settings
+from hpml_bench.config.suite import Suite
+from hpml_bench.errors import UserError
+from hpml_bench.launch import preparation
+from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.order import methods_of_seed
+from hpml_bench.plugins.engine import Batch, Engine, Live, make_engine, units_of
+from hpml_bench.plugins.method import check_methods
+from hpml_bench.records import plan as plans
+from hpml_bench.records.files import PLAN
+from hpml_bench.records.folder import ResultsFolder
+from hpml_bench.records.plan import Plan, Task, Unit
+from hpml_bench.records.run import DONE, Digests, RunRecord, protocol_id
+
+Say = Callable[[str], None]
+POLL_SECONDS = 5.0
+VAIN = 2
+"""Submissions in a row that bring no new run before the sweep is given up."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a call of run-all asks for."""
+
+    suite: Suite
+    profile: Profile
+    methods: tuple[str, ...] | None
+    limits: Limits
+    verbose: bool = False
+
+    def tasks(self) -> list[Task]:
+        """Return the runs, seed by seed, methods in the balanced order of a sweep."""
+        suite, named = self.suite, list(self.suite.methods)
+        chosen = [spec.method.name for spec in suite.runs(self.methods, [0])]
+        found = []
+        for seed in range(suite.seeds):
+            row = methods_of_seed(len(named), seed)
+            place = {name: row.index(named.index(name)) if name in named else len(named) for name in chosen}
+            found += [Task(method=name, seed=seed) for name in sorted(chosen, key=place.__getitem__)]
+        return found
+
+    def units(self) -> tuple[Unit, ...]:
+        """Return the runs cut into units."""
+        tasks = self.tasks()
+        if self.profile.unit == "run":
+            return tuple(Unit(tasks=(task,)) for task in tasks)
+        by_seed: dict[int, list[Task]] = {}
+        for task in tasks:
+            by_seed.setdefault(task.seed, []).append(task)
+        return tuple(Unit(tasks=tuple(group)) for group in by_seed.values())
+
+    def plan(self) -> Plan:
+        """Return a new plan.
+
+        Raises:
+            UserError: there is no method to run, or one can't be run.
+
+        """
+        specs = self.suite.runs(self.methods, [0])
+        if not specs:
+            raise UserError(
+                f"suite {self.suite.name}: there is no method to run; name some under methods, or by --methods a,b"
+            )
+        check_methods((spec.method for spec in specs), self.suite.settings)
+        limits = plans.Limits(stall=self.limits.stall, run_timeout=self.limits.run_timeout, retries=self.limits.retries)
+        return Plan(
+            id=plans.new_id(), suite=self.suite, profile=self.profile, units=self.units(), limits=limits,
+            verbose=self.verbose,
+        )  # fmt: skip
+
+
+class Sweep:
+    """A sweep that jobs do."""
+
+    def __init__(self, folder: Path, plan: Plan, engine: Engine, say: Say) -> None:
+        """Keep them."""
+        self.folder, self.plan, self.engine, self.say = folder, plan, engine, say
+
+    @classmethod
+    def open(cls, asked: Asked, folder: Path, say: Say, fresh: bool = False) -> Sweep:
+        """Return the sweep of a results folder: the one that was planned before, or a new one.
+
+        Raises:
+            UserError: the engine can't be had, or jobs of another plan work in the folder.
+
+        """
+        engine = make_engine(asked.profile)
+        engine.check()
+        with ResultsFolder.open(folder) as results:
+            before = plans.read_plan(folder) if (folder / PLAN).exists() else None
+            plan = asked.plan()
+            if before is not None:
+                owned = make_engine(before.profile)
+                if before.profile.engine == asked.profile.engine:
+                    owned = engine
+                living = [job.job for job in release_dead(folder, owned)] + [job.name for job in owned.live(before)]
+                same = _same(before, plan) and not fresh
+                if living and not same:
+                    raise UserError(
+                        f"{folder}: jobs of another plan work in it ({', '.join(sorted(set(living))[:3])}); end them "
+                        f"with hpml-bench stop {folder}, or give another --out"
+                    )
+                if same:
+                    plan = plan.model_copy(update={"id": before.id, "digests": before.digests})
+            if fresh:
+                results.clear()
+                results.forget_measured()
+            if before is None or fresh or not _same(before, plan):
+                (folder / plans.RESOLVED).unlink(missing_ok=True)
+            results.write_suite(asked.suite.model_dump_json(indent=1))
+            plans.write_plan(folder, plan)
+        return cls(folder, plan, engine, say)
+
+    def prepare_here(self) -> None:
+        """Prepare model and data in this process, so that the jobs need no network.
+
+        Raises:
+            UserError: they can't be had.
+
+        """
+        settings = self.plan.suite.settings
+        self.say(f"preparing model and data of {settings.backbone.partition('#')[0]} ...")
+        here = {"device": "cpu", "world_size": 1, "threads": 1, "micro_batch": None}
+        prepared = preparation.prepare(settings.model_copy(update=here))
+        for warning in prepared.warnings:
+            self.say(warning)
+        self.plan = self.plan.model_copy(update={"digests": prepared.digests})
+        plans.write_plan(self.folder, self.plan)
+
+    # What is done
+
+    def specs(self) -> list[list[RunSpec]] | None:
+        """Return the runs of each unit; None before a job has resolved the settings."""
+        settings = plans.read_resolved(self.folder)
+        if settings is None:
+            return None
+        suite = self.plan.suite.model_copy(update={"settings": settings})
+        return [
+            [spec for task in unit.tasks for spec in suite.runs([task.method], [task.seed])] for unit in self.plan.units
+        ]
+
+    def records(self) -> tuple[RunRecord, ...]:
+        """Return the records of the plan's runs."""
+        specs = self.specs()
+        results = ResultsFolder(self.folder)
+        return () if specs is None else results.records(spec for unit in specs for spec in unit)
+
+    def missing(self, again: bool) -> tuple[int, ...]:
+        """Return the units of which a run has no record; with `again`, those too of which one did not end well."""
+        specs = self.specs()
+        if specs is None:
+            return tuple(range(len(self.plan.units)))
+        results = ResultsFolder(self.folder)
+
+        def settled(spec: RunSpec) -> bool:
+            record = results.run_folder(spec).record()
+            if record is None or record.protocol_id not in {None, self._protocol(spec.settings, record)}:
+                return False
+            return record.status in DONE or not again
+
+        return tuple(number for number, unit in enumerate(specs) if not all(map(settled, unit)))
+
+    def _protocol(self, settings: Settings, record: RunRecord) -> str | None:
+        digests: Digests | None = self.plan.digests or record.digests
+        return None if digests is None else protocol_id(settings, digests)
+
+    # Jobs
+
+    def batch(self, units: Sequence[int], after: str | None = None) -> Batch:
+        """Return the jobs of units."""
+        arguments = ("work", str(self.folder / PLAN), "--unit", "{unit}")
+        return Batch(self.plan, self.folder, tuple(units), arguments, after=after)
+
+    def script(self) -> str:
+        """Return what would be submitted."""
+        return self.engine.script(self.batch(self.missing(again=True)))
+
+    def submit(self, again: bool) -> int:
+        """Submit the units that are missing and have no job; return how many."""
+        live = self.engine.live(self.plan)
+        release_dead(self.folder, self.engine)
+        units = sorted(set(self.missing(again)) - units_of(live))
+        if not units:
+            return 0
+        after = None
+        if self.plan.profile.prepare == "job" and self.specs() is None:
+            arguments = ("work", str(self.folder / PLAN), "--prepare")
+            after = self.engine.submit(Batch(self.plan, self.folder, (), arguments, kind="prepare"))
+        name = self.engine.submit(self.batch(units, after))
+        runs = sum(len(self.plan.units[unit].tasks) for unit in units)
+        if self.engine.starts:
+            self.say(
+                f"{len(units)} jobs for {runs} runs were given to {self.engine.title}" + (f" as {name}" if name else "")
+            )
+        self._last = name
+        return len(units)
+
+    def submit_report(self) -> None:
+        """Submit a job that writes the report when the others have ended."""
+        arguments = ("report", str(self.folder))
+        self.engine.submit(Batch(self.plan, self.folder, (), arguments, kind="report", after=self._last))
+
+    def wait(self, found: Callable[[RunRecord], None], poll: float = POLL_SECONDS) -> bool:
+        """Wait until no job is left, submitting anew what jobs have left undone; return whether all runs have a record.
+
+        Args:
+            found: takes each record once, as it is found.
+            poll: seconds between two looks.
+
+        """
+        seen: set[tuple[str, str]] = set()
+        vain, before = 0, -math.inf
+        began = time.monotonic()
+        while True:
+            for record in self.records():
+                key = record.run_id, record.started
+                if key not in seen:
+                    seen.add(key)
+                    found(record)
+            live = self.engine.live(self.plan)
+            if not live:
+                missing = self.missing(again=False)
+                if not missing:
+                    return True
+                vain, before = (0, len(seen)) if len(seen) > before else (vain + 1, before)
+                if vain >= VAIN:
+                    return False
+                self.say(f"{len(missing)} jobs ended with runs left to do; submitting them again")
+                self.submit(again=False)
+            self.engine.wait(min(poll, 0.5 + (time.monotonic() - began) / 10))
+
+    def stop(self) -> int:
+        """End all jobs, and remove their claims; return how many there were."""
+        count = self.engine.stop(self.plan)
+        deadline = time.monotonic() + 60
+        while self.engine.live(self.plan) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        release_dead(self.folder, self.engine)
+        return count
+
+
+def find(path: Path, say: Say) -> Sweep:
+    """Return the sweep of a results folder with a plan, or of the one folder in `path` that has one.
+
+    Raises:
+        UserError: there is none, or there are several.
+
+    """
+    folders = [path] if (path / PLAN).exists() else sorted(found.parent for found in path.glob(f"*/{PLAN}"))
+    if len(folders) != 1:
+        names = ", ".join(map(str, folders)) or "none"
+        raise UserError(f"{path}: name a results folder with a plan, as run-all --on makes it (here: {names})")
+    plan = plans.read_plan(folders[0])
+    return Sweep(folders[0].resolve(), plan, make_engine(plan.profile), say)
+
+
+def _same(before: Plan, plan: Plan) -> bool:
+    """Tell whether two plans are of the same runs, cut in the same way."""
+    return before.suite == plan.suite and before.units == plan.units and before.profile.nodes == plan.profile.nodes
+
+
+__all__ = ["Asked", "Live", "Sweep", "find"]

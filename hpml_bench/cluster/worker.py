@@ -1,0 +1,228 @@
+"""Work of a job: the runs of a unit that are not done, one after another, each committed as it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpml_bench.cluster.claims import Claim, claimed
+from hpml_bench.cluster.neighbours import Neighbours
+from hpml_bench.cluster.resolve import resolve
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.errors import UserError
+from hpml_bench.launch import fork_server, launcher, preparation
+from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.outcome import Place
+from hpml_bench.launch.progress import SweepProgress
+from hpml_bench.launch.runner import Runner
+from hpml_bench.launch.watchdog import AGENT_SIGNAL
+from hpml_bench.plugins.engine import make_engine
+from hpml_bench.plugins.method import check_methods
+from hpml_bench.records.listing import load_records
+from hpml_bench.records.plan import Job, Plan, read_plan, write_job
+from hpml_bench.records.run import DONE, RunError, RunRecord, protocol_id
+from hpml_bench.records.shared import SharedResults
+from hpml_bench.report.terminal import terminal
+from hpml_bench.system import job as jobs
+from hpml_bench.system.signals import Stop, stoppable
+from hpml_bench.system.text import utc_now
+
+MARGIN = 1.1
+"""By this a run may be longer than the longest so far."""
+TIME_LIMIT = "TimeLimit"
+TRIES = 2
+"""Attempts at a run that a time limit ends before it counts as too long."""
+KILL_WAIT = 60.0
+"""Seconds that a job which was asked to end waits for its kill: an engine that preempts may begin it anew only then."""
+
+
+@dataclass(frozen=True)
+class Worked:
+    """What a job did."""
+
+    how: str
+    records: tuple[RunRecord, ...]
+
+    @property
+    def well(self) -> bool:
+        """Whether all runs of the unit are done."""
+        return self.how == "done" and all(record.status in DONE for record in self.records)
+
+
+def work(path: Path, number: int) -> Worked:
+    """Do the runs of a unit of a plan that are not done.
+
+    Raises:
+        UserError: there is no such plan or unit, another job holds the unit, or this node can't have its settings.
+
+    """
+    plan, folder = read_plan(path), (path if path.is_dir() else path.parent).resolve()
+    plan.unit(number)
+    engine, own = make_engine(plan.profile), _this_job(number)
+    signal.signal(AGENT_SIGNAL, signal.SIG_IGN)  # engines send it as a warning; here it is torch's agent's
+    with stoppable() as stop, claimed(folder, own, engine) as claim:
+        write_job(folder, own)
+        how = "failed"
+        try:
+            worked = _Work(plan, folder, own, claim).run()
+            how = worked.how
+            return worked
+        except KeyboardInterrupt:
+            how = "interrupted"
+            return Worked(how, ())
+        finally:
+            write_job(folder, own.model_copy(update={"ended": utc_now(), "how": how}))
+            if how == "interrupted":
+                claim.release()
+                _await_kill(stop, plan.profile.warned)
+
+
+def prepare(path: Path) -> None:
+    """Prepare the model and data of a plan, so that its jobs find them.
+
+    Raises:
+        UserError: they can't be had.
+
+    """
+    plan, folder = read_plan(path), (path if path.is_dir() else path.parent).resolve()
+    own = _this_job(-1)
+    write_job(folder, own)
+    how = "failed"
+    try:
+        fork_server.start_fork_server()
+        preparation.prepare(resolve(plan, folder, _limits(plan)).suite.settings)
+        how = "done"
+    finally:
+        write_job(folder, own.model_copy(update={"ended": utc_now(), "how": how}))
+
+
+def _this_job(unit: int) -> Job:
+    """Return what this process says of itself, also to its ranks."""
+    own = jobs.this_job()
+    os.environ |= {jobs.ENGINE: own.engine, jobs.JOB: own.job, jobs.RESTART: str(own.restart), jobs.UNIT: str(unit)}
+    return Job(
+        engine=own.engine,
+        job=own.job,
+        restart=own.restart,
+        unit=unit,
+        host=own.host,
+        pid=own.pid,
+        queued=own.queued,
+        began=utc_now(),
+    )
+
+
+def _limits(plan: Plan) -> Limits:
+    return Limits(stall=plan.limits.stall, run_timeout=plan.limits.run_timeout, retries=plan.limits.retries)
+
+
+def _await_kill(stop: Stop, warned: float) -> None:
+    """After a request to end that is no time limit, wait a while for the kill that follows it."""
+    until = jobs.this_job().until
+    soon = until is not None and until - time.time() < 2 * warned
+    if stop.asked and "SLURM_JOB_ID" in os.environ and not soon:
+        sys.stdout.flush()
+        with stop.deferred():
+            time.sleep(KILL_WAIT)
+
+
+class _Work:
+    """The work of one job on its unit."""
+
+    def __init__(self, plan: Plan, folder: Path, job: Job, claim: Claim) -> None:
+        self.plan, self.folder, self.job, self.claim = plan, folder, job, claim
+        self.limits, self.began = _limits(plan), time.monotonic()
+        self.results = SharedResults(folder, job)
+        self.until = jobs.this_job().until
+        if self.until is None and plan.profile.seconds is not None:
+            self.until = time.time() + plan.profile.seconds
+        self.longest = 0.0
+
+    def run(self) -> Worked:
+        """Do what is missing."""
+        suite, notes = resolve(self.plan, self.folder, self.limits)
+        unit = self.plan.unit(self.job.unit)
+        specs = [spec for task in unit.tasks for spec in suite.runs([task.method], [task.seed])]
+        check_methods((spec.method for spec in specs), suite.settings)
+        progress = SweepProgress(terminal(), len(specs), self.plan.verbose)
+        with progress:
+            fork_server.start_fork_server()
+            prepared = preparation.prepare(suite.settings)
+            if self.plan.digests is not None and prepared.digests != self.plan.digests:
+                raise UserError(
+                    f"{suite.settings.backbone}: model or data on {self.job.host} are not those that were prepared when "
+                    "the sweep was submitted; let all nodes have one cache (HPML_BENCH_CACHE), or set prepare: job"
+                )
+            prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
+            self.protocol = protocol_id(suite.settings, prepared.digests)
+            runner = Runner(self.results, prepared, self.limits, progress, self.began)
+            todo = [spec for spec in specs if not self.results.settled(spec, self.protocol)]
+            progress.skip(len(specs) - len(todo))
+            self.longest = max((r.seconds for r in load_records(self.folder).records if r.status == "ok"), default=0.0)
+            how = self._each(todo, runner, progress, places(self.plan))
+        return Worked(how, self.results.records(specs))
+
+    def _each(
+        self, todo: list[RunSpec], runner: Runner, progress: SweepProgress, position: dict[tuple[str, int], Place]
+    ) -> str:
+        """Do these runs; return how the job ended."""
+        for spec in todo:
+            if not self.claim.held:
+                progress.say("this job was begun anew elsewhere; it ends here")
+                return "left"
+            if not self._time_for_another():
+                progress.say(
+                    f"{_left(self.until):.0f} s are left of the job's time, and a run took {self.longest:.0f} s"
+                )
+                return "time"
+            with Neighbours(self.results, spec) as neighbours:
+                try:
+                    record = runner.run(spec, position[spec.method.name, spec.seed])
+                except launcher.Interrupted as stop:
+                    return self._interrupted(spec, stop.record)
+            record = neighbours.told(record)
+            progress.finished(self.results.publish(spec, record))
+            self.longest = max(self.longest, record.seconds)
+        return "done"
+
+    def _time_for_another(self) -> bool:
+        """Whether a run as long as the longest so far ends before the job is asked to."""
+        return _left(self.until) > MARGIN * self.longest + self.plan.profile.warned
+
+    def _interrupted(self, spec: RunSpec, record: RunRecord | None) -> str:
+        """Keep an interrupted attempt; of one that a time limit ended, say so, and give up after the second."""
+        if record is not None and record.status in DONE:
+            self.results.publish(spec, record)
+        if record is None or _left(self.until) > 2 * self.plan.profile.warned:
+            return "interrupted"
+        late = RunError(kind=TIME_LIMIT, message=f"not done in the job's time limit of {self.plan.profile.time}")
+        if record.status not in DONE:
+            earlier = [r for r in self.results.attempts(spec) if r.error is not None and r.error.kind == TIME_LIMIT]
+            attempt = self.results.begin(spec)
+            record = attempt.commit(record.model_copy(update={"error": late}))
+            if len(earlier) + 1 >= TRIES:
+                message = f"{late.message}, {TRIES} times; give the profile more time"
+                told = record.model_copy(
+                    update={"status": "timeout", "error": RunError(kind=TIME_LIMIT, message=message)}
+                )
+                self.results.publish(spec, attempt.commit(told))
+        return "time"
+
+
+def places(plan: Plan) -> dict[tuple[str, int], Place]:
+    """Return (method, seed) -> place in the sweep and within its seed."""
+    found: dict[tuple[str, int], Place] = {}
+    seen: dict[int, int] = {}
+    for order, task in enumerate((task for unit in plan.units for task in unit.tasks), start=1):
+        seen[task.seed] = seen.get(task.seed, 0) + 1
+        found[task.method, task.seed] = Place(order, seen[task.seed])
+    return found
+
+
+def _left(until: float | None) -> float:
+    """Return the seconds until a job's time limit."""
+    return float("inf") if until is None else until - time.time()

@@ -1,0 +1,39 @@
+"""By hand: the plan is written, and any scheduler may call `hpml-bench work` for each unit (docs/clusters.md)."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+
+from hpml_bench.plugins.engine import Batch, Engine, Live
+from hpml_bench.records.plan import Job, Plan
+from hpml_bench.system import processes
+
+
+class Manual(Engine):
+    """No engine: somebody else starts the jobs, and knows of them."""
+
+    title = "by hand"
+    starts = False
+
+    def script(self, batch: Batch) -> str:
+        """Return the command of each unit."""
+        return "\n".join(
+            shlex.join(["hpml-bench", *self.command(batch, unit)[2:]]) for unit in batch.units or (-1,)
+        ) + "\n"  # fmt: skip
+
+    def submit(self, batch: Batch) -> str:
+        """Submit nothing."""
+        return ""
+
+    def live(self, plan: Plan) -> tuple[Live, ...]:
+        """Return nothing: it isn't known."""
+        return ()
+
+    def stop(self, plan: Plan) -> int:
+        """End nothing."""
+        return 0
+
+    def dead(self, owner: Job) -> bool:
+        """Tell whether the owner was a process of this host, and has ended."""
+        return owner.host == socket.gethostname() and processes.identify(owner.pid) is None

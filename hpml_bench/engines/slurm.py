@@ -1,0 +1,193 @@
+"""Slurm: job arrays by sbatch, a unit a task; asked by squeue alone, since sacct needs a database that many lack.
+
+The script is plain text, so that `--dry-run` shows what is submitted. Jobs may be requeued: what they did is found again
+in the records.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from hpml_bench.config.base import Frozen
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.engine import Batch, Engine, Live
+from hpml_bench.records.plan import LOGS, Job, Plan
+from hpml_bench.system import job as jobs
+from hpml_bench.system.text import utc_now
+
+COMMANDS = ("sbatch", "squeue", "scancel")
+FORMAT = "%i|%F|%K|%T|%k"
+"""Of squeue: job, array, task, state, comment."""
+ENDED = frozenset(
+    {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
+)
+SECONDS = 60
+"""After so long a command of Slurm's is given up."""
+RESERVED = frozenset({"array", "comment", "signal", "output", "error", "dependency", "wrap", "parsable"})
+"""Options of sbatch that this engine sets itself."""
+WORD = re.compile(r"^[a-z][a-z0-9-]*$")
+
+
+class SlurmOptions(Frozen):
+    """Options of sbatch by their long names, beside those that the profile has."""
+
+    sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
+    """Such as `partition`, `account`, `qos`, `constraint`, `mem`; true for one without a value."""
+
+    @field_validator("sbatch")
+    @classmethod
+    def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name, given in value.items():
+            if not WORD.match(name) or "\n" in str(given):
+                raise ValueError(f"{name!r} can't be an option of sbatch")
+            if name in RESERVED:
+                raise ValueError(f"{name} is set by hpml-bench itself")
+        return value
+
+
+class Slurm(Engine):
+    """Slurm."""
+
+    title = "Slurm"
+    Options: ClassVar[type[Frozen]] = SlurmOptions
+
+    def check(self) -> None:
+        """Refuse a machine without Slurm's commands."""
+        missing = [name for name in COMMANDS if shutil.which(name) is None]
+        if missing:
+            raise UserError(f"--on: {', '.join(missing)} can't be found; submit from a login node of a Slurm cluster")
+
+    def script(self, batch: Batch) -> str:
+        """Return the job script."""
+        profile, plan = self.profile, batch.plan
+        logs = batch.folder / LOGS
+        given: dict[str, str | int | bool] = {
+            "job-name": f"hpml-bench:{plan.suite.name}",
+            "comment": f"{plan.id}:{batch.kind}",
+            "output": f"{logs}/{'%A_%a' if batch.units else batch.kind + '-%j'}.log",
+            "open-mode": "append",
+            "requeue": True,
+        }
+        if batch.units:
+            given["array"] = f"{_ranges(batch.units)}%{profile.parallel}"
+            given |= self._resources()
+        if profile.seconds is not None and batch.units:
+            given["time"] = str(profile.time)
+            given["signal"] = f"B:TERM@{profile.warned:.0f}"
+        if batch.after is not None:
+            given["dependency"] = f"{'afterany' if batch.kind == 'report' else 'afterok'}:{batch.after}"
+            given["kill-on-invalid-dep"] = "yes"
+        given |= self.options.sbatch
+        lines = ["#!/bin/bash", *(_line(name, value) for name, value in given.items() if value is not False)]
+        lines += profile.setup
+        lines += [f"export {name}={shlex.quote(value)}" for name, value in self._variables(batch).items()]
+        job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if batch.units else "${SLURM_JOB_ID}"
+        lines.append(f'export {jobs.JOB}="{job}" {jobs.RESTART}="${{SLURM_RESTART_COUNT:-0}}"')
+        if profile.scratch:
+            lines.append(f'export TMPDIR="{profile.scratch}" && mkdir -p "$TMPDIR"')
+        words = [shlex.quote(word) for word in (sys.executable, *self.command(batch, 0))] if not batch.units else [
+            shlex.quote(sys.executable), "-m", "hpml_bench",
+            *('"$SLURM_ARRAY_TASK_ID"' if word == "{unit}" else shlex.quote(word) for word in batch.arguments),
+        ]  # fmt: skip
+        # exec: Slurm signals the shell, which would end without a word to its child
+        return "\n".join([*lines, f"exec {' '.join(words)}", ""])
+
+    def submit(self, batch: Batch) -> str:
+        """Submit the script and return the job's number."""
+        (batch.folder / LOGS).mkdir(exist_ok=True)
+        told = _run(["sbatch", "--parsable"], self.script(batch))
+        number = told.strip().partition(";")[0]
+        if not number.isdigit():
+            raise UserError(f"sbatch answered {told[:200]!r}, and no number of a job")
+        return number
+
+    def live(self, plan: Plan) -> tuple[Live, ...]:
+        """Return the jobs with this plan's comment."""
+        told = _run(["squeue", "--noheader", "--array", "--me", f"--format={FORMAT}"])
+        found = []
+        for line in told.splitlines():
+            name, _, task, state, comment = (part.strip() for part in line.split("|", 4))
+            if comment.partition(":")[0] == plan.id and state not in ENDED:
+                unit = int(task) if task.isdigit() and comment.endswith(":units") else None
+                found.append(Live(name, unit, state, running=state in {"RUNNING", "COMPLETING"}))
+        return tuple(found)
+
+    def stop(self, plan: Plan) -> int:
+        """Cancel the jobs of a plan."""
+        names = [job.name for job in self.live(plan)]
+        if names:
+            _run(["scancel", *names])
+        return len(names)
+
+    def dead(self, owner: Job) -> bool:
+        """Tell whether Slurm knows that a job has ended or was begun anew; nothing is known where there is no squeue."""
+        if owner.engine != "slurm" or shutil.which("squeue") is None:
+            return False
+        name = re.sub(r"-(\d+)$", r"_\1", owner.job)
+        asked = ["squeue", "--noheader", "--array", f"--jobs={name}", "--Format=State:40,RestartCnt:20"]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=SECONDS, check=False)
+        if done.returncode:
+            return "Invalid job id" in done.stderr
+        words = done.stdout.split()
+        return not words or words[0] in ENDED or (len(words) > 1 and int(words[1]) > owner.restart)
+
+    def _resources(self) -> dict[str, str | int | bool]:
+        profile = self.profile
+        given: dict[str, str | int | bool] = {"nodes": profile.nodes, "ntasks-per-node": 1}
+        if profile.cpus_per_node is not None:
+            given["cpus-per-task"] = profile.cpus_per_node
+        if profile.gpus_per_node is not None:
+            given["gpus-per-node"] = profile.gpus_per_node
+        if profile.memory_per_node is not None:
+            given["mem"] = profile.memory_per_node
+        if profile.exclusive:
+            given["exclusive"] = True
+        return given
+
+    def _variables(self, batch: Batch) -> dict[str, str]:
+        told = {
+            jobs.ENGINE: "slurm",
+            jobs.QUEUED: utc_now(),
+            jobs.EXCLUSIVE: str(int(self.profile.exclusive)),
+        }
+        return {**self.profile.env, **told, "PYTHONUNBUFFERED": "1"}
+
+
+def _line(name: str, value: str | int | bool) -> str:
+    return f"#SBATCH --{name}" if value is True else f"#SBATCH --{name}={value}"
+
+
+def _ranges(numbers: tuple[int, ...]) -> str:
+    """Return numbers as Slurm writes them: 0-3,7."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+
+
+def _run(command: list[str], text: str | None = None) -> str:
+    """Return what a command of Slurm's prints.
+
+    Raises:
+        UserError: it fails, or doesn't answer.
+
+    """
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{command[0]} has not answered for {SECONDS} s; the same command goes on from here") from None
+    except OSError as error:
+        raise UserError(f"{command[0]} can't be started: {error.strerror}") from None
+    if done.returncode:
+        raise UserError(f"{command[0]}: {' '.join(done.stderr.split())[:500] or f'ended with {done.returncode}'}")
+    return done.stdout

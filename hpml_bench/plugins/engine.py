@@ -1,0 +1,127 @@
+"""Engines: the base class of what starts the jobs of a sweep, on a cluster or beside each other on one machine."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+from hpml_bench import registry
+from hpml_bench.config.base import Frozen
+from hpml_bench.config.profile import Profile
+from hpml_bench.records.plan import Job, Plan
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Jobs that are submitted together."""
+
+    plan: Plan
+    folder: Path
+    """The results folder, absolute; every node sees it."""
+    units: tuple[int, ...]
+    """A job for each; none where this is one job that prepares or reports."""
+    arguments: tuple[str, ...]
+    """Of `python -m hpml_bench`; `{unit}` stands for the unit's number."""
+    kind: Literal["units", "prepare", "report"] = "units"
+    after: str | None = None
+    """The job that must have ended before: well where it prepares, in whatever way before a report."""
+
+
+class Engine(ABC):
+    """An engine: `title`, `submit` and `live` are required.
+
+    `live` asks the engine, never the files: a job that was killed leaves those of one that works.
+    """
+
+    plugin_kind: ClassVar[str] = "engines"
+    title: ClassVar[str]
+    """Name in prose."""
+    Options: ClassVar[type[Frozen]] = Frozen
+    """The engine's own options, with their defaults."""
+    outlives: ClassVar[bool] = True
+    """Whether jobs go on when the process that submitted them ends."""
+    starts: ClassVar[bool] = True
+    """Whether it starts jobs; else somebody does by hand."""
+
+    def __init__(self, profile: Profile) -> None:
+        """Keep the profile."""
+        self.profile = profile
+        self.options: Any = self.Options.model_validate(profile.options)
+
+    def check(self) -> None:
+        """Refuse what this machine or the profile can't have; submits nothing.
+
+        Raises:
+            UserError: says what is missing.
+
+        """
+        return
+
+    def script(self, batch: Batch) -> str:
+        """Return what `submit` would submit, as `--dry-run` prints it."""
+        return "\n".join(" ".join(self.command(batch, unit)) for unit in batch.units or (-1,))
+
+    def command(self, batch: Batch, unit: int) -> list[str]:
+        """Return the words of a job's command after the interpreter."""
+        return ["-m", "hpml_bench", *(word.replace("{unit}", str(unit)) for word in batch.arguments)]
+
+    @abstractmethod
+    def submit(self, batch: Batch) -> str:
+        """Submit jobs and return the name by which `after` can ask for them.
+
+        Raises:
+            UserError: the engine refuses them; with its own words.
+
+        """
+
+    @abstractmethod
+    def live(self, plan: Plan) -> tuple[Live, ...]:
+        """Return the jobs of a plan that wait or run.
+
+        Raises:
+            UserError: the engine can't be asked.
+
+        """
+
+    def stop(self, plan: Plan) -> int:
+        """End the jobs of a plan, and return how many there were."""
+        raise NotImplementedError
+
+    def dead(self, owner: Job) -> bool:
+        """Tell whether the engine knows that this start of a job has ended; False where it can't say."""
+        return False
+
+    def wait(self, seconds: float) -> None:
+        """Wait a while, or until a job has ended."""
+        time.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class Live:
+    """A job that an engine has not ended."""
+
+    name: str
+    unit: int | None
+    """None for a preparation or a report."""
+    state: str
+    """The engine's word for it, such as RUNNING."""
+    running: bool
+
+
+def make_engine(profile: Profile) -> Engine:
+    """Return the engine of a profile.
+
+    Raises:
+        UserError: there is no such engine.
+
+    """
+    return cast(Engine, registry.plugin("engines", profile.engine)(profile))
+
+
+def units_of(live: Sequence[Live]) -> set[int]:
+    """Return the units that have a live job."""
+    return {job.unit for job in live if job.unit is not None}

@@ -1,0 +1,178 @@
+"""Plan of a sweep whose runs are done by jobs: its units, and the files by which jobs and their submitter agree."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from hpml_bench.config.base import Frozen
+from hpml_bench.config.profile import Profile
+from hpml_bench.config.settings import Settings
+from hpml_bench.config.suite import Suite
+from hpml_bench.errors import UserError
+from hpml_bench.records.files import PLAN, is_plain_file, read_json, write_atomically
+from hpml_bench.records.run import Digests
+
+CLAIMS, ATTEMPTS, JOBS, LOGS = "claims", "attempts", "jobs", "logs"
+RESOLVED = "resolved.json"
+"""Settings as the first job resolved them."""
+OWNER = "owner.json"
+"""In the folder of a claim: who holds it."""
+
+
+class Limits(Frozen):
+    """Limits on each run, as `launch.limits.Limits` has them."""
+
+    stall: float
+    run_timeout: float | None = None
+    retries: int = 0
+
+
+class Task(Frozen):
+    """A run of a unit, before its settings are resolved on a node."""
+
+    method: str
+    seed: int
+
+
+class Unit(Frozen):
+    """Runs that one job does, in this order."""
+
+    tasks: tuple[Task, ...]
+
+    @property
+    def title(self) -> str:
+        """What it is, such as `seed 3`."""
+        seeds = sorted({task.seed for task in self.tasks})
+        if len(self.tasks) == 1:
+            return f"{self.tasks[0].method} seed {seeds[0]}"
+        return f"seed {', '.join(map(str, seeds))}"
+
+
+class Plan(Frozen):
+    """What was asked for, and how it is cut into units; written once, by the process that submits."""
+
+    id: str = Field(pattern=r"^[a-z0-9-]+$")
+    """By which an engine's jobs are found again."""
+    suite: Suite
+    """As asked for: settings are resolved in the jobs."""
+    profile: Profile
+    units: tuple[Unit, ...]
+    limits: Limits
+    digests: Digests | None = None
+    """Of the model and data that were prepared before anything was submitted; None where a job prepares them."""
+    verbose: bool = False
+
+    def unit(self, number: int) -> Unit:
+        """Return a unit.
+
+        Raises:
+            UserError: the plan has none of that number.
+
+        """
+        if not 0 <= number < len(self.units):
+            raise UserError(f"the plan has units 0 to {len(self.units) - 1}, and no {number}")
+        return self.units[number]
+
+
+class Job(Frozen):
+    """A job that worked on a unit, or does; a line of the page's chart."""
+
+    engine: str
+    job: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    """The engine's name of it, equal after a requeue."""
+    restart: int
+    """How often the engine has begun it anew."""
+    unit: int
+    """-1: the preparation."""
+    host: str
+    pid: int
+    queued: str | None = None
+    """When it was submitted; UTC, ISO 8601."""
+    began: str
+    ended: str | None = None
+    how: Literal["done", "left", "interrupted", "time", "failed"] | None = None
+    """`left`: without all runs, such as for a limit; `time`: for the job's time limit; None: it works, or was killed."""
+
+    @property
+    def name(self) -> str:
+        """The name of what belongs to this start of the job."""
+        return f"{self.job}.{self.restart}"
+
+
+def new_id() -> str:
+    """Return an id for a plan."""
+    return f"hpml-{secrets.token_hex(5)}"
+
+
+def write_plan(folder: Path, plan: Plan) -> Path:
+    """Write a plan into a results folder, and return its path."""
+    write_atomically(folder / PLAN, plan.model_dump_json(indent=1))
+    return folder / PLAN
+
+
+def read_plan(path: Path) -> Plan:
+    """Return the plan in a file, or in a results folder.
+
+    Raises:
+        UserError: there is none, or it can't be read.
+
+    """
+    file = path / PLAN if path.is_dir() else path
+    if not is_plain_file(file):
+        raise UserError(f"{path}: there is no plan; run-all SUITE --on PROFILE makes one")
+    try:
+        return Plan.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise UserError(f"{file}: can't be read as a plan: {str(error).splitlines()[0]}") from None
+
+
+def write_job(folder: Path, job: Job) -> None:
+    """Write what a job does, or did."""
+    (folder / JOBS).mkdir(exist_ok=True)
+    write_atomically(folder / JOBS / f"{job.unit}.{job.name}.json", job.model_dump_json())
+
+
+def read_jobs(folder: Path) -> tuple[Job, ...]:
+    """Return the jobs of a results folder, by the time they began; files that can't be read are left out."""
+    found = []
+    for path in (folder / JOBS).glob("*.json"):
+        with suppress(OSError, ValidationError):
+            found.append(Job.model_validate_json(path.read_bytes()))
+    return tuple(sorted(found, key=lambda job: (job.began, job.unit)))
+
+
+def claims(folder: Path) -> tuple[Job, ...]:
+    """Return who holds units of a results folder."""
+    found = []
+    for path in (folder / CLAIMS).glob(f"[0-9]*/{OWNER}"):
+        with suppress(OSError, ValidationError):
+            found.append(Job.model_validate_json(path.read_bytes()))
+    return tuple(sorted(found, key=lambda job: job.unit))
+
+
+def write_once(path: Path, text: str) -> bool:
+    """Write a file unless there is one, whole or not at all; return whether this call wrote it."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.once")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+        return True
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_resolved(folder: Path) -> Settings | None:
+    """Return the settings as the first job resolved them; None before that."""
+    content = read_json(folder / RESOLVED)
+    return None if content is None else Settings.model_validate(content)

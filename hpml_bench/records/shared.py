@@ -1,0 +1,135 @@
+"""Results folder to which several jobs write: attempts in folders of their own, committed by a rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import TypeVar
+
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.errors import UserError
+from hpml_bench.records.files import RECORD, SET_ASIDE
+from hpml_bench.records.folder import ResultsFolder, RunFolder
+from hpml_bench.records.plan import ATTEMPTS, Job
+from hpml_bench.records.run import DONE, RunRecord
+from hpml_bench.system import disk
+
+T = TypeVar("T")
+STALE_TRIES = 8
+"""Tries of an operation on a file system that says that a handle is stale; the wait doubles each time."""
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
+
+
+class SharedResults(ResultsFolder):
+    """The results of a suite to which a job writes beside others; holds no lock."""
+
+    def __init__(self, path: Path, job: Job) -> None:
+        """Keep the path, and the job whose attempts these are."""
+        super().__init__(path)
+        self.job = job
+
+    def begin(self, spec: RunSpec) -> RunFolder:
+        """Return the folder of this job's attempt at a run; another start of the job has another.
+
+        Raises:
+            UserError: the disk is nearly full.
+
+        """
+        disk.check_space(self.path)
+        (self.path / ATTEMPTS).mkdir(exist_ok=True)
+        return RunFolder(self.path / ATTEMPTS / f"{spec.run_id}.{self.job.name}")
+
+    def attempts(self, spec: RunSpec) -> list[RunRecord]:
+        """Return the records of attempts at a run that were not committed, by whatever job."""
+        found = (RunFolder(path).record() for path in (self.path / ATTEMPTS).glob(f"{spec.run_id}.*/"))
+        return [record for record in found if record is not None]
+
+    def publish(self, spec: RunSpec, record: RunRecord) -> RunRecord:
+        """Make an attempt, whose record is written, the run; return the record that counts.
+
+        The first attempt that is done counts, whichever job began last: a later one is set aside. One that is not done
+        is replaced.
+
+        Raises:
+            UserError: the file system fails; the attempt is left where it is.
+
+        """
+        attempt, own = self.begin(spec).path, self.path / spec.run_id
+        try:
+            _sync(attempt)
+            while True:
+                if patient(lambda: _renamed(attempt, own, record)):
+                    patient(lambda: _sync_folder(self.path))
+                    return record
+                there = RunFolder(own)
+                if (found := there.record()) is not None and found.status in DONE and there.damage() is None:
+                    self._aside(attempt)
+                    return found
+                self._aside(own)
+        except OSError as error:
+            raise UserError(
+                f"{own}: the run is done and can't be committed ({error.strerror}); it lies in {attempt}, and the same "
+                "command goes on from here"
+            ) from error
+
+    def _aside(self, folder: Path) -> None:
+        """Move a folder to those set aside, its record renamed; another process may do so first."""
+        parent = self.path / SET_ASIDE
+        parent.mkdir(exist_ok=True)
+        number = next(number for number in count(1) if not os.path.lexists(parent / f"{folder.name}.{number}"))
+        target = parent / f"{folder.name}.{number}"
+        try:
+            folder.rename(target)
+            (target / RECORD).replace(target / f"{RECORD}.superseded")
+        except FileNotFoundError:
+            return
+
+
+def patient(work: Callable[[], T]) -> T:
+    """Return what some work returns; it is done again where a network's file system says that a handle is stale."""
+    for number in range(STALE_TRIES - 1):
+        try:
+            return work()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            time.sleep(0.1 * 2**number)
+    return work()
+
+
+def _renamed(attempt: Path, own: Path, record: RunRecord) -> bool:
+    """Rename an attempt; False where another is there.
+
+    A network's file system may do a rename and answer that there was nothing: then it counts if ours is there.
+    """
+    try:
+        os.rename(attempt, own)  # noqa: PTH104 - pathlib's would look the same; this one is replaced in tests
+    except FileNotFoundError:
+        if RunFolder(own).record() != record:
+            raise
+    except OSError as error:
+        if error.errno not in TAKEN:
+            raise
+        return False
+    return True
+
+
+def _sync(folder: Path) -> None:
+    """Have an attempt's files on disk before it counts."""
+    for path in folder.iterdir():
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,80 @@
+"""Job of this process: what a cluster's engine calls it, and when it has to end; read from environment variables."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+ENGINE, JOB, RESTART, UNIT = "HPML_BENCH_ENGINE", "HPML_BENCH_JOB", "HPML_BENCH_RESTART", "HPML_BENCH_UNIT"
+EXCLUSIVE, QUEUED, UNTIL = "HPML_BENCH_EXCLUSIVE", "HPML_BENCH_QUEUED", "HPML_BENCH_UNTIL"
+SLOT = "HPML_BENCH_SLOT"
+SCHEDULERS = (("slurm", "SLURM_JOB_ID"), ("pbs", "PBS_JOBID"), ("lsf", "LSB_JOBID"))
+"""Engines that say in a variable which job this is; others are told by `HPML_BENCH_JOB`."""
+
+
+@dataclass(frozen=True)
+class ThisJob:
+    """The job that this process is."""
+
+    engine: str
+    job: str
+    """With letters, digits, - and _ only; equal after a requeue."""
+    restart: int
+    host: str
+    pid: int
+    exclusive: bool
+    """Whether it has its nodes to itself, as far as it was told."""
+    queued: str | None
+    """When it was submitted; UTC, ISO 8601."""
+    until: float | None
+    """When its time limit ends it, in seconds since 1970."""
+
+
+def this_job() -> ThisJob:
+    """Return the job of this process; without an engine one that is named by host and process."""
+    host, pid = socket.gethostname(), os.getpid()
+    engine, job = os.environ.get(ENGINE), os.environ.get(JOB)
+    for name, variable in SCHEDULERS:
+        if job is None and variable in os.environ:
+            engine, job = engine or name, os.environ[variable]
+    return ThisJob(
+        engine=engine or "manual",
+        job=plain(job or f"{host}-{pid}"),
+        restart=_number(RESTART, "SLURM_RESTART_COUNT") or 0,
+        host=host,
+        pid=pid,
+        exclusive=os.environ.get(EXCLUSIVE) == "1",
+        queued=os.environ.get(QUEUED),
+        until=_number(UNTIL, "SLURM_JOB_END_TIME"),
+    )
+
+
+def where() -> dict[str, Any] | None:
+    """Return what a record says of the job that made it; None where no job did."""
+    if JOB not in os.environ:
+        return None
+    own = this_job()
+    return {
+        "engine": own.engine,
+        "job": own.job,
+        "restart": own.restart,
+        "unit": _number(UNIT),
+        "host": own.host,
+        "exclusive": own.exclusive,
+    }
+
+
+def plain(text: str) -> str:
+    """Return a name of a job as it stands in names of files."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:80].strip("-") or "job"
+
+
+def _number(*variables: str) -> int | None:
+    for variable in variables:
+        text = os.environ.get(variable, "")
+        if re.fullmatch(r"\d{1,15}", text):
+            return int(text)
+    return None

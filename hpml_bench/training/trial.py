@@ -1,0 +1,145 @@
+"""Trial of a model before it is trained: positions of its output, parameters that no gradient reaches, causality.
+
+Each is found by a pass over a few made-up tokens, which works for all kinds of models. Where such a pass would take long,
+that is on a CPU with a large model, no numbers are computed: torch's fake tensors have shapes and gradients alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from transformers import PreTrainedModel
+
+from hpml_bench.system.failures import out_of_memory
+from hpml_bench.training.precision import autocast_of
+from hpml_bench.training.random_numbers import seeded
+
+LARGE = 1_000_000_000
+"""Parameters above which no pass is computed on a CPU."""
+
+POSITIONS = re.compile(r"(?:^|\.)(?:wpe|position_embeddings|embed_positions)$")
+"""Names of tables of learned positions."""
+
+
+def unused_parameters(module: nn.Module) -> list[str]:
+    """Return the names of trainable parameters that a backward pass doesn't reach, tried on a few made-up tokens.
+
+    DDP would wait for ever (or raise) for the gradient of such a parameter. Takes a task's model or an encoder. The
+    random generators keep their state, and gradients are cleared.
+    """
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        return []
+    with seeded(0), _parameters(module) as parameters, autocast_of(module):
+        output = _called(module, parameters, rows=2, length=4)
+        (output if isinstance(output, Tensor) else output[0]).float().square().mean().backward()
+    missing = [name for name, weight in parameters.items() if weight.requires_grad and weight.grad is None]
+    for weight in parameters.values():
+        weight.grad = None
+    return missing
+
+
+def freeze_unused(module: nn.Module) -> None:
+    """Freeze the parameters that no backward pass reaches, so that DDP doesn't wait for them."""
+    for name in unused_parameters(module):
+        module.get_parameter(name).requires_grad_(False)
+
+
+@torch.no_grad()
+def positions(module: nn.Module, length: int) -> int | None:
+    """Return the positions of an encoder's output for a text of `length` tokens; None where it doesn't fit.
+
+    On a GPU a position beyond a table of learned ones would end the process, so that the table's size is looked at
+    before.
+    """
+    virtual = getattr(getattr(module, "active_peft_config", None), "num_virtual_tokens", None) or 0
+    if length + virtual > _learned_positions(module):
+        return None
+    try:
+        with _evaluating(module), _parameters(module) as parameters, autocast_of(module):
+            return int(_called(module, parameters, rows=1, length=length)[0].shape[1])
+    except (IndexError, RuntimeError) as error:  # too few positions, or shapes that don't broadcast
+        if out_of_memory(error):
+            raise
+        return None
+
+
+@torch.no_grad()
+def is_causal(model: PreTrainedModel) -> bool:
+    """Tell whether a token's logits are the same whatever follows it; of a large model, in a twin with one layer."""
+    tried = _twin(model) if _is_large(model) else model
+    with _evaluating(tried), autocast_of(tried):
+        ids = _tokens(tried, rows=2, length=4)["input_ids"][:1].repeat(2, 1)
+        ids[1, 1:] += 1
+        first = tried(input_ids=ids, attention_mask=torch.ones_like(ids))[0][:, 0]
+    rounding = torch.finfo(first.dtype).eps
+    return bool(torch.allclose(first[0], first[1], rtol=10 * rounding, atol=max(1e-5, rounding)))
+
+
+def _twin(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a model of the same class and attention with random weights, one layer and 64 tokens."""
+    config = copy.deepcopy(model.config)
+    config.update({"num_hidden_layers": 1, "vocab_size": 64, "pad_token_id": 0})
+    with seeded(0):
+        return cast(PreTrainedModel, type(model)._from_config(config))
+
+
+def _is_large(module: nn.Module) -> bool:
+    weights = list(module.parameters())
+    return weights[0].device.type == "cpu" and sum(weight.numel() for weight in weights) > LARGE
+
+
+@contextmanager
+def _parameters(module: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Yield the parameters to call a module with: its own, or of a large one fake ones, inside their mode."""
+    own = dict(module.named_parameters())
+    if not _is_large(module):
+        yield cast(dict[str, Tensor], own)
+        return
+    with FakeTensorMode() as mode:
+        yield {name: mode.from_tensor(weight) for name, weight in own.items()}
+
+
+def _called(module: nn.Module, parameters: dict[str, Tensor], rows: int, length: int) -> Any:
+    """Return what a module gives for made-up tokens with these parameters."""
+    if not _is_large(module):
+        return module(**_tokens(module, rows, length))
+    mode = next(iter(parameters.values())).fake_mode  # type: ignore[attr-defined]
+    buffers = {name: mode.from_tensor(buffer) for name, buffer in module.named_buffers()}
+    return functional_call(module, {**parameters, **buffers}, kwargs=_tokens(module, rows, length))
+
+
+def _tokens(module: nn.Module, rows: int, length: int) -> dict[str, Tensor]:
+    """Return made-up input on the module's device; ids are small, and from 3 on to avoid the usual special ones."""
+    device = next(module.parameters()).device
+    ids = 3 + torch.arange(rows * length, device=device).view(rows, length) % 8
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _learned_positions(module: nn.Module) -> float:
+    """Return how many positions a model's table of learned ones has; infinity where it has none."""
+    tables = (
+        part.num_embeddings - (getattr(part, "offset", 0) or (0 if part.padding_idx is None else part.padding_idx + 1))
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Embedding) and POSITIONS.search(name)
+    )
+    return min(tables, default=math.inf)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    training = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in training.items():
+            part.training = mode

@@ -1,0 +1,178 @@
+"""Slurm's engine writes a script that shows all that is submitted, and believes squeue alone."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpml_bench.config.profile import Profile, load_profile
+from hpml_bench.config.suite import load_suite
+from hpml_bench.engines.slurm import Slurm, _ranges
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.engine import Batch
+from hpml_bench.records.plan import Job, Limits, Plan, Task, Unit
+
+
+def engine(**changes: Any) -> Slurm:
+    """Return an engine with a profile."""
+    return Slurm(Profile.model_validate({"engine": "slurm", **changes}))
+
+
+def batch(made: Slurm, folder: Path, units: tuple[int, ...] = (0, 1, 2), **changes: Any) -> Batch:
+    """Return jobs of a plan of the quickstart."""
+    tasks = (Task(method="lora", seed=0),)
+    plan = Plan(
+        id="hpml-0123456789", suite=load_suite("quickstart"), profile=made.profile, units=(Unit(tasks=tasks),) * 5,
+        limits=Limits(stall=300),
+    )  # fmt: skip
+    return Batch(plan, folder, units, ("work", str(folder / "plan.json"), "--unit", "{unit}"), **changes)
+
+
+def options(script: str) -> dict[str, str]:
+    """Return sbatch's options in a script."""
+    lines = [line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH --")]
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+def test_a_script_has_all_that_the_profile_says(tmp_path: Path) -> None:
+    """Resources, limits, the engine's own options; a job is asked to end before its time limit."""
+    made = engine(
+        parallel=4, gpus_per_node=2, cpus_per_node=8, memory_per_node="64G", time="1:00:00", exclusive=True,
+        setup=["module load cuda"], env={"NCCL_DEBUG": "a b"}, scratch="/local/$SLURM_JOB_ID",
+        options={"sbatch": {"partition": "gpu", "requeue": False}},
+    )  # fmt: skip
+    script = made.script(batch(made, tmp_path, (0, 1, 2, 4)))
+    found = options(script)
+    expected = {
+        "array": "0-2,4%4", "nodes": "1", "ntasks-per-node": "1", "cpus-per-task": "8", "gpus-per-node": "2",
+        "mem": "64G", "exclusive": "", "time": "1:00:00", "signal": "B:TERM@120", "partition": "gpu",
+        "comment": "hpml-0123456789:units", "open-mode": "append",
+    }  # fmt: skip
+    assert {key: found[key] for key in expected} == expected
+    assert "requeue" not in found
+    assert found["output"].startswith(str(tmp_path / "logs"))
+    lines = script.splitlines()
+    assert lines[0] == "#!/bin/bash"
+    assert "module load cuda" in lines
+    assert "export NCCL_DEBUG='a b'" in lines
+    assert lines[-1].startswith("exec ")
+
+
+def test_the_script_runs_the_unit_of_its_task(tmp_path: Path) -> None:
+    """As bash reads it: the job is named by array and task, and its restarts are counted from 0."""
+    made = engine()
+    folder = tmp_path / "with a space"
+    folder.mkdir()
+    script = made.script(batch(made, folder)).replace("exec ", "exec printf '%s\\n' ", 1)
+    script = script.replace("exec printf", 'echo "$HPML_BENCH_JOB $HPML_BENCH_RESTART $HPML_BENCH_ENGINE"; exec printf')
+    variables = {**os.environ, "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
+    told = subprocess.run(["bash"], input=script, env=variables, capture_output=True, text=True, check=True).stdout
+    job, *words = told.splitlines()
+    assert job == "7_2 0 slurm"
+    assert words[1:] == ["-m", "hpml_bench", "work", str(folder / "plan.json"), "--unit", "2"]
+
+
+@pytest.mark.parametrize(("time", "warned"), [("0:02:00", 30), ("8:00:00", 120), ("1-00:00:00", 120)])
+def test_the_warning_comes_at_a_quarter_of_a_short_limit(time: str, warned: int, tmp_path: Path) -> None:
+    """A job of two minutes is not asked to end as it begins."""
+    made = engine(time=time)
+    assert options(made.script(batch(made, tmp_path)))["signal"] == f"B:TERM@{warned}"
+
+
+def test_a_report_waits_for_whatever_end_and_units_for_a_good_preparation(tmp_path: Path) -> None:
+    """A report of half a sweep is wanted; runs without data are not."""
+    made = engine()
+    report = Batch(batch(made, tmp_path).plan, tmp_path, (), ("report", str(tmp_path)), kind="report", after="9")
+    assert options(made.script(report))["dependency"] == "afterany:9"
+    assert "array" not in options(made.script(report))
+    assert options(made.script(batch(made, tmp_path, after="8")))["dependency"] == "afterok:8"
+
+
+def test_numbers_are_written_as_ranges() -> None:
+    """Neighbours together."""
+    assert _ranges((0,)) == "0"
+    assert _ranges((5, 3, 4, 9, 0)) == "0,3-5,9"
+
+
+@pytest.mark.parametrize(
+    ("sbatch", "told"),
+    [
+        ({"array": "0-3"}, "set by hpml-bench"),
+        ({"Partition": "x"}, "can't be an option"),
+        ({"partition": "x\n#SBATCH --uid=0"}, "can't be an option"),
+    ],
+)
+def test_options_that_would_break_the_script_are_refused(sbatch: dict[str, str], told: str, tmp_path: Path) -> None:
+    """By name, when the profile is read."""
+    file = tmp_path / "p.yaml"
+    file.write_text(f"engine: slurm\noptions: {{sbatch: {sbatch!r}}}".replace("'", '"'))
+    with pytest.raises(UserError, match=told):
+        load_profile(str(file))
+
+
+def commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **answers: str) -> Path:
+    """Put stand-ins for Slurm's commands on the path, which note their arguments; return where."""
+    for name, answer in answers.items():
+        file = folder / name
+        file.write_text(f'#!/bin/bash\necho {name} "$@" >> {shlex.quote(str(folder / "asked"))}\n{answer}\n')
+        file.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return folder / "asked"
+
+
+def test_live_jobs_are_those_with_the_plans_comment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of others and ended ones don't count, and a report is of no unit."""
+    lines = (
+        "7_0|7|0|RUNNING|hpml-0123456789:units", "7_1|7|1|PENDING|hpml-0123456789:units",
+        "7_2|7|2|TIMEOUT|hpml-0123456789:units", "8|8|N/A|PENDING|hpml-0123456789:report",
+        "9_0|9|0|RUNNING|hpml-9876543210:units", "10|10|N/A|RUNNING|(null)",
+    )  # fmt: skip
+    asked = commands(tmp_path, monkeypatch, squeue="cat <<'END'\n" + "\n".join(lines) + "\nEND", scancel="true")
+    made = engine()
+    plan = batch(made, tmp_path).plan
+    assert [(job.name, job.unit, job.running) for job in made.live(plan)] == [
+        ("7_0", 0, True), ("7_1", 1, False), ("8", None, False),
+    ]  # fmt: skip
+    assert made.stop(plan) == 3
+    assert "scancel 7_0 7_1 8" in asked.read_text()
+
+
+@pytest.mark.parametrize(
+    ("answer", "dead"),
+    [
+        ("echo RUNNING 0", False),
+        ("echo PENDING 1", True),  # begun anew, or about to be
+        ("echo RUNNING 1", True),
+        ("echo COMPLETED 0", True),
+        ("true", True),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", True),
+        ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", False),
+    ],
+)
+def test_an_owner_is_dead_only_where_slurm_knows_it(
+    answer: str, dead: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A controller that doesn't answer breaks no claim."""
+    commands(tmp_path, monkeypatch, squeue=answer)
+    owner = Job(engine="slurm", job="7_2", restart=0, unit=2, host="n1", pid=3, began="2026-01-01T00:00:00Z")
+    assert engine().dead(owner) is dead
+
+
+def test_a_refusal_is_told_in_slurms_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a partition that doesn't exist."""
+    commands(tmp_path, monkeypatch, sbatch="echo 'sbatch: error: invalid partition specified: x' >&2; exit 1")
+    made = engine()
+    with pytest.raises(UserError, match="invalid partition specified: x"):
+        made.submit(batch(made, tmp_path))
+
+
+def test_a_machine_without_slurm_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is written."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UserError, match=r"sbatch, squeue, scancel can't be found"):
+        engine().check()

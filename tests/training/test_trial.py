@@ -1,0 +1,78 @@
+"""What is tried before a training is found without computing numbers too, as it is for large models on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from backbones import build, support_table
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+
+from hpml_bench.training import trial
+
+METHODS = ("full", "lora", "adapter", "prompt_tuning", "head")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return the folders of the small backbones."""
+    return support_table.save_backbones(tmp_path_factory.mktemp("backbones"))
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products that are computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        """Run the operator and count it."""
+        result = func(*args, **(kwargs or {}))
+        self.count += func._schema.name in {"aten::mm", "aten::addmm", "aten::bmm"}
+        return result
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_large_model_is_tried_without_numbers(
+    method: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positions and unused parameters are those of a pass with numbers, of which nothing is left behind."""
+    for folder in folders.values():
+        model = build(folder, method)
+        model.encoder.spare = torch.nn.Linear(2, 2)
+        expected = (
+            trial.unused_parameters(model),
+            trial.positions(model.encoder, 8),
+            trial.positions(model.encoder, 999),
+        )
+        assert expected[0] == ["encoder.spare.weight", "encoder.spare.bias"]
+        with monkeypatch.context() as patch, Products() as products:
+            patch.setattr(trial, "LARGE", 0)
+            found = (
+                trial.unused_parameters(model),
+                trial.positions(model.encoder, 8),
+                trial.positions(model.encoder, 999),
+            )
+        assert found == expected
+        assert products.count == 0
+        assert all(weight.grad is None for weight in model.parameters())
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_twin_tells_what_its_model_tells(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A one-layer twin reads both ways where its model does."""
+    common = {"vocab_size": 300, "num_hidden_layers": 2}
+    llama = LlamaConfig(hidden_size=32, intermediate_size=32, num_attention_heads=2, num_key_value_heads=2, **common)
+    model: PreTrainedModel = LlamaForCausalLM(llama)
+    for layer in model.model.layers:
+        layer.self_attn.is_causal = causal
+    assert trial.is_causal(model) is causal
+    twin = trial._twin(model)
+    assert sum(weight.numel() for weight in twin.parameters()) < sum(weight.numel() for weight in model.parameters())
