@@ -149,7 +149,7 @@ def elsewhere(function: Function) -> Function:
         click.option("--on", metavar="PROFILE",
                      help="Let jobs do the runs: a profile's YAML file or name, or an engine (list clusters)."),
         click.option("--parallel", type=click.IntRange(1), metavar="N",
-                     help="Jobs at a time; without --on, runs side by side on this machine, each with its share of it."),
+                     help="Jobs at a time; without --on, runs side by side here, each with its share of the machine."),
         click.option("--detach", is_flag=True, help="Submit the jobs and return; a last one writes the report."),
         click.option("--dry-run", is_flag=True, help="Print what would be submitted."),
     ])  # fmt: skip

@@ -48,12 +48,12 @@ class Claim:
         (own / OWNER).write_text(self.job.model_dump_json(), encoding="utf-8")
         try:
             os.rename(own, self.path)  # noqa: PTH104 - fails where a claim lies there
-            return True
         except OSError as error:
             shutil.rmtree(own, ignore_errors=True)
             if error.errno not in TAKEN:
                 raise
             return False
+        return True
 
     def release(self) -> None:
         """Give it up, if it is still held."""

@@ -70,15 +70,15 @@ def work(path: Path, number: int) -> Worked:
         try:
             worked = _Work(plan, folder, own, claim).run()
             how = worked.how
-            return worked
         except KeyboardInterrupt:
             how = "interrupted"
-            return Worked(how, ())
+            worked = Worked(how, ())
         finally:
             write_job(folder, own.model_copy(update={"ended": utc_now(), "how": how}))
             if how == "interrupted":
                 claim.release()
                 _await_kill(stop, plan.profile.warned)
+        return worked
 
 
 def prepare(path: Path) -> None:
@@ -154,8 +154,8 @@ class _Work:
             prepared = preparation.prepare(suite.settings)
             if self.plan.digests is not None and prepared.digests != self.plan.digests:
                 raise UserError(
-                    f"{suite.settings.backbone}: model or data on {self.job.host} are not those that were prepared when "
-                    "the sweep was submitted; let all nodes have one cache (HPML_BENCH_CACHE), or set prepare: job"
+                    f"{suite.settings.backbone}: model or data on {self.job.host} are not those that were prepared "
+                    "when the sweep was submitted; let all nodes have one cache (HPML_BENCH_CACHE), or set prepare: job"
                 )
             prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
             self.protocol = protocol_id(suite.settings, prepared.digests)

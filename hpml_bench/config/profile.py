@@ -102,7 +102,7 @@ def load_profile(name: str, overrides: Iterable[tuple[str, Any]] = ()) -> Profil
     """Read and validate a profile.
 
     Args:
-        name: path of a YAML file, name of a file in the user's folder of profiles, or an engine's name for its defaults.
+        name: path of a YAML file, name of one in the user's folder of profiles, or an engine's name for its defaults.
         overrides: keys and values that replace those of the file.
 
     Raises:

@@ -1,7 +1,7 @@
 """Slurm: job arrays by sbatch, a unit a task; asked by squeue alone, since sacct needs a database that many lack.
 
-The script is plain text, so that `--dry-run` shows what is submitted. Jobs may be requeued: what they did is found again
-in the records.
+The script is plain text, so that `--dry-run` shows what is submitted. Jobs may be requeued: what they did is found in the
+records.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Slurm(Engine):
         given |= self.options.sbatch
         lines = ["#!/bin/bash", *(_line(name, value) for name, value in given.items() if value is not False)]
         lines += profile.setup
-        lines += [f"export {name}={shlex.quote(value)}" for name, value in self._variables(batch).items()]
+        lines += [f"export {name}={shlex.quote(value)}" for name, value in self._variables().items()]
         job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if batch.units else "${SLURM_JOB_ID}"
         lines.append(f'export {jobs.JOB}="{job}" {jobs.RESTART}="${{SLURM_RESTART_COUNT:-0}}"')
         if profile.scratch:
@@ -127,7 +127,7 @@ class Slurm(Engine):
         return len(names)
 
     def dead(self, owner: Job) -> bool:
-        """Tell whether Slurm knows that a job has ended or was begun anew; nothing is known where there is no squeue."""
+        """Tell whether Slurm knows that a job has ended or was begun anew; without squeue nothing is known."""
         if owner.engine != "slurm" or shutil.which("squeue") is None:
             return False
         name = re.sub(r"-(\d+)$", r"_\1", owner.job)
@@ -151,7 +151,7 @@ class Slurm(Engine):
             given["exclusive"] = True
         return given
 
-    def _variables(self, batch: Batch) -> dict[str, str]:
+    def _variables(self) -> dict[str, str]:
         told = {
             jobs.ENGINE: "slurm",
             jobs.QUEUED: utc_now(),

@@ -97,7 +97,7 @@ class Job(Frozen):
     began: str
     ended: str | None = None
     how: Literal["done", "left", "interrupted", "time", "failed"] | None = None
-    """`left`: without all runs, such as for a limit; `time`: for the job's time limit; None: it works, or was killed."""
+    """`left`: begun anew elsewhere; `time`: for the job's time limit; None: it works, or was killed."""
 
     @property
     def name(self) -> str:
@@ -165,11 +165,11 @@ def write_once(path: Path, text: str) -> bool:
             file.flush()
             os.fsync(file.fileno())
         os.link(temporary, path)
-        return True
     except FileExistsError:
         return False
     finally:
         temporary.unlink(missing_ok=True)
+    return True
 
 
 def read_resolved(folder: Path) -> Settings | None:

@@ -1,7 +1,7 @@
 """Trial of a model before it is trained: positions of its output, parameters that no gradient reaches, causality.
 
-Each is found by a pass over a few made-up tokens, which works for all kinds of models. Where such a pass would take long,
-that is on a CPU with a large model, no numbers are computed: torch's fake tensors have shapes and gradients alone.
+Each is found by a pass over a few made-up tokens, which works for all kinds of models. Where such a pass would take
+long, that is on a CPU with a large model, no numbers are computed: torch's fake tensors have shapes and gradients alone.
 """
 
 from __future__ import annotations
