@@ -1,7 +1,7 @@
 """Slurm: job arrays by sbatch, a unit a task; asked by squeue alone, since sacct needs a database that many lack.
 
-The script is plain text, so that `--dry-run` shows what is submitted. Jobs may be requeued: what they did is found in the
-records.
+The script is plain text, so that `--dry-run` shows what is submitted. Jobs may be requeued: what they did is found in
+the records.
 """
 
 from __future__ import annotations

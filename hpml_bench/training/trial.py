@@ -1,7 +1,8 @@
 """Trial of a model before it is trained: positions of its output, parameters that no gradient reaches, causality.
 
 Each is found by a pass over a few made-up tokens, which works for all kinds of models. Where such a pass would take
-long, that is on a CPU with a large model, no numbers are computed: torch's fake tensors have shapes and gradients alone.
+long, that is on a CPU with a large model, no numbers are computed: torch's fake tensors have shapes and gradients
+alone.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def _parameters(module: nn.Module) -> Iterator[dict[str, Tensor]]:
     if not _is_large(module):
         yield cast(dict[str, Tensor], own)
         return
-    with FakeTensorMode() as mode:
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # PEFT keeps some tensors that are neither
         yield {name: mode.from_tensor(weight) for name, weight in own.items()}
 
 

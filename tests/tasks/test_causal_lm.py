@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 import tiny
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hpml_bench.config.settings import Settings, TaskSpec
@@ -209,6 +210,42 @@ def test_answers_are_those_of_transformers_and_scored(scorer: str, folder: Path,
     assert evaluation.generated is not None
     assert evaluation.generated.tokens == said.tokens.sum()
     assert evaluation.generated.seconds > 0
+
+
+class ByValue(TorchDispatchMode):
+    """Notes operators whose result's shape, or number for the host, depends on values: on a GPU the host waits there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operator and note it."""
+        name, indices = func._schema.name, args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ()
+        masked = any(isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in indices)
+        if name in {"aten::nonzero", "aten::_local_scalar_dense", "aten::masked_select"} or masked:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_batch_waits_for_the_device(folder: Path, group: Group) -> None:
+    """Neither a training step nor the batches of an evaluation ask it which places are learnt."""
+    settings = settings_of(folder, {})
+    spec = tiny.spec("lora").model_copy(update={"settings": settings})
+    trainer = Trainer.build(spec, prepare(settings), group)
+    batch = trainer.train_rows.batch(np.arange(8))
+    with ByValue() as library:  # transformers looks at the mask
+        trainer.model.encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+    outputs = {}
+    for learnt in (batch.learnt, None):
+        with ByValue() as seen:
+            outputs[learnt] = trainer.model(batch.input_ids, batch.attention_mask, batch.labels, learnt)
+            trainer.task.loss(outputs[learnt], batch.labels).backward()
+            trainer.task.row_losses(outputs[learnt], batch.labels)
+            trainer.task.predict(outputs[learnt], batch.labels)
+        assert len(seen.found) == len(library.found) + (learnt is None), seen.found
+    assert outputs[batch.learnt].equal(outputs[None])
+    assert len(outputs[None]) == batch.learnt == int((batch.labels[:, 1:] >= 0).sum())
 
 
 def test_answers_that_are_not_there_are_not_scored() -> None:
