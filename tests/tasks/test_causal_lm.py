@@ -213,7 +213,7 @@ def test_answers_are_those_of_transformers_and_scored(scorer: str, folder: Path,
 
 
 class ByValue(TorchDispatchMode):
-    """Notes operators whose result's shape, or number for the host, depends on values: on a GPU the host waits there."""
+    """Notes operators whose result depends on values in shape, or is a number: on a GPU the host waits there."""
 
     def __init__(self) -> None:
         super().__init__()
