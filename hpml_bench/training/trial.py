@@ -94,7 +94,10 @@ def _twin(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _is_large(module: nn.Module) -> bool:
+    """Tell whether a pass is too long to be computed; quantised weights are more than numbers, and are computed with."""
     weights = list(module.parameters())
+    if any(type(weight) is not nn.Parameter for weight in weights):
+        return False
     return weights[0].device.type == "cpu" and sum(weight.numel() for weight in weights) > LARGE
 
 

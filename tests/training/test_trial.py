@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import language
 import pytest
 import torch
 from backbones import build, support_table
@@ -15,7 +16,11 @@ from transformers import (
     PreTrainedModel,
 )
 
+from hpml_bench.config.settings import Settings
+from hpml_bench.plugins.method import make_method
+from hpml_bench.plugins.task import make_task
 from hpml_bench.training import trial
+from hpml_bench.training.model import build_model
 
 METHODS = ("full", "lora", "adapter", "prompt_tuning", "head")
 
@@ -65,6 +70,22 @@ def test_a_large_model_is_tried_without_numbers(
         assert found == expected
         assert products.count == 0
         assert all(weight.grad is None for weight in model.parameters())
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_quantised_weights_are_computed_with(
+    quantization: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They hold more than numbers, which fake tensors lack."""
+    pytest.importorskip("bitsandbytes")
+    folders = language.save_models(tmp_path)
+    spec = language.spec_of(folders["Llama"], "lora", {})
+    settings = Settings.model_validate({**spec.settings.model_dump(), "quantization": quantization})
+    spec = spec.model_copy(update={"settings": settings})
+    monkeypatch.setattr(trial, "LARGE", 0)
+    model = build_model(folders["Llama"], spec, make_method(spec.method), make_task(settings.task))
+    assert trial.unused_parameters(model) == []
+    assert trial.positions(model.encoder, 20) == 20
 
 
 @pytest.mark.parametrize("causal", [True, False])
