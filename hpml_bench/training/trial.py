@@ -94,7 +94,7 @@ def _twin(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _is_large(module: nn.Module) -> bool:
-    """Tell whether a pass is too long to be computed; quantised weights are more than numbers, and are computed with."""
+    """Tell whether a pass takes too long; quantised weights are more than numbers, and are computed with."""
     weights = list(module.parameters())
     if any(type(weight) is not nn.Parameter for weight in weights):
         return False
