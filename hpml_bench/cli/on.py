@@ -81,6 +81,7 @@ def _reported(sweep: Sweep, asked: Asked, complete: bool | None) -> int:
     """Write the report; `complete` is None where the user ended the sweep."""
     from hpml_bench.plugins.tracker import make_trackers
     from hpml_bench.records.run import DONE
+    from hpml_bench.system.text import for_terminal
 
     records = sweep.records()
     if records:
@@ -92,6 +93,8 @@ def _reported(sweep: Sweep, asked: Asked, complete: bool | None) -> int:
     if failed:
         click.echo(f"{failed} of {len(records)} runs did not end well; see the report's failures", err=True)
     if not complete:
+        for reason in sweep.reasons():
+            click.echo(for_terminal(f"a job failed: {reason}"), err=True)
         click.echo(
             f"the jobs ended and left {len(sweep.missing(again=False))} of {len(sweep.plan.units)} units undone; see "
             f"{_shown(sweep.folder)}/logs; the same command goes on from here", err=True,

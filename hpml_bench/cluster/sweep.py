@@ -87,6 +87,8 @@ class Sweep:
     def __init__(self, folder: Path, plan: Plan, engine: Engine, say: Say) -> None:
         """Keep them."""
         self.folder, self.plan, self.engine, self.say = folder, plan, engine, say
+        self._before = self.records()
+        self._last: str | None = None
 
     @classmethod
     def open(cls, asked: Asked, folder: Path, say: Say, fresh: bool = False) -> Sweep:
@@ -191,6 +193,10 @@ class Sweep:
         """Submit the units that are missing and have no job; return how many."""
         live = self.engine.live(self.plan)
         release_dead(self.folder, self.engine)
+        if done := sum(record.status in DONE for record in self._before):
+            self.say(f"{done} of {sum(len(unit.tasks) for unit in self.plan.units)} runs are recorded already")
+        if live:
+            self.say(f"{len(live)} jobs of this sweep wait or run")
         units = sorted(set(self.missing(again)) - units_of(live))
         if not units:
             return 0
@@ -220,7 +226,7 @@ class Sweep:
             poll: seconds between two looks.
 
         """
-        seen: set[tuple[str, str]] = set()
+        seen = {(record.run_id, record.started) for record in self._before}
         vain, before = 0, -math.inf
         began = time.monotonic()
         while True:
@@ -240,6 +246,12 @@ class Sweep:
                 self.say(f"{len(missing)} jobs ended with runs left to do; submitting them again")
                 self.submit(again=False)
             self.engine.wait(min(poll, 0.5 + (time.monotonic() - began) / 10))
+
+    def reasons(self) -> list[str]:
+        """Return why the last jobs of units that are not done failed, as far as they said."""
+        last = {job.unit: job for job in plans.read_jobs(self.folder)}
+        missing = [-1, *self.missing(again=False)]
+        return list(dict.fromkeys(last[unit].why or "" for unit in missing if unit in last and last[unit].why))
 
     def stop(self) -> int:
         """End all jobs, and remove their claims; return how many there were."""

@@ -28,6 +28,7 @@ from hpml_bench.records.run import DONE, RunError, RunRecord, protocol_id
 from hpml_bench.records.shared import SharedResults
 from hpml_bench.report.terminal import terminal
 from hpml_bench.system import job as jobs
+from hpml_bench.system.redaction import redacted
 from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import utc_now
 
@@ -66,15 +67,18 @@ def work(path: Path, number: int) -> Worked:
     signal.signal(AGENT_SIGNAL, signal.SIG_IGN)  # engines send it as a warning; here it is torch's agent's
     with stoppable() as stop, claimed(folder, own, engine) as claim:
         write_job(folder, own)
-        how = "failed"
+        how, why = "failed", None
         try:
             worked = _Work(plan, folder, own, claim).run()
             how = worked.how
         except KeyboardInterrupt:
             how = "interrupted"
             worked = Worked(how, ())
+        except UserError as error:
+            why = redacted(str(error))
+            raise
         finally:
-            write_job(folder, own.model_copy(update={"ended": utc_now(), "how": how}))
+            write_job(folder, own.model_copy(update={"ended": utc_now(), "how": how, "why": why}))
             if how == "interrupted":
                 claim.release()
                 _await_kill(stop, plan.profile.warned)

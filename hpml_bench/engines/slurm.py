@@ -77,6 +77,7 @@ class Slurm(Engine):
         }
         if batch.units:
             given["array"] = f"{_ranges(batch.units)}%{profile.parallel}"
+        if batch.kind != "report":  # a preparation decides what the suite leaves to the node
             given |= self._resources()
         if profile.seconds is not None and batch.units:
             given["time"] = str(profile.time)

@@ -98,6 +98,8 @@ class Job(Frozen):
     ended: str | None = None
     how: Literal["done", "left", "interrupted", "time", "failed"] | None = None
     """`left`: begun anew elsewhere; `time`: for the job's time limit; None: it works, or was killed."""
+    why: str | None = None
+    """Why it failed, where it did so by name."""
 
     @property
     def name(self) -> str:
