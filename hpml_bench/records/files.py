@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from hpml_bench.system import temporary
+
 RECORD = "run.json"
 SUITE = "suite.json"
 """The suite as it was run, beside the runs; the report takes its description and order."""
@@ -25,15 +27,15 @@ MAX_RECORD_BYTES = 50_000_000
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file atomically: after a crash there is the whole old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fresh = temporary.beside(path)
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with fresh.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        fresh.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        fresh.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the new name itself must survive a crash
@@ -42,8 +44,8 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove what a kill during `write_atomically` left in a folder that no other process writes to."""
-    for path in folder.glob(".*.tmp"):
+    """Remove what kills during `write_atomically` left in a folder; not what living processes write, here or not."""
+    for path in filter(temporary.left_over, folder.glob(temporary.PATTERN)):
         path.unlink(missing_ok=True)
 
 

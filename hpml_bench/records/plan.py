@@ -17,6 +17,7 @@ from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import PLAN, is_plain_file, read_json, write_atomically
 from hpml_bench.records.run import Digests
+from hpml_bench.system import temporary
 
 CLAIMS, ATTEMPTS, JOBS, LOGS = "claims", "attempts", "jobs", "logs"
 RESOLVED = "resolved.json"
@@ -160,17 +161,17 @@ def claims(folder: Path) -> tuple[Job, ...]:
 
 def write_once(path: Path, text: str) -> bool:
     """Write a file unless there is one, whole or not at all; return whether this call wrote it."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.once")
+    fresh = temporary.beside(path)
     try:
-        with temporary.open("x", encoding="utf-8") as file:
+        with fresh.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.link(temporary, path)
+        os.link(fresh, path)
     except FileExistsError:
         return False
     finally:
-        temporary.unlink(missing_ok=True)
+        fresh.unlink(missing_ok=True)
     return True
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from hpml_bench.system import temporary
+
 SECRET_VARIABLE = re.compile(
     r"(?i)(?!(OLD)?PWD$)"  # the working directory is none
     r".*((key|token|secret|password|passwd|passphrase|credential)|(?<![^_])(pass|pwd|pat))s?\d*(_|$)"
@@ -63,7 +65,7 @@ def redact_files(*paths: Path) -> None:
         with path.open("r+b") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             if not pattern.search(content):
                 continue
-            fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            fresh = temporary.beside(path)
             try:
                 with fresh.open("wb") as sink:
                     end = 0

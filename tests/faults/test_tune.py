@@ -10,7 +10,7 @@ import pytest
 import tiny
 from command import Command
 
-from hpml_bench.system import heartbeat
+from hpml_bench.system import heartbeat, temporary
 
 SECRET = "hf_" + "abcdefghij" * 3
 LOUD = '''
@@ -64,7 +64,8 @@ def test_a_tuning_that_is_killed(suite: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as room:
         command = Tuning(suite, Path(room) / "out")
         command.until(command.trains)
-        torn = Path(room) / "out/colours/tuning/.trials.json.1.tmp"
+        here, pid = temporary.beside(Path(room) / "out/colours/tuning/trials.json"), command.process.pid
+        torn = here.with_name(here.name.replace(f".{os.getpid()}.", f".{pid}."))
         torn.write_text("{")
         command.process.kill()
         command.ended()
