@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from pydantic import ValidationError
 
 from hpml_bench.errors import UserError
 from hpml_bench.gate.records import Trial, TrialStarted
 from hpml_bench.records.files import write_atomically
+from hpml_bench.system import locks
 
 
 class TrialFolder:
@@ -31,10 +32,10 @@ class TrialFolder:
             UserError: another self-test has it, or it can't be made.
 
         """
-        lock = FileLock(self.path / ".lock")
+        lock = locks.file_lock(self.path / ".lock", timeout=0)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
+            locks.acquire(lock, "name another with --out")
         except Timeout:  # which is an OSError too
             told = "another self-test writes there; wait for it, or name another with --out"
             raise UserError(f"{self.path}: {told}") from None

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.errors import UserError
@@ -30,7 +30,7 @@ from hpml_bench.records.files import (
 )
 from hpml_bench.records.load import load_record, read_record
 from hpml_bench.records.run import DONE, RunRecord
-from hpml_bench.system import disk
+from hpml_bench.system import disk, locks
 from hpml_bench.system.redaction import redact_files
 
 Say = Callable[[str], None]
@@ -236,14 +236,14 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a results folder; the kernel releases it when the process ends, even by a kill.
 
     Raises:
-        UserError: another process holds it; says which.
+        UserError: another process holds it, and says which; or the file system has no locks.
 
     """
-    lock, holder = FileLock(folder / ".lock"), folder / ".lock-holder.json"
+    lock, holder = locks.file_lock(folder / ".lock", timeout=0), folder / ".lock-holder.json"
     if (folder / ".lock").is_symlink():
         raise UserError(f"{folder / '.lock'} is a link, and none is followed; remove it, or give another --out")
     try:
-        lock.acquire(timeout=0)
+        locks.acquire(lock, "give an --out on another one")
     except Timeout:
         who = read_json(holder) or {}
         raise UserError(

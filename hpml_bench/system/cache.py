@@ -15,10 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
-from filelock import FileLock
 
 from hpml_bench.errors import UserError
-from hpml_bench.system import disk
+from hpml_bench.system import disk, locks
 from hpml_bench.system.hashing import digest
 
 RACY_SECONDS = 2.0
@@ -82,7 +81,7 @@ def new_folder(parent: Path) -> Iterator[Path]:
     """Yield a new folder, removed afterwards; if this process is killed, the next use of `parent` removes it."""
     _make(parent)
     folder = parent / f"{NEW}{uuid.uuid4().hex[:12]}"
-    with FileLock(f"{folder}.lock"):  # held from before the folder to after it: a free lock means abandoned
+    with locks.held(f"{folder}.lock", ELSEWHERE):  # from before the folder to after it: a free lock means abandoned
         try:
             folder.mkdir()
             yield folder
@@ -94,7 +93,7 @@ def new_folder(parent: Path) -> Iterator[Path]:
 def locked(entry: Path) -> Iterator[None]:
     """Hold the lock of a cache entry, so that one of several ranks builds it and the others find it."""
     _make(entry.parent)
-    with FileLock(f"{entry}.lock"):
+    with locks.held(f"{entry}.lock", ELSEWHERE):
         yield
 
 
@@ -143,7 +142,7 @@ def _make(folder: Path) -> None:
             foreign = not Path(f"{abandoned}.lock").exists()  # made by a version without locks, which may still write
             if foreign and time.time() - abandoned.stat().st_mtime < FOREIGN_SECONDS:
                 continue
-            with FileLock(f"{abandoned}.lock", timeout=0):  # a TimeoutError if its process lives
+            with locks.file_lock(f"{abandoned}.lock", timeout=0):  # a TimeoutError if its process lives
                 _remove(abandoned)
 
 

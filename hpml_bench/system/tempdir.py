@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing import util
 from pathlib import Path
 
+from hpml_bench.system import locks
+
 PREFIX = "hpmlb-"
 """Short, since sockets are made in the folder, and a socket's path has at most 107 characters."""
 AFTER_MULTIPROCESSING = -200
@@ -59,14 +61,22 @@ def remove() -> None:
 
 
 def _claim(path: Path) -> None:
-    """Lock a folder just made, unless another process took it for abandoned and removed it meanwhile."""
+    """Lock a folder just made, unless another process took it for abandoned and removed it meanwhile.
+
+    Raises:
+        UserError: the file system has no locks.
+
+    """
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.stat()
-        except OSError:
+        except OSError as error:
             os.close(descriptor)
+            if error.errno in locks.UNSUPPORTED:
+                path.rmdir()
+                raise locks.unsupported(path.parent, error, "set TMPDIR to a folder on another one") from None
             return
         _Own.path, _Own.pid, _Own.descriptor = path, os.getpid(), descriptor
 

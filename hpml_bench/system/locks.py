@@ -1,0 +1,63 @@
+"""Locks on files, which the kernel releases when their process ends; a file system without such locks is told.
+
+There `filelock` would take a marker file instead, which outlives a process that is killed, and only warn of it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from hpml_bench.errors import UserError
+
+UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
+"""What flock answers where there are no locks: on Lustre mounted without `flock`, on NFS without its lock daemon."""
+
+
+def file_lock(path: Path | str, timeout: float = -1) -> FileLock:
+    """Return a lock that is one of the kernel or none."""
+    return FileLock(path, timeout=timeout, fallback_to_soft=False)
+
+
+@contextmanager
+def held(path: Path | str, advice: str) -> Iterator[None]:
+    """Hold a lock while the body runs, after waiting for it.
+
+    Raises:
+        UserError: the file system has no locks.
+
+    """
+    lock = file_lock(path)
+    acquire(lock, advice)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def acquire(lock: FileLock, advice: str) -> None:
+    """Take a lock.
+
+    Raises:
+        Timeout: another process holds it.
+        UserError: the file system has no locks; names the folder, and what to do.
+
+    """
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        raise unsupported(Path(lock.lock_file).parent, error, advice) from None
+
+
+def unsupported(folder: Path, error: OSError, advice: str) -> UserError:
+    """Return the error to show for a folder on a file system without locks."""
+    return UserError(
+        f"{folder}: this file system can't lock files ({error.strerror}); {advice}, or have it mounted with locks "
+        "(Lustre: -o flock)"
+    )

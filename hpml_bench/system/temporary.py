@@ -1,0 +1,59 @@
+"""Names of temporary files that processes of several hosts and containers write beside each other."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+import time
+from functools import cache
+from pathlib import Path
+
+from hpml_bench.system import processes
+from hpml_bench.system.hashing import digest
+
+PATTERN = ".*.tmp"
+FOREIGN_SECONDS = 86_400
+"""Age from which such a file is left over, whoever wrote it."""
+_OWN = re.compile(r"\.(?P<place>[0-9a-f]{12})\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp$")
+
+
+def beside(path: Path) -> Path:
+    """Return a new name for a temporary file in a file's folder: with host, process namespace, process, random part."""
+    return path.with_name(f".{path.name}.{place()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+@cache
+def place() -> str:
+    """Return by what processes here are told from those of other hosts and containers, whose numbers may be equal.
+
+    Names of hosts may be equal too (localhost); the kernel's boot id isn't.
+    """
+    return digest([socket.gethostname(), _boot(), _namespace()], 12)
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _namespace() -> int:
+    """Return the inode of the namespace in which processes are numbered; 0 where the system doesn't say."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
+
+
+def left_over(path: Path) -> bool:
+    """Whether a temporary file was left by a process of this place that has ended, or is older than a day."""
+    name = _OWN.search(path.name)
+    if name is not None and name["place"] == place():
+        return processes.identify(int(name["pid"])) is None
+    try:
+        return time.time() - path.lstat().st_mtime > FOREIGN_SECONDS
+    except OSError:  # its process has renamed it meanwhile
+        return False

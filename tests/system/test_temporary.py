@@ -1,0 +1,92 @@
+"""Temporary files of several hosts and containers in one folder: each is told from those that were left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpml_bench.records.files import remove_temporary, write_atomically
+from hpml_bench.records.plan import write_once
+from hpml_bench.system import temporary
+from hpml_bench.system.redaction import redact_files
+
+DAY = 86_400
+
+
+def killed(path: Path) -> Path:
+    """Return a temporary file of a process that has ended."""
+    program = "import sys; from pathlib import Path; from hpml_bench.system import temporary\n"
+    program += "path = temporary.beside(Path(sys.argv[1])); path.touch(); print(path)"
+    return Path(subprocess.check_output([sys.executable, "-c", program, path], text=True).strip())
+
+
+def aged(path: Path, seconds: float) -> Path:
+    """Make a file so old."""
+    path.touch()
+    os.utime(path, (time.time() - seconds,) * 2)
+    return path
+
+
+def foreign(path: Path) -> Path:
+    """Return a name as a process with this one's number has it in another container, or on another host."""
+    return path.with_name(temporary.beside(path).name.replace(temporary.place(), "0123456789ab"))
+
+
+def test_only_what_was_left_is_removed(tmp_path: Path) -> None:
+    """A living process's file stays, here and elsewhere; a dead one's of this place goes, and one over a day old."""
+    target = tmp_path / "suite.json"
+    own, other, old_style = temporary.beside(target), foreign(target), tmp_path / ".run.json.1.tmp"
+    kept = [own, other, old_style]
+    for path in kept:
+        path.touch()
+    gone = [killed(target), aged(foreign(target), DAY + 60), aged(tmp_path / ".trials.json.1.tmp", DAY + 60)]
+    assert all(path.exists() for path in gone)
+    aged(own, DAY + 60)  # a process that lives may be slow
+    aged(other, DAY - 600)
+    remove_temporary(tmp_path)
+    assert {path for path in [*kept, *gone] if path.exists()} == set(kept)
+
+
+@pytest.mark.parametrize("what", ["gethostname", "_boot", "_namespace"])
+def test_places_differ(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By host, kernel or namespace: a process there with the number of a dead one here is none that has ended."""
+    here = temporary.place()
+    owner = temporary.socket if what == "gethostname" else temporary
+    monkeypatch.setattr(owner, what, lambda: "another")
+    monkeypatch.setattr(temporary, "place", temporary.place.__wrapped__)
+    assert temporary.place() != here
+    monkeypatch.undo()
+    assert temporary.place() == here
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_atomically(path, "x"),
+        lambda path: write_once(path, "x"),
+        lambda path: (path.write_text("at https://me:pass@host"), redact_files(path)),
+    ],
+)
+def test_no_two_writers_share_a_name(
+    write: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even two of one process, host and file; and none stays."""
+    seen: list[str] = []
+
+    def noted(path: Path) -> Path:
+        seen.append(name(path).name)
+        return tmp_path / seen[-1]
+
+    name = temporary.beside
+    monkeypatch.setattr(temporary, "beside", noted)
+    for _ in range(2):
+        write(tmp_path / "file")
+    assert len(set(seen)) == 2
+    assert all(temporary.place() in one and f".{os.getpid()}." in one for one in seen)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
