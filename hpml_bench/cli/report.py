@@ -45,12 +45,13 @@ def result_folders(folder: Path) -> list[Path]:
 
     """
     from hpml_bench.errors import UserError
+    from hpml_bench.records.plan import NO_RUNS
 
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; run-all makes one, or name another")
     if any(folder.glob("*/run.json")):
         return [folder]
-    inner = sorted({path.parent.parent for path in folder.glob("*/*/run.json")})
+    inner = sorted({path.parent.parent for path in folder.glob("*/*/run.json")} - {folder / name for name in NO_RUNS})
     if not inner:
         raise UserError(
             f"{folder}: no runs here (looked for */run.json and */*/run.json); start with hpml-bench run-all"

@@ -10,12 +10,10 @@ from types import TracebackType
 
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.records.files import read_json, write_atomically
+from hpml_bench.records.plan import RUNNING
 from hpml_bench.records.run import RunRecord
 from hpml_bench.records.shared import SharedResults
 from hpml_bench.system import processes
-
-RUNNING = "running"
-"""Folder with a file for each run under way, and beside it a list of the runs that have come since."""
 
 
 class Neighbours:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,8 +12,8 @@ from dataclasses import dataclass
 
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Batch, Engine, Live
-from hpml_bench.records.plan import LOGS, Job, Plan
-from hpml_bench.system import environment, gpus, processes
+from hpml_bench.records.plan import LOGS, Job, Plan, ended_here
+from hpml_bench.system import environment, gpus
 from hpml_bench.system import job as jobs
 from hpml_bench.system.parent_death import die_with_parent
 from hpml_bench.system.text import utc_now
@@ -93,7 +92,7 @@ class Local(Engine):
 
     def dead(self, owner: Job) -> bool:
         """Tell whether the owner was a process of this host, and has ended."""
-        return owner.host == socket.gethostname() and processes.identify(owner.pid) is None
+        return ended_here(owner)
 
     def _begin(self) -> None:
         """Free the slots of jobs that have ended, and begin others in free ones."""

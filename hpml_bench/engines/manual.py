@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import socket
 
 from hpml_bench.plugins.engine import Batch, Engine, Live
-from hpml_bench.records.plan import Job, Plan
-from hpml_bench.system import processes
+from hpml_bench.records.plan import Job, Plan, ended_here
 
 
 class Manual(Engine):
@@ -36,4 +34,4 @@ class Manual(Engine):
 
     def dead(self, owner: Job) -> bool:
         """Tell whether the owner was a process of this host, and has ended."""
-        return owner.host == socket.gethostname() and processes.identify(owner.pid) is None
+        return ended_here(owner)

@@ -24,6 +24,7 @@ from hpml_bench.launch.runner import Runner
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.folder import ResultsFolder
+from hpml_bench.records.plan import refuse_if_worked_on
 from hpml_bench.records.run import DONE, RunRecord, protocol_id
 from hpml_bench.system.signals import stoppable
 
@@ -90,8 +91,8 @@ def run_sweep(  # noqa: PLR0913, PLR0917 - the options of the commands
     With `seed`, that one seed only. `trackers` follow the runs. `save` is where a single run keeps what it trained.
 
     Raises:
-        UserError: the settings can't be met on this machine, a source can't be had, the folder is in use, or its disk
-            is full or read-only.
+        UserError: the settings can't be met on this machine, a source can't be had, the folder is in use, also by jobs,
+            or its disk is full or read-only.
 
     """
     here = resolve_suite(suite)  # what this machine can't do is told before a folder is made
@@ -101,6 +102,7 @@ def run_sweep(  # noqa: PLR0913, PLR0917 - the options of the commands
     check_methods((spec.method for spec in asked), here.settings)
     began = time.monotonic()
     with ResultsFolder.open(out / suite.name) as results, stoppable():
+        refuse_if_worked_on(results.path)
         if fresh and methods is None and seed is None:
             results.forget_measured()
         suite, notes = definite.resolve(suite, results.path, limits)

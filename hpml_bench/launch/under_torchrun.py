@@ -11,6 +11,7 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.launch import definite, outcome
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.records.folder import ResultsFolder, RunFolder, make_folder
+from hpml_bench.records.plan import refuse_if_worked_on
 from hpml_bench.records.run import DONE
 from hpml_bench.report.model_card import write_card
 from hpml_bench.system import environment
@@ -24,7 +25,7 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
     The allocator's variables can't be set any more, since torchrun started this process; the record has their values.
 
     Raises:
-        UserError: a setting is wrong, or a source can't be had.
+        UserError: a setting is wrong, a source can't be had, or jobs work in the results folder.
 
     """
     os.environ.setdefault("CUDA_DEVICE_ORDER", environment.PROCESS_ENVIRONMENT["CUDA_DEVICE_ORDER"])
@@ -34,6 +35,7 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
     (spec,) = suite.runs([method], [seed])
     check_methods([spec.method], spec.settings)
     results = ResultsFolder(out / suite.name)
+    refuse_if_worked_on(results.path)
     there = results.run_folder(spec).record()
     if there is not None and there.status in DONE and not fresh and save is None:
         return True

@@ -15,6 +15,7 @@ from filelock import Timeout
 
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.errors import UserError
+from hpml_bench.records import plan
 from hpml_bench.records.files import (
     DEFINITE,
     POINTS,
@@ -128,8 +129,12 @@ class ResultsFolder:
         """
         make_folder(path)
         with disk.errors_as_user_errors(path), locked(lock or path):
-            remove_temporary(path)
-            for run in path.glob("*/"):  # with a record, logs were redacted before it was committed
+            for folder in (path, path / plan.JOBS, path / plan.RUNNING):
+                remove_temporary(folder)
+            for run in (
+                *path.glob("*/"),
+                *plan.left_attempts(path),
+            ):  # with a record, logs were redacted before it was committed
                 if not run.is_symlink() and not (run / RECORD).exists():
                     redact_files(*run.glob("rank*.log"))
             yield cls(path)
@@ -208,10 +213,12 @@ class ResultsFolder:
         (self.path / DEFINITE).unlink(missing_ok=True)
 
     def clear(self, specs: Iterable[RunSpec] | None = None) -> None:
-        """Remove these runs, or all; other files of the folder are kept."""
+        """Remove these runs, or all with what jobs left of them; other files of the folder are kept."""
         for path in self.path.glob("*/") if specs is None else [self.run_folder(spec).path for spec in specs]:
             if (path / RECORD).exists() or (path / POINTS).exists() or (path / "rank0.log").exists():
                 remove(path)
+        if specs is None:
+            plan.clear(self.path)
 
 
 def make_folder(folder: Path) -> None:

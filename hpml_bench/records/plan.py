@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -15,11 +16,15 @@ from hpml_bench.config.profile import Profile
 from hpml_bench.config.settings import Settings
 from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
-from hpml_bench.records.files import PLAN, is_plain_file, read_json, write_atomically
+from hpml_bench.records.files import PLAN, SET_ASIDE, is_plain_file, read_json, remove, write_atomically
 from hpml_bench.records.run import Digests
-from hpml_bench.system import temporary
+from hpml_bench.system import processes, temporary
 
-CLAIMS, ATTEMPTS, JOBS, LOGS = "claims", "attempts", "jobs", "logs"
+CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS = "claims", "attempts", "jobs", "running", "logs"
+"""Folders beside the runs: who works on units, runs not committed, what jobs did, runs under way, what jobs print.
+
+Of a run under way there is a file, and beside it a list of the runs that have come since."""
+NO_RUNS = frozenset({CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS, SET_ASIDE})
 RESOLVED = "resolved.json"
 """Settings as the first job resolved them."""
 OWNER = "owner.json"
@@ -157,6 +162,43 @@ def claims(folder: Path) -> tuple[Job, ...]:
         with suppress(OSError, ValidationError):
             found.append(Job.model_validate_json(path.read_bytes()))
     return tuple(sorted(found, key=lambda job: job.unit))
+
+
+def ended_here(owner: Job) -> bool:
+    """Tell whether a job was a process of this host, and has ended."""
+    return owner.host == socket.gethostname() and processes.identify(owner.pid) is None
+
+
+def refuse_if_worked_on(folder: Path) -> None:
+    """Refuse a results folder in which jobs work; one whose owner was a process of this host and has ended doesn't.
+
+    Raises:
+        UserError: names the job, its host, and how to end it.
+
+    """
+    living = [owner for owner in claims(folder) if not ended_here(owner)]
+    if living:
+        first, more = living[0], len(living) - 1
+        others = f" and {more} more" if more else ""
+        raise UserError(
+            f"{folder}: job {first.job} on {first.host}{others} works in it; hpml-bench stop {folder} ends the jobs "
+            f"(of one that was killed, remove {folder / CLAIMS / str(first.unit)}), or give another --out"
+        )
+
+
+def left_attempts(folder: Path) -> list[Path]:
+    """Return the attempts of jobs that hold no unit any more."""
+    living = tuple(f".{owner.name}" for owner in claims(folder))
+    return [path for path in (folder / ATTEMPTS).glob("*/") if not path.name.endswith(living)]
+
+
+def clear(folder: Path) -> None:
+    """Remove what jobs left in a results folder whose runs are done anew; claims of jobs that may work are kept."""
+    (folder / RESOLVED).unlink(missing_ok=True)
+    for name in (ATTEMPTS, JOBS, RUNNING):
+        remove(folder / name)
+    for owner in filter(ended_here, claims(folder)):
+        remove(folder / CLAIMS / str(owner.unit))
 
 
 def write_once(path: Path, text: str) -> bool:

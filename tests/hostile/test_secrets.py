@@ -15,6 +15,7 @@ from rich.console import Console
 
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.records.folder import ResultsFolder
+from hpml_bench.records.plan import ATTEMPTS, CLAIMS, OWNER, Job
 from hpml_bench.system import redaction
 from hpml_bench.training.worker import run_error
 
@@ -43,6 +44,7 @@ from hpml_bench.errors import Unsupported
 from hpml_bench.config.base import Frozen
 from hpml_bench.plugins.method import Method
 from hpml_bench.records.folder import ResultsFolder
+from hpml_bench.records.plan import ATTEMPTS, CLAIMS, OWNER, Job
 class Leaky(Method):
     title, lr = "Leaky", 1e-3
     class Options(Frozen):
@@ -213,6 +215,21 @@ def test_what_a_killed_sweep_left_is_mended(tmp_path: Path, monkeypatch: pytest.
         pass
     assert [path.read_text() for path in (folder / "killed").iterdir()] == ["token [redacted]\n"] * 2
     assert all("hf_" in path.read_text() for path in [*outside.iterdir(), *(folder / "done").glob("*.log")])
+
+
+def test_what_a_killed_job_left_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So are the logs of its attempts; those of a job that holds its unit are left to it."""
+    monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
+    logs = [tmp_path / ATTEMPTS / f"lora-0-abc.{job}.0" / "rank0.log" for job in ("12_0", "12_1")]
+    for log in logs:
+        log.parent.mkdir(parents=True)
+        log.write_text(f"token {SECRETS['HF_TOKEN']}\n")
+    owner = Job(engine="slurm", job="12_1", restart=0, unit=1, host="n1", pid=7, began="2026-01-02T03:04:05+00:00")
+    (tmp_path / CLAIMS / "1").mkdir(parents=True)
+    (tmp_path / CLAIMS / "1" / OWNER).write_text(owner.model_dump_json())
+    with ResultsFolder.open(tmp_path):
+        pass
+    assert [SECRETS["HF_TOKEN"] in log.read_text() for log in logs] == [False, True]
 
 
 def test_a_killed_sweeps_logs_are_mended_at_the_next_start(tmp_path: Path) -> None:

@@ -1,0 +1,163 @@
+"""What jobs leave in a results folder beside its runs: no run of a list or a report, and in nobody's way."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import recorded
+from click.testing import CliRunner
+
+from hpml_bench.cli import main
+from hpml_bench.config.suite import load_suite
+from hpml_bench.errors import UserError
+from hpml_bench.launch import under_torchrun
+from hpml_bench.records.files import RECORD
+from hpml_bench.records.folder import ResultsFolder
+from hpml_bench.records.listing import headlines, load_records
+from hpml_bench.records.plan import (
+    ATTEMPTS,
+    CLAIMS,
+    JOBS,
+    LOGS,
+    OWNER,
+    RESOLVED,
+    RUNNING,
+    Job,
+    claims,
+    read_jobs,
+    refuse_if_worked_on,
+    write_job,
+)
+from hpml_bench.report.results import Results
+from hpml_bench.system import temporary
+
+BEGAN = "2026-01-02T03:04:05+00:00"
+ELSEWHERE = "another-host"
+
+
+def dead() -> int:
+    """Return the number of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def job(unit: int, host: str, pid: int) -> Job:
+    """Return a job that works on a unit."""
+    return Job(engine="slurm", job=f"12_{unit}", restart=0, unit=unit, host=host, pid=pid, began=BEGAN)
+
+
+def claim(folder: Path, owner: Job) -> Path:
+    """Let a job hold its unit."""
+    place = folder / CLAIMS / str(owner.unit)
+    place.mkdir(parents=True)
+    (place / OWNER).write_text(owner.model_dump_json())
+    return place
+
+
+def worked_on(folder: Path) -> Path:
+    """Write a results folder with three runs, and with all that jobs leave of another one."""
+    recorded.write(folder, recorded.sweep(("lora", "full", "head"), 1))
+    attempt = recorded.record("adapter", 0)
+    recorded.write(folder / ATTEMPTS, [attempt.model_copy(update={"run_id": f"{attempt.run_id}-12_0-0"})])
+    write_job(folder, job(0, ELSEWHERE, 7))
+    (folder / RUNNING).mkdir()
+    (folder / RUNNING / "adapter.12_0.0.json").write_text("{}")
+    (folder / LOGS).mkdir()
+    (folder / LOGS / "12_0.log").write_text("text")
+    (folder / RESOLVED).write_text("{}")
+    return folder
+
+
+def test_no_list_and_no_report_takes_them_for_runs(tmp_path: Path) -> None:
+    """Records, problems, headlines, `list runs` and the report are of the committed runs alone."""
+    folder = worked_on(tmp_path / "example")
+    claim(folder, job(1, ELSEWHERE, 7))
+    loaded = load_records(folder)
+    assert [record.spec.method.name for record in loaded.records] == ["lora", "full", "head"]
+    assert loaded.problems == ()
+    assert len(headlines(folder)) == 3
+    assert set(Results.load(folder).methods) == {"lora", "full", "head"}
+    for place in (folder, tmp_path):
+        told = CliRunner().invoke(main, ["list", "runs", str(place)])
+        assert len(told.output.splitlines()) == 3
+
+
+def test_a_folder_with_attempts_alone_has_no_runs(tmp_path: Path) -> None:
+    """A sweep of which nothing is committed yet is told so, and its attempts are no results folder."""
+    worked_on(tmp_path)
+    for path in tmp_path.glob(f"*/{RECORD}"):
+        path.unlink()
+    told = CliRunner().invoke(main, ["report", str(tmp_path)])
+    assert told.exit_code == 2
+    assert "no runs here" in told.output
+
+
+@pytest.mark.parametrize(("host", "alive", "refused"), [
+    (ELSEWHERE, False, True), (socket.gethostname(), True, True), (socket.gethostname(), False, False),
+])  # fmt: skip
+def test_a_folder_in_which_jobs_work_is_refused(host: str, alive: bool, refused: bool, tmp_path: Path) -> None:
+    """Unless they were processes of this host and have ended; said are job, host, and how to end them."""
+    owner = job(3, host, os.getpid() if alive else dead())
+    place = claim(tmp_path, owner)
+    if not refused:
+        refuse_if_worked_on(tmp_path)
+        return
+    claim(tmp_path, job(4, host, owner.pid))
+    with pytest.raises(UserError) as told:
+        refuse_if_worked_on(tmp_path)
+    for words in ("job 12_3 on " + host, "and 1 more", f"hpml-bench stop {tmp_path}", f"remove {place}"):
+        assert words in str(told.value)
+
+
+@pytest.mark.parametrize("command", [["run-all"], ["run", "head"], ["run", "head", "--fresh"]])
+def test_a_local_sweep_leaves_jobs_their_folder(command: list[str], tmp_path: Path) -> None:
+    """Status 2 with one sentence, before anything is prepared or removed."""
+    folder = worked_on(tmp_path / "quickstart")
+    claim(folder, job(1, ELSEWHERE, 7))
+    (folder / ".lock").touch()
+    before = sorted(folder.rglob("*"))
+    told = CliRunner().invoke(main, [*command, "--out", str(tmp_path), "--device", "cpu", "--wandb", "off"])
+    assert told.exit_code == 2
+    assert f"job 12_1 on {ELSEWHERE} works in it" in told.output
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_run_under_torchrun_leaves_jobs_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one without it."""
+    claim(tmp_path / "quickstart", job(1, ELSEWHERE, 7))
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    suite = load_suite("quickstart", settings={"world_size": 1, "device": "cpu"})
+    with pytest.raises(UserError, match="works in it"):
+        under_torchrun.run_as_rank(suite, "head", 0, tmp_path, fresh=False)
+
+
+def test_fresh_removes_what_jobs_left(tmp_path: Path) -> None:
+    """Attempts, jobs, runs under way, resolved settings and the claims of the dead; not logs, and no living claim."""
+    folder = worked_on(tmp_path)
+    claim(folder, job(1, socket.gethostname(), dead()))
+    kept = claim(folder, job(2, ELSEWHERE, 7))
+    results = ResultsFolder(folder)
+    results.clear([record.spec for record in load_records(folder).records[:1]])
+    assert (folder / ATTEMPTS).exists(), "of some runs alone nothing else goes"
+    results.clear()
+    assert sorted(path.name for path in folder.iterdir()) == [CLAIMS, LOGS]
+    assert [owner.unit for owner in claims(folder)] == [2]
+    assert kept.exists()
+
+
+def test_temporary_files_beside_jobs_are_removed(tmp_path: Path) -> None:
+    """What a killed job left of the file in which it says what it does goes when the folder is opened."""
+    folder = worked_on(tmp_path)
+    left = temporary.beside(folder / JOBS / "0.json")
+    left = left.with_name(left.name.replace(f".{os.getpid()}.", f".{dead()}."))
+    left.touch()
+    with ResultsFolder.open(folder):
+        assert not left.exists()
+    assert len(read_jobs(folder)) == 1
