@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hpml_bench.config.profile import Profile
     from hpml_bench.config.suite import Suite
     from hpml_bench.launch.limits import Limits
-    from hpml_bench.records.run import RunRecord
+    from hpml_bench.records.run import RunRecord, Status
 
 
 def sweep_on(suite: Suite, methods: list[str] | None, asked: Asked, limits: Limits, elsewhere: Elsewhere) -> int:
@@ -39,9 +39,8 @@ def sweep_on(suite: Suite, methods: list[str] | None, asked: Asked, limits: Limi
             return OK
         if elsewhere.detach and not sweep.engine.outlives:
             raise UserError(f"--detach: jobs on {sweep.engine.title} end with this command")
-        if profile.prepare == "here" and sweep.plan.digests is None:
-            sweep.prepare_here()
-        return _submitted(sweep, asked, elsewhere.detach)
+        with sweep.held():
+            return _done(sweep, asked, elsewhere.detach)
 
 
 def _profile(elsewhere: Elsewhere) -> Profile:
@@ -53,28 +52,49 @@ def _profile(elsewhere: Elsewhere) -> Profile:
     return load_profile(elsewhere.on, changes)
 
 
-def _submitted(sweep: Sweep, asked: Asked, detach: bool) -> int:
-    """Submit, then wait or leave."""
-    count = sweep.submit(again=True)
+def _done(sweep: Sweep, asked: Asked, detach: bool) -> int:
+    """Prepare, submit, then wait or leave."""
     stop = f"hpml-bench stop {_shown(sweep.folder)}"
-    if not sweep.engine.starts:
-        click.echo(sweep.script(), nl=False)
-        _say(f"the plan is {sweep.folder / 'plan.json'}; have each command run, then hpml-bench report {sweep.folder}")
-        return OK
-    if detach:
-        if count:
-            sweep.submit_report()
-        _say(f"hpml-bench status {_shown(sweep.folder)} shows the jobs, and {stop} ends them")
-        return OK
     try:
-        complete = sweep.wait(lambda record: _say(_line(record)))
+        if sweep.plan.profile.prepare == "here" and sweep.plan.digests is None:
+            sweep.prepare_here()
+        before = {(record.run_id, record.started): record.status for record in sweep.records()}
+        count = sweep.submit(again=True)
+        if not sweep.engine.starts:
+            click.echo(sweep.script(), nl=False)
+            _say(f"have each command run, then hpml-bench report {_shown(sweep.folder)}")
+            return OK
+        if detach:
+            if count:
+                sweep.submit_report()
+            _say(f"hpml-bench status {_shown(sweep.folder)} shows the jobs, and {stop} ends them")
+            return OK
+        complete: bool | None = _waited(sweep, before)
     except KeyboardInterrupt:
         if sweep.engine.outlives:
             _say(f"the jobs go on; the same command waits for them again, and {stop} ends them")
             return INTERRUPTED
+        _say("ending the runs under way ...")
         sweep.stop()
         complete = None
     return _reported(sweep, asked, complete)
+
+
+def _waited(sweep: Sweep, before: dict[tuple[str, str], Status]) -> bool:
+    """Wait, and show each run that was not there before; return whether all runs have a record."""
+    from hpml_bench.launch.progress import SweepProgress
+    from hpml_bench.records.run import DONE
+    from hpml_bench.report.terminal import terminal
+
+    with SweepProgress(terminal(), sum(len(unit.tasks) for unit in sweep.plan.units)) as progress:
+        progress.skip(sum(status in DONE for status in before.values()))
+        sweep.say = progress.say
+
+        def found(record: RunRecord) -> None:
+            if (record.run_id, record.started) not in before:
+                progress.came(record)
+
+        return sweep.wait(found)
 
 
 def _reported(sweep: Sweep, asked: Asked, complete: bool | None) -> int:
@@ -99,6 +119,8 @@ def _reported(sweep: Sweep, asked: Asked, complete: bool | None) -> int:
             f"the jobs ended and left {len(sweep.missing(again=False))} of {len(sweep.plan.units)} units undone; see "
             f"{_shown(sweep.folder)}/logs; the same command goes on from here", err=True,
         )  # fmt: skip
+        for reason in sweep.reasons():
+            click.echo(for_terminal(f"a job failed: {reason}", 2000), err=True)
     return OK if complete and not failed else FAILED
 
 
@@ -106,14 +128,6 @@ def _say(text: str) -> None:
     from hpml_bench.system.text import for_terminal
 
     click.echo(for_terminal(text))
-
-
-def _line(record: RunRecord) -> str:
-    message = record.error.message.splitlines()[0][:200] if record.error and record.error.message else ""
-    host = (record.environment.get("where") or {}).get("host")
-    place = f" on {host}" if host else ""
-    name = f"{record.spec.method.name} seed {record.spec.seed}"
-    return f"{name}: {record.status} in {record.seconds:.1f} s{place}  {record.shown or message}"
 
 
 def _shown(folder: Path) -> Path:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from hpml_bench.errors import UserError
+
 
 @click.command()
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
@@ -13,5 +15,9 @@ def stop(folder: Path) -> None:
     """End the jobs of the sweep in DIR; what is recorded stays, and run-all goes on from there."""
     from hpml_bench.cluster.sweep import find
 
-    count = find(folder, click.echo).stop()
+    sweep = find(folder, click.echo)
+    if not (sweep.engine.starts and sweep.engine.outlives):
+        by = "the command that started them: press Ctrl-C there" if sweep.engine.starts else "whoever started them"
+        raise UserError(f"{folder}: jobs on {sweep.engine.title} are ended by {by}")
+    count = sweep.stop()
     click.echo(f"{count} jobs were ended" if count else "there was no job to end")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpml_bench.cluster.sweep import Sweep
 from hpml_bench.records.folder import ResultsFolder
-from hpml_bench.records.plan import Job, read_jobs
+from hpml_bench.records.plan import Job, claims, read_jobs
 from hpml_bench.records.run import DONE
 
 Row = tuple[str, ...]
@@ -14,6 +14,7 @@ HEAD: Row = ("unit", "runs", "state", "job", "host", "done")
 def rows(sweep: Sweep) -> list[Row]:
     """Return a row for each unit, below a head, and a last one with sums."""
     live = {job.unit: job for job in sweep.engine.live(sweep.plan) if job.unit is not None}
+    held = {owner.unit: owner for owner in claims(sweep.folder) if not sweep.engine.dead(owner)}
     last: dict[int, Job] = {job.unit: job for job in read_jobs(sweep.folder)}
     specs, results = sweep.specs(), ResultsFolder(sweep.folder)
     found, total, failed = [HEAD], 0, 0
@@ -23,10 +24,11 @@ def rows(sweep: Sweep) -> list[Row]:
         total, failed = total + done, failed + len(records) - done
         job, worked = live.get(number), last.get(number)
         complete = len(records) == len(unit.tasks)
-        state = job.state.lower() if job else ("ended" if complete else "left" if worked else "not begun")
+        ended = "ended" if complete else "left" if worked else "not begun"
+        state = job.state.lower() if job else "running" if number in held else ended
         host = worked.host if worked and (job is None or job.running) else ""
         name = job.name if job else worked.job if worked else ""
         found.append((str(number), unit.title, state, name, host, f"{done} of {len(unit.tasks)}"))
-    runs = sum(len(unit.tasks) for unit in sweep.plan.units)
-    ended = f"{total} of {runs}" + (f", {failed} failed" if failed else "")
-    return [*found, ("all", "", f"{len(live)} live" if live else "no jobs", "", "", ended)]
+    runs, working = sum(len(unit.tasks) for unit in sweep.plan.units), len(live.keys() | held.keys())
+    sums = f"{total} of {runs}" + (f", {failed} failed" if failed else "")
+    return [*found, ("all", "", f"{working} live" if working else "no jobs", "", "", sums)]

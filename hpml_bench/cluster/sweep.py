@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from hpml_bench.launch.order import methods_of_seed
 from hpml_bench.plugins.engine import Batch, Engine, Live, make_engine, units_of
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.records import plan as plans
-from hpml_bench.records.files import PLAN
-from hpml_bench.records.folder import ResultsFolder
+from hpml_bench.records.files import PLAN, remove
+from hpml_bench.records.folder import ResultsFolder, locked
 from hpml_bench.records.plan import Plan, Task, Unit
 from hpml_bench.records.run import DONE, Digests, RunRecord, protocol_id
 
@@ -119,7 +120,9 @@ class Sweep:
             if fresh:
                 results.clear()
                 results.forget_measured()
-            if before is None or fresh or not _same(before, plan):
+                for name in (plans.ATTEMPTS, plans.JOBS, plans.LOGS):
+                    remove(folder / name)
+            if before is None or fresh or not _resolved_alike(before, plan):
                 (folder / plans.RESOLVED).unlink(missing_ok=True)
             results.write_suite(asked.suite.model_dump_json(indent=1))
             plans.write_plan(folder, plan)
@@ -207,9 +210,10 @@ class Sweep:
         name = self.engine.submit(self.batch(units, after))
         runs = sum(len(self.plan.units[unit].tasks) for unit in units)
         if self.engine.starts:
-            self.say(
-                f"{len(units)} jobs for {runs} runs were given to {self.engine.title}" + (f" as {name}" if name else "")
+            said = f"{len(units)} jobs for {runs} runs were given to {self.engine.title}" + (
+                f" as {name}" if name else ""
             )
+            self.say(f"{said}, {self.plan.profile.parallel} at a time")
         self._last = name
         return len(units)
 
@@ -230,12 +234,12 @@ class Sweep:
         vain, before = 0, -math.inf
         began = time.monotonic()
         while True:
+            live = self.engine.live(self.plan)  # before the records: a job that ends in between has written its own
             for record in self.records():
                 key = record.run_id, record.started
                 if key not in seen:
                     seen.add(key)
                     found(record)
-            live = self.engine.live(self.plan)
             if not live:
                 missing = self.missing(again=False)
                 if not missing:
@@ -248,10 +252,21 @@ class Sweep:
             self.engine.wait(min(poll, 0.5 + (time.monotonic() - began) / 10))
 
     def reasons(self) -> list[str]:
-        """Return why the last jobs of units that are not done failed, as far as they said."""
+        """Return of what the last jobs of the units that are missing have failed, each reason once."""
         last = {job.unit: job for job in plans.read_jobs(self.folder)}
-        missing = [-1, *self.missing(again=False)]
-        return list(dict.fromkeys(last[unit].why or "" for unit in missing if unit in last and last[unit].why))
+        found = (last.get(unit) for unit in (-1, *self.missing(again=False)))
+        return list(dict.fromkeys(job.why for job in found if job is not None and job.why is not None))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder while the body runs, if jobs end with this process: nobody else is to work in it meanwhile.
+
+        Raises:
+            UserError: another process holds it; says which.
+
+        """
+        with nullcontext() if self.engine.outlives else locked(self.folder):
+            yield
 
     def stop(self) -> int:
         """End all jobs, and remove their claims; return how many there were."""
@@ -281,6 +296,11 @@ def find(path: Path, say: Say) -> Sweep:
 def _same(before: Plan, plan: Plan) -> bool:
     """Tell whether two plans are of the same runs, cut in the same way."""
     return before.suite == plan.suite and before.units == plan.units and before.profile.nodes == plan.profile.nodes
+
+
+def _resolved_alike(before: Plan, plan: Plan) -> bool:
+    """Tell whether jobs of two plans resolve the same settings; if in doubt, they don't, and each job looks again."""
+    return before.suite.settings == plan.suite.settings and before.profile.place == plan.profile.place
 
 
 __all__ = ["Asked", "Live", "Sweep", "find"]

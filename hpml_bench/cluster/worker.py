@@ -74,8 +74,8 @@ def work(path: Path, number: int) -> Worked:
         except KeyboardInterrupt:
             how = "interrupted"
             worked = Worked(how, ())
-        except UserError as error:
-            why = redacted(str(error))
+        except Exception as error:
+            why = redacted(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
             raise
         finally:
             write_job(folder, own.model_copy(update={"ended": utc_now(), "how": how, "why": why}))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hpml_bench.config.profile import Profile
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Batch, Engine, Live
 from hpml_bench.records.plan import LOGS, Job, Plan, ended_here
@@ -39,23 +40,27 @@ class Local(Engine):
     title = "this machine"
     outlives = False
 
-    def check(self) -> None:
-        """Refuse more slots than there are cores, or a slot with other than whole GPUs.
-
-        Raises:
-            UserError: says how many there can be.
-
-        """
-        self._slots = slots(self.profile.parallel, self.profile.gpus_per_node, self.profile.cpus_per_node)
-        self._free = list(self._slots)
+    def __init__(self, profile: Profile) -> None:
+        """Keep the profile; no slot is free before `check` has looked at the machine."""
+        super().__init__(profile)
+        self._free: list[Slot] = []
         self._waiting: list[tuple[Batch, int]] = []
         self._running: dict[int, tuple[Slot, subprocess.Popen[bytes]]] = {}
+
+    def check(self) -> None:
+        """Part this machine into slots.
+
+        Raises:
+            UserError: it has too few cores or GPUs; says how many slots there can be.
+
+        """
+        self._free = slots(self.profile.parallel, self.profile.gpus_per_node, self.profile.cpus_per_node)
 
     def submit(self, batch: Batch) -> str:
         """Begin as many jobs as there are slots; `wait` begins the others."""
         self._waiting += [(batch, unit) for unit in batch.units]
         self._begin()
-        return str(os.getpid())
+        return ""
 
     def live(self, plan: Plan) -> tuple[Live, ...]:
         """Return the jobs that wait or run."""
@@ -107,9 +112,8 @@ class Local(Engine):
 
     def _process(self, batch: Batch, unit: int, slot: Slot) -> subprocess.Popen[bytes]:
         variables = {**os.environ, **self.profile.env, jobs.ENGINE: "local", jobs.JOB: f"{os.getpid()}-{unit}",
-                     jobs.QUEUED: utc_now(), jobs.EXCLUSIVE: str(int(len(self._slots) == 1))}  # fmt: skip
-        if slot.cards:
-            variables["CUDA_VISIBLE_DEVICES"] = ",".join(slot.cards)
+                     jobs.QUEUED: utc_now(), jobs.EXCLUSIVE: str(int(self.profile.parallel == 1)),
+                     "CUDA_VISIBLE_DEVICES": ",".join(slot.cards)}  # fmt: skip
         folder = batch.folder / LOGS
         folder.mkdir(exist_ok=True)
         with (folder / f"unit-{unit}.log").open("ab") as log:
@@ -127,28 +131,48 @@ class Local(Engine):
 def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Slot]:
     """Return equal parts of this machine's GPUs and cores.
 
+    Args:
+        count: how many.
+        cards_each: GPUs of each; None: an equal part, and at least one where there are any.
+        cores_each: cores of each; None: an equal part.
+
     Raises:
         UserError: there are fewer GPUs or cores than that takes.
 
     """
-    cores, cards = sorted(os.sched_getaffinity(0))[: environment.cores()], gpus.visible_gpus()
-    each = cores_each or len(cores) // count
-    if each < 1 or each * count > len(cores):
-        raise UserError(f"--parallel {count}: this machine has {len(cores)} cores; at most {len(cores)} runs fit")
-    per_slot = (len(cards) // count if cards_each is None else cards_each) if cards else 0
-    if cards and (per_slot < 1 or per_slot * count > len(cards)):
-        raise UserError(f"--parallel {count}: {len(cards)} GPU(s) are visible; at most {len(cards)} runs fit")
-    names = _card_names(len(cards))
+    cores = sorted(os.sched_getaffinity(0))[: environment.cores()]
+    cards = [str(gpu["uuid"] or gpu["index"]) for gpu in gpus.visible_gpus()]
+    own_cores = _each(count, cores_each, len(cores), "CPU cores")
+    own_cards = 0
+    if cards_each != 0 and (cards or cards_each):
+        own_cards = _each(
+            count, cards_each, len(cards), "GPUs", "; for runs without GPUs, CUDA_VISIBLE_DEVICES= before"
+        )
     return [
-        Slot(n, tuple(cores[n * each : (n + 1) * each]), tuple(names[n * per_slot : (n + 1) * per_slot]))
-        for n in range(count)
+        Slot(
+            number,
+            tuple(cores[number * own_cores : (number + 1) * own_cores]),
+            tuple(cards[number * own_cards : (number + 1) * own_cards]),
+        )
+        for number in range(count)
     ]
 
 
-def _card_names(count: int) -> list[str]:
-    """Return the GPUs that are visible here, as CUDA_VISIBLE_DEVICES names them."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return given.split(",")[:count] if given else [str(number) for number in range(count)]
+def _each(count: int, asked: int | None, there: int, what: str, otherwise: str = "") -> int:
+    """Return how many of `there` things each of `count` slots gets.
+
+    Raises:
+        UserError: they are too few.
+
+    """
+    each = there // count if asked is None else asked
+    if each < 1 or each * count > there:
+        most = there // (asked or 1)
+        hint = f"; give --parallel {most}{otherwise}" if most else ""
+        raise UserError(
+            f"{count} runs side by side need {count * (asked or 1)} {what}, and {there} may be used here{hint}"
+        )
+    return each
 
 
 def _placed(slot: Slot) -> Callable[[], None]:

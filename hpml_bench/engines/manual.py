@@ -11,7 +11,7 @@ from hpml_bench.records.plan import Job, Plan, ended_here
 class Manual(Engine):
     """No engine: somebody else starts the jobs, and knows of them."""
 
-    title = "by hand"
+    title = "any scheduler"
     starts = False
 
     def script(self, batch: Batch) -> str:

@@ -99,6 +99,12 @@ class SweepProgress:
             f"[{self._done}/{self._total}] {where}: {record.status} in {record.seconds:.1f} s  {numbers or message}"
         )
 
+    def came(self, record: RunRecord) -> None:
+        """Count and print a run that another process did."""
+        self._done += 1
+        self._bars.update(self._overall, completed=self._done)
+        self.finished(record)
+
     def again(self, number: int, most: int) -> None:
         """Say that the run is tried again; it is not counted twice."""
         self._done -= 1

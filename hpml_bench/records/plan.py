@@ -105,7 +105,7 @@ class Job(Frozen):
     how: Literal["done", "left", "interrupted", "time", "failed"] | None = None
     """`left`: begun anew elsewhere; `time`: for the job's time limit; None: it works, or was killed."""
     why: str | None = None
-    """Why it failed, where it did so by name."""
+    """Of a job that failed, what it failed of."""
 
     @property
     def name(self) -> str:
