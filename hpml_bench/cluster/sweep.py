@@ -17,7 +17,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.launch import preparation
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.order import methods_of_seed
-from hpml_bench.plugins.engine import Batch, Engine, Live, make_engine, units_of
+from hpml_bench.plugins.engine import Batch, Engine, make_engine, units_of
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.records import plan as plans
 from hpml_bench.records.files import PLAN, remove
@@ -88,7 +88,6 @@ class Sweep:
     def __init__(self, folder: Path, plan: Plan, engine: Engine, say: Say) -> None:
         """Keep them."""
         self.folder, self.plan, self.engine, self.say = folder, plan, engine, say
-        self._before = self.records()
         self._last: str | None = None
 
     @classmethod
@@ -196,8 +195,6 @@ class Sweep:
         """Submit the units that are missing and have no job; return how many."""
         live = self.engine.live(self.plan)
         release_dead(self.folder, self.engine)
-        if done := sum(record.status in DONE for record in self._before):
-            self.say(f"{done} of {sum(len(unit.tasks) for unit in self.plan.units)} runs are recorded already")
         if live:
             self.say(f"{len(live)} jobs of this sweep wait or run")
         units = sorted(set(self.missing(again)) - units_of(live))
@@ -230,7 +227,7 @@ class Sweep:
             poll: seconds between two looks.
 
         """
-        seen = {(record.run_id, record.started) for record in self._before}
+        seen: set[tuple[str, str]] = set()
         vain, before = 0, -math.inf
         began = time.monotonic()
         while True:
@@ -302,5 +299,3 @@ def _resolved_alike(before: Plan, plan: Plan) -> bool:
     """Tell whether jobs of two plans resolve the same settings; if in doubt, they don't, and each job looks again."""
     return before.suite.settings == plan.suite.settings and before.profile.place == plan.profile.place
 
-
-__all__ = ["Asked", "Live", "Sweep", "find"]
