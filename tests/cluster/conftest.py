@@ -1,0 +1,78 @@
+"""What tests on the two-node Slurm share: the cluster itself, a tiny suite, and what a local sweep of it computes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+import soak
+from two_nodes import HELD, Disturbed, TwoNodes, write_suite
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[TwoNodes]:
+    """The cluster, with one session's number; where continuous integration could have it and doesn't, that fails."""
+    cluster = TwoNodes(os.getpid() % 100)
+    if (why := cluster.up()) is not None:
+        if os.environ.get("CI") and os.geteuid() == 0 and shutil.which("apt-get"):
+            pytest.fail(why)
+        pytest.skip(why)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.exports().items():
+            patch.setenv(name, value)
+        yield cluster
+    cluster.down()
+
+
+@pytest.fixture(scope="session")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A suite of runs of seconds; its method `held` is known to all processes that are started from here."""
+    folder = tmp_path_factory.mktemp("plug-in")
+    (folder / "held.py").write_text(HELD)
+    (folder / "held-0.1.dist-info").mkdir()
+    (folder / "held-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: held\nVersion: 0.1\n")
+    (folder / "held-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\nheld = held\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))))
+        yield write_suite(tiny.local_suite(tmp_path_factory.mktemp("suite")))
+
+
+@pytest.fixture(scope="session")
+def truth(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What an undisturbed local sweep of the suite computes, by run."""
+    from rich.console import Console
+
+    from hpml_bench.config.suite import load_suite
+    from hpml_bench.launch.sweep import run_sweep
+
+    result = run_sweep(load_suite(str(suite)), tmp_path_factory.mktemp("local"), Console(quiet=True))
+    assert result.failed == 0
+    assert len(result.records) == 4
+    return soak.content(result.folder)
+
+
+@pytest.fixture
+def room() -> Iterator[Path]:
+    """A folder for results, which all nodes see."""
+    with tempfile.TemporaryDirectory(prefix="hpml-cluster-", dir="/tmp", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def disturbed(
+    cluster: TwoNodes, suite: Path, truth: dict[str, Any], room: Path
+) -> Iterator[Callable[..., Disturbed]]:
+    """Maker of sweeps with changes to the profile; afterwards no job is left, and the nodes are well."""
+    yield lambda **profile: Disturbed(cluster, suite, room / "out", **profile)
+    cluster.restore()

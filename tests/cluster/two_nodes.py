@@ -1,0 +1,244 @@
+"""The tests' Slurm of two nodes (slurm.sh), and sweeps on it that can be held at a known place while something breaks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import soak
+import yaml
+
+from hpml_bench.cluster.sweep import Asked, Sweep
+from hpml_bench.config.profile import Profile
+from hpml_bench.config.suite import load_suite
+from hpml_bench.launch.limits import Limits
+from hpml_bench.records.files import SET_ASIDE
+from hpml_bench.records.plan import Job, claims, read_jobs
+from hpml_bench.records.run import RunRecord
+from hpml_bench.system import heartbeat
+
+SCRIPT = Path(__file__).with_name("slurm.sh")
+PROFILE = Path(__file__).with_name("slurm.yaml")
+NODES = ("n1", "n2")
+PATIENCE = 120.0
+"""Seconds after which a test gives up what it waits for; on an idle machine all of it happens within 20."""
+
+HELD = '''
+"""A method of the tests: trains the head; each rank stays after step 2 while its gate is closed."""
+
+import os
+import time
+from pathlib import Path
+
+from hpml_bench.methods.head import Head
+
+
+class Held(Head):
+    def after_step(self, encoder, step):
+        gate = os.environ.get("HELD_AT")
+        if gate is None or step != 2:
+            return
+        job = f"{os.environ['HPML_BENCH_JOB']}.{os.environ['HPML_BENCH_RESTART']}"
+        Path(gate, f"{job}.{os.environ['RANK']}").touch()
+        while Path(gate, "closed").exists():
+            time.sleep(0.02)
+'''
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+    """Wait for a fact."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not after {seconds:.0f} s: {what}"
+        time.sleep(0.05)
+
+
+class TwoNodes:
+    """The cluster: Slurm's commands, and what can befall its nodes."""
+
+    def __init__(self, number: int) -> None:
+        """Keep the number by which it is told from others on this machine."""
+        self._variables = {"SLURM_NUMBER": str(number)}
+
+    def up(self) -> str | None:
+        """Start it; return why it can't be had, None where it is up."""
+        done = self._script("up")
+        return None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+
+    def down(self) -> None:
+        """End it."""
+        assert self._script("down").returncode == 0
+
+    def exports(self) -> dict[str, str]:
+        """Return the variables that Slurm's commands need."""
+        return dict(re.findall(r"^export (\w+)=(.*)$", self._script("env").stdout, re.MULTILINE))
+
+    def do(self, *words: str) -> str:
+        """Call slurm.sh."""
+        done = self._script(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def jobs(self) -> dict[str, tuple[str, str]]:
+        """Return job -> its state and its node, of those that Slurm has not ended."""
+        lines = slurm("squeue", "--array", "--noheader", "--format=%i %T %N").splitlines()
+        return {name: (state, "".join(node)) for name, state, *node in map(str.split, lines)}
+
+    def mark_down(self, node: str) -> None:
+        """Tell the controller that a node is down, as it finds out by itself after SlurmdTimeout."""
+        slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+
+    def restore(self) -> None:
+        """End all jobs, and begin nodes anew that are not idle then."""
+        if self.jobs():
+            slurm("scancel", "--me")
+        for node in NODES:
+            self._script("link", node, "up")
+        deadline = time.monotonic() + 10
+        while (self.jobs() or self.unwell()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for node in self.unwell():
+            self.do("back", node)
+        until(lambda: not self.jobs() and not self.unwell(), "all nodes are idle")
+
+    def unwell(self) -> set[str]:
+        """Return the nodes that are not idle, or not really."""
+        lines = slurm("sinfo", "--noheader", "--Node", "--partition=low", "--format=%N %T").splitlines()
+        ill = {name for name, state in map(str.split, lines) if state != "idle"}
+        return ill | {node for node in NODES if self._script("in", node, "pgrep", "-x", "slurmd-wlm|slurmd").returncode}
+
+    def _script(self, *words: str) -> subprocess.CompletedProcess[str]:
+        variables = {**os.environ, **self._variables}
+        return subprocess.run([SCRIPT, *words], capture_output=True, text=True, env=variables, timeout=300, check=False)
+
+
+def slurm(*command: str) -> str:
+    """Return what a command of Slurm's prints."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, (command, done.stderr)
+    return done.stdout
+
+
+def write_suite(path: Path) -> Path:
+    """Have the suite of tiny.local_suite with a method that can be held, after one that can't."""
+    content = yaml.safe_load(path.read_text())
+    content["methods"] = {"lora": {"lr": 1e-2}, "held": {"method": "held"}}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+class Disturbed:
+    """A sweep on the cluster, by default of one seed: a job with two runs, of which the second stays at its gate."""
+
+    def __init__(self, cluster: TwoNodes, suite: Path, out: Path, **profile: Any) -> None:
+        """Plan it; nothing is submitted."""
+        self.cluster, self.suite, self.out = cluster, suite, out
+        self.gate = out / "gate"
+        self.gate.mkdir(parents=True)
+        given = yaml.safe_load(PROFILE.read_text()) | profile
+        given["env"] = {"HELD_AT": str(self.gate)} | given.get("env", {})
+        self.profile = Profile.model_validate(given)
+
+    def open(self, seeds: int = 1, methods: tuple[str, ...] = ("lora", "held"), again: bool = False) -> Sweep:
+        """Do what run-all does before it submits; keep the sweep."""
+        loaded = load_suite(str(self.suite), seeds=seeds)
+        ordered = {name: loaded.methods[name] for name in methods}
+        loaded = loaded.model_copy(update={"methods": ordered})
+        sweep = Sweep.open(Asked(loaded, self.profile, None, Limits()), self.out / loaded.name, lambda _: None)
+        if self.profile.prepare == "here" and sweep.plan.digests is None:
+            sweep.prepare_here()
+        if not again:
+            self.sweep = sweep
+        return sweep
+
+    def begin(self, **asked: Any) -> str:
+        """Submit it with the gate closed, and return the job that has come to it."""
+        self.close()
+        assert self.open(**asked).submit(again=True)
+        return self.arrived()
+
+    # The gate
+
+    def close(self) -> None:
+        """Let runs stay at the gate."""
+        (self.gate / "closed").touch()
+
+    def pass_on(self) -> None:
+        """Let all pass."""
+        (self.gate / "closed").unlink()
+
+    def at_gate(self) -> set[str]:
+        """Return the starts of jobs, JOB.RESTART, of which both ranks have come to the gate."""
+        names = [path.name.rsplit(".", 1)[0] for path in self.gate.glob("*.*.*")]
+        return {name for name in names if names.count(name) == 2}
+
+    def arrived(self, restart: int = 0, not_yet: tuple[str, ...] = ()) -> str:
+        """Wait until a job that isn't one of `not_yet` has come to the gate in this start; return its name."""
+
+        def those() -> list[str]:
+            found = (name.rsplit(".", 1) for name in sorted(self.at_gate()))
+            return [job for job, start in found if int(start) == restart and job not in not_yet]
+
+        until(those, f"a job is at the gate in its start {restart}")
+        return those()[0]
+
+    def node(self, job: str) -> str:
+        """Return where a job runs."""
+        return self.cluster.jobs()[job][1]
+
+    # The end
+
+    def complete(self) -> bool:
+        """Wait as run-all does, which submits again what is left undone; return whether all runs have a record."""
+        ended: list[bool] = []
+        waiter = threading.Thread(target=lambda: ended.append(self.sweep.wait(lambda _: None, poll=0.5)), daemon=True)
+        waiter.start()
+        waiter.join(PATIENCE)
+        assert ended, f"the sweep is not complete after {PATIENCE:.0f} s: {self.cluster.jobs()}"
+        return ended[0]
+
+    @property
+    def folder(self) -> Path:
+        """The results."""
+        return self.sweep.folder
+
+    def content(self) -> dict[str, Any]:
+        """Return what was computed, by run."""
+        return soak.content(self.folder)
+
+    def record(self, method: str = "held", seed: int = 0) -> RunRecord:
+        """Return the record of a run."""
+        (found,) = [r for r in self.sweep.records() if (r.spec.method.name, r.spec.seed) == (method, seed)]
+        return found
+
+    def starts(self) -> list[tuple[str, str | None]]:
+        """Return each start of a job, JOB.RESTART, and how it ended."""
+        return [(job.name, job.how) for job in read_jobs(self.folder)]
+
+    def left(self) -> tuple[Job, ...]:
+        """Return the claims that nobody has given up."""
+        return claims(self.folder)
+
+    def aside(self) -> list[str]:
+        """Return the attempts that were set aside."""
+        return sorted(path.name for path in (self.folder / SET_ASIDE).glob("*/"))
+
+    def attempts(self) -> list[str]:
+        """Return the attempts that were not committed."""
+        return sorted(path.name for path in (self.folder / "attempts").glob("*/"))
+
+    def ranks(self, job: str, restart: int = 0) -> dict[int, int]:
+        """Return the ranks' process numbers, as their node counts them, in a job's attempt."""
+        (attempt,) = (self.folder / "attempts").glob(f"*.{job}.{restart}")
+        return {beat.rank: beat.pid for beat in heartbeat.read(attempt)}
+
+    def remove(self) -> None:
+        """Remove all of it."""
+        shutil.rmtree(self.out, ignore_errors=True)
