@@ -1,0 +1,161 @@
+"""Sweeps on a real Slurm of two nodes that are disturbed: each completes, and equals an undisturbed local one to the bit.
+
+What is disturbed has come to a known place, the gate of its second run; no test waits for a time.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from two_nodes import Disturbed, TwoNodes, slurm, until
+
+from hpml_bench.records.plan import read_jobs
+
+pytestmark = pytest.mark.cluster
+Make = Callable[..., Disturbed]
+
+
+def equal(sweep: Disturbed, truth: dict[str, Any]) -> None:
+    """Complete a sweep; it must be what the local one is, and no claim may be left."""
+    assert sweep.complete()
+    found = sweep.content()
+    assert found == {run: truth[run] for run in found}
+    assert len(found) == sum(len(unit.tasks) for unit in sweep.sweep.plan.units)
+    until(lambda: not sweep.left(), "no claim is left")
+
+
+def first_run_was_kept(sweep: Disturbed, job: str) -> None:
+    """The run before the fault is the one that this job made in its first start."""
+    where = sweep.record("lora").environment["where"]
+    assert (where["job"], where["restart"]) == (job, 0)
+
+
+def test_a_requeued_job_goes_on(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
+    """`scontrol requeue`: the run under way is interrupted, the same job begins anew, and the run that was done is kept.
+
+    Protection: a record in its place settles a run (ResultsFolder.settled); the attempt of another start is never
+    gone on with, since it has a name of its own (SharedResults.begin).
+    """
+    sweep = disturbed()
+    job = sweep.begin()
+    slurm("scontrol", "requeue", job)
+    assert sweep.arrived(restart=1) == job
+    sweep.pass_on()
+    equal(sweep, truth)
+    first_run_was_kept(sweep, job)
+    assert sweep.starts() == [(f"{job}.0", "interrupted"), (f"{job}.1", "done")]
+    assert sweep.record().environment["where"]["restart"] == 1
+    assert len(sweep.attempts()) == 1
+
+
+def test_a_preempted_job_goes_on(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
+    """A job of a partition of higher priority takes the node, and the preempted one is done after it.
+
+    Protection: as for a requeue; and the job that was asked to end waits for its kill (worker._await_kill): where it
+    leaves by itself, some versions of Slurm don't begin it anew.
+    """
+    sweep = disturbed()
+    job = sweep.begin()
+    slurm("sbatch", "--partition=high", f"--nodelist={sweep.node(job)}", "--exclusive", "--output=/dev/null", "--wrap=true")
+    assert sweep.arrived(restart=1) == job
+    sweep.pass_on()
+    equal(sweep, truth)
+    first_run_was_kept(sweep, job)
+    assert sweep.starts() == [(f"{job}.0", "interrupted"), (f"{job}.1", "done")]
+
+
+def test_of_a_job_and_its_zombie_one_counts(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
+    """slurmd is killed and its node is down for the controller, while the job goes on there, and elsewhere once more.
+
+    Both finish the run. Protection: an attempt is committed by a rename onto a name that must be free
+    (SharedResults.publish); the later one is set aside, and a job whose claim is another's ends (Claim.held).
+    """
+    sweep = disturbed()
+    job = sweep.begin()
+    lost = sweep.node(job)
+    cluster.do("kill", lost)
+    cluster.mark_down(lost)
+    assert sweep.arrived(restart=1) == job
+    assert sweep.node(job) != lost
+    sweep.pass_on()
+    equal(sweep, truth)
+    until(lambda: all(how for _, how in sweep.starts()), "the zombie has ended")
+    first_run_was_kept(sweep, job)
+    assert len(sweep.aside()) == 1
+    assert not sweep.attempts()
+    assert dict(sweep.starts())[f"{job}.1"] == "done"
+
+
+def test_a_lost_node_is_made_good(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
+    """A node is gone at once; its job is done on the other one, which has no command of Slurm's, and the node comes back.
+
+    Protection: a job takes back the claim of its earlier start (claims.claimed), for which it needs to ask nobody.
+    """
+    sweep = disturbed(setup=["export PATH=/nowhere"])
+    job = sweep.begin()
+    lost = sweep.node(job)
+    cluster.do("lose", lost)
+    cluster.mark_down(lost)
+    assert sweep.arrived(restart=1) == job
+    assert sweep.node(job) != lost
+    cluster.do("back", lost)
+    sweep.pass_on()
+    equal(sweep, truth)
+    first_run_was_kept(sweep, job)
+    assert sweep.starts() == [(f"{job}.0", None), (f"{job}.1", "done")]
+    assert len(sweep.attempts()) == 1
+
+
+def test_a_cancelled_job_is_submitted_again(disturbed: Make, truth: dict[str, Any]) -> None:
+    """`scancel`, then the same command: what was done is kept, the rest is done by a new job.
+
+    Protection: what is missing is known from records (Sweep.missing), not from jobs.
+    """
+    sweep = disturbed()
+    job = sweep.begin()
+    slurm("scancel", job)
+    until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job is cancelled")
+    sweep.pass_on()
+    assert sweep.open().submit(again=True) == 1
+    equal(sweep, truth)
+    first_run_was_kept(sweep, job)
+    assert [how for _, how in sweep.starts()] == ["interrupted", "done"]
+
+
+def test_a_killed_job_is_submitted_again(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
+    """SIGKILL of the job's process, as the kernel does for want of memory: its claim is in the way of nobody.
+
+    Protection: the submitter removes the claims of jobs that Slurm knows to have ended (claims.release_dead).
+    """
+    sweep = disturbed()
+    job = sweep.begin()
+    (own,) = read_jobs(sweep.folder)
+    cluster.do("in", sweep.node(job), "kill", "-9", str(own.pid))
+    until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job has ended")
+    assert [claim.job for claim in sweep.left()] == [job]
+    sweep.pass_on()
+    equal(sweep, truth)
+    first_run_was_kept(sweep, job)
+    assert [how for _, how in sweep.starts()] == [None, "done"]
+
+
+def test_a_killed_rank_fails_its_run_alone(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
+    """SIGKILL of a rank: the run is recorded as killed, the unit's other run is done, and the same command mends it.
+
+    Protection: the run's process group is watched in the job as on one machine; a run that did not end well is replaced
+    (SharedResults.publish).
+    """
+    sweep = disturbed()
+    job = sweep.begin(methods=("held", "lora"))
+    cluster.do("in", sweep.node(job), "kill", f"-{signal.SIGKILL}", str(sweep.ranks(job)[1]))
+    assert sweep.complete()
+    assert sweep.record().status == "killed"
+    assert sweep.record("lora").status == "ok"
+    assert [how for _, how in sweep.starts()] == ["done"]
+    sweep.pass_on()
+    assert sweep.open(methods=("held", "lora")).submit(again=True) == 1
+    equal(sweep, truth)
+    first_run_was_kept(sweep, job)
