@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from hpml_bench.config.profile import Profile
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Batch, Engine, Live
 from hpml_bench.records.plan import LOGS, Job, Plan, ended_here
-from hpml_bench.system import environment, gpus
+from hpml_bench.system import child, environment, gpus
 from hpml_bench.system import job as jobs
-from hpml_bench.system.parent_death import die_with_parent
 from hpml_bench.system.text import utc_now
 
 STOP_SECONDS = 30.0
@@ -51,9 +49,13 @@ class Local(Engine):
         """Part this machine into slots.
 
         Raises:
-            UserError: it has too few cores or GPUs; says how many slots there can be.
+            UserError: it has too few cores or GPUs; says how many slots there can be. Or the profile has keys that
+                mean nothing here.
 
         """
+        profile = self.profile
+        if profile.nodes > 1 or profile.memory_per_node or profile.time:
+            raise UserError("engine local: one machine has no nodes, memory_per_node or time of a job; leave them out")
         self._free = slots(self.profile.parallel, self.profile.gpus_per_node, self.profile.cpus_per_node)
 
     def submit(self, batch: Batch) -> str:
@@ -71,10 +73,10 @@ class Local(Engine):
     def wait(self, seconds: float) -> None:
         """Wait a while, or until a job has ended."""
         deadline = time.monotonic() + seconds
-        before = len(self._running)
+        before = len(self._running) + len(self._waiting)
         while time.monotonic() < deadline:
             self._begin()
-            if len(self._running) < before:
+            if len(self._running) + len(self._waiting) < before:
                 return
             time.sleep(LOOK_SECONDS)
 
@@ -82,16 +84,7 @@ class Local(Engine):
         """Ask the jobs of this process to end, and kill those that don't."""
         count = len(self._waiting) + len(self._running)
         self._waiting.clear()
-        running = [process for _, process in self._running.values()]
-        for process in running:
-            process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + STOP_SECONDS
-        for process in running:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        child.end([process for _, process in self._running.values()], STOP_SECONDS)
         self._running.clear()
         return count
 
@@ -111,21 +104,19 @@ class Local(Engine):
             self._running[unit] = slot, self._process(batch, unit, slot)
 
     def _process(self, batch: Batch, unit: int, slot: Slot) -> subprocess.Popen[bytes]:
-        variables = {**os.environ, **self.profile.env, jobs.ENGINE: "local", jobs.JOB: f"{os.getpid()}-{unit}",
-                     jobs.QUEUED: utc_now(), jobs.EXCLUSIVE: str(int(self.profile.parallel == 1)),
-                     "CUDA_VISIBLE_DEVICES": ",".join(slot.cards)}  # fmt: skip
-        folder = batch.folder / LOGS
-        folder.mkdir(exist_ok=True)
-        with (folder / f"unit-{unit}.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, *self.command(batch, unit)],
-                env=variables,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C in the terminal reaches this process alone, which asks them to end
-                preexec_fn=_placed(slot),  # noqa: PLW1509 - before any thread of ours is started
-            )
+        profile = self.profile
+        variables = {
+            **profile.env,
+            jobs.ENGINE: "local",
+            jobs.JOB: f"{os.getpid()}-{unit}",
+            jobs.QUEUED: utc_now(),
+            jobs.EXCLUSIVE: str(int(profile.parallel == 1)),
+            "CUDA_VISIBLE_DEVICES": ",".join(slot.cards),
+        }
+        log = batch.folder / LOGS / f"unit-{unit}.log"
+        command = [sys.executable, *self.command(batch, unit)]
+        place = partial(os.sched_setaffinity, 0, slot.cores)
+        return child.start(command, variables, log, profile.setup, profile.scratch, place)
 
 
 def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Slot]:
@@ -173,13 +164,3 @@ def _each(count: int, asked: int | None, there: int, what: str, otherwise: str =
             f"{count} runs side by side need {count * (asked or 1)} {what}, and {there} may be used here{hint}"
         )
     return each
-
-
-def _placed(slot: Slot) -> Callable[[], None]:
-    """Return what a job does before its command: stay on its cores, and end with its parent."""
-
-    def place() -> None:
-        os.sched_setaffinity(0, slot.cores)
-        die_with_parent()
-
-    return place

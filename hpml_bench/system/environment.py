@@ -73,8 +73,10 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """Return the number of CPU cores this process may use: by its affinity and its control group's quota."""
+    """Return the number of CPU cores this process may use: by affinity, control group's quota, and job's share."""
     allowed = len(os.sched_getaffinity(0))
+    if (share := os.environ.get(job.CORES, "")).isdigit():
+        allowed = min(allowed, max(1, int(share)))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return min(allowed, max(1, int(quota) // int(period)))

@@ -10,7 +10,8 @@ from typing import Any
 
 ENGINE, JOB, RESTART, UNIT = "HPML_BENCH_ENGINE", "HPML_BENCH_JOB", "HPML_BENCH_RESTART", "HPML_BENCH_UNIT"
 EXCLUSIVE, QUEUED, UNTIL = "HPML_BENCH_EXCLUSIVE", "HPML_BENCH_QUEUED", "HPML_BENCH_UNTIL"
-SLOT = "HPML_BENCH_SLOT"
+CORES = "HPML_BENCH_CORES"
+"""CPU cores that an engine gave to this job without binding it to them."""
 SCHEDULERS = (("slurm", "SLURM_JOB_ID"), ("pbs", "PBS_JOBID"), ("lsf", "LSB_JOBID"))
 """Engines that say in a variable which job this is; others are told by `HPML_BENCH_JOB`."""
 
