@@ -37,6 +37,7 @@ from hpml_bench.system.text import utc_now
 STOP_SECONDS = 30.0
 """For so long a job that was asked to end is waited for before it is killed."""
 LOOK_SECONDS = 0.2
+REACH_SECONDS = 10.0
 UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
@@ -150,9 +151,10 @@ class Ray(Engine):
         address = self.options.address or os.environ.get("RAY_ADDRESS") or "local"
         here = {"include_dashboard": False} if address == "local" else {}
         try:
+            _reach(address)
             with _own_signals():
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"Ray's cluster at {address} can't be reached: {str(error).splitlines()[0]}") from None
 
     def _more(self) -> None:
@@ -234,6 +236,17 @@ def do(words: list[str], variables: dict[str, str], log: str, profile: dict[str,
         child.end([process], STOP_SECONDS)
         raise
     return process.returncode
+
+
+def _reach(address: str) -> None:
+    """Open a connection to an address with a port, and close it: Ray would try for minutes.
+
+    Raises:
+        OSError: nothing answers there.
+
+    """
+    if found := re.fullmatch(r"(?:ray://)?\[?([^\]/]+)\]?:(\d{1,5})", address):
+        socket.create_connection((found[1], int(found[2])), REACH_SECONDS).close()
 
 
 @contextmanager
