@@ -114,13 +114,11 @@ def _reported(sweep: Sweep, asked: Asked, complete: bool | None) -> int:
         click.echo(f"{failed} of {len(records)} runs did not end well; see the report's failures", err=True)
     if not complete:
         for reason in sweep.reasons():
-            click.echo(for_terminal(f"a job failed: {reason}"), err=True)
+            click.echo(for_terminal(f"a job failed: {reason}", 2000), err=True)
         click.echo(
             f"the jobs ended and left {len(sweep.missing(again=False))} of {len(sweep.plan.units)} units undone; see "
             f"{_shown(sweep.folder)}/logs; the same command goes on from here", err=True,
         )  # fmt: skip
-        for reason in sweep.reasons():
-            click.echo(for_terminal(f"a job failed: {reason}", 2000), err=True)
     return OK if complete and not failed else FAILED
 
 

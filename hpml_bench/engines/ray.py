@@ -28,8 +28,8 @@ from hpml_bench.config.base import Frozen
 from hpml_bench.config.profile import Profile
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Batch, Engine, Live
-from hpml_bench.records.plan import LOGS, Job, Plan
-from hpml_bench.system import child, processes
+from hpml_bench.records.plan import LOGS, Job, Plan, ended_here
+from hpml_bench.system import child
 from hpml_bench.system import job as jobs
 from hpml_bench.system.signals import SIGNALS
 from hpml_bench.system.text import utc_now
@@ -133,9 +133,7 @@ class Ray(Engine):
         """Tell whether a task of this process has ended, or an owner's process is gone from its node."""
         if owner.job in self._names:
             return all(name != owner.job for _, name in self._running.values())
-        if owner.host == socket.gethostname():
-            return processes.identify(owner.pid) is None
-        return self._connected() and _gone(owner)
+        return ended_here(owner) or (self._connected() and _gone(owner))
 
     def _connected(self) -> bool:
         """Whether this process is connected to a cluster; loads nothing."""
@@ -277,12 +275,8 @@ def _gone(owner: Job) -> bool:
     if not living:
         return bool(nodes)
     strategy = NodeAffinitySchedulingStrategy(node_id=living[0]["NodeID"], soft=False)
-    look = ray.remote(_ended).options(num_cpus=0, scheduling_strategy=strategy, max_retries=0).remote(owner.pid)
+    look = ray.remote(ended_here).options(num_cpus=0, scheduling_strategy=strategy, max_retries=0).remote(owner)
     try:
         return bool(ray.get(look, timeout=30))
     except ray.exceptions.RayError:
         return False
-
-
-def _ended(pid: int) -> bool:
-    return processes.identify(pid) is None
