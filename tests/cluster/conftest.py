@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,7 +21,17 @@ from two_nodes import HELD, Disturbed, TwoNodes, write_suite
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[TwoNodes]:
+def small_disk() -> Iterator[Path]:
+    """A disk of 80 MB in memory; nodes that come up later see it."""
+    with tempfile.TemporaryDirectory(prefix="hpml-small-", dir="/tmp") as name:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "none", name], check=False).returncode == 0
+        yield Path(name)
+        if mounted:
+            subprocess.run(["umount", "--lazy", name], check=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(small_disk: Path) -> Iterator[TwoNodes]:
     """The cluster, with one session's number; where continuous integration could have it and doesn't, that fails."""
     cluster = TwoNodes(os.getpid() % 100)
     if (why := cluster.up()) is not None:
@@ -49,8 +60,8 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def truth(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What an undisturbed local sweep of the suite computes, by run."""
+def local(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of an undisturbed local sweep of the suite."""
     from rich.console import Console
 
     from hpml_bench.config.suite import load_suite
@@ -59,7 +70,13 @@ def truth(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
     result = run_sweep(load_suite(str(suite)), tmp_path_factory.mktemp("local"), Console(quiet=True))
     assert result.failed == 0
     assert len(result.records) == 4
-    return soak.content(result.folder)
+    return result.folder
+
+
+@pytest.fixture(scope="session")
+def truth(local: Path) -> dict[str, Any]:
+    """What the local sweep computes, by run."""
+    return soak.content(local)
 
 
 @pytest.fixture

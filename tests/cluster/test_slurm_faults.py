@@ -5,8 +5,11 @@ What is disturbed has come to a known place, the gate of its second run; no test
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,12 +62,15 @@ def test_a_preempted_job_goes_on(disturbed: Make, truth: dict[str, Any], cluster
     """
     sweep = disturbed()
     job = sweep.begin()
-    slurm("sbatch", "--partition=high", f"--nodelist={sweep.node(job)}", "--exclusive", "--output=/dev/null", "--wrap=true")
-    assert sweep.arrived(restart=1) == job
+    high = ("--partition=high", f"--nodelist={sweep.node(job)}", "--exclusive")
+    slurm("sbatch", *high, "--output=/dev/null", "--wrap=true")
+    until(lambda: cluster.jobs()[job][0] != "RUNNING", "the job is preempted")
     sweep.pass_on()
     equal(sweep, truth)
     first_run_was_kept(sweep, job)
-    assert sweep.starts() == [(f"{job}.0", "interrupted"), (f"{job}.1", "done")]
+    *before, last = sweep.starts()
+    assert last[1] == "done"
+    assert {how for _, how in before} == {"interrupted"}
 
 
 def test_of_a_job_and_its_zombie_one_counts(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
@@ -159,3 +165,86 @@ def test_a_killed_rank_fails_its_run_alone(disturbed: Make, truth: dict[str, Any
     assert sweep.open(methods=("held", "lora")).submit(again=True) == 1
     equal(sweep, truth)
     first_run_was_kept(sweep, job)
+
+
+def fill(folder: Path) -> Path:
+    """Fill a disk to its last byte; return the file that does."""
+    file = folder / "filler"
+    with file.open("wb", buffering=0) as filler:
+        for size in (65536, 1):
+            try:
+                while True:
+                    filler.write(b"\0" * size)
+            except OSError:
+                continue
+    return file
+
+
+def test_a_full_disk_commits_nothing_by_halves(
+    cluster: TwoNodes, suite: Path, truth: dict[str, Any], small_disk: Path
+) -> None:
+    """The disk of the results is full when a run ends: it has no record, and is done again when there is room.
+
+    Protection: a record is written under another name and the attempt renamed as a whole (write_atomically, publish).
+    """
+    sweep = Disturbed(cluster, suite, small_disk / "out")
+    job = sweep.begin()
+    filler = fill(small_disk)
+    sweep.pass_on()
+    until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job has ended")
+    assert [record.spec.method.name for record in sweep.sweep.records()] == ["lora"]
+    assert not list(sweep.folder.glob("held-*"))
+    filler.unlink()
+    assert sweep.open().submit(again=True) == 1
+    equal(sweep, truth)
+    first_run_was_kept(sweep, job)
+    cluster.restore()
+
+
+def test_no_run_is_begun_that_the_time_left_is_too_short_for(
+    disturbed: Make, truth: dict[str, Any], local: Path
+) -> None:
+    """A job with ten minutes left begins no run of half an hour; another job does it.
+
+    The first run is one made before, whose record says that it took so long; the time limit is a variable's.
+    Protection: the longest run so far is compared with what is left (worker._Work._time_for_another).
+    """
+    sweep = disturbed(time="1:00:00")
+    later = sweep.out / "later"
+    limit = f"[ -e {later} ] || export HPML_BENCH_UNTIL=$(($(date +%s) + 600))"
+    sweep.profile = sweep.profile.model_copy(update={"setup": (limit,)})
+    sweep.open()
+    (before,) = local.glob("lora-s0-*")
+    shutil.copytree(before, sweep.folder / before.name)
+    record = json.loads((before / "run.json").read_text()) | {"seconds": 1800.0}
+    (sweep.folder / before.name / "run.json").write_text(json.dumps(record))
+    assert sweep.sweep.submit(again=True) == 1
+    until(lambda: [how for _, how in sweep.starts()] == ["time"], "the job has ended for its time limit")
+    assert not sweep.attempts()
+    later.touch()
+    equal(sweep, truth)
+    assert sweep.record("lora").seconds == 1800
+    assert [how for _, how in sweep.starts()] == ["time", "done"]
+
+
+def test_a_run_longer_than_the_limit_fails_by_name(disturbed: Make, cluster: TwoNodes) -> None:
+    """Two jobs are asked to end by their time limit, each during the same run: it is a timeout, and no third is submitted.
+
+    The limit is a variable's, and the request `scancel --batch`, as Slurm's own at a limit.
+    Protection: attempts that a limit ended are counted (worker.TRIES).
+    """
+    sweep = disturbed(time="1:00:00", setup=["export HPML_BENCH_UNTIL=$(($(date +%s) + 235))"])
+    jobs: list[str] = [sweep.begin(methods=("held",))]
+    for number in (1, 2):
+        slurm("scancel", "--batch", "--signal=TERM", jobs[-1])
+        until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job has ended")
+        assert [how for _, how in sweep.starts()] == ["time"] * number
+        if number == 1:
+            assert sweep.sweep.submit(again=False) == 1
+            jobs.append(sweep.arrived(not_yet=tuple(jobs)))
+    assert sweep.complete()
+    assert len(sweep.starts()) == 2
+    record = sweep.record()
+    assert record.status == "timeout"
+    assert record.error is not None
+    assert "not done in the job's time limit of 1:00:00, 2 times; give the profile more time" in record.error.message

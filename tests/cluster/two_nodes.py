@@ -164,6 +164,13 @@ class Disturbed:
         assert self.open(**asked).submit(again=True)
         return self.arrived()
 
+    def command(self, *options: str) -> list[str]:
+        """Return the words of `hpml-bench run-all` for the sweep of its held run."""
+        file = self.out / "profile.yaml"
+        file.write_text(self.profile.model_dump_json())  # JSON is YAML
+        shared = ("--seeds", "1", "--methods", "held", "--out", str(self.out), "--wandb", "off", "--on", str(file))
+        return ["run-all", str(self.suite), *shared, *options]
+
     # The gate
 
     def close(self) -> None:
