@@ -87,9 +87,7 @@ def room() -> Iterator[Path]:
 
 
 @pytest.fixture
-def disturbed(
-    cluster: TwoNodes, suite: Path, truth: dict[str, Any], room: Path
-) -> Iterator[Callable[..., Disturbed]]:
+def disturbed(cluster: TwoNodes, suite: Path, truth: dict[str, Any], room: Path) -> Iterator[Callable[..., Disturbed]]:
     """Maker of sweeps with changes to the profile; afterwards no job is left, and the nodes are well."""
     yield lambda **profile: Disturbed(cluster, suite, room / "out", **profile)
     cluster.restore()

@@ -1,0 +1,228 @@
+"""Commit of an attempt by its rename, on file systems that fail, lie, or have another's attempt there already."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import recorded
+
+from hpml_bench.errors import UserError
+from hpml_bench.records import shared
+from hpml_bench.records.files import POINTS, RECORD, SET_ASIDE
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.plan import Job
+from hpml_bench.records.run import RunRecord
+from hpml_bench.records.shared import SharedResults
+
+Rename = Callable[[Path, Path], None]
+rename = os.rename
+
+
+def results(folder: Path, job: str = "7_0", restart: int = 0) -> SharedResults:
+    """Return a results folder as a job sees it."""
+    own = Job(engine="slurm", job=job, restart=restart, unit=0, host="n1", pid=3, began="2026-01-01T00:00:00+00:00")
+    return SharedResults(folder, own)
+
+
+def attempt(own: SharedResults, record: RunRecord, points: str = "{}\n") -> RunRecord:
+    """Write an attempt at a run with its record, and return that."""
+    folder = own.begin(record.spec)
+    folder.begin()
+    (folder.path / POINTS).write_text(points)
+    return folder.commit(record)
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, *answers: int | None, does: bool = False) -> list[Path]:
+    """Have renames of attempts fail with these errors first, None for none; with `does` they are done all the same."""
+    todo, asked, slept = list(answers), [], []
+
+    def replaced(source: Path, target: Path) -> None:
+        asked.append(Path(source))
+        number = todo.pop(0) if todo else None
+        if number is None or does:
+            rename(source, target)
+        if number is not None:
+            raise OSError(number, os.strerror(number), source)
+
+    monkeypatch.setattr(shared.os, "rename", replaced)
+    monkeypatch.setattr(shared.time, "sleep", slept.append)
+    return asked
+
+
+def committed(folder: Path, record: RunRecord) -> RunRecord | None:
+    """Return the record that a results folder has of a run."""
+    return RunFolder(folder / record.spec.run_id).record()
+
+
+def aside(folder: Path) -> list[str]:
+    """Return what was set aside."""
+    return sorted(path.name for path in (folder / SET_ASIDE).glob("*"))
+
+
+def test_a_published_attempt_is_the_run(tmp_path: Path) -> None:
+    """All its files, under the run's name; nothing is left among the attempts."""
+    own = results(tmp_path)
+    record = attempt(own, recorded.record())
+    assert own.publish(record.spec, record) == record
+    assert committed(tmp_path, record) == record
+    assert RunFolder(tmp_path / record.spec.run_id).damage() is None
+    assert not list((tmp_path / "attempts").iterdir())
+
+
+def test_a_stale_handle_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ESTALE three times, then the rename is done. Protection: shared.patient."""
+    own = results(tmp_path)
+    record = attempt(own, recorded.record())
+    asked = answering(monkeypatch, errno.ESTALE, errno.ESTALE, errno.ESTALE)
+    assert own.publish(record.spec, record) == record
+    assert len(asked) == 4
+    assert committed(tmp_path, record) == record
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_file_system_that_goes_on_failing_is_told(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence that says where the finished run lies; nothing is lost, and no name is taken."""
+    own = results(tmp_path)
+    record = attempt(own, recorded.record())
+    answering(monkeypatch, *[number] * 100)
+    with pytest.raises(UserError, match=r"the run is done and can't be committed \(.*\); it lies in .*attempts"):
+        own.publish(record.spec, record)
+    assert committed(tmp_path, record) is None
+    assert own.begin(record.spec).record() == record
+
+
+def test_a_rename_that_was_done_and_denied_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENOENT after the server did it, as NFS answers a request that was sent twice: ours is there.
+
+    Protection: shared._renamed looks whose record lies there.
+    """
+    own = results(tmp_path)
+    record = attempt(own, recorded.record())
+    answering(monkeypatch, errno.ENOENT, does=True)
+    assert own.publish(record.spec, record) == record
+    assert committed(tmp_path, record) == record
+    assert aside(tmp_path) == []
+
+
+def test_a_stale_handle_after_the_rename_was_done_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ESTALE though the server did it: the next try finds nothing to rename, and ours there."""
+    own = results(tmp_path)
+    record = attempt(own, recorded.record())
+    answering(monkeypatch, errno.ESTALE, does=True)
+    assert own.publish(record.spec, record) == record
+    assert committed(tmp_path, record) == record
+
+
+def test_a_rename_of_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENOENT, and ours isn't there, though another's is: it must not pass for ours."""
+    own = results(tmp_path)
+    record = attempt(own, recorded.record())
+    other = results(tmp_path, "8_0")
+    there = attempt(other, recorded.record(started="2026-01-02T00:00:00+00:00"), "{ }\n")
+    other.publish(there.spec, there)
+    answering(monkeypatch, errno.ENOENT)
+    with pytest.raises(UserError, match="No such file"):
+        own.publish(record.spec, record)
+    assert committed(tmp_path, record) == there
+
+
+@pytest.mark.parametrize("number", [None, errno.EEXIST])
+def test_the_first_complete_attempt_counts(number: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The later one, of whichever start, is set aside with its record renamed, and its job is told which counts.
+
+    Protection: a folder is never renamed onto one that isn't empty, whether the file system says ENOTEMPTY or EEXIST.
+    """
+    zombie, newer = results(tmp_path, restart=0), results(tmp_path, restart=1)
+    first = attempt(newer, recorded.record(), "1\n")
+    second = attempt(zombie, recorded.record(started="2026-01-02T00:00:00+00:00"), "2\n")
+    assert newer.publish(first.spec, first) == first
+    if number is not None:
+        answering(monkeypatch, number)
+    assert zombie.publish(second.spec, second) == first
+    assert committed(tmp_path, first) == first
+    (name,) = aside(tmp_path)
+    assert name == f"{first.spec.run_id}.7_0.0.1"
+    assert (tmp_path / SET_ASIDE / name / POINTS).read_text() == "2\n"
+    assert [path.name for path in (tmp_path / SET_ASIDE / name).glob(f"{RECORD}*")] == [f"{RECORD}.superseded"]
+
+
+def test_an_attempt_that_is_not_done_or_damaged_is_replaced(tmp_path: Path) -> None:
+    """A failed run, and one whose points are cut, make room for one that is done."""
+    own = results(tmp_path)
+    failed = attempt(own, recorded.record(status="failed"))
+    own.publish(failed.spec, failed)
+    first = attempt(own, recorded.record(), "1\n")
+    assert own.publish(first.spec, first) == first
+    (tmp_path / first.spec.run_id / POINTS).write_text("")
+    second = attempt(own, recorded.record(), "2\n")
+    assert own.publish(second.spec, second) == second
+    assert committed(tmp_path, second) == second
+    assert len(aside(tmp_path)) == 2
+
+
+def test_a_disk_that_is_full_when_the_record_is_written_leaves_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ENOSPC while run.json is written: neither the attempt nor the run has one, and no half file is left.
+
+    Protection: write_atomically.
+    """
+    own = results(tmp_path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        attempt(own, recorded.record())
+    folder = own.begin(recorded.record().spec).path
+    assert [path.name for path in folder.iterdir()] == [POINTS]
+    assert committed(tmp_path, recorded.record()) is None
+
+
+def test_a_disk_that_is_full_when_files_are_synced_commits_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A late ENOSPC, as NFS gives it at fsync: the attempt isn't renamed.
+
+    Protection: an attempt's files are synced before the rename (shared._sync).
+    """
+    own = results(tmp_path)
+    record = attempt(own, recorded.record())
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"can't be committed \(No space left on device\)"):
+        own.publish(record.spec, record)
+    assert committed(tmp_path, record) is None
+    assert own.begin(record.spec).record() == record
+
+
+def test_of_many_that_publish_at_once_one_counts(tmp_path: Path) -> None:
+    """All are told the same record, and the others are set aside, whole."""
+    jobs = [results(tmp_path, f"{number}_0") for number in range(8)]
+    records = [attempt(own, recorded.record(), f"{number}\n") for number, own in enumerate(jobs)]
+    barrier, told = threading.Barrier(8), []
+
+    def publish(own: SharedResults, record: RunRecord) -> None:
+        barrier.wait()
+        told.append(own.publish(record.spec, record))
+
+    threads = [threading.Thread(target=publish, args=both) for both in zip(jobs, records, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({record.files[POINTS] for record in told}) == 1
+    assert committed(tmp_path, records[0]) == told[0]
+    assert len(aside(tmp_path)) == 7
+    assert not list((tmp_path / "attempts").iterdir())
