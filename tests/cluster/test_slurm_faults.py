@@ -1,4 +1,4 @@
-"""Sweeps on a real Slurm of two nodes that are disturbed: each completes, and equals an undisturbed local one to the bit.
+"""Sweeps on a real Slurm of two nodes, disturbed: each completes, and equals an undisturbed local one to the bit.
 
 What is disturbed has come to a known place, the gate of its second run; no test waits for a time.
 """
@@ -37,7 +37,7 @@ def first_run_was_kept(sweep: Disturbed, job: str) -> None:
 
 
 def test_a_requeued_job_goes_on(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
-    """`scontrol requeue`: the run under way is interrupted, the same job begins anew, and the run that was done is kept.
+    """`scontrol requeue`: the run under way is interrupted, the same job begins anew, and what was done is kept.
 
     Protection: a record in its place settles a run (ResultsFolder.settled); the attempt of another start is never
     gone on with, since it has a name of its own (SharedResults.begin).
@@ -75,13 +75,13 @@ def test_a_preempted_job_goes_on(disturbed: Make, truth: dict[str, Any], cluster
 
 
 def test_of_a_job_and_its_zombie_one_counts(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
-    """slurmd is killed and its node is down for the controller, while the job goes on there, and elsewhere once more.
+    """A killed slurmd, and its node is down for the controller: the job goes on there, and elsewhere once more.
 
-    Both finish the run. Protection: an attempt is committed by a rename onto a name that must be free
-    (SharedResults.publish); the later one is set aside, and a job whose claim is another's ends (Claim.held).
+    Both finish the first run. Protection: an attempt is committed by a rename onto a name that must be free
+    (SharedResults.publish), and the later one is set aside; a job whose claim is another's begins no run (Claim.held).
     """
     sweep = disturbed()
-    job = sweep.begin()
+    job = sweep.begin(methods=("held", "lora"))
     lost = sweep.node(job)
     cluster.do("kill", lost)
     cluster.mark_down(lost)
@@ -90,14 +90,14 @@ def test_of_a_job_and_its_zombie_one_counts(disturbed: Make, truth: dict[str, An
     sweep.pass_on()
     equal(sweep, truth)
     until(lambda: all(how for _, how in sweep.starts()), "the zombie has ended")
-    first_run_was_kept(sweep, job)
     assert len(sweep.aside()) == 1
     assert not sweep.attempts()
-    assert dict(sweep.starts())[f"{job}.1"] == "done"
+    assert dict(sweep.starts()) == {f"{job}.0": "left", f"{job}.1": "done"}
+    assert sweep.record("lora").environment["where"]["restart"] == 1
 
 
 def test_a_lost_node_is_made_good(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
-    """A node is gone at once; its job is done on the other one, which has no command of Slurm's, and the node comes back.
+    """A node is gone at once; its job is done on the other, which has no command of Slurm's, and the node comes back.
 
     Protection: a job takes back the claim of its earlier start (claims.claimed), for which it needs to ask nobody.
     """
@@ -135,9 +135,10 @@ def test_a_cancelled_job_is_submitted_again(disturbed: Make, truth: dict[str, An
 def test_a_killed_job_is_submitted_again(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
     """SIGKILL of the job's process, as the kernel does for want of memory: its claim is in the way of nobody.
 
-    Protection: the submitter removes the claims of jobs that Slurm knows to have ended (claims.release_dead).
+    Protection: the submitter removes the claims of jobs that Slurm knows to have ended (claims.release_dead); the nodes
+    have no command of Slurm's here to ask.
     """
-    sweep = disturbed()
+    sweep = disturbed(setup=["export PATH=/nowhere"])
     job = sweep.begin()
     (own,) = read_jobs(sweep.folder)
     cluster.do("in", sweep.node(job), "kill", "-9", str(own.pid))
@@ -229,7 +230,7 @@ def test_no_run_is_begun_that_the_time_left_is_too_short_for(
 
 
 def test_a_run_longer_than_the_limit_fails_by_name(disturbed: Make, cluster: TwoNodes) -> None:
-    """Two jobs are asked to end by their time limit, each during the same run: it is a timeout, and no third is submitted.
+    """Two jobs are asked to end by their time limit during the same run: it is a timeout, and no third is submitted.
 
     The limit is a variable's, and the request `scancel --batch`, as Slurm's own at a limit.
     Protection: attempts that a limit ended are counted (worker.TRIES).

@@ -40,7 +40,7 @@ def test_a_sweep_equals_a_local_one(disturbed: Make, truth: dict[str, Any]) -> N
 
 
 def test_a_second_submission_attaches(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
-    """The same command while the first one's jobs run: it submits nothing, and waits for them; nobody does a unit twice.
+    """The same command while the first one's jobs run: it submits nothing and waits; nobody does a unit twice.
 
     Protection: the jobs of a sweep are found by their comment (Slurm.live), and a unit is claimed (claims.claimed).
     """

@@ -1,4 +1,4 @@
-"""The tests' Slurm of two nodes (slurm.sh), and sweeps on it that can be held at a known place while something breaks."""
+"""The tests' Slurm of two nodes (slurm.sh), and sweeps on it that are held at a known place while something breaks."""
 
 from __future__ import annotations
 
