@@ -17,7 +17,8 @@ import tiny
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import soak
-from two_nodes import HELD, Disturbed, TwoNodes, write_suite
+from disturbed import HELD, Disturbed, write_suite
+from two_nodes import TwoNodes
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,7 @@ def small_disk() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def cluster(small_disk: Path) -> Iterator[TwoNodes]:
     """The cluster, with one session's number; where continuous integration could have it and doesn't, that fails."""
-    cluster = TwoNodes(os.getpid() % 100)
+    cluster = TwoNodes(os.getpid() % 99 + 1)
     if (why := cluster.up()) is not None:
         if os.environ.get("CI") and os.geteuid() == 0 and shutil.which("apt-get"):
             pytest.fail(why)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from two_nodes import Disturbed, TwoNodes, slurm, until
+from disturbed import Disturbed
+from two_nodes import TwoNodes, slurm, until
 
 from hpml_bench.records.plan import read_jobs
 

@@ -1,4 +1,4 @@
-"""Sweeps on a real Slurm of two nodes whose faults take minutes: real time limits, a partition, the quickstart itself."""
+"""Sweeps on a real Slurm of two nodes that take minutes: real time limits, a partition, the quickstart itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import soak
-from two_nodes import PROFILE, Disturbed, TwoNodes, until
+from disturbed import PROFILE, Disturbed
+from two_nodes import TwoNodes, until
 
 pytestmark = pytest.mark.cluster_slow
 Make = Callable[..., Disturbed]

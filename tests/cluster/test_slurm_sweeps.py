@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from two_nodes import Disturbed, TwoNodes, slurm, until
+from disturbed import Disturbed
+from two_nodes import TwoNodes, slurm, until
 
 from hpml_bench.cli import main
 from hpml_bench.cluster import worker

@@ -1,19 +1,14 @@
-"""The tests' Slurm of two nodes (slurm.sh), and sweeps on it that are held at a known place while something breaks."""
+"""Sweeps on the tests' Slurm of two nodes that are held at a known place while something breaks."""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import soak
 import yaml
+from two_nodes import PATIENCE, TwoNodes, until
 
 from hpml_bench.cluster.sweep import Asked, Sweep
 from hpml_bench.config.profile import Profile
@@ -24,11 +19,7 @@ from hpml_bench.records.plan import Job, claims, read_jobs
 from hpml_bench.records.run import RunRecord
 from hpml_bench.system import heartbeat
 
-SCRIPT = Path(__file__).with_name("slurm.sh")
 PROFILE = Path(__file__).with_name("slurm.yaml")
-NODES = ("n1", "n2")
-PATIENCE = 120.0
-"""Seconds after which a test gives up what it waits for; on an idle machine all of it happens within 20."""
 
 HELD = '''
 """A method of the tests: trains the head; each rank stays after step 2 while its gate is closed."""
@@ -50,80 +41,6 @@ class Held(Head):
         while Path(gate, "closed").exists():
             time.sleep(0.02)
 '''
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Wait for a fact."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not after {seconds:.0f} s: {what}"
-        time.sleep(0.05)
-
-
-class TwoNodes:
-    """The cluster: Slurm's commands, and what can befall its nodes."""
-
-    def __init__(self, number: int) -> None:
-        """Keep the number by which it is told from others on this machine."""
-        self._variables = {"SLURM_NUMBER": str(number)}
-
-    def up(self) -> str | None:
-        """Start it; return why it can't be had, None where it is up."""
-        done = self._script("up")
-        return None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
-
-    def down(self) -> None:
-        """End it."""
-        assert self._script("down").returncode == 0
-
-    def exports(self) -> dict[str, str]:
-        """Return the variables that Slurm's commands need."""
-        return dict(re.findall(r"^export (\w+)=(.*)$", self._script("env").stdout, re.MULTILINE))
-
-    def do(self, *words: str) -> str:
-        """Call slurm.sh."""
-        done = self._script(*words)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def jobs(self) -> dict[str, tuple[str, str]]:
-        """Return job -> its state and its node, of those that Slurm has not ended."""
-        lines = slurm("squeue", "--array", "--noheader", "--format=%i %T %N").splitlines()
-        return {name: (state, "".join(node)) for name, state, *node in map(str.split, lines)}
-
-    def mark_down(self, node: str) -> None:
-        """Tell the controller that a node is down, as it finds out by itself after SlurmdTimeout."""
-        slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-
-    def restore(self) -> None:
-        """End all jobs, and begin nodes anew that are not idle then."""
-        if self.jobs():
-            slurm("scancel", "--me")
-        for node in NODES:
-            self._script("link", node, "up")
-        deadline = time.monotonic() + 10
-        while (self.jobs() or self.unwell()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        for node in self.unwell():
-            self.do("back", node)
-        until(lambda: not self.jobs() and not self.unwell(), "all nodes are idle")
-
-    def unwell(self) -> set[str]:
-        """Return the nodes that are not idle, or not really."""
-        lines = slurm("sinfo", "--noheader", "--Node", "--partition=low", "--format=%N %T").splitlines()
-        ill = {name for name, state in map(str.split, lines) if state != "idle"}
-        return ill | {node for node in NODES if self._script("in", node, "pgrep", "-x", "slurmd-wlm|slurmd").returncode}
-
-    def _script(self, *words: str) -> subprocess.CompletedProcess[str]:
-        variables = {**os.environ, **self._variables}
-        return subprocess.run([SCRIPT, *words], capture_output=True, text=True, env=variables, timeout=300, check=False)
-
-
-def slurm(*command: str) -> str:
-    """Return what a command of Slurm's prints."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, (command, done.stderr)
-    return done.stdout
 
 
 def write_suite(path: Path) -> Path:
@@ -245,7 +162,3 @@ class Disturbed:
         """Return the ranks' process numbers, as their node counts them, in a job's attempt."""
         (attempt,) = (self.folder / "attempts").glob(f"*.{job}.{restart}")
         return {beat.rank: beat.pid for beat in heartbeat.read(attempt)}
-
-    def remove(self) -> None:
-        """Remove all of it."""
-        shutil.rmtree(self.out, ignore_errors=True)
