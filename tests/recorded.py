@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from hpml_bench.config.settings import DatasetSpec, MethodSpec, RunSpec, Settings
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, write_atomically
 from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.plan import Job, write_job
 from hpml_bench.records.run import Check, Consumed, Digests, Metric, Point, RunError, RunRecord, protocol_id
 from hpml_bench.records.schema1 import upgraded
 from hpml_bench.tasks.sequence_classification import macro_f1
@@ -358,6 +360,36 @@ def sweep(methods: Sequence[str] = METHODS, seeds: int = 5, **changes: Any) -> l
     """Return the ok records of methods x seeds, seed by seed."""
     pairs = [(method, seed) for seed in range(seeds) for method in methods]
     return [record(method, seed, order, **changes) for order, (method, seed) in enumerate(pairs)]
+
+
+def by_jobs(records: Iterable[RunRecord], hosts: int = 2, began: str = "2026-01-02T03:00:30+00:00") -> list[RunRecord]:
+    """Return the records as jobs of Slurm made them: a job a seed, on hosts in turn, its runs one after another."""
+    found, free = [], {}
+    for item in records:
+        seed, host = item.spec.seed, f"n{item.spec.seed % hosts + 1}"
+        start = free.get(seed, datetime.fromisoformat(began) + timedelta(seconds=7 * seed))
+        free[seed] = start + timedelta(seconds=item.seconds + 2)
+        where = {"engine": "slurm", "job": f"12_{seed}", "restart": 0, "unit": seed, "host": host, "hosts": [host],
+                 "exclusive": False}  # fmt: skip
+        fields = {"environment": item.environment | {"where": where}, "neighbours": item.neighbours or (),
+                  "started": start.isoformat(timespec="seconds")}  # fmt: skip
+        found.append(item.model_copy(update=fields))
+    return found
+
+
+def write_jobs(folder: Path, records: Iterable[RunRecord], queued: str = "2026-01-02T03:00:00+00:00") -> None:
+    """Write what the jobs of `by_jobs` say of themselves."""
+    by_seed: dict[int, list[RunRecord]] = {}
+    for item in records:
+        by_seed.setdefault(item.spec.seed, []).append(item)
+    for seed, runs in by_seed.items():
+        where = runs[0].environment["where"]
+        began = datetime.fromisoformat(min(run.started for run in runs)) - timedelta(seconds=5)
+        ended = max(datetime.fromisoformat(run.started) + timedelta(seconds=run.seconds) for run in runs)
+        write_job(folder, Job(
+            engine=where["engine"], job=where["job"], restart=where["restart"], unit=seed, host=where["host"], pid=9,
+            queued=queued, began=began.isoformat(), ended=(ended + timedelta(seconds=1)).isoformat(), how="done",
+        ))  # fmt: skip
 
 
 def head(markdown: str) -> str:

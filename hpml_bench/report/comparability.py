@@ -80,6 +80,11 @@ def machine_of(record: RunRecord) -> str:
     return json.dumps(environment_of(record), sort_keys=True)
 
 
+def alone(record: RunRecord) -> bool:
+    """Tell whether no other run of the sweep was on a run's host meanwhile, as far as is known: neighbours slow it."""
+    return not record.neighbours
+
+
 def flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield (dotted key, text) for every leaf of nested dictionaries and lists of them."""
     if isinstance(value, dict) and value:

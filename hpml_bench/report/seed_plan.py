@@ -82,6 +82,11 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> Plan:
     if not results.compared:
         raise UserError(f"{folder}: no run of the pilot can be compared; hpml-bench report {folder} says why")
     metric, size = _wanted(results, detect)
+    if results.definitions[metric].depends_on_machine and not results.costs_ranked:
+        raise UserError(
+            f"--detect {detect}: the runs in {folder} slowed each other on their host, so that costs tell nothing; "
+            "run a pilot without --parallel, or in jobs that have their nodes to themselves"
+        )
     compared = results.comparisons(metric)
     tested = [c for c in compared if not c.exact and c.p is not None]
     if not tested:
@@ -179,7 +184,7 @@ def _told(
     caption = f"Seeds to find {scaled} of {quantity.title} with a chance of {power:.0%}".replace("%", " %")
     recorded = [[r.seconds for r in results.runs(method)] for method in results.methods]
     round_seconds = sum(sum(of) / len(of) for of in recorded)
-    hours = None if seeds is None or not results.one_machine else seeds * round_seconds / 3600
+    hours = None if seeds is None or not (results.one_machine and not results.beside) else seeds * round_seconds / 3600
     worst = next((pair for pair in pairs if pair.seeds is None), pairs[0])
     first = (
         f"{seeds} seeds are enough for every {'other ' if unknown else ''}pair, by the pilot's spread; "
@@ -202,6 +207,8 @@ def _told(
         )
     if not results.one_machine:
         sentences.append("The pilot's runs come from different hardware or versions, so that they tell no hours.")
+    elif results.beside:
+        sentences.append("Runs of the pilot slowed each other on their host, so that they tell no hours.")
     if hours is not None:
         sentences.append(
             f"{seeds} seeds x {len(results.methods)} methods take {_duration(hours)} at the pilot's "

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
+from hpml_bench import statistics
 from hpml_bench.errors import UserError
 from hpml_bench.records.listing import load_records
 from hpml_bench.records.run import RunRecord
@@ -14,6 +16,7 @@ from hpml_bench.report import predictions
 from hpml_bench.report.comparability import (
     agreed_budget,
     agreed_consumption,
+    alone,
     but_checkpointing,
     but_ranks,
     machine_of,
@@ -64,7 +67,7 @@ class Selection:
     compared: tuple[RunRecord, ...]
     """One protocol, believed, of equal consumption, one record a method and seed."""
     costed: frozenset[str]
-    """run_ids of those compared that ran where most did: costs are of these alone."""
+    """run_ids of those compared that ran where most did, alone on their host where enough did: costs are of these."""
     scaled: tuple[RunRecord, ...]
     """Runs chosen by the same rules that differ from those compared in the number of ranks alone."""
     checkpointed: tuple[RunRecord, ...]
@@ -72,6 +75,11 @@ class Selection:
     stored: Stored
     """Predictions of the compared runs."""
     left_out: LeftOut
+
+    @property
+    def ranked(self) -> bool:
+        """Whether costs rank methods: not those of runs that others on their host slowed."""
+        return all(alone(record) for record in self.compared if record.run_id in self.costed)
 
     @classmethod
     def load(cls, folder: Path | str) -> Selection:
@@ -118,7 +126,7 @@ def select(folder: Path, records: Sequence[RunRecord], problems: tuple[str, ...]
     if primary is None:
         reference = _most_tried(unfinished)
         return Selection(folder, reference, (), frozenset(), (), (), {}, LeftOut(unfinished, (), problems))
-    costed = _of_one_machine(primary.compared)
+    costed = _costed(primary.compared)
     scaled: list[_Group] = []
     others: list[_Group] = []
     for group in groups.values():
@@ -180,6 +188,24 @@ def _consumed_other(record: RunRecord, valid: Sequence[RunRecord]) -> str:
     return f"consumed other than {rest}: {', '.join(named)}"
 
 
+def _costed(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
+    """Return the runs that costs are of: of those alone on their host, the ones where most ran.
+
+    Where these are few, the others too: their costs are shown, and rank nothing.
+    """
+    quiet = [record for record in compared if alone(record)]
+    chosen = _of_one_machine(quiet)
+    return chosen if 2 * len(quiet) >= len(compared) or _testable(chosen) else _of_one_machine(compared)
+
+
+def _testable(runs: Sequence[RunRecord]) -> bool:
+    """Tell whether two methods share the seeds that a verdict takes."""
+    seeds: dict[str, set[int]] = {}
+    for record in runs:
+        seeds.setdefault(method_of(record), set()).add(record.spec.seed)
+    return any(len(a & b) >= statistics.LEAST_SEEDS for a, b in combinations(seeds.values(), 2))
+
+
 def _of_one_machine(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     """Return the runs of the environment that most share, of equals of the one with the newest run."""
     size = Counter(map(machine_of, compared))
@@ -198,12 +224,13 @@ def _scales(group: _Group, primary: _Group) -> bool:
 def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> tuple[RunRecord, ...]:
     """Return the runs on other numbers of ranks that can be set beside those that costs are of.
 
-    They ran on the same machine, and every number of ranks of their method that shares a seed with it has their seed.
+    All were alone on the same machine, and every number of ranks of their method that shares a seed with it has their
+    seed.
     """
     here: dict[str, set[int]] = {}
-    for record in costed:
+    for record in filter(alone, costed):
         here.setdefault(method_of(record), set()).add(record.spec.seed)
-    groups = [[r for r in group.compared if machine_of(r) == machine_of(costed[0])] for group in scaled]
+    groups = [[r for r in group.compared if alone(r) and machine_of(r) == machine_of(costed[0])] for group in scaled]
     shared = {method: set(seeds) for method, seeds in here.items()}
     for runs in groups:
         for method, seeds in here.items():
@@ -216,8 +243,9 @@ def _not_scaled(group: _Group, counted: Sequence[RunRecord], reference: RunRecor
     """Return the runs of a group on another number of ranks that have nothing to be compared with."""
     used = {record.run_id for record in counted}
     idle = tuple(record for record in group.compared if record.run_id not in used)
-    alone = "no run of that method and seed on the same machine to scale from"
-    return (Excluded(idle, f"{protocol_difference(reference, group.newest)}; {alone}"),) if idle else ()
+    lacks = "no run of that method and seed on the same machine to scale from"
+    lacks += "" if all(map(alone, (reference, *idle))) else ", of runs without others on their host"
+    return (Excluded(idle, f"{protocol_difference(reference, group.newest)}; {lacks}"),) if idle else ()
 
 
 def _of_another_protocol(group: _Group, reference: RunRecord) -> tuple[Excluded, ...]:

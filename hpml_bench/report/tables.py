@@ -18,6 +18,8 @@ MINUS = "−"
 _FORMAT = re.compile(r",?(?:\.(\d{1,2}))?([%gfde])")
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 
+BESIDE = "Of runs that had neighbours on their host, which slow each other: the costs rank nothing."
+
 Cell = str | tuple[str, float | str | None]
 """The text alone, or the text and the value behind it."""
 
@@ -255,6 +257,8 @@ def by_method(
     quantities = [Quantity.of(results, metric) for metric in results.measured(*metrics)]
     if not quantities:
         return None
+    if not results.costs_ranked and any(quantity.metric.depends_on_machine for quantity in quantities):
+        notes = [*notes, BESIDE]
     rows = [
         [method, *(quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities)]
         for method in results.methods

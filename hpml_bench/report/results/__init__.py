@@ -34,7 +34,9 @@ class Results(MeasuredRuns):
 
     @cached_property
     def headline(self) -> tuple[str, ...]:
-        """The metrics that methods are compared by: score, training time, memory."""
+        """The metrics that methods are compared by: score, training time, memory; if costs rank nothing, the score."""
+        if not self.costs_ranked:
+            return self.measured(self.quality)
         memory = self.measured(*MEMORY)[:1]
         return (*self.measured(self.quality, TIME), *memory)
 

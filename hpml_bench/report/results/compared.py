@@ -12,7 +12,7 @@ from hpml_bench.config.suite import Margin, Suite, load_suite, packaged_suites
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.files import SUITE, read_json
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.comparability import label, machine_of, method_of
+from hpml_bench.report.comparability import alone, label, machine_of, method_of
 from hpml_bench.report.predictions import task_of
 from hpml_bench.report.selection import LeftOut, Selection
 
@@ -133,7 +133,7 @@ class ComparedRuns:
         return self._runs.get(method, ())
 
     def costed(self, method: str) -> tuple[RunRecord, ...]:
-        """Return those of a method's compared runs that ran where most did."""
+        """Return those of a method's compared runs that costs are of."""
         return tuple(record for record in self.runs(method) if record.run_id in self.selection.costed)
 
     def scaled(self, method: str) -> dict[int, tuple[RunRecord, ...]]:
@@ -159,7 +159,23 @@ class ComparedRuns:
     @property
     def one_machine(self) -> bool:
         """Whether all compared runs share what costs depend on."""
-        return len(self.selection.costed) == len(self.compared)
+        return len(self.machines) < 2
+
+    @cached_property
+    def beside(self) -> tuple[RunRecord, ...]:
+        """The compared runs with neighbours, on the machine that costs are of: theirs are shown, and rank nothing."""
+        here = next(iter(self.machines.values()), ())
+        return tuple(record for record in here if not alone(record))
+
+    @cached_property
+    def costs_shown(self) -> frozenset[str]:
+        """run_ids of the compared runs whose costs stand beside their scores: all of that machine."""
+        return self.selection.costed | {record.run_id for record in self.beside}
+
+    @property
+    def costs_ranked(self) -> bool:
+        """Whether methods are ranked by costs; else those shown are of runs with neighbours too."""
+        return self.selection.ranked
 
     @cached_property
     def machines(self) -> dict[str, tuple[RunRecord, ...]]:

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Section
-from hpml_bench.report.comparability import machine_of, method_of
+from hpml_bench.report.comparability import alone, machine_of, method_of
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Cell, cell, table
 
@@ -32,10 +32,10 @@ def section(results: Results) -> Section | None:
 
 
 def _pairs(results: Results, method: str) -> list[Pair]:
-    """Return a method's runs of either kind by seed, on one machine."""
-    own = {record.spec.seed: record for record in results.costed(method)}
+    """Return a method's runs of either kind by seed, alone on one machine."""
+    own = {record.spec.seed: record for record in filter(alone, results.costed(method))}
     found = []
-    for other in results.selection.checkpointed:
+    for other in filter(alone, results.selection.checkpointed):
         record = own.get(other.spec.seed)
         if record and method_of(other) == method_of(record) and machine_of(other) == machine_of(record):
             found.append((record, other) if other.spec.settings.gradient_checkpointing else (other, record))

@@ -6,6 +6,7 @@ from collections import Counter
 
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Section
+from hpml_bench.report.comparability import alone
 from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
 
@@ -17,6 +18,7 @@ def section(results: Results) -> Section | None:
     if not results.compared:
         return None
     quantities = [Quantity.of(results, name) for name in results.measured(*_metrics(results))]
+    beside = any(not alone(record) for record in results.compared)
     rows: list[list[Cell]] = []
     for record in sorted(results.compared, key=lambda r: (r.started, r.run_id)):
         order, place = ((MISSING, None) if at is None else (str(at), float(at)) for at in (record.order, record.place))
@@ -26,13 +28,17 @@ def section(results: Results) -> Section | None:
                 (str(record.spec.seed), float(record.spec.seed)),
                 order,
                 place,
+                *_neighbours(record) * beside,
                 _wall(results, record),
-                *(quantity.cell(_counted(results, record, quantity)) for quantity in quantities),
+                *(quantity.cell(_value(results, record, quantity)) for quantity in quantities),
                 record.run_id,
             ]
         )
-    columns = ("method", "Seed", "Order", "Place", "Wall time (s)", *(q.header for q in quantities), "Run")
+    head = ("method", "Seed", "Order", "Place", *("Neighbours",) * beside, "Wall time (s)")
+    columns = (*head, *(q.header for q in quantities), "Run")
     notes = ["Order: position in the plan of the sweep; place: within the seed. Wall time includes start-up."]
+    if beside:
+        notes.append("Neighbours: runs of this sweep on the same host meanwhile; costs of such a run rank nothing.")
     notes += _turns(results)
     return Section(slug="runs", title="Runs", blocks=(table("runs", "All compared runs", columns, rows, notes),))
 
@@ -42,16 +48,21 @@ def _metrics(results: Results) -> tuple[str, ...]:
 
 
 def _wall(results: Results, record: RunRecord) -> Cell:
-    """Return a run's wall time, where its costs count."""
-    if record not in results.costed(results.labels[record.run_id]):
+    """Return a run's wall time, where its costs are shown."""
+    if record.run_id not in results.costs_shown:
         return MISSING, None
     return number(record.seconds, ".1f"), record.seconds
 
 
-def _counted(results: Results, record: RunRecord, quantity: Quantity) -> float | None:
-    """Return a run's value where it counts: a cost only of a run that ran where most did."""
-    counted = record in results.costed(results.labels[record.run_id]) or not quantity.metric.depends_on_machine
-    return record.metrics.get(quantity.metric.name) if counted else None
+def _value(results: Results, record: RunRecord, quantity: Quantity) -> float | None:
+    """Return a run's value; a cost only of a run that ran where most did."""
+    shown = not quantity.metric.depends_on_machine or record.run_id in results.costs_shown
+    return record.metrics.get(quantity.metric.name) if shown else None
+
+
+def _neighbours(record: RunRecord) -> tuple[Cell]:
+    count = len(record.neighbours or ())
+    return ((str(count), float(count)),) if record.neighbours is not None else ((MISSING, None),)
 
 
 def _turns(results: Results) -> list[str]:

@@ -84,15 +84,7 @@ def _notes(results: Results, ranked: bool) -> list[str]:
         notes.append("The trainable share leaves out the head, which every method trains and which is counted apart.")
     lacking = {m: sorted(set(results.seeds) - {r.spec.seed for r in results.runs(m)}) for m in results.methods}
     notes += [f"{m} lacks seed {', '.join(map(str, seeds))}." for m, seeds in lacking.items() if seeds]
-    without = {
-        m: sorted({r.spec.seed for r in results.runs(m)} - {r.spec.seed for r in results.costed(m)})
-        for m in results.methods
-    }
-    notes += [
-        f"{m} has no costs of seed {', '.join(map(str, of))}: it ran in another environment."
-        for m, of in without.items()
-        if of
-    ]
+    notes += _without_costs(results)
     notes += _seeds(results)
     if results.unrun:
         notes.append(f"In the suite and never run: {', '.join(results.unrun)}.")
@@ -102,4 +94,19 @@ def _notes(results: Results, ranked: bool) -> list[str]:
         notes.append(f"Step times drift for {sentence_list(list(drifting))} (see Throughput).")
     if not results.one_machine:
         notes.append("Times and memory are of the runs in the environment that most share (see Environment).")
+    if not results.costs_ranked:
+        notes.append(
+            "Times and memory are of runs that had neighbours on their host, and rank nothing (see Jobs and hosts)."
+        )
+    return notes
+
+
+def _without_costs(results: Results) -> list[str]:
+    """Say which seeds of a method enter no cost, and why."""
+    notes, beside = [], {record.run_id for record in results.beside}
+    for method in results.methods:
+        without = [record for record in results.runs(method) if record.run_id not in results.selection.costed]
+        for why, chosen in (("ran in another environment", False), ("had neighbours on its host", True)):
+            seeds = [str(record.spec.seed) for record in without if (record.run_id in beside) == chosen]
+            notes += [f"{method} has no costs of seed {', '.join(seeds)}: it {why}."] if seeds else []
     return notes

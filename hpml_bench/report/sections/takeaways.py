@@ -260,6 +260,8 @@ def _limits(results: Results) -> Iterator[str]:
             f"Costs are of the runs in the environment that most share; {len(others)} of {len(results.compared)} "
             "compared runs ran on other hardware, versions or settings and count for the score alone (see Environment)."
         )
+    if results.beside:
+        yield _beside(results)
     skewed = [
         f"{c.a} and {c.b} in {Quantity.of(results, metric).title}"
         for metric, pairs in results.family.items()
@@ -273,14 +275,29 @@ def _limits(results: Results) -> Iterator[str]:
         )
 
 
+def _beside(results: Results) -> str:
+    """Say what the costs of runs with neighbours count for."""
+    which = f"{len(results.beside)} of {len(results.compared)} compared runs"
+    if results.costs_ranked:
+        return (
+            f"{which} had neighbours: others ran on their host meanwhile and slowed them, so that they count for the "
+            "score alone (see Jobs and hosts)."
+        )
+    return (
+        f"Methods are not ranked by costs: {which} had neighbours, others on their host meanwhile, which slow each "
+        "other. Times and memory are shown as they were (see Jobs and hosts)."
+    )
+
+
 def _family(results: Results, tested: Sequence[Comparison]) -> str:
     """Say what every verdict of the page is, and for what it holds."""
     n = min(c.difference.n for c in tested)
+    costs = ", costs for other seeds on this machine" if results.costs_ranked else ""
     few = f" {n} seeds are few: only large differences can be found." if n < 5 else ""
     return (
         f"Better and equivalent are verdicts of one family of {len(tested)} tested pairs: under noise near normal the "
         "chance of any false one on this page is held to 5 %. Scores are judged for "
-        f"{results.judged_for}, costs for other seeds on this machine; undecided does not mean equal. Seeds are said "
+        f"{results.judged_for}{costs}; undecided does not mean equal. Seeds are said "
         "to decide where they do with a chance of 80 % at Holm's first step, if the difference is as measured; later "
         f"steps ask less.{few}"
     )

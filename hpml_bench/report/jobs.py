@@ -1,0 +1,171 @@
+"""Jobs of a sweep in time: when each waited, which runs it did, and when it did none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hpml_bench.records.plan import Job, read_jobs
+from hpml_bench.records.run import RunRecord
+from hpml_bench.system.text import sanitize
+
+LONGEST = 100 * 365 * 86_400.0
+"""Seconds beyond which a run's length is no length."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a run ran, as its record says."""
+
+    engine: str
+    job: str
+    restart: int
+    hosts: tuple[str, ...]
+
+    @property
+    def on(self) -> str:
+        """The hosts in words."""
+        return ", ".join(self.hosts) or "–"
+
+    @property
+    def start(self) -> tuple[str, int]:
+        """The start of the job that did the run."""
+        return self.job, self.restart
+
+
+def where(record: RunRecord) -> Where | None:
+    """Return where a run ran; None where no job did it, or the record's word can't be read."""
+    said: Any = record.environment.get("where")
+    if not isinstance(said, dict):
+        return None
+    hosts = said.get("hosts") or [said.get("host")]
+    restart = said.get("restart")
+    return Where(
+        engine=_word(said.get("engine")),
+        job=_word(said.get("job")),
+        restart=restart if isinstance(restart, int) else 0,
+        hosts=tuple(_word(host) for host in (hosts if isinstance(hosts, list | tuple) else [hosts]) if host),
+    )
+
+
+def _word(value: Any) -> str:
+    return "–" if value is None else sanitize(value, 60)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run within a job, in seconds since 1970."""
+
+    record: RunRecord
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True)
+class JobTimes:
+    """A start of a job, in seconds since 1970."""
+
+    job: Job
+    queued: float
+    """When it began to wait: submitted, or ended before by the engine that began it anew."""
+    began: float
+    ended: float
+    """Of a job that works, or was killed, the last that is known of it."""
+    runs: tuple[Span, ...]
+
+    @property
+    def name(self) -> str:
+        """How the chart calls it."""
+        again = f".{self.job.restart}" if self.job.restart else ""
+        return sanitize(f"{self.job.job}{again} on {self.job.host}", 26)
+
+    @property
+    def preparing(self) -> float:
+        """Seconds that it prepared model and data, where that is all it did."""
+        return self.ended - self.began if self.job.unit < 0 else 0.0
+
+    @property
+    def running(self) -> float:
+        """Seconds in runs."""
+        return sum(span.end - span.begin for span in self.runs)
+
+    @property
+    def idle(self) -> float:
+        """Seconds in which it worked and no run of it went on that is kept."""
+        return max(0.0, self.ended - self.began - self.running - self.preparing)
+
+
+@dataclass(frozen=True)
+class SweepTimes:
+    """The jobs of a sweep, by the time they began."""
+
+    jobs: tuple[JobTimes, ...]
+
+    @cached_property
+    def first(self) -> float:
+        """When the first of them was submitted."""
+        return min(job.queued for job in self.jobs)
+
+    @property
+    def makespan(self) -> float:
+        """Seconds from the first submission to the last end."""
+        return max(job.ended for job in self.jobs) - self.first
+
+    @property
+    def sums(self) -> dict[str, float]:
+        """Seconds of all jobs in each state."""
+        found = {
+            "queued": sum(job.began - job.queued for job in self.jobs),
+            "preparing": sum(job.preparing for job in self.jobs),
+            "in runs": sum(job.running for job in self.jobs),
+            "idle": sum(job.idle for job in self.jobs),
+        }
+        return {what: seconds for what, seconds in found.items() if seconds or what != "preparing"}
+
+
+def sweep_times(folder: Path, records: Iterable[RunRecord]) -> SweepTimes | None:
+    """Return the jobs of a results folder with their runs; None where there is none whose times can be read."""
+    by_start: dict[tuple[str, int], list[Span]] = {}
+    for record in records:
+        place, begin = where(record), moment(record.started)
+        if place is not None and begin is not None and 0 <= record.seconds < LONGEST:
+            by_start.setdefault(place.start, []).append(Span(record, begin, begin + record.seconds))
+    found: list[JobTimes] = []
+    for job in read_jobs(folder):
+        spans = sorted(by_start.get((job.job, job.restart), ()), key=lambda span: (span.begin, span.record.run_id))
+        began = moment(job.began)
+        if began is None:
+            continue
+        ended = max([began, *(span.end for span in spans)]) if job.ended is None else moment(job.ended)
+        queued = began if job.queued is None else moment(job.queued)
+        if ended is not None and queued is not None:
+            end = max([began, ended, *(span.end for span in spans)])  # a run's start is told to the second
+            found.append(JobTimes(job, min(queued, began), began, end, tuple(spans)))
+    return SweepTimes(tuple(_requeued(found))) if found else None
+
+
+def _requeued(jobs: list[JobTimes]) -> list[JobTimes]:
+    """Return jobs whose restarts have waited since their job's start before ended, not since it was submitted."""
+    last: dict[tuple[str, int], float] = {}
+    found = []
+    for job in sorted(jobs, key=lambda job: (job.began, job.job.unit)):
+        key = job.job.job, job.job.unit
+        before = last.get(key, job.queued) if job.job.restart else job.queued
+        found.append(replace(job, queued=min(job.began, max(job.queued, before))))
+        last[key] = job.ended
+    return found
+
+
+def moment(text: str) -> float | None:
+    """Return a time in ISO 8601, UTC where it names no zone, as seconds since 1970; None where it is none."""
+    try:
+        read = datetime.fromisoformat(text)
+        seconds = (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+    return seconds if math.isfinite(seconds) else None
