@@ -37,15 +37,17 @@ def each_run(study: Study, table: Table, row: Row) -> Cells:
     name, run = next(
         (name, run) for name, runs in study.methods.items() for run in runs if run.folder.name == row["Run"]
     )
+    shown = [*study.home, *study.beside]
     cells: Cells = {
         "Seed": run.seed,
         "Order": run.record["order"],
         "Place": run.record.get("place"),
-        "Wall time (s)": float(run.record["seconds"]) if run in study.home else None,
+        "Neighbours": run.neighbours,
+        "Wall time (s)": float(run.record["seconds"]) if run in shown else None,
     }
     for header in table.header:
         if found := metric_of(study, header):
-            counts = run in study.home or not study.is_cost(found[0])
+            counts = run in shown or not study.is_cost(found[0])
             value = run.metric(found[0]) if counts else None
             cells[header] = None if value is None else found[1] * value
     return cells | {"method": name, "Run": run.folder.name}

@@ -21,9 +21,10 @@ def read_study(folder: Path) -> Study:
     ended = [run for run in runs if run.record["status"] == "ok"]
     apart = set_apart(ended)
     compared = [run for run in ended if run not in apart]
-    newest = {run.environment: run.started for run in compared}
-    chosen = most((run.environment for run in compared), newest.__getitem__) if compared else ""
-    home = [run for run in compared if run.environment == chosen]
+    quiet = [run for run in compared if not run.neighbours]
+    home = at_home(quiet)
+    if 2 * len(quiet) < len(compared) and not share_seeds(home):
+        home = at_home(compared)
     suite = json.loads((folder / "suite.json").read_text(encoding="utf-8"))
     over = "peak_memory_over_setup_mb"
     on_cpu = bool(home) and not home[0].record["environment"]["hardware"]["gpus"]
@@ -34,6 +35,19 @@ def read_study(folder: Path) -> Study:
     study = Study(folder, suite, runs, read.count(None), apart, compared, home, methods, definitions, memory)
     compare_all(study)
     return study
+
+
+def at_home(runs: list[Run]) -> list[Run]:
+    """Return the runs in the environment that most share."""
+    newest = {run.environment: run.started for run in runs}
+    chosen = most((run.environment for run in runs), newest.__getitem__) if runs else ""
+    return [run for run in runs if run.environment == chosen]
+
+
+def share_seeds(runs: list[Run]) -> bool:
+    """Whether two methods share three seeds."""
+    seeds = {key: {run.seed for run in runs if run.key[0] == key} for key in {run.key[0] for run in runs}}
+    return any(len(one & other) >= 3 for one, other in itertools.combinations(seeds.values(), 2))
 
 
 def by_method(runs: list[Run], order: list[str]) -> dict[str, list[Run]]:

@@ -46,8 +46,14 @@ class Run:
     @property
     def environment(self) -> str:
         """What costs depend on, as one text; the fingerprint stands for the hardware."""
-        kept = {name: value for name, value in self.record["environment"].items() if name != "hardware"}
+        kept = {key: value for key, value in self.record["environment"].items() if key not in {"hardware", "where"}}
         return json.dumps(kept, sort_keys=True)
+
+    @property
+    def neighbours(self) -> int | None:
+        """How many other runs of the sweep were on its host meanwhile; None where it isn't known."""
+        found = self.record.get("neighbours")
+        return None if found is None else len(found)
 
     @property
     def headline(self) -> str:

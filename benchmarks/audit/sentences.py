@@ -6,10 +6,11 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from audit import jobs
 from audit.figures import figure
 from audit.head import head
 from audit.page import Audit
-from audit.runs import most
+from audit.runs import Run, most
 from audit.study import TIME, Study
 from audit.takeaways import UnreadError, between, front, guessing, leader, under_trained
 from audit.times import PHASES, marks, pause, timed_runs, too_short
@@ -71,6 +72,12 @@ def lack_seeds(study: Study, found: re.Match[str]) -> Iterator[Fact]:
     for name in re.split(r", | and ", found[1]):
         n = len(study.shared(metric_in(study, name)))
         yield name, found[2], f"the {n} that all share" if n > 2 else "its method's own seeds"
+
+
+def elsewhere(study: Study) -> list[Run]:
+    """Return the compared runs in other environments than the one that costs are of."""
+    here = {run.environment for run in study.home}
+    return [run for run in study.compared if run.environment not in here]
 
 
 def few_seeds(study: Study) -> str:
@@ -143,7 +150,11 @@ SENTENCES: tuple[tuple[str, Says], ...] = (
     ),
     (
         r"Costs are of the runs in the environment that most share; (\d+) of (\d+) compared runs ran on other hardware",
-        groups(lambda study: [len(study.compared) - len(study.home), len(study.compared)]),
+        groups(lambda study: [len(elsewhere(study)), len(study.compared)]),
+    ),
+    (
+        r"(?:Methods are not ranked by costs: )?(\d+) of (\d+) compared runs had neighbours",
+        groups(lambda study: [len(study.beside), len(study.compared)]),
     ),
     (
         r"Better and equivalent are verdicts of one family of (\d+) tested pairs: .* held to 5 %\. Scores .* later "
@@ -158,6 +169,8 @@ SENTENCES: tuple[tuple[str, Says], ...] = (
     (r"([†§¶]) (.*%.*)", unsteady),
     (rf"Only {BOLD} has comparable runs", groups(lambda study: [", ".join(study.methods)])),
     (r"(Every run) that ended well was set apart", groups(lambda study: ["" if study.compared else "Every run"])),
+    (r"(\d+) compared runs were done by (\d+) jobs of .* on (\d+) hosts?\.$", groups(jobs.counts)),
+    (r"(?:!\[Gantt chart of the jobs\. )?(\d+) jobs?(?:, summed)?: ", jobs.sums),
     (r"\*\*Model:\*\*", head),
     (r"!\[(?P<kind>[^:;]*?)[:.] (?:Best: )?(?P<body>.*)\]\([^()]+\)$", figure),
     (r"(.+) lacks seeds? ([\d, ]+)\.$", lacking),

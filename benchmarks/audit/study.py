@@ -58,9 +58,20 @@ class Study:
         return sum(pair.n >= 3 for pair in self.pairs.values())
 
     @property
-    def metrics(self) -> tuple[str, str, str]:
-        """The three metrics that are compared."""
-        return self.score, TIME, self.memory
+    def metrics(self) -> tuple[str, ...]:
+        """The three metrics that are compared; the score alone where runs with neighbours have the costs."""
+        return (self.score, TIME, self.memory) if self.ranked else (self.score,)
+
+    @property
+    def ranked(self) -> bool:
+        """Whether methods are ranked by costs."""
+        return not any(run.neighbours for run in self.home)
+
+    @property
+    def beside(self) -> list[Run]:
+        """The compared runs with neighbours in the environment that costs are of."""
+        here = {run.environment for run in self.home}
+        return [run for run in self.compared if run.neighbours and run.environment in here]
 
     @property
     def score(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from audit.jobs import by_hardware, hardware_rows, placed, placed_rows
 from audit.page import Audit, Table
 from audit.protocol import apart, each_run, failed, passed, tuned, used
 from audit.scores import beyond, intervals, means, one_seed, one_seed_pairs, pairs, these_rows
@@ -63,6 +64,8 @@ TABLES: tuple[tuple[str, RowCheck, Rows | None], ...] = (
     ("Where the time", time_budget, timed_rows),
     ("The same training on more ranks", scaling, None),
     ("Activations kept, or computed again in the backward pass", checkpointing, None),
+    ("Costs by hardware", by_hardware, hardware_rows),
+    ("Where the compared runs ran", placed, placed_rows),
     ("What the compared runs consumed", used, method_rows),
     ("Arithmetic self-checks", passed, method_rows),
     ("All compared runs", each_run, run_rows),

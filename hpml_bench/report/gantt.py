@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from hpml_bench.report.blocks import Figure
-from hpml_bench.report.drawing import COLORS, GRID, INK, drawing, finish, legend, styles
-from hpml_bench.report.jobs import SweepTimes
+from hpml_bench.report.drawing import COLORS, INK, drawing, finish, legend, styles
+from hpml_bench.report.jobs import JobTimes, Span, SweepTimes
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import number
 from hpml_bench.system.text import sanitize
@@ -17,7 +19,20 @@ LABELLED = 30
 """Rows up to which each has its job's name."""
 ROW, TALLEST = 0.26, 8.0
 """Height of a row, and the largest of all, in inches."""
+WAITING: dict[str, Any] = {"height": 0.7, "facecolor": "none", "edgecolor": INK, "hatch": "////", "linewidth": 0.4}
+NO_RUN: dict[str, Any] = {"color": INK, "linewidth": 0}
 OTHER = "methods not compared"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A part of a job's row, in seconds since 1970."""
+
+    label: str
+    row: int
+    begin: float
+    end: float
+    how: dict[str, Any]
 
 
 def unit_of(seconds: float) -> tuple[float, str]:
@@ -29,36 +44,25 @@ def told(times: SweepTimes) -> str:
     """Return the sums of the jobs' states in words."""
     size, unit = unit_of(times.makespan)
     parts = [f"{number(seconds / size, '.1f')} {unit} {what}" for what, seconds in times.sums.items()]
-    count = f"{len(times.jobs)} job{'s' if len(times.jobs) > 1 else ''}"
-    return f"{count}: {', '.join(parts)}; {number(times.makespan / size, '.1f')} {unit} from first to last"
+    count = f"{len(times.jobs)} jobs, summed" if len(times.jobs) > 1 else "1 job"
+    return (
+        f"{count}: {', '.join(parts)}; {number(times.makespan / size, '.1f')} {unit} from first submission to last end"
+    )
 
 
 def gantt(results: Results, times: SweepTimes) -> Figure:
     """Draw the jobs, the first to begin at the top."""
     size, unit = unit_of(times.makespan)
-    style, rows = styles(results), len(times.jobs)
-    seen: set[str] = set()
+    order = ["queued", "preparing", "idle", *(sanitize(method, 30) for method in results.methods), OTHER]
+    bars = [bar for row, job in enumerate(times.jobs) for bar in _bars(results, row, job)]
+    rows, seen = len(times.jobs), set()
     with drawing(0.9 + min(TALLEST, ROW * rows)) as (canvas, axes):
-
-        def bar(row: int, begin: float, end: float, label: str, height: float, **how: Any) -> None:
-            """Draw one; the first of a label stands in the legend."""
-            shown = "" if label in seen else label
-            seen.add(label)
-            axes.barh(row, (end - begin) / size, height, left=(begin - times.first) / size, label=shown, **how)
-
-        for row, job in enumerate(times.jobs):
-            waiting = {"facecolor": "none", "edgecolor": GRID, "hatch": "////", "linewidth": 0.5}
-            bar(row, job.queued, job.began, "queued", 0.7, **waiting)
-            if job.preparing:
-                bar(row, job.began, job.ended, "preparing", 0.7, color=INK, alpha=0.5, linewidth=0)
-            else:
-                bar(row, job.began, job.ended, "idle", 0.25, color=INK, alpha=0.5, linewidth=0)
-            for span in job.runs:
-                method = results.labels.get(span.record.run_id, span.record.spec.method.name)
-                color = style[method].color if method in style else COLORS[6]
-                label = sanitize(method, 30) if method in style else OTHER
-                alpha = 0.9 if span.record.status == "ok" else 0.45
-                bar(row, span.begin, span.end, label, 0.7, color=color, alpha=alpha, linewidth=0)
+        for bar in sorted(bars, key=lambda bar: order.index(bar.label)):
+            shown = "" if bar.label in seen else bar.label
+            seen.add(bar.label)
+            axes.barh(
+                bar.row, (bar.end - bar.begin) / size, left=(bar.begin - times.first) / size, label=shown, **bar.how
+            )
         if rows <= LABELLED:
             axes.set_yticks(range(rows), [job.name for job in times.jobs])
         else:
@@ -74,3 +78,21 @@ def gantt(results: Results, times: SweepTimes) -> Figure:
         pale = " Pale runs did not end well." if failed else ""
         caption = f"Jobs in time: hatched they wait, coloured they do a run, thin they do none.{pale}"
         return finish(canvas, "jobs", caption, f"Gantt chart of the jobs. {told(times)}.")
+
+
+def _bars(results: Results, row: int, job: JobTimes) -> Iterator[Bar]:
+    yield Bar("queued", row, job.queued, job.began, {**WAITING, "alpha": 0.5})
+    thick = bool(job.preparing)
+    how = {**NO_RUN, "height": 0.7 if thick else 0.22, "alpha": 0.5}
+    yield Bar("preparing" if thick else "idle", row, job.began, job.ended, how)
+    for span in job.runs:
+        yield _run(results, row, span)
+
+
+def _run(results: Results, row: int, span: Span) -> Bar:
+    style, record = styles(results), span.record
+    method = results.labels.get(record.run_id, record.spec.method.name)
+    known = method in style
+    color = style[method].color if known else COLORS[6]
+    how = {"height": 0.7, "color": color, "alpha": 1.0 if record.status == "ok" else 0.4, "linewidth": 0}
+    return Bar(sanitize(method, 30) if known else OTHER, row, span.begin, span.end, how)

@@ -49,8 +49,8 @@ def _sentences(results: Results, times: SweepTimes | None) -> Iterator[str]:
         yield f"{len(places)} compared runs were done by {jobs} jobs of {engines} on {hosts} host{'s' * (hosts != 1)}."
     if results.beside:
         yield (
-            f"{len(results.beside)} of {len(results.compared)} compared runs had neighbours: other runs of this sweep on "
-            "their host meanwhile. Neighbours slow each other by an unknown amount: scores are compared all the same, "
+            f"{len(results.beside)} of {len(results.compared)} compared runs had neighbours: others of this sweep were "
+            "on their host meanwhile. Neighbours slow each other by an unknown amount: scores are compared all the same, "
             "costs rank nothing."
         )
     if times is not None:

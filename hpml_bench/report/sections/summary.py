@@ -73,12 +73,9 @@ def _notes(results: Results, ranked: bool) -> list[str]:
     notes = [found.sentence] if found else []
     notes += [fact(f"{key[:1].upper()}{key[1:]}", value) for key, value in results.reference.notes.items()][:MAX_FACTS]
     if ranked:
-        front = [results.definitions[metric].title for metric in results.headline]
         notes.append(
             "A rank goes from 1 + the number of methods shown to be better to k − the number shown to be worse, of k "
-            "methods, by the verdicts of this page; overlapping ranks do not mean equal. On the Pareto front is who is "
-            f"shown to beat each other method in one of {sentence_list(front)}, off it who some other method is shown "
-            "to beat in one of these and to match or beat in the others."
+            f"methods, by the verdicts of this page; overlapping ranks do not mean equal.{_of_front(results)}"
         )
     if results.measured("trainable_percent"):
         notes.append("The trainable share leaves out the head, which every method trains and which is counted apart.")
@@ -99,6 +96,17 @@ def _notes(results: Results, ranked: bool) -> list[str]:
             "Times and memory are of runs that had neighbours on their host, and rank nothing (see Jobs and hosts)."
         )
     return notes
+
+
+def _of_front(results: Results) -> str:
+    """Say who is on the Pareto front, where costs rank methods."""
+    if not results.costs_ranked:
+        return ""
+    front = [results.definitions[metric].title for metric in results.headline]
+    return (
+        f" On the Pareto front is who is shown to beat each other method in one of {sentence_list(front)}, off it who "
+        "some other method is shown to beat in one of these and to match or beat in the others."
+    )
 
 
 def _without_costs(results: Results) -> list[str]:
