@@ -35,7 +35,8 @@ class Encoder(torch.nn.Module):
 
 def make_run(folder: Path, rank: int = 0, method: Any = None, **settings: Any) -> Run:
     """Return a run of one of two ranks: 4 trained parameters of 16 in the encoder, 25 in the head."""
-    group = SimpleNamespace(rank=rank, world=2, device=CPU, main=rank == 0, barrier=lambda: None)
+    first = rank == 0
+    group = SimpleNamespace(rank=rank, world=2, nodes=1, device=CPU, main=first, first_here=first, barrier=lambda: None)
     return Run(
         settings=tiny.settings(**settings),
         group=group,  # type: ignore[arg-type]

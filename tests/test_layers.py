@@ -155,15 +155,20 @@ def test_only_what_trains_imports_training_libraries() -> None:
     Plug-ins, and all that the command line imports before it trains, import them in functions only.
     """
     launcher = "hpml_bench.launch.launcher"
-    parts = {"hpml_bench.launch.rendezvous", "hpml_bench.launch.agent_signal"}
-    for part in parts:  # the launcher imports them in a function, and nobody else does
-        assert {name for name in FILES if part in OWN[name]} == {launcher}
-        assert part not in AT_TOP[launcher]
+    over_nodes = {"hpml_bench.launch.over_nodes", "hpml_bench.launch.agent"}
+    parts = {
+        "hpml_bench.launch.rendezvous": {launcher},
+        "hpml_bench.launch.agent_signal": {launcher},
+        "hpml_bench.launch.meeting": over_nodes,
+    }
+    for part, users in parts.items():  # these import them in a function, and nobody else does
+        assert {name for name in FILES if part in OWN[name]} == users
+        assert not any(part in AT_TOP[user] for user in users)
     trains = {launcher, *parts}
     for name, imports in ANYWHERE.items():
         if name not in trains and not within(name, "data", "training", *PLUGINS, "gate.measure"):
             assert not heavy(imports), name
-    parent = reachable("cli") - reachable("training.worker", "gate.resident") - parts
+    parent = reachable("cli") - reachable("training.worker", "gate.resident") - set(parts)
     for name in FILES:
         if within(name, *PLUGINS, SECTIONS, "plugins") or name in parent:
             assert not heavy(AT_TOP[name]), name

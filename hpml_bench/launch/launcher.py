@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 import traceback
-import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import entry, fork_server, outcome
 from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.nodes import ALONE, Nodes
 from hpml_bench.launch.watchdog import Watchdog
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Outcome, RunError, RunRecord
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 NO_LIMITS = Limits(stall=0)
+RunRanks = Callable[[RunSpec, Prepared, Path, Limits, Stop], Outcome]
+"""Runs all ranks of a run, in its folder and under limits, until they have ended; returns how."""
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -35,6 +38,11 @@ class Interrupted(Exception):  # noqa: N818
         self.record = record
 
 
+def here(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits, stop: Stop) -> Outcome:
+    """Run all ranks on this machine."""
+    return outcome.outcome(folder, watched(spec, prepared, folder, limits, stop))
+
+
 def run(
     spec: RunSpec,
     prepared: Prepared,
@@ -42,6 +50,7 @@ def run(
     limits: Limits = NO_LIMITS,
     place: outcome.Place = outcome.Place(),  # noqa: B008 - frozen
     earlier_attempts: tuple[str, ...] = (),
+    run_ranks: RunRanks = here,
 ) -> RunRecord:
     """Do one run in a process group of its own and commit its record; returns whatever happens to the ranks.
 
@@ -52,6 +61,7 @@ def run(
         limits: when to end it.
         place: its place in the sweep.
         earlier_attempts: how earlier attempts at it ended, a sentence each.
+        run_ranks: runs its ranks, on this machine or over several nodes.
 
     Raises:
         Interrupted: a signal asked for the end; the record, `interrupted` if the run was not done, is committed.
@@ -63,7 +73,7 @@ def run(
     fork_server.start_fork_server()  # a server that died before must not count as this run's
     started, began = utc_now(), time.monotonic()
     with stoppable() as stop, stop.deferred():
-        ended = _watched(spec, prepared, folder, limits, stop)
+        ended = run_ranks(spec, prepared, folder, limits, stop)
         seconds = time.monotonic() - began
         record = own.commit(outcome.record(spec, prepared, ended, started, seconds, place, earlier_attempts))
     if stop.asked:  # even if this run was done: no further one may begin
@@ -71,23 +81,41 @@ def run(
     return record
 
 
-def _watched(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits, stop: Stop) -> Outcome:
-    """Run the ranks under watch and return how it ended."""
+def watched(
+    spec: RunSpec,
+    prepared: Prepared,
+    folder: Path,
+    limits: Limits,
+    stop: Stop,
+    nodes: Nodes = ALONE,
+    beats: Path | None = None,
+) -> outcome.ExitEvidence:
+    """Run this node's ranks under watch and return what is known of their end.
+
+    Args:
+        spec: what to run.
+        prepared: model and data.
+        folder: the run's own.
+        limits: when to end it.
+        stop: whether a signal has asked for the end.
+        nodes: the nodes of the run.
+        beats: folder of this node for its ranks' heartbeats; None for the run's own.
+
+    """
+    beats = beats or folder
     failure: ChildFailedError | None = None
     broken: RunError | None = None
     server, kills = processes.fork_server(), oom.oom_kills()
     # A fork server that dies meanwhile is started again by the launcher; its temporary files belong here too.
-    with tempdir.as_temporary(), Watchdog(folder, limits, stop) as watch:
+    with tempdir.as_temporary(), Watchdog(folder, limits, stop, beats) as watch:
         try:
-            failure = _launch(spec, prepared, folder)
+            failure = _launch(spec, prepared, folder, beats, nodes)
         except Exception as error:  # raised by the launcher itself: the sweep goes on, and the record says why
             broken = RunError(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
-    return outcome.outcome(
-        folder, outcome.ExitEvidence(failure, broken, watch.verdict, watch.peak_mb, oom.oom_kills() > kills, server)
-    )
+    return outcome.ExitEvidence(failure, broken, watch.verdict, watch.peak_mb, oom.oom_kills() > kills, server)
 
 
-def _launch(spec: RunSpec, prepared: Prepared, folder: Path) -> ChildFailedError | None:
+def _launch(spec: RunSpec, prepared: Prepared, folder: Path, beats: Path, nodes: Nodes) -> ChildFailedError | None:
     """Run the ranks to their end; return what failed, if anything did."""
     launched = time.monotonic()
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the ranks' messages are in their logs
@@ -102,21 +130,17 @@ def _launch(spec: RunSpec, prepared: Prepared, folder: Path) -> ChildFailedError
     temporary = tempfile.TemporaryDirectory(dir=tempdir.folder(), ignore_cleanup_errors=True)
     with temporary as logs, only_agent_signal() as signals:
         config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=spec.settings.world_size or 1,
-            run_id=uuid.uuid4().hex,  # a second launch under the same name hangs
-            rdzv_backend=rendezvous.register(),
-            rdzv_endpoint="localhost:0",
+            nproc_per_node=len(nodes.ranks(spec.settings.world_size or 1)),
             max_restarts=0,
             start_method="forkserver",
             monitor_interval=0.05,
             logs_specs=DefaultLogsSpecs(log_dir=logs),
+            **rendezvous.arguments(nodes),
             **signals,
         )
         try:
             elastic_launch(config, entry.start)(
-                spec.model_dump_json(), prepared.model_dump_json(), str(folder), launched
+                spec.model_dump_json(), prepared.model_dump_json(), str(folder), str(beats), launched
             )
         except ChildFailedError as error:
             return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -45,15 +46,28 @@ class ExitEvidence:
     server: int | None = None
     """The fork server that the run began with."""
 
+    @property
+    def well(self) -> bool:
+        """Whether nothing but the ranks' outcome tells how they ended."""
+        return self.failure is None and self.broken is None and self.verdict is None
+
 
 def outcome(folder: Path, evidence: ExitEvidence) -> Outcome:
     """Return the outcome that the ranks wrote, or why there is none: the watchdog ended them, or they failed."""
-    if evidence.verdict is None:
-        try:
-            return Outcome.model_validate_json((folder / OUTCOME).read_text())
-        except (OSError, ValidationError):
-            pass
-    status, error = evidence.verdict or _cause(folder, evidence)
+    written_there = written(folder) if evidence.verdict is None else None
+    return written_there or ended_as(*(evidence.verdict or cause(folder, evidence)))
+
+
+def written(folder: Path) -> Outcome | None:
+    """Return the outcome that the ranks wrote; None where there is none, or a torn one."""
+    try:
+        return Outcome.model_validate_json((folder / OUTCOME).read_text())
+    except (OSError, ValidationError):
+        return None
+
+
+def ended_as(status: Status, error: RunError) -> Outcome:
+    """Return the outcome of a run whose ranks wrote none."""
     return Outcome(status=status, error=error, environment=environment.describe())
 
 
@@ -88,8 +102,10 @@ def record(
     )
 
 
-def _cause(folder: Path, evidence: ExitEvidence) -> tuple[Status, RunError]:
+def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = None) -> tuple[Status, RunError]:
     """Return the first cause; errors of other ranks that follow from it don't count.
+
+    Only of `ranks`, those of one node, where a run has several: the clocks of nodes differ.
 
     A rank's own error comes before that of a rank that lost a peer, in whatever order they ended. A killed rank
     leaves no error: it is the one that the launcher saw end first, since ranks that lost a peer wait a moment.
@@ -99,13 +115,13 @@ def _cause(folder: Path, evidence: ExitEvidence) -> tuple[Status, RunError]:
     if evidence.broken is not None:
         return "failed", evidence.broken
     if evidence.failure is None:
-        error = _first_error(folder)
-        return (failures.status_of(error.kind, error.message), error) if error else ("failed", _no_outcome())
+        error = _first_error(folder, ranks)
+        return (failures.status_of(error.kind, error.message), error) if error else ("failed", no_outcome())
     rank, first = evidence.failure.get_first_failure()
     own = _read_error(folder / f"error-rank{rank}.json")
     if own is None and first.exitcode < 0:
         return _killed(rank, _name(-first.exitcode), evidence)
-    error = own if own and not lost_peer(own.message) else _first_error(folder)
+    error = own if own and not lost_peer(own.message) else _first_error(folder, ranks)
     if error is not None:
         return failures.status_of(error.kind, error.message), error
     return "failed", RunError(kind="Exit", message=f"rank {rank} ended with status {first.exitcode}", rank=rank)
@@ -127,10 +143,11 @@ def _killed(rank: int, name: str, evidence: ExitEvidence) -> tuple[Status, RunEr
     return "killed", RunError(kind=name, message=f"rank {rank} was ended by {name}{reached}", rank=rank)
 
 
-def _first_error(folder: Path) -> RunError | None:
+def _first_error(folder: Path, ranks: Container[int] | None) -> RunError | None:
     """Return the error of the rank that failed first by itself; only if there is none, of one that lost a peer."""
     files = sorted(folder.glob("error-rank*.json"), key=lambda path: path.stat().st_mtime_ns)
-    errors = [error for path in files if (error := _read_error(path))]
+    found = [error for path in files if (error := _read_error(path))]
+    errors = [error for error in found if ranks is None or error.rank in ranks]
     return min(errors, key=lambda error: lost_peer(error.message), default=None)
 
 
@@ -141,5 +158,6 @@ def _read_error(path: Path) -> RunError | None:
         return None
 
 
-def _no_outcome() -> RunError:
+def no_outcome() -> RunError:
+    """Return the error of ranks that ended well and wrote no outcome."""
     return RunError(kind="NoOutcome", message="the ranks ended without an outcome; see their logs")

@@ -1,10 +1,13 @@
-"""Rendezvous of ranks on one machine: a store on a port that the kernel picks.
+"""Rendezvous of a run's ranks: a store on a port that the kernel picks, of this machine or of the run's parent.
 
 torch's `c10d` rendezvous lets several machines agree on who takes part, which costs time at each launch. Its `static`
 rendezvous needs a port that is known before, which another process may take meanwhile.
 """
 
 from __future__ import annotations
+
+import uuid
+from typing import Any
 
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.rendezvous import (
@@ -15,12 +18,13 @@ from torch.distributed.elastic.rendezvous import (
 )
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
+from hpml_bench.launch.nodes import Nodes
+
 BACKEND = "hpml_bench"
-HOST = "localhost"
 
 
-class OneMachine(StaticTCPRendezvous):
-    """The static rendezvous of one node, its store on a free port."""
+class KnownNodes(StaticTCPRendezvous):
+    """The static rendezvous of nodes that are known; its store is this node's own, or has a host of its own."""
 
     def get_backend(self) -> str:
         """Return the name of the backend."""
@@ -28,16 +32,28 @@ class OneMachine(StaticTCPRendezvous):
 
     def next_rendezvous(self) -> RendezvousInfo:
         """Return the store, and where ranks find it."""
-        store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=self.timeout)
-        return RendezvousInfo(PrefixStore(self.run_id, store), 0, 1, RendezvousStoreInfo(HOST, store.port))
+        own = self.master_port == 0
+        store = TCPStore(
+            self.master_addr, self.master_port, is_master=own, wait_for_workers=False, timeout=self.timeout
+        )
+        found = RendezvousStoreInfo(self.master_addr, store.port)
+        return RendezvousInfo(PrefixStore(self.run_id, store), self.rank, self.world_size, found)
 
 
-def _create(parameters: RendezvousParameters) -> OneMachine:
-    timeout = int(parameters.config["timeout"])
-    return OneMachine(HOST, 0, rank=0, world_size=1, run_id=parameters.run_id, timeout=timeout)
+def _create(parameters: RendezvousParameters) -> KnownNodes:
+    host, _, port = parameters.endpoint.rpartition(":")
+    number, timeout = int(parameters.config["rank"]), int(parameters.config["timeout"])
+    return KnownNodes(host, int(port), number, parameters.max_nodes, parameters.run_id, timeout)
 
 
-def register() -> str:
-    """Register it with torch's launcher, and return its name there."""
+def arguments(nodes: Nodes) -> dict[str, Any]:
+    """Register it with torch's launcher, and return the arguments of LaunchConfig that ask for it."""
     rendezvous_handler_registry.register(BACKEND, _create)
-    return BACKEND
+    return {
+        "min_nodes": nodes.count,
+        "max_nodes": nodes.count,
+        "run_id": nodes.run_id or uuid.uuid4().hex,  # a second launch under the same name hangs
+        "rdzv_backend": BACKEND,
+        "rdzv_endpoint": f"{nodes.host}:{nodes.port}",
+        "rdzv_configs": {"rank": nodes.number},
+    }

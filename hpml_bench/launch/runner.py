@@ -20,9 +20,16 @@ class Runner:
     """The runs of one call, which share folder, model and data, limits, progress, and the time they began."""
 
     def __init__(
-        self, results: ResultsFolder, prepared: Prepared, limits: Limits, progress: SweepProgress, began: float
+        self,
+        results: ResultsFolder,
+        prepared: Prepared,
+        limits: Limits,
+        progress: SweepProgress,
+        began: float,
+        run_ranks: launcher.RunRanks = launcher.here,
     ) -> None:
         """Keep them; `began` is the time.monotonic() from which the hours of `limits` count."""
+        self._run_ranks = run_ranks
         self.results, self.prepared, self.limits, self.progress = results, prepared, limits, progress
         self._began = began
         self.ended_by: str | None = None
@@ -51,7 +58,7 @@ class Runner:
         while True:
             folder = self.results.begin(spec).path
             with self.progress.run(spec, folder, steps_of(spec)), live():
-                record = launcher.run(spec, self.prepared, folder, self.limits, place, earlier)
+                record = launcher.run(spec, self.prepared, folder, self.limits, place, earlier, self._run_ranks)
             if record.status not in RETRIED or len(earlier) >= self.limits.retries:
                 return record
             if self._out_of_time():

@@ -35,12 +35,14 @@ GRACE_SECONDS = 3.0
 class Watchdog:
     """Watches a run while its body runs: ends its processes when a limit is reached, and those left at the end."""
 
-    def __init__(self, folder: Path, limits: Limits, stop: Stop) -> None:
+    def __init__(self, folder: Path, limits: Limits, stop: Stop, beats: Path | None = None) -> None:
+        """Keep the run's folder, limits, requests to end, and the folder of heartbeats where it is another."""
         self.verdict: tuple[Status, RunError] | None = None
         """Status and error of the run where the watchdog ended it."""
         self.peak_mb: dict[int, float] = {}
         """Peak memory seen of each rank."""
         self._folder, self._limits, self._stop = folder, limits, stop
+        self._beats = beats or folder
         self._over = threading.Event()
         self._seen: set[psutil.Process] = set()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
@@ -59,7 +61,7 @@ class Watchdog:
             _end_stopped_server()
             if self._stop.asked and self.verdict is None and not self._done():  # a rank may get the signal first
                 self.verdict = "interrupted", RunError(kind="Interrupted", message=INTERRUPTED)
-            heartbeat.remove(self._folder)
+            heartbeat.remove(self._beats)
 
     def _watch(self) -> None:
         """Poll until the run is over or has to be ended."""
@@ -69,7 +71,7 @@ class Watchdog:
         while not self._over.wait(POLL_SECONDS):
             now = time.monotonic()
             passed, last = min(now - last, LONGEST_POLL), now
-            beats = heartbeat.read(self._folder)
+            beats = heartbeat.read(self._beats)
             self._note_memory(beats)
             if polls % LOOKS == 0 or len(beats) != len(counts):
                 self._seen |= processes.descendants()

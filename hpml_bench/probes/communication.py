@@ -59,6 +59,29 @@ METRICS = (
     ),
 )
 
+OVER_NODES = tuple(
+    Metric(
+        name=f"{where}_nodes_bytes_per_step",
+        title=f"all-reduced {where} nodes per step",
+        unit="bytes",
+        better="lower",
+        over_ranks="same",
+        over_steps="once",
+        phase="train",
+        format=",.0f",
+        group="communication",
+        noisy=False,
+        definition=f"Bytes that a ring all-reduce moves {where} nodes at every step, in runs over several: each of the "
+        f"ring's W links, one a rank, carries 2(W-1)/W of the all-reduced bytes, and {links}. Computed, not measured: "
+        "other algorithms move other amounts.",
+    )
+    for where, links in (
+        ("within", "W - N of them stay within one of the N nodes"),
+        ("between", "N of them lead from one of the N nodes to the next"),
+    )
+)
+"""Of runs over several nodes alone."""
+
 
 class Noted(NamedTuple):
     """What DDP has noted of all-reduces so far."""
@@ -82,10 +105,11 @@ class CommunicationProbe(Probe):
     """Adds up the gradients DDP will reduce, and reads DDP's own log at the end."""
 
     of_training = True
-    metrics = METRICS
+    metrics = (*METRICS, *OVER_NODES)
 
     def start(self, run: Run) -> None:
         """Count the bytes."""
+        self.nodes, self.world = run.group.nodes, run.group.world
         self.bytes = sum(p.numel() * p.element_size() for p in run.model.parameters() if p.requires_grad)
         self.warmup = run.settings.warmup_steps
         self.model: DistributedDataParallel | None = None
@@ -118,6 +142,10 @@ class CommunicationProbe(Probe):
         if last.steps:
             self.milliseconds = (last.nanoseconds - before.nanoseconds) / (last.steps - before.steps) / 1e6
 
+    def here(self) -> tuple[Metric, ...]:
+        """Return the definitions, those about nodes where there are several."""
+        return self.metrics if self.nodes > 1 else METRICS
+
     def stop(self) -> dict[str, Any]:
         """Return bytes, time and share."""
         mean = 1000 * sum(self.seconds.values()) / len(self.seconds) if self.seconds else math.nan
@@ -125,4 +153,15 @@ class CommunicationProbe(Probe):
             "allreduced_bytes_per_step": self.bytes,
             "communication_ms": self.milliseconds,
             "communication_percent": 100 * self.milliseconds / mean,
+            **self._over_nodes(),
+        }
+
+    def _over_nodes(self) -> dict[str, float]:
+        """Return the bytes within and between nodes."""
+        if self.nodes == 1:
+            return {}
+        link = 2 * (self.world - 1) / self.world * self.bytes
+        return {
+            "within_nodes_bytes_per_step": (self.world - self.nodes) * link,
+            "between_nodes_bytes_per_step": self.nodes * link,
         }

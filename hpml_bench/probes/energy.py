@@ -25,7 +25,7 @@ METRICS = (
         group="energy",
         depends_on_machine=True,
         definition="From the first step to the last, validation included: the GPUs' own counters (NVML total energy), "
-        "or the CPU packages' (RAPL, whole machine, counted once). Empty where the hardware doesn't say.",
+        "or the CPU packages' (RAPL, whole machine, counted once a node). Empty where the hardware doesn't say.",
     ),
 )
 
@@ -60,7 +60,7 @@ class EnergyProbe(Probe):
 
             return gpu_joules(uuid(self.run.group.device))
         joules = rapl_joules()
-        return joules if self.run.group.main or math.isnan(joules) else 0.0
+        return joules if self.run.group.first_here or math.isnan(joules) else 0.0
 
 
 def gpu_joules(uuid: str) -> float:

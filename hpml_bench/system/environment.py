@@ -8,7 +8,7 @@ import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpml_bench.system import gpus, job
 from hpml_bench.system.hashing import digest
@@ -91,6 +91,26 @@ def has_bf16(device: str) -> bool:
     return bool({"avx512_bf16", "amx_bf16"} & set(_cpu().get("flags", "").split()))
 
 
+class OverNodes(NamedTuple):
+    """The nodes of a run that has several, the first rank's first."""
+
+    hosts: tuple[str, ...]
+    ranks_per_node: tuple[int, ...]
+    interconnect: str
+    """What connects them, with its rate where that is known."""
+    unlike: tuple[str, ...] = ()
+    """Digests of the nodes' hardware where it is not the same."""
+
+    def parts(self) -> dict[str, Any]:
+        """Return what a run's costs depend on beside the first node's hardware."""
+        told: dict[str, Any] = {
+            "nodes": len(self.hosts),
+            "ranks_per_node": list(self.ranks_per_node),
+            "interconnect": self.interconnect,
+        }
+        return told | ({"unlike": list(self.unlike)} if self.unlike else {})
+
+
 def hardware() -> dict[str, Any]:
     """Return the parts of the machine on which a run's costs depend."""
     import psutil
@@ -104,16 +124,23 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def describe() -> dict[str, Any]:
+def describe(over: OverNodes | None = None) -> dict[str, Any]:
     """Return what is written into a record: hardware and its fingerprint, versions, variables, threads.
+
+    Of a run over several nodes (`over`) the fingerprint is theirs; `node_fingerprint`, where they are alike, is the one
+    that a run on one of them has.
 
     Only the variables in `RECORDED` and `RECORDED_WHERE_SET`, and NCCL's, are taken from the environment, so that no
     key or token is.
     """
-    parts = hardware()
+    node, where = hardware(), job.where()
+    parts = node | over.parts() if over else node
+    if over and where:
+        where["hosts"] = list(over.hosts)
     return {
         "hardware": parts,
         "fingerprint": digest(parts, 12),
+        **({"node_fingerprint": digest(node, 12)} if over and not over.unlike else {}),
         "python": platform.python_version(),
         "system": platform.platform(),
         "kernel": platform.release(),
@@ -123,7 +150,7 @@ def describe() -> dict[str, Any]:
         "process": _process(),
         "threads": _threads(),
         **_of_gpus(),
-        **({} if (where := job.where()) is None else {"where": where}),
+        **({} if where is None else {"where": where}),
     }
 
 

@@ -12,6 +12,7 @@ ENGINE, JOB, RESTART, UNIT = "HPML_BENCH_ENGINE", "HPML_BENCH_JOB", "HPML_BENCH_
 EXCLUSIVE, QUEUED, UNTIL = "HPML_BENCH_EXCLUSIVE", "HPML_BENCH_QUEUED", "HPML_BENCH_UNTIL"
 CORES = "HPML_BENCH_CORES"
 """CPU cores that an engine gave to this job without binding it to them."""
+NODE = "HPML_BENCH_NODE"
 SCHEDULERS = (("slurm", "SLURM_JOB_ID"), ("pbs", "PBS_JOBID"), ("lsf", "LSB_JOBID"))
 """Engines that say in a variable which job this is; others are told by `HPML_BENCH_JOB`."""
 
@@ -64,8 +65,14 @@ def where() -> dict[str, Any] | None:
         "restart": own.restart,
         "unit": _number(UNIT),
         "host": own.host,
+        "hosts": [own.host],
         "exclusive": own.exclusive,
     }
+
+
+def node_number() -> int:
+    """Return the number of this node among those of a run, from 0."""
+    return _number(NODE, "SLURM_NODEID") or 0
 
 
 def plain(text: str) -> str:

@@ -30,6 +30,13 @@ class Group:
     rank: int
     world: int
     device: torch.device
+    nodes: int = 1
+    """Nodes over which the ranks are, equally many on each."""
+
+    @property
+    def first_here(self) -> bool:
+        """Whether this is the first rank of its node, which measures what the node's ranks share."""
+        return self.rank % (self.world // self.nodes) == 0
 
     @property
     def main(self) -> bool:
@@ -76,5 +83,5 @@ def process_group(settings: Settings) -> Iterator[Group]:
     if int(os.environ.get("LOCAL_WORLD_SIZE", world)) == world:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: no host name is looked up
     dist.init_process_group(BACKENDS[device.type], timeout=COLLECTIVE_TIMEOUT, device_id=device if cuda else None)
-    yield Group(rank, world, device)
+    yield Group(rank, world, device, int(os.environ.get("GROUP_WORLD_SIZE", "1")))
     dist.destroy_process_group()

@@ -38,6 +38,7 @@ from hpml_bench.training.checks import all_checks
 from hpml_bench.training.cuda import check_gpus
 from hpml_bench.training.distributed import Group, process_group
 from hpml_bench.training.model import TaskModel
+from hpml_bench.training.nodes import over_nodes
 from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trainer import Trained, Trainer
 from hpml_bench.training.trial import unused_parameters
@@ -73,17 +74,18 @@ def measure_to(settings_json: str, target: str) -> None:
     write_atomically(Path(target), json.dumps(result))
 
 
-def start(spec_json: str, prepared_json: str, folder_name: str, launched: float) -> None:
+def start(spec_json: str, prepared_json: str, folder_name: str, beats: str, launched: float) -> None:
     """Run as one rank of a group that the elastic launcher started: own log file, own error file.
 
-    `launched` is the time.monotonic() of the launch, a clock that all processes of a machine share.
+    `beats` is the folder for heartbeats, `launched` the time.monotonic() of the launch, a clock that all processes of a
+    machine share.
     """
     folder = Path(folder_name)
     rank = os.environ["RANK"]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the parent decides
     _log_to(folder / f"rank{rank}.log")
     faulthandler.register(heartbeat.STACK_SIGNAL, file=sys.stderr, all_threads=True)
-    heartbeat.begin(folder, int(rank))
+    heartbeat.begin(Path(beats), int(rank))
     try:
         execute(RunSpec.model_validate_json(spec_json), Prepared.model_validate_json(prepared_json), folder, launched)
     except BaseException as error:
@@ -114,22 +116,28 @@ def execute(spec: RunSpec, prepared: Prepared, folder: Path, launched: float | N
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
     heartbeat.beat("joining the process group")
     with process_group(spec.settings) as group:
+        over = over_nodes(group)
         heartbeat.beat("building the model")
         try:
-            outcome = _measured(spec, prepared, folder, group, (launched, began))
+            outcome = _measured(spec, prepared, folder, group, (launched, began), over)
         except Unsupported as reason:  # raised alike on all ranks, as the next two are
-            outcome = _ended("unsupported", reason)
+            outcome = _ended("unsupported", reason, over)
         except Diverged as reason:
-            outcome = _ended("diverged", reason)
+            outcome = _ended("diverged", reason, over)
         except UserError as reason:
-            outcome = _ended("failed", reason)
+            outcome = _ended("failed", reason, over)
         if group.main:
             write_atomically(folder / OUTCOME, outcome.model_dump_json())
         return outcome
 
 
 def _measured(
-    spec: RunSpec, prepared: Prepared, folder: Path, group: Group, began: tuple[float | None, float]
+    spec: RunSpec,
+    prepared: Prepared,
+    folder: Path,
+    group: Group,
+    began: tuple[float | None, float],
+    over: environment.OverNodes | None,
 ) -> Outcome:
     """Build, train, evaluate and measure."""
     probes = {name: registry.plugin("probes", name)() for name in registry.names("probes")}
@@ -186,7 +194,7 @@ def _measured(
     metrics, per_rank = reduce_over_ranks(definitions, local, group)
     return Outcome(
         status="ok",
-        environment=environment.describe(),
+        environment=environment.describe(over),
         headline=trainer.task.headline,
         definitions=definitions,
         metrics=metrics,
@@ -243,9 +251,9 @@ def _trainable(model: TaskModel) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def _ended(status: str, reason: Exception) -> Outcome:
+def _ended(status: str, reason: Exception, over: environment.OverNodes | None) -> Outcome:
     error = RunError(kind=type(reason).__name__, message=redacted(str(reason)))
-    return Outcome.model_validate({"status": status, "error": error, "environment": environment.describe()})
+    return Outcome.model_validate({"status": status, "error": error, "environment": environment.describe(over)})
 
 
 def run_error(error: BaseException, rank: int) -> RunError:

@@ -31,7 +31,7 @@ def died(exitcode: int, rank: int = 1) -> Any:
 def ended(folder: Path, monkeypatch: pytest.MonkeyPatch, failure: Any = None, **files: str) -> RunRecord:
     """Return the record of a run whose ranks left these files, with `__` for a dash in the names."""
 
-    def ranks(spec: object, prepared: object, folder: Path) -> Any:
+    def ranks(spec: object, prepared: object, folder: Path, *_: object) -> Any:
         for name, text in files.items():
             (folder / f"{name.replace('__', '-')}.json").write_text(text)
         if failure is KeyboardInterrupt:

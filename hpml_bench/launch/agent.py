@@ -1,0 +1,112 @@
+"""Agent of a run on one of its nodes: `python -m hpml_bench.launch.agent HOST:PORT`, started once on each node.
+
+It runs the node's ranks under a watchdog of its own, reports to the parent's store how they ended, and ends.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpml_bench.errors import UserError
+from hpml_bench.launch import fork_server, launcher, outcome
+from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.nodes import Nodes, Report
+from hpml_bench.system import job, network, processes, tempdir
+from hpml_bench.system.signals import Stop, stoppable
+
+if TYPE_CHECKING:
+    from hpml_bench.launch.meeting import Meeting, Task
+
+POLL_SECONDS = 0.05
+OTHERS_SECONDS = 5.0
+"""For so long an agent whose ranks ended badly waits for the others' reports: its end makes the engine end theirs."""
+LEAVE_SECONDS = 15.0
+"""After so long an agent that was asked to end does so, whatever it waits for."""
+
+
+def main(address: str) -> int:
+    """Run this node's ranks and return the exit status."""
+    host, _, port = address.rpartition(":")
+    if interface := network.interface_to(host):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)  # else gloo looks up this host's name
+    with suppress(OSError, KeyError):
+        Path(os.environ["TMPDIR"]).mkdir(parents=True, exist_ok=True)
+    fork_server.start_fork_server()  # first: it ends with this process, whatever ends it, and the ranks with it
+    from hpml_bench.launch.meeting import Meeting
+
+    meeting, number = Meeting(host, int(port)), job.node_number()
+    with stoppable() as stop, stop.deferred():
+        threading.Thread(target=_leash, args=(Meeting(host, int(port)), stop), name="leash", daemon=True).start()
+        report = _run(meeting, number, stop)
+    processes.end_fork_server()
+    return 0 if report.well else 1
+
+
+def _run(meeting: Meeting, number: int, stop: Stop) -> Report:
+    """Run the ranks when all nodes are there, and report."""
+    task, name = meeting.task(), socket.gethostname()
+    _await_fork_server()
+    meeting.arrive(number, name)
+    _wait(lambda: len(meeting.hosts(task.nodes)) == task.nodes or stop.asked)
+    with tempfile.TemporaryDirectory(dir=tempdir.folder()) as beats:
+        report = _ended(meeting, task, number, name, stop, Path(beats))
+    meeting.report(report)
+    if not report.decisive:
+        _wait(lambda: len(meeting.reports(task.nodes)) == task.nodes, OTHERS_SECONDS)
+    return report
+
+
+def _await_fork_server() -> None:
+    """Wait until the fork server has imported all, which takes longer than a run's launch and is no part of it."""
+    first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
+    with tempdir.as_temporary():
+        first.start()
+    first.join()
+
+
+def _ended(meeting: Meeting, task: Task, number: int, name: str, stop: Stop, beats: Path) -> Report:
+    """Run the ranks of this node and return how they ended."""
+    nodes = Nodes(task.nodes, number, meeting.host, meeting.port, run_id="run")
+    limits, folder = Limits(stall=task.stall, run_timeout=task.run_timeout), Path(task.folder)
+    evidence = launcher.watched(task.spec, task.prepared, folder, limits, stop, nodes, beats)
+    if evidence.well:
+        return Report(node=number, host=name)
+    ranks = nodes.ranks(task.spec.settings.world_size or 1)
+    status, error = evidence.verdict or outcome.cause(folder, evidence, ranks)
+    return Report(node=number, host=name, status=status, error=error)
+
+
+def _leash(meeting: Meeting, stop: Stop) -> None:
+    """End the ranks when the parent asks for it or has ended; a wait in C++ hears no signal, so end this process."""
+    meeting.await_end()
+    stop.asked = True
+    time.sleep(LEAVE_SECONDS)
+    os._exit(1)
+
+
+def _wait(condition: Callable[[], bool], seconds: float = float("inf")) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+
+
+if __name__ == "__main__":
+    try:
+        code = main(sys.argv[1])
+    except UserError as error:
+        print(f"hpml-bench: {error}", file=sys.stderr)
+        code = 2
+    tempdir.remove()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a thread waits in C++

@@ -1,0 +1,105 @@
+"""Ranks of a run over several nodes: an agent on each, started by the engine; the store they share is hosted here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.launch import outcome
+from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.nodes import merged
+from hpml_bench.launch.watchdog import INTERRUPTED
+from hpml_bench.records.run import Outcome, RunError
+from hpml_bench.system import network
+from hpml_bench.system.signals import Stop
+
+if TYPE_CHECKING:
+    from hpml_bench.launch.meeting import Meeting
+
+LOG = "agents.log"
+"""What the agents and their starter print."""
+POLL_SECONDS = 0.2
+START_SECONDS = 600.0
+"""By then all agents must have begun."""
+OTHERS_SECONDS = 10.0
+"""For so long the engine may take to end the agents after one has ended badly."""
+END_SECONDS = 30.0
+"""For so long agents that were asked to end may take."""
+
+OnEachNode = Callable[[list[str]], list[str]]
+"""Returns the command that runs another one on each node, once, and ends when all have ended or one has failed."""
+
+
+class OverNodes:
+    """Runs a run's ranks on several nodes."""
+
+    def __init__(self, count: int, on_each_node: OnEachNode) -> None:
+        """Keep the number of nodes, and how the engine runs a command on each."""
+        self.count, self._on_each_node = count, on_each_node
+
+    def __call__(self, spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits, stop: Stop) -> Outcome:
+        """Run the ranks until all have ended; return how."""
+        from hpml_bench.launch.meeting import Meeting, Task
+
+        meeting = Meeting(network.own_address())
+        meeting.give(
+            Task(
+                spec=spec, prepared=prepared, folder=str(folder.resolve()), nodes=self.count, stall=limits.stall,
+                run_timeout=limits.run_timeout,
+            )
+        )  # fmt: skip
+        self._agents(meeting, folder / LOG, stop)
+        there = outcome.written(folder)
+        if stop.asked and there is None:
+            return outcome.ended_as("interrupted", RunError(kind="Interrupted", message=INTERRUPTED))
+        cause = merged(meeting.reports(self.count), meeting.hosts(self.count), self.count, _last_line(folder / LOG))
+        if there is not None and (cause is None or cause[0] != "timeout"):
+            return there
+        return outcome.ended_as(*(cause or ("failed", outcome.no_outcome())))
+
+    def _agents(self, meeting: Meeting, log: Path, stop: Stop) -> None:
+        """Run the agents until all have ended."""
+        command = [sys.executable, "-m", "hpml_bench.launch.agent", f"{meeting.host}:{meeting.port}"]
+        with log.open("wb") as printed:
+            step = subprocess.Popen(  # noqa: S603 - the engine's command
+                self._on_each_node(command),
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in the terminal reaches this process alone
+            )
+        try:
+            self._await(step, meeting, stop)
+        finally:
+            if step.poll() is None:
+                os.killpg(step.pid, signal.SIGKILL)
+                step.wait()
+
+    def _await(self, step: subprocess.Popen[bytes], meeting: Meeting, stop: Stop) -> None:
+        """Wait for the agents; ask them to end for a signal, or if one has failed and the engine leaves the others."""
+        began, failed, asked = time.monotonic(), float("inf"), float("inf")
+        while step.poll() is None:
+            now = time.monotonic()
+            if failed > now and any(not report.well for report in meeting.reports(self.count)):
+                failed = now
+            late = now - began > START_SECONDS and len(meeting.hosts(self.count)) < self.count
+            if asked > now and (stop.asked or late or now - failed > OTHERS_SECONDS):
+                meeting.end()
+                asked = now
+            if now - asked > END_SECONDS:
+                return
+            time.sleep(POLL_SECONDS)
+
+
+def _last_line(log: Path) -> str:
+    """Return what was printed last."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()] if log.exists() else []
+    return next((line for line in reversed(lines) if line), "")[:300]

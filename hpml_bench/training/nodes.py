@@ -1,0 +1,47 @@
+"""Nodes of a run's ranks: hosts, hardware and interconnect, told by every rank through the group, as tensors."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+
+import torch
+
+from hpml_bench.system import environment, network
+from hpml_bench.system.hashing import digest
+from hpml_bench.training.distributed import Group
+
+LENGTH = 256
+"""Bytes of a rank's text."""
+
+
+def over_nodes(group: Group) -> environment.OverNodes | None:
+    """Return over which nodes the ranks are; None where all are on one. All ranks call it."""
+    if group.nodes == 1:
+        return None
+    numbers, hosts = zip(
+        *(text.split("\t") for text in _told(group, f"{os.environ['GROUP_RANK']}\t{socket.gethostname()}")), strict=True
+    )
+    ranks = Counter(map(int, numbers))
+    first = [numbers.index(str(number)) for number in sorted(ranks)]
+    names = tuple(hosts[rank] for rank in first)
+    between = network.interconnect(
+        [os.environ.get("MASTER_ADDR", ""), *(n for n in names if n != socket.gethostname())]
+    )
+    hardware = _told(group, digest([environment.hardware(), between], 12))
+    each = tuple(hardware[rank] for rank in first)
+    return environment.OverNodes(
+        hosts=names,
+        ranks_per_node=tuple(ranks[number] for number in sorted(ranks)),
+        interconnect=between,
+        unlike=() if len(set(each)) == 1 else each,
+    )
+
+
+def _told(group: Group, text: str) -> list[str]:
+    """Return the texts of all ranks."""
+    row = torch.zeros(LENGTH, dtype=torch.uint8)
+    own = list(text.encode()[:LENGTH])
+    row[: len(own)] = torch.tensor(own, dtype=torch.uint8)
+    return [bytes(line.tolist()).rstrip(b"\0").decode(errors="replace") for line in group.gather(row)]

@@ -1,0 +1,263 @@
+"""One run over two nodes, here two agents on one machine: the numbers of a local run, and one cause of its end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import tiny
+
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.launch import launcher
+from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.nodes import Nodes, Report, Weight, merged
+from hpml_bench.launch.over_nodes import OverNodes
+from hpml_bench.records.points import read_points
+from hpml_bench.records.predictions import read_predictions
+from hpml_bench.records.run import RunError, RunRecord, Status
+from hpml_bench.system import heartbeat, network
+
+EACH = [sys.executable, str(Path(__file__).parent / "on_each_node.py"), "2"]
+TWO = OverNodes(2, lambda command: [*EACH, *command])
+ENDLESS = tiny.spec("head", steps=1_000_000, eval_every=1_000_000, log_every=5)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Rows and a backbone."""
+    return tiny.prepared(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture
+def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The agents' folder for temporary files; at the end no process of theirs lives, and nothing lies in it."""
+    folder = Path(tempfile.mkdtemp(prefix="nodes-"))  # short: a socket lies in it
+    monkeypatch.setenv("TMPDIR", str(folder))
+    before = set(psutil.Process().children(recursive=True))
+    yield folder
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and _left(folder, before):
+        time.sleep(0.1)
+    left = _left(folder, before)
+    shutil.rmtree(folder)
+    assert not left
+
+
+def _left(folder: Path, before: set[psutil.Process]) -> list[object]:
+    """Return what agents have left: processes of theirs, which have the folder in their environment."""
+    own = os.fsencode(f"TMPDIR={folder}")
+    found: list[object] = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if own in path.read_bytes() and int(path.parts[2]) not in {os.getpid(), *(p.pid for p in before)}:
+                found.append(path.parts[2])
+        except OSError:
+            continue
+    return found
+
+
+def when_training(scratch: Path, action: Callable[[dict[int, psutil.Process]], None]) -> threading.Thread:
+    """Do `action` with the processes of both ranks once they take steps."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            beats = [beat for folder in scratch.glob("hpmlb-*/*/") for beat in heartbeat.read(folder)]
+            if len(beats) == 2 and all("step" in beat.where for beat in beats):
+                time.sleep(0.3)
+                action({beat.rank: psutil.Process(beat.pid) for beat in beats})
+                return
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def ended(prepared: Prepared, folder: Path, limits: Limits, spec: RunSpec = ENDLESS) -> RunError:
+    """Run over two nodes, and return the error of the record, with the status before its message."""
+    record = launcher.run(spec, prepared, folder, limits, run_ranks=TWO)
+    assert record.error is not None
+    return record.error.model_copy(update={"message": f"{record.status}: {record.error.message}"})
+
+
+def losses(folder: Path) -> list[tuple[object, ...]]:
+    """Return all losses and norms of a run's points."""
+    points = read_points(folder)
+    return [(p.step, p.metric, p.value) for p in points if "loss" in p.metric or "norm" in p.metric]
+
+
+def accuracy_and_loss(record: RunRecord) -> list[float | None]:
+    """Return what the test rows say."""
+    assert record.status == "ok", record.error
+    return [record.metrics[name] for name in ("test_accuracy", "test_loss")]
+
+
+@pytest.mark.slow
+def test_two_nodes_compute_what_two_ranks_do(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
+    """Losses, predictions and accuracy are equal to the bit; the record says over which nodes it ran."""
+    over = launcher.run(tiny.spec(), prepared, tmp_path / "over", run_ranks=TWO)
+    here = launcher.run(tiny.spec(), prepared, tmp_path / "here")
+    assert accuracy_and_loss(over) == accuracy_and_loss(here)
+    assert losses(tmp_path / "over") == losses(tmp_path / "here") != []
+    found, expected = read_predictions(tmp_path / "over"), read_predictions(tmp_path / "here")
+    assert found is not None
+    assert expected is not None
+    assert found.loss.tolist() == expected.loss.tolist()
+    assert (tmp_path / "over/agents.log").read_text() == ""
+    hardware = over.environment["hardware"]
+    assert (hardware["nodes"], hardware["ranks_per_node"]) == (2, [1, 1])
+    assert over.environment["fingerprint"] != here.environment["fingerprint"] == over.environment["node_fingerprint"]
+    assert over.metrics["between_nodes_bytes_per_step"] == 2 * (over.metrics["allreduced_bytes_per_step"] or 0)
+    assert "nodes" not in here.environment["hardware"]
+    assert "between_nodes_bytes_per_step" not in here.metrics
+
+
+@pytest.mark.slow
+def test_a_killed_rank_is_named_with_its_node(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
+    """Rank 0 loses its peer, which is no cause: the record has the rank that a signal ended, and its node."""
+    when_training(scratch, lambda ranks: ranks[1].kill())
+    error = ended(prepared, tmp_path / "run", Limits(stall=60))
+    assert error.message.startswith("killed: rank 1 was ended by SIGKILL"), error
+    assert "on node 1" in error.message
+    assert error.rank == 1
+
+
+@pytest.mark.slow
+def test_a_killed_agent_is_a_missing_report(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
+    """Its ranks end with it, and what the other node loses by that is no cause."""
+    agent = when_training(scratch, lambda ranks: ranks[1].parent().parent().kill())  # type: ignore[union-attr]
+    error = ended(prepared, tmp_path / "run", Limits(stall=60))
+    agent.join()
+    assert error.message.startswith("killed: no report from node 1 ("), error
+    assert "its agent or the node was lost" in error.message
+
+
+@pytest.mark.slow
+def test_a_stopped_rank_is_a_stall_with_the_stacks_of_all_nodes(
+    prepared: Prepared, scratch: Path, tmp_path: Path
+) -> None:
+    """Each node's watchdog sees it, tells where its ranks are, and waits for the other's report."""
+    when_training(scratch, lambda ranks: ranks[1].suspend())
+    error = ended(prepared, tmp_path / "run", Limits(stall=10))
+    assert error.message.startswith("timeout: node 0"), error
+    assert "rank 1 at training step" in error.message
+    assert "(stopped)" in error.message
+    assert error.rank == 1
+    assert error.traceback is not None
+    assert "rank 0, training step" in error.traceback
+    assert "rank 1, training step" in error.traceback
+
+
+@pytest.mark.slow
+def test_a_request_to_end_ends_all_nodes(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
+    """SIGTERM to the parent: `interrupted`, and the caller is told."""
+    when_training(scratch, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(launcher.Interrupted) as caught:
+        launcher.run(ENDLESS, prepared, tmp_path / "run", run_ranks=TWO)
+    assert caught.value.record is not None
+    assert caught.value.record.status == "interrupted"
+
+
+def test_agents_that_cannot_begin_are_told_with_their_words(tmp_path: Path) -> None:
+    """What the engine printed last stands in the record."""
+    data = Prepared.model_validate(
+        {"backbone": "b", "data": "d", "label_names": ("x", "y"), "pad_id": 0,
+         "digests": {"weights": "w", "tokenizer": "t", "data": "d"}}
+    )  # fmt: skip
+    failing = OverNodes(2, lambda _: ["sh", "-c", "echo srun: error: no nodes >&2; exit 1"])
+    record = launcher.run(tiny.spec(), data, tmp_path / "run", run_ranks=failing)
+    assert record.status == "killed"
+    assert record.error is not None
+    assert "node 0, whose agent had not begun" in record.error.message
+    assert "srun: error: no nodes" in record.error.message
+
+
+def bad(node: int, status: Status, kind: str, message: str, rank: int | None = None) -> Report:
+    """Return the report of a node whose ranks ended badly."""
+    return Report(node=node, host=f"n{node + 1}", status=status, error=RunError(kind=kind, message=message, rank=rank))
+
+
+KILLED = bad(1, "killed", "SIGKILL", "rank 1 was ended by SIGKILL", 1)
+MEMORY = bad(1, "oom_host", "SIGKILL", "rank 1 was ended by the kernel for lack of memory", 1)
+OWN = bad(1, "failed", "ValueError", "the reason", 1)
+STALL = bad(1, "timeout", "Stall", "no progress", 1)
+PEER = bad(0, "failed", "RuntimeError", "Connection reset by peer", 0)
+STORE = bad(0, "failed", "DistNetworkError", "the store can't be reached")
+ASKED = bad(0, "interrupted", "Interrupted", "ended on request")
+WELL = Report(node=0, host="n1")
+
+
+@pytest.mark.parametrize("symptom", [PEER, ASKED, STORE, WELL])
+@pytest.mark.parametrize("cause", [KILLED, MEMORY, OWN, STALL])
+def test_a_symptom_elsewhere_is_not_the_cause(symptom: Report, cause: Report) -> None:
+    """A lost peer, a request to end and a node that ended well never hide what happened on the other node."""
+    found = merged([symptom, cause], {0: "n1", 1: "n2"}, 2)
+    assert found is not None
+    assert cause.error is not None
+    assert found[0] == cause.status
+    assert cause.error.message in found[1].message
+    assert "node 1" in found[1].message
+
+
+@pytest.mark.parametrize(("report", "weight"), [(PEER, Weight.LOST), (ASKED, Weight.LOST), (WELL, Weight.LOST)])
+def test_a_missing_report_is_a_cause_where_nothing_better_is_known(report: Report, weight: Weight) -> None:
+    """It outranks what follows from a lost node, and nothing else."""
+    found = merged([report], {0: "n1", 1: "n2"}, 2, "srun: error: n2: task 1: Killed")
+    assert found is not None
+    assert found[1].message == (
+        "no report from node 1 (n2): its agent or the node was lost (srun: error: n2: task 1: Killed)"
+    )
+    assert report.well or weight < report.weight
+    own = merged([OWN.model_copy(update={"node": 0})], {0: "n1"}, 2)
+    assert own is not None
+    assert "the reason" in own[1].message
+
+
+def test_two_stalls_are_one() -> None:
+    """Both nodes' words and stacks stand in the error; its rank is the one that was stopped."""
+    first = bad(0, "timeout", "Stall", "no progress for 5 s (--stall): rank 0 at training step 3")
+    found = merged([STALL, first], {}, 2)
+    assert found is not None
+    assert found[1].message.startswith("node 1 (n2): no progress; node 0 (n1): no progress for 5 s")
+    assert found[1].rank == 1
+
+
+def test_nodes_that_all_end_well_have_no_cause() -> None:
+    """None; where all were asked to end by somebody else, that is said."""
+    assert merged([WELL, WELL.model_copy(update={"node": 1})], {}, 2) is None
+    found = merged([ASKED, ASKED.model_copy(update={"node": 1})], {}, 2)
+    assert found is not None
+    assert "not by this job" in found[1].message
+
+
+def test_ranks_are_parted_in_order() -> None:
+    """Node 1 of two has the last two of four ranks; a machine alone has all."""
+    assert list(Nodes(2, 1).ranks(4)) == [2, 3]
+    assert list(Nodes().ranks(3)) == [0, 1, 2]
+
+
+def test_a_name_that_stands_for_the_loopback_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian writes a host's own name as 127.0.1.1; other nodes would look for the store on themselves."""
+    monkeypatch.setattr("socket.gethostbyname", lambda _: "127.0.1.1")
+    monkeypatch.setattr(network, "_source", lambda _: None)
+    monkeypatch.setattr(network, "_addresses", lambda: {"lo": "127.0.0.1", "eth7": "10.1.2.3", "ib0": "10.9.9.9"})
+    assert network.own_address() == "10.1.2.3"
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib")
+    assert network.own_address() == "10.9.9.9"
+
+
+def test_interfaces_are_found_by_address() -> None:
+    """The loopback leads to this machine; to nowhere leads nothing."""
+    assert network.interface_to("127.0.0.1") == "lo"
+    assert network.interface_to("no such host.invalid") is None
