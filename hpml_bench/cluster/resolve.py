@@ -54,6 +54,11 @@ def over_nodes(plan: Plan) -> Suite:
     return plan.suite.model_copy(update={"settings": settings.model_copy(update=_ranks(settings, plan))})
 
 
+def on_one_node(settings: Settings, plan: Plan) -> Settings:
+    """Return resolved settings with the ranks of one node, for what looks at this node's GPUs."""
+    return settings.model_copy(update={"world_size": _ranks_here(settings, plan)})
+
+
 def _ranks(settings: Settings, plan: Plan) -> dict[str, Any]:
     """Return the number of ranks over the nodes.
 

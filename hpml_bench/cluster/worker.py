@@ -11,16 +11,17 @@ from pathlib import Path
 
 from hpml_bench.cluster.claims import Claim, claimed
 from hpml_bench.cluster.neighbours import Neighbours
-from hpml_bench.cluster.resolve import resolve
+from hpml_bench.cluster.resolve import on_one_node, resolve
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.outcome import Place
+from hpml_bench.launch.over_nodes import OverNodes
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.launch.runner import Runner
 from hpml_bench.launch.watchdog import AGENT_SIGNAL
-from hpml_bench.plugins.engine import make_engine
+from hpml_bench.plugins.engine import Engine, make_engine
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.records.listing import load_records
 from hpml_bench.records.plan import Job, Plan, read_plan, write_job
@@ -69,7 +70,7 @@ def work(path: Path, number: int) -> Worked:
         write_job(folder, own)
         how, why = "failed", None
         try:
-            worked = _Work(plan, folder, own, claim).run()
+            worked = _Work(plan, folder, own, claim, _run_ranks(plan, engine)).run()
             how = worked.how
         except KeyboardInterrupt:
             how = "interrupted"
@@ -98,7 +99,7 @@ def prepare(path: Path) -> None:
     how = "failed"
     try:
         fork_server.start_fork_server()
-        preparation.prepare(resolve(plan, folder, _limits(plan)).suite.settings)
+        preparation.prepare(on_one_node(resolve(plan, folder, _limits(plan)).suite.settings, plan))
         how = "done"
     finally:
         write_job(folder, own.model_copy(update={"ended": utc_now(), "how": how}))
@@ -124,6 +125,11 @@ def _limits(plan: Plan) -> Limits:
     return Limits(stall=plan.limits.stall, run_timeout=plan.limits.run_timeout, retries=plan.limits.retries)
 
 
+def _run_ranks(plan: Plan, engine: Engine) -> launcher.RunRanks:
+    """Return what runs a run's ranks: on this machine, or on all nodes of the job."""
+    return launcher.here if plan.profile.nodes == 1 else OverNodes(plan.profile.nodes, engine.over_nodes)
+
+
 def _await_kill(stop: Stop, warned: float) -> None:
     """After a request to end that is no time limit, wait a while for the kill that follows it."""
     until = jobs.this_job().until
@@ -137,8 +143,8 @@ def _await_kill(stop: Stop, warned: float) -> None:
 class _Work:
     """The work of one job on its unit."""
 
-    def __init__(self, plan: Plan, folder: Path, job: Job, claim: Claim) -> None:
-        self.plan, self.folder, self.job, self.claim = plan, folder, job, claim
+    def __init__(self, plan: Plan, folder: Path, job: Job, claim: Claim, run_ranks: launcher.RunRanks) -> None:
+        self.plan, self.folder, self.job, self.claim, self.run_ranks = plan, folder, job, claim, run_ranks
         self.limits, self.began = _limits(plan), time.monotonic()
         self.results = SharedResults(folder, job)
         self.until = jobs.this_job().until
@@ -155,7 +161,7 @@ class _Work:
         progress = SweepProgress(terminal(), len(specs), self.plan.verbose)
         with progress:
             fork_server.start_fork_server()
-            prepared = preparation.prepare(suite.settings)
+            prepared = preparation.prepare(on_one_node(suite.settings, self.plan))
             if self.plan.digests is not None and prepared.digests != self.plan.digests:
                 raise UserError(
                     f"{suite.settings.backbone}: model or data on {self.job.host} are not those that were prepared "
@@ -163,7 +169,7 @@ class _Work:
                 )
             prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
             self.protocol = protocol_id(suite.settings, prepared.digests)
-            runner = Runner(self.results, prepared, self.limits, progress, self.began)
+            runner = Runner(self.results, prepared, self.limits, progress, self.began, self.run_ranks)
             todo = [spec for spec in specs if not self.results.settled(spec, self.protocol)]
             progress.skip(len(specs) - len(todo))
             self.longest = max((r.seconds for r in load_records(self.folder).records if r.status == "ok"), default=0.0)

@@ -6,6 +6,7 @@ the records.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -138,6 +139,18 @@ class Slurm(Engine):
             return "Invalid job id" in done.stderr
         words = done.stdout.split()
         return not words or words[0] in ENDED or (len(words) > 1 and int(words[1]) > owner.restart)
+
+    def over_nodes(self, command: list[str]) -> list[str]:
+        """Return a step with one task on each node of the job; it ends when one task fails."""
+        cores = self.profile.cpus_per_node or os.environ.get("SLURM_CPUS_PER_TASK")
+        scratch = self.profile.scratch
+        if scratch:  # the job's script did so on the first node alone
+            command = ["bash", "-c", f'export TMPDIR="{scratch}" && mkdir -p "$TMPDIR" && exec "$@"', "bash", *command]
+        return [
+            "srun", f"--nodes={self.profile.nodes}", f"--ntasks={self.profile.nodes}", "--ntasks-per-node=1",
+            *([f"--cpus-per-task={cores}"] if cores else []),  # a step doesn't take it from its job
+            "--export=ALL", "--kill-on-bad-exit=1", "--wait=60", *command,
+        ]  # fmt: skip
 
     def _resources(self) -> dict[str, str | int | bool]:
         profile = self.profile

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, cast
 from hpml_bench import registry
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.profile import Profile
+from hpml_bench.errors import UserError
 from hpml_bench.records.plan import Job, Plan
 
 
@@ -87,6 +88,14 @@ class Engine(ABC):
 
         """
 
+    def over_nodes(self, command: list[str]) -> list[str]:
+        """Return what runs a command once on each node of this job, and ends when all have ended or one has failed.
+
+        Only an engine that overrides it can have `nodes` above 1; the command finds its node's number in
+        HPML_BENCH_NODE or SLURM_NODEID.
+        """
+        raise NotImplementedError
+
     def stop(self, plan: Plan) -> int:
         """End the jobs of a plan, and return how many there were."""
         raise NotImplementedError
@@ -116,10 +125,13 @@ def make_engine(profile: Profile) -> Engine:
     """Return the engine of a profile.
 
     Raises:
-        UserError: there is no such engine.
+        UserError: there is no such engine, or it can't have one run over several nodes.
 
     """
-    return cast(Engine, registry.plugin("engines", profile.engine)(profile))
+    engine = cast(Engine, registry.plugin("engines", profile.engine)(profile))
+    if profile.nodes > 1 and type(engine).over_nodes is Engine.over_nodes:
+        raise UserError(f"nodes is {profile.nodes}, and {engine.title} can't start one run over several; give nodes: 1")
+    return engine
 
 
 def units_of(live: Sequence[Live]) -> set[int]:
