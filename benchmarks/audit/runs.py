@@ -56,6 +56,18 @@ class Run:
         return None if found is None else len(found)
 
     @property
+    def one_node(self) -> str:
+        """The same of a run on one of the run's nodes, where it has several that are alike."""
+        parts = json.loads(self.environment)
+        parts["fingerprint"] = parts.pop("node_fingerprint", parts["fingerprint"])
+        return json.dumps(parts, sort_keys=True)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Numbers of ranks and of nodes."""
+        return self.settings["world_size"], self.record["environment"]["hardware"].get("nodes", 1)
+
+    @property
     def headline(self) -> str:
         """The metric that leads; until schema 1 every run classified."""
         return str(self.record.get("headline") or ACCURACY)

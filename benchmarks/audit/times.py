@@ -122,32 +122,37 @@ def timed_runs(study: Study) -> list[Run]:
 
 
 def scaling(study: Study, _: Table, row: Row) -> Cells:
-    """Speed-up and efficiency over numbers of ranks, over the seeds that each number has."""
-    name, ranks = row["method"], int(row["ranks"])
-    here = study.home[0]
-    ended = [run for run in study.runs if run.record["status"] == "ok" and run.environment == here.environment]
+    """Speed-up and efficiency over numbers of ranks and nodes, over the seeds that each has."""
+    name, here = row["method"], study.home[0]
+    parts = [int(part) for part in row["ranks"].split(" × ")]
+    ranks = math.prod(parts)
+    size = ranks, parts[0] if len(parts) > 1 else 1
+    ended = [run for run in study.runs if run.record["status"] == "ok" and run.one_node == here.one_node]
     like = [run for run in ended if alike(run, here)]
-    found: dict[int, dict[int, Run]] = {}
-    for size in sorted({run.settings["world_size"] for run in like}):
-        group = [run for run in like if run.settings["world_size"] == size]
+    found: dict[tuple[int, int], dict[int, Run]] = {}
+    for other in sorted({run.size for run in like}):
+        group = [run for run in like if run.size == other]
         kept = by_method([run for run in group if run not in set_apart(group)], list(study.suite["methods"]))
         if name in kept:
-            found[size] = {run.seed: run for run in kept[name]}
+            found[other] = {run.seed: run for run in kept[name]}
     shared = set.intersection(*map(set, found.values()))
 
-    def mean(metric: str, size: int) -> float:
+    def mean(metric: str, size: tuple[int, int] = size) -> float:
         values = [found[size][seed].metric(metric) for seed in shared]
         return float(np.mean([math.nan if value is None else value for value in values]))
 
-    speed_up = mean("samples_per_second", ranks) / mean("samples_per_second", min(found))
+    speed_up = mean("samples_per_second") / mean("samples_per_second", min(found))
+    crossing = {"within nodes (bytes/step)": "within_nodes_bytes_per_step",
+                "between nodes (bytes/step)": "between_nodes_bytes_per_step"}  # fmt: skip
     return {
         "ranks": ranks,
-        "samples/s": mean("samples_per_second", ranks),
+        "samples/s": mean("samples_per_second"),
         "speed-up": speed_up,
-        "efficiency (%)": 100 * speed_up / (ranks / min(found)),
-        "all-reduced (bytes/step)": mean("allreduced_bytes_per_step", ranks) if ranks > 1 else None,
-        "all-reduce time (ms)": mean("communication_ms", ranks) if ranks > 1 else None,
-        "all-reduce share (%)": mean("communication_percent", ranks) if ranks > 1 else None,
+        "efficiency (%)": 100 * speed_up / (ranks / min(found)[0]),
+        "all-reduced (bytes/step)": mean("allreduced_bytes_per_step") if ranks > 1 else None,
+        "all-reduce time (ms)": mean("communication_ms") if ranks > 1 else None,
+        "all-reduce share (%)": mean("communication_percent") if ranks > 1 else None,
+        **{column: mean(metric) if size[1] > 1 else None for column, metric in crossing.items() if column in row},
     }
 
 

@@ -35,7 +35,7 @@ def measure(seeds: int) -> list[Target]:
     found = []
     for row in (row for row in rows if row["ranks"] == 2):
         rates = {
-            ranks: [r.metrics["samples_per_second"] for r in results.scaled(str(row["method"]))[ranks]]
+            ranks: [r.metrics["samples_per_second"] for r in results.scaled(str(row["method"]))[ranks, 1]]
             for ranks in (1, 2)
         }
         raw = {**row, "samples_per_second": rates}

@@ -85,6 +85,22 @@ def alone(record: RunRecord) -> bool:
     return not record.neighbours
 
 
+def nodes_of(record: RunRecord) -> int:
+    """Return over how many nodes a run's ranks were."""
+    hardware = record.environment.get("hardware")
+    return int(hardware.get("nodes", 1)) if isinstance(hardware, dict) else 1
+
+
+def node_of(record: RunRecord) -> str:
+    """Return what the costs of a run on one of a run's nodes would depend on; with `machine_of` it equals on one node.
+
+    Nodes that are not alike have no such thing: then it is `machine_of`.
+    """
+    parts = environment_of(record)
+    return json.dumps(parts | {"fingerprint": record.environment.get("node_fingerprint", parts.get("fingerprint"))},
+                      sort_keys=True)  # fmt: skip
+
+
 def flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield (dotted key, text) for every leaf of nested dictionaries and lists of them."""
     if isinstance(value, dict) and value:

@@ -21,6 +21,7 @@ from hpml_bench.report.comparability import (
     but_ranks,
     machine_of,
     method_of,
+    node_of,
     protocol_difference,
     protocol_of,
     short,
@@ -224,13 +225,13 @@ def _scales(group: _Group, primary: _Group) -> bool:
 def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> tuple[RunRecord, ...]:
     """Return the runs on other numbers of ranks that can be set beside those that costs are of.
 
-    All were alone on the same machine, and every number of ranks of their method that shares a seed with it has their
-    seed.
+    All were alone, on the same machine or on several like it, and every number of ranks of their method that shares a
+    seed with it has their seed.
     """
     here: dict[str, set[int]] = {}
     for record in filter(alone, costed):
         here.setdefault(method_of(record), set()).add(record.spec.seed)
-    groups = [[r for r in group.compared if alone(r) and machine_of(r) == machine_of(costed[0])] for group in scaled]
+    groups = [[r for r in group.compared if alone(r) and node_of(r) == node_of(costed[0])] for group in scaled]
     shared = {method: set(seeds) for method, seeds in here.items()}
     for runs in groups:
         for method, seeds in here.items():

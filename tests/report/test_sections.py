@@ -482,7 +482,7 @@ def test_every_record_is_somewhere(tmp_path: Path) -> None:
 def test_runs_on_other_ranks_are_somewhere(tmp_path: Path, method: str) -> None:
     """A run that differs in the number of ranks alone is in the table of scaling, or is told to be set apart."""
     results = load(tmp_path, [*sweep(["lora", "full"], 2), record(method, 7, 30, settings=ONE_RANK)])
-    scaled = [run.spec.seed for name in results.methods for run in results.scaled(name).get(1, ())]
+    scaled = [run.spec.seed for name in results.methods for run in results.scaled(name).get((1, 1), ())]
     apart = [run.spec.seed for group in results.left_out.excluded for run in group.records]
     assert 7 in (scaled if section("scaling", results) else []) + apart
 

@@ -85,6 +85,38 @@ def test_efficiency_is_speed_up_over_the_ratio_of_ranks(tmp_path: Path) -> None:
     assert found.values[1][2:] == pytest.approx((150, 1.5, 75, 4000, 2, 8))
 
 
+def over(fingerprint: str = recorded.ENVIRONMENT["fingerprint"]) -> list[RunRecord]:  # type: ignore[assignment]
+    """Return the runs of `both`, those on two ranks over two nodes; with the fingerprint of one of the nodes."""
+    crossing = {"within_nodes_bytes_per_step": 0.0, "between_nodes_bytes_per_step": 8000.0}
+    hardware = {**recorded.ENVIRONMENT["hardware"], "nodes": 2, "ranks_per_node": [1, 1]}  # type: ignore[dict-item]
+    environment = {**recorded.ENVIRONMENT, "hardware": hardware, "fingerprint": "two", "node_fingerprint": fingerprint}
+    return [
+        run.model_copy(update={"environment": environment, "metrics": run.metrics | crossing})
+        if run.spec.settings.world_size == 2
+        else run
+        for run in both()
+    ]
+
+
+def test_ranks_over_nodes_have_rows_of_their_own(tmp_path: Path) -> None:
+    """Two nodes with a rank each are `2 × 1`, scaled from one rank on a machine like them; crossing bytes are told."""
+    found = table(scaling.section(load(tmp_path, over())))
+    assert [row[1] for row in found.rows] == ["1", "2 × 1"] * 2
+    assert found.values is not None
+    assert found.values[1][2:] == pytest.approx((150, 1.5, 75, 4000, 2, 8, 0, 8000))
+    assert found.values[0][-2:] == (None, None)
+    assert "2 × 1 is two nodes with one rank each" in found.notes[-1]
+
+
+def test_nodes_unlike_the_machine_are_not_scaled(tmp_path: Path) -> None:
+    """Neither runs whose nodes are another machine, nor those whose nodes differ from each other."""
+    assert scaling.section(load(tmp_path / "other", over("another"))) is None
+    unlike = over()
+    for run in unlike:
+        run.environment.pop("node_fingerprint", None)
+    assert scaling.section(load(tmp_path / "unlike", unlike)) is None
+
+
 def test_other_machines_and_single_counts_of_ranks_are_not_scaled(tmp_path: Path) -> None:
     """Runs that differ in more than the number of ranks show nothing about it; nor do runs on one number."""
     other = both(environment={**recorded.ENVIRONMENT, "fingerprint": "ffffffffffff"})

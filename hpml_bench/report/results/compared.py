@@ -12,7 +12,7 @@ from hpml_bench.config.suite import Margin, Suite, load_suite, packaged_suites
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.files import SUITE, read_json
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.comparability import alone, label, machine_of, method_of
+from hpml_bench.report.comparability import alone, label, machine_of, method_of, nodes_of
 from hpml_bench.report.predictions import task_of
 from hpml_bench.report.selection import LeftOut, Selection
 
@@ -136,13 +136,13 @@ class ComparedRuns:
         """Return those of a method's compared runs that costs are of."""
         return tuple(record for record in self.runs(method) if record.run_id in self.selection.costed)
 
-    def scaled(self, method: str) -> dict[int, tuple[RunRecord, ...]]:
-        """Return number of ranks -> runs of a method that differ in that alone, on the same machine."""
-        found: dict[int, list[RunRecord]] = {}
+    def scaled(self, method: str) -> dict[tuple[int, int], tuple[RunRecord, ...]]:
+        """Return (ranks, nodes) -> runs of a method that differ in these alone, on the same machine or ones like it."""
+        found: dict[tuple[int, int], list[RunRecord]] = {}
         for record in (*self.costed(method), *self.selection.scaled):
             if self.labels[record.run_id] == method:
-                found.setdefault(record.spec.settings.world_size or 1, []).append(record)
-        return {ranks: tuple(runs) for ranks, runs in found.items()}
+                found.setdefault((record.spec.settings.world_size or 1, nodes_of(record)), []).append(record)
+        return {key: tuple(runs) for key, runs in found.items()}
 
     @cached_property
     def _runs(self) -> dict[str, tuple[RunRecord, ...]]:

@@ -1,4 +1,4 @@
-"""Scaling over ranks: the same runs on one rank and on several, where a results folder has both."""
+"""Scaling over ranks and nodes: the same runs on few and on more of them, where a results folder has both."""
 
 from __future__ import annotations
 
@@ -11,48 +11,60 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Cell, cell, table
 
 order = 68
-Runs = dict[int, list[RunRecord]]
-"""Number of ranks -> runs."""
+Size = tuple[int, int]
+"""Numbers of ranks and of nodes."""
+Runs = dict[Size, list[RunRecord]]
+CROSSING = ("within_nodes_bytes_per_step", "between_nodes_bytes_per_step")
 
 
 def section(results: Results) -> Section | None:
-    """Return a table with a row a method and number of ranks; None where all runs have one number of ranks."""
-    rows: list[list[Cell]] = []
-    for method in results.methods:
-        by_ranks = _matching(results, method)
-        if len(by_ranks) > 1:
-            fewest = min(by_ranks)
-            rows.extend(_row(method, ranks, by_ranks[ranks], fewest, by_ranks[fewest]) for ranks in sorted(by_ranks))
+    """Return a table with a row a method and number of ranks and nodes; None where all runs have the same."""
+    found = {method: by_size for method in results.methods if len(by_size := _matching(results, method)) > 1}
+    over = any(nodes > 1 for by_size in found.values() for _, nodes in by_size)
+    rows = [
+        _row(method, size, by_size[size], min(by_size), by_size[min(by_size)], over)
+        for method, by_size in found.items()
+        for size in sorted(by_size)
+    ]
     if not rows:
         return None
     columns = ["method", "ranks", "samples/s", "speed-up", "efficiency (%)", "all-reduced (bytes/step)",
-               "all-reduce time (ms)", "all-reduce share (%)"]  # fmt: skip
+               "all-reduce time (ms)", "all-reduce share (%)",
+               *(["within nodes (bytes/step)", "between nodes (bytes/step)"] if over else [])]  # fmt: skip
     notes = [
         "Means over the seeds that every number of ranks has, on one machine, with one global batch and the same "
         "threads a rank. Efficiency: speed-up divided by the ratio of ranks. The all-reduce's time runs from a "
         "backward pass's first reduction to the end of its last; waiting for slower ranks and work beside it are in it."
     ]
+    if over:
+        notes.append(
+            "2 × 1 is two nodes with one rank each, all like the machine of the other rows. Bytes within and between "
+            "nodes are those of a ring all-reduce, by its formula."
+        )
     scaled = table("scaling", "The same training on more ranks", columns, rows, notes)
     return Section(slug="scaling", title="Scaling over ranks", blocks=(scaled,))
 
 
 def _matching(results: Results, method: str) -> Runs:
-    """Return a method's runs by number of ranks, of the seeds that every number has."""
-    by_ranks = results.scaled(method)
-    if not by_ranks:
+    """Return a method's runs by numbers of ranks and nodes, of the seeds that every pair has."""
+    by_size = results.scaled(method)
+    if not by_size:
         return {}
-    shared = set.intersection(*({record.spec.seed for record in runs} for runs in by_ranks.values()))
-    found = {n: [record for record in runs if record.spec.seed in shared] for n, runs in by_ranks.items()}
+    shared = set.intersection(*({record.spec.seed for record in runs} for runs in by_size.values()))
+    found = {n: [record for record in runs if record.spec.seed in shared] for n, runs in by_size.items()}
     return {n: runs for n, runs in found.items() if runs}
 
 
-def _row(method: str, ranks: int, runs: list[RunRecord], fewest: int, base: list[RunRecord]) -> list[Cell]:
+def _row(method: str, size: Size, runs: list[RunRecord], fewest: Size, base: list[RunRecord], over: bool) -> list[Cell]:
+    ranks, nodes = size
     rate, first = _mean(runs, "samples_per_second"), _mean(base, "samples_per_second")
     gain = rate / first if first else math.nan
     reduced = [_mean(runs, name) for name in ("allreduced_bytes_per_step", "communication_ms", "communication_percent")]
-    values = [rate, gain, 100 * gain * fewest / ranks, *(reduced if ranks > 1 else [math.nan] * 3)]
-    formats = (",.0f", ".2f", ".0f", ",.0f", ".2f", ".1f")
-    return [method, (str(ranks), float(ranks)), *(cell(v, spec) for v, spec in zip(values, formats, strict=True))]
+    values = [rate, gain, 100 * gain * fewest[0] / ranks, *(reduced if ranks > 1 else [math.nan] * 3)]
+    values += [_mean(runs, name) for name in CROSSING] if over else []
+    formats = (",.0f", ".2f", ".0f", ",.0f", ".2f", ".1f", ",.0f", ",.0f")
+    shown = str(ranks) if nodes == 1 else f"{nodes} × {ranks // nodes}"
+    return [method, (shown, float(ranks)), *(cell(v, spec) for v, spec in zip(values, formats, strict=False))]
 
 
 def _mean(runs: list[RunRecord], metric: str) -> float:
