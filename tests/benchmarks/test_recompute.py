@@ -237,6 +237,61 @@ def test_it_checks_the_scores_of_the_rows(of_task: Path, tmp_path: Path) -> None
     assert [problem for problem in page_problems(folder) if "scores of the rows" in problem and run.name in problem]
 
 
+@pytest.fixture(scope="module", params=["some", "all"])
+def of_jobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the page of a sweep by jobs on two kinds of nodes; some of its runs had neighbours, or all."""
+    folder = tmp_path_factory.mktemp("jobs") / request.param
+    records = []
+    for item in recorded.by_jobs(recorded.sweep(seeds=6)):
+        changes: dict[str, object] = {}
+        if request.param == "all" or item.spec.seed == 3:
+            changes["neighbours"] = ("x", "y")
+        if item.spec.seed == 4:
+            changes["environment"] = item.environment | {"fingerprint": "ffff00001111"}
+        records.append(item.model_copy(update=changes))
+    recorded.write(folder, records)
+    recorded.write_jobs(folder, records)
+    (folder / "suite.json").write_text(
+        json.dumps({"name": "example", "seeds": 6, "methods": dict.fromkeys(sorted(recorded.METHODS))})
+    )
+    return report(folder)
+
+
+def test_it_recomputes_what_jobs_did(of_jobs: Path) -> None:
+    """Costs of the runs alone, or of none ranked; where each ran; costs by hardware; the jobs' times."""
+    assert page_problems(of_jobs) == []
+    audit = command.audit_page(reading.read_study(of_jobs), of_jobs / "report.md")
+    assert not [line for line in audit.unchecked if "no way to check" in line or "Key takeaways" in line]
+    assert {"Jobs and hosts | Costs by hardware and neighbours", "Jobs and hosts | Where the compared runs ran"} <= set(
+        audit.checked
+    )
+    page = (of_jobs / "report.md").read_text(encoding="utf-8")
+    assert ("Methods are not ranked by costs" in page) == (of_jobs.name == "all")
+
+
+CHANGES_OF_JOBS = {
+    "a host": (r"(\| lora \| 0 \| )n1", r"\1n2"),
+    "a count of neighbours": (r"(\| head \| 3 \| [^\n]* )2 \|", r"\g<1>1 |"),
+    "a cost on some hardware": (r"(\(ffff00001111\) \| \w+ \| full \| 1 \| \d)\.\d", r"\1.9"),
+    "a time in the queue": (r"(6 jobs, summed: )\d+", r"\g<1>7"),
+    "a time in runs": (r"queued, \d+", "queued, 8"),
+    "how long it took": (r"idle; \d+", "idle; 9"),
+    "how many had neighbours": (r"\d+ of 30 compared runs had neighbours", "6 of 30 compared runs had neighbours"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES_OF_JOBS)
+def test_it_finds_a_changed_figure_of_jobs(name: str, of_jobs: Path, tmp_path: Path) -> None:
+    """One figure of the section on jobs is changed; the auditor finds it."""
+    pattern, new = CHANGES_OF_JOBS[name]
+    before, opening, after = (of_jobs / "report.md").read_text(encoding="utf-8").partition("## Jobs and hosts")
+    text, count = re.subn(pattern, new, after, count=1)
+    assert count == 1
+    page = tmp_path / "report.md"
+    page.write_text(before + opening + text, encoding="utf-8")
+    assert page_problems(of_jobs, page)
+
+
 def test_an_id_of_schema_1_stands_for_one_protocol(folder: Path, study: object, tmp_path: Path) -> None:
     """The report makes these ids anew: another one in one place of the page is found."""
     text = (folder / "report.md").read_text(encoding="utf-8")

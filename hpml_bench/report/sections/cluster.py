@@ -50,8 +50,8 @@ def _sentences(results: Results, times: SweepTimes | None) -> Iterator[str]:
     if results.beside:
         yield (
             f"{len(results.beside)} of {len(results.compared)} compared runs had neighbours: others of this sweep were "
-            "on their host meanwhile. Neighbours slow each other by an unknown amount: scores are compared all the "
-            "same, costs rank nothing."
+            "on their host. Neighbours slow each other by an unknown amount, so that scores are compared all the same, "
+            "and costs rank nothing."
         )
     if times is not None:
         from hpml_bench.report.gantt import told
