@@ -35,7 +35,7 @@ def sweep_on(suite: Suite, methods: list[str] | None, asked: Asked, limits: Limi
     with disk.errors_as_user_errors(asked.out), stoppable():
         sweep = Sweep.open(wanted, folder, _say, asked.fresh)
         if elsewhere.dry_run:
-            click.echo(sweep.script(), nl=False)
+            click.echo(sweep.script() or "nothing is missing\n", nl=False)
             return OK
         if elsewhere.detach and not sweep.engine.outlives:
             raise UserError(f"--detach: jobs on {sweep.engine.title} end with this command")
@@ -60,9 +60,9 @@ def _done(sweep: Sweep, asked: Asked, detach: bool) -> int:
             sweep.prepare_here()
         before = {(record.run_id, record.started): record.status for record in sweep.records()}
         count = sweep.submit(again=True)
-        if not sweep.engine.starts:
+        if count and not sweep.engine.starts:
             click.echo(sweep.script(), nl=False)
-            _say(f"have each command run, then hpml-bench report {_shown(sweep.folder)}")
+            _say("have each command run; the same command then writes the report")
             return OK
         if detach:
             if count:

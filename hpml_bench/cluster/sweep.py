@@ -188,8 +188,9 @@ class Sweep:
         return Batch(self.plan, self.folder, tuple(units), arguments, after=after)
 
     def script(self) -> str:
-        """Return what would be submitted."""
-        return self.engine.script(self.batch(self.missing(again=True)))
+        """Return what would be submitted; nothing where nothing is missing."""
+        missing = self.missing(again=True)
+        return self.engine.script(self.batch(missing)) if missing else ""
 
     def submit(self, again: bool) -> int:
         """Submit the units that are missing and have no job; return how many."""

@@ -121,6 +121,8 @@ def load_profile(name: str, overrides: Iterable[tuple[str, Any]] = ()) -> Profil
         profile = Profile.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{where}: {explain(error, Profile)}") from None
+    if profile.engine not in (known := registry.names("engines")):
+        raise UserError(f"{where}: there is no engine '{profile.engine}'; registered are {', '.join(known)}")
     options = validate_options("engines", profile.engine, profile.options, f"{where}: options")
     return profile.model_copy(update={"options": options.model_dump(mode="json")})
 

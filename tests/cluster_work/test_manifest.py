@@ -1,0 +1,86 @@
+"""The Kubernetes manifest of the docs: as Kubernetes' schema wants it, and its command does what `work` needs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hpml_bench.system import job
+
+MANIFEST = Path(__file__).parents[2] / "docs" / "kubernetes.yaml"
+SCHEMA = json.loads((Path(__file__).parent / "job-batch-v1.json").read_text())
+
+
+def manifest() -> Any:
+    """Return the manifest."""
+    return yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
+
+
+def errors(document: Any) -> list[str]:
+    """Return what Kubernetes' strict schema of a Job has against a document."""
+    jsonschema = pytest.importorskip("jsonschema")
+    return [error.message for error in jsonschema.Draft7Validator(SCHEMA).iter_errors(document)]
+
+
+def test_the_manifest_is_a_job_of_kubernetes() -> None:
+    """By the strict schema of 1.33, in which no unknown key passes."""
+    assert errors(manifest()) == []
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda spec: spec.update(backoffLimitPerIndexes=1),
+        lambda spec: spec.update(completions="5"),
+        lambda spec: spec["podFailurePolicy"]["rules"][0].pop("action"),
+        lambda spec: spec["template"]["spec"]["containers"][0].update(commands=["x"]),
+        lambda spec: spec["template"]["spec"]["containers"][0].pop("name"),
+        lambda spec: spec.pop("template"),
+    ],
+)
+def test_the_schema_finds_mistakes(spoil: Callable[[Any], Any]) -> None:
+    """The test's own eyes."""
+    spoilt = copy.deepcopy(manifest())
+    spoil(spoilt["spec"])
+    assert len(errors(spoilt)) == 1
+
+
+def test_what_the_schema_does_not_say_holds() -> None:
+    """Rules of the API server: limits for each index need indices and pods that are not restarted in place."""
+    spec = manifest()["spec"]
+    assert spec["completionMode"] == "Indexed"
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"
+    assert spec["podReplacementPolicy"] == "Failed", "the one value beside a podFailurePolicy"
+    mounted = {mount["name"] for mount in spec["template"]["spec"]["containers"][0]["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in spec["template"]["spec"]["volumes"]}
+
+
+@pytest.mark.parametrize(
+    ("counts", "restart"),
+    [({}, 0), ({"FAILED": "0"}, 0), ({"FAILED": "", "DISRUPTED": ""}, 0), ({"FAILED": "1", "DISRUPTED": "2"}, 3)],
+)
+def test_a_new_pod_is_the_same_job_begun_anew(
+    counts: dict[str, str], restart: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name comes from job and index alone; annotations that aren't there are no failures."""
+    (container,) = manifest()["spec"]["template"]["spec"]["containers"]
+    command = tmp_path / "hpml-bench"
+    command.write_text('#!/bin/sh\necho "$HPML_BENCH_JOB $HPML_BENCH_RESTART $HPML_BENCH_ENGINE"; echo "$@"\n')
+    command.chmod(0o755)
+    given = {one["name"]: one["value"] for one in container["env"] if "value" in one}
+    given |= {"JOB_NAME": "quick-1", "JOB_COMPLETION_INDEX": "3", "PATH": f"{tmp_path}:{os.environ['PATH']}", **counts}
+    words = [*container["command"], *container["args"]]
+    told = subprocess.run(words, env=given, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert told == [f"quick-1-3 {restart} kubernetes", "work /shared/reports/quickstart/plan.json --unit 3"]
+    for name, value in zip((job.JOB, job.RESTART, job.ENGINE), told[0].split(), strict=True):
+        monkeypatch.setenv(name, value)
+    own = job.this_job()
+    assert (own.job, own.restart, own.engine) == ("quick-1-3", restart, "kubernetes")
