@@ -1,10 +1,11 @@
-"""The Kubernetes manifest of the docs: as Kubernetes' schema wants it, and its command does what `work` needs."""
+"""Recipes of docs/clusters.md: the manifest is as Kubernetes' schema wants it, and all commands name their job."""
 
 from __future__ import annotations
 
 import copy
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -84,3 +85,38 @@ def test_a_new_pod_is_the_same_job_begun_anew(
         monkeypatch.setenv(name, value)
     own = job.this_job()
     assert (own.job, own.restart, own.engine) == ("quick-1-3", restart, "kubernetes")
+
+
+# PBS and HTCondor
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "name", "unit"),
+    [
+        ([], {"PBS_JOBID": "1234[3].server", "PBS_ARRAY_INDEX": "3"}, ("pbs", "1234-3-server"), "3"),
+        (["4"], {"HPML_BENCH_ENGINE": "htcondor", "HPML_BENCH_JOB": "77-4"}, ("htcondor", "77-4"), "4"),
+    ],
+)
+def test_the_script_of_the_docs_names_its_job(
+    words: list[str],
+    given: dict[str, str],
+    name: tuple[str, str],
+    unit: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By what the scheduler says, which is the same after a restart; each start has a number of its own."""
+    page = (MANIFEST.parent / "clusters.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"^```sh\n(#!/bin/sh\n.*?)^```", page, re.MULTILINE | re.DOTALL)
+    command = tmp_path / "hpml-bench"
+    command.write_text('#!/bin/sh\necho "$HPML_BENCH_RESTART"; echo "$@"\n')
+    command.chmod(0o755)
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **given}
+    told = subprocess.run(["sh", "-s", *words], input=script, env=variables, capture_output=True, text=True, check=True)
+    restart, work = told.stdout.splitlines()
+    assert work == f"work /shared/reports/quickstart/plan.json --unit {unit}"
+    for variable, value in {**given, job.RESTART: restart}.items():
+        monkeypatch.setenv(variable, value)
+    own = job.this_job()
+    assert (own.engine, own.job) == name
+    assert own.restart == int(restart) > 1_700_000_000
