@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -30,10 +30,7 @@ class Claim:
 
     def owner(self) -> Job | None:
         """Return who holds it; None where nobody does."""
-        try:
-            return Job.model_validate_json((self.path / OWNER).read_bytes())
-        except (OSError, ValidationError):
-            return None
+        return read_owner(self.path)
 
     @property
     def held(self) -> bool:
@@ -58,17 +55,33 @@ class Claim:
     def release(self) -> None:
         """Give it up, if it is still held."""
         if self.held:
-            discard(self.path)
+            discard(self.path, self.job)
 
 
-def discard(path: Path) -> None:
-    """Remove a claim; where several do so at once, one of them."""
+def discard(path: Path, owner: Job | None) -> None:
+    """Remove the claim of an owner that was looked at; None where its name couldn't be read.
+
+    Another may have removed it and taken the unit since: that one's claim is put back.
+    """
     away = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         os.rename(path, away)  # noqa: PTH104 - of two that remove it, one fails here
     except FileNotFoundError:
         return
+    found = read_owner(away)
+    if found is not None and (owner is None or found.name != owner.name):
+        with suppress(OSError):  # a third has taken the unit meanwhile: the second sees that its claim is gone
+            os.rename(away, path)  # noqa: PTH104 - fails where a claim lies there
+            return
     shutil.rmtree(away, ignore_errors=True)
+
+
+def read_owner(claim: Path) -> Job | None:
+    """Return who holds a claim; None where that can't be read."""
+    try:
+        return Job.model_validate_json((claim / OWNER).read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 @contextmanager
@@ -87,7 +100,7 @@ def claimed(folder: Path, job: Job, engine: Engine) -> Iterator[Claim]:
                 f"unit {job.unit} is held by job {owner.job} on {owner.host}; wait for it, or end it and remove "
                 f"{claim.path}"
             )
-        discard(claim.path)
+        discard(claim.path, owner)
     try:
         yield claim
     finally:
@@ -99,7 +112,7 @@ def release_dead(folder: Path, engine: Engine) -> tuple[Job, ...]:
     living = []
     for owner in claims(folder):
         if engine.dead(owner):
-            discard(folder / CLAIMS / str(owner.unit))
+            discard(folder / CLAIMS / str(owner.unit), owner)
         else:
             living.append(owner)
     return tuple(living)

@@ -299,4 +299,3 @@ def _same(before: Plan, plan: Plan) -> bool:
 def _resolved_alike(before: Plan, plan: Plan) -> bool:
     """Tell whether jobs of two plans resolve the same settings; if in doubt, they don't, and each job looks again."""
     return before.suite.settings == plan.suite.settings and before.profile.place == plan.profile.place
-
