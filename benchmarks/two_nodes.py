@@ -51,7 +51,8 @@ class TwoNodes:
             raise RuntimeError(f"slurm.sh {' '.join(words)}: {done.stderr}")
         return done.stdout
 
-    def jobs(self) -> dict[str, tuple[str, str]]:
+    @staticmethod
+    def jobs() -> dict[str, tuple[str, str]]:
         """Return job -> its state and its node, of those that Slurm has not ended."""
         lines = slurm("squeue", "--array", "--noheader", "--format=%i %T %N").splitlines()
         return {name: (state, "".join(node)) for name, state, *node in map(str.split, lines)}
