@@ -63,11 +63,11 @@ def test_a_partition_that_heals_before_the_run_is_done(
 
 
 def test_a_job_that_meets_its_time_limit_is_submitted_again(disturbed: Make, truth: dict[str, Any]) -> None:
-    """A limit of a minute, of Slurm's own: TERM comes before it, the run is interrupted, and a new job does it.
+    """A limit of two minutes, of Slurm's own: TERM comes before it, the run is interrupted, and a new job does it.
 
     Protection: sbatch's --signal, and SLURM_JOB_END_TIME, which tells a limit from a preemption.
     """
-    sweep = disturbed(time="0:01:00")
+    sweep = disturbed(time="0:02:00")
     job = sweep.begin()
     until(lambda: [how for _, how in sweep.starts()] == ["time"], "the job was asked to end")
     sweep.pass_on()
@@ -78,11 +78,11 @@ def test_a_job_that_meets_its_time_limit_is_submitted_again(disturbed: Make, tru
 
 
 def test_a_limit_shorter_than_a_run_is_named_and_not_tried_for_ever(disturbed: Make) -> None:
-    """A run that takes longer than a minute, in jobs of a minute: a timeout after two of them.
+    """A run that takes longer than two minutes, in jobs of two minutes: a timeout after two of them.
 
     Protection: attempts that a limit ended are counted (worker.TRIES).
     """
-    sweep = disturbed(time="0:01:00")
+    sweep = disturbed(time="0:02:00")
     sweep.begin(methods=("held",))
     until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job has ended")
     assert sweep.sweep.submit(again=False) == 1
@@ -92,7 +92,7 @@ def test_a_limit_shorter_than_a_run_is_named_and_not_tried_for_ever(disturbed: M
     record = sweep.record()
     assert record.status == "timeout"
     assert record.error is not None
-    assert "time limit of 0:01:00, 2 times" in record.error.message
+    assert "time limit of 0:02:00, 2 times" in record.error.message
 
 
 def test_the_quickstart_on_slurm_is_the_local_one(cluster: TwoNodes, room: Path) -> None:
