@@ -21,7 +21,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, outcome
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.nodes import Nodes, Report
-from hpml_bench.system import job, network, processes, tempdir
+from hpml_bench.system import job, processes, tempdir
 from hpml_bench.system.signals import Stop, stoppable
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ LEAVE_SECONDS = 15.0
 def main(address: str) -> int:
     """Run this node's ranks and return the exit status."""
     host, _, port = address.rpartition(":")
-    if interface := network.interface_to(host):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)  # else gloo looks up this host's name
     with suppress(OSError, KeyError):
         Path(os.environ["TMPDIR"]).mkdir(parents=True, exist_ok=True)
     fork_server.start_fork_server()  # first: it ends with this process, whatever ends it, and the ranks with it
@@ -78,7 +76,13 @@ def _ended(meeting: Meeting, task: Task, number: int, name: str, stop: Stop, bea
     """Run the ranks of this node and return how they ended."""
     nodes = Nodes(task.nodes, number, meeting.host, meeting.port, run_id="run")
     limits, folder = Limits(stall=task.stall, run_timeout=task.run_timeout), Path(task.folder)
-    evidence = launcher.watched(task.spec, task.prepared, folder, limits, stop, nodes, beats)
+
+    def late() -> None:
+        """Wait for the other nodes: when the first one kills its ranks, theirs fail and can't tell where they are."""
+        meeting.late(number)
+        _wait(lambda: meeting.all_late(task.nodes), OTHERS_SECONDS)
+
+    evidence = launcher.watched(task.spec, task.prepared, folder, limits, stop, nodes, beats, late)
     if evidence.well:
         return Report(node=number, host=name)
     ranks = nodes.ranks(task.spec.settings.world_size or 1)

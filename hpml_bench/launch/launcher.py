@@ -89,6 +89,7 @@ def watched(
     stop: Stop,
     nodes: Nodes = ALONE,
     beats: Path | None = None,
+    late: Callable[[], object] = lambda: None,
 ) -> outcome.ExitEvidence:
     """Run this node's ranks under watch and return what is known of their end.
 
@@ -100,6 +101,7 @@ def watched(
         stop: whether a signal has asked for the end.
         nodes: the nodes of the run.
         beats: folder of this node for its ranks' heartbeats; None for the run's own.
+        late: called when a limit is reached, before any rank is touched.
 
     """
     beats = beats or folder
@@ -107,7 +109,7 @@ def watched(
     broken: RunError | None = None
     server, kills = processes.fork_server(), oom.oom_kills()
     # A fork server that dies meanwhile is started again by the launcher; its temporary files belong here too.
-    with tempdir.as_temporary(), Watchdog(folder, limits, stop, beats) as watch:
+    with tempdir.as_temporary(), Watchdog(folder, limits, stop, beats, late) as watch:
         try:
             failure = _launch(spec, prepared, folder, beats, nodes)
         except Exception as error:  # raised by the launcher itself: the sweep goes on, and the record says why

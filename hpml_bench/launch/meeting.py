@@ -56,6 +56,18 @@ class Meeting:
         there = [number for number in range(count) if self._store.check([f"host/{number}"])]
         return {number: self._store.get(f"host/{number}").decode() for number in there}
 
+    def late(self, number: int) -> None:
+        """Say that a node's ranks have reached a limit."""
+        with suppress(DistError):
+            self._store.set(f"late/{number}", "")
+
+    def all_late(self, count: int) -> bool:
+        """Whether those of all nodes have, or nobody can tell any more."""
+        try:
+            return bool(self._store.check([f"late/{number}" for number in range(count)]))
+        except DistError:
+            return True
+
     def report(self, report: Report) -> None:
         """Say how a node's ranks ended; where the parent has ended nobody asks."""
         with suppress(DistError):

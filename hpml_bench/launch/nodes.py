@@ -84,7 +84,7 @@ class Report(Frozen):
 
 
 def merged(
-    reports: Sequence[Report], hosts: Mapping[int, str], count: int, last_words: str = ""
+    reports: Sequence[Report], hosts: Mapping[int, str], count: int, words: str = ""
 ) -> tuple[Status, RunError] | None:
     """Return status and cause of a run from what its nodes reported; None where all ended well.
 
@@ -92,11 +92,11 @@ def merged(
         reports: of the nodes that reported.
         hosts: number -> host, of the nodes whose agent had begun.
         count: how many nodes there are.
-        last_words: what the agents' starter printed last.
+        words: what the agents' starter says of it.
 
     """
     bad = [report for report in reports if not report.well]
-    lost = [_lost(number, hosts, last_words) for number in sorted(set(range(count)) - {r.node for r in reports})]
+    lost = [_lost(number, hosts, words) for number in sorted(set(range(count)) - {r.node for r in reports})]
     ordered = [(report.weight, report) for report in bad] + [(Weight.LOST, report) for report in lost]
     if not ordered:
         return None
@@ -111,12 +111,12 @@ def merged(
     return first.status, first.error.model_copy(update={"message": f"{first.error.message}{place}"})
 
 
-def _lost(number: int, hosts: Mapping[int, str], last_words: str) -> Report:
+def _lost(number: int, hosts: Mapping[int, str], words: str) -> Report:
     """Return what stands for the report of a node from which there is none."""
     name = f"node {number} ({hosts[number]})" if number in hosts else f"node {number}, whose agent had not begun"
-    words = f"no report from {name}: its agent or the node was lost" + (f" ({last_words})" if last_words else "")
+    message = f"no report from {name}: its agent or the node was lost" + (f" ({words})" if words else "")
     return Report(
-        node=number, host=hosts.get(number, ""), status="killed", error=RunError(kind="NoReport", message=words)
+        node=number, host=hosts.get(number, ""), status="killed", error=RunError(kind="NoReport", message=message)
     )
 
 

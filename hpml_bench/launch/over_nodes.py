@@ -60,7 +60,7 @@ class OverNodes:
         there = outcome.written(folder)
         if stop.asked and there is None:
             return outcome.ended_as("interrupted", RunError(kind="Interrupted", message=INTERRUPTED))
-        cause = merged(meeting.reports(self.count), meeting.hosts(self.count), self.count, _last_line(folder / LOG))
+        cause = merged(meeting.reports(self.count), meeting.hosts(self.count), self.count, _words(folder / LOG))
         if there is not None and (cause is None or cause[0] != "timeout"):
             return there
         return outcome.ended_as(*(cause or ("failed", outcome.no_outcome())))
@@ -99,7 +99,7 @@ class OverNodes:
             time.sleep(POLL_SECONDS)
 
 
-def _last_line(log: Path) -> str:
-    """Return what was printed last."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()] if log.exists() else []
-    return next((line for line in reversed(lines) if line), "")[:300]
+def _words(log: Path) -> str:
+    """Return the first line that tells of an error, else the last one."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")[:300]

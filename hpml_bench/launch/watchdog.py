@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -35,14 +36,25 @@ GRACE_SECONDS = 3.0
 class Watchdog:
     """Watches a run while its body runs: ends its processes when a limit is reached, and those left at the end."""
 
-    def __init__(self, folder: Path, limits: Limits, stop: Stop, beats: Path | None = None) -> None:
-        """Keep the run's folder, limits, requests to end, and the folder of heartbeats where it is another."""
+    def __init__(
+        self,
+        folder: Path,
+        limits: Limits,
+        stop: Stop,
+        beats: Path | None = None,
+        late: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Keep the run's folder, limits and requests to end.
+
+        `beats` is the folder of heartbeats where it is another; `late` is called when a limit is reached, before any
+        rank is touched.
+        """
         self.verdict: tuple[Status, RunError] | None = None
         """Status and error of the run where the watchdog ended it."""
         self.peak_mb: dict[int, float] = {}
         """Peak memory seen of each rank."""
         self._folder, self._limits, self._stop = folder, limits, stop
-        self._beats = beats or folder
+        self._beats, self._late = beats or folder, late
         self._over = threading.Event()
         self._seen: set[psutil.Process] = set()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
@@ -111,6 +123,7 @@ class Watchdog:
             stopped = {beat.rank for beat in beats if processes.stopped(beat.pid)}
             self.verdict = status, RunError(kind=kind, message=words)
             if status == "timeout":
+                self._late()
                 error = RunError(
                     kind=kind,
                     message=f"{words}: {_positions(beats, stopped)}",

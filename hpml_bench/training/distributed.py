@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from hpml_bench.config.settings import Settings
+from hpml_bench.system import network
 from hpml_bench.training.clock import settle
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
@@ -82,6 +83,8 @@ def process_group(settings: Settings) -> Iterator[Group]:
         torch.cuda.set_device(device)
     if int(os.environ.get("LOCAL_WORLD_SIZE", world)) == world:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: no host name is looked up
+    elif (interface := network.interface_to(os.environ["MASTER_ADDR"])) not in {None, "lo"}:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", str(interface))  # a host's own name may stand for its loopback
     dist.init_process_group(BACKENDS[device.type], timeout=COLLECTIVE_TIMEOUT, device_id=device if cuda else None)
     yield Group(rank, world, device, int(os.environ.get("GROUP_WORLD_SIZE", "1")))
     dist.destroy_process_group()

@@ -151,6 +151,7 @@ def test_a_stopped_rank_is_a_stall_with_the_stacks_of_all_nodes(
     when_training(scratch, lambda ranks: ranks[1].suspend())
     error = ended(prepared, tmp_path / "run", Limits(stall=10))
     assert error.message.startswith("timeout: node 0"), error
+    assert "rank 0 at training step" in error.message
     assert "rank 1 at training step" in error.message
     assert "(stopped)" in error.message
     assert error.rank == 1
