@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hpml_bench.config.profile import Profile, load_profile
 from hpml_bench.config.suite import load_suite
 from hpml_bench.engines.slurm import Slurm, _ranges
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.engine import Batch
+from hpml_bench.plugins.engine import Batch, make_engine
 from hpml_bench.records.plan import Job, Limits, Plan, Task, Unit
 
 
@@ -176,3 +177,24 @@ def test_a_machine_without_slurm_is_told_so(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UserError, match=r"sbatch, squeue, scancel can't be found"):
         engine().check()
+
+
+def test_a_run_over_nodes_is_a_step_with_a_task_on_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step ends when a task fails, has the job's cores, and makes the scratch folder of its own node."""
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    words = engine(nodes=2, cpus_per_node=8).over_nodes(["agent", "host:1"])
+    assert words[0] == "srun"
+    assert words[-2:] == ["agent", "host:1"]
+    assert {"--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=8", "--kill-on-bad-exit=1", "--wait=60"} <= set(words)
+    words = engine(nodes=2, scratch="$HERE/scratch").over_nodes(["sh", "-c", 'cd "$TMPDIR" && pwd'])
+    words = words[words.index("bash") :]
+    monkeypatch.setenv("HERE", str(Path(tempfile.mkdtemp())))
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert told.strip() == f"{os.environ['HERE']}/scratch"
+
+
+def test_engines_without_steps_refuse_runs_over_nodes() -> None:
+    """By name, before anything is planned."""
+    with pytest.raises(UserError, match="nodes is 2, and this machine can't"):
+        make_engine(Profile(engine="local", nodes=2))
+    assert isinstance(make_engine(Profile(engine="slurm", nodes=2)), Slurm)
