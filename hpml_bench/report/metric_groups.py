@@ -84,8 +84,8 @@ HARNESS = {
     ),
     "parameters": (
         "trainable_parameters", "head_parameters", "total_parameters", "trainable_percent", "frozen_bytes",
-        "saved_bytes", "allreduced_bytes_per_step", "grad_norm", "grad_norm_per_sqrt_parameter",
-        "skipped_steps",
+        "saved_bytes", "allreduced_bytes_per_step", "within_nodes_bytes_per_step", "between_nodes_bytes_per_step",
+        "grad_norm", "grad_norm_per_sqrt_parameter", "skipped_steps",
     ),
 }  # fmt: skip
 """Table -> columns of the harness's own metrics, in their order."""

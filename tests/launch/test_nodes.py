@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -168,6 +169,22 @@ def test_a_request_to_end_ends_all_nodes(prepared: Prepared, scratch: Path, tmp_
         launcher.run(ENDLESS, prepared, tmp_path / "run", run_ranks=TWO)
     assert caught.value.record is not None
     assert caught.value.record.status == "interrupted"
+
+
+@pytest.mark.slow
+def test_agents_do_not_outlive_their_parent(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
+    """A SIGKILL of the parent closes its store: the agents end their ranks and themselves; `scratch` looks for them."""
+    program = "import sys, test_nodes as t; from pathlib import Path; from hpml_bench.data.prepared import Prepared\n"
+    program += (
+        "t.launcher.run(t.ENDLESS, Prepared.model_validate_json(sys.argv[1]), Path(sys.argv[2]), run_ranks=t.TWO)"
+    )
+    places = os.pathsep.join([str(Path(__file__).parent), str(Path(tiny.__file__).parent), *sys.path])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, prepared.model_dump_json(), str(tmp_path / "run")],
+        env=os.environ | {"PYTHONPATH": places},
+    )
+    when_training(scratch, lambda _: parent.kill()).join()
+    assert parent.wait(10) == -signal.SIGKILL
 
 
 def test_agents_that_cannot_begin_are_told_with_their_words(tmp_path: Path) -> None:
