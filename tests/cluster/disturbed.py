@@ -63,16 +63,12 @@ class Disturbed:
         given["env"] = {"HELD_AT": str(self.gate)} | given.get("env", {})
         self.profile = Profile.model_validate(given)
 
-    def open(
-        self, seeds: int = 1, methods: tuple[str, ...] = ("lora", "held"), again: bool = False, stall: float = 300
-    ) -> Sweep:
+    def open(self, seeds: int = 1, methods: tuple[str, ...] = ("lora", "held"), again: bool = False) -> Sweep:
         """Do what run-all does before it submits; keep the sweep."""
         loaded = load_suite(str(self.suite), seeds=seeds)
         ordered = {name: loaded.methods[name] for name in methods}
         loaded = loaded.model_copy(update={"methods": ordered})
-        sweep = Sweep.open(
-            Asked(loaded, self.profile, None, Limits(stall=stall)), self.out / loaded.name, lambda _: None
-        )
+        sweep = Sweep.open(Asked(loaded, self.profile, None, Limits()), self.out / loaded.name, lambda _: None)
         if self.profile.prepare == "here" and sweep.plan.digests is None:
             sweep.prepare_here()
         if not again:

@@ -59,25 +59,6 @@ def test_a_requeue_of_a_run_over_both_nodes(over: Disturbed, truth: dict[str, An
     assert [how for _, how in over.starts()] == ["interrupted", "done"]
 
 
-def test_a_killed_rank_on_the_second_node(
-    over: Disturbed, room: Path, cluster: TwoNodes, truth: dict[str, Any]
-) -> None:
-    """The record names the rank and its node, not what the first node lost by it; the next call does the run.
-
-    Protection: the order of causes (nodes.merged).
-    """
-    over.begin(methods=("held",))
-    cluster.do("in", "n2", "kill", "-9", str(rank(room, 1)))
-    over.pass_on()
-    assert over.complete()
-    record = over.record()
-    assert (record.status, record.error and record.error.rank) == ("killed", 1)
-    assert "on node 1, n2" in str(record.error)
-    over.open(methods=("held",)).submit(again=True)
-    assert over.complete()
-    assert over.content() == {run: truth[run] for run in over.content()} != {}
-
-
 def test_a_killed_agent_on_the_second_node(over: Disturbed, room: Path, cluster: TwoNodes) -> None:
     """Its rank ends with it, Slurm ends the step, and the record says from which node there is no report.
 
@@ -92,24 +73,6 @@ def test_a_killed_agent_on_the_second_node(over: Disturbed, room: Path, cluster:
     assert "no report from node 1 (n2): its agent or the node was lost" in str(record.error)
     with pytest.raises(RuntimeError):
         cluster.do("in", "n2", "kill", "-0", str(number))
-
-
-def test_a_stopped_rank_on_the_second_node(over: Disturbed, room: Path, cluster: TwoNodes) -> None:
-    """A stall on both nodes: `timeout`, with the rank that was stopped and the stacks of both.
-
-    Protection: each node's watchdog, and their wait for each other.
-    """
-    over.begin(methods=("held",), stall=15)
-    cluster.do("in", "n2", "kill", "-STOP", str(rank(room, 1)))
-    over.pass_on()
-    assert over.complete()
-    record = over.record()
-    assert (record.status, record.error and record.error.rank) == ("timeout", 1)
-    assert record.error is not None
-    assert "rank 0 at" in record.error.message
-    assert "(stopped)" in record.error.message
-    assert "node 0 (n1), rank 0" in str(record.error.traceback)
-    assert "node 1 (n2), rank 1" in str(record.error.traceback)
 
 
 def test_no_agent_is_left_when_the_job_is_cancelled(over: Disturbed, cluster: TwoNodes) -> None:
