@@ -56,7 +56,11 @@ class OverNodes:
                 run_timeout=limits.run_timeout,
             )
         )  # fmt: skip
-        self._agents(meeting, folder / LOG, stop)
+        try:
+            self._agents(meeting, folder / LOG, stop)
+        except OSError as error:
+            message = f"the agents on the nodes can't be started: {error}"
+            return outcome.ended_as("failed", RunError(kind=type(error).__name__, message=message))
         there = outcome.written(folder)
         if stop.asked and there is None:
             return outcome.ended_as("interrupted", RunError(kind="Interrupted", message=INTERRUPTED))
@@ -100,6 +104,7 @@ class OverNodes:
 
 
 def _words(log: Path) -> str:
-    """Return the first line that tells of an error, else the last one."""
+    """Return what an agent says of itself, else the first line that tells of an error, else the last one."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")[:300]
+    own = [line for line in lines if line.startswith("hpml-bench:")]
+    return next(iter([*own, *(line for line in lines if "error" in line.lower()), *lines[-1:]]), "")[:300]

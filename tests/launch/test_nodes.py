@@ -30,6 +30,10 @@ from hpml_bench.system import heartbeat, network
 
 EACH = [sys.executable, str(Path(__file__).parent / "on_each_node.py"), "2"]
 TWO = OverNodes(2, lambda command: [*EACH, *command])
+NOTHING = Prepared.model_validate(
+    {"backbone": "b", "data": "d", "label_names": ("x", "y"), "pad_id": 0,
+     "digests": {"weights": "w", "tokenizer": "t", "data": "d"}}
+)  # fmt: skip
 ENDLESS = tiny.spec("head", steps=1_000_000, eval_every=1_000_000, log_every=5)
 
 
@@ -188,17 +192,25 @@ def test_agents_do_not_outlive_their_parent(prepared: Prepared, scratch: Path, t
 
 
 def test_agents_that_cannot_begin_are_told_with_their_words(tmp_path: Path) -> None:
-    """What the engine printed last stands in the record."""
-    data = Prepared.model_validate(
-        {"backbone": "b", "data": "d", "label_names": ("x", "y"), "pad_id": 0,
-         "digests": {"weights": "w", "tokenizer": "t", "data": "d"}}
-    )  # fmt: skip
-    failing = OverNodes(2, lambda _: ["sh", "-c", "echo srun: error: no nodes >&2; exit 1"])
-    record = launcher.run(tiny.spec(), data, tmp_path / "run", run_ranks=failing)
-    assert record.status == "killed"
+    """An agent's own sentence stands in the record, else what its starter says."""
+    for said, found in (
+        ("echo srun: error: no nodes; echo done", "srun: error: no nodes"),
+        ("echo srun: error: exit 2; echo hpml-bench: TMPDIR is too long", "hpml-bench: TMPDIR is too long"),
+    ):
+        failing = OverNodes(2, lambda _, said=said: ["sh", "-c", f"{said}; exit 1"])  # type: ignore[misc]
+        record = launcher.run(tiny.spec(), NOTHING, tmp_path / "run", run_ranks=failing)
+        assert record.status == "killed"
+        assert record.error is not None
+        assert "node 0, whose agent had not begun" in record.error.message
+        assert found in record.error.message
+
+
+def test_a_missing_starter_is_a_failure(tmp_path: Path) -> None:
+    """Where there is no srun the record says so, and the sweep goes on."""
+    record = launcher.run(tiny.spec(), NOTHING, tmp_path / "run", run_ranks=OverNodes(2, lambda _: ["no-such-srun"]))
+    assert record.status == "failed"
     assert record.error is not None
-    assert "node 0, whose agent had not begun" in record.error.message
-    assert "srun: error: no nodes" in record.error.message
+    assert "no-such-srun" in record.error.message
 
 
 def bad(node: int, status: Status, kind: str, message: str, rank: int | None = None) -> Report:
