@@ -17,8 +17,8 @@ UNITS = ((2 * 3600.0, 3600.0, "h"), (180.0, 60.0, "min"), (0.0, 1.0, "s"))
 """Least makespan, seconds and name of a unit of time."""
 LABELLED = 30
 """Rows up to which each has its job's name."""
-ROW, TALLEST = 0.26, 8.0
-"""Height of a row, and the largest of all, in inches."""
+ROW, TALLEST, MARGINS = 0.26, 8.0, 1.5
+"""Height of a row, the largest of all rows together, and of axis and legend, in inches."""
 WAITING: dict[str, Any] = {"height": 0.7, "facecolor": "none", "edgecolor": INK, "hatch": "////", "linewidth": 0.4}
 NO_RUN: dict[str, Any] = {"color": INK, "linewidth": 0}
 OTHER = "methods not compared"
@@ -56,7 +56,7 @@ def gantt(results: Results, times: SweepTimes) -> Figure:
     order = ["queued", "preparing", "idle", *(sanitize(method, 30) for method in results.methods), OTHER]
     bars = [bar for row, job in enumerate(times.jobs) for bar in _bars(results, row, job)]
     rows, seen = len(times.jobs), set()
-    with drawing(0.9 + min(TALLEST, ROW * rows)) as (canvas, axes):
+    with drawing(MARGINS + min(TALLEST, ROW * rows)) as (canvas, axes):
         for bar in sorted(bars, key=lambda bar: order.index(bar.label)):
             shown = "" if bar.label in seen else bar.label
             seen.add(bar.label)
