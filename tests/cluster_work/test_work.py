@@ -141,6 +141,8 @@ def test_a_unit_that_is_held_is_refused(unit: Unit, room: Path) -> None:
     assert "unit 0 is held by job one on " in said
     assert "Traceback" not in said
     assert first.poll() is None
+    shown = CliRunner().invoke(main, ["status", str(room / "colours")]).output
+    assert [line.split()[3] for line in shown.splitlines()[1:3]] == ["running", "not"]
     status, said = ended(first)
     assert status == 0, said
     assert [job.job for job in read_jobs(room / "colours")] == ["one"], "one that is refused has done no work"

@@ -54,6 +54,15 @@ def test_without_gpus_two_ranks_share_the_cpu(machine: Any) -> None:
     assert (found.world_size, found.threads, found.precision) == (1, 1, "fp32")
 
 
+@pytest.mark.parametrize(("share", "cores"), [("1", 1), ("0", 1), ("999999", None), ("", None), ("x", None)])
+def test_a_jobs_share_of_the_cores_counts(share: str, cores: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an engine gives some of them and binds to none; it can't be more than there are."""
+    monkeypatch.delenv("HPML_BENCH_CORES", raising=False)
+    all_here = environment.cores()
+    monkeypatch.setenv("HPML_BENCH_CORES", share)
+    assert environment.cores() == (cores or all_here)
+
+
 def test_what_is_asked_for_stands(machine: Any) -> None:
     """Definite settings are not changed."""
     machine(cores=8, cards=2)
