@@ -169,7 +169,7 @@ SENTENCES: tuple[tuple[str, Says], ...] = (
     (r"([†§¶]) (.*%.*)", unsteady),
     (rf"Only {BOLD} has comparable runs", groups(lambda study: [", ".join(study.methods)])),
     (r"(Every run) that ended well was set apart", groups(lambda study: ["" if study.compared else "Every run"])),
-    (r"(\d+) compared runs were done by (\d+) jobs of .* on (\d+) hosts?\.$", groups(jobs.counts)),
+    (r"(\d+) compared runs were done by (\d+) jobs? of .* on (\d+) hosts?\.$", groups(jobs.counts)),
     (r"(?:!\[Gantt chart of the jobs\. )?(\d+) jobs?(?:, summed)?: ", jobs.sums),
     (r"\*\*Model:\*\*", head),
     (r"!\[(?P<kind>[^:;]*?)[:.] (?:Best: )?(?P<body>.*)\]\([^()]+\)$", figure),

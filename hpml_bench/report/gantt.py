@@ -74,7 +74,7 @@ def gantt(results: Results, times: SweepTimes) -> Figure:
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"time since the first job was submitted ({unit})")
         legend(canvas, axes)
-        failed = any(span.record.status != "ok" for job in times.jobs for span in job.runs)
+        failed = not all(span.well for job in times.jobs for span in job.runs)
         pale = " Pale runs did not end well." if failed else ""
         caption = f"Jobs in time: hatched they wait, coloured they do a run, thin they do none.{pale}"
         return finish(canvas, "jobs", caption, f"Gantt chart of the jobs. {told(times)}.")
@@ -90,9 +90,8 @@ def _bars(results: Results, row: int, job: JobTimes) -> Iterator[Bar]:
 
 
 def _run(results: Results, row: int, span: Span) -> Bar:
-    style, record = styles(results), span.record
-    method = results.labels.get(record.run_id, record.spec.method.name)
+    style, method = styles(results), results.labels.get(span.run_id, span.method)
     known = method in style
     color = style[method].color if known else COLORS[6]
-    how = {"height": 0.7, "color": color, "alpha": 1.0 if record.status == "ok" else 0.4, "linewidth": 0}
+    how = {"height": 0.7, "color": color, "alpha": 1.0 if span.well else 0.4, "linewidth": 0}
     return Bar(sanitize(method, 30) if known else OTHER, row, span.begin, span.end, how)

@@ -59,9 +59,13 @@ def _word(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Span:
-    """A run within a job, in seconds since 1970."""
+    """A run within a job, in seconds since 1970; compared or not, it took the job's time."""
 
-    record: RunRecord
+    run_id: str
+    method: str
+    """Its method's name in the suite."""
+    well: bool
+    """Whether it ended as `ok`."""
     begin: float
     end: float
 
@@ -129,15 +133,15 @@ class SweepTimes:
 
 
 def sweep_times(folder: Path, records: Iterable[RunRecord]) -> SweepTimes | None:
-    """Return the jobs of a results folder with their runs; None where there is none whose times can be read."""
+    """Return the jobs of a results folder with their runs; None where no job did any, or their times can't be read."""
     by_start: dict[tuple[str, int], list[Span]] = {}
     for record in records:
         place, begin = where(record), moment(record.started)
         if place is not None and begin is not None and 0 <= record.seconds < LONGEST:
-            by_start.setdefault(place.start, []).append(Span(record, begin, begin + record.seconds))
+            by_start.setdefault(place.start, []).append(_span(record, begin))
     found: list[JobTimes] = []
     for job in read_jobs(folder):
-        spans = sorted(by_start.get((job.job, job.restart), ()), key=lambda span: (span.begin, span.record.run_id))
+        spans = sorted(by_start.get((job.job, job.restart), ()), key=lambda span: (span.begin, span.run_id))
         began = moment(job.began)
         if began is None:
             continue
@@ -146,7 +150,11 @@ def sweep_times(folder: Path, records: Iterable[RunRecord]) -> SweepTimes | None
         if ended is not None and queued is not None:
             end = max([began, ended, *(span.end for span in spans)])  # a run's start is told to the second
             found.append(JobTimes(job, min(queued, began), began, end, tuple(spans)))
-    return SweepTimes(tuple(_requeued(found))) if found else None
+    return SweepTimes(tuple(_requeued(found))) if found and by_start else None
+
+
+def _span(record: RunRecord, begin: float) -> Span:
+    return Span(record.run_id, record.spec.method.name, record.status == "ok", begin, begin + record.seconds)
 
 
 def _requeued(jobs: list[JobTimes]) -> list[JobTimes]:

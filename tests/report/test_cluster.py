@@ -218,7 +218,10 @@ def test_the_page_tells_where_each_run_ran(tmp_path: Path) -> None:
 
 def test_runs_by_no_job_have_no_such_section(tmp_path: Path) -> None:
     """A sweep in one process has nothing to say of jobs."""
-    assert not blocks(load(tmp_path, recorded.sweep(METHODS, 3), jobs=False), "Jobs and hosts")
+    folder = recorded.write(tmp_path, recorded.sweep(METHODS, 3))
+    assert not blocks(Results.load(folder), "Jobs and hosts")
+    write_job(folder, job(0, 10, 50))  # of a sweep before, whose runs were done anew
+    assert not blocks(Results.load(folder), "Jobs and hosts")
 
 
 def test_costs_are_grouped_by_hardware(tmp_path: Path) -> None:
@@ -284,7 +287,7 @@ def test_a_requeued_job_waits_since_it_ended(tmp_path: Path) -> None:
     """Its restart was submitted with it, and does not wait while its first start works."""
     write_job(tmp_path, job(0, 10, 50))
     write_job(tmp_path, job(0, 80, 120, restart=1))
-    times = sweep_times(tmp_path, [])
+    times = sweep_times(tmp_path, [run_of(0, 90, 20.0, restart=1)])
     assert times is not None
     assert [one.began - one.queued for one in times.jobs] == [10.0, 30.0]
 

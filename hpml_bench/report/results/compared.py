@@ -13,6 +13,7 @@ from hpml_bench.plugins.task import Task
 from hpml_bench.records.files import SUITE, read_json
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import alone, label, machine_of, method_of, nodes_of
+from hpml_bench.report.jobs import SweepTimes, sweep_times
 from hpml_bench.report.predictions import task_of
 from hpml_bench.report.selection import LeftOut, Selection
 
@@ -189,6 +190,11 @@ class ComparedRuns:
     def on_other_ranks(self) -> int:
         """How many runs on other numbers of ranks the section on scaling has."""
         return len(self.selection.scaled)
+
+    @cached_property
+    def times(self) -> SweepTimes | None:
+        """The jobs in time with all recorded runs, compared or not; None where no job did any."""
+        return sweep_times(self.folder, (*self.compared, *self.selection.scaled, *self._not_compared))
 
     # The task
 

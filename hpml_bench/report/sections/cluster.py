@@ -9,7 +9,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Figure, Section, Table, Text
 from hpml_bench.report.comparability import alone
 from hpml_bench.report.curves import LARGEST
-from hpml_bench.report.jobs import SweepTimes, sweep_times, where
+from hpml_bench.report.jobs import where
 from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, sentence_list, table
 from hpml_bench.system.text import sanitize
@@ -19,13 +19,11 @@ order = 128
 
 def section(results: Results) -> Section | None:
     """Return where the runs ran; None where no record says that a job did it."""
-    by_jobs = [record for record in _records(results) if where(record) is not None]
-    if not by_jobs:
+    if results.times is None and not any(where(record) for record in results.compared):
         return None
-    times = sweep_times(results.folder, by_jobs)
     found = (
-        Text(sentences=tuple(_sentences(results, times))),
-        _chart(results, times),
+        Text(sentences=tuple(_sentences(results))),
+        _chart(results),
         _costs(results),
         _places(results),
     )
@@ -33,38 +31,32 @@ def section(results: Results) -> Section | None:
     return Section(slug="jobs", title="Jobs and hosts", blocks=blocks)
 
 
-def _records(results: Results) -> tuple[RunRecord, ...]:
-    """Return all records that can be read: a job's time went into each, compared or not."""
-    left = results.left_out
-    excluded = (record for group in left.excluded for record in group.records)
-    return (*results.compared, *results.selection.scaled, *left.unfinished, *excluded)
-
-
-def _sentences(results: Results, times: SweepTimes | None) -> Iterator[str]:
+def _sentences(results: Results) -> Iterator[str]:
     places = [place for record in results.compared if (place := where(record)) is not None]
     if places:
         hosts = len({host for place in places for host in place.hosts})
         engines = sentence_list(sorted({place.engine for place in places}))
         jobs = len({place.start for place in places})
-        yield f"{len(places)} compared runs were done by {jobs} jobs of {engines} on {hosts} host{'s' * (hosts != 1)}."
+        done_by = f"{jobs} job{'s' * (jobs != 1)} of {engines} on {hosts} host{'s' * (hosts != 1)}"
+        yield f"{len(places)} compared runs were done by {done_by}."
     if results.beside:
         yield (
             f"{len(results.beside)} of {len(results.compared)} compared runs had neighbours: others of this sweep were "
             "on their host. Neighbours slow each other by an unknown amount, so that scores are compared all the same, "
             "and costs rank nothing."
         )
-    if times is not None:
+    if results.times is not None:
         from hpml_bench.report.gantt import told
 
-        yield f"{told(times)}. Idle is start-up, preparation and attempts that are not kept."
+        yield f"{told(results.times)}. Idle is start-up, preparation and attempts that are not kept."
 
 
-def _chart(results: Results, times: SweepTimes | None) -> Figure | None:
-    if times is None:
+def _chart(results: Results) -> Figure | None:
+    if results.times is None:
         return None
     from hpml_bench.report.gantt import gantt
 
-    return gantt(results, times)
+    return gantt(results, results.times)
 
 
 # Costs by hardware
