@@ -55,9 +55,9 @@ def _profile(elsewhere: Elsewhere) -> Profile:
 def _done(sweep: Sweep, asked: Asked, detach: bool) -> int:
     """Prepare, submit, then wait or leave."""
     stop = f"hpml-bench stop {_shown(sweep.folder)}"
+    if sweep.plan.profile.prepare == "here" and sweep.plan.digests is None:
+        sweep.prepare_here()
     try:
-        if sweep.plan.profile.prepare == "here" and sweep.plan.digests is None:
-            sweep.prepare_here()
         before = {(record.run_id, record.started): record.status for record in sweep.records()}
         count = sweep.submit(again=True)
         if count and not sweep.engine.starts:
