@@ -65,13 +65,13 @@ def unit(suite: Path, room: Path) -> Unit:
 
 def ended(work: subprocess.Popen[str]) -> tuple[int, str]:
     """Return exit status and what was said."""
-    said, _ = work.communicate(timeout=120)
+    said, _ = work.communicate(timeout=300)
     return work.returncode, said
 
 
 def training(room: Path, work: subprocess.Popen[str]) -> None:
     """Wait until a run takes steps."""
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while not any("step" in beat.where for one in room.glob("*/attempts/*/") for beat in heartbeat.read(one)):
         assert work.poll() is None, work.communicate()[0]
         assert time.monotonic() < deadline

@@ -70,9 +70,9 @@ def working(command: Command) -> tuple[Job, ...]:
 @two_cores
 def test_the_results_are_those_of_runs_one_after_another(suite: Path, room: Path) -> None:
     """To the bit; what ran beside a run, and the cores it had, are in its record."""
-    status, said = Command(suite, room / "one", "--nproc", "1").ended(120)
+    status, said = Command(suite, room / "one", "--nproc", "1").ended(300)
     assert status == 0, said
-    status, said = Command(suite, room / "two", *SIDE_BY_SIDE).ended(120)
+    status, said = Command(suite, room / "two", *SIDE_BY_SIDE).ended(300)
     assert status == 0, said
     assert "4 jobs for 4 runs were given to this machine, 2 at a time" in said
     assert "[4/4] " in said
@@ -97,7 +97,7 @@ def test_the_results_are_those_of_runs_one_after_another(suite: Path, room: Path
 def test_each_run_stays_in_its_slot_until_ctrl_c(suite: Path, room: Path) -> None:
     """Jobs and their ranks on cores of their own; then status 130, nothing left, and the same command goes on."""
     command = Command(suite, room / "out", *SIDE_BY_SIDE)
-    command.until(lambda: working(command))
+    command.until(lambda: working(command), 240)
     allowed = []
     for job in working(command):
         family = [psutil.Process(job.pid), *psutil.Process(job.pid).children(recursive=True)]
@@ -106,7 +106,7 @@ def test_each_run_stays_in_its_slot_until_ctrl_c(suite: Path, room: Path) -> Non
     assert not allowed[0] & allowed[1]
     assert CliRunner().invoke(main, ["status", str(room / "out")]).output.count("running") == 2
     os.killpg(command.process.pid, signal.SIGINT)
-    status, said = command.ended(30)
+    status, said = command.ended(60)
     assert status == 130, said
     assert "the same command goes on from here" in said
     assert "Traceback" not in said
@@ -114,7 +114,7 @@ def test_each_run_stays_in_its_slot_until_ctrl_c(suite: Path, room: Path) -> Non
     assert list((room / "tmp").iterdir()) == []
     assert claims(room / "out/colours") == ()
     assert {job.how for job in read_jobs(room / "out/colours")} <= {"interrupted", "done"}
-    status, said = Command(suite, room / "out", *SIDE_BY_SIDE).ended(120)
+    status, said = Command(suite, room / "out", *SIDE_BY_SIDE).ended(300)
     assert status == 0, said
     assert {record.status for record in records(room / "out").values()} == {"ok"}
 
@@ -123,13 +123,13 @@ def test_each_run_stays_in_its_slot_until_ctrl_c(suite: Path, room: Path) -> Non
 def test_the_command_is_killed(suite: Path, room: Path) -> None:
     """No process is left, and the same command takes the claims of the dead jobs and does what is missing."""
     command = Command(suite, room / "out", *SIDE_BY_SIDE)
-    command.until(lambda: command.recorded() and working(command))
+    command.until(lambda: command.recorded() and working(command), 240)
     done = {key: record.started for key, record in records(room / "out").items()}
     command.process.kill()
     command.ended()
     assert len(command.family) >= 6, "two jobs with a fork server and a rank each"
     assert command.left() == []
-    status, said = Command(suite, room / "out", *SIDE_BY_SIDE).ended(120)
+    status, said = Command(suite, room / "out", *SIDE_BY_SIDE).ended(300)
     assert status == 0, said
     assert f"{len(done)} of 4 runs are recorded already" in said
     after = records(room / "out")
@@ -141,7 +141,7 @@ def test_the_command_is_killed(suite: Path, room: Path) -> None:
 def test_another_command_in_the_folder_is_refused(suite: Path, room: Path) -> None:
     """While runs are under way: the same one, one without --parallel, and `stop`, which the first command does."""
     command = Command(suite, room / "out", *SIDE_BY_SIDE)
-    command.until(lambda: working(command))
+    command.until(lambda: working(command), 240)
     for options in (SIDE_BY_SIDE, ("--nproc", "1")):
         again = CliRunner().invoke(
             main, ["run-all", str(suite), "--out", str(room / "out"), "--wandb", "off", *options]
@@ -152,7 +152,7 @@ def test_another_command_in_the_folder_is_refused(suite: Path, room: Path) -> No
     assert stopped.exit_code == 2
     assert "press Ctrl-C there" in stopped.output
     command.process.terminate()
-    assert command.ended(30)[0] == 130
+    assert command.ended(60)[0] == 130
 
 
 BREAKS = '''
@@ -177,7 +177,7 @@ def test_a_run_that_fails_is_told(tmp_path: Path, room: Path, monkeypatch: pytes
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
     suite = tiny.local_suite(tmp_path / "suite")
     options = ["--seeds", "1", "--methods", "head,breaks", "--set", "methods.breaks={method: breaks}"]
-    status, said = Command(suite, room / "out", *SIDE_BY_SIDE, *options).ended(120)
+    status, said = Command(suite, room / "out", *SIDE_BY_SIDE, *options).ended(300)
     assert status == 1, said
     assert "breaks seed 0: failed in" in said
     assert "planted" in said
@@ -192,7 +192,7 @@ def test_what_no_job_can_do_is_told_once(tmp_path: Path, room: Path, monkeypatch
     """A job's sentence is the command's; it isn't left in a log."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     suite = tiny.local_suite(tmp_path)
-    status, said = Command(suite, room / "out", *SIDE_BY_SIDE, "--seeds", "1", "--device", "cuda").ended(120)
+    status, said = Command(suite, room / "out", *SIDE_BY_SIDE, "--seeds", "1", "--device", "cuda").ended(300)
     assert status == 1, said
     assert said.count("a job failed: settings.device is cuda, but no GPU is visible") == 1
     assert "left 2 of 2 units undone" in said

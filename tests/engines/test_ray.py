@@ -105,13 +105,13 @@ def gone(family: set[psutil.Process], seconds: float) -> bool:
 
 def test_a_sweep_over_two_nodes_is_a_local_one(suite: Path, cluster: Path, room: Path) -> None:
     """A seed on each at the same time, with the results of a sweep without Ray to the bit."""
-    status, said = Command(suite, room / "one").ended(120)
+    status, said = Command(suite, room / "one").ended(300)
     assert status == 0, said
     command = Command(suite, room / "two", "--on", str(cluster))
-    command.until(lambda: working(room / "two"))
+    command.until(lambda: working(room / "two"), 240)
     raylets = {psutil.Process(job.pid).parent().parent().pid for job in working(room / "two")}  # type: ignore[union-attr]
     assert len(raylets) == 2, "each node has its raylet, which starts its workers"
-    status, said = command.ended(120)
+    status, said = command.ended(300)
     assert status == 0, said
     assert "2 jobs for 4 runs were given to Ray" in said
     alone, beside = records(room / "one"), records(room / "two")
@@ -119,7 +119,7 @@ def test_a_sweep_over_two_nodes_is_a_local_one(suite: Path, cluster: Path, room:
     for record in beside.values():
         assert record.environment["where"]["engine"] == "ray"
         assert record.environment["where"]["unit"] == record.spec.seed
-    status, said = Command(suite, room / "two", "--on", str(cluster)).ended(60)
+    status, said = Command(suite, room / "two", "--on", str(cluster)).ended(120)
     assert status == 0, said
     assert "4 of 4 runs are recorded already" in said
     assert "given to Ray" not in said
@@ -128,13 +128,13 @@ def test_a_sweep_over_two_nodes_is_a_local_one(suite: Path, cluster: Path, room:
 def test_a_worker_is_killed(suite: Path, cluster: Path, room: Path) -> None:
     """Its job ends with it, which Ray alone would leave alive, and the unit is done again."""
     command = Command(suite, room / "out", "--on", str(cluster))
-    command.until(lambda: working(room / "out"))
+    command.until(lambda: working(room / "out"), 240)
     job = working(room / "out")[0]
     killed = family((job,))
     assert len(killed) >= 3, "the job, its fork server, and a rank"
     psutil.Process(job.pid).parent().kill()  # type: ignore[union-attr]
     assert gone(killed, 5)
-    status, said = command.ended(180)
+    status, said = command.ended(300)
     assert status == 0, said
     assert "submitting them again" in said
     assert [record.status for record in records(room / "out").values()] == ["ok"] * 4
@@ -145,12 +145,12 @@ def test_a_worker_is_killed(suite: Path, cluster: Path, room: Path) -> None:
 def test_ctrl_c_ends_the_tasks(suite: Path, cluster: Path, room: Path) -> None:
     """They end as when they are asked to; status 130, and the cluster can be used again."""
     command = Command(suite, room / "out", "--on", str(cluster))
-    command.until(lambda: working(room / "out"))
+    command.until(lambda: working(room / "out"), 240)
     shown = CliRunner().invoke(main, ["status", str(room / "out")])
     assert shown.output.count("running") == 2
     left = family(working(room / "out"))
     os.killpg(command.process.pid, signal.SIGINT)
-    status, said = command.ended(60)
+    status, said = command.ended(120)
     assert status == 130, said
     assert "the same command goes on from here" in said
     assert "Traceback" not in said
@@ -162,12 +162,12 @@ def test_ctrl_c_ends_the_tasks(suite: Path, cluster: Path, room: Path) -> None:
 def test_the_command_is_killed(suite: Path, cluster: Path, room: Path) -> None:
     """Ray ends its tasks, the kernel their jobs; the same command takes the dead jobs' claims and does the rest."""
     command = Command(suite, room / "out", "--on", str(cluster))
-    command.until(lambda: working(room / "out"))
+    command.until(lambda: working(room / "out"), 240)
     left = family(working(room / "out"))
     command.process.kill()
     command.ended()
     assert gone(left, 30)
-    status, said = Command(suite, room / "out", "--on", str(cluster)).ended(180)
+    status, said = Command(suite, room / "out", "--on", str(cluster)).ended(300)
     assert status == 0, said
     assert [record.status for record in records(room / "out").values()] == ["ok"] * 4
 
@@ -227,7 +227,7 @@ def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
     profile = tmp_path / "ray.yaml"
     profile.write_text("engine: ray\noptions: {address: '127.0.0.1:9'}\n")
     command = Command(Path("quickstart"), tmp_path / "out", "--on", str(profile))
-    status, said = command.ended(120)
+    status, said = command.ended(300)
     assert status == 2, said
     assert "Ray's cluster at 127.0.0.1:9 can't be reached" in said
     assert "Traceback" not in said
