@@ -145,7 +145,7 @@ def scaling(study: Study, _: Table, row: Row) -> Cells:
     crossing = {"within nodes (bytes/step)": "within_nodes_bytes_per_step",
                 "between nodes (bytes/step)": "between_nodes_bytes_per_step"}  # fmt: skip
     return {
-        "ranks": ranks,
+        "ranks": ranks if size[1] == 1 else f"{size[1]} × {ranks // size[1]}",
         "samples/s": mean("samples_per_second"),
         "speed-up": speed_up,
         "efficiency (%)": 100 * speed_up / (ranks / min(found)[0]),

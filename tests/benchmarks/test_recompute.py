@@ -323,3 +323,26 @@ def test_a_wrong_call(tmp_path: Path) -> None:
         done = subprocess.run(script, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert "python benchmarks/recompute.py" in done.stdout
+
+
+def test_it_recomputes_scaling_over_nodes(tmp_path: Path) -> None:
+    """The reference as if over two nodes, beside runs of one method on one rank of a machine like them."""
+    folder = remade(tmp_path / "quickstart")
+    for file in sorted(folder.glob("*/run.json")):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if record["spec"]["method"]["name"] == "lora":
+            alone = shutil.copytree(file.parent, folder / f"one-{file.parent.name}") / "run.json"
+            one = json.loads(json.dumps(record)) | {"run_id": alone.parent.name, "protocol_id": "f" * 16}
+            one["spec"]["settings"]["world_size"] = 1
+            one["metrics"]["samples_per_second"] /= 1.7
+            alone.write_text(json.dumps(one), encoding="utf-8")
+        where = record["environment"]
+        where |= {"node_fingerprint": where["fingerprint"], "fingerprint": "two"}
+        where["hardware"] |= {"nodes": 2, "ranks_per_node": [1, 1], "interconnect": "eth0"}
+        record["metrics"] |= {"within_nodes_bytes_per_step": 0.0, "between_nodes_bytes_per_step": 8000.0}
+        file.write_text(json.dumps(record), encoding="utf-8")
+    audit = command.audit_page(reading.read_study(report(folder)), folder / "report.md")
+    assert audit.problems == []
+    (row,) = [line for line in (folder / "report.md").read_text(encoding="utf-8").splitlines() if "| 2 × 1 |" in line]
+    assert "| 1.70 | 85 |" in row
+    assert row.endswith("| 0 | 8,000 |")
