@@ -17,7 +17,6 @@ from hpml_bench.launch.limits import Limits
 from hpml_bench.records.files import SET_ASIDE
 from hpml_bench.records.plan import Job, claims, read_jobs
 from hpml_bench.records.run import RunRecord
-from hpml_bench.system import heartbeat
 
 PROFILE = Path(__file__).with_name("slurm.yaml")
 
@@ -25,6 +24,7 @@ HELD = '''
 """A method of the tests: trains the head; each rank stays after step 2 while its gate is closed."""
 
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Held(Head):
         if gate is None or step != 2:
             return
         job = f"{os.environ['HPML_BENCH_JOB']}.{os.environ['HPML_BENCH_RESTART']}"
-        Path(gate, f"{job}.{os.environ['RANK']}").touch()
+        Path(gate, f"{job}.{os.environ['RANK']}").write_text(f"{socket.gethostname()} {os.getpid()}")
         while Path(gate, "closed").exists():
             time.sleep(0.02)
 '''
@@ -63,12 +63,16 @@ class Disturbed:
         given["env"] = {"HELD_AT": str(self.gate)} | given.get("env", {})
         self.profile = Profile.model_validate(given)
 
-    def open(self, seeds: int = 1, methods: tuple[str, ...] = ("lora", "held"), again: bool = False) -> Sweep:
+    def open(
+        self, seeds: int = 1, methods: tuple[str, ...] = ("lora", "held"), again: bool = False, stall: float = 300
+    ) -> Sweep:
         """Do what run-all does before it submits; keep the sweep."""
         loaded = load_suite(str(self.suite), seeds=seeds)
         ordered = {name: loaded.methods[name] for name in methods}
         loaded = loaded.model_copy(update={"methods": ordered})
-        sweep = Sweep.open(Asked(loaded, self.profile, None, Limits()), self.out / loaded.name, lambda _: None)
+        sweep = Sweep.open(
+            Asked(loaded, self.profile, None, Limits(stall=stall)), self.out / loaded.name, lambda _: None
+        )
         if self.profile.prepare == "here" and sweep.plan.digests is None:
             sweep.prepare_here()
         if not again:
@@ -100,7 +104,7 @@ class Disturbed:
 
     def at_gate(self) -> set[str]:
         """Return the starts of jobs, JOB.RESTART, of which both ranks have come to the gate."""
-        names = [path.name.rsplit(".", 1)[0] for path in self.gate.glob("*.*.*")]
+        names = [path.name.rsplit(".", 1)[0] for path in self.gate.glob("*.*.*") if path.stat().st_size]
         return {name for name in names if names.count(name) == 2}
 
     def arrived(self, restart: int = 0, not_yet: tuple[str, ...] = ()) -> str:
@@ -158,7 +162,7 @@ class Disturbed:
         """Return the attempts that were not committed."""
         return sorted(path.name for path in (self.folder / "attempts").glob("*/"))
 
-    def ranks(self, job: str, restart: int = 0) -> dict[int, int]:
-        """Return the ranks' process numbers, as their node counts them, in a job's attempt."""
-        (attempt,) = (self.folder / "attempts").glob(f"*.{job}.{restart}")
-        return {beat.rank: beat.pid for beat in heartbeat.read(attempt)}
+    def rank(self, job: str, number: int) -> tuple[str, str]:
+        """Return the node of a rank at its gate, and its process number there."""
+        host, pid = (self.gate / f"{job}.0.{number}").read_text().split()
+        return host, pid

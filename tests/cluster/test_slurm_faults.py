@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,7 +158,8 @@ def test_a_killed_rank_fails_its_run_alone(disturbed: Make, truth: dict[str, Any
     """
     sweep = disturbed()
     job = sweep.begin(methods=("held", "lora"))
-    cluster.do("in", sweep.node(job), "kill", f"-{signal.SIGKILL}", str(sweep.ranks(job)[1]))
+    host, pid = sweep.rank(job, 1)
+    cluster.do("in", host, "kill", "-KILL", pid)
     assert sweep.complete()
     assert sweep.record().status == "killed"
     assert sweep.record("lora").status == "ok"
