@@ -12,7 +12,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).parents[1] / "tests" / "cluster" / "slurm.sh"
 NODES = ("n1", "n2")
 PATIENCE = 180.0
-"""Seconds after which what is waited for is given up; on an idle machine it comes within 30, real time limits apart."""
+"""Seconds after which is given up what is waited for; on an idle machine it takes less than 30, real limits apart."""
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:

@@ -11,7 +11,7 @@ from two_nodes import TwoNodes
 
 from hpml_bench.records.run import RunRecord
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.cluster_slow
 Make = Callable[..., Disturbed]
 ORDER = ("held", "lora")
 
