@@ -125,7 +125,16 @@ class Sweep:
                 (folder / plans.RESOLVED).unlink(missing_ok=True)
             results.write_suite(asked.suite.model_dump_json(indent=1))
             plans.write_plan(folder, plan)
-        return cls(folder, plan, engine, say)
+            sweep = cls(folder, plan, engine, say)
+            sweep._set_aside_unusable(results)
+        return sweep
+
+    def _set_aside_unusable(self, results: ResultsFolder) -> None:
+        """Set damaged runs aside, and those on other rows or weights, as a sweep without jobs does."""
+        specs, digests = self.specs(), self.plan.digests
+        if specs is not None and digests is not None:
+            flat = [spec for unit in specs for spec in unit]
+            results.set_aside_unusable(flat, protocol_id(flat[0].settings, digests), self.say)
 
     def prepare_here(self) -> None:
         """Prepare model and data in this process, so that the jobs need no network.

@@ -197,3 +197,15 @@ def test_a_mistake_is_one_sentence(words: tuple[str, ...], told: str, unit: Unit
     assert found.exit_code == 2
     assert told in found.output
     assert found.output.count("\n") == 1
+
+
+def test_a_damaged_run_is_planned_again(unit: Unit, suite: Path, room: Path) -> None:
+    """As without jobs: it is set aside, and its unit is one of those that are printed."""
+    assert ended(unit(0))[0] == 0
+    assert "--unit 0" not in planned(suite, room)
+    (victim,) = [path for path in (room / "colours").glob("*/points.jsonl") if "lora" in path.parent.name]
+    victim.write_text(victim.read_text()[:-20])
+    said = planned(suite, room)
+    assert "points.jsonl is not the file that was recorded" in said
+    assert "--unit 0" in said
+    assert not victim.exists()
