@@ -114,7 +114,11 @@ class Disturbed:
             found = (name.rsplit(".", 1) for name in sorted(self.at_gate()))
             return [job for job, start in found if int(start) == restart and job not in not_yet]
 
-        until(those, f"a job is at the gate in its start {restart}")
+        try:
+            until(those, f"a job is at the gate in its start {restart}")
+        except TimeoutError as error:
+            told = f"jobs {self.cluster.jobs()}, starts {self.starts()}, at the gate {self.at_gate()}"
+            raise TimeoutError(f"{error}; {told}") from None
         return those()[0]
 
     def node(self, job: str) -> str:
