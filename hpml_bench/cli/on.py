@@ -24,6 +24,7 @@ def sweep_on(suite: Suite, methods: list[str] | None, asked: Asked, limits: Limi
     """Submit what is missing, wait for it, report, and return the exit status."""
     from hpml_bench.cluster.sweep import Asked as Wanted
     from hpml_bench.cluster.sweep import Sweep
+    from hpml_bench.plugins.engine import make_engine
     from hpml_bench.system import disk
     from hpml_bench.system.signals import stoppable
 
@@ -33,12 +34,14 @@ def sweep_on(suite: Suite, methods: list[str] | None, asked: Asked, limits: Limi
     wanted = Wanted(suite, profile, None if methods is None else tuple(methods), limits, asked.verbose)
     folder = (asked.out / suite.name).resolve()
     with disk.errors_as_user_errors(asked.out), stoppable():
-        sweep = Sweep.open(wanted, folder, _say, asked.fresh)
         if elsewhere.dry_run:
-            click.echo(sweep.script() or "nothing is missing\n", nl=False)
+            script = Sweep.look(wanted, folder, _say).script(asked.fresh)
+            click.echo(script or "nothing is missing\n", nl=False)
             return OK
-        if elsewhere.detach and not sweep.engine.outlives:
-            raise UserError(f"--detach: jobs on {sweep.engine.title} end with this command")
+        engine = make_engine(profile)
+        if elsewhere.detach and not engine.outlives:
+            raise UserError(f"--detach: jobs on {engine.title} end with this command")
+        sweep = Sweep.open(wanted, folder, _say, asked.fresh)
         with sweep.held():
             return _done(sweep, asked, elsewhere.detach)
 
@@ -55,14 +58,14 @@ def _profile(elsewhere: Elsewhere) -> Profile:
 def _done(sweep: Sweep, asked: Asked, detach: bool) -> int:
     """Prepare, submit, then wait or leave."""
     stop = f"hpml-bench stop {_shown(sweep.folder)}"
-    if sweep.plan.profile.prepare == "here" and sweep.plan.digests is None:
+    if sweep.unprepared:
         sweep.prepare_here()
     try:
         before = {(record.run_id, record.started): record.status for record in sweep.records()}
         count = sweep.submit(again=True)
         if count and not sweep.engine.starts:
             click.echo(sweep.script(), nl=False)
-            _say("have each command run; the same command then writes the report")
+            _say(f"have each command run, then hpml-bench report {_shown(sweep.folder)}")
             return OK
         if detach:
             if count:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,16 +16,19 @@ from hpml_bench.errors import UserError
 from hpml_bench.launch import preparation
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.order import methods_of_seed
-from hpml_bench.plugins.engine import Batch, Engine, make_engine, units_of
+from hpml_bench.plugins.engine import Batch, Engine, Live, make_engine, units_of
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.records import plan as plans
 from hpml_bench.records.files import PLAN, remove
 from hpml_bench.records.folder import ResultsFolder, locked
 from hpml_bench.records.plan import Plan, Task, Unit
-from hpml_bench.records.run import DONE, Digests, RunRecord, protocol_id
+from hpml_bench.records.run import Digests, RunRecord, protocol_id
+from hpml_bench.system.text import utc_now
 
 Say = Callable[[str], None]
 POLL_SECONDS = 5.0
+UNANSWERED_SECONDS = 600.0
+"""For so long an engine may fail to answer what jobs there are."""
 VAIN = 2
 """Submissions in a row that bring no new run before the sweep is given up."""
 
@@ -75,10 +77,13 @@ class Asked:
                 f"suite {self.suite.name}: there is no method to run; name some under methods, or by --methods a,b"
             )
         check_methods((spec.method for spec in specs), self.suite.settings)
+        ranks, nodes = self.suite.settings.world_size, self.profile.nodes
+        if ranks is not None and ranks % nodes:
+            raise UserError(f"{ranks} ranks can't be parted over {nodes} nodes; give --nproc a multiple of {nodes}")
         limits = plans.Limits(stall=self.limits.stall, run_timeout=self.limits.run_timeout, retries=self.limits.retries)
         return Plan(
-            id=plans.new_id(), suite=self.suite, profile=self.profile, units=self.units(), limits=limits,
-            verbose=self.verbose,
+            id=plans.new_id(), asked=utc_now(), suite=self.suite, profile=self.profile, units=self.units(),
+            limits=limits, verbose=self.verbose,
         )  # fmt: skip
 
 
@@ -108,7 +113,7 @@ class Sweep:
                 if before.profile.engine == asked.profile.engine:
                     owned = engine
                 living = [job.job for job in release_dead(folder, owned)] + [job.name for job in owned.live(before)]
-                same = _same(before, plan) and not fresh
+                same = _same(before, plan) and not fresh and before.profile.engine == asked.profile.engine
                 if living and not same:
                     raise UserError(
                         f"{folder}: jobs of another plan work in it ({', '.join(sorted(set(living))[:3])}); end them "
@@ -116,25 +121,43 @@ class Sweep:
                     )
                 if same:
                     plan = plan.model_copy(update={"id": before.id, "digests": before.digests})
-            if fresh:
+            if before is None or not _resolved_alike(before, plan):
+                (folder / plans.RESOLVED).unlink(missing_ok=True)
+            if fresh and asked.methods is not None:
+                results.clear(spec for unit in cls(folder, plan, engine, say).specs() or () for spec in unit)
+            elif fresh:
                 results.clear()
                 results.forget_measured()
-                for name in (plans.ATTEMPTS, plans.JOBS, plans.LOGS):
-                    remove(folder / name)
-            if before is None or fresh or not _resolved_alike(before, plan):
-                (folder / plans.RESOLVED).unlink(missing_ok=True)
+                remove(folder / plans.LOGS)
             results.write_suite(asked.suite.model_dump_json(indent=1))
             plans.write_plan(folder, plan)
-            sweep = cls(folder, plan, engine, say)
-            sweep._set_aside_unusable(results)
-        return sweep
+        return cls(folder, plan, engine, say)
 
-    def _set_aside_unusable(self, results: ResultsFolder) -> None:
+    @classmethod
+    def look(cls, asked: Asked, folder: Path, say: Say) -> Sweep:
+        """Return the same without writing anything, for `--dry-run`."""
+        engine = make_engine(asked.profile)
+        engine.check()
+        plan = asked.plan()
+        before = plans.read_plan(folder) if (folder / PLAN).exists() else None
+        if before is not None and _same(before, plan):
+            plan = plan.model_copy(update={"id": before.id, "digests": before.digests})
+        return cls(folder, plan, engine, say)
+
+    def _set_aside_unusable(self) -> None:
         """Set damaged runs aside, and those on other rows or weights, as a sweep without jobs does."""
         specs, digests = self.specs(), self.plan.digests
         if specs is not None and digests is not None:
             flat = [spec for unit in specs for spec in unit]
-            results.set_aside_unusable(flat, protocol_id(flat[0].settings, digests), self.say)
+            protocol = protocol_id(flat[0].settings, digests)
+            ResultsFolder(self.folder).set_aside_unusable(flat, protocol, self.say)
+
+    @property
+    def unprepared(self) -> bool:
+        """Whether model and data are to be prepared in this process, since jobs are to be submitted that need them."""
+        if self.plan.profile.prepare != "here":
+            return False
+        return self.plan.digests is None or bool(self.missing(again=True) and not self._live())
 
     def prepare_here(self) -> None:
         """Prepare model and data in this process, so that the jobs need no network.
@@ -171,19 +194,21 @@ class Sweep:
         return () if specs is None else results.records(spec for unit in specs for spec in unit)
 
     def missing(self, again: bool) -> tuple[int, ...]:
-        """Return the units of which a run has no record; with `again`, those too of which one did not end well."""
+        """Return the units of which a run is to be done; with `again`, also where one has failed since asked."""
         specs = self.specs()
         if specs is None:
             return tuple(range(len(self.plan.units)))
-        results = ResultsFolder(self.folder)
+        return tuple(
+            number for number, unit in enumerate(specs) if not all(self._settled(spec, again) for spec in unit)
+        )
 
-        def settled(spec: RunSpec) -> bool:
-            record = results.run_folder(spec).record()
-            if record is None or record.protocol_id not in {None, self._protocol(spec.settings, record)}:
-                return False
-            return record.status in DONE or not again
+    def _settled(self, spec: RunSpec, again: bool) -> bool:
+        record = ResultsFolder(self.folder).run_folder(spec).record()
+        return record is not None and self.plan.settles(record, self._protocol(spec.settings, record), again)
 
-        return tuple(number for number, unit in enumerate(specs) if not all(map(settled, unit)))
+    def _progress(self) -> int:
+        """Return how many runs need not be done any more."""
+        return sum(self._settled(spec, again=False) for unit in self.specs() or () for spec in unit)
 
     def _protocol(self, settings: Settings, record: RunRecord) -> str | None:
         digests: Digests | None = self.plan.digests or record.digests
@@ -196,22 +221,25 @@ class Sweep:
         arguments = ("work", str(self.folder / PLAN), "--unit", "{unit}")
         return Batch(self.plan, self.folder, tuple(units), arguments, after=after)
 
-    def script(self) -> str:
+    def script(self, fresh: bool = False) -> str:
         """Return what would be submitted; nothing where nothing is missing."""
-        missing = self.missing(again=True)
+        missing = range(len(self.plan.units)) if fresh else self.missing(again=True)
         return self.engine.script(self.batch(missing)) if missing else ""
 
     def submit(self, again: bool) -> int:
         """Submit the units that are missing and have no job; return how many."""
-        live = self.engine.live(self.plan)
+        live = self._live()
         release_dead(self.folder, self.engine)
+        if again:
+            self._set_aside_unusable()
         if live:
             self.say(f"{len(live)} jobs of this sweep wait or run")
         units = sorted(set(self.missing(again)) - units_of(live))
         if not units:
             return 0
         after = None
-        if self.plan.profile.prepare == "job" and self.specs() is None:
+        prepared = any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
+        if self.plan.profile.prepare == "job" and not prepared:
             arguments = ("work", str(self.folder / PLAN), "--prepare")
             after = self.engine.submit(Batch(self.plan, self.folder, (), arguments, kind="prepare"))
         name = self.engine.submit(self.batch(units, after))
@@ -238,10 +266,10 @@ class Sweep:
 
         """
         seen: set[tuple[str, str]] = set()
-        vain, before = 0, -math.inf
+        vain, before = 0, -1
         began = time.monotonic()
         while True:
-            live = self.engine.live(self.plan)  # before the records: a job that ends in between has written its own
+            live = self._live()  # before the records: a job that ends in between has written its own
             for record in self.records():
                 key = record.run_id, record.started
                 if key not in seen:
@@ -251,12 +279,33 @@ class Sweep:
                 missing = self.missing(again=False)
                 if not missing:
                     return True
-                vain, before = (0, len(seen)) if len(seen) > before else (vain + 1, before)
+                if plans.read_plan(self.folder).stopped:
+                    self.say("the sweep was stopped")
+                    return False
+                done = self._progress()
+                vain, before = (0, done) if done > before else (vain + 1, before)
                 if vain >= VAIN:
                     return False
                 self.say(f"{len(missing)} jobs ended with runs left to do; submitting them again")
                 self.submit(again=False)
             self.engine.wait(min(poll, 0.5 + (time.monotonic() - began) / 10))
+
+    def _live(self) -> tuple[Live, ...]:
+        """Return the jobs that wait or run; an engine that doesn't answer is asked again for some minutes.
+
+        Raises:
+            UserError: it hasn't answered all that time.
+
+        """
+        deadline = time.monotonic() + UNANSWERED_SECONDS
+        while True:
+            try:
+                return self.engine.live(self.plan)
+            except UserError as error:
+                if time.monotonic() > deadline:
+                    raise
+                self.say(f"{error}; asking again")
+                time.sleep(POLL_SECONDS)
 
     def reasons(self) -> list[str]:
         """Return of what the last jobs of the units that are missing have failed, each reason once."""
@@ -276,7 +325,8 @@ class Sweep:
             yield
 
     def stop(self) -> int:
-        """End all jobs, and remove their claims; return how many there were."""
+        """End all jobs, and remove their claims; return how many there were. Who waits for them submits none again."""
+        plans.write_plan(self.folder, self.plan.model_copy(update={"stopped": True}))
         count = self.engine.stop(self.plan)
         deadline = time.monotonic() + 60
         while self.engine.live(self.plan) and time.monotonic() < deadline:

@@ -96,13 +96,16 @@ def prepare(path: Path) -> None:
     plan, folder = read_plan(path), (path if path.is_dir() else path.parent).resolve()
     own = _this_job(-1)
     write_job(folder, own)
-    how = "failed"
+    how, why = "failed", None
     try:
         fork_server.start_fork_server()
         preparation.prepare(on_one_node(resolve(plan, folder, _limits(plan)).suite.settings, plan))
         how = "done"
+    except UserError as error:
+        why = redacted(str(error))
+        raise
     finally:
-        write_job(folder, own.model_copy(update={"ended": utc_now(), "how": how}))
+        write_job(folder, own.model_copy(update={"ended": utc_now(), "how": how, "why": why}))
 
 
 def _this_job(unit: int) -> Job:
@@ -132,9 +135,8 @@ def _run_ranks(plan: Plan, engine: Engine) -> launcher.RunRanks:
 
 def _await_kill(stop: Stop, warned: float) -> None:
     """After a request to end that is no time limit, wait a while for the kill that follows it."""
-    until = jobs.this_job().until
-    soon = until is not None and until - time.time() < 2 * warned
-    if stop.asked and "SLURM_JOB_ID" in os.environ and not soon:
+    own = jobs.this_job()
+    if stop.asked and own.engine == "slurm" and _left(own.until) > 2 * warned:
         sys.stdout.flush()
         with stop.deferred():
             time.sleep(KILL_WAIT)
@@ -170,7 +172,7 @@ class _Work:
             prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
             self.protocol = protocol_id(suite.settings, prepared.digests)
             runner = Runner(self.results, prepared, self.limits, progress, self.began, self.run_ranks)
-            todo = [spec for spec in specs if not self.results.settled(spec, self.protocol)]
+            todo = [spec for spec in specs if not self._settled(spec)]
             progress.skip(len(specs) - len(todo))
             self.longest = max((r.seconds for r in load_records(self.folder).records if r.status == "ok"), default=0.0)
             how = self._each(todo, runner, progress, places(self.plan))
@@ -180,39 +182,50 @@ class _Work:
         self, todo: list[RunSpec], runner: Runner, progress: SweepProgress, position: dict[tuple[str, int], Place]
     ) -> str:
         """Do these runs; return how the job ended."""
-        for spec in todo:
+        for number, spec in enumerate(todo):
             if not self.claim.held:
                 progress.say("this job was begun anew elsewhere; it ends here")
                 return "left"
-            if not self._time_for_another():
+            if not self._time_for_another(first=number == 0):
                 progress.say(
                     f"{_left(self.until):.0f} s are left of the job's time, and a run took {self.longest:.0f} s"
                 )
                 return "time"
+            interrupted = False
             with Neighbours(self.results, spec) as neighbours:
                 try:
-                    record = runner.run(spec, position[spec.method.name, spec.seed])
+                    record: RunRecord | None = runner.run(spec, position[spec.method.name, spec.seed])
                 except launcher.Interrupted as stop:
-                    return self._interrupted(spec, stop.record)
-            record = neighbours.told(record)
-            progress.finished(self.results.publish(spec, record))
-            self.longest = max(self.longest, record.seconds)
+                    interrupted, record = True, stop.record
+            if record is not None and (record.status in DONE or not interrupted):
+                record = neighbours.told(record)
+                progress.finished(self.results.publish(spec, record))
+                self.longest = max(self.longest, record.seconds)
+            if interrupted:
+                return self._interrupted(spec, record)
         return "done"
 
-    def _time_for_another(self) -> bool:
-        """Whether a run as long as the longest so far ends before the job is asked to."""
-        return _left(self.until) > MARGIN * self.longest + self.plan.profile.warned
+    def _settled(self, spec: RunSpec) -> bool:
+        record = self.results.run_folder(spec).record()
+        return record is not None and self.plan.settles(record, self.protocol)
+
+    def _time_for_another(self, first: bool) -> bool:
+        """Whether a run as long as the longest so far ends before the job is asked to.
+
+        Where even a whole job is too short by this estimate, the first run is begun all the same: it may be shorter.
+        """
+        needed = MARGIN * self.longest + self.plan.profile.warned
+        whole = self.plan.profile.seconds
+        return _left(self.until) > needed or (first and whole is not None and needed > whole)
 
     def _interrupted(self, spec: RunSpec, record: RunRecord | None) -> str:
         """Keep an interrupted attempt; of one that a time limit ended, say so, and give up after the second."""
-        if record is not None and record.status in DONE:
-            self.results.publish(spec, record)
         if record is None or _left(self.until) > 2 * self.plan.profile.warned:
             return "interrupted"
         late = RunError(kind=TIME_LIMIT, message=f"not done in the job's time limit of {self.plan.profile.time}")
         if record.status not in DONE:
             earlier = [r for r in self.results.attempts(spec) if r.error is not None and r.error.kind == TIME_LIMIT]
-            attempt = self.results.begin(spec)
+            attempt = self.results.attempt(spec)
             record = attempt.commit(record.model_copy(update={"error": late}))
             if len(earlier) + 1 >= TRIES:
                 message = f"{late.message}, {TRIES} times; give the profile more time"

@@ -31,7 +31,9 @@ ENDED = frozenset(
 )
 SECONDS = 60
 """After so long a command of Slurm's is given up."""
-RESERVED = frozenset({"array", "comment", "signal", "output", "error", "dependency", "wrap", "parsable"})
+RESERVED = frozenset(
+    {"array", "comment", "signal", "output", "error", "dependency", "wrap", "parsable", "time", "nodes"}
+)
 """Options of sbatch that this engine sets itself."""
 WORD = re.compile(r"^[a-z][a-z0-9-]*$")
 
@@ -68,7 +70,7 @@ class Slurm(Engine):
     def script(self, batch: Batch) -> str:
         """Return the job script."""
         profile, plan = self.profile, batch.plan
-        logs = batch.folder / LOGS
+        logs = str(batch.folder / LOGS).replace("%", "%%")
         given: dict[str, str | int | bool] = {
             "job-name": f"hpml-bench:{plan.suite.name}",
             "comment": f"{plan.id}:{batch.kind}",
@@ -134,7 +136,10 @@ class Slurm(Engine):
             return False
         name = re.sub(r"-(\d+)$", r"_\1", owner.job)
         asked = ["squeue", "--noheader", "--array", f"--jobs={name}", "--Format=State:40,RestartCnt:20"]
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=SECONDS, check=False)
+        try:
+            done = subprocess.run(asked, capture_output=True, text=True, timeout=SECONDS, check=False)
+        except (subprocess.TimeoutExpired, OSError):
+            return False
         if done.returncode:
             return "Invalid job id" in done.stderr
         words = done.stdout.split()
@@ -175,7 +180,10 @@ class Slurm(Engine):
 
 
 def _line(name: str, value: str | int | bool) -> str:
-    return f"#SBATCH --{name}" if value is True else f"#SBATCH --{name}={value}"
+    if value is True:
+        return f"#SBATCH --{name}"
+    plain = not any(sign.isspace() or sign in "#\"'\\" for sign in str(value))
+    return f"#SBATCH --{name}={value if plain else shlex.quote(str(value))}"
 
 
 def _ranges(numbers: tuple[int, ...]) -> str:

@@ -21,10 +21,12 @@ from hpml_bench.launch.order import methods_of_seed
 from hpml_bench.launch.outcome import Place
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.launch.runner import Runner
+from hpml_bench.plugins.engine import make_engine
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.tracker import Tracker
+from hpml_bench.records.files import PLAN
 from hpml_bench.records.folder import ResultsFolder
-from hpml_bench.records.plan import refuse_if_worked_on
+from hpml_bench.records.plan import read_plan, refuse_if_worked_on
 from hpml_bench.records.run import DONE, RunRecord, protocol_id
 from hpml_bench.system.signals import stoppable
 
@@ -103,6 +105,7 @@ def run_sweep(  # noqa: PLR0913, PLR0917 - the options of the commands
     began = time.monotonic()
     with ResultsFolder.open(out / suite.name) as results, stoppable():
         refuse_if_worked_on(results.path)
+        _refuse_if_queued(results.path)
         if fresh and methods is None and seed is None:
             results.forget_measured()
         suite, notes = definite.resolve(suite, results.path, limits)
@@ -116,6 +119,27 @@ def run_sweep(  # noqa: PLR0913, PLR0917 - the options of the commands
             return _run_missing(runs, notes, results, console, verbose, trackers, limits, save, began)
         except KeyboardInterrupt:  # between runs
             return SweepResult(results.path, results.records(runs), interrupted=True)
+
+
+def _refuse_if_queued(folder: Path) -> None:
+    """Refuse a results folder for which jobs wait in a queue, which hold no claims yet.
+
+    Raises:
+        UserError: names one, and how to end it.
+
+    """
+    if not (folder / PLAN).exists():
+        return
+    plan = read_plan(folder)
+    try:
+        waiting = make_engine(plan.profile).live(plan)
+    except (UserError, OSError):  # such as on a machine without the engine's commands
+        return
+    if waiting:
+        raise UserError(
+            f"{folder}: job {waiting[0].name} of a plan waits for it ({len(waiting)} jobs); hpml-bench stop {folder} "
+            "ends them, or give another --out"
+        )
 
 
 def _run_missing(

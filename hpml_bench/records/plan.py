@@ -17,7 +17,7 @@ from hpml_bench.config.settings import Settings
 from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import PLAN, SET_ASIDE, is_plain_file, read_json, remove, write_atomically
-from hpml_bench.records.run import Digests
+from hpml_bench.records.run import DONE, Digests, RunRecord
 from hpml_bench.system import processes, temporary
 
 CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS = "claims", "attempts", "jobs", "running", "logs"
@@ -73,6 +73,16 @@ class Plan(Frozen):
     digests: Digests | None = None
     """Of the model and data that were prepared before anything was submitted; None where a job prepares them."""
     verbose: bool = False
+    asked: str = ""
+    """When run-all was called last; UTC, ISO 8601. A run that failed since is not done again by further jobs."""
+    stopped: bool = False
+    """Whether the sweep was stopped since, so that nobody who waits submits it again."""
+
+    def settles(self, record: RunRecord, protocol: str | None, again: bool = False) -> bool:
+        """Tell whether a run need not be done: it is done, or without `again` has failed since it was asked for."""
+        if record.protocol_id not in {None, protocol}:
+            return False
+        return record.status in DONE or (not again and record.started >= self.asked)
 
     def unit(self, number: int) -> Unit:
         """Return a unit.
@@ -119,8 +129,9 @@ def new_id() -> str:
 
 
 def write_plan(folder: Path, plan: Plan) -> Path:
-    """Write a plan into a results folder, and return its path."""
-    write_atomically(folder / PLAN, plan.model_dump_json(indent=1))
+    """Write a plan into a results folder, and return its path; variables of the jobs may be secrets: left out."""
+    told = plan.model_copy(update={"profile": plan.profile.model_copy(update={"env": {}})})
+    write_atomically(folder / PLAN, told.model_dump_json(indent=1))
     return folder / PLAN
 
 

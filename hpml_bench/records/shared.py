@@ -41,6 +41,10 @@ class SharedResults(ResultsFolder):
         """
         disk.check_space(self.path)
         (self.path / ATTEMPTS).mkdir(exist_ok=True)
+        return self.attempt(spec)
+
+    def attempt(self, spec: RunSpec) -> RunFolder:
+        """Return the folder of this job's attempt at a run, which was begun."""
         return RunFolder(self.path / ATTEMPTS / f"{spec.run_id}.{self.job.name}")
 
     def attempts(self, spec: RunSpec) -> list[RunRecord]:
@@ -58,15 +62,17 @@ class SharedResults(ResultsFolder):
             UserError: the file system fails; the attempt is left where it is.
 
         """
-        attempt, own = self.begin(spec).path, self.path / spec.run_id
+        attempt, own = self.attempt(spec).path, self.path / spec.run_id
         try:
-            _sync(attempt)
+            patient(lambda: _sync(attempt))
             while True:
                 if patient(lambda: _renamed(attempt, own, record)):
                     patient(lambda: _sync_folder(self.path))
                     return record
                 there = RunFolder(own)
-                if (found := there.record()) is not None and found.status in DONE and there.damage() is None:
+                found = there.record()
+                counts = found is not None and found.status in DONE and found.protocol_id == record.protocol_id
+                if found is not None and counts and there.damage() is None:
                     self._aside(attempt)
                     return found
                 self._aside(own)

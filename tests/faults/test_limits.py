@@ -50,6 +50,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Arrange:
             limits: Limits,
             place: Place,
             earlier: tuple[str, ...],
+            *_: object,
         ) -> RunRecord:
             ran.append(spec.method.name)
             RunFolder(folder).begin()
