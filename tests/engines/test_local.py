@@ -41,7 +41,7 @@ def room() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two methods, two seeds, runs of some seconds."""
-    return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=250, eval_every=250)
+    return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=1500, eval_every=1500)
 
 
 def records(out: Path) -> dict[tuple[str, int], RunRecord]:

@@ -279,6 +279,8 @@ def test_ranks_are_parted_in_order() -> None:
 
 def test_a_name_that_stands_for_the_loopback_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """Debian writes a host's own name as 127.0.1.1; other nodes would look for the store on themselves."""
+    for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):  # a group in this process may have set it
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("socket.gethostbyname", lambda _: "127.0.1.1")
     monkeypatch.setattr(network, "_source", lambda _: None)
     monkeypatch.setattr(network, "_addresses", lambda: {"lo": "127.0.0.1", "eth7": "10.1.2.3", "ib0": "10.9.9.9"})

@@ -117,6 +117,8 @@ def test_bytes_between_nodes_are_those_of_a_ring(tmp_path: Path) -> None:
 
 def test_infiniband_comes_before_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ports that are up, with their rates; without any, the named interface, or the one that leads to the others."""
+    for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):  # a group in this process may have set it
+        monkeypatch.delenv(name, raising=False)
     for device, state in (("mlx5_0", "4: ACTIVE"), ("mlx5_1", "1: DOWN")):
         port = tmp_path / device / "ports/1"
         port.mkdir(parents=True)
