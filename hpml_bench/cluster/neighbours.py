@@ -52,7 +52,7 @@ class Neighbours:
     def told(self, record: RunRecord) -> RunRecord:
         """Return the run's record with its neighbours, and write it."""
         record = record.model_copy(update={"neighbours": tuple(sorted(self._there - {self._run}))})
-        return self._results.attempt(record.spec).commit(record)
+        return self._results.begin(record.spec).commit(record)
 
 
 def _came(path: Path) -> Path:

@@ -64,8 +64,8 @@ class Asked:
             by_seed.setdefault(task.seed, []).append(task)
         return tuple(Unit(tasks=tuple(group)) for group in by_seed.values())
 
-    def plan(self) -> Plan:
-        """Return a new plan.
+    def plan(self, folder: Path) -> Plan:
+        """Return a new plan of a results folder.
 
         Raises:
             UserError: there is no method to run, or one can't be run.
@@ -82,7 +82,7 @@ class Asked:
             raise UserError(f"{ranks} ranks can't be parted over {nodes} nodes; give --nproc a multiple of {nodes}")
         limits = plans.Limits(stall=self.limits.stall, run_timeout=self.limits.run_timeout, retries=self.limits.retries)
         return Plan(
-            id=plans.new_id(), asked=utc_now(), suite=self.suite, profile=self.profile, units=self.units(),
+            id=plans.plan_id(folder), asked=utc_now(), suite=self.suite, profile=self.profile, units=self.units(),
             limits=limits, verbose=self.verbose,
         )  # fmt: skip
 
@@ -107,7 +107,7 @@ class Sweep:
         engine.check()
         with ResultsFolder.open(folder) as results:
             before = plans.read_plan(folder) if (folder / PLAN).exists() else None
-            plan = asked.plan()
+            plan = asked.plan(folder)
             if before is not None:
                 owned = make_engine(before.profile)
                 if before.profile.engine == asked.profile.engine:
@@ -120,7 +120,7 @@ class Sweep:
                         f"with hpml-bench stop {folder}, or give another --out"
                     )
                 if same:
-                    plan = plan.model_copy(update={"id": before.id, "digests": before.digests})
+                    plan = plan.model_copy(update={"digests": before.digests})
             if before is None or not _resolved_alike(before, plan):
                 (folder / plans.RESOLVED).unlink(missing_ok=True)
             if fresh and asked.methods is not None:
@@ -138,10 +138,10 @@ class Sweep:
         """Return the same without writing anything, for `--dry-run`."""
         engine = make_engine(asked.profile)
         engine.check()
-        plan = asked.plan()
+        plan = asked.plan(folder)
         before = plans.read_plan(folder) if (folder / PLAN).exists() else None
         if before is not None and _same(before, plan):
-            plan = plan.model_copy(update={"id": before.id, "digests": before.digests})
+            plan = plan.model_copy(update={"digests": before.digests})
         return cls(folder, plan, engine, say)
 
     def _set_aside_unusable(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.records.files import PLAN, SET_ASIDE, is_plain_file, read_json, remove, write_atomically
 from hpml_bench.records.run import DONE, Digests, RunRecord
 from hpml_bench.system import processes, temporary
+from hpml_bench.system.hashing import digest
 
 CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS = "claims", "attempts", "jobs", "running", "logs"
 """Folders beside the runs: who works on units, runs not committed, what jobs did, runs under way, what jobs print.
@@ -123,9 +123,9 @@ class Job(Frozen):
         return f"{self.job}.{self.restart}"
 
 
-def new_id() -> str:
-    """Return an id for a plan."""
-    return f"hpml-{secrets.token_hex(5)}"
+def plan_id(folder: Path) -> str:
+    """Return the id of the plans of a results folder: jobs of an earlier plan are found by it too."""
+    return f"hpml-{digest(str(folder), 10)}"
 
 
 def write_plan(folder: Path, plan: Plan) -> Path:

@@ -19,6 +19,8 @@ import soak
 from disturbed import HELD, Disturbed, write_suite
 from two_nodes import TwoNodes
 
+from hpml_bench import registry
+
 
 @pytest.fixture(scope="session")
 def small_disk() -> Iterator[Path]:
@@ -54,6 +56,8 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))))
+        for cached in (registry.names, registry._foreign):  # another test may have looked before
+            cached.cache_clear()
         yield write_suite(tiny.local_suite(tmp_path_factory.mktemp("suite")))
 
 

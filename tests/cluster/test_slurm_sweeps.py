@@ -115,8 +115,8 @@ def test_a_dry_run_prints_the_very_script(disturbed: Make, cluster: TwoNodes) ->
     printed = CliRunner().invoke(main, sweep.command("--dry-run"))
     assert printed.exit_code == 0, printed.output
     assert cluster.jobs() == {}
-    own = find(sweep.out / "colours", lambda _: None)
-    assert own.submit(again=True) == 1
+    assert not (sweep.out / "colours").exists()
+    assert sweep.open().submit(again=True) == 1
     (job,) = cluster.jobs()
     given = slurm("scontrol", "write", "batch_script", job, "-")
 
