@@ -45,6 +45,7 @@ def test_a_sweep_over_both_nodes_is_the_local_one(over: Disturbed, truth: dict[s
     assert environment["hardware"]["interconnect"].startswith("eth0")
 
 
+@pytest.mark.cluster_slow
 def test_a_requeue_of_a_run_over_both_nodes(over: Disturbed, truth: dict[str, Any]) -> None:
     """The attempt is interrupted, no agent is left, and the job's next start does the run.
 
@@ -59,6 +60,7 @@ def test_a_requeue_of_a_run_over_both_nodes(over: Disturbed, truth: dict[str, An
     assert [how for _, how in over.starts()] == ["interrupted", "done"]
 
 
+@pytest.mark.cluster_slow
 def test_a_killed_agent_on_the_second_node(over: Disturbed, room: Path, cluster: TwoNodes) -> None:
     """Its rank ends with it, Slurm ends the step, and the record says from which node there is no report.
 
@@ -75,6 +77,7 @@ def test_a_killed_agent_on_the_second_node(over: Disturbed, room: Path, cluster:
         cluster.do("in", "n2", "kill", "-0", str(number))
 
 
+@pytest.mark.cluster_slow
 def test_no_agent_is_left_when_the_job_is_cancelled(over: Disturbed, cluster: TwoNodes) -> None:
     """`hpml-bench stop` ends the job, and the agents and ranks on both nodes with it.
 

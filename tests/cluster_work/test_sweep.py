@@ -1,0 +1,72 @@
+"""A sweep by jobs knows what is to be done: once a call, and not after it was stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import recorded
+
+from hpml_bench.cluster.sweep import Asked, Sweep
+from hpml_bench.config.profile import load_profile
+from hpml_bench.config.suite import load_suite
+from hpml_bench.launch.limits import Limits
+from hpml_bench.records.plan import read_plan
+from hpml_bench.records.run import RunRecord, Status
+
+
+def asked(**changes: object) -> Asked:
+    """Return what a call of run-all asks for."""
+    values = {"suite": load_suite("quickstart", seeds=1), "profile": load_profile("manual"), "methods": ("head",)}
+    return Asked(**{**values, "limits": Limits(), **changes})  # type: ignore[arg-type]
+
+
+def record(status: Status, started: str) -> RunRecord:
+    """Return a record of a run."""
+    made = recorded.sweep(("lora",), 1)[0]
+    return made.model_copy(update={"status": status, "started": started, "protocol_id": "p"})
+
+
+@pytest.mark.parametrize(
+    ("status", "started", "again", "settled"),
+    [
+        ("ok", "2026-01-01", False, True),
+        ("ok", "2026-01-01", True, True),
+        ("failed", "2026-01-01", False, False),  # before it was asked for again
+        ("failed", "2026-01-03", False, True),
+        ("failed", "2026-01-03", True, False),
+        ("timeout", "2026-01-03", False, True),
+    ],
+)
+def test_a_failed_run_is_done_again_once_a_call(
+    status: Status, started: str, again: bool, settled: bool, tmp_path: Path
+) -> None:
+    """By jobs of the call that asks for it again, and not by further jobs of one in which it failed."""
+    plan = asked().plan(tmp_path).model_copy(update={"asked": "2026-01-02"})
+    assert plan.settles(record(status, started), "p", again) is settled
+    assert not plan.settles(record(status, started), "another protocol", again)
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    """Not even a folder; and what is there stays."""
+    sweep = Sweep.look(asked(), tmp_path / "quickstart", print)
+    assert sweep.script().startswith("hpml-bench work ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_variables_of_jobs_are_not_written_down(tmp_path: Path) -> None:
+    """They may be keys."""
+    profile = load_profile("manual", [("env", {"HF_TOKEN": "hf_secret"})])
+    sweep = Sweep.open(asked(profile=profile), tmp_path / "quickstart", print)
+    assert sweep.plan.profile.env == {"HF_TOKEN": "hf_secret"}
+    assert "hf_secret" not in (sweep.folder / "plan.json").read_text()
+
+
+def test_who_waits_for_a_stopped_sweep_submits_nothing(tmp_path: Path) -> None:
+    """`stop` in another terminal ends the waiting too; the same call begins again."""
+    said: list[str] = []
+    sweep = Sweep.open(asked(), tmp_path / "quickstart", said.append)
+    Sweep(sweep.folder, read_plan(sweep.folder), sweep.engine, print).stop()
+    assert not sweep.wait(lambda _: None)
+    assert said == ["the sweep was stopped"]
+    assert not read_plan(Sweep.open(asked(), sweep.folder, print).folder).stopped
