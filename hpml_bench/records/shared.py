@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.errors import UserError
-from hpml_bench.records.files import RECORD, SET_ASIDE
+from hpml_bench.records.files import RECORD, SET_ASIDE, sync_folder
 from hpml_bench.records.folder import ResultsFolder, RunFolder
 from hpml_bench.records.plan import ATTEMPTS, Job
 from hpml_bench.records.run import DONE, RunRecord
@@ -67,7 +67,7 @@ class SharedResults(ResultsFolder):
             patient(lambda: _sync(attempt))
             while True:
                 if patient(lambda: _renamed(attempt, own, record)):
-                    patient(lambda: _sync_folder(self.path))
+                    patient(lambda: sync_folder(self.path))
                     return record
                 there = RunFolder(own)
                 found = there.record()
@@ -130,12 +130,4 @@ def _sync(folder: Path) -> None:
         if path.is_file() and not path.is_symlink():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder)
