@@ -1,10 +1,11 @@
-"""Neighbours of a run: the runs of other jobs on its host while it ran, which slow it as it slows them."""
+"""Neighbours of a run: the runs of other jobs on its hosts while it ran, which slow it as it slows them."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -19,8 +20,9 @@ from hpml_bench.system import processes
 class Neighbours:
     """A run under way; who begins a run beside it writes itself into its list."""
 
-    def __init__(self, results: SharedResults, spec: RunSpec) -> None:
-        """Keep them."""
+    def __init__(self, results: SharedResults, spec: RunSpec, hosts: Iterable[str]) -> None:
+        """Keep them; `hosts` are those of this job."""
+        self._hosts = {_short(host) for host in hosts}
         self._results, self._run = results, spec.run_id
         self._folder = results.path / RUNNING
         self._file = self._folder / f"{spec.run_id}.{results.job.name}.json"
@@ -29,13 +31,14 @@ class Neighbours:
     def __enter__(self) -> Neighbours:
         """Say that this run is under way here, then look who else is: of two that begin at once, both see the other."""
         self._folder.mkdir(exist_ok=True)
-        here = {"run": self._run, "host": socket.gethostname(), "pid": os.getpid()}
+        host = socket.gethostname()
+        here = {"run": self._run, "host": host, "hosts": sorted(self._hosts), "pid": os.getpid()}
         write_atomically(self._file, json.dumps(here))
         for path in self._folder.glob("*.json"):
             other = read_json(path)
-            if path == self._file or other is None or other.get("host") != here["host"]:
+            if path == self._file or other is None or self._hosts.isdisjoint(other["hosts"]):
                 continue
-            if processes.identify(int(other["pid"])) is None:  # it was killed
+            if other["host"] == host and processes.identify(int(other["pid"])) is None:  # it was killed
                 _remove(path)
                 continue
             self._there.add(str(other["run"]))
@@ -52,7 +55,12 @@ class Neighbours:
     def told(self, record: RunRecord) -> RunRecord:
         """Return the run's record with its neighbours, and write it."""
         record = record.model_copy(update={"neighbours": tuple(sorted(self._there - {self._run}))})
-        return self._results.begin(record.spec).commit(record)
+        return self._results.attempt(record.spec).commit(record)
+
+
+def _short(host: str) -> str:
+    """Return a host's name without its domain, which one of two names may have."""
+    return host.partition(".")[0]
 
 
 def _came(path: Path) -> Path:

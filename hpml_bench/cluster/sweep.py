@@ -15,11 +15,11 @@ from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
 from hpml_bench.launch import preparation
 from hpml_bench.launch.limits import Limits
-from hpml_bench.launch.order import methods_of_seed
+from hpml_bench.launch.order import balanced
 from hpml_bench.plugins.engine import Batch, Engine, Live, make_engine, units_of
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.records import plan as plans
-from hpml_bench.records.files import PLAN, remove
+from hpml_bench.records.files import PLAN, RECORD, remove
 from hpml_bench.records.folder import ResultsFolder, locked
 from hpml_bench.records.plan import Plan, Task, Unit
 from hpml_bench.records.run import Digests, RunRecord, protocol_id
@@ -29,6 +29,8 @@ Say = Callable[[str], None]
 POLL_SECONDS = 5.0
 UNANSWERED_SECONDS = 600.0
 """For so long an engine may fail to answer what jobs there are."""
+SUBMITTED_SECONDS = 120.0
+"""For so long another process that submits to the same folder is waited for: it would not see our jobs, nor we its."""
 VAIN = 2
 """Submissions in a row that bring no new run before the sweep is given up."""
 
@@ -45,14 +47,8 @@ class Asked:
 
     def tasks(self) -> list[Task]:
         """Return the runs, seed by seed, methods in the balanced order of a sweep."""
-        suite, named = self.suite, list(self.suite.methods)
-        chosen = [spec.method.name for spec in suite.runs(self.methods, [0])]
-        found = []
-        for seed in range(suite.seeds):
-            row = methods_of_seed(len(named), seed)
-            place = {name: row.index(named.index(name)) if name in named else len(named) for name in chosen}
-            found += [Task(method=name, seed=seed) for name in sorted(chosen, key=place.__getitem__)]
-        return found
+        runs = balanced(self.suite.runs(self.methods), list(self.suite.methods))
+        return [Task(method=spec.method.name, seed=spec.seed) for spec in runs]
 
     def units(self) -> tuple[Unit, ...]:
         """Return the runs cut into units."""
@@ -93,6 +89,10 @@ class Sweep:
     def __init__(self, folder: Path, plan: Plan, engine: Engine, say: Say) -> None:
         """Keep them."""
         self.folder, self.plan, self.engine, self.say = folder, plan, engine, say
+        self._results = ResultsFolder(folder)
+        self._specs: list[list[RunSpec]] | None = None
+        self._known: dict[str, tuple[tuple[int, ...], RunRecord | None]] = {}
+        """run_id -> record, and by what its file is told from a later one."""
         self._last: str | None = None
 
     @classmethod
@@ -150,7 +150,7 @@ class Sweep:
         if specs is not None and digests is not None:
             flat = [spec for unit in specs for spec in unit]
             protocol = protocol_id(flat[0].settings, digests)
-            ResultsFolder(self.folder).set_aside_unusable(flat, protocol, self.say)
+            self._results.set_aside_unusable(flat, protocol, self.say)
 
     @property
     def unprepared(self) -> bool:
@@ -179,19 +179,28 @@ class Sweep:
 
     def specs(self) -> list[list[RunSpec]] | None:
         """Return the runs of each unit; None before a job has resolved the settings."""
-        settings = plans.read_resolved(self.folder)
-        if settings is None:
-            return None
-        suite = self.plan.suite.model_copy(update={"settings": settings})
-        return [
-            [spec for task in unit.tasks for spec in suite.runs([task.method], [task.seed])] for unit in self.plan.units
-        ]
+        if self._specs is None:
+            settings = plans.read_resolved(self.folder)
+            self._specs = None if settings is None else self.plan.specs(settings)
+        return self._specs
 
     def records(self) -> tuple[RunRecord, ...]:
         """Return the records of the plan's runs."""
-        specs = self.specs()
-        results = ResultsFolder(self.folder)
-        return () if specs is None else results.records(spec for unit in specs for spec in unit)
+        found = (self._record(spec) for unit in self.specs() or () for spec in unit)
+        return tuple(record for record in found if record is not None)
+
+    def _record(self, spec: RunSpec) -> RunRecord | None:
+        """Return the record of a run; it is read again only where its file is another one."""
+        run = self._results.run_folder(spec)
+        try:
+            there = (run.path / RECORD).stat()
+        except OSError:
+            return None
+        mark = there.st_ino, there.st_mtime_ns, there.st_size
+        known = self._known.get(spec.run_id)
+        if known is None or known[0] != mark:
+            known = self._known[spec.run_id] = mark, run.record()
+        return known[1]
 
     def missing(self, again: bool) -> tuple[int, ...]:
         """Return the units of which a run is to be done; with `again`, also where one has failed since asked."""
@@ -203,7 +212,7 @@ class Sweep:
         )
 
     def _settled(self, spec: RunSpec, again: bool) -> bool:
-        record = ResultsFolder(self.folder).run_folder(spec).record()
+        record = self._record(spec)
         return record is not None and self.plan.settles(record, self._protocol(spec.settings, record), again)
 
     def _progress(self) -> int:
@@ -227,7 +236,16 @@ class Sweep:
         return self.engine.script(self.batch(missing)) if missing else ""
 
     def submit(self, again: bool) -> int:
-        """Submit the units that are missing and have no job; return how many."""
+        """Submit the units that are missing and have no job; return how many.
+
+        Raises:
+            UserError: the engine refuses them, or another process that submits doesn't end.
+
+        """
+        with nullcontext() if not self.engine.outlives else locked(self.folder, SUBMITTED_SECONDS):
+            return self._submit(again)
+
+    def _submit(self, again: bool) -> int:
         live = self._live()
         release_dead(self.folder, self.engine)
         if again:

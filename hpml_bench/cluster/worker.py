@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from hpml_bench.cluster.claims import Claim, claimed
@@ -16,6 +17,7 @@ from hpml_bench.config.settings import RunSpec
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.order import places
 from hpml_bench.launch.outcome import Place
 from hpml_bench.launch.over_nodes import OverNodes
 from hpml_bench.launch.progress import SweepProgress
@@ -28,6 +30,7 @@ from hpml_bench.records.plan import Job, Plan, read_plan, write_job
 from hpml_bench.records.run import DONE, RunError, RunRecord, protocol_id
 from hpml_bench.records.shared import SharedResults
 from hpml_bench.report.terminal import terminal
+from hpml_bench.system import disk, processes
 from hpml_bench.system import job as jobs
 from hpml_bench.system.redaction import redacted
 from hpml_bench.system.signals import Stop, stoppable
@@ -70,7 +73,7 @@ def work(path: Path, number: int) -> Worked:
         write_job(folder, own)
         how, why = "failed", None
         try:
-            worked = _Work(plan, folder, own, claim, _run_ranks(plan, engine)).run()
+            worked = _Work(plan, folder, own, claim, engine).run()
             how = worked.how
         except KeyboardInterrupt:
             how = "interrupted"
@@ -119,6 +122,7 @@ def _this_job(unit: int) -> Job:
         unit=unit,
         host=own.host,
         pid=own.pid,
+        process=processes.mark(own.pid),
         queued=own.queued,
         began=utc_now(),
     )
@@ -145,8 +149,9 @@ def _await_kill(stop: Stop, warned: float) -> None:
 class _Work:
     """The work of one job on its unit."""
 
-    def __init__(self, plan: Plan, folder: Path, job: Job, claim: Claim, run_ranks: launcher.RunRanks) -> None:
-        self.plan, self.folder, self.job, self.claim, self.run_ranks = plan, folder, job, claim, run_ranks
+    def __init__(self, plan: Plan, folder: Path, job: Job, claim: Claim, engine: Engine) -> None:
+        self.plan, self.folder, self.job, self.claim = plan, folder, job, claim
+        self.run_ranks, self.hosts = _run_ranks(plan, engine), engine.hosts()
         self.limits, self.began = _limits(plan), time.monotonic()
         self.results = SharedResults(folder, job)
         self.until = jobs.this_job().until
@@ -157,8 +162,8 @@ class _Work:
     def run(self) -> Worked:
         """Do what is missing."""
         suite, notes = resolve(self.plan, self.folder, self.limits)
-        unit = self.plan.unit(self.job.unit)
-        specs = [spec for task in unit.tasks for spec in suite.runs([task.method], [task.seed])]
+        units = self.plan.specs(suite.settings)
+        specs = units[self.job.unit]
         check_methods((spec.method for spec in specs), suite.settings)
         progress = SweepProgress(terminal(), len(specs), self.plan.verbose)
         with progress:
@@ -175,12 +180,10 @@ class _Work:
             todo = [spec for spec in specs if not self._settled(spec)]
             progress.skip(len(specs) - len(todo))
             self.longest = max((r.seconds for r in load_records(self.folder).records if r.status == "ok"), default=0.0)
-            how = self._each(todo, runner, progress, places(self.plan))
+            how = self._each(todo, runner, progress, places(chain.from_iterable(units)))
         return Worked(how, self.results.records(specs))
 
-    def _each(
-        self, todo: list[RunSpec], runner: Runner, progress: SweepProgress, position: dict[tuple[str, int], Place]
-    ) -> str:
+    def _each(self, todo: list[RunSpec], runner: Runner, progress: SweepProgress, position: dict[str, Place]) -> str:
         """Do these runs; return how the job ended."""
         for number, spec in enumerate(todo):
             if not self.claim.held:
@@ -192,11 +195,13 @@ class _Work:
                 )
                 return "time"
             interrupted = False
-            with Neighbours(self.results, spec) as neighbours:
+            with Neighbours(self.results, spec, self.hosts) as neighbours:
                 try:
-                    record: RunRecord | None = runner.run(spec, position[spec.method.name, spec.seed])
+                    record: RunRecord | None = runner.run(spec, position[spec.run_id])
                 except launcher.Interrupted as stop:
                     interrupted, record = True, stop.record
+            if record is not None and record.status not in DONE:
+                disk.check_space(self.folder)  # what failed for want of it is no result
             if record is not None and (record.status in DONE or not interrupted):
                 record = neighbours.told(record)
                 progress.finished(self.results.publish(spec, record))
@@ -234,16 +239,6 @@ class _Work:
                 )
                 self.results.publish(spec, attempt.commit(told))
         return "time"
-
-
-def places(plan: Plan) -> dict[tuple[str, int], Place]:
-    """Return (method, seed) -> place in the sweep and within its seed."""
-    found: dict[tuple[str, int], Place] = {}
-    seen: dict[int, int] = {}
-    for order, task in enumerate((task for unit in plan.units for task in unit.tasks), start=1):
-        seen[task.seed] = seen.get(task.seed, 0) + 1
-        found[task.method, task.seed] = Place(order, seen[task.seed])
-    return found
 
 
 def _left(until: float | None) -> float:

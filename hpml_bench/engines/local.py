@@ -42,7 +42,8 @@ class Local(Engine):
         """Keep the profile; no slot is free before `check` has looked at the machine."""
         super().__init__(profile)
         self._free: list[Slot] = []
-        self._waiting: list[tuple[Batch, int]] = []
+        self._waiting: list[tuple[Batch, int, str]] = []
+        """Jobs, units, and when they were submitted."""
         self._running: dict[int, tuple[Slot, subprocess.Popen[bytes]]] = {}
 
     def check(self) -> None:
@@ -60,14 +61,14 @@ class Local(Engine):
 
     def submit(self, batch: Batch) -> str:
         """Begin as many jobs as there are slots; `wait` begins the others."""
-        self._waiting += [(batch, unit) for unit in batch.units]
+        self._waiting += [(batch, unit, utc_now()) for unit in batch.units]
         self._begin()
         return ""
 
     def live(self, plan: Plan) -> tuple[Live, ...]:
         """Return the jobs that wait or run."""
         self._begin()
-        waiting = [Live(f"unit {unit}", unit, "WAITING", running=False) for _, unit in self._waiting]
+        waiting = [Live(f"unit {unit}", unit, "WAITING", running=False) for _, unit, _ in self._waiting]
         return (*(Live(f"unit {unit}", unit, "RUNNING", running=True) for unit in self._running), *waiting)
 
     def wait(self, seconds: float) -> None:
@@ -99,17 +100,17 @@ class Local(Engine):
                 del self._running[unit]
                 self._free.append(slot)
         while self._free and self._waiting:
-            batch, unit = self._waiting.pop(0)
             slot = self._free.pop(0)
-            self._running[unit] = slot, self._process(batch, unit, slot)
+            batch, unit, queued = self._waiting.pop(0)
+            self._running[unit] = slot, self._process(batch, unit, queued, slot)
 
-    def _process(self, batch: Batch, unit: int, slot: Slot) -> subprocess.Popen[bytes]:
+    def _process(self, batch: Batch, unit: int, queued: str, slot: Slot) -> subprocess.Popen[bytes]:
         profile = self.profile
         variables = {
             **profile.env,
             jobs.ENGINE: "local",
             jobs.JOB: f"{os.getpid()}-{unit}",
-            jobs.QUEUED: utc_now(),
+            jobs.QUEUED: queued,
             jobs.EXCLUSIVE: str(int(profile.parallel == 1)),
             "CUDA_VISIBLE_DEVICES": ",".join(slot.cards),
         }

@@ -12,6 +12,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
@@ -31,6 +34,8 @@ ENDED = frozenset(
 )
 SECONDS = 60
 """After so long a command of Slurm's is given up."""
+ARRAY = 1000
+"""Units of an array: indexes stay below 1,001, Slurm's default for MaxArraySize."""
 RESERVED = frozenset(
     {"array", "comment", "signal", "output", "error", "dependency", "wrap", "parsable", "time", "nodes"}
 )
@@ -68,49 +73,56 @@ class Slurm(Engine):
             raise UserError(f"--on: {', '.join(missing)} can't be found; submit from a login node of a Slurm cluster")
 
     def script(self, batch: Batch) -> str:
-        """Return the job script."""
+        """Return the job scripts, one after another: one for each thousand units."""
+        return "\n".join(self._script(part) for part in _arrays(batch))
+
+    def _script(self, batch: Batch, earlier: str | None = None) -> str:
+        """Return the script of a job or an array, which waits for the end of an earlier array."""
         profile, plan = self.profile, batch.plan
+        first = _first(batch)
         logs = str(batch.folder / LOGS).replace("%", "%%")
         given: dict[str, str | int | bool] = {
             "job-name": f"hpml-bench:{plan.suite.name}",
-            "comment": f"{plan.id}:{batch.kind}",
+            "comment": f"{plan.id}:{batch.kind}{f':{first}' if first else ''}",
             "output": f"{logs}/{'%A_%a' if batch.units else batch.kind + '-%j'}.log",
             "open-mode": "append",
             "requeue": True,
         }
         if batch.units:
-            given["array"] = f"{_ranges(batch.units)}%{profile.parallel}"
+            given["array"] = f"{_ranges([unit - first for unit in batch.units])}%{profile.parallel}"
         if batch.kind != "report":  # a preparation decides what the suite leaves to the node
             given |= self._resources()
         if profile.seconds is not None and batch.units:
             given["time"] = str(profile.time)
             given["signal"] = f"B:TERM@{profile.warned:.0f}"
-        if batch.after is not None:
-            given["dependency"] = f"{'afterany' if batch.kind == 'report' else 'afterok'}:{batch.after}"
-            given["kill-on-invalid-dep"] = "yes"
+        if after := _after(batch, earlier):
+            given |= {"dependency": after, "kill-on-invalid-dep": "yes"}
         given |= self.options.sbatch
         lines = ["#!/bin/bash", *(_line(name, value) for name, value in given.items() if value is not False)]
         lines += profile.setup
         lines += [f"export {name}={shlex.quote(value)}" for name, value in self._variables().items()]
+        unit = f'"$((SLURM_ARRAY_TASK_ID + {first}))"' if first else '"$SLURM_ARRAY_TASK_ID"'
         job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if batch.units else "${SLURM_JOB_ID}"
         lines.append(f'export {jobs.JOB}="{job}" {jobs.RESTART}="${{SLURM_RESTART_COUNT:-0}}"')
         if profile.scratch:
             lines.append(f'export TMPDIR="{profile.scratch}" && mkdir -p "$TMPDIR"')
         words = [shlex.quote(word) for word in (sys.executable, *self.command(batch, 0))] if not batch.units else [
             shlex.quote(sys.executable), "-m", "hpml_bench",
-            *('"$SLURM_ARRAY_TASK_ID"' if word == "{unit}" else shlex.quote(word) for word in batch.arguments),
+            *(unit if word == "{unit}" else shlex.quote(word) for word in batch.arguments),
         ]  # fmt: skip
         # exec: Slurm signals the shell, which would end without a word to its child
         return "\n".join([*lines, f"exec {' '.join(words)}", ""])
 
     def submit(self, batch: Batch) -> str:
-        """Submit the script and return the job's number."""
+        """Submit the scripts and return the last job's number."""
         (batch.folder / LOGS).mkdir(exist_ok=True)
-        told = _run(["sbatch", "--parsable"], self.script(batch))
-        number = told.strip().partition(";")[0]
-        if not number.isdigit():
-            raise UserError(f"sbatch answered {told[:200]!r}, and no number of a job")
-        return number
+        number = None
+        for part in _arrays(batch):
+            told = _run(["sbatch", "--parsable"], self._script(part, number))
+            number = told.strip().partition(";")[0]
+            if not number.isdigit():
+                raise UserError(f"sbatch answered {told[:200]!r}, and no number of a job")
+        return str(number)
 
     def live(self, plan: Plan) -> tuple[Live, ...]:
         """Return the jobs with this plan's comment."""
@@ -118,8 +130,10 @@ class Slurm(Engine):
         found = []
         for line in told.splitlines():
             name, _, task, state, comment = (part.strip() for part in line.split("|", 4))
-            if comment.partition(":")[0] == plan.id and state not in ENDED:
-                unit = int(task) if task.isdigit() and comment.endswith(":units") else None
+            owner, _, kind = comment.partition(":")
+            if owner == plan.id and state not in ENDED:
+                kind, _, first = kind.partition(":")
+                unit = int(task) + int(first or 0) if task.isdigit() and kind == "units" else None
                 found.append(Live(name, unit, state, running=state in {"RUNNING", "COMPLETING"}))
         return tuple(found)
 
@@ -144,6 +158,12 @@ class Slurm(Engine):
             return "Invalid job id" in done.stderr
         words = done.stdout.split()
         return not words or words[0] in ENDED or (len(words) > 1 and int(words[1]) > owner.restart)
+
+    def hosts(self) -> tuple[str, ...]:
+        """Return the names of this job's nodes."""
+        if self.profile.nodes == 1:
+            return super().hosts()
+        return tuple(_run(["scontrol", "show", "hostnames", os.environ.get("SLURM_JOB_NODELIST", "")]).split())
 
     def over_nodes(self, command: list[str]) -> list[str]:
         """Return a step with one task on each node of the job; it ends when one task fails."""
@@ -186,7 +206,27 @@ def _line(name: str, value: str | int | bool) -> str:
     return f"#SBATCH --{name}={value if plain else shlex.quote(str(value))}"
 
 
-def _ranges(numbers: tuple[int, ...]) -> str:
+def _arrays(batch: Batch) -> Iterator[Batch]:
+    """Return a batch in parts that can be an array each; what is no array is one part."""
+    if not batch.units:
+        yield batch
+    for _, units in groupby(sorted(batch.units), lambda unit: unit // ARRAY):
+        yield replace(batch, units=tuple(units))
+
+
+def _first(batch: Batch) -> int:
+    """Return the unit of an array's index 0."""
+    return batch.units[0] // ARRAY * ARRAY if batch.units else 0
+
+
+def _after(batch: Batch, earlier: str | None) -> str:
+    """Return what a job waits for; arrays wait for each other, since Slurm limits the parallel tasks of one only."""
+    ended = "afterany" if batch.kind == "report" else "afterok"
+    found = [f"{ended}:{batch.after}"] if batch.after is not None else []
+    return ",".join([*found, f"afterany:{earlier}"] if earlier is not None else found)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
     """Return numbers as Slurm writes them: 0-3,7."""
     parts: list[list[int]] = []
     for number in sorted(numbers):

@@ -7,10 +7,40 @@ the estimation of residual effects of treatments*, Aust. J. Sci. Res. A 2).
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import cache
+
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.launch.outcome import Place
 
 Row = tuple[int, ...]
 """Numbers of methods, in the order in which they run."""
+
+
+def balanced(runs: Iterable[RunSpec], methods: Sequence[str]) -> list[RunSpec]:
+    """Return the runs seed by seed, with another order of methods in each.
+
+    A machine gets faster or slower over hours; in a fixed order that would look like a difference between methods. The
+    order depends on the seed and the suite's `methods` alone, so that a sweep keeps it when it is resumed, gets more
+    seeds or runs only some methods. Methods that the suite doesn't have come last.
+    """
+
+    def place(spec: RunSpec) -> tuple[int, int]:
+        name, row = spec.method.name, methods_of_seed(len(methods), spec.seed)
+        return spec.seed, row.index(methods.index(name)) if name in methods else len(methods)
+
+    return sorted(runs, key=place)
+
+
+def places(runs: Iterable[RunSpec]) -> dict[str, Place]:
+    """Return run_id -> place in the sweep and within its seed."""
+    seen: Counter[int] = Counter()
+    found = {}
+    for order, spec in enumerate(runs, start=1):
+        seen[spec.seed] += 1
+        found[spec.run_id] = Place(order, seen[spec.seed])
+    return found
 
 
 def methods_of_seed(count: int, seed: int) -> Row:

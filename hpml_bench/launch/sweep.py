@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +16,7 @@ from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
 from hpml_bench.launch import definite, fork_server, launcher, preparation
 from hpml_bench.launch.limits import Limits
-from hpml_bench.launch.order import methods_of_seed
-from hpml_bench.launch.outcome import Place
+from hpml_bench.launch.order import balanced, places
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.launch.runner import Runner
 from hpml_bench.plugins.engine import make_engine
@@ -49,31 +47,6 @@ class SweepResult:
     def failed(self) -> int:
         """How many runs did not end well."""
         return sum(record.status not in DONE for record in self.records)
-
-
-def balanced(runs: Iterable[RunSpec], methods: Sequence[str]) -> list[RunSpec]:
-    """Return the runs seed by seed, with another order of methods in each.
-
-    A machine gets faster or slower over hours; in a fixed order that would look like a difference between methods. The
-    order depends on the seed and the suite's `methods` alone, so that a sweep keeps it when it is resumed, gets more
-    seeds or runs only some methods. Methods that the suite doesn't have come last.
-    """
-
-    def place(spec: RunSpec) -> tuple[int, int]:
-        name, row = spec.method.name, methods_of_seed(len(methods), spec.seed)
-        return spec.seed, row.index(methods.index(name)) if name in methods else len(methods)
-
-    return sorted(runs, key=place)
-
-
-def places(runs: Iterable[RunSpec]) -> dict[str, Place]:
-    """Return run_id -> place in the sweep and within its seed."""
-    seen: Counter[int] = Counter()
-    found = {}
-    for order, spec in enumerate(runs, start=1):
-        seen[spec.seed] += 1
-        found[spec.run_id] = Place(order, seen[spec.seed])
-    return found
 
 
 def run_sweep(  # noqa: PLR0913, PLR0917 - the options of the commands

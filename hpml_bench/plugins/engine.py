@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -87,6 +88,10 @@ class Engine(ABC):
             UserError: the engine can't be asked.
 
         """
+
+    def hosts(self) -> tuple[str, ...]:
+        """Return the hosts of this job, whose own process is on the first; one that can have several overrides it."""
+        return (socket.gethostname(),)
 
     def over_nodes(self, command: list[str]) -> list[str]:
         """Return what runs a command once on each node of this job, and ends when all have ended or one has failed.

@@ -239,14 +239,18 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
     """Hold the lock of a results folder; the kernel releases it when the process ends, even by a kill.
+
+    Args:
+        folder: the results folder.
+        seconds: for so long another process that holds it is waited for.
 
     Raises:
         UserError: another process holds it, and says which; or the file system has no locks.
 
     """
-    lock, holder = locks.file_lock(folder / ".lock", timeout=0), folder / ".lock-holder.json"
+    lock, holder = locks.file_lock(folder / ".lock", timeout=seconds), folder / ".lock-holder.json"
     if (folder / ".lock").is_symlink():
         raise UserError(f"{folder / '.lock'} is a link, and none is followed; remove it, or give another --out")
     try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -63,6 +64,13 @@ class Headline(BaseModel):
 
         suite: str
 
+    class Definition(BaseModel):
+        """Of a metric: how it is shown."""
+
+        name: str = ""
+        title: str = ""
+        format: str = ""
+
     schema_version: Literal[1, 2]
     run_id: str
     spec: Spec
@@ -71,22 +79,23 @@ class Headline(BaseModel):
     headline: str | None = "test_accuracy"
     """All runs of schema 1 classified texts."""
     metrics: dict[str, float | None]
-    definitions: list[dict[str, Any]] = []
+    definitions: list[Definition] = []
 
     @property
     def shown(self) -> str:
         """The metric that leads with its value; empty where there is none."""
         value = self.metrics.get(self.headline or "")
-        defined = next((one for one in self.definitions if one.get("name") == self.headline), {})
-        return "" if value is None else in_words(str(defined.get("title")), str(defined.get("format")), value)
+        defined = next((one for one in self.definitions if one.name == self.headline), self.Definition())
+        return "" if value is None else in_words(defined.title, defined.format, value)
 
 
-def headlines(folder: Path) -> list[Headline]:
-    """Return the headline of every record one level below `folder` that can be read, by folder's name."""
-    found = []
+def headlines(folder: Path) -> Iterator[Headline]:
+    """Return the headline of every record one level below `folder` that can be read, by folder's name.
+
+    One at a time: the collector of Python's objects would walk through thousands of them again and again.
+    """
     for path in sorted(folder.glob(f"*/{RECORD}")):
         with suppress(OSError, ValueError):
             if is_plain_file(path) and not path.parent.is_symlink() and path.stat().st_size <= MAX_RECORD_BYTES:
                 headline = Headline.model_validate_json(path.read_bytes())
-                found.append(headline.model_copy(update={"run_id": path.parent.name}))
-    return found
+                yield headline.model_copy(update={"run_id": path.parent.name})

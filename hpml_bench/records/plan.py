@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.profile import Profile
-from hpml_bench.config.settings import Settings
+from hpml_bench.config.settings import RunSpec, Settings
 from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import PLAN, SET_ASIDE, is_plain_file, read_json, remove, write_atomically
@@ -84,6 +84,11 @@ class Plan(Frozen):
             return False
         return record.status in DONE or (not again and record.started >= self.asked)
 
+    def specs(self, settings: Settings) -> list[list[RunSpec]]:
+        """Return the runs of each unit, with resolved settings."""
+        suite = self.suite.model_copy(update={"settings": settings})
+        return [[spec for task in unit.tasks for spec in suite.runs([task.method], [task.seed])] for unit in self.units]
+
     def unit(self, number: int) -> Unit:
         """Return a unit.
 
@@ -108,6 +113,8 @@ class Job(Frozen):
     """-1: the preparation."""
     host: str
     pid: int
+    process: str | None = None
+    """By what this process is told from a later one with its number, also after a reboot."""
     queued: str | None = None
     """When it was submitted; UTC, ISO 8601."""
     began: str
@@ -177,7 +184,10 @@ def claims(folder: Path) -> tuple[Job, ...]:
 
 def ended_here(owner: Job) -> bool:
     """Tell whether a job was a process of this host, and has ended."""
-    return owner.host == socket.gethostname() and processes.identify(owner.pid) is None
+    if owner.host != socket.gethostname():
+        return False
+    there = processes.mark(owner.pid)
+    return there is None or owner.process not in {None, there}
 
 
 def refuse_if_worked_on(folder: Path) -> None:

@@ -32,6 +32,27 @@ def identify(pid: int) -> psutil.Process | None:
         return None
 
 
+def mark(pid: int) -> str | None:
+    """Return by what a process is told from others with its number, before it, after it or after a reboot.
+
+    None where there is none, or a zombie.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return None
+    began = fields[19]  # clock ticks since the boot; proc(5)
+    return None if identify(pid) is None else f"{boot()}:{began}"
+
+
+def boot() -> str:
+    """Return by what this start of the kernel is told from others; empty where it doesn't say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
 def alive(process: psutil.Process) -> bool:
     """Whether this very process runs, and not a later one with its number."""
     return identify(process.pid) == process

@@ -30,14 +30,7 @@ def place() -> str:
 
     Names of hosts may be equal too (localhost); the kernel's boot id isn't.
     """
-    return digest([socket.gethostname(), _boot(), _namespace()], 12)
-
-
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
+    return digest([socket.gethostname(), processes.boot(), _namespace()], 12)
 
 
 def _namespace() -> int:

@@ -10,7 +10,9 @@ import recorded
 from hpml_bench.cluster.sweep import Asked, Sweep
 from hpml_bench.config.profile import load_profile
 from hpml_bench.config.suite import load_suite
+from hpml_bench.errors import UserError
 from hpml_bench.launch.limits import Limits
+from hpml_bench.records.folder import RunFolder, locked
 from hpml_bench.records.plan import read_plan
 from hpml_bench.records.run import RunRecord, Status
 
@@ -70,3 +72,34 @@ def test_who_waits_for_a_stopped_sweep_submits_nothing(tmp_path: Path) -> None:
     assert not sweep.wait(lambda _: None)
     assert said == ["the sweep was stopped"]
     assert not read_plan(Sweep.open(asked(), sweep.folder, print).folder).stopped
+
+
+def test_two_that_submit_at_once_do_so_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second waits until the first one's jobs can be seen, and gives up after a while."""
+    monkeypatch.setattr("hpml_bench.cluster.sweep.SUBMITTED_SECONDS", 0.2)
+    sweep = Sweep.open(asked(), tmp_path / "quickstart", print)
+    with locked(sweep.folder), pytest.raises(UserError, match="in use by process"):
+        sweep.submit(again=True)
+    assert sweep.submit(again=True) == 1
+
+
+def test_who_waits_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again where it was replaced; thousands of records are not read at each look."""
+    sweep = Sweep.open(asked(), tmp_path / "quickstart", print)
+    settings = recorded.SETTINGS
+    (tmp_path / "quickstart" / "resolved.json").write_text(settings.model_dump_json())
+    ((spec,),) = sweep.specs() or ()
+    made = recorded.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id})
+    folder = RunFolder(sweep.folder / spec.run_id)
+    folder.begin()
+    folder.commit(made)
+    looked: list[Path] = []
+    read = RunFolder.record
+    monkeypatch.setattr(RunFolder, "record", lambda run: looked.append(run.path) or read(run))
+    for _ in range(3):
+        assert [record.status for record in sweep.records()] == ["ok"]
+        sweep.missing(again=True)
+    assert len(looked) == 1
+    folder.commit(made.model_copy(update={"status": "failed"}))
+    assert [record.status for record in sweep.records()] == ["failed"]
+    assert len(looked) == 2

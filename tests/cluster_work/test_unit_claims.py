@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from hpml_bench.cluster.claims import Claim, claimed, discard, release_dead
 from hpml_bench.config.profile import Profile
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Batch, Engine, Live
-from hpml_bench.records.plan import OWNER, Job, Plan, claims
+from hpml_bench.records.plan import OWNER, Job, Plan, claims, ended_here
+from hpml_bench.system import processes
 
 
 class Knowing(Engine):
@@ -102,6 +105,19 @@ def test_a_claim_without_a_readable_name_is_nobodys(tmp_path: Path) -> None:
     (claim.path / OWNER).write_text("{")
     with claimed(tmp_path, job("b"), engine()):
         assert holders(tmp_path) == ["b.0"]
+
+
+def test_a_job_of_this_host_has_ended_where_another_process_has_its_number() -> None:
+    """Also after a reboot; of a job whose record doesn't say which process it was, the number alone is known."""
+    own = processes.mark(os.getpid())
+    here = job("a").model_copy(update={"host": socket.gethostname(), "pid": os.getpid(), "process": own})
+    assert own is not None
+    boot, _, began = own.partition(":")
+    assert not ended_here(here)
+    assert not ended_here(here.model_copy(update={"process": None}))
+    assert ended_here(here.model_copy(update={"process": f"{boot}:{int(began) - 1}"}))
+    assert ended_here(here.model_copy(update={"process": f"another:{began}"}))
+    assert not ended_here(here.model_copy(update={"process": "another:1", "host": "elsewhere"}))
 
 
 def test_claims_of_dead_jobs_are_removed(tmp_path: Path) -> None:

@@ -164,6 +164,33 @@ def test_an_owner_is_dead_only_where_slurm_knows_it(
     assert engine().dead(owner) is dead
 
 
+def test_a_thousand_units_and_more_are_several_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm's indexes end at 1,000 by default: an array for each thousand, each after the one before."""
+    asked = commands(tmp_path, monkeypatch, sbatch=f"cat >> {tmp_path}/scripts; wc -l < {tmp_path}/asked")
+    made = engine(parallel=50)
+    many = batch(made, tmp_path, (0, 1, 999, 1000, 1001, 2345), after="8")
+    assert made.submit(many) == "3"
+    assert asked.read_text().split("\n")[:-1] == ["sbatch --parsable"] * 3
+    scripts = (tmp_path / "scripts").read_text().split("#!/bin/bash")[1:]
+    arrays = [options(script) for script in scripts]
+    assert [array["array"] for array in arrays] == ["0-1,999%50", "0-1%50", "345%50"]
+    assert [array["dependency"] for array in arrays] == ["afterok:8", "afterok:8,afterany:1", "afterok:8,afterany:2"]
+    printed = scripts[2].replace("exec ", "exec printf '%s\\n' ", 1)
+    variables = {**os.environ, "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "345"}
+    told = subprocess.run(["bash"], input=printed, env=variables, capture_output=True, text=True, check=True).stdout
+    assert told.splitlines()[-1] == "2345"
+    commands(tmp_path, monkeypatch, squeue=f"echo '9_345|9|345|RUNNING|{arrays[2]['comment']}'")
+    assert [(job.name, job.unit) for job in made.live(many.plan)] == [("9_345", 2345)]
+
+
+def test_the_hosts_of_a_job_are_all_its_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As scontrol writes out their list."""
+    asked = commands(tmp_path, monkeypatch, scontrol="echo n1; echo n2")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
+    assert engine(nodes=2).hosts() == ("n1", "n2")
+    assert asked.read_text() == "scontrol show hostnames n[1-2]\n"
+
+
 def test_a_refusal_is_told_in_slurms_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as a partition that doesn't exist."""
     commands(tmp_path, monkeypatch, sbatch="echo 'sbatch: error: invalid partition specified: x' >&2; exit 1")

@@ -25,6 +25,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, outcome, preparation, sweep
 from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.order import balanced
 from hpml_bench.launch.outcome import Place
 from hpml_bench.records.folder import RunFolder, locked, make_folder
 from hpml_bench.records.listing import load_records
@@ -245,21 +246,21 @@ def names_by_seed(runs: list[RunSpec]) -> dict[int, str]:
 def test_methods_take_turns_within_a_seed() -> None:
     """Seeds come one after the other; within five seeds each of five methods has each place once."""
     runs = suite_of(*"abcde", seeds=5).runs()
-    order = sweep.balanced(runs, list("abcde"))
+    order = balanced(runs, list("abcde"))
     assert [run.seed for run in order] == sorted(run.seed for run in runs)
     by_seed = names_by_seed(order)
     for place in range(5):
         assert sorted(names[place] for names in by_seed.values()) == list("abcde")
-    assert sweep.balanced(sorted(runs, key=lambda run: -run.seed), list("abcde")) == order
+    assert balanced(sorted(runs, key=lambda run: -run.seed), list("abcde")) == order
 
 
 def test_an_order_stays_when_more_or_less_is_asked_for() -> None:
     """More seeds, one seed or some methods don't move the others; a method from outside the suite comes last."""
     suite, methods = suite_of(*"abcde", seeds=3), list("abcde")
-    whole = names_by_seed(sweep.balanced(suite.runs(seeds=range(12)), methods))
-    assert names_by_seed(sweep.balanced(suite.runs(), methods)) == {seed: whole[seed] for seed in range(3)}
-    assert names_by_seed(sweep.balanced(suite.runs(seeds=[7]), methods)) == {7: whole[7]}
-    some = names_by_seed(sweep.balanced(suite.runs(["full", "d", "b"], range(12)), methods))
+    whole = names_by_seed(balanced(suite.runs(seeds=range(12)), methods))
+    assert names_by_seed(balanced(suite.runs(), methods)) == {seed: whole[seed] for seed in range(3)}
+    assert names_by_seed(balanced(suite.runs(seeds=[7]), methods)) == {7: whole[7]}
+    some = names_by_seed(balanced(suite.runs(["full", "d", "b"], range(12)), methods))
     assert some == {seed: "".join(name for name in whole[seed] if name in "bd") + "full" for seed in range(12)}
 
 

@@ -81,7 +81,7 @@ def test_no_list_and_no_report_takes_them_for_runs(tmp_path: Path) -> None:
     loaded = load_records(folder)
     assert [record.spec.method.name for record in loaded.records] == ["lora", "full", "head"]
     assert loaded.problems == ()
-    assert len(headlines(folder)) == 3
+    assert len(list(headlines(folder))) == 3
     assert set(Results.load(folder).methods) == {"lora", "full", "head"}
     for place in (folder, tmp_path):
         told = CliRunner().invoke(main, ["list", "runs", str(place)])

@@ -1,0 +1,56 @@
+"""Neighbours of a run are the runs of other jobs on any of its hosts while it ran."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import recorded
+
+from hpml_bench.cluster.neighbours import Neighbours
+from hpml_bench.records.plan import RUNNING, Job
+from hpml_bench.records.run import RunRecord
+from hpml_bench.records.shared import SharedResults
+
+HERE = socket.gethostname()
+RECORDS = recorded.sweep(("lora", "full", "head"), 1)
+
+
+def under_way(folder: Path, record: RunRecord, *hosts: str) -> Neighbours:
+    """Return a run of a job of its own on these hosts."""
+    name = record.spec.method.name
+    job = Job(engine="x", job=name, restart=0, unit=0, host=hosts[0], pid=os.getpid(), began="2026-01-01T00:00:00Z")
+    return Neighbours(SharedResults(folder, job), record.spec, hosts)
+
+
+def told(folder: Path, run: Neighbours, record: RunRecord) -> tuple[str, ...]:
+    """Return the neighbours in a run's record."""
+    SharedResults(folder, run._results.job).begin(record.spec).path.mkdir()
+    return run.told(record).neighbours
+
+
+def test_runs_over_nodes_see_those_on_each_node(tmp_path: Path) -> None:
+    """Whoever came first, and also where one is named with its domain; a run elsewhere is none."""
+    both, second, third = RECORDS
+    over, beside = under_way(tmp_path, both, HERE, "n2.cluster"), under_way(tmp_path, second, "n2")
+    elsewhere = under_way(tmp_path, third, "n3")
+    with over, beside, elsewhere:
+        pass
+    assert told(tmp_path, over, both) == (second.spec.run_id,)
+    assert told(tmp_path, beside, second) == (both.spec.run_id,)
+    assert told(tmp_path, elsewhere, third) == ()
+
+
+def test_a_run_whose_process_was_killed_is_no_neighbour(tmp_path: Path) -> None:
+    """Its file is removed."""
+    first, killed, _ = RECORDS
+    (tmp_path / RUNNING).mkdir()
+    left = tmp_path / RUNNING / "killed.json"
+    there = {"run": killed.spec.run_id, "host": HERE, "hosts": [HERE], "pid": 2**22 + 1}  # above the kernel's largest
+    left.write_text(json.dumps(there))
+    run = under_way(tmp_path, first, HERE)
+    with run:
+        assert not left.exists()
+    assert told(tmp_path, run, first) == ()
