@@ -158,7 +158,7 @@ def _node_away(scene: Scene, word: str) -> bool:
     scene.cluster.mark_down(node)
     scene.away()
     scene.cluster.do("back", node)
-    until(lambda: node not in _down(), f"{node} is back")
+    _await_back(node)
     return True
 
 
@@ -168,13 +168,19 @@ def cut_link(scene: Scene) -> bool:
     scene.cluster.do("link", node, "down")
     scene.away()
     scene.cluster.do("link", node, "up")
-    until(lambda: node not in _down(), f"{node} is back")
+    _await_back(node)
     return True
 
 
-def _down() -> set[str]:
-    lines = slurm("sinfo", "--noheader", "--Node", "--partition=low", "--format=%N %T").splitlines()
-    return {name for name, state in map(str.split, lines) if "down" in state or "*" in state}
+def _await_back(node: str) -> None:
+    """Wait until a node is up; one that Slurm has drained meanwhile is resumed, as an administrator does."""
+    until(lambda: not any(sign in _state(node) for sign in ("down", "*")), f"{node} is back")
+    if "drain" in _state(node):
+        slurm("scontrol", "update", f"nodename={node}", "state=resume")
+
+
+def _state(node: str) -> str:
+    return slurm("sinfo", "--noheader", f"--nodes={node}", "--partition=low", "--format=%T").strip()
 
 
 def end_waiter(number: signal.Signals) -> Fault:

@@ -309,7 +309,9 @@ class Sweep:
             self.engine.wait(min(poll, 0.5 + (time.monotonic() - began) / 10))
 
     def _live(self) -> tuple[Live, ...]:
-        """Return the jobs that wait or run; an engine that doesn't answer is asked again for some minutes.
+        """Return the jobs that wait or run; those that the engine will never begin are cancelled.
+
+        An engine that doesn't answer is asked again for some minutes.
 
         Raises:
             UserError: it hasn't answered all that time.
@@ -318,7 +320,12 @@ class Sweep:
         deadline = time.monotonic() + UNANSWERED_SECONDS
         while True:
             try:
-                return self.engine.live(self.plan)
+                live = self.engine.live(self.plan)
+                stuck = [job for job in live if job.stuck]
+                if stuck:
+                    self.say(f"job {stuck[0].name} ({len(stuck)} in all) is held: {stuck[0].state.lower()}; cancelled")
+                    self.engine.cancel(stuck)
+                return tuple(job for job in live if not job.stuck)
             except UserError as error:
                 if time.monotonic() > deadline:
                     raise

@@ -27,8 +27,10 @@ from hpml_bench.system import job as jobs
 from hpml_bench.system.text import utc_now
 
 COMMANDS = ("sbatch", "squeue", "scancel")
-FORMAT = "%i|%F|%K|%T|%k"
-"""Of squeue: job, array, task, state, comment."""
+FORMAT = "%i|%K|%T|%r|%k"
+"""Of squeue: job, task, state, reason, comment."""
+STUCK = "launch failed requeued held"
+"""Reason of a job that could not be launched: Slurm holds it until somebody releases it."""
 ENDED = frozenset(
     {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
 )
@@ -129,20 +131,26 @@ class Slurm(Engine):
         told = _run(["squeue", "--noheader", "--array", "--me", f"--format={FORMAT}"])
         found = []
         for line in told.splitlines():
-            name, _, task, state, comment = (part.strip() for part in line.split("|", 4))
+            name, task, state, reason, comment = (part.strip() for part in line.split("|", 4))
             owner, _, kind = comment.partition(":")
             if owner == plan.id and state not in ENDED:
                 kind, _, first = kind.partition(":")
                 unit = int(task) + int(first or 0) if task.isdigit() and kind == "units" else None
-                found.append(Live(name, unit, state, running=state in {"RUNNING", "COMPLETING"}))
+                shown = state if reason == "None" else f"{state} ({reason})"
+                running = state in {"RUNNING", "COMPLETING"}
+                found.append(Live(name, unit, shown, running, stuck=reason == STUCK))
         return tuple(found)
 
     def stop(self, plan: Plan) -> int:
         """Cancel the jobs of a plan."""
-        names = [job.name for job in self.live(plan)]
-        if names:
-            _run(["scancel", *names])
-        return len(names)
+        found = self.live(plan)
+        self.cancel(found)
+        return len(found)
+
+    def cancel(self, jobs: Sequence[Live]) -> None:
+        """Cancel jobs."""
+        if jobs:
+            _run(["scancel", *(job.name for job in jobs)])
 
     def dead(self, owner: Job) -> bool:
         """Tell whether Slurm knows that a job has ended or was begun anew; without squeue nothing is known."""

@@ -105,6 +105,10 @@ class Engine(ABC):
         """End the jobs of a plan, and return how many there were."""
         raise NotImplementedError
 
+    def cancel(self, jobs: Sequence[Live]) -> None:
+        """End these jobs; required where `live` returns some that are stuck."""
+        raise NotImplementedError
+
     def dead(self, owner: Job) -> bool:
         """Tell whether the engine knows that this start of a job has ended; False where it can't say."""
         return False
@@ -124,6 +128,8 @@ class Live:
     state: str
     """The engine's word for it, such as RUNNING."""
     running: bool
+    stuck: bool = False
+    """Whether the engine will never begin it by itself."""
 
 
 def make_engine(profile: Profile) -> Engine:

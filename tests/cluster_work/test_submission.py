@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import recorded
 
-from hpml_bench.cluster.sweep import Asked, Sweep
+from hpml_bench.cluster.sweep import VAIN, Asked, Sweep
 from hpml_bench.config.profile import load_profile
 from hpml_bench.config.suite import load_suite
 from hpml_bench.errors import UserError
@@ -81,6 +82,26 @@ def test_two_that_submit_at_once_do_so_one_after_the_other(tmp_path: Path, monke
     with locked(sweep.folder), pytest.raises(UserError, match="in use by process"):
         sweep.submit(again=True)
     assert sweep.submit(again=True) == 1
+
+
+def test_a_job_that_could_not_be_launched_is_submitted_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm holds it, and would never begin it; a sweep that gets nowhere this way ends."""
+    folder, said = tmp_path / "commands", []
+    folder.mkdir()
+    answers = {
+        "squeue": 'test ! -e held || echo "7_0|0|PENDING|launch failed requeued held|$(cat held)"',
+        "sbatch": "grep -o 'hpml-[0-9a-f]*:units' > held; echo 7; echo >> submitted",
+        "scancel": "rm held",
+    }
+    for name, answer in answers.items():
+        (folder / name).write_text(f"#!/bin/bash\ncd {folder}\n{answer}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    sweep = Sweep.open(asked(profile=load_profile("slurm")), tmp_path / "quickstart", said.append)
+    assert sweep.submit(again=True) == 1
+    assert not sweep.wait(lambda _: None, poll=0.01)
+    assert said.count("job 7_0 (1 in all) is held: pending (launch failed requeued held); cancelled") == VAIN + 1
+    assert (folder / "submitted").read_text() == "\n" * (VAIN + 1)
 
 
 def test_who_waits_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
