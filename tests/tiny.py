@@ -16,7 +16,8 @@ from hpml_bench import registry
 from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import Target
-from hpml_bench.records.run import Digests
+from hpml_bench.records.listing import load_records
+from hpml_bench.records.run import Digests, RunRecord
 
 if TYPE_CHECKING:
     from hpml_bench.training.distributed import Group
@@ -183,3 +184,16 @@ def local_suite(folder: Path, rows: int = 160, **settings: Any) -> Path:
     }
     (folder / "colours.yaml").write_text(yaml.safe_dump(suite))
     return folder / "colours.yaml"
+
+
+def records(out: Path) -> dict[tuple[str, int], RunRecord]:
+    """Return the records of the local suite by method and seed."""
+    return {(record.spec.method.name, record.spec.seed): record for record in load_records(out / "colours").records}
+
+
+def scores(found: dict[tuple[str, int], RunRecord]) -> dict[tuple[str, int], Any]:
+    """Return what must be equal to the bit: every test metric, and the file of predictions."""
+    return {
+        key: (record.files["predictions.parquet"], {n: v for n, v in record.metrics.items() if n.startswith("test_")})
+        for key, record in found.items()
+    }

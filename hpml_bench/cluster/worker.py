@@ -39,6 +39,8 @@ from hpml_bench.system.text import utc_now
 MARGIN = 1.1
 """By this a run may be longer than the longest so far."""
 TIME_LIMIT = "TimeLimit"
+EARLY = 60.0
+"""By so many seconds the request to end before a time limit may come too early (sbatch(1), `--signal`)."""
 TRIES = 2
 """Attempts at a run that a time limit ends before it counts as too long."""
 KILL_WAIT = 60.0
@@ -137,10 +139,15 @@ def _run_ranks(plan: Plan, engine: Engine) -> launcher.RunRanks:
     return launcher.here if plan.profile.nodes == 1 else OverNodes(plan.profile.nodes, engine.over_nodes)
 
 
+def _at_limit(until: float | None, warned: float) -> bool:
+    """Tell whether a request to end that comes now is for the time limit."""
+    return _left(until) <= warned + EARLY
+
+
 def _await_kill(stop: Stop, warned: float) -> None:
     """After a request to end that is no time limit, wait a while for the kill that follows it."""
     own = jobs.this_job()
-    if stop.asked and own.engine == "slurm" and _left(own.until) > 2 * warned:
+    if stop.asked and own.engine == "slurm" and not _at_limit(own.until, warned):
         sys.stdout.flush()
         with stop.deferred():
             time.sleep(KILL_WAIT)
@@ -225,7 +232,7 @@ class _Work:
 
     def _interrupted(self, spec: RunSpec, record: RunRecord | None) -> str:
         """Keep an interrupted attempt; of one that a time limit ended, say so, and give up after the second."""
-        if record is None or _left(self.until) > 2 * self.plan.profile.warned:
+        if record is None or not _at_limit(self.until, self.plan.profile.warned):
             return "interrupted"
         late = RunError(kind=TIME_LIMIT, message=f"not done in the job's time limit of {self.plan.profile.time}")
         if record.status not in DONE:

@@ -185,41 +185,60 @@ def _told(
     recorded = [[r.seconds for r in results.runs(method)] for method in results.methods]
     round_seconds = sum(sum(of) / len(of) for of in recorded)
     hours = None if seeds is None or not (results.one_machine and not results.beside) else seeds * round_seconds / 3600
+    sentences = [
+        *_on_seeds(results, metric, scaled, pairs, unknown, seeds),
+        *_on_hours(results, seeds, hours, round_seconds),
+        _on_spread(min(p.n for p in pairs)),
+    ]
+    return Plan(table("plan", caption, columns, rows), tuple(sentences), pairs, unknown, seeds, hours)
+
+
+def _on_seeds(
+    results: Results, metric: str, scaled: str, pairs: tuple[Pair, ...], unknown: tuple[str, ...], seeds: int | None
+) -> list[str]:
+    """Return the sentences on how many seeds are enough, and for what."""
     worst = next((pair for pair in pairs if pair.seeds is None), pairs[0])
-    first = (
+    sentences = []
+    if unknown:
+        sentences.append(
+            f"The differences of {sentence_list(unknown)} are equal in all seeds of the pilot, so that their spread is "
+            "unknown and nothing is planned for them; more seeds may tell it."
+        )
+    sentences.append(
         f"{seeds} seeds are enough for every {'other ' if unknown else ''}pair, by the pilot's spread; "
         f"the noisiest is {worst.a} − {worst.b}."
         if seeds is not None
         else f"No number of seeds up to 10,000: {worst.a} − {worst.b} leaves more open than {scaled}."
     )
-    sentences = [first]
     if metric == results.quality:
         sentences.append(
             f"For other seeds and other test rows: what the {results.test_rows:,} test rows leave open no seed tells; "
             "more test rows may."
         )
     sentences.append(f"Equivalent: so many seeds show the difference of two equal methods to be under {scaled}.")
-    if unknown:
-        sentences.insert(
-            0,
-            f"The differences of {sentence_list(unknown)} are equal in all seeds of the pilot, so that their spread is "
-            "unknown and nothing is planned for them; more seeds may tell it.",
-        )
+    return sentences
+
+
+def _on_hours(results: Results, seeds: int | None, hours: float | None, round_seconds: float) -> list[str]:
+    """Return the sentence on how long so many seeds take, or why that is unknown; none where no number is enough."""
     if not results.one_machine:
-        sentences.append("The pilot's runs come from different hardware or versions, so that they tell no hours.")
-    elif results.beside:
-        sentences.append("Runs of the pilot slowed each other on their host, so that they tell no hours.")
-    if hours is not None:
-        sentences.append(
-            f"{seeds} seeds x {len(results.methods)} methods take {_duration(hours)} at the pilot's "
-            f"{number(round_seconds, '.1f')} s a seed, runs one after another."
-        )
-    fewest = min(p.n for p in pairs)
-    sentences.append(
+        return ["The pilot's runs come from different hardware or versions, so that they tell no hours."]
+    if results.beside:
+        return ["Runs of the pilot slowed each other on their host, so that they tell no hours."]
+    if hours is None:
+        return []
+    return [
+        f"{seeds} seeds x {len(results.methods)} methods take {_duration(hours)} at the pilot's "
+        f"{number(round_seconds, '.1f')} s a seed, runs one after another."
+    ]
+
+
+def _on_spread(fewest: int) -> str:
+    """Return the sentence on how well a spread is known from so many seeds."""
+    return (
         f"A spread from {fewest} seeds is itself uncertain: cautious is for its 80 % upper bound, "
         f"{number(statistics.sd_upper_bound(1.0, fewest), '.2f')} times the estimate."
     )
-    return Plan(table("plan", caption, columns, rows), tuple(sentences), pairs, unknown, seeds, hours)
 
 
 def _count(n: int | None) -> Cell:

@@ -181,19 +181,7 @@ def load_backbone(
     """
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # its warnings on missing weights are checked below
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        mapping, loader = KINDS[kind_of_model]
-        if kind_of_model == "language_model" and type(config) in MODEL_MAPPING and type(config) not in mapping:
-            raise UserError(f"transformers has no causal language model of the kind {config.model_type}")
-        kind = mapping[type(config)]
-    except UserError as error:
-        raise UserError(f"{folder}: {error}") from None
-    except Exception as error:  # a broken configuration can raise anything
-        raise UserError(f"{folder}: no model that transformers knows: {first_line(error)}") from None
-    kind = kind[0] if isinstance(kind, tuple) else kind
-    if config.is_encoder_decoder:
-        raise UserError(f"{folder}: {config.model_type} is an encoder-decoder; give an encoder or a decoder")
+    config, kind = _read_config(folder, kind_of_model)
     _adjust(config, settings.dropout)
     # BERT's pooler would be trained by `full` and never get a gradient.
     extra: dict[str, Any] = (
@@ -205,7 +193,7 @@ def load_backbone(
         extra["device_map"] = {"": device}
     extra |= quantization.loading_options(settings, device)
     try:
-        model, report = loader.from_pretrained(
+        model, report = KINDS[kind_of_model][1].from_pretrained(
             folder,
             config=config,
             dtype=WEIGHTS[settings.weights],
@@ -225,6 +213,28 @@ def load_backbone(
     if kind_of_model == "language_model" and not is_causal(model):
         raise UserError(f"{folder}: {config.model_type} reads both ways, so that it can't generate; give a decoder")
     return cast(PreTrainedModel, model)
+
+
+def _read_config(folder: Path, kind_of_model: str) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
+    """Return a model's configuration, and its class in transformers.
+
+    Raises:
+        UserError: there is none, or it is of a kind that can't be trained here.
+
+    """
+    mapping = KINDS[kind_of_model][0]
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if kind_of_model == "language_model" and type(config) in MODEL_MAPPING and type(config) not in mapping:
+            raise UserError(f"transformers has no causal language model of the kind {config.model_type}")
+        kind = mapping[type(config)]
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
+    except Exception as error:  # a broken configuration can raise anything
+        raise UserError(f"{folder}: no model that transformers knows: {first_line(error)}") from None
+    if config.is_encoder_decoder:
+        raise UserError(f"{folder}: {config.model_type} is an encoder-decoder; give an encoder or a decoder")
+    return config, kind[0] if isinstance(kind, tuple) else kind
 
 
 def _adjust(config: PretrainedConfig, dropout: float | None) -> None:

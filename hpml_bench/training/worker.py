@@ -26,7 +26,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import Rows
 from hpml_bench.data.sources import resolve_model
 from hpml_bench.errors import Diverged, Unsupported, UserError
-from hpml_bench.plugins.probe import Run
+from hpml_bench.plugins.probe import Probe, Run
 from hpml_bench.records.files import OUTCOME, write_atomically
 from hpml_bench.records.points import PointWriter, read_points
 from hpml_bench.records.predictions import read_predictions, write_predictions
@@ -183,14 +183,7 @@ def _measured(
         heartbeat.beat("saving what was trained")
         with heartbeat.busy():
             save_trained(trainer.model, trainer.method, spec, prepared, Path(prepared.save_to))
-    definitions = tuple(metric for probe in probes.values() for metric in probe.here())
-    local: dict[str, float | None] = {}
-    for name, probe in probes.items():
-        heartbeat.beat(f"ending probe {name}")
-        local |= probe.stop()
-    if not trainer.method.trains:  # a training that didn't happen cost nothing, which would win every comparison
-        of_training = {m.name for m in definitions if m.phase == "train" or m.group == "memory"}
-        local = {name: value for name, value in local.items() if name not in of_training}
+    definitions, local = _stopped(probes, trainer.method.trains)
     metrics, per_rank = reduce_over_ranks(definitions, local, group)
     return Outcome(
         status="ok",
@@ -202,6 +195,19 @@ def _measured(
         consumed=trained.consumed,
         checks=_checks(folder, trainer, metrics, trained, len(test), trainable) if group.main else (),
     )
+
+
+def _stopped(probes: dict[str, Probe], trains: bool) -> tuple[tuple[Metric, ...], dict[str, float | None]]:
+    """End the probes and return the definitions of their metrics, and this rank's values."""
+    definitions = tuple(metric for probe in probes.values() for metric in probe.here())
+    local: dict[str, float | None] = {}
+    for name, probe in probes.items():
+        heartbeat.beat(f"ending probe {name}")
+        local |= probe.stop()
+    if not trains:  # a training that didn't happen cost nothing, which would win every comparison
+        of_training = {m.name for m in definitions if m.phase == "train" or m.group == "memory"}
+        local = {name: value for name, value in local.items() if name not in of_training}
+    return definitions, local
 
 
 def reduce_over_ranks(

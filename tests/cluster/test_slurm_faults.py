@@ -242,7 +242,7 @@ def test_a_run_longer_than_the_limit_fails_by_name(disturbed: Make, cluster: Two
     Protection: attempts that a limit ended are counted (worker.TRIES), and a run that failed since it was asked for is
     not begun again by a further job (Plan.settles).
     """
-    sweep = disturbed(time="1:00:00", setup=["export HPML_BENCH_UNTIL=$(($(date +%s) + 235))"])
+    sweep = disturbed(time="1:00:00", setup=["export HPML_BENCH_UNTIL=$(($(date +%s) + 179))"])
     jobs: list[str] = [sweep.begin(methods=("held", "lora"))]
     for number in (1, 2):
         slurm("scancel", "--batch", "--signal=TERM", jobs[-1])

@@ -7,11 +7,9 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -19,19 +17,10 @@ import tiny
 from click.testing import CliRunner
 
 from hpml_bench.cli import main
-from hpml_bench.records.listing import load_records
 from hpml_bench.records.plan import CLAIMS, OWNER, Job, claims, read_jobs
-from hpml_bench.records.run import RunRecord
 from hpml_bench.system import heartbeat, processes
 
 Unit = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def room() -> Iterator[Path]:
-    """A folder with a short path: sockets are made below it."""
-    with tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as name:
-        yield Path(name)
 
 
 @pytest.fixture(scope="module")
@@ -78,19 +67,6 @@ def training(room: Path, work: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def records(out: Path) -> dict[tuple[str, int], RunRecord]:
-    """Return the records by method and seed."""
-    return {(record.spec.method.name, record.spec.seed): record for record in load_records(out / "colours").records}
-
-
-def scores(found: dict[tuple[str, int], RunRecord]) -> dict[tuple[str, int], Any]:
-    """Return what must be equal to the bit: every test metric, and the file of predictions."""
-    return {
-        key: (record.files["predictions.parquet"], {n: v for n, v in record.metrics.items() if n.startswith("test_")})
-        for key, record in found.items()
-    }
-
-
 def test_a_plan_and_its_commands_are_all_that_manual_makes(suite: Path, room: Path) -> None:
     """A command for each unit, as a shell takes it; --dry-run prints nothing else."""
     said = planned(suite, room / "a b")
@@ -114,9 +90,9 @@ def test_two_at_once_do_a_sweep(unit: Unit, suite: Path, room: Path) -> None:
         assert status == 0, said
     alone = CliRunner().invoke(main, ["run-all", str(suite), "--out", str(room / "alone"), "--wandb", "off"])
     assert alone.exit_code == 0, alone.output
-    assert scores(records(room)) == scores(records(room / "alone"))
-    assert records(room)["head", 0].environment["where"]["job"] == "mine-1-0"
-    assert records(room)["head", 1].environment["where"]["unit"] == 1
+    assert tiny.scores(tiny.records(room)) == tiny.scores(tiny.records(room / "alone"))
+    assert tiny.records(room)["head", 0].environment["where"]["job"] == "mine-1-0"
+    assert tiny.records(room)["head", 1].environment["where"]["unit"] == 1
     assert claims(room / "colours") == ()
     assert not (room / "colours/report.html").exists()
     said = planned(suite, room)
@@ -162,7 +138,7 @@ def test_after_a_kill_the_rest_is_done(unit: Unit, room: Path) -> None:
     assert len(claims(room / "colours")) == 1
     status, said = ended(unit(0))
     assert status == 0, said
-    assert {key: record.status for key, record in records(room).items()} == {("head", 0): "ok", ("lora", 0): "ok"}
+    assert {key: record.status for key, record in tiny.records(room).items()} == {("head", 0): "ok", ("lora", 0): "ok"}
     assert [job.how for job in read_jobs(room / "colours")] == [None, "done"]
 
 
@@ -178,7 +154,7 @@ def test_a_job_begun_anew_elsewhere_takes_its_claim_back(unit: Unit, room: Path)
     assert str(claim) in said, "what to remove where its job is known to have ended"
     status, said = ended(unit(0, HPML_BENCH_JOB="pod-0", HPML_BENCH_RESTART="1"))
     assert status == 0, said
-    assert records(room)["head", 0].environment["where"]["restart"] == 1
+    assert tiny.records(room)["head", 0].environment["where"]["restart"] == 1
 
 
 @pytest.mark.parametrize(

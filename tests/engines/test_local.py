@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -22,39 +19,17 @@ from hpml_bench.config.suite import load_suite
 from hpml_bench.engines.local import Local, slots
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Batch
-from hpml_bench.records.listing import load_records
 from hpml_bench.records.plan import LOGS, Job, Limits, Plan, Task, Unit, claims, read_jobs
-from hpml_bench.records.run import RunRecord
 from hpml_bench.system import environment, gpus, heartbeat, processes
 
 two_cores = pytest.mark.skipif(environment.cores() < 2, reason="needs two cores")
 SIDE_BY_SIDE = ("--parallel", "2", "--nproc", "1")
 
 
-@pytest.fixture
-def room() -> Iterator[Path]:
-    """A folder with a short path: sockets are made below it."""
-    with tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as name:
-        yield Path(name)
-
-
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two methods, two seeds, runs of some seconds."""
     return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=1500, eval_every=1500)
-
-
-def records(out: Path) -> dict[tuple[str, int], RunRecord]:
-    """Return the records by method and seed."""
-    return {(record.spec.method.name, record.spec.seed): record for record in load_records(out / "colours").records}
-
-
-def scores(found: dict[tuple[str, int], RunRecord]) -> dict[tuple[str, int], Any]:
-    """Return what must be equal to the bit: every test metric, and the file of predictions."""
-    return {
-        key: (record.files["predictions.parquet"], {n: v for n, v in record.metrics.items() if n.startswith("test_")})
-        for key, record in found.items()
-    }
 
 
 def working(command: Command) -> tuple[Job, ...]:
@@ -76,8 +51,8 @@ def test_the_results_are_those_of_runs_one_after_another(suite: Path, room: Path
     assert status == 0, said
     assert "4 jobs for 4 runs were given to this machine, 2 at a time" in said
     assert "[4/4] " in said
-    alone, beside = records(room / "one"), records(room / "two")
-    assert scores(beside) == scores(alone)
+    alone, beside = tiny.records(room / "one"), tiny.records(room / "two")
+    assert tiny.scores(beside) == tiny.scores(alone)
     assert {record.run_id for record in beside.values()} == {record.run_id for record in alone.values()}
     assert {record.neighbours for record in alone.values()} == {None}
     ids = {record.run_id for record in beside.values()}
@@ -116,7 +91,7 @@ def test_each_run_stays_in_its_slot_until_ctrl_c(suite: Path, room: Path) -> Non
     assert {job.how for job in read_jobs(room / "out/colours")} <= {"interrupted", "done"}
     status, said = Command(suite, room / "out", *SIDE_BY_SIDE).ended(300)
     assert status == 0, said
-    assert {record.status for record in records(room / "out").values()} == {"ok"}
+    assert {record.status for record in tiny.records(room / "out").values()} == {"ok"}
 
 
 @two_cores
@@ -124,7 +99,7 @@ def test_the_command_is_killed(suite: Path, room: Path) -> None:
     """No process is left, and the same command takes the claims of the dead jobs and does what is missing."""
     command = Command(suite, room / "out", *SIDE_BY_SIDE)
     command.until(lambda: command.recorded() and working(command), 240)
-    done = {key: record.started for key, record in records(room / "out").items()}
+    done = {key: record.started for key, record in tiny.records(room / "out").items()}
     command.process.kill()
     command.ended()
     assert len(command.family) >= 6, "two jobs with a fork server and a rank each"
@@ -132,7 +107,7 @@ def test_the_command_is_killed(suite: Path, room: Path) -> None:
     status, said = Command(suite, room / "out", *SIDE_BY_SIDE).ended(300)
     assert status == 0, said
     assert f"{len(done)} of 4 runs are recorded already" in said
-    after = records(room / "out")
+    after = tiny.records(room / "out")
     assert {key: after[key].started for key in done} == done
     assert [record.status for record in after.values()] == ["ok"] * 4
 
@@ -182,7 +157,7 @@ def test_a_run_that_fails_is_told(tmp_path: Path, room: Path, monkeypatch: pytes
     assert "breaks seed 0: failed in" in said
     assert "planted" in said
     assert "1 of 2 runs did not end well" in said
-    assert {key[0]: record.status for key, record in records(room / "out").items()} == {
+    assert {key[0]: record.status for key, record in tiny.records(room / "out").items()} == {
         "head": "ok", "breaks": "failed",
     }  # fmt: skip
 

@@ -9,7 +9,6 @@ import importlib.util
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,17 +25,8 @@ from hpml_bench.cli import main
 from hpml_bench.config.profile import Profile
 from hpml_bench.engines.ray import Need, Ray, do, need
 from hpml_bench.errors import UserError
-from hpml_bench.records.listing import load_records
 from hpml_bench.records.plan import Job, claims, read_jobs
-from hpml_bench.records.run import RunRecord
 from hpml_bench.system import heartbeat, processes
-
-
-@pytest.fixture
-def room() -> Iterator[Path]:
-    """A folder with a short path: sockets are made below it."""
-    with tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as name:
-        yield Path(name)
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +52,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             yield profile
         finally:
             made.shutdown()
-
-
-def records(out: Path) -> dict[tuple[str, int], RunRecord]:
-    """Return the records by method and seed."""
-    return {(record.spec.method.name, record.spec.seed): record for record in load_records(out / "colours").records}
-
-
-def scores(found: dict[tuple[str, int], RunRecord]) -> dict[tuple[str, int], Any]:
-    """Return what must be equal to the bit: every test metric, and the file of predictions."""
-    return {
-        key: (record.files["predictions.parquet"], {n: v for n, v in record.metrics.items() if n.startswith("test_")})
-        for key, record in found.items()
-    }
 
 
 def working(out: Path) -> tuple[Job, ...]:
@@ -114,8 +91,8 @@ def test_a_sweep_over_two_nodes_is_a_local_one(suite: Path, cluster: Path, room:
     status, said = command.ended(300)
     assert status == 0, said
     assert "2 jobs for 4 runs were given to Ray" in said
-    alone, beside = records(room / "one"), records(room / "two")
-    assert scores(beside) == scores(alone)
+    alone, beside = tiny.records(room / "one"), tiny.records(room / "two")
+    assert tiny.scores(beside) == tiny.scores(alone)
     for record in beside.values():
         assert record.environment["where"]["engine"] == "ray"
         assert record.environment["where"]["unit"] == record.spec.seed
@@ -137,7 +114,7 @@ def test_a_worker_is_killed(suite: Path, cluster: Path, room: Path) -> None:
     status, said = command.ended(300)
     assert status == 0, said
     assert "submitting them again" in said
-    assert [record.status for record in records(room / "out").values()] == ["ok"] * 4
+    assert [record.status for record in tiny.records(room / "out").values()] == ["ok"] * 4
     again = [found for found in read_jobs(room / "out/colours") if found.unit == job.unit]
     assert [found.how for found in again] == [None, "done"]
 
@@ -169,7 +146,7 @@ def test_the_command_is_killed(suite: Path, cluster: Path, room: Path) -> None:
     assert gone(left, 30)
     status, said = Command(suite, room / "out", "--on", str(cluster)).ended(300)
     assert status == 0, said
-    assert [record.status for record in records(room / "out").values()] == ["ok"] * 4
+    assert [record.status for record in tiny.records(room / "out").values()] == ["ok"] * 4
 
 
 # What a task takes

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,13 +19,6 @@ from command import Command
 from hpml_bench.cli import main
 from hpml_bench.records.listing import load_records
 from hpml_bench.system import heartbeat, processes
-
-
-@pytest.fixture
-def room() -> Iterator[Path]:
-    """A folder with a short path: sockets are made below it."""
-    with tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as name:
-        yield Path(name)
 
 
 @pytest.fixture(scope="module")
