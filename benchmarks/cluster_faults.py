@@ -2,8 +2,8 @@
 
     python benchmarks/cluster_faults.py --out reports/reference/soak/cluster-faults.json
 
-With pytest, as root; other arguments are pytest's. The exit status is pytest's. A record is written whatever comes of the
-tests, with the first line of what one failed of, and why one was skipped.
+As root; other arguments are pytest's, and so is the exit status. A record is written whatever comes of the tests, with
+the first line of what one failed of, and why one was skipped.
 """
 
 from __future__ import annotations
