@@ -16,7 +16,8 @@ import tiny
 import torch
 
 from hpml_bench import registry
-from hpml_bench.cluster.sweep import Asked, Sweep
+from hpml_bench.cluster.asked import Asked
+from hpml_bench.cluster.sweep import Sweep
 from hpml_bench.config import options
 from hpml_bench.config.profile import load_profile
 from hpml_bench.config.settings import MethodSpec, OptimizerSpec, RunSpec, TaskSpec

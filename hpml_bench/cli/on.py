@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def sweep_on(suite: Suite, methods: list[str] | None, asked: Asked, limits: Limits, elsewhere: Elsewhere) -> int:
     """Submit what is missing, wait for it, report, and return the exit status."""
-    from hpml_bench.cluster.sweep import Asked as Wanted
+    from hpml_bench.cluster.asked import Asked as Wanted
     from hpml_bench.cluster.sweep import Sweep
     from hpml_bench.plugins.engine import make_engine
     from hpml_bench.system import disk
@@ -35,7 +35,7 @@ def sweep_on(suite: Suite, methods: list[str] | None, asked: Asked, limits: Limi
     folder = (asked.out / suite.name).resolve()
     with disk.errors_as_user_errors(asked.out), stoppable():
         if elsewhere.dry_run:
-            script = Sweep.look(wanted, folder, _say).script(asked.fresh)
+            script = Sweep.look(wanted, folder, _say).script(asked.fresh, elsewhere.detach)
             click.echo(script or "nothing is missing\n", nl=False)
             return OK
         engine = make_engine(profile)
@@ -67,9 +67,7 @@ def _done(sweep: Sweep, asked: Asked, detach: bool) -> int:
             click.echo(sweep.script(), nl=False)
             _say(f"have each command run, then hpml-bench report {_shown(sweep.folder)}")
             return OK
-        if detach:
-            if count:
-                sweep.submit_report()
+        if detach and sweep.submit_report():
             _say(f"hpml-bench status {_shown(sweep.folder)} shows the jobs, and {stop} ends them")
             return OK
         complete: bool | None = _waited(sweep, before)

@@ -45,6 +45,11 @@ def run_all(
         from hpml_bench.cli.on import sweep_on
 
         ctx.exit(sweep_on(loaded, chosen, asked, limits, elsewhere))
+    if elsewhere.detach or elsewhere.dry_run:
+        from hpml_bench.errors import UserError
+
+        option = "--detach" if elsewhere.detach else "--dry-run"
+        raise UserError(f"{option} is of a sweep that jobs do; give --on PROFILE too")
     ctx.exit(sweep(loaded, chosen, None, asked, limits))
 
 

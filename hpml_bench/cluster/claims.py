@@ -109,9 +109,10 @@ def claimed(folder: Path, job: Job, engine: Engine) -> Iterator[Claim]:
 
 def release_dead(folder: Path, engine: Engine) -> tuple[Job, ...]:
     """Remove the claims of jobs that have ended, and return the owners of those that are left."""
-    living = []
-    for owner in claims(folder):
-        if engine.dead(owner):
+    living, owners = [], claims(folder)
+    dead = engine.dead_among(owners)
+    for owner in owners:
+        if owner.name in dead:
             discard(folder / CLAIMS / str(owner.unit), owner)
         else:
             living.append(owner)

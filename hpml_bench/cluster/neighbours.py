@@ -11,7 +11,7 @@ from types import TracebackType
 
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.records.files import read_json, write_atomically
-from hpml_bench.records.plan import RUNNING
+from hpml_bench.records.plan import RUNNING, claims
 from hpml_bench.records.run import RunRecord
 from hpml_bench.records.shared import SharedResults
 from hpml_bench.system import processes
@@ -32,14 +32,16 @@ class Neighbours:
         """Say that this run is under way here, then look who else is: of two that begin at once, both see the other."""
         self._folder.mkdir(exist_ok=True)
         host = socket.gethostname()
-        here = {"run": self._run, "host": host, "hosts": sorted(self._hosts), "pid": os.getpid()}
-        write_atomically(self._file, json.dumps(here))
+        own = {"job": self._results.job.name, "pid": os.getpid(), "process": processes.mark(os.getpid())}
+        write_atomically(self._file, json.dumps({"run": self._run, "host": host, "hosts": sorted(self._hosts)} | own))
+        working = {owner.name for owner in claims(self._results.path)}
         for path in self._folder.glob("*.json"):
             other = read_json(path)
             if path == self._file or other is None or self._hosts.isdisjoint(other["hosts"]):
                 continue
-            if other["host"] == host and processes.identify(int(other["pid"])) is None:  # it was killed
-                _remove(path)
+            here = other["host"] == host
+            if not (processes.mark(int(other["pid"])) == other["process"] if here else other["job"] in working):
+                _remove(path)  # it was killed
                 continue
             self._there.add(str(other["run"]))
             with _came(path).open("a", encoding="utf-8") as file:

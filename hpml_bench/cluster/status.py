@@ -14,7 +14,9 @@ HEAD: Row = ("unit", "runs", "state", "job", "host", "done")
 def rows(sweep: Sweep) -> list[Row]:
     """Return a row for each unit, below a head, and a last one with sums."""
     live = {job.unit: job for job in sweep.engine.live(sweep.plan) if job.unit is not None}
-    held = {owner.unit: owner for owner in claims(sweep.folder) if not sweep.engine.dead(owner)}
+    owners = claims(sweep.folder)
+    dead = sweep.engine.dead_among(owners)
+    held = {owner.unit for owner in owners if owner.name not in dead}
     last: dict[int, Job] = {job.unit: job for job in read_jobs(sweep.folder)}
     specs, results = sweep.specs(), ResultsFolder(sweep.folder)
     found, total, failed = [HEAD], 0, 0
@@ -29,6 +31,6 @@ def rows(sweep: Sweep) -> list[Row]:
         host = worked.host if worked and (job is None or job.running) else ""
         name = job.name if job else worked.job if worked else ""
         found.append((str(number), unit.title, state, name, host, f"{done} of {len(unit.tasks)}"))
-    runs, working = sum(len(unit.tasks) for unit in sweep.plan.units), len(live.keys() | held.keys())
+    runs, working = sum(len(unit.tasks) for unit in sweep.plan.units), len(live.keys() | held)
     sums = f"{total} of {runs}" + (f", {failed} failed" if failed else "")
     return [*found, ("all", "", f"{working} live" if working else "no jobs", "", "", sums)]

@@ -5,95 +5,42 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
+from hpml_bench.cluster.asked import Asked, recorded, resolved_alike, same_runs
 from hpml_bench.cluster.claims import release_dead
-from hpml_bench.config.profile import Profile
 from hpml_bench.config.settings import RunSpec, Settings
-from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
 from hpml_bench.launch import preparation
-from hpml_bench.launch.limits import Limits
-from hpml_bench.launch.order import balanced
 from hpml_bench.plugins.engine import Batch, Engine, Live, make_engine, units_of
-from hpml_bench.plugins.method import check_methods
 from hpml_bench.records import plan as plans
 from hpml_bench.records.files import PLAN, RECORD, remove
 from hpml_bench.records.folder import ResultsFolder, locked
-from hpml_bench.records.plan import Plan, Task, Unit
+from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import Digests, RunRecord, protocol_id
-from hpml_bench.system.text import utc_now
 
 Say = Callable[[str], None]
 POLL_SECONDS = 5.0
 UNANSWERED_SECONDS = 600.0
 """For so long an engine may fail to answer what jobs there are."""
-SUBMITTED_SECONDS = 120.0
+SUBMITTED_SECONDS = 2 * UNANSWERED_SECONDS
 """For so long another process that submits to the same folder is waited for: it would not see our jobs, nor we its."""
 VAIN = 2
 """Submissions in a row that bring no new run before the sweep is given up."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a call of run-all asks for."""
-
-    suite: Suite
-    profile: Profile
-    methods: tuple[str, ...] | None
-    limits: Limits
-    verbose: bool = False
-
-    def tasks(self) -> list[Task]:
-        """Return the runs, seed by seed, methods in the balanced order of a sweep."""
-        runs = balanced(self.suite.runs(self.methods), list(self.suite.methods))
-        return [Task(method=spec.method.name, seed=spec.seed) for spec in runs]
-
-    def units(self) -> tuple[Unit, ...]:
-        """Return the runs cut into units."""
-        tasks = self.tasks()
-        if self.profile.unit == "run":
-            return tuple(Unit(tasks=(task,)) for task in tasks)
-        by_seed: dict[int, list[Task]] = {}
-        for task in tasks:
-            by_seed.setdefault(task.seed, []).append(task)
-        return tuple(Unit(tasks=tuple(group)) for group in by_seed.values())
-
-    def plan(self, folder: Path) -> Plan:
-        """Return a new plan of a results folder.
-
-        Raises:
-            UserError: there is no method to run, or one can't be run.
-
-        """
-        specs = self.suite.runs(self.methods, [0])
-        if not specs:
-            raise UserError(
-                f"suite {self.suite.name}: there is no method to run; name some under methods, or by --methods a,b"
-            )
-        check_methods((spec.method for spec in specs), self.suite.settings)
-        ranks, nodes = self.suite.settings.world_size, self.profile.nodes
-        if ranks is not None and ranks % nodes:
-            raise UserError(f"{ranks} ranks can't be parted over {nodes} nodes; give --nproc a multiple of {nodes}")
-        limits = plans.Limits(stall=self.limits.stall, run_timeout=self.limits.run_timeout, retries=self.limits.retries)
-        return Plan(
-            id=plans.plan_id(folder), asked=utc_now(), suite=self.suite, profile=self.profile, units=self.units(),
-            limits=limits, verbose=self.verbose,
-        )  # fmt: skip
-
-
 class Sweep:
     """A sweep that jobs do."""
 
-    def __init__(self, folder: Path, plan: Plan, engine: Engine, say: Say) -> None:
-        """Keep them."""
+    def __init__(self, folder: Path, plan: Plan, engine: Engine, say: Say, resolved: bool = True) -> None:
+        """Keep them; `resolved`: whether the settings that jobs have resolved are this plan's."""
         self.folder, self.plan, self.engine, self.say = folder, plan, engine, say
         self._results = ResultsFolder(folder)
+        self._resolved = resolved
         self._specs: list[list[RunSpec]] | None = None
-        self._known: dict[str, tuple[tuple[int, ...], RunRecord | None]] = {}
+        self._known: dict[str, tuple[tuple[int, ...], RunRecord]] = {}
         """run_id -> record, and by what its file is told from a later one."""
-        self._last: str | None = None
 
     @classmethod
     def open(cls, asked: Asked, folder: Path, say: Say, fresh: bool = False) -> Sweep:
@@ -107,28 +54,17 @@ class Sweep:
         engine.check()
         with ResultsFolder.open(folder) as results:
             before = plans.read_plan(folder) if (folder / PLAN).exists() else None
-            plan = asked.plan(folder)
-            if before is not None:
-                owned = make_engine(before.profile)
-                if before.profile.engine == asked.profile.engine:
-                    owned = engine
-                living = [job.job for job in release_dead(folder, owned)] + [job.name for job in owned.live(before)]
-                same = _same(before, plan) and not fresh and before.profile.engine == asked.profile.engine
-                if living and not same:
-                    raise UserError(
-                        f"{folder}: jobs of another plan work in it ({', '.join(sorted(set(living))[:3])}); end them "
-                        f"with hpml-bench stop {folder}, or give another --out"
-                    )
-                if same:
-                    plan = plan.model_copy(update={"digests": before.digests})
-            if before is None or not _resolved_alike(before, plan):
-                (folder / plans.RESOLVED).unlink(missing_ok=True)
+            plan = asked.plan(folder, before)
+            if before is not None and not _continues(before, plan, fresh):
+                _refuse_if_jobs_live(folder, before, engine)
             if fresh and asked.methods is not None:
-                results.clear(spec for unit in cls(folder, plan, engine, say).specs() or () for spec in unit)
+                results.clear(recorded(folder, plan))
             elif fresh:
                 results.clear()
                 results.forget_measured()
                 remove(folder / plans.LOGS)
+            if before is None or not resolved_alike(before, plan):
+                (folder / plans.RESOLVED).unlink(missing_ok=True)
             results.write_suite(asked.suite.model_dump_json(indent=1))
             plans.write_plan(folder, plan)
         return cls(folder, plan, engine, say)
@@ -138,11 +74,9 @@ class Sweep:
         """Return the same without writing anything, for `--dry-run`."""
         engine = make_engine(asked.profile)
         engine.check()
-        plan = asked.plan(folder)
         before = plans.read_plan(folder) if (folder / PLAN).exists() else None
-        if before is not None and _same(before, plan):
-            plan = plan.model_copy(update={"digests": before.digests})
-        return cls(folder, plan, engine, say)
+        plan = asked.plan(folder, before)
+        return cls(folder, plan, engine, say, resolved=before is not None and resolved_alike(before, plan))
 
     def _set_aside_unusable(self) -> None:
         """Set damaged runs aside, and those on other rows or weights, as a sweep without jobs does."""
@@ -172,14 +106,16 @@ class Sweep:
         prepared = preparation.prepare(settings.model_copy(update=here))
         for warning in prepared.warnings:
             self.say(warning)
-        self.plan = self.plan.model_copy(update={"digests": prepared.digests})
-        plans.write_plan(self.folder, self.plan)
+        with self._submitting():
+            found = self._planned().model_copy(update={"digests": prepared.digests})
+            plans.write_plan(self.folder, found)
+            self.plan = self.plan.model_copy(update={"digests": prepared.digests})
 
     # What is done
 
     def specs(self) -> list[list[RunSpec]] | None:
         """Return the runs of each unit; None before a job has resolved the settings."""
-        if self._specs is None:
+        if self._specs is None and self._resolved:
             settings = plans.read_resolved(self.folder)
             self._specs = None if settings is None else self.plan.specs(settings)
         return self._specs
@@ -198,9 +134,12 @@ class Sweep:
             return None
         mark = there.st_ino, there.st_mtime_ns, there.st_size
         known = self._known.get(spec.run_id)
-        if known is None or known[0] != mark:
-            known = self._known[spec.run_id] = mark, run.record()
-        return known[1]
+        if known is not None and known[0] == mark:
+            return known[1]
+        record = run.record()
+        if record is not None:  # else it may be read next time
+            self._known[spec.run_id] = mark, record
+        return record
 
     def missing(self, again: bool) -> tuple[int, ...]:
         """Return the units of which a run is to be done; with `again`, also where one has failed since asked."""
@@ -225,55 +164,122 @@ class Sweep:
 
     # Jobs
 
-    def batch(self, units: Sequence[int], after: str | None = None) -> Batch:
-        """Return the jobs of units."""
-        arguments = ("work", str(self.folder / PLAN), "--unit", "{unit}")
-        return Batch(self.plan, self.folder, tuple(units), arguments, after=after)
+    def batches(self, units: Sequence[int]) -> list[Batch]:
+        """Return the jobs of units, in parts that are submitted one after another; a preparation is the first."""
+        plan = str(self.folder / PLAN)
+        found = []
+        prepared = any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
+        if self.plan.profile.prepare == "job" and not prepared:
+            found.append(Batch(self.plan, self.folder, (), ("work", plan, "--prepare"), kind="prepare"))
+        arguments = ("work", plan, "--unit", "{unit}")
+        return [*found, *self.engine.parts(Batch(self.plan, self.folder, tuple(units), arguments))]
 
-    def script(self, fresh: bool = False) -> str:
-        """Return what would be submitted; nothing where nothing is missing."""
+    def report_batch(self, ended: tuple[str, ...]) -> Batch:
+        """Return the job that writes the report when others have ended."""
+        return Batch(self.plan, self.folder, (), ("report", str(self.folder)), kind="report", ended=ended)
+
+    def script(self, fresh: bool = False, detach: bool = False) -> str:
+        """Return what would be submitted, names of jobs in capitals; nothing where nothing is missing."""
         missing = range(len(self.plan.units)) if fresh else self.missing(again=True)
-        return self.engine.script(self.batch(missing)) if missing else ""
+        units = sorted(set(missing) - units_of(self.engine.live(self.plan)))
+        texts: list[str] = []
+
+        def written(batch: Batch) -> str:
+            texts.append(self.engine.script(batch))
+            return batch.kind.upper()
+
+        if units:
+            self._give(units, written)
+            if detach:
+                texts.append(self.engine.script(self.report_batch(("UNITS",))))
+        return "\n".join(texts)
 
     def submit(self, again: bool) -> int:
         """Submit the units that are missing and have no job; return how many.
 
         Raises:
-            UserError: the engine refuses them, or another process that submits doesn't end.
+            UserError: the engine refuses them, another process that submits doesn't end, or another sweep was begun in
+                the folder meanwhile.
 
         """
-        with nullcontext() if not self.engine.outlives else locked(self.folder, SUBMITTED_SECONDS):
-            return self._submit(again)
+        with self._submitting():
+            if self._planned().stopped:
+                self.say("the sweep was stopped")
+                return 0
+            live = self._live()
+            release_dead(self.folder, self.engine)
+            if again:
+                self._set_aside_unusable()
+            if live:
+                self.say(f"{len(live)} jobs of this sweep wait or run")
+            units = sorted(set(self.missing(again)) - units_of(live))
+            return self._give(units, self._submitted) if units else 0
 
-    def _submit(self, again: bool) -> int:
-        live = self._live()
-        release_dead(self.folder, self.engine)
-        if again:
-            self._set_aside_unusable()
-        if live:
-            self.say(f"{len(live)} jobs of this sweep wait or run")
-        units = sorted(set(self.missing(again)) - units_of(live))
-        if not units:
-            return 0
-        after = None
-        prepared = any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
-        if self.plan.profile.prepare == "job" and not prepared:
-            arguments = ("work", str(self.folder / PLAN), "--prepare")
-            after = self.engine.submit(Batch(self.plan, self.folder, (), arguments, kind="prepare"))
-        name = self.engine.submit(self.batch(units, after))
-        runs = sum(len(self.plan.units[unit].tasks) for unit in units)
-        if self.engine.starts:
-            said = f"{len(units)} jobs for {runs} runs were given to {self.engine.title}" + (
-                f" as {name}" if name else ""
+    def _give(self, units: Sequence[int], take: Callable[[Batch], str]) -> int:
+        """Give units to something that takes jobs; return how many it took, which may be less than all, and not none.
+
+        Raises:
+            UserError: it refuses the first of them.
+
+        """
+        prepared: str | None = None
+        ended: tuple[str, ...] = ()
+        taken = 0
+        for batch in self.batches(units):
+            try:
+                name = take(replace(batch, prepared=prepared, ended=ended))
+            except UserError as error:
+                if not taken:
+                    raise
+                self.say(f"{error}; the other {len(units) - taken} jobs are submitted when those before have ended")
+                break
+            if batch.kind == "prepare":
+                prepared = name
+                continue
+            taken, ended = taken + len(batch.units), (name,)
+        return taken
+
+    def _submitted(self, batch: Batch) -> str:
+        """Submit jobs, say so, and return their name."""
+        name = self.engine.submit(batch)
+        if self.engine.starts and batch.kind == "units":
+            runs = sum(len(self.plan.units[unit].tasks) for unit in batch.units)
+            shown = f" as {name}" if name else ""
+            self.say(
+                f"{len(batch.units)} jobs for {runs} runs were given to {self.engine.title}{shown}, "
+                f"{self.plan.profile.parallel} at a time"
             )
-            self.say(f"{said}, {self.plan.profile.parallel} at a time")
-        self._last = name
-        return len(units)
+        return name
 
-    def submit_report(self) -> None:
-        """Submit a job that writes the report when the others have ended."""
-        arguments = ("report", str(self.folder))
-        self.engine.submit(Batch(self.plan, self.folder, (), arguments, kind="report", after=self._last))
+    @contextmanager
+    def _submitting(self) -> Iterator[None]:
+        """Keep other processes from submitting, stopping and planning here; where jobs end with this one it is so.
+
+        Raises:
+            UserError: another one doesn't end.
+
+        """
+        with locked(self.folder, SUBMITTED_SECONDS) if self.engine.outlives else nullcontext():
+            yield
+
+    def _planned(self) -> Plan:
+        """Return the plan as it is in the folder.
+
+        Raises:
+            UserError: it is another one.
+
+        """
+        there = plans.read_plan(self.folder)
+        if not same_runs(there, self.plan):
+            raise UserError(f"{self.folder}: another sweep was begun here meanwhile; give another --out")
+        return there
+
+    def submit_report(self) -> bool:
+        """Submit a job that writes the report when all others have ended; return whether any is left to wait for."""
+        live = self._live()
+        if live and not any(job.kind == "report" for job in live):
+            self.engine.submit(self.report_batch(tuple(dict.fromkeys(job.group for job in live))))
+        return bool(live)
 
     def wait(self, found: Callable[[RunRecord], None], poll: float = POLL_SECONDS) -> bool:
         """Wait until no job is left, submitting anew what jobs have left undone; return whether all runs have a record.
@@ -351,8 +357,9 @@ class Sweep:
 
     def stop(self) -> int:
         """End all jobs, and remove their claims; return how many there were. Who waits for them submits none again."""
-        plans.write_plan(self.folder, self.plan.model_copy(update={"stopped": True}))
-        count = self.engine.stop(self.plan)
+        with self._submitting():
+            plans.write_plan(self.folder, plans.read_plan(self.folder).model_copy(update={"stopped": True}))
+            count = self.engine.stop(self.plan)
         deadline = time.monotonic() + 60
         while self.engine.live(self.plan) and time.monotonic() < deadline:
             time.sleep(0.5)
@@ -375,11 +382,25 @@ def find(path: Path, say: Say) -> Sweep:
     return Sweep(folders[0].resolve(), plan, make_engine(plan.profile), say)
 
 
-def _same(before: Plan, plan: Plan) -> bool:
-    """Tell whether two plans are of the same runs, cut in the same way."""
-    return before.suite == plan.suite and before.units == plan.units and before.profile.nodes == plan.profile.nodes
+def _continues(before: Plan, plan: Plan, fresh: bool) -> bool:
+    """Tell whether jobs of the plan there was may work on while this one's are submitted."""
+    engines = before.profile.engine == plan.profile.engine
+    return same_runs(before, plan) and resolved_alike(before, plan) and engines and not fresh
 
 
-def _resolved_alike(before: Plan, plan: Plan) -> bool:
-    """Tell whether jobs of two plans resolve the same settings; if in doubt, they don't, and each job looks again."""
-    return before.suite.settings == plan.suite.settings and before.profile.place == plan.profile.place
+def _refuse_if_jobs_live(folder: Path, before: Plan, engine: Engine) -> None:
+    """Refuse a folder in which jobs of another plan wait or work.
+
+    Raises:
+        UserError: says which, and how to end them.
+
+    """
+    owned = engine if before.profile.engine == engine.profile.engine else make_engine(before.profile)
+    owners = release_dead(folder, owned)
+    living = sorted({owner.job for owner in owners} | {job.name for job in owned.live(before)})
+    if living:
+        claimed = f" (of one that was killed, remove {folder / plans.CLAIMS / str(owners[0].unit)})" if owners else ""
+        raise UserError(
+            f"{folder}: jobs of another plan, or of another profile, work in it ({', '.join(living[:3])}); end them "
+            f"with hpml-bench stop {folder}{claimed}, or give another --out"
+        )

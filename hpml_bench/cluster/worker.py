@@ -69,7 +69,7 @@ def work(path: Path, number: int) -> Worked:
     """
     plan, folder = read_plan(path), (path if path.is_dir() else path.parent).resolve()
     plan.unit(number)
-    engine, own = make_engine(plan.profile), _this_job(number)
+    engine, own = make_engine(plan.profile), _this_job(plan, number)
     signal.signal(AGENT_SIGNAL, signal.SIG_IGN)  # engines send it as a warning; here it is torch's agent's
     with stoppable() as stop, claimed(folder, own, engine) as claim:
         write_job(folder, own)
@@ -99,7 +99,7 @@ def prepare(path: Path) -> None:
 
     """
     plan, folder = read_plan(path), (path if path.is_dir() else path.parent).resolve()
-    own = _this_job(-1)
+    own = _this_job(plan, -1)
     write_job(folder, own)
     how, why = "failed", None
     try:
@@ -113,10 +113,11 @@ def prepare(path: Path) -> None:
         write_job(folder, own.model_copy(update={"ended": utc_now(), "how": how, "why": why}))
 
 
-def _this_job(unit: int) -> Job:
+def _this_job(plan: Plan, unit: int) -> Job:
     """Return what this process says of itself, also to its ranks."""
     own = jobs.this_job()
     os.environ |= {jobs.ENGINE: own.engine, jobs.JOB: own.job, jobs.RESTART: str(own.restart), jobs.UNIT: str(unit)}
+    os.environ[jobs.CALL] = str(plan.call)
     return Job(
         engine=own.engine,
         job=own.job,
@@ -164,6 +165,7 @@ class _Work:
         self.until = jobs.this_job().until
         if self.until is None and plan.profile.seconds is not None:
             self.until = time.time() + plan.profile.seconds
+        self.whole = plan.profile.seconds or _left(self.until)
         self.longest = 0.0
 
     def run(self) -> Worked:
@@ -224,19 +226,20 @@ class _Work:
     def _time_for_another(self, first: bool) -> bool:
         """Whether a run as long as the longest so far ends before the job is asked to.
 
-        Where even a whole job is too short by this estimate, the first run is begun all the same: it may be shorter.
+        Where another job would have as little for its first run, it is begun all the same: it may be shorter.
         """
         needed = MARGIN * self.longest + self.plan.profile.warned
-        whole = self.plan.profile.seconds
-        return _left(self.until) > needed or (first and whole is not None and needed > whole)
+        elsewhere = self.whole - (time.monotonic() - self.began)
+        return _left(self.until) > needed or (first and needed > elsewhere)
 
     def _interrupted(self, spec: RunSpec, record: RunRecord | None) -> str:
         """Keep an interrupted attempt; of one that a time limit ended, say so, and give up after the second."""
         if record is None or not _at_limit(self.until, self.plan.profile.warned):
             return "interrupted"
-        late = RunError(kind=TIME_LIMIT, message=f"not done in the job's time limit of {self.plan.profile.time}")
+        limit = self.plan.profile.time or f"{self.whole / 60:.0f} minutes"
+        late = RunError(kind=TIME_LIMIT, message=f"not done in the job's time limit of {limit}")
         if record.status not in DONE:
-            earlier = [r for r in self.results.attempts(spec) if r.error is not None and r.error.kind == TIME_LIMIT]
+            earlier = [found for found in self.results.attempts(spec) if found.error == late]
             attempt = self.results.attempt(spec)
             record = attempt.commit(record.model_copy(update={"error": late}))
             if len(earlier) + 1 >= TRIES:

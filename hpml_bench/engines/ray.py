@@ -92,7 +92,7 @@ class Ray(Engine):
 
     def submit(self, batch: Batch) -> str:
         """Begin as many jobs as the profile lets run at a time; `wait` begins the others."""
-        after = self._prepared if batch.after else None
+        after = self._prepared if batch.prepared else None
         if batch.kind == "prepare":
             self._prepared = self._begin(batch, None, None)
             return "prepare"

@@ -12,23 +12,23 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from pydantic import Field, field_validator
 
 from hpml_bench.config.base import Frozen
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.engine import Batch, Engine, Live
+from hpml_bench.plugins.engine import Batch, Engine, Kind, Live
 from hpml_bench.records.plan import LOGS, Job, Plan
 from hpml_bench.system import job as jobs
 from hpml_bench.system.text import utc_now
 
 COMMANDS = ("sbatch", "squeue", "scancel")
-FORMAT = "%i|%K|%T|%r|%k"
-"""Of squeue: job, task, state, reason, comment."""
+FORMAT = "%i|%F|%K|%T|%r|%k"
+"""Of squeue: job, array, task, state, reason, comment."""
 STUCK = "launch failed requeued held"
 """Reason of a job that could not be launched: Slurm holds it until somebody releases it."""
 ENDED = frozenset(
@@ -74,12 +74,16 @@ class Slurm(Engine):
         if missing:
             raise UserError(f"--on: {', '.join(missing)} can't be found; submit from a login node of a Slurm cluster")
 
-    def script(self, batch: Batch) -> str:
-        """Return the job scripts, one after another: one for each thousand units."""
-        return "\n".join(self._script(part) for part in _arrays(batch))
+    def parts(self, batch: Batch) -> tuple[Batch, ...]:
+        """Return a batch in parts that can be an array each, every one after the one before.
 
-    def _script(self, batch: Batch, earlier: str | None = None) -> str:
-        """Return the script of a job or an array, which waits for the end of an earlier array."""
+        Slurm limits the parallel tasks of one array only.
+        """
+        groups = groupby(sorted(batch.units), lambda unit: unit // ARRAY)
+        return tuple(replace(batch, units=tuple(units)) for _, units in groups) or (batch,)
+
+    def script(self, batch: Batch) -> str:
+        """Return the script of a job or an array."""
         profile, plan = self.profile, batch.plan
         first = _first(batch)
         logs = str(batch.folder / LOGS).replace("%", "%%")
@@ -94,10 +98,11 @@ class Slurm(Engine):
             given["array"] = f"{_ranges([unit - first for unit in batch.units])}%{profile.parallel}"
         if batch.kind != "report":  # a preparation decides what the suite leaves to the node
             given |= self._resources()
-        if profile.seconds is not None and batch.units:
+        if profile.seconds is not None:
             given["time"] = str(profile.time)
+        if profile.seconds is not None and batch.units:
             given["signal"] = f"B:TERM@{profile.warned:.0f}"
-        if after := _after(batch, earlier):
+        if after := _after(batch):
             given |= {"dependency": after, "kill-on-invalid-dep": "yes"}
         given |= self.options.sbatch
         lines = ["#!/bin/bash", *(_line(name, value) for name, value in given.items() if value is not False)]
@@ -116,29 +121,27 @@ class Slurm(Engine):
         return "\n".join([*lines, f"exec {' '.join(words)}", ""])
 
     def submit(self, batch: Batch) -> str:
-        """Submit the scripts and return the last job's number."""
+        """Submit the script and return the number of the job or array."""
         (batch.folder / LOGS).mkdir(exist_ok=True)
-        number = None
-        for part in _arrays(batch):
-            told = _run(["sbatch", "--parsable"], self._script(part, number))
-            number = told.strip().partition(";")[0]
-            if not number.isdigit():
-                raise UserError(f"sbatch answered {told[:200]!r}, and no number of a job")
-        return str(number)
+        told = _run(["sbatch", "--parsable"], self.script(batch))
+        number = told.strip().partition(";")[0]
+        if not number.isdigit():
+            raise UserError(f"sbatch answered {told[:200]!r}, and no number of a job")
+        return number
 
     def live(self, plan: Plan) -> tuple[Live, ...]:
         """Return the jobs with this plan's comment."""
         told = _run(["squeue", "--noheader", "--array", "--me", f"--format={FORMAT}"])
         found = []
         for line in told.splitlines():
-            name, task, state, reason, comment = (part.strip() for part in line.split("|", 4))
-            owner, _, kind = comment.partition(":")
+            name, group, task, state, reason, comment = (part.strip() for part in line.split("|", 5))
+            owner, _, rest = comment.partition(":")
             if owner == plan.id and state not in ENDED:
-                kind, _, first = kind.partition(":")
+                kind, _, first = rest.partition(":")
                 unit = int(task) + int(first or 0) if task.isdigit() and kind == "units" else None
                 shown = state if reason == "None" else f"{state} ({reason})"
                 running = state in {"RUNNING", "COMPLETING"}
-                found.append(Live(name, unit, shown, running, stuck=reason == STUCK))
+                found.append(Live(name, unit, shown, running, reason == STUCK, cast(Kind, kind), group))
         return tuple(found)
 
     def stop(self, plan: Plan) -> int:
@@ -154,18 +157,28 @@ class Slurm(Engine):
 
     def dead(self, owner: Job) -> bool:
         """Tell whether Slurm knows that a job has ended or was begun anew; without squeue nothing is known."""
-        if owner.engine != "slurm" or shutil.which("squeue") is None:
-            return False
-        name = re.sub(r"-(\d+)$", r"_\1", owner.job)
-        asked = ["squeue", "--noheader", "--array", f"--jobs={name}", "--Format=State:40,RestartCnt:20"]
+        return bool(self.dead_among([owner]))
+
+    def dead_among(self, owners: Sequence[Job]) -> set[str]:
+        """Return the names of the starts that Slurm knows to have ended, by one call of squeue."""
+        names = {owner.name: re.sub(r"-(\d+)$", r"_\1", owner.job) for owner in owners if owner.engine == "slurm"}
+        if not names or shutil.which("squeue") is None:
+            return set()
+        asked = ["squeue", "--noheader", "--array", f"--jobs={','.join(sorted(set(names.values())))}"]
+        asked.append("--Format=JobArrayID:60,State:40,RestartCnt:20")
         try:
             done = subprocess.run(asked, capture_output=True, text=True, timeout=SECONDS, check=False)
         except (subprocess.TimeoutExpired, OSError):
-            return False
-        if done.returncode:
-            return "Invalid job id" in done.stderr
-        words = done.stdout.split()
-        return not words or words[0] in ENDED or (len(words) > 1 and int(words[1]) > owner.restart)
+            return set()
+        if done.returncode and not (len(names) == 1 and "Invalid job id" in done.stderr):  # of several it never says so
+            return set()
+        there = {name: (state, int(restarts)) for name, state, restarts in map(str.split, done.stdout.splitlines())}
+        return {
+            owner.name
+            for owner in owners
+            if (job := names.get(owner.name)) is not None
+            and (job not in there or there[job][0] in ENDED or there[job][1] > owner.restart)
+        }
 
     def hosts(self) -> tuple[str, ...]:
         """Return the names of this job's nodes."""
@@ -175,7 +188,8 @@ class Slurm(Engine):
 
     def over_nodes(self, command: list[str]) -> list[str]:
         """Return a step with one task on each node of the job; it ends when one task fails."""
-        cores = self.profile.cpus_per_node or os.environ.get("SLURM_CPUS_PER_TASK")
+        variables = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")  # the second alone where the job has whole nodes
+        cores = self.profile.cpus_per_node or next(filter(None, map(os.environ.get, variables)), None)
         scratch = self.profile.scratch
         if scratch:  # the job's script did so on the first node alone
             command = ["bash", "-c", f'export TMPDIR="{scratch}" && mkdir -p "$TMPDIR" && exec "$@"', "bash", *command]
@@ -214,24 +228,15 @@ def _line(name: str, value: str | int | bool) -> str:
     return f"#SBATCH --{name}={value if plain else shlex.quote(str(value))}"
 
 
-def _arrays(batch: Batch) -> Iterator[Batch]:
-    """Return a batch in parts that can be an array each; what is no array is one part."""
-    if not batch.units:
-        yield batch
-    for _, units in groupby(sorted(batch.units), lambda unit: unit // ARRAY):
-        yield replace(batch, units=tuple(units))
-
-
 def _first(batch: Batch) -> int:
     """Return the unit of an array's index 0."""
     return batch.units[0] // ARRAY * ARRAY if batch.units else 0
 
 
-def _after(batch: Batch, earlier: str | None) -> str:
-    """Return what a job waits for; arrays wait for each other, since Slurm limits the parallel tasks of one only."""
-    ended = "afterany" if batch.kind == "report" else "afterok"
-    found = [f"{ended}:{batch.after}"] if batch.after is not None else []
-    return ",".join([*found, f"afterany:{earlier}"] if earlier is not None else found)
+def _after(batch: Batch) -> str:
+    """Return what a job waits for, as sbatch's `dependency`."""
+    prepared = [] if batch.prepared is None else [f"afterok:{batch.prepared}"]
+    return ",".join([*prepared, *(f"afterany:{name}" for name in batch.ended)])
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -16,6 +16,8 @@ from hpml_bench.config.profile import Profile
 from hpml_bench.errors import UserError
 from hpml_bench.records.plan import Job, Plan
 
+Kind = Literal["units", "prepare", "report"]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -28,9 +30,11 @@ class Batch:
     """A job for each; none where this is one job that prepares or reports."""
     arguments: tuple[str, ...]
     """Of `python -m hpml_bench`; `{unit}` stands for the unit's number."""
-    kind: Literal["units", "prepare", "report"] = "units"
-    after: str | None = None
-    """The job that must have ended before: well where it prepares, in whatever way before a report."""
+    kind: Kind = "units"
+    prepared: str | None = None
+    """The job that must have ended well before."""
+    ended: tuple[str, ...] = ()
+    """Jobs that must have ended before, in whatever way."""
 
 
 class Engine(ABC):
@@ -71,9 +75,13 @@ class Engine(ABC):
         """Return the words of a job's command after the interpreter."""
         return ["-m", "hpml_bench", *(word.replace("{unit}", str(unit)) for word in batch.arguments)]
 
+    def parts(self, batch: Batch) -> tuple[Batch, ...]:
+        """Return a batch in parts that can be submitted at once, one after another."""
+        return (batch,)
+
     @abstractmethod
     def submit(self, batch: Batch) -> str:
-        """Submit jobs and return the name by which `after` can ask for them.
+        """Submit jobs and return the name by which `prepared` and `ended` of others ask for them.
 
         Raises:
             UserError: the engine refuses them; with its own words.
@@ -113,6 +121,10 @@ class Engine(ABC):
         """Tell whether the engine knows that this start of a job has ended; False where it can't say."""
         return False
 
+    def dead_among(self, owners: Sequence[Job]) -> set[str]:
+        """Return the names of the starts that have ended; one that can ask for all at once overrides it."""
+        return {owner.name for owner in owners if self.dead(owner)}
+
     def wait(self, seconds: float) -> None:
         """Wait a while, or until a job has ended."""
         time.sleep(seconds)
@@ -130,6 +142,9 @@ class Live:
     running: bool
     stuck: bool = False
     """Whether the engine will never begin it by itself."""
+    kind: Kind = "units"
+    group: str = ""
+    """The name that `submit` returned."""
 
 
 def make_engine(profile: Profile) -> Engine:

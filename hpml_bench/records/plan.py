@@ -73,8 +73,8 @@ class Plan(Frozen):
     digests: Digests | None = None
     """Of the model and data that were prepared before anything was submitted; None where a job prepares them."""
     verbose: bool = False
-    asked: str = ""
-    """When run-all was called last; UTC, ISO 8601. A run that failed since is not done again by further jobs."""
+    call: int = 1
+    """How many calls of run-all have asked for it; a run that failed in this one is not done again by further jobs."""
     stopped: bool = False
     """Whether the sweep was stopped since, so that nobody who waits submits it again."""
 
@@ -82,7 +82,8 @@ class Plan(Frozen):
         """Tell whether a run need not be done: it is done, or without `again` has failed since it was asked for."""
         if record.protocol_id not in {None, protocol}:
             return False
-        return record.status in DONE or (not again and record.started >= self.asked)
+        call = (record.environment.get("where") or {}).get("call") or 0
+        return record.status in DONE or (not again and call >= self.call)
 
     def specs(self, settings: Settings) -> list[list[RunSpec]]:
         """Return the runs of each unit, with resolved settings."""
@@ -114,7 +115,7 @@ class Job(Frozen):
     host: str
     pid: int
     process: str | None = None
-    """By what this process is told from a later one with its number, also after a reboot."""
+    """By what this process is told from others with its number, on other hosts of its name or after a reboot."""
     queued: str | None = None
     """When it was submitted; UTC, ISO 8601."""
     began: str
@@ -186,8 +187,9 @@ def ended_here(owner: Job) -> bool:
     """Tell whether a job was a process of this host, and has ended."""
     if owner.host != socket.gethostname():
         return False
-    there = processes.mark(owner.pid)
-    return there is None or owner.process not in {None, there}
+    if owner.process is None:
+        return processes.identify(owner.pid) is None
+    return owner.process.startswith(f"{processes.home()}:") and owner.process != processes.mark(owner.pid)
 
 
 def refuse_if_worked_on(folder: Path) -> None:

@@ -12,7 +12,16 @@ from hpml_bench.errors import UserError
 
 LEAST_FREE_MB = 32
 """Free space below which no run begins; its points, predictions and logs take a few MB."""
-STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM}
+STORAGE_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ESTALE,
+}
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from typing import Any
 
 ENGINE, JOB, RESTART, UNIT = "HPML_BENCH_ENGINE", "HPML_BENCH_JOB", "HPML_BENCH_RESTART", "HPML_BENCH_UNIT"
 EXCLUSIVE, QUEUED, UNTIL = "HPML_BENCH_EXCLUSIVE", "HPML_BENCH_QUEUED", "HPML_BENCH_UNTIL"
+CALL = "HPML_BENCH_CALL"
+"""Number of the call of run-all for which a job works."""
 CORES = "HPML_BENCH_CORES"
 """CPU cores that an engine gave to this job without binding it to them."""
 NODE = "HPML_BENCH_NODE"
@@ -64,6 +66,7 @@ def where() -> dict[str, Any] | None:
         "job": own.job,
         "restart": own.restart,
         "unit": _number(UNIT),
+        "call": _number(CALL),
         "host": own.host,
         "hosts": [own.host],
         "exclusive": own.exclusive,

@@ -33,16 +33,37 @@ def identify(pid: int) -> psutil.Process | None:
 
 
 def mark(pid: int) -> str | None:
-    """Return by what a process is told from others with its number, before it, after it or after a reboot.
+    """Return by what a process is told from others with its number: where it is, and when it began.
 
-    None where there is none, or a zombie.
+    None where there is none here, or a zombie.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
     began = fields[19]  # clock ticks since the boot; proc(5)
-    return None if identify(pid) is None else f"{boot()}:{began}"
+    return None if identify(pid) is None else f"{home()}:{boot()}:{began}"
+
+
+def home() -> str:
+    """Return by what the processes of this machine, or of this container on it, are told from others.
+
+    It stays after a reboot of a machine, whose first namespace has always the same number. Names of hosts don't tell:
+    containers may have the one of their host, or all the same.
+    """
+    try:
+        machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    except OSError:
+        machine = ""
+    return f"{machine}:{namespace()}"
+
+
+def namespace() -> int:
+    """Return the inode of the namespace in which processes are numbered; 0 where the system doesn't say."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
 
 
 def boot() -> str:

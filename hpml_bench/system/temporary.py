@@ -30,15 +30,7 @@ def place() -> str:
 
     Names of hosts may be equal too (localhost); the kernel's boot id isn't.
     """
-    return digest([socket.gethostname(), processes.boot(), _namespace()], 12)
-
-
-def _namespace() -> int:
-    """Return the inode of the namespace in which processes are numbered; 0 where the system doesn't say."""
-    try:
-        return Path("/proc/self/ns/pid").stat().st_ino
-    except OSError:
-        return 0
+    return digest([socket.gethostname(), processes.boot(), processes.namespace()], 12)
 
 
 def left_over(path: Path) -> bool:

@@ -10,7 +10,8 @@ import soak
 import yaml
 from two_nodes import PATIENCE, TwoNodes, until
 
-from hpml_bench.cluster.sweep import Asked, Sweep
+from hpml_bench.cluster.asked import Asked
+from hpml_bench.cluster.sweep import Sweep
 from hpml_bench.config.profile import Profile
 from hpml_bench.config.suite import load_suite
 from hpml_bench.launch.limits import Limits

@@ -7,8 +7,10 @@ import os
 import socket
 from pathlib import Path
 
+import pytest
 import recorded
 
+from hpml_bench.cluster.claims import Claim
 from hpml_bench.cluster.neighbours import Neighbours
 from hpml_bench.records.plan import RUNNING, Job
 from hpml_bench.records.run import RunRecord
@@ -21,7 +23,9 @@ RECORDS = recorded.sweep(("lora", "full", "head"), 1)
 def under_way(folder: Path, record: RunRecord, *hosts: str) -> Neighbours:
     """Return a run of a job of its own on these hosts."""
     name = record.spec.method.name
-    job = Job(engine="x", job=name, restart=0, unit=0, host=hosts[0], pid=os.getpid(), began="2026-01-01T00:00:00Z")
+    unit = RECORDS.index(record)
+    job = Job(engine="x", job=name, restart=0, unit=unit, host=hosts[0], pid=os.getpid(), began="2026-01-01T00:00:00Z")
+    Claim(folder, job).take()
     return Neighbours(SharedResults(folder, job), record.spec, hosts)
 
 
@@ -43,12 +47,22 @@ def test_runs_over_nodes_see_those_on_each_node(tmp_path: Path) -> None:
     assert told(tmp_path, elsewhere, third) == ()
 
 
-def test_a_run_whose_process_was_killed_is_no_neighbour(tmp_path: Path) -> None:
-    """Its file is removed."""
+@pytest.mark.parametrize("where", ["gone", "a later process has its number", "its job holds no unit"])
+def test_a_run_whose_process_was_killed_is_no_neighbour(where: str, tmp_path: Path) -> None:
+    """Its file is removed: here for the process, elsewhere for the claim."""
     first, killed, _ = RECORDS
     (tmp_path / RUNNING).mkdir()
     left = tmp_path / RUNNING / "killed.json"
-    there = {"run": killed.spec.run_id, "host": HERE, "hosts": [HERE], "pid": 2**22 + 1}  # above the kernel's largest
+    pid = 2**22 + 1 if where == "gone" else os.getpid()  # above the kernel's largest
+    host = "n2" if where == "its job holds no unit" else HERE
+    there = {
+        "run": killed.spec.run_id,
+        "host": host,
+        "hosts": ["n2", HERE],
+        "pid": pid,
+        "process": "x:1:2:3",
+        "job": "k.0",
+    }
     left.write_text(json.dumps(there))
     run = under_way(tmp_path, first, HERE)
     with run:

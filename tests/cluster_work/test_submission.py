@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 import recorded
+from click.testing import CliRunner
 
-from hpml_bench.cluster.sweep import VAIN, Asked, Sweep
+from hpml_bench.cli import main
+from hpml_bench.cluster.asked import Asked
+from hpml_bench.cluster.sweep import VAIN, Sweep, find
 from hpml_bench.config.profile import load_profile
 from hpml_bench.config.suite import load_suite
 from hpml_bench.errors import UserError
@@ -24,30 +27,66 @@ def asked(**changes: object) -> Asked:
     return Asked(**{**values, "limits": Limits(), **changes})  # type: ignore[arg-type]
 
 
-def record(status: Status, started: str) -> RunRecord:
-    """Return a record of a run."""
+def record(status: Status, call: int | None) -> RunRecord:
+    """Return the record of a run that a job made in a call of run-all; None: none did."""
     made = recorded.sweep(("lora",), 1)[0]
-    return made.model_copy(update={"status": status, "started": started, "protocol_id": "p"})
+    environment = made.environment | ({} if call is None else {"where": {"call": call}})
+    return made.model_copy(update={"status": status, "environment": environment, "protocol_id": "p"})
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand-ins for Slurm's commands, in a folder: `queue` holds the lines of squeue, `given` the scripts for sbatch.
+
+    A job gets the number 7, then 8, ...; more than `most` of them, if there is such a file, are refused.
+    """
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    answers = {
+        "squeue": "cat queue 2>/dev/null; true",
+        "sbatch": "number=$((7 + $(ls given* 2>/dev/null | wc -l)))\n"
+        '[ ! -e most ] || [ $number -le $(cat most) ] || { echo "too many jobs" >&2; exit 1; }\n'
+        "cat > given$number; echo $number",
+        "scancel": "rm -f queue; echo $* >> cancelled",
+    }
+    for name, answer in answers.items():
+        (folder / name).write_text(f"#!/bin/bash\ncd {folder}\n{answer}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return folder
+
+
+def on_slurm(**changes: object) -> Asked:
+    """Return what a call of run-all asks of Slurm, with changes to the profile."""
+    return asked(profile=load_profile("slurm", changes.items()))
+
+
+def line(sweep: Sweep, job: str, state: str = "RUNNING|None", kind: str = "units") -> str:
+    """Return how squeue shows a job of a sweep."""
+    array, _, task = job.partition("_")
+    return f"{job}|{array}|{task or 'N/A'}|{state}|{sweep.plan.id}:{kind}\n"
 
 
 @pytest.mark.parametrize(
-    ("status", "started", "again", "settled"),
+    ("status", "call", "again", "settled"),
     [
-        ("ok", "2026-01-01", False, True),
-        ("ok", "2026-01-01", True, True),
-        ("failed", "2026-01-01", False, False),  # before it was asked for again
-        ("failed", "2026-01-03", False, True),
-        ("failed", "2026-01-03", True, False),
-        ("timeout", "2026-01-03", False, True),
+        ("ok", 1, False, True),
+        ("ok", 1, True, True),
+        ("failed", 1, False, False),  # before it was asked for again
+        ("failed", None, False, False),
+        ("failed", 2, False, True),
+        ("failed", 2, True, False),
+        ("timeout", 2, False, True),
     ],
 )
 def test_a_failed_run_is_done_again_once_a_call(
-    status: Status, started: str, again: bool, settled: bool, tmp_path: Path
+    status: Status, call: int | None, again: bool, settled: bool, tmp_path: Path
 ) -> None:
     """By jobs of the call that asks for it again, and not by further jobs of one in which it failed."""
-    plan = asked().plan(tmp_path).model_copy(update={"asked": "2026-01-02"})
-    assert plan.settles(record(status, started), "p", again) is settled
-    assert not plan.settles(record(status, started), "another protocol", again)
+    plan = asked().plan(tmp_path, asked().plan(tmp_path, None))
+    assert plan.call == 2
+    assert plan.settles(record(status, call), "p", again) is settled
+    assert not plan.settles(record(status, call), "another protocol", again)
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
@@ -84,24 +123,128 @@ def test_two_that_submit_at_once_do_so_one_after_the_other(tmp_path: Path, monke
     assert sweep.submit(again=True) == 1
 
 
-def test_a_job_that_could_not_be_launched_is_submitted_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_could_not_be_launched_is_submitted_anew(tmp_path: Path, slurm: Path) -> None:
     """Slurm holds it, and would never begin it; a sweep that gets nowhere this way ends."""
-    folder, said = tmp_path / "commands", []
-    folder.mkdir()
-    answers = {
-        "squeue": 'test ! -e held || echo "7_0|0|PENDING|launch failed requeued held|$(cat held)"',
-        "sbatch": "grep -o 'hpml-[0-9a-f]*:units' > held; echo 7; echo >> submitted",
-        "scancel": "rm held",
-    }
-    for name, answer in answers.items():
-        (folder / name).write_text(f"#!/bin/bash\ncd {folder}\n{answer}\n")
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
-    sweep = Sweep.open(asked(profile=load_profile("slurm")), tmp_path / "quickstart", said.append)
+    said: list[str] = []
+    (slurm / "squeue").write_text(
+        f"#!/bin/bash\ncd {slurm}\n"
+        "[ $(ls given* 2>/dev/null | wc -l) -le $(cat cancelled 2>/dev/null | wc -l) ] || cat held\n"
+    )
+    sweep = Sweep.open(on_slurm(), tmp_path / "quickstart", said.append)
+    (slurm / "held").write_text(line(sweep, "7_0", "PENDING|launch failed requeued held"))
     assert sweep.submit(again=True) == 1
     assert not sweep.wait(lambda _: None, poll=0.01)
     assert said.count("job 7_0 (1 in all) is held: pending (launch failed requeued held); cancelled") == VAIN + 1
-    assert (folder / "submitted").read_text() == "\n" * (VAIN + 1)
+    assert len(list(slurm.glob("given*"))) == VAIN + 1
+
+
+def test_a_sweep_that_was_stopped_meanwhile_is_not_submitted(tmp_path: Path, slurm: Path) -> None:
+    """Such as while its model and data were prepared."""
+    said: list[str] = []
+    sweep = Sweep.open(on_slurm(), tmp_path / "quickstart", said.append)
+    find(sweep.folder, print).stop()
+    assert sweep.submit(again=True) == 0
+    assert said == ["the sweep was stopped"]
+    assert not list(slurm.glob("given*"))
+
+
+def test_two_sweeps_do_not_mix_in_a_folder(tmp_path: Path, slurm: Path) -> None:
+    """The first is told that another was planned, before it has jobs; with jobs the second is refused."""
+    first = Sweep.open(on_slurm(), tmp_path / "quickstart", print)
+    other = asked(profile=load_profile("slurm"), suite=load_suite("quickstart", seeds=2))
+    second = Sweep.open(other, first.folder, print)
+    with pytest.raises(UserError, match="another sweep was begun here meanwhile"):
+        first.submit(again=True)
+    assert second.submit(again=True) == 2
+    (slurm / "queue").write_text(line(second, "7_0"))
+    with pytest.raises(UserError, match=r"jobs of another plan, or of another profile, work in it \(7_0\); end them"):
+        Sweep.open(on_slurm(), first.folder, print)
+
+
+def test_jobs_that_resolve_otherwise_do_not_mix(tmp_path: Path, slurm: Path) -> None:
+    """Other cores give other threads: such a profile is refused while jobs live; later settings are resolved anew."""
+    sweep = Sweep.open(on_slurm(cpus_per_node=8), tmp_path / "quickstart", print)
+    resolved = sweep.folder / "resolved.json"
+    resolved.write_text(recorded.SETTINGS.model_dump_json())
+    (slurm / "queue").write_text(line(sweep, "7_0"))
+    Sweep.open(on_slurm(cpus_per_node=8, time="1:00:00"), sweep.folder, print)
+    with pytest.raises(UserError, match="of another profile"):
+        Sweep.open(on_slurm(cpus_per_node=16), sweep.folder, print)
+    assert resolved.exists()
+    assert Sweep.look(on_slurm(cpus_per_node=16), sweep.folder, print).specs() is None
+    (slurm / "queue").unlink()
+    Sweep.open(on_slurm(cpus_per_node=16), sweep.folder, print)
+    assert not resolved.exists()
+
+
+def test_an_array_that_is_refused_comes_later(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on jobs in the queue is no reason to give up those that were taken."""
+    monkeypatch.setattr("hpml_bench.engines.slurm.ARRAY", 2)
+    (slurm / "most").write_text("8")
+    said: list[str] = []
+    suite = load_suite("quickstart", seeds=5)
+    sweep = Sweep.open(asked(profile=load_profile("slurm"), suite=suite), tmp_path / "quickstart", said.append)
+    assert sweep.submit(again=True) == 4
+    assert said[-1] == "sbatch: too many jobs; the other 1 jobs are submitted when those before have ended"
+    assert "#SBATCH --dependency=afterany:7" in (slurm / "given8").read_text()
+    (slurm / "most").write_text("6")
+    for script in slurm.glob("given*"):
+        script.unlink()
+    with pytest.raises(UserError, match="too many jobs"):
+        sweep.submit(again=True)
+
+
+def test_a_detached_report_waits_for_all_jobs(tmp_path: Path, slurm: Path) -> None:
+    """Also for those of an earlier call; there is one report, and none where no job is left."""
+    sweep = Sweep.open(on_slurm(), tmp_path / "quickstart", print)
+    assert not sweep.submit_report()
+    (slurm / "queue").write_text(line(sweep, "3_0") + line(sweep, "5_0"))
+    assert sweep.submit_report()
+    assert "#SBATCH --dependency=afterany:3,afterany:5" in (slurm / "given7").read_text()
+    (slurm / "queue").write_text(line(sweep, "3_0") + line(sweep, "7", "PENDING|Dependency", kind="report"))
+    assert sweep.submit_report()
+    assert len(list(slurm.glob("given*"))) == 1
+
+
+def test_a_dry_run_prints_all_jobs_that_are_not_there(tmp_path: Path, slurm: Path) -> None:
+    """A preparation, the units that have no job, the report; names that Slurm gives later stand in capitals."""
+    wanted = on_slurm(prepare="job")
+    printed = Sweep.look(wanted, tmp_path / "quickstart", print).script(detach=True)
+    assert [text.split()[-1] for text in printed.strip().split("#!/bin/bash")[1:]] == [
+        "--prepare", '"$SLURM_ARRAY_TASK_ID"', str(tmp_path / "quickstart"),
+    ]  # fmt: skip
+    assert "--dependency=afterok:PREPARE\n" in printed
+    assert "--dependency=afterany:UNITS\n" in printed
+    sweep = Sweep.open(wanted, tmp_path / "quickstart", print)
+    (slurm / "queue").write_text(line(sweep, "7_0"))
+    assert sweep.script() == ""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_fresh_sweep_of_some_methods_removes_runs_of_a_sweep_without_jobs(threads: int, tmp_path: Path) -> None:
+    """Whatever a machine decided of settings that are left open; runs of other settings or methods stay."""
+    suite = load_suite("quickstart", seeds=1)
+    left_open = suite.settings.model_copy(update={"threads": None, "device": "auto"})
+    made = []
+    for name, steps in (("head", suite.settings.steps), ("head", 3), ("lora", suite.settings.steps)):
+        settings = suite.settings.model_copy(update={"threads": threads, "device": "cpu", "steps": steps})
+        (spec,) = suite.model_copy(update={"settings": settings}).runs([name])
+        folder = RunFolder(tmp_path / "quickstart" / spec.run_id)
+        folder.begin()
+        folder.commit(recorded.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id}))
+        made.append(folder.path)
+    wanted = asked(suite=suite.model_copy(update={"settings": left_open}))
+    Sweep.open(wanted, tmp_path / "quickstart", print, fresh=True)
+    assert [path.exists() for path in made] == [False, True, True]
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--detach"])
+def test_options_of_jobs_without_jobs_are_refused(option: str, tmp_path: Path) -> None:
+    """A dry run that runs a sweep would be no dry run."""
+    found = CliRunner().invoke(main, ["run-all", "quickstart", option, "--out", str(tmp_path / "out")])
+    assert found.exit_code == 2
+    assert f"{option} is of a sweep that jobs do; give --on PROFILE too" in found.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_who_waits_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,3 +267,7 @@ def test_who_waits_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.Monke
     folder.commit(made.model_copy(update={"status": "failed"}))
     assert [record.status for record in sweep.records()] == ["failed"]
     assert len(looked) == 2
+    (folder.path / "run.json").write_text("{")
+    assert sweep.records() == ()
+    sweep.missing(again=True)
+    assert len(looked) == 4, "what couldn't be read is looked at again"

@@ -112,12 +112,14 @@ def test_a_job_of_this_host_has_ended_where_another_process_has_its_number() -> 
     own = processes.mark(os.getpid())
     here = job("a").model_copy(update={"host": socket.gethostname(), "pid": os.getpid(), "process": own})
     assert own is not None
-    boot, _, began = own.partition(":")
+    home, boot, began = own.rsplit(":", 2)
     assert not ended_here(here)
     assert not ended_here(here.model_copy(update={"process": None}))
-    assert ended_here(here.model_copy(update={"process": f"{boot}:{int(began) - 1}"}))
-    assert ended_here(here.model_copy(update={"process": f"another:{began}"}))
-    assert not ended_here(here.model_copy(update={"process": "another:1", "host": "elsewhere"}))
+    assert ended_here(here.model_copy(update={"process": f"{home}:{boot}:{int(began) - 1}"}))
+    assert ended_here(here.model_copy(update={"process": f"{home}:another:{began}"}))
+    elsewhere = f"another-machine:4026531836:{boot}:1"
+    assert not ended_here(here.model_copy(update={"process": elsewhere})), "a container with the same name"
+    assert not ended_here(here.model_copy(update={"process": f"{home}:another:1", "host": "elsewhere"}))
 
 
 def test_claims_of_dead_jobs_are_removed(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_clusters_and_engines_are_listed(own_folder: Path) -> None:
 
 def test_a_profile_moves_no_id(tmp_path: Path) -> None:
     """It is no part of a suite: the ids of its runs are the same on any cluster."""
-    from hpml_bench.cluster.sweep import Asked
+    from hpml_bench.cluster.asked import Asked
     from hpml_bench.config.suite import load_suite
     from hpml_bench.launch.limits import Limits
 
@@ -126,7 +126,7 @@ def test_a_profile_moves_no_id(tmp_path: Path) -> None:
         Asked(suite, Profile(engine="manual", **changes), None, Limits())
         for changes in ({}, {"unit": "run", "nodes": 2, "time": "1:00:00", "env": {"A": "b"}})
     ]
-    few, many = (one.plan(Path("results")) for one in asked)
+    few, many = (one.plan(Path("results"), None) for one in asked)
     assert few.suite == many.suite == suite
     assert (len(few.units), len(many.units)) == (5, 25)
     assert [task for unit in few.units for task in unit.tasks] == [task for unit in many.units for task in unit.tasks]

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,12 @@ def test_the_warning_comes_at_a_quarter_of_a_short_limit(time: str, warned: int,
 def test_a_report_waits_for_whatever_end_and_units_for_a_good_preparation(tmp_path: Path) -> None:
     """A report of half a sweep is wanted; runs without data are not."""
     made = engine()
-    report = Batch(batch(made, tmp_path).plan, tmp_path, (), ("report", str(tmp_path)), kind="report", after="9")
-    assert options(made.script(report))["dependency"] == "afterany:9"
+    report = Batch(
+        batch(made, tmp_path).plan, tmp_path, (), ("report", str(tmp_path)), kind="report", ended=("9", "11")
+    )
+    assert options(made.script(report))["dependency"] == "afterany:9,afterany:11"
     assert "array" not in options(made.script(report))
-    assert options(made.script(batch(made, tmp_path, after="8")))["dependency"] == "afterok:8"
+    assert options(made.script(batch(made, tmp_path, prepared="8")))["dependency"] == "afterok:8"
 
 
 def test_numbers_are_written_as_ranges() -> None:
@@ -129,9 +132,9 @@ def commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **answers: str) -> P
 def test_live_jobs_are_those_with_the_plans_comment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs of others and ended ones don't count, and a report is of no unit."""
     lines = (
-        "7_0|0|RUNNING|None|hpml-0123456789:units", "7_1|1|PENDING|Resources|hpml-0123456789:units",
-        "7_2|2|TIMEOUT|TimeLimit|hpml-0123456789:units", "8|N/A|PENDING|Dependency|hpml-0123456789:report",
-        "9_0|0|RUNNING|None|hpml-9876543210:units", "10|N/A|RUNNING|None|(null)",
+        "7_0|7|0|RUNNING|None|hpml-0123456789:units", "7_1|7|1|PENDING|Resources|hpml-0123456789:units",
+        "7_2|7|2|TIMEOUT|TimeLimit|hpml-0123456789:units", "8|8|N/A|PENDING|Dependency|hpml-0123456789:report",
+        "9_0|9|0|RUNNING|None|hpml-9876543210:units", "10|10|N/A|RUNNING|None|(null)",
     )  # fmt: skip
     asked = commands(tmp_path, monkeypatch, squeue="cat <<'END'\n" + "\n".join(lines) + "\nEND", scancel="true")
     made = engine()
@@ -147,10 +150,10 @@ def test_live_jobs_are_those_with_the_plans_comment(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("answer", "dead"),
     [
-        ("echo RUNNING 0", False),
-        ("echo PENDING 1", True),  # begun anew, or about to be
-        ("echo RUNNING 1", True),
-        ("echo COMPLETED 0", True),
+        ("echo 7_2 RUNNING 0", False),
+        ("echo 7_2 PENDING 1", True),  # begun anew, or about to be
+        ("echo 7_2 RUNNING 1", True),
+        ("echo 7_2 COMPLETED 0", True),
         ("true", True),
         ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", True),
         ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", False),
@@ -166,21 +169,19 @@ def test_an_owner_is_dead_only_where_slurm_knows_it(
 
 
 def test_a_thousand_units_and_more_are_several_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slurm's indexes end at 1,000 by default: an array for each thousand, each after the one before."""
-    asked = commands(tmp_path, monkeypatch, sbatch=f"cat >> {tmp_path}/scripts; wc -l < {tmp_path}/asked")
+    """Slurm's indexes end at 1,000 by default: an array for each thousand, with the numbers of its units."""
     made = engine(parallel=50)
-    many = batch(made, tmp_path, (0, 1, 999, 1000, 1001, 2345), after="8")
-    assert made.submit(many) == "3"
-    assert asked.read_text().split("\n")[:-1] == ["sbatch --parsable"] * 3
-    scripts = (tmp_path / "scripts").read_text().split("#!/bin/bash")[1:]
+    many = batch(made, tmp_path, (0, 1, 999, 1000, 1001, 2345), prepared="8")
+    parts = made.parts(many)
+    scripts = [made.script(part) for part in parts]
     arrays = [options(script) for script in scripts]
     assert [array["array"] for array in arrays] == ["0-1,999%50", "0-1%50", "345%50"]
-    assert [array["dependency"] for array in arrays] == ["afterok:8", "afterok:8,afterany:1", "afterok:8,afterany:2"]
+    assert options(made.script(replace(parts[1], ended=("7",))))["dependency"] == "afterok:8,afterany:7"
     printed = scripts[2].replace("exec ", "exec printf '%s\\n' ", 1)
     variables = {**os.environ, "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "345"}
     told = subprocess.run(["bash"], input=printed, env=variables, capture_output=True, text=True, check=True).stdout
     assert told.splitlines()[-1] == "2345"
-    commands(tmp_path, monkeypatch, squeue=f"echo '9_345|345|RUNNING|None|{arrays[2]['comment']}'")
+    commands(tmp_path, monkeypatch, squeue=f"echo '9_345|9|345|RUNNING|None|{arrays[2]['comment']}'")
     assert [(job.name, job.unit) for job in made.live(many.plan)] == [("9_345", 2345)]
 
 
@@ -190,6 +191,19 @@ def test_the_hosts_of_a_job_are_all_its_nodes(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
     assert engine(nodes=2).hosts() == ("n1", "n2")
     assert asked.read_text() == "scontrol show hostnames n[1-2]\n"
+
+
+def test_all_owners_are_asked_for_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that squeue doesn't name Slurm knows that they have ended; without an answer it knows nothing."""
+    asked = commands(tmp_path, monkeypatch, squeue="echo 7_0 RUNNING 0; echo 7_1 PENDING 1")
+    owners = [
+        Job(engine="slurm", job=f"7_{unit}", restart=0, unit=unit, host="n1", pid=3, began="2026-01-01T00:00:00Z")
+        for unit in range(3)
+    ]
+    assert engine().dead_among(owners) == {"7_1.0", "7_2.0"}
+    assert asked.read_text().count("squeue") == 1
+    commands(tmp_path, monkeypatch, squeue="echo 'Invalid job id specified' >&2; exit 1")
+    assert engine().dead_among(owners) == set()
 
 
 def test_a_refusal_is_told_in_slurms_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

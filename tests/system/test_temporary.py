@@ -53,11 +53,11 @@ def test_only_what_was_left_is_removed(tmp_path: Path) -> None:
     assert {path for path in [*kept, *gone] if path.exists()} == set(kept)
 
 
-@pytest.mark.parametrize("what", ["gethostname", "boot", "_namespace"])
+@pytest.mark.parametrize("what", ["gethostname", "boot", "namespace"])
 def test_places_differ(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By host, kernel or namespace: a process there with the number of a dead one here is none that has ended."""
     here = temporary.place()
-    owner = {"gethostname": temporary.socket, "boot": temporary.processes}.get(what, temporary)
+    owner = temporary.socket if what == "gethostname" else temporary.processes
     monkeypatch.setattr(owner, what, lambda: "another")
     monkeypatch.setattr(temporary, "place", temporary.place.__wrapped__)
     assert temporary.place() != here

@@ -1,0 +1,91 @@
+"""What a call of `run-all` asks jobs for, and its plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpml_bench.config.profile import Profile
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.config.suite import Suite
+from hpml_bench.errors import UserError
+from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.order import balanced
+from hpml_bench.plugins.method import check_methods
+from hpml_bench.records import plan as plans
+from hpml_bench.records.listing import load_records
+from hpml_bench.records.plan import Plan, Task, Unit
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a call of run-all asks for."""
+
+    suite: Suite
+    profile: Profile
+    methods: tuple[str, ...] | None
+    limits: Limits
+    verbose: bool = False
+
+    def tasks(self) -> list[Task]:
+        """Return the runs, seed by seed, methods in the balanced order of a sweep."""
+        runs = balanced(self.suite.runs(self.methods), list(self.suite.methods))
+        return [Task(method=spec.method.name, seed=spec.seed) for spec in runs]
+
+    def units(self) -> tuple[Unit, ...]:
+        """Return the runs cut into units."""
+        tasks = self.tasks()
+        if self.profile.unit == "run":
+            return tuple(Unit(tasks=(task,)) for task in tasks)
+        by_seed: dict[int, list[Task]] = {}
+        for task in tasks:
+            by_seed.setdefault(task.seed, []).append(task)
+        return tuple(Unit(tasks=tuple(group)) for group in by_seed.values())
+
+    def plan(self, folder: Path, before: Plan | None) -> Plan:
+        """Return a new plan of a results folder; of the plan there before it keeps what still holds.
+
+        Raises:
+            UserError: there is no method to run, or one can't be run.
+
+        """
+        specs = self.suite.runs(self.methods, [0])
+        if not specs:
+            raise UserError(
+                f"suite {self.suite.name}: there is no method to run; name some under methods, or by --methods a,b"
+            )
+        check_methods((spec.method for spec in specs), self.suite.settings)
+        ranks, nodes = self.suite.settings.world_size, self.profile.nodes
+        if ranks is not None and ranks % nodes:
+            raise UserError(f"{ranks} ranks can't be parted over {nodes} nodes; give --nproc a multiple of {nodes}")
+        limits = plans.Limits(stall=self.limits.stall, run_timeout=self.limits.run_timeout, retries=self.limits.retries)
+        call = 1 if before is None else before.call + 1
+        made = Plan(
+            id=plans.plan_id(folder), suite=self.suite, profile=self.profile, units=self.units(),
+            limits=limits, verbose=self.verbose, call=call,
+        )  # fmt: skip
+        same = before is not None and same_runs(before, made)
+        return made.model_copy(update={"digests": before.digests}) if before is not None and same else made
+
+
+def same_runs(before: Plan, plan: Plan) -> bool:
+    """Tell whether two plans are of the same runs, cut in the same way."""
+    return before.suite == plan.suite and before.units == plan.units and before.profile.nodes == plan.profile.nodes
+
+
+def resolved_alike(before: Plan, plan: Plan) -> bool:
+    """Tell whether jobs of two plans resolve the same settings; if in doubt, they don't, and each job looks again."""
+    return before.suite.settings == plan.suite.settings and before.profile.place == plan.profile.place
+
+
+def recorded(folder: Path, plan: Plan) -> list[RunSpec]:
+    """Return the recorded runs that a plan asks for, whatever a node decided of the settings that it leaves open."""
+    tasks = {(task.method, task.seed) for unit in plan.units for task in unit.tasks}
+    asked = {name: value for name, value in plan.suite.settings if value not in (None, "auto")}
+    found = [record.spec for record in load_records(folder).records]
+    return [
+        spec
+        for spec in found
+        if (spec.method.name, spec.seed) in tasks
+        and all(getattr(spec.settings, name) == value for name, value in asked.items())
+    ]
