@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from hpml_bench import registry
@@ -130,3 +131,11 @@ def test_a_profile_moves_no_id(tmp_path: Path) -> None:
     assert few.suite == many.suite == suite
     assert (len(few.units), len(many.units)) == (5, 25)
     assert [task for unit in few.units for task in unit.tasks] == [task for unit in many.units for task in unit.tasks]
+
+
+def test_the_page_on_clusters_shows_every_key() -> None:
+    """In its example of a profile, which can be read."""
+    page = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text()
+    shown = next(text for text in page.split("\n\n") if text.startswith("    engine: slurm"))
+    profile = Profile.model_validate(yaml.safe_load(shown))
+    assert profile.model_fields_set == set(Profile.model_fields)
