@@ -20,6 +20,7 @@ from disturbed import HELD, Disturbed, write_suite
 from two_nodes import TwoNodes
 
 from hpml_bench import registry
+from hpml_bench.system import locks
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +59,19 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))))
         for cached in (registry.names, registry._foreign):  # another test may have looked before
             cached.cache_clear()
-        yield write_suite(tiny.local_suite(tmp_path_factory.mktemp("suite")))
+        yield once(tmp_path_factory, "suite", lambda folder: write_suite(tiny.local_suite(folder))) / "colours.yaml"
+
+
+def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that one of several processes of tests has filled for all."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"cluster-{name}"
+    with locks.held(f"{folder}.lock", "give another --basetemp"):
+        if not (folder / ".made").exists():
+            folder.mkdir(exist_ok=True)
+            make(folder)
+            (folder / ".made").touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -69,10 +82,12 @@ def local(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from hpml_bench.config.suite import load_suite
     from hpml_bench.launch.sweep import run_sweep
 
-    result = run_sweep(load_suite(str(suite)), tmp_path_factory.mktemp("local"), Console(quiet=True))
-    assert result.failed == 0
-    assert len(result.records) == 4
-    return result.folder
+    def swept(folder: Path) -> None:
+        result = run_sweep(load_suite(str(suite)), folder, Console(quiet=True))
+        assert result.failed == 0
+        assert len(result.records) == 4
+
+    return once(tmp_path_factory, "local", swept) / "colours"
 
 
 @pytest.fixture(scope="session")
