@@ -36,7 +36,7 @@ def sweep_on(suite: Suite, methods: list[str] | None, asked: Asked, limits: Limi
     with disk.errors_as_user_errors(asked.out), stoppable():
         if elsewhere.dry_run:
             script = Sweep.look(wanted, folder, _say).script(asked.fresh, elsewhere.detach)
-            click.echo(script or "nothing is missing\n", nl=False)
+            click.echo(script or "there is nothing to submit\n", nl=False)
             return OK
         engine = make_engine(profile)
         if elsewhere.detach and not engine.outlives:
@@ -115,7 +115,7 @@ def _reported(sweep: Sweep, asked: Asked, complete: bool | None) -> int:
         click.echo(f"{failed} of {len(records)} runs did not end well; see the report's failures", err=True)
     if not complete:
         for reason in sweep.reasons():
-            click.echo(for_terminal(f"a job failed: {reason}", 2000), err=True)
+            click.echo(for_terminal(f"a job ended: {reason}", 2000), err=True)
         click.echo(
             f"the jobs ended and left {len(sweep.missing(again=False))} of {len(sweep.plan.units)} units undone; see "
             f"{_shown(sweep.folder)}/logs; the same command goes on from here", err=True,

@@ -16,6 +16,9 @@ from hpml_bench.records import plan as plans
 from hpml_bench.records.listing import load_records
 from hpml_bench.records.plan import Plan, Task, Unit
 
+BY_NODE = ("device", "world_size", "threads", "precision")
+"""Settings that a node decides where they are None or `auto`."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -59,10 +62,11 @@ class Asked:
         if ranks is not None and ranks % nodes:
             raise UserError(f"{ranks} ranks can't be parted over {nodes} nodes; give --nproc a multiple of {nodes}")
         limits = plans.Limits(stall=self.limits.stall, run_timeout=self.limits.run_timeout, retries=self.limits.retries)
-        call = 1 if before is None else before.call + 1
+        earlier = [plans.call(record) for record in load_records(folder).records] if before is None else [before.call]
         made = Plan(
             id=plans.plan_id(folder), suite=self.suite, profile=self.profile, units=self.units(),
-            limits=limits, verbose=self.verbose, call=call,
+            limits=limits, verbose=self.verbose,
+            call=max(earlier, default=0) + 1,
         )  # fmt: skip
         same = before is not None and same_runs(before, made)
         return made.model_copy(update={"digests": before.digests}) if before is not None and same else made
@@ -80,12 +84,16 @@ def resolved_alike(before: Plan, plan: Plan) -> bool:
 
 def recorded(folder: Path, plan: Plan) -> list[RunSpec]:
     """Return the recorded runs that a plan asks for, whatever a node decided of the settings that it leaves open."""
-    tasks = {(task.method, task.seed) for unit in plan.units for task in unit.tasks}
-    asked = {name: value for name, value in plan.suite.settings if value not in (None, "auto")}
+    asked = {(task.method, task.seed) for unit in plan.units for task in unit.tasks}
     found = [record.spec for record in load_records(folder).records]
-    return [
-        spec
-        for spec in found
-        if (spec.method.name, spec.seed) in tasks
-        and all(getattr(spec.settings, name) == value for name, value in asked.items())
-    ]
+    return [spec for spec in found if (spec.method.name, spec.seed) in asked and spec == _decided_as(plan.suite, spec)]
+
+
+def _decided_as(suite: Suite, found: RunSpec) -> RunSpec:
+    """Return the suite's run with a recorded one's method and seed, and what it leaves open as it is there."""
+    asked = suite.settings
+    left_open = [name for name in BY_NODE if getattr(asked, name) in {None, "auto"}]
+    left_open += ["micro_batch"] if asked.micro_batch == "auto" else []
+    settings = asked.model_copy(update={name: getattr(found.settings, name) for name in left_open})
+    (spec,) = suite.model_copy(update={"settings": settings}).runs([found.method.name], [found.seed])
+    return spec

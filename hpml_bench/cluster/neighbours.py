@@ -39,7 +39,7 @@ class Neighbours:
             other = read_json(path)
             if path == self._file or other is None or self._hosts.isdisjoint(other["hosts"]):
                 continue
-            here = other["host"] == host
+            here = other["host"] == host and processes.is_here(other["process"])
             if not (processes.mark(int(other["pid"])) == other["process"] if here else other["job"] in working):
                 _remove(path)  # it was killed
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,8 @@ UNANSWERED_SECONDS = 600.0
 """For so long an engine may fail to answer what jobs there are."""
 SUBMITTED_SECONDS = 2 * UNANSWERED_SECONDS
 """For so long another process that submits to the same folder is waited for: it would not see our jobs, nor we its."""
+OPENED_SECONDS = 10.0
+"""For so long one is waited for without a word."""
 VAIN = 2
 """Submissions in a row that bring no new run before the sweep is given up."""
 
@@ -52,10 +54,10 @@ class Sweep:
         """
         engine = make_engine(asked.profile)
         engine.check()
-        with ResultsFolder.open(folder) as results:
+        with ResultsFolder.open(folder, seconds=OPENED_SECONDS if engine.outlives else 0) as results:
             before = plans.read_plan(folder) if (folder / PLAN).exists() else None
             plan = asked.plan(folder, before)
-            if before is not None and not _continues(before, plan, fresh):
+            if before is not None and (fresh or not _continues(before, plan)):
                 _refuse_if_jobs_live(folder, before, engine)
             if fresh and asked.methods is not None:
                 results.clear(recorded(folder, plan))
@@ -164,11 +166,11 @@ class Sweep:
 
     # Jobs
 
-    def batches(self, units: Sequence[int]) -> list[Batch]:
+    def batches(self, units: Sequence[int], fresh: bool = False) -> list[Batch]:
         """Return the jobs of units, in parts that are submitted one after another; a preparation is the first."""
         plan = str(self.folder / PLAN)
         found = []
-        prepared = any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
+        prepared = not fresh and any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
         if self.plan.profile.prepare == "job" and not prepared:
             found.append(Batch(self.plan, self.folder, (), ("work", plan, "--prepare"), kind="prepare"))
         arguments = ("work", plan, "--unit", "{unit}")
@@ -181,17 +183,20 @@ class Sweep:
     def script(self, fresh: bool = False, detach: bool = False) -> str:
         """Return what would be submitted, names of jobs in capitals; nothing where nothing is missing."""
         missing = range(len(self.plan.units)) if fresh else self.missing(again=True)
-        units = sorted(set(missing) - units_of(self.engine.live(self.plan)))
+        live = [job for job in self.engine.live(self.plan) if not job.stuck]
+        units = sorted(set(missing) - units_of(live))
         texts: list[str] = []
+        names = [job.group for job in live]
 
         def written(batch: Batch) -> str:
             texts.append(self.engine.script(batch))
-            return batch.kind.upper()
+            names.append(batch.kind.upper())
+            return names[-1]
 
         if units:
-            self._give(units, written)
-            if detach:
-                texts.append(self.engine.script(self.report_batch(("UNITS",))))
+            self._give(units, written, fresh)
+        if detach and names and not any(job.kind == "report" for job in live):
+            texts.append(self.engine.script(self.report_batch(tuple(dict.fromkeys(names)))))
         return "\n".join(texts)
 
     def submit(self, again: bool) -> int:
@@ -215,7 +220,7 @@ class Sweep:
             units = sorted(set(self.missing(again)) - units_of(live))
             return self._give(units, self._submitted) if units else 0
 
-    def _give(self, units: Sequence[int], take: Callable[[Batch], str]) -> int:
+    def _give(self, units: Sequence[int], take: Callable[[Batch], str], fresh: bool = False) -> int:
         """Give units to something that takes jobs; return how many it took, which may be less than all, and not none.
 
         Raises:
@@ -225,7 +230,7 @@ class Sweep:
         prepared: str | None = None
         ended: tuple[str, ...] = ()
         taken = 0
-        for batch in self.batches(units):
+        for batch in self.batches(units, fresh):
             try:
                 name = take(replace(batch, prepared=prepared, ended=ended))
             except UserError as error:
@@ -259,7 +264,13 @@ class Sweep:
             UserError: another one doesn't end.
 
         """
-        with locked(self.folder, SUBMITTED_SECONDS) if self.engine.outlives else nullcontext():
+        with ExitStack() as held:
+            if self.engine.outlives:
+                try:
+                    held.enter_context(locked(self.folder, OPENED_SECONDS))
+                except UserError as error:
+                    self.say(f"{error}; waiting for it")
+                    held.enter_context(locked(self.folder, SUBMITTED_SECONDS))
             yield
 
     def _planned(self) -> Plan:
@@ -270,15 +281,22 @@ class Sweep:
 
         """
         there = plans.read_plan(self.folder)
-        if not same_runs(there, self.plan):
-            raise UserError(f"{self.folder}: another sweep was begun here meanwhile; give another --out")
+        if not _continues(there, self.plan):
+            raise UserError(
+                f"{self.folder}: another sweep, or this one with another profile, was begun here meanwhile; give "
+                "another --out"
+            )
         return there
 
     def submit_report(self) -> bool:
         """Submit a job that writes the report when all others have ended; return whether any is left to wait for."""
-        live = self._live()
-        if live and not any(job.kind == "report" for job in live):
-            self.engine.submit(self.report_batch(tuple(dict.fromkeys(job.group for job in live))))
+        with self._submitting():
+            live = () if self._planned().stopped else self._live()
+            if live and not any(job.kind == "report" for job in live):
+                try:
+                    self.engine.submit(self.report_batch(tuple(dict.fromkeys(job.group for job in live if job.group))))
+                except UserError as error:
+                    self.say(f"{error}; no job writes the report: when the others have ended, the same command does")
         return bool(live)
 
     def wait(self, found: Callable[[RunRecord], None], poll: float = POLL_SECONDS) -> bool:
@@ -382,10 +400,10 @@ def find(path: Path, say: Say) -> Sweep:
     return Sweep(folders[0].resolve(), plan, make_engine(plan.profile), say)
 
 
-def _continues(before: Plan, plan: Plan, fresh: bool) -> bool:
+def _continues(before: Plan, plan: Plan) -> bool:
     """Tell whether jobs of the plan there was may work on while this one's are submitted."""
     engines = before.profile.engine == plan.profile.engine
-    return same_runs(before, plan) and resolved_alike(before, plan) and engines and not fresh
+    return same_runs(before, plan) and resolved_alike(before, plan) and engines
 
 
 def _refuse_if_jobs_live(folder: Path, before: Plan, engine: Engine) -> None:

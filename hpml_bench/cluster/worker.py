@@ -26,7 +26,7 @@ from hpml_bench.launch.watchdog import AGENT_SIGNAL
 from hpml_bench.plugins.engine import Engine, make_engine
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.records.listing import load_records
-from hpml_bench.records.plan import Job, Plan, read_plan, write_job
+from hpml_bench.records.plan import Job, Plan, call, read_plan, write_job
 from hpml_bench.records.run import DONE, RunError, RunRecord, protocol_id
 from hpml_bench.records.shared import SharedResults
 from hpml_bench.report.terminal import terminal
@@ -53,6 +53,8 @@ class Worked:
 
     how: str
     records: tuple[RunRecord, ...]
+    why: str | None = None
+    """Why it has left runs undone, where it tells."""
 
     @property
     def well(self) -> bool:
@@ -76,7 +78,7 @@ def work(path: Path, number: int) -> Worked:
         how, why = "failed", None
         try:
             worked = _Work(plan, folder, own, claim, engine).run()
-            how = worked.how
+            how, why = worked.how, worked.why
         except KeyboardInterrupt:
             how = "interrupted"
             worked = Worked(how, ())
@@ -165,8 +167,9 @@ class _Work:
         self.until = jobs.this_job().until
         if self.until is None and plan.profile.seconds is not None:
             self.until = time.time() + plan.profile.seconds
-        self.whole = plan.profile.seconds or _left(self.until)
+        self.had = _left(self.until)
         self.longest = 0.0
+        self.why: str | None = None
 
     def run(self) -> Worked:
         """Do what is missing."""
@@ -190,7 +193,7 @@ class _Work:
             progress.skip(len(specs) - len(todo))
             self.longest = max((r.seconds for r in load_records(self.folder).records if r.status == "ok"), default=0.0)
             how = self._each(todo, runner, progress, places(chain.from_iterable(units)))
-        return Worked(how, self.results.records(specs))
+        return Worked(how, self.results.records(specs), self.why)
 
     def _each(self, todo: list[RunSpec], runner: Runner, progress: SweepProgress, position: dict[str, Place]) -> str:
         """Do these runs; return how the job ended."""
@@ -199,9 +202,8 @@ class _Work:
                 progress.say("this job was begun anew elsewhere; it ends here")
                 return "left"
             if not self._time_for_another(first=number == 0):
-                progress.say(
-                    f"{_left(self.until):.0f} s are left of the job's time, and a run took {self.longest:.0f} s"
-                )
+                self.why = f"{_left(self.until):.0f} s are left of the job's time, and a run took {self.longest:.0f} s"
+                progress.say(self.why)
                 return "time"
             interrupted = False
             with Neighbours(self.results, spec, self.hosts) as neighbours:
@@ -229,17 +231,20 @@ class _Work:
         Where another job would have as little for its first run, it is begun all the same: it may be shorter.
         """
         needed = MARGIN * self.longest + self.plan.profile.warned
-        elsewhere = self.whole - (time.monotonic() - self.began)
-        return _left(self.until) > needed or (first and needed > elsewhere)
+        whole = self.plan.profile.seconds or self.had
+        begun = time.monotonic() - self.began
+        most = whole if whole > MARGIN * self.had else self.had  # what is less than that went into the start
+        return _left(self.until) > needed or (first and needed > most - begun)
 
     def _interrupted(self, spec: RunSpec, record: RunRecord | None) -> str:
         """Keep an interrupted attempt; of one that a time limit ended, say so, and give up after the second."""
         if record is None or not _at_limit(self.until, self.plan.profile.warned):
             return "interrupted"
-        limit = self.plan.profile.time or f"{self.whole / 60:.0f} minutes"
+        limit = self.plan.profile.time or f"{self.had / 60:.0f} minutes"
         late = RunError(kind=TIME_LIMIT, message=f"not done in the job's time limit of {limit}")
         if record.status not in DONE:
-            earlier = [found for found in self.results.attempts(spec) if found.error == late]
+            ended = [found for found in self.results.attempts(spec) if found.error and found.error.kind == TIME_LIMIT]
+            earlier = [found for found in ended if call(found) == self.plan.call]
             attempt = self.results.attempt(spec)
             record = attempt.commit(record.model_copy(update={"error": late}))
             if len(earlier) + 1 >= TRIES:

@@ -27,8 +27,8 @@ from hpml_bench.system import job as jobs
 from hpml_bench.system.text import utc_now
 
 COMMANDS = ("sbatch", "squeue", "scancel")
-FORMAT = "%i|%F|%K|%T|%r|%k"
-"""Of squeue: job, array, task, state, reason, comment."""
+FORMAT = "%i|%F|%K|%T|%k|%r"
+"""Of squeue: job, array, task, state, comment, reason."""
 STUCK = "launch failed requeued held"
 """Reason of a job that could not be launched: Slurm holds it until somebody releases it."""
 ENDED = frozenset(
@@ -36,8 +36,6 @@ ENDED = frozenset(
 )
 SECONDS = 60
 """After so long a command of Slurm's is given up."""
-ARRAY = 1000
-"""Units of an array: indexes stay below 1,001, Slurm's default for MaxArraySize."""
 RESERVED = frozenset(
     {"array", "comment", "signal", "output", "error", "dependency", "wrap", "parsable", "time", "nodes"}
 )
@@ -48,6 +46,8 @@ WORD = re.compile(r"^[a-z][a-z0-9-]*$")
 class SlurmOptions(Frozen):
     """Options of sbatch by their long names, beside those that the profile has."""
 
+    array: int = Field(default=1000, ge=1, le=100_000)
+    """Units of an array at most; less where MaxArraySize is below 1,001, or where fewer jobs may be in the queue."""
     sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
     """Such as `partition`, `account`, `qos`, `constraint`, `mem`; true for one without a value."""
 
@@ -75,17 +75,17 @@ class Slurm(Engine):
             raise UserError(f"--on: {', '.join(missing)} can't be found; submit from a login node of a Slurm cluster")
 
     def parts(self, batch: Batch) -> tuple[Batch, ...]:
-        """Return a batch in parts that can be an array each, every one after the one before.
+        """Return a batch in parts that are an array each, every one after the one before.
 
         Slurm limits the parallel tasks of one array only.
         """
-        groups = groupby(sorted(batch.units), lambda unit: unit // ARRAY)
+        groups = groupby(sorted(batch.units), lambda unit: unit // self.options.array)
         return tuple(replace(batch, units=tuple(units)) for _, units in groups) or (batch,)
 
     def script(self, batch: Batch) -> str:
         """Return the script of a job or an array."""
         profile, plan = self.profile, batch.plan
-        first = _first(batch)
+        first = batch.units[0] // self.options.array * self.options.array if batch.units else 0
         logs = str(batch.folder / LOGS).replace("%", "%%")
         given: dict[str, str | int | bool] = {
             "job-name": f"hpml-bench:{plan.suite.name}",
@@ -134,7 +134,10 @@ class Slurm(Engine):
         told = _run(["squeue", "--noheader", "--array", "--me", f"--format={FORMAT}"])
         found = []
         for line in told.splitlines():
-            name, group, task, state, reason, comment = (part.strip() for part in line.split("|", 5))
+            parts = [part.strip() for part in line.split("|", 5)]
+            if len(parts) < 6:  # a job of others with a line break in its comment
+                continue
+            name, group, task, state, comment, reason = parts
             owner, _, rest = comment.partition(":")
             if owner == plan.id and state not in ENDED:
                 kind, _, first = rest.partition(":")
@@ -167,12 +170,17 @@ class Slurm(Engine):
         asked = ["squeue", "--noheader", "--array", f"--jobs={','.join(sorted(set(names.values())))}"]
         asked.append("--Format=JobArrayID:60,State:40,RestartCnt:20")
         try:
-            done = subprocess.run(asked, capture_output=True, text=True, timeout=SECONDS, check=False)
+            done = subprocess.run(
+                asked, capture_output=True, text=True, timeout=SECONDS, check=False, env=_environment()
+            )
         except (subprocess.TimeoutExpired, OSError):
             return set()
         if done.returncode and not (len(names) == 1 and "Invalid job id" in done.stderr):  # of several it never says so
             return set()
-        there = {name: (state, int(restarts)) for name, state, restarts in map(str.split, done.stdout.splitlines())}
+        lines = [line.split() for line in done.stdout.splitlines()]
+        if any(len(words) != 3 for words in lines):
+            return set()
+        there = {name: (state, int(restarts)) for name, state, restarts in lines}
         return {
             owner.name
             for owner in owners
@@ -228,11 +236,6 @@ def _line(name: str, value: str | int | bool) -> str:
     return f"#SBATCH --{name}={value if plain else shlex.quote(str(value))}"
 
 
-def _first(batch: Batch) -> int:
-    """Return the unit of an array's index 0."""
-    return batch.units[0] // ARRAY * ARRAY if batch.units else 0
-
-
 def _after(batch: Batch) -> str:
     """Return what a job waits for, as sbatch's `dependency`."""
     prepared = [] if batch.prepared is None else [f"afterok:{batch.prepared}"]
@@ -250,6 +253,11 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
 
 
+def _environment() -> dict[str, str]:
+    """Return the environment without the user's own choice of what squeue shows."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
+
+
 def _run(command: list[str], text: str | None = None) -> str:
     """Return what a command of Slurm's prints.
 
@@ -258,7 +266,9 @@ def _run(command: list[str], text: str | None = None) -> str:
 
     """
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, timeout=SECONDS, check=False, env=_environment()
+        )
     except subprocess.TimeoutExpired:
         raise UserError(f"{command[0]} has not answered for {SECONDS} s; the same command goes on from here") from None
     except OSError as error:

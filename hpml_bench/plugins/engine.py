@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -69,7 +71,8 @@ class Engine(ABC):
 
     def script(self, batch: Batch) -> str:
         """Return what `submit` would submit, as `--dry-run` prints it."""
-        return "\n".join(" ".join(self.command(batch, unit)) for unit in batch.units or (-1,))
+        commands = ([sys.executable, *self.command(batch, unit)] for unit in batch.units or (-1,))
+        return "".join(f"{shlex.join(command)}\n" for command in commands)
 
     def command(self, batch: Batch, unit: int) -> list[str]:
         """Return the words of a job's command after the interpreter."""

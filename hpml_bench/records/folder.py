@@ -116,19 +116,20 @@ class ResultsFolder:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path, lock: Path | None = None) -> Iterator[ResultsFolder]:
+    def open(cls, path: Path, lock: Path | None = None, seconds: float = 0) -> Iterator[ResultsFolder]:
         """Make the folder, lock it, and repair what a killed process left; disk errors become user errors.
 
         Args:
             path: the folder.
             lock: the folder whose lock is held, if it is another one.
+            seconds: for so long another process that holds it is waited for.
 
         Raises:
             UserError: it can't be made or written to, its disk is full or read-only, or another process holds it.
 
         """
         make_folder(path)
-        with disk.errors_as_user_errors(path), locked(lock or path):
+        with disk.errors_as_user_errors(path), locked(lock or path, seconds):
             for folder in (path, path / plan.JOBS, path / plan.RUNNING):
                 remove_temporary(folder)
             for run in (

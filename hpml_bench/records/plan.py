@@ -82,8 +82,7 @@ class Plan(Frozen):
         """Tell whether a run need not be done: it is done, or without `again` has failed since it was asked for."""
         if record.protocol_id not in {None, protocol}:
             return False
-        call = (record.environment.get("where") or {}).get("call") or 0
-        return record.status in DONE or (not again and call >= self.call)
+        return record.status in DONE or (not again and call(record) >= self.call)
 
     def specs(self, settings: Settings) -> list[list[RunSpec]]:
         """Return the runs of each unit, with resolved settings."""
@@ -100,6 +99,11 @@ class Plan(Frozen):
         if not 0 <= number < len(self.units):
             raise UserError(f"the plan has units 0 to {len(self.units) - 1}, and no {number}")
         return self.units[number]
+
+
+def call(record: RunRecord) -> int:
+    """Return the number of the call of run-all for which a job made a run; 0 where no job did."""
+    return (record.environment.get("where") or {}).get("call") or 0
 
 
 class Job(Frozen):
@@ -189,7 +193,7 @@ def ended_here(owner: Job) -> bool:
         return False
     if owner.process is None:
         return processes.identify(owner.pid) is None
-    return owner.process.startswith(f"{processes.home()}:") and owner.process != processes.mark(owner.pid)
+    return processes.is_here(owner.process) and owner.process != processes.mark(owner.pid)
 
 
 def refuse_if_worked_on(folder: Path) -> None:

@@ -33,7 +33,7 @@ def identify(pid: int) -> psutil.Process | None:
 
 
 def mark(pid: int) -> str | None:
-    """Return by what a process is told from others with its number: where it is, and when it began.
+    """Return the identity of a process among those that have its number somewhere, or had it: place, and begin.
 
     None where there is none here, or a zombie.
     """
@@ -45,8 +45,17 @@ def mark(pid: int) -> str | None:
     return None if identify(pid) is None else f"{home()}:{boot()}:{began}"
 
 
+def is_here(identity: str) -> bool:
+    """Tell whether a process with this identity is, or was, one of this machine, or of this container on it.
+
+    Where a machine has no id of its own, one that was begun anew can't be told from another one: False.
+    """
+    place, started, _ = identity.rsplit(":", 2)
+    return place == home() and (started == boot() or not place.startswith(":"))
+
+
 def home() -> str:
-    """Return by what the processes of this machine, or of this container on it, are told from others.
+    """Return the identity of this machine, or of this container on it, where processes are numbered.
 
     It stays after a reboot of a machine, whose first namespace has always the same number. Names of hosts don't tell:
     containers may have the one of their host, or all the same.
@@ -67,7 +76,7 @@ def namespace() -> int:
 
 
 def boot() -> str:
-    """Return by what this start of the kernel is told from others; empty where it doesn't say."""
+    """Return the identity of this start of the kernel; empty where it doesn't say."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

@@ -68,3 +68,21 @@ def test_a_run_whose_process_was_killed_is_no_neighbour(where: str, tmp_path: Pa
     with run:
         assert not left.exists()
     assert told(tmp_path, run, first) == ()
+
+
+def test_a_run_that_began_on_another_host_is_seen_by_its_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process is not to be seen from here; while its job holds a unit it is under way."""
+    first, second, third = RECORDS
+    with monkeypatch.context() as there:
+        there.setattr(socket, "gethostname", lambda: "n2")
+        over = under_way(tmp_path, first, "n2", HERE)
+        over.__enter__()
+    run = under_way(tmp_path, second, HERE)
+    with run:
+        pass
+    assert told(tmp_path, run, second) == (first.spec.run_id,)
+    Claim(tmp_path, over._results.job).release()
+    later = under_way(tmp_path, third, HERE)
+    with later:
+        pass
+    assert told(tmp_path, later, third) == ()

@@ -64,7 +64,8 @@ def on_slurm(**changes: object) -> Asked:
 def line(sweep: Sweep, job: str, state: str = "RUNNING|None", kind: str = "units") -> str:
     """Return how squeue shows a job of a sweep."""
     array, _, task = job.partition("_")
-    return f"{job}|{array}|{task or 'N/A'}|{state}|{sweep.plan.id}:{kind}\n"
+    shown, _, reason = state.partition("|")
+    return f"{job}|{array}|{task or 'N/A'}|{shown}|{sweep.plan.id}:{kind}|{reason}\n"
 
 
 @pytest.mark.parametrize(
@@ -116,10 +117,14 @@ def test_who_waits_for_a_stopped_sweep_submits_nothing(tmp_path: Path) -> None:
 
 def test_two_that_submit_at_once_do_so_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second waits until the first one's jobs can be seen, and gives up after a while."""
+    said: list[str] = []
     monkeypatch.setattr("hpml_bench.cluster.sweep.SUBMITTED_SECONDS", 0.2)
-    sweep = Sweep.open(asked(), tmp_path / "quickstart", print)
+    monkeypatch.setattr("hpml_bench.cluster.sweep.OPENED_SECONDS", 0.1)
+    sweep = Sweep.open(asked(), tmp_path / "quickstart", said.append)
     with locked(sweep.folder), pytest.raises(UserError, match="in use by process"):
         sweep.submit(again=True)
+    assert "in use by process" in said[0]
+    assert said[0].endswith("; waiting for it")
     assert sweep.submit(again=True) == 1
 
 
@@ -153,7 +158,7 @@ def test_two_sweeps_do_not_mix_in_a_folder(tmp_path: Path, slurm: Path) -> None:
     first = Sweep.open(on_slurm(), tmp_path / "quickstart", print)
     other = asked(profile=load_profile("slurm"), suite=load_suite("quickstart", seeds=2))
     second = Sweep.open(other, first.folder, print)
-    with pytest.raises(UserError, match="another sweep was begun here meanwhile"):
+    with pytest.raises(UserError, match="another sweep, or this one with another profile, was begun here meanwhile"):
         first.submit(again=True)
     assert second.submit(again=True) == 2
     (slurm / "queue").write_text(line(second, "7_0"))
@@ -175,15 +180,17 @@ def test_jobs_that_resolve_otherwise_do_not_mix(tmp_path: Path, slurm: Path) -> 
     (slurm / "queue").unlink()
     Sweep.open(on_slurm(cpus_per_node=16), sweep.folder, print)
     assert not resolved.exists()
+    with pytest.raises(UserError, match="this one with another profile"):
+        sweep.submit(again=True)
 
 
-def test_an_array_that_is_refused_comes_later(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_array_that_is_refused_comes_later(tmp_path: Path, slurm: Path) -> None:
     """A limit on jobs in the queue is no reason to give up those that were taken."""
-    monkeypatch.setattr("hpml_bench.engines.slurm.ARRAY", 2)
     (slurm / "most").write_text("8")
     said: list[str] = []
     suite = load_suite("quickstart", seeds=5)
-    sweep = Sweep.open(asked(profile=load_profile("slurm"), suite=suite), tmp_path / "quickstart", said.append)
+    profile = load_profile("slurm", [("options", {"array": 2})])
+    sweep = Sweep.open(asked(profile=profile, suite=suite), tmp_path / "quickstart", said.append)
     assert sweep.submit(again=True) == 4
     assert said[-1] == "sbatch: too many jobs; the other 1 jobs are submitted when those before have ended"
     assert "#SBATCH --dependency=afterany:7" in (slurm / "given8").read_text()
@@ -196,7 +203,8 @@ def test_an_array_that_is_refused_comes_later(tmp_path: Path, slurm: Path, monke
 
 def test_a_detached_report_waits_for_all_jobs(tmp_path: Path, slurm: Path) -> None:
     """Also for those of an earlier call; there is one report, and none where no job is left."""
-    sweep = Sweep.open(on_slurm(), tmp_path / "quickstart", print)
+    said: list[str] = []
+    sweep = Sweep.open(on_slurm(), tmp_path / "quickstart", said.append)
     assert not sweep.submit_report()
     (slurm / "queue").write_text(line(sweep, "3_0") + line(sweep, "5_0"))
     assert sweep.submit_report()
@@ -204,6 +212,10 @@ def test_a_detached_report_waits_for_all_jobs(tmp_path: Path, slurm: Path) -> No
     (slurm / "queue").write_text(line(sweep, "3_0") + line(sweep, "7", "PENDING|Dependency", kind="report"))
     assert sweep.submit_report()
     assert len(list(slurm.glob("given*"))) == 1
+    (slurm / "queue").write_text(line(sweep, "3_0"))
+    (slurm / "most").write_text("6")
+    assert sweep.submit_report()
+    assert "no job writes the report" in said[-1]
 
 
 def test_a_dry_run_prints_all_jobs_that_are_not_there(tmp_path: Path, slurm: Path) -> None:
@@ -214,7 +226,7 @@ def test_a_dry_run_prints_all_jobs_that_are_not_there(tmp_path: Path, slurm: Pat
         "--prepare", '"$SLURM_ARRAY_TASK_ID"', str(tmp_path / "quickstart"),
     ]  # fmt: skip
     assert "--dependency=afterok:PREPARE\n" in printed
-    assert "--dependency=afterany:UNITS\n" in printed
+    assert "--dependency=afterany:PREPARE,afterany:UNITS\n" in printed
     sweep = Sweep.open(wanted, tmp_path / "quickstart", print)
     (slurm / "queue").write_text(line(sweep, "7_0"))
     assert sweep.script() == ""
@@ -226,16 +238,21 @@ def test_a_fresh_sweep_of_some_methods_removes_runs_of_a_sweep_without_jobs(thre
     suite = load_suite("quickstart", seeds=1)
     left_open = suite.settings.model_copy(update={"threads": None, "device": "auto"})
     made = []
-    for name, steps in (("head", suite.settings.steps), ("head", 3), ("lora", suite.settings.steps)):
-        settings = suite.settings.model_copy(update={"threads": threads, "device": "cpu", "steps": steps})
+    there: list[tuple[str, dict[str, object], dict[str, object]]] = [
+        ("head", {}, {}), ("head", {"steps": 3}, {}), ("head", {"dropout": 0.3}, {}), ("head", {}, {"lr": 1e-5}),
+        ("lora", {}, {}),
+    ]  # fmt: skip
+    for name, setting, option in there:
+        settings = suite.settings.model_copy(update={"threads": threads, "device": "cpu", **setting})
         (spec,) = suite.model_copy(update={"settings": settings}).runs([name])
+        spec = spec.model_copy(update={"method": spec.method.model_copy(update=option)})
         folder = RunFolder(tmp_path / "quickstart" / spec.run_id)
         folder.begin()
         folder.commit(recorded.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id}))
         made.append(folder.path)
     wanted = asked(suite=suite.model_copy(update={"settings": left_open}))
     Sweep.open(wanted, tmp_path / "quickstart", print, fresh=True)
-    assert [path.exists() for path in made] == [False, True, True]
+    assert [path.exists() for path in made] == [False, True, True, True, True]
 
 
 @pytest.mark.parametrize("option", ["--dry-run", "--detach"])

@@ -44,6 +44,7 @@ def work(folder: Path, plan: Plan, name: str = "j") -> _Work:
         (600, {}, 600, (True, False)),
         (600, {"time": "1:00:00"}, 600, (False, False)),  # another job has
         (3600, {"time": "1:00:00"}, 3500, (True, False)),
+        (3300, {"time": "1:00:00"}, 3000, (True, False)),  # a slow start took the rest
         (None, {"time": "1:00:00"}, 3500, (True, False)),
         (None, {}, 10**9, (True, True)),
     ],
@@ -60,22 +61,23 @@ def test_a_run_is_begun_where_it_can_end_or_no_job_has_longer(
     assert (found._time_for_another(first=True), found._time_for_another(first=False)) == begun
 
 
-def test_attempts_under_another_limit_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After more time was given a run has two attempts again; the limit is named, also where the profile has none."""
-    record = recorded.sweep(("head",), 1)[0].model_copy(update={"status": "interrupted"})
+    made = recorded.sweep(("head",), 1)[0].model_copy(update={"status": "interrupted"})
+    monkeypatch.setenv("HPML_BENCH_UNTIL", str(int(time.time()) + 1800))
 
-    def late(name: str, seconds: int) -> RunRecord | None:
+    def late(name: str, call: int) -> RunRecord | None:
         """Let a job be ended by a limit, and return the run's record then."""
-        monkeypatch.setenv("HPML_BENCH_UNTIL", str(int(time.time()) + seconds))
-        found = work(tmp_path, planned(tmp_path), name)
+        record = made.model_copy(update={"environment": made.environment | {"where": {"call": call}}})
+        found = work(tmp_path, planned(tmp_path).model_copy(update={"call": call}), name)
         found.until = time.time() + 30
         found.results.begin(record.spec).begin()
         assert found._interrupted(record.spec, record) == "time"
         return found.results.run_folder(record.spec).record()
 
-    assert late("a", 1800) is None
-    assert late("b", 3600) is None
-    second = late("c", 1800)
+    assert late("a", 1) is None
+    assert late("b", 2) is None
+    second = late("c", 2)
     assert second is not None
     assert second.error is not None
     assert second.error.message == "not done in the job's time limit of 30 minutes, 2 times; give the profile more time"

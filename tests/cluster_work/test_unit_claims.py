@@ -107,8 +107,9 @@ def test_a_claim_without_a_readable_name_is_nobodys(tmp_path: Path) -> None:
         assert holders(tmp_path) == ["b.0"]
 
 
-def test_a_job_of_this_host_has_ended_where_another_process_has_its_number() -> None:
+def test_a_job_of_this_host_has_ended_where_another_process_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after a reboot; of a job whose record doesn't say which process it was, the number alone is known."""
+    monkeypatch.setattr(processes, "home", lambda: "machine:4026531836")
     own = processes.mark(os.getpid())
     here = job("a").model_copy(update={"host": socket.gethostname(), "pid": os.getpid(), "process": own})
     assert own is not None
@@ -117,6 +118,10 @@ def test_a_job_of_this_host_has_ended_where_another_process_has_its_number() -> 
     assert not ended_here(here.model_copy(update={"process": None}))
     assert ended_here(here.model_copy(update={"process": f"{home}:{boot}:{int(began) - 1}"}))
     assert ended_here(here.model_copy(update={"process": f"{home}:another:{began}"}))
+    monkeypatch.setattr(processes, "home", lambda: ":4026531836")
+    nameless = f":4026531836:another:{began}"
+    assert not ended_here(here.model_copy(update={"process": nameless})), "a machine without an id: it may be another"
+    assert ended_here(here.model_copy(update={"process": f":4026531836:{boot}:1"}))
     elsewhere = f"another-machine:4026531836:{boot}:1"
     assert not ended_here(here.model_copy(update={"process": elsewhere})), "a container with the same name"
     assert not ended_here(here.model_copy(update={"process": f"{home}:another:1", "host": "elsewhere"}))

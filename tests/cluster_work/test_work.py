@@ -93,6 +93,7 @@ def test_two_at_once_do_a_sweep(unit: Unit, suite: Path, room: Path) -> None:
     assert tiny.scores(tiny.records(room)) == tiny.scores(tiny.records(room / "alone"))
     assert tiny.records(room)["head", 0].environment["where"]["job"] == "mine-1-0"
     assert tiny.records(room)["head", 1].environment["where"]["unit"] == 1
+    assert tiny.records(room)["head", 1].environment["where"]["call"] == 1
     assert claims(room / "colours") == ()
     assert not (room / "colours/report.html").exists()
     said = planned(suite, room)
@@ -100,7 +101,7 @@ def test_two_at_once_do_a_sweep(unit: Unit, suite: Path, room: Path) -> None:
     assert "4 of 4 runs are recorded already" in said
     assert (room / "colours/report.html").is_file()
     asked = ["run-all", str(suite), "--on", "manual", "--out", str(room), "--dry-run"]
-    assert CliRunner().invoke(main, asked).output == "nothing is missing\n"
+    assert CliRunner().invoke(main, asked).output == "there is nothing to submit\n"
     times = {path: path.stat().st_mtime_ns for path in room.glob("colours/*/run.json")}
     status, said = ended(unit(0))
     assert status == 0, said

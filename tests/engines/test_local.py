@@ -169,7 +169,7 @@ def test_what_no_job_can_do_is_told_once(tmp_path: Path, room: Path, monkeypatch
     suite = tiny.local_suite(tmp_path)
     status, said = Command(suite, room / "out", *SIDE_BY_SIDE, "--seeds", "1", "--device", "cuda").ended(300)
     assert status == 1, said
-    assert said.count("a job failed: settings.device is cuda, but no GPU is visible") == 1
+    assert said.count("a job ended: settings.device is cuda, but no GPU is visible") == 1
     assert "left 2 of 2 units undone" in said
 
 

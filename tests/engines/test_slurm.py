@@ -132,9 +132,9 @@ def commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **answers: str) -> P
 def test_live_jobs_are_those_with_the_plans_comment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs of others and ended ones don't count, and a report is of no unit."""
     lines = (
-        "7_0|7|0|RUNNING|None|hpml-0123456789:units", "7_1|7|1|PENDING|Resources|hpml-0123456789:units",
-        "7_2|7|2|TIMEOUT|TimeLimit|hpml-0123456789:units", "8|8|N/A|PENDING|Dependency|hpml-0123456789:report",
-        "9_0|9|0|RUNNING|None|hpml-9876543210:units", "10|10|N/A|RUNNING|None|(null)",
+        "7_0|7|0|RUNNING|hpml-0123456789:units|None", "7_1|7|1|PENDING|hpml-0123456789:units|Resources",
+        "7_2|7|2|TIMEOUT|hpml-0123456789:units|TimeLimit", "8|8|N/A|PENDING|hpml-0123456789:report|Dependency",
+        "9_0|9|0|RUNNING|hpml-9876543210:units|None", "10|10|N/A|RUNNING|(null)|None",
     )  # fmt: skip
     asked = commands(tmp_path, monkeypatch, squeue="cat <<'END'\n" + "\n".join(lines) + "\nEND", scancel="true")
     made = engine()
@@ -181,7 +181,7 @@ def test_a_thousand_units_and_more_are_several_arrays(tmp_path: Path, monkeypatc
     variables = {**os.environ, "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "345"}
     told = subprocess.run(["bash"], input=printed, env=variables, capture_output=True, text=True, check=True).stdout
     assert told.splitlines()[-1] == "2345"
-    commands(tmp_path, monkeypatch, squeue=f"echo '9_345|9|345|RUNNING|None|{arrays[2]['comment']}'")
+    commands(tmp_path, monkeypatch, squeue=f"echo '9_345|9|345|RUNNING|{arrays[2]['comment']}|None'")
     assert [(job.name, job.unit) for job in made.live(many.plan)] == [("9_345", 2345)]
 
 
