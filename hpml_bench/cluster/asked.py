@@ -1,4 +1,4 @@
-"""What a call of `run-all` asks jobs for, and its plan."""
+"""Request of a call of `run-all` for runs that jobs do, and its plan."""
 
 from __future__ import annotations
 
@@ -68,8 +68,9 @@ class Asked:
             limits=limits, verbose=self.verbose,
             call=max(earlier, default=0) + 1,
         )  # fmt: skip
-        same = before is not None and same_runs(before, made)
-        return made.model_copy(update={"digests": before.digests}) if before is not None and same else made
+        if before is None or not same_runs(before, made):
+            return made
+        return made.model_copy(update={"digests": before.digests})
 
 
 def same_runs(before: Plan, plan: Plan) -> bool:

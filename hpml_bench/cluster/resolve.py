@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hpml_bench.cluster.asked import BY_NODE
 from hpml_bench.config.devices import resolve_devices
 from hpml_bench.config.settings import Settings
 from hpml_bench.config.suite import Suite
@@ -14,9 +15,6 @@ from hpml_bench.launch.definite import Decided
 from hpml_bench.launch.limits import Limits
 from hpml_bench.records.plan import RESOLVED, Plan, read_resolved, write_once
 from hpml_bench.system import environment, gpus
-
-BY_NODE = ("device", "world_size", "threads")
-"""What a node's hardware decides where the suite leaves it open."""
 
 
 def resolve(plan: Plan, folder: Path, limits: Limits) -> Decided:
