@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
+from helpers import warm
 
 from hpml_bench.system import heartbeat
 
@@ -19,17 +20,37 @@ class Command:
 
     does: tuple[str, ...] = ("run-all", "--wandb", "off")
 
-    def __init__(self, suite: Path, out: Path, *options: str) -> None:
+    def __init__(
+        self, suite: Path, out: Path, *options: str, cold: bool = False, constants: Mapping[str, float] | None = None
+    ) -> None:
+        """Start it.
+
+        Args:
+            suite: its file.
+            out: the folder for results.
+            options: further words.
+            cold: as a new interpreter, instead of a fork of the session's warm process.
+            constants: values for constants of the package, such as limits that a test can't wait for, by module:NAME.
+
+        """
         self.out, self.temporary = out, out.parent / "tmp"
         self.temporary.mkdir(exist_ok=True)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "hpml_bench", *self.does, str(suite), "--out", str(out), *options],
-            env={**os.environ, "TMPDIR": str(self.temporary)},
-            start_new_session=True,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        lines = [
+            f"pkgutil.resolve_name({name.partition(':')[0]!r}).{name.partition(':')[2]} = {value!r}"
+            for name, value in (constants or {}).items()
+        ]
+        program = "\n".join(["import pkgutil", *lines, "from hpml_bench.cli import main", "main()"])
+        start = ["-c", program] if constants else ["-m", "hpml_bench"]
+        command = [sys.executable, *start, *self.does, str(suite), "--out", str(out), *options]
+        environment = {**os.environ, "TMPDIR": str(self.temporary)}
+        self.process: subprocess.Popen[str] | warm.WarmProcess
+        if cold:
+            self.process = subprocess.Popen(
+                command, env=environment, start_new_session=True, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        else:
+            self.process = warm.WarmProcess(command, environment, new_session=True)
         self.family: set[psutil.Process] = set()
 
     def until(self, condition: Callable[[], object], seconds: float = 90) -> None:

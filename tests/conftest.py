@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from helpers import skips, warm
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from hpml_bench.system.gpus import visible_gpus
@@ -21,6 +22,14 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(number, handler)
 hypothesis.settings.register_profile("tests", database=None, deadline=None, derandomize=True, max_examples=60)
 hypothesis.settings.load_profile("tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the server of warm processes for all processes of tests, where there are several."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        server = warm.Server()
+        os.environ[warm.ADDRESS] = server.address
+        config.add_cleanup(server.end)
 
 
 LONGEST_FIRST = ("test_wheel.py", "tracking/test_wandb.py", "faults/", "tasks/", "gate/", "hostile/", "records/")
@@ -36,7 +45,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for marker, least in NEEDED_GPUS.items():
         if len(visible_gpus()) < least:
             for item in (item for item in items if item.get_closest_marker(marker)):
-                item.add_marker(pytest.mark.skip(reason=f"fewer GPUs are visible than {least}"))
+                item.add_marker(pytest.mark.skip(reason=skips.NO_GPU if least == 1 else skips.ONE_GPU))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a test that was skipped fail under CI, unless its reason is among those in `helpers.skips`."""
+    report = yield
+    fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same of a whole file."""
+    report = yield
+    fail_if_skipped(report)
+    return report
+
+
+def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip into a failure where the test has to run."""
+    if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2]
+        if skips.must_run(reason):
+            report.outcome = "failed"
+            report.longrepr = f"{reason}: under CI this has to run; see tests/helpers/skips.py"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,6 +17,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import soak
 from disturbed import HELD, Disturbed, write_suite
+from helpers import skips
 from two_nodes import TwoNodes
 
 from hpml_bench import registry
@@ -38,7 +39,7 @@ def cluster(small_disk: Path) -> Iterator[TwoNodes]:
     """The cluster, with one session's number; where it can't be had, the reason stands among the skipped tests."""
     cluster = TwoNodes(os.getpid() % 99 + 1)
     if (why := cluster.up()) is not None:
-        pytest.skip(why)
+        skips.only_as_root(why)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cluster.exports().items():
             patch.setenv(name, value)

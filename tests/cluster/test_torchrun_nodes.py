@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from helpers import skips
 
 from hpml_bench.records.load import load_record
 from hpml_bench.records.points import read_points
@@ -33,7 +34,7 @@ def ip(*words: str) -> None:
 def namespaces() -> Iterator[tuple[str, str]]:
     """Two network namespaces, each with its loopback and one end of a veth pair, `cable`."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("network namespaces need root, and ip of iproute2")
+        skips.only_as_root("ip of iproute2 is not installed")
     try:
         for name in NAMES:
             ip("netns", "add", name)
@@ -44,7 +45,7 @@ def namespaces() -> Iterator[tuple[str, str]]:
             ip("-n", name, "link", "set", "cable", "up")
         yield NAMES
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
+        skips.only_as_root(f"no network namespaces here: {error.stderr.decode().strip()}")
     finally:
         for name in NAMES:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True, timeout=20)

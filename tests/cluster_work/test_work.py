@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,12 +14,13 @@ import psutil
 import pytest
 import tiny
 from click.testing import CliRunner
+from helpers.warm import WarmProcess
 
 from hpml_bench.cli import main
 from hpml_bench.records.plan import CLAIMS, OWNER, Job, claims, read_jobs
 from hpml_bench.system import heartbeat, processes
 
-Unit = Callable[..., "subprocess.Popen[str]"]
+Unit = Callable[..., WarmProcess]
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +42,20 @@ def unit(suite: Path, room: Path) -> Unit:
     """Return a function that begins the work on a unit of a planned sweep, with variables of its environment."""
     planned(suite, room)
 
-    def begin(number: int, **variables: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "hpml_bench", "work", str(room / "colours/plan.json"), "--unit", str(number)],
-            env={**os.environ, "TMPDIR": str(room), **variables},
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+    def begin(number: int, **variables: str) -> WarmProcess:
+        command = [sys.executable, "-m", "hpml_bench", "work", str(room / "colours/plan.json"), "--unit", str(number)]
+        return WarmProcess(command, {**os.environ, "TMPDIR": str(room), **variables})
 
     return begin
 
 
-def ended(work: subprocess.Popen[str]) -> tuple[int, str]:
+def ended(work: WarmProcess) -> tuple[int, str]:
     """Return exit status and what was said."""
     said, _ = work.communicate(timeout=300)
     return work.returncode, said
 
 
-def training(room: Path, work: subprocess.Popen[str]) -> None:
+def training(room: Path, work: WarmProcess) -> None:
     """Wait until a run takes steps."""
     deadline = time.monotonic() + 240
     while not any("step" in beat.where for one in room.glob("*/attempts/*/") for beat in heartbeat.read(one)):

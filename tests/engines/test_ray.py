@@ -5,7 +5,6 @@ Without Ray (`pip install 'hpml-bench[ray]'`) the tests that need a cluster are 
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ import tiny
 import yaml
 from click.testing import CliRunner
 from command import Command
+from helpers import skips
 
 from hpml_bench.cli import main
 from hpml_bench.config.profile import Profile
@@ -38,7 +38,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Two nodes with a core each; a profile that names their cluster."""
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason=skips.NO_RAY)
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -189,9 +189,9 @@ def test_runs_over_nodes_are_refused() -> None:
         Ray(Profile(engine="ray", nodes=2)).check()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
-def test_a_machine_without_ray_is_told_so(tmp_path: Path) -> None:
+def test_a_machine_without_ray_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command that installs it; nothing is written."""
+    monkeypatch.setitem(sys.modules, "ray", None)
     found = CliRunner().invoke(main, ["run-all", "quickstart", "--on", "ray", "--out", str(tmp_path / "out")])
     assert found.exit_code == 2
     assert "pip install 'hpml-bench[ray]'" in found.output
@@ -200,7 +200,7 @@ def test_a_machine_without_ray_is_told_so(tmp_path: Path) -> None:
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
     """In a sentence with its address."""
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason=skips.NO_RAY)
     profile = tmp_path / "ray.yaml"
     profile.write_text("engine: ray\noptions: {address: '127.0.0.1:9'}\n")
     command = Command(Path("quickstart"), tmp_path / "out", "--on", str(profile))

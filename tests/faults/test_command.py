@@ -90,7 +90,7 @@ def listening() -> set[int]:
 
 def test_the_command_is_killed(suite: Path, room: Path) -> None:
     """Processes, shared memory and sockets end with it; the same command goes on and removes its temporary files."""
-    command = Command(suite, room / "out", "--seeds", "1")
+    command = Command(suite, room / "out", "--seeds", "1", cold=True)
     command.until(lambda: command.recorded() == 1 and command.training())
     segments, sockets = held(command)
     assert segments
@@ -131,7 +131,7 @@ def test_ctrl_c_in_a_terminal(suite: Path, lasting: list[str], room: Path) -> No
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.5, 2.0])
 def test_ctrl_c_before_the_first_run(seconds: float, suite: Path, room: Path) -> None:
     """While the fork server imports, or model and data are prepared: status 130, no traceback, nothing left."""
-    command = Command(suite, room / "out", "--seeds", "1")
+    command = Command(suite, room / "out", "--seeds", "1", cold=True)
     command.until(lambda: soak.servers(command.process))
     time.sleep(seconds)
     os.killpg(command.process.pid, signal.SIGINT)

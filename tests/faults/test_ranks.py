@@ -22,6 +22,7 @@ import psutil
 import pytest
 import tiny
 from conftest import endless, faulty, send, when_training
+from helpers import skips
 from rich.console import Console
 
 from hpml_bench.config.settings import MethodSpec
@@ -261,11 +262,11 @@ def small_group() -> Iterator[Path]:
         own = next(path.parent for path in oom._counters() if path.exists())
         group = Path(tempfile.mkdtemp(prefix="hpml-test-", dir=own))
     except (OSError, StopIteration) as error:
-        pytest.skip(f"no control group of memory can be made here: {error}")
+        skips.only_as_root(f"no control group of memory can be made here: {error}")
     try:
         limit = next((p for name in LIMITS if (p := group / name).exists()), None)
         if limit is None:
-            pytest.skip("control groups below this one have no memory of their own")
+            skips.only_as_root("control groups below this one have no memory of their own")
         limit.write_text(str(GROUP_BYTES))
         yield group
     finally:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
+
+from helpers.warm import WarmProcess
 
 WAIT_SECONDS = 2.0
 
 
 def main(count: int, command: list[str]) -> int:
     """Run the command on each node and return the first bad exit status."""
-    nodes = [subprocess.Popen(command, env=os.environ | {"HPML_BENCH_NODE": str(k)}) for k in range(count)]
+    nodes = [WarmProcess(command, os.environ | {"HPML_BENCH_NODE": str(k)}, output=1) for k in range(count)]
     while any(node.poll() is None for node in nodes) and not any(node.poll() for node in nodes):
         time.sleep(0.02)
     bad = next((node.returncode for node in nodes if node.poll()), 0)

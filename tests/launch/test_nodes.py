@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import tiny
+from helpers import warm
 
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
@@ -28,7 +28,9 @@ from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunError, RunRecord, Status
 from hpml_bench.system import heartbeat, network
 
-EACH = [sys.executable, str(Path(__file__).parent / "on_each_node.py"), "2"]
+HELPERS = str(Path(tiny.__file__).parent)
+EACH = ["env", f"PYTHONPATH={os.pathsep.join([HELPERS, *filter(None, sys.path)])}"]
+EACH += [sys.executable, str(Path(__file__).parent / "on_each_node.py"), "2"]
 TWO = OverNodes(2, lambda command: [*EACH, *command])
 NOTHING = Prepared.model_validate(
     {"backbone": "b", "data": "d", "label_names": ("x", "y"), "pad_id": 0,
@@ -47,6 +49,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The agents' folder for temporary files; at the end no process of theirs lives, and nothing lies in it."""
     folder = Path(tempfile.mkdtemp(prefix="nodes-"))  # short: a socket lies in it
+    warm.address()
     monkeypatch.setenv("TMPDIR", str(folder))
     before = set(psutil.Process().children(recursive=True))
     yield folder
@@ -154,7 +157,7 @@ def test_a_stopped_rank_is_a_stall_with_the_stacks_of_all_nodes(
 ) -> None:
     """Each node's watchdog sees it, tells where its ranks are, and waits for the other's report."""
     when_training(scratch, lambda ranks: ranks[1].suspend())
-    error = ended(prepared, tmp_path / "run", Limits(stall=10))
+    error = ended(prepared, tmp_path / "run", Limits(stall=4))
     assert error.message.startswith("timeout: node 0"), error
     assert "rank 0 at training step" in error.message
     assert "rank 1 at training step" in error.message
@@ -183,9 +186,9 @@ def test_agents_do_not_outlive_their_parent(prepared: Prepared, scratch: Path, t
         "t.launcher.run(t.ENDLESS, Prepared.model_validate_json(sys.argv[1]), Path(sys.argv[2]), run_ranks=t.TWO)"
     )
     places = os.pathsep.join([str(Path(__file__).parent), str(Path(tiny.__file__).parent), *sys.path])
-    parent = subprocess.Popen(
+    parent = warm.WarmProcess(
         [sys.executable, "-c", program, prepared.model_dump_json(), str(tmp_path / "run")],
-        env=os.environ | {"PYTHONPATH": places},
+        os.environ | {"PYTHONPATH": places},
     )
     when_training(scratch, lambda _: parent.kill()).join()
     assert parent.wait(10) == -signal.SIGKILL

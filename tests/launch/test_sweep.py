@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import psutil
 import pytest
 import tiny
 from click.testing import CliRunner, Result
+from helpers import skips
 from rich.console import Console
 
 import hpml_bench
@@ -345,12 +348,24 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     assert (tmp_path / "new/deep").is_dir()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+READ_ONLY = """
+set -e
+mount --bind "$1" "$1"
+mount -o remount,bind,ro "$1"
+exec "$2" -c 'import sys; from pathlib import Path; from hpml_bench.records.folder import make_folder
+make_folder(Path(sys.argv[1]))' "$1"
+"""
+
+
 def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
-    """It is there, but read-only."""
-    tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="can't be written"):
-        make_folder(tmp_path)
+    """It is there, but on a file system that is read-only, for root too."""
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", READ_ONLY, "sh", tmp_path, sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "mount" in done.stderr or "unshare" in done.stderr:
+        skips.only_as_root(done.stderr)
+    assert done.returncode == 1
+    assert "UserError" in done.stderr
+    assert "can't be written to; give another --out" in done.stderr
 
 
 def test_the_suites_settings_are_recorded_definite(finished: Finished) -> None:

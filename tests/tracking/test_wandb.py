@@ -13,9 +13,13 @@ from typing import Any
 import psutil
 import pytest
 import recorded
+import soak
 import tiny
+from click.testing import CliRunner
+from helpers import skips
 from wandb_double import nothing_left, runs_below, serving
 
+from hpml_bench.cli import main
 from hpml_bench.config.settings import DatasetSpec, MethodSpec, RunSpec, Settings
 from hpml_bench.records.files import POINTS
 from hpml_bench.records.folder import RunFolder
@@ -27,9 +31,6 @@ from hpml_bench.report.blocks import Table
 from hpml_bench.tracking.wandb import content, follow, publish
 from hpml_bench.tracking.wandb.helper import Helper
 from hpml_bench.tracking.wandb.published import PublishedRuns
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-import soak
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 SECRETS = {
@@ -235,7 +236,7 @@ def test_no_network_at_all_neither_hangs_nor_retries(tmp_path: Path) -> None:
     unshare = shutil.which("unshare") or "unshare"
     works = [flag for flag in ("-n", "-rn") if shutil.which(unshare) and not subprocess.call([unshare, flag, "true"])]
     if not works:
-        pytest.skip("no network namespaces here")
+        skips.only_as_root("no network namespaces here")
     recorded.write(tmp_path, [recorded.record()])
     command = [unshare, works[0], sys.executable, "-m", "hpml_bench", "report", str(tmp_path), "--format", "md"]
     environment = {**os.environ, "WANDB_API_KEY": KEY, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -397,13 +398,11 @@ def test_a_faulty_server_costs_bounded_time_and_one_sentence(
 # The whole command
 
 
-def run_all(suite: Path, out: Path, mode: str, **variables: str) -> tuple[dict[str, Any], str]:
-    """Sweep one method with two ranks as a user does; return what was computed, and what was said of wandb."""
-    command = [sys.executable, "-m", "hpml_bench", "run-all", str(suite), "--out", str(out), "--wandb", mode]
-    command += ["--methods", "head", "--set", "steps=40"]
-    done = subprocess.run(
-        command, env={**os.environ, **variables}, check=True, capture_output=True, text=True, timeout=300
-    )
+def run_all(suite: Path, out: Path, mode: str) -> tuple[dict[str, Any], str]:
+    """Sweep one method with two ranks; return what was computed, and what was said of wandb."""
+    command = ["run-all", str(suite), "--out", str(out), "--wandb", mode, "--methods", "head", "--set", "steps=40"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
     return soak.content(out / "colours"), done.stderr
 
 
@@ -419,15 +418,22 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     return suite, computed
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", ["silent", "dying"])
+@pytest.mark.parametrize(("fault", "patience"), [("silent", 1.0), ("dying", 5.0)])
 def test_a_faulty_server_leaves_the_results_as_they_are(
-    fault: str, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
+    fault: str,
+    patience: float,
+    undisturbed: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Losses, norms, predictions and accuracy of a sweep of two ranks are to the bit those without wandb."""
     suite, expected = undisturbed
+    monkeypatch.setattr(follow.__wrapped__, "__defaults__", (patience,))
+    monkeypatch.setattr(publish, "__defaults__", (patience,))
     with serving(fault) as server:
-        computed, said = run_all(suite, tmp_path, "online", WANDB_API_KEY=KEY, WANDB_BASE_URL=server.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        computed, said = run_all(suite, tmp_path, "online")
         assert server.fault == {"silent": "silent", "dying": "dead"}[fault]
         assert server.received, "it was asked"
     assert computed == expected

@@ -1,0 +1,31 @@
+"""Reasons for which a test may be skipped in continuous integration; there, any other skip is a failure."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+NO_GPU = "no GPU is visible"
+ONE_GPU = "fewer than two GPUs are visible"
+NO_RAY = "Ray is not installed"
+NOT_ROOT = "not root"
+ALLOWED = (NO_GPU, ONE_GPU, NO_RAY, NOT_ROOT)
+
+
+def only_as_root(why: str) -> None:
+    """Skip for anyone but root, who has a right that the test needs; fail where root hasn't got it either.
+
+    Args:
+        why: what can't be done, as the system says it.
+
+    """
+    if os.geteuid() != 0:
+        pytest.skip(NOT_ROOT)
+    pytest.fail(f"{why}; in a container it takes --privileged")
+
+
+def must_run(reason: str) -> bool:
+    """Tell whether a test that was skipped for this reason has to run here: under CI, unless the reason is allowed."""
+    return bool(os.environ.get("CI")) and re.sub(r"^Skipped: ", "", reason) not in ALLOWED

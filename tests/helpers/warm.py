@@ -1,0 +1,379 @@
+"""Warm processes: commands forked from a process that has imported torch and the libraries, instead of executed anew.
+
+A cold `python -m hpml_bench run-all` imports for seconds of a core, its fork server once more, and each of its jobs
+again. Tests that look at what commands do, not at how an interpreter starts, take theirs from one server per session
+(`Warm`), in which three calls fork instead of executing: `subprocess.Popen` of this interpreter, the start of a fork
+server, and those two in every process that descends from it. All else is what a cold process has: parent, session,
+signals, descriptors, environment, module `__main__`, exit handlers, and what /proc says of its arguments.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import ctypes
+import gc
+import json
+import logging
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing import forkserver, resource_tracker, util
+from pathlib import Path
+from typing import Any, NoReturn
+
+ADDRESS = "HPML_TEST_WARM"
+"""Variable with the server's socket."""
+SPACE = 16_000
+"""Bytes that the server's own arguments and environment take at least: those of its descendants are written there."""
+_cold_execute = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+_cold_spawn = util.spawnv_passfds
+
+
+# In the server, and what descends from it
+
+
+def serve(address: str) -> None:
+    """Import, then fork a command for each connection, and answer with its number, and later with its status."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # as in a fork server
+    import hpml_bench.cli
+    import hpml_bench.training.worker  # noqa: F401 - what takes the time
+
+    subprocess.Popen._execute_child = _execute  # type: ignore[attr-defined]
+    util.spawnv_passfds = _spawn
+    gc.freeze()
+    threads = {task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
+    assert len(threads - {"jemalloc_bg_thd"}) == 1, f"a process with threads can't be forked: {threads}"
+    connections: dict[subprocess.Popen[bytes], socket.socket] = {}
+    with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:
+        listener.bind(f"{address}.new")
+        listener.listen(64)
+        Path(f"{address}.new").rename(address)
+        selector.register(listener, selectors.EVENT_READ)
+        selector.register(0, selectors.EVENT_READ)  # closed when the session ends
+        while True:
+            ready = [key.fileobj for key, _ in selector.select(0.02 if connections else None)]
+            if 0 in ready:
+                return
+            if listener in ready:
+                connection = listener.accept()[0]
+                with suppress(OSError, ValueError):
+                    process = _begin(connection)
+                    connection.sendall(f"{process.pid}\n".encode())
+                    connections[process] = connection
+            for process in [one for one in connections if one.poll() is not None]:
+                with suppress(OSError), connections.pop(process) as connection:
+                    connection.sendall(f"{process.returncode}\n".encode())
+
+
+def _begin(connection: socket.socket) -> subprocess.Popen[bytes]:
+    """Start what a connection asks for."""
+    message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+    while not message.endswith(b"\n"):
+        message += connection.recv(1 << 20)
+    asked = json.loads(message)
+    try:
+        return subprocess.Popen(
+            asked["command"], env=asked["environment"], cwd=asked["folder"], start_new_session=asked["session"],
+            stdin=descriptors[0], stdout=descriptors[1], stderr=descriptors[2],
+        )  # fmt: skip
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _execute(process: subprocess.Popen[Any], command: Any, executable: Any, preexec: Any, *others: Any) -> None:
+    """Do what Popen does to start a process; where the command is this interpreter's, by a fork."""
+    _, pass_fds, cwd, env, _, _, shell, *pipes, _, _, _, _, _, session, _ = others
+    if shell or not _is_ours(command):
+        _cold_execute(process, command, executable, preexec, *others)
+        return
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    process.pid = os.fork()
+    if process.pid == 0:
+        streams = [own if own != -1 else number for number, own in enumerate((pipes[0], pipes[3], pipes[5]))]
+        environment = dict(os.environ if env is None else env)
+        _become([*map(os.fspath, command)], environment, cwd, streams, set(pass_fds), session, preexec)
+    process._child_created = True  # type: ignore[attr-defined]
+    process._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+
+
+def _is_ours(command: Any) -> bool:
+    """Tell whether a command runs a module of the package, or a script of the tests, with this interpreter."""
+    if isinstance(command, str) or command[0] != sys.executable or len(command) < 2:
+        return False
+    if command[1] == "-m":
+        return str(command[2]).partition(".")[0] == "hpml_bench"
+    if command[1] == "-c":
+        return "hpml_bench" in command[2]
+    return str(command[1]).endswith(".py") and "tests" in Path(command[1]).parts
+
+
+def _become(
+    command: list[str],
+    environment: Mapping[str, str],
+    folder: Any,
+    streams: Sequence[int],
+    keep: set[int],
+    session: bool,
+    preexec: Callable[[], None] | None,
+) -> NoReturn:
+    """Turn this new child into the process that the command would be."""
+    code = 1
+    try:
+        copies = [os.dup(stream) for stream in streams]
+        for number, copy in enumerate(copies):
+            os.dup2(copy, number)
+        _close_all_but(keep)
+        if folder is not None:
+            os.chdir(folder)
+        if session:
+            os.setsid()
+        _forget()
+        os.environ.clear()
+        os.environ.update(environment)
+        _show(command, environment)
+        if preexec is not None:
+            preexec()
+        sys.path[:0] = [
+            path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path not in {"", *sys.path}
+        ]
+        code = _main(command)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _leave(code)
+
+
+def _main(command: list[str]) -> int:
+    """Run the module, code or script of a command; return the exit status."""
+    try:
+        if command[1] == "-m":
+            sys.argv = command[2:]
+            sys.path.insert(0, str(Path.cwd()))
+            runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+        elif command[1] == "-c":
+            sys.argv = ["-c", *command[3:]]
+            sys.path.insert(0, "")
+            sys.modules["__main__"] = main = types.ModuleType("__main__")
+            exec(compile(command[2], "<string>", "exec"), vars(main))
+        else:
+            sys.argv = command[1:]
+            runpy.run_path(command[1], run_name="__main__")
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        return 130
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _leave(code: int) -> NoReturn:
+    """End as an interpreter does, without the destructors of what it has not made."""
+    with suppress(BaseException):
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BaseException):
+            stream.flush()
+    os._exit(code)
+
+
+def _spawn(path: bytes, words: Sequence[str], descriptors: Iterable[int]) -> int:
+    """Do what multiprocessing does to start a helper of its own; a fork server by a fork."""
+    if "multiprocessing.forkserver" not in words[-1]:
+        pid: int = _cold_spawn(path, words, descriptors)
+        return pid
+    if pid := os.fork():
+        return pid
+    try:
+        _close_all_but(set(descriptors))
+        _forget()
+        _show([os.fsdecode(word) for word in words], os.environ)
+        sys.modules.pop("hpml_bench.launch.fork_server_main", None)  # what it does is done in each server
+        exec(words[-1], {"__name__": "__main__"})
+    except SystemExit:
+        pass
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _leave(0)
+
+
+def _forget() -> None:
+    """Reset what an execution resets: signals, and what belongs to the parent."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    tempfile.tempdir = None
+    forkserver._forkserver.__init__()  # type: ignore[misc]
+    resource_tracker._resource_tracker.__init__()  # type: ignore[misc]
+    from hpml_bench import registry
+
+    for cached in vars(registry).values():
+        with suppress(AttributeError):
+            cached.cache_clear()
+
+
+def _close_all_but(keep: set[int]) -> None:
+    """Close the descriptors that an execution would close."""
+    for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+        if descriptor > 2 and descriptor not in keep:
+            with suppress(OSError):
+                os.close(descriptor)
+
+
+def _show(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Write arguments and environment to where /proc has them from; as much as there is room for."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    arguments, variables = (int(fields[45]), int(fields[46])), (int(fields[47]), int(fields[48]))
+    shown = [f"{name}={value}" for name, value in environment.items() if not name.startswith("HPML_TEST_SPACE")]
+    for (start, end), words in ((arguments, command), (variables, shown)):
+        text = b"".join(os.fsencode(word) + b"\0" for word in words)[: end - start - 1]
+        ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
+
+
+# In tests
+
+
+class Server:
+    """The server of a session of tests: of its only process, or of the one that the others belong to."""
+
+    def __init__(self) -> None:
+        """Start it; it imports in the background, and ends with `end` or with this process."""
+        from hpml_bench.system.environment import PROCESS_ENVIRONMENT
+
+        self._folder = tempfile.TemporaryDirectory(prefix="hpml-warm-", dir="/tmp")
+        self.address = str(Path(self._folder.name) / "socket")
+        variables = {
+            **PROCESS_ENVIRONMENT,
+            **os.environ,
+            "HPML_TEST_SPACE": "-" * SPACE,
+        }  # glibc reads some at the start
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, self.address, "-" * SPACE], env=variables, stdin=subprocess.PIPE
+        )
+
+    def end(self) -> None:
+        """End it; what was forked from it is on its own."""
+        self._process.communicate()
+        self._folder.cleanup()
+
+
+def address() -> str:
+    """Return the socket of the session's server, which is started where there is none, once it has imported all."""
+    if ADDRESS not in os.environ:
+        server = Server()
+        os.environ[ADDRESS] = server.address
+        atexit.register(server.end)
+    deadline = time.monotonic() + 120
+    while not Path(os.environ[ADDRESS]).exists():
+        assert time.monotonic() < deadline, "the warm server has not come up; see what it printed"
+        time.sleep(0.02)
+    return os.environ[ADDRESS]
+
+
+class WarmProcess:
+    """A command forked from the server, with the methods of Popen that tests use."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        new_session: bool = False,
+        output: int | None = None,
+    ) -> None:
+        """Start `command`, which begins with this interpreter; it prints to the descriptor `output`, else into a pipe."""
+        self.returncode: int | None = None
+        self._printed = b""
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(address())
+        read, write = os.pipe()
+        written = write if output is None else output
+        asked = {
+            "command": [*command],
+            "environment": {**environment},
+            "folder": str(Path.cwd()),
+            "session": new_session,
+        }
+        with Path(os.devnull).open() as nothing:
+            rights = array.array("i", [nothing.fileno(), written, written])
+            message = json.dumps(asked).encode() + b"\n"
+            sent = self._socket.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            self._socket.sendall(message[sent:])
+        os.close(write)
+        self.stdout = os.fdopen(read, "rb")
+        self._lines = self._socket.makefile("r")
+        self.pid = int(self._lines.readline())
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status once it has ended."""
+        if self.returncode is None:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._socket, selectors.EVENT_READ)
+                if not selector.select(timeout):
+                    raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+            self.returncode = int(self._lines.readline())
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """Return what it printed, and wait until it has ended."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with selectors.DefaultSelector() as selector:
+            if not self.stdout.closed:
+                selector.register(self.stdout, selectors.EVENT_READ)
+            while not self.stdout.closed:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if not selector.select(left):
+                    raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+                if not (part := os.read(self.stdout.fileno(), 1 << 16)):
+                    break
+                self._printed += part
+        self.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        self.stdout.close()
+        return self._printed.decode(), None
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
