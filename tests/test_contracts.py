@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import probe_run
 import pytest
-import tiny
 import torch
 from pydantic import BaseModel
 
+from helpers import probe_run, tiny
 from hpml_bench import registry
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.profile import load_profile

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import overhead
 import pytest
-import tiny
 import torch
+from speed import turns
 from torch.distributed import HashStore, destroy_process_group, init_process_group
 
+from helpers import tiny
 from hpml_bench.plugins.probe import Evaluation, Probe, Step
 from hpml_bench.training.distributed import Group
 from hpml_bench.training.trainer import Trainer
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-overhead = importlib.import_module("overhead")
-turns = importlib.import_module("speed.turns")
 
 
 def blocks(n: int, seed: int, true: float, outliers: float) -> np.ndarray:

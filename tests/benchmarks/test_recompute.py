@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib
 import json
 import re
 import shutil
@@ -15,16 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import recorded
-import recorded_tasks
-import standins
+from audit import command, reading, rows, steps
 from click.testing import CliRunner
 
+from helpers import made_records, made_task_records, plugin_tasks
 from hpml_bench.cli import main
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
-reading, command, steps = (importlib.import_module(f"audit.{name}") for name in ("reading", "command", "steps"))
 
 
 def remade(target: Path) -> Path:
@@ -172,10 +168,10 @@ def test_drift() -> None:
 @pytest.fixture(scope="module", params=["rating", "naming"])
 def of_task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the page of a task that is no classification, of schema-2 records."""
-    with standins.installed(tmp_path_factory.mktemp("tasks")):
-        folder = recorded_tasks.write(tmp_path_factory.mktemp("page") / request.param, request.param)
+    with plugin_tasks.installed(tmp_path_factory.mktemp("tasks")):
+        folder = made_task_records.write(tmp_path_factory.mktemp("page") / request.param, request.param)
         (folder / "suite.json").write_text(
-            json.dumps({"name": "example", "seeds": 5, "methods": dict.fromkeys(sorted(recorded.METHODS))})
+            json.dumps({"name": "example", "seeds": 5, "methods": dict.fromkeys(sorted(made_records.METHODS))})
         )
         return report(folder)
 
@@ -242,17 +238,17 @@ def of_jobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """Return the page of a sweep by jobs on two kinds of nodes; some of its runs had neighbours, or all."""
     folder = tmp_path_factory.mktemp("jobs") / request.param
     records = []
-    for item in recorded.by_jobs(recorded.sweep(seeds=6)):
+    for item in made_records.by_jobs(made_records.sweep(seeds=6)):
         changes: dict[str, object] = {}
         if request.param == "all" or item.spec.seed == 3:
             changes["neighbours"] = ("x", "y")
         if item.spec.seed == 4:
             changes["environment"] = item.environment | {"fingerprint": "ffff00001111"}
         records.append(item.model_copy(update=changes))
-    recorded.write(folder, records)
-    recorded.write_jobs(folder, records)
+    made_records.write(folder, records)
+    made_records.write_jobs(folder, records)
     (folder / "suite.json").write_text(
-        json.dumps({"name": "example", "seeds": 6, "methods": dict.fromkeys(sorted(recorded.METHODS))})
+        json.dumps({"name": "example", "seeds": 6, "methods": dict.fromkeys(sorted(made_records.METHODS))})
     )
     return report(folder)
 
@@ -313,7 +309,7 @@ def test_entities_are_those_of_conlleval(words: str, found: set[tuple[int, int, 
     """One begins at B-, and at I- after O or another type."""
     names = ("O", "B-A", "I-A", "B-B", "I-B")
     row = np.array([names.index(word) for word in words.split()])
-    assert importlib.import_module("audit.rows").entities(row, names) == found
+    assert rows.entities(row, names) == found
 
 
 def test_a_wrong_call(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import datasets
 import pytest
-import tiny
 import yaml
 from click.testing import CliRunner, Result
 from rich.console import Console
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.report import terminal
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
 import soak
 from disturbed import HELD, Disturbed, write_suite
 from two_nodes import TwoNodes
 
+from helpers import tiny
 from hpml_bench import registry
 from hpml_bench.system import locks
 

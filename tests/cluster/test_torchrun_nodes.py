@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny
 
+from helpers import tiny
 from hpml_bench.records.load import load_record
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions

@@ -8,8 +8,8 @@ import socket
 from pathlib import Path
 
 import pytest
-import recorded
 
+from helpers import made_records
 from hpml_bench.cluster.claims import Claim
 from hpml_bench.cluster.neighbours import Neighbours
 from hpml_bench.records.plan import RUNNING, Job
@@ -17,7 +17,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.records.shared import SharedResults
 
 HERE = socket.gethostname()
-RECORDS = recorded.sweep(("lora", "full", "head"), 1)
+RECORDS = made_records.sweep(("lora", "full", "head"), 1)
 
 
 def under_way(folder: Path, record: RunRecord, *hosts: str) -> Neighbours:

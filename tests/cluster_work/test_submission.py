@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-import recorded
 from click.testing import CliRunner
 
+from helpers import made_records
 from hpml_bench.cli import main
 from hpml_bench.cluster.asked import Asked
 from hpml_bench.cluster.sweep import VAIN, Sweep, find
@@ -29,7 +29,7 @@ def asked(**changes: object) -> Asked:
 
 def record(status: Status, call: int | None) -> RunRecord:
     """Return the record of a run that a job made in a call of run-all; None: none did."""
-    made = recorded.sweep(("lora",), 1)[0]
+    made = made_records.sweep(("lora",), 1)[0]
     environment = made.environment | ({} if call is None else {"where": {"call": call}})
     return made.model_copy(update={"status": status, "environment": environment, "protocol_id": "p"})
 
@@ -170,7 +170,7 @@ def test_jobs_that_resolve_otherwise_do_not_mix(tmp_path: Path, slurm: Path) -> 
     """Other cores give other threads: such a profile is refused while jobs live; later settings are resolved anew."""
     sweep = Sweep.open(on_slurm(cpus_per_node=8), tmp_path / "quickstart", print)
     resolved = sweep.folder / "resolved.json"
-    resolved.write_text(recorded.SETTINGS.model_dump_json())
+    resolved.write_text(made_records.SETTINGS.model_dump_json())
     (slurm / "queue").write_text(line(sweep, "7_0"))
     Sweep.open(on_slurm(cpus_per_node=8, time="1:00:00"), sweep.folder, print)
     with pytest.raises(UserError, match="of another profile"):
@@ -248,7 +248,7 @@ def test_a_fresh_sweep_of_some_methods_removes_runs_of_a_sweep_without_jobs(thre
         spec = spec.model_copy(update={"method": spec.method.model_copy(update=option)})
         folder = RunFolder(tmp_path / "quickstart" / spec.run_id)
         folder.begin()
-        folder.commit(recorded.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id}))
+        folder.commit(made_records.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id}))
         made.append(folder.path)
     wanted = asked(suite=suite.model_copy(update={"settings": left_open}))
     Sweep.open(wanted, tmp_path / "quickstart", print, fresh=True)
@@ -267,10 +267,10 @@ def test_options_of_jobs_without_jobs_are_refused(option: str, tmp_path: Path) -
 def test_who_waits_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And again where it was replaced; thousands of records are not read at each look."""
     sweep = Sweep.open(asked(), tmp_path / "quickstart", print)
-    settings = recorded.SETTINGS
+    settings = made_records.SETTINGS
     (tmp_path / "quickstart" / "resolved.json").write_text(settings.model_dump_json())
     ((spec,),) = sweep.specs() or ()
-    made = recorded.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id})
+    made = made_records.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id})
     folder = RunFolder(sweep.folder / spec.run_id)
     folder.begin()
     folder.commit(made)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import recorded
 
+from helpers import made_records
 from hpml_bench.cluster.asked import Asked
 from hpml_bench.cluster.claims import Claim
 from hpml_bench.cluster.resolve import resolve
@@ -63,7 +63,7 @@ def test_a_run_is_begun_where_it_can_end_or_no_job_has_longer(
 
 def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After more time was given a run has two attempts again; the limit is named, also where the profile has none."""
-    made = recorded.sweep(("head",), 1)[0].model_copy(update={"status": "interrupted"})
+    made = made_records.sweep(("head",), 1)[0].model_copy(update={"status": "interrupted"})
     monkeypatch.setenv("HPML_BENCH_UNTIL", str(int(time.time()) + 1800))
 
     def late(name: str, call: int) -> RunRecord | None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-import tiny
 from click.testing import CliRunner
 
+from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.records.plan import CLAIMS, OWNER, Job, claims, read_jobs
 from hpml_bench.system import heartbeat, processes

@@ -12,7 +12,6 @@ from typing import Any
 import datasets
 import pandas as pd
 import pytest
-import tiny
 from datasets import Dataset
 from huggingface_hub import constants
 from hypothesis import given
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from helpers import tiny
 from hpml_bench.data.conversations import ROLES, as_conversations, find_shape
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared

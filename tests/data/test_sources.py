@@ -14,12 +14,12 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from hub_double import COMMIT, Hub, serving
 from huggingface_hub import constants, errors
 from huggingface_hub.utils import filter_repo_objects
 from packaging.version import Version
-from tiny import gpt2
 
+from helpers.fake_hub import COMMIT, Hub, serving
+from helpers.tiny import gpt2
 from hpml_bench.data import sources
 from hpml_bench.data import wheel as wheels
 from hpml_bench.errors import UserError

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 from datasets import Dataset
 
+from helpers import tiny
 from hpml_bench.config.suite import load_suite
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows

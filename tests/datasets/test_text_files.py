@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tiny import settings
 
+from helpers.tiny import settings
 from hpml_bench.config.settings import Settings
 from hpml_bench.datasets import text_files
 from hpml_bench.errors import UserError

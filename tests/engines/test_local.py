@@ -9,10 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-import tiny
 from click.testing import CliRunner
-from command import Command
 
+from helpers import tiny
+from helpers.cli_process import Command
 from hpml_bench.cli import main
 from hpml_bench.config.profile import Profile
 from hpml_bench.config.suite import load_suite

@@ -16,11 +16,11 @@ from typing import Any
 
 import psutil
 import pytest
-import tiny
 import yaml
 from click.testing import CliRunner
-from command import Command
 
+from helpers import tiny
+from helpers.cli_process import Command
 from hpml_bench.cli import main
 from hpml_bench.config.profile import Profile
 from hpml_bench.engines.ray import Need, Ray, do, need

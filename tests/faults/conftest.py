@@ -5,21 +5,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import tiny
 
+from helpers import tiny
 from hpml_bench.config.settings import MethodSpec, RunSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server
 from hpml_bench.system import heartbeat, processes
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 FAULTY = '''
 """A method of the tests: trains the head, and breaks after a step on one rank."""

@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-import tiny
 import yaml
-from command import Command
 from conftest import faulty
 
 import hpml_bench
+from helpers import tiny
+from helpers.cli_process import Command
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
 from hpml_bench.launch.limits import Limits

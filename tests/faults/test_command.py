@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import soak
-import tiny
 from click.testing import CliRunner
-from command import Command
 
+from helpers import tiny
+from helpers.cli_process import Command
 from hpml_bench.cli import main
 from hpml_bench.records.listing import load_records
 from hpml_bench.system import heartbeat, processes

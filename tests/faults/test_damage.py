@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
 from click.testing import CliRunner, Result
 from soak import content
 
+from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.records.files import SET_ASIDE
 from hpml_bench.records.folder import RunFolder

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 from conftest import endless
 
+from helpers import tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import launcher

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
 from click.testing import CliRunner, Result
 from rich.console import Console
 
+from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.config.suite import Suite

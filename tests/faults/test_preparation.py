@@ -16,9 +16,9 @@ import package_index
 import psutil
 import pytest
 import soak
-import tiny
-from command import Command
 
+from helpers import tiny
+from helpers.cli_process import Command
 from hpml_bench.config.settings import Settings
 from hpml_bench.config.suite import load_suite
 from hpml_bench.data import sources

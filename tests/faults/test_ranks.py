@@ -20,10 +20,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-import tiny
 from conftest import endless, faulty, send, when_training
 from rich.console import Console
 
+from helpers import tiny
 from hpml_bench.config.settings import MethodSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError

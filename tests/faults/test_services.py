@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny
 from click.testing import CliRunner
-from command import Command
-from hub_double import Hub, serving
 
+from helpers import tiny
+from helpers.cli_process import Command
+from helpers.fake_hub import Hub, serving
 from hpml_bench.cli import main
 from hpml_bench.data import sources, wheel
 from hpml_bench.errors import UserError

@@ -40,10 +40,10 @@ def test_a_sweep_that_is_hit_five_times_ends_as_an_undisturbed_one() -> None:
 
 def test_the_comparison_sees_a_difference(tmp_path: Path) -> None:
     """Its own eyes: another prediction or loss is another content, and a fault without a target is none."""
-    import recorded
+    from helpers import made_records
 
-    recorded.write(tmp_path / "a", recorded.sweep(("lora",), 1))
-    recorded.write(tmp_path / "b", recorded.sweep(("lora",), 1))
+    made_records.write(tmp_path / "a", made_records.sweep(("lora",), 1))
+    made_records.write(tmp_path / "b", made_records.sweep(("lora",), 1))
     assert soak.content(tmp_path / "a") == soak.content(tmp_path / "b") != {}
     (points,) = (tmp_path / "b").glob("*/points.jsonl")
     points.write_text(points.read_text().replace('"train_loss","step":10,"value":', '"train_loss","step":10,"value":1'))

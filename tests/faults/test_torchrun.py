@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 import yaml
 
+from helpers import tiny
 from hpml_bench.records.load import load_record
 from hpml_bench.records.run import RunRecord
 

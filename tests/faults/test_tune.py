@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import tiny
-from command import Command
 
+from helpers import tiny
+from helpers.cli_process import Command
 from hpml_bench.system import heartbeat, temporary
 
 SECRET = "hf_" + "abcdefghij" * 3

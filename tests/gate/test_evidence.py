@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import check_evidence as evidence
+import check_resampling as resampling
+import check_simulation as simulation
 import examples
 import numpy as np
 import pytest
-from scripts import script
 
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.records import Rules, Trial, TrialStarted
-
-evidence, resampling, simulation = map(script, ("check_evidence", "check_resampling", "check_simulation"))
 
 
 def trial(number: int, slowdown: float = 0.0, sd: float = 0.006) -> Trial:

@@ -6,15 +6,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+import check_rates
+import check_simulation as simulation
 import numpy as np
 import pytest
-from scripts import script
 
 from hpml_bench.gate.decide import rank_tests, verdicts
 from hpml_bench.gate.records import Rules
 from hpml_bench.statistics import binomial_interval
 
-simulation = script("check_simulation")
 ROOT = Path(__file__).parents[2]
 RULES = Rules()
 TRIALS = 20_000
@@ -92,7 +92,7 @@ def test_the_detectable_effect_is_detected(pairs: int, power: float, methods: in
 
 def test_the_page_of_docs_has_the_simulated_rates() -> None:
     """A row of docs/check.md, made again by benchmarks/check_rates.py, is the same within half a percentage point."""
-    found = [float(cell.removesuffix(" %")) for cell in script("check_rates").row("normal", 0.03)[1:]]
+    found = [float(cell.removesuffix(" %")) for cell in check_rates.row("normal", 0.03)[1:]]
     line = next(
         line for line in (ROOT / "docs" / "check.md").read_text().splitlines() if line.startswith("| normal | 3 %")
     )

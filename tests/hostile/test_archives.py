@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import tiny
 
+from helpers import tiny
 from hpml_bench.data import wheel
 from hpml_bench.data.sources import MODEL_PATTERNS, resolve, resolve_model
 from hpml_bench.data.tokenizer import load_tokenizer

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import recorded
 from click.testing import CliRunner
 
+from helpers import made_records
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SUITE
@@ -42,7 +42,7 @@ def at_once() -> Iterator[None]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a results folder of four runs."""
-    return recorded.write(tmp_path / "reports" / "example", recorded.sweep(["lora", "full"], 2))
+    return made_records.write(tmp_path / "reports" / "example", made_records.sweep(["lora", "full"], 2))
 
 
 def test_a_link_is_no_run(folder: Path, tmp_path: Path) -> None:

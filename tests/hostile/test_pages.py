@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import recorded
 from browser import Site, needs_browser, site, visit
 from markdown_it import MarkdownIt
 from payloads import LONG, OWNED, attack, folder
 
+from helpers import made_records
 from hpml_bench.report import render
 from hpml_bench.report.export import csv_text, latex_table
 from hpml_bench.report.tables import table
@@ -145,8 +145,8 @@ def test_charts_are_sound_xml(evil: Path) -> None:
 def test_a_chart_shows_dollars_as_they_are(tmp_path: Path) -> None:
     """A title with `$` or with what XML can't hold is drawn as text: broken TeX would end the whole report."""
     odd = "$\\frac{$ \x00\ufffe<&\x1b[1m]]>"
-    titled = tuple(m.model_copy(update={"title": odd, "unit": "$_$"}) for m in recorded.DEFINITIONS)
-    recorded.write(tmp_path, recorded.sweep(["lora", "full"], 2, definitions=titled))
+    titled = tuple(m.model_copy(update={"title": odd, "unit": "$_$"}) for m in made_records.DEFINITIONS)
+    made_records.write(tmp_path, made_records.sweep(["lora", "full"], 2, definitions=titled))
     render.write_report(tmp_path, None, ["md"])
     chart = (tmp_path / "figures" / "seeds_test_accuracy.svg").read_text(encoding="utf-8")
     assert any(r"$\frac{$ <&]]>" in (element.text or "") for element in ET.fromstring(chart).iter())

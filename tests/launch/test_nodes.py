@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-import tiny
 
+from helpers import tiny
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
@@ -182,7 +182,7 @@ def test_agents_do_not_outlive_their_parent(prepared: Prepared, scratch: Path, t
     program += (
         "t.launcher.run(t.ENDLESS, Prepared.model_validate_json(sys.argv[1]), Path(sys.argv[2]), run_ranks=t.TWO)"
     )
-    places = os.pathsep.join([str(Path(__file__).parent), str(Path(tiny.__file__).parent), *sys.path])
+    places = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     parent = subprocess.Popen(
         [sys.executable, "-c", program, prepared.model_dump_json(), str(tmp_path / "run")],
         env=os.environ | {"PYTHONPATH": places},

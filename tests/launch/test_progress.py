@@ -6,9 +6,9 @@ import io
 from pathlib import Path
 
 import pytest
-import recorded
 from rich.console import Console
 
+from helpers import made_records
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.records.points import Tail
 
@@ -46,7 +46,7 @@ def test_a_run_is_a_line_where_there_is_no_terminal(status: str, tmp_path: Path)
     """Its place, method, seed, status and what matters most; control characters of a message stay inert."""
     console = Console(file=io.StringIO(), width=200)
     message = "lost\x1b[31m [bold]all\nsecond line"
-    record = recorded.record("lora", 3) if status == "ok" else recorded.failed("lora", 3, status, message)
+    record = made_records.record("lora", 3) if status == "ok" else made_records.failed("lora", 3, status, message)
     with SweepProgress(console, 2) as progress:
         with progress.run(record.spec, tmp_path, 10):
             pass

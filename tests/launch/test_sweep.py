@@ -12,11 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-import tiny
 from click.testing import CliRunner, Result
 from rich.console import Console
 
 import hpml_bench
+from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.config.devices import resolve_suite
 from hpml_bench.config.settings import RunSpec

@@ -2,12 +2,14 @@ from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
+import support_causal_lm
+import support_table
 import torch
-from backbones import assemble, build, installed, support_causal_lm, support_table
 from packaging.version import Version
 from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2Model
 
+from helpers.classifiers import assemble, build, installed
 from hpml_bench import registry
 from hpml_bench.config.options import validate_options
 from hpml_bench.errors import Unsupported, UserError

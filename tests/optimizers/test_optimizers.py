@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
+from helpers import tiny
 from hpml_bench import registry
 from hpml_bench.cli import main
 from hpml_bench.config.settings import MethodSpec, OptimizerSpec, RunSpec

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from helpers import tiny
 from hpml_bench.config.settings import TaskSpec
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import recorded
 
+from helpers import made_records
 from hpml_bench.config.settings import TaskSpec
 from hpml_bench.plugins.task import make_task
 from hpml_bench.probes.forgetting import METRICS as FORGETTING
@@ -49,8 +49,8 @@ def predictions(item: RunRecord, share: float) -> Predictions:
 def write(folder: Path, scorer: str | None, seeds: int = 4) -> Path:
     """Write the runs of three methods, of which one trained nothing."""
     task = TaskSpec(name="causal_lm", options={"scorer": scorer} if scorer else {})
-    settings = recorded.SETTINGS.model_copy(update={"task": task, "test_samples": ROWS})
-    for item in recorded.sweep(("lora", "full", "head"), seeds, settings=settings):
+    settings = made_records.SETTINGS.model_copy(update={"task": task, "test_samples": ROWS})
+    for item in made_records.sweep(("lora", "full", "head"), seeds, settings=settings):
         name = {"head": "none"}.get(item.spec.method.name, item.spec.method.name)
         method = item.spec.method.model_copy(update={"name": name, "method": name})
         spec = item.spec.model_copy(update={"method": method, "seed": item.spec.seed})

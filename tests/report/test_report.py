@@ -12,9 +12,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import recorded
-from recorded import failed, record, sweep
 
+from helpers import made_records
+from helpers.made_records import failed, record, sweep
 from hpml_bench.errors import UserError
 from hpml_bench.report.blocks import Table
 from hpml_bench.report.export import csv_text, latex_table, markdown_table, markdown_text
@@ -30,7 +30,7 @@ GOLDEN = Path(__file__).parents[1] / "files" / "report_head.md"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a results folder with its report in every format."""
-    place = recorded.write(tmp_path_factory.mktemp("quickstart"), sweep())
+    place = made_records.write(tmp_path_factory.mktemp("quickstart"), sweep())
     write_report(place, None, ("html", "md", "csv", "tex"))
     return place
 
@@ -38,10 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder whose every text field attacks the pages."""
-    definitions = tuple(m.model_copy(update={"title": EVIL, "definition": EVIL}) for m in recorded.DEFINITIONS)
+    definitions = tuple(m.model_copy(update={"title": EVIL, "definition": EVIL}) for m in made_records.DEFINITIONS)
     odd = {"definitions": definitions, "notes": {EVIL: EVIL}, "environment": {EVIL: [EVIL], "packages": EVIL}}
     records = [*sweep(["lora", "full"], 2, suite=EVIL, **odd), failed("lora", 9, "failed", EVIL)]
-    place = recorded.write(tmp_path_factory.mktemp("evil"), records)
+    place = made_records.write(tmp_path_factory.mktemp("evil"), records)
     write_report(place, None, ("html", "md", "csv", "tex"))
     return place
 
@@ -135,8 +135,8 @@ def test_report_needs_no_torch(folder: Path, tmp_path: Path) -> None:
 
 
 def test_golden_markdown(folder: Path) -> None:
-    """Takeaways, summary and comparisons of the recorded runs read as reviewed (`python tests/recorded.py` renews)."""
-    assert recorded.head((folder / "report.md").read_text(encoding="utf-8")) == GOLDEN.read_text(encoding="utf-8")
+    """Takeaways, summary and comparisons of the recorded runs read as reviewed; helpers/made_records.py renews them."""
+    assert made_records.head((folder / "report.md").read_text(encoding="utf-8")) == GOLDEN.read_text(encoding="utf-8")
 
 
 def test_html_and_markdown_show_the_same_cells(folder: Path) -> None:
@@ -174,8 +174,8 @@ def test_pairs_other_than_by_accuracy_are_folded(folder: Path) -> None:
 
 def test_the_head_says_how_many_runs_are_compared(tmp_path: Path) -> None:
     """Both pages begin with the number of compared runs, of methods and seeds of these, and of what is left out."""
-    recorded.write(tmp_path, [*sweep(["lora", "full"], 3), record("adapter", 7, consumed=None)])
-    bad = recorded.write(tmp_path, [failed("head", 0, "failed", "why")]) / "torn"
+    made_records.write(tmp_path, [*sweep(["lora", "full"], 3), record("adapter", 7, consumed=None)])
+    bad = made_records.write(tmp_path, [failed("head", 0, "failed", "why")]) / "torn"
     bad.mkdir()
     (bad / "run.json").write_text("{")
     write_report(tmp_path)
@@ -269,7 +269,7 @@ def test_frame_has_a_row_a_run(folder: Path) -> None:
 
 def test_frame_of_failed_runs(tmp_path: Path) -> None:
     """A failed run has a row too, with empty metrics."""
-    recorded.write(tmp_path, [record("lora", 0), failed("full", 0, "oom_host", "killed")])
+    made_records.write(tmp_path, [record("lora", 0), failed("full", 0, "oom_host", "killed")])
     frame = load_results(tmp_path).set_index("method")
     assert frame.status.to_dict() == {"lora": "ok", "full": "oom_host"}
     assert frame.test_accuracy.isna().to_dict() == {"lora": False, "full": True}

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import recorded
-from recorded import METHODS, SETTINGS, failed, metrics, record, sweep
 from statsmodels.stats.multitest import multipletests
 
+from helpers import made_records
+from helpers.made_records import METHODS, SETTINGS, failed, metrics, record, sweep
 from hpml_bench import registry, statistics
 from hpml_bench.config.settings import DatasetSpec, MethodSpec
 from hpml_bench.config.suite import Margin, MethodEntry, Suite
@@ -53,7 +53,7 @@ def with_metrics(run: RunRecord, **own: float | None) -> RunRecord:
 
 def elsewhere(run: RunRecord) -> RunRecord:
     """Return a run as if it came from another machine."""
-    return run.model_copy(update={"environment": recorded.ENVIRONMENT | {"fingerprint": "another"}})
+    return run.model_copy(update={"environment": made_records.ENVIRONMENT | {"fingerprint": "another"}})
 
 
 def without(method: str, *seeds: int) -> list[RunRecord]:
@@ -66,7 +66,7 @@ ONE_RANK = SETTINGS.model_copy(update={"world_size": 1})
 
 def hostile() -> list[RunRecord]:
     """Return records with everything a text field can do to a page."""
-    definitions = tuple(m.model_copy(update={"title": EVIL, "definition": EVIL}) for m in recorded.DEFINITIONS)
+    definitions = tuple(m.model_copy(update={"title": EVIL, "definition": EVIL}) for m in made_records.DEFINITIONS)
     odd: dict[str, Any] = {
         "definitions": definitions,
         "notes": {EVIL: EVIL},
@@ -108,14 +108,14 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """Read the case's records back from a folder."""
     folder = tmp_path_factory.mktemp("results")
     curves = request.param in {"whole", "one seed", "missing seeds", "hostile text", "two machines"}
-    course = recorded.points if curves else lambda *_: []
+    course = made_records.points if curves else lambda *_: []
     rows = 1 if request.param == "one row" else 200
-    return Results.load(recorded.write(folder, CASES[request.param](), course, rows))
+    return Results.load(made_records.write(folder, CASES[request.param](), course, rows))
 
 
 def load(folder: Path, records: list[RunRecord]) -> Results:
     """Write records and read them as a report does."""
-    return Results.load(recorded.write(folder, records))
+    return Results.load(made_records.write(folder, records))
 
 
 def section(name: str, results: Results) -> Section | None:
@@ -382,7 +382,7 @@ def test_the_margin_is_the_suites(tmp_path: Path) -> None:
         methods={"lora": MethodEntry(), "full": MethodEntry()},
         margin=Margin(quality=0.1, cost=0.5),
     )
-    recorded.write(tmp_path, records)
+    made_records.write(tmp_path, records)
     before = Results.load(tmp_path)
     assert before.comparisons("test_accuracy")[0].verdict == "undecided"
     (tmp_path / "suite.json").write_text(wide.model_dump_json())
@@ -408,11 +408,11 @@ def test_what_the_verdicts_hold_for_is_said(tmp_path: Path) -> None:
 def test_one_test_row_tells_nothing_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a single test row no score is called better, however many seeds agree on it: verdicts are for other rows."""
     monkeypatch.setattr(
-        recorded,
+        made_records,
         "answers",
         lambda run, _, rows: (np.zeros(rows, int), np.full(rows, run.spec.method.name == "full", int)),
     )
-    results = Results.load(recorded.write(tmp_path, sweep(["lora", "full"], 12), rows=1))
+    results = Results.load(made_records.write(tmp_path, sweep(["lora", "full"], 12), rows=1))
     assert [c.verdict for c in results.comparisons("test_accuracy")] == ["untested"]
     assert "better than full by 100" not in said("takeaways", results)
 
@@ -422,7 +422,7 @@ def test_one_test_row_tells_nothing_of_others(tmp_path: Path, monkeypatch: pytes
 
 def test_guessing_stands_beside_the_scores(tmp_path: Path) -> None:
     """What the most frequent class and chance get is beside every table of scores, with the figures of these rows."""
-    labels = np.random.default_rng(8).integers(0, 4, 1000)  # recorded.answers draws them so
+    labels = np.random.default_rng(8).integers(0, 4, 1000)  # made_records.answers draws them so
     most = np.bincount(labels).max() / 1000
     sentence = (
         f"gets {100 * most:.1f} % of the test rows right (macro-F1 {2 * most / (1 + most) / 4:.3f}); chance is 25.0 %."
@@ -451,7 +451,7 @@ def test_under_trained_methods_are_named(tmp_path: Path) -> None:
             Point(metric="validation_loss", step=step, value=v) for step, v in zip((5, 10, 15), values, strict=True)
         ]
 
-    results = Results.load(recorded.write(tmp_path, sweep(list(ends), 3), course))
+    results = Results.load(made_records.write(tmp_path, sweep(list(ends), 3), course))
     assert "% below the evaluation before, for lora (2 of 3 runs); with more" in said("takeaways", results)
 
 
@@ -489,9 +489,9 @@ def test_runs_on_other_ranks_are_somewhere(tmp_path: Path, method: str) -> None:
 
 def test_other_test_rows_are_another_protocol(tmp_path: Path) -> None:
     """Sound runs of another protocol with fewer test rows are told from it, and not called invalid for lacking rows."""
-    recorded.write(tmp_path, sweep(["lora", "full"], 3))
+    made_records.write(tmp_path, sweep(["lora", "full"], 3))
     other = SETTINGS.model_copy(update={"test_samples": 500})
-    recorded.write(tmp_path, sweep(["lora"], 2, settings=other), rows=500)
+    made_records.write(tmp_path, sweep(["lora"], 2, settings=other), rows=500)
     text = said("failures", Results.load(tmp_path))
     assert "test_samples 500 instead of 1000" in text
     assert "invalid" not in text
@@ -512,7 +512,7 @@ def test_methods_stand_in_the_suites_order(tmp_path: Path, monkeypatch: pytest.M
 
 def test_one_name_with_two_specifications_is_two_methods(tmp_path: Path) -> None:
     """Runs of one method name with other options are not averaged: each is called by what differs."""
-    wide = MethodSpec(name="lora", method="lora", options=recorded.OPTIONS["lora"] | {"r": 16}, lr=3e-3)
+    wide = MethodSpec(name="lora", method="lora", options=made_records.OPTIONS["lora"] | {"r": 16}, lr=3e-3)
     results = load(tmp_path, [*sweep(["lora"], 2), *(record("lora", s, method_spec=wide) for s in range(2))])
     assert set(results.methods) == {"lora (r=8)", "lora (r=16)"}
 
@@ -582,7 +582,7 @@ def test_tracebacks_are_bounded(tmp_path: Path) -> None:
 
 def test_damaged_records_are_said(tmp_path: Path) -> None:
     """A record that can't be read is named; the others are reported."""
-    recorded.write(tmp_path, sweep(["lora"]))
+    made_records.write(tmp_path, sweep(["lora"]))
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "run.json").write_text('{"schema_version": 1, ')
     assert "torn/run.json" in said("failures", Results.load(tmp_path))
@@ -604,8 +604,8 @@ def test_a_percentile_of_few_is_called_what_it_is(tmp_path: Path) -> None:
 
 def test_reaching_a_target_before_any_step_takes_nothing(tmp_path: Path) -> None:
     """A run that stands at the target in an evaluation at step 0 got there in 0 s with 0 samples."""
-    course = [Point(metric="validation_accuracy", step=0, value=0.9), *recorded.points("lora", 0)]
-    results = Results.load(recorded.write(tmp_path, sweep(["lora"], 1), lambda *_: course))
+    course = [Point(metric="validation_accuracy", step=0, value=0.9), *made_records.points("lora", 0)]
+    results = Results.load(made_records.write(tmp_path, sweep(["lora"], 1), lambda *_: course))
     reached = registry.get("sections", "time_to_quality").reached
     assert reached(results, results.compared[0], 0.85) == (0.0, 0.0)
 
@@ -746,7 +746,7 @@ def test_pairs_say_what_their_intervals_and_metrics_are(tmp_path: Path) -> None:
 
 def test_memory_over_set_up_is_compared_where_it_is_measured(tmp_path: Path) -> None:
     """Net of set-up where that is measured, else the peak: one of the two memories is in the family."""
-    net = recorded._metric("peak_memory_over_setup_mb", "memory over set-up", "MB", "lower", spec=",.0f")
+    net = made_records._metric("peak_memory_over_setup_mb", "memory over set-up", "MB", "lower", spec=",.0f")
     made = [
         with_metrics(r, peak_memory_over_setup_mb=50.0 + r.spec.seed).model_copy(
             update={"definitions": (*r.definitions, net)}
@@ -790,7 +790,7 @@ def test_a_known_grid_tells_equal_costs_apart(tmp_path: Path) -> None:
     """Where the memory's grid is known, five equal factors differ by no less than what the grid leaves open."""
     memory = {"lora": [500.0] * 5, "full": [600.0] * 5}
     definitions = tuple(
-        m.model_copy(update={"grid": 0.004}) if m.name == "peak_memory_mb" else m for m in recorded.DEFINITIONS
+        m.model_copy(update={"grid": 0.004}) if m.name == "peak_memory_mb" else m for m in made_records.DEFINITIONS
     )
     made = of({method: {"peak_memory_mb": values} for method, values in memory.items()})
     results = load(tmp_path, [r.model_copy(update={"definitions": definitions}) for r in made])

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import recorded_tasks
-import standins
-from undrawn import undrawn
 
+from helpers import made_task_records, plugin_tasks
+from helpers.without_charts import without_charts
 from hpml_bench import registry, statistics
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import RunRecord
@@ -28,31 +27,31 @@ WORD = {"rating": "lowest mean RMSE", "naming": "highest mean entity F1"}
 @pytest.fixture(scope="module", autouse=True)
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Install the tasks."""
-    with standins.installed(tmp_path_factory.mktemp("tasks")):
+    with plugin_tasks.installed(tmp_path_factory.mktemp("tasks")):
         yield
 
 
 @pytest.fixture(scope="module", params=BETTER)
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Return five methods x five seeds of a task."""
-    return Results.load(recorded_tasks.write(tmp_path_factory.mktemp(request.param), request.param))
+    return Results.load(made_task_records.write(tmp_path_factory.mktemp(request.param), request.param))
 
 
 @pytest.fixture(scope="module", params=BETTER)
 def one_seed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Return one seed of them."""
-    return Results.load(recorded_tasks.write(tmp_path_factory.mktemp(request.param), request.param, seeds=1))
+    return Results.load(made_task_records.write(tmp_path_factory.mktemp(request.param), request.param, seeds=1))
 
 
 def tables(results: Results) -> dict[str, Table]:
     """Return the page's tables by name."""
-    with undrawn():
+    with without_charts():
         return {table.name: table for table in tables_of(all_sections(results))}
 
 
 def said(name: str, results: Results) -> str:
     """Return the sentences of a section."""
-    with undrawn():
+    with without_charts():
         made = registry.get("sections", name).section(results)
     return "\n".join(getattr(made.blocks[0], "sentences", ())) if made else ""
 
@@ -92,7 +91,7 @@ def test_no_verdict_is_against_the_direction(results: Results) -> None:
 
 def test_a_page_speaks_of_its_own_metric_alone(results: Results, tmp_path: Path) -> None:
     """Neither accuracy nor McNemar's test is on the page, nor a percentage where the metric is none."""
-    with undrawn():
+    with without_charts():
         write_report(results, tmp_path, ("md",))
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "accuracy" not in page.lower()
@@ -135,7 +134,7 @@ def test_targets_lie_between_chance_and_the_best(results: Results) -> None:
 def test_the_validation_score_is_drawn(results: Results) -> None:
     """The training curves have the task's own score, by its title."""
     name = results.quality.removeprefix("test_")
-    with undrawn():
+    with without_charts():
         curves = registry.get("sections", "curves").section(results)
     assert any(f"validation_{name}" in figure.alt for figure in curves.blocks)
 
@@ -173,9 +172,9 @@ def test_one_seed_is_judged_by_its_rows_scores(one_seed: Results) -> None:
 
 def test_equal_models_are_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two methods with the same answers in every seed are undecided, with no spread to plan from."""
-    monkeypatch.setattr(recorded_tasks, "_noise", lambda item: np.random.default_rng(7).standard_normal(400))
-    monkeypatch.setattr(recorded_tasks, "_difficulty", lambda item: 0.1 + 0.01 * item.spec.seed)
-    results = Results.load(recorded_tasks.write(tmp_path, "rating", ("lora", "full"), 4))
+    monkeypatch.setattr(made_task_records, "_noise", lambda item: np.random.default_rng(7).standard_normal(400))
+    monkeypatch.setattr(made_task_records, "_difficulty", lambda item: 0.1 + 0.01 * item.spec.seed)
+    results = Results.load(made_task_records.write(tmp_path, "rating", ("lora", "full"), 4))
     (pair,) = results.comparisons("test_rmse")
     assert (pair.verdict, pair.p, pair.evidence) == ("undecided", 1.0, ())
     assert "don't tell its spread" in said("takeaways", results)
@@ -184,7 +183,7 @@ def test_equal_models_are_no_difference(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("task", ["regression", "token_classification"])
 def test_the_harnesss_own_tasks_have_pages(tmp_path: Path, task: str) -> None:
     """Every run is believed, and the summary has the score first."""
-    results = Results.load(recorded_tasks.write(tmp_path, task, ("lora", "full"), 3))
+    results = Results.load(made_task_records.write(tmp_path, task, ("lora", "full"), 3))
     assert len(results.compared) == 6
     title = {"regression": "RMSE", "token_classification": "Entity F1 (%)"}[task]
     assert summary_table(results).columns[1] == title
@@ -195,14 +194,14 @@ def test_the_harnesss_own_tasks_have_pages(tmp_path: Path, task: str) -> None:
 
 def test_a_correlation_with_a_constant_is_none_and_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that answers one number has no correlation: its record says so, and its run is compared all the same."""
-    usual = recorded_tasks._ratings
+    usual = made_task_records._ratings
 
     def answers(item: RunRecord) -> Predictions:
         found = usual(item)
         return replace(found, prediction=np.full(400, 3.0)) if item.spec.method.name == "head" else found
 
-    monkeypatch.setattr(recorded_tasks, "_ratings", answers)
-    folder = recorded_tasks.write(tmp_path, "regression", ("lora", "head"), 3)
+    monkeypatch.setattr(made_task_records, "_ratings", answers)
+    folder = made_task_records.write(tmp_path, "regression", ("lora", "head"), 3)
     results = Results.load(folder)
     assert len(results.runs("head")) == 3
     assert "head" not in results.values("test_pearson")

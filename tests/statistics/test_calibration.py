@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 from unittest.mock import patch
 
+import calibration
 import numpy as np
 import pytest
 
 from hpml_bench import statistics
 
-
-def _script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "calibration", Path(__file__).parents[2] / "benchmarks" / "calibration.py"
-    )
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["calibration"] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
-
-
-calibration = _script()
 TRIALS = 20_000
 
 

@@ -9,8 +9,8 @@ import sys
 from typing import Any
 
 import pytest
-import tiny
 
+from helpers import tiny
 from hpml_bench.config.devices import resolve_devices
 from hpml_bench.errors import UserError
 from hpml_bench.system import environment, gpus

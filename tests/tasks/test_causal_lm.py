@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import tiny
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from helpers import tiny
 from hpml_bench.config.settings import Settings, TaskSpec
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows

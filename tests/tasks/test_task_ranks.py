@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
+from helpers import tiny
 from hpml_bench import registry
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepare import prepare

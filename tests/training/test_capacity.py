@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import language
 import pytest
-import tiny
 import torch
 from pydantic import ValidationError
 from transformers import GPT2Config, GPT2Model, LlamaForCausalLM, RobertaConfig, RobertaModel
 
+from helpers import language_models, tiny
 from hpml_bench import registry
 from hpml_bench.config.devices import resolve_devices
 from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, identity
@@ -54,7 +53,7 @@ def group() -> Iterator[Group]:
 @pytest.fixture(scope="module")
 def models(folder: Path) -> dict[str, Path]:
     """Language models of four kinds."""
-    return language.save_models(folder / "models")
+    return language_models.save_models(folder / "models")
 
 
 class Recorder(Probe):
@@ -169,21 +168,21 @@ def test_the_rehearsal_leaves_no_trace(folder: Path, group: Group, monkeypatch: 
 
 @pytest.mark.parametrize("kind", ["GPT-2", "Llama"])
 @pytest.mark.parametrize(
-    "method", [*language.METHODS, "ADALORA", *sorted(checkpointing.REFUSED.keys() - {"PREFIX_TUNING"})]
+    "method", [*language_models.METHODS, "ADALORA", *sorted(checkpointing.REFUSED.keys() - {"PREFIX_TUNING"})]
 )
 def test_checkpointing_changes_no_gradient(kind: str, method: str, models: dict[str, Path]) -> None:
     """Of every method, with dropout; what it breaks is refused by its reason."""
-    name, options = language.METHODS.get(method, ("peft", {"type": method}))
+    name, options = language_models.METHODS.get(method, ("peft", {"type": method}))
     found = []
     for recomputed in (False, True):
-        spec = language.spec_of(models[kind], name, options, gradient_checkpointing=recomputed, dropout=0.1)
+        spec = language_models.spec_of(models[kind], name, options, gradient_checkpointing=recomputed, dropout=0.1)
         task, made = make_task(spec.settings.task), make_method(spec.method)
         if method in checkpointing.REFUSED and recomputed:
             with pytest.raises(Unsupported, match=f"{method} does not work with gradient checkpointing"):
                 build_model(models[kind], spec, made, task)
             return
         model = build_model(models[kind], spec, made, task).train()
-        ids, mask, labels = language.texts()
+        ids, mask, labels = language_models.texts()
         torch.manual_seed(0)
         loss = task.loss(model(ids, mask, labels), labels)
         weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -197,10 +196,10 @@ def test_checkpointing_keeps_fewer_activations(models: dict[str, Path]) -> None:
     """Of a model of two blocks, less than half of the bytes that autograd keeps without it."""
     kept = []
     for recomputed in (False, True):
-        spec = language.spec_of(models["Llama"], "lora", gradient_checkpointing=recomputed)
+        spec = language_models.spec_of(models["Llama"], "lora", gradient_checkpointing=recomputed)
         task = make_task(spec.settings.task)
         model = build_model(models["Llama"], spec, make_method(spec.method), task).train()
-        ids, mask, labels = language.texts()
+        ids, mask, labels = language_models.texts()
         total = 0
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -370,7 +369,7 @@ def test_a_lack_of_memory_is_told_as_such_while_a_model_is_made(
     models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In loading, in the forward pass that is tried, and in what PEFT builds: nobody's mistake."""
-    spec = language.spec_of(models["Llama"], "peft", {"type": "IA3"})
+    spec = language_models.spec_of(models["Llama"], "peft", {"type": "IA3"})
     task = make_task(spec.settings.task)
     for owner, name in (
         (model_module.AutoModelForCausalLM, "from_pretrained"),

@@ -12,15 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import language
 import numpy as np
 import pyarrow as pa
 import pytest
-import tiny
 import torch
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, TemperatureLogitsWarper, TopPLogitsWarper
 
+from helpers import language_models, tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import Rows, write_rows
 from hpml_bench.data.tokenizer import Encoder, load_tokenizer
@@ -34,7 +33,7 @@ from hpml_bench.training.generation import NEAR, Answer, Generator, answer_all, 
 CPU = torch.device("cpu")
 KINDS = ("GPT-2", "Gemma 2")
 PROMPTS, TOKENS = 19, 10
-METHODS = list(language.METHODS)
+METHODS = list(language_models.METHODS)
 
 
 def letters(tokens: list[int]) -> str:
@@ -42,15 +41,15 @@ def letters(tokens: list[int]) -> str:
     return "".join(chr(65 + token) for token in tokens)
 
 
-GENERATOR = Generator(Decoding(TOKENS), (), letters, language.PAD, batch=16, seed=0)
+GENERATOR = Generator(Decoding(TOKENS), (), letters, language_models.PAD, batch=16, seed=0)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The models, and rows of prompts with choices, and something after a prompt that is no part of it."""
     folder = tmp_path_factory.mktemp("generation")
-    language.save_models(folder)
-    prompts = language.prompts(PROMPTS)
+    language_models.save_models(folder)
+    prompts = language_models.prompts(PROMPTS)
     for name, some in (("rows", prompts), ("one", prompts[:1])):
         columns: dict[str, list[Any]] = {
             "input_ids": [[*row, 7, 8] for row in some],
@@ -74,7 +73,7 @@ def group() -> Iterator[Group]:
 @cache
 def model_of(folder: Path, kind: str, method: str) -> LanguageModel:
     """Return the model after a few steps of a method."""
-    return language.trained(folder / kind, *language.METHODS[method])[0]
+    return language_models.trained(folder / kind, *language_models.METHODS[method])[0]
 
 
 def theirs(encoder: Any, prompt: list[int], most: int = TOKENS, ends: list[int] | None = None) -> list[int]:
@@ -94,7 +93,7 @@ def theirs(encoder: Any, prompt: list[int], most: int = TOKENS, ends: list[int] 
         return list(ids[0, len(prompt) :].tolist())
     found = encoder.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=most,
-        eos_token_id=ends or -1, pad_token_id=language.PAD, use_cache=not learns_prompt,
+        eos_token_id=ends or -1, pad_token_id=language_models.PAD, use_cache=not learns_prompt,
     )  # fmt: skip
     return list(found[0, len(prompt) :].tolist())
 
@@ -171,7 +170,7 @@ def test_answers_are_those_of_greedy_search_on_each_prompt_alone(
     kind: str, method: str, folder: Path, group: Group, by_two: dict[tuple[str, str], Any]
 ) -> None:
     """At batch 1 and 16 and on one rank and two; of all answers at most one row differs, and that at a tie."""
-    model, prompts, rows = model_of(folder, kind, method), language.prompts(PROMPTS), Rows(folder / "rows", 1)
+    model, prompts, rows = model_of(folder, kind, method), language_models.prompts(PROMPTS), Rows(folder / "rows", 1)
     expected = [theirs(model.encoder, prompt) for prompt in prompts]
     assert len({tuple(answer) for answer in expected}) > PROMPTS // 2
     for found in (
@@ -215,9 +214,9 @@ def test_choices_are_the_same_on_any_number_of_ranks(
 def test_padding_on_the_left_changes_no_answer(kind: str, method: str, folder: Path) -> None:
     """A prompt gets the answer it gets alone beside one of 30 tokens more, whatever the padding token is."""
     model = model_of(folder, kind, method)
-    prompt, long = language.prompts(3)[1], [5] * 40
+    prompt, long = language_models.prompts(3)[1], [5] * 40
     alone = generate(model, [prompt], GENERATOR, CPU, [0])[0]
-    for pad_id in (language.PAD, 9):
+    for pad_id in (language_models.PAD, 9):
         beside = generate(model, [long, prompt], replace(GENERATOR, pad_id=pad_id), CPU, [0, 1])[1]
         assert ties(model, [prompt], [beside.tokens], [alone.tokens]) == 0
 
@@ -225,8 +224,8 @@ def test_padding_on_the_left_changes_no_answer(kind: str, method: str, folder: P
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_merged_model_answers_alike(kind: str, folder: Path) -> None:
     """LoRA folded into the weights gives the same answers."""
-    model, method, _, _ = language.trained(folder / kind, "lora")
-    prompts = language.prompts(PROMPTS)
+    model, method, _, _ = language_models.trained(folder / kind, "lora")
+    prompts = language_models.prompts(PROMPTS)
     before = [answer.tokens for answer in generate(model, prompts, GENERATOR, CPU, [*range(PROMPTS)])]
     folded: Any = method.merge(model.encoder)
     merged = model.with_encoder(folded).eval()
@@ -239,7 +238,7 @@ def test_a_merged_model_answers_alike(kind: str, folder: Path) -> None:
 
 def free(folder: Path, kind: str = "GPT-2") -> list[Answer]:
     """Return answers that nothing but the most tokens ends."""
-    return generate(model_of(folder, kind, "none"), language.prompts(PROMPTS), GENERATOR, CPU, [*range(PROMPTS)])
+    return generate(model_of(folder, kind, "none"), language_models.prompts(PROMPTS), GENERATOR, CPU, [*range(PROMPTS)])
 
 
 def until(tokens: list[int], ends: tuple[int, ...]) -> list[int]:
@@ -251,7 +250,7 @@ def until(tokens: list[int], ends: tuple[int, ...]) -> list[int]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_end_token_ends_an_answer(kind: str, folder: Path) -> None:
     """Any of several does, EOS or a turn's end; rows end one after another, and the others go on as before."""
-    model, prompts = model_of(folder, kind, "none"), language.prompts(PROMPTS)
+    model, prompts = model_of(folder, kind, "none"), language_models.prompts(PROMPTS)
     whole = free(folder, kind)
     ends = tuple(token for token, _ in Counter(t for answer in whole for t in set(answer.tokens)).most_common(5))
     found = generate(model, prompts, replace(GENERATOR, stop_ids=ends), CPU, [*range(PROMPTS)])
@@ -275,7 +274,7 @@ def test_what_ended_an_answer_is_no_part_of_its_text(folder: Path) -> None:
 
 def test_a_stop_text_may_reach_over_several_tokens(folder: Path) -> None:
     """An answer ends with the token that completes it, and is not cut, even where that is the last it may have."""
-    model, prompts = model_of(folder, "GPT-2", "none"), language.prompts(PROMPTS)
+    model, prompts = model_of(folder, "GPT-2", "none"), language_models.prompts(PROMPTS)
     for row, whole in enumerate(free(folder)):
         for place in (2, TOKENS - 2):
             stop = letters(whole.tokens[place : place + 2])
@@ -304,10 +303,10 @@ def test_an_answer_is_cut_where_the_model_has_no_more_positions(method: str, fol
     """The prompts beside it go on, and the answer is what it would be with room, up to its last position."""
     torch.manual_seed(0)
     config = GPT2Config(
-        vocab_size=language.VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=48, initializer_range=0.3
+        vocab_size=language_models.VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=48, initializer_range=0.3
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    model = language.trained(tmp_path, *language.METHODS[method])[0]
+    model = language_models.trained(tmp_path, *language_models.METHODS[method])[0]
     virtual = 0 if method == "none" else 5
     prompts = [[5, 6, 7] * 13, [9, 8], [3, 4]]
     found = generate(model, prompts, replace(GENERATOR, decoding=Decoding(30)), CPU, [0, 1, 2])
@@ -354,8 +353,8 @@ def test_answers_near_a_tie_are_marked(folder: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         kept.lm_head.weight[10] = kept.lm_head.weight[11]
     kept.save_pretrained(tmp_path)
-    model = language.trained(tmp_path, "none")[0]
-    found = generate(model, language.prompts(PROMPTS), GENERATOR, CPU, [*range(PROMPTS)])
+    model = language_models.trained(tmp_path, "none")[0]
+    found = generate(model, language_models.prompts(PROMPTS), GENERATOR, CPU, [*range(PROMPTS)])
     expected = [bool({10, 11} & set(answer.tokens)) for answer in found]
     assert 0 < sum(expected) < PROMPTS
     assert [answer.near_tie for answer in found] == expected
@@ -374,7 +373,7 @@ def drawing(temperature: float = 1.0, top_p: float = 1.0, tokens: int = TOKENS, 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_rows_draws_are_its_own(kind: str, top_p: float, folder: Path, group: Group) -> None:
     """Its number and the seed decide them: they are the same at any batch, and in any company; others have others."""
-    model, rows, prompts = model_of(folder, kind, "none"), Rows(folder / "rows", 1), language.prompts(PROMPTS)
+    model, rows, prompts = model_of(folder, kind, "none"), Rows(folder / "rows", 1), language_models.prompts(PROMPTS)
     together = answered(model, rows, drawing(top_p=top_p), group)
     assert answered(model, rows, replace(drawing(top_p=top_p), batch=1), group) == together
     backwards = generate(model, prompts[::-1], drawing(top_p=top_p), CPU, [*range(PROMPTS)][::-1])
@@ -387,14 +386,14 @@ def test_a_rows_draws_are_its_own(kind: str, top_p: float, folder: Path, group: 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.5, 0.7), (1.0, 0.02)])
 def test_draws_follow_the_softmax(temperature: float, top_p: float, folder: Path) -> None:
     """Frequencies of 2000 first tokens against what transformers' warpers leave of the model's own softmax."""
-    model, prompt, rows = model_of(folder, "Gemma 2", "none"), language.prompts(2)[1], 2000
+    model, prompt, rows = model_of(folder, "Gemma 2", "none"), language_models.prompts(2)[1], 2000
     ids = torch.tensor([prompt])
     with torch.no_grad():
         logits = model(ids, torch.ones_like(ids))
     warped = TopPLogitsWarper(top_p)(ids, TemperatureLogitsWarper(temperature)(ids, logits))
     chances = warped.softmax(-1)[0].double().numpy()
     answers = generate(model, [prompt] * rows, drawing(temperature, top_p, tokens=1), CPU, [*range(rows)])
-    counts = np.bincount([answer.tokens[0] for answer in answers], minlength=language.VOCABULARY)
+    counts = np.bincount([answer.tokens[0] for answer in answers], minlength=language_models.VOCABULARY)
     assert not counts[chances == 0].any()
     spread = np.sqrt(rows * chances * (1 - chances)) + 1e-9
     assert (np.abs(counts - rows * chances) / spread)[chances > 0].max() < 5
@@ -402,7 +401,7 @@ def test_draws_follow_the_softmax(temperature: float, top_p: float, folder: Path
 
 def test_a_low_temperature_is_greedy(folder: Path) -> None:
     """The likeliest token always, as with temperature 0, and so with the smallest top_p."""
-    model, prompts = model_of(folder, "GPT-2", "none"), language.prompts(PROMPTS)
+    model, prompts = model_of(folder, "GPT-2", "none"), language_models.prompts(PROMPTS)
     expected = [answer.tokens for answer in free(folder)]
     for generator in (drawing(1e-4), drawing(1.0, 1e-6)):
         found = generate(model, prompts, generator, CPU, [*range(PROMPTS)])

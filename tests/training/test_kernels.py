@@ -5,12 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import support_table
 import torch
-from backbones import build, support_table
 from torch import nn
 from transformers.activations import NewGELUActivation
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from helpers.classifiers import build
 from hpml_bench import registry
 from hpml_bench.errors import Unsupported
 from hpml_bench.methods import peft

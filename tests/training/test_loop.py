@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from helpers import tiny
 from hpml_bench import registry
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared

@@ -2,11 +2,12 @@ import shutil
 from functools import partial
 
 import pytest
+import support_table
 import torch
-from backbones import build, settings, support_table
 from torch import nn
 from transformers import T5Config, T5Model
 
+from helpers.classifiers import build, settings
 from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.training.model import TaskModel, load_backbone, pool
 from hpml_bench.training.trial import unused_parameters

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from probe_run import make_run
 
+from helpers.probe_run import make_run
 from hpml_bench.probes import communication
 from hpml_bench.system import environment, network
 from hpml_bench.training.distributed import Group

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 
+from helpers import tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher
 from hpml_bench.launch.outcome import Place

@@ -8,15 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import language
 import pytest
-import tiny
 import torch
 import yaml
 from click.testing import CliRunner
 from peft import PeftModel
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+from helpers import language_models, tiny
 from hpml_bench.api import load_trained
 from hpml_bench.cli import main
 from hpml_bench.config.settings import MethodSpec
@@ -40,7 +39,7 @@ METHODS = ("full", "lora", "prompt_tuning", "adapter")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Language models, and a bare GPT-2 with a tokenizer."""
     folder = tmp_path_factory.mktemp("saving")
-    return {**language.save_models(folder), "bare": tiny.model(folder / "bare")}
+    return {**language_models.save_models(folder), "bare": tiny.model(folder / "bare")}
 
 
 def prepared(folder: Path, **facts: Any) -> Prepared:
@@ -56,7 +55,7 @@ def prepared(folder: Path, **facts: Any) -> Prepared:
 
 def saved(folder: Path, method: str, to: Path, options: dict[str, Any] | None = None) -> torch.Tensor:
     """Train a language model for a few steps, save it, and return its logits."""
-    model, made, _, spec = language.trained(folder, method, options)
+    model, made, _, spec = language_models.trained(folder, method, options)
     save_trained(cast(TaskModel, model), made, spec, prepared(folder), to)
     return logits(model)
 
@@ -64,13 +63,13 @@ def saved(folder: Path, method: str, to: Path, options: dict[str, Any] | None = 
 @torch.no_grad()
 def logits(model: Any) -> torch.Tensor:
     """Return the logits of a language model of ours at the learnt places."""
-    return torch.as_tensor(model(*language.texts()))
+    return torch.as_tensor(model(*language_models.texts()))
 
 
 @torch.no_grad()
 def logits_of(model: Any) -> torch.Tensor:
     """Return the logits of a model of transformers or PEFT at the learnt places."""
-    ids, mask, labels = language.texts()
+    ids, mask, labels = language_models.texts()
     everywhere = model.eval()(input_ids=ids, attention_mask=mask).logits[:, -ids.shape[1] :]
     return torch.as_tensor(everywhere[:, :-1][labels[:, 1:] != -100])
 
@@ -91,7 +90,7 @@ def test_a_saved_run_loads_as_it_was(kind: str, method: str, folders: dict[str, 
     model = load_trained(tmp_path)
     assert not any(part.training for part in model.modules())
     assert torch.equal(logits(model), expected)
-    assert (logits(language.trained(folders[kind], "none")[0]) - expected).abs().max() > 0.1
+    assert (logits(language_models.trained(folders[kind], "none")[0]) - expected).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
@@ -121,7 +120,7 @@ def test_what_no_class_loads_is_not_saved_whole(method: str, folders: dict[str, 
 
 def test_a_method_may_save_its_encoder_itself(folders: dict[str, Path], tmp_path: Path) -> None:
     """Then the harness adds nothing but what was trained."""
-    model, _, _, spec = language.trained(folders["Llama"], "full")
+    model, _, _, spec = language_models.trained(folders["Llama"], "full")
 
     def save(encoder: Any, folder: Path) -> bool:
         (folder / "own").write_text("all of it")
@@ -145,7 +144,7 @@ def test_loading_works_where_gradients_are_off(folders: dict[str, Path], tmp_pat
 def test_a_loaded_model_generates(folders: dict[str, Path], tmp_path: Path) -> None:
     """`encoder` has the `generate` of transformers or PEFT; without labels the model gives the next token's logits."""
     saved(folders["GPT-2"], "lora", tmp_path)
-    model, ids = load_trained(tmp_path), torch.tensor([language.prompts(2)[1]])
+    model, ids = load_trained(tmp_path), torch.tensor([language_models.prompts(2)[1]])
     mask = torch.ones_like(ids)
     found = model.encoder.generate(
         input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=3, eos_token_id=-1, pad_token_id=1
@@ -160,10 +159,10 @@ def test_a_start_from_data_is_not_built_anew(kind: str, told: str, folders: dict
     if kind == "CORDA":
         pytest.importorskip("attr")
     folder = folders["Llama"]
-    spec = language.spec_of(folder, "peft", {"type": kind, "r": 2})
+    spec = language_models.spec_of(folder, "peft", {"type": kind, "r": 2})
     method, task = make_method(spec.method), make_task(spec.settings.task)
     model = build_model(folder, spec, method, task)
-    ids, mask, labels = language.texts()
+    ids, mask, labels = language_models.texts()
     method.before_train(model.encoder, iter([Batch(ids, mask, labels, int(mask.sum()))]), 1)
     save_trained(model, method, spec, prepared(folder), tmp_path)
     with pytest.raises(UserError, match=told) as raised:
@@ -214,7 +213,7 @@ def test_a_classifier_loads_with_its_head(method: str, folders: dict[str, Path],
     spec = spec.model_copy(update={"method": MethodSpec(name=method, method=method, lr=1e-2)})
     made, task = make_method(spec.method), make_task(spec.settings.task, names)
     model = build_model(folders["bare"], spec, made, task)
-    ids, mask, _ = language.texts()
+    ids, mask, _ = language_models.texts()
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-2)
     for _ in range(3):
         torch.autograd.backward(task.loss(model(ids, mask), torch.tensor([0, 1, 2, 0])))
@@ -238,12 +237,12 @@ def test_a_whole_encoder_loads_without_its_pooler(tmp_path: Path) -> None:
     from transformers import BertConfig, BertModel
 
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=language.VOCABULARY, **shape)).save_pretrained(tmp_path / "bert")
+    BertModel(BertConfig(vocab_size=language_models.VOCABULARY, **shape)).save_pretrained(tmp_path / "bert")
     spec = tiny.spec("full", backbone=f"path:{tmp_path / 'bert'}")
     made = make_method(spec.method)
     model = build_model(tmp_path / "bert", spec, made, make_task(spec.settings.task, tuple("abc"))).eval()
     save_trained(model, made, spec, prepared(tmp_path / "bert", label_names=tuple("abc")), tmp_path / "saved")
-    ids, mask, _ = language.texts()
+    ids, mask, _ = language_models.texts()
     with torch.no_grad():
         parts = (AutoModel.from_pretrained(tmp_path / "saved").eval(), model.encoder)
         close(*(part(input_ids=ids, attention_mask=mask)[0] for part in parts))

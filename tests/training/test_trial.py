@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import language
 import pytest
+import support_table
 import torch
-from backbones import build, support_table
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
@@ -16,6 +15,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from helpers import language_models
+from helpers.classifiers import build
 from hpml_bench.config.settings import Settings
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.task import make_task
@@ -78,8 +79,8 @@ def test_quantised_weights_are_computed_with(
 ) -> None:
     """They hold more than numbers, which fake tensors lack."""
     pytest.importorskip("bitsandbytes")
-    folders = language.save_models(tmp_path)
-    spec = language.spec_of(folders["Llama"], "lora", {})
+    folders = language_models.save_models(tmp_path)
+    spec = language_models.spec_of(folders["Llama"], "lora", {})
     settings = Settings.model_validate({**spec.settings.model_dump(), "quantization": quantization})
     spec = spec.model_copy(update={"settings": settings})
     monkeypatch.setattr(trial, "LARGE", 0)

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from foreign import forget, install
+
+from helpers.plugin_packages import forget, install
 
 COMMON = '''
 import math

@@ -1,7 +1,7 @@
 """Writes results folders as `run-all` leaves them, with plausible made-up numbers, for tests of all that reads records.
 
-`python tests/recorded.py FOLDER` writes five methods x five seeds with their report, for a look at it, and renews the
-golden file of test_report.py.
+`python tests/helpers/made_records.py FOLDER` writes five methods x five seeds with their report, for a look at it, and
+renews the golden file of test_report.py.
 """
 
 from __future__ import annotations
@@ -402,6 +402,6 @@ if __name__ == "__main__":
 
     place = write(Path(sys.argv[1]), sweep())
     write_report(place)
-    golden = Path(__file__).parent / "files" / "report_head.md"
+    golden = Path(__file__).parents[1] / "files" / "report_head.md"
     golden.parent.mkdir(exist_ok=True)
     golden.write_text(head((place / "report.md").read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,7 +1,5 @@
-"""Small random models, from the scripts that try all PEFT types on them."""
+"""Classifiers on the small random backbones of benchmarks/support_table.py, with any method."""
 
-import importlib
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,10 +8,6 @@ from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.task import make_task
 from hpml_bench.registry import plugin
 from hpml_bench.training.model import TaskModel, build_model
-
-sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
-support_table = importlib.import_module("support_table")
-support_causal_lm = importlib.import_module("support_causal_lm")
 
 
 def installed(method: str) -> bool:

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import tiny
 import torch
 
+from helpers import tiny
 from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.probe import Evaluation, Run, Step
 from hpml_bench.records.predictions import Predictions

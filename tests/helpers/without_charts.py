@@ -13,7 +13,7 @@ from hpml_bench.report.results import Results
 
 
 @contextmanager
-def undrawn() -> Iterator[None]:
+def without_charts() -> Iterator[None]:
     """Replace the functions that draw."""
     with ExitStack() as stack:
         for name in ("strip", "bars", "line_chart", "trade_off"):

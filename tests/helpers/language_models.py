@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-import tiny
 import torch
 from torch import Tensor
 
+from helpers import tiny
 from hpml_bench import registry
 from hpml_bench.config.settings import MethodSpec, RunSpec
 from hpml_bench.plugins.method import Method, make_method

@@ -1,4 +1,4 @@
-"""Made-up results folders of tasks whose rows are numbers or tags: the harness's own, and those of standins.py."""
+"""Made-up results folders of tasks whose rows are numbers or tags: the harness's own, and those of plugin_tasks.py."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import recorded
 
+from helpers import made_records
 from hpml_bench.config.settings import TaskSpec
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.files import POINTS
@@ -21,10 +21,10 @@ TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 ROWS = 400
 
 
-def write(folder: Path, task: str, methods: Sequence[str] = recorded.METHODS, seeds: int = 5) -> Path:
+def write(folder: Path, task: str, methods: Sequence[str] = made_records.METHODS, seeds: int = 5) -> Path:
     """Write methods x seeds of a task under `folder`, and return it."""
-    settings = recorded.SETTINGS.model_copy(update={"task": TaskSpec(name=task), "test_samples": ROWS})
-    for item in recorded.sweep(methods, seeds, settings=settings):
+    settings = made_records.SETTINGS.model_copy(update={"task": TaskSpec(name=task), "test_samples": ROWS})
+    for item in made_records.sweep(methods, seeds, settings=settings):
         _write(folder / item.run_id, item)
     return folder
 
