@@ -10,19 +10,19 @@ from typing import Any
 import check_evidence as evidence
 import check_resampling as resampling
 import check_simulation as simulation
-import examples
 import numpy as np
 import pytest
 
+from helpers import made_checks
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.records import Rules, Trial, TrialStarted
 
 
 def trial(number: int, slowdown: float = 0.0, sd: float = 0.006) -> Trial:
     """Return a made-up trial with its verdicts."""
-    blocks = examples.blocks(dict.fromkeys(examples.METHODS, slowdown), sd=sd, seed=number)
+    blocks = made_checks.blocks(dict.fromkeys(made_checks.METHODS, slowdown), sd=sd, seed=number)
     found = verdicts.look(verdicts.pair_effects(blocks), Rules(), 0)
-    return Trial(number=number, slowdown=slowdown, report=examples.report(blocks=blocks, counts=(), verdicts=found))
+    return Trial(number=number, slowdown=slowdown, report=made_checks.report(blocks=blocks, counts=(), verdicts=found))
 
 
 TRIALS = tuple(trial(number, 0.03 if number % 6 == 3 else 0.0) for number in range(1, 13))
@@ -120,7 +120,7 @@ def test_only_whole_pairs_of_equal_sides_are_resampled() -> None:
     assert found.left_out == 1
     assert found.starts.tolist() == [*range(6), *range(11, 18)]
     effects = verdicts.pair_effects(made.report.blocks)
-    assert resampling.middle(found.ratios)[4] == pytest.approx([effects[method][5] for method in examples.METHODS])
+    assert resampling.middle(found.ratios)[4] == pytest.approx([effects[method][5] for method in made_checks.METHODS])
 
 
 def test_what_lasts_over_pairs_stays_in() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import endless
+from faulty_runs import endless
 
 from helpers import tiny
 from hpml_bench.data.prepared import Prepared

@@ -1,4 +1,4 @@
-"""Blocks and reports made up for tests."""
+"""Made-up blocks and reports of `hpml-bench check`."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import faulty
+from faulty_runs import faulty
 
 import hpml_bench
 from helpers import tiny

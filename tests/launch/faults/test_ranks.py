@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import endless, faulty, send, when_training
+from faulty_runs import endless, faulty, send, when_training
 from rich.console import Console
 
 from helpers import tiny

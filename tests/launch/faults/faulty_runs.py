@@ -1,22 +1,17 @@
-"""What tests of faults share: a method that breaks on command, prepared rows, and an eye on what is left behind."""
+"""A method that breaks on command, runs of it, and what happens to their ranks."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from helpers import tiny
 from hpml_bench.config.settings import MethodSpec, RunSpec
-from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch import fork_server
-from hpml_bench.system import heartbeat, processes
+from hpml_bench.system import heartbeat
 
 FAULTY = '''
 """A method of the tests: trains the head, and breaks after a step on one rank."""
@@ -93,39 +88,6 @@ class Faulty(Head):
         if asked.fault == "slow":
             time.sleep(1)
 '''
-
-
-@pytest.fixture(scope="session")
-def plug_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a package that registers the method `faulty`."""
-    folder = tmp_path_factory.mktemp("plug-in")
-    (folder / "faulty.py").write_text(FAULTY)
-    (folder / "faulty-0.1.dist-info").mkdir()
-    (folder / "faulty-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 0.1\n")
-    (folder / "faulty-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\nfaulty = faulty\n")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory, plug_in: Path) -> Iterator[Prepared]:
-    """Rows and a backbone; ranks know the method `faulty`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(plug_in)
-        fork_server.start_fork_server()
-        first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
-        first.start()
-        first.join()  # the server has imported all by now: a run's stall limit of seconds doesn't meet it
-        yield tiny.prepared(tmp_path_factory.mktemp("prepared"))
-
-
-@pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    """No test leaves a process of a run."""
-    yield
-    deadline = time.monotonic() + 5
-    while processes.descendants() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert processes.descendants() == set()
 
 
 def faulty(fault: str, rank: int = 1, step: int = 2, **settings: object) -> RunSpec:

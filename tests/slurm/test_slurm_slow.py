@@ -96,7 +96,7 @@ def test_a_limit_shorter_than_a_run_is_named_and_not_tried_for_ever(disturbed: M
 
 
 def test_the_quickstart_on_slurm_is_the_local_one(cluster: TwoNodes, room: Path) -> None:
-    """`run-all quickstart --on tests/cluster/slurm.yaml`: the accuracies of the local run bit for bit, and a report.
+    """`run-all quickstart --on tests/slurm/slurm.yaml`: the accuracies of the local run bit for bit, and a report.
 
     Protection: ranks, threads and precision are resolved once, and nothing of them depends on who starts the job.
     """
