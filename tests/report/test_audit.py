@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_sections import said
+from report_sections import load, said
 
 from helpers import made_records
 from helpers.made_records import METHODS, SETTINGS, record, sweep
@@ -28,11 +28,6 @@ def _no_drawing() -> Any:
     """Leave the charts out."""
     with without_charts():
         yield
-
-
-def load(folder: Path, records: list[RunRecord]) -> Results:
-    """Write records and read them as a report does."""
-    return Results.load(made_records.write(folder, records))
 
 
 def edit(run: Path, **changes: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from test_sections import section
+from report_sections import section
 
 from helpers import made_records
 from hpml_bench.config.settings import MethodSpec, OptimizerSpec

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from test_sections import said, section
+from report_sections import said, section
 
 from helpers import made_records
 from helpers.made_records import record, sweep

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_sections import load
 
 from helpers import made_records
 from hpml_bench.records.run import Check, RunRecord
 from hpml_bench.report.blocks import Section, Table
-from hpml_bench.report.results import Results
 from hpml_bench.report.sections import checkpointing, scaling, throughput, time_budget
 
 PARTS = {"first_step_seconds": 1.0, "train_seconds": 5.0, "evaluation_seconds": 2.0, "inference_seconds": 1.0}
@@ -29,11 +29,6 @@ def table(section: Section | None) -> Table:
     (block,) = section.blocks
     assert isinstance(block, Table)
     return block
-
-
-def load(folder: Path, records: list[RunRecord]) -> Results:
-    """Write records and read them as a report does."""
-    return Results.load(made_records.write(folder, records))
 
 
 def test_the_budget_adds_up(tmp_path: Path) -> None:
