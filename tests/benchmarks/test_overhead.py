@@ -84,14 +84,14 @@ class Counting(Probe):
 
 
 @pytest.fixture
-def group() -> Iterator[Group]:
+def gloo_group() -> Iterator[Group]:
     """A process group of this process alone."""
     init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     yield Group(0, 1, torch.device("cpu"))
     destroy_process_group()
 
 
-def test_a_block_has_the_probes_on_once_everywhere(group: Group, tmp_path: Path) -> None:
+def test_a_block_has_the_probes_on_once_everywhere(gloo_group: Group, tmp_path: Path) -> None:
     """Of two trainings that begin the one with probes, the other without, each step and validation has them once."""
     prepared, spec = tiny.prepared(tmp_path), tiny.spec(world_size=1, steps=7, eval_every=2, log_every=3)
     counts: Counter[tuple[str, int]] = Counter()
@@ -100,7 +100,7 @@ def test_a_block_has_the_probes_on_once_everywhere(group: Group, tmp_path: Path)
         switched = turns.Switched()
         probe = Counting(switched, counts)
         switched.append(probe)
-        block = turns.Alternating.build(spec, prepared, group, switched)
+        block = turns.Alternating.build(spec, prepared, gloo_group, switched)
         batches.append([batch.tolist() for batch in Trainer.order(block)])
         block.turns = turns.Turns(switched, first)
         before = counts.copy()

@@ -37,15 +37,15 @@ def report(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def remade_quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the reference with its page remade."""
     return remade(tmp_path_factory.mktemp("recompute") / "quickstart")
 
 
 @pytest.fixture(scope="module")
-def study(folder: Path) -> object:
+def study(remade_quickstart: Path) -> object:
     """Return what the auditor makes of the records."""
-    return reading.read_study(folder)
+    return reading.read_study(remade_quickstart)
 
 
 def test_it_imports_nothing_of_the_package() -> None:
@@ -59,14 +59,14 @@ def test_it_imports_nothing_of_the_package() -> None:
         assert not [name for name in imported if name.startswith("hpml")], file
 
 
-def test_it_finds_nothing_wrong(folder: Path, study: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_finds_nothing_wrong(remade_quickstart: Path, study: object, capsys: pytest.CaptureFixture[str]) -> None:
     """Every figure of the remade page is what the records give; no takeaway is left unread."""
-    audit = command.audit_page(study, folder / "report.md")
+    audit = command.audit_page(study, remade_quickstart / "report.md")
     assert audit.problems == []
     assert audit.checked.total() > 1500
     assert not [line for line in audit.unchecked if "no way to check" in line or "Key takeaways" in line]
-    assert command.main([str(folder)], "") == 0
-    assert f"{folder}: {audit.checked.total()} figures checked, 0 disagree" in capsys.readouterr().out
+    assert command.main([str(remade_quickstart)], "") == 0
+    assert f"{remade_quickstart}: {audit.checked.total()} figures checked, 0 disagree" in capsys.readouterr().out
 
 
 PAIRS = "Which differences are real"
@@ -105,10 +105,10 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_it_finds_a_changed_figure(name: str, folder: Path, study: object, tmp_path: Path) -> None:
+def test_it_finds_a_changed_figure(name: str, remade_quickstart: Path, study: object, tmp_path: Path) -> None:
     """One figure of the page is changed; the auditor names the section that it stands in."""
     pattern, new, section = CHANGES[name]
-    text, count = re.subn(pattern, new, (folder / "report.md").read_text(encoding="utf-8"), count=1)
+    text, count = re.subn(pattern, new, (remade_quickstart / "report.md").read_text(encoding="utf-8"), count=1)
     assert count == 1
     page = tmp_path / "report.md"
     page.write_text(text, encoding="utf-8")
@@ -117,9 +117,9 @@ def test_it_finds_a_changed_figure(name: str, folder: Path, study: object, tmp_p
     assert all(problem.startswith(f"{section} |") for problem in problems)
 
 
-def test_an_unknown_takeaway_is_named(folder: Path, study: object, tmp_path: Path) -> None:
+def test_an_unknown_takeaway_is_named(remade_quickstart: Path, study: object, tmp_path: Path) -> None:
     """A sentence that is not recognised is reported as unchecked, also where only its end is new."""
-    text = (folder / "report.md").read_text(encoding="utf-8")
+    text = (remade_quickstart / "report.md").read_text(encoding="utf-8")
     for old, new in (
         ("- Guessing", "- **lora** wins.\n- Guessing"),
         ("Undecided against", "Far above **head**. Undecided against"),
@@ -288,14 +288,14 @@ def test_it_finds_a_changed_figure_of_jobs(name: str, of_jobs: Path, tmp_path: P
     assert page_problems(of_jobs, page)
 
 
-def test_an_id_of_schema_1_stands_for_one_protocol(folder: Path, study: object, tmp_path: Path) -> None:
+def test_an_id_of_schema_1_stands_for_one_protocol(remade_quickstart: Path, study: object, tmp_path: Path) -> None:
     """The report makes these ids anew: another one in one place of the page is found."""
-    text = (folder / "report.md").read_text(encoding="utf-8")
+    text = (remade_quickstart / "report.md").read_text(encoding="utf-8")
     known = re.search(r"- Protocol (\w{12}):", text)
     assert known
     page = tmp_path / "report.md"
     page.write_text(text.replace(known[0], "- Protocol 0123456789ab:"), encoding="utf-8")
-    problems = command.audit_page(reading.read_study(folder), page).problems
+    problems = command.audit_page(reading.read_study(remade_quickstart), page).problems
     assert [problem for problem in problems if problem.startswith("Protocol |")]
 
 

@@ -23,12 +23,6 @@ from hpml_bench.system import heartbeat, processes
 Unit = Callable[..., "subprocess.Popen[str]"]
 
 
-@pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two methods, two seeds, one rank, runs of some seconds."""
-    return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=250, eval_every=250, world_size=1)
-
-
 def planned(suite: Path, room: Path) -> str:
     """Let run-all plan a sweep, and return what it says."""
     asked = ["run-all", str(suite), "--on", "manual", "--out", str(room), "--wandb", "off"]
@@ -38,9 +32,9 @@ def planned(suite: Path, room: Path) -> str:
 
 
 @pytest.fixture
-def unit(suite: Path, room: Path) -> Unit:
+def unit(one_rank_suite: Path, room: Path) -> Unit:
     """Return a function that begins the work on a unit of a planned sweep, with variables of its environment."""
-    planned(suite, room)
+    planned(one_rank_suite, room)
 
     def begin(number: int, **variables: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -67,15 +61,15 @@ def training(room: Path, work: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def test_a_plan_and_its_commands_are_all_that_manual_makes(suite: Path, room: Path) -> None:
+def test_a_plan_and_its_commands_are_all_that_manual_makes(one_rank_suite: Path, room: Path) -> None:
     """A command for each unit, as a shell takes it; --dry-run prints nothing else."""
-    said = planned(suite, room / "a b")
+    said = planned(one_rank_suite, room / "a b")
     plan = room / "a b/colours/plan.json"
     commands = [shlex.split(line) for line in said.splitlines() if line.startswith("hpml-bench work ")]
     assert commands == [["hpml-bench", "work", str(plan), "--unit", str(number)] for number in (0, 1)]
     assert plan.is_file()
     assert read_jobs(plan.parent) == ()
-    asked = ["run-all", str(suite), "--on", "manual", "--out", str(room / "a b"), "--dry-run"]
+    asked = ["run-all", str(one_rank_suite), "--on", "manual", "--out", str(room / "a b"), "--dry-run"]
     shown = CliRunner().invoke(main, asked).output.splitlines()
     assert [shlex.split(line) for line in shown] == commands
     stopped = CliRunner().invoke(main, ["stop", str(plan.parent)])
@@ -83,12 +77,12 @@ def test_a_plan_and_its_commands_are_all_that_manual_makes(suite: Path, room: Pa
     assert "are ended by whoever started them" in stopped.output
 
 
-def test_two_at_once_do_a_sweep(unit: Unit, suite: Path, room: Path) -> None:
+def test_two_at_once_do_a_sweep(unit: Unit, one_rank_suite: Path, room: Path) -> None:
     """With the results of one machine's sweep to the bit; planned again, it is reported, and nothing is left to do."""
     works = [unit(0, HPML_BENCH_JOB="mine.1[0]"), unit(1)]
     for status, said in map(ended, works):
         assert status == 0, said
-    alone = CliRunner().invoke(main, ["run-all", str(suite), "--out", str(room / "alone"), "--wandb", "off"])
+    alone = CliRunner().invoke(main, ["run-all", str(one_rank_suite), "--out", str(room / "alone"), "--wandb", "off"])
     assert alone.exit_code == 0, alone.output
     assert tiny.scores(tiny.records(room)) == tiny.scores(tiny.records(room / "alone"))
     assert tiny.records(room)["head", 0].environment["where"]["job"] == "mine-1-0"
@@ -96,11 +90,11 @@ def test_two_at_once_do_a_sweep(unit: Unit, suite: Path, room: Path) -> None:
     assert tiny.records(room)["head", 1].environment["where"]["call"] == 1
     assert claims(room / "colours") == ()
     assert not (room / "colours/report.html").exists()
-    said = planned(suite, room)
+    said = planned(one_rank_suite, room)
     assert "hpml-bench work " not in said
     assert "4 of 4 runs are recorded already" in said
     assert (room / "colours/report.html").is_file()
-    asked = ["run-all", str(suite), "--on", "manual", "--out", str(room), "--dry-run"]
+    asked = ["run-all", str(one_rank_suite), "--on", "manual", "--out", str(room), "--dry-run"]
     assert CliRunner().invoke(main, asked).output == "there is nothing to submit\n"
     times = {path: path.stat().st_mtime_ns for path in room.glob("colours/*/run.json")}
     status, said = ended(unit(0))
@@ -176,13 +170,13 @@ def test_a_mistake_is_one_sentence(words: tuple[str, ...], told: str, unit: Unit
     assert found.output.count("\n") == 1
 
 
-def test_a_damaged_run_is_planned_again(unit: Unit, suite: Path, room: Path) -> None:
+def test_a_damaged_run_is_planned_again(unit: Unit, one_rank_suite: Path, room: Path) -> None:
     """As without jobs: it is set aside, and its unit is one of those that are printed."""
     assert ended(unit(0))[0] == 0
-    assert "--unit 0" not in planned(suite, room)
+    assert "--unit 0" not in planned(one_rank_suite, room)
     (victim,) = [path for path in (room / "colours").glob("*/points.jsonl") if "lora" in path.parent.name]
     victim.write_text(victim.read_text()[:-20])
-    said = planned(suite, room)
+    said = planned(one_rank_suite, room)
     assert "points.jsonl is not the file that was recorded" in said
     assert "--unit 0" in said
     assert not victim.exists()

@@ -23,7 +23,7 @@ NOISY = "0.04 * __import__('random').uniform(0.999, 1.001)"
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def quiet_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the machine be quiet, whatever else runs on it; a test may have it otherwise."""
     monkeypatch.setattr(baseline, "between", lambda *_: machine.Disturbance(0.0, 0.0, None))
 

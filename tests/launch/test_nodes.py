@@ -37,12 +37,6 @@ NOTHING = Prepared.model_validate(
 ENDLESS = tiny.spec("head", steps=1_000_000, eval_every=1_000_000, log_every=5)
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Rows and a backbone."""
-    return tiny.prepared(tmp_path_factory.mktemp("prepared"))
-
-
 @pytest.fixture
 def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The agents' folder for temporary files; at the end no process of theirs lives, and nothing lies in it."""

@@ -11,7 +11,6 @@ from report_sections import load, said
 
 from helpers import made_records
 from helpers.made_records import METHODS, SETTINGS, record, sweep
-from helpers.without_charts import without_charts
 from hpml_bench.launch.order import methods_of_seed
 from hpml_bench.records.files import PREDICTIONS, RECORD
 from hpml_bench.records.folder import RunFolder
@@ -22,12 +21,7 @@ from hpml_bench.report.results import Results
 from hpml_bench.statistics import OverSeeds, p_different
 from hpml_bench.training.step_log import step_seconds
 
-
-@pytest.fixture(autouse=True)
-def _no_drawing() -> Any:
-    """Leave the charts out."""
-    with without_charts():
-        yield
+pytestmark = pytest.mark.usefixtures("no_drawing")
 
 
 def edit(run: Path, **changes: Any) -> None:

@@ -75,7 +75,7 @@ CASES: dict[str, Callable[[], list[RunRecord]]] = {
 
 
 @pytest.fixture(scope="module", params=CASES)
-def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+def case_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Read the case's records back from a folder."""
     folder = tmp_path_factory.mktemp("results")
     curves = request.param in {"whole", "one seed", "missing seeds", "hostile text", "two machines"}
@@ -85,10 +85,10 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize("name", registry.names("sections"))
-def test_every_section_copes(name: str, results: Results) -> None:
+def test_every_section_copes(name: str, case_results: Results) -> None:
     """A section gives well-formed blocks or nothing, whatever the records lack, and never the word nan."""
     assert isinstance(registry.get("sections", name).order, int)
-    made = section(name, results)
+    made = section(name, case_results)
     if made is None:
         return
     assert made.blocks

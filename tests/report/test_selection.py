@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers import made_records
-from helpers.without_charts import without_charts
 from hpml_bench.config.settings import TaskSpec
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.folder import RunFolder
@@ -24,6 +23,8 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Text
 from hpml_bench.report.render import all_sections, facts
 from hpml_bench.report.results import Results
+
+pytestmark = pytest.mark.usefixtures("no_drawing")
 
 PARTS = {"first_step_seconds": 1.0, "evaluation_seconds": 0.5, "inference_seconds": 0.5}
 METHODS = ("lora", "full", "adapter", "head")
@@ -42,13 +43,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of four methods x four seeds on two ranks, and of two methods on one rank."""
     folder = tmp_path_factory.mktemp("whole") / "example"
     return made_records.write(folder, [*runs(2, METHODS), *runs(1, ("lora", "full"))])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_drawing() -> Iterator[None]:
-    """Leave the charts out."""
-    with without_charts():
-        yield
 
 
 # What sets a run apart

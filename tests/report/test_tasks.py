@@ -32,7 +32,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", params=BETTER)
-def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+def task_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Return five methods x five seeds of a task."""
     return Results.load(made_task_records.write(tmp_path_factory.mktemp(request.param), request.param))
 
@@ -61,94 +61,96 @@ def mean_of(results: Results, method: str) -> float:
     return float(np.mean(list(results.values(results.quality)[method].values())))
 
 
-def test_the_leader_is_the_best_in_the_tasks_direction(results: Results) -> None:
+def test_the_leader_is_the_best_in_the_tasks_direction(task_results: Results) -> None:
     """The takeaways call the method with the lowest error, or the highest F1, the first, and its rank begins at 1."""
-    name = results.task.title.lower()
+    name = task_results.task.title.lower()
     best = BETTER[name](
-        {method: mean_of(results, method) for method in results.methods}.items(), key=lambda one: one[1]
+        {method: mean_of(task_results, method) for method in task_results.methods}.items(), key=lambda one: one[1]
     )
-    assert f"{best[0]} has the {WORD[name]}" in said("takeaways", results)
-    ranks = results.ranks(results.quality)
+    assert f"{best[0]} has the {WORD[name]}" in said("takeaways", task_results)
+    ranks = task_results.ranks(task_results.quality)
     assert ranks[best[0]][0] == 1
-    worst = (max if BETTER[name] is min else min)(results.methods, key=lambda method: mean_of(results, method))
-    assert ranks[worst][1] == len(results.methods)
-    title = results.definitions[results.quality].title
-    assert f"{title[:1].upper()}{title[1:]} rank" in summary_table(results).columns
+    worst = (max if BETTER[name] is min else min)(
+        task_results.methods, key=lambda method: mean_of(task_results, method)
+    )
+    assert ranks[worst][1] == len(task_results.methods)
+    title = task_results.definitions[task_results.quality].title
+    assert f"{title[:1].upper()}{title[1:]} rank" in summary_table(task_results).columns
 
 
-def test_no_verdict_is_against_the_direction(results: Results) -> None:
+def test_no_verdict_is_against_the_direction(task_results: Results) -> None:
     """Who is called better in the table of pairs has the better mean, and takes no second place on the front to it."""
-    better = BETTER[results.task.title.lower()]
-    shown = tables(results)[f"pairs_{results.quality}"]
+    better = BETTER[task_results.task.title.lower()]
+    shown = tables(task_results)[f"pairs_{task_results.quality}"]
     claims = [row for row in shown.rows if "is better" in row[1]]
     assert claims
     for row in claims:
         pair = row[0].split(" − ")
         winner = row[1].split(" is better")[0]
-        assert winner == better(pair, key=lambda method: mean_of(results, method))
-        assert results.front((results.quality, "train_seconds"))[winner].by != (pair[pair.index(winner) - 1],)
+        assert winner == better(pair, key=lambda method: mean_of(task_results, method))
+        assert task_results.front((task_results.quality, "train_seconds"))[winner].by != (pair[pair.index(winner) - 1],)
 
 
-def test_a_page_speaks_of_its_own_metric_alone(results: Results, tmp_path: Path) -> None:
+def test_a_page_speaks_of_its_own_metric_alone(task_results: Results, tmp_path: Path) -> None:
     """Neither accuracy nor McNemar's test is on the page, nor a percentage where the metric is none."""
     with without_charts():
-        write_report(results, tmp_path, ("md",))
+        write_report(task_results, tmp_path, ("md",))
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "accuracy" not in page.lower()
     assert "McNemar" not in page
     assert "the most frequent class" not in page
     for heading in ("Cost against ", "Time to "):
-        assert f"{heading}{results.definitions[results.quality].title}" in page
-    if results.quality == "test_rmse":
+        assert f"{heading}{task_results.definitions[task_results.quality].title}" in page
+    if task_results.quality == "test_rmse":
         assert " points" not in page.replace("points to", "").partition("## Protocol")[0]
         assert re.search(r"better than .* by 0\.\d+ stars", page)
 
 
-def test_scores_of_rows_are_no_shares_of_right_ones(results: Results) -> None:
+def test_scores_of_rows_are_no_shares_of_right_ones(task_results: Results) -> None:
     """Differences have the evidence of a table of real numbers: no rounding to one row in it."""
-    for c in results.comparisons(results.quality):
-        table = np.array([results.scores(c.a)[s] - results.scores(c.b)[s] for s in results.seeds])
+    for c in task_results.comparisons(task_results.quality):
+        table = np.array([task_results.scores(c.a)[s] - task_results.scores(c.b)[s] for s in task_results.seeds])
         expected = statistics.crossed_evidence(table, 0)
         assert c.p == pytest.approx(max(map(statistics.p_different, expected)))
-        assert c.difference.mean == pytest.approx(mean_of(results, c.a) - mean_of(results, c.b), abs=1e-9)
-    assert results.grid(results.quality) is None
+        assert c.difference.mean == pytest.approx(mean_of(task_results, c.a) - mean_of(task_results, c.b), abs=1e-9)
+    assert task_results.grid(task_results.quality) is None
 
 
-def test_targets_lie_between_chance_and_the_best(results: Results) -> None:
+def test_targets_lie_between_chance_and_the_best(task_results: Results) -> None:
     """They go from chance to the best in the metric's direction, and a later one is never reached sooner."""
-    targets = time_to_quality.targets(results)
-    chance = results.task.guess(results.test_references).chance  # type: ignore[arg-type]
-    best = BETTER[results.task.title.lower()](mean_of(results, method) for method in results.methods)
+    targets = time_to_quality.targets(task_results)
+    chance = task_results.task.guess(task_results.test_references).chance  # type: ignore[arg-type]
+    best = BETTER[task_results.task.title.lower()](mean_of(task_results, method) for method in task_results.methods)
     way = [abs(target - chance) for target in targets]
     assert len(targets) == 3
     assert way == sorted(way)
     assert way[-1] < abs(best - chance)
     assert all((target - chance) * (best - chance) > 0 for target in targets)
-    for record in results.compared:
-        reached = [time_to_quality.reached(results, record, target) for target in targets]
+    for record in task_results.compared:
+        reached = [time_to_quality.reached(task_results, record, target) for target in targets]
         samples = [one.samples for one in reached if one]
         assert samples == sorted(samples)
         assert None not in reached[: len(samples)]
 
 
-def test_the_validation_score_is_drawn(results: Results) -> None:
+def test_the_validation_score_is_drawn(task_results: Results) -> None:
     """The training curves have the task's own score, by its title."""
-    name = results.quality.removeprefix("test_")
+    name = task_results.quality.removeprefix("test_")
     with without_charts():
-        curves = registry.get("sections", "curves").section(results)
+        curves = registry.get("sections", "curves").section(task_results)
     assert any(f"validation_{name}" in figure.alt for figure in curves.blocks)
 
 
-def test_guessing_is_the_tasks(results: Results) -> None:
+def test_guessing_is_the_tasks(task_results: Results) -> None:
     """The takeaways say what a constant answer gets, and a method no better than it is named."""
-    assert results.task.guess(results.test_references).sentence in said("takeaways", results)  # type: ignore[arg-type]
-    assert "Not shown to be better" not in said("takeaways", results)
+    assert task_results.task.guess(task_results.test_references).sentence in said("takeaways", task_results)  # type: ignore[arg-type]
+    assert "Not shown to be better" not in said("takeaways", task_results)
 
 
-def test_the_head_names_task_and_data(results: Results) -> None:
+def test_the_head_names_task_and_data(task_results: Results) -> None:
     """Both stand beside the model."""
-    assert facts(results)["Task"] == results.task.title.lower()
-    assert facts(results)["Data"] == "newswire"
+    assert facts(task_results)["Task"] == task_results.task.title.lower()
+    assert facts(task_results)["Data"] == "newswire"
 
 
 def test_one_seed_is_judged_by_its_rows_scores(one_seed: Results) -> None:

@@ -30,7 +30,7 @@ def small_disk() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def cluster(small_disk: Path) -> Iterator[TwoNodes]:
+def slurm_cluster(small_disk: Path) -> Iterator[TwoNodes]:
     """The cluster, with one session's number; where it can't be had, the reason stands among the skipped tests."""
     cluster = TwoNodes(os.getpid() % 99 + 1)
     if (why := cluster.up()) is not None:
@@ -43,7 +43,7 @@ def cluster(small_disk: Path) -> Iterator[TwoNodes]:
 
 
 @pytest.fixture(scope="session")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def held_suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A suite of runs of seconds; its method `held` is known to all processes that are started from here."""
     folder = tmp_path_factory.mktemp("plug-in")
     (folder / "held.py").write_text(HELD)
@@ -71,7 +71,7 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Pa
 
 
 @pytest.fixture(scope="session")
-def local(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def local(held_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of an undisturbed local sweep of the suite."""
     from rich.console import Console
 
@@ -79,7 +79,7 @@ def local(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from hpml_bench.launch.sweep import run_sweep
 
     def swept(folder: Path) -> None:
-        result = run_sweep(load_suite(str(suite)), folder, Console(quiet=True))
+        result = run_sweep(load_suite(str(held_suite)), folder, Console(quiet=True))
         assert result.failed == 0
         assert len(result.records) == 4
 
@@ -93,14 +93,16 @@ def truth(local: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def room() -> Iterator[Path]:
+def shared_folder() -> Iterator[Path]:
     """A folder for results, which all nodes see."""
     with tempfile.TemporaryDirectory(prefix="hpml-cluster-", dir="/tmp", ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 
 @pytest.fixture
-def disturbed(cluster: TwoNodes, suite: Path, truth: dict[str, Any], room: Path) -> Iterator[Callable[..., Disturbed]]:
+def disturbed(
+    slurm_cluster: TwoNodes, held_suite: Path, truth: dict[str, Any], shared_folder: Path
+) -> Iterator[Callable[..., Disturbed]]:
     """Maker of sweeps with changes to the profile; afterwards no job is left, and the nodes are well."""
-    yield lambda **profile: Disturbed(cluster, suite, room / "out", **profile)
-    cluster.restore()
+    yield lambda **profile: Disturbed(slurm_cluster, held_suite, shared_folder / "out", **profile)
+    slurm_cluster.restore()

@@ -36,7 +36,7 @@ def first_run_was_kept(sweep: Disturbed, job: str) -> None:
     assert (where["job"], where["restart"]) == (job, 0)
 
 
-def test_a_requeued_job_goes_on(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
+def test_a_requeued_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
     """`scontrol requeue`: the run under way is interrupted, the same job begins anew, and what was done is kept.
 
     Protection: a record in its place settles a run (ResultsFolder.settled); the attempt of another start is never
@@ -55,7 +55,7 @@ def test_a_requeued_job_goes_on(disturbed: Make, truth: dict[str, Any], cluster:
 
 
 @pytest.mark.cluster_slow
-def test_a_preempted_job_goes_on(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
+def test_a_preempted_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
     """A job of a partition of higher priority takes the node, and the preempted one is done after it.
 
     Protection: as for a requeue; and the job that was asked to end waits for its kill (worker._await_kill): where it
@@ -65,7 +65,7 @@ def test_a_preempted_job_goes_on(disturbed: Make, truth: dict[str, Any], cluster
     job = sweep.begin()
     high = ("--partition=high", f"--nodelist={sweep.node(job)}", "--exclusive")
     slurm("sbatch", *high, "--output=/dev/null", "--wrap=true")
-    until(lambda: cluster.jobs()[job][0] != "RUNNING", "the job is preempted")
+    until(lambda: slurm_cluster.jobs()[job][0] != "RUNNING", "the job is preempted")
     sweep.pass_on()
     equal(sweep, truth)
     first_run_was_kept(sweep, job)
@@ -76,7 +76,7 @@ def test_a_preempted_job_goes_on(disturbed: Make, truth: dict[str, Any], cluster
 
 
 @pytest.mark.cluster_slow
-def test_of_a_job_and_its_zombie_one_counts(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
+def test_of_a_job_and_its_zombie_one_counts(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
     """A killed slurmd, and its node is down for the controller: the job goes on there, and elsewhere once more.
 
     Both finish the first run. Protection: an attempt is committed by a rename onto a name that must be free
@@ -85,8 +85,8 @@ def test_of_a_job_and_its_zombie_one_counts(disturbed: Make, truth: dict[str, An
     sweep = disturbed()
     job = sweep.begin(methods=("held", "lora"))
     lost = sweep.node(job)
-    cluster.do("kill", lost)
-    cluster.mark_down(lost)
+    slurm_cluster.do("kill", lost)
+    slurm_cluster.mark_down(lost)
     assert sweep.arrived(restart=1) == job
     assert sweep.node(job) != lost
     sweep.pass_on()
@@ -101,7 +101,7 @@ def test_of_a_job_and_its_zombie_one_counts(disturbed: Make, truth: dict[str, An
     assert sweep.record("lora").environment["where"]["restart"] == last
 
 
-def test_a_lost_node_is_made_good(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
+def test_a_lost_node_is_made_good(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
     """A node is gone at once; its job is done on the other, which has no command of Slurm's, and the node comes back.
 
     Protection: a job takes back the claim of its earlier start (claims.claimed), for which it needs to ask nobody.
@@ -109,11 +109,11 @@ def test_a_lost_node_is_made_good(disturbed: Make, truth: dict[str, Any], cluste
     sweep = disturbed(setup=["export PATH=/nowhere"])
     job = sweep.begin()
     lost = sweep.node(job)
-    cluster.do("lose", lost)
-    cluster.mark_down(lost)
+    slurm_cluster.do("lose", lost)
+    slurm_cluster.mark_down(lost)
     assert sweep.arrived(restart=1) == job
     assert sweep.node(job) != lost
-    cluster.do("back", lost)
+    slurm_cluster.do("back", lost)
     sweep.pass_on()
     equal(sweep, truth)
     first_run_was_kept(sweep, job)
@@ -140,7 +140,7 @@ def test_a_cancelled_job_is_submitted_again(disturbed: Make, truth: dict[str, An
     assert [how for _, how in sweep.starts()] == ["interrupted", "done"]
 
 
-def test_a_killed_job_is_submitted_again(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
+def test_a_killed_job_is_submitted_again(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
     """SIGKILL of the job's process, as the kernel does for want of memory: its claim is in the way of nobody.
 
     Protection: the submitter removes the claims of jobs that Slurm knows to have ended (claims.release_dead); the nodes
@@ -149,7 +149,7 @@ def test_a_killed_job_is_submitted_again(disturbed: Make, truth: dict[str, Any],
     sweep = disturbed(setup=["export PATH=/nowhere"])
     job = sweep.begin()
     (own,) = read_jobs(sweep.folder)
-    cluster.do("in", sweep.node(job), "kill", "-9", str(own.pid))
+    slurm_cluster.do("in", sweep.node(job), "kill", "-9", str(own.pid))
     until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job has ended")
     assert [claim.job for claim in sweep.left()] == [job]
     sweep.pass_on()
@@ -158,7 +158,7 @@ def test_a_killed_job_is_submitted_again(disturbed: Make, truth: dict[str, Any],
     assert [how for _, how in sweep.starts()] == [None, "done"]
 
 
-def test_a_killed_rank_fails_its_run_alone(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
+def test_a_killed_rank_fails_its_run_alone(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
     """SIGKILL of a rank: the run is recorded as killed, the unit's other run is done, and the same command mends it.
 
     Protection: the run's process group is watched in the job as on one machine; a run that did not end well is replaced
@@ -167,7 +167,7 @@ def test_a_killed_rank_fails_its_run_alone(disturbed: Make, truth: dict[str, Any
     sweep = disturbed()
     job = sweep.begin(methods=("held", "lora"))
     host, pid = sweep.rank(job, 1)
-    cluster.do("in", host, "kill", "-KILL", pid)
+    slurm_cluster.do("in", host, "kill", "-KILL", pid)
     assert sweep.complete()
     assert sweep.record().status == "killed"
     assert sweep.record("lora").status == "ok"
@@ -192,13 +192,13 @@ def fill(folder: Path) -> Path:
 
 
 def test_a_full_disk_commits_nothing_by_halves(
-    cluster: TwoNodes, suite: Path, truth: dict[str, Any], small_disk: Path
+    slurm_cluster: TwoNodes, held_suite: Path, truth: dict[str, Any], small_disk: Path
 ) -> None:
     """The disk of the results is full when a run ends: it has no record, and is done again when there is room.
 
     Protection: a record is written under another name and the attempt renamed as a whole (write_atomically, publish).
     """
-    sweep = Disturbed(cluster, suite, small_disk / "out")
+    sweep = Disturbed(slurm_cluster, held_suite, small_disk / "out")
     job = sweep.begin()
     filler = fill(small_disk)
     sweep.pass_on()
@@ -209,7 +209,7 @@ def test_a_full_disk_commits_nothing_by_halves(
     assert sweep.open().submit(again=True) == 1
     equal(sweep, truth)
     first_run_was_kept(sweep, job)
-    cluster.restore()
+    slurm_cluster.restore()
 
 
 def test_no_run_is_begun_that_the_time_left_is_too_short_for(
@@ -239,7 +239,7 @@ def test_no_run_is_begun_that_the_time_left_is_too_short_for(
 
 
 @pytest.mark.cluster_slow  # the same with a real limit is in test_slurm_slow.py
-def test_a_run_longer_than_the_limit_fails_by_name(disturbed: Make, cluster: TwoNodes) -> None:
+def test_a_run_longer_than_the_limit_fails_by_name(disturbed: Make, slurm_cluster: TwoNodes) -> None:
     """Two jobs are asked to end by their time limit during the same run: it is a timeout, and a third does the others.
 
     The limit is a variable's, and the request `scancel --batch`, as Slurm's own at a limit.

@@ -17,9 +17,9 @@ Make = Callable[..., Disturbed]
 
 
 @pytest.fixture
-def over(disturbed: Make, room: Path) -> Disturbed:
+def over(disturbed: Make, shared_folder: Path) -> Disturbed:
     """A sweep whose runs have a rank on each node."""
-    return disturbed(nodes=2, cpus_per_node=1, scratch=str(room / "s/$SLURMD_NODENAME"))
+    return disturbed(nodes=2, cpus_per_node=1, scratch=str(shared_folder / "s/$SLURMD_NODENAME"))
 
 
 def rank(room: Path, node: int) -> int:
@@ -61,24 +61,24 @@ def test_a_requeue_of_a_run_over_both_nodes(over: Disturbed, truth: dict[str, An
 
 
 @pytest.mark.cluster_slow
-def test_a_killed_agent_on_the_second_node(over: Disturbed, room: Path, cluster: TwoNodes) -> None:
+def test_a_killed_agent_on_the_second_node(over: Disturbed, shared_folder: Path, slurm_cluster: TwoNodes) -> None:
     """Its rank ends with it, Slurm ends the step, and the record says from which node there is no report.
 
     Protection: the agent's fork server is started first, and dies with it.
     """
     over.begin(methods=("held",))
-    number = rank(room, 1)
-    cluster.do("in", "n2", "pkill", "-9", "-f", "hpml_bench.launch.agent")
+    number = rank(shared_folder, 1)
+    slurm_cluster.do("in", "n2", "pkill", "-9", "-f", "hpml_bench.launch.agent")
     assert over.complete()
     record = over.record()
     assert record.status == "killed"
     assert "no report from node 1 (n2): its agent or the node was lost" in str(record.error)
     with pytest.raises(RuntimeError):
-        cluster.do("in", "n2", "kill", "-0", str(number))
+        slurm_cluster.do("in", "n2", "kill", "-0", str(number))
 
 
 @pytest.mark.cluster_slow
-def test_no_agent_is_left_when_the_job_is_cancelled(over: Disturbed, cluster: TwoNodes) -> None:
+def test_no_agent_is_left_when_the_job_is_cancelled(over: Disturbed, slurm_cluster: TwoNodes) -> None:
     """`hpml-bench stop` ends the job, and the agents and ranks on both nodes with it.
 
     Protection: the step is Slurm's, and the agents end with the parent's store.
@@ -86,7 +86,7 @@ def test_no_agent_is_left_when_the_job_is_cancelled(over: Disturbed, cluster: Tw
     over.begin(methods=("held",))
     assert over.sweep.stop() == 1
     for node in ("n1", "n2"):
-        until(lambda node=node: not _there(cluster, node), f"no agent is left on {node}")
+        until(lambda node=node: not _there(slurm_cluster, node), f"no agent is left on {node}")
 
 
 def _there(cluster: TwoNodes, node: str) -> bool:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.cluster_slow
 Make = Callable[..., Disturbed]
 
 
-def test_a_partition_that_heals_leaves_one_run(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
+def test_a_partition_that_heals_leaves_one_run(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
     """A node's link is down until its job is requeued, then up again, while both starts of the job finish the run.
 
     Exactly one is committed, the other set aside; the first start is told that it was begun anew, or is killed as the
@@ -27,22 +27,22 @@ def test_a_partition_that_heals_leaves_one_run(disturbed: Make, truth: dict[str,
     sweep = disturbed()
     job = sweep.begin(methods=("held", "lora"))
     lost = sweep.node(job)
-    cluster.do("link", lost, "down")
+    slurm_cluster.do("link", lost, "down")
     assert sweep.arrived(restart=1) == job
     assert sweep.node(job) != lost
     sweep.pass_on()
     until(lambda: len(list(sweep.folder.glob("held-*/run.json"))) == 1 and sweep.aside(), "one counts, one is aside")
-    cluster.do("link", lost, "up")
+    slurm_cluster.do("link", lost, "up")
     assert sweep.complete()
     assert sweep.content() == {run: truth[run] for run in sweep.content()}
     assert len(sweep.content()) == 2
     assert len(sweep.aside()) == 1
-    until(lambda: not cluster.unwell(), "the node is back")
+    until(lambda: not slurm_cluster.unwell(), "the node is back")
     assert not sweep.left()
 
 
 def test_a_partition_that_heals_before_the_run_is_done(
-    disturbed: Make, truth: dict[str, Any], cluster: TwoNodes
+    disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes
 ) -> None:
     """The link is up again while both starts of the job are in the run: Slurm ends the first, or both finish it.
 
@@ -51,10 +51,10 @@ def test_a_partition_that_heals_before_the_run_is_done(
     sweep = disturbed()
     job = sweep.begin()
     lost = sweep.node(job)
-    cluster.do("link", lost, "down")
+    slurm_cluster.do("link", lost, "down")
     assert sweep.arrived(restart=1) == job
-    cluster.do("link", lost, "up")
-    until(lambda: not cluster.unwell() - {sweep.node(job)}, "the node is back")
+    slurm_cluster.do("link", lost, "up")
+    until(lambda: not slurm_cluster.unwell() - {sweep.node(job)}, "the node is back")
     sweep.pass_on()
     assert sweep.complete()
     assert sweep.content() == {run: truth[run] for run in sweep.content()}
@@ -95,7 +95,7 @@ def test_a_limit_shorter_than_a_run_is_named_and_not_tried_for_ever(disturbed: M
     assert "time limit of 0:02:00, 2 times" in record.error.message
 
 
-def test_the_quickstart_on_slurm_is_the_local_one(cluster: TwoNodes, room: Path) -> None:
+def test_the_quickstart_on_slurm_is_the_local_one(slurm_cluster: TwoNodes, shared_folder: Path) -> None:
     """`run-all quickstart --on tests/slurm/slurm.yaml`: the accuracies of the local run bit for bit, and a report.
 
     Protection: ranks, threads and precision are resolved once, and nothing of them depends on who starts the job.
@@ -103,11 +103,15 @@ def test_the_quickstart_on_slurm_is_the_local_one(cluster: TwoNodes, room: Path)
     shared = [sys.executable, "-m", "hpml_bench", "run-all", "quickstart", "--wandb", "off"]
     for name, options in (("local", []), ("slurm", ["--on", str(PROFILE)])):
         done = subprocess.run(
-            [*shared, "--out", str(room / name), *options], capture_output=True, text=True, timeout=1800, check=False
+            [*shared, "--out", str(shared_folder / name), *options],
+            capture_output=True,
+            text=True,
+            timeout=1800,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    found, expected = (soak.content(room / name / "quickstart") for name in ("slurm", "local"))
+    found, expected = (soak.content(shared_folder / name / "quickstart") for name in ("slurm", "local"))
     assert found == expected
     assert len(found) == 25
-    page = (room / "slurm" / "quickstart" / "report.html").read_text()
+    page = (shared_folder / "slurm" / "quickstart" / "report.html").read_text()
     assert re.search(r"\blora\b", page)

@@ -40,7 +40,7 @@ def test_a_sweep_equals_a_local_one(disturbed: Make, truth: dict[str, Any]) -> N
     assert not sweep.attempts()
 
 
-def test_a_second_submission_attaches(disturbed: Make, truth: dict[str, Any], cluster: TwoNodes) -> None:
+def test_a_second_submission_attaches(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
     """The same command while the first one's jobs run: it submits nothing and waits; nobody does a unit twice.
 
     Protection: the jobs of a sweep are found by their comment (Slurm.live), and a unit is claimed (claims.claimed).
@@ -49,7 +49,7 @@ def test_a_second_submission_attaches(disturbed: Make, truth: dict[str, Any], cl
     job = sweep.begin(methods=("held",))
     second = sweep.open(methods=("held",), again=True)
     assert second.submit(again=True) == 0
-    assert list(cluster.jobs()) == [job]
+    assert list(slurm_cluster.jobs()) == [job]
     with pytest.raises(UserError, match=f"unit 0 is held by job {job} on {sweep.node(job)}"):
         worker.work(sweep.folder, 0)
     sweep.pass_on()
@@ -59,7 +59,7 @@ def test_a_second_submission_attaches(disturbed: Make, truth: dict[str, Any], cl
     assert sweep.starts() == [(f"{job}.0", "done")]
 
 
-def test_a_waiter_that_is_interrupted_leaves_the_jobs(disturbed: Make, cluster: TwoNodes) -> None:
+def test_a_waiter_that_is_interrupted_leaves_the_jobs(disturbed: Make, slurm_cluster: TwoNodes) -> None:
     """Ctrl-C ends the waiting with status 130 and the command that ends the jobs, which go on; that command ends them.
 
     Protection: cli/on.py stops jobs only of an engine whose jobs end with it (Engine.outlives).
@@ -74,15 +74,15 @@ def test_a_waiter_that_is_interrupted_leaves_the_jobs(disturbed: Make, cluster: 
     assert waiter.returncode == 130
     folder = sweep.out / "colours"
     assert f"the jobs go on; the same command waits for them again, and hpml-bench stop {folder} ends them" in said
-    assert cluster.jobs()[job][0] == "RUNNING"
+    assert slurm_cluster.jobs()[job][0] == "RUNNING"
     stopped = CliRunner().invoke(main, ["stop", str(folder)])
     assert (stopped.exit_code, stopped.output) == (0, "1 jobs were ended\n")
-    assert cluster.jobs() == {}
+    assert slurm_cluster.jobs() == {}
     assert not list((folder / "claims").iterdir())
     assert [(own.name, own.how) for own in read_jobs(folder)] == [(f"{job}.0", "interrupted")]
 
 
-def test_a_detached_sweep_reports_by_itself(disturbed: Make, cluster: TwoNodes) -> None:
+def test_a_detached_sweep_reports_by_itself(disturbed: Make, slurm_cluster: TwoNodes) -> None:
     """`--detach` returns at once; `status` shows the jobs; a last job writes the page when the others have ended.
 
     Protection: the report's job depends on the others (afterany).
@@ -94,7 +94,7 @@ def test_a_detached_sweep_reports_by_itself(disturbed: Make, cluster: TwoNodes) 
     job = sweep.arrived()
     folder = sweep.out / "colours"
     assert f"hpml-bench status {folder} shows the jobs" in begun.output
-    assert sorted(state for state, _ in cluster.jobs().values()) == ["PENDING", "RUNNING"]
+    assert sorted(state for state, _ in slurm_cluster.jobs().values()) == ["PENDING", "RUNNING"]
     shown = CliRunner().invoke(main, ["status", str(folder)]).output.splitlines()
     assert shown[1].split() == ["0", "held", "seed", "0", "running", job, sweep.node(job), "0", "of", "1"]
     sweep.pass_on()
@@ -106,7 +106,7 @@ def test_a_detached_sweep_reports_by_itself(disturbed: Make, cluster: TwoNodes) 
     assert shown[1].endswith("1 of 1")
 
 
-def test_a_dry_run_prints_the_very_script(disturbed: Make, cluster: TwoNodes) -> None:
+def test_a_dry_run_prints_the_very_script(disturbed: Make, slurm_cluster: TwoNodes) -> None:
     """What `--dry-run` prints is what Slurm is given afterwards, up to the time at which it is submitted.
 
     Protection: Slurm.submit gives Slurm.script to sbatch, and no option beside it.
@@ -114,10 +114,10 @@ def test_a_dry_run_prints_the_very_script(disturbed: Make, cluster: TwoNodes) ->
     sweep = disturbed(options={"sbatch": {"partition": "low", "hold": True}})
     printed = CliRunner().invoke(main, sweep.command("--dry-run"))
     assert printed.exit_code == 0, printed.output
-    assert cluster.jobs() == {}
+    assert slurm_cluster.jobs() == {}
     assert not (sweep.out / "colours").exists()
     assert sweep.open().submit(again=True) == 1
-    (job,) = cluster.jobs()
+    (job,) = slurm_cluster.jobs()
     given = slurm("scontrol", "write", "batch_script", job, "-")
 
     def timeless(script: str) -> list[str]:
@@ -126,12 +126,12 @@ def test_a_dry_run_prints_the_very_script(disturbed: Make, cluster: TwoNodes) ->
     assert timeless(given) == timeless(printed.output)
 
 
-def test_a_job_prepares_before_the_others_begin(disturbed: Make, truth: dict[str, Any], room: Path) -> None:
+def test_a_job_prepares_before_the_others_begin(disturbed: Make, truth: dict[str, Any], shared_folder: Path) -> None:
     """`prepare: job` with an empty cache: a first job fills it, and the others begin when it has ended well.
 
     Protection: the others depend on it (afterok).
     """
-    cache = room / "cache"
+    cache = shared_folder / "cache"
     sweep = disturbed(prepare="job", env={"HPML_BENCH_CACHE": str(cache)})
     assert sweep.open().submit(again=True) == 1
     assert not cache.exists()

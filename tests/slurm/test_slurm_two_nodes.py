@@ -38,7 +38,7 @@ def mended(sweep: Disturbed, truth: dict[str, Any]) -> RunRecord:
 
 
 def test_a_killed_rank_on_the_second_node_is_the_cause(
-    over_nodes: Disturbed, truth: dict[str, Any], cluster: TwoNodes
+    over_nodes: Disturbed, truth: dict[str, Any], slurm_cluster: TwoNodes
 ) -> None:
     """SIGKILL: the run is killed, by that rank on that node, though rank 0 saw only a lost connection.
 
@@ -47,7 +47,7 @@ def test_a_killed_rank_on_the_second_node_is_the_cause(
     job = over_nodes.begin(methods=ORDER)
     host, pid = over_nodes.rank(job, 1)
     assert host != over_nodes.rank(job, 0)[0]
-    cluster.do("in", host, "kill", "-KILL", pid)
+    slurm_cluster.do("in", host, "kill", "-KILL", pid)
     over_nodes.pass_on()
     record = mended(over_nodes, truth)
     assert record.status == "killed"
@@ -56,7 +56,7 @@ def test_a_killed_rank_on_the_second_node_is_the_cause(
 
 
 def test_a_stopped_rank_on_the_second_node_is_a_stall(
-    over_nodes: Disturbed, truth: dict[str, Any], cluster: TwoNodes
+    over_nodes: Disturbed, truth: dict[str, Any], slurm_cluster: TwoNodes
 ) -> None:
     """SIGSTOP: nothing moves, and no node sees an error; the run is a timeout that names the rank, and both nodes end.
 
@@ -64,7 +64,7 @@ def test_a_stopped_rank_on_the_second_node_is_a_stall(
     """
     job = over_nodes.begin(methods=ORDER, stall=20)
     host, pid = over_nodes.rank(job, 1)
-    cluster.do("in", host, "kill", "-STOP", pid)
+    slurm_cluster.do("in", host, "kill", "-STOP", pid)
     over_nodes.pass_on()
     record = mended(over_nodes, truth)
     assert record.status == "timeout"

@@ -28,6 +28,8 @@ from hpml_bench.tracking.wandb import content, follow, publish
 from hpml_bench.tracking.wandb.helper import Helper
 from hpml_bench.tracking.wandb.published import PublishedRuns
 
+pytestmark = pytest.mark.usefixtures("home")
+
 KEY = "0123456789abcdef0123456789abcdef01234567"
 SECRETS = {
     "WANDB_API_KEY": KEY,
@@ -52,21 +54,9 @@ TABLES = (
 )
 
 
-@pytest.fixture(autouse=True)
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Give each test a home without keys."""
-    for name in [*os.environ]:
-        if name.startswith("WANDB_") or name.lower().endswith("_proxy") or name == "NETRC":
-            monkeypatch.delenv(name)
-    place = tmp_path / "home"
-    place.mkdir()
-    monkeypatch.setenv("HOME", str(place))
-    return place
-
-
 @pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put secrets into the environment."""
+def planted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put secrets into the environment, once it has none of its own."""
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
 

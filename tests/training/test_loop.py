@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,19 +37,6 @@ class Recorder(Probe):
         """Keep the steps."""
         self.steps.extend(window)
         return []
-
-
-@pytest.fixture(scope="module")
-def group() -> Iterator[Group]:
-    """A process group of this process alone."""
-    with tiny.alone() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """A tiny backbone and rows."""
-    return tiny.prepared(tmp_path_factory.mktemp("prepared"))
 
 
 def build(spec: RunSpec, prepared: Prepared, group: Group, probes: Sequence[Probe] = ()) -> Trainer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import support_table
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,12 +25,6 @@ from hpml_bench.training.model import build_model
 METHODS = ("full", "lora", "adapter", "prompt_tuning", "head")
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return the folders of the small backbones."""
-    return support_table.save_backbones(tmp_path_factory.mktemp("backbones"))
-
-
 class Products(TorchDispatchMode):
     """Counts matrix products that are computed."""
 
@@ -49,10 +42,10 @@ class Products(TorchDispatchMode):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_large_model_is_tried_without_numbers(
-    method: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    method: str, backbone_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Positions and unused parameters are those of a pass with numbers, of which nothing is left behind."""
-    for folder in folders.values():
+    for folder in backbone_folders.values():
         model = build(folder, method)
         model.encoder.spare = torch.nn.Linear(2, 2)
         expected = (

@@ -37,12 +37,14 @@ def seconds(record: RunRecord) -> dict[str, float]:
     return {"whole": record.seconds, **{name: value for name, value in found.items() if value is not None}}
 
 
-def test_a_stepped_wall_clock(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stepped_wall_clock(prepared_for_faults: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a clock that goes back another hour whenever it is read, in parent and rank, every time is as it was."""
     clock, hours = time.time, itertools.count(1)
     monkeypatch.setattr(time, "time", lambda: clock() - 3600 * next(hours))
     began = time.monotonic()
-    record = launcher.run(faulty("clock", rank=0), prepared, tmp_path / "run", limits=Limits(stall=30, run_timeout=60))
+    record = launcher.run(
+        faulty("clock", rank=0), prepared_for_faults, tmp_path / "run", limits=Limits(stall=30, run_timeout=60)
+    )
     whole = time.monotonic() - began
     assert record.status == "ok", record.error
     assert {"train_seconds", "timed_seconds", "step_ms_p50"} <= set(seconds(record))

@@ -22,7 +22,7 @@ from hpml_bench.system import heartbeat, processes
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_rank_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two methods, one seed, runs of some seconds."""
     return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=250, eval_every=250)
 
@@ -88,9 +88,9 @@ def listening() -> set[int]:
     return accepting | {int(words[9]) for words in inet if words[3] == "0A"}
 
 
-def test_the_command_is_killed(suite: Path, room: Path) -> None:
+def test_the_command_is_killed(two_rank_suite: Path, room: Path) -> None:
     """Processes, shared memory and sockets end with it; the same command goes on and removes its temporary files."""
-    command = Command(suite, room / "out", "--seeds", "1")
+    command = Command(two_rank_suite, room / "out", "--seeds", "1")
     command.until(lambda: command.recorded() == 1 and command.training())
     segments, sockets = held(command)
     assert segments
@@ -103,7 +103,7 @@ def test_the_command_is_killed(suite: Path, room: Path) -> None:
     assert sockets & listening() == set()
     (first,) = (room / "out").glob("*/*/run.json")
     before = first.stat().st_mtime_ns
-    again = Command(suite, room / "out", "--seeds", "1")
+    again = Command(two_rank_suite, room / "out", "--seeds", "1")
     status, said = again.ended()
     assert status == 0, said
     assert "1 of 2 runs are recorded already" in said
@@ -113,9 +113,9 @@ def test_the_command_is_killed(suite: Path, room: Path) -> None:
     assert list((room / "out").glob("*/*/.*.tmp")) == []
 
 
-def test_ctrl_c_in_a_terminal(suite: Path, lasting: list[str], room: Path) -> None:
+def test_ctrl_c_in_a_terminal(two_rank_suite: Path, lasting: list[str], room: Path) -> None:
     """The whole terminal group gets the signal: status 130, the run under way `interrupted`, a report of the rest."""
-    command = Command(suite, room / "out", *lasting)
+    command = Command(two_rank_suite, room / "out", *lasting)
     command.until(lambda: command.recorded() == 1 and command.training())
     os.killpg(command.process.pid, signal.SIGINT)
     status, said = command.ended(20)
@@ -129,9 +129,9 @@ def test_ctrl_c_in_a_terminal(suite: Path, lasting: list[str], room: Path) -> No
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.5, 2.0])
-def test_ctrl_c_before_the_first_run(seconds: float, suite: Path, room: Path) -> None:
+def test_ctrl_c_before_the_first_run(seconds: float, two_rank_suite: Path, room: Path) -> None:
     """While the fork server imports, or model and data are prepared: status 130, no traceback, nothing left."""
-    command = Command(suite, room / "out", "--seeds", "1")
+    command = Command(two_rank_suite, room / "out", "--seeds", "1")
     command.until(lambda: soak.servers(command.process))
     time.sleep(seconds)
     os.killpg(command.process.pid, signal.SIGINT)
@@ -142,10 +142,10 @@ def test_ctrl_c_before_the_first_run(seconds: float, suite: Path, room: Path) ->
     assert list((room / "tmp").iterdir()) == []
 
 
-def test_ctrl_c_twice(suite: Path, lasting: list[str], room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_twice(two_rank_suite: Path, lasting: list[str], room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second ends all at once where the first has to wait; what was recorded is whole."""
     monkeypatch.setenv("GRACE_SECONDS", "300")
-    command = Command(suite, room / "out", *lasting)
+    command = Command(two_rank_suite, room / "out", *lasting)
     command.until(lambda: command.recorded() == 1 and command.training())
     ranks = command.training().values()
     (server,) = soak.servers(command.process)
@@ -166,7 +166,7 @@ def test_ctrl_c_twice(suite: Path, lasting: list[str], room: Path, monkeypatch: 
     assert list((room / "tmp").iterdir()) == []
 
 
-def test_a_request_to_end(suite: Path, tmp_path: Path) -> None:
+def test_a_request_to_end(two_rank_suite: Path, tmp_path: Path) -> None:
     """SIGTERM, as a batch system sends it, is what Ctrl-C is."""
     pressed = threading.Event()
 
@@ -179,7 +179,7 @@ def test_a_request_to_end(suite: Path, tmp_path: Path) -> None:
     threading.Thread(target=press, daemon=True).start()
     options = ["--out", str(tmp_path), "--wandb", "off", "--set", "steps=1000000", "--seeds", "1"]
     before = signal.getsignal(signal.SIGTERM)
-    result = CliRunner().invoke(main, ["run-all", str(suite), *options])
+    result = CliRunner().invoke(main, ["run-all", str(two_rank_suite), *options])
     assert pressed.is_set()
     assert result.exit_code == 130, result.output
     assert statuses(tmp_path) == ["interrupted"]

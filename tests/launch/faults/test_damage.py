@@ -24,7 +24,7 @@ def run_all(suite: Path, out: Path, *options: str) -> Result:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A suite and the results folder of six runs that went well."""
     folder = tmp_path_factory.mktemp("colours")
     suite = tiny.local_suite(folder)
@@ -52,9 +52,9 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
 }
 
 
-def test_damaged_runs_are_set_aside_and_done_again(finished: tuple[Path, Path], tmp_path: Path) -> None:
+def test_damaged_runs_are_set_aside_and_done_again(finished_runs: tuple[Path, Path], tmp_path: Path) -> None:
     """Five runs damaged, each in another way: the report leaves them out and says so; run-all makes them anew."""
-    suite, before = finished
+    suite, before = finished_runs
     folder = tmp_path / "colours"
     shutil.copytree(before, folder)
     *damaged, whole = sorted(path.parent.name for path in folder.glob("*/run.json"))
@@ -94,9 +94,9 @@ def test_damage_twice_keeps_both(tmp_path: Path) -> None:
     assert texts == {"damaged 1", "damaged 2"}
 
 
-def test_a_record_is_read_with_its_own_files_alone(finished: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_record_is_read_with_its_own_files_alone(finished_runs: tuple[Path, Path], tmp_path: Path) -> None:
     """A record whose points are gone, or are others, is not read; the report says which, and run-all does it again."""
-    run = min(finished[1].glob("*/run.json")).parent
+    run = min(finished_runs[1].glob("*/run.json")).parent
     shutil.copytree(run, tmp_path / run.name)
     assert len(load_records(tmp_path).records) == 1
     (tmp_path / run.name / "points.jsonl").unlink()

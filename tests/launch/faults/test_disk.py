@@ -152,21 +152,21 @@ def test_only_the_caches_disk_is_the_caches() -> None:
     assert cache.disk_error(ValueError("28")) is None
 
 
-def test_a_file_size_limit(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_file_size_limit(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """A rank that may not write on fails with the reason in words; the next run is clean."""
     server = processes.fork_server()
     assert server is not None
     before = resource.prlimit(server, resource.RLIMIT_FSIZE)
     resource.prlimit(server, resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        record = launcher.run(endless(), prepared, tmp_path / "run")
+        record = launcher.run(endless(), prepared_for_faults, tmp_path / "run")
     finally:
         resource.prlimit(server, resource.RLIMIT_FSIZE, before)
     assert record.status == "failed"
     assert record.error is not None
     assert "File too large" in record.error.message
     assert read_record(tmp_path / "run") == record
-    assert launcher.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
+    assert launcher.run(tiny.spec("head"), prepared_for_faults, tmp_path / "next").status == "ok"
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO])

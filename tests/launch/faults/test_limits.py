@@ -37,7 +37,7 @@ Arrange = Callable[[dict[str, list[str]]], list[str]]
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Arrange:
+def quick_attempts(monkeypatch: pytest.MonkeyPatch) -> Arrange:
     """Let the attempts of each method end at once with the statuses given, then `ok`; returns the list of what ran."""
 
     def arrange(statuses: dict[str, list[str]]) -> list[str]:
@@ -76,17 +76,17 @@ def go(out: Path, *methods: str, **limits: object) -> sweep.SweepResult:
     return sweep.run_sweep(Suite.model_validate(values), out, Console(quiet=True), limits=chosen)
 
 
-def test_nothing_is_tried_again_unasked(tmp_path: Path, quick: Arrange) -> None:
+def test_nothing_is_tried_again_unasked(tmp_path: Path, quick_attempts: Arrange) -> None:
     """The default is one attempt."""
-    ran = quick({"a": ["failed"]})
+    ran = quick_attempts({"a": ["failed"]})
     assert go(tmp_path, "a").failed == 1
     assert ran == ["a"]
 
 
 @pytest.mark.parametrize("status", ["failed", "killed", "timeout", "oom_host", "oom_cuda"])
-def test_retries_are_counted_and_shown(status: str, tmp_path: Path, quick: Arrange) -> None:
+def test_retries_are_counted_and_shown(status: str, tmp_path: Path, quick_attempts: Arrange) -> None:
     """Attempts up to the number given; how the earlier ones ended is in the record and in the report."""
-    ran = quick({"a": [status, status]})
+    ran = quick_attempts({"a": [status, status]})
     result = go(tmp_path, "a", retries=2)
     assert ran == ["a", "a", "a"]
     (record,) = result.records
@@ -98,32 +98,32 @@ def test_retries_are_counted_and_shown(status: str, tmp_path: Path, quick: Arran
     assert f"{status}: as arranged" in report.replace("\\", "")
 
 
-def test_retries_end(tmp_path: Path, quick: Arrange) -> None:
+def test_retries_end(tmp_path: Path, quick_attempts: Arrange) -> None:
     """What fails each time is recorded as it ended last, after the attempts allowed and no more."""
-    ran = quick({"a": ["failed"] * 9})
+    ran = quick_attempts({"a": ["failed"] * 9})
     (record,) = go(tmp_path, "a", retries=2).records
     assert (record.status, len(ran), len(record.earlier_attempts)) == ("failed", 3, 2)
 
 
 @pytest.mark.parametrize("status", ["diverged", "invalid", "unsupported"])
-def test_what_would_end_the_same_is_not_tried_again(status: str, tmp_path: Path, quick: Arrange) -> None:
+def test_what_would_end_the_same_is_not_tried_again(status: str, tmp_path: Path, quick_attempts: Arrange) -> None:
     """A loss that diverged, a failed check and a method that can't run are results."""
-    ran = quick({"a": [status]})
+    ran = quick_attempts({"a": [status]})
     go(tmp_path, "a", retries=5)
     assert ran == ["a"]
 
 
-def test_fail_fast(tmp_path: Path, quick: Arrange) -> None:
+def test_fail_fast(tmp_path: Path, quick_attempts: Arrange) -> None:
     """The sweep ends with the first run that did not end well, and says that runs are left; else it goes on."""
-    ran = quick({name: ["failed"] for name in "abc"})
+    ran = quick_attempts({name: ["failed"] for name in "abc"})
     result = go(tmp_path / "fast", *"abc", fail_fast=True)
     assert (len(ran), result.ended_by) == (1, "--fail-fast")
-    ran = quick({name: ["failed"] for name in "abc"})
+    ran = quick_attempts({name: ["failed"] for name in "abc"})
     result = go(tmp_path / "on", *"abc")
     assert (len(ran), result.failed, result.ended_by) == (3, 3, None)
 
 
-def test_fail_fast_with_the_last_trial_leaves_none(tmp_path: Path, quick: Arrange) -> None:
+def test_fail_fast_with_the_last_trial_leaves_none(tmp_path: Path, quick_attempts: Arrange) -> None:
     """A tuning whose last trial fails is done; one with trials left says by what it was ended."""
     values = {
         "name": "quick",
@@ -133,21 +133,23 @@ def test_fail_fast_with_the_last_trial_leaves_none(tmp_path: Path, quick: Arrang
     }
     suite, limits = Suite.model_validate(values), Limits(fail_fast=True)
     for trials, ended_by in ((2, "--fail-fast"), (1, None)):
-        quick({"a": ["failed"]})
+        quick_attempts({"a": ["failed"]})
         result = run_tuning(suite, tmp_path / str(trials), Console(quiet=True), trials, limits=limits)
         assert (result.ended_by, result.suite_file is None) == (ended_by, ended_by is not None)
 
 
-def test_no_run_begins_after_the_hours(tmp_path: Path, quick: Arrange) -> None:
+def test_no_run_begins_after_the_hours(tmp_path: Path, quick_attempts: Arrange) -> None:
     """With none left nothing begins; the result says which limit it was."""
-    ran = quick({})
+    ran = quick_attempts({})
     result = go(tmp_path, *"abc", max_hours=0)
     assert (ran, result.ended_by) == ([], "--max-hours 0")
     assert not Limits(max_hours=1).ended(3599)
     assert Limits(max_hours=1).ended(3600)
 
 
-def test_no_attempt_begins_after_the_hours(tmp_path: Path, quick: Arrange, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_attempt_begins_after_the_hours(
+    tmp_path: Path, quick_attempts: Arrange, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a run or a trial that fails each time; it's recorded as it ended last, and nothing follows it."""
     suite = Suite.model_validate(
         {"name": "quick", "seeds": 1, "settings": tiny.settings().model_dump(), "methods": {"a": {"method": "head"}}}
@@ -159,7 +161,7 @@ def test_no_attempt_begins_after_the_hours(tmp_path: Path, quick: Arrange, monke
         ("run-all", lambda out: sweep.run_sweep(suite, out, Console(quiet=True), limits=limits)),
         ("tune", lambda out: run_tuning(suite, out, Console(quiet=True), 2, limits=limits)),
     ):
-        ran = quick({"a": ["failed"] * 60})
+        ran = quick_attempts({"a": ["failed"] * 60})
         at_once = launcher.run
         monkeypatch.setattr(launcher, "run", lambda *args, run=at_once: (time.sleep(0.8), run(*args))[1])
         began = time.monotonic()
@@ -172,10 +174,10 @@ def test_no_attempt_begins_after_the_hours(tmp_path: Path, quick: Arrange, monke
 
 
 def test_the_hours_of_a_tuning_begin_before_its_preparation(
-    tmp_path: Path, quick: Arrange, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, quick_attempts: Arrange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As those of a sweep do: a preparation that takes them leaves none for trials."""
-    ran = quick({})
+    ran = quick_attempts({})
     monkeypatch.setattr(preparation, "prepare", lambda *_: (time.sleep(1.1), PREPARED)[1])
     suite = Suite.model_validate(
         {"name": "quick", "seeds": 1, "settings": tiny.settings().model_dump(), "methods": {"a": {"method": "head"}}}
@@ -208,19 +210,19 @@ def call(out: Path, *options: str) -> Result:
     return CliRunner().invoke(main, ["run-all", "quickstart", "--out", str(out), "--wandb", "off", *options])
 
 
-def test_the_command_says_what_it_left(tmp_path: Path, quick: Arrange) -> None:
+def test_the_command_says_what_it_left(tmp_path: Path, quick_attempts: Arrange) -> None:
     """Status 1 and a sentence when a limit ended the sweep."""
-    quick({})
+    quick_attempts({})
     result = call(tmp_path, "--max-hours", "0")
     assert result.exit_code == 1, result.output
     assert "ended by --max-hours 0" in result.stderr
 
 
-def test_limits_are_no_part_of_the_protocol(tmp_path: Path, quick: Arrange) -> None:
+def test_limits_are_no_part_of_the_protocol(tmp_path: Path, quick_attempts: Arrange) -> None:
     """Runs made under other limits are found, not made again."""
-    quick({})
+    quick_attempts({})
     first = go(tmp_path, "a", stall=5, run_timeout=9)
-    ran = quick({})
+    ran = quick_attempts({})
     assert go(tmp_path, "a", stall=0, retries=3).records == first.records
     assert ran == []
 
@@ -238,9 +240,9 @@ HOLD = "import sys,time; from pathlib import Path; from hpml_bench.records.folde
 HOLD += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 
 
-def test_a_lock_goes_with_its_killed_holder(tmp_path: Path, quick: Arrange) -> None:
+def test_a_lock_goes_with_its_killed_holder(tmp_path: Path, quick_attempts: Arrange) -> None:
     """While it lives, a second sweep is told its number and ends with status 2; after its SIGKILL it goes on."""
-    quick({})
+    quick_attempts({})
     (tmp_path / "quickstart").mkdir()
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "quickstart")], stdout=subprocess.PIPE)
     assert holder.stdout is not None

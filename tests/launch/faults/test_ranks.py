@@ -79,9 +79,9 @@ def the_next_is_ok(prepared: Prepared, tmp_path: Path) -> None:
     assert launcher.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
 
 
-def test_a_rank_that_raises(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_rank_that_raises(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """The run is `failed` with that rank's own traceback, though the other one loses its peer."""
-    record = launcher.run(faulty("raise"), prepared, tmp_path / "run")
+    record = launcher.run(faulty("raise"), prepared_for_faults, tmp_path / "run")
     assert record.status == "failed"
     assert record.error is not None
     assert (record.error.kind, record.error.rank) == ("ArithmeticError", 1)
@@ -90,21 +90,21 @@ def test_a_rank_that_raises(prepared: Prepared, tmp_path: Path) -> None:
     write_report(tmp_path)
     assert f"- {raising}" in (tmp_path / "report.md").read_text()
     assert html.escape(raising).replace("&quot;", "&#34;") in (tmp_path / "report.html").read_text()
-    the_next_is_ok(prepared, tmp_path)
+    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_is_killed(rank: int, prepared: Prepared, tmp_path: Path) -> None:
+def test_a_rank_that_is_killed(rank: int, prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """The run is `killed`, by that rank, and not by what the other says of the lost connection."""
     when_training(tmp_path / "run", send(signal.SIGKILL, rank))
-    record = launcher.run(endless(), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(endless(), prepared_for_faults, tmp_path / "run", limits=QUICK)
     assert record.status == "killed", record.error
     assert f"rank {rank} was ended by SIGKILL" in told(record)
     assert "memory had reached" in told(record)
-    the_next_is_ok(prepared, tmp_path)
+    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
-def test_the_fork_server_is_killed(prepared: Prepared, tmp_path: Path) -> None:
+def test_the_fork_server_is_killed(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """Its ranks end with it, the run is `killed`, and the next one has a new server."""
     ranks: dict[int, int] = {}
 
@@ -113,19 +113,19 @@ def test_the_fork_server_is_killed(prepared: Prepared, tmp_path: Path) -> None:
         os.kill(processes.fork_server() or 0, signal.SIGKILL)
 
     when_training(tmp_path / "run", kill)
-    record = launcher.run(endless(), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(endless(), prepared_for_faults, tmp_path / "run", limits=QUICK)
     assert record.status == "killed", record.error
     assert "the fork server was ended" in told(record)
     assert len(ranks) == 2
     assert [pid for pid in ranks.values() if processes.identify(pid)] == []
-    the_next_is_ok(prepared, tmp_path)
+    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
-def test_a_rank_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_rank_that_is_stopped(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """The stall limit ends the run: `timeout`, where each rank stood, and the stack of both."""
     when_training(tmp_path / "run", send(signal.SIGSTOP, 1))
     began = time.monotonic()
-    record = launcher.run(endless(), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(endless(), prepared_for_faults, tmp_path / "run", limits=QUICK)
     assert time.monotonic() - began < 40
     assert record.status == "timeout", record.error
     assert record.error is not None
@@ -134,34 +134,36 @@ def test_a_rank_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
     stacks = (record.error.traceback or "").split("\n\nrank 1")
     assert len(stacks) == 2
     assert all("trainer.py" in stack for stack in stacks), record.error.traceback
-    the_next_is_ok(prepared, tmp_path)
+    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
 @pytest.mark.parametrize("number", ["SIGSTOP", "SIGKILL"])
-def test_a_rank_that_is_stopped_as_the_others_wait_to_exit(number: str, prepared: Prepared, tmp_path: Path) -> None:
+def test_a_rank_that_is_stopped_as_the_others_wait_to_exit(
+    number: str, prepared_for_faults: Prepared, tmp_path: Path
+) -> None:
     """Torch's launcher would wait for it for ever: the run is ended some seconds after the limit, and it was done."""
     began = time.monotonic()
-    record = launcher.run(faulty(number), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(faulty(number), prepared_for_faults, tmp_path / "run", limits=QUICK)
     assert QUICK.stall < time.monotonic() - began < 60, record.error
     assert record.status == "ok", record.error
     assert processes.descendants() == set()
-    the_next_is_ok(prepared, tmp_path)
+    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
-def test_the_launcher_does_not_wait_when_no_rank_is_left(prepared: Prepared, tmp_path: Path) -> None:
+def test_the_launcher_does_not_wait_when_no_rank_is_left(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """The only rank is killed as it exits: also without a stall limit the run ends some seconds later."""
     ended = threading.Event()
     threading.Thread(target=_give_up, args=(ended, 30), daemon=True).start()
     began = time.monotonic()
     try:
         spec = faulty("SIGKILL", rank=0, world_size=1)
-        record = launcher.run(spec, prepared, tmp_path / "run", limits=Limits(stall=0))
+        record = launcher.run(spec, prepared_for_faults, tmp_path / "run", limits=Limits(stall=0))
     finally:
         ended.set()
     assert GRACE_SECONDS < time.monotonic() - began < 30, record.error
     assert record.status == "ok", record.error
     assert processes.descendants() == set()
-    the_next_is_ok(prepared, tmp_path)
+    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
 def _give_up(ended: threading.Event, seconds: float) -> None:
@@ -170,16 +172,16 @@ def _give_up(ended: threading.Event, seconds: float) -> None:
         free_launcher()
 
 
-def test_a_rank_that_waits_for_something(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_rank_that_waits_for_something(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """The stack names the line where it hangs."""
-    record = launcher.run(faulty("sleep", rank=0), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(faulty("sleep", rank=0), prepared_for_faults, tmp_path / "run", limits=QUICK)
     assert record.status == "timeout"
     assert record.error is not None
     assert "in after_step" in (record.error.traceback or "")
     assert "rank 0 at training step 2" in told(record)
 
 
-def test_a_fork_server_that_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_fork_server_that_is_stopped(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """It can't say that its children ended: it is ended as well, and the next run has a new one."""
 
     def stop_both(pids: dict[int, int]) -> None:
@@ -187,12 +189,14 @@ def test_a_fork_server_that_is_stopped(prepared: Prepared, tmp_path: Path) -> No
         os.kill(pids[1], signal.SIGSTOP)
 
     when_training(tmp_path / "run", stop_both)
-    record = launcher.run(endless(), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(endless(), prepared_for_faults, tmp_path / "run", limits=QUICK)
     assert record.status == "timeout", record.error
-    the_next_is_ok(prepared, tmp_path)
+    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
-def test_a_fork_server_that_is_stopped_as_its_ranks_end_by_themselves(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_fork_server_that_is_stopped_as_its_ranks_end_by_themselves(
+    prepared_for_faults: Prepared, tmp_path: Path
+) -> None:
     """The run was done. The server, which told nobody, is ended: the next run, and the command's exit, wait for it."""
     stopped: list[int] = []
 
@@ -202,41 +206,43 @@ def test_a_fork_server_that_is_stopped_as_its_ranks_end_by_themselves(prepared: 
 
     when_training(tmp_path / "run", stop)
     began = time.monotonic()
-    record = launcher.run(tiny.spec("head", steps=200), prepared, tmp_path / "run", limits=Limits(stall=0))
+    record = launcher.run(tiny.spec("head", steps=200), prepared_for_faults, tmp_path / "run", limits=Limits(stall=0))
     assert record.status == "ok", record.error
     assert time.monotonic() - began < 60
     assert len(stopped) == 1
     assert processes.identify(stopped[0]) is None
     assert multiprocessing.active_children() == []
-    the_next_is_ok(prepared, tmp_path)
+    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
-def test_a_run_that_takes_too_long(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_run_that_takes_too_long(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """`--run-timeout` ends it though it makes progress; what it wrote until then stays."""
-    record = launcher.run(endless(), prepared, tmp_path / "run", limits=Limits(run_timeout=2))
+    record = launcher.run(endless(), prepared_for_faults, tmp_path / "run", limits=Limits(run_timeout=2))
     assert record.status == "timeout"
     assert "not done after 2 s" in told(record)
     assert read_points(tmp_path / "run")
 
 
-def test_slow_is_not_hanging(prepared: Prepared, tmp_path: Path) -> None:
+def test_slow_is_not_hanging(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """A step that takes shorter than the limit is waited for."""
-    record = launcher.run(faulty("slow"), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(faulty("slow"), prepared_for_faults, tmp_path / "run", limits=QUICK)
     assert record.status == "ok", record.error
 
 
 @pytest.mark.parametrize("who", ["python", "torch"])
-def test_no_memory_on_the_host(who: str, prepared: Prepared, tmp_path: Path) -> None:
+def test_no_memory_on_the_host(who: str, prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """An allocation over the cap is `oom_host`, with the peak that was reached."""
-    record = launcher.run(faulty(f"memory of {who}"), prepared, tmp_path / "run")
+    record = launcher.run(faulty(f"memory of {who}"), prepared_for_faults, tmp_path / "run")
     assert record.status == "oom_host", record.error
     assert record.error is not None
     assert record.error.rank == 1
     assert float(told(record).removeprefix("peak of ").partition(" MB")[0].replace(",", "")) > 50
-    the_next_is_ok(prepared, tmp_path)
+    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
-def test_the_kernels_kill_for_memory(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernels_kill_for_memory(
+    prepared_for_faults: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A SIGKILL while the control group's count of such kills rises is `oom_host`, with the peak seen."""
     events = tmp_path / "memory.events"
     events.write_text("low 0\noom 3\noom_kill 3\n")
@@ -248,7 +254,7 @@ def test_the_kernels_kill_for_memory(prepared: Prepared, tmp_path: Path, monkeyp
         events.write_text("low 0\noom 4\noom_kill 4\n")
 
     when_training(tmp_path / "run", kill)
-    record = launcher.run(endless(), prepared, tmp_path / "run")
+    record = launcher.run(endless(), prepared_for_faults, tmp_path / "run")
     assert record.status == "oom_host", record.error
     assert "rank 1" in told(record)
     assert "memory had reached" in told(record)
@@ -276,7 +282,9 @@ def small_group() -> Iterator[Path]:
             time.sleep(0.05)
 
 
-def test_a_real_kill_for_memory(prepared: Prepared, plug_in: Path, small_group: Path, tmp_path: Path) -> None:
+def test_a_real_kill_for_memory(
+    prepared_for_faults: Prepared, plug_in: Path, small_group: Path, tmp_path: Path
+) -> None:
     """A rank that outgrows its control group, below the parent's, is ended by the kernel, and `oom_host`."""
     (plug_in / "greedy.py").write_text(GREEDY)
     (plug_in / "greedy-0.1.dist-info").mkdir()
@@ -284,11 +292,11 @@ def test_a_real_kill_for_memory(prepared: Prepared, plug_in: Path, small_group: 
     (plug_in / "greedy-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\ngreedy = greedy\n")
     method = MethodSpec(name="greedy", method="greedy", options={"group": str(small_group)}, lr=1e-3)
     spec = endless().model_copy(update={"method": method})
-    record = launcher.run(spec, prepared, tmp_path / "run")
+    record = launcher.run(spec, prepared_for_faults, tmp_path / "run")
     assert record.status == "oom_host", record.error
     assert "rank 1 was ended by the kernel" in told(record)
     assert "memory had reached" in told(record)
-    the_next_is_ok(prepared, tmp_path)
+    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
 def test_kills_are_counted_in_the_own_group(small_group: Path) -> None:
@@ -300,9 +308,11 @@ def test_kills_are_counted_in_the_own_group(small_group: Path) -> None:
     assert done.stdout == "1\n"
 
 
-def test_a_loss_that_is_no_number(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """Both ranks stop together and leave by themselves: `diverged`, with the step, and no error of a lost peer."""
-    record = launcher.run(tiny.spec("full", lr=1e30, clip_norm=None), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(
+        tiny.spec("full", lr=1e30, clip_norm=None), prepared_for_faults, tmp_path / "run", limits=QUICK
+    )
     assert record.status == "diverged"
     assert "at step 2" in told(record)
     assert list((tmp_path / "run").glob("error-rank*")) == []
@@ -310,26 +320,32 @@ def test_a_loss_that_is_no_number(prepared: Prepared, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_loss_that_is_no_number_on_one_rank(value: str, rank: int, prepared: Prepared, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_on_one_rank(
+    value: str, rank: int, prepared_for_faults: Prepared, tmp_path: Path
+) -> None:
     """The other's loss and all gradients are finite, and yet both ranks stop at that step."""
-    record = launcher.run(faulty(value, rank), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(faulty(value, rank), prepared_for_faults, tmp_path / "run", limits=QUICK)
     assert record.status == "diverged", record.error
     assert re.fullmatch(rf"the loss is {value} and the gradient norm [\d.]+ at step 3", told(record))
     assert list((tmp_path / "run").glob("error-rank*")) == []
 
 
-def test_a_second_attempt_is_a_run_of_its_own(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_second_attempt_is_a_run_of_its_own(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """With `--retries 1` a run that raises is done twice; the record is the last attempt's, and names the first."""
     progress = SweepProgress(Console(quiet=True), 1)
     spec = faulty("raise")
-    record = Runner(ResultsFolder(tmp_path), prepared, Limits(retries=1), progress, time.monotonic()).run(spec)
+    record = Runner(ResultsFolder(tmp_path), prepared_for_faults, Limits(retries=1), progress, time.monotonic()).run(
+        spec
+    )
     assert record.status == "failed"
     assert record.earlier_attempts == ("failed: the fault that was asked for",)
     assert read_record(tmp_path / spec.run_id) == record
     assert "after_step" in (tmp_path / spec.run_id / "rank1.log").read_text()
 
 
-def test_a_preparation_that_is_stopped_is_given_up(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preparation_that_is_stopped_is_given_up(
+    prepared_for_faults: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It has no heartbeat; one that a signal has stopped is waited for some seconds only."""
     monkeypatch.setattr(preparation, "STOPPED_SECONDS", 1)
     child = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(60,))
@@ -343,7 +359,7 @@ def test_a_preparation_that_is_stopped_is_given_up(prepared: Prepared, monkeypat
     child.join()
 
 
-def test_a_preparation_has_the_hours_of_the_sweep(prepared: Prepared) -> None:
+def test_a_preparation_has_the_hours_of_the_sweep(prepared_for_faults: Prepared) -> None:
     """A download that drips is ended when no run may begin any more, and the sentence says so."""
     began = time.monotonic()
     with pytest.raises(UserError, match=r"not done after 0 s.*--max-hours"):
@@ -352,7 +368,7 @@ def test_a_preparation_has_the_hours_of_the_sweep(prepared: Prepared) -> None:
     assert processes.descendants() == set()
 
 
-def test_failures_cost_the_parent_nothing(prepared: Prepared, tmp_path: Path) -> None:
+def test_failures_cost_the_parent_nothing(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """Run after run that fails, it holds no more memory, descriptors, threads, children and temporary files."""
 
     def held() -> tuple[float, int, int, int, int]:
@@ -364,7 +380,7 @@ def test_failures_cost_the_parent_nothing(prepared: Prepared, tmp_path: Path) ->
     def fail(number: int) -> tuple[float, int, int, int, int]:
         folder = tmp_path / str(number)
         when_training(folder, send(signal.SIGKILL)).join(0)
-        launcher.run(endless(), prepared, folder)
+        launcher.run(endless(), prepared_for_faults, folder)
         gc.collect()
         return held()
 
@@ -374,33 +390,33 @@ def test_failures_cost_the_parent_nothing(prepared: Prepared, tmp_path: Path) ->
     assert all(now <= before for before, now in zip(first[1:], last[1:], strict=True)), (first, last)
 
 
-def test_a_rank_that_fails_does_not_leave_its_group(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_rank_that_fails_does_not_leave_its_group(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """Its error is written at once, where leaving would wait for peers that wait for it, as it does in NCCL."""
     began = time.monotonic()
-    record = launcher.run(faulty("memory, and peers wait"), prepared, tmp_path / "run", limits=QUICK)
+    record = launcher.run(faulty("memory, and peers wait"), prepared_for_faults, tmp_path / "run", limits=QUICK)
     assert record.status == "oom_cuda", record.error
     assert time.monotonic() - began < 2 * QUICK.stall
     assert record.error is not None
     assert record.error.rank == 1
-    the_next_is_ok(prepared, tmp_path)
+    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
 @pytest.mark.multigpu
-def test_no_memory_on_one_of_two_gpus(prepared: Prepared, tmp_path: Path) -> None:
+def test_no_memory_on_one_of_two_gpus(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """It is `oom_cuda` by that rank, and no stall, though the other rank waits in NCCL."""
     spec = faulty("memory of the GPU", rank=1, device="cuda", world_size=2)
-    record = launcher.run(spec, prepared, tmp_path / "run", limits=Limits(stall=60))
+    record = launcher.run(spec, prepared_for_faults, tmp_path / "run", limits=Limits(stall=60))
     assert record.status == "oom_cuda", record.error
     assert record.error is not None
     assert record.error.rank == 1
-    the_next_is_ok(prepared, tmp_path)
+    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
 @pytest.mark.gpu
-def test_no_memory_on_the_gpu(prepared: Prepared, tmp_path: Path) -> None:
+def test_no_memory_on_the_gpu(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """A tensor larger than the GPU is `oom_cuda`, with the peak that was reached."""
     spec = faulty("memory of the GPU", rank=0, device="cuda", world_size=1)
-    record = launcher.run(spec, prepared, tmp_path / "run")
+    record = launcher.run(spec, prepared_for_faults, tmp_path / "run")
     assert record.status == "oom_cuda", record.error
     assert "allocated on the GPU" in told(record)
-    the_next_is_ok(prepared, tmp_path)
+    the_next_is_ok(prepared_for_faults, tmp_path)

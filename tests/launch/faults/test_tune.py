@@ -47,7 +47,7 @@ class Tuning(Command):
 
 
 @pytest.fixture
-def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def loud_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A suite whose runs take seconds, and the method `loud` where processes of the test find it."""
     pytest.importorskip("optuna")
     (tmp_path / "loud.py").write_text(LOUD)
@@ -59,10 +59,10 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tiny.local_suite(tmp_path / "suite", steps=40)
 
 
-def test_a_tuning_that_is_killed(suite: Path) -> None:
+def test_a_tuning_that_is_killed(loud_suite: Path) -> None:
     """Its processes end with it; the next start removes its temporary files and redacts its logs; then it goes on."""
     with tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as room:
-        command = Tuning(suite, Path(room) / "out")
+        command = Tuning(loud_suite, Path(room) / "out")
         command.until(command.trains)
         here, pid = temporary.beside(Path(room) / "out/colours/tuning/trials.json"), command.process.pid
         torn = here.with_name(here.name.replace(f".{os.getpid()}.", f".{pid}."))
@@ -72,12 +72,12 @@ def test_a_tuning_that_is_killed(suite: Path) -> None:
         assert command.left() == []
         assert list(command.temporary.iterdir()) != []
         assert len(command.logs) == 2
-        again = Tuning(suite, Path(room) / "out", "--max-hours", "0")
+        again = Tuning(loud_suite, Path(room) / "out", "--max-hours", "0")
         status, said = again.ended()
         assert status == 2, said  # no hours, no preparation
         assert list(command.temporary.iterdir()) == []
         assert [SECRET in log.read_text() for log in command.logs] == [False, False]
         assert not torn.exists()
-        status, said = Tuning(suite, Path(room) / "out").ended(120)
+        status, said = Tuning(loud_suite, Path(room) / "out").ended(120)
         assert status == 0, said
         assert list(command.temporary.iterdir()) == []
