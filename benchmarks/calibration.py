@@ -1,7 +1,7 @@
 """Calibration of a report's claims: how often verdicts, ranks and fronts are false, coverage of intervals, and power.
 
 `python benchmarks/calibration.py` prints the tables of docs/methodology.md; `--trials 300` is a quick look.
-tests/statistics/test_calibration.py asserts what must hold. A page's claims are made by the report's own functions,
+tests/benchmarks/test_calibration.py asserts what must hold. A page's claims are made by the report's own functions,
 from answers and costs of five methods that are drawn here.
 """
 

@@ -2,7 +2,7 @@
 
     python benchmarks/check_rates.py
 
-tests/gate/test_simulation.py asserts what must hold, and that the simulated rule is the one that checks use.
+tests/benchmarks/test_simulation.py asserts what must hold, and that the simulated rule is the one that checks use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Each fault of docs/clusters.md once, on a Slurm of two nodes: the tests of tests/cluster, and a record of them.
+"""Each fault of docs/clusters.md once, on a Slurm of two nodes: the tests of tests/slurm, and a record of them.
 
     python benchmarks/cluster_faults.py --out reports/reference/soak/cluster-faults.json
 
@@ -48,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-m", "cluster or cluster_slow", f"--junitxml={report}"]
-        status = subprocess.run([*command, *others, str(ROOT / "tests" / "cluster")], cwd=ROOT, check=False).returncode
+        status = subprocess.run([*command, *others, str(ROOT / "tests" / "slurm")], cwd=ROOT, check=False).returncode
         found = rows(report)
     made = soak.blank(0) | {"minutes": round((time.monotonic() - began) / 60, 1)}
     record = {name: made[name] for name in (*WITH, "minutes")}

@@ -2,7 +2,7 @@
 
     python benchmarks/cluster_soak.py --faults 40 --runs 60 --out reports/reference/soak/cluster.json
 
-The Slurm is that of tests/cluster/slurm.sh, started and ended by this script as root. `run-all --on` is called until
+The Slurm is that of tests/slurm/slurm.sh, started and ended by this script as root. `run-all --on` is called until
 the sweep is complete and all faults are spent; losses, gradient norms, predictions and accuracy must then be those of
 an undisturbed local sweep bit for bit, and no job, claim or process may be left.
 """
@@ -34,7 +34,7 @@ from hpml_bench.records.run import DONE
 from hpml_bench.system import heartbeat
 from hpml_bench.system.text import utc_now
 
-PROFILE = Path(__file__).parents[1] / "tests" / "cluster" / "slurm.yaml"
+PROFILE = Path(__file__).parents[1] / "tests" / "slurm" / "slurm.yaml"
 WITH = ("python", "torch", "hpml_bench", "slurm", "kernel", "cores")
 """With what the record was made."""
 BETWEEN = (2.0, 25.0)

@@ -80,7 +80,7 @@ def tests() -> dict[str, Any]:
 def methods() -> dict[str, Any]:
     """Train each method that trains for three steps on both devices."""
     sys.path.append(str(TESTS))
-    tiny = importlib.import_module("tiny")
+    tiny = importlib.import_module("helpers.tiny")
 
     fork_server.start_fork_server()
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""A Slurm of two nodes on this machine (tests/cluster/slurm.sh): its commands, and what can befall its nodes."""
+"""A Slurm of two nodes on this machine (tests/slurm/slurm.sh): its commands, and what can befall its nodes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[1] / "tests" / "cluster" / "slurm.sh"
+SCRIPT = Path(__file__).parents[1] / "tests" / "slurm" / "slurm.sh"
 NODES = ("n1", "n2")
 PATIENCE = 180.0
 """Seconds after which is given up what is waited for; on an idle machine it takes less than 30, real limits apart."""

@@ -1,4 +1,4 @@
-"""What every test shares: a cache of the session's own, and nothing written under the checkout."""
+"""What tests share: a cache of the session's own, so that nothing is written under the checkout, and small fixtures."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-from helpers import skips, warm
 from hypothesis.configuration import set_hypothesis_home_dir
 
+from helpers import skips, warm
 from hpml_bench.system.gpus import visible_gpus
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+if TYPE_CHECKING:
+    from hpml_bench.data.prepared import Prepared
+    from hpml_bench.training.distributed import Group
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported, thus by fixtures only
 # In the background of a script, or under nohup, a process is born with these ignored, and so would be what tests start.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) == signal.SIG_IGN:
@@ -83,7 +88,63 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def offline_cache(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own; and no reader asks the network."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
+    return empty_cache
+
+
+@pytest.fixture
 def room() -> Iterator[Path]:
     """A folder with a short path: sockets are made below it."""
     with tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as name:
         yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[Group]:
+    """A process group of this process alone."""
+    from helpers import tiny
+
+    with tiny.alone() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the module's for models and rows of tasks."""
+    return tmp_path_factory.mktemp("tasks")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """A tiny backbone and rows."""
+    from helpers import tiny
+
+    return tiny.prepared(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="module")
+def backbone_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The small backbones on which all PEFT types are tried."""
+    import support_table
+
+    found: dict[str, Path] = support_table.save_backbones(tmp_path_factory.mktemp("backbones"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def one_rank_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two methods, two seeds, one rank, runs of some seconds."""
+    from helpers import tiny
+
+    return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=250, eval_every=250, world_size=1)

@@ -11,10 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import recorded
-import tiny
 import torch
 
+from helpers import made_records, tiny
 from hpml_bench import registry
 from hpml_bench.cluster.asked import Asked
 from hpml_bench.cluster.sweep import Sweep
@@ -153,7 +152,7 @@ def test_the_example_of_a_section_says_its_sentence() -> None:
 def test_the_example_of_a_tracker_keeps_its_diary(tmp_path: Path) -> None:
     """It notes a run when it is over, and says of a report where its runs are."""
     (diary,) = make_trackers({"diary": "on"})
-    results = Results.load(recorded.write(tmp_path / "example", recorded.sweep(("lora",), 2)))
+    results = Results.load(made_records.write(tmp_path / "example", made_records.sweep(("lora",), 2)))
     spec = results.compared[0].spec
     with diary.follow(spec, results.folder / spec.run_id, results.folder):
         assert not (results.folder / "diary.txt").exists()

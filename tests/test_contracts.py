@@ -6,18 +6,16 @@ import inspect
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import probe_run
 import pytest
-import tiny
 import torch
 from pydantic import BaseModel
 
+from helpers import probe_run, tiny
 from hpml_bench import registry
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.profile import load_profile
@@ -110,19 +108,6 @@ def test_an_engine(name: str) -> None:
 # Tasks
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for models and rows."""
-    return tmp_path_factory.mktemp("tasks")
-
-
-@pytest.fixture(scope="module")
-def group() -> Iterator[Group]:
-    """A process group of this process alone."""
-    with tiny.alone() as found:
-        yield found
-
-
 class Losses(Probe):
     """Keeps the loss of each step."""
 
@@ -165,10 +150,10 @@ def test_a_task_says_what_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_trains_and_beats_chance(name: str, folder: Path, group: Group) -> None:
+def test_a_task_trains_and_beats_chance(name: str, task_folder: Path, group: Group) -> None:
     """The loss falls by half, and the headline metric ends better than chance and than the constant guess."""
     of_tokens = registry.plugin("tasks", name).target == "answer"  # two, the end too, and out of a whole vocabulary
-    trainer, losses = trained(folder, name, group, steps=120 if of_tokens else 40)
+    trainer, losses = trained(task_folder, name, group, steps=120 if of_tokens else 40)
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     rows = Rows(Path(prepare(trainer.settings).data) / "test", 0)
     evaluation, task = trainer.evaluate(rows, "test", trainer.steps), trainer.task
@@ -180,15 +165,15 @@ def test_a_task_trains_and_beats_chance(name: str, folder: Path, group: Group) -
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_is_deterministic(name: str, folder: Path, group: Group) -> None:
+def test_a_task_is_deterministic(name: str, task_folder: Path, group: Group) -> None:
     """The same seed gives the same losses bit for bit."""
-    assert trained(folder, name, group, steps=4)[1] == trained(folder, name, group, steps=4)[1]
+    assert trained(task_folder, name, group, steps=4)[1] == trained(task_folder, name, group, steps=4)[1]
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_padding_changes_no_answer_of_a_task(name: str, folder: Path, group: Group) -> None:
+def test_padding_changes_no_answer_of_a_task(name: str, task_folder: Path, group: Group) -> None:
     """Rows padded to the longest, further, or not at all have the same answers, and losses to rounding."""
-    trainer, _ = trained(folder, name, group, steps=4)
+    trainer, _ = trained(task_folder, name, group, steps=4)
     rows, model, task = trainer.validation, trainer.model.eval(), trainer.task
     index = np.arange(len(rows))
     batch = rows.batch(index)
@@ -256,9 +241,9 @@ def answered(test: Rows, seed: int | None) -> Predictions:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_scores_have_the_headline_as_their_mean(name: str, folder: Path) -> None:
+def test_scores_have_the_headline_as_their_mean(name: str, task_folder: Path) -> None:
     """A score a row, whose mean is exactly the headline metric, of right answers and of several kinds of wrong ones."""
-    task, rows = some_rows(folder, name)
+    task, rows = some_rows(task_folder, name)
     for seed in (None, 0, 1, 2):
         predictions = answered(rows, seed)
         metrics, scores = task.evaluate(predictions), task.scores(predictions)
@@ -269,9 +254,9 @@ def test_scores_have_the_headline_as_their_mean(name: str, folder: Path) -> None
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_right_answers_get_the_best_value(name: str, folder: Path) -> None:
+def test_right_answers_get_the_best_value(name: str, task_folder: Path) -> None:
     """The headline of perfect answers is the end of its bounds, and wrong answers and guesses are worse."""
-    task, rows = some_rows(folder, name)
+    task, rows = some_rows(task_folder, name)
     key, metric = task.headline.removeprefix("test_"), headline(task)
     best = metric.bounds[1 if metric.better == "higher" else 0]
     assert best is not None
@@ -285,9 +270,9 @@ def test_right_answers_get_the_best_value(name: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_constant_guess_is_worse_than_right_answers(name: str, folder: Path) -> None:
+def test_a_constant_guess_is_worse_than_right_answers(name: str, task_folder: Path) -> None:
     """A score a row, a sentence, and a chance level within the bounds that no right answer is worse than."""
-    task, rows = some_rows(folder, name)
+    task, rows = some_rows(task_folder, name)
     reference = rows.references
     guess, metric = task.guess(reference), headline(task)
     best = metric.bounds[1 if metric.better == "higher" else 0]
@@ -303,10 +288,10 @@ def test_a_constant_guess_is_worse_than_right_answers(name: str, folder: Path) -
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_labels_come_back_from_disk(name: str, folder: Path) -> None:
+def test_labels_come_back_from_disk(name: str, task_folder: Path) -> None:
     """What `encode` writes with `label_type` is what the ranks read: every row's own labels, in order."""
-    settings = tiny.task_settings(folder, name)
-    task, rows = some_rows(folder, name)
+    settings = tiny.task_settings(task_folder, name)
+    task, rows = some_rows(task_folder, name)
     loaded = draw(make_loader(settings).load(settings, task.target), settings)["test"]
     reference = rows.references
     assert len(loaded) == len(reference) == 25
@@ -381,9 +366,9 @@ def test_a_data_set(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "target"), GIVEN)
-def test_a_data_set_gives_the_columns_it_promises(name: str, target: Target, folder: Path) -> None:
+def test_a_data_set_gives_the_columns_it_promises(name: str, target: Target, task_folder: Path) -> None:
     """Enough rows, of the columns and types of the target, labels within the names, and the same ones again."""
-    data = loaded(folder, name, target)
+    data = loaded(task_folder, name, target)
     text, text_type, label, label_type = TYPES[target]
     assert len(data.train) >= 24
     assert bool(data.label_names) == (target in {"class", "tags"})
@@ -400,17 +385,17 @@ def test_a_data_set_gives_the_columns_it_promises(name: str, target: Target, fol
                 assert {type(word) for word in row[text]} == {str}
             indices = row[label] if target == "tags" else [row[label]]
             assert target in {"number", "answer"} or set(indices) <= set(range(len(data.label_names)))
-    again = loaded(folder, name, target)
+    again = loaded(task_folder, name, target)
     assert again.train[:] == data.train[:]
     assert again.test[:] == data.test[:]
 
 
 @pytest.mark.parametrize("name", registry.names("datasets"))
-def test_a_data_set_without_the_tasks_target_is_refused(name: str, folder: Path) -> None:
+def test_a_data_set_without_the_tasks_target_is_refused(name: str, task_folder: Path) -> None:
     """A task that learns what the rows don't have ends in one sentence with both names."""
     lacking = sorted(set(TASK_OF) - set(registry.plugin("datasets", name).targets))
     for target in lacking:
-        settings = tiny.task_settings(folder, TASK_OF[target], dataset={"name": name, "options": {}})
+        settings = tiny.task_settings(task_folder, TASK_OF[target], dataset={"name": name, "options": {}})
         with pytest.raises(UserError, match=f"{name}.*{TASK_OF[target]} learns {IN_WORDS[target]}") as raised:
             prepare(settings)
         assert "\n" not in str(raised.value)

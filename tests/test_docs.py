@@ -17,7 +17,7 @@ PAGES = [
     *(ROOT / name for name in ("reports/README.md", "reports/reference/README.md", "benchmarks/tuning/README.md")),
     *sorted(ROOT.glob("hpml_bench/assets/*/README.md")),
 ]
-FOLDERS = {"clusters.md": "tests/cluster", "reliability.md": "tests/faults", "security.md": "tests/hostile"}
+FOLDERS = {"clusters.md": "tests/slurm", "reliability.md": "tests/launch/faults", "security.md": "tests/hostile"}
 """Where the tests lie that a page names without a folder."""
 EXTERNAL = re.compile(r"^[a-z]+:")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")

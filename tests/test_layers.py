@@ -9,9 +9,9 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-import recorded
 
 import hpml_bench
+from helpers import made_records
 
 ROOT = Path(hpml_bench.__path__[0])
 ORDER = (
@@ -223,7 +223,7 @@ def test_statistics_know_no_records() -> None:
 
 def test_a_report_is_written_without_training_libraries(tmp_path: Path) -> None:
     """`hpml-bench report` works in an interpreter that has none of them."""
-    recorded.write(tmp_path, recorded.sweep(("lora", "full"), 2))
+    made_records.write(tmp_path, made_records.sweep(("lora", "full"), 2))
     block = "".join(f"sys.modules['{name}'] = None; " for name in TRAINING)
     script = f"import sys; {block}from hpml_bench.cli import main; main(['report', {str(tmp_path)!r}])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

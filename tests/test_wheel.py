@@ -15,7 +15,7 @@ REDUCED = ["train_samples=64", "validation_samples=32", "test_samples=40", "step
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel from the checkout."""
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(ROOT)]
@@ -23,9 +23,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(out.glob("*.whl"))
 
 
-def test_the_wheel_holds_what_a_run_needs(wheel: Path) -> None:
+def test_the_wheel_holds_what_a_run_needs(built_wheel: Path) -> None:
     """Templates, suites, references and the embedded model are in it, the model within 8 MB."""
-    sizes = {item.filename: item.file_size for item in zipfile.ZipFile(wheel).infolist()}
+    sizes = {item.filename: item.file_size for item in zipfile.ZipFile(built_wheel).infolist()}
     for name in ("templates/report.html.j2", "suites/quickstart.yaml", "reference/document.yaml", "py.typed"):
         assert f"hpml_bench/{name}" in sizes
     assert sum(size for name, size in sizes.items() if "/assets/" in name) <= 8_000_000
@@ -33,11 +33,11 @@ def test_the_wheel_holds_what_a_run_needs(wheel: Path) -> None:
 
 
 @pytest.mark.slow
-def test_run_all_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+def test_run_all_from_the_wheel(built_wheel: Path, tmp_path: Path) -> None:
     """Installed in a clean environment, run-all makes its report from an empty folder; so does report alone."""
     venv.create(tmp_path / "env", with_pip=True)
     binary = tmp_path / "env" / "bin"
-    subprocess.run([binary / "pip", "install", "-q", str(wheel)], check=True, timeout=900)
+    subprocess.run([binary / "pip", "install", "-q", str(built_wheel)], check=True, timeout=900)
     work = tmp_path / "work"
     work.mkdir()
     sets = [part for value in REDUCED for part in ("--set", value)]

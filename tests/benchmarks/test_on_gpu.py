@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import on_gpu
 import pytest
+from speed import training
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.append(str(BENCHMARKS))
-on_gpu = importlib.import_module("on_gpu")
-training = importlib.import_module("speed.training")
 
 
 def test_without_a_gpu_there_is_nothing_to_check() -> None:

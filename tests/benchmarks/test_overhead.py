@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import overhead
 import pytest
-import tiny
 import torch
+from speed import turns
 from torch.distributed import HashStore, destroy_process_group, init_process_group
 
+from helpers import tiny
 from hpml_bench.plugins.probe import Evaluation, Probe, Step
 from hpml_bench.training.distributed import Group
 from hpml_bench.training.trainer import Trainer
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-overhead = importlib.import_module("overhead")
-turns = importlib.import_module("speed.turns")
 
 
 def blocks(n: int, seed: int, true: float, outliers: float) -> np.ndarray:
@@ -88,14 +84,14 @@ class Counting(Probe):
 
 
 @pytest.fixture
-def group() -> Iterator[Group]:
+def gloo_group() -> Iterator[Group]:
     """A process group of this process alone."""
     init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     yield Group(0, 1, torch.device("cpu"))
     destroy_process_group()
 
 
-def test_a_block_has_the_probes_on_once_everywhere(group: Group, tmp_path: Path) -> None:
+def test_a_block_has_the_probes_on_once_everywhere(gloo_group: Group, tmp_path: Path) -> None:
     """Of two trainings that begin the one with probes, the other without, each step and validation has them once."""
     prepared, spec = tiny.prepared(tmp_path), tiny.spec(world_size=1, steps=7, eval_every=2, log_every=3)
     counts: Counter[tuple[str, int]] = Counter()
@@ -104,7 +100,7 @@ def test_a_block_has_the_probes_on_once_everywhere(group: Group, tmp_path: Path)
         switched = turns.Switched()
         probe = Counting(switched, counts)
         switched.append(probe)
-        block = turns.Alternating.build(spec, prepared, group, switched)
+        block = turns.Alternating.build(spec, prepared, gloo_group, switched)
         batches.append([batch.tolist() for batch in Trainer.order(block)])
         block.turns = turns.Turns(switched, first)
         before = counts.copy()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+import performance
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
-performance = importlib.import_module("performance")
 FOLDER = ROOT / "reports" / "reference" / "performance"
 NAMES = ("intel-xeon", "amd-epyc", "explaining", "quick", "language")
 RECORD, BEFORE, EXPLAINING, QUICK, LANGUAGE = (json.loads((FOLDER / f"{name}.json").read_text()) for name in NAMES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib
 import json
 import re
 import shutil
@@ -15,16 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import recorded
-import recorded_tasks
-import standins
+from audit import command, reading, rows, steps
 from click.testing import CliRunner
 
+from helpers import made_records, made_task_records, plugin_tasks
 from hpml_bench.cli import main
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
-reading, command, steps = (importlib.import_module(f"audit.{name}") for name in ("reading", "command", "steps"))
 
 
 def remade(target: Path) -> Path:
@@ -41,15 +37,15 @@ def report(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def remade_quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the reference with its page remade."""
     return remade(tmp_path_factory.mktemp("recompute") / "quickstart")
 
 
 @pytest.fixture(scope="module")
-def study(folder: Path) -> object:
+def study(remade_quickstart: Path) -> object:
     """Return what the auditor makes of the records."""
-    return reading.read_study(folder)
+    return reading.read_study(remade_quickstart)
 
 
 def test_it_imports_nothing_of_the_package() -> None:
@@ -63,14 +59,14 @@ def test_it_imports_nothing_of_the_package() -> None:
         assert not [name for name in imported if name.startswith("hpml")], file
 
 
-def test_it_finds_nothing_wrong(folder: Path, study: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_finds_nothing_wrong(remade_quickstart: Path, study: object, capsys: pytest.CaptureFixture[str]) -> None:
     """Every figure of the remade page is what the records give; no takeaway is left unread."""
-    audit = command.audit_page(study, folder / "report.md")
+    audit = command.audit_page(study, remade_quickstart / "report.md")
     assert audit.problems == []
     assert audit.checked.total() > 1500
     assert not [line for line in audit.unchecked if "no way to check" in line or "Key takeaways" in line]
-    assert command.main([str(folder)], "") == 0
-    assert f"{folder}: {audit.checked.total()} figures checked, 0 disagree" in capsys.readouterr().out
+    assert command.main([str(remade_quickstart)], "") == 0
+    assert f"{remade_quickstart}: {audit.checked.total()} figures checked, 0 disagree" in capsys.readouterr().out
 
 
 PAIRS = "Which differences are real"
@@ -109,10 +105,10 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_it_finds_a_changed_figure(name: str, folder: Path, study: object, tmp_path: Path) -> None:
+def test_it_finds_a_changed_figure(name: str, remade_quickstart: Path, study: object, tmp_path: Path) -> None:
     """One figure of the page is changed; the auditor names the section that it stands in."""
     pattern, new, section = CHANGES[name]
-    text, count = re.subn(pattern, new, (folder / "report.md").read_text(encoding="utf-8"), count=1)
+    text, count = re.subn(pattern, new, (remade_quickstart / "report.md").read_text(encoding="utf-8"), count=1)
     assert count == 1
     page = tmp_path / "report.md"
     page.write_text(text, encoding="utf-8")
@@ -121,9 +117,9 @@ def test_it_finds_a_changed_figure(name: str, folder: Path, study: object, tmp_p
     assert all(problem.startswith(f"{section} |") for problem in problems)
 
 
-def test_an_unknown_takeaway_is_named(folder: Path, study: object, tmp_path: Path) -> None:
+def test_an_unknown_takeaway_is_named(remade_quickstart: Path, study: object, tmp_path: Path) -> None:
     """A sentence that is not recognised is reported as unchecked, also where only its end is new."""
-    text = (folder / "report.md").read_text(encoding="utf-8")
+    text = (remade_quickstart / "report.md").read_text(encoding="utf-8")
     for old, new in (
         ("- Guessing", "- **lora** wins.\n- Guessing"),
         ("Undecided against", "Far above **head**. Undecided against"),
@@ -172,10 +168,10 @@ def test_drift() -> None:
 @pytest.fixture(scope="module", params=["rating", "naming"])
 def of_task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the page of a task that is no classification, of schema-2 records."""
-    with standins.installed(tmp_path_factory.mktemp("tasks")):
-        folder = recorded_tasks.write(tmp_path_factory.mktemp("page") / request.param, request.param)
+    with plugin_tasks.installed(tmp_path_factory.mktemp("tasks")):
+        folder = made_task_records.write(tmp_path_factory.mktemp("page") / request.param, request.param)
         (folder / "suite.json").write_text(
-            json.dumps({"name": "example", "seeds": 5, "methods": dict.fromkeys(sorted(recorded.METHODS))})
+            json.dumps({"name": "example", "seeds": 5, "methods": dict.fromkeys(sorted(made_records.METHODS))})
         )
         return report(folder)
 
@@ -242,17 +238,17 @@ def of_jobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """Return the page of a sweep by jobs on two kinds of nodes; some of its runs had neighbours, or all."""
     folder = tmp_path_factory.mktemp("jobs") / request.param
     records = []
-    for item in recorded.by_jobs(recorded.sweep(seeds=6)):
+    for item in made_records.by_jobs(made_records.sweep(seeds=6)):
         changes: dict[str, object] = {}
         if request.param == "all" or item.spec.seed == 3:
             changes["neighbours"] = ("x", "y")
         if item.spec.seed == 4:
             changes["environment"] = item.environment | {"fingerprint": "ffff00001111"}
         records.append(item.model_copy(update=changes))
-    recorded.write(folder, records)
-    recorded.write_jobs(folder, records)
+    made_records.write(folder, records)
+    made_records.write_jobs(folder, records)
     (folder / "suite.json").write_text(
-        json.dumps({"name": "example", "seeds": 6, "methods": dict.fromkeys(sorted(recorded.METHODS))})
+        json.dumps({"name": "example", "seeds": 6, "methods": dict.fromkeys(sorted(made_records.METHODS))})
     )
     return report(folder)
 
@@ -292,14 +288,14 @@ def test_it_finds_a_changed_figure_of_jobs(name: str, of_jobs: Path, tmp_path: P
     assert page_problems(of_jobs, page)
 
 
-def test_an_id_of_schema_1_stands_for_one_protocol(folder: Path, study: object, tmp_path: Path) -> None:
+def test_an_id_of_schema_1_stands_for_one_protocol(remade_quickstart: Path, study: object, tmp_path: Path) -> None:
     """The report makes these ids anew: another one in one place of the page is found."""
-    text = (folder / "report.md").read_text(encoding="utf-8")
+    text = (remade_quickstart / "report.md").read_text(encoding="utf-8")
     known = re.search(r"- Protocol (\w{12}):", text)
     assert known
     page = tmp_path / "report.md"
     page.write_text(text.replace(known[0], "- Protocol 0123456789ab:"), encoding="utf-8")
-    problems = command.audit_page(reading.read_study(folder), page).problems
+    problems = command.audit_page(reading.read_study(remade_quickstart), page).problems
     assert [problem for problem in problems if problem.startswith("Protocol |")]
 
 
@@ -313,7 +309,7 @@ def test_entities_are_those_of_conlleval(words: str, found: set[tuple[int, int, 
     """One begins at B-, and at I- after O or another type."""
     names = ("O", "B-A", "I-A", "B-B", "I-B")
     row = np.array([names.index(word) for word in words.split()])
-    assert importlib.import_module("audit.rows").entities(row, names) == found
+    assert rows.entities(row, names) == found
 
 
 def test_a_wrong_call(tmp_path: Path) -> None:

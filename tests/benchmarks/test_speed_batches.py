@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-batches = importlib.import_module("speed.batches")
-shapes = importlib.import_module("speed.shapes")
-training = importlib.import_module("speed.training")
+from speed import batches, shapes, training
 
 
 @pytest.mark.parametrize("count", sorted({*training.BATCHES.values()}))

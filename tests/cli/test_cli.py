@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import recorded
 import yaml
 from click.testing import CliRunner, Result
 
+from helpers import made_records
 from hpml_bench import registry
 from hpml_bench.cli import main, result_folders
 from hpml_bench.config import suite
@@ -169,7 +169,7 @@ def test_report_of_nothing_is_told(tmp_path: Path) -> None:
 def test_result_folders_are_found_one_level_down(tmp_path: Path) -> None:
     """DIR is a suite's results, or a folder of such."""
     for name in ("a", "b"):
-        recorded.write(tmp_path / name, [recorded.record()])
+        made_records.write(tmp_path / name, [made_records.record()])
     assert result_folders(tmp_path) == [tmp_path / "a", tmp_path / "b"]
     assert result_folders(tmp_path / "a") == [tmp_path / "a"]
     with pytest.raises(UserError):
@@ -192,7 +192,9 @@ def test_packaged_suites_are_listed() -> None:
 
 def test_recorded_runs_are_listed(tmp_path: Path) -> None:
     """A line a run with status and accuracy; one that failed has none."""
-    recorded.write(tmp_path / "s", [recorded.record("lora", 0), recorded.failed("full", 0, "failed", "why")])
+    made_records.write(
+        tmp_path / "s", [made_records.record("lora", 0), made_records.failed("full", 0, "failed", "why")]
+    )
     lines = sorted(call("list", "runs", str(tmp_path)).stdout.splitlines())
     assert len(lines) == 2
     assert "full-s0" in lines[0]

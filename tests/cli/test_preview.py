@@ -7,17 +7,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
-import tiny
 import yaml
 from click.testing import CliRunner, Result
 from rich.console import Console
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.report import terminal
+
+pytestmark = pytest.mark.usefixtures("offline_cache")
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
@@ -31,13 +32,6 @@ TURNS = [
     {"role": "user", "content": "Three?"},
     {"role": "assistant", "content": "No,\nnot so."},
 ]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test has a cache of its own, and no reader asks the network."""
-    monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
 
 
 def call(*arguments: str) -> Result:

@@ -9,10 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pandas as pd
 import pytest
-import tiny
 from datasets import Dataset
 from huggingface_hub import constants
 from hypothesis import given
@@ -20,6 +18,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from helpers import tiny
 from hpml_bench.data.conversations import ROLES, as_conversations, find_shape
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
@@ -30,13 +29,7 @@ from hpml_bench.datasets import hub, text_files
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test has a cache of its own, and no reader asks the network."""
-    monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
-
+pytestmark = pytest.mark.usefixtures("offline_cache")
 
 Row = dict[str, Any]
 ASKED: Row = {"prompt": "What is 2+2?", "completion": "4"}
@@ -481,16 +474,16 @@ def letters(folder: Path, *, eos: str | None = "<|end|>") -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that reads bytes and knows turns."""
     return letters(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
-def prepared(model: Path, tmp_path: Path) -> Callable[..., Prepared]:
+def prepare_rows(byte_model: Path, tmp_path: Path) -> Callable[..., Prepared]:
     """Return a function that prepares rows of JSON lines."""
 
-    def of(rows: list[Row], folder: Path = model, max_length: int = 60, **options: Any) -> Prepared:
+    def of(rows: list[Row], folder: Path = byte_model, max_length: int = 60, **options: Any) -> Prepared:
         train = write(tmp_path / "train.jsonl", rows)
         return prepare(
             tiny.settings(
@@ -512,69 +505,69 @@ def rows_of(number: int, **changes: Any) -> list[Row]:
     return [{"prompt": f"q{n}", "completion": f"a{n}"} | changes for n in range(number)]
 
 
-def test_what_happened_to_rows_is_in_the_notes(prepared: Callable[..., Prepared]) -> None:
+def test_what_happened_to_rows_is_in_the_notes(prepare_rows: Callable[..., Prepared]) -> None:
     """How many were left out or cut, and their tokens, a split; special tokens kept as text; changed texts."""
     long = {"prompt": "q" * 80, "completion": "a"}
     shown = {"prompt": "what is <|end|>?", "completion": "it is <|end|>"}
-    done = prepared([*rows_of(8), long, shown])
+    done = prepare_rows([*rows_of(8), long, shown])
     note = "rows longer than max_length"
     assert "test 1 of 10 rows left out (87 tokens)" in done.notes[note]
     assert read_rows(Path(done.data) / "test").num_rows == 9
     # kept in the test rows, and in the training rows if it is one of these
     assert done.notes["special tokens in turns, kept as text"] in {"2", "4"}
     assert f"{note}: {done.notes[note]}" in done.warnings
-    cut = prepared([*rows_of(8), long, shown], too_long="cut_prompt")
+    cut = prepare_rows([*rows_of(8), long, shown], too_long="cut_prompt")
     assert "test 1 prompts cut (27 tokens)" in cut.notes[note]
     assert max(map(len, read_rows(Path(cut.data) / "test").column("input_ids").to_pylist())) == 60
-    plain = prepared(rows_of(8))
+    plain = prepare_rows(rows_of(8))
     assert plain.notes[note] == "none"
     assert plain.warnings == ()
 
 
-def test_the_template_decides_which_preparation_is_taken(prepared: Callable[..., Prepared], tmp_path: Path) -> None:
+def test_the_template_decides_which_preparation_is_taken(prepare_rows: Callable[..., Prepared], tmp_path: Path) -> None:
     """One in a file that changes is read anew."""
     (tmp_path / "own.jinja").write_text(TEMPLATE)
-    one = prepared(rows_of(8), template=f"path:{tmp_path / 'own.jinja'}")
-    assert one.data == prepared(rows_of(8), template=f"path:{tmp_path / 'own.jinja'}").data
+    one = prepare_rows(rows_of(8), template=f"path:{tmp_path / 'own.jinja'}")
+    assert one.data == prepare_rows(rows_of(8), template=f"path:{tmp_path / 'own.jinja'}").data
     (tmp_path / "own.jinja").write_text(TEMPLATE.replace("\n", " "))
-    other = prepared(rows_of(8), template=f"path:{tmp_path / 'own.jinja'}")
+    other = prepare_rows(rows_of(8), template=f"path:{tmp_path / 'own.jinja'}")
     assert one.data != other.data
     assert one.digests.data != other.digests.data
 
 
-def test_a_template_that_refuses_a_row_is_told_with_it(prepared: Callable[..., Prepared]) -> None:
+def test_a_template_that_refuses_a_row_is_told_with_it(prepare_rows: Callable[..., Prepared]) -> None:
     """What it raised, and the row by its beginning."""
     template = (
         "{% for m in messages %}{% if 'no' in m.content %}{{ raise_exception('I will not') }}{% endif %}{% endfor %}"
     )
     says = r"train.jsonl: row 9: the chat template of path:.* refuses .*: I will not \(the row begins with 'say no now'"
     with pytest.raises(UserError, match=says):
-        prepared([*rows_of(8), {"prompt": "say no\nnow", "completion": "b"}], template=template + TEMPLATE)
+        prepare_rows([*rows_of(8), {"prompt": "say no\nnow", "completion": "b"}], template=template + TEMPLATE)
 
 
-def test_rows_longer_than_the_model_are_refused(prepared: Callable[..., Prepared]) -> None:
+def test_rows_longer_than_the_model_are_refused(prepare_rows: Callable[..., Prepared]) -> None:
     """max_length is at most what the model reads; where too few rows are short enough, it says so."""
     with pytest.raises(UserError, match=r"max_length is 65, but path:.* reads at most 64 tokens; lower it"):
-        prepared(rows_of(8), max_length=65)
+        prepare_rows(rows_of(8), max_length=65)
     with pytest.raises(UserError, match=r"of the train rows only 0 are left .*max_length 4 tokens .*2 are needed"):
-        prepared(rows_of(8), max_length=4)
+        prepare_rows(rows_of(8), max_length=4)
 
 
-def test_a_tokenizer_without_end_and_padding_is_told(prepared: Callable[..., Prepared], tmp_path: Path) -> None:
+def test_a_tokenizer_without_end_and_padding_is_told(prepare_rows: Callable[..., Prepared], tmp_path: Path) -> None:
     """The template's own end is learnt; where there is none, rows that don't end are counted."""
     bare = letters(tmp_path / "bare", eos=None)
-    done = prepared(rows_of(8), folder=bare)
+    done = prepare_rows(rows_of(8), folder=bare)
     assert done.warnings == ()
     assert 0 <= done.pad_id < 260
-    plain = prepared(rows_of(8), folder=bare, template="plain")
+    plain = prepare_rows(rows_of(8), folder=bare, template="plain")
     assert plain.notes["rows whose answer has no end token, as the tokenizer has none"] == "16"
 
 
-def test_text_comes_back_from_the_rows_on_disk(prepared: Callable[..., Prepared], model: Path) -> None:
+def test_text_comes_back_from_the_rows_on_disk(prepare_rows: Callable[..., Prepared], byte_model: Path) -> None:
     """Decoded ids hold the user's exact text: spaces at its ends, right-to-left letters, NUL, special tokens."""
     text = "  a <|end|> \x00 \u05d0\u202eb <|user|>\n "
-    done = prepared([*rows_of(7), {"prompt": text, "completion": f"x{text}"}], max_length=64, template="plain")
-    tokenizer = load_tokenizer(model)
+    done = prepare_rows([*rows_of(7), {"prompt": text, "completion": f"x{text}"}], max_length=64, template="plain")
+    tokenizer = load_tokenizer(byte_model)
     found = [tokenizer.decode(ids) for ids in read_rows(Path(done.data) / "test").column("input_ids").to_pylist()]
     assert f"{text}x{text}<|end|>" in found
     assert set(done.notes) == {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import tiny
 
+from helpers import tiny
 from hpml_bench.data.rows import Rows, global_batches, shard
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, 200)

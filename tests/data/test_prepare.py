@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
-from tiny import gpt2, settings
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from helpers.tiny import gpt2, settings
 from hpml_bench.data import prepare as module
 from hpml_bench.data.prepare import draw, prepare
 from hpml_bench.data.prepared import Prepared

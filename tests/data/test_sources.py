@@ -14,12 +14,12 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from hub_double import COMMIT, Hub, serving
 from huggingface_hub import constants, errors
 from huggingface_hub.utils import filter_repo_objects
 from packaging.version import Version
-from tiny import gpt2
 
+from helpers.fake_hub import COMMIT, Hub, serving
+from helpers.tiny import gpt2
 from hpml_bench.data import sources
 from hpml_bench.data import wheel as wheels
 from hpml_bench.errors import UserError
@@ -34,12 +34,10 @@ PART_ONLY = (
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def no_hub(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test has caches of its own, and no hub."""
-    monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    return tmp_path / "cache"
 
 
 def hub_layout(root: Path, repo: str = "models--o--n", branch: str = "main") -> Path:
@@ -277,7 +275,7 @@ Wheel = Callable[..., str]
 
 
 @pytest.fixture
-def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheel:
+def local_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheel:
     """Return a function that makes a wheel in a local index; it returns the end of its URI."""
     index = tmp_path / "index"
     index.mkdir()
@@ -302,9 +300,9 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheel:
     return make
 
 
-def test_a_wheels_folder_is_extracted_once(wheel: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheels_folder_is_extracted_once(local_wheel: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the inner path is unzipped; later calls need no index, and mend what was damaged."""
-    uri = f"wheel:pack==1.0/pack/data#sha256={wheel({'pack/data/a/b.txt': 'text', 'pack/code.py': 'x'})}"
+    uri = f"wheel:pack==1.0/pack/data#sha256={local_wheel({'pack/data/a/b.txt': 'text', 'pack/code.py': 'x'})}"
     folder = sources.resolve(uri).folder_or_file
     assert [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()] == ["a/b.txt"]
     assert not (folder.parent / "code.py").exists()
@@ -313,15 +311,15 @@ def test_a_wheels_folder_is_extracted_once(wheel: Wheel, monkeypatch: pytest.Mon
     assert (sources.resolve(uri).folder_or_file / "a" / "b.txt").read_text() == "text"
 
 
-def test_a_wheels_file_is_extracted(wheel: Wheel) -> None:
+def test_a_wheels_file_is_extracted(local_wheel: Wheel) -> None:
     """The inner path may be a file."""
-    sha256 = wheel({"pack/data.csv": "1,2"})
+    sha256 = local_wheel({"pack/data.csv": "1,2"})
     assert sources.resolve(f"wheel:pack==1.0/pack/data.csv#sha256={sha256}").folder_or_file.read_text() == "1,2"
 
 
-def test_a_wheel_that_is_not_the_pinned_one_is_refused(wheel: Wheel) -> None:
+def test_a_wheel_that_is_not_the_pinned_one_is_refused(local_wheel: Wheel) -> None:
     """Another SHA-256 ends it, and nothing is unzipped."""
-    wheel({"pack/data.csv": "1,2"})
+    local_wheel({"pack/data.csv": "1,2"})
     with pytest.raises(UserError, match="another SHA-256"):
         sources.resolve(f"wheel:pack==1.0/pack/data.csv#sha256={'0' * 64}")
 
@@ -329,9 +327,9 @@ def test_a_wheel_that_is_not_the_pinned_one_is_refused(wheel: Wheel) -> None:
 @pytest.mark.parametrize(
     ("name", "says"), [("pack==2.0", "no wheel of version 2.0"), ("other==1.0", "has no wheel 'other'")]
 )
-def test_an_unknown_wheel_is_named(wheel: Wheel, name: str, says: str) -> None:
+def test_an_unknown_wheel_is_named(local_wheel: Wheel, name: str, says: str) -> None:
     """A version or a package that the index lacks is told apart."""
-    sha256 = wheel({"pack/data.csv": "1,2"})
+    sha256 = local_wheel({"pack/data.csv": "1,2"})
     with pytest.raises(UserError, match=says):
         sources.resolve(f"wheel:{name}/pack/data.csv#sha256={sha256}")
 
@@ -345,27 +343,27 @@ def test_an_unreachable_index_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) 
         sources.resolve(f"wheel:pack==1.0/x#sha256={'0' * 64}")
 
 
-def test_a_missing_inner_path_says_what_there_is(wheel: Wheel) -> None:
+def test_a_missing_inner_path_says_what_there_is(local_wheel: Wheel) -> None:
     """The error lists the deepest folder that exists."""
-    sha256 = wheel({"pack/data/train.tab": "x", "pack/data/test.tab": "x"})
+    sha256 = local_wheel({"pack/data/train.tab": "x", "pack/data/test.tab": "x"})
     with pytest.raises(UserError, match=r"in pack/data there is test\.tab, train\.tab"):
         sources.resolve(f"wheel:pack==1.0/pack/data/tran.tab#sha256={sha256}")
 
 
 @pytest.mark.parametrize("evil", [{"members": {"pack/../../../evil": "x"}}, {"members": {}, "link": "pack/evil"}])
-def test_a_climbing_member_or_a_link_is_refused(wheel: Wheel, tmp_path: Path, evil: dict[str, Any]) -> None:
+def test_a_climbing_member_or_a_link_is_refused(local_wheel: Wheel, tmp_path: Path, evil: dict[str, Any]) -> None:
     """No member of a wheel lands outside its folder."""
-    sha256 = wheel(**evil)
+    sha256 = local_wheel(**evil)
     with pytest.raises(UserError, match="climbs out of it or is a link"):
         sources.resolve(f"wheel:pack==1.0/pack#sha256={sha256}")
     assert not list(tmp_path.rglob("evil"))
 
 
-def test_a_bomb_is_not_unzipped(wheel: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_not_unzipped(local_wheel: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is a limit on what a wheel unzips to."""
     monkeypatch.setattr(wheels, "MAX_UNZIPPED_BYTES", 3)
     with pytest.raises(UserError, match="over the limit"):
-        sources.resolve(f"wheel:pack==1.0/pack#sha256={wheel({'pack/a': 'four'})}")
+        sources.resolve(f"wheel:pack==1.0/pack#sha256={local_wheel({'pack/a': 'four'})}")
 
 
 # GGUF

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from datasets import Dataset
-from tiny import prepared, settings
 
+from helpers.tiny import prepared, settings
 from hpml_bench.cli import main
 from hpml_bench.config.settings import Settings
 from hpml_bench.data.newswire import generate, make_world, render

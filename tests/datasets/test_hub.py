@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants
-from tiny import settings
 
+from helpers.tiny import settings
 from hpml_bench.config.suite import load_suite, packaged_suites
 from hpml_bench.datasets import hub
 from hpml_bench.errors import UserError

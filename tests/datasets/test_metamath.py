@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 from datasets import Dataset
 
+from helpers import tiny
 from hpml_bench.config.suite import load_suite
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows
@@ -49,7 +49,7 @@ def llama(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def local_sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Settings that put local folders in the hub's place, and a CPU in the GPU's."""
     folder = tmp_path_factory.mktemp("hub")
     rows = [{"query": f"What is {n} + 1?", "response": f"The answer is: {n + 1}", "type": "x"} for n in range(60)]
@@ -71,9 +71,9 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_rows_are_theirs(suite: dict[str, Any]) -> None:
+def test_rows_are_theirs(local_sources: dict[str, Any]) -> None:
     """The first rows that are short enough; validation rows drawn from GSM8K's training rows with numpy's seed 0."""
-    settings = load_suite("metamath", settings=suite).settings
+    settings = load_suite("metamath", settings=local_sources).settings
     loaded = make_loader(settings).load(settings, "answer")
     assert len(loaded.train) == 50
     assert loaded.train[0]["contents"] == ["Question: What is 0 + 1? Think step by step.\nAnswer:", "The answer is: 1"]
@@ -87,9 +87,9 @@ def test_rows_are_theirs(suite: dict[str, Any]) -> None:
     assert len(loaded.test) == 7
 
 
-def test_the_loss_is_on_question_and_answer(suite: dict[str, Any]) -> None:
+def test_the_loss_is_on_question_and_answer(local_sources: dict[str, Any]) -> None:
     """Every token but the first, which begins the text, once; the end token too, and the prompt ends at Answer:."""
-    settings = load_suite("metamath", settings=suite).settings
+    settings = load_suite("metamath", settings=local_sources).settings
     prepared = prepare(settings)
     tokenizer = load_tokenizer(Path(prepared.backbone))
     rows = Rows(Path(prepared.data) / "test", prepared.pad_id)
@@ -103,13 +103,13 @@ def test_the_loss_is_on_question_and_answer(suite: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("method", ["none", "lora", "ln_tuning", "deft", "prompt_tuning"])
-def test_a_tiny_llama_runs_the_suite(suite: dict[str, Any], method: str) -> None:
+def test_a_tiny_llama_runs_the_suite(local_sources: dict[str, Any], method: str) -> None:
     """Each method trains, answers every test row, and is scored by numbers."""
     from hpml_bench.training.trainer import Trainer
 
-    loaded = load_suite("metamath", settings=suite)
+    loaded = load_suite("metamath", settings=local_sources)
     changes = {} if method != "prompt_tuning" else {f"methods.{method}.options.tokens": 8}
-    (spec,) = load_suite("metamath", settings=suite | changes).runs([method], [0])
+    (spec,) = load_suite("metamath", settings=local_sources | changes).runs([method], [0])
     with tiny.alone() as group:
         prepared = prepare(loaded.settings)
         trainer = Trainer.build(spec, prepared, group)
@@ -123,9 +123,9 @@ def test_a_tiny_llama_runs_the_suite(suite: dict[str, Any], method: str) -> None
     assert 0 <= evaluation.metrics["score"] <= 1
 
 
-def test_a_data_set_without_its_columns_is_refused(suite: dict[str, Any]) -> None:
+def test_a_data_set_without_its_columns_is_refused(local_sources: dict[str, Any]) -> None:
     """In a sentence that names the column."""
-    wrong = suite | {"dataset.options.train": suite["dataset.options.test"]}
+    wrong = local_sources | {"dataset.options.train": local_sources["dataset.options.test"]}
     settings = load_suite("metamath", settings=wrong).settings
     with pytest.raises(UserError, match=r"there is no column 'query'|can't be loaded") as raised:
         make_loader(settings).load(settings, "answer")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tiny
 
+from helpers import tiny
 from hpml_bench.config.settings import Settings
 from hpml_bench.config.suite import load_suite
 from hpml_bench.data.newswire import BEAT_NAMES, ENTITIES, make_world

@@ -8,22 +8,18 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tiny import settings
 
+from helpers.tiny import settings
 from hpml_bench.config.settings import Settings
 from hpml_bench.datasets import text_files
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData, Target
 
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
 HEADERLESS = "".join(
     f'"{1 + i % 4}","Title {i}, of class {1 + i % 4}","A longer description ""number"" {i}"\n' for i in range(40)
 )
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test has a cache of its own."""
-    monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
 
 
 def read(asked: Settings, target: Target = "class", **options: Any) -> LoadedData:

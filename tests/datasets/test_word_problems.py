@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 import pytest
-import tiny
 
+from helpers import tiny
 from hpml_bench.config.suite import load_suite
 from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.scorers.number import number_of

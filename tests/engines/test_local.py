@@ -9,10 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-import tiny
 from click.testing import CliRunner
-from command import Command
 
+from helpers import tiny
+from helpers.cli_process import Command
 from hpml_bench.cli import main
 from hpml_bench.config.profile import Profile
 from hpml_bench.config.suite import load_suite
@@ -27,7 +27,7 @@ SIDE_BY_SIDE = ("--parallel", "2", "--nproc", "1")
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def long_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two methods, two seeds, runs of some seconds."""
     return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=1500, eval_every=1500)
 
@@ -43,11 +43,11 @@ def working(command: Command, stepping: int = 2) -> tuple[Job, ...]:
 
 
 @two_cores
-def test_the_results_are_those_of_runs_one_after_another(suite: Path, room: Path) -> None:
+def test_the_results_are_those_of_runs_one_after_another(long_suite: Path, room: Path) -> None:
     """To the bit; what ran beside a run, and the cores it had, are in its record."""
-    status, said = Command(suite, room / "one", "--nproc", "1").ended(300)
+    status, said = Command(long_suite, room / "one", "--nproc", "1").ended(300)
     assert status == 0, said
-    status, said = Command(suite, room / "two", *SIDE_BY_SIDE).ended(300)
+    status, said = Command(long_suite, room / "two", *SIDE_BY_SIDE).ended(300)
     assert status == 0, said
     assert "4 jobs for 4 runs were given to this machine, 2 at a time" in said
     assert "[4/4] " in said
@@ -69,9 +69,9 @@ def test_the_results_are_those_of_runs_one_after_another(suite: Path, room: Path
 
 
 @two_cores
-def test_each_run_stays_in_its_slot_until_ctrl_c(suite: Path, room: Path) -> None:
+def test_each_run_stays_in_its_slot_until_ctrl_c(long_suite: Path, room: Path) -> None:
     """Jobs and their ranks on cores of their own; then status 130, nothing left, and the same command goes on."""
-    command = Command(suite, room / "out", *SIDE_BY_SIDE)
+    command = Command(long_suite, room / "out", *SIDE_BY_SIDE)
     command.until(lambda: working(command), 240)
     allowed = []
     for job in working(command):
@@ -89,22 +89,22 @@ def test_each_run_stays_in_its_slot_until_ctrl_c(suite: Path, room: Path) -> Non
     assert list((room / "tmp").iterdir()) == []
     assert claims(room / "out/colours") == ()
     assert {job.how for job in read_jobs(room / "out/colours")} <= {"interrupted", "done"}
-    status, said = Command(suite, room / "out", *SIDE_BY_SIDE).ended(300)
+    status, said = Command(long_suite, room / "out", *SIDE_BY_SIDE).ended(300)
     assert status == 0, said
     assert {record.status for record in tiny.records(room / "out").values()} == {"ok"}
 
 
 @two_cores
-def test_the_command_is_killed(suite: Path, room: Path) -> None:
+def test_the_command_is_killed(long_suite: Path, room: Path) -> None:
     """No process is left, and the same command takes the claims of the dead jobs and does what is missing."""
-    command = Command(suite, room / "out", *SIDE_BY_SIDE)
+    command = Command(long_suite, room / "out", *SIDE_BY_SIDE)
     command.until(lambda: command.recorded() and working(command, stepping=1), 240)  # both at once may come too late
     done = {key: record.started for key, record in tiny.records(room / "out").items()}
     command.process.kill()
     command.ended()
     assert len(command.family) >= 6, "two jobs with a fork server and a rank each"
     assert command.left() == []
-    status, said = Command(suite, room / "out", *SIDE_BY_SIDE).ended(300)
+    status, said = Command(long_suite, room / "out", *SIDE_BY_SIDE).ended(300)
     assert status == 0, said
     assert f"{len(done)} of 4 runs are recorded already" in said
     after = tiny.records(room / "out")
@@ -113,13 +113,13 @@ def test_the_command_is_killed(suite: Path, room: Path) -> None:
 
 
 @two_cores
-def test_another_command_in_the_folder_is_refused(suite: Path, room: Path) -> None:
+def test_another_command_in_the_folder_is_refused(long_suite: Path, room: Path) -> None:
     """While runs are under way: the same one, one without --parallel, and `stop`, which the first command does."""
-    command = Command(suite, room / "out", *SIDE_BY_SIDE)
+    command = Command(long_suite, room / "out", *SIDE_BY_SIDE)
     command.until(lambda: working(command), 240)
     for options in (SIDE_BY_SIDE, ("--nproc", "1")):
         again = CliRunner().invoke(
-            main, ["run-all", str(suite), "--out", str(room / "out"), "--wandb", "off", *options]
+            main, ["run-all", str(long_suite), "--out", str(room / "out"), "--wandb", "off", *options]
         )
         assert again.exit_code == 2
         assert f"in use by process {command.process.pid}" in again.output

@@ -15,12 +15,11 @@ from typing import Any
 
 import psutil
 import pytest
-import tiny
 import yaml
 from click.testing import CliRunner
-from command import Command
-from helpers import skips
 
+from helpers import skips, tiny
+from helpers.cli_process import Command
 from hpml_bench.cli import main
 from hpml_bench.config.profile import Profile
 from hpml_bench.engines.ray import Need, Ray, do, need
@@ -30,13 +29,7 @@ from hpml_bench.system import heartbeat, processes
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two methods, two seeds, one rank, runs of some seconds."""
-    return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=250, eval_every=250, world_size=1)
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def ray_profile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Two nodes with a core each; a profile that names their cluster."""
     pytest.importorskip("ray", reason=skips.NO_RAY)
     from ray.cluster_utils import Cluster
@@ -80,11 +73,11 @@ def gone(family: set[psutil.Process], seconds: float) -> bool:
 # Two nodes
 
 
-def test_a_sweep_over_two_nodes_is_a_local_one(suite: Path, cluster: Path, room: Path) -> None:
+def test_a_sweep_over_two_nodes_is_a_local_one(one_rank_suite: Path, ray_profile: Path, room: Path) -> None:
     """A seed on each at the same time, with the results of a sweep without Ray to the bit."""
-    status, said = Command(suite, room / "one").ended(300)
+    status, said = Command(one_rank_suite, room / "one").ended(300)
     assert status == 0, said
-    command = Command(suite, room / "two", "--on", str(cluster))
+    command = Command(one_rank_suite, room / "two", "--on", str(ray_profile))
     command.until(lambda: working(room / "two"), 240)
     raylets = {psutil.Process(job.pid).parent().parent().pid for job in working(room / "two")}  # type: ignore[union-attr]
     assert len(raylets) == 2, "each node has its raylet, which starts its workers"
@@ -96,15 +89,15 @@ def test_a_sweep_over_two_nodes_is_a_local_one(suite: Path, cluster: Path, room:
     for record in beside.values():
         assert record.environment["where"]["engine"] == "ray"
         assert record.environment["where"]["unit"] == record.spec.seed
-    status, said = Command(suite, room / "two", "--on", str(cluster)).ended(120)
+    status, said = Command(one_rank_suite, room / "two", "--on", str(ray_profile)).ended(120)
     assert status == 0, said
     assert "4 of 4 runs are recorded already" in said
     assert "given to Ray" not in said
 
 
-def test_a_worker_is_killed(suite: Path, cluster: Path, room: Path) -> None:
+def test_a_worker_is_killed(one_rank_suite: Path, ray_profile: Path, room: Path) -> None:
     """Its job ends with it, which Ray alone would leave alive, and the unit is done again."""
-    command = Command(suite, room / "out", "--on", str(cluster))
+    command = Command(one_rank_suite, room / "out", "--on", str(ray_profile))
     command.until(lambda: working(room / "out"), 240)
     job = working(room / "out")[0]
     killed = family((job,))
@@ -119,9 +112,9 @@ def test_a_worker_is_killed(suite: Path, cluster: Path, room: Path) -> None:
     assert [found.how for found in again] == [None, "done"]
 
 
-def test_ctrl_c_ends_the_tasks(suite: Path, cluster: Path, room: Path) -> None:
+def test_ctrl_c_ends_the_tasks(one_rank_suite: Path, ray_profile: Path, room: Path) -> None:
     """They end as when they are asked to; status 130, and the cluster can be used again."""
-    command = Command(suite, room / "out", "--on", str(cluster))
+    command = Command(one_rank_suite, room / "out", "--on", str(ray_profile))
     command.until(lambda: working(room / "out"), 240)
     shown = CliRunner().invoke(main, ["status", str(room / "out")])
     assert shown.output.count("running") == 2
@@ -136,15 +129,15 @@ def test_ctrl_c_ends_the_tasks(suite: Path, cluster: Path, room: Path) -> None:
     assert {job.how for job in read_jobs(room / "out/colours")} == {"interrupted"}
 
 
-def test_the_command_is_killed(suite: Path, cluster: Path, room: Path) -> None:
+def test_the_command_is_killed(one_rank_suite: Path, ray_profile: Path, room: Path) -> None:
     """Ray ends its tasks, the kernel their jobs; the same command takes the dead jobs' claims and does the rest."""
-    command = Command(suite, room / "out", "--on", str(cluster))
+    command = Command(one_rank_suite, room / "out", "--on", str(ray_profile))
     command.until(lambda: working(room / "out"), 240)
     left = family(working(room / "out"))
     command.process.kill()
     command.ended()
     assert gone(left, 30)
-    status, said = Command(suite, room / "out", "--on", str(cluster)).ended(300)
+    status, said = Command(one_rank_suite, room / "out", "--on", str(ray_profile)).ended(300)
     assert status == 0, said
     assert [record.status for record in tiny.records(room / "out").values()] == ["ok"] * 4
 

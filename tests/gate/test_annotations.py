@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import examples
 import pytest
 
+from helpers import made_checks
 from hpml_bench.errors import UserError
 from hpml_bench.gate.records import Verdict
 from hpml_bench.gate.render import github
@@ -29,7 +29,7 @@ def test_nothing_is_said_elsewhere(
     """On one's own machine no command is printed, and no summary written."""
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    github.emit(examples.report({"lora": 0.05}))
+    github.emit(made_checks.report({"lora": 0.05}))
     assert capsys.readouterr().out == ""
     assert not (tmp_path / "summary.md").exists()
 
@@ -39,7 +39,7 @@ def test_a_regression_is_an_error_and_the_summary_is_appended(
 ) -> None:
     """What an earlier step wrote into the summary stays."""
     on_github.write_text("before\n")
-    github.emit(examples.report({"lora": 0.05, "adapter": 0.0}))
+    github.emit(made_checks.report({"lora": 0.05, "adapter": 0.0}))
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("::a step")[0] for line in lines] == ["::error title=FAIL lora%3A step time"]
     assert on_github.read_text().startswith("before\n<!-- hpml-bench check -->")
@@ -65,14 +65,14 @@ def test_kinds_of_annotations() -> None:
         Verdict(method="m", metric="step_time", status=status, detail="x")
         for status in ("PASS", "FAIL", "INCONCLUSIVE", "INCOMPARABLE")
     )
-    lines = github.commands(examples.report(verdicts=verdicts))
+    lines = github.commands(made_checks.report(verdicts=verdicts))
     assert [line.split()[0] for line in lines] == ["::error", "::warning", "::warning"]
-    assert [line.split()[0] for line in github.commands(examples.report())] == ["::notice"]
+    assert [line.split()[0] for line in github.commands(made_checks.report())] == ["::notice"]
 
 
 def test_data_cannot_end_its_line_or_property() -> None:
     """Per cent, line ends, colons and commas are escaped; each line is one whole command."""
-    made = examples.report({examples.HOSTILE + "\r\n::error::a,b": 0.05})
+    made = made_checks.report({made_checks.HOSTILE + "\r\n::error::a,b": 0.05})
     lines = list(github.commands(made))
     assert len(lines) == 1
     found = COMMAND.fullmatch(lines[0])
@@ -85,13 +85,13 @@ def test_data_cannot_end_its_line_or_property() -> None:
 def test_no_more_annotations_than_are_shown() -> None:
     """GitHub shows ten of a kind; the summary has all."""
     verdicts = tuple(Verdict(method=f"m{i}", metric="step_time", status="FAIL", detail="x") for i in range(30))
-    assert len(list(github.commands(examples.report(verdicts=verdicts)))) == 10
+    assert len(list(github.commands(made_checks.report(verdicts=verdicts)))) == 10
 
 
 def test_a_summary_that_is_too_long_is_cut(on_github: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """GitHub would drop all of it; the cut is between characters."""
     monkeypatch.setattr(github, "LONGEST_SUMMARY", 301)
-    github.emit(examples.report(label="ü" * 300))
+    github.emit(made_checks.report(label="ü" * 300))
     assert len(on_github.read_bytes()) < 320
     assert on_github.read_text(encoding="utf-8").endswith("(cut)\n")
 
@@ -101,4 +101,4 @@ def test_a_summary_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "no" / "folder"))
     with pytest.raises(UserError, match="GITHUB_STEP_SUMMARY"):
-        github.emit(examples.report())
+        github.emit(made_checks.report())

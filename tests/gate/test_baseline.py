@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import examples
 import pytest
 from residents import asked, fake
 
+from helpers import made_checks
 from hpml_bench.errors import UserError
 from hpml_bench.gate import baseline
 from hpml_bench.gate.decide import verdicts
@@ -23,7 +23,7 @@ NOISY = "0.04 * __import__('random').uniform(0.999, 1.001)"
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def quiet_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the machine be quiet, whatever else runs on it; a test may have it otherwise."""
     monkeypatch.setattr(baseline, "between", lambda *_: machine.Disturbance(0.0, 0.0, None))
 
@@ -189,7 +189,7 @@ def test_no_error_rates_are_claimed_against_a_baseline(
     assert "false alarms" not in tables.facts(report)["Rule"]
     assert tables.facts(report)["Rule"].endswith("error rates between sessions that lie apart are not known")
     assert "runs" in tables.step_times(report).columns
-    assert "at most 1 % false alarms" in tables.rule(examples.report())
+    assert "at most 1 % false alarms" in tables.rule(made_checks.report())
 
 
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "missing", "empty"])

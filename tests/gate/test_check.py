@@ -16,13 +16,9 @@ from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.measure import machine, pairs
 from hpml_bench.gate.records import CheckReport, Rules
 
+pytestmark = pytest.mark.usefixtures("quiet_machine")
+
 NOISY = "0.04 * __import__('random').uniform(0.998, 1.002)"
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the machine be quiet, whatever else runs on it; a test may have it otherwise."""
-    monkeypatch.setattr(pairs, "between", lambda *_: machine.Disturbance(0.0, 0.0, None))
 
 
 def run(tmp_path: Path, request: Request, candidate: str = NOISY, extra: int = 0) -> CheckReport:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import examples
 from junitparser import Failure, JUnitXml, Skipped, TestCase
 from lxml import etree
 
+from helpers import made_checks
 from hpml_bench.gate.records import CheckReport, Verdict
 from hpml_bench.gate.render import outputs
 
@@ -27,7 +27,7 @@ def mixed() -> CheckReport:
         Verdict(method=f"m{i}", metric="step_time", status=status, detail=f"why {status}")
         for i, status in enumerate(("PASS", "FAIL", "INCONCLUSIVE", "INCOMPARABLE"))
     )
-    return examples.report(verdicts=verdicts)
+    return made_checks.report(verdicts=verdicts)
 
 
 def test_statuses_are_what_ci_systems_know() -> None:
@@ -53,7 +53,7 @@ def test_totals_count_them() -> None:
 
 def test_a_case_is_a_method_and_what_was_judged() -> None:
     """Class name and name, so that a CI system follows one over time."""
-    found = [(case.classname, case.name) for case in cases(examples.report({"lora": 0.0}))]
+    found = [(case.classname, case.name) for case in cases(made_checks.report({"lora": 0.0}))]
     assert found == [
         ("hpml-bench.lora", "step time"),
         ("hpml-bench.lora", "host synchronisations"),
@@ -64,8 +64,8 @@ def test_a_case_is_a_method_and_what_was_judged() -> None:
 def test_it_is_valid_against_the_schema() -> None:
     """With every status, with hostile names, and with nothing measured."""
     schema = etree.XMLSchema(etree.parse(SCHEMA))
-    hostile = examples.report({examples.HOSTILE + "\x00\ud800": 0.05}, grown=2, label=examples.HOSTILE)
-    for report in (mixed(), hostile, examples.report(verdicts=())):
+    hostile = made_checks.report({made_checks.HOSTILE + "\x00\ud800": 0.05}, grown=2, label=made_checks.HOSTILE)
+    for report in (mixed(), hostile, made_checks.report(verdicts=())):
         assert schema.validate(etree.fromstring(outputs.junit(report).encode())), schema.error_log
 
 
@@ -77,6 +77,6 @@ def test_the_schema_refuses_what_is_no_junit_file() -> None:
 
 def test_it_is_unicode_and_says_so() -> None:
     """With its declaration."""
-    text = outputs.junit(examples.report(label="größer"))
+    text = outputs.junit(made_checks.report(label="größer"))
     assert text.startswith('<?xml version="1.0" encoding="utf-8"?>')
     assert "größer" in text

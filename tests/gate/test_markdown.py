@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 
-import examples
-
+from helpers import made_checks
 from hpml_bench.gate.render import github
 
 
 def test_outcome_first_and_a_mark_for_bots() -> None:
     """A bot finds its own comment by the mark; a reader sees the outcome in the heading."""
-    lines = github.markdown(examples.report({"lora": 0.05, "adapter": 0.0})).splitlines()
+    lines = github.markdown(made_checks.report({"lora": 0.05, "adapter": 0.0})).splitlines()
     assert lines[0] == github.MARK
     assert lines[2] == "### hpml-bench check: FAIL: slower or heavier: lora (step time)"
     assert lines[4].startswith("- FAIL lora: a step takes ")
@@ -19,7 +18,7 @@ def test_outcome_first_and_a_mark_for_bots() -> None:
 
 def test_tables_have_a_row_a_method_and_all_counts_are_folded() -> None:
     """Step times are open, and of counts only the changed ones."""
-    text = github.markdown(examples.report(grown=3))
+    text = github.markdown(made_checks.report(grown=3))
     opened, folded = text.split("<details>", 1)
     assert len(re.findall(r"^\| (?:lora|prompt_tuning|adapter) ", opened, re.MULTILINE)) == 4
     assert len(re.findall(r"^\| (?:lora|prompt_tuning|adapter) ", folded, re.MULTILINE)) == 6
@@ -27,7 +26,7 @@ def test_tables_have_a_row_a_method_and_all_counts_are_folded() -> None:
 
 def test_hostile_names_stay_text() -> None:
     """No HTML, no table cell, no code, no mathematics, no link of theirs; our own tags alone are left."""
-    text = github.markdown(examples.report({examples.HOSTILE: 0.05}, grown=1, label=examples.HOSTILE))
+    text = github.markdown(made_checks.report({made_checks.HOSTILE: 0.05}, grown=1, label=made_checks.HOSTILE))
     tags = {*re.findall(r"<[^>]*>", text)}
     assert tags == {github.MARK, "<details>", "</details>", "<summary>", "</summary>"}
     for line in text.splitlines():
@@ -39,6 +38,6 @@ def test_hostile_names_stay_text() -> None:
 
 def test_a_report_with_nothing_in_it() -> None:
     """Still says so, without empty tables."""
-    text = github.markdown(examples.report(verdicts=(), blocks=(), counts=(), notes=()))
+    text = github.markdown(made_checks.report(verdicts=(), blocks=(), counts=(), notes=()))
     assert "nothing was measured" in text
     assert "| ---" not in text

@@ -7,9 +7,9 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import examples
 import pytest
 
+from helpers import made_checks
 from hpml_bench.errors import UserError
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.records import CheckReport, Rules, Run, Verdict
@@ -41,7 +41,7 @@ def outline(report: CheckReport) -> Outline:
 
 def test_it_loads_and_runs_nothing() -> None:
     """Its policy forbids both, and there is neither a script nor an address in it."""
-    seen = outline(examples.report(grown=2))
+    seen = outline(made_checks.report(grown=2))
     policy = next(attrs["content"] for tag, attrs in seen.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
     assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:;")
@@ -53,7 +53,7 @@ def test_it_loads_and_runs_nothing() -> None:
 
 def test_every_methods_blocks_are_drawn() -> None:
     """A chart a method and one of bounds, each with a text alternative; ids are unique."""
-    seen = outline(examples.report({"lora": 0.05, "adapter": 0.0}))
+    seen = outline(made_checks.report({"lora": 0.05, "adapter": 0.0}))
     figures = [attrs["id"] for tag, attrs in seen.tags if tag == "figure" and attrs.get("class") == "chart"]
     assert figures == ["figure-bounds", "figure-blocks_0", "figure-blocks_1"]
     alternatives = [attrs.get("aria-label") for _, attrs in seen.tags if attrs.get("role") == "img"]
@@ -64,8 +64,8 @@ def test_every_methods_blocks_are_drawn() -> None:
 
 def test_disturbed_blocks_are_set_apart() -> None:
     """They are drawn, by another mark, and counted in words."""
-    made = examples.report({"lora": 0.0})
-    disturbed = examples.block(1.3, 3, disturbed="steal 9 %")
+    made = made_checks.report({"lora": 0.0})
+    disturbed = made_checks.block(1.3, 3, disturbed="steal 9 %")
     figure = drawings.blocks(made.model_copy(update={"blocks": (*made.blocks, disturbed)}))[0]
     assert "Scatter of 24 blocks" in figure.alt
     assert "1 disturbed ones set apart" in figure.alt
@@ -75,12 +75,14 @@ def test_disturbed_blocks_are_set_apart() -> None:
 
 def test_the_same_report_gives_the_same_bytes() -> None:
     """So that a page can be committed and compared."""
-    assert outputs.html(examples.report()) == outputs.html(examples.report())
+    assert outputs.html(made_checks.report()) == outputs.html(made_checks.report())
 
 
 def test_hostile_names_stay_text() -> None:
     """In titles, tables, charts and text alternatives."""
-    made = examples.report({examples.HOSTILE: 0.05}, grown=1, label=examples.HOSTILE, suite=examples.HOSTILE)
+    made = made_checks.report(
+        {made_checks.HOSTILE: 0.05}, grown=1, label=made_checks.HOSTILE, suite=made_checks.HOSTILE
+    )
     seen = outline(made)
     assert not [tag for tag, _ in seen.tags if tag == "script"]
     assert not [key for _, attrs in seen.tags for key in attrs if key.startswith("on")]
@@ -90,8 +92,8 @@ def test_hostile_names_stay_text() -> None:
 
 def test_counts_without_times_and_times_without_counts() -> None:
     """Either may be missing."""
-    assert "No step was timed." in outline(examples.report(blocks=(), verdicts=())).text
-    assert not [1 for _, attrs in outline(examples.report(counts=())).tags if attrs.get("id") == "counts"]
+    assert "No step was timed." in outline(made_checks.report(blocks=(), verdicts=())).text
+    assert not [1 for _, attrs in outline(made_checks.report(counts=())).tags if attrs.get("id") == "counts"]
 
 
 def test_runs_against_a_baseline_are_drawn() -> None:
@@ -107,7 +109,7 @@ def test_runs_against_a_baseline_are_drawn() -> None:
     found = verdicts.of_runs(
         verdicts.run_effects(stored, ("lora", "adapter")), verdicts.run_effects(now, ("lora", "adapter")), Rules()
     )
-    made = examples.report(
+    made = made_checks.report(
         {"lora": 0.0, "adapter": 0.0}, mode="baseline", blocks=(), pairs=0, verdicts=found, runs=now,
         reference_runs=stored,
     )  # fmt: skip
@@ -122,14 +124,14 @@ def test_runs_against_a_baseline_are_drawn() -> None:
 def test_bounds_that_so_few_pairs_do_not_give_are_open() -> None:
     """The bar reaches to the edge, and the words say infinity."""
     verdict = Verdict(method="lora", metric="step_time", status="INCONCLUSIVE", estimate=0.01, upper=0.02, detail="x")
-    figure = drawings.bounds(examples.report(verdicts=(verdict,)))
+    figure = drawings.bounds(made_checks.report(verdicts=(verdict,)))
     assert figure is not None
     assert "[−∞, +2.00 %]" in figure.alt
 
 
 def test_all_files_are_written_and_the_report_reads_back(tmp_path: Path) -> None:
     """JSON has every raw block; a folder that isn't there is made; a format without a file is left out."""
-    made = examples.report(grown=1)
+    made = made_checks.report(grown=1)
     files = {kind: tmp_path / "new" / f"check.{kind}" for kind in ("json", "junit", "html")}
     outputs.write(made, **files, markdown=None)
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"check.json", "check.junit", "check.html"}
@@ -140,4 +142,4 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """One sentence with the option."""
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=re.escape("--junit ")):
-        outputs.write(examples.report(), junit=tmp_path / "file" / "x.xml")
+        outputs.write(made_checks.report(), junit=tmp_path / "file" / "x.xml")

@@ -18,13 +18,9 @@ from hpml_bench.gate.measure.machine import Snapshot, between
 from hpml_bench.gate.measure.pairs import BLOCKS, REPEATS, OutOfTime, Pair
 from hpml_bench.gate.measure.sides import ResidentProcess
 
+pytestmark = pytest.mark.usefixtures("quiet_machine")
+
 QUIET = Snapshot(at=0, total=0, busy=0, stolen=0, own=0, throttled=0)
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the machine be quiet, whatever else runs on it; a test may have it otherwise."""
-    monkeypatch.setattr(pairs, "between", lambda *_: machine.Disturbance(0.0, 0.0, None))
 
 
 def pair(tmp_path: Path, *methods: str, seed: int = 0) -> Pair:

@@ -36,7 +36,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project_repository(tmp_path: Path) -> Path:
     """A repository with one commit of a project of one module."""
     folder = tmp_path / "project"
     folder.mkdir()
@@ -66,12 +66,12 @@ def unpacked(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
     return labels
 
 
-def test_a_dirty_tree_is_measured_as_it_is_and_named(project: Path, unpacked: list[str]) -> None:
+def test_a_dirty_tree_is_measured_as_it_is_and_named(project_repository: Path, unpacked: list[str]) -> None:
     """The commit on one side; changes and new files on the other, without what is ignored or deleted."""
-    (project / "tiny_module.py").write_text("value = 2\n")
-    (project / "new.py").touch()
-    (project / "ignored.py").touch()
-    found = against_revision("HEAD", project)
+    (project_repository / "tiny_module.py").write_text("value = 2\n")
+    (project_repository / "new.py").touch()
+    (project_repository / "ignored.py").touch()
+    found = against_revision("HEAD", project_repository)
     reference, candidate = found.reference.path, found.candidate.path
     assert reference is not None
     assert candidate is not None
@@ -81,42 +81,42 @@ def test_a_dirty_tree_is_measured_as_it_is_and_named(project: Path, unpacked: li
     assert not (candidate / "ignored.py").exists()
     assert len(str(reference)) == len(str(candidate))
     assert [side.dirty for side in found.sides] == [False, True]
-    assert found.sides[0].revision == git(project, "rev-parse", "HEAD")
+    assert found.sides[0].revision == git(project_repository, "rev-parse", "HEAD")
     assert "in no commit" in found.notes[0]
     assert unpacked == ["HEAD", "working tree"]
 
 
-def test_a_clean_tree_is_said_to_be_clean_and_installed_once(project: Path, unpacked: list[str]) -> None:
+def test_a_clean_tree_is_said_to_be_clean_and_installed_once(project_repository: Path, unpacked: list[str]) -> None:
     """The same files are the same installation, now and the next time."""
-    (project / "tiny_module.py").write_text("value = 3\n")
-    git(project, "commit", "-qam", "two")
-    found = against_revision("HEAD", project / ".")
+    (project_repository / "tiny_module.py").write_text("value = 3\n")
+    git(project_repository, "commit", "-qam", "two")
+    found = against_revision("HEAD", project_repository / ".")
     assert found.notes == ()
     assert not found.sides[1].dirty
     assert found.reference.path == found.candidate.path
-    against_revision("HEAD", project)
+    against_revision("HEAD", project_repository)
     assert unpacked == ["HEAD"]
 
 
-def test_a_missing_commit_is_told_with_what_to_do(project: Path, tmp_path: Path) -> None:
+def test_a_missing_commit_is_told_with_what_to_do(project_repository: Path, tmp_path: Path) -> None:
     """In a whole clone it is a wrong name, in a shallow one it may not have been fetched."""
     with pytest.raises(UserError, match=r"--against nowhere: there is no such commit .*git log"):
-        against_revision("nowhere", project)
+        against_revision("nowhere", project_repository)
     with pytest.raises(UserError, match=r"--against --help: there is no such commit"):
-        against_revision("--help", project)
-    git(project, "commit", "-q", "--allow-empty", "-m", "two")
-    git(tmp_path, "clone", "-q", "--depth=1", f"file://{project}", "shallow")
+        against_revision("--help", project_repository)
+    git(project_repository, "commit", "-q", "--allow-empty", "-m", "two")
+    git(tmp_path, "clone", "-q", "--depth=1", f"file://{project_repository}", "shallow")
     with pytest.raises(UserError, match=r"shallow: .*--unshallow"):
         against_revision("HEAD~1", tmp_path / "shallow")
 
 
 @pytest.mark.parametrize("unpacked", ["[console_scripts]\nhpml_bench.x = tiny_module\n"], indirect=True)
-def test_a_project_that_no_check_would_run_is_refused(project: Path, unpacked: list[str]) -> None:
+def test_a_project_that_no_check_would_run_is_refused(project_repository: Path, unpacked: list[str]) -> None:
     """Neither the harness nor a plugin of it: every check of it would pass."""
-    (project / "tiny_module.py").write_text("value = 6\n")
-    git(project, "commit", "-qam", "unrelated")
+    (project_repository / "tiny_module.py").write_text("value = 6\n")
+    git(project_repository, "commit", "-qam", "unrelated")
     with pytest.raises(UserError, match=r"HEAD: .*nothing of it would be run"):
-        against_revision("HEAD", project)
+        against_revision("HEAD", project_repository)
     assert unpacked == ["HEAD"]
 
 
@@ -133,18 +133,18 @@ def test_no_repository_and_no_project_are_told(tmp_path: Path, unpacked: list[st
     assert unpacked == []
 
 
-def test_what_pip_says_is_passed_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_pip_says_is_passed_on(project_repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A revision that can't be built is told with pip's first error."""
     failing = [sys.executable, "-c", "raise SystemExit('ERROR: nothing works')"]
     monkeypatch.setattr(revisions.pip, "command", lambda *_: failing)
-    (project / "tiny_module.py").write_text("value = 4\n")
-    git(project, "commit", "-qam", "broken")
+    (project_repository / "tiny_module.py").write_text("value = 4\n")
+    git(project_repository, "commit", "-qam", "broken")
     with pytest.raises(UserError, match="HEAD: pip can't install it: ERROR: nothing works"):
-        against_revision("HEAD", project)
+        against_revision("HEAD", project_repository)
 
 
 def test_an_interrupted_installation_ends_what_pip_started(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C while pip builds: its children end too, and nothing half-made is kept."""
     note = tmp_path / "pid"
@@ -160,13 +160,13 @@ def test_an_interrupted_installation_ends_what_pip_started(
             signal.setitimer(signal.ITIMER_REAL, 0)
             raise KeyboardInterrupt
 
-    (project / "tiny_module.py").write_text("value = 5\n")
-    git(project, "commit", "-qam", "slow")
+    (project_repository / "tiny_module.py").write_text("value = 5\n")
+    git(project_repository, "commit", "-qam", "slow")
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     try:
         with pytest.raises(KeyboardInterrupt):
-            against_revision("HEAD", project)
+            against_revision("HEAD", project_repository)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -7,10 +7,10 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from examples import report
 from filelock import FileLock
 from residents import asked
 
+from helpers.made_checks import report
 from hpml_bench.errors import UserError
 from hpml_bench.gate import selftest
 from hpml_bench.gate.check import gate_digest

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import examples
 import numpy as np
 import pytest
 
+from helpers import made_checks
 from hpml_bench.errors import UserError
 from hpml_bench.gate.decide import count_diff, rank_tests, spending, verdicts
 from hpml_bench.gate.records import Block, Count, Rules, Verdict
@@ -45,21 +45,23 @@ def test_a_linear_drift_of_the_machine_cancels(order: str) -> None:
 
 def test_disturbed_blocks_do_not_count() -> None:
     """A block disturbed from outside changes no effect, and a pair of such blocks alone has none."""
-    disturbed = examples.block(2.0, 0, disturbed="steal 9 %")
-    found = verdicts.pair_effects([disturbed, examples.block(1.02, 0), examples.block(2.0, 1, disturbed="load 3")])
+    disturbed = made_checks.block(2.0, 0, disturbed="steal 9 %")
+    found = verdicts.pair_effects(
+        [disturbed, made_checks.block(1.02, 0), made_checks.block(2.0, 1, disturbed="load 3")]
+    )
     assert found == {"lora": [pytest.approx(math.log(1.02))]}
 
 
 def test_a_pairs_outlying_blocks_do_not_move_it() -> None:
     """The interquartile mean, by hand: of eight blocks the two least and the two largest are left out."""
     ratios = [0.7, 0.98, 1.00, 1.01, 1.02, 1.03, 1.2, 2.5]
-    found = verdicts.pair_effects([examples.block(ratio) for ratio in ratios])
+    found = verdicts.pair_effects([made_checks.block(ratio) for ratio in ratios])
     assert found["lora"] == [pytest.approx(sum(map(math.log, ratios[2:6])) / 4)]
 
 
 def test_effects_come_in_the_order_of_pairs() -> None:
     """Whatever the order of the blocks: the looks depend on it."""
-    found = verdicts.pair_effects([examples.block(1.3, 2), examples.block(1.1, 0), examples.block(1.2, 1)])
+    found = verdicts.pair_effects([made_checks.block(1.3, 2), made_checks.block(1.1, 0), made_checks.block(1.2, 1)])
     assert found["lora"] == [pytest.approx(math.log(1 + i / 10)) for i in (1, 2, 3)]
 
 

@@ -305,7 +305,7 @@ class WarmProcess:
         new_session: bool = False,
         output: int | None = None,
     ) -> None:
-        """Start `command`, which begins with this interpreter; it prints to the descriptor `output`, else into a pipe."""
+        """Start `command`, which begins with this interpreter; it prints to `output`, else into a pipe."""
         self.returncode: int | None = None
         self._printed = b""
         self._socket = socket.socket(socket.AF_UNIX)

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import recorded
-
+from helpers import made_records
 from hpml_bench.config.settings import DatasetSpec, MethodSpec
 from hpml_bench.records.files import RECORD
 from hpml_bench.records.run import Check, Digests, RunError, RunRecord
@@ -48,7 +47,7 @@ def records(evil: str) -> list[RunRecord]:
         metric.model_copy(
             update={"title": evil, "definition": evil, "unit": evil if metric.unit == "MB" else metric.unit}
         )
-        for metric in recorded.DEFINITIONS
+        for metric in made_records.DEFINITIONS
     )
     odd: dict[str, Any] = {
         "suite": evil,
@@ -60,26 +59,26 @@ def records(evil: str) -> list[RunRecord]:
         "digests": Digests(weights=evil, tokenizer=evil, data=evil, revision=evil),
         "checks": (Check(name=evil, passed=True, detail=evil),),
         "started": evil[:12] + "\x1b[31m\u202e",
-        "settings": recorded.SETTINGS.model_copy(
+        "settings": made_records.SETTINGS.model_copy(
             update={"backbone": f"path:{evil}", "dataset": DatasetSpec(name=evil, options={evil: evil})}
         ),
     }
-    made = recorded.sweep(["lora", "full", "head"], 3, **odd)
+    made = made_records.sweep(["lora", "full", "head"], 3, **odd)
     for seed in (0, 1):  # one name, two specifications: its options become part of what the report calls it
         other = MethodSpec(name="lora", method="lora", options={evil: evil, "r": evil}, lr=1e-3)
-        made.append(recorded.record("lora", seed, 40 + seed, method_spec=other, **odd))
+        made.append(made_records.record("lora", seed, 40 + seed, method_spec=other, **odd))
     error = RunError(kind=evil, message=evil, rank=0, traceback=evil)
-    made += [recorded.failed(name, 9, "failed", evil, **odd | {"error": error}) for name in ("lora", "lt", "amp")]
-    made.append(recorded.failed("adapter", 9, "killed", LONG, **odd))
+    made += [made_records.failed(name, 9, "failed", evil, **odd | {"error": error}) for name in ("lora", "lt", "amp")]
+    made.append(made_records.failed("adapter", 9, "killed", LONG, **odd))
     failing = {"checks": (Check(name=evil, passed=False, detail=evil),)}
-    made.append(recorded.record("full", 8, **odd | failing))
-    made.append(recorded.record("head", 7, **odd | {"protocol_id": "other", "digests": recorded.DIGESTS}))
+    made.append(made_records.record("full", 8, **odd | failing))
+    made.append(made_records.record("head", 7, **odd | {"protocol_id": "other", "digests": made_records.DIGESTS}))
     return made
 
 
 def folder(place: Path, evil: str) -> Path:
     """Write such a results folder, with damaged records in folders of hostile names beside it."""
-    recorded.write(place, records(evil))
+    made_records.write(place, records(evil))
     name = "\x1b[31m<img src=x onerror=alert(1)>\n::error::x \u202e$x$|"
     (place / name).mkdir()
     (place / name / RECORD).write_text(json.dumps({"schema_version": evil}))

@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import tiny
 
+from helpers import tiny
 from hpml_bench.data import wheel
 from hpml_bench.data.sources import MODEL_PATTERNS, resolve, resolve_model
 from hpml_bench.data.tokenizer import load_tokenizer
@@ -25,13 +25,10 @@ from hpml_bench.errors import UserError
 from hpml_bench.system.cache import cache_folder
 from hpml_bench.training.model import load_backbone
 
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
+
 Member = tuple[str | zipfile.ZipInfo, bytes]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test has a cache of its own."""
-    monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
 
 
 def archive(*members: Member, method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -169,18 +166,18 @@ class Owned:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
+def word_model(tmp_path: Path) -> Path:
     """Return a model folder with its tokenizer."""
     tiny.local_suite(tmp_path)
     return tmp_path / "model"
 
 
-def test_pickled_weights_are_not_read(model: Path, tmp_path: Path) -> None:
+def test_pickled_weights_are_not_read(word_model: Path, tmp_path: Path) -> None:
     """A folder with nothing but a .bin is refused; where safetensors lie beside one, only they are read."""
-    (model / "pytorch_model.bin").write_bytes(pickle.dumps(Owned(tmp_path / "owned")))
-    load_backbone(model, tiny.settings(backbone=f"path:{model}"))
-    (model / "model.safetensors").unlink()
-    for read in (lambda: resolve_model(f"path:{model}"), lambda: load_backbone(model, tiny.settings())):
+    (word_model / "pytorch_model.bin").write_bytes(pickle.dumps(Owned(tmp_path / "owned")))
+    load_backbone(word_model, tiny.settings(backbone=f"path:{word_model}"))
+    (word_model / "model.safetensors").unlink()
+    for read in (lambda: resolve_model(f"path:{word_model}"), lambda: load_backbone(word_model, tiny.settings())):
         with pytest.raises(UserError, match=r"safetensors"):
             read()
     assert not (tmp_path / "owned").exists()
@@ -194,12 +191,12 @@ def test_pickled_weights_are_not_read(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../x.safetensors", "/etc/x.safetensors", "model.bin", "a/b.safetensors", 5])
-def test_an_index_names_safetensors_of_its_folder_only(model: Path, name: str | int) -> None:
+def test_an_index_names_safetensors_of_its_folder_only(word_model: Path, name: str | int) -> None:
     """The index of sharded weights can't lead out of the folder, or to a pickle."""
-    (model / "model.safetensors").unlink()
-    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    (word_model / "model.safetensors").unlink()
+    (word_model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(UserError, match="no safetensors file of this folder"):
-        resolve_model(f"path:{model}")
+        resolve_model(f"path:{word_model}")
 
 
 @pytest.mark.parametrize(
@@ -215,31 +212,31 @@ def test_an_index_names_safetensors_of_its_folder_only(model: Path, name: str | 
         ("config.json", b'\xff\xfe{"model_type": "gpt2"}'),
     ],
 )
-def test_garbage_in_a_model_is_a_sentence(model: Path, file: str, content: bytes) -> None:
+def test_garbage_in_a_model_is_a_sentence(word_model: Path, file: str, content: bytes) -> None:
     """Weights and configuration that can't be read end as a user's mistake, with the folder's name."""
-    (model / file).write_bytes(content)
+    (word_model / file).write_bytes(content)
     with pytest.raises(UserError):
-        load_backbone(model, tiny.settings(backbone=f"path:{model}"))
+        load_backbone(word_model, tiny.settings(backbone=f"path:{word_model}"))
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000, b"\xff" * 9, b'{"version": "1.0", "model": 5}'])
-def test_garbage_in_a_tokenizer_is_a_sentence(model: Path, content: bytes) -> None:
+def test_garbage_in_a_tokenizer_is_a_sentence(word_model: Path, content: bytes) -> None:
     """The same of a tokenizer's file."""
-    (model / "tokenizer.json").write_bytes(content)
+    (word_model / "tokenizer.json").write_bytes(content)
     with pytest.raises(UserError):
-        load_tokenizer(model)
+        load_tokenizer(word_model)
 
 
-def test_code_in_a_model_folder_is_not_run(model: Path, tmp_path: Path) -> None:
+def test_code_in_a_model_folder_is_not_run(word_model: Path, tmp_path: Path) -> None:
     """A configuration that names Python files beside it (`auto_map`) doesn't get them run."""
     code = f"from pathlib import Path\nPath({str(tmp_path / 'owned')!r}).touch()\n"
     classes = "class C:\n    pass\nConfig = Model = Tokenizer = C\n"
-    (model / "owned.py").write_text(code + classes)
+    (word_model / "owned.py").write_text(code + classes)
     named = {"AutoConfig": "owned.Config", "AutoModel": "owned.Model", "AutoTokenizer": ["owned.Tokenizer"] * 2}
     for file, kind in (("config.json", "gpt2"), ("config.json", "own"), ("tokenizer_config.json", None)):
-        content = json.loads((model / file).read_text()) | {"auto_map": named}
-        (model / file).write_text(json.dumps(content | ({"model_type": kind} if kind else {})))
-        for read in (lambda: load_backbone(model, tiny.settings()), lambda: load_tokenizer(model)):
+        content = json.loads((word_model / file).read_text()) | {"auto_map": named}
+        (word_model / file).write_text(json.dumps(content | ({"model_type": kind} if kind else {})))
+        for read in (lambda: load_backbone(word_model, tiny.settings()), lambda: load_tokenizer(word_model)):
             with suppress(UserError):
                 read()
     assert not (tmp_path / "owned").exists()

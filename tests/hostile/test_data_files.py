@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tiny
 
+from helpers import tiny
 from hpml_bench.datasets.hub import HubDataset
 from hpml_bench.datasets.text_files import TextFiles
 from hpml_bench.errors import UserError

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import recorded
 from click.testing import CliRunner
 
+from helpers import made_records
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SUITE
@@ -40,48 +40,51 @@ def at_once() -> Iterator[None]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def results_folder(tmp_path: Path) -> Path:
     """Return a results folder of four runs."""
-    return recorded.write(tmp_path / "reports" / "example", recorded.sweep(["lora", "full"], 2))
+    return made_records.write(tmp_path / "reports" / "example", made_records.sweep(["lora", "full"], 2))
 
 
-def test_a_link_is_no_run(folder: Path, tmp_path: Path) -> None:
+def test_a_link_is_no_run(results_folder: Path, tmp_path: Path) -> None:
     """A run folder, or a record, that is a link is told and left out; what it leads to isn't read."""
-    run = next(path for path in folder.iterdir() if path.is_dir())
+    run = next(path for path in results_folder.iterdir() if path.is_dir())
     outside = tmp_path / "outside"
     run.rename(outside)
     run.symlink_to(outside)
-    other = next(path for path in folder.iterdir() if not path.is_symlink())
+    other = next(path for path in results_folder.iterdir() if not path.is_symlink())
     (other / RECORD).rename(tmp_path / "record.json")
     (other / RECORD).symlink_to(tmp_path / "record.json")
-    found = load_records(folder)
+    found = load_records(results_folder)
     assert len(found.records) == 2
     assert len(found.problems) == 2
     assert all("link" in problem for problem in found.problems)
     assert read_record(run) is None
-    assert len(load(folder).left_out.problems) == 2
+    assert len(load(results_folder).left_out.problems) == 2
 
 
-def test_starting_anew_removes_the_link_and_not_what_it_leads_to(folder: Path, tmp_path: Path) -> None:
+def test_starting_anew_removes_the_link_and_not_what_it_leads_to(results_folder: Path, tmp_path: Path) -> None:
     """Neither `--fresh` nor a run's own beginning empties a folder elsewhere."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / RECORD).write_text("{}")
     (outside / "precious").write_text("x")
-    for name, act in (("a", lambda: ResultsFolder(folder).clear()), ("b", lambda: RunFolder(folder / "b").begin())):
-        (folder / name).symlink_to(outside)
+    for name, act in (
+        ("a", lambda: ResultsFolder(results_folder).clear()),
+        ("b", lambda: RunFolder(results_folder / "b").begin()),
+    ):
+        (results_folder / name).symlink_to(outside)
         act()
-        assert not (folder / name).is_symlink()
+        assert not (results_folder / name).is_symlink()
         assert (outside / "precious").read_text() == "x"
-    assert (folder / "b").is_dir()
+    assert (results_folder / "b").is_dir()
 
 
 @pytest.mark.parametrize("name", [RECORD, POINTS, PREDICTIONS, SUITE])
 @pytest.mark.parametrize("kind", ["a pipe", "a device without end", "a folder"])
-def test_what_is_no_file_is_not_opened(folder: Path, name: str, kind: str) -> None:
+def test_what_is_no_file_is_not_opened(results_folder: Path, name: str, kind: str) -> None:
     """A pipe, a device or a folder in a file's place neither hangs nor ends a report; of a run's it is told."""
-    run = next(path for path in sorted(folder.iterdir()) if path.is_dir())
-    place = (folder if name == SUITE else run) / name
+    run = next(path for path in sorted(results_folder.iterdir()) if path.is_dir())
+    place = (results_folder if name == SUITE else run) / name
     place.unlink(missing_ok=True)
     if kind == "a pipe":
         os.mkfifo(place)
@@ -89,25 +92,25 @@ def test_what_is_no_file_is_not_opened(folder: Path, name: str, kind: str) -> No
         place.mkdir()
     else:
         place.symlink_to("/dev/zero")
-    results = load(folder)
+    results = load(results_folder)
     left = 0 if name == SUITE else 1
     assert (len(results.compared), len(results.left_out.problems)) == (4 - left, left)
     assert all(problem.startswith(f"{run.name}/{name} is ") for problem in results.left_out.problems)
     assert len(summary_table(results).rows) == 2
     assert set(results.curves["train_loss"]) == {"lora", "full"}
-    assert len(load_results(folder)) == 4 - left
-    done = CliRunner().invoke(main, ["list", "runs", str(folder.parent)])
+    assert len(load_results(results_folder)) == 4 - left
+    done = CliRunner().invoke(main, ["list", "runs", str(results_folder.parent)])
     assert done.exit_code == 0
     RunFolder(run).digests()
     read_points(run)
 
 
 @pytest.mark.parametrize("run_id", ["../../outside", "/etc", "a/b", "", "a\nb", ".", "\x1b[31m"])
-def test_a_record_cannot_name_another_folder(folder: Path, run_id: str) -> None:
+def test_a_record_cannot_name_another_folder(results_folder: Path, run_id: str) -> None:
     """A run is looked for in the folder of its id: an id that is no folder's name is refused."""
-    path = next(folder.glob("*/run.json"))
+    path = next(results_folder.glob("*/run.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"run_id": run_id}))
-    found = load_records(folder)
+    found = load_records(results_folder)
     assert len(found.records) == 3
     assert "run_id" in found.problems[0]
 
@@ -130,19 +133,19 @@ def deep(levels: int) -> Any:
         ({"environment": {"\udfff": "x"}}, "surrogate"),
     ],
 )
-def test_what_only_json_can_hold_is_no_record(folder: Path, change: dict[str, Any], says: str) -> None:
+def test_what_only_json_can_hold_is_no_record(results_folder: Path, change: dict[str, Any], says: str) -> None:
     """Nesting, integers and halves of characters that would end a report are told and left out."""
-    path = next(folder.glob("*/run.json"))
+    path = next(results_folder.glob("*/run.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    found = load_records(folder)
+    found = load_records(results_folder)
     assert len(found.records) == 3
     assert says in found.problems[0]
-    assert write_report(folder, None, ["md"])
+    assert write_report(results_folder, None, ["md"])
 
 
-def test_points_without_line_ends_take_no_memory(folder: Path) -> None:
+def test_points_without_line_ends_take_no_memory(results_folder: Path) -> None:
     """Lines are read up to what a point can have; the points around a huge one are kept."""
-    run = next(path for path in folder.iterdir() if path.is_dir())
+    run = next(path for path in results_folder.iterdir() if path.is_dir())
     good = '{"metric":"train_loss","step":1,"value":0.5}\n'
     odd = '{"metric":"train_loss","step":1' + "0" * 400 + ',"value":0.5}\n'
     (run / POINTS).write_text(good + "x" * 30_000_000 + "\n" + odd + good)
@@ -154,11 +157,11 @@ def test_points_without_line_ends_take_no_memory(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["figures", "tables"])
-def test_a_report_is_not_written_through_a_link(folder: Path, tmp_path: Path, name: str) -> None:
+def test_a_report_is_not_written_through_a_link(results_folder: Path, tmp_path: Path, name: str) -> None:
     """Charts and tables go into folders of the report's own."""
     outside = tmp_path / "outside"
     outside.mkdir()
-    (folder / name).symlink_to(outside)
+    (results_folder / name).symlink_to(outside)
     with pytest.raises(UserError, match="link"):
-        write_report(folder, None, ["md", "csv"])
+        write_report(results_folder, None, ["md", "csv"])
     assert list(outside.iterdir()) == []

@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import recorded
 from browser import Site, needs_browser, site, visit
 from markdown_it import MarkdownIt
 from payloads import LONG, OWNED, attack, folder
 
+from helpers import made_records
 from hpml_bench.report import render
 from hpml_bench.report.export import csv_text, latex_table
 from hpml_bench.report.tables import table
@@ -30,7 +30,7 @@ def served() -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def evil(served: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hostile_report(served: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder whose every text attacks, with its report in every format."""
     place = folder(tmp_path_factory.mktemp("evil"), attack(served.address))
     render.write_report(place, None, FORMATS)
@@ -77,9 +77,9 @@ def test_the_browser_sees_an_attack_that_works(served: Site, tmp_path: Path) -> 
 
 
 @needs_browser
-def test_a_browser_obeys_nothing(evil: Path, served: Site, tmp_path: Path) -> None:
+def test_a_browser_obeys_nothing(hostile_report: Path, served: Site, tmp_path: Path) -> None:
     """In Chromium no script of the data runs, no element of it arises, and no request leaves the page."""
-    document, asked = visit(served, (evil / "report.html").read_text(encoding="utf-8"), tmp_path)
+    document, asked = visit(served, (hostile_report / "report.html").read_text(encoding="utf-8"), tmp_path)
     assert asked == set()
     assert document.count("<h2") > 10, "the page is whole"
     assert "aria-sort" in document or "<button" in document, "our own script ran"
@@ -88,9 +88,9 @@ def test_a_browser_obeys_nothing(evil: Path, served: Site, tmp_path: Path) -> No
 
 
 @needs_browser
-def test_the_policy_holds_alone(evil: Path, served: Site, tmp_path: Path) -> None:
+def test_the_policy_holds_alone(hostile_report: Path, served: Site, tmp_path: Path) -> None:
     """Were a text put into the page unescaped, its Content-Security-Policy would still stop scripts and requests."""
-    page = (evil / "report.html").read_text(encoding="utf-8")
+    page = (hostile_report / "report.html").read_text(encoding="utf-8")
     raw = attack(served.address).replace("http-equiv=refresh", "http-equiv=x")  # no policy stops a redirection
     document, asked = visit(served, page.replace('<main id="content">', f'<main id="content">{raw}'), tmp_path)
     assert "onerror=" in document
@@ -98,18 +98,18 @@ def test_the_policy_holds_alone(evil: Path, served: Site, tmp_path: Path) -> Non
     assert f"<title>{OWNED}" not in document
 
 
-def test_html_holds_no_element_of_the_data(evil: Path) -> None:
+def test_html_holds_no_element_of_the_data(hostile_report: Path) -> None:
     """Without a browser: one script, no handler, no address outside the page; and a policy that starts from nothing."""
-    text = (evil / "report.html").read_text(encoding="utf-8")
+    text = (hostile_report / "report.html").read_text(encoding="utf-8")
     assert obeyed(text, re.compile("#|data:,$"), scripts=1) == []
     assert re.search(r'http-equiv="Content-Security-Policy" content="default-src \'none\'', text)
     assert text.index("Content-Security-Policy") < text.index("<style") < text.index("<script")
 
 
 @pytest.mark.parametrize("html", [True, False])
-def test_markdown_becomes_no_element_of_the_data(evil: Path, html: bool) -> None:
+def test_markdown_becomes_no_element_of_the_data(hostile_report: Path, html: bool) -> None:
     """Rendered with raw HTML allowed, or shown: charts and folded tables only; no link, image, script or heading."""
-    text = (evil / "report.md").read_text(encoding="utf-8")
+    text = (hostile_report / "report.md").read_text(encoding="utf-8")
     viewer = MarkdownIt("commonmark", {"html": html}).enable(["table", "strikethrough"])
     made = viewer.render(text)
     assert obeyed(made, re.compile(r"figures/\w+\.svg$")) == []
@@ -121,9 +121,9 @@ def test_markdown_becomes_no_element_of_the_data(evil: Path, html: bool) -> None
     assert not [title for title in titles if OWNED in title or title == "heading"]
 
 
-def test_pages_hold_no_control_characters(evil: Path) -> None:
+def test_pages_hold_no_control_characters(hostile_report: Path) -> None:
     """Every file written is free of control, escape and direction-changing characters, and of endless lines."""
-    for path in evil.rglob("*"):
+    for path in hostile_report.rglob("*"):
         if path.suffix in {".html", ".md", ".csv", ".tex", ".svg"}:
             text = path.read_text(encoding="utf-8")
             odd = {c for c in text if not c.isprintable() and c != "\n"}
@@ -131,11 +131,11 @@ def test_pages_hold_no_control_characters(evil: Path) -> None:
             assert LONG[:20_000] not in text, path.name
 
 
-def test_charts_are_sound_xml(evil: Path) -> None:
+def test_charts_are_sound_xml(hostile_report: Path) -> None:
     """Each chart parses, in a file and in the page, and holds drawings and text only."""
-    files = sorted((evil / "figures").glob("*.svg"))
+    files = sorted((hostile_report / "figures").glob("*.svg"))
     texts = [path.read_text(encoding="utf-8") for path in files]
-    texts += re.findall(r"<svg.*?</svg>", (evil / "report.html").read_text(encoding="utf-8"), re.DOTALL)
+    texts += re.findall(r"<svg.*?</svg>", (hostile_report / "report.html").read_text(encoding="utf-8"), re.DOTALL)
     assert len(texts) >= 16
     for text in texts:
         tags = {element.tag.rpartition("}")[2] for element in ET.fromstring(text).iter()}
@@ -145,16 +145,16 @@ def test_charts_are_sound_xml(evil: Path) -> None:
 def test_a_chart_shows_dollars_as_they_are(tmp_path: Path) -> None:
     """A title with `$` or with what XML can't hold is drawn as text: broken TeX would end the whole report."""
     odd = "$\\frac{$ \x00\ufffe<&\x1b[1m]]>"
-    titled = tuple(m.model_copy(update={"title": odd, "unit": "$_$"}) for m in recorded.DEFINITIONS)
-    recorded.write(tmp_path, recorded.sweep(["lora", "full"], 2, definitions=titled))
+    titled = tuple(m.model_copy(update={"title": odd, "unit": "$_$"}) for m in made_records.DEFINITIONS)
+    made_records.write(tmp_path, made_records.sweep(["lora", "full"], 2, definitions=titled))
     render.write_report(tmp_path, None, ["md"])
     chart = (tmp_path / "figures" / "seeds_test_accuracy.svg").read_text(encoding="utf-8")
     assert any(r"$\frac{$ <&]]>" in (element.text or "") for element in ET.fromstring(chart).iter())
 
 
-def test_spreadsheets_run_nothing(evil: Path) -> None:
+def test_spreadsheets_run_nothing(hostile_report: Path) -> None:
     """Every CSV table is rectangular, and no cell or heading of text begins as a formula."""
-    for path in (evil / "tables").glob("*.csv"):
+    for path in (hostile_report / "tables").glob("*.csv"):
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file))
         assert len({len(row) for row in rows}) == 1, path.name
@@ -164,12 +164,12 @@ def test_spreadsheets_run_nothing(evil: Path) -> None:
     assert csv_text(formulas) == "'=1+1,'＝1\n'@SUM(A1),'=1\n"
 
 
-def test_latex_obeys_nothing(evil: Path) -> None:
+def test_latex_obeys_nothing(hostile_report: Path) -> None:
     """No command of the data is left; a row that begins with a bracket is no argument of the row before."""
     known = {"begin", "end", "centering", "caption", "label", "toprule", "midrule", "bottomrule", "par", "smallskip",
              "footnotesize", "textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar",
              "pm", "approx", "surd", "times", "ldots", "cdot"}  # fmt: skip
-    for path in (evil / "tables").glob("*.tex"):
+    for path in (hostile_report / "tables").glob("*.tex"):
         text = path.read_text(encoding="utf-8")
         assert set(re.findall(r"(?<!\\)\\([A-Za-z]+)", text)) <= known, path.name
         assert text.count(r"\begin{") == text.count(r"\end{") == 2

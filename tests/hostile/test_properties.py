@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import recorded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers import made_records
 from hpml_bench.config.suite import Suite, load_suite
 from hpml_bench.config.yaml import parse
 from hpml_bench.errors import UserError
@@ -172,8 +172,8 @@ def _has_floats(value: Any) -> bool:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a results folder of seven runs: three seeds, from which pairs have verdicts, and a failed run."""
-    records = [*recorded.sweep(["lora", "full"], 3), recorded.failed("head", 0, "failed", "why")]
-    return recorded.write(tmp_path_factory.mktemp("runs"), records, rows=50)
+    records = [*made_records.sweep(["lora", "full"], 3), made_records.failed("head", 0, "failed", "why")]
+    return made_records.write(tmp_path_factory.mktemp("runs"), records, rows=50)
 
 
 def recommit(run: Path) -> None:
@@ -247,7 +247,7 @@ def test_any_bytes_as_a_record(tmp_path: Path, content: bytes) -> None:
 @given(number=st.floats() | st.integers(-(2**62), 2**62))
 def test_a_record_is_read_as_it_was_written(number: float) -> None:
     """Whatever a metric is, JSON brings it back; what is no number is none."""
-    before = recorded.record(metrics={"a": float(number)})
+    before = made_records.record(metrics={"a": float(number)})
     after = RunRecord.model_validate_json(before.model_dump_json())
     expected = float(number) if math.isfinite(number) else None
     assert after.metrics["a"] == expected or not math.isfinite(number)

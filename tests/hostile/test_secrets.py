@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-import tiny
 from rich.console import Console
 
+from helpers import tiny
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.plan import ATTEMPTS, CLAIMS, OWNER, Job

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny
 
+from helpers import tiny
 from hpml_bench.config.settings import Settings
 from hpml_bench.data.prepare import prepare
 from hpml_bench.errors import UserError

@@ -18,7 +18,7 @@ from hpml_bench.system.text import LONGEST, for_terminal, sanitize
 
 
 @pytest.fixture(scope="module")
-def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hostile_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of results folders, one of hostile name, all of hostile content."""
     place = tmp_path_factory.mktemp("reports")
     folder(place / "one", attack())
@@ -45,27 +45,27 @@ def assert_inert(text: str) -> None:
         ["plan", "{evil}/one", "--detect", "\n::error::accuracy=1", "--out", "{evil}"],
     ],
 )
-def test_commands_print_plain_lines(arguments: list[str], evil: Path, tmp_path: Path) -> None:
+def test_commands_print_plain_lines(arguments: list[str], hostile_folders: Path, tmp_path: Path) -> None:
     """No escape, control or direction-changing character, and no workflow command, on either stream; no traceback."""
-    filled = [part.format(evil=evil, tmp=tmp_path) if "{" in part else part for part in arguments]
+    filled = [part.format(evil=hostile_folders, tmp=tmp_path) if "{" in part else part for part in arguments]
     done = CliRunner().invoke(main, filled)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     assert done.output.strip()
     assert_inert(done.output)
 
 
-def test_a_run_is_listed_on_one_line(evil: Path) -> None:
+def test_a_run_is_listed_on_one_line(hostile_folders: Path) -> None:
     """`list runs` prints a line of bounded length for each record that can be read."""
-    done = CliRunner().invoke(main, ["list", "runs", str(evil / "one")])
+    done = CliRunner().invoke(main, ["list", "runs", str(hostile_folders / "one")])
     lines = done.output.splitlines()
-    assert len(lines) == len(load_records(evil / "one").records) > 10
+    assert len(lines) == len(load_records(hostile_folders / "one").records) > 10
     assert max(map(len, lines)) < 400
 
 
 @pytest.mark.parametrize("width", [20, 140])
-def test_progress_prints_plain_lines(width: int, capsys: pytest.CaptureFixture[str], evil: Path) -> None:
+def test_progress_prints_plain_lines(width: int, capsys: pytest.CaptureFixture[str], hostile_folders: Path) -> None:
     """A failed run's line and a rank's log lines are inert, wherever they are wrapped; markup is shown, not obeyed."""
-    record = next(r for r in load_records(evil / "one").records if r.error and OWNED in r.error.message)
+    record = next(r for r in load_records(hostile_folders / "one").records if r.error and OWNED in r.error.message)
     with SweepProgress(Console(width=width), 1) as progress:
         progress.finished(record)
         progress.say(f"  rank 0: {attack()} [bold]x[/bold]")

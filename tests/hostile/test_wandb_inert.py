@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from payloads import attack, folder
-from wandb_double import runs_below
 
+from helpers.fake_wandb import runs_below
 from hpml_bench.records.listing import load_records
 from hpml_bench.report.render import load
 from hpml_bench.system.text import sanitize

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tiny
 
+from helpers import tiny
 from hpml_bench.config.settings import RunSpec, Settings
 from hpml_bench.config.suite import Suite, load_suite
 from hpml_bench.errors import UserError

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tiny
 
+from helpers import tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
 from hpml_bench.launch.outcome import Place

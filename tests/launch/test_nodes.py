@@ -14,9 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-import tiny
-from helpers import warm
 
+from helpers import tiny, warm
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
@@ -28,8 +27,7 @@ from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunError, RunRecord, Status
 from hpml_bench.system import heartbeat, network
 
-HELPERS = str(Path(tiny.__file__).parent)
-EACH = ["env", f"PYTHONPATH={os.pathsep.join([HELPERS, *filter(None, sys.path)])}"]
+EACH = ["env", f"PYTHONPATH={os.pathsep.join(filter(None, sys.path))}"]
 EACH += [sys.executable, str(Path(__file__).parent / "on_each_node.py"), "2"]
 TWO = OverNodes(2, lambda command: [*EACH, *command])
 NOTHING = Prepared.model_validate(
@@ -37,12 +35,6 @@ NOTHING = Prepared.model_validate(
      "digests": {"weights": "w", "tokenizer": "t", "data": "d"}}
 )  # fmt: skip
 ENDLESS = tiny.spec("head", steps=1_000_000, eval_every=1_000_000, log_every=5)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Rows and a backbone."""
-    return tiny.prepared(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture
@@ -185,7 +177,7 @@ def test_agents_do_not_outlive_their_parent(prepared: Prepared, scratch: Path, t
     program += (
         "t.launcher.run(t.ENDLESS, Prepared.model_validate_json(sys.argv[1]), Path(sys.argv[2]), run_ranks=t.TWO)"
     )
-    places = os.pathsep.join([str(Path(__file__).parent), str(Path(tiny.__file__).parent), *sys.path])
+    places = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     parent = warm.WarmProcess(
         [sys.executable, "-c", program, prepared.model_dump_json(), str(tmp_path / "run")],
         os.environ | {"PYTHONPATH": places},

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import recorded
 from rich.console import Console
 
+from helpers import made_records
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.records.points import Tail
 
@@ -46,7 +48,7 @@ def test_a_run_is_a_line_where_there_is_no_terminal(status: str, tmp_path: Path)
     """Its place, method, seed, status and what matters most; control characters of a message stay inert."""
     console = Console(file=io.StringIO(), width=200)
     message = "lost\x1b[31m [bold]all\nsecond line"
-    record = recorded.record("lora", 3) if status == "ok" else recorded.failed("lora", 3, status, message)
+    record = made_records.record("lora", 3) if status == "ok" else made_records.failed("lora", 3, status, message)
     with SweepProgress(console, 2) as progress:
         with progress.run(record.spec, tmp_path, 10):
             pass
@@ -57,3 +59,19 @@ def test_a_run_is_a_line_where_there_is_no_terminal(status: str, tmp_path: Path)
     assert "\x1b" not in text
     assert "second line" not in text
     assert ("[bold]all" in text) == (status == "failed")
+
+
+def test_a_closed_pipe_does_not_end_a_sweep() -> None:
+    """As under `| head`: what is said is lost, what comes after it (runs, report) is done."""
+    program = "import sys; from hpml_bench.launch.progress import SweepProgress\n"
+    program += "from hpml_bench.report.terminal import terminal\n"
+    program += "sys.stdin.read()\nwith SweepProgress(terminal(), 1) as progress: progress.say('lost')\n"
+    program += "print('went on', file=sys.stderr)"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        child.stdin.close()
+        assert child.stderr.read() == "went on\n"

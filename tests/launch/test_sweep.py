@@ -14,12 +14,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-import tiny
 from click.testing import CliRunner, Result
-from helpers import skips
 from rich.console import Console
 
 import hpml_bench
+from helpers import skips, tiny
 from hpml_bench.cli import main
 from hpml_bench.config.devices import resolve_suite
 from hpml_bench.config.settings import RunSpec
@@ -47,7 +46,7 @@ def run_all(suite: Path, out: Path, *options: str) -> Result:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished_sweep(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A sweep of two methods x two seeds that went well: suite, results folder, and what the command said."""
     folder = tmp_path_factory.mktemp("colours")
     suite = tiny.local_suite(folder)
@@ -55,9 +54,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 @pytest.fixture
-def copy(finished: Finished, tmp_path: Path) -> Path:
+def copy(finished_sweep: Finished, tmp_path: Path) -> Path:
     """A copy of its results to meddle with; the folder to give as --out."""
-    shutil.copytree(finished[1], tmp_path / "colours")
+    shutil.copytree(finished_sweep[1], tmp_path / "colours")
     return tmp_path
 
 
@@ -66,9 +65,9 @@ def stamps(folder: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/run.json")}
 
 
-def test_a_sweep_ends_well(finished: Finished) -> None:
+def test_a_sweep_ends_well(finished_sweep: Finished) -> None:
     """Status 0, four ok records of one protocol, and everything a later reader needs."""
-    _, folder, result = finished
+    _, folder, result = finished_sweep
     assert result.exit_code == 0, result.output
     loaded = load_records(folder)
     assert loaded.problems == ()
@@ -79,9 +78,9 @@ def test_a_sweep_ends_well(finished: Finished) -> None:
     assert loaded.records[0].label_names == tiny.COLOURS
 
 
-def test_the_command_prints_table_and_paths(finished: Finished) -> None:
+def test_the_command_prints_table_and_paths(finished_sweep: Finished) -> None:
     """One line a run as they end, then the comparison and where the report is."""
-    _, folder, result = finished
+    _, folder, result = finished_sweep
     assert "[4/4]" in result.output
     assert "lora seed 1: ok" in result.output
     for name in ("report.html", "report.md"):
@@ -89,35 +88,35 @@ def test_the_command_prints_table_and_paths(finished: Finished) -> None:
         assert str(folder / name) in result.output
 
 
-def test_the_order_is_recorded_seed_by_seed(finished: Finished) -> None:
+def test_the_order_is_recorded_seed_by_seed(finished_sweep: Finished) -> None:
     """Places 1 to 4 in the order they ran: all methods of seed 0 before those of seed 1."""
-    records = sorted(load_records(finished[1]).records, key=lambda record: record.order or 0)
+    records = sorted(load_records(finished_sweep[1]).records, key=lambda record: record.order or 0)
     assert [record.order for record in records] == [1, 2, 3, 4]
     assert [record.spec.seed for record in records] == [0, 0, 1, 1]
     assert [record.place for record in records] == [1, 2, 1, 2]
     assert [record.started for record in records] == sorted(record.started for record in records)
 
 
-def test_methods_see_the_same_data_in_the_same_order(finished: Finished) -> None:
+def test_methods_see_the_same_data_in_the_same_order(finished_sweep: Finished) -> None:
     """Within a seed all methods consumed the same samples in one order; another seed has another."""
     orders = {}
-    for record in load_records(finished[1]).records:
+    for record in load_records(finished_sweep[1]).records:
         assert record.consumed is not None
         orders.setdefault(record.spec.seed, set()).add(record.consumed)
     assert [len(consumed) for consumed in orders.values()] == [1, 1]
     assert orders[0] != orders[1]
 
 
-def test_a_second_call_runs_nothing(finished: Finished, copy: Path) -> None:
+def test_a_second_call_runs_nothing(finished_sweep: Finished, copy: Path) -> None:
     """What is recorded stays as it is, to the byte's time stamp; a moved results folder counts as well."""
     before = stamps(copy / "colours")
-    result = run_all(finished[0], copy)
+    result = run_all(finished_sweep[0], copy)
     assert result.exit_code == 0
     assert "4 of 4 runs are recorded already" in result.output
     assert stamps(copy / "colours") == before
 
 
-def test_what_is_missing_or_damaged_is_run_again(finished: Finished, copy: Path) -> None:
+def test_what_is_missing_or_damaged_is_run_again(finished_sweep: Finished, copy: Path) -> None:
     """One record deleted and one torn: these two are done anew at their old places, the others aren't touched."""
     folder = copy / "colours"
     before = stamps(folder)
@@ -127,17 +126,17 @@ def test_what_is_missing_or_damaged_is_run_again(finished: Finished, copy: Path)
     record = folder / torn / "run.json"
     record.write_bytes(record.read_bytes()[:100])
     (folder / torn / "leftover").write_text("of the earlier attempt")
-    assert run_all(finished[0], copy).exit_code == 0
+    assert run_all(finished_sweep[0], copy).exit_code == 0
     after = stamps(folder)
     assert {run for run in after if after[run] != before[run]} == {gone, torn}
     assert {run: load_record(folder / run / "run.json").order for run in after} == places
     assert not (folder / torn / "leftover").exists()
 
 
-def test_the_same_from_python(finished: Finished, copy: Path) -> None:
+def test_the_same_from_python(finished_sweep: Finished, copy: Path) -> None:
     """run_suite does what run-all does and returns what load_results reads: a row a run."""
     before = stamps(copy / "colours")
-    frame = hpml_bench.run_suite(str(finished[0]), out=copy, report=False)
+    frame = hpml_bench.run_suite(str(finished_sweep[0]), out=copy, report=False)
     assert stamps(copy / "colours") == before
     pairs = sorted(zip(frame["method"], frame["seed"], strict=True))
     assert pairs == [("head", 0), ("head", 1), ("lora", 0), ("lora", 1)]
@@ -145,10 +144,10 @@ def test_the_same_from_python(finished: Finished, copy: Path) -> None:
     assert frame.equals(hpml_bench.load_results(copy / "colours"))
 
 
-def test_a_failed_run_costs_the_others_nothing(finished: Finished, tmp_path: Path) -> None:
+def test_a_failed_run_costs_the_others_nothing(finished_sweep: Finished, tmp_path: Path) -> None:
     """Status 1; what diverged is recorded with the reason, the rest is ok, and the report is written."""
     options = ["--methods", "full,head", "--seeds", "1", "--set", "methods.full.lr=1e30", "--set", "clip_norm=null"]
-    result = run_all(finished[0], tmp_path, *options)
+    result = run_all(finished_sweep[0], tmp_path, *options)
     assert result.exit_code == 1, result.output
     statuses = {r.spec.method.name: r.status for r in load_records(tmp_path / "colours").records}
     assert statuses == {"full": "diverged", "head": "ok"}
@@ -166,9 +165,11 @@ def test_a_failed_run_costs_the_others_nothing(finished: Finished, tmp_path: Pat
         ("max_length=1000", ["max_length", "1000", "64"]),
     ],
 )
-def test_what_cannot_be_had_is_one_sentence(finished: Finished, setting: str, words: list[str], tmp_path: Path) -> None:
+def test_what_cannot_be_had_is_one_sentence(
+    finished_sweep: Finished, setting: str, words: list[str], tmp_path: Path
+) -> None:
     """Files, model and rows are looked at once, before any run: status 2, and no record is written."""
-    result = run_all(finished[0], tmp_path, "--set", setting)
+    result = run_all(finished_sweep[0], tmp_path, "--set", setting)
     assert result.exit_code == 2, result.output
     (line,) = result.stderr.splitlines()
     for word in words:
@@ -177,7 +178,7 @@ def test_what_cannot_be_had_is_one_sentence(finished: Finished, setting: str, wo
     assert stamps(tmp_path / "colours") == {}
 
 
-def test_ctrl_c_ends_the_run_and_keeps_the_rest(finished: Finished, copy: Path) -> None:
+def test_ctrl_c_ends_the_run_and_keeps_the_rest(finished_sweep: Finished, copy: Path) -> None:
     """Status 130 within seconds, no rank survives, the run under way is `interrupted` and will be tried again."""
     began: list[float] = []
 
@@ -191,7 +192,7 @@ def test_ctrl_c_ends_the_run_and_keeps_the_rest(finished: Finished, copy: Path) 
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press, daemon=True).start()
-    result = run_all(finished[0], copy, "--methods", "full", "--seeds", "1", "--set", "steps=1000000")
+    result = run_all(finished_sweep[0], copy, "--methods", "full", "--seeds", "1", "--set", "steps=1000000")
     assert time.monotonic() - began[0] < 10
     assert result.exit_code == 130, result.output
     records = load_records(copy / "colours").records
@@ -206,7 +207,7 @@ def test_ctrl_c_ends_the_run_and_keeps_the_rest(finished: Finished, copy: Path) 
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], list[str]]:
+def quick_runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], list[str]]:
     """Let runs end at once with the status given for their method; returns the list of what ran."""
 
     def arrange(statuses: dict[str, str]) -> list[str]:
@@ -267,63 +268,63 @@ def test_an_order_stays_when_more_or_less_is_asked_for() -> None:
     assert some == {seed: "".join(name for name in whole[seed] if name in "bd") + "full" for seed in range(12)}
 
 
-def test_places_are_recorded(tmp_path: Path, quick) -> None:  # type: ignore[no-untyped-def]
+def test_places_are_recorded(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
     """Position in the sweep and place within the seed, both from 1."""
-    quick({})
+    quick_runs({})
     go(suite_of("a", "b", "c"), tmp_path)
     records = sorted(load_records(tmp_path / "quick").records, key=lambda record: record.order or 0)
     assert [(record.order, record.place) for record in records] == [(1, 1), (2, 2), (3, 3), (4, 1), (5, 2), (6, 3)]
 
 
-def test_ok_and_unsupported_are_settled_and_all_else_is_tried_again(tmp_path: Path, quick) -> None:  # type: ignore[no-untyped-def]
+def test_ok_and_unsupported_are_settled_and_all_else_is_tried_again(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
     """A second sweep runs only what ended otherwise; `unsupported` is a finding, not a failure."""
     statuses = {"a": "ok", "b": "unsupported", "c": "failed", "d": "timeout"}
-    ran = quick(statuses)
+    ran = quick_runs(statuses)
     assert go(suite_of(*statuses, seeds=1), tmp_path).failed == 2
     assert len(ran) == 4
-    ran = quick({})
+    ran = quick_runs({})
     result = go(suite_of(*statuses, seeds=1), tmp_path)
     assert sorted(ran) == ["c-0", "d-0"]
     assert result.failed == 0
     assert len(result.records) == 4
 
 
-def test_fresh_forgets_the_runs_and_nothing_else(tmp_path: Path, quick) -> None:  # type: ignore[no-untyped-def]
+def test_fresh_forgets_the_runs_and_nothing_else(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
     """All is run again; what someone else put into the folder stays."""
-    quick({})
+    quick_runs({})
     go(suite_of("a", "b"), tmp_path)
     (tmp_path / "quick/notes").mkdir()
     (tmp_path / "quick/notes/mine.txt").write_text("mine")
-    ran = quick({})
+    ran = quick_runs({})
     go(suite_of("a"), tmp_path, fresh=True)
     assert sorted(ran) == ["a-0", "a-1"]
     assert (tmp_path / "quick/notes/mine.txt").exists()
     assert len(stamps(tmp_path / "quick")) == 2
 
 
-def test_one_seed_of_one_method(tmp_path: Path, quick) -> None:  # type: ignore[no-untyped-def]
+def test_one_seed_of_one_method(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
     """As `hpml-bench run` asks for it."""
-    ran = quick({})
+    ran = quick_runs({})
     result = go(suite_of("a", "b"), tmp_path, methods=["b"], seed=9)
     assert ran == ["b-9"]
     assert [record.spec.seed for record in result.records] == [9]
 
 
-def test_other_settings_are_other_runs(tmp_path: Path, quick) -> None:  # type: ignore[no-untyped-def]
+def test_other_settings_are_other_runs(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
     """A record is reused only for exactly its specification."""
-    quick({})
+    quick_runs({})
     go(suite_of("a"), tmp_path)
     changed = suite_of("a")
     changed = changed.model_copy(update={"settings": tiny.settings(steps=7)})
-    ran = quick({})
+    ran = quick_runs({})
     go(changed, tmp_path)
     assert len(ran) == 2
     assert len(stamps(tmp_path / "quick")) == 4
 
 
-def test_an_interruption_stops_the_sweep(tmp_path: Path, quick) -> None:  # type: ignore[no-untyped-def]
+def test_an_interruption_stops_the_sweep(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
     """Nothing more is started; what was done is in the result."""
-    ran = quick({"a": "interrupt"})
+    ran = quick_runs({"a": "interrupt"})
     result = go(suite_of("a", "b", seeds=3), tmp_path)
     assert result.interrupted
     assert ran[-1].startswith("a")
@@ -368,9 +369,9 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     assert "can't be written to; give another --out" in done.stderr
 
 
-def test_the_suites_settings_are_recorded_definite(finished: Finished) -> None:
+def test_the_suites_settings_are_recorded_definite(finished_sweep: Finished) -> None:
     """A record's settings leave nothing to be found: device, ranks, threads, precision."""
-    suite = load_suite(str(finished[0]), ["threads=null", "precision=auto"])
+    suite = load_suite(str(finished_sweep[0]), ["threads=null", "precision=auto"])
     settings = resolve_suite(suite).settings
     assert None not in (settings.world_size, settings.threads)
     assert "auto" not in (settings.device, settings.precision)

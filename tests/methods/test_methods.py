@@ -2,12 +2,14 @@ from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
+import support_causal_lm
+import support_table
 import torch
-from backbones import assemble, build, installed, support_causal_lm, support_table
 from packaging.version import Version
 from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2Model
 
+from helpers.classifiers import assemble, build, installed
 from hpml_bench import registry
 from hpml_bench.config.options import validate_options
 from hpml_bench.errors import Unsupported, UserError
@@ -24,12 +26,6 @@ GONE = {"BONE"} if Version("0.19") > INSTALLED else set()
 METHODS = registry.names("methods")
 TRAINING = [name for name in METHODS if registry.plugin("methods", name).trains and installed(name)]
 BACKBONES = support_table.BACKBONES
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Return the folders of the small backbones."""
-    return support_table.save_backbones(tmp_path_factory.mktemp("backbones"))
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +60,9 @@ def test_contract(name):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("name", TRAINING)
-def test_method_trains_alone_and_padding_changes_nothing(folders, name, backbone):
+def test_method_trains_alone_and_padding_changes_nothing(backbone_folders, name, backbone):
     """The loss falls, gradients reach all that is trained, nothing else moves, and padding moves no logit."""
-    finding = support_table.attempt(folders[backbone], name, {})
+    finding = support_table.attempt(backbone_folders[backbone], name, {})
     assert not finding.reason
     assert (finding.parameters == 0) == (name == "head")
 
@@ -80,9 +76,9 @@ def test_method_trains_language_models_and_answers_the_same_beside_others(langua
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_all_methods_start_from_the_same_head(folders, backbone):
+def test_all_methods_start_from_the_same_head(backbone_folders, backbone):
     """At one seed the head's first weights are bit for bit the same, whatever the method drew before."""
-    heads = [build(folders[backbone], name).head.weight for name in TRAINING]
+    heads = [build(backbone_folders[backbone], name).head.weight for name in TRAINING]
     assert all(torch.equal(head, heads[0]) for head in heads)
 
 
@@ -97,11 +93,14 @@ def test_adapter_has_the_published_number_of_parameters(placement, count):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_adapter_adds_nothing_at_first(folders, backbone):
+def test_adapter_adds_nothing_at_first(backbone_folders, backbone):
     """The up-projection starts at zero, so that training starts from the pretrained function."""
     ids, mask, _ = support_table.batch()
     options = {"placement": "houlsby", "size": 3, "activation": "gelu", "layer_norm": True}
-    plain, adapted = build(folders[backbone], "head"), build(folders[backbone], "adapter", options=options)
+    plain, adapted = (
+        build(backbone_folders[backbone], "head"),
+        build(backbone_folders[backbone], "adapter", options=options),
+    )
     assert trained(adapted.encoder) == 2 * 2 * (2 * 64 * 3 + 3 + 64)
     assert torch.equal(plain.eval()(ids, mask), adapted.eval()(ids, mask))
 
@@ -114,35 +113,35 @@ def test_adapter_says_where_it_does_not_fit():
         adapter.Adapter(adapter.Adapter.Options()).build(backbone)
 
 
-def test_lora_reaches_every_linear_layer(folders):
+def test_lora_reaches_every_linear_layer(backbone_folders):
     """`all-linear` finds GPT-2's Conv1D too: r x (in + out) for 64-192, 64-64, 64-256 and 256-64, in two blocks."""
-    assert trained(build(folders["GPT-2"], "lora").encoder) == 2 * 8 * (256 + 128 + 320 + 320)
-    assert trained(build(folders["BERT"], "lora").encoder) == 2 * 8 * (4 * 128 + 2 * 192)
+    assert trained(build(backbone_folders["GPT-2"], "lora").encoder) == 2 * 8 * (256 + 128 + 320 + 320)
+    assert trained(build(backbone_folders["BERT"], "lora").encoder) == 2 * 8 * (4 * 128 + 2 * 192)
 
 
-def test_lora_refuses_layers_that_are_not_there(folders):
+def test_lora_refuses_layers_that_are_not_there(backbone_folders):
     """A target that matches nothing is said, with PEFT's own words."""
     with pytest.raises(UserError, match=r"method lora: .*nowhere"):
-        build(folders["BERT"], "lora", options={"target": ["nowhere"]})
+        build(backbone_folders["BERT"], "lora", options={"target": ["nowhere"]})
 
 
-def test_prompt_starts_from_the_vocabulary(folders):
+def test_prompt_starts_from_the_vocabulary(backbone_folders):
     """Every virtual token starts as the embedding of some token."""
-    encoder = build(folders["GPT-2"], "prompt_tuning", options={"tokens": 5}).encoder
+    encoder = build(backbone_folders["GPT-2"], "prompt_tuning", options={"tokens": 5}).encoder
     prompt, words = encoder.prompt_encoder["default"].embedding.weight, encoder.get_base_model().wte.weight
     assert prompt.shape == (5, 64)
     assert all((words == token).all(1).any() for token in prompt)
 
 
-def test_merged_lora_gives_the_same_logits(folders):
+def test_merged_lora_gives_the_same_logits(backbone_folders):
     """After training, folding LoRA into the weights changes no logit by more than 1e-4."""
-    assert support_table.attempt(folders["GPT-2"], "lora", {}).merges
-    assert support_table.attempt(folders["BERT"], "lora", {"r": 2, "target": ["query", "value"]}).merges
+    assert support_table.attempt(backbone_folders["GPT-2"], "lora", {}).merges
+    assert support_table.attempt(backbone_folders["BERT"], "lora", {"r": 2, "target": ["query", "value"]}).merges
 
 
-def test_full_leaves_out_what_nothing_reads(folders):
+def test_full_leaves_out_what_nothing_reads(backbone_folders):
     """A weight that the output doesn't depend on isn't trained: DDP would wait for its gradient."""
-    backbone = build(folders["BERT"], "head").encoder
+    backbone = build(backbone_folders["BERT"], "head").encoder
     backbone.spare = torch.nn.Parameter(torch.ones(3))
     full.Full(full.Full.Options()).build(backbone)
     assert not backbone.spare.requires_grad
@@ -167,13 +166,13 @@ NEEDS = {"ADAMSS": "sklearn", "CORDA": "attr"}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in committed_rows() if kind not in LATER])
-def test_table_says_what_trying_shows(folders, kind):
+def test_table_says_what_trying_shows(backbone_folders, kind):
     """Trying a type on GPT-2 and BERT gives what the committed table says."""
     if kind in NEEDS:
         pytest.importorskip(NEEDS[kind])
     row = committed_rows()[kind]
     for column, backbone in ((0, "GPT-2"), (2, "BERT")):
-        reason = support_table.attempt(folders[backbone], "peft", {"type": kind}).reason
+        reason = support_table.attempt(backbone_folders[backbone], "peft", {"type": kind}).reason
         assert ("no" if reason else "yes") == row[column], reason
 
 
@@ -197,10 +196,10 @@ def test_types_that_read_the_whole_text_anew_still_must(language_models, monkeyp
 
 
 @pytest.mark.skipif("LILY" in LATER, reason="came with PEFT 0.19")
-def test_refused_types_still_deserve_it(folders, monkeypatch):
+def test_refused_types_still_deserve_it(backbone_folders, monkeypatch):
     """Without its refusal Lily runs, and padding changes its logits: when this fails, take the refusal out."""
     monkeypatch.setattr(peft, "REFUSED", {})
-    assert "padding changes" in support_table.attempt(folders["BERT"], "peft", {"type": "LILY"}).reason
+    assert "padding changes" in support_table.attempt(backbone_folders["BERT"], "peft", {"type": "LILY"}).reason
 
 
 @pytest.mark.parametrize(
@@ -216,9 +215,11 @@ def test_unknown_type_or_option_names_what_is_allowed(options, message):
         validate_options("methods", "peft", options, "suite")
 
 
-def test_options_reach_peft(folders):
+def test_options_reach_peft(backbone_folders):
     """PEFT's own options are passed on, mappings as its dataclasses, in any case of the type's name."""
-    encoder = build(folders["BERT"], "peft", options={"type": "Dora", "r": 3, "eva_config": {"rho": 1.5}}).encoder
+    encoder = build(
+        backbone_folders["BERT"], "peft", options={"type": "Dora", "r": 3, "eva_config": {"rho": 1.5}}
+    ).encoder
     config = encoder.active_peft_config
     assert (config.r, config.use_dora, config.eva_config.rho) == (3, True, 1.5)
 
@@ -235,16 +236,16 @@ def test_options_reach_peft(folders):
         ),
     ],
 )
-def test_options_without_a_valid_result_are_refused(folders, options, message):
+def test_options_without_a_valid_result_are_refused(backbone_folders, options, message):
     """What would run, but as something else or not on several ranks, is `Unsupported` from the start."""
     with pytest.raises(Unsupported, match=message):
-        build(folders["BERT"], "peft", options=options)
+        build(backbone_folders["BERT"], "peft", options=options)
 
 
-def test_options_peft_refuses_are_a_reason(folders):
+def test_options_peft_refuses_are_a_reason(backbone_folders):
     """What PEFT doesn't take is `Unsupported`, with PEFT's own words."""
     with pytest.raises(Unsupported, match="divisible"):
-        build(folders["GPT-2"], "peft", options={"type": "VBLORA", "vector_length": 7})
+        build(backbone_folders["GPT-2"], "peft", options={"type": "VBLORA", "vector_length": 7})
 
 
 def step(model, method, optimizer, index):
@@ -257,10 +258,10 @@ def step(model, method, optimizer, index):
     optimizer.zero_grad()
 
 
-def test_adalora_reaches_its_target_rank(folders):
+def test_adalora_reaches_its_target_rank(backbone_folders):
     """Told how long training is, AdaLoRA ends with half of its rank-one updates: target_r of init_r in the mean."""
     options = {"type": "ADALORA", "init_r": 4, "target_r": 2}
-    model, method = assemble(folders["GPT-2"], "peft", options=options)
+    model, method = assemble(backbone_folders["GPT-2"], "peft", options=options)
     method.before_train(model.encoder, iter([]), 12)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     for index in range(1, 13):
@@ -270,10 +271,10 @@ def test_adalora_reaches_its_target_rank(folders):
     assert (values != 0).sum() == 8 * 2
 
 
-def test_adalora_adds_its_distance_from_orthogonality(folders):
+def test_adalora_adds_its_distance_from_orthogonality(backbone_folders):
     """Zero for orthonormal factors; the weight times sqrt(r) when all factors are zero."""
     options = {"type": "ADALORA", "init_r": 4, "orth_reg_weight": 0.5}
-    model, method = assemble(folders["GPT-2"], "peft", options=options)
+    model, method = assemble(backbone_folders["GPT-2"], "peft", options=options)
     factors = [p for n, p in model.named_parameters() if "lora_A" in n or "lora_B" in n]
     for factor in factors:
         torch.nn.init.orthogonal_(factor)
@@ -284,16 +285,16 @@ def test_adalora_adds_its_distance_from_orthogonality(folders):
 
 
 @pytest.mark.parametrize("kind", ["EVA", "CORDA"])
-def test_data_driven_start_keeps_the_function_and_ignores_padding(folders, kind):
+def test_data_driven_start_keeps_the_function_and_ignores_padding(backbone_folders, kind):
     """The start depends on the texts, not on their padding, and leaves the backbone's function as it was."""
     if kind == "CORDA":
         pytest.importorskip("attr")
     ids, mask, labels = support_table.batch()
     wide = [torch.nn.functional.pad(part, (0, 3), value=value) for part, value in ((ids, 1), (mask, 0))]
-    plain = build(folders["BERT"], "head").eval()(ids, mask)
+    plain = build(backbone_folders["BERT"], "head").eval()(ids, mask)
     starts = []
     for texts, real in ((ids, mask), wide):
-        model, method = assemble(folders["BERT"], "peft", options={"type": kind, "r": 2})
+        model, method = assemble(backbone_folders["BERT"], "peft", options={"type": kind, "r": 2})
         before = {n: p.clone() for n, p in model.named_parameters() if "lora_A" in n}
         batches = [SimpleNamespace(input_ids=texts, attention_mask=real, labels=labels)] * 2
         method.before_train(model.encoder, iter(batches), 10)

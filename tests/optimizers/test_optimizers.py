@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
+from helpers import tiny
 from hpml_bench import registry
 from hpml_bench.cli import main
 from hpml_bench.config.settings import MethodSpec, OptimizerSpec, RunSpec
@@ -237,19 +237,6 @@ UNFIT = {("lora_plus", method) for method in METHODS if method != "lora"} | {
 """Pairs that are refused; `peft` is IA3, whose parameters are vectors of two dimensions."""
 
 
-@pytest.fixture(scope="module")
-def group() -> Iterator[Group]:
-    """A process group of this process alone."""
-    with tiny.alone() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for models and rows."""
-    return tmp_path_factory.mktemp("optimizers")
-
-
 @cache
 def spec_of(folder: Path, task: str) -> RunSpec:
     """Return a run of three steps of a task."""
@@ -270,9 +257,9 @@ def build(folder: Path, task: str, method: str, optimizer: str, group: Group) ->
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", NAMES)
-def test_an_optimizer_trains_a_method(name: str, method: str, task: str, folder: Path, group: Group) -> None:
+def test_an_optimizer_trains_a_method(name: str, method: str, task: str, task_folder: Path, group: Group) -> None:
     """In three steps all that is trained moves and nothing else, and all of it is held and reached; or it's refused."""
-    trainer = build(folder, task, method, name, group)
+    trainer = build(task_folder, task, method, name, group)
     before = {key: weight.clone() for key, weight in trainer.model.named_parameters()}
     if (name, method) in UNFIT:
         with pytest.raises(Unsupported, match="the method trains none"):
@@ -288,17 +275,17 @@ def test_an_optimizer_trains_a_method(name: str, method: str, task: str, folder:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_head_alone_is_trained_by_any(name: str, folder: Path, group: Group) -> None:
+def test_a_head_alone_is_trained_by_any(name: str, task_folder: Path, group: Group) -> None:
     """A method that trains nothing of the backbone: the head has its own rate, and no optimizer is refused."""
-    trainer = build(folder, TASKS[0], "head", name, group)
+    trainer = build(task_folder, TASKS[0], "head", name, group)
     done = trainer.train()
     assert done.optimized == done.reached == sum(weight.numel() for weight in trainer.model.head.parameters())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_schedule_scales_all_rates(name: str, folder: Path, group: Group) -> None:
+def test_a_schedule_scales_all_rates(name: str, task_folder: Path, group: Group) -> None:
     """The first group has the method's rate and the last the head's, before the first step and halfway down."""
-    trainer = build(folder, TASKS[0], "lora", name, group)
+    trainer = build(task_folder, TASKS[0], "lora", name, group)
     trainer.wrap()
     groups = trainer.optimizer.param_groups
     first = [part["lr"] for part in groups]

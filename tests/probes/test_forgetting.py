@@ -5,17 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from helpers import tiny
 from hpml_bench.config.settings import TaskSpec
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows
@@ -31,18 +30,11 @@ GENERAL = [" ".join(f"w{(i * j) % 150}" for j in range(1, 3 + i % 7)) for i in r
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with general text."""
     folder = tmp_path_factory.mktemp("forgetting")
     (folder / "general.txt").write_text("\n".join(GENERAL) + "\n")
     return folder
-
-
-@pytest.fixture(scope="module")
-def group() -> Iterator[Group]:
-    """A process group of this process alone."""
-    with tiny.alone() as found:
-        yield found
 
 
 def run_of(
@@ -91,45 +83,45 @@ def loss_of_texts(model: Any, folder: Path, texts: list[str]) -> float:
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "prompt_tuning", "adapter"])
-def test_forgetting_is_the_loss_after_less_the_loss_before(method: str, folder: Path, group: Group) -> None:
+def test_forgetting_is_the_loss_after_less_the_loss_before(method: str, text_folder: Path, group: Group) -> None:
     """Of all texts, by transformers' and PEFT's own forward passes."""
-    options = {"retention": f"path:{folder / 'general.txt'}"}
-    found, encoder, _, _ = measured(folder, group, method, ForgettingProbe, options)
-    before = loss_of_texts(AutoModelForCausalLM.from_pretrained(folder / "model").eval(), folder, GENERAL)
-    after = loss_of_texts(encoder, folder, GENERAL)
+    options = {"retention": f"path:{text_folder / 'general.txt'}"}
+    found, encoder, _, _ = measured(text_folder, group, method, ForgettingProbe, options)
+    before = loss_of_texts(AutoModelForCausalLM.from_pretrained(text_folder / "model").eval(), text_folder, GENERAL)
+    after = loss_of_texts(encoder, text_folder, GENERAL)
     assert abs(after - before) > 0.01
     assert found["base_retention_loss"] == pytest.approx(before, rel=1e-5)
     assert found["retention_loss"] == pytest.approx(after, rel=1e-5)
     assert found["forgetting"] == pytest.approx(after - before, abs=1e-4)
 
 
-def test_nothing_is_forgotten_where_nothing_is_trained(folder: Path, group: Group) -> None:
+def test_nothing_is_forgotten_where_nothing_is_trained(text_folder: Path, group: Group) -> None:
     """Zero for the base model."""
-    options = {"retention": f"path:{folder / 'general.txt'}"}
-    found, _, _, _ = measured(folder, group, "none", ForgettingProbe, options)
+    options = {"retention": f"path:{text_folder / 'general.txt'}"}
+    found, _, _, _ = measured(text_folder, group, "none", ForgettingProbe, options)
     assert found["forgetting"] == pytest.approx(0, abs=1e-6)
 
 
-def test_forgetting_is_measured_on_as_many_texts_as_asked_for(folder: Path, group: Group) -> None:
+def test_forgetting_is_measured_on_as_many_texts_as_asked_for(text_folder: Path, group: Group) -> None:
     """`retention_samples` of them, all others left out."""
-    options = {"retention": f"path:{folder / 'general.txt'}", "retention_samples": 5}
-    found, encoder, run, _ = measured(folder, group, "full", ForgettingProbe, options)
+    options = {"retention": f"path:{text_folder / 'general.txt'}", "retention_samples": 5}
+    found, encoder, run, _ = measured(text_folder, group, "full", ForgettingProbe, options)
     assert run.retention is not None
     texts = run.retention.column("expected")
     assert len(set(texts) & set(GENERAL)) == len(texts) == 5
-    assert found["retention_loss"] == pytest.approx(loss_of_texts(encoder, folder, texts), rel=1e-5)
+    assert found["retention_loss"] == pytest.approx(loss_of_texts(encoder, text_folder, texts), rel=1e-5)
 
 
-def test_without_general_text_there_is_no_forgetting(folder: Path, group: Group) -> None:
+def test_without_general_text_there_is_no_forgetting(text_folder: Path, group: Group) -> None:
     """No figure and no definition of one."""
-    _, probe, _ = run_of(folder, group, "lora", ForgettingProbe, {})
+    _, probe, _ = run_of(text_folder, group, "lora", ForgettingProbe, {})
     probe.after_training()
     assert probe.stop() == {}
     assert probe.here() == ()
 
 
 def test_looking_at_the_base_model_changes_no_training(
-    folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+    text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With and without general text a method gets the model in evaluation mode, and every weight ends the same."""
     weights: list[dict[str, torch.Tensor]] = []
@@ -141,8 +133,8 @@ def test_looking_at_the_base_model_changes_no_training(
         return build(method, backbone)
 
     monkeypatch.setattr(LoRA, "build", watched)
-    for options in ({}, {"retention": f"path:{folder / 'general.txt'}"}):
-        trainer, _, _ = run_of(folder, group, "lora", ForgettingProbe, options, dropout=0.1)
+    for options in ({}, {"retention": f"path:{text_folder / 'general.txt'}"}):
+        trainer, _, _ = run_of(text_folder, group, "lora", ForgettingProbe, options, dropout=0.1)
         trainer.train()
         weights.append({name: weight.detach().clone() for name, weight in trainer.model.named_parameters()})
     assert modes == [False, False]
@@ -153,10 +145,10 @@ def test_looking_at_the_base_model_changes_no_training(
 # Merging
 
 
-def test_a_merged_model_is_pefts_own(folder: Path, group: Group) -> None:
+def test_a_merged_model_is_pefts_own(text_folder: Path, group: Group) -> None:
     """Test loss of `merge_and_unload` by transformers; score and answers as before, to rounding."""
     options = {"scorer": "exact", "max_new_tokens": 3}
-    found, encoder, run, before = measured(folder, group, "lora", MergingProbe, options)
+    found, encoder, run, before = measured(text_folder, group, "lora", MergingProbe, options)
     merged = encoder.merge_and_unload()
     total = 0.0
     for row in range(len(run.test)):
@@ -171,10 +163,12 @@ def test_a_merged_model_is_pefts_own(folder: Path, group: Group) -> None:
     assert 0 < found["merged_logit_difference"] < 1e-4
 
 
-def test_a_merge_that_changes_the_model_is_seen(folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merge_that_changes_the_model_is_seen(
+    text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Weights left out of the merge show in the loss, in the logits, and in answers."""
     options = {"scorer": "exact", "max_new_tokens": 3}
-    trainer, probe, run = run_of(folder, group, "lora", MergingProbe, options)
+    trainer, probe, run = run_of(text_folder, group, "lora", MergingProbe, options)
     trainer.train()
     before = trainer.evaluate(run.test, "test", trainer.steps)
     monkeypatch.setattr(type(run.method), "merge", lambda method, encoder: encoder.unload())
@@ -185,25 +179,25 @@ def test_a_merge_that_changes_the_model_is_seen(folder: Path, group: Group, monk
 
 
 @pytest.mark.parametrize("method", ["none", "prompt_tuning", "adapter"])
-def test_what_is_not_merged_has_no_figures(method: str, folder: Path, group: Group) -> None:
+def test_what_is_not_merged_has_no_figures(method: str, text_folder: Path, group: Group) -> None:
     """The base model, and methods that can't be folded into the weights."""
-    assert measured(folder, group, method, MergingProbe, {})[0] == {}
+    assert measured(text_folder, group, method, MergingProbe, {})[0] == {}
 
 
-def test_merging_defines_what_it_finds(folder: Path, group: Group) -> None:
+def test_merging_defines_what_it_finds(text_folder: Path, group: Group) -> None:
     """Loss and logits; score and answers besides where answers are generated, and where choices are compared."""
     lines = [
         json.dumps({"prompt": f"w{i} w{i + 1}", "completion": f" w{i % 3}", "choices": [" w0", " w1", " w2"]})
         for i in range(100)
     ]
-    (folder / "choices.jsonl").write_text("\n".join(lines) + "\n")
-    choices = {"name": "text_files", "options": {"train": f"path:{folder / 'choices.jsonl'}"}}
+    (text_folder / "choices.jsonl").write_text("\n".join(lines) + "\n")
+    choices = {"name": "text_files", "options": {"train": f"path:{text_folder / 'choices.jsonl'}"}}
     for options, changes, count in (
         ({}, {}, 2),
         ({"scorer": "exact", "max_new_tokens": 2}, {}, 4),
         ({"scorer": "choice"}, {"dataset": choices}, 4),
     ):
-        trainer, probe, run = run_of(folder, group, "lora", MergingProbe, options, **changes)
+        trainer, probe, run = run_of(text_folder, group, "lora", MergingProbe, options, **changes)
         trainer.train()
         trainer.evaluate(run.test, "test", trainer.steps)
         found = probe.stop()
@@ -214,10 +208,10 @@ def test_merging_defines_what_it_finds(folder: Path, group: Group) -> None:
 # Generation
 
 
-def test_tokens_a_second_are_the_test_answers_tokens_over_their_time(folder: Path, group: Group) -> None:
+def test_tokens_a_second_are_the_test_answers_tokens_over_their_time(text_folder: Path, group: Group) -> None:
     """And the time to a first token is that of single prompts, as many as asked for."""
     options = {"scorer": "exact", "max_new_tokens": 3}
-    found, _, _, evaluation = measured(folder, group, "lora", GenerationProbe, options)
+    found, _, _, evaluation = measured(text_folder, group, "lora", GenerationProbe, options)
     generated = evaluation.generated
     assert generated is not None
     assert evaluation.predictions.said is not None
@@ -227,9 +221,9 @@ def test_tokens_a_second_are_the_test_answers_tokens_over_their_time(folder: Pat
     assert 0 < found["first_token_ms_p50"] < 1000
 
 
-def test_where_nothing_is_generated_nothing_is_timed(folder: Path, group: Group) -> None:
+def test_where_nothing_is_generated_nothing_is_timed(text_folder: Path, group: Group) -> None:
     """No figure, and no definition."""
-    trainer, probe, run = run_of(folder, group, "lora", GenerationProbe, {})
+    trainer, probe, run = run_of(text_folder, group, "lora", GenerationProbe, {})
     trainer.evaluate(run.test, "test", 0)
     assert probe.stop() == {}
     assert probe.here() == ()

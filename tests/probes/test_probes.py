@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from probe_run import Encoder, Nothing, evaluation, make_run, step
 from safetensors.torch import save_file
 from sklearn.metrics import f1_score
 from transformers.pytorch_utils import Conv1D
 
+from helpers import tiny
+from helpers.probe_run import Encoder, Nothing, evaluation, make_run, step
 from hpml_bench import registry
 from hpml_bench.plugins.probe import Run
 from hpml_bench.probes import (

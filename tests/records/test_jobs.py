@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import recorded
 from click.testing import CliRunner
 
+from helpers import made_records
 from hpml_bench.cli import main
 from hpml_bench.config.suite import load_suite
 from hpml_bench.errors import UserError
@@ -62,9 +62,9 @@ def claim(folder: Path, owner: Job) -> Path:
 
 def worked_on(folder: Path) -> Path:
     """Write a results folder with three runs, and with all that jobs leave of another one."""
-    recorded.write(folder, recorded.sweep(("lora", "full", "head"), 1))
-    attempt = recorded.record("adapter", 0)
-    recorded.write(folder / ATTEMPTS, [attempt.model_copy(update={"run_id": f"{attempt.run_id}-12_0-0"})])
+    made_records.write(folder, made_records.sweep(("lora", "full", "head"), 1))
+    attempt = made_records.record("adapter", 0)
+    made_records.write(folder / ATTEMPTS, [attempt.model_copy(update={"run_id": f"{attempt.run_id}-12_0-0"})])
     write_job(folder, job(0, ELSEWHERE, 7))
     (folder / RUNNING).mkdir()
     (folder / RUNNING / "adapter.12_0.0.json").write_text("{}")

@@ -1,40 +1,24 @@
-"""The types on disk, their identities, and the reference pages that follow from them."""
+"""The types on disk and their identities."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-import recorded
-import tiny
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from helpers import made_records, tiny
 from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.records.run import Digests, RunRecord, protocol_id
 from hpml_bench.system.hashing import digest
 
-ROOT = Path(__file__).parents[2]
 DIGESTS = Digests(weights="w", tokenizer="t", data="d")
-
-
-@pytest.fixture(scope="module")
-def generate_docs() -> ModuleType:
-    """The script that writes the reference pages."""
-    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "benchmarks/generate_docs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_a_record_survives_json() -> None:
     """What is written is what is read: equal, and the same text again."""
-    record = recorded.record("lora", 3)
+    record = made_records.record("lora", 3)
     text = record.model_dump_json(indent=1)
     assert RunRecord.model_validate_json(text) == record
     assert RunRecord.model_validate(json.loads(text)).model_dump_json(indent=1) == text
@@ -122,27 +106,3 @@ def test_settings_that_contradict_are_refused(changes: dict[str, Any], words: st
     """The message says which rule is broken."""
     with pytest.raises(ValidationError, match=words):
         tiny.settings(**changes)
-
-
-def test_the_reference_pages_are_up_to_date(generate_docs: ModuleType) -> None:
-    """docs/ holds what benchmarks/generate_docs.py writes: run it after a change of settings, metrics or records."""
-    for name, text in generate_docs.documents().items():
-        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, f"docs/{name} is out of date"
-
-
-def test_every_setting_and_suite_key_is_explained(generate_docs: ModuleType) -> None:
-    """Each field of a suite file has a row with a meaning."""
-    models: list[type[BaseModel]] = [Settings, generate_docs.Suite, generate_docs.MethodEntry, generate_docs.TaskSpec]
-    page = generate_docs.settings_page()
-    for model in models:
-        for name, field in model.model_fields.items():
-            assert field.description, f"{model.__name__}.{name} has no docstring"
-            assert f"| `{name}` |" in page
-
-
-def test_the_schema_describes_a_record(generate_docs: ModuleType) -> None:
-    """A record has the fields the schema names, all that it requires, and no other."""
-    schema = json.loads(generate_docs.documents()["record.schema.json"])
-    content = recorded.record().model_dump(mode="json")
-    assert set(schema["required"]) <= set(content) <= set(schema["properties"])
-    assert schema["additionalProperties"] is False

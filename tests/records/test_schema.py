@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import yaml
 from click.testing import CliRunner
 
+from helpers import tiny
 from hpml_bench import registry
 from hpml_bench.cli import main
 from hpml_bench.config.devices import resolve_suite

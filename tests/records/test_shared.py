@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import recorded
 
+from helpers import made_records
 from hpml_bench.errors import UserError
 from hpml_bench.records import shared
 from hpml_bench.records.files import POINTS, RECORD, SET_ASIDE
@@ -67,7 +67,7 @@ def aside(folder: Path) -> list[str]:
 def test_a_published_attempt_is_the_run(tmp_path: Path) -> None:
     """All its files, under the run's name; nothing is left among the attempts."""
     own = results(tmp_path)
-    record = attempt(own, recorded.record())
+    record = attempt(own, made_records.record())
     assert own.publish(record.spec, record) == record
     assert committed(tmp_path, record) == record
     assert RunFolder(tmp_path / record.spec.run_id).damage() is None
@@ -77,7 +77,7 @@ def test_a_published_attempt_is_the_run(tmp_path: Path) -> None:
 def test_a_stale_handle_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ESTALE three times, then the rename is done. Protection: shared.patient."""
     own = results(tmp_path)
-    record = attempt(own, recorded.record())
+    record = attempt(own, made_records.record())
     asked = answering(monkeypatch, errno.ESTALE, errno.ESTALE, errno.ESTALE)
     assert own.publish(record.spec, record) == record
     assert len(asked) == 4
@@ -90,7 +90,7 @@ def test_a_file_system_that_goes_on_failing_is_told(
 ) -> None:
     """One sentence that says where the finished run lies; nothing is lost, and no name is taken."""
     own = results(tmp_path)
-    record = attempt(own, recorded.record())
+    record = attempt(own, made_records.record())
     answering(monkeypatch, *[number] * 100)
     with pytest.raises(UserError, match=r"the run is done and can't be committed \(.*\); it lies in .*attempts"):
         own.publish(record.spec, record)
@@ -104,7 +104,7 @@ def test_a_rename_that_was_done_and_denied_counts(tmp_path: Path, monkeypatch: p
     Protection: shared._renamed looks whose record lies there.
     """
     own = results(tmp_path)
-    record = attempt(own, recorded.record())
+    record = attempt(own, made_records.record())
     answering(monkeypatch, errno.ENOENT, does=True)
     assert own.publish(record.spec, record) == record
     assert committed(tmp_path, record) == record
@@ -114,7 +114,7 @@ def test_a_rename_that_was_done_and_denied_counts(tmp_path: Path, monkeypatch: p
 def test_a_stale_handle_after_the_rename_was_done_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ESTALE though the server did it: the next try finds nothing to rename, and ours there."""
     own = results(tmp_path)
-    record = attempt(own, recorded.record())
+    record = attempt(own, made_records.record())
     answering(monkeypatch, errno.ESTALE, does=True)
     assert own.publish(record.spec, record) == record
     assert committed(tmp_path, record) == record
@@ -123,9 +123,9 @@ def test_a_stale_handle_after_the_rename_was_done_counts(tmp_path: Path, monkeyp
 def test_a_rename_of_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ENOENT, and ours isn't there, though another's is: it must not pass for ours."""
     own = results(tmp_path)
-    record = attempt(own, recorded.record())
+    record = attempt(own, made_records.record())
     other = results(tmp_path, "8_0")
-    there = attempt(other, recorded.record(started="2026-01-02T00:00:00+00:00"), "{ }\n")
+    there = attempt(other, made_records.record(started="2026-01-02T00:00:00+00:00"), "{ }\n")
     other.publish(there.spec, there)
     answering(monkeypatch, errno.ENOENT)
     with pytest.raises(UserError, match="No such file"):
@@ -140,8 +140,8 @@ def test_the_first_complete_attempt_counts(number: int | None, tmp_path: Path, m
     Protection: a folder is never renamed onto one that isn't empty, whether the file system says ENOTEMPTY or EEXIST.
     """
     zombie, newer = results(tmp_path, restart=0), results(tmp_path, restart=1)
-    first = attempt(newer, recorded.record(), "1\n")
-    second = attempt(zombie, recorded.record(started="2026-01-02T00:00:00+00:00"), "2\n")
+    first = attempt(newer, made_records.record(), "1\n")
+    second = attempt(zombie, made_records.record(started="2026-01-02T00:00:00+00:00"), "2\n")
     assert newer.publish(first.spec, first) == first
     if number is not None:
         answering(monkeypatch, number)
@@ -156,12 +156,12 @@ def test_the_first_complete_attempt_counts(number: int | None, tmp_path: Path, m
 def test_an_attempt_that_is_not_done_or_damaged_is_replaced(tmp_path: Path) -> None:
     """A failed run, and one whose points are cut, make room for one that is done."""
     own = results(tmp_path)
-    failed = attempt(own, recorded.record(status="failed"))
+    failed = attempt(own, made_records.record(status="failed"))
     own.publish(failed.spec, failed)
-    first = attempt(own, recorded.record(), "1\n")
+    first = attempt(own, made_records.record(), "1\n")
     assert own.publish(first.spec, first) == first
     (tmp_path / first.spec.run_id / POINTS).write_text("")
-    second = attempt(own, recorded.record(), "2\n")
+    second = attempt(own, made_records.record(), "2\n")
     assert own.publish(second.spec, second) == second
     assert committed(tmp_path, second) == second
     assert len(aside(tmp_path)) == 2
@@ -181,10 +181,10 @@ def test_a_disk_that_is_full_when_the_record_is_written_leaves_no_record(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        attempt(own, recorded.record())
-    folder = own.begin(recorded.record().spec).path
+        attempt(own, made_records.record())
+    folder = own.begin(made_records.record().spec).path
     assert [path.name for path in folder.iterdir()] == [POINTS]
-    assert committed(tmp_path, recorded.record()) is None
+    assert committed(tmp_path, made_records.record()) is None
 
 
 def test_a_disk_that_is_full_when_files_are_synced_commits_nothing(
@@ -195,7 +195,7 @@ def test_a_disk_that_is_full_when_files_are_synced_commits_nothing(
     Protection: an attempt's files are synced before the rename (shared._sync).
     """
     own = results(tmp_path)
-    record = attempt(own, recorded.record())
+    record = attempt(own, made_records.record())
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -210,7 +210,7 @@ def test_a_disk_that_is_full_when_files_are_synced_commits_nothing(
 def test_of_many_that_publish_at_once_one_counts(tmp_path: Path) -> None:
     """All are told the same record, and the others are set aside, whole."""
     jobs = [results(tmp_path, f"{number}_0") for number in range(8)]
-    records = [attempt(own, recorded.record(), f"{number}\n") for number, own in enumerate(jobs)]
+    records = [attempt(own, made_records.record(), f"{number}\n") for number, own in enumerate(jobs)]
     barrier, told = threading.Barrier(8), []
 
     def publish(own: SharedResults, record: RunRecord) -> None:

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
-import recorded
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from helpers import made_records
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, read_json, write_atomically
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.listing import LoadedRuns, headlines, load_records
@@ -22,12 +22,12 @@ from hpml_bench.records.run import SCHEMA_VERSION, Point
 
 def folder_with(tmp_path: Path, *methods: str) -> Path:
     """Write a results folder with a record a method."""
-    return recorded.write(tmp_path, [recorded.record(method, order=i) for i, method in enumerate(methods)])
+    return made_records.write(tmp_path, [made_records.record(method, order=i) for i, method in enumerate(methods)])
 
 
 def test_a_committed_record_is_read_back(tmp_path: Path) -> None:
     """What was committed is loaded, equal."""
-    record = recorded.record()
+    record = made_records.record()
     RunFolder(tmp_path).commit(record)
     assert load_record(tmp_path / RECORD) == record
     assert read_record(tmp_path) == record
@@ -174,7 +174,7 @@ def test_no_change_of_one_value_can_bring_the_reader_down(
     """A record in which any value is replaced by any other JSON value is still a record, or is told."""
     folder = tmp_path_factory.getbasetemp() / "changed"
     (folder / "run").mkdir(parents=True, exist_ok=True)
-    content = recorded.record().model_dump(mode="json")
+    content = made_records.record().model_dump(mode="json")
     node = content
     while True:
         key = data.draw(st.sampled_from(sorted(node)))
@@ -189,7 +189,7 @@ def test_no_change_of_one_value_can_bring_the_reader_down(
 
 def test_headlines_say_what_the_records_do(tmp_path: Path) -> None:
     """The quick reading of a folder gives each sound record's suite, run, status, seconds and metrics, and no other."""
-    folder = recorded.write(tmp_path, recorded.sweep(("lora", "full"), 2))
+    folder = made_records.write(tmp_path, made_records.sweep(("lora", "full"), 2))
     damaged = min(folder.glob("lora*")) / RECORD
     damaged.write_text(damaged.read_text()[:100])
     expected = {r.run_id: (r.spec.suite, r.status, r.seconds, r.metrics) for r in load_records(folder).records}

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import recorded
-from recorded import METHODS, SETTINGS, record, sweep
-from test_sections import said
-from undrawn import undrawn
+from report_sections import load, said
 
+from helpers import made_records
+from helpers.made_records import METHODS, SETTINGS, record, sweep
 from hpml_bench.launch.order import methods_of_seed
 from hpml_bench.records.files import PREDICTIONS, RECORD
 from hpml_bench.records.folder import RunFolder
@@ -22,23 +21,13 @@ from hpml_bench.report.results import Results
 from hpml_bench.statistics import OverSeeds, p_different
 from hpml_bench.training.step_log import step_seconds
 
-
-@pytest.fixture(autouse=True)
-def _no_drawing() -> Any:
-    """Leave the charts out."""
-    with undrawn():
-        yield
-
-
-def load(folder: Path, records: list[RunRecord]) -> Results:
-    """Write records and read them as a report does."""
-    return Results.load(recorded.write(folder, records))
+pytestmark = pytest.mark.usefixtures("no_drawing")
 
 
 def edit(run: Path, **changes: Any) -> None:
     """Rewrite a run's record with other fields, and the digests of its files as they are now."""
     own = {"files": RunFolder(run).digests(), **changes}
-    recorded.rewrite(run, load_record(run / RECORD).model_copy(update=own))
+    made_records.rewrite(run, load_record(run / RECORD).model_copy(update=own))
 
 
 def with_values(values: dict[str, dict[str, list[float]]]) -> list[RunRecord]:
@@ -86,7 +75,7 @@ def test_3_claims_on_these_rows_are_no_claims_on_others(tmp_path: Path, monkeypa
         wrong = place < 100 + seed % 2 if lora else (place >= 500) & (place < 613 + seed % 2)
         return labels, np.where(wrong, (labels + 1) % 4, labels)
 
-    monkeypatch.setattr(recorded, "answers", answers)
+    monkeypatch.setattr(made_records, "answers", answers)
     results = load(tmp_path, sweep(["lora", "full"]))
     ((_, adjusted),) = results.on_these_rows()
     assert adjusted is not None
@@ -107,7 +96,7 @@ def test_4_two_records_of_one_run_count_in_nothing(tmp_path: Path) -> None:
 def test_5_memory_is_compared_net_of_the_process(tmp_path: Path) -> None:
     """Of a peak of 501 MB over 439 held, and one of 490 over 428, the second needs no less for training."""
     net = Metric.model_validate(
-        recorded.DEFINITIONS[0].model_dump() | {
+        made_records.DEFINITIONS[0].model_dump() | {
             "name": "peak_memory_over_setup_mb", "title": "peak memory over set-up", "unit": "MB", "phase": "train",
             "format": ",.0f", "grid": 2.097152,
         }
@@ -139,8 +128,8 @@ def test_6_a_score_without_its_predictions_is_not_believed(tmp_path: Path) -> No
 @pytest.mark.parametrize("item", [{"driver": "570"}, {"kernel": "6.9"}, {"python": "3.13"}, {"numpy": "9"}])
 def test_7_costs_of_another_environment_are_not_ranked(tmp_path: Path, item: dict[str, str]) -> None:
     """Another driver, kernel, Python or numpy in one method: it has no cost on the page, and the page says what."""
-    packages: dict[str, str] = recorded.ENVIRONMENT["packages"] | {k: v for k, v in item.items() if k == "numpy"}  # type: ignore[operator, assignment]
-    other = recorded.ENVIRONMENT | {k: v for k, v in item.items() if k != "numpy"} | {"packages": packages}
+    packages: dict[str, str] = made_records.ENVIRONMENT["packages"] | {k: v for k, v in item.items() if k == "numpy"}  # type: ignore[operator, assignment]
+    other = made_records.ENVIRONMENT | {k: v for k, v in item.items() if k != "numpy"} | {"packages": packages}
     results = load(tmp_path, [*sweep(["lora", "full"]), *sweep(["head"], environment=other)])
     assert "head" not in results.values("train_seconds")
     assert "head" in results.values("test_accuracy")

@@ -8,12 +8,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import recorded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from recorded import record
-from undrawn import undrawn
 
+from helpers import made_records
+from helpers.made_records import record
+from helpers.without_charts import without_charts
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Table
 from hpml_bench.report.results import Results
@@ -78,8 +78,8 @@ def test_no_sentence_is_against_a_table(present: list[list[bool]], seed: int) ->
     records = design(present, np.random.default_rng(seed))
     if len({r.spec.method.name for r in records}) < 2:
         return
-    with TemporaryDirectory() as folder, undrawn():
-        assert_sentences_agree(Results.load(recorded.write(Path(folder), records, lambda *_: [])))
+    with TemporaryDirectory() as folder, without_charts():
+        assert_sentences_agree(Results.load(made_records.write(Path(folder), records, lambda *_: [])))
 
 
 def assert_sentences_agree(results: Results) -> None:
@@ -201,7 +201,7 @@ def test_an_incomplete_sweep_does_not_crown_the_lucky(tmp_path: Path) -> None:
                 run = record(method, seed)
                 own = {"test_accuracy": accuracy + harder + 0.001 * (seed % 2)}
                 made.append(run.model_copy(update={"metrics": run.metrics | own}))
-    results = Results.load(recorded.write(tmp_path, made))
+    results = Results.load(made_records.write(tmp_path, made))
     text = "\n".join(takeaways.section(results).blocks[0].sentences)  # type: ignore[union-attr]
     assert (
         "No method is shown to be better by accuracy than full, which has 89.05 % over the 4 seeds that all methods "
@@ -220,8 +220,8 @@ def test_the_best_mean_of_few_seeds_is_no_leader(tmp_path: Path) -> None:
             run = record(method, seed)
             own = {"train_seconds": float(np.exp(slower + 0.001 * (seed % 3))) * (3 if method == "head" else 1)}
             made.append(run.model_copy(update={"metrics": run.metrics | own}))
-    results = Results.load(recorded.write(tmp_path, made))
+    results = Results.load(made_records.write(tmp_path, made))
     assert results.interval("lora", "train_seconds").mean < results.interval("full", "train_seconds").mean  # type: ignore[union-attr]
     assert takeaways.leading(results, "train_seconds") == "full"
-    with undrawn():
+    with without_charts():
         assert_sentences_agree(results)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import recorded
-from undrawn import undrawn
 
+from helpers import made_records
+from helpers.without_charts import without_charts
 from hpml_bench.errors import UserError
 from hpml_bench.records.plan import JOBS, Job, write_job
 from hpml_bench.records.run import RunRecord
@@ -30,21 +30,21 @@ Change = Callable[[RunRecord], dict[str, Any]]
 @pytest.fixture(autouse=True)
 def _no_other_drawing() -> Iterator[None]:
     """Leave out the charts of other sections."""
-    with undrawn():
+    with without_charts():
         yield
 
 
 def runs(change: Change = lambda _: {}, seeds: int = 4) -> list[RunRecord]:
     """Return the records of a sweep by jobs; `change` gives fields of each that are others."""
-    made = recorded.by_jobs(recorded.sweep(METHODS, seeds))
+    made = made_records.by_jobs(made_records.sweep(METHODS, seeds))
     return [record.model_copy(update=change(record)) for record in made]
 
 
 def load(folder: Path, records: list[RunRecord], jobs: bool = True) -> Results:
     """Write records with their jobs, and read them."""
-    recorded.write(folder, records)
+    made_records.write(folder, records)
     if jobs:
-        recorded.write_jobs(folder, records)
+        made_records.write_jobs(folder, records)
     return Results.load(folder)
 
 
@@ -172,8 +172,8 @@ def test_another_machine_is_told_apart_from_neighbours(tmp_path: Path) -> None:
 
 def test_nothing_scales_from_runs_with_neighbours(tmp_path: Path) -> None:
     """Runs on another number of ranks are set beside those alone; of others it is said why they are not."""
-    one_rank = recorded.SETTINGS.model_copy(update={"world_size": 1})
-    other = recorded.by_jobs(recorded.sweep(METHODS, 3, settings=one_rank))
+    one_rank = made_records.SETTINGS.model_copy(update={"world_size": 1})
+    other = made_records.by_jobs(made_records.sweep(METHODS, 3, settings=one_rank))
     assert blocks(load(tmp_path / "a", [*runs(), *other]), "Scaling over ranks")
     for name, here, there in (("b", ("x",), ()), ("c", (), ("x",))):
         records = [*runs(lambda _, here=here: {"neighbours": here})]  # type: ignore[misc]
@@ -218,7 +218,7 @@ def test_the_page_tells_where_each_run_ran(tmp_path: Path) -> None:
 
 def test_runs_by_no_job_have_no_such_section(tmp_path: Path) -> None:
     """A sweep in one process has nothing to say of jobs."""
-    folder = recorded.write(tmp_path, recorded.sweep(METHODS, 3))
+    folder = made_records.write(tmp_path, made_records.sweep(METHODS, 3))
     assert not blocks(Results.load(folder), "Jobs and hosts")
     write_job(folder, job(0, 10, 50))  # of a sweep before, whose runs were done anew
     assert not blocks(Results.load(folder), "Jobs and hosts")
@@ -269,8 +269,8 @@ def run_of(number: int, began: int, seconds: float, restart: int = 0) -> RunReco
     """Return a run of a job, begun so many seconds after the job was queued."""
     said = {"engine": "slurm", "job": f"12_{number}", "restart": restart, "unit": number, "host": "n1"}
     started = (datetime.fromisoformat(QUEUED) + timedelta(seconds=began)).isoformat()
-    environment = recorded.ENVIRONMENT | {"where": said}
-    return recorded.record("lora", number, started=started, seconds=seconds, environment=environment)
+    environment = made_records.ENVIRONMENT | {"where": said}
+    return made_records.record("lora", number, started=started, seconds=seconds, environment=environment)
 
 
 def test_the_jobs_times_are_summed(tmp_path: Path) -> None:
@@ -317,8 +317,8 @@ def test_the_chart_has_a_row_a_job(tmp_path: Path) -> None:
 
 def test_runs_that_are_not_compared_are_drawn(tmp_path: Path) -> None:
     """A failed run took a job's time too; many jobs are drawn without their names."""
-    bad = [recorded.failed("head", seed, "failed", "?") for seed in range(40)]
-    made = recorded.by_jobs([*recorded.sweep(("lora",), 40), *bad], began=QUEUED)
+    bad = [made_records.failed("head", seed, "failed", "?") for seed in range(40)]
+    made = made_records.by_jobs([*made_records.sweep(("lora",), 40), *bad], began=QUEUED)
     (chart,) = [block for block in blocks(load(tmp_path, made), "Jobs and hosts") if isinstance(block, Figure)]
     assert "methods not compared" in chart.svg
     assert "40 jobs" in chart.svg
@@ -354,8 +354,8 @@ def test_a_time_without_a_zone_is_utc() -> None:
 
 def test_a_place_that_cannot_be_read_is_none() -> None:
     """A record is JSON of any origin."""
-    assert where(recorded.record()) is None
-    assert where(recorded.record(environment={"where": "here"})) is None
-    odd = where(recorded.record(environment={"where": {"restart": "x"}}))
+    assert where(made_records.record()) is None
+    assert where(made_records.record(environment={"where": "here"})) is None
+    odd = where(made_records.record(environment={"where": {"restart": "x"}}))
     assert odd is not None
     assert (odd.on, odd.job, odd.restart) == ("–", "–", 0)

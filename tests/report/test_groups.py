@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import recorded
-from foreign import forget, install
-from undrawn import undrawn
 
+from helpers import made_records
+from helpers.plugin_packages import forget, install
+from helpers.without_charts import without_charts
 from hpml_bench import registry
 from hpml_bench.config.settings import TaskSpec
 from hpml_bench.plugins.task import make_task
@@ -56,19 +56,19 @@ def measured() -> list[RunRecord]:
                 | {"first_token_ms": 10 * pace[run.spec.method.name] + run.spec.seed, "swap_mb": 7.0 + run.spec.seed},
             }
         )
-        for run in recorded.sweep(("lora", "full"), 3)
+        for run in made_records.sweep(("lora", "full"), 3)
     ]
 
 
 def drawn(run: str, seed: int) -> list[Point]:
     """Return the usual points, and the probe's own."""
     own = [Point(metric="first_token_ms", step=step, value=float(step)) for step in (10, 20, 30)]
-    return [*recorded.points(run, seed), *own]
+    return [*made_records.points(run, seed), *own]
 
 
 def test_a_new_group_gets_a_table_and_a_chart(tmp_path: Path) -> None:
     """A metric of a group that no section has: table, bar chart, curve and glossary show it, with title and unit."""
-    folder = recorded.write(tmp_path / "example", measured(), drawn)
+    folder = made_records.write(tmp_path / "example", measured(), drawn)
     assert read_points(folder / measured()[0].run_id)
     sections = {section.slug: section for section in all_sections(Results.load(folder))}
     table, figure = sections["others"].blocks
@@ -90,7 +90,7 @@ def test_a_new_group_gets_a_table_and_a_chart(tmp_path: Path) -> None:
 
 def test_a_metric_joins_the_table_of_its_group(tmp_path: Path) -> None:
     """A metric of the memory's group is the last column of that table, and has a bar chart after the section's own."""
-    results = Results.load(recorded.write(tmp_path / "example", measured()))
+    results = Results.load(made_records.write(tmp_path / "example", measured()))
     made = registry.get("sections", "memory").section(results)
     table, *figures = made.blocks
     assert table.columns[-1] == "Swap in use (MB)"
@@ -104,17 +104,17 @@ def test_what_the_harness_measures_has_its_place(tmp_path: Path) -> None:
     metrics = [
         m for name in registry.names("probes") if name != "extra" for m in registry.plugin("probes", name).metrics
     ]
-    made = recorded.record("lora", definitions=tuple(metrics), metrics={m.name: 1.0 for m in metrics})
-    scored = made.model_copy(update={"metrics": made.metrics | recorded.metrics("lora", 0)})
-    definitions = (*metrics, *(m for m in recorded.DEFINITIONS if m.group == "quality"))
-    results = Results.load(recorded.write(tmp_path, [scored.model_copy(update={"definitions": definitions})]))
+    made = made_records.record("lora", definitions=tuple(metrics), metrics={m.name: 1.0 for m in metrics})
+    scored = made.model_copy(update={"metrics": made.metrics | made_records.metrics("lora", 0)})
+    definitions = (*metrics, *(m for m in made_records.DEFINITIONS if m.group == "quality"))
+    results = Results.load(made_records.write(tmp_path, [scored.model_copy(update={"definitions": definitions})]))
     assert results.compared
     assert other_groups(results) == ()
     assert {name: added_to(results, groups) for name, groups in SHOWN.items()} == dict.fromkeys(SHOWN, ())
     task = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"}))  # whose metrics have a table of their own
     known = {m.name for m in (*metrics, *task.metrics)}
     assert {column for columns in HARNESS.values() for column in columns} <= known
-    with undrawn():
+    with without_charts():
         shown = {
             block.name for section in all_sections(results) for block in section.blocks if isinstance(block, Table)
         }

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import recorded
 
+from helpers import made_records
 from hpml_bench.config.settings import TaskSpec
 from hpml_bench.plugins.task import make_task
 from hpml_bench.probes.forgetting import METRICS as FORGETTING
@@ -49,8 +49,8 @@ def predictions(item: RunRecord, share: float) -> Predictions:
 def write(folder: Path, scorer: str | None, seeds: int = 4) -> Path:
     """Write the runs of three methods, of which one trained nothing."""
     task = TaskSpec(name="causal_lm", options={"scorer": scorer} if scorer else {})
-    settings = recorded.SETTINGS.model_copy(update={"task": task, "test_samples": ROWS})
-    for item in recorded.sweep(("lora", "full", "head"), seeds, settings=settings):
+    settings = made_records.SETTINGS.model_copy(update={"task": task, "test_samples": ROWS})
+    for item in made_records.sweep(("lora", "full", "head"), seeds, settings=settings):
         name = {"head": "none"}.get(item.spec.method.name, item.spec.method.name)
         method = item.spec.method.model_copy(update={"name": name, "method": name})
         spec = item.spec.model_copy(update={"method": method, "seed": item.spec.seed})
@@ -86,7 +86,7 @@ def _write(place: Path, item: RunRecord) -> None:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def exact_results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Runs scored by exact match."""
     return Results.load(write(tmp_path_factory.mktemp("exact") / "exact", "exact"))
 
@@ -98,15 +98,15 @@ def section(name: str, results: Results) -> Section:
     return found
 
 
-def test_the_base_model_is_compared_by_its_score_alone(results: Results) -> None:
+def test_the_base_model_is_compared_by_its_score_alone(exact_results: Results) -> None:
     """It enters with no steps and no budget, is tested against the others, and has no costs and no place by them."""
-    assert set(results.methods) == set(METHODS)
-    assert results.absent == ()
-    verdicts = {(c.a, c.b): c.verdict for c in results.comparisons("test_score")}
+    assert set(exact_results.methods) == set(METHODS)
+    assert exact_results.absent == ()
+    verdicts = {(c.a, c.b): c.verdict for c in exact_results.comparisons("test_score")}
     assert all(verdict != "untested" for verdict in verdicts.values())
-    assert "none" not in results.values("train_seconds")
-    assert "none" not in results.front(results.headline)
-    table = section("summary", results).blocks[0]
+    assert "none" not in exact_results.values("train_seconds")
+    assert "none" not in exact_results.front(exact_results.headline)
+    table = section("summary", exact_results).blocks[0]
     assert isinstance(table, Table)
     assert next(row for row in table.rows if row[0] == "none")[table.columns.index("Training time (s)")] == "–"
 
@@ -120,9 +120,9 @@ def test_another_run_without_steps_is_not_taken_for_the_base_model(tmp_path: Pat
     assert record.run_id not in {r.run_id for r in Results.load(folder).compared}
 
 
-def test_answers_are_shown_most_disputed_first(results: Results) -> None:
+def test_answers_are_shown_most_disputed_first(exact_results: Results) -> None:
     """A column a method; the first rows are those that some methods answer right and others don't."""
-    (table,) = section("answers", results).blocks
+    (table,) = section("answers", exact_results).blocks
     assert isinstance(table, Table)
     assert set(table.columns) == {"Row", "Asked", "Expected", *METHODS}
     first = dict(zip(table.columns, table.rows[0], strict=True))
@@ -131,13 +131,13 @@ def test_answers_are_shown_most_disputed_first(results: Results) -> None:
     assert first["none"].endswith("[0]")
 
 
-def test_answers_are_text_on_the_page(results: Results) -> None:
+def test_answers_are_text_on_the_page(exact_results: Results) -> None:
     """What a model wrote runs no script, makes no link and moves no terminal."""
-    write_report(results.folder)
-    page = (results.folder / "report.html").read_text()
+    write_report(exact_results.folder)
+    page = (exact_results.folder / "report.html").read_text()
     assert "<script>alert(1)" not in page
     assert 'href="javascript' not in page
-    assert "\x1b" not in page + (results.folder / "report.md").read_text()
+    assert "\x1b" not in page + (exact_results.folder / "report.md").read_text()
 
 
 def test_right_and_wrong_answers_get_mcnemars_test(tmp_path: Path) -> None:
@@ -158,9 +158,9 @@ def test_of_the_loss_lower_is_better(tmp_path: Path) -> None:
     assert get("sections", "answers").section(found) is None
 
 
-def test_forgetting_has_a_table(results: Results) -> None:
+def test_forgetting_has_a_table(exact_results: Results) -> None:
     """Of every method, the base model's at 0."""
-    table = section("forgetting", results).blocks[0]
+    table = section("forgetting", exact_results).blocks[0]
     assert isinstance(table, Table)
     cells = {row[0]: row[1] for row in table.rows}
     assert cells["none"].startswith("0")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import recorded
-from test_sections import section
+from report_sections import section
 
+from helpers import made_records
 from hpml_bench.config.settings import MethodSpec, OptimizerSpec
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Table
@@ -17,11 +17,13 @@ LORA_PLUS = OptimizerSpec(name="lora_plus", options={"ratio": 4.0, "embedding_lr
 
 def load(folder: Path, *optimizers: OptimizerSpec | None) -> Results:
     """Write two seeds of `full`, and of `lora` with each of some optimizers, and read them back."""
-    records = recorded.sweep(("full",), 2)
+    records = made_records.sweep(("full",), 2)
     for optimizer in optimizers:
-        spec = MethodSpec(name="lora", method="lora", options=recorded.OPTIONS["lora"], lr=3e-3, optimizer=optimizer)
-        records += [recorded.record("lora", seed, method_spec=spec) for seed in range(2)]
-    return Results.load(recorded.write(folder, records))
+        spec = MethodSpec(
+            name="lora", method="lora", options=made_records.OPTIONS["lora"], lr=3e-3, optimizer=optimizer
+        )
+        records += [made_records.record("lora", seed, method_spec=spec) for seed in range(2)]
+    return Results.load(made_records.write(folder, records))
 
 
 def tables(results: Results, slug: str) -> dict[str, Table]:
@@ -68,8 +70,8 @@ def test_methods_of_one_name_are_told_apart_by_their_optimizers(tmp_path: Path) 
 
 def test_a_record_without_the_choice_is_read(tmp_path: Path) -> None:
     """As it was written before there was one: `optimizer` a name, and no such key of the method."""
-    content = recorded.record("lora", 0).model_dump(mode="json")
+    content = made_records.record("lora", 0).model_dump(mode="json")
     content["spec"]["settings"]["optimizer"] = "adamw"
     del content["spec"]["settings"]["lr_decay"]
     assert "optimizer" not in content["spec"]["method"]
-    assert RunRecord.model_validate(content) == recorded.record("lora", 0)
+    assert RunRecord.model_validate(content) == made_records.record("lora", 0)

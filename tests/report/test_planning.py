@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import recorded
 from click.testing import CliRunner
-from recorded import sweep
 from statsmodels.stats.power import TTestPower
 
+from helpers import made_records
+from helpers.made_records import sweep
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
 from hpml_bench.report.results import Results
@@ -30,7 +30,7 @@ from hpml_bench.statistics import (
 @pytest.fixture(scope="module")
 def pilot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a pilot of three methods and five seeds."""
-    return recorded.write(tmp_path_factory.mktemp("out") / "example", sweep(["lora", "full", "head"]))
+    return made_records.write(tmp_path_factory.mktemp("out") / "example", sweep(["lora", "full", "head"]))
 
 
 @pytest.mark.parametrize(("size", "sd", "alpha"), [(1.0, 1.0, 0.05), (0.5, 1.3, 0.005), (3.0, 1.0, 0.05)])
@@ -119,7 +119,7 @@ def test_units_agree(pilot: Path) -> None:
 def own(folder: Path, metric: str, values: dict[str, list[float]], **changes: Any) -> Path:
     """Write a pilot with these values of a metric, one a seed."""
     records = sweep(list(values), len(next(iter(values.values()))), **changes)
-    return recorded.write(
+    return made_records.write(
         folder,
         [
             r.model_copy(update={"metrics": r.metrics | {metric: values[r.spec.method.name][r.spec.seed]}})
@@ -164,10 +164,10 @@ def test_the_pair_that_no_seeds_suffice_for_is_named(tmp_path: Path, monkeypatch
         wrong = lost.get(item.spec.method.name, place < 300 + 60 * (item.spec.seed - 7))
         return labels, np.where(wrong, (labels + 1) % 4, labels)
 
-    monkeypatch.setattr(recorded, "answers", answers)
+    monkeypatch.setattr(made_records, "answers", answers)
     seeds = {"lora": range(10), "full": range(5), "head": range(5, 10)}
     records = [r for r in sweep(list(seeds), 10) if r.spec.seed in seeds[r.spec.method.name]]
-    made = plan(recorded.write(tmp_path / "pilot", records), "accuracy=8pp")
+    made = plan(made_records.write(tmp_path / "pilot", records), "accuracy=8pp")
     noisier, endless = made.pairs
     assert [{p.a, p.b} for p in (noisier, endless)] == [{"head", "lora"}, {"full", "lora"}]
     assert noisier.seeds is not None
@@ -177,12 +177,12 @@ def test_the_pair_that_no_seeds_suffice_for_is_named(tmp_path: Path, monkeypatch
 
 def test_several_machines_give_no_hours(tmp_path: Path) -> None:
     """A pilot from two machines plans scores from all runs, costs from the machine that most share, and no hours."""
-    elsewhere = recorded.ENVIRONMENT | {"fingerprint": "another"}
+    elsewhere = made_records.ENVIRONMENT | {"fingerprint": "another"}
     moved = [
         r for r in sweep(["lora", "full"], environment=elsewhere) if r.spec.method.name == "full" and r.spec.seed > 2
     ]
     records = [r for r in sweep(["lora", "full"]) if r.run_id not in {m.run_id for m in moved}]
-    folder = recorded.write(tmp_path / "two", [*records, *moved])
+    folder = made_records.write(tmp_path / "two", [*records, *moved])
     score, cost = plan(folder, "accuracy=5pp"), plan(folder, "train_seconds=5%")
     assert [p.n for p in score.pairs] == [5]
     assert [p.n for p in cost.pairs] == [3]
@@ -218,14 +218,14 @@ def test_too_little_of_a_pilot(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no pilot here; run a few seeds first"):
         plan(tmp_path / "none", "accuracy=1pp")
     with pytest.raises(UserError, match=r"no run of the pilot can be compared; hpml-bench report .* says why"):
-        plan(recorded.write(tmp_path / "apart", sweep(["lora", "full"], 3, consumed=None)), "accuracy=1pp")
+        plan(made_records.write(tmp_path / "apart", sweep(["lora", "full"], 3, consumed=None)), "accuracy=1pp")
     for seeds in (1, 2):
         with pytest.raises(UserError, match="at least 2 methods x 3 seeds"):
-            plan(recorded.write(tmp_path / str(seeds), sweep(seeds=seeds)), "accuracy=1pp")
-    elsewhere = recorded.ENVIRONMENT | {"fingerprint": "another"}
+            plan(made_records.write(tmp_path / str(seeds), sweep(seeds=seeds)), "accuracy=1pp")
+    elsewhere = made_records.ENVIRONMENT | {"fingerprint": "another"}
     mixed = [*sweep(["lora"], 3), *sweep(["full"], 3, environment=elsewhere)]
     with pytest.raises(UserError, match="train_seconds needs at least 2 methods"):
-        plan(recorded.write(tmp_path / "two", mixed), "train_seconds=1")
+        plan(made_records.write(tmp_path / "two", mixed), "train_seconds=1")
 
 
 def test_the_command_prints_the_plan(pilot: Path) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import recorded
-from recorded import record, sweep
-from test_sections import said, section
+from report_sections import said, section
 
+from helpers import made_records
+from helpers.made_records import record, sweep
 from hpml_bench.records.files import POINTS, PREDICTIONS
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Check, Consumed, RunRecord
@@ -20,11 +20,11 @@ from hpml_bench.report.render import facts
 from hpml_bench.report.results import Results
 
 STEADY = (
-    recorded._metric("timed_steps", "timed steps", "", "neither", spec=".0f"),
-    recorded._metric("timed_seconds", "timed window", "s", "neither", spec=".2f"),
-    recorded._metric("step_time_cv", "step time variation", "", "lower", spec=".1%"),
+    made_records._metric("timed_steps", "timed steps", "", "neither", spec=".0f"),
+    made_records._metric("timed_seconds", "timed window", "s", "neither", spec=".2f"),
+    made_records._metric("step_time_cv", "step time variation", "", "lower", spec=".1%"),
     *(
-        recorded._metric(f"step_time_drift{end}", f"step time drift{end}", "", "neither", spec=".1%")
+        made_records._metric(f"step_time_drift{end}", f"step time drift{end}", "", "neither", spec=".1%")
         for end in ("", "_low", "_high")
     ),
 )
@@ -36,7 +36,7 @@ CALM = {
 
 def load(folder: Path, records: list[RunRecord], rows: int = 1000) -> Results:
     """Write records with so many test rows, and read them back."""
-    return Results.load(recorded.write(folder, records, rows=rows))
+    return Results.load(made_records.write(folder, records, rows=rows))
 
 
 def change(results: Results, method: str, seed: int, edit: Any) -> Results:
@@ -129,7 +129,7 @@ def test_predictions_that_the_record_does_not_name_prove_nothing(tmp_path: Path)
     results = load(tmp_path, sweep(["lora", "full"], 2))
     for run in results.runs("lora"):
         kept = {name: value for name, value in run.files.items() if name != PREDICTIONS}
-        recorded.rewrite(tmp_path / run.run_id, run.model_copy(update={"files": kept}))
+        made_records.rewrite(tmp_path / run.run_id, run.model_copy(update={"files": kept}))
     (tmp_path / results.runs("lora")[0].run_id / PREDICTIONS).unlink()
     results = Results.load(tmp_path)
     assert results.methods == ("full",)
@@ -229,7 +229,7 @@ def test_another_order_is_another_budget(tmp_path: Path) -> None:
 @pytest.mark.parametrize("package", ["hpml-bench", "torch", "transformers", "peft", "another"])
 def test_costs_of_other_versions_are_not_compared(tmp_path: Path, package: str) -> None:
     """Of runs with another version of any package scores are compared, and no cost, front or seconds to a target."""
-    environment = recorded.ENVIRONMENT | {"packages": recorded.ENVIRONMENT["packages"] | {package: "0.0.1"}}  # type: ignore[operator]
+    environment = made_records.ENVIRONMENT | {"packages": made_records.ENVIRONMENT["packages"] | {package: "0.0.1"}}  # type: ignore[operator]
     results = load(tmp_path, [*sweep(["lora", "full"]), *sweep(["head"], environment=environment)])
     assert len(results.comparisons("test_accuracy")) == len(results.comparisons("trainable_parameters")) == 3
     for cost in ("train_seconds", "samples_per_second", "peak_memory_mb", "latency_ms_p50"):

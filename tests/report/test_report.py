@@ -12,9 +12,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import recorded
-from recorded import failed, record, sweep
 
+from helpers import made_records
+from helpers.made_records import failed, record, sweep
 from hpml_bench.errors import UserError
 from hpml_bench.report.blocks import Table
 from hpml_bench.report.export import csv_text, latex_table, markdown_table, markdown_text
@@ -28,20 +28,20 @@ GOLDEN = Path(__file__).parents[1] / "files" / "report_head.md"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a results folder with its report in every format."""
-    place = recorded.write(tmp_path_factory.mktemp("quickstart"), sweep())
+    place = made_records.write(tmp_path_factory.mktemp("quickstart"), sweep())
     write_report(place, None, ("html", "md", "csv", "tex"))
     return place
 
 
 @pytest.fixture(scope="module")
-def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report_of_markup(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder whose every text field attacks the pages."""
-    definitions = tuple(m.model_copy(update={"title": EVIL, "definition": EVIL}) for m in recorded.DEFINITIONS)
+    definitions = tuple(m.model_copy(update={"title": EVIL, "definition": EVIL}) for m in made_records.DEFINITIONS)
     odd = {"definitions": definitions, "notes": {EVIL: EVIL}, "environment": {EVIL: [EVIL], "packages": EVIL}}
     records = [*sweep(["lora", "full"], 2, suite=EVIL, **odd), failed("lora", 9, "failed", EVIL)]
-    place = recorded.write(tmp_path_factory.mktemp("evil"), records)
+    place = made_records.write(tmp_path_factory.mktemp("evil"), records)
     write_report(place, None, ("html", "md", "csv", "tex"))
     return place
 
@@ -70,21 +70,21 @@ def page(folder: Path) -> Page:
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
-def test_html_asks_for_nothing(folder: Path) -> None:
+def test_html_asks_for_nothing(report_folder: Path) -> None:
     """The page refers to nothing outside itself, and its policy would forbid it."""
-    made = page(folder)
+    made = page(report_folder)
     for tag, attributes in made.tags:
         for name in ("src", "href", "xlink:href", "action", "data"):
             value = attributes.get(name) or "#"
             assert value.startswith(("#", "data:")), (tag, value)
-    text = (folder / "report.html").read_text()
+    text = (report_folder / "report.html").read_text()
     assert not re.search(r"url\((?!#)|@import", text)
     assert "default-src 'none'" in text
 
 
-def test_the_only_script_is_ours(evil: Path) -> None:
+def test_the_only_script_is_ours(report_of_markup: Path) -> None:
     """Hostile text brings no script, and ours is the one whose hash the policy allows."""
-    made = page(evil)
+    made = page(report_of_markup)
     assert sum(tag == "script" for tag, _ in made.tags) == 1
     digest = base64.b64encode(hashlib.sha256(made.scripts[0].encode()).digest()).decode()
     policy = next(a["content"] for tag, a in made.tags if tag == "meta" and a.get("http-equiv"))
@@ -92,15 +92,15 @@ def test_the_only_script_is_ours(evil: Path) -> None:
     assert not [name for _, attributes in made.tags for name in attributes if name.startswith("on")]
 
 
-def test_ids_are_unique(folder: Path) -> None:
+def test_ids_are_unique(report_folder: Path) -> None:
     """No two elements share an id, charts included: else one chart would draw another's markers."""
-    ids = [attributes["id"] for _, attributes in page(folder).tags if "id" in attributes]
+    ids = [attributes["id"] for _, attributes in page(report_folder).tags if "id" in attributes]
     assert len(ids) == len(set(ids))
 
 
-def test_links_lead_somewhere(folder: Path) -> None:
+def test_links_lead_somewhere(report_folder: Path) -> None:
     """Every link and every reference within a chart has its target in the page."""
-    made = page(folder)
+    made = page(report_folder)
     ids = {attributes.get("id") for _, attributes in made.tags}
     targets = {
         (a.get("href") or a.get("xlink:href") or "")[1:] for _, a in made.tags if a.get("href") or a.get("xlink:href")
@@ -108,45 +108,47 @@ def test_links_lead_somewhere(folder: Path) -> None:
     assert {t for t in targets if not t.startswith("ata:")} <= ids
 
 
-def test_charts_have_text_alternatives(folder: Path) -> None:
+def test_charts_have_text_alternatives(report_folder: Path) -> None:
     """Every chart is an image with a label that holds its numbers."""
-    labels = [a.get("aria-label") or "" for tag, a in page(folder).tags if a.get("role") == "img"]
-    assert len(labels) == sum(tag == "svg" for tag, _ in page(folder).tags)
+    labels = [a.get("aria-label") or "" for tag, a in page(report_folder).tags if a.get("role") == "img"]
+    assert len(labels) == sum(tag == "svg" for tag, _ in page(report_folder).tags)
     assert any("full 87.5" in label for label in labels)
 
 
-def test_report_is_reproducible(folder: Path, tmp_path: Path) -> None:
+def test_report_is_reproducible(report_folder: Path, tmp_path: Path) -> None:
     """The same records give the same bytes, in all formats."""
-    paths = write_report(folder, tmp_path, ("html", "md", "csv", "tex"))
+    paths = write_report(report_folder, tmp_path, ("html", "md", "csv", "tex"))
     assert {p.suffix for p in paths} == {".html", ".md", ".svg", ".csv", ".tex"}
     for path in paths:
-        assert path.read_bytes() == (folder / path.relative_to(tmp_path)).read_bytes()
+        assert path.read_bytes() == (report_folder / path.relative_to(tmp_path)).read_bytes()
 
 
-def test_report_needs_no_torch(folder: Path, tmp_path: Path) -> None:
+def test_report_needs_no_torch(report_folder: Path, tmp_path: Path) -> None:
     """A report is made without torch, transformers, wandb or pyplot being imported."""
     code = (
         "import sys; from pathlib import Path; from hpml_bench.report.render import write_report;"
-        f"write_report(Path({str(folder)!r}), Path({str(tmp_path)!r}));"
+        f"write_report(Path({str(report_folder)!r}), Path({str(tmp_path)!r}));"
         "print({'torch', 'transformers', 'peft', 'datasets', 'wandb', 'matplotlib.pyplot'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
-def test_golden_markdown(folder: Path) -> None:
-    """Takeaways, summary and comparisons of the recorded runs read as reviewed (`python tests/recorded.py` renews)."""
-    assert recorded.head((folder / "report.md").read_text(encoding="utf-8")) == GOLDEN.read_text(encoding="utf-8")
+def test_golden_markdown(report_folder: Path) -> None:
+    """Takeaways, summary and comparisons of the recorded runs read as reviewed; helpers/made_records.py renews them."""
+    assert made_records.head((report_folder / "report.md").read_text(encoding="utf-8")) == GOLDEN.read_text(
+        encoding="utf-8"
+    )
 
 
-def test_html_and_markdown_show_the_same_cells(folder: Path) -> None:
+def test_html_and_markdown_show_the_same_cells(report_folder: Path) -> None:
     """Both pages print the summary's cells."""
-    markdown, html = ((folder / f"report.{kind}").read_text() for kind in ("md", "html"))
-    for row in summary_table(load(folder)).rows:
+    markdown, html = ((report_folder / f"report.{kind}").read_text() for kind in ("md", "html"))
+    for row in summary_table(load(report_folder)).rows:
         assert all(markdown_text(cell) in markdown and f"<span>{cell}</span>" in html for cell in row)
 
 
-@pytest.mark.parametrize("which", ["folder", "evil"])
+@pytest.mark.parametrize("which", ["report_folder", "report_of_markup"])
 def test_markdown_tables_hold_together(which: str, request: pytest.FixtureRequest) -> None:
     """Every line of a table has as many cells as its head, and hostile text neither opens tags nor links."""
     text = (request.getfixturevalue(which) / "report.md").read_text()
@@ -162,10 +164,10 @@ def test_markdown_tables_hold_together(which: str, request: pytest.FixtureReques
     assert not re.search(r"</?\w|(?<!\\)\](?:\()(?!figures/)|\x1b", text)
 
 
-def test_pairs_other_than_by_accuracy_are_folded(folder: Path) -> None:
+def test_pairs_other_than_by_accuracy_are_folded(report_folder: Path) -> None:
     """Both pages show the pairs by accuracy and fold those by each cost, and on these rows, under their caption."""
     for name in ("report.md", "report.html"):
-        text = (folder / name).read_text()
+        text = (report_folder / name).read_text()
         assert re.findall(r"<summary>(Pairs by [\w ,]+)", text) == [
             "Pairs by training time ", "Pairs by peak memory ", "Pairs by accuracy, on these very test rows",
         ]  # fmt: skip
@@ -174,8 +176,8 @@ def test_pairs_other_than_by_accuracy_are_folded(folder: Path) -> None:
 
 def test_the_head_says_how_many_runs_are_compared(tmp_path: Path) -> None:
     """Both pages begin with the number of compared runs, of methods and seeds of these, and of what is left out."""
-    recorded.write(tmp_path, [*sweep(["lora", "full"], 3), record("adapter", 7, consumed=None)])
-    bad = recorded.write(tmp_path, [failed("head", 0, "failed", "why")]) / "torn"
+    made_records.write(tmp_path, [*sweep(["lora", "full"], 3), record("adapter", 7, consumed=None)])
+    bad = made_records.write(tmp_path, [failed("head", 0, "failed", "why")]) / "torn"
     bad.mkdir()
     (bad / "run.json").write_text("{")
     write_report(tmp_path)
@@ -185,19 +187,19 @@ def test_the_head_says_how_many_runs_are_compared(tmp_path: Path) -> None:
     assert counts in page
 
 
-def test_markdown_figures_exist(folder: Path) -> None:
+def test_markdown_figures_exist(report_folder: Path) -> None:
     """Each figure that the Markdown refers to lies beside it, with fixed colours."""
-    names = re.findall(r"\]\((figures/\w+\.svg)\)", (folder / "report.md").read_text())
+    names = re.findall(r"\]\((figures/\w+\.svg)\)", (report_folder / "report.md").read_text())
     assert len(names) >= 8
-    assert all("var(" not in (folder / name).read_text() for name in names)
+    assert all("var(" not in (report_folder / name).read_text() for name in names)
 
 
-def test_csv_holds_full_precision(folder: Path) -> None:
+def test_csv_holds_full_precision(report_folder: Path) -> None:
     """The CSV has numbers as numbers, not as shown."""
-    with (folder / "tables" / "summary.csv").open(newline="") as file:
+    with (report_folder / "tables" / "summary.csv").open(newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
     assert float(rows["full"]["Accuracy (%)"]) == pytest.approx(
-        100 * load_results(folder).query("method == 'full'").test_accuracy.mean()
+        100 * load_results(report_folder).query("method == 'full'").test_accuracy.mean()
     )
 
 
@@ -258,9 +260,9 @@ def test_clean_is_one_printable_line() -> None:
     assert sanitize("abcdef", 4) == "abc…"
 
 
-def test_frame_has_a_row_a_run(folder: Path) -> None:
+def test_frame_has_a_row_a_run(report_folder: Path) -> None:
     """`load_results` gives identity, status and every metric as columns, in time order."""
-    frame = load_results(folder)
+    frame = load_results(report_folder)
     assert len(frame) == 25
     assert list(frame.columns[:5]) == ["run_id", "suite", "method", "seed", "status"]
     assert frame.test_accuracy.dtype == "float64"
@@ -269,7 +271,7 @@ def test_frame_has_a_row_a_run(folder: Path) -> None:
 
 def test_frame_of_failed_runs(tmp_path: Path) -> None:
     """A failed run has a row too, with empty metrics."""
-    recorded.write(tmp_path, [record("lora", 0), failed("full", 0, "oom_host", "killed")])
+    made_records.write(tmp_path, [record("lora", 0), failed("full", 0, "oom_host", "killed")])
     frame = load_results(tmp_path).set_index("method")
     assert frame.status.to_dict() == {"lora": "ok", "full": "oom_host"}
     assert frame.test_accuracy.isna().to_dict() == {"lora": False, "full": True}

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import recorded
+from report_sections import load
 
+from helpers import made_records
 from hpml_bench.records.run import Check, RunRecord
 from hpml_bench.report.blocks import Section, Table
-from hpml_bench.report.results import Results
 from hpml_bench.report.sections import checkpointing, scaling, throughput, time_budget
 
 PARTS = {"first_step_seconds": 1.0, "train_seconds": 5.0, "evaluation_seconds": 2.0, "inference_seconds": 1.0}
@@ -18,8 +18,8 @@ PARTS = {"first_step_seconds": 1.0, "train_seconds": 5.0, "evaluation_seconds": 
 
 def runs(ranks: int = 2, **metrics: float | None) -> list[RunRecord]:
     """Return two methods x two seeds of ten seconds each, on some ranks, with some metrics."""
-    settings = recorded.SETTINGS.model_copy(update={"world_size": ranks})
-    found = recorded.sweep(("lora", "full"), 2, settings=settings)
+    settings = made_records.SETTINGS.model_copy(update={"world_size": ranks})
+    found = made_records.sweep(("lora", "full"), 2, settings=settings)
     return [run.model_copy(update={"seconds": 10.0, "metrics": {**run.metrics, **metrics}}) for run in found]
 
 
@@ -29,11 +29,6 @@ def table(section: Section | None) -> Table:
     (block,) = section.blocks
     assert isinstance(block, Table)
     return block
-
-
-def load(folder: Path, records: list[RunRecord]) -> Results:
-    """Write records and read them as a report does."""
-    return Results.load(recorded.write(folder, records))
 
 
 def test_the_budget_adds_up(tmp_path: Path) -> None:
@@ -60,7 +55,7 @@ def both(**changes: Any) -> list[RunRecord]:
 
 def test_methods_whose_frozen_weights_stay_in_float32_are_named(tmp_path: Path) -> None:
     """Where others keep theirs in bf16, and only there; of a method that freezes nothing nothing is said."""
-    definition = recorded._metric("frozen_bf16_percent", "frozen weights in bf16", "%", "higher", "setup", ".0f")
+    definition = made_records._metric("frozen_bf16_percent", "frozen weights in bf16", "%", "higher", "setup", ".0f")
     for shares, named in (((0.0, 97.0), True), ((0.0, 0.0), False), ((None, 97.0), False)):
         share = dict(zip(("lora", "full"), shares, strict=True))
         found = [
@@ -85,11 +80,16 @@ def test_efficiency_is_speed_up_over_the_ratio_of_ranks(tmp_path: Path) -> None:
     assert found.values[1][2:] == pytest.approx((150, 1.5, 75, 4000, 2, 8))
 
 
-def over(fingerprint: str = recorded.ENVIRONMENT["fingerprint"]) -> list[RunRecord]:  # type: ignore[assignment]
+def over(fingerprint: str = made_records.ENVIRONMENT["fingerprint"]) -> list[RunRecord]:  # type: ignore[assignment]
     """Return the runs of `both`, those on two ranks over two nodes; with the fingerprint of one of the nodes."""
     crossing = {"within_nodes_bytes_per_step": 0.0, "between_nodes_bytes_per_step": 8000.0}
-    hardware = {**recorded.ENVIRONMENT["hardware"], "nodes": 2, "ranks_per_node": [1, 1]}  # type: ignore[dict-item]
-    environment = {**recorded.ENVIRONMENT, "hardware": hardware, "fingerprint": "two", "node_fingerprint": fingerprint}
+    hardware = {**made_records.ENVIRONMENT["hardware"], "nodes": 2, "ranks_per_node": [1, 1]}  # type: ignore[dict-item]
+    environment = {
+        **made_records.ENVIRONMENT,
+        "hardware": hardware,
+        "fingerprint": "two",
+        "node_fingerprint": fingerprint,
+    }
     return [
         run.model_copy(update={"environment": environment, "metrics": run.metrics | crossing})
         if run.spec.settings.world_size == 2
@@ -119,7 +119,7 @@ def test_nodes_unlike_the_machine_are_not_scaled(tmp_path: Path) -> None:
 
 def test_other_machines_and_single_counts_of_ranks_are_not_scaled(tmp_path: Path) -> None:
     """Runs that differ in more than the number of ranks show nothing about it; nor do runs on one number."""
-    other = both(environment={**recorded.ENVIRONMENT, "fingerprint": "ffffffffffff"})
+    other = both(environment={**made_records.ENVIRONMENT, "fingerprint": "ffffffffffff"})
     assert scaling.section(load(tmp_path / "other", other)) is None
     assert scaling.section(load(tmp_path / "one", runs(2))) is None
 
@@ -154,7 +154,7 @@ def test_scaling_is_of_the_seeds_that_every_number_has(tmp_path: Path) -> None:
 
 def test_times_are_of_the_machine_that_most_share(tmp_path: Path) -> None:
     """The budget, and every mean of the throughput, leave out the runs of another machine."""
-    slow = {"seconds": 1000.0, "environment": {**recorded.ENVIRONMENT, "kernel": "other"}}
+    slow = {"seconds": 1000.0, "environment": {**made_records.ENVIRONMENT, "kernel": "other"}}
     moved, *others = runs(**PARTS, samples_per_second=100.0)
     moved = moved.model_copy(update=slow | {"metrics": moved.metrics | {"samples_per_second": 1.0}})
     results = load(tmp_path, [moved, *others])
@@ -166,8 +166,8 @@ def test_times_are_of_the_machine_that_most_share(tmp_path: Path) -> None:
 
 def both_ways(**changes: Any) -> list[RunRecord]:
     """Return runs that keep their activations, and of lora alone some that compute them again."""
-    settings = recorded.SETTINGS.model_copy(update={"gradient_checkpointing": True})
-    again = recorded.sweep(("lora",), 2, settings=settings)
+    settings = made_records.SETTINGS.model_copy(update={"gradient_checkpointing": True})
+    again = made_records.sweep(("lora",), 2, settings=settings)
     costs = {"train_seconds": 6.0, "peak_memory_mb": 300.0}
     kept = runs(2, train_seconds=4.0, peak_memory_mb=500.0)
     return [*kept, *(run.model_copy(update={"metrics": {**run.metrics, **costs}} | changes) for run in again)]
@@ -184,7 +184,7 @@ def test_checkpointing_shows_its_price_beside_what_it_saves(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "changes",
     [
-        {"environment": {**recorded.ENVIRONMENT, "fingerprint": "ffffffffffff"}},
+        {"environment": {**made_records.ENVIRONMENT, "fingerprint": "ffffffffffff"}},
         {"checks": (Check(name="samples", passed=False, detail="9 of 10"),)},
     ],
 )

@@ -11,11 +11,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import recorded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from undrawn import undrawn
 
+from helpers import made_records
 from hpml_bench.config.settings import TaskSpec
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.folder import RunFolder
@@ -25,6 +24,8 @@ from hpml_bench.report.blocks import Text
 from hpml_bench.report.render import all_sections, facts
 from hpml_bench.report.results import Results
 
+pytestmark = pytest.mark.usefixtures("no_drawing")
+
 PARTS = {"first_step_seconds": 1.0, "evaluation_seconds": 0.5, "inference_seconds": 0.5}
 METHODS = ("lora", "full", "adapter", "head")
 SEEDS = 4
@@ -32,8 +33,8 @@ SEEDS = 4
 
 def runs(ranks: int, methods: tuple[str, ...]) -> list[RunRecord]:
     """Return a sweep on so many ranks, with what the time budget needs."""
-    chosen = recorded.SETTINGS.model_copy(update={"world_size": ranks})
-    made = recorded.sweep(methods, SEEDS, settings=chosen)
+    chosen = made_records.SETTINGS.model_copy(update={"world_size": ranks})
+    made = made_records.sweep(methods, SEEDS, settings=chosen)
     return [r.model_copy(update={"metrics": r.metrics | PARTS | {"communication_ms": 1.0 + r.spec.seed}}) for r in made]
 
 
@@ -41,14 +42,7 @@ def runs(ranks: int, methods: tuple[str, ...]) -> list[RunRecord]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of four methods x four seeds on two ranks, and of two methods on one rank."""
     folder = tmp_path_factory.mktemp("whole") / "example"
-    return recorded.write(folder, [*runs(2, METHODS), *runs(1, ("lora", "full"))])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_drawing() -> Iterator[None]:
-    """Leave the charts out."""
-    with undrawn():
-        yield
+    return made_records.write(folder, [*runs(2, METHODS), *runs(1, ("lora", "full"))])
 
 
 # What sets a run apart
@@ -56,7 +50,7 @@ def _no_drawing() -> Iterator[None]:
 
 def change_record(run: Path, **changes: Any) -> None:
     """Rewrite a run's record with other fields."""
-    recorded.rewrite(run, load_record(run / RECORD).model_copy(update=changes))
+    made_records.rewrite(run, load_record(run / RECORD).model_copy(update=changes))
 
 
 def other_protocol(run: Path) -> None:
@@ -225,7 +219,7 @@ def test_of_two_records_neither_counts(whole: Path, tmp_path: Path, renamed: boo
 ELSEWHERE = {
     "fingerprint": "another", "python": "3.13.0", "system": "Linux-6.1", "kernel": "6.1", "driver": "570.1",
     "process": {"MALLOC_TOP_PAD_": "0"}, "threads": {"intra_op": 9},
-    "packages": recorded.ENVIRONMENT["packages"] | {"numpy": "9.9"},  # type: ignore[operator]
+    "packages": made_records.ENVIRONMENT["packages"] | {"numpy": "9.9"},  # type: ignore[operator]
 }  # fmt: skip
 
 
@@ -235,7 +229,7 @@ def test_costs_are_of_one_machine(whole: Path, tmp_path: Path, item: str) -> Non
     here, without = copied(whole, str(tmp_path / "a")), copied(whole, str(tmp_path / "b"))
     moved = [r.run_id for r in runs(2, METHODS) if r.spec.method.name == "full" and r.spec.seed in {1, 2}]
     for run in moved:
-        change_record(here / run, environment=recorded.ENVIRONMENT | {item: ELSEWHERE[item]})
+        change_record(here / run, environment=made_records.ENVIRONMENT | {item: ELSEWHERE[item]})
         shutil.rmtree(without / run)
     results, lacking, original = (Results.load(folder) for folder in (here, without, whole))
     for name, definition in original.definitions.items():
@@ -291,9 +285,9 @@ def _records(value: Any) -> Iterator[RunRecord]:
 
 def test_runs_whose_task_is_not_installed_are_left_out(tmp_path: Path) -> None:
     """The others make the page, which says why; the scores of these can't be checked here."""
-    recorded.write(tmp_path, recorded.sweep(("lora", "full"), 3))
-    gone = recorded.SETTINGS.model_copy(update={"task": TaskSpec(name="gone")})
-    recorded.write(tmp_path, [recorded.record("head", 0, settings=gone)])
+    made_records.write(tmp_path, made_records.sweep(("lora", "full"), 3))
+    gone = made_records.SETTINGS.model_copy(update={"task": TaskSpec(name="gone")})
+    made_records.write(tmp_path, [made_records.record("head", 0, settings=gone)])
     results = Results.load(tmp_path)
     assert set(results.methods) == {"lora", "full"}
     reasons = [group.reason for group in results.left_out.excluded]
@@ -302,11 +296,11 @@ def test_runs_whose_task_is_not_installed_are_left_out(tmp_path: Path) -> None:
 
 def test_options_at_their_defaults_make_no_other_method(tmp_path: Path) -> None:
     """Written out by one version and left out by another: one method, whatever the seeds."""
-    whole = recorded.record("lora").spec.method
-    records = recorded.sweep(("full",), 4)
+    whole = made_records.record("lora").spec.method
+    records = made_records.sweep(("full",), 4)
     for seed in range(4):
         options = {**whole.options, **({} if seed < 2 else {"dropout": 0.0, "target": "all-linear"})}
         spec = whole.model_copy(update={"options": options})
-        records.append(recorded.record("lora", seed, method_spec=spec))
-    recorded.write(tmp_path, records)
+        records.append(made_records.record("lora", seed, method_spec=spec))
+    made_records.write(tmp_path, records)
     assert set(Results.load(tmp_path).methods) == {"lora", "full"}

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import recorded_tasks
-import standins
-from undrawn import undrawn
 
+from helpers import made_task_records, plugin_tasks
+from helpers.without_charts import without_charts
 from hpml_bench import registry, statistics
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import RunRecord
@@ -28,31 +27,31 @@ WORD = {"rating": "lowest mean RMSE", "naming": "highest mean entity F1"}
 @pytest.fixture(scope="module", autouse=True)
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Install the tasks."""
-    with standins.installed(tmp_path_factory.mktemp("tasks")):
+    with plugin_tasks.installed(tmp_path_factory.mktemp("tasks")):
         yield
 
 
 @pytest.fixture(scope="module", params=BETTER)
-def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+def task_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Return five methods x five seeds of a task."""
-    return Results.load(recorded_tasks.write(tmp_path_factory.mktemp(request.param), request.param))
+    return Results.load(made_task_records.write(tmp_path_factory.mktemp(request.param), request.param))
 
 
 @pytest.fixture(scope="module", params=BETTER)
 def one_seed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Return one seed of them."""
-    return Results.load(recorded_tasks.write(tmp_path_factory.mktemp(request.param), request.param, seeds=1))
+    return Results.load(made_task_records.write(tmp_path_factory.mktemp(request.param), request.param, seeds=1))
 
 
 def tables(results: Results) -> dict[str, Table]:
     """Return the page's tables by name."""
-    with undrawn():
+    with without_charts():
         return {table.name: table for table in tables_of(all_sections(results))}
 
 
 def said(name: str, results: Results) -> str:
     """Return the sentences of a section."""
-    with undrawn():
+    with without_charts():
         made = registry.get("sections", name).section(results)
     return "\n".join(getattr(made.blocks[0], "sentences", ())) if made else ""
 
@@ -62,94 +61,96 @@ def mean_of(results: Results, method: str) -> float:
     return float(np.mean(list(results.values(results.quality)[method].values())))
 
 
-def test_the_leader_is_the_best_in_the_tasks_direction(results: Results) -> None:
+def test_the_leader_is_the_best_in_the_tasks_direction(task_results: Results) -> None:
     """The takeaways call the method with the lowest error, or the highest F1, the first, and its rank begins at 1."""
-    name = results.task.title.lower()
+    name = task_results.task.title.lower()
     best = BETTER[name](
-        {method: mean_of(results, method) for method in results.methods}.items(), key=lambda one: one[1]
+        {method: mean_of(task_results, method) for method in task_results.methods}.items(), key=lambda one: one[1]
     )
-    assert f"{best[0]} has the {WORD[name]}" in said("takeaways", results)
-    ranks = results.ranks(results.quality)
+    assert f"{best[0]} has the {WORD[name]}" in said("takeaways", task_results)
+    ranks = task_results.ranks(task_results.quality)
     assert ranks[best[0]][0] == 1
-    worst = (max if BETTER[name] is min else min)(results.methods, key=lambda method: mean_of(results, method))
-    assert ranks[worst][1] == len(results.methods)
-    title = results.definitions[results.quality].title
-    assert f"{title[:1].upper()}{title[1:]} rank" in summary_table(results).columns
+    worst = (max if BETTER[name] is min else min)(
+        task_results.methods, key=lambda method: mean_of(task_results, method)
+    )
+    assert ranks[worst][1] == len(task_results.methods)
+    title = task_results.definitions[task_results.quality].title
+    assert f"{title[:1].upper()}{title[1:]} rank" in summary_table(task_results).columns
 
 
-def test_no_verdict_is_against_the_direction(results: Results) -> None:
+def test_no_verdict_is_against_the_direction(task_results: Results) -> None:
     """Who is called better in the table of pairs has the better mean, and takes no second place on the front to it."""
-    better = BETTER[results.task.title.lower()]
-    shown = tables(results)[f"pairs_{results.quality}"]
+    better = BETTER[task_results.task.title.lower()]
+    shown = tables(task_results)[f"pairs_{task_results.quality}"]
     claims = [row for row in shown.rows if "is better" in row[1]]
     assert claims
     for row in claims:
         pair = row[0].split(" − ")
         winner = row[1].split(" is better")[0]
-        assert winner == better(pair, key=lambda method: mean_of(results, method))
-        assert results.front((results.quality, "train_seconds"))[winner].by != (pair[pair.index(winner) - 1],)
+        assert winner == better(pair, key=lambda method: mean_of(task_results, method))
+        assert task_results.front((task_results.quality, "train_seconds"))[winner].by != (pair[pair.index(winner) - 1],)
 
 
-def test_a_page_speaks_of_its_own_metric_alone(results: Results, tmp_path: Path) -> None:
+def test_a_page_speaks_of_its_own_metric_alone(task_results: Results, tmp_path: Path) -> None:
     """Neither accuracy nor McNemar's test is on the page, nor a percentage where the metric is none."""
-    with undrawn():
-        write_report(results, tmp_path, ("md",))
+    with without_charts():
+        write_report(task_results, tmp_path, ("md",))
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "accuracy" not in page.lower()
     assert "McNemar" not in page
     assert "the most frequent class" not in page
     for heading in ("Cost against ", "Time to "):
-        assert f"{heading}{results.definitions[results.quality].title}" in page
-    if results.quality == "test_rmse":
+        assert f"{heading}{task_results.definitions[task_results.quality].title}" in page
+    if task_results.quality == "test_rmse":
         assert " points" not in page.replace("points to", "").partition("## Protocol")[0]
         assert re.search(r"better than .* by 0\.\d+ stars", page)
 
 
-def test_scores_of_rows_are_no_shares_of_right_ones(results: Results) -> None:
+def test_scores_of_rows_are_no_shares_of_right_ones(task_results: Results) -> None:
     """Differences have the evidence of a table of real numbers: no rounding to one row in it."""
-    for c in results.comparisons(results.quality):
-        table = np.array([results.scores(c.a)[s] - results.scores(c.b)[s] for s in results.seeds])
+    for c in task_results.comparisons(task_results.quality):
+        table = np.array([task_results.scores(c.a)[s] - task_results.scores(c.b)[s] for s in task_results.seeds])
         expected = statistics.crossed_evidence(table, 0)
         assert c.p == pytest.approx(max(map(statistics.p_different, expected)))
-        assert c.difference.mean == pytest.approx(mean_of(results, c.a) - mean_of(results, c.b), abs=1e-9)
-    assert results.grid(results.quality) is None
+        assert c.difference.mean == pytest.approx(mean_of(task_results, c.a) - mean_of(task_results, c.b), abs=1e-9)
+    assert task_results.grid(task_results.quality) is None
 
 
-def test_targets_lie_between_chance_and_the_best(results: Results) -> None:
+def test_targets_lie_between_chance_and_the_best(task_results: Results) -> None:
     """They go from chance to the best in the metric's direction, and a later one is never reached sooner."""
-    targets = time_to_quality.targets(results)
-    chance = results.task.guess(results.test_references).chance  # type: ignore[arg-type]
-    best = BETTER[results.task.title.lower()](mean_of(results, method) for method in results.methods)
+    targets = time_to_quality.targets(task_results)
+    chance = task_results.task.guess(task_results.test_references).chance  # type: ignore[arg-type]
+    best = BETTER[task_results.task.title.lower()](mean_of(task_results, method) for method in task_results.methods)
     way = [abs(target - chance) for target in targets]
     assert len(targets) == 3
     assert way == sorted(way)
     assert way[-1] < abs(best - chance)
     assert all((target - chance) * (best - chance) > 0 for target in targets)
-    for record in results.compared:
-        reached = [time_to_quality.reached(results, record, target) for target in targets]
+    for record in task_results.compared:
+        reached = [time_to_quality.reached(task_results, record, target) for target in targets]
         samples = [one.samples for one in reached if one]
         assert samples == sorted(samples)
         assert None not in reached[: len(samples)]
 
 
-def test_the_validation_score_is_drawn(results: Results) -> None:
+def test_the_validation_score_is_drawn(task_results: Results) -> None:
     """The training curves have the task's own score, by its title."""
-    name = results.quality.removeprefix("test_")
-    with undrawn():
-        curves = registry.get("sections", "curves").section(results)
+    name = task_results.quality.removeprefix("test_")
+    with without_charts():
+        curves = registry.get("sections", "curves").section(task_results)
     assert any(f"validation_{name}" in figure.alt for figure in curves.blocks)
 
 
-def test_guessing_is_the_tasks(results: Results) -> None:
+def test_guessing_is_the_tasks(task_results: Results) -> None:
     """The takeaways say what a constant answer gets, and a method no better than it is named."""
-    assert results.task.guess(results.test_references).sentence in said("takeaways", results)  # type: ignore[arg-type]
-    assert "Not shown to be better" not in said("takeaways", results)
+    assert task_results.task.guess(task_results.test_references).sentence in said("takeaways", task_results)  # type: ignore[arg-type]
+    assert "Not shown to be better" not in said("takeaways", task_results)
 
 
-def test_the_head_names_task_and_data(results: Results) -> None:
+def test_the_head_names_task_and_data(task_results: Results) -> None:
     """Both stand beside the model."""
-    assert facts(results)["Task"] == results.task.title.lower()
-    assert facts(results)["Data"] == "newswire"
+    assert facts(task_results)["Task"] == task_results.task.title.lower()
+    assert facts(task_results)["Data"] == "newswire"
 
 
 def test_one_seed_is_judged_by_its_rows_scores(one_seed: Results) -> None:
@@ -173,9 +174,9 @@ def test_one_seed_is_judged_by_its_rows_scores(one_seed: Results) -> None:
 
 def test_equal_models_are_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two methods with the same answers in every seed are undecided, with no spread to plan from."""
-    monkeypatch.setattr(recorded_tasks, "_noise", lambda item: np.random.default_rng(7).standard_normal(400))
-    monkeypatch.setattr(recorded_tasks, "_difficulty", lambda item: 0.1 + 0.01 * item.spec.seed)
-    results = Results.load(recorded_tasks.write(tmp_path, "rating", ("lora", "full"), 4))
+    monkeypatch.setattr(made_task_records, "_noise", lambda item: np.random.default_rng(7).standard_normal(400))
+    monkeypatch.setattr(made_task_records, "_difficulty", lambda item: 0.1 + 0.01 * item.spec.seed)
+    results = Results.load(made_task_records.write(tmp_path, "rating", ("lora", "full"), 4))
     (pair,) = results.comparisons("test_rmse")
     assert (pair.verdict, pair.p, pair.evidence) == ("undecided", 1.0, ())
     assert "don't tell its spread" in said("takeaways", results)
@@ -184,7 +185,7 @@ def test_equal_models_are_no_difference(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("task", ["regression", "token_classification"])
 def test_the_harnesss_own_tasks_have_pages(tmp_path: Path, task: str) -> None:
     """Every run is believed, and the summary has the score first."""
-    results = Results.load(recorded_tasks.write(tmp_path, task, ("lora", "full"), 3))
+    results = Results.load(made_task_records.write(tmp_path, task, ("lora", "full"), 3))
     assert len(results.compared) == 6
     title = {"regression": "RMSE", "token_classification": "Entity F1 (%)"}[task]
     assert summary_table(results).columns[1] == title
@@ -195,14 +196,14 @@ def test_the_harnesss_own_tasks_have_pages(tmp_path: Path, task: str) -> None:
 
 def test_a_correlation_with_a_constant_is_none_and_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that answers one number has no correlation: its record says so, and its run is compared all the same."""
-    usual = recorded_tasks._ratings
+    usual = made_task_records._ratings
 
     def answers(item: RunRecord) -> Predictions:
         found = usual(item)
         return replace(found, prediction=np.full(400, 3.0)) if item.spec.method.name == "head" else found
 
-    monkeypatch.setattr(recorded_tasks, "_ratings", answers)
-    folder = recorded_tasks.write(tmp_path, "regression", ("lora", "head"), 3)
+    monkeypatch.setattr(made_task_records, "_ratings", answers)
+    folder = made_task_records.write(tmp_path, "regression", ("lora", "head"), 3)
     results = Results.load(folder)
     assert len(results.runs("head")) == 3
     assert "head" not in results.values("test_pearson")

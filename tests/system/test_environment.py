@@ -9,8 +9,8 @@ import sys
 from typing import Any
 
 import pytest
-import tiny
 
+from helpers import tiny
 from hpml_bench.config.devices import resolve_devices
 from hpml_bench.errors import UserError
 from hpml_bench.system import environment, gpus
@@ -23,7 +23,7 @@ def open_settings(**changes: Any) -> Any:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+def make_machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that makes a machine of so many cores and GPUs."""
 
     def make(cores: int, cards: int = 0, capability: str = "9.0", flags: str = "") -> None:
@@ -35,21 +35,21 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
-def test_all_gpus_are_taken(machine: Any) -> None:
+def test_all_gpus_are_taken(make_machine: Any) -> None:
     """A rank a GPU, the cores shared out, bf16 where every GPU has it (from compute capability 8)."""
-    machine(cores=16, cards=4)
+    make_machine(cores=16, cards=4)
     found = resolve_devices(open_settings())
     assert (found.device, found.world_size, found.threads, found.precision) == ("cuda", 4, 4, "bf16")
-    machine(cores=16, cards=4, capability="7.5")
+    make_machine(cores=16, cards=4, capability="7.5")
     assert resolve_devices(open_settings()).precision == "fp32"
 
 
-def test_without_gpus_two_ranks_share_the_cpu(machine: Any) -> None:
+def test_without_gpus_two_ranks_share_the_cpu(make_machine: Any) -> None:
     """Two, or one on a single core; fp32, as flags don't tell what is faster."""
-    machine(cores=8)
+    make_machine(cores=8)
     found = resolve_devices(open_settings())
     assert (found.device, found.world_size, found.threads, found.precision) == ("cpu", 2, 4, "fp32")
-    machine(cores=1, flags="avx512f amx_bf16")
+    make_machine(cores=1, flags="avx512f amx_bf16")
     found = resolve_devices(open_settings())
     assert (found.world_size, found.threads, found.precision) == (1, 1, "fp32")
 
@@ -63,9 +63,9 @@ def test_a_jobs_share_of_the_cores_counts(share: str, cores: int | None, monkeyp
     assert environment.cores() == (cores or all_here)
 
 
-def test_what_is_asked_for_stands(machine: Any) -> None:
+def test_what_is_asked_for_stands(make_machine: Any) -> None:
     """Definite settings are not changed."""
-    machine(cores=8, cards=2)
+    make_machine(cores=8, cards=2)
     assert resolve_devices(tiny.settings()) == tiny.settings()
 
 
@@ -78,10 +78,10 @@ def test_what_is_asked_for_stands(machine: Any) -> None:
     ],
 )
 def test_what_the_machine_cannot_do_is_one_sentence(
-    machine: Any, cards: int, changes: dict[str, Any], words: str
+    make_machine: Any, cards: int, changes: dict[str, Any], words: str
 ) -> None:
     """With what is there, and what to do."""
-    machine(cores=8, cards=cards)
+    make_machine(cores=8, cards=cards)
     with pytest.raises(UserError, match=words) as caught:
         resolve_devices(open_settings(**changes))
     assert "\n" not in str(caught.value)
@@ -126,11 +126,11 @@ def test_threads_are_as_they_are_in_the_process() -> None:
         torch.set_num_threads(before)
 
 
-def test_the_fingerprint_is_of_the_hardware(machine: Any) -> None:
+def test_the_fingerprint_is_of_the_hardware(make_machine: Any) -> None:
     """The same parts give the same, other parts another."""
     prints = []
     for cores in (4, 4, 8):
-        machine(cores=cores)
+        make_machine(cores=cores)
         prints.append(environment.describe()["fingerprint"])
     assert prints[0] == prints[1] != prints[2]
 
@@ -156,9 +156,9 @@ def test_devices_are_found_without_torch() -> None:
     assert done.stdout.strip() == "False {None}"
 
 
-def test_ranks_on_several_machines_share_each_machine(machine: Any) -> None:
+def test_ranks_on_several_machines_share_each_machine(make_machine: Any) -> None:
     """Of 16 ranks 8 are here: the 8 cards suffice, and the cores are shared by 8; 9 here are refused."""
-    machine(cores=64, cards=8)
+    make_machine(cores=64, cards=8)
     found = resolve_devices(open_settings(world_size=16, global_batch=16), here=8)
     assert (found.device, found.world_size, found.threads) == ("cuda", 16, 8)
     with pytest.raises(UserError, match=r"9 of 18 ranks are on this machine, but 8 GPU\(s\) are visible"):

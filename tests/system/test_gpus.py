@@ -115,7 +115,7 @@ Machine = Callable[..., Nvml]
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+def install_cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     """Return a function that makes a machine with these cards."""
 
     def make(*cards: Card, visible: str | None = None) -> Nvml:
@@ -145,30 +145,30 @@ def uuids() -> list[str]:
         ("GPU-a,0", "a"), ("0,7,1", "a"), ("0,-1,1", "a"), ("MIG-none", ""),
     ],
 )  # fmt: skip
-def test_cuda_visible_devices_is_heeded(visible: str | None, chosen: str, machine: Machine) -> None:
+def test_cuda_visible_devices_is_heeded(visible: str | None, chosen: str, install_cards: Machine) -> None:
     """By index or UUID, in its order, each once, and up to the first name that is none's, as CUDA does."""
-    machine(*(card(f"GPU-{letter}") for letter in "abc"), visible=visible)
+    install_cards(*(card(f"GPU-{letter}") for letter in "abc"), visible=visible)
     assert uuids() == [f"GPU-{letter}" for letter in chosen]
 
 
-def test_a_forbidden_card_is_not_counted(machine: Machine) -> None:
+def test_a_forbidden_card_is_not_counted(install_cards: Machine) -> None:
     """As in a control group of Slurm's: CUDA counts the others from 0."""
-    machine(card("GPU-a", forbidden=True), card("GPU-b"), card("GPU-c"), visible="0")
+    install_cards(card("GPU-a", forbidden=True), card("GPU-b"), card("GPU-c"), visible="0")
     assert uuids() == ["GPU-b"]
 
 
-def test_what_the_driver_does_not_say_is_unknown(machine: Machine) -> None:
+def test_what_the_driver_does_not_say_is_unknown(install_cards: Machine) -> None:
     """A card without memory of its own (GB10), a capability or a limit is a card; bf16 needs a known capability."""
-    machine(card("GPU-a", total=None, capability=None, watts=None))
+    install_cards(card("GPU-a", total=None, capability=None, watts=None))
     (gpu,) = gpus.visible_gpus()
     assert (gpu["memory_mb"], gpu["capability"], gpu["power_limit_w"]) == (None, None, None)
     assert not environment.has_bf16("cuda")
     assert environment.describe()["hardware"]["gpus"] == [{"name": "card GPU-a", "memory_mb": None, "capability": None}]
 
 
-def test_a_driver_that_answers_nothing_has_no_gpu(machine: Machine) -> None:
+def test_a_driver_that_answers_nothing_has_no_gpu(install_cards: Machine) -> None:
     """Nor a version, and nothing is raised."""
-    machine(card("GPU-a")).broken = True
+    install_cards(card("GPU-a")).broken = True
     assert gpus.visible_gpus() == ()
     assert environment.describe()["driver"] is None
     assert math.isnan(energy.gpu_joules("a"))
@@ -181,33 +181,33 @@ MIG = card("GPU-a", instances=(card("MIG-p", total=10e9, used=1e9, joules=None),
     ("visible", "chosen"),
     [(None, ["MIG-p"]), ("MIG-q", ["MIG-q"]), ("MIG-q,MIG-p", ["MIG-q"]), ("0", ["MIG-p"]), ("MIG-none", [])],
 )
-def test_an_instance_is_a_gpu(visible: str | None, chosen: list[str], machine: Machine) -> None:
+def test_an_instance_is_a_gpu(visible: str | None, chosen: list[str], install_cards: Machine) -> None:
     """In MIG mode, one instance at most, with its own memory and the card's capability."""
-    machine(MIG, visible=visible)
+    install_cards(MIG, visible=visible)
     assert uuids() == chosen
     for gpu in gpus.visible_gpus():
         assert gpu["memory_mb"] in {10_000, 20_000}
         assert gpu["capability"] == "9.0"
 
 
-def test_readings_are_of_the_device_that_cuda_names(machine: Machine) -> None:
+def test_readings_are_of_the_device_that_cuda_names(install_cards: Machine) -> None:
     """By UUID, with or without a prefix, in whatever order CUDA counts."""
-    machine(card("GPU-a", joules=5.0, used=1e9), card("GPU-b", joules=7.0, used=2e9), visible="1,0")
+    install_cards(card("GPU-a", joules=5.0, used=1e9), card("GPU-b", joules=7.0, used=2e9), visible="1,0")
     assert [energy.gpu_joules(uuid) for uuid in ("a", "b", "GPU-b")] == [5, 7, 7]
     assert [memory.nvml_used_mb(uuid) for uuid in ("a", "b")] == [1000, 2000]
     assert math.isnan(energy.gpu_joules("c"))
 
 
-def test_the_whole_card_is_not_charged_to_an_instance(machine: Machine) -> None:
+def test_the_whole_card_is_not_charged_to_an_instance(install_cards: Machine) -> None:
     """Memory is the instance's; energy, which the card has alone, is unknown, whichever UUID CUDA gives."""
-    machine(MIG)
+    install_cards(MIG)
     assert memory.nvml_used_mb("p") == 1000
     assert math.isnan(energy.gpu_joules("p"))
     assert math.isnan(memory.nvml_used_mb("a"))
     assert math.isnan(energy.gpu_joules("a"))
 
 
-def test_settings_of_gpus_are_recorded(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_gpus_are_recorded(install_cards: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Variables of CUDA and NCCL where they are set, versions, power limits; no key, and nothing without a GPU."""
     monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")
@@ -215,7 +215,7 @@ def test_settings_of_gpus_are_recorded(machine: Machine, monkeypatch: pytest.Mon
     monkeypatch.setenv("NCCL_API_KEY", "planted-secret")
     monkeypatch.setenv("NCCL_NET", "https://user:planted@host")
     monkeypatch.delenv("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", raising=False)
-    machine(card("GPU-a"), card("GPU-b", watts=None))
+    install_cards(card("GPU-a"), card("GPU-b", watts=None))
     found = environment.describe()
     process = found["process"]
     assert process["CUDA_LAUNCH_BLOCKING"] == "1"
@@ -224,15 +224,15 @@ def test_settings_of_gpus_are_recorded(machine: Machine, monkeypatch: pytest.Mon
     assert "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE" not in process
     assert "planted" not in str(found)
     assert found["power_limits_w"] == [700, None]
-    machine()
+    install_cards()
     assert "power_limits_w" not in environment.describe()
 
 
-def test_versions_of_libraries_are_torchs(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_of_libraries_are_torchs(install_cards: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA, cuDNN and NCCL as torch has them; of a torch without CUDA none."""
     import torch
 
-    machine(card("GPU-a"))
+    install_cards(card("GPU-a"))
     monkeypatch.setattr(torch.version, "cuda", None)
     assert environment.describe()["libraries"] == {}
     monkeypatch.setattr(torch.version, "cuda", "12.8")

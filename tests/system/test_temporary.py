@@ -1,7 +1,8 @@
-"""Temporary files of several hosts and containers in one folder: each is told from those that were left."""
+"""Temporary files and folders of several processes, hosts and containers: each is told from those that were left."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from hpml_bench.records.files import remove_temporary, write_atomically
 from hpml_bench.records.plan import write_once
-from hpml_bench.system import temporary
+from hpml_bench.system import tempdir, temporary
 from hpml_bench.system.redaction import redact_files
 
 DAY = 86_400
@@ -90,3 +91,16 @@ def test_no_two_writers_share_a_name(
     assert len(set(seen)) == 2
     assert all(temporary.place() in one and f".{os.getpid()}." in one for one in seen)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_only_what_nobody_holds_is_abandoned(tmp_path: Path) -> None:
+    """Temporary folders of living processes stay, those of dead ones go, and so does nobody else's."""
+    for name in ("living", "dead"):
+        (tmp_path / f"{tempdir.PREFIX}{name}").mkdir()
+        (tmp_path / f"{tempdir.PREFIX}{name}/file").write_text("")
+    (tmp_path / "of-others").mkdir()
+    holder = os.open(tmp_path / f"{tempdir.PREFIX}living", os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    tempdir._remove_abandoned(tmp_path)
+    os.close(holder)
+    assert {path.name for path in tmp_path.iterdir()} == {f"{tempdir.PREFIX}living", "of-others"}

@@ -6,18 +6,17 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-import tiny
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from helpers import tiny
 from hpml_bench.config.settings import Settings, TaskSpec
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows
@@ -33,19 +32,6 @@ from hpml_bench.tasks.causal_lm import CausalLM, linearised_loss
 from hpml_bench.training.choices import chosen
 from hpml_bench.training.distributed import Group
 from hpml_bench.training.trainer import Trainer
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for models and rows."""
-    return tmp_path_factory.mktemp("causal_lm")
-
-
-@pytest.fixture(scope="module")
-def group() -> Iterator[Group]:
-    """A process group of this process alone."""
-    with tiny.alone() as found:
-        yield found
 
 
 def settings_of(folder: Path, options: dict[str, Any], **changes: Any) -> Settings:
@@ -81,10 +67,10 @@ def log_likelihoods(model: Any, ids: list[int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("loss_on", ["answers", "all"])
-def test_metrics_are_those_of_a_plain_model(loss_on: str, folder: Path, group: Group) -> None:
+def test_metrics_are_those_of_a_plain_model(loss_on: str, task_folder: Path, group: Group) -> None:
     """Nats a token, perplexity, bits a byte and token accuracy, worked out from transformers' log-softmax."""
-    trainer, test, evaluation = run(settings_of(folder, {"loss_on": loss_on}), group)
-    model, tokenizer = plain(folder, trainer), AutoTokenizer.from_pretrained(folder / "model")
+    trainer, test, evaluation = run(settings_of(task_folder, {"loss_on": loss_on}), group)
+    model, tokenizer = plain(task_folder, trainer), AutoTokenizer.from_pretrained(task_folder / "model")
     nats, right, targets, size = 0.0, 0, 0, 0
     for row in range(len(test)):
         question, expected = test.column("question")[row], test.column("expected")[row]
@@ -158,34 +144,34 @@ def test_a_guess_is_the_entropy_of_the_tokens() -> None:
     assert drawn.sentence == "Choosing at random is right in 37.5% of the test rows on average."
 
 
-def test_a_scorer_without_its_package_is_refused_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scorer_without_its_package_is_refused_at_once(task_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the preparation, with what to install."""
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
     with pytest.raises(UserError, match=r"pip install 'hpml-bench\[rouge\]'"):
-        prepare(settings_of(folder, {"scorer": "rouge_l"}))
+        prepare(settings_of(task_folder, {"scorer": "rouge_l"}))
 
 
-def test_a_row_that_a_template_refuses_is_named(folder: Path) -> None:
+def test_a_row_that_a_template_refuses_is_named(task_folder: Path) -> None:
     """By its file and number there."""
-    path = folder / "refused.jsonl"
+    path = task_folder / "refused.jsonl"
     rows = [{"prompt": "w1 w2", "completion": f"w{n}"} for n in range(60)]
     rows[41] = {"prompt": "no", "completion": "w3"}
     path.write_text("\n".join(map(json.dumps, rows)) + "\n")
     template = "{% for m in messages %}{{ raise_exception('not so') if m.content == 'no' else m.content }}{% endfor %}"
     data = {"name": "text_files", "options": {"train": f"path:{path}"}}
     with pytest.raises(UserError, match=r"refused\.jsonl: row 42: the chat template of .* refuses .*not so"):
-        prepare(settings_of(folder, {"template": template}, dataset=data))
+        prepare(settings_of(task_folder, {"template": template}, dataset=data))
 
 
 # Answers
 
 
 @pytest.mark.parametrize("scorer", ["exact", "f1"])
-def test_answers_are_those_of_transformers_and_scored(scorer: str, folder: Path, group: Group) -> None:
+def test_answers_are_those_of_transformers_and_scored(scorer: str, task_folder: Path, group: Group) -> None:
     """Each row's text is what greedy search gives, without its end; score, cut answers and bytes are counted of it."""
-    settings = settings_of(folder, {"scorer": scorer, "max_new_tokens": 3}).model_copy(update={"steps": 60})
+    settings = settings_of(task_folder, {"scorer": scorer, "max_new_tokens": 3}).model_copy(update={"steps": 60})
     trainer, test, evaluation = run(settings, group)
-    model, tokenizer = plain(folder, trainer), AutoTokenizer.from_pretrained(folder / "model")
+    model, tokenizer = plain(task_folder, trainer), AutoTokenizer.from_pretrained(task_folder / "model")
     said = evaluation.predictions.said
     assert said is not None
     assert said.answer is not None
@@ -228,9 +214,9 @@ class ByValue(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_no_batch_waits_for_the_device(folder: Path, group: Group) -> None:
+def test_no_batch_waits_for_the_device(task_folder: Path, group: Group) -> None:
     """Neither a training step nor the batches of an evaluation ask it which places are learnt."""
-    settings = settings_of(folder, {})
+    settings = settings_of(task_folder, {})
     spec = tiny.spec("lora").model_copy(update={"settings": settings})
     trainer = Trainer.build(spec, prepare(settings), group)
     batch = trainer.train_rows.batch(np.arange(8))
@@ -290,11 +276,11 @@ def with_choices(folder: Path) -> Path:
     return folder / "choices.jsonl"
 
 
-def test_choices_are_compared_by_their_log_likelihood(folder: Path, group: Group) -> None:
+def test_choices_are_compared_by_their_log_likelihood(task_folder: Path, group: Group) -> None:
     """Summed, and divided by characters, over a plain model's log-softmax; nothing is generated."""
-    data = {"name": "text_files", "options": {"train": f"path:{with_choices(folder)}"}}
-    trainer, test, evaluation = run(settings_of(folder, {"scorer": "choice"}, dataset=data), group)
-    model, tokenizer = plain(folder, trainer), AutoTokenizer.from_pretrained(folder / "model")
+    data = {"name": "text_files", "options": {"train": f"path:{with_choices(task_folder)}"}}
+    trainer, test, evaluation = run(settings_of(task_folder, {"scorer": "choice"}, dataset=data), group)
+    model, tokenizer = plain(task_folder, trainer), AutoTokenizer.from_pretrained(task_folder / "model")
     likeliest, normalised = [], []
     for question, choices in zip(test.column("question"), test.column("choices"), strict=True):
         prompt = tokenizer(question)["input_ids"]
@@ -386,14 +372,14 @@ def test_answers_follow_their_rows(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def untrained(folder: Path) -> tuple[RunRecord, Path, Settings]:
+def untrained(task_folder: Path) -> tuple[RunRecord, Path, Settings]:
     """A run of the base model on two ranks, from launch to record."""
     fork_server.start_fork_server()
-    (folder / "general.txt").write_text("\n".join(f"w{i} w{i + 7} w{3 * i}" for i in range(20)) + "\n")
-    options = {"scorer": "exact", "max_new_tokens": 4, "retention": f"path:{folder / 'general.txt'}"}
-    settings = settings_of(folder, options).model_copy(update={"world_size": 2})
+    (task_folder / "general.txt").write_text("\n".join(f"w{i} w{i + 7} w{3 * i}" for i in range(20)) + "\n")
+    options = {"scorer": "exact", "max_new_tokens": 4, "retention": f"path:{task_folder / 'general.txt'}"}
+    settings = settings_of(task_folder, options).model_copy(update={"world_size": 2})
     spec = tiny.spec("none").model_copy(update={"settings": settings})
-    return launcher.run(spec, prepare(settings), folder / "none"), folder / "none", settings
+    return launcher.run(spec, prepare(settings), task_folder / "none"), task_folder / "none", settings
 
 
 def test_the_base_model_takes_no_step_and_is_evaluated_whole(untrained: tuple[RunRecord, Path, Settings]) -> None:

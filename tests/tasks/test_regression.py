@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import tiny
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from helpers import tiny
 from hpml_bench.data.prepare import prepare
 from hpml_bench.errors import UserError
 from hpml_bench.records.predictions import Predictions

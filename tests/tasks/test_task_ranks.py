@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
+from helpers import tiny
 from hpml_bench import registry
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepare import prepare
@@ -60,7 +60,7 @@ def rank(number: int, port: int, specs: list[RunSpec], prepared: list[Prepared],
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ranks_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What every task came to on each number of ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     context = multiprocessing.get_context("spawn")
@@ -86,9 +86,9 @@ def of(folder: Path, task: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_losses_and_weights_are_those_of_one_rank(folder: Path, task: str) -> None:
+def test_losses_and_weights_are_those_of_one_rank(ranks_folder: Path, task: str) -> None:
     """Every step's loss, and every weight after the last one, to rounding."""
-    one, *others = of(folder, task)
+    one, *others = of(ranks_folder, task)
     assert len(one["losses"]) == 6
     for other in others:
         assert other["losses"] == pytest.approx(one["losses"], rel=1e-5)
@@ -96,16 +96,16 @@ def test_losses_and_weights_are_those_of_one_rank(folder: Path, task: str) -> No
             torch.testing.assert_close(other["weights"][name], weight, rtol=1e-3, atol=2e-5)
 
 
-def test_ranks_have_unlike_numbers_of_targets(folder: Path) -> None:
+def test_ranks_have_unlike_numbers_of_targets(ranks_folder: Path) -> None:
     """In token classification the rows have from 3 to 10 words, so that a mean of the ranks' means would differ."""
-    targets = of(folder, "token_classification")[0]["targets"]
+    targets = of(ranks_folder, "token_classification")[0]["targets"]
     assert set(targets.tolist()) == set(range(3, 11))
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_evaluation_is_exact_on_any_number_of_ranks(folder: Path, task: str) -> None:
+def test_evaluation_is_exact_on_any_number_of_ranks(ranks_folder: Path, task: str) -> None:
     """Every row once and in order, with the same references, answers and metrics, whoever computed them."""
-    one, *others = of(folder, task)
+    one, *others = of(ranks_folder, task)
     assert one["predictions"].index.tolist() == list(range(25))
     for other in others:
         for part in ("reference", "prediction", "loss"):

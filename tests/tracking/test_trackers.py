@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import recorded
 from click.testing import CliRunner
-from foreign import forget, install
 
+from helpers import made_records
+from helpers.plugin_packages import forget, install
 from hpml_bench import registry
 from hpml_bench.cli import main
 from hpml_bench.config.settings import RunSpec
@@ -56,7 +56,7 @@ def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def spec(seed: int) -> RunSpec:
     """Return a run."""
-    return recorded.record("lora", seed).spec
+    return made_records.record("lora", seed).spec
 
 
 @pytest.mark.usefixtures("notebook")
@@ -67,7 +67,7 @@ def test_a_tracker_of_another_package_follows_and_publishes(tmp_path: Path) -> N
     with _followed(trackers, spec(0), tmp_path / "r", tmp_path):
         assert told == [("began", spec(0).run_id, True)]
     assert told[-1] == ("ended", spec(0).run_id)
-    folder = recorded.write(tmp_path / "example", recorded.sweep(("lora", "full"), 1))
+    folder = made_records.write(tmp_path / "example", made_records.sweep(("lora", "full"), 1))
     result = CliRunner().invoke(main, ["report", str(folder), "--format", "md", "--tracker", "notebook=on"])
     assert result.exit_code == 0, result.output
     assert told[-1] == ("published", ("full", "lora"))
@@ -96,7 +96,7 @@ def test_half_a_tracker_is_refused(tmp_path: Path, given: str) -> None:
 
 def test_the_base_class_does_nothing(tmp_path: Path) -> None:
     """Every hook is a no-op: a tracker overrides what it needs."""
-    results = Results.load(recorded.write(tmp_path, recorded.sweep(("lora",), 1)))
+    results = Results.load(made_records.write(tmp_path, made_records.sweep(("lora",), 1)))
     tracker = Tracker(Tracker.choose_mode("on"))
     with tracker.follow(spec(0), tmp_path, tmp_path):
         pass

@@ -12,13 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
-import recorded
 import soak
-import tiny
 from click.testing import CliRunner
-from helpers import skips
-from wandb_double import nothing_left, runs_below, serving
 
+from helpers import made_records, skips, tiny
+from helpers.fake_wandb import nothing_left, runs_below, serving
 from hpml_bench.cli import main
 from hpml_bench.config.settings import DatasetSpec, MethodSpec, RunSpec, Settings
 from hpml_bench.records.files import POINTS
@@ -31,6 +29,8 @@ from hpml_bench.report.blocks import Table
 from hpml_bench.tracking.wandb import content, follow, publish
 from hpml_bench.tracking.wandb.helper import Helper
 from hpml_bench.tracking.wandb.published import PublishedRuns
+
+pytestmark = pytest.mark.usefixtures("home")
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 SECRETS = {
@@ -56,21 +56,9 @@ TABLES = (
 )
 
 
-@pytest.fixture(autouse=True)
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Give each test a home without keys."""
-    for name in [*os.environ]:
-        if name.startswith("WANDB_") or name.lower().endswith("_proxy") or name == "NETRC":
-            monkeypatch.delenv(name)
-    place = tmp_path / "home"
-    place.mkdir()
-    monkeypatch.setenv("HOME", str(place))
-    return place
-
-
 @pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put secrets into the environment."""
+def planted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put secrets into the environment, once it has none of its own."""
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
 
@@ -198,13 +186,13 @@ def test_25_runs_are_kept_quickly_and_once(tmp_path: Path) -> None:
         assert "25 runs and the comparison are kept offline" in said
         return {path.name for path in (tmp_path / "wandb").glob("offline-run-*")}
 
-    recorded.write(tmp_path, recorded.sweep())
+    made_records.write(tmp_path, made_records.sweep())
     began = time.monotonic()
     first = kept()
     assert time.monotonic() - began < 40  # 3 s where this was written; with a helper for each run, more than 60
     assert len(runs_below(tmp_path)) == len(first) == 26
     assert kept() == first
-    recorded.write(tmp_path, [recorded.record("lora", 0, started="2026-02-02T00:00:00+00:00")])
+    made_records.write(tmp_path, [made_records.record("lora", 0, started="2026-02-02T00:00:00+00:00")])
     second = kept()
     assert len(second - first) == 2
     (replaced,) = first - second
@@ -216,7 +204,7 @@ def test_off_and_nothing_leave_no_trace(tmp_path: Path) -> None:
     """Neither `off` nor an empty folder makes anything."""
     suite = tmp_path / "suite"
     assert publish([], tables, "offline", suite) is None
-    assert publish([recorded.record()], tables, "off", suite) is None
+    assert publish([made_records.record()], tables, "off", suite) is None
     with follow(spec(), tmp_path, "off", suite):
         pass
     assert not suite.exists()
@@ -225,7 +213,7 @@ def test_off_and_nothing_leave_no_trace(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What goes wrong here is said, never raised."""
     (tmp_path / "suite").write_text("a file")
-    assert publish([recorded.record()], tables, "offline", tmp_path / "suite") is None
+    assert publish([made_records.record()], tables, "offline", tmp_path / "suite") is None
     said = capsys.readouterr().err
     assert said.startswith("wandb: publishing offline failed, the results are not affected: ")
     assert said.count("\n") == 1
@@ -237,7 +225,7 @@ def test_no_network_at_all_neither_hangs_nor_retries(tmp_path: Path) -> None:
     works = [flag for flag in ("-n", "-rn") if shutil.which(unshare) and not subprocess.call([unshare, flag, "true"])]
     if not works:
         skips.only_as_root("no network namespaces here")
-    recorded.write(tmp_path, [recorded.record()])
+    made_records.write(tmp_path, [made_records.record()])
     command = [unshare, works[0], sys.executable, "-m", "hpml_bench", "report", str(tmp_path), "--format", "md"]
     environment = {**os.environ, "WANDB_API_KEY": KEY, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     began = time.monotonic()
@@ -324,7 +312,7 @@ def test_a_killed_parent_leaves_no_process(tmp_path: Path) -> None:
     """When the benchmark is killed, the helper, wandb's service and their files go too."""
     code = f"""
 import sys, time
-sys.path[:0] = {[*filter(None, sys.path), str(Path(__file__).parents[1])]!r}
+sys.path[:0] = {[*filter(None, sys.path)]!r}
 from pathlib import Path
 import test_wandb as t
 with t.follow(t.spec(), Path({str(tmp_path / "run")!r}), "offline", Path({str(tmp_path)!r})):

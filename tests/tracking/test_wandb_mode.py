@@ -16,17 +16,10 @@ from hpml_bench.errors import UserError
 from hpml_bench.tracking.wandb import mode
 from hpml_bench.tracking.wandb.mode import choose_mode
 
+pytestmark = pytest.mark.usefixtures("home")
+
+
 KEY = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture(autouse=True)
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Give each test a home without keys."""
-    for name in [*os.environ]:
-        if name.startswith("WANDB_") or name.lower().endswith("_proxy") or name == "NETRC":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
 
 
 @contextmanager
@@ -89,11 +82,11 @@ def test_a_name_server_that_is_silent_is_not_waited_for(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("place", [".netrc", "_netrc", "elsewhere"])
-def test_a_key_in_netrc_counts_for_its_host_only(place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_key_in_netrc_counts_for_its_host_only(place: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """What `wandb login` wrote is found, for that server only; a damaged file is none."""
     with listening() as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)
-        file = tmp_path / place
+        file = home / place
         file.write_text(f"machine api.elsewhere.org login user password {KEY}\n")
         if place == "elsewhere":
             monkeypatch.setenv("NETRC", str(file))

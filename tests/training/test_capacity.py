@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import language
 import pytest
-import tiny
 import torch
 from pydantic import ValidationError
 from transformers import GPT2Config, GPT2Model, LlamaForCausalLM, RobertaConfig, RobertaModel
 
+from helpers import language_models, tiny
 from hpml_bench import registry
 from hpml_bench.config.devices import resolve_devices
 from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, identity
@@ -36,25 +34,6 @@ from hpml_bench.training.trainer import Trainer
 
 TASKS = ("sequence_classification", "causal_lm")
 LR = {"full": 1e-3, "lora": 1e-2, "adapter": 1e-2, "prompt_tuning": 3e-2}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for models and rows."""
-    return tmp_path_factory.mktemp("capacity")
-
-
-@pytest.fixture(scope="module")
-def group() -> Iterator[Group]:
-    """A process group of this process alone."""
-    with tiny.alone() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def models(folder: Path) -> dict[str, Path]:
-    """Language models of four kinds."""
-    return language.save_models(folder / "models")
 
 
 class Recorder(Probe):
@@ -94,9 +73,9 @@ def trained(spec: RunSpec, group: Group) -> tuple[Trainer, Recorder]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_micro_batches_follow_the_same_path(task: str, folder: Path, group: Group) -> None:
+def test_micro_batches_follow_the_same_path(task: str, task_folder: Path, group: Group) -> None:
     """One, two and four of them: the same losses, norms and samples, and events of probes once a step."""
-    runs = [trained(spec_of(folder, task, "full", micro_batch=size), group)[1] for size in (None, 6, 3)]
+    runs = [trained(spec_of(task_folder, task, "full", micro_batch=size), group)[1] for size in (None, 6, 3)]
     whole = runs[0].steps
     for run in runs:
         assert [step.loss for step in run.steps] == pytest.approx([step.loss for step in whole], abs=2e-5)
@@ -107,12 +86,12 @@ def test_micro_batches_follow_the_same_path(task: str, folder: Path, group: Grou
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_micro_batches_and_ranks_follow_the_same_path(task: str, folder: Path, tmp_path: Path) -> None:
+def test_micro_batches_and_ranks_follow_the_same_path(task: str, task_folder: Path, tmp_path: Path) -> None:
     """One rank whole, and two ranks with one, two and three micro-batches; the ranks exchange the same bytes."""
     fork_server.start_fork_server()
     losses, exchanged = [], set()
     for ranks, size in ((1, None), (2, None), (2, 3), (2, 2)):
-        spec = spec_of(folder, task, "full", micro_batch=size)
+        spec = spec_of(task_folder, task, "full", micro_batch=size)
         spec = spec.model_copy(update={"settings": spec.settings.model_copy(update={"world_size": ranks})})
         record = launcher.run(spec, prepare(spec.settings), tmp_path / f"{ranks}-{size}")
         assert record.status == "ok", record.error
@@ -132,11 +111,11 @@ def test_a_micro_batch_that_does_not_divide_is_refused() -> None:
         resolve_devices(tiny.settings(micro_batch=5, world_size=None))
 
 
-def test_the_auxiliary_loss_counts_once_a_step(folder: Path, group: Group) -> None:
+def test_the_auxiliary_loss_counts_once_a_step(task_folder: Path, group: Group) -> None:
     """AdaLoRA's depends on its weights alone, however many micro-batches there are."""
     paths = []
     for size in (None, 3):
-        spec = spec_of(folder, "sequence_classification", micro_batch=size)
+        spec = spec_of(task_folder, "sequence_classification", micro_batch=size)
         options = registry.plugin("methods", "peft").Options(type="ADALORA").model_dump()
         method = MethodSpec(name="adalora", method="peft", options=options, lr=1e-2)
         _, run = trained(spec.model_copy(update={"method": method}), group)
@@ -144,9 +123,9 @@ def test_the_auxiliary_loss_counts_once_a_step(folder: Path, group: Group) -> No
     assert paths[1] == pytest.approx(paths[0], rel=1e-3)
 
 
-def test_the_rehearsal_leaves_no_trace(folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rehearsal_leaves_no_trace(task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """The longest batch goes forward and backward before the first step; with dropout, every loss stays bit for bit."""
-    spec = spec_of(folder, "causal_lm", dropout=0.1)
+    spec = spec_of(task_folder, "causal_lm", dropout=0.1)
     seen: list[int] = []
     backward = Trainer._backward
 
@@ -169,21 +148,23 @@ def test_the_rehearsal_leaves_no_trace(folder: Path, group: Group, monkeypatch: 
 
 @pytest.mark.parametrize("kind", ["GPT-2", "Llama"])
 @pytest.mark.parametrize(
-    "method", [*language.METHODS, "ADALORA", *sorted(checkpointing.REFUSED.keys() - {"PREFIX_TUNING"})]
+    "method", [*language_models.METHODS, "ADALORA", *sorted(checkpointing.REFUSED.keys() - {"PREFIX_TUNING"})]
 )
-def test_checkpointing_changes_no_gradient(kind: str, method: str, models: dict[str, Path]) -> None:
+def test_checkpointing_changes_no_gradient(kind: str, method: str, language_model_folders: dict[str, Path]) -> None:
     """Of every method, with dropout; what it breaks is refused by its reason."""
-    name, options = language.METHODS.get(method, ("peft", {"type": method}))
+    name, options = language_models.METHODS.get(method, ("peft", {"type": method}))
     found = []
     for recomputed in (False, True):
-        spec = language.spec_of(models[kind], name, options, gradient_checkpointing=recomputed, dropout=0.1)
+        spec = language_models.spec_of(
+            language_model_folders[kind], name, options, gradient_checkpointing=recomputed, dropout=0.1
+        )
         task, made = make_task(spec.settings.task), make_method(spec.method)
         if method in checkpointing.REFUSED and recomputed:
             with pytest.raises(Unsupported, match=f"{method} does not work with gradient checkpointing"):
-                build_model(models[kind], spec, made, task)
+                build_model(language_model_folders[kind], spec, made, task)
             return
-        model = build_model(models[kind], spec, made, task).train()
-        ids, mask, labels = language.texts()
+        model = build_model(language_model_folders[kind], spec, made, task).train()
+        ids, mask, labels = language_models.texts()
         torch.manual_seed(0)
         loss = task.loss(model(ids, mask, labels), labels)
         weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -193,14 +174,14 @@ def test_checkpointing_changes_no_gradient(kind: str, method: str, models: dict[
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
 
 
-def test_checkpointing_keeps_fewer_activations(models: dict[str, Path]) -> None:
+def test_checkpointing_keeps_fewer_activations(language_model_folders: dict[str, Path]) -> None:
     """Of a model of two blocks, less than half of the bytes that autograd keeps without it."""
     kept = []
     for recomputed in (False, True):
-        spec = language.spec_of(models["Llama"], "lora", gradient_checkpointing=recomputed)
+        spec = language_models.spec_of(language_model_folders["Llama"], "lora", gradient_checkpointing=recomputed)
         task = make_task(spec.settings.task)
-        model = build_model(models["Llama"], spec, make_method(spec.method), task).train()
-        ids, mask, labels = language.texts()
+        model = build_model(language_model_folders["Llama"], spec, make_method(spec.method), task).train()
+        ids, mask, labels = language_models.texts()
         total = 0
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -228,11 +209,11 @@ def test_checkpointing_keeps_fewer_activations(models: dict[str, Path]) -> None:
     ],
 )
 def test_every_method_trains_in_half_precision(
-    changes: dict[str, Any], method: str, task: str, folder: Path, group: Group
+    changes: dict[str, Any], method: str, task: str, task_folder: Path, group: Group
 ) -> None:
     """Near float32's losses; what is trained, and the optimizer's state, is float32; what is frozen is as asked for."""
-    _, exact = trained(spec_of(folder, task, method), group)
-    trainer, run = trained(spec_of(folder, task, method, **changes), group)
+    _, exact = trained(spec_of(task_folder, task, method), group)
+    trainer, run = trained(spec_of(task_folder, task, method, **changes), group)
     assert [step.loss for step in run.steps] == pytest.approx([step.loss for step in exact.steps], rel=0.03)
     assert sum(step.overflowed for step in run.steps) <= 1  # fp16 may find the loss scaled too much at first
     assert {weight.dtype for weight in trainer.parameters} == {torch.float32}
@@ -246,16 +227,18 @@ def test_every_method_trains_in_half_precision(
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("method", LR)
 @pytest.mark.parametrize("changes", [{"precision": "fp16"}, {"precision": "bf16", "weights": "bfloat16"}])
-def test_all_of_it_goes_together(changes: dict[str, Any], method: str, task: str, folder: Path, group: Group) -> None:
+def test_all_of_it_goes_together(
+    changes: dict[str, Any], method: str, task: str, task_folder: Path, group: Group
+) -> None:
     """A backbone in nf4, micro-batches, checkpoints, half precision: near float32's path, or the reason why not."""
     pytest.importorskip("bitsandbytes")
     together = {"quantization": "nf4", "micro_batch": 3, "gradient_checkpointing": True} | changes
-    spec = spec_of(folder, task, method, **together)
+    spec = spec_of(task_folder, task, method, **together)
     if method == "full":
         with pytest.raises(Unsupported, match="quantised"):
             trained(spec, group)
         return
-    _, exact = trained(spec_of(folder, task, method), group)
+    _, exact = trained(spec_of(task_folder, task, method), group)
     trainer, run = trained(spec, group)
     assert [step.loss for step in run.steps] == pytest.approx([step.loss for step in exact.steps], rel=0.1)
     assert sum(step.overflowed for step in run.steps) <= 1
@@ -269,10 +252,10 @@ def scaled_by(scale: float, patch: pytest.MonkeyPatch) -> None:
 
 
 def test_steps_that_overflow_are_skipped_and_counted(
-    folder: Path, tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+    task_folder: Path, tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They change nothing; the loss is scaled by half as much after each, until the gradient fits; no divergence."""
-    spec = spec_of(folder, "sequence_classification", "full", precision="fp16", steps=40)
+    spec = spec_of(task_folder, "sequence_classification", "full", precision="fp16", steps=40)
     scaled_by(2.0**34, monkeypatch)
     prepared, recorder, probe = prepare(spec.settings), Recorder(), LossScalingProbe()
     trainer = Trainer.build(spec, prepared, group, [recorder, probe])
@@ -289,17 +272,19 @@ def test_steps_that_overflow_are_skipped_and_counted(
     assert len({step.loss for step in recorder.steps[: count + 1]}) > 1, "other batches, the same model"
 
 
-def test_a_run_without_any_step_has_diverged(folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_any_step_has_diverged(task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """Six steps that all overflowed trained nothing, whatever their number."""
-    spec = spec_of(folder, "sequence_classification", "full", precision="fp16")
+    spec = spec_of(task_folder, "sequence_classification", "full", precision="fp16")
     scaled_by(2.0**60, monkeypatch)
     with pytest.raises(Diverged, match="overflowed in fp16 in each of the 6 steps; none was taken"):
         trained(spec, group)
 
 
-def test_a_skipped_step_is_no_step_of_the_method(folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_skipped_step_is_no_step_of_the_method(
+    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """AdaLoRA would count a gradient that overflowed among its importances, NaN for good."""
-    spec = spec_of(folder, "sequence_classification", precision="fp16", steps=40)
+    spec = spec_of(task_folder, "sequence_classification", precision="fp16", steps=40)
     options = registry.plugin("methods", "peft").Options(type="ADALORA").model_dump()
     spec = spec.model_copy(update={"method": MethodSpec(name="a", method="peft", options=options, lr=1e-2)})
     scaled_by(2.0**30, monkeypatch)
@@ -311,9 +296,9 @@ def test_a_skipped_step_is_no_step_of_the_method(folder: Path, group: Group, mon
     assert seen == [step for step in range(1, 41) if step not in skipped]
 
 
-def test_what_is_made_from_data_is_float32_too(folder: Path, group: Group) -> None:
+def test_what_is_made_from_data_is_float32_too(task_folder: Path, group: Group) -> None:
     """EVA makes its matrices anew before the training, in the type of the weights."""
-    spec = spec_of(folder, "causal_lm", precision="bf16", weights="bfloat16")
+    spec = spec_of(task_folder, "causal_lm", precision="bf16", weights="bfloat16")
     options = registry.plugin("methods", "peft").Options(type="EVA", r=4).model_dump()
     spec = spec.model_copy(update={"method": MethodSpec(name="eva", method="peft", options=options, lr=1e-2)})
     trainer, _ = trained(spec, group)
@@ -321,10 +306,10 @@ def test_what_is_made_from_data_is_float32_too(folder: Path, group: Group) -> No
 
 
 def test_a_gradient_that_always_overflows_has_diverged(
-    folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Halving doesn't help; the sentence says how many steps were skipped."""
-    spec = spec_of(folder, "sequence_classification", "full", precision="fp16", steps=50)
+    spec = spec_of(task_folder, "sequence_classification", "full", precision="fp16", steps=50)
     scaled_by(2.0**120, monkeypatch)
     with pytest.raises(Diverged, match=r"overflows in fp16 .*: 31 steps in a row were skipped up to step 31"):
         trained(spec, group)
@@ -367,10 +352,10 @@ def out_of_memory(*_: Any, **__: Any) -> None:
 
 
 def test_a_lack_of_memory_is_told_as_such_while_a_model_is_made(
-    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    language_model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In loading, in the forward pass that is tried, and in what PEFT builds: nobody's mistake."""
-    spec = language.spec_of(models["Llama"], "peft", {"type": "IA3"})
+    spec = language_models.spec_of(language_model_folders["Llama"], "peft", {"type": "IA3"})
     task = make_task(spec.settings.task)
     for owner, name in (
         (model_module.AutoModelForCausalLM, "from_pretrained"),
@@ -380,11 +365,11 @@ def test_a_lack_of_memory_is_told_as_such_while_a_model_is_made(
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, out_of_memory)
             with pytest.raises(torch.OutOfMemoryError):
-                build_model(models["Llama"], spec, make_method(spec.method), task)
+                build_model(language_model_folders["Llama"], spec, make_method(spec.method), task)
 
 
 def test_learned_positions_are_counted_before_they_are_used(
-    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    language_model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a GPU an index beyond the table ends the process: the table's size decides, virtual tokens included."""
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 
+from helpers import tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch.outcome import record as record_of
 from hpml_bench.records.predictions import Predictions

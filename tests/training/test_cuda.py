@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 
+from helpers import tiny
 from hpml_bench.errors import UserError
 from hpml_bench.launch import preparation
 from hpml_bench.training import cuda, worker

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers import tiny
 from hpml_bench.data.rows import Batch, Rows
 from hpml_bench.tasks.sequence_classification import SequenceClassification
 from hpml_bench.training import evaluation

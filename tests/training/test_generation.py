@@ -6,21 +6,19 @@ import multiprocessing
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import language
 import numpy as np
 import pyarrow as pa
 import pytest
-import tiny
 import torch
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, TemperatureLogitsWarper, TopPLogitsWarper
 
+from helpers import language_models, tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import Rows, write_rows
 from hpml_bench.data.tokenizer import Encoder, load_tokenizer
@@ -34,7 +32,7 @@ from hpml_bench.training.generation import NEAR, Answer, Generator, answer_all, 
 CPU = torch.device("cpu")
 KINDS = ("GPT-2", "Gemma 2")
 PROMPTS, TOKENS = 19, 10
-METHODS = list(language.METHODS)
+METHODS = list(language_models.METHODS)
 
 
 def letters(tokens: list[int]) -> str:
@@ -42,15 +40,15 @@ def letters(tokens: list[int]) -> str:
     return "".join(chr(65 + token) for token in tokens)
 
 
-GENERATOR = Generator(Decoding(TOKENS), (), letters, language.PAD, batch=16, seed=0)
+GENERATOR = Generator(Decoding(TOKENS), (), letters, language_models.PAD, batch=16, seed=0)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prompts_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The models, and rows of prompts with choices, and something after a prompt that is no part of it."""
     folder = tmp_path_factory.mktemp("generation")
-    language.save_models(folder)
-    prompts = language.prompts(PROMPTS)
+    language_models.save_models(folder)
+    prompts = language_models.prompts(PROMPTS)
     for name, some in (("rows", prompts), ("one", prompts[:1])):
         columns: dict[str, list[Any]] = {
             "input_ids": [[*row, 7, 8] for row in some],
@@ -64,17 +62,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def group() -> Iterator[Group]:
-    """A process group of this process alone."""
-    with tiny.alone() as found:
-        yield found
-
-
 @cache
 def model_of(folder: Path, kind: str, method: str) -> LanguageModel:
     """Return the model after a few steps of a method."""
-    return language.trained(folder / kind, *language.METHODS[method])[0]
+    return language_models.trained(folder / kind, *language_models.METHODS[method])[0]
 
 
 def theirs(encoder: Any, prompt: list[int], most: int = TOKENS, ends: list[int] | None = None) -> list[int]:
@@ -94,7 +85,7 @@ def theirs(encoder: Any, prompt: list[int], most: int = TOKENS, ends: list[int] 
         return list(ids[0, len(prompt) :].tolist())
     found = encoder.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=most,
-        eos_token_id=ends or -1, pad_token_id=language.PAD, use_cache=not learns_prompt,
+        eos_token_id=ends or -1, pad_token_id=language_models.PAD, use_cache=not learns_prompt,
     )  # fmt: skip
     return list(found[0, len(prompt) :].tolist())
 
@@ -149,29 +140,33 @@ def rank(number: int, port: int, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def by_two(folder: Path) -> dict[tuple[str, str], Any]:
+def by_two(prompts_folder: Path) -> dict[tuple[str, str], Any]:
     """The answers of two ranks, by model and method, and their choices."""
     context = multiprocessing.get_context("spawn")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ranks = [context.Process(target=rank, args=(number, port, folder)) for number in range(2)]
+    ranks = [context.Process(target=rank, args=(number, port, prompts_folder)) for number in range(2)]
     for process in ranks:
         process.start()
     for process in ranks:
         process.join(300)
     assert [process.exitcode for process in ranks] == [0, 0]
-    found: dict[tuple[str, str], Any] = torch.load(folder / "two.pt", weights_only=False)
+    found: dict[tuple[str, str], Any] = torch.load(prompts_folder / "two.pt", weights_only=False)
     return found
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_answers_are_those_of_greedy_search_on_each_prompt_alone(
-    kind: str, method: str, folder: Path, group: Group, by_two: dict[tuple[str, str], Any]
+    kind: str, method: str, prompts_folder: Path, group: Group, by_two: dict[tuple[str, str], Any]
 ) -> None:
     """At batch 1 and 16 and on one rank and two; of all answers at most one row differs, and that at a tie."""
-    model, prompts, rows = model_of(folder, kind, method), language.prompts(PROMPTS), Rows(folder / "rows", 1)
+    model, prompts, rows = (
+        model_of(prompts_folder, kind, method),
+        language_models.prompts(PROMPTS),
+        Rows(prompts_folder / "rows", 1),
+    )
     expected = [theirs(model.encoder, prompt) for prompt in prompts]
     assert len({tuple(answer) for answer in expected}) > PROMPTS // 2
     for found in (
@@ -183,50 +178,50 @@ def test_answers_are_those_of_greedy_search_on_each_prompt_alone(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_methods_answer_unlike_the_base_model(kind: str, folder: Path, group: Group) -> None:
+def test_the_methods_answer_unlike_the_base_model(kind: str, prompts_folder: Path, group: Group) -> None:
     """So that what is held above is held of the methods' own weights."""
-    rows = Rows(folder / "rows", 1)
-    base = answered(model_of(folder, kind, "none"), rows, GENERATOR, group)
+    rows = Rows(prompts_folder / "rows", 1)
+    base = answered(model_of(prompts_folder, kind, "none"), rows, GENERATOR, group)
     for method in METHODS[1:]:
-        found = answered(model_of(folder, kind, method), rows, GENERATOR, group)
+        found = answered(model_of(prompts_folder, kind, method), rows, GENERATOR, group)
         assert sum(a != b for a, b in zip(found, base, strict=True)) >= PROMPTS // 3, method
 
 
 def test_fewer_rows_than_ranks_are_answered_once(
-    folder: Path, group: Group, by_two: dict[tuple[str, str], Any]
+    prompts_folder: Path, group: Group, by_two: dict[tuple[str, str], Any]
 ) -> None:
     """A rank without a row waits for the others."""
-    alone = answered(model_of(folder, "GPT-2", "none"), Rows(folder / "one", 1), GENERATOR, group)
+    alone = answered(model_of(prompts_folder, "GPT-2", "none"), Rows(prompts_folder / "one", 1), GENERATOR, group)
     assert by_two["one", ""] == alone
 
 
 def test_choices_are_the_same_on_any_number_of_ranks(
-    folder: Path, group: Group, by_two: dict[tuple[str, str], Any]
+    prompts_folder: Path, group: Group, by_two: dict[tuple[str, str], Any]
 ) -> None:
     """Rows of two to four choices, and one row alone."""
     for name in ("rows", "one"):
-        alone = chosen(folder, name, group)
-        assert len(alone.plain) == len(Rows(folder / name, 1))
+        alone = chosen(prompts_folder, name, group)
+        assert len(alone.plain) == len(Rows(prompts_folder / name, 1))
         assert by_two["choices", name] == alone
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_padding_on_the_left_changes_no_answer(kind: str, method: str, folder: Path) -> None:
+def test_padding_on_the_left_changes_no_answer(kind: str, method: str, prompts_folder: Path) -> None:
     """A prompt gets the answer it gets alone beside one of 30 tokens more, whatever the padding token is."""
-    model = model_of(folder, kind, method)
-    prompt, long = language.prompts(3)[1], [5] * 40
+    model = model_of(prompts_folder, kind, method)
+    prompt, long = language_models.prompts(3)[1], [5] * 40
     alone = generate(model, [prompt], GENERATOR, CPU, [0])[0]
-    for pad_id in (language.PAD, 9):
+    for pad_id in (language_models.PAD, 9):
         beside = generate(model, [long, prompt], replace(GENERATOR, pad_id=pad_id), CPU, [0, 1])[1]
         assert ties(model, [prompt], [beside.tokens], [alone.tokens]) == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_merged_model_answers_alike(kind: str, folder: Path) -> None:
+def test_a_merged_model_answers_alike(kind: str, prompts_folder: Path) -> None:
     """LoRA folded into the weights gives the same answers."""
-    model, method, _, _ = language.trained(folder / kind, "lora")
-    prompts = language.prompts(PROMPTS)
+    model, method, _, _ = language_models.trained(prompts_folder / kind, "lora")
+    prompts = language_models.prompts(PROMPTS)
     before = [answer.tokens for answer in generate(model, prompts, GENERATOR, CPU, [*range(PROMPTS)])]
     folded: Any = method.merge(model.encoder)
     merged = model.with_encoder(folded).eval()
@@ -239,7 +234,7 @@ def test_a_merged_model_answers_alike(kind: str, folder: Path) -> None:
 
 def free(folder: Path, kind: str = "GPT-2") -> list[Answer]:
     """Return answers that nothing but the most tokens ends."""
-    return generate(model_of(folder, kind, "none"), language.prompts(PROMPTS), GENERATOR, CPU, [*range(PROMPTS)])
+    return generate(model_of(folder, kind, "none"), language_models.prompts(PROMPTS), GENERATOR, CPU, [*range(PROMPTS)])
 
 
 def until(tokens: list[int], ends: tuple[int, ...]) -> list[int]:
@@ -249,10 +244,10 @@ def until(tokens: list[int], ends: tuple[int, ...]) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_end_token_ends_an_answer(kind: str, folder: Path) -> None:
+def test_an_end_token_ends_an_answer(kind: str, prompts_folder: Path) -> None:
     """Any of several does, EOS or a turn's end; rows end one after another, and the others go on as before."""
-    model, prompts = model_of(folder, kind, "none"), language.prompts(PROMPTS)
-    whole = free(folder, kind)
+    model, prompts = model_of(prompts_folder, kind, "none"), language_models.prompts(PROMPTS)
+    whole = free(prompts_folder, kind)
     ends = tuple(token for token, _ in Counter(t for answer in whole for t in set(answer.tokens)).most_common(5))
     found = generate(model, prompts, replace(GENERATOR, stop_ids=ends), CPU, [*range(PROMPTS)])
     assert len({len(answer.tokens) for answer in found}) > 3
@@ -262,7 +257,7 @@ def test_an_end_token_ends_an_answer(kind: str, folder: Path) -> None:
         assert answer.cut == (answer.tokens[-1] not in ends)
 
 
-def test_what_ended_an_answer_is_no_part_of_its_text(folder: Path) -> None:
+def test_what_ended_an_answer_is_no_part_of_its_text(prompts_folder: Path) -> None:
     """Neither the end token, nor a stop text and what follows it; the first of several stop texts counts."""
     generator = replace(GENERATOR, stop_ids=(5,), decoding=Decoding(TOKENS, stop=("BC", "C")))
     assert text_of([3, 4, 5], generator) == letters([3, 4])
@@ -273,10 +268,10 @@ def test_what_ended_an_answer_is_no_part_of_its_text(folder: Path) -> None:
     assert text_of([0, 2, 1, 2], generator) == "A"
 
 
-def test_a_stop_text_may_reach_over_several_tokens(folder: Path) -> None:
+def test_a_stop_text_may_reach_over_several_tokens(prompts_folder: Path) -> None:
     """An answer ends with the token that completes it, and is not cut, even where that is the last it may have."""
-    model, prompts = model_of(folder, "GPT-2", "none"), language.prompts(PROMPTS)
-    for row, whole in enumerate(free(folder)):
+    model, prompts = model_of(prompts_folder, "GPT-2", "none"), language_models.prompts(PROMPTS)
+    for row, whole in enumerate(free(prompts_folder)):
         for place in (2, TOKENS - 2):
             stop = letters(whole.tokens[place : place + 2])
             first = letters(whole.tokens).index(stop)
@@ -287,10 +282,10 @@ def test_a_stop_text_may_reach_over_several_tokens(folder: Path) -> None:
             assert text_of(answer.tokens, generator) == letters(whole.tokens[:first])
 
 
-def test_an_answer_of_the_most_tokens_without_an_end_is_cut(folder: Path, group: Group) -> None:
+def test_an_answer_of_the_most_tokens_without_an_end_is_cut(prompts_folder: Path, group: Group) -> None:
     """`max_new_tokens`, an end token not counted apart; what ends with its last token is not cut."""
-    model, rows = model_of(folder, "GPT-2", "none"), Rows(folder / "rows", 1)
-    whole = free(folder)
+    model, rows = model_of(prompts_folder, "GPT-2", "none"), Rows(prompts_folder / "rows", 1)
+    whole = free(prompts_folder)
     last = whole[0].tokens[TOKENS - 1]
     answers = answer_all(model, rows, replace(GENERATOR, stop_ids=(last,)), group, "test")
     ended = [last in answer.tokens for answer in whole]
@@ -300,14 +295,16 @@ def test_an_answer_of_the_most_tokens_without_an_end_is_cut(folder: Path, group:
 
 
 @pytest.mark.parametrize("method", ["none", "prompt_tuning", "PREFIX_TUNING"])
-def test_an_answer_is_cut_where_the_model_has_no_more_positions(method: str, folder: Path, tmp_path: Path) -> None:
+def test_an_answer_is_cut_where_the_model_has_no_more_positions(
+    method: str, prompts_folder: Path, tmp_path: Path
+) -> None:
     """The prompts beside it go on, and the answer is what it would be with room, up to its last position."""
     torch.manual_seed(0)
     config = GPT2Config(
-        vocab_size=language.VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=48, initializer_range=0.3
+        vocab_size=language_models.VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=48, initializer_range=0.3
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    model = language.trained(tmp_path, *language.METHODS[method])[0]
+    model = language_models.trained(tmp_path, *language_models.METHODS[method])[0]
     virtual = 0 if method == "none" else 5
     prompts = [[5, 6, 7] * 13, [9, 8], [3, 4]]
     found = generate(model, prompts, replace(GENERATOR, decoding=Decoding(30)), CPU, [0, 1, 2])
@@ -346,16 +343,16 @@ def test_a_model_answers_up_to_the_end_that_its_template_writes(tmp_path: Path) 
 # Ties
 
 
-def test_answers_near_a_tie_are_marked(folder: Path, tmp_path: Path) -> None:
+def test_answers_near_a_tie_are_marked(prompts_folder: Path, tmp_path: Path) -> None:
     """Two tokens with one embedding are always equally likely; where they lead, the answer says so."""
     from transformers import LlamaForCausalLM
 
-    kept: Any = LlamaForCausalLM.from_pretrained(folder / "Llama")
+    kept: Any = LlamaForCausalLM.from_pretrained(prompts_folder / "Llama")
     with torch.no_grad():
         kept.lm_head.weight[10] = kept.lm_head.weight[11]
     kept.save_pretrained(tmp_path)
-    model = language.trained(tmp_path, "none")[0]
-    found = generate(model, language.prompts(PROMPTS), GENERATOR, CPU, [*range(PROMPTS)])
+    model = language_models.trained(tmp_path, "none")[0]
+    found = generate(model, language_models.prompts(PROMPTS), GENERATOR, CPU, [*range(PROMPTS)])
     expected = [bool({10, 11} & set(answer.tokens)) for answer in found]
     assert 0 < sum(expected) < PROMPTS
     assert [answer.near_tie for answer in found] == expected
@@ -372,9 +369,13 @@ def drawing(temperature: float = 1.0, top_p: float = 1.0, tokens: int = TOKENS, 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.8])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_rows_draws_are_its_own(kind: str, top_p: float, folder: Path, group: Group) -> None:
+def test_a_rows_draws_are_its_own(kind: str, top_p: float, prompts_folder: Path, group: Group) -> None:
     """Its number and the seed decide them: they are the same at any batch, and in any company; others have others."""
-    model, rows, prompts = model_of(folder, kind, "none"), Rows(folder / "rows", 1), language.prompts(PROMPTS)
+    model, rows, prompts = (
+        model_of(prompts_folder, kind, "none"),
+        Rows(prompts_folder / "rows", 1),
+        language_models.prompts(PROMPTS),
+    )
     together = answered(model, rows, drawing(top_p=top_p), group)
     assert answered(model, rows, replace(drawing(top_p=top_p), batch=1), group) == together
     backwards = generate(model, prompts[::-1], drawing(top_p=top_p), CPU, [*range(PROMPTS)][::-1])
@@ -385,25 +386,25 @@ def test_a_rows_draws_are_its_own(kind: str, top_p: float, folder: Path, group: 
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.5, 0.7), (1.0, 0.02)])
-def test_draws_follow_the_softmax(temperature: float, top_p: float, folder: Path) -> None:
+def test_draws_follow_the_softmax(temperature: float, top_p: float, prompts_folder: Path) -> None:
     """Frequencies of 2000 first tokens against what transformers' warpers leave of the model's own softmax."""
-    model, prompt, rows = model_of(folder, "Gemma 2", "none"), language.prompts(2)[1], 2000
+    model, prompt, rows = model_of(prompts_folder, "Gemma 2", "none"), language_models.prompts(2)[1], 2000
     ids = torch.tensor([prompt])
     with torch.no_grad():
         logits = model(ids, torch.ones_like(ids))
     warped = TopPLogitsWarper(top_p)(ids, TemperatureLogitsWarper(temperature)(ids, logits))
     chances = warped.softmax(-1)[0].double().numpy()
     answers = generate(model, [prompt] * rows, drawing(temperature, top_p, tokens=1), CPU, [*range(rows)])
-    counts = np.bincount([answer.tokens[0] for answer in answers], minlength=language.VOCABULARY)
+    counts = np.bincount([answer.tokens[0] for answer in answers], minlength=language_models.VOCABULARY)
     assert not counts[chances == 0].any()
     spread = np.sqrt(rows * chances * (1 - chances)) + 1e-9
     assert (np.abs(counts - rows * chances) / spread)[chances > 0].max() < 5
 
 
-def test_a_low_temperature_is_greedy(folder: Path) -> None:
+def test_a_low_temperature_is_greedy(prompts_folder: Path) -> None:
     """The likeliest token always, as with temperature 0, and so with the smallest top_p."""
-    model, prompts = model_of(folder, "GPT-2", "none"), language.prompts(PROMPTS)
-    expected = [answer.tokens for answer in free(folder)]
+    model, prompts = model_of(prompts_folder, "GPT-2", "none"), language_models.prompts(PROMPTS)
+    expected = [answer.tokens for answer in free(prompts_folder)]
     for generator in (drawing(1e-4), drawing(1.0, 1e-6)):
         found = generate(model, prompts, generator, CPU, [*range(PROMPTS)])
         assert ties(model, prompts, [answer.tokens for answer in found], expected) <= 1

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 
+from helpers import tiny
 from hpml_bench.config.devices import resolve_devices
 from hpml_bench.launch import fork_server, launcher
 from hpml_bench.probes.memory import CUDA_BLOCK_MB, nvml_used_mb

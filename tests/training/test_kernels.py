@@ -5,24 +5,19 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import support_table
 import torch
-from backbones import build, support_table
 from torch import nn
 from transformers.activations import NewGELUActivation
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from helpers.classifiers import build
 from hpml_bench import registry
 from hpml_bench.errors import Unsupported
 from hpml_bench.methods import peft
 from hpml_bench.training import kernels
 
 BACKBONES = support_table.BACKBONES
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """Return the folders of the small backbones."""
-    return support_table.save_backbones(tmp_path_factory.mktemp("backbones"))
 
 
 def test_the_fused_activation_is_the_same_function() -> None:
@@ -143,9 +138,9 @@ def test_attention_by_hand_in_bf16_is_torchs_to_its_rounding(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_attention_drops_its_weights(folders: dict, backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_drops_its_weights(backbone_folders: dict, backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In training every layer drops its weights [B, H, L, L] with the model's p; in evaluation none does."""
-    model = build(folders[backbone], "head", dropout=0.25, device="cpu")
+    model = build(backbone_folders[backbone], "head", dropout=0.25, device="cpu")
     ids, mask, _ = support_table.batch()
     length, seen = ids.shape[1], []
     monkeypatch.setattr(kernels, "apply_dropout", lambda values, p: seen.append((values.shape[-2:], p)) or values)
@@ -157,9 +152,9 @@ def test_attention_drops_its_weights(folders: dict, backbone: str, monkeypatch: 
     assert not seen
 
 
-def test_what_is_replaced(folders: dict) -> None:
+def test_what_is_replaced(backbone_folders: dict) -> None:
     """GPT-2's activation and all its dropouts are replaced on a CPU, with their p; evaluation stays as it was."""
-    model = build(folders["GPT-2"], "head", dropout=0.25, device="cpu")
+    model = build(backbone_folders["GPT-2"], "head", dropout=0.25, device="cpu")
     kinds = {type(module) for module in model.modules()}
     assert nn.GELU in kinds
     assert kernels.Dropout in kinds
@@ -169,7 +164,7 @@ def test_what_is_replaced(folders: dict) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_training_is_the_same_with_and_without(
-    folders: dict, precision: str, monkeypatch: pytest.MonkeyPatch
+    backbone_folders: dict, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twenty steps of LoRA end at the same loss as on transformers' own modules, to rounding."""
     ids, mask, labels = support_table.batch()
@@ -178,7 +173,7 @@ def test_a_training_is_the_same_with_and_without(
         if not quick:
             monkeypatch.setattr(kernels, "ATTENTION", "sdpa")
             monkeypatch.setattr(kernels, "speed_up", lambda *_: None)
-        model = build(folders["GPT-2"], "lora", dropout=0.0, device="cpu")
+        model = build(backbone_folders["GPT-2"], "lora", dropout=0.0, device="cpu")
         if quick and precision == "bf16":
             kernels.store_frozen_as_bf16(model.encoder)
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
@@ -199,11 +194,11 @@ FROZEN += [("peft", {"type": kind}) for kind in sorted(peft.FORWARD_ONLY)]
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize(("name", "options"), FROZEN)
 def test_frozen_weights_in_bfloat16_change_nothing_under_autocast(
-    folders: dict, name: str, options: dict, backbone: str
+    backbone_folders: dict, name: str, options: dict, backbone: str
 ) -> None:
     """Logits and gradients are the same bit for bit, for every method that doesn't read frozen weights itself."""
     try:
-        model = build(folders[backbone], name, options=options, dropout=0.0, device="cpu")
+        model = build(backbone_folders[backbone], name, options=options, dropout=0.0, device="cpu")
     except Unsupported as reason:
         pytest.skip(str(reason))
     ids, mask, labels = support_table.batch()

@@ -5,19 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import language
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from helpers import language_models
 from hpml_bench.plugins.task import IGNORE_INDEX
 from hpml_bench.training.causal_lm import LanguageModel
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The models by kind."""
-    return language.save_models(tmp_path_factory.mktemp("models"))
 
 
 def plain(folder: Path) -> Any:
@@ -25,14 +19,14 @@ def plain(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
-@pytest.mark.parametrize("kind", language.KINDS)
-def test_loss_and_gradient_are_those_of_transformers(kind: str, folders: dict[str, Path]) -> None:
+@pytest.mark.parametrize("kind", language_models.KINDS)
+def test_loss_and_gradient_are_those_of_transformers(kind: str, language_model_folders: dict[str, Path]) -> None:
     """Summed loss over the number of targets, and each weight's gradient, equal the model's own with `labels`."""
-    ids, mask, labels = language.texts()
-    theirs = plain(folders[kind])
+    ids, mask, labels = language_models.texts()
+    theirs = plain(language_model_folders[kind])
     expected = theirs(input_ids=ids, attention_mask=mask, labels=labels).loss
     expected.backward()
-    model, _, task, _ = language.trained(folders[kind], "full", steps=0)
+    model, _, task, _ = language_models.trained(language_model_folders[kind], "full", steps=0)
     targets = int((labels[:, 1:] != IGNORE_INDEX).sum())
     loss = task.loss(model(ids, mask, labels), labels) / targets
     torch.autograd.backward(loss)
@@ -41,35 +35,37 @@ def test_loss_and_gradient_are_those_of_transformers(kind: str, folders: dict[st
         torch.testing.assert_close(model.encoder.get_parameter(name).grad, weight.grad, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", language.KINDS)
-def test_logits_are_the_plain_ones_at_the_places_before_a_target(kind: str, folders: dict[str, Path]) -> None:
+@pytest.mark.parametrize("kind", language_models.KINDS)
+def test_logits_are_the_plain_ones_at_the_places_before_a_target(
+    kind: str, language_model_folders: dict[str, Path]
+) -> None:
     """Row by row, as [N, vocabulary], after all that a model does with logits: Gemma 2 caps them."""
-    ids, mask, labels = language.texts()
+    ids, mask, labels = language_models.texts()
     with torch.no_grad():
-        everywhere = plain(folders[kind])(input_ids=ids, attention_mask=mask).logits
-        found = language.trained(folders[kind], "none")[0](ids, mask, labels)
+        everywhere = plain(language_model_folders[kind])(input_ids=ids, attention_mask=mask).logits
+        found = language_models.trained(language_model_folders[kind], "none")[0](ids, mask, labels)
     expected = everywhere[:, :-1][labels[:, 1:] != IGNORE_INDEX]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (found.abs().max() < 3) == (kind == "Gemma 2")
 
 
-@pytest.mark.parametrize("kind", language.KINDS)
-def test_without_labels_the_logits_are_of_the_next_token(kind: str, folders: dict[str, Path]) -> None:
+@pytest.mark.parametrize("kind", language_models.KINDS)
+def test_without_labels_the_logits_are_of_the_next_token(kind: str, language_model_folders: dict[str, Path]) -> None:
     """[B, vocabulary], from each text's last token, whatever padding follows it."""
-    ids, mask, _ = language.texts()
+    ids, mask, _ = language_models.texts()
     with torch.no_grad():
-        found = language.trained(folders[kind], "none")[0](ids, mask)
-        theirs = plain(folders[kind])
+        found = language_models.trained(language_model_folders[kind], "none")[0](ids, mask)
+        theirs = plain(language_model_folders[kind])
         alone = [theirs(input_ids=row[None, : real.sum()]).logits[0, -1] for row, real in zip(ids, mask, strict=True)]
     torch.testing.assert_close(found, torch.stack(alone), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["lora", "prompt_tuning", "PREFIX_TUNING", "P_TUNING", "IA3"])
 @pytest.mark.parametrize("kind", ["GPT-2", "Gemma 2"])
-def test_loss_with_a_method_is_that_of_peft(kind: str, method: str, folders: dict[str, Path]) -> None:
+def test_loss_with_a_method_is_that_of_peft(kind: str, method: str, language_model_folders: dict[str, Path]) -> None:
     """PEFT's own forward pass with `labels` has the same loss, its virtual tokens learning nothing."""
-    ids, mask, labels = language.texts()
-    model, _, task, _ = language.trained(folders[kind], *language.METHODS[method])
+    ids, mask, labels = language_models.texts()
+    model, _, task, _ = language_models.trained(language_model_folders[kind], *language_models.METHODS[method])
     targets = int((labels[:, 1:] != IGNORE_INDEX).sum())
     with torch.no_grad():
         found = task.loss(model(ids, mask, labels), labels) / targets
@@ -77,10 +73,10 @@ def test_loss_with_a_method_is_that_of_peft(kind: str, method: str, folders: dic
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_output_layer_sees_the_chosen_places_only(folders: dict[str, Path]) -> None:
+def test_the_output_layer_sees_the_chosen_places_only(language_model_folders: dict[str, Path]) -> None:
     """As many hidden states as there are targets, one a text without labels; all of them for any other caller."""
-    ids, mask, labels = language.texts()
-    model = language.trained(folders["Llama"], "lora")[0]
+    ids, mask, labels = language_models.texts()
+    model = language_models.trained(language_model_folders["Llama"], "lora")[0]
     encoder: Any = model.encoder
     seen: list[tuple[int, ...]] = []
     encoder.get_output_embeddings().register_forward_hook(lambda layer, args, output: seen.append(tuple(args[0].shape)))
@@ -93,33 +89,35 @@ def test_the_output_layer_sees_the_chosen_places_only(folders: dict[str, Path]) 
     assert seen == [(targets, 32), (4, 32), (4, 12, 32)]
 
 
-def test_a_failed_pass_leaves_nothing_behind(folders: dict[str, Path]) -> None:
+def test_a_failed_pass_leaves_nothing_behind(language_model_folders: dict[str, Path]) -> None:
     """After an error the output layer computes all logits again, for whoever calls the model itself."""
-    ids, mask, labels = language.texts()
-    model = language.trained(folders["GPT-2"], "none")[0]
+    ids, mask, labels = language_models.texts()
+    model = language_models.trained(language_model_folders["GPT-2"], "none")[0]
     with pytest.raises(IndexError), torch.no_grad():
-        model(ids + language.VOCABULARY, mask, labels)
+        model(ids + language_models.VOCABULARY, mask, labels)
     with torch.no_grad():
-        assert model.encoder(input_ids=ids, attention_mask=mask).logits.shape == (4, 12, language.VOCABULARY)
+        assert model.encoder(input_ids=ids, attention_mask=mask).logits.shape == (4, 12, language_models.VOCABULARY)
 
 
-def test_a_released_model_is_as_it_was_loaded(folders: dict[str, Path]) -> None:
+def test_a_released_model_is_as_it_was_loaded(language_model_folders: dict[str, Path]) -> None:
     """The base model, looked at before a method changes it, keeps no trace of that."""
-    theirs = plain(folders["GPT-2"])
+    theirs = plain(language_model_folders["GPT-2"])
     model = LanguageModel(theirs)
     model.release()
     assert not theirs.get_output_embeddings()._forward_pre_hooks
 
 
-@pytest.mark.parametrize("method", list(language.METHODS))
-@pytest.mark.parametrize("kind", language.KINDS)
-def test_reading_token_by_token_is_reading_the_whole(kind: str, method: str, folders: dict[str, Path]) -> None:
+@pytest.mark.parametrize("method", list(language_models.METHODS))
+@pytest.mark.parametrize("kind", language_models.KINDS)
+def test_reading_token_by_token_is_reading_the_whole(
+    kind: str, method: str, language_model_folders: dict[str, Path]
+) -> None:
     """Left-padded prompts and then a token at a time: the logits of a pass over each text alone, to 1e-4."""
-    model = language.trained(folders[kind], *language.METHODS[method])[0]
-    prompts, generator = language.prompts(4), torch.Generator().manual_seed(2)
-    more = torch.randint(3, language.VOCABULARY, (4, 8), generator=generator)
+    model = language_models.trained(language_model_folders[kind], *language_models.METHODS[method])[0]
+    prompts, generator = language_models.prompts(4), torch.Generator().manual_seed(2)
+    more = torch.randint(3, language_models.VOCABULARY, (4, 8), generator=generator)
     length = max(map(len, prompts))
-    ids = torch.tensor([[language.PAD] * (length - len(row)) + row for row in prompts])
+    ids = torch.tensor([[language_models.PAD] * (length - len(row)) + row for row in prompts])
     mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in prompts])
     with torch.no_grad():
         state = model.read(ids, mask)

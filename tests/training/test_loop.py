@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from helpers import tiny
 from hpml_bench import registry
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
@@ -37,19 +37,6 @@ class Recorder(Probe):
         """Keep the steps."""
         self.steps.extend(window)
         return []
-
-
-@pytest.fixture(scope="module")
-def group() -> Iterator[Group]:
-    """A process group of this process alone."""
-    with tiny.alone() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """A tiny backbone and rows."""
-    return tiny.prepared(tmp_path_factory.mktemp("prepared"))
 
 
 def build(spec: RunSpec, prepared: Prepared, group: Group, probes: Sequence[Probe] = ()) -> Trainer:

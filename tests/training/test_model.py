@@ -2,21 +2,15 @@ import shutil
 from functools import partial
 
 import pytest
+import support_table
 import torch
-from backbones import build, settings, support_table
 from torch import nn
 from transformers import T5Config, T5Model
 
+from helpers.classifiers import build, settings
 from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.training.model import TaskModel, load_backbone, pool
 from hpml_bench.training.trial import unused_parameters
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Return the folders of the small backbones."""
-    return support_table.save_backbones(tmp_path_factory.mktemp("backbones"))
-
 
 HIDDEN = torch.arange(2 * 3 * 2).view(2, 3, 2).float()
 MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
@@ -49,26 +43,26 @@ def test_pooling_skips_virtual_tokens():
     assert model(torch.tensor([[5, 6, 0]]), torch.tensor([[1, 1, 0]])).tolist() == [[6.0]]
 
 
-def test_virtual_tokens_are_counted_when_the_model_is_built(folders):
+def test_virtual_tokens_are_counted_when_the_model_is_built(backbone_folders):
     """A prompt of five tokens is known as such before any step; other methods have none."""
-    assert build(folders["GPT-2"], "prompt_tuning", options={"tokens": 5}).virtual_tokens == 5
-    assert build(folders["GPT-2"], "lora").virtual_tokens == 0
+    assert build(backbone_folders["GPT-2"], "prompt_tuning", options={"tokens": 5}).virtual_tokens == 5
+    assert build(backbone_folders["GPT-2"], "lora").virtual_tokens == 0
 
 
-def test_logits_are_float32_under_autocast(folders):
+def test_logits_are_float32_under_autocast(backbone_folders):
     """Under bf16 autocast the backbone computes in bf16, and the head in float32."""
     ids, mask, _ = support_table.batch()
     with torch.autocast("cpu", torch.bfloat16):
-        assert build(folders["GPT-2"], "head")(ids, mask).dtype == torch.float32
+        assert build(backbone_folders["GPT-2"], "head")(ids, mask).dtype == torch.float32
 
 
-def test_head_and_method_start_from_the_seed_alone(folders):
+def test_head_and_method_start_from_the_seed_alone(backbone_folders):
     """Random numbers drawn elsewhere move nothing, building moves no generator, and another seed moves both."""
     torch.manual_seed(1)
-    first, then = build(folders["BERT"], "lora"), torch.rand(1)
+    first, then = build(backbone_folders["BERT"], "lora"), torch.rand(1)
     torch.manual_seed(1)
     assert torch.rand(1) == then
-    second, other = build(folders["BERT"], "lora"), build(folders["BERT"], "lora", seed=1)
+    second, other = build(backbone_folders["BERT"], "lora"), build(backbone_folders["BERT"], "lora", seed=1)
     for name, weight in first.named_parameters():
         assert torch.equal(weight, second.get_parameter(name)), name
     changed = [n for n, p in other.named_parameters() if not torch.equal(p, first.get_parameter(n))]
@@ -76,28 +70,32 @@ def test_head_and_method_start_from_the_seed_alone(folders):
     assert any("lora_A" in name for name in changed)
 
 
-def test_dropout_setting_overrides_every_dropout(folders):
+def test_dropout_setting_overrides_every_dropout(backbone_folders):
     """All dropout probabilities follow the setting; empty leaves the configuration's."""
-    drops = [m.p for m in load_backbone(folders["BERT"], settings(dropout=0.25)).modules() if isinstance(m, nn.Dropout)]
+    drops = [
+        m.p
+        for m in load_backbone(backbone_folders["BERT"], settings(dropout=0.25)).modules()
+        if isinstance(m, nn.Dropout)
+    ]
     assert set(drops) == {0.25}
-    drops = [m.p for m in load_backbone(folders["BERT"], settings()).modules() if isinstance(m, nn.Dropout)]
+    drops = [m.p for m in load_backbone(backbone_folders["BERT"], settings()).modules() if isinstance(m, nn.Dropout)]
     assert set(drops) == {0.1}
 
 
-def test_backbone_is_bare_and_keeps_no_cache(folders):
+def test_backbone_is_bare_and_keeps_no_cache(backbone_folders):
     """BERT comes without its pooler, which would get no gradient, and a decoder doesn't build a cache."""
-    assert load_backbone(folders["BERT"], settings()).pooler is None
+    assert load_backbone(backbone_folders["BERT"], settings()).pooler is None
     ids, mask, _ = support_table.batch()
-    output = load_backbone(folders["GPT-2"], settings())(input_ids=ids, attention_mask=mask)
+    output = load_backbone(backbone_folders["GPT-2"], settings())(input_ids=ids, attention_mask=mask)
     assert output.past_key_values is None
     assert output.last_hidden_state.dtype == torch.float32
 
 
-def test_file_without_all_weights_is_refused(folders, tmp_path):
+def test_file_without_all_weights_is_refused(backbone_folders, tmp_path):
     """Weights that are missing would be drawn at random in silence; the user hears of it instead."""
     from safetensors.torch import load_file, save_file
 
-    folder = shutil.copytree(folders["GPT-2"], tmp_path / "gpt2")
+    folder = shutil.copytree(backbone_folders["GPT-2"], tmp_path / "gpt2")
     weights = load_file(folder / "model.safetensors")
     del weights["h.1.mlp.c_fc.weight"]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
@@ -105,9 +103,9 @@ def test_file_without_all_weights_is_refused(folders, tmp_path):
         load_backbone(folder, settings())
 
 
-def test_pickled_weights_are_refused(folders, tmp_path):
+def test_pickled_weights_are_refused(backbone_folders, tmp_path):
     """A folder with only a pickle is not read."""
-    folder = shutil.copytree(folders["GPT-2"], tmp_path / "gpt2")
+    folder = shutil.copytree(backbone_folders["GPT-2"], tmp_path / "gpt2")
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(UserError, match="safetensors"):
@@ -124,18 +122,18 @@ def test_what_is_no_backbone_is_refused(tmp_path):
         load_backbone(tmp_path, settings())
 
 
-def test_texts_longer_than_the_positions_are_refused(folders):
+def test_texts_longer_than_the_positions_are_refused(backbone_folders):
     """64 positions: 65 tokens are the user's mistake, 64 with a prompt before them are the method's."""
     with pytest.raises(UserError, match="max_length 65"):
-        build(folders["GPT-2"], "head", max_length=65)
+        build(backbone_folders["GPT-2"], "head", max_length=65)
     with pytest.raises(Unsupported, match="virtual tokens"):
-        build(folders["GPT-2"], "prompt_tuning", max_length=64)
-    build(folders["GPT-2"], "head", max_length=64)
+        build(backbone_folders["GPT-2"], "prompt_tuning", max_length=64)
+    build(backbone_folders["GPT-2"], "head", max_length=64)
 
 
-def test_unused_parameters_are_named_and_nothing_else_changes(folders):
+def test_unused_parameters_are_named_and_nothing_else_changes(backbone_folders):
     """A parameter that the output doesn't depend on is found; gradients and random numbers are as before."""
-    model = build(folders["GPT-2"], "full")
+    model = build(backbone_folders["GPT-2"], "full")
     assert unused_parameters(model) == []
     model.encoder.spare = nn.Parameter(torch.ones(3))
     torch.manual_seed(0)

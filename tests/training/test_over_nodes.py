@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from probe_run import make_run
 
+from helpers.probe_run import make_run
 from hpml_bench.probes import communication
 from hpml_bench.system import environment, network
 from hpml_bench.training.distributed import Group
@@ -23,7 +23,7 @@ TWO = environment.OverNodes(hosts=("n1", "n2"), ranks_per_node=(1, 1), interconn
 
 
 @pytest.fixture(autouse=True)
-def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that is known."""
     parts = {"cpu": "Z80", "architecture": "z80", "cores": 1, "memory_gb": 1, "gpus": []}
     monkeypatch.setattr(environment, "hardware", lambda: dict(parts))

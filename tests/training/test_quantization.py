@@ -7,9 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import language
 import pytest
-import tiny
 import torch
 import yaml
 from click.testing import CliRunner
@@ -17,6 +15,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from helpers import language_models, tiny
 from hpml_bench.api import load_trained
 from hpml_bench.cli import main
 from hpml_bench.config.settings import RunSpec
@@ -45,15 +44,8 @@ LINEAR = {"q_proj": (32, 32), "k_proj": (16, 32), "v_proj": (16, 32), "o_proj": 
 }  # fmt: skip
 """Shapes [out, in] of a block's linear layers in the small Llama; there are two blocks."""
 IN_LINEAR = 2 * sum(math.prod(shape) for shape in LINEAR.values())
-OTHERS = 2 * language.VOCABULARY * 32 + 5 * 32
+OTHERS = 2 * language_models.VOCABULARY * 32 + 5 * 32
 """Embeddings, output layer and norms of it."""
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Language models, and a bare GPT-2 with a tokenizer."""
-    folder = tmp_path_factory.mktemp("quantization")
-    return {**language.save_models(folder), "bare": tiny.model(folder / "bare")}
 
 
 def classifier(folder: Path, method: str, **changes: Any) -> tuple[TaskModel, Method, RunSpec]:
@@ -66,12 +58,12 @@ def classifier(folder: Path, method: str, **changes: Any) -> tuple[TaskModel, Me
 def logits(model: Any) -> torch.Tensor:
     """Return the logits of a language model of ours at the learnt places."""
     with torch.no_grad():
-        return torch.as_tensor(model(*language.texts()))
+        return torch.as_tensor(model(*language_models.texts()))
 
 
 def logits_of(model: Any) -> torch.Tensor:
     """Return the logits of a model of transformers or PEFT at the learnt places."""
-    ids, mask, labels = language.texts()
+    ids, mask, labels = language_models.texts()
     with torch.no_grad():
         everywhere = model.eval()(input_ids=ids, attention_mask=mask).logits[:, -ids.shape[1] :]
     return torch.as_tensor(everywhere[:, :-1][labels[:, 1:] != -100])
@@ -123,17 +115,17 @@ def quantized_layers(model: nn.Module) -> list[str]:
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 @pytest.mark.parametrize("task", ["classification", "language"])
 def test_a_quantised_backbone_trains(
-    task: str, kind: str, method: str, precision: str, folders: dict[str, Path]
+    task: str, kind: str, method: str, precision: str, model_folders: dict[str, Path]
 ) -> None:
     """The loss falls over three steps, the method's parameters all get gradients, and no frozen weight moves."""
     if task == "language":
-        spec = language.spec_of(folders["Qwen2"], method, quantization=kind, precision=precision)
+        spec = language_models.spec_of(model_folders["Qwen2"], method, quantization=kind, precision=precision)
         made, job = make_method(spec.method), make_task(spec.settings.task)
-        model = build_model(folders["Qwen2"], spec, made, job)
+        model = build_model(model_folders["Qwen2"], spec, made, job)
     else:
-        model, _, spec = classifier(folders["bare"], method, quantization=kind, precision=precision)
+        model, _, spec = classifier(model_folders["bare"], method, quantization=kind, precision=precision)
         job = make_task(spec.settings.task, tuple("abc"))
-    ids, mask, labels = language.texts()
+    ids, mask, labels = language_models.texts()
     labels = labels if task == "language" else torch.tensor([0, 1, 2, 0])
     assert quantization.is_quantized(model.encoder)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
@@ -157,27 +149,29 @@ def test_a_quantised_backbone_trains(
         assert bool(same.all()), name  # biases take the type of the products
 
 
-@pytest.mark.parametrize("kind", language.KINDS)
+@pytest.mark.parametrize("kind", language_models.KINDS)
 @pytest.mark.parametrize("double", [True, False])
-def test_four_bits_compute_with_the_dequantised_weights(double: bool, kind: str, folders: dict[str, Path]) -> None:
+def test_four_bits_compute_with_the_dequantised_weights(
+    double: bool, kind: str, model_folders: dict[str, Path]
+) -> None:
     """The logits of transformers' model in floats, with the values that bitsandbytes' functions leave of its weights.
 
     GPT-2's Conv1D layers are quantised transposed, and the output layer not at all.
     """
     spec = {"name": "nf4", "double_quantization": double}
-    model, _, _, _ = language.trained(folders[kind], "none", quantization=spec)
-    expected = logits_of(plain(folders[kind], "nf4", double))
+    model, _, _, _ = language_models.trained(model_folders[kind], "none", quantization=spec)
+    expected = logits_of(plain(model_folders[kind], "nf4", double))
     torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-4)
-    assert (logits_of(AutoModelForCausalLM.from_pretrained(folders[kind])) - expected).abs().max() > 0.05
+    assert (logits_of(AutoModelForCausalLM.from_pretrained(model_folders[kind])) - expected).abs().max() > 0.05
     assert "lm_head" not in quantized_layers(model)
     assert quantized_layers(model) == (["c_attn", "c_fc", "c_proj"] if kind == "GPT-2" else sorted(LINEAR))
 
 
-def test_eight_bits_compute_with_the_dequantised_weights(folders: dict[str, Path]) -> None:
+def test_eight_bits_compute_with_the_dequantised_weights(model_folders: dict[str, Path]) -> None:
     """On a CPU in training; in an evaluation inputs are rounded to 8 bits too, by LLM.int8()'s rule."""
-    model, _, _, _ = language.trained(folders["Llama"], "none", quantization="int8")
+    model, _, _, _ = language_models.trained(model_folders["Llama"], "none", quantization="int8")
     assert quantized_layers(model) == sorted(LINEAR)
-    expected = plain(folders["Llama"], "int8")
+    expected = plain(model_folders["Llama"], "int8")
     torch.testing.assert_close(logits(model.train()), logits_of(expected), rtol=1e-3, atol=1e-3)
     name, inputs = "model.layers.0.mlp.up_proj", 2 * torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(0))
     assert 0 < (inputs.abs() >= 6).sum() < 10
@@ -187,13 +181,13 @@ def test_eight_bits_compute_with_the_dequantised_weights(folders: dict[str, Path
         assert (layer(inputs) - floats(inputs)).abs().max() > 2e-2
 
 
-def test_gradients_are_those_of_the_dequantised_weights(folders: dict[str, Path]) -> None:
+def test_gradients_are_those_of_the_dequantised_weights(model_folders: dict[str, Path]) -> None:
     """Of a text's embeddings, through every layer; also after an evaluation, for which some CPUs repack weights."""
-    ids, mask, labels = language.texts()
+    ids, mask, labels = language_models.texts()
     found = []
     for model in (
-        language.trained(folders["Llama"], "none", quantization="nf4")[0].encoder,
-        plain(folders["Llama"], "nf4"),
+        language_models.trained(model_folders["Llama"], "none", quantization="nf4")[0].encoder,
+        plain(model_folders["Llama"], "nf4"),
     ):
         encoder = cast(Any, model)
         with torch.no_grad():
@@ -205,11 +199,11 @@ def test_gradients_are_those_of_the_dequantised_weights(folders: dict[str, Path]
     assert found[0].abs().max() > 1e-4
 
 
-def test_the_type_of_products_follows_the_precision(folders: dict[str, Path]) -> None:
+def test_the_type_of_products_follows_the_precision(model_folders: dict[str, Path]) -> None:
     """Unless the settings name another."""
 
     def types(**changes: Any) -> set[torch.dtype]:
-        model = classifier(folders["bare"], "head", **changes)[0]
+        model = classifier(model_folders["bare"], "head", **changes)[0]
         return {layer.compute_dtype for layer in model.modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)}
 
     assert types(quantization="nf4") == {torch.float32}
@@ -217,19 +211,19 @@ def test_the_type_of_products_follows_the_precision(folders: dict[str, Path]) ->
     assert types(quantization={"name": "nf4", "compute_dtype": "float16"}) == {torch.float16}
 
 
-def test_bf16_leaves_quantised_weights_alone(folders: dict[str, Path]) -> None:
+def test_bf16_leaves_quantised_weights_alone(model_folders: dict[str, Path]) -> None:
     """Keeping frozen weights in bfloat16 is of the other layers: here the output layer."""
-    model, _, _, _ = language.trained(folders["Llama"], "qlora")
+    model, _, _, _ = language_models.trained(model_folders["Llama"], "qlora")
     before = {name: weight.clone() for name, weight in model.named_parameters()}
     kernels.store_frozen_as_bf16(model)
     changed = [name for name, weight in model.named_parameters() if weight.dtype != before[name].dtype]
     assert [name.rpartition("lm_head")[1] for name in changed] == ["lm_head"]
 
 
-def test_weights_in_bfloat16_leave_norms_in_float32(folders: dict[str, Path]) -> None:
+def test_weights_in_bfloat16_leave_norms_in_float32(model_folders: dict[str, Path]) -> None:
     """Embeddings and output layer are in the type that the settings say; logits are nearly those of float32."""
-    spec = language.spec_of(folders["Llama"], "qlora", weights="bfloat16", precision="bf16")
-    model = build_model(folders["Llama"], spec, make_method(spec.method), make_task(spec.settings.task))
+    spec = language_models.spec_of(model_folders["Llama"], "qlora", weights="bfloat16", precision="bf16")
+    model = build_model(model_folders["Llama"], spec, make_method(spec.method), make_task(spec.settings.task))
     found = {
         name.removesuffix(".weight").rpartition(".")[2]: weight.dtype
         for name, weight in model.named_parameters()
@@ -237,7 +231,7 @@ def test_weights_in_bfloat16_leave_norms_in_float32(folders: dict[str, Path]) ->
     }
     norms = dict.fromkeys(("input_layernorm", "post_attention_layernorm", "norm"), torch.float32)
     assert found == norms | {"embed_tokens": torch.bfloat16, "lm_head": torch.bfloat16}
-    expected = logits(language.trained(folders["Llama"], "qlora", steps=0)[0])
+    expected = logits(language_models.trained(model_folders["Llama"], "qlora", steps=0)[0])
     with autocast(spec.settings), quantization.merged_in_floats(model.eval().encoder):
         merged = logits(model)
     with autocast(spec.settings):
@@ -248,10 +242,12 @@ def test_weights_in_bfloat16_leave_norms_in_float32(folders: dict[str, Path]) ->
 
 @pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
-def test_checkpointed_activations_change_nothing(kind: str, method: str, folders: dict[str, Path]) -> None:
+def test_checkpointed_activations_change_nothing(kind: str, method: str, model_folders: dict[str, Path]) -> None:
     """Training ends with the same logits."""
     kept, computed = (
-        logits(language.trained(folders["Qwen2"], method, quantization=kind, gradient_checkpointing=again)[0])
+        logits(
+            language_models.trained(model_folders["Qwen2"], method, quantization=kind, gradient_checkpointing=again)[0]
+        )
         for again in (False, True)
     )
     torch.testing.assert_close(kept, computed, rtol=1e-5, atol=1e-5)
@@ -272,18 +268,18 @@ def test_checkpointed_activations_change_nothing(kind: str, method: str, folders
     ],
 )
 def test_what_needs_float_weights_is_unsupported(
-    method: str, options: dict[str, Any], told: str, kind: str, folders: dict[str, Path]
+    method: str, options: dict[str, Any], told: str, kind: str, model_folders: dict[str, Path]
 ) -> None:
     """Of both kinds of tasks; one sentence, and the run is a row of the report."""
     with pytest.raises(Unsupported, match=told):
-        language.trained(folders["Llama"], method, options, quantization=kind)
+        language_models.trained(model_folders["Llama"], method, options, quantization=kind)
     if method == "full":
         with pytest.raises(Unsupported, match=told):
-            classifier(folders["bare"], method, quantization=kind)
+            classifier(model_folders["bare"], method, quantization=kind)
 
 
 def test_a_method_that_trains_a_part_of_the_backbone_is_unsupported(
-    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever method it is: bitsandbytes gives biases no right gradient."""
 
@@ -294,7 +290,7 @@ def test_a_method_that_trains_a_part_of_the_backbone_is_unsupported(
 
     monkeypatch.setattr(Head, "build", biases)
     with pytest.raises(Unsupported, match=r"trains weights of the backbone, among them .*bias"):
-        classifier(folders["bare"], "head", quantization="nf4")
+        classifier(model_folders["bare"], "head", quantization="nf4")
 
 
 @pytest.mark.parametrize(("method", "setting"), [("qlora", None), ("lora", "int8")])
@@ -343,9 +339,11 @@ def test_a_setting_is_overridden_by_its_parts(tmp_path: Path) -> None:
         ("int8", 2 * sum(rows for rows, _ in LINEAR.values()) * 4),
     ],
 )
-def test_parameters_and_bytes_are_counted(setting: Any, scales: int, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_parameters_and_bytes_are_counted(
+    setting: Any, scales: int, model_folders: dict[str, Path], tmp_path: Path
+) -> None:
     """By hand: what quantised weights stand for, PEFT's own count, and bytes as stored; also after a forward pass."""
-    model, made, task, spec = language.trained(folders["Llama"], "lora", {"r": 2}, quantization=setting)
+    model, made, task, spec = language_models.trained(model_folders["Llama"], "lora", {"r": 2}, quantization=setting)
     probe = ParametersProbe()
     group = SimpleNamespace(main=True, rank=0)
     run = Run(spec.settings, cast(Any, group), cast(Any, model), made, task, cast(Any, None), tmp_path, 0.0)
@@ -360,12 +358,12 @@ def test_parameters_and_bytes_are_counted(setting: Any, scales: int, folders: di
     assert found["frozen_bf16_percent"] == 0
 
 
-def test_bytes_of_floats_are_four_each(folders: dict[str, Path]) -> None:
+def test_bytes_of_floats_are_four_each(model_folders: dict[str, Path]) -> None:
     """Or two, where they are kept in bfloat16."""
-    model, _, _, _ = language.trained(folders["Llama"], "lora")
+    model, _, _, _ = language_models.trained(model_folders["Llama"], "lora")
     assert quantization.frozen_bytes(model) == 4 * (IN_LINEAR + OTHERS)
     kernels.store_frozen_as_bf16(model)
-    embeddings_and_norms = language.VOCABULARY * 32 + 5 * 32
+    embeddings_and_norms = language_models.VOCABULARY * 32 + 5 * 32
     assert quantization.frozen_bytes(model) == 2 * (IN_LINEAR + OTHERS) + 2 * embeddings_and_norms
 
 
@@ -375,13 +373,13 @@ def test_bytes_of_floats_are_four_each(folders: dict[str, Path]) -> None:
 @pytest.mark.parametrize(("method", "options"), [("lora", {}), ("qlora", {}), ("peft", {"type": "VERA"})])
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_merging_in_floats_adds_the_updates_to_the_dequantised_weights(
-    kind: str, method: str, options: dict[str, Any], folders: dict[str, Path]
+    kind: str, method: str, options: dict[str, Any], model_folders: dict[str, Path]
 ) -> None:
     """As transformers computes with weights put together here; afterwards the model is what it was."""
-    model, _, _, _ = language.trained(folders["Llama"], method, options, quantization=kind)
+    model, _, _, _ = language_models.trained(model_folders["Llama"], method, options, quantization=kind)
     kind = "nf4" if method == "qlora" else kind
     before = logits(model)
-    expected = plain(folders["Llama"], kind)
+    expected = plain(model_folders["Llama"], kind)
     layers = dict(expected.named_modules())
     for name, layer in cast(Any, model.encoder).base_model.model.named_modules():
         if hasattr(layer, "get_delta_weight"):
@@ -395,10 +393,10 @@ def test_merging_in_floats_adds_the_updates_to_the_dequantised_weights(
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
-def test_a_merge_quantises_again(kind: str, folders: dict[str, Path]) -> None:
+def test_a_merge_quantises_again(kind: str, model_folders: dict[str, Path]) -> None:
     """PEFT's merged weights have the values that quantising leaves of the sums."""
-    model, made, _, _ = language.trained(folders["Llama"], "lora", quantization=kind)
-    expected = plain(folders["Llama"], kind)
+    model, made, _, _ = language_models.trained(model_folders["Llama"], "lora", quantization=kind)
+    expected = plain(model_folders["Llama"], kind)
     layers = dict(expected.named_modules())
     for name, layer in cast(Any, model.encoder).base_model.model.named_modules():
         if hasattr(layer, "get_delta_weight"):
@@ -412,9 +410,11 @@ def test_a_merge_quantises_again(kind: str, folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("method", ["none", "prompt_tuning", "adapter"])
-def test_what_adds_to_no_weight_is_not_merged_in_floats(method: str, folders: dict[str, Path]) -> None:
+def test_what_adds_to_no_weight_is_not_merged_in_floats(method: str, model_folders: dict[str, Path]) -> None:
     """The base model, and methods that can't be folded into the weights."""
-    model, _, _, _ = language.trained(folders["Llama"], method, language.METHODS[method][1], quantization="nf4")
+    model, _, _, _ = language_models.trained(
+        model_folders["Llama"], method, language_models.METHODS[method][1], quantization="nf4"
+    )
     before = logits(model)
     with quantization.merged_in_floats(model.encoder) as merged:
         assert not merged
@@ -425,23 +425,23 @@ def test_what_adds_to_no_weight_is_not_merged_in_floats(method: str, folders: di
 
 
 @pytest.mark.parametrize("kind", ["Llama", "GPT-2"])
-def test_a_saved_qlora_loads(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_saved_qlora_loads(kind: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
     """By our own function bit for bit, and by PEFT onto a base that transformers quantised."""
-    model, made, _, spec = language.trained(folders[kind], "qlora")
+    model, made, _, spec = language_models.trained(model_folders[kind], "qlora")
     expected = logits(model)
-    digests = Digests(weights=weights_digest(folders[kind]), tokenizer="", data="")
+    digests = Digests(weights=weights_digest(model_folders[kind]), tokenizer="", data="")
     save_trained(
         cast(TaskModel, model),
         made,
         spec,
-        Prepared(backbone=str(folders[kind]), data="", digests=digests, pad_id=1),
+        Prepared(backbone=str(model_folders[kind]), data="", digests=digests, pad_id=1),
         tmp_path,
     )
     assert torch.equal(logits(load_trained(tmp_path)), expected)
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="float32"
     )
-    base = AutoModelForCausalLM.from_pretrained(folders[kind], quantization_config=config, device_map="cpu")
+    base = AutoModelForCausalLM.from_pretrained(model_folders[kind], quantization_config=config, device_map="cpu")
     loaded = PeftModel.from_pretrained(base, tmp_path)
     for layer in loaded.modules():  # as ours: products in float32 on every CPU
         layer.support_avx512bf16_for_cpu = False

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 
+from helpers import tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher
 from hpml_bench.launch.outcome import Place
@@ -21,17 +21,17 @@ from hpml_bench.records.run import RunRecord
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared_for_ranks(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Rows and a backbone, and the fork server that has the libraries."""
     fork_server.start_fork_server()
     return tiny.prepared(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture(scope="module")
-def record(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, Path]:
+def record(prepared_for_ranks: Prepared, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, Path]:
     """A LoRA run on two ranks."""
     folder = tmp_path_factory.mktemp("runs") / "lora"
-    return launcher.run(tiny.spec(), prepared, folder, place=Place(in_sweep=1)), folder
+    return launcher.run(tiny.spec(), prepared_for_ranks, folder, place=Place(in_sweep=1)), folder
 
 
 def test_a_run_is_recorded_whole(record: tuple[RunRecord, Path]) -> None:
@@ -83,18 +83,18 @@ def losses(prepared: Prepared, folder: Path, **changes: int) -> list[float]:
     return [p.value for p in read_points(folder) if p.metric == "train_loss" and p.value is not None]
 
 
-def test_world_size_does_not_change_the_losses(prepared: Prepared, tmp_path: Path) -> None:
+def test_world_size_does_not_change_the_losses(prepared_for_ranks: Prepared, tmp_path: Path) -> None:
     """One rank, two and three follow the same path on the same global batches, and evaluate the same rows."""
-    one, two, three = (losses(prepared, tmp_path / str(n), world_size=n) for n in (1, 2, 3))
+    one, two, three = (losses(prepared_for_ranks, tmp_path / str(n), world_size=n) for n in (1, 2, 3))
     assert two == pytest.approx(one, abs=2e-5)
     assert three == pytest.approx(one, abs=2e-5)
     accuracies = {load_record(tmp_path / str(n) / "run.json").metrics["test_accuracy"] for n in (1, 2, 3)}
     assert len(accuracies) == 1
 
 
-def test_the_same_spec_twice_is_the_same_run(prepared: Prepared, tmp_path: Path) -> None:
+def test_the_same_spec_twice_is_the_same_run(prepared_for_ranks: Prepared, tmp_path: Path) -> None:
     """On a CPU, losses and predictions repeat bit for bit, dropout included."""
-    first, second = (losses(prepared, tmp_path / name, dropout=0.1) for name in ("a", "b"))  # type: ignore[arg-type]
+    first, second = (losses(prepared_for_ranks, tmp_path / name, dropout=0.1) for name in ("a", "b"))  # type: ignore[arg-type]
     assert first == second
     predicted, again = (read_predictions(tmp_path / name) for name in ("a", "b"))
     assert predicted is not None
@@ -103,34 +103,34 @@ def test_the_same_spec_twice_is_the_same_run(prepared: Prepared, tmp_path: Path)
         assert getattr(predicted, column).tolist() == getattr(again, column).tolist()
 
 
-def test_methods_consume_the_same(prepared: Prepared, record: tuple[RunRecord, Path], tmp_path: Path) -> None:
+def test_methods_consume_the_same(prepared_for_ranks: Prepared, record: tuple[RunRecord, Path], tmp_path: Path) -> None:
     """At one seed every method sees the same samples in the same order."""
-    other = launcher.run(tiny.spec("prompt_tuning"), prepared, tmp_path / "prompt")
+    other = launcher.run(tiny.spec("prompt_tuning"), prepared_for_ranks, tmp_path / "prompt")
     assert other.consumed == record[0].consumed
 
 
-def test_divergence_is_a_status(prepared: Prepared, tmp_path: Path) -> None:
+def test_divergence_is_a_status(prepared_for_ranks: Prepared, tmp_path: Path) -> None:
     """A loss that is no number ends the run on all ranks together; the record names the step."""
-    result = launcher.run(tiny.spec("full", lr=1e30, clip_norm=None), prepared, tmp_path / "diverged")
+    result = launcher.run(tiny.spec("full", lr=1e30, clip_norm=None), prepared_for_ranks, tmp_path / "diverged")
     assert result.status == "diverged"
     assert result.error is not None
     assert "at step" in result.error.message
 
 
-def test_a_rank_that_raises_is_in_the_record(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_rank_that_raises_is_in_the_record(prepared_for_ranks: Prepared, tmp_path: Path) -> None:
     """The rank's own exception is recorded with its traceback, and the next run starts clean."""
-    broken = prepared.model_copy(update={"data": str(tmp_path / "nowhere")})
+    broken = prepared_for_ranks.model_copy(update={"data": str(tmp_path / "nowhere")})
     result = launcher.run(tiny.spec(), broken, tmp_path / "failed")
     assert result.status == "failed"
     assert result.error is not None
     assert result.error.traceback is not None
     assert "nowhere" in result.error.message
-    assert launcher.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
+    assert launcher.run(tiny.spec("head"), prepared_for_ranks, tmp_path / "next").status == "ok"
 
 
-def test_unsupported_is_a_finding(prepared: Prepared, tmp_path: Path) -> None:
+def test_unsupported_is_a_finding(prepared_for_ranks: Prepared, tmp_path: Path) -> None:
     """A method that can't run with a model is recorded with the reason."""
-    result = launcher.run(tiny.spec("prompt_tuning", max_length=64), prepared, tmp_path / "unsupported")
+    result = launcher.run(tiny.spec("prompt_tuning", max_length=64), prepared_for_ranks, tmp_path / "unsupported")
     assert result.status == "unsupported"
     assert result.error is not None
     assert "positions" in result.error.message

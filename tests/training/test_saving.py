@@ -8,15 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import language
 import pytest
-import tiny
 import torch
 import yaml
 from click.testing import CliRunner
 from peft import PeftModel
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+from helpers import language_models, tiny
 from hpml_bench.api import load_trained
 from hpml_bench.cli import main
 from hpml_bench.config.settings import MethodSpec
@@ -36,13 +35,6 @@ from hpml_bench.training.saving import save_trained
 METHODS = ("full", "lora", "prompt_tuning", "adapter")
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Language models, and a bare GPT-2 with a tokenizer."""
-    folder = tmp_path_factory.mktemp("saving")
-    return {**language.save_models(folder), "bare": tiny.model(folder / "bare")}
-
-
 def prepared(folder: Path, **facts: Any) -> Prepared:
     """Return what a run on a model was prepared as."""
     return Prepared(
@@ -56,7 +48,7 @@ def prepared(folder: Path, **facts: Any) -> Prepared:
 
 def saved(folder: Path, method: str, to: Path, options: dict[str, Any] | None = None) -> torch.Tensor:
     """Train a language model for a few steps, save it, and return its logits."""
-    model, made, _, spec = language.trained(folder, method, options)
+    model, made, _, spec = language_models.trained(folder, method, options)
     save_trained(cast(TaskModel, model), made, spec, prepared(folder), to)
     return logits(model)
 
@@ -64,13 +56,13 @@ def saved(folder: Path, method: str, to: Path, options: dict[str, Any] | None = 
 @torch.no_grad()
 def logits(model: Any) -> torch.Tensor:
     """Return the logits of a language model of ours at the learnt places."""
-    return torch.as_tensor(model(*language.texts()))
+    return torch.as_tensor(model(*language_models.texts()))
 
 
 @torch.no_grad()
 def logits_of(model: Any) -> torch.Tensor:
     """Return the logits of a model of transformers or PEFT at the learnt places."""
-    ids, mask, labels = language.texts()
+    ids, mask, labels = language_models.texts()
     everywhere = model.eval()(input_ids=ids, attention_mask=mask).logits[:, -ids.shape[1] :]
     return torch.as_tensor(everywhere[:, :-1][labels[:, 1:] != -100])
 
@@ -85,67 +77,69 @@ def close(one: torch.Tensor, other: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["GPT-2", "Gemma 2"])
-def test_a_saved_run_loads_as_it_was(kind: str, method: str, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_saved_run_loads_as_it_was(kind: str, method: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
     """Bit for bit the same logits, in evaluation mode, unlike the base model's."""
-    expected = saved(folders[kind], method, tmp_path)
+    expected = saved(model_folders[kind], method, tmp_path)
     model = load_trained(tmp_path)
     assert not any(part.training for part in model.modules())
     assert torch.equal(logits(model), expected)
-    assert (logits(language.trained(folders[kind], "none")[0]) - expected).abs().max() > 0.1
+    assert (logits(language_models.trained(model_folders[kind], "none")[0]) - expected).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
 @pytest.mark.parametrize("kind", ["GPT-2", "Gemma 2"])
-def test_peft_loads_its_adapters(kind: str, method: str, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_peft_loads_its_adapters(kind: str, method: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
     """Onto a fresh language model of transformers, with the same logits."""
-    expected = saved(folders[kind], method, tmp_path)
-    base = AutoModelForCausalLM.from_pretrained(folders[kind])
+    expected = saved(model_folders[kind], method, tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(model_folders[kind])
     close(logits_of(PeftModel.from_pretrained(base, tmp_path)), expected)
     assert not (tmp_path / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("kind", ["GPT-2", "Gemma 2"])
-def test_transformers_loads_a_model_that_was_trained_whole(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_transformers_loads_a_model_that_was_trained_whole(
+    kind: str, model_folders: dict[str, Path], tmp_path: Path
+) -> None:
     """By its class alone."""
-    expected = saved(folders[kind], "full", tmp_path)
+    expected = saved(model_folders[kind], "full", tmp_path)
     close(logits_of(AutoModelForCausalLM.from_pretrained(tmp_path)), expected)
 
 
 @pytest.mark.parametrize("method", ["none", "adapter"])
-def test_what_no_class_loads_is_not_saved_whole(method: str, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_what_no_class_loads_is_not_saved_whole(method: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
     """A frozen model is there already, and one with adapters inside would lose them."""
-    expected = saved(folders["Llama"], method, tmp_path)
+    expected = saved(model_folders["Llama"], method, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run_spec.json", "trained.safetensors"]
     assert torch.equal(logits(load_trained(tmp_path)), expected)
 
 
-def test_a_method_may_save_its_encoder_itself(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_method_may_save_its_encoder_itself(model_folders: dict[str, Path], tmp_path: Path) -> None:
     """Then the harness adds nothing but what was trained."""
-    model, _, _, spec = language.trained(folders["Llama"], "full")
+    model, _, _, spec = language_models.trained(model_folders["Llama"], "full")
 
     def save(encoder: Any, folder: Path) -> bool:
         (folder / "own").write_text("all of it")
         return True
 
     own = cast(Any, SimpleNamespace(save=save))
-    save_trained(cast(TaskModel, model), own, spec, prepared(folders["Llama"]), tmp_path)
+    save_trained(cast(TaskModel, model), own, spec, prepared(model_folders["Llama"]), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own", "run_spec.json", "trained.safetensors"]
     assert torch.equal(logits(load_trained(tmp_path)), logits(model))
 
 
-def test_loading_works_where_gradients_are_off(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_loading_works_where_gradients_are_off(model_folders: dict[str, Path], tmp_path: Path) -> None:
     """Full fine-tuning and PEFT's types are built by trying a backward pass."""
     for method, options in (("full", {}), ("peft", {"type": "IA3"})):
-        expected = saved(folders["GPT-2"], method, tmp_path / method, options)
+        expected = saved(model_folders["GPT-2"], method, tmp_path / method, options)
         with torch.no_grad():
             model = load_trained(tmp_path / method)
         assert torch.equal(logits(model), expected)
 
 
-def test_a_loaded_model_generates(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_loaded_model_generates(model_folders: dict[str, Path], tmp_path: Path) -> None:
     """`encoder` has the `generate` of transformers or PEFT; without labels the model gives the next token's logits."""
-    saved(folders["GPT-2"], "lora", tmp_path)
-    model, ids = load_trained(tmp_path), torch.tensor([language.prompts(2)[1]])
+    saved(model_folders["GPT-2"], "lora", tmp_path)
+    model, ids = load_trained(tmp_path), torch.tensor([language_models.prompts(2)[1]])
     mask = torch.ones_like(ids)
     found = model.encoder.generate(
         input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=3, eos_token_id=-1, pad_token_id=1
@@ -155,15 +149,17 @@ def test_a_loaded_model_generates(folders: dict[str, Path], tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("kind", "told"), [("EVA", "PeftModel.from_pretrained"), ("CORDA", "another method")])
-def test_a_start_from_data_is_not_built_anew(kind: str, told: str, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_start_from_data_is_not_built_anew(
+    kind: str, told: str, model_folders: dict[str, Path], tmp_path: Path
+) -> None:
     """One sentence instead of another model; PEFT loads EVA's files, whose ranks are in their configuration."""
     if kind == "CORDA":
         pytest.importorskip("attr")
-    folder = folders["Llama"]
-    spec = language.spec_of(folder, "peft", {"type": kind, "r": 2})
+    folder = model_folders["Llama"]
+    spec = language_models.spec_of(folder, "peft", {"type": kind, "r": 2})
     method, task = make_method(spec.method), make_task(spec.settings.task)
     model = build_model(folder, spec, method, task)
-    ids, mask, labels = language.texts()
+    ids, mask, labels = language_models.texts()
     method.before_train(model.encoder, iter([Batch(ids, mask, labels, int(mask.sum()))]), 1)
     save_trained(model, method, spec, prepared(folder), tmp_path)
     with pytest.raises(UserError, match=told) as raised:
@@ -174,16 +170,16 @@ def test_a_start_from_data_is_not_built_anew(kind: str, told: str, folders: dict
         close(logits_of(PeftModel.from_pretrained(base, tmp_path)), logits(model.eval()))
 
 
-def test_a_folder_without_a_saved_run_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_folder_without_a_saved_run_is_refused(model_folders: dict[str, Path], tmp_path: Path) -> None:
     """One sentence each: nothing there, a damaged file, a tensor that the model doesn't have, another shape."""
     with pytest.raises(UserError, match="holds no model that"):
         load_trained(tmp_path / "nowhere")
-    saved(folders["Llama"], "lora", tmp_path / "lora")
+    saved(model_folders["Llama"], "lora", tmp_path / "lora")
     (tmp_path / "lora" / "trained.safetensors").write_bytes(b"no tensors")
     with pytest.raises(UserError, match="holds no model that"):
         load_trained(tmp_path / "lora")
     for name, other in (("shape", {"r": 4}), ("target", {"target": ["v_proj"]})):
-        saved(folders["Llama"], "lora", tmp_path / name, {"target": ["q_proj"]})
+        saved(model_folders["Llama"], "lora", tmp_path / name, {"target": ["q_proj"]})
         facts = json.loads((tmp_path / name / "run_spec.json").read_text())
         facts["spec"]["method"]["options"] |= other
         (tmp_path / name / "run_spec.json").write_text(json.dumps(facts))
@@ -191,9 +187,9 @@ def test_a_folder_without_a_saved_run_is_refused(folders: dict[str, Path], tmp_p
             load_trained(tmp_path / name)
 
 
-def test_the_tokenizer_is_saved_with_its_chat_template(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_the_tokenizer_is_saved_with_its_chat_template(model_folders: dict[str, Path], tmp_path: Path) -> None:
     """What a user loads from the folder writes a conversation as the training did."""
-    folder = shutil.copytree(folders["bare"], tmp_path / "model")
+    folder = shutil.copytree(model_folders["bare"], tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     tokenizer.save_pretrained(folder)
@@ -207,27 +203,27 @@ def test_the_tokenizer_is_saved_with_its_chat_template(folders: dict[str, Path],
 
 
 @pytest.mark.parametrize("method", [*METHODS, "head"])
-def test_a_classifier_loads_with_its_head(method: str, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_classifier_loads_with_its_head(method: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
     """Sequence classification: the same logits, and the backbone's part by transformers or PEFT."""
     names = tuple("abc")
-    spec = tiny.spec(method, backbone=f"path:{folders['bare']}")
+    spec = tiny.spec(method, backbone=f"path:{model_folders['bare']}")
     spec = spec.model_copy(update={"method": MethodSpec(name=method, method=method, lr=1e-2)})
     made, task = make_method(spec.method), make_task(spec.settings.task, names)
-    model = build_model(folders["bare"], spec, made, task)
-    ids, mask, _ = language.texts()
+    model = build_model(model_folders["bare"], spec, made, task)
+    ids, mask, _ = language_models.texts()
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-2)
     for _ in range(3):
         torch.autograd.backward(task.loss(model(ids, mask), torch.tensor([0, 1, 2, 0])))
         optimizer.step()
         optimizer.zero_grad()
-    save_trained(model, made, spec, prepared(folders["bare"], label_names=names), tmp_path)
+    save_trained(model, made, spec, prepared(model_folders["bare"], label_names=names), tmp_path)
     with torch.no_grad():
         expected = model.eval()(ids, mask)
         assert torch.equal(load_trained(tmp_path)(ids, mask), expected)
         if method in {"adapter", "head"}:
             assert not (tmp_path / "config.json").exists()
             return
-        base = AutoModel.from_pretrained(tmp_path if method == "full" else folders["bare"])
+        base = AutoModel.from_pretrained(tmp_path if method == "full" else model_folders["bare"])
         loaded = base if method == "full" else PeftModel.from_pretrained(base, tmp_path)
         states = [part.eval()(input_ids=ids, attention_mask=mask)[0] for part in (loaded, model.encoder)]
         close(*states)
@@ -238,12 +234,12 @@ def test_a_whole_encoder_loads_without_its_pooler(tmp_path: Path) -> None:
     from transformers import BertConfig, BertModel
 
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=language.VOCABULARY, **shape)).save_pretrained(tmp_path / "bert")
+    BertModel(BertConfig(vocab_size=language_models.VOCABULARY, **shape)).save_pretrained(tmp_path / "bert")
     spec = tiny.spec("full", backbone=f"path:{tmp_path / 'bert'}")
     made = make_method(spec.method)
     model = build_model(tmp_path / "bert", spec, made, make_task(spec.settings.task, tuple("abc"))).eval()
     save_trained(model, made, spec, prepared(tmp_path / "bert", label_names=tuple("abc")), tmp_path / "saved")
-    ids, mask, _ = language.texts()
+    ids, mask, _ = language_models.texts()
     with torch.no_grad():
         parts = (AutoModel.from_pretrained(tmp_path / "saved").eval(), model.encoder)
         close(*(part(input_ids=ids, attention_mask=mask)[0] for part in parts))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import language
 import pytest
 import torch
-from backbones import build, support_table
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
@@ -16,6 +14,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from helpers import language_models
+from helpers.classifiers import build
 from hpml_bench.config.settings import Settings
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.task import make_task
@@ -23,12 +23,6 @@ from hpml_bench.training import trial
 from hpml_bench.training.model import build_model
 
 METHODS = ("full", "lora", "adapter", "prompt_tuning", "head")
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return the folders of the small backbones."""
-    return support_table.save_backbones(tmp_path_factory.mktemp("backbones"))
 
 
 class Products(TorchDispatchMode):
@@ -48,10 +42,10 @@ class Products(TorchDispatchMode):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_large_model_is_tried_without_numbers(
-    method: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    method: str, backbone_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Positions and unused parameters are those of a pass with numbers, of which nothing is left behind."""
-    for folder in folders.values():
+    for folder in backbone_folders.values():
         model = build(folder, method)
         model.encoder.spare = torch.nn.Linear(2, 2)
         expected = (
@@ -78,8 +72,8 @@ def test_quantised_weights_are_computed_with(
 ) -> None:
     """They hold more than numbers, which fake tensors lack."""
     pytest.importorskip("bitsandbytes")
-    folders = language.save_models(tmp_path)
-    spec = language.spec_of(folders["Llama"], "lora", {})
+    folders = language_models.save_models(tmp_path)
+    spec = language_models.spec_of(folders["Llama"], "lora", {})
     settings = Settings.model_validate({**spec.settings.model_dump(), "quantization": quantization})
     spec = spec.model_copy(update={"settings": settings})
     monkeypatch.setattr(trial, "LARGE", 0)

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import recorded
-import tiny
 from click.testing import CliRunner, Result
 from rich.console import Console
 
+from helpers import made_records, tiny
 from hpml_bench import registry
 from hpml_bench.cli import main
 from hpml_bench.config.settings import MethodSpec, RunSpec
@@ -80,9 +79,9 @@ def method(*trials: Trial, name: str = "lora") -> TunedMethod:
 
 
 def made_up(*methods: TunedMethod) -> TuningRecord:
-    """Return a made-up record of the suite that recorded.py writes."""
+    """Return a made-up record of the suite that made_records.py writes."""
     return TuningRecord(
-        suite=recorded.sweep(("lora",), 1)[0].spec.suite, sampler="qmc", factor=10, settings=recorded.SETTINGS,
+        suite=made_records.sweep(("lora",), 1)[0].spec.suite, sampler="qmc", factor=10, settings=made_records.SETTINGS,
         digests={}, methods=methods,
     )  # fmt: skip
 
@@ -95,7 +94,7 @@ class Launcher:
         self.interrupt_at: int | None = None
         self.diverging: set[str] = set()
         prepared = Prepared(
-            backbone="b", data=str(tmp_path), label_names=("x", "y"), digests=recorded.DIGESTS, pad_id=0
+            backbone="b", data=str(tmp_path), label_names=("x", "y"), digests=made_records.DIGESTS, pad_id=0
         )
         patch.setattr(fork_server, "start_fork_server", lambda: None)
         patch.setattr(preparation, "prepare", lambda *_: prepared)
@@ -108,7 +107,7 @@ class Launcher:
             raise launch.Interrupted
         status = "diverged" if spec.method.name in self.diverging else "ok"
         accuracy = 0.9 - abs(float(np.log10(spec.method.lr / 3e-2))) / 10
-        return recorded.sweep(("lora",), 1)[0].model_copy(
+        return made_records.sweep(("lora",), 1)[0].model_copy(
             update={
                 "status": status, "spec": spec, "run_id": spec.run_id,
                 "metrics": {"test_accuracy": accuracy, "test_loss": 1 - accuracy, "trainable_parameters": 5.0},
@@ -331,7 +330,7 @@ def test_a_name_no_suite_can_have_is_refused_at_once(tmp_path: Path) -> None:
 
 def shown(folder: Path, *methods: TunedMethod) -> Any:
     """Return the section of a results folder with this tuning."""
-    recorded.write(folder, recorded.sweep(("lora", "full"), 2))
+    made_records.write(folder, made_records.sweep(("lora", "full"), 2))
     (folder / "tuning").mkdir()
     (folder / "tuning/trials.json").write_text(made_up(*methods).model_dump_json())
     return registry.get("sections", "tuning").section(Results.load(folder))
@@ -343,7 +342,7 @@ def test_an_error_is_shown_in_its_unit(tmp_path: Path) -> None:
         update={"name": "test_rmse", "title": "RMSE", "unit": "stars", "better": "lower", "format": ".3f"}
     )
     one = method(trial(0, 1e-3, 0.81), trial(1, 2e-3, 0.75)).model_copy(update={"better": "lower"})
-    recorded.write(tmp_path, recorded.sweep(("lora",), 2))
+    made_records.write(tmp_path, made_records.sweep(("lora",), 2))
     (tmp_path / "tuning").mkdir()
     record = made_up(one).model_copy(update={"headline": error})
     (tmp_path / "tuning/trials.json").write_text(record.model_dump_json())
@@ -374,7 +373,7 @@ def test_the_report_shows_the_sensitivity(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["", "[]", '{"schema_version": 99}', None])
 def test_a_report_without_a_readable_tuning_has_no_section(tmp_path: Path, damage: str | None) -> None:
     """Missing, torn, or of another version: left out, and no error."""
-    recorded.write(tmp_path, recorded.sweep(("lora",), 2))
+    made_records.write(tmp_path, made_records.sweep(("lora",), 2))
     (tmp_path / "tuning").mkdir()
     if damage is not None:
         (tmp_path / "tuning/trials.json").write_text(damage)

@@ -1,0 +1,103 @@
+"""The statistics keep their promises, by simulation: false claims, coverage and power (`benchmarks/calibration.py`)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from unittest.mock import patch
+
+import calibration
+import numpy as np
+import pytest
+
+from hpml_bench import statistics
+
+TRIALS = 20_000
+
+
+def tolerance(rate: float, trials: int = TRIALS) -> float:
+    """Three standard deviations of a simulated rate: at the true rate, one seed in 700 would lie above."""
+    return 3 * math.sqrt(rate * (1 - rate) / trials)
+
+
+PAGES = 100
+"""Pages of each kind: some seconds in all."""
+
+
+@pytest.mark.parametrize(("noise", "bound"), calibration.BOUNDS.items())
+def test_pages_rarely_claim_what_is_false(noise: str, bound: float) -> None:
+    """Over all truths, spreads, disturbances and numbers of seeds together a false claim is as rare as promised."""
+    worlds = [world for world in calibration.WORLDS.values() if world.noise == noise]
+    rates = [calibration.false_pages(world, n, PAGES) for world in worlds for n in (3, 5, 10)]
+    assert np.mean(rates) <= bound + tolerance(bound, PAGES * len(rates))
+    assert max(rates) <= bound + tolerance(bound, PAGES) + 0.02
+
+
+def test_a_false_claim_is_counted() -> None:
+    """The simulation can fail: verdicts at the plain level of 5 % a pair, without a family, make most pages false."""
+    world = calibration.WORLDS["normal, all equal"]
+
+    def alone(comparisons: object) -> tuple[statistics.Comparison, ...]:
+        return tuple(replace(c, p_adjusted=c.p) for c in comparisons)  # type: ignore[attr-defined]
+
+    with patch.object(statistics, "decide", alone):
+        assert calibration.false_pages(world, 5, 40) > 0.5
+
+
+def test_differences_that_are_there_are_found() -> None:
+    """Of pairs that differ by 6 points or a third of a cost most are called better with ten seeds, some with five."""
+    world = calibration.WORLDS["normal, two groups"]
+    assert calibration.claims(world, 10, 20)[0] > 0.5
+    assert calibration.claims(world, 5, 20)[0] > 0.3
+
+
+def test_equal_costs_are_found_equivalent() -> None:
+    """Of equal methods a tenth of the pairs or more are called equivalent with ten seeds."""
+    assert calibration.claims(calibration.WORLDS["normal, all equal"], 10, 20)[1] > 0.1
+
+
+def test_skewed_noise_of_unequal_spread_is_marked_oftener() -> None:
+    """With ten seeds the mark stands at four such pairs in ten, and at fewer than one in ten of normal noise."""
+    assert calibration.marked("skewed", 10, 500) > 0.35
+    assert calibration.marked("normal", 10, 500) < 0.12
+
+
+@pytest.mark.parametrize("grid", [0.25, 0.5, 1.5, 3.0])
+@pytest.mark.parametrize("n", [3, 5])
+def test_ties_on_a_known_grid_claim_no_more(grid: float, n: int) -> None:
+    """Values rounded to a grid of any coarseness differ at 5 % in at most 5 % of samples, and at 1 % in at most 1 %."""
+    random = np.random.default_rng(5)
+    samples = np.round(random.standard_normal((2, 4000, n)) / grid) * grid
+    p = np.array([statistics.paired_t(a - b, grid) for a, b in zip(*samples, strict=True)])
+    for level in (0.05, 0.01):
+        assert np.mean(p < level) <= level + tolerance(level, 4000)
+
+
+@pytest.mark.parametrize("n", [5, 10])
+def test_intervals_of_normal_data_cover(n: int) -> None:
+    """The 95 % interval holds the true mean of normal data in 93-97 % of samples."""
+    assert 0.93 < calibration.coverage(calibration.NOISE["normal"], n, TRIALS) < 0.97
+
+
+def test_crossed_intervals_cover_where_seeds_alone_do_not() -> None:
+    """For another test set the crossed interval covers in 93-98 %; the one over seeds alone is far below."""
+    alone, crossed = calibration.crossed_coverage(0.05, 5, 500, 1000)
+    assert alone < 0.9
+    assert 0.93 < crossed < 0.98
+
+
+@pytest.mark.parametrize("n", [5, 10])
+@pytest.mark.parametrize("family", [1, 10])
+@pytest.mark.parametrize("difference", [0.8, 2.0])
+def test_power_is_as_theory_says(n: int, family: int, difference: float) -> None:
+    """A pair tested alone, and at Holm's first step of ten, is found as often as the noncentral t says."""
+    alpha = statistics.ALPHA / family
+    theory = statistics.paired_t_power(difference, 1.0, n, alpha)
+    assert calibration.power(difference, n, alpha, TRIALS) == pytest.approx(theory, abs=tolerance(theory) + 1e-4)
+
+
+def test_the_detectable_difference_is_found_8_times_in_10() -> None:
+    """Differences of the printed size are found in 80 %, alone and at Holm's first step."""
+    for alpha in (0.05, 0.005):
+        size = statistics.detectable_difference(1.0, 5, alpha)
+        assert calibration.power(size, 5, alpha, TRIALS) == pytest.approx(0.8, abs=tolerance(0.8))

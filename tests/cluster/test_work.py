@@ -1,0 +1,179 @@
+"""`hpml-bench work`, by hand or by any scheduler: on two units at once, on a held one, after a kill, and again."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from helpers import tiny
+from helpers.warm import WarmProcess
+from hpml_bench.cli import main
+from hpml_bench.records.plan import CLAIMS, OWNER, Job, claims, read_jobs
+from hpml_bench.system import heartbeat, processes
+
+Unit = Callable[..., WarmProcess]
+
+
+def planned(suite: Path, room: Path) -> str:
+    """Let run-all plan a sweep, and return what it says."""
+    asked = ["run-all", str(suite), "--on", "manual", "--out", str(room), "--wandb", "off"]
+    found = CliRunner().invoke(main, asked)
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+@pytest.fixture
+def unit(one_rank_suite: Path, room: Path) -> Unit:
+    """Return a function that begins the work on a unit of a planned sweep, with variables of its environment."""
+    planned(one_rank_suite, room)
+
+    def begin(number: int, **variables: str) -> WarmProcess:
+        command = [sys.executable, "-m", "hpml_bench", "work", str(room / "colours/plan.json"), "--unit", str(number)]
+        return WarmProcess(command, {**os.environ, "TMPDIR": str(room), **variables})
+
+    return begin
+
+
+def ended(work: WarmProcess) -> tuple[int, str]:
+    """Return exit status and what was said."""
+    said, _ = work.communicate(timeout=300)
+    return work.returncode, said
+
+
+def training(room: Path, work: WarmProcess) -> None:
+    """Wait until a run takes steps."""
+    deadline = time.monotonic() + 240
+    while not any("step" in beat.where for one in room.glob("*/attempts/*/") for beat in heartbeat.read(one)):
+        assert work.poll() is None, work.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_plan_and_its_commands_are_all_that_manual_makes(one_rank_suite: Path, room: Path) -> None:
+    """A command for each unit, as a shell takes it; --dry-run prints nothing else."""
+    said = planned(one_rank_suite, room / "a b")
+    plan = room / "a b/colours/plan.json"
+    commands = [shlex.split(line) for line in said.splitlines() if line.startswith("hpml-bench work ")]
+    assert commands == [["hpml-bench", "work", str(plan), "--unit", str(number)] for number in (0, 1)]
+    assert plan.is_file()
+    assert read_jobs(plan.parent) == ()
+    asked = ["run-all", str(one_rank_suite), "--on", "manual", "--out", str(room / "a b"), "--dry-run"]
+    shown = CliRunner().invoke(main, asked).output.splitlines()
+    assert [shlex.split(line) for line in shown] == commands
+    stopped = CliRunner().invoke(main, ["stop", str(plan.parent)])
+    assert stopped.exit_code == 2
+    assert "are ended by whoever started them" in stopped.output
+
+
+def test_two_at_once_do_a_sweep(unit: Unit, one_rank_suite: Path, room: Path) -> None:
+    """With the results of one machine's sweep to the bit; planned again, it is reported, and nothing is left to do."""
+    works = [unit(0, HPML_BENCH_JOB="mine.1[0]"), unit(1)]
+    for status, said in map(ended, works):
+        assert status == 0, said
+    alone = CliRunner().invoke(main, ["run-all", str(one_rank_suite), "--out", str(room / "alone"), "--wandb", "off"])
+    assert alone.exit_code == 0, alone.output
+    assert tiny.scores(tiny.records(room)) == tiny.scores(tiny.records(room / "alone"))
+    assert tiny.records(room)["head", 0].environment["where"]["job"] == "mine-1-0"
+    assert tiny.records(room)["head", 1].environment["where"]["unit"] == 1
+    assert tiny.records(room)["head", 1].environment["where"]["call"] == 1
+    assert claims(room / "colours") == ()
+    assert not (room / "colours/report.html").exists()
+    said = planned(one_rank_suite, room)
+    assert "hpml-bench work " not in said
+    assert "4 of 4 runs are recorded already" in said
+    assert (room / "colours/report.html").is_file()
+    asked = ["run-all", str(one_rank_suite), "--on", "manual", "--out", str(room), "--dry-run"]
+    assert CliRunner().invoke(main, asked).output == "there is nothing to submit\n"
+    times = {path: path.stat().st_mtime_ns for path in room.glob("colours/*/run.json")}
+    status, said = ended(unit(0))
+    assert status == 0, said
+    assert "2 of 2 runs are recorded already" in said
+    assert {path: path.stat().st_mtime_ns for path in room.glob("colours/*/run.json")} == times
+
+
+def test_a_unit_that_is_held_is_refused(unit: Unit, room: Path) -> None:
+    """By the name of the job that holds it, which goes on."""
+    first = unit(0, HPML_BENCH_JOB="one")
+    training(room, first)
+    status, said = ended(unit(0, HPML_BENCH_JOB="other"))
+    assert status == 2, said
+    assert "unit 0 is held by job one on " in said
+    assert "Traceback" not in said
+    assert first.poll() is None
+    shown = CliRunner().invoke(main, ["status", str(room / "colours")]).output
+    assert [line.split()[3] for line in shown.splitlines()[1:3]] == ["running", "not"]
+    status, said = ended(first)
+    assert status == 0, said
+    assert [job.job for job in read_jobs(room / "colours")] == ["one"], "one that is refused has done no work"
+
+
+def test_after_a_kill_the_rest_is_done(unit: Unit, room: Path) -> None:
+    """The claim of a process that is gone from this host is taken; of the process itself nothing is left."""
+    first = unit(0)
+    training(room, first)
+    family = psutil.Process(first.pid).children(recursive=True)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    deadline = time.monotonic() + 5
+    while any(map(processes.alive, family)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert len(claims(room / "colours")) == 1
+    status, said = ended(unit(0))
+    assert status == 0, said
+    assert {key: record.status for key, record in tiny.records(room).items()} == {("head", 0): "ok", ("lora", 0): "ok"}
+    assert [job.how for job in read_jobs(room / "colours")] == [None, "done"]
+
+
+def test_a_job_begun_anew_elsewhere_takes_its_claim_back(unit: Unit, room: Path) -> None:
+    """As a new pod of the same index does; another job doesn't, however old the claim is."""
+    owner = Job(engine="x", job="pod-0", restart=0, unit=0, host="elsewhere", pid=1, began="2020-01-01T00:00:00Z")
+    claim = room / "colours" / CLAIMS / "0"
+    claim.mkdir(parents=True)
+    (claim / OWNER).write_text(owner.model_dump_json())
+    status, said = ended(unit(0, HPML_BENCH_JOB="pod-1"))
+    assert status == 2, said
+    assert "held by job pod-0 on elsewhere" in said
+    assert str(claim) in said, "what to remove where its job is known to have ended"
+    status, said = ended(unit(0, HPML_BENCH_JOB="pod-0", HPML_BENCH_RESTART="1"))
+    assert status == 0, said
+    assert tiny.records(room)["head", 0].environment["where"]["restart"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("plan.json", "--unit", "7"), "the plan has units 0 to 1, and no 7"),
+        (("plan.json",), "give either --unit K or --prepare"),
+        (("plan.json", "--unit", "0", "--prepare"), "give either --unit K or --prepare"),
+        (("nowhere", "--unit", "0"), "there is no plan; run-all SUITE --on PROFILE makes one"),
+        (("suite.json", "--unit", "0"), "can't be read as a plan"),
+    ],
+)
+def test_a_mistake_is_one_sentence(words: tuple[str, ...], told: str, unit: Unit, room: Path) -> None:
+    """With status 2."""
+    found = CliRunner().invoke(main, ["work", str(room / "colours" / words[0]), *words[1:]])
+    assert found.exit_code == 2
+    assert told in found.output
+    assert found.output.count("\n") == 1
+
+
+def test_a_damaged_run_is_planned_again(unit: Unit, one_rank_suite: Path, room: Path) -> None:
+    """As without jobs: it is set aside, and its unit is one of those that are printed."""
+    assert ended(unit(0))[0] == 0
+    assert "--unit 0" not in planned(one_rank_suite, room)
+    (victim,) = [path for path in (room / "colours").glob("*/points.jsonl") if "lora" in path.parent.name]
+    victim.write_text(victim.read_text()[:-20])
+    said = planned(one_rank_suite, room)
+    assert "points.jsonl is not the file that was recorded" in said
+    assert "--unit 0" in said
+    assert not victim.exists()

@@ -1,0 +1,101 @@
+"""hpml-bench as a process of its own, as a terminal would start it, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psutil
+
+from helpers import warm
+from hpml_bench.system import heartbeat
+
+
+class Command:
+    """`hpml-bench run-all SUITE --out OUT` in a session of its own, with its own folder for temporary files."""
+
+    does: tuple[str, ...] = ("run-all", "--wandb", "off")
+
+    def __init__(
+        self, suite: Path, out: Path, *options: str, cold: bool = False, constants: Mapping[str, float] | None = None
+    ) -> None:
+        """Start it.
+
+        Args:
+            suite: its file.
+            out: the folder for results.
+            options: further words.
+            cold: as a new interpreter, instead of a fork of the session's warm process.
+            constants: values for constants of the package, such as limits that a test can't wait for, by module:NAME.
+
+        """
+        self.out, self.temporary = out, out.parent / "tmp"
+        self.temporary.mkdir(exist_ok=True)
+        lines = [
+            f"pkgutil.resolve_name({name.partition(':')[0]!r}).{name.partition(':')[2]} = {value!r}"
+            for name, value in (constants or {}).items()
+        ]
+        program = "\n".join(["import pkgutil", *lines, "from hpml_bench.cli import main", "main()"])
+        start = ["-c", program] if constants else ["-m", "hpml_bench"]
+        command = [sys.executable, *start, *self.does, str(suite), "--out", str(out), *options]
+        environment = {**os.environ, "TMPDIR": str(self.temporary)}
+        self.process: subprocess.Popen[str] | warm.WarmProcess
+        if cold:
+            self.process = subprocess.Popen(
+                command, env=environment, start_new_session=True, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        else:
+            self.process = warm.WarmProcess(command, environment, new_session=True)
+        self.family: set[psutil.Process] = set()
+
+    def until(self, condition: Callable[[], object], seconds: float = 90) -> None:
+        """Wait until the condition holds; note the processes there are."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self.process.communicate()[0]
+            assert time.monotonic() < deadline, "what the test waits for did not happen"
+            time.sleep(0.01)
+        self.note()
+
+    def note(self) -> None:
+        """Remember the processes there are."""
+        try:
+            self.family |= set(psutil.Process(self.process.pid).children(recursive=True))
+        except psutil.NoSuchProcess:
+            return
+
+    def training(self) -> dict[int, int]:
+        """Return the ranks' process numbers once both take steps, else nothing."""
+        for folder in self.out.glob("*/*/"):
+            beats = heartbeat.read(folder)
+            if len(beats) == 2 and all("step" in beat.where for beat in beats):
+                return {beat.rank: beat.pid for beat in beats}
+        return {}
+
+    def recorded(self) -> int:
+        """Return how many runs have a record."""
+        return sum(1 for _ in self.out.glob("*/*/run.json"))
+
+    def ended(self, seconds: float = 60) -> tuple[int, str]:
+        """Return exit status and what was said."""
+        said, _ = self.process.communicate(timeout=seconds)
+        return self.process.returncode, said
+
+    def left(self) -> list[psutil.Process]:
+        """Return the processes of it that still live after a moment."""
+        deadline = time.monotonic() + 5
+        while (alive := [p for p in self.family if _alive(p)]) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return alive
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,106 @@
+"""Small random causal language models of four kinds, and methods trained on them for a few steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from helpers import tiny
+from hpml_bench import registry
+from hpml_bench.config.settings import MethodSpec, RunSpec
+from hpml_bench.plugins.method import Method, make_method
+from hpml_bench.plugins.task import IGNORE_INDEX, Task, make_task
+from hpml_bench.training.causal_lm import LanguageModel
+from hpml_bench.training.model import build_model
+
+VOCABULARY, POSITIONS, PAD = 120, 96, 1
+SPREAD = 0.3
+"""Of the weights: with 0.02 the next token depends on the last one alone."""
+KINDS = ("GPT-2", "Llama", "Qwen2", "Gemma 2")
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "none": ("none", {}),
+    "full": ("full", {}),
+    "lora": ("lora", {}),
+    "prompt_tuning": ("prompt_tuning", {"tokens": 5}),
+    "adapter": ("adapter", {"size": 4}),
+    "PREFIX_TUNING": ("peft", {"type": "PREFIX_TUNING", "num_virtual_tokens": 5}),
+    "P_TUNING": ("peft", {"type": "P_TUNING", "num_virtual_tokens": 5}),
+    "IA3": ("peft", {"type": "IA3"}),
+}
+"""Methods and their options, by a name."""
+
+
+def save_models(folder: Path) -> dict[str, Path]:
+    """Save models of two layers and width 32; Gemma 2 sees six tokens back in a layer, and caps its logits at 3."""
+    from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, Qwen2Config
+
+    common = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "initializer_range": SPREAD}
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    shape |= {"intermediate_size": 64, "max_position_embeddings": POSITIONS, "pad_token_id": PAD}
+    gemma = {
+        "head_dim": 8,
+        "query_pre_attn_scalar": 8,
+        "sliding_window": 6,
+        "final_logit_softcapping": 3.0,
+        "tie_word_embeddings": False,
+    }
+    configs = (
+        GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=POSITIONS, **common),
+        LlamaConfig(**shape, **common),
+        Qwen2Config(**shape, **common, tie_word_embeddings=True),
+        Gemma2Config(**shape, **common, **gemma),
+    )
+    torch.manual_seed(0)
+    for kind, config in zip(KINDS, configs, strict=True):
+        model = AutoModelForCausalLM.from_config(config)
+        for weight in model.parameters():
+            if weight.dim() == 1:  # biases start at zero
+                weight.data += 0.1 * torch.randn_like(weight)
+        model.save_pretrained(folder / kind)
+    return {kind: folder / kind for kind in KINDS}
+
+
+def spec_of(folder: Path, method: str, options: dict[str, Any] | None = None, **changes: Any) -> RunSpec:
+    """Return the run of a method on a model."""
+    kind = registry.plugin("methods", method)
+    chosen = MethodSpec(name=method, method=method, options=kind.Options(**options or {}).model_dump(), lr=kind.lr)
+    values = {"backbone": f"path:{folder}", "task": "causal_lm", "max_length": 40, "world_size": 1} | changes
+    return RunSpec(suite="language", settings=tiny.settings(**values), method=chosen, seed=0)
+
+
+def trained(
+    folder: Path, method: str, options: dict[str, Any] | None = None, steps: int = 4, **changes: Any
+) -> tuple[LanguageModel, Method, Task, RunSpec]:
+    """Build a method's language model, and train it for a few steps, with which its answers change."""
+    spec = spec_of(folder, method, options, **changes)
+    made, task = make_method(spec.method), make_task(spec.settings.task)
+    model = cast(LanguageModel, build_model(folder, spec, made, task))
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    ids, mask, labels = texts()
+    if weights:
+        optimizer = torch.optim.AdamW(weights, lr=3e-2, weight_decay=0)
+        for _ in range(steps):
+            torch.autograd.backward(task.loss(model(ids, mask, labels), labels) / 20)
+            optimizer.step()
+            optimizer.zero_grad()
+    return model.eval(), made, task, spec
+
+
+def texts() -> tuple[Tensor, Tensor, Tensor]:
+    """Return four right-padded texts of different lengths [4, 12], their mask, and labels of their second halves."""
+    ids = torch.randint(3, VOCABULARY, (4, 12), generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([12, 5, 9, 2])[:, None]
+    places = torch.arange(12)
+    learnt = (places >= lengths // 2) & (places < lengths)
+    return ids.where(places < lengths, PAD), (places < lengths).long(), ids.where(learnt, IGNORE_INDEX)
+
+
+def prompts(count: int) -> list[list[int]]:
+    """Return the token ids of prompts of 1 to 15 tokens."""
+    generator = torch.Generator().manual_seed(1)
+    return [
+        torch.randint(3, VOCABULARY, (1 + 7 * number % 15,), generator=generator).tolist() for number in range(count)
+    ]

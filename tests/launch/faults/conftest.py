@@ -1,0 +1,50 @@
+"""What tests of faults share: prepared rows, ranks that know the method `faulty`, and an eye on what is left behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faulty_runs import FAULTY
+
+from helpers import tiny
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.launch import fork_server
+from hpml_bench.system import processes
+
+
+@pytest.fixture(scope="session")
+def plug_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a package that registers the method `faulty`."""
+    folder = tmp_path_factory.mktemp("plug-in")
+    (folder / "faulty.py").write_text(FAULTY)
+    (folder / "faulty-0.1.dist-info").mkdir()
+    (folder / "faulty-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 0.1\n")
+    (folder / "faulty-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\nfaulty = faulty\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_for_faults(tmp_path_factory: pytest.TempPathFactory, plug_in: Path) -> Iterator[Prepared]:
+    """Rows and a backbone; ranks know the method `faulty`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(plug_in)
+        fork_server.start_fork_server()
+        first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
+        first.start()
+        first.join()  # the server has imported all by now: a run's stall limit of seconds doesn't meet it
+        yield tiny.prepared(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """No test leaves a process of a run."""
+    yield
+    deadline = time.monotonic() + 5
+    while processes.descendants() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes.descendants() == set()

@@ -1,0 +1,124 @@
+"""A method that breaks on command, runs of it, and what happens to their ranks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from helpers import tiny
+from hpml_bench.config.settings import MethodSpec, RunSpec
+from hpml_bench.system import heartbeat
+
+FAULTY = '''
+"""A method of the tests: trains the head, and breaks after a step on one rank."""
+
+import itertools
+import multiprocessing.synchronize
+import os
+import resource
+import signal
+import time
+from types import SimpleNamespace
+
+import torch
+
+from hpml_bench.config.base import Frozen
+from hpml_bench.methods.head import Head
+from hpml_bench.tasks.sequence_classification import SequenceClassification
+
+hours = itertools.count(1)
+
+
+def break_at_exit(number):
+    """Send this rank a signal in its wait for the others to exit, when it is called and has not answered yet."""
+    wait = multiprocessing.synchronize.Event.wait
+
+    def broken_wait(event, timeout=None):
+        acquire = event._cond._wait_semaphore.acquire
+        event._cond._wait_semaphore = SimpleNamespace(
+            acquire=lambda *args: acquire(*args) and not os.kill(os.getpid(), number)
+        )
+        return wait(event, timeout)
+
+    multiprocessing.synchronize.Event.wait = broken_wait
+
+
+def spoil_the_loss(value):
+    """Make the next steps' losses NaN or infinite on this rank only: no gradient, which all ranks share, is touched."""
+    right = SequenceClassification.loss
+    SequenceClassification.loss = lambda *args: right(*args) + value
+
+
+class Faulty(Head):
+    class Options(Frozen):
+        fault: str = ""
+        rank: int = 1
+        step: int = 2
+
+    def after_step(self, encoder, step):
+        asked = self.options
+        if step != asked.step or int(os.environ["RANK"]) != asked.rank:
+            return
+        if asked.fault == "raise":
+            raise ArithmeticError("the fault that was asked for")
+        if asked.fault == "memory, and peers wait":  # as NCCL would, were the process group left
+            torch.distributed.destroy_process_group = lambda *_: time.sleep(600)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        if asked.fault in ("nan", "inf"):
+            spoil_the_loss(float(asked.fault))
+        if asked.fault == "sleep":
+            time.sleep(600)
+        if asked.fault == "memory of the GPU":
+            torch.zeros(10**12, device="cuda")
+        elif asked.fault.startswith("memory of"):
+            used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, used + 300_000_000))
+            bytearray(2_000_000_000) if asked.fault == "memory of python" else torch.zeros(2_000_000_000)
+        if asked.fault == "clock":
+            clock = time.time
+            time.time = lambda: clock() - 3600 * next(hours)
+        if asked.fault == "suspend":
+            os.killpg(0, signal.SIGSTOP)
+        if asked.fault.startswith("SIG"):
+            break_at_exit(getattr(signal, asked.fault))
+        if asked.fault == "slow":
+            time.sleep(1)
+'''
+
+
+def faulty(fault: str, rank: int = 1, step: int = 2, **settings: object) -> RunSpec:
+    """Return the specification of a run that breaks so."""
+    options = {"fault": fault, "rank": rank, "step": step}
+    method = MethodSpec(name="faulty", method="faulty", options=options, lr=1e-3)
+    return RunSpec(suite="tiny", settings=tiny.settings(**settings), method=method, seed=0)
+
+
+def endless(method: str = "head") -> RunSpec:
+    """Return the specification of a run that doesn't end by itself."""
+    return tiny.spec(method, steps=1_000_000, eval_every=1_000_000, log_every=5)
+
+
+def when_training(folder: Path, action: Callable[[dict[int, int]], None]) -> threading.Thread:
+    """Do `action` with the ranks' process numbers once they all take steps in `folder`."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            beats = heartbeat.read(folder)
+            if len(beats) == 2 and all("step" in beat.where for beat in beats):
+                action({beat.rank: beat.pid for beat in beats})
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def send(number: signal.Signals, rank: int = 1) -> Callable[[dict[int, int]], None]:
+    """Return an action that sends a signal to a rank."""
+    return lambda pids: os.kill(pids[rank], number)

@@ -1,0 +1,187 @@
+"""The command is killed, interrupted, or asked to end: what is done is kept, nothing is left, and it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import soak
+from click.testing import CliRunner
+
+from helpers import tiny
+from helpers.cli_process import Command
+from hpml_bench.cli import main
+from hpml_bench.records.listing import load_records
+from hpml_bench.system import heartbeat, processes
+
+
+@pytest.fixture(scope="module")
+def two_rank_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two methods, one seed, runs of some seconds."""
+    return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=250, eval_every=250)
+
+
+LASTING = '''
+"""A method of the tests: trains the head, a step a second; where GRACE_SECONDS is set, an end is waited for so long."""
+
+import os
+import time
+
+from hpml_bench.launch import watchdog
+from hpml_bench.methods.head import Head
+
+watchdog.GRACE_SECONDS = float(os.environ.get("GRACE_SECONDS", watchdog.GRACE_SECONDS))
+
+
+class Lasting(Head):
+    def after_step(self, encoder, step):
+        time.sleep(1)
+'''
+
+
+@pytest.fixture
+def lasting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Options by which the first run takes seconds, and the second one minutes: it outlasts any look at it."""
+    (tmp_path / "lasting.py").write_text(LASTING)
+    (tmp_path / "lasting-0.1.dist-info").mkdir()
+    (tmp_path / "lasting-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: lasting\nVersion: 0.1\n")
+    (tmp_path / "lasting-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\nlasting = lasting\n")
+    paths = filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    # In this order they are also run.
+    return ["--seeds", "1", "--methods", "head,lasting", "--set", "methods.lasting={method: lasting}"]
+
+
+def statuses(out: Path) -> list[str]:
+    """Return the recorded statuses in the order of the runs."""
+    return [record.status for record in load_records(out / "colours").records]
+
+
+def held(command: Command) -> tuple[set[int], set[int]]:
+    """Return the shared memory and the listening sockets that a command's processes hold, by their inodes."""
+    segments, sockets = set(), set()
+    for pid in (command.process.pid, *(process.pid for process in command.family)):
+        with suppress(OSError):
+            maps = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "/dev/shm/" in line]
+            segments |= {int(words[4]) for words in maps}
+            links = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
+            sockets |= {int(link[8:-1]) for link in links if link.startswith("socket:[")}
+    return segments & segments_there(), sockets & listening()
+
+
+def segments_there() -> set[int]:
+    """Return the inodes of the shared memory that has a name."""
+    return {path.stat().st_ino for path in soak.SHARED_MEMORY.glob("*") if path.exists()}
+
+
+def listening() -> set[int]:
+    """Return the inodes of all sockets that wait for connections."""
+    inet = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    unix = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    accepting = {int(words[6]) for words in unix if words[3] == "00010000"}
+    return accepting | {int(words[9]) for words in inet if words[3] == "0A"}
+
+
+def test_the_command_is_killed(two_rank_suite: Path, room: Path) -> None:
+    """Processes, shared memory and sockets end with it; the same command goes on and removes its temporary files."""
+    command = Command(two_rank_suite, room / "out", "--seeds", "1", cold=True)
+    command.until(lambda: command.recorded() == 1 and command.training())
+    segments, sockets = held(command)
+    assert segments
+    assert sockets, "the ranks' meeting point, and the fork server's"
+    command.process.kill()
+    command.ended()
+    assert len(command.family) >= 4, "fork server, tracker and two ranks"
+    assert command.left() == []
+    assert segments & segments_there() == set()
+    assert sockets & listening() == set()
+    (first,) = (room / "out").glob("*/*/run.json")
+    before = first.stat().st_mtime_ns
+    again = Command(two_rank_suite, room / "out", "--seeds", "1")
+    status, said = again.ended()
+    assert status == 0, said
+    assert "1 of 2 runs are recorded already" in said
+    assert first.stat().st_mtime_ns == before
+    assert statuses(room / "out") == ["ok", "ok"]
+    assert list((room / "tmp").iterdir()) == []
+    assert list((room / "out").glob("*/*/.*.tmp")) == []
+
+
+def test_ctrl_c_in_a_terminal(two_rank_suite: Path, lasting: list[str], room: Path) -> None:
+    """The whole terminal group gets the signal: status 130, the run under way `interrupted`, a report of the rest."""
+    command = Command(two_rank_suite, room / "out", *lasting)
+    command.until(lambda: command.recorded() == 1 and command.training())
+    os.killpg(command.process.pid, signal.SIGINT)
+    status, said = command.ended(20)
+    assert status == 130, said
+    assert "the same command goes on from here" in said
+    assert "Traceback" not in said
+    assert statuses(room / "out") == ["ok", "interrupted"]
+    assert "interrupted" in (room / "out/colours/report.md").read_text()
+    assert command.left() == []
+    assert list((room / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.5, 2.0])
+def test_ctrl_c_before_the_first_run(seconds: float, two_rank_suite: Path, room: Path) -> None:
+    """While the fork server imports, or model and data are prepared: status 130, no traceback, nothing left."""
+    command = Command(two_rank_suite, room / "out", "--seeds", "1", cold=True)
+    command.until(lambda: soak.servers(command.process))
+    time.sleep(seconds)
+    os.killpg(command.process.pid, signal.SIGINT)
+    status, said = command.ended(30)
+    assert status == 130, said
+    assert "Traceback" not in said
+    assert command.left() == []
+    assert list((room / "tmp").iterdir()) == []
+
+
+def test_ctrl_c_twice(two_rank_suite: Path, lasting: list[str], room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second ends all at once where the first has to wait; what was recorded is whole."""
+    monkeypatch.setenv("GRACE_SECONDS", "300")
+    command = Command(two_rank_suite, room / "out", *lasting)
+    command.until(lambda: command.recorded() == 1 and command.training())
+    ranks = command.training().values()
+    (server,) = soak.servers(command.process)
+    server.suspend()  # it can't say that the ranks ended, so that the first Ctrl-C has to wait
+    os.killpg(command.process.pid, signal.SIGINT)
+    command.until(lambda: not any(map(processes.identify, ranks)))  # it was heard: the second is another one
+    began = time.monotonic()
+    os.killpg(command.process.pid, signal.SIGINT)
+    command.process.wait(20)
+    assert time.monotonic() - began < 20, "the first alone would take 300 s"
+    status, said = command.ended()
+    assert status == 130, said
+    assert "at once" in said
+    assert command.left() == []
+    for path in (room / "out").glob("*/*/run.json"):
+        json.loads(path.read_text())
+    assert statuses(room / "out") == ["ok"]
+    assert list((room / "tmp").iterdir()) == []
+
+
+def test_a_request_to_end(two_rank_suite: Path, tmp_path: Path) -> None:
+    """SIGTERM, as a batch system sends it, is what Ctrl-C is."""
+    pressed = threading.Event()
+
+    def press() -> None:
+        while not any(heartbeat.read(folder) for folder in (tmp_path / "colours").glob("*/")):
+            time.sleep(0.02)
+        pressed.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=press, daemon=True).start()
+    options = ["--out", str(tmp_path), "--wandb", "off", "--set", "steps=1000000", "--seeds", "1"]
+    before = signal.getsignal(signal.SIGTERM)
+    result = CliRunner().invoke(main, ["run-all", str(two_rank_suite), *options])
+    assert pressed.is_set()
+    assert result.exit_code == 130, result.output
+    assert statuses(tmp_path) == ["interrupted"]
+    assert (tmp_path / "colours/report.html").is_file()
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -1,0 +1,199 @@
+"""Disks that are full, read-only or bounded: told before a run where that can be foreseen, and nothing is torn."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faulty_runs import endless
+
+from helpers import skips, tiny
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.errors import UserError
+from hpml_bench.launch import launcher
+from hpml_bench.records.files import write_atomically
+from hpml_bench.records.load import read_record
+from hpml_bench.system import cache, disk, processes
+
+pytestmark = pytest.mark.serial
+
+UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
+
+
+@pytest.fixture(scope="module")
+def unshared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[dict[str, Any]]]:
+    """Return a function that runs a script where it may mount, and returns what it tells."""
+    probe = [*UNSHARE, "mount", "-t", "tmpfs", "none", str(tmp_path_factory.mktemp("probe"))]
+    if not shutil.which("unshare") or subprocess.run(probe, capture_output=True, check=False).returncode:
+        skips.only_as_root("this user may not mount")
+
+    def run(script: str, *arguments: Path, **variables: str) -> list[dict[str, Any]]:
+        command = [*UNSHARE, sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)]
+        paths = os.pathsep.join(path for path in sys.path if path)
+        environment = {**os.environ, "PYTHONPATH": paths, **variables}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def told(
+    unshared: Callable[..., list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """What `small_disk.py` tells, by the name of what it did."""
+    suite = tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=300, eval_every=300)
+    found = unshared("small_disk.py", suite, tmp_path_factory.mktemp("disk"))
+    for entry in found:
+        assert entry["exception"] is None, entry
+        assert "Traceback" not in entry["said"], entry["said"]
+        assert entry["problems"] == [], entry
+        assert entry["temporary"] == [], entry
+    return {entry["name"]: entry for entry in found}
+
+
+def test_a_disk_too_small_is_foreseen(told: dict[str, dict[str, Any]]) -> None:
+    """Status 2 and one sentence with how much is free and needed, before any run."""
+    assert told["too small"]["status"] == 2
+    assert "MB are free there, and a run needs 32" in told["too small"]["said"]
+    assert told["too small"]["statuses"] == []
+
+
+def test_a_disk_that_fills_up_costs_the_run_under_way(told: dict[str, dict[str, Any]]) -> None:
+    """Status 2 and one sentence; the record made before is whole, and the run under way counts as not done."""
+    entry = told["filled"]
+    assert entry["status"] == 2, entry
+    assert "No space left on device" in entry["said"] or "MB are free there" in entry["said"]
+    assert entry["statuses"][:1] == ["ok"]
+    assert entry["statuses"][1:] in ([], ["failed"])
+
+
+def test_it_goes_on_when_there_is_space_again(told: dict[str, dict[str, Any]]) -> None:
+    """While the disk is full nothing is lost; then the rest is done, and what was recorded isn't touched."""
+    assert told["still full"]["status"] == 2
+    assert told["still full"]["statuses"][:1] == ["ok"]
+    assert told["freed"]["status"] == 0, told["freed"]
+    assert told["freed"]["statuses"] == ["ok", "ok"]
+    assert set(told["filled"]["stamps"]) & set(told["freed"]["stamps"])
+
+
+def test_a_read_only_folder(told: dict[str, dict[str, Any]]) -> None:
+    """Status 2 and one sentence; what is recorded stays readable."""
+    assert told["read-only"]["status"] == 2
+    assert "can't be written to" in told["read-only"]["said"] or "Read-only file system" in told["read-only"]["said"]
+    assert told["read-only"]["statuses"] == ["ok", "ok"]
+
+
+@pytest.fixture(scope="module")
+def cache_told(
+    unshared: Callable[..., list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[int, str]]:
+    """Status and words of the calls of `small_cache.py`, by name; the cache is called CACHE in the words."""
+    suite, cache = tiny.local_suite(tmp_path_factory.mktemp("suite")), tmp_path_factory.mktemp("cache")
+    rows = suite.with_name("rows.csv")
+    rows.write_text(rows.read_text() + "".join(f"red,w{row % 100}{' w9' * 15}\n" for row in range(20_000)))
+    found = unshared("small_cache.py", suite, HPML_BENCH_CACHE=str(cache))
+    return {entry["name"]: (entry["status"], entry["said"].replace(str(cache), "CACHE")) for entry in found}
+
+
+def test_a_cache_too_small_is_foreseen(cache_told: dict[str, tuple[int, str]]) -> None:
+    """Status 2 and one sentence with how much is free and needed, and the variable that moves the cache."""
+    status, said = cache_told["too small"]
+    assert status == 2
+    assert "CACHE: 8 MB are free there, and the preparation of model and data needs 32" in said
+    assert "set HPML_BENCH_CACHE" in said
+
+
+@pytest.mark.parametrize("what", ["reading the rows", "labelling the rows", "tokenising the rows", "fetching a wheel"])
+def test_a_cache_that_fills_up(what: str, cache_told: dict[str, tuple[int, str]]) -> None:
+    """Status 2 and one sentence that names the cache and how to move it; nothing else is blamed, no traceback."""
+    status, said = cache_told[what]
+    assert status == 2, said
+    assert said.splitlines() == [
+        "hpml-bench: the cache CACHE: No space left on device; free some space there if it is full, or set "
+        "HPML_BENCH_CACHE to a folder on another disk"
+    ]
+
+
+def test_a_read_only_cache(cache_told: dict[str, tuple[int, str]]) -> None:
+    """Status 2 and one sentence that names the cache and how to move it."""
+    status, said = cache_told["read-only"]
+    assert (status, len(said.splitlines())) == (2, 1)
+    assert "the cache CACHE can't be written to; set HPML_BENCH_CACHE" in said
+
+
+def test_a_cache_with_enough_space(cache_told: dict[str, tuple[int, str]]) -> None:
+    """The same command is done where the disk is larger: nothing but the space was amiss."""
+    assert cache_told["enough"][0] == 0, cache_told["enough"]
+
+
+def test_only_the_caches_disk_is_the_caches() -> None:
+    """An error of the disk is told of where it is, also of one in a chain or in the words of a library in Rust."""
+    full = OSError(errno.ENOSPC, "full", str(cache.cache_folder() / "file"))
+    wrapped = RuntimeError("wrapped")
+    wrapped.__cause__ = full
+    assert "the cache" in str(cache.disk_error(wrapped))
+    assert "the cache" in str(cache.disk_error(ValueError("I/O error: No space left on device (os error 28)")))
+    assert str(cache.disk_error(OSError(errno.ENOSPC, "full", "/else/file"))).startswith("/else/file: No space")
+    assert cache.disk_error(PermissionError(errno.EACCES, "no", "/else/rows.csv")) is None
+    assert "the cache" in str(cache.disk_error(PermissionError(errno.EACCES, "no", str(cache.cache_folder() / "x"))))
+    assert cache.disk_error(ValueError("28")) is None
+
+
+def test_a_file_size_limit(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """A rank that may not write on fails with the reason in words; the next run is clean."""
+    server = processes.fork_server()
+    assert server is not None
+    before = resource.prlimit(server, resource.RLIMIT_FSIZE)
+    resource.prlimit(server, resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        record = launcher.run(endless(), prepared_for_faults, tmp_path / "run")
+    finally:
+        resource.prlimit(server, resource.RLIMIT_FSIZE, before)
+    assert record.status == "failed"
+    assert record.error is not None
+    assert "File too large" in record.error.message
+    assert read_record(tmp_path / "run") == record
+    assert launcher.run(tiny.spec("head"), prepared_for_faults, tmp_path / "next").status == "ok"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO])
+def test_errors_of_a_disk_are_one_sentence(code: int, tmp_path: Path) -> None:
+    """With the file, the reason, and what becomes of the rest."""
+    with (
+        pytest.raises(UserError, match=f"file.json: {os.strerror(code)}; .* goes on"),
+        disk.errors_as_user_errors(tmp_path),
+    ):
+        raise OSError(code, os.strerror(code), "file.json")
+
+
+def test_other_errors_are_not_taken_for_the_disks(tmp_path: Path) -> None:
+    """A mistake of ours stays one."""
+    with pytest.raises(FileNotFoundError), disk.errors_as_user_errors(tmp_path):
+        (tmp_path / "nowhere/file").write_text("")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is as it was, and no temporary one lies beside it."""
+    target = tmp_path / "run.json"
+    target.write_text("old")
+    opened = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda self, *a, **k: opened(Path("/dev/full") if self.suffix == ".tmp" else self, *a, **k)
+    )
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(target, "new" * 10_000)
+    monkeypatch.undo()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]

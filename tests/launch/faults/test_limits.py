@@ -1,0 +1,255 @@
+"""Limits that users set: retries, hours, fail-fast; and that they change nothing of what is compared."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from helpers import tiny
+from hpml_bench.cli import main
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.config.suite import Suite
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.errors import UserError
+from hpml_bench.launch import fork_server, launcher, outcome, preparation, sweep
+from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.outcome import Place
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.load import load_record
+from hpml_bench.records.run import Digests, Outcome, RunError, RunRecord
+from hpml_bench.report.render import load_libraries, write_report
+from hpml_bench.tuning import tune
+from hpml_bench.tuning.tune import run_tuning
+
+PREPARED = Prepared(
+    backbone="b", data="d", label_names=("x", "y"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
+)
+Arrange = Callable[[dict[str, list[str]]], list[str]]
+
+
+@pytest.fixture
+def quick_attempts(monkeypatch: pytest.MonkeyPatch) -> Arrange:
+    """Let the attempts of each method end at once with the statuses given, then `ok`; returns the list of what ran."""
+
+    def arrange(statuses: dict[str, list[str]]) -> list[str]:
+        ran: list[str] = []
+
+        def run(
+            spec: RunSpec,
+            prepared: Prepared,
+            folder: Path,
+            limits: Limits,
+            place: Place,
+            earlier: tuple[str, ...],
+            *_: object,
+        ) -> RunRecord:
+            ran.append(spec.method.name)
+            RunFolder(folder).begin()
+            status = (statuses.get(spec.method.name, [])[len(earlier) :] or ["ok"])[0]
+            error = None if status == "ok" else RunError(kind="Fault", message="as arranged")
+            ended = Outcome.model_validate({"status": status, "error": error})
+            began = f"2026-01-01T00:00:{len(ran):02d}+00:00"
+            return RunFolder(folder).commit(outcome.record(spec, prepared, ended, began, 1.0, place, earlier))
+
+        monkeypatch.setattr(fork_server, "start_fork_server", lambda: None)
+        monkeypatch.setattr(preparation, "prepare", lambda *_: PREPARED)
+        monkeypatch.setattr(launcher, "run", run)
+        return ran
+
+    return arrange
+
+
+def go(out: Path, *methods: str, **limits: object) -> sweep.SweepResult:
+    """Run a sweep of one seed."""
+    entries = {name: {"method": "head"} for name in methods}
+    values = {"name": "quick", "seeds": 1, "settings": tiny.settings().model_dump(), "methods": entries}
+    chosen = Limits(**limits)  # type: ignore[arg-type]
+    return sweep.run_sweep(Suite.model_validate(values), out, Console(quiet=True), limits=chosen)
+
+
+def test_nothing_is_tried_again_unasked(tmp_path: Path, quick_attempts: Arrange) -> None:
+    """The default is one attempt."""
+    ran = quick_attempts({"a": ["failed"]})
+    assert go(tmp_path, "a").failed == 1
+    assert ran == ["a"]
+
+
+@pytest.mark.parametrize("status", ["failed", "killed", "timeout", "oom_host", "oom_cuda"])
+def test_retries_are_counted_and_shown(status: str, tmp_path: Path, quick_attempts: Arrange) -> None:
+    """Attempts up to the number given; how the earlier ones ended is in the record and in the report."""
+    ran = quick_attempts({"a": [status, status]})
+    result = go(tmp_path, "a", retries=2)
+    assert ran == ["a", "a", "a"]
+    (record,) = result.records
+    assert record.status == "ok"
+    assert record.earlier_attempts == (f"{status}: as arranged",) * 2
+    write_report(result.folder, formats=["md"])
+    report = (result.folder / "report.md").read_text()
+    assert "Runs that were tried again" in report
+    assert f"{status}: as arranged" in report.replace("\\", "")
+
+
+def test_retries_end(tmp_path: Path, quick_attempts: Arrange) -> None:
+    """What fails each time is recorded as it ended last, after the attempts allowed and no more."""
+    ran = quick_attempts({"a": ["failed"] * 9})
+    (record,) = go(tmp_path, "a", retries=2).records
+    assert (record.status, len(ran), len(record.earlier_attempts)) == ("failed", 3, 2)
+
+
+@pytest.mark.parametrize("status", ["diverged", "invalid", "unsupported"])
+def test_what_would_end_the_same_is_not_tried_again(status: str, tmp_path: Path, quick_attempts: Arrange) -> None:
+    """A loss that diverged, a failed check and a method that can't run are results."""
+    ran = quick_attempts({"a": [status]})
+    go(tmp_path, "a", retries=5)
+    assert ran == ["a"]
+
+
+def test_fail_fast(tmp_path: Path, quick_attempts: Arrange) -> None:
+    """The sweep ends with the first run that did not end well, and says that runs are left; else it goes on."""
+    ran = quick_attempts({name: ["failed"] for name in "abc"})
+    result = go(tmp_path / "fast", *"abc", fail_fast=True)
+    assert (len(ran), result.ended_by) == (1, "--fail-fast")
+    ran = quick_attempts({name: ["failed"] for name in "abc"})
+    result = go(tmp_path / "on", *"abc")
+    assert (len(ran), result.failed, result.ended_by) == (3, 3, None)
+
+
+def test_fail_fast_with_the_last_trial_leaves_none(tmp_path: Path, quick_attempts: Arrange) -> None:
+    """A tuning whose last trial fails is done; one with trials left says by what it was ended."""
+    values = {
+        "name": "quick",
+        "seeds": 1,
+        "settings": tiny.settings().model_dump(),
+        "methods": {"a": {"method": "head"}},
+    }
+    suite, limits = Suite.model_validate(values), Limits(fail_fast=True)
+    for trials, ended_by in ((2, "--fail-fast"), (1, None)):
+        quick_attempts({"a": ["failed"]})
+        result = run_tuning(suite, tmp_path / str(trials), Console(quiet=True), trials, limits=limits)
+        assert (result.ended_by, result.suite_file is None) == (ended_by, ended_by is not None)
+
+
+def test_no_run_begins_after_the_hours(tmp_path: Path, quick_attempts: Arrange) -> None:
+    """With none left nothing begins; the result says which limit it was."""
+    ran = quick_attempts({})
+    result = go(tmp_path, *"abc", max_hours=0)
+    assert (ran, result.ended_by) == ([], "--max-hours 0")
+    assert not Limits(max_hours=1).ended(3599)
+    assert Limits(max_hours=1).ended(3600)
+
+
+def test_no_attempt_begins_after_the_hours(
+    tmp_path: Path, quick_attempts: Arrange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run or a trial that fails each time; it's recorded as it ended last, and nothing follows it."""
+    suite = Suite.model_validate(
+        {"name": "quick", "seeds": 1, "settings": tiny.settings().model_dump(), "methods": {"a": {"method": "head"}}}
+    )
+    limits = Limits(retries=50, max_hours=4 / 3600)
+    load_libraries()  # which would take some of the hours
+    pytest.importorskip("optuna")
+    for name, command in (
+        ("run-all", lambda out: sweep.run_sweep(suite, out, Console(quiet=True), limits=limits)),
+        ("tune", lambda out: run_tuning(suite, out, Console(quiet=True), 2, limits=limits)),
+    ):
+        ran = quick_attempts({"a": ["failed"] * 60})
+        at_once = launcher.run
+        monkeypatch.setattr(launcher, "run", lambda *args, run=at_once: (time.sleep(0.8), run(*args))[1])
+        began = time.monotonic()
+        command(tmp_path / name)
+        assert 1 <= len(ran) <= 5, name
+        assert 4 <= time.monotonic() - began < 30
+        (path,) = (tmp_path / name).rglob("run.json")
+        record = load_record(path)
+        assert (record.status, len(record.earlier_attempts)) == ("failed", len(ran) - 1)
+
+
+def test_the_hours_of_a_tuning_begin_before_its_preparation(
+    tmp_path: Path, quick_attempts: Arrange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a sweep do: a preparation that takes them leaves none for trials."""
+    ran = quick_attempts({})
+    monkeypatch.setattr(preparation, "prepare", lambda *_: (time.sleep(1.1), PREPARED)[1])
+    suite = Suite.model_validate(
+        {"name": "quick", "seeds": 1, "settings": tiny.settings().model_dump(), "methods": {"a": {"method": "head"}}}
+    )
+    result = run_tuning(suite, tmp_path, Console(quiet=True), 1, limits=Limits(max_hours=1 / 3600))
+    assert ran == []
+    assert str(result.ended_by).startswith("--max-hours")
+
+
+@pytest.mark.parametrize("command", [["run-all"], ["run", "lora"], ["tune"]])
+def test_the_limits_arrive(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command line says of each of the five is what the sweep, or the tuning, gets."""
+    got: list[object] = []
+
+    def note(*args: object, limits: Limits | None = None, **_: object) -> None:
+        got.append(limits or args[-1])
+        raise UserError("noted")
+
+    monkeypatch.setattr(sweep, "run_sweep", note)
+    monkeypatch.setattr(tune, "run_tuning", note)
+    limits = ["--stall", "11", "--run-timeout", "12", "--retries", "13", "--max-hours", "14", "--fail-fast"]
+    for options in ([], limits):
+        result = CliRunner().invoke(main, [*command, "quickstart", "--out", str(tmp_path), *options])
+        assert "noted" in result.output
+    assert got == [Limits(), Limits(stall=11, run_timeout=12, retries=13, max_hours=14, fail_fast=True)]
+
+
+def call(out: Path, *options: str) -> Result:
+    """Call run-all on the runs that `quick` arranged."""
+    return CliRunner().invoke(main, ["run-all", "quickstart", "--out", str(out), "--wandb", "off", *options])
+
+
+def test_the_command_says_what_it_left(tmp_path: Path, quick_attempts: Arrange) -> None:
+    """Status 1 and a sentence when a limit ended the sweep."""
+    quick_attempts({})
+    result = call(tmp_path, "--max-hours", "0")
+    assert result.exit_code == 1, result.output
+    assert "ended by --max-hours 0" in result.stderr
+
+
+def test_limits_are_no_part_of_the_protocol(tmp_path: Path, quick_attempts: Arrange) -> None:
+    """Runs made under other limits are found, not made again."""
+    quick_attempts({})
+    first = go(tmp_path, "a", stall=5, run_timeout=9)
+    ran = quick_attempts({})
+    assert go(tmp_path, "a", stall=0, retries=3).records == first.records
+    assert ran == []
+
+
+@pytest.mark.parametrize(
+    "options", [["--stall", "-1"], ["--run-timeout", "0"], ["--retries", "-2"], ["--retries", "x"]]
+)
+def test_limits_that_make_no_sense_are_refused(options: list[str], tmp_path: Path) -> None:
+    """Status 2 before anything begins."""
+    assert call(tmp_path, *options).exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+HOLD = "import sys,time; from pathlib import Path; from hpml_bench.records.folder import locked\n"
+HOLD += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+
+
+def test_a_lock_goes_with_its_killed_holder(tmp_path: Path, quick_attempts: Arrange) -> None:
+    """While it lives, a second sweep is told its number and ends with status 2; after its SIGKILL it goes on."""
+    quick_attempts({})
+    (tmp_path / "quickstart").mkdir()
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "quickstart")], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    result = call(tmp_path, "--methods", "lora", "--seeds", "1")
+    assert result.exit_code == 2
+    assert f"in use by process {holder.pid}" in result.stderr
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.communicate()
+    assert call(tmp_path, "--methods", "lora", "--seeds", "1").exit_code == 0

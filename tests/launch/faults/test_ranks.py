@@ -1,0 +1,422 @@
+"""Ranks that raise, are killed, hang or run out of memory: each told by its own status, and the next run is clean."""
+
+from __future__ import annotations
+
+import gc
+import html
+import math
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from faulty_runs import endless, faulty, send, when_training
+from rich.console import Console
+
+from helpers import skips, tiny
+from hpml_bench.config.settings import MethodSpec
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.errors import UserError
+from hpml_bench.launch import launcher, preparation
+from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.progress import SweepProgress
+from hpml_bench.launch.runner import Runner
+from hpml_bench.launch.watchdog import GRACE_SECONDS, free_launcher
+from hpml_bench.records.folder import ResultsFolder
+from hpml_bench.records.load import read_record
+from hpml_bench.records.points import read_points
+from hpml_bench.records.run import RunRecord
+from hpml_bench.report.render import write_report
+from hpml_bench.system import oom, processes, tempdir
+
+pytestmark = pytest.mark.serial  # a busy machine draws out the start of a rank, which counts as stall
+QUICK = Limits(stall=8)
+"""A rank's start-up, which a busy machine draws out, counts as stall."""
+GROUP_BYTES = 60_000_000
+LIMITS = ("memory.max", "memory.limit_in_bytes")
+GREEDY = '''
+"""A method of the tests: trains the head; one rank moves into a control group and takes more memory than it has."""
+
+import math
+import os
+
+from hpml_bench.config.base import Frozen
+from hpml_bench.methods.head import Head
+
+
+class Greedy(Head):
+    class Options(Frozen):
+        group: str = ""
+
+    def after_step(self, encoder, step):
+        if step == 3 and os.environ["RANK"] == "1":
+            with open(f"{self.options.group}/cgroup.procs", "w") as file:
+                file.write(str(os.getpid()))
+            b"x" * 500_000_000
+'''
+TOLERATED_MB = 4.0
+"""By which the parent may have grown after three failures, since allocators keep some: less than two MB a failure."""
+
+
+def told(record: RunRecord) -> str:
+    """Return a record's reason."""
+    assert record.error is not None
+    return record.error.message
+
+
+def the_next_is_ok(prepared: Prepared, tmp_path: Path) -> None:
+    """What went before leaves no trace in the next run."""
+    assert launcher.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
+
+
+def test_a_rank_that_raises(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """The run is `failed` with that rank's own traceback, though the other one loses its peer."""
+    record = launcher.run(faulty("raise"), prepared_for_faults, tmp_path / "run")
+    assert record.status == "failed"
+    assert record.error is not None
+    assert (record.error.kind, record.error.rank) == ("ArithmeticError", 1)
+    raising = 'raise ArithmeticError("the fault that was asked for")'
+    assert raising in (record.error.traceback or "")
+    write_report(tmp_path)
+    assert f"- {raising}" in (tmp_path / "report.md").read_text()
+    assert html.escape(raising).replace("&quot;", "&#34;") in (tmp_path / "report.html").read_text()
+    the_next_is_ok(prepared_for_faults, tmp_path)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_killed(rank: int, prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """The run is `killed`, by that rank, and not by what the other says of the lost connection."""
+    when_training(tmp_path / "run", send(signal.SIGKILL, rank))
+    record = launcher.run(endless(), prepared_for_faults, tmp_path / "run", limits=QUICK)
+    assert record.status == "killed", record.error
+    assert f"rank {rank} was ended by SIGKILL" in told(record)
+    assert "memory had reached" in told(record)
+    the_next_is_ok(prepared_for_faults, tmp_path)
+
+
+def test_the_fork_server_is_killed(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """Its ranks end with it, the run is `killed`, and the next one has a new server."""
+    ranks: dict[int, int] = {}
+
+    def kill(pids: dict[int, int]) -> None:
+        ranks.update(pids)
+        os.kill(processes.fork_server() or 0, signal.SIGKILL)
+
+    when_training(tmp_path / "run", kill)
+    record = launcher.run(endless(), prepared_for_faults, tmp_path / "run", limits=QUICK)
+    assert record.status == "killed", record.error
+    assert "the fork server was ended" in told(record)
+    assert len(ranks) == 2
+    assert [pid for pid in ranks.values() if processes.identify(pid)] == []
+    the_next_is_ok(prepared_for_faults, tmp_path)
+
+
+def test_a_rank_that_is_stopped(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """The stall limit ends the run: `timeout`, where each rank stood, and the stack of both."""
+    when_training(tmp_path / "run", send(signal.SIGSTOP, 1))
+    began = time.monotonic()
+    record = launcher.run(endless(), prepared_for_faults, tmp_path / "run", limits=QUICK)
+    assert time.monotonic() - began < 40
+    assert record.status == "timeout", record.error
+    assert record.error is not None
+    assert "no progress for 8 s" in told(record)
+    assert "(stopped)" in told(record).partition("rank 1 at training step")[2]
+    stacks = (record.error.traceback or "").split("\n\nrank 1")
+    assert len(stacks) == 2
+    assert all("trainer.py" in stack for stack in stacks), record.error.traceback
+    the_next_is_ok(prepared_for_faults, tmp_path)
+
+
+@pytest.mark.parametrize("number", ["SIGSTOP", "SIGKILL"])
+def test_a_rank_that_is_stopped_as_the_others_wait_to_exit(
+    number: str, prepared_for_faults: Prepared, tmp_path: Path
+) -> None:
+    """Torch's launcher would wait for it for ever: the run is ended some seconds after the limit, and it was done."""
+    began = time.monotonic()
+    record = launcher.run(faulty(number), prepared_for_faults, tmp_path / "run", limits=QUICK)
+    assert QUICK.stall < time.monotonic() - began < 60, record.error
+    assert record.status == "ok", record.error
+    assert processes.descendants() == set()
+    the_next_is_ok(prepared_for_faults, tmp_path)
+
+
+def test_the_launcher_does_not_wait_when_no_rank_is_left(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """The only rank is killed as it exits: also without a stall limit the run ends some seconds later."""
+    ended = threading.Event()
+    threading.Thread(target=_give_up, args=(ended, 30), daemon=True).start()
+    began = time.monotonic()
+    try:
+        spec = faulty("SIGKILL", rank=0, world_size=1)
+        record = launcher.run(spec, prepared_for_faults, tmp_path / "run", limits=Limits(stall=0))
+    finally:
+        ended.set()
+    assert GRACE_SECONDS < time.monotonic() - began < 30, record.error
+    assert record.status == "ok", record.error
+    assert processes.descendants() == set()
+    the_next_is_ok(prepared_for_faults, tmp_path)
+
+
+def _give_up(ended: threading.Event, seconds: float) -> None:
+    """Interrupt a test that would hang."""
+    if not ended.wait(seconds):
+        free_launcher()
+
+
+def test_a_rank_that_waits_for_something(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """The stack names the line where it hangs."""
+    record = launcher.run(faulty("sleep", rank=0), prepared_for_faults, tmp_path / "run", limits=QUICK)
+    assert record.status == "timeout"
+    assert record.error is not None
+    assert "in after_step" in (record.error.traceback or "")
+    assert "rank 0 at training step 2" in told(record)
+
+
+def test_a_fork_server_that_is_stopped(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """It can't say that its children ended: it is ended as well, and the next run has a new one."""
+
+    def stop_both(pids: dict[int, int]) -> None:
+        os.kill(processes.fork_server() or 0, signal.SIGSTOP)
+        os.kill(pids[1], signal.SIGSTOP)
+
+    when_training(tmp_path / "run", stop_both)
+    record = launcher.run(endless(), prepared_for_faults, tmp_path / "run", limits=QUICK)
+    assert record.status == "timeout", record.error
+    the_next_is_ok(prepared_for_faults, tmp_path)
+
+
+def test_a_fork_server_that_is_stopped_as_its_ranks_end_by_themselves(
+    prepared_for_faults: Prepared, tmp_path: Path
+) -> None:
+    """The run was done. The server, which told nobody, is ended: the next run, and the command's exit, wait for it."""
+    stopped: list[int] = []
+
+    def stop(_: dict[int, int]) -> None:
+        stopped.append(processes.fork_server() or 0)
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    when_training(tmp_path / "run", stop)
+    began = time.monotonic()
+    record = launcher.run(tiny.spec("head", steps=200), prepared_for_faults, tmp_path / "run", limits=Limits(stall=0))
+    assert record.status == "ok", record.error
+    assert time.monotonic() - began < 60
+    assert len(stopped) == 1
+    assert processes.identify(stopped[0]) is None
+    assert multiprocessing.active_children() == []
+    the_next_is_ok(prepared_for_faults, tmp_path)
+
+
+def test_a_run_that_takes_too_long(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """`--run-timeout` ends it though it makes progress; what it wrote until then stays."""
+    record = launcher.run(endless(), prepared_for_faults, tmp_path / "run", limits=Limits(run_timeout=2))
+    assert record.status == "timeout"
+    assert "not done after 2 s" in told(record)
+    assert read_points(tmp_path / "run")
+
+
+def test_slow_is_not_hanging(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """A step that takes shorter than the limit is waited for."""
+    record = launcher.run(faulty("slow"), prepared_for_faults, tmp_path / "run", limits=QUICK)
+    assert record.status == "ok", record.error
+
+
+@pytest.mark.parametrize("who", ["python", "torch"])
+def test_no_memory_on_the_host(who: str, prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """An allocation over the cap is `oom_host`, with the peak that was reached."""
+    record = launcher.run(faulty(f"memory of {who}"), prepared_for_faults, tmp_path / "run")
+    assert record.status == "oom_host", record.error
+    assert record.error is not None
+    assert record.error.rank == 1
+    assert float(told(record).removeprefix("peak of ").partition(" MB")[0].replace(",", "")) > 50
+    the_next_is_ok(prepared_for_faults, tmp_path)
+
+
+def test_the_kernels_kill_for_memory(
+    prepared_for_faults: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A SIGKILL while the control group's count of such kills rises is `oom_host`, with the peak seen."""
+    events = tmp_path / "memory.events"
+    events.write_text("low 0\noom 3\noom_kill 3\n")
+    monkeypatch.setattr(oom, "_counters", lambda: iter((events,)))
+
+    def kill(pids: dict[int, int]) -> None:
+        time.sleep(0.3)
+        os.kill(pids[1], signal.SIGKILL)
+        events.write_text("low 0\noom 4\noom_kill 4\n")
+
+    when_training(tmp_path / "run", kill)
+    record = launcher.run(endless(), prepared_for_faults, tmp_path / "run")
+    assert record.status == "oom_host", record.error
+    assert "rank 1" in told(record)
+    assert "memory had reached" in told(record)
+
+
+@pytest.fixture
+def small_group() -> Iterator[Path]:
+    """A control group below this process's own whose memory is limited, made for real."""
+    try:
+        own = next(path.parent for path in oom._counters() if path.exists())
+        group = Path(tempfile.mkdtemp(prefix="hpml-test-", dir=own))
+    except (OSError, StopIteration) as error:
+        skips.only_as_root(f"no control group of memory can be made here: {error}")
+    try:
+        limit = next((p for name in LIMITS if (p := group / name).exists()), None)
+        if limit is None:
+            skips.only_as_root("control groups below this one have no memory of their own")
+        limit.write_text(str(GROUP_BYTES))
+        yield group
+    finally:
+        deadline = time.monotonic() + 5
+        while group.exists() and time.monotonic() < deadline:
+            with suppress(OSError):  # busy, until its last process is gone
+                group.rmdir()
+            time.sleep(0.05)
+
+
+def test_a_real_kill_for_memory(
+    prepared_for_faults: Prepared, plug_in: Path, small_group: Path, tmp_path: Path
+) -> None:
+    """A rank that outgrows its control group, below the parent's, is ended by the kernel, and `oom_host`."""
+    (plug_in / "greedy.py").write_text(GREEDY)
+    (plug_in / "greedy-0.1.dist-info").mkdir()
+    (plug_in / "greedy-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: greedy\nVersion: 0.1\n")
+    (plug_in / "greedy-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\ngreedy = greedy\n")
+    method = MethodSpec(name="greedy", method="greedy", options={"group": str(small_group)}, lr=1e-3)
+    spec = endless().model_copy(update={"method": method})
+    record = launcher.run(spec, prepared_for_faults, tmp_path / "run")
+    assert record.status == "oom_host", record.error
+    assert "rank 1 was ended by the kernel" in told(record)
+    assert "memory had reached" in told(record)
+    the_next_is_ok(prepared_for_faults, tmp_path)
+
+
+def test_kills_are_counted_in_the_own_group(small_group: Path) -> None:
+    """A process in a group of its own sees the kill of another one there, which the groups above don't count."""
+    program = "import os, subprocess, sys; from hpml_bench.system import oom\n"
+    program += f"open({str(small_group / 'cgroup.procs')!r}, 'w').write(str(os.getpid())); before = oom.oom_kills()\n"
+    program += f"subprocess.run([sys.executable, '-c', \"b'x' * {4 * GROUP_BYTES}\"]); print(oom.oom_kills() - before)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "1\n"
+
+
+def test_a_loss_that_is_no_number(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """Both ranks stop together and leave by themselves: `diverged`, with the step, and no error of a lost peer."""
+    record = launcher.run(
+        tiny.spec("full", lr=1e30, clip_norm=None), prepared_for_faults, tmp_path / "run", limits=QUICK
+    )
+    assert record.status == "diverged"
+    assert "at step 2" in told(record)
+    assert list((tmp_path / "run").glob("error-rank*")) == []
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_loss_that_is_no_number_on_one_rank(
+    value: str, rank: int, prepared_for_faults: Prepared, tmp_path: Path
+) -> None:
+    """The other's loss and all gradients are finite, and yet both ranks stop at that step."""
+    record = launcher.run(faulty(value, rank), prepared_for_faults, tmp_path / "run", limits=QUICK)
+    assert record.status == "diverged", record.error
+    assert re.fullmatch(rf"the loss is {value} and the gradient norm [\d.]+ at step 3", told(record))
+    assert list((tmp_path / "run").glob("error-rank*")) == []
+
+
+def test_a_second_attempt_is_a_run_of_its_own(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """With `--retries 1` a run that raises is done twice; the record is the last attempt's, and names the first."""
+    progress = SweepProgress(Console(quiet=True), 1)
+    spec = faulty("raise")
+    record = Runner(ResultsFolder(tmp_path), prepared_for_faults, Limits(retries=1), progress, time.monotonic()).run(
+        spec
+    )
+    assert record.status == "failed"
+    assert record.earlier_attempts == ("failed: the fault that was asked for",)
+    assert read_record(tmp_path / spec.run_id) == record
+    assert "after_step" in (tmp_path / spec.run_id / "rank1.log").read_text()
+
+
+def test_a_preparation_that_is_stopped_is_given_up(
+    prepared_for_faults: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no heartbeat; one that a signal has stopped is waited for some seconds only."""
+    monkeypatch.setattr(preparation, "STOPPED_SECONDS", 1)
+    child = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(60,))
+    child.start()
+    os.kill(child.pid or 0, signal.SIGSTOP)
+    began = time.monotonic()
+    preparation._join(child, math.inf, set())
+    assert time.monotonic() - began < 20
+    assert child.is_alive()
+    child.kill()
+    child.join()
+
+
+def test_a_preparation_has_the_hours_of_the_sweep(prepared_for_faults: Prepared) -> None:
+    """A download that drips is ended when no run may begin any more, and the sentence says so."""
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"not done after 0 s.*--max-hours"):
+        preparation.prepare(tiny.settings(backbone="embedded:missing"), 0.0)
+    assert time.monotonic() - began < 20
+    assert processes.descendants() == set()
+
+
+def test_failures_cost_the_parent_nothing(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """Run after run that fails, it holds no more memory, descriptors, threads, children and temporary files."""
+
+    def held() -> tuple[float, int, int, int, int]:
+        process = psutil.Process()
+        inside = sum(1 for _ in tempdir.folder().rglob("*"))
+        counts = process.num_fds(), process.num_threads(), len(process.children(recursive=True)), inside
+        return process.memory_info().rss / 1e6, *counts
+
+    def fail(number: int) -> tuple[float, int, int, int, int]:
+        folder = tmp_path / str(number)
+        when_training(folder, send(signal.SIGKILL)).join(0)
+        launcher.run(endless(), prepared_for_faults, folder)
+        gc.collect()
+        return held()
+
+    fail(0)  # what is imported and kept once is no loss
+    first, *_, last = [fail(number) for number in range(1, 5)]
+    assert last[0] <= first[0] + TOLERATED_MB, (first, last)
+    assert all(now <= before for before, now in zip(first[1:], last[1:], strict=True)), (first, last)
+
+
+def test_a_rank_that_fails_does_not_leave_its_group(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """Its error is written at once, where leaving would wait for peers that wait for it, as it does in NCCL."""
+    began = time.monotonic()
+    record = launcher.run(faulty("memory, and peers wait"), prepared_for_faults, tmp_path / "run", limits=QUICK)
+    assert record.status == "oom_cuda", record.error
+    assert time.monotonic() - began < 2 * QUICK.stall
+    assert record.error is not None
+    assert record.error.rank == 1
+    the_next_is_ok(prepared_for_faults, tmp_path)
+
+
+@pytest.mark.multigpu
+def test_no_memory_on_one_of_two_gpus(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """It is `oom_cuda` by that rank, and no stall, though the other rank waits in NCCL."""
+    spec = faulty("memory of the GPU", rank=1, device="cuda", world_size=2)
+    record = launcher.run(spec, prepared_for_faults, tmp_path / "run", limits=Limits(stall=60))
+    assert record.status == "oom_cuda", record.error
+    assert record.error is not None
+    assert record.error.rank == 1
+    the_next_is_ok(prepared_for_faults, tmp_path)
+
+
+@pytest.mark.gpu
+def test_no_memory_on_the_gpu(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """A tensor larger than the GPU is `oom_cuda`, with the peak that was reached."""
+    spec = faulty("memory of the GPU", rank=0, device="cuda", world_size=1)
+    record = launcher.run(spec, prepared_for_faults, tmp_path / "run")
+    assert record.status == "oom_cuda", record.error
+    assert "allocated on the GPU" in told(record)
+    the_next_is_ok(prepared_for_faults, tmp_path)

@@ -1,0 +1,129 @@
+"""Random faults at random moments (`benchmarks/soak.py`, of which `tox -e soak` does more)."""
+
+from __future__ import annotations
+
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+import soak
+
+pytestmark = pytest.mark.serial
+
+SEED = 20
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_hit_five_times_ends_as_an_undisturbed_one() -> None:
+    """Five faults: `run-all` completes, losses and predictions are the same to the bit, and nothing is left."""
+    rng = random.Random(SEED)
+    with tempfile.TemporaryDirectory(prefix="soak-", dir="/tmp") as name:
+        undisturbed = soak.new_sweep(Path(name), "undisturbed", "head", 4)
+        assert soak.disturb(random.Random(0), undisturbed, []) == ([], [])
+        expected = soak.content(undisturbed.folder)
+        assert len(expected) == 4
+        sweep = soak.new_sweep(Path(name), "disturbed", "head", 4)
+        segments = soak.shared_memory()
+        events, left = soak.disturb(rng, sweep, [rng.uniform(1, 4) for _ in range(5)])
+        assert len(events) == 5
+        assert left == [], events
+        assert soak.leftovers(sweep) == [], events
+        assert soak.content(sweep.folder) == expected, events
+        assert soak.shared_memory() - segments == set()
+
+
+def test_the_comparison_sees_a_difference(tmp_path: Path) -> None:
+    """Its own eyes: another prediction or loss is another content, and a fault without a target is none."""
+    from helpers import made_records
+
+    made_records.write(tmp_path / "a", made_records.sweep(("lora",), 1))
+    made_records.write(tmp_path / "b", made_records.sweep(("lora",), 1))
+    assert soak.content(tmp_path / "a") == soak.content(tmp_path / "b") != {}
+    (points,) = (tmp_path / "b").glob("*/points.jsonl")
+    points.write_text(points.read_text().replace('"train_loss","step":10,"value":', '"train_loss","step":10,"value":1'))
+    assert soak.content(tmp_path / "a") != soak.content(tmp_path / "b")
+    assert Counter(soak.hit(random.Random(0), [], 9) for _ in range(3)) == {False: 3}  # type: ignore[arg-type]
+
+
+def test_a_cut_without_a_file_is_recorded_as_a_kill(tmp_path: Path) -> None:
+    """Before the first run has written anything only hpml-bench is ended; afterwards a file is shorter."""
+    names = []
+    for size in (0, 100):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run/run.json").write_text("x" * size)
+        with subprocess.Popen(["sleep", "60"], start_new_session=True, text=True) as process:
+            names.append(soak.truncate(random.Random(0), process, tmp_path))
+    assert names == ["SIGKILL of hpml-bench", "a file cut"]
+    assert (tmp_path / "run/run.json").stat().st_size < 100
+
+
+def test_a_parent_that_grows_fails_the_soak() -> None:
+    """Memory or descriptors of the last quarter over those of the second by a margin, with or without faults."""
+    flat = soak.quarters([10.0] * 1000 + [250.0] * 3000)
+    risen = soak.quarters([10.0] * 1000 + [250.0 + 30 * number / 3000 for number in range(3000)])
+    names = [f"{which}{what}" for which in ("", "disturbed_") for what in ("parent_mb", "parent_descriptors")]
+    good = {"equal": True, "left": [], **dict.fromkeys(names, flat)}
+    assert not soak.ended_badly(good)
+    for worse in (*({name: risen} for name in names), {"equal": False}, {"left": ["a file"]}):
+        assert soak.ended_badly(good | worse), worse
+    assert not soak.ended_badly({"equal": True, "left": [], "parent_mb": flat}), "a record from before"
+    assert not soak.grows(risen | {"looks": 500}, soak.GROWTH_MB), "too short to tell"
+
+
+def test_what_a_sweep_leaves_is_seen(tmp_path: Path) -> None:
+    """A temporary file, a half-made entry of the cache, and a socket at which its parent listened: each is told."""
+    sweep = soak.new_sweep(tmp_path, "one", "head", 1)
+    assert soak.leftovers(sweep) == []
+    (sweep.cache / "models/.new-abc").mkdir(parents=True)
+    (sweep.out / "quickstart/.run.json.1.tmp").mkdir(parents=True)
+    (sweep.temporary / "file").write_text("")
+    listens = (
+        "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen([sys.executable, "-c", listens], **pipes) as parent:
+        assert parent.stdout is not None
+        port = int(parent.stdout.readline())
+        for _ in range(soak.LOOKS_FOR_SOCKETS):
+            sweep.look(parent)
+        assert sweep.ports == {(parent.pid, port)}
+        left = soak.leftovers(sweep)
+        parent.kill()
+    assert [Path(name).name for name in left[:3]] == ["file", ".run.json.1.tmp", ".new-abc"]
+    assert f"something listens at port {port}" in left
+    with socket.create_server(("127.0.0.1", port)):
+        assert f"something listens at port {port}" not in soak.leftovers(sweep), "another process's has its number now"
+
+
+def test_a_second_ctrl_c_is_pressed() -> None:
+    """A program that takes the first one has a second to take."""
+    program = "import signal, sys, time; taken = []; signal.signal(2, lambda *_: taken.append(1))\nprint(flush=True)\n"
+    program += "while len(taken) < 2: time.sleep(0.01)"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, start_new_session=True, text=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert soak.interrupt_twice(random.Random(1), process)
+        assert process.wait(20) == 0
+
+
+def test_a_process_that_does_not_end_holds_no_cut_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of a killed call are waited for, and at some time no longer."""
+    monkeypatch.setattr(soak, "LAST_SECONDS", 0.3)
+    monkeypatch.setattr(soak, "session", lambda _: [psutil.Process()])
+    with subprocess.Popen(["sleep", "60"], start_new_session=True, text=True) as process:
+        assert soak.truncate(random.Random(0), process, tmp_path) == "SIGKILL of hpml-bench"
+
+
+def test_other_programs_shared_memory_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what torch and multiprocessing make."""
+    monkeypatch.setattr(soak, "SHARED_MEMORY", tmp_path)
+    for name in ("torch_1_2_3", "psm_a", "sem.mp-b", "sem.browser", "pulse-shm-1"):
+        (tmp_path / name).write_text("")
+    assert soak.shared_memory() == {"torch_1_2_3", "psm_a", "sem.mp-b"}

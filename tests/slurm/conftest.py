@@ -1,0 +1,108 @@
+"""What tests on the two-node Slurm share: the cluster itself, a tiny suite, and what a local sweep of it computes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soak
+from disturbed import HELD, Disturbed, write_suite
+from two_nodes import TwoNodes
+
+from helpers import skips, tiny
+from hpml_bench import registry
+from hpml_bench.system import locks
+
+
+@pytest.fixture(scope="session")
+def small_disk() -> Iterator[Path]:
+    """A disk of 80 MB in memory; nodes that come up later see it."""
+    with tempfile.TemporaryDirectory(prefix="hpml-small-", dir="/tmp") as name:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "none", name], check=False).returncode == 0
+        yield Path(name)
+        if mounted:
+            subprocess.run(["umount", "--lazy", name], check=True)
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster(small_disk: Path) -> Iterator[TwoNodes]:
+    """The cluster, with one session's number; where it can't be had, the reason stands among the skipped tests."""
+    cluster = TwoNodes(os.getpid() % 99 + 1)
+    if (why := cluster.up()) is not None:
+        skips.only_as_root(why)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.exports().items():
+            patch.setenv(name, value)
+        yield cluster
+    cluster.down()
+
+
+@pytest.fixture(scope="session")
+def held_suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A suite of runs of seconds; its method `held` is known to all processes that are started from here."""
+    folder = tmp_path_factory.mktemp("plug-in")
+    (folder / "held.py").write_text(HELD)
+    (folder / "held-0.1.dist-info").mkdir()
+    (folder / "held-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: held\nVersion: 0.1\n")
+    (folder / "held-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\nheld = held\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))))
+        for cached in (registry.names, registry._foreign):  # another test may have looked before
+            cached.cache_clear()
+        yield once(tmp_path_factory, "suite", lambda folder: write_suite(tiny.local_suite(folder))) / "colours.yaml"
+
+
+def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that one of several processes of tests has filled for all."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"cluster-{name}"
+    with locks.held(f"{folder}.lock", "give another --basetemp"):
+        if not (folder / ".made").exists():
+            folder.mkdir(exist_ok=True)
+            make(folder)
+            (folder / ".made").touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def local(held_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of an undisturbed local sweep of the suite."""
+    from rich.console import Console
+
+    from hpml_bench.config.suite import load_suite
+    from hpml_bench.launch.sweep import run_sweep
+
+    def swept(folder: Path) -> None:
+        result = run_sweep(load_suite(str(held_suite)), folder, Console(quiet=True))
+        assert result.failed == 0
+        assert len(result.records) == 4
+
+    return once(tmp_path_factory, "local", swept) / "colours"
+
+
+@pytest.fixture(scope="session")
+def truth(local: Path) -> dict[str, Any]:
+    """What the local sweep computes, by run."""
+    return soak.content(local)
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder for results, which all nodes see."""
+    with tempfile.TemporaryDirectory(prefix="hpml-cluster-", dir="/tmp", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def disturbed(
+    slurm_cluster: TwoNodes, held_suite: Path, truth: dict[str, Any], shared_folder: Path
+) -> Iterator[Callable[..., Disturbed]]:
+    """Maker of sweeps with changes to the profile; afterwards no job is left, and the nodes are well."""
+    yield lambda **profile: Disturbed(slurm_cluster, held_suite, shared_folder / "out", **profile)
+    slurm_cluster.restore()

@@ -1,0 +1,264 @@
+"""Sweeps on a real Slurm of two nodes, disturbed: each completes, and equals an undisturbed local one to the bit.
+
+What is disturbed has come to a known place, the gate of its second run; no test waits for a time.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from disturbed import Disturbed
+from two_nodes import TwoNodes, slurm, until
+
+from hpml_bench.records.plan import read_jobs
+
+pytestmark = pytest.mark.cluster
+Make = Callable[..., Disturbed]
+
+
+def equal(sweep: Disturbed, truth: dict[str, Any]) -> None:
+    """Complete a sweep; it must be what the local one is, and no claim may be left."""
+    assert sweep.complete()
+    found = sweep.content()
+    assert found == {run: truth[run] for run in found}
+    assert len(found) == sum(len(unit.tasks) for unit in sweep.sweep.plan.units)
+    until(lambda: not sweep.left(), "no claim is left")
+
+
+def first_run_was_kept(sweep: Disturbed, job: str) -> None:
+    """The run before the fault is the one that this job made in its first start."""
+    where = sweep.record("lora").environment["where"]
+    assert (where["job"], where["restart"]) == (job, 0)
+
+
+def test_a_requeued_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
+    """`scontrol requeue`: the run under way is interrupted, the same job begins anew, and what was done is kept.
+
+    Protection: a record in its place settles a run (ResultsFolder.settled); the attempt of another start is never
+    gone on with, since it has a name of its own (SharedResults.begin).
+    """
+    sweep = disturbed()
+    job = sweep.begin()
+    slurm("scontrol", "requeue", job)
+    assert sweep.arrived(restart=1) == job
+    sweep.pass_on()
+    equal(sweep, truth)
+    first_run_was_kept(sweep, job)
+    assert sweep.starts() == [(f"{job}.0", "interrupted"), (f"{job}.1", "done")]
+    assert sweep.record().environment["where"]["restart"] == 1
+    assert len(sweep.attempts()) == 1
+
+
+@pytest.mark.cluster_slow
+def test_a_preempted_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
+    """A job of a partition of higher priority takes the node, and the preempted one is done after it.
+
+    Protection: as for a requeue; and the job that was asked to end waits for its kill (worker._await_kill): where it
+    leaves by itself, some versions of Slurm don't begin it anew.
+    """
+    sweep = disturbed()
+    job = sweep.begin()
+    high = ("--partition=high", f"--nodelist={sweep.node(job)}", "--exclusive")
+    slurm("sbatch", *high, "--output=/dev/null", "--wrap=true")
+    until(lambda: slurm_cluster.jobs()[job][0] != "RUNNING", "the job is preempted")
+    sweep.pass_on()
+    equal(sweep, truth)
+    first_run_was_kept(sweep, job)
+    assert sweep.record().environment["where"]["restart"] == 1
+    (first, *later) = [how for _, how in sweep.starts()]
+    assert first == "interrupted"
+    assert set(later) == {"done"}  # Slurm 24.11 begins it once more after it has ended well: there is nothing to do
+
+
+@pytest.mark.cluster_slow
+def test_of_a_job_and_its_zombie_one_counts(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
+    """A killed slurmd, and its node is down for the controller: the job goes on there, and elsewhere once more.
+
+    Both finish the first run. Protection: an attempt is committed by a rename onto a name that must be free
+    (SharedResults.publish), and the later one is set aside; a job whose claim is another's begins no run (Claim.held).
+    """
+    sweep = disturbed()
+    job = sweep.begin(methods=("held", "lora"))
+    lost = sweep.node(job)
+    slurm_cluster.do("kill", lost)
+    slurm_cluster.mark_down(lost)
+    assert sweep.arrived(restart=1) == job
+    assert sweep.node(job) != lost
+    sweep.pass_on()
+    equal(sweep, truth)
+    until(lambda: all(how for _, how in sweep.starts()), "the zombie has ended")
+    assert len(sweep.aside()) == 1
+    assert not sweep.attempts()
+    starts = dict(sweep.starts())
+    assert starts.pop(f"{job}.0") == "left"
+    last = max(int(name.rpartition(".")[2]) for name in starts)
+    assert starts[f"{job}.{last}"] == "done"
+    assert sweep.record("lora").environment["where"]["restart"] == last
+
+
+def test_a_lost_node_is_made_good(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
+    """A node is gone at once; its job is done on the other, which has no command of Slurm's, and the node comes back.
+
+    Protection: a job takes back the claim of its earlier start (claims.claimed), for which it needs to ask nobody.
+    """
+    sweep = disturbed(setup=["export PATH=/nowhere"])
+    job = sweep.begin()
+    lost = sweep.node(job)
+    slurm_cluster.do("lose", lost)
+    slurm_cluster.mark_down(lost)
+    assert sweep.arrived(restart=1) == job
+    assert sweep.node(job) != lost
+    slurm_cluster.do("back", lost)
+    sweep.pass_on()
+    equal(sweep, truth)
+    first_run_was_kept(sweep, job)
+    first, *_, last = sweep.starts()  # Slurm may begin it once more, for its own look at the node
+    assert first == (f"{job}.0", None)
+    assert last[0] > f"{job}.0"
+    assert last[1] == "done"
+    assert len(sweep.attempts()) == len(sweep.starts()) - 1
+
+
+def test_a_cancelled_job_is_submitted_again(disturbed: Make, truth: dict[str, Any]) -> None:
+    """`scancel`, then the same command: what was done is kept, the rest is done by a new job.
+
+    Protection: what is missing is known from records (Sweep.missing), not from jobs.
+    """
+    sweep = disturbed()
+    job = sweep.begin()
+    slurm("scancel", job)
+    until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job is cancelled")
+    sweep.pass_on()
+    assert sweep.open().submit(again=True) == 1
+    equal(sweep, truth)
+    first_run_was_kept(sweep, job)
+    assert [how for _, how in sweep.starts()] == ["interrupted", "done"]
+
+
+def test_a_killed_job_is_submitted_again(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
+    """SIGKILL of the job's process, as the kernel does for want of memory: its claim is in the way of nobody.
+
+    Protection: the submitter removes the claims of jobs that Slurm knows to have ended (claims.release_dead); the nodes
+    have no command of Slurm's here to ask.
+    """
+    sweep = disturbed(setup=["export PATH=/nowhere"])
+    job = sweep.begin()
+    (own,) = read_jobs(sweep.folder)
+    slurm_cluster.do("in", sweep.node(job), "kill", "-9", str(own.pid))
+    until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job has ended")
+    assert [claim.job for claim in sweep.left()] == [job]
+    sweep.pass_on()
+    equal(sweep, truth)
+    first_run_was_kept(sweep, job)
+    assert [how for _, how in sweep.starts()] == [None, "done"]
+
+
+def test_a_killed_rank_fails_its_run_alone(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
+    """SIGKILL of a rank: the run is recorded as killed, the unit's other run is done, and the same command mends it.
+
+    Protection: the run's process group is watched in the job as on one machine; a run that did not end well is replaced
+    (SharedResults.publish).
+    """
+    sweep = disturbed()
+    job = sweep.begin(methods=("held", "lora"))
+    host, pid = sweep.rank(job, 1)
+    slurm_cluster.do("in", host, "kill", "-KILL", pid)
+    assert sweep.complete()
+    assert sweep.record().status == "killed"
+    assert sweep.record("lora").status == "ok"
+    assert [how for _, how in sweep.starts()] == ["done"]
+    sweep.pass_on()
+    assert sweep.open(methods=("held", "lora")).submit(again=True) == 1
+    equal(sweep, truth)
+    first_run_was_kept(sweep, job)
+
+
+def fill(folder: Path) -> Path:
+    """Fill a disk to its last byte; return the file that does."""
+    file = folder / "filler"
+    with file.open("wb", buffering=0) as filler:
+        for size in (65536, 1):
+            try:
+                while True:
+                    filler.write(b"\0" * size)
+            except OSError:
+                continue
+    return file
+
+
+def test_a_full_disk_commits_nothing_by_halves(
+    slurm_cluster: TwoNodes, held_suite: Path, truth: dict[str, Any], small_disk: Path
+) -> None:
+    """The disk of the results is full when a run ends: it has no record, and is done again when there is room.
+
+    Protection: a record is written under another name and the attempt renamed as a whole (write_atomically, publish).
+    """
+    sweep = Disturbed(slurm_cluster, held_suite, small_disk / "out")
+    job = sweep.begin()
+    filler = fill(small_disk)
+    sweep.pass_on()
+    until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job has ended")
+    assert [record.spec.method.name for record in sweep.sweep.records()] == ["lora"]
+    assert not list(sweep.folder.glob("held-*"))
+    filler.unlink()
+    assert sweep.open().submit(again=True) == 1
+    equal(sweep, truth)
+    first_run_was_kept(sweep, job)
+    slurm_cluster.restore()
+
+
+def test_no_run_is_begun_that_the_time_left_is_too_short_for(
+    disturbed: Make, truth: dict[str, Any], local: Path
+) -> None:
+    """A job with ten minutes left begins no run of half an hour; another job does it.
+
+    The first run is one made before, whose record says that it took so long; the time limit is a variable's.
+    Protection: the longest run so far is compared with what is left (worker._Work._time_for_another).
+    """
+    sweep = disturbed(time="1:00:00")
+    later = sweep.out / "later"
+    limit = f"[ -e {later} ] || export HPML_BENCH_UNTIL=$(($(date +%s) + 600))"
+    sweep.profile = sweep.profile.model_copy(update={"setup": (limit,)})
+    sweep.open()
+    (before,) = local.glob("lora-s0-*")
+    shutil.copytree(before, sweep.folder / before.name)
+    record = json.loads((before / "run.json").read_text()) | {"seconds": 1800.0}
+    (sweep.folder / before.name / "run.json").write_text(json.dumps(record))
+    assert sweep.sweep.submit(again=True) == 1
+    until(lambda: [how for _, how in sweep.starts()] == ["time"], "the job has ended for its time limit")
+    assert not sweep.attempts()
+    later.touch()
+    equal(sweep, truth)
+    assert sweep.record("lora").seconds == 1800
+    assert [how for _, how in sweep.starts()] == ["time", "done"]
+
+
+@pytest.mark.cluster_slow  # the same with a real limit is in test_slurm_slow.py
+def test_a_run_longer_than_the_limit_fails_by_name(disturbed: Make, slurm_cluster: TwoNodes) -> None:
+    """Two jobs are asked to end by their time limit during the same run: it is a timeout, and a third does the others.
+
+    The limit is a variable's, and the request `scancel --batch`, as Slurm's own at a limit.
+    Protection: attempts that a limit ended are counted (worker.TRIES), and a run that failed since it was asked for is
+    not begun again by a further job (Plan.settles).
+    """
+    sweep = disturbed(time="1:00:00", setup=["export HPML_BENCH_UNTIL=$(($(date +%s) + 179))"])
+    jobs: list[str] = [sweep.begin(methods=("held", "lora"))]
+    for number in (1, 2):
+        slurm("scancel", "--batch", "--signal=TERM", jobs[-1])
+        until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job has ended")
+        assert [how for _, how in sweep.starts()] == ["time"] * number
+        if number == 1:
+            assert sweep.sweep.submit(again=False) == 1
+            jobs.append(sweep.arrived(not_yet=tuple(jobs)))
+    assert sweep.complete()
+    assert [how for _, how in sweep.starts()] == ["time", "time", "done"]
+    assert sweep.record("lora").status == "ok"
+    record = sweep.record()
+    assert record.status == "timeout"
+    assert record.error is not None
+    assert "not done in the job's time limit of 1:00:00, 2 times; give the profile more time" in record.error.message

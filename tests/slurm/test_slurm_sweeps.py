@@ -1,0 +1,144 @@
+"""Sweeps on a real Slurm of two nodes: what users do with them, while nothing breaks."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from disturbed import Disturbed
+from two_nodes import TwoNodes, slurm, until
+
+from hpml_bench.cli import main
+from hpml_bench.cluster import worker
+from hpml_bench.cluster.sweep import find
+from hpml_bench.errors import UserError
+from hpml_bench.records.plan import read_jobs
+
+pytestmark = pytest.mark.cluster
+Make = Callable[..., Disturbed]
+
+
+def test_a_sweep_equals_a_local_one(disturbed: Make, truth: dict[str, Any]) -> None:
+    """A job a seed, each on its node; all losses, norms and predictions are those of a sweep without a cluster.
+
+    Protection: settings are resolved once (resolved.json), and runs are what the plan says, wherever they run.
+    """
+    sweep = disturbed()
+    assert sweep.open(seeds=2).submit(again=True) == 2
+    assert sweep.complete()
+    assert sweep.content() == truth
+    where = [record.environment["where"] for record in sweep.sweep.records()]
+    assert {(place["unit"], place["host"]) for place in where} in ({(0, "n1"), (1, "n2")}, {(0, "n2"), (1, "n1")})
+    assert [how for _, how in sweep.starts()] == ["done", "done"]
+    assert not sweep.left()
+    assert not sweep.attempts()
+
+
+def test_a_second_submission_attaches(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
+    """The same command while the first one's jobs run: it submits nothing and waits; nobody does a unit twice.
+
+    Protection: the jobs of a sweep are found by their comment (Slurm.live), and a unit is claimed (claims.claimed).
+    """
+    sweep = disturbed()
+    job = sweep.begin(methods=("held",))
+    second = sweep.open(methods=("held",), again=True)
+    assert second.submit(again=True) == 0
+    assert list(slurm_cluster.jobs()) == [job]
+    with pytest.raises(UserError, match=f"unit 0 is held by job {job} on {sweep.node(job)}"):
+        worker.work(sweep.folder, 0)
+    sweep.pass_on()
+    assert second.wait(lambda _: None, poll=0.5)
+    assert sweep.complete()
+    assert list(sweep.content().values()) == [truth[sweep.record().run_id]]
+    assert sweep.starts() == [(f"{job}.0", "done")]
+
+
+def test_a_waiter_that_is_interrupted_leaves_the_jobs(disturbed: Make, slurm_cluster: TwoNodes) -> None:
+    """Ctrl-C ends the waiting with status 130 and the command that ends the jobs, which go on; that command ends them.
+
+    Protection: cli/on.py stops jobs only of an engine whose jobs end with it (Engine.outlives).
+    """
+    sweep = disturbed()
+    sweep.close()
+    command = [sys.executable, "-m", "hpml_bench", *sweep.command()]
+    waiter = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    job = sweep.arrived()
+    waiter.send_signal(signal.SIGINT)
+    said, _ = waiter.communicate(timeout=60)
+    assert waiter.returncode == 130
+    folder = sweep.out / "colours"
+    assert f"the jobs go on; the same command waits for them again, and hpml-bench stop {folder} ends them" in said
+    assert slurm_cluster.jobs()[job][0] == "RUNNING"
+    stopped = CliRunner().invoke(main, ["stop", str(folder)])
+    assert (stopped.exit_code, stopped.output) == (0, "1 jobs were ended\n")
+    assert slurm_cluster.jobs() == {}
+    assert not list((folder / "claims").iterdir())
+    assert [(own.name, own.how) for own in read_jobs(folder)] == [(f"{job}.0", "interrupted")]
+
+
+def test_a_detached_sweep_reports_by_itself(disturbed: Make, slurm_cluster: TwoNodes) -> None:
+    """`--detach` returns at once; `status` shows the jobs; a last job writes the page when the others have ended.
+
+    Protection: the report's job depends on the others (afterany).
+    """
+    sweep = disturbed()
+    sweep.close()
+    begun = CliRunner().invoke(main, sweep.command("--detach"))
+    assert begun.exit_code == 0, begun.output
+    job = sweep.arrived()
+    folder = sweep.out / "colours"
+    assert f"hpml-bench status {folder} shows the jobs" in begun.output
+    assert sorted(state for state, _ in slurm_cluster.jobs().values()) == ["PENDING", "RUNNING"]
+    shown = CliRunner().invoke(main, ["status", str(folder)]).output.splitlines()
+    assert shown[1].split() == ["0", "held", "seed", "0", "running", job, sweep.node(job), "0", "of", "1"]
+    sweep.pass_on()
+    own = find(folder, lambda _: None)
+    until(lambda: not own.engine.live(own.plan), "all jobs have ended")
+    assert "held" in (folder / "report.html").read_text()
+    shown = CliRunner().invoke(main, ["status", str(folder)]).output.splitlines()
+    assert " ended " in shown[1]
+    assert shown[1].endswith("1 of 1")
+
+
+def test_a_dry_run_prints_the_very_script(disturbed: Make, slurm_cluster: TwoNodes) -> None:
+    """What `--dry-run` prints is what Slurm is given afterwards, up to the time at which it is submitted.
+
+    Protection: Slurm.submit gives Slurm.script to sbatch, and no option beside it.
+    """
+    sweep = disturbed(options={"sbatch": {"partition": "low", "hold": True}})
+    printed = CliRunner().invoke(main, sweep.command("--dry-run"))
+    assert printed.exit_code == 0, printed.output
+    assert slurm_cluster.jobs() == {}
+    assert not (sweep.out / "colours").exists()
+    assert sweep.open().submit(again=True) == 1
+    (job,) = slurm_cluster.jobs()
+    given = slurm("scontrol", "write", "batch_script", job, "-")
+
+    def timeless(script: str) -> list[str]:
+        return [line for line in script.strip().splitlines() if not line.startswith("export HPML_BENCH_QUEUED=")]
+
+    assert timeless(given) == timeless(printed.output)
+
+
+def test_a_job_prepares_before_the_others_begin(disturbed: Make, truth: dict[str, Any], shared_folder: Path) -> None:
+    """`prepare: job` with an empty cache: a first job fills it, and the others begin when it has ended well.
+
+    Protection: the others depend on it (afterok).
+    """
+    cache = shared_folder / "cache"
+    sweep = disturbed(prepare="job", env={"HPML_BENCH_CACHE": str(cache)})
+    assert sweep.open().submit(again=True) == 1
+    assert not cache.exists()
+    assert sweep.complete()
+    first, second = read_jobs(sweep.folder)
+    assert (first.unit, first.how, second.unit, second.how) == (-1, "done", 0, "done")
+    assert first.ended is not None
+    assert first.ended <= second.began
+    assert sweep.content() == {run: truth[run] for run in sweep.content()}
+    assert len(sweep.content()) == 2

@@ -1,0 +1,97 @@
+"""Want of memory: the kernel's counters of what it killed, and errors that say it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpml_bench.system import failures, oom
+
+VERSION_1 = (
+    "30 23 0:28 {root} {mount} rw - cgroup cgroup rw,memory\n31 23 0:29 / /elsewhere rw - cgroup cgroup rw,cpu\n"
+)
+
+
+VERSION_2 = "30 23 0:28 {root} {mount} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+
+
+EVENTS = "low 0\nhigh 0\nmax 9\noom 4\noom_kill 3\noom_group_kill 0\n"
+
+
+CONTROL = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"
+
+
+@pytest.mark.parametrize(
+    ("mounts", "groups", "root", "counters", "count"),
+    [
+        (VERSION_2, "0::/mine", "/", {"mine/memory.events": EVENTS, "memory.events": EVENTS.replace("3", "9")}, 3),
+        (VERSION_2, "0::/", "/", {"memory.events": EVENTS}, 3),
+        (VERSION_1, "4:cpu,memory:/mine\n0::/", "/", {"memory.oom_control": CONTROL, "mine/memory.oom_control": ""}, 7),
+        (VERSION_1, "4:memory:/mine\n3:cpu:/", "/", {"mine/memory.oom_control": CONTROL}, 2),
+        (VERSION_1, "4:memory:/mine", "/", {f"mine{sub}/memory.oom_control": CONTROL for sub in ("", "/a", "/b")}, 6),
+        (VERSION_1, "4:memory:/box/mine", "/box", {"mine/memory.oom_control": CONTROL}, 2),
+        (VERSION_1, "4:memory:/mine", "/box", {"mine/memory.oom_control": CONTROL}, 7),
+        (VERSION_1 + VERSION_2, "4:memory:/mine\n0::/mine", "/", {"mine/memory.oom_control": CONTROL}, 2),
+        ("", "", "", {}, 7),
+    ],
+    ids=["2", "2, alone", "1, without a count", "1", "1, below", "1, boxed", "1, outside", "both", "none"],
+)
+def test_the_kernels_counters_are_read(
+    mounts: str,
+    groups: str,
+    root: str,
+    counters: dict[str, str],
+    count: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the process's own control group of version 2 or 1, wherever it is mounted; else of the machine."""
+    for name, text in counters.items():
+        (tmp_path / "mount" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mount" / name).write_text(text)
+    places = {"MOUNTS": mounts.format(root=root, mount=tmp_path / "mount"), "GROUPS": groups, "MACHINE": "oom_kill 7\n"}
+    for name, text in places.items():
+        (tmp_path / name).write_text(text)
+        monkeypatch.setattr(oom, name, tmp_path / name)
+    assert oom.oom_kills() == count
+
+
+def test_where_nothing_counts_nothing_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that has none of the files, and one whose counters say nothing, the count is 0."""
+    for name in ("MOUNTS", "GROUPS", "MACHINE"):
+        monkeypatch.setattr(oom, name, tmp_path / name)
+    assert oom.oom_kills() == 0
+    (tmp_path / "MACHINE").write_text("pgfault 4\n")
+    assert oom.oom_kills() == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "status"),
+    [
+        ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB", "oom_cuda"),
+        ("AcceleratorError", "CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'", "oom_cuda"),
+        ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "oom_cuda"),
+        ("RuntimeError", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "oom_cuda"),
+        ("RuntimeError", "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", "oom_cuda"),
+        ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc async 24 bytes", "oom_cuda"),
+        ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc 10485760 bytes", "oom_cuda"),
+        (
+            "DistBackendError",
+            "NCCL error in: ProcessGroupNCCL.cpp:94, unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'",
+            "oom_cuda",
+        ),
+        ("RuntimeError", "CUDA error: an illegal memory access was encountered", "failed"),
+        ("MemoryError", "", "oom_host"),
+        ("ArrowMemoryError", "malloc of size 1099511627776 failed", "oom_host"),
+        ("ArrowMemoryError", "realloc of size 1099511627776 failed", "oom_host"),
+        ("DatasetGenerationError", "malloc of size 1099511627776 failed", "oom_host"),
+        ("_ArrayMemoryError", "Unable to allocate 1.00 TiB for an array with shape (1099511627776,)", "oom_host"),
+        ("RuntimeError", "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory", "oom_host"),
+        ("OSError", "[Errno 12] Cannot allocate memory", "oom_host"),
+        ("RuntimeError", "shapes can't be multiplied", "failed"),
+    ],
+)
+def test_errors_for_want_of_memory_are_told_apart(kind: str, message: str, status: str) -> None:
+    """By the exception's class, or by what torch and the system say."""
+    assert failures.status_of(kind, message) == status
