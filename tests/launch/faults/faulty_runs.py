@@ -102,21 +102,33 @@ def endless(method: str = "head") -> RunSpec:
     return tiny.spec(method, steps=1_000_000, eval_every=1_000_000, log_every=5)
 
 
-def when_training(folder: Path, action: Callable[[dict[int, int]], None]) -> threading.Thread:
-    """Do `action` with the ranks' process numbers once they all take steps in `folder`."""
+def when(condition: Callable[[], object], action: Callable[..., None]) -> threading.Thread:
+    """Do `action` with what the condition returns once that is true."""
 
     def wait() -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            beats = heartbeat.read(folder)
-            if len(beats) == 2 and all("step" in beat.where for beat in beats):
-                action({beat.rank: beat.pid for beat in beats})
+            if found := condition():
+                action(found)
                 return
             time.sleep(0.02)
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     return thread
+
+
+def when_training(
+    folder: Path, action: Callable[[dict[int, int]], None], one_at: str = "training step"
+) -> threading.Thread:
+    """Do `action` with the ranks' process numbers once all take steps in `folder`, and one is where `one_at` says."""
+
+    def stepping() -> dict[int, int]:
+        beats = heartbeat.read(folder)
+        there = len(beats) == 2 and all("step" in beat.where for beat in beats)
+        return {beat.rank: beat.pid for beat in beats} if there and any(one_at in b.where for b in beats) else {}
+
+    return when(stepping, action)
 
 
 def send(number: signal.Signals, rank: int = 1) -> Callable[[dict[int, int]], None]:
