@@ -29,7 +29,7 @@ SIDE_BY_SIDE = ("--parallel", "2", "--nproc", "1")
 @pytest.fixture(scope="module")
 def long_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two methods, two seeds, runs of some seconds."""
-    return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=1500, eval_every=1500)
+    return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=600, eval_every=600)
 
 
 def working(command: Command, stepping: int = 2) -> tuple[Job, ...]:

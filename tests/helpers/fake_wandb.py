@@ -1,12 +1,13 @@
 """Reads wandb's own files back, and plays its server, for the tests of publishing."""
 
 import json
+import os
 import struct
 import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,13 @@ def runs_below(suite: Path) -> dict[str, dict[str, Any]]:
 
 
 def nothing_left() -> bool:
-    """Tell that neither wandb's service nor a thread of ours is left."""
-    ours = [p for p in psutil.process_iter(["name"]) if (p.info["name"] or "").startswith("wandb-core")]
+    """Tell that neither wandb's service nor a thread of ours is left by this process of tests."""
+    here = os.environ.get("PYTEST_XDIST_WORKER")  # beside others, which have services of their own
+    ours = []
+    for process in psutil.process_iter(["name"]):
+        with suppress(psutil.Error):
+            if (process.info["name"] or "").startswith("wandb-core"):
+                ours += [process] if process.environ().get("PYTEST_XDIST_WORKER") == here else []
     return not ours and not any(t.name.startswith("wandb-follow") for t in threading.enumerate())
 
 

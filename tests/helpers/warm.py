@@ -39,6 +39,8 @@ SPACE = 16_000
 """Bytes that the server's own arguments and environment take at least: those of its descendants are written there."""
 _cold_execute = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 _cold_spawn = util.spawnv_passfds
+_used: list[bool] = []
+"""Whether a command has run in this process."""
 
 
 # In the server, and what descends from it
@@ -208,7 +210,6 @@ def _spawn(path: bytes, words: Sequence[str], descriptors: Iterable[int]) -> int
         _close_all_but(set(descriptors))
         _forget()
         _show([os.fsdecode(word) for word in words], os.environ)
-        sys.modules.pop("hpml_bench.launch.fork_server_main", None)  # what it does is done in each server
         exec(words[-1], {"__name__": "__main__"})
     except SystemExit:
         pass
@@ -229,11 +230,10 @@ def _forget() -> None:
     tempfile.tempdir = None
     forkserver._forkserver.__init__()  # type: ignore[misc]
     resource_tracker._resource_tracker.__init__()  # type: ignore[misc]
-    from hpml_bench import registry
-
-    for cached in vars(registry).values():
-        with suppress(AttributeError):
-            cached.cache_clear()
+    if _used:  # a command has run here: its package, with what that has kept
+        for name in [name for name in sys.modules if name.partition(".")[0] == "hpml_bench"]:
+            del sys.modules[name]
+    _used.append(True)
 
 
 def _close_all_but(keep: set[int]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from helpers import tiny
+from helpers.warm import WarmProcess
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.plan import ATTEMPTS, CLAIMS, OWNER, Job
@@ -248,13 +249,14 @@ def test_a_killed_sweeps_logs_are_mended_at_the_next_start(tmp_path: Path) -> No
     def logs() -> list[bytes]:
         return [log.read_bytes() for log in tmp_path.glob("out/*/*/rank*.log")]
 
-    with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL) as sweep:
-        deadline = time.monotonic() + 90
-        while not (len(logs()) == 2 and all(b"on stderr" in log for log in logs())) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        sweep.kill()
+    sweep = WarmProcess(command, environment, new_session=True)
+    deadline = time.monotonic() + 90
+    while not (len(logs()) == 2 and all(b"on stderr" in log for log in logs())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    sweep.kill()
+    sweep.communicate(30)
     assert leaks(*logs())
-    subprocess.run([*command, "--max-hours", "0"], env=environment, capture_output=True, check=False)
+    WarmProcess([*command, "--max-hours", "0"], environment).communicate(60)
     assert len(logs()) == 2
     assert leaks(*logs()) == []
 
