@@ -12,6 +12,8 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.records.run import RunRecord
 
+pytestmark = pytest.mark.suites
+
 
 def run(folder: Path, prepared: Prepared, suite: str = "quickstart") -> RunRecord:
     """Do a suite's LoRA run, at full budget."""
@@ -21,7 +23,6 @@ def run(folder: Path, prepared: Prepared, suite: str = "quickstart") -> RunRecor
     return record
 
 
-@pytest.mark.slow
 def test_the_pretrained_backbone_beats_a_random_one(tmp_path: Path) -> None:
     """At the same budget the pretrained weights are worth at least 15 points, and nothing beats the best possible."""
     import torch
@@ -42,7 +43,6 @@ def test_the_pretrained_backbone_beats_a_random_one(tmp_path: Path) -> None:
     assert (pretrained.metrics["test_accuracy"] or 1) < best + 0.02
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suite", "metric", "low", "high"),
     [("regression", "rmse", 0.8, 1.8), ("tagging", "f1", 0.7, 1), ("chat", "score", 0.7, 0.99)],

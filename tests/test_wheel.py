@@ -32,7 +32,7 @@ def test_the_wheel_holds_what_a_run_needs(built_wheel: Path) -> None:
     assert not [name for name in sizes if name.startswith(("tests/", "reports/", "benchmarks/"))]
 
 
-@pytest.mark.slow
+@pytest.mark.wheel
 def test_run_all_from_the_wheel(built_wheel: Path, tmp_path: Path) -> None:
     """Installed in a clean environment, run-all makes its report from an empty folder; so does report alone."""
     venv.create(tmp_path / "env", with_pip=True)

@@ -24,6 +24,7 @@ PAGES = 100
 """Pages of each kind: some seconds in all."""
 
 
+@pytest.mark.calibration
 @pytest.mark.parametrize(("noise", "bound"), calibration.BOUNDS.items())
 def test_pages_rarely_claim_what_is_false(noise: str, bound: float) -> None:
     """Over all truths, spreads, disturbances and numbers of seeds together a false claim is as rare as promised."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from click.testing import CliRunner
 
-from helpers import tiny
+from helpers import held, plugin_packages, tiny
 from helpers.cli_process import Command
 from hpml_bench.cli import main
 from hpml_bench.config.profile import Profile
@@ -26,10 +28,37 @@ two_cores = pytest.mark.skipif(environment.cores() < 2, reason="needs two cores"
 SIDE_BY_SIDE = ("--parallel", "2", "--nproc", "1")
 
 
-@pytest.fixture(scope="module")
-def long_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two methods, two seeds, runs of some seconds."""
-    return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=600, eval_every=600)
+class Gates:
+    """A suite of two methods, `a` and `b`, and two seeds; and gates, at which their runs stay while they are closed."""
+
+    def __init__(self, suite: Path, place: Path) -> None:
+        self.suite, self._place = suite, place
+
+    def close(self, *names: str) -> None:
+        """Let runs of these methods stay."""
+        for name in names:
+            (self._place / f"closed{name}").touch()
+
+    def open(self) -> None:
+        """Let all pass."""
+        for file in self._place.glob("closed*"):
+            file.unlink()
+
+
+@pytest.fixture
+def gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gates]:
+    """Gates that are open, known to this process and all that are started from here."""
+    for name in ("suite", "gates"):
+        (tmp_path / name).mkdir()
+    path = tiny.local_suite(tmp_path / "suite")
+    content = yaml.safe_load(path.read_text())
+    content["methods"] = {name: {"method": "held", "options": {"gate": name}} for name in ("a", "b")}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    plugin_packages.install(monkeypatch, tmp_path, "methods", held=held.SOURCE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    monkeypatch.setenv("HELD_AT", str(tmp_path / "gates"))
+    yield Gates(path, tmp_path / "gates")
+    plugin_packages.forget()
 
 
 def working(command: Command, stepping: int = 2) -> tuple[Job, ...]:
@@ -43,11 +72,15 @@ def working(command: Command, stepping: int = 2) -> tuple[Job, ...]:
 
 
 @two_cores
-def test_the_results_are_those_of_runs_one_after_another(long_suite: Path, room: Path) -> None:
+def test_the_results_are_those_of_runs_one_after_another(gates: Gates, room: Path) -> None:
     """To the bit; what ran beside a run, and the cores it had, are in its record."""
-    status, said = Command(long_suite, room / "one", "--nproc", "1").ended(300)
+    status, said = Command(gates.suite, room / "one", "--nproc", "1").ended(300)
     assert status == 0, said
-    status, said = Command(long_suite, room / "two", *SIDE_BY_SIDE).ended(300)
+    gates.close("a", "b")
+    command = Command(gates.suite, room / "two", *SIDE_BY_SIDE)
+    command.until(lambda: working(command), 100)
+    gates.open()
+    status, said = command.ended(300)
     assert status == 0, said
     assert "4 jobs for 4 runs were given to this machine, 2 at a time" in said
     assert "[4/4] " in said
@@ -69,10 +102,11 @@ def test_the_results_are_those_of_runs_one_after_another(long_suite: Path, room:
 
 
 @two_cores
-def test_each_run_stays_in_its_slot_until_ctrl_c(long_suite: Path, room: Path) -> None:
+def test_each_run_stays_in_its_slot_until_ctrl_c(gates: Gates, room: Path) -> None:
     """Jobs and their ranks on cores of their own; then status 130, nothing left, and the same command goes on."""
-    command = Command(long_suite, room / "out", *SIDE_BY_SIDE)
-    command.until(lambda: working(command), 240)
+    gates.close("a", "b")
+    command = Command(gates.suite, room / "out", *SIDE_BY_SIDE)
+    command.until(lambda: working(command), 100)
     allowed = []
     for job in working(command):
         family = [psutil.Process(job.pid), *psutil.Process(job.pid).children(recursive=True)]
@@ -88,23 +122,26 @@ def test_each_run_stays_in_its_slot_until_ctrl_c(long_suite: Path, room: Path) -
     assert command.left() == []
     assert list((room / "tmp").iterdir()) == []
     assert claims(room / "out/colours") == ()
-    assert {job.how for job in read_jobs(room / "out/colours")} <= {"interrupted", "done"}
-    status, said = Command(long_suite, room / "out", *SIDE_BY_SIDE).ended(300)
+    assert {job.how for job in read_jobs(room / "out/colours")} == {"interrupted"}
+    gates.open()
+    status, said = Command(gates.suite, room / "out", *SIDE_BY_SIDE).ended(300)
     assert status == 0, said
     assert {record.status for record in tiny.records(room / "out").values()} == {"ok"}
 
 
 @two_cores
-def test_the_command_is_killed(long_suite: Path, room: Path) -> None:
+def test_the_command_is_killed(gates: Gates, room: Path) -> None:
     """No process is left, and the same command takes the claims of the dead jobs and does what is missing."""
-    command = Command(long_suite, room / "out", *SIDE_BY_SIDE)
-    command.until(lambda: command.recorded() and working(command, stepping=1), 240)  # both at once may come too late
+    gates.close("b")
+    command = Command(gates.suite, room / "out", *SIDE_BY_SIDE)
+    command.until(lambda: command.recorded() and working(command), 100)
     done = {key: record.started for key, record in tiny.records(room / "out").items()}
     command.process.kill()
     command.ended()
     assert len(command.family) >= 6, "two jobs with a fork server and a rank each"
     assert command.left() == []
-    status, said = Command(long_suite, room / "out", *SIDE_BY_SIDE).ended(300)
+    gates.open()
+    status, said = Command(gates.suite, room / "out", *SIDE_BY_SIDE).ended(300)
     assert status == 0, said
     assert f"{len(done)} of 4 runs are recorded already" in said
     after = tiny.records(room / "out")
@@ -113,13 +150,14 @@ def test_the_command_is_killed(long_suite: Path, room: Path) -> None:
 
 
 @two_cores
-def test_another_command_in_the_folder_is_refused(long_suite: Path, room: Path) -> None:
+def test_another_command_in_the_folder_is_refused(gates: Gates, room: Path) -> None:
     """While runs are under way: the same one, one without --parallel, and `stop`, which the first command does."""
-    command = Command(long_suite, room / "out", *SIDE_BY_SIDE)
-    command.until(lambda: working(command), 240)
+    gates.close("a", "b")
+    command = Command(gates.suite, room / "out", *SIDE_BY_SIDE)
+    command.until(lambda: working(command), 100)
     for options in (SIDE_BY_SIDE, ("--nproc", "1")):
         again = CliRunner().invoke(
-            main, ["run-all", str(long_suite), "--out", str(room / "out"), "--wandb", "off", *options]
+            main, ["run-all", str(gates.suite), "--out", str(room / "out"), "--wandb", "off", *options]
         )
         assert again.exit_code == 2
         assert f"in use by process {command.process.pid}" in again.output

@@ -108,7 +108,6 @@ EXPECTED = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SLOWDOWNS)
 def test_a_slowdown_of_our_own_loop_is_caught_and_named(name: str, reference: dict[str, Any], tmp_path: Path) -> None:
     """A needless item(), padding to the maximum, an extra all-reduce, a part computed again: each fails a count."""
@@ -119,7 +118,6 @@ def test_a_slowdown_of_our_own_loop_is_caught_and_named(name: str, reference: di
     assert "trainable_parameters" not in failed
 
 
-@pytest.mark.slow
 def test_a_comment_changes_no_count(reference: dict[str, Any], tmp_path: Path) -> None:
     """Nothing fails, nothing is even different, where only a comment was added: the counts have no noise."""
     commented = copy(tmp_path, **{TRAINER: (STEP, STEP + "        # a remark\n")})

@@ -40,7 +40,6 @@ def residents_below(pid: int) -> list[psutil.Process]:
         return []
 
 
-@pytest.mark.slow
 def test_it_trains_and_takes_a_delay_that_is_no_more_than_asked() -> None:
     """Steps take time, and busy work calibrated to half a step makes them about half as long again."""
     request = asked("lora")

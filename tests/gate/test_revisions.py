@@ -253,7 +253,7 @@ def test_another_interpreter_is_the_reference(tmp_path: Path) -> None:
         against_environment(str(tmp_path / "none"))
 
 
-@pytest.mark.slow
+@pytest.mark.wheel
 def test_a_commit_that_only_comments_passes(tmp_path: Path) -> None:
     """The whole way: this project in a repository, a comment added, both sides installed by pip and counted."""
     project, root = tmp_path / "project", Path(__file__).parents[2]

@@ -230,9 +230,11 @@ def _forget() -> None:
     tempfile.tempdir = None
     forkserver._forkserver.__init__()  # type: ignore[misc]
     resource_tracker._resource_tracker.__init__()  # type: ignore[misc]
-    if _used:  # a command has run here: its package, with what that has kept
-        for name in [name for name in sys.modules if name.partition(".")[0] == "hpml_bench"]:
-            del sys.modules[name]
+    if _used:  # a command has run here: the package with what it has kept, and plug-ins, which extend its classes
+        for name, module in [*sys.modules.items()]:
+            installed = (getattr(module, "__file__", None) or sys.prefix).startswith((sys.prefix, sys.base_prefix))
+            if name.partition(".")[0] == "hpml_bench" or not (installed or name == "__main__"):
+                del sys.modules[name]
     _used.append(True)
 
 
@@ -376,4 +378,5 @@ class WarmProcess:
 
 
 if __name__ == "__main__":
+    del sys.path[0]  # this folder, which a command hasn't got
     serve(sys.argv[1])

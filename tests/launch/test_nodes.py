@@ -103,7 +103,6 @@ def accuracy_and_loss(record: RunRecord) -> list[float | None]:
     return [record.metrics[name] for name in ("test_accuracy", "test_loss")]
 
 
-@pytest.mark.slow
 def test_two_nodes_compute_what_two_ranks_do(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
     """Losses, predictions and accuracy are equal to the bit; the record says over which nodes it ran."""
     over = launcher.run(tiny.spec(), prepared, tmp_path / "over", run_ranks=TWO)
@@ -123,7 +122,6 @@ def test_two_nodes_compute_what_two_ranks_do(prepared: Prepared, scratch: Path, 
     assert "between_nodes_bytes_per_step" not in here.metrics
 
 
-@pytest.mark.slow
 def test_a_killed_rank_is_named_with_its_node(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
     """Rank 0 loses its peer, which is no cause: the record has the rank that a signal ended, and its node."""
     when_training(scratch, lambda ranks: ranks[1].kill())
@@ -133,7 +131,6 @@ def test_a_killed_rank_is_named_with_its_node(prepared: Prepared, scratch: Path,
     assert error.rank == 1
 
 
-@pytest.mark.slow
 def test_a_killed_agent_is_a_missing_report(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
     """Its ranks end with it, and what the other node loses by that is no cause."""
     agent = when_training(scratch, lambda ranks: ranks[1].parent().parent().kill())  # type: ignore[union-attr]
@@ -143,7 +140,6 @@ def test_a_killed_agent_is_a_missing_report(prepared: Prepared, scratch: Path, t
     assert "its agent or the node was lost" in error.message
 
 
-@pytest.mark.slow
 def test_a_stopped_rank_is_a_stall_with_the_stacks_of_all_nodes(
     prepared: Prepared, scratch: Path, tmp_path: Path
 ) -> None:
@@ -160,7 +156,6 @@ def test_a_stopped_rank_is_a_stall_with_the_stacks_of_all_nodes(
     assert "rank 1, training step" in error.traceback
 
 
-@pytest.mark.slow
 def test_a_request_to_end_ends_all_nodes(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
     """SIGTERM to the parent: `interrupted`, and the caller is told."""
     when_training(scratch, lambda _: os.kill(os.getpid(), signal.SIGTERM))
@@ -170,7 +165,6 @@ def test_a_request_to_end_ends_all_nodes(prepared: Prepared, scratch: Path, tmp_
     assert caught.value.record.status == "interrupted"
 
 
-@pytest.mark.slow
 def test_agents_do_not_outlive_their_parent(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
     """A SIGKILL of the parent closes its store: the agents end their ranks and themselves; `scratch` looks for them."""
     program = "import sys, test_nodes as t; from pathlib import Path; from hpml_bench.data.prepared import Prepared\n"

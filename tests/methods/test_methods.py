@@ -1,5 +1,6 @@
 from importlib.metadata import version
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import support_causal_lm
@@ -26,6 +27,8 @@ GONE = {"BONE"} if Version("0.19") > INSTALLED else set()
 METHODS = registry.names("methods")
 TRAINING = [name for name in METHODS if registry.plugin("methods", name).trains and installed(name)]
 BACKBONES = support_table.BACKBONES
+ALWAYS_TRIED = {"LORA", "IA3", "PROMPT_TUNING", "OFT", "XLORA"}
+"""Types that are tried with each call of the tests; the others in the environment of the tables."""
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +167,13 @@ NEEDS = {"ADAMSS": "sklearn", "CORDA": "attr"}
 """Packages of types that PEFT does not install."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [kind for kind in committed_rows() if kind not in LATER])
+def rows_to_try() -> list[Any]:
+    """Return the committed table's types; those that README's test command leaves out are marked."""
+    kinds = [kind for kind in committed_rows() if kind not in LATER]
+    return [kind if kind in ALWAYS_TRIED else pytest.param(kind, marks=pytest.mark.tables) for kind in kinds]
+
+
+@pytest.mark.parametrize("kind", rows_to_try())
 def test_table_says_what_trying_shows(backbone_folders, kind):
     """Trying a type on GPT-2 and BERT gives what the committed table says."""
     if kind in NEEDS:
@@ -176,8 +184,7 @@ def test_table_says_what_trying_shows(backbone_folders, kind):
         assert ("no" if reason else "yes") == row[column], reason
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [kind for kind in committed_rows() if kind not in LATER])
+@pytest.mark.parametrize("kind", rows_to_try())
 def test_table_says_with_which_language_models_a_type_runs(language_models, kind):
     """Trying a type on all four shapes gives the column on causal language models: 40 s for all types."""
     if kind in NEEDS:

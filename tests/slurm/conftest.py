@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import soak
-from disturbed import HELD, Disturbed, write_suite
+from disturbed import Disturbed, write_suite
 from two_nodes import TwoNodes
 
-from helpers import skips, tiny
+from helpers import held, skips, tiny
 from hpml_bench import registry
 from hpml_bench.system import locks
 
@@ -45,11 +45,7 @@ def slurm_cluster(small_disk: Path) -> Iterator[TwoNodes]:
 @pytest.fixture(scope="session")
 def held_suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A suite of runs of seconds; its method `held` is known to all processes that are started from here."""
-    folder = tmp_path_factory.mktemp("plug-in")
-    (folder / "held.py").write_text(HELD)
-    (folder / "held-0.1.dist-info").mkdir()
-    (folder / "held-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: held\nVersion: 0.1\n")
-    (folder / "held-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\nheld = held\n")
+    folder = held.install(tmp_path_factory.mktemp("plug-in"))
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))))

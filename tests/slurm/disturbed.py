@@ -21,28 +21,6 @@ from hpml_bench.records.run import RunRecord
 
 PROFILE = Path(__file__).with_name("slurm.yaml")
 
-HELD = '''
-"""A method of the tests: trains the head; each rank stays after step 2 while its gate is closed."""
-
-import os
-import socket
-import time
-from pathlib import Path
-
-from hpml_bench.methods.head import Head
-
-
-class Held(Head):
-    def after_step(self, encoder, step):
-        gate = os.environ.get("HELD_AT")
-        if gate is None or step != 2:
-            return
-        job = f"{os.environ['HPML_BENCH_JOB']}.{os.environ['HPML_BENCH_RESTART']}"
-        Path(gate, f"{job}.{os.environ['RANK']}").write_text(f"{socket.gethostname()} {os.getpid()}")
-        while Path(gate, "closed").exists():
-            time.sleep(0.02)
-'''
-
 
 def write_suite(path: Path) -> Path:
     """Have the suite of tiny.local_suite with a method that can be held, after one that can't."""

@@ -22,7 +22,6 @@ LINK=hs$NUMBER # names of network devices have 15 characters at most
 BRIDGE=$LINK-bridge
 PORT=$((26800 + NUMBER))
 NODES="n1 n2"
-PACKAGES="slurmctld slurmd slurm-client munge iproute2 util-linux"
 export SLURM_CONF=$ROOT/slurm.conf
 
 fail() {
@@ -33,16 +32,7 @@ fail() {
 # Fail with one sentence where this machine can't have a cluster; install what is missing.
 require() {
   [ "$(id -u)" = 0 ] || fail "a cluster needs root, for namespaces and a network; run it as root, in a container for example"
-  local missing
-  missing=$(for command in slurmctld slurmd sbatch munged mungekey ip unshare nsenter; do
-    PATH=$PATH:/usr/sbin:/sbin command -v $command >/dev/null || echo $command
-  done)
-  if [ -n "$missing" ]; then
-    command -v apt-get >/dev/null || fail "$(echo $missing) can't be found, and without apt-get they can't be installed; install Slurm 24 and munge"
-    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $PACKAGES; } \
-      </dev/null >"$ROOT.apt" 2>&1 || fail "apt-get can't install $PACKAGES; see $ROOT.apt"
-    rm "$ROOT.apt"
-  fi
+  "$(dirname "${BASH_SOURCE[0]}")/../packages.sh" slurm || fail "Slurm can't be installed; see above"
   unshare --net --uts --mount --pid --fork --mount-proc true 2>/dev/null ||
     fail "namespaces of network, mounts and processes can't be made here; in a container it takes --privileged"
   ip link add $BRIDGE type bridge forward_delay 0 2>/dev/null ||

@@ -17,7 +17,7 @@ from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = pytest.mark.cluster
 NAMES = (f"hpml-{os.getpid()}-0", f"hpml-{os.getpid()}-1")
 NET, PORT = "10.75.0", 29511
 LEFT_OUT = {"step_seconds"}

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.serial
 SEED = 20
 
 
-@pytest.mark.slow
+@pytest.mark.suites
 def test_a_sweep_that_is_hit_five_times_ends_as_an_undisturbed_one() -> None:
     """Five faults: `run-all` completes, losses and predictions are the same to the bit, and nothing is left."""
     rng = random.Random(SEED)

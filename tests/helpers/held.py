@@ -1,0 +1,41 @@
+"""A method whose runs stay after a step until they are let go, so that a test can look at a run under way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SOURCE = '''
+"""A method of the tests: trains the head; each rank stays after step 2 while its gate is closed."""
+
+import os
+import socket
+import time
+from pathlib import Path
+
+from hpml_bench.config.base import Frozen
+from hpml_bench.methods.head import Head
+
+
+class Held(Head):
+    class Options(Frozen):
+        gate: str = ""
+
+    def after_step(self, encoder, step):
+        place = os.environ.get("HELD_AT")
+        if place is None or step != 2:
+            return
+        job = f"{os.environ.get('HPML_BENCH_JOB', '')}.{os.environ.get('HPML_BENCH_RESTART', '')}"
+        Path(place, f"{job}.{os.environ['RANK']}").write_text(f"{socket.gethostname()} {os.getpid()}")
+        while Path(place, f"closed{self.options.gate}").exists():
+            time.sleep(0.02)
+'''
+"""HELD_AT is the folder of gates; one is closed while a file `closed`, with the gate's name behind it, is there."""
+
+
+def install(folder: Path) -> Path:
+    """Write the module, and the package that registers it as `held`; return the folder, for PYTHONPATH."""
+    (folder / "held.py").write_text(SOURCE)
+    (folder / "held-0.1.dist-info").mkdir()
+    (folder / "held-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: held\nVersion: 0.1\n")
+    (folder / "held-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\nheld = held\n")
+    return folder
