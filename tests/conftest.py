@@ -29,6 +29,11 @@ hypothesis.settings.register_profile("tests", database=None, deadline=None, dera
 hypothesis.settings.load_profile("tests")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of README's command."""
+    parser.addoption("--here", action="store_true", help="leave out tests that have an environment of their own")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server of warm processes for all processes of tests, where there are several."""
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
@@ -39,12 +44,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 LONGEST_FIRST = ("test_wheel.py", "tracking/test_wandb.py", "faults/", "tasks/", "gate/", "hostile/", "records/")
 """Parts of paths of the tests that take longest: begun last, one would run while the other processes are idle."""
+APART = ("wheel", "browser", "tables", "calibration", "suites", "benchmarks", "cluster", "cluster_slow")
+"""Markers of tests that an environment of their own runs, and README's command doesn't; see CONTRIBUTING.md."""
 NEEDED_GPUS = {"gpu": 1, "multigpu": 2}
 """GPUs that a marker asks for."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the longest files first, where several processes share the tests; skip what needs more GPUs."""
+    if config.getoption("here"):
+        apart = [item for item in items if any(map(item.get_closest_marker, APART))]
+        config.hook.pytest_deselected(items=apart)
+        items[:] = [item for item in items if not any(map(item.get_closest_marker, APART))]
     places = {item.path: next((i for i, p in enumerate(LONGEST_FIRST) if p in str(item.path)), 99) for item in items}
     items.sort(key=lambda item: places[item.path])
     for marker, least in NEEDED_GPUS.items():
@@ -84,6 +96,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     set_hypothesis_home_dir(str(tmp_path_factory.mktemp("hypothesis")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HPML_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        warm.start_fork_servers_warm(patch)
         yield
 
 
@@ -147,4 +160,4 @@ def one_rank_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two methods, two seeds, one rank, runs of some seconds."""
     from helpers import tiny
 
-    return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=250, eval_every=250, world_size=1)
+    return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=150, eval_every=150, world_size=1)

@@ -130,13 +130,13 @@ def test_the_example_of_an_engine_does_a_sweep(tmp_path: Path, monkeypatch: pyte
     """Its jobs find it as any installed package's, and their runs are recorded with the job that made them."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     small = ("steps=3", "train_samples=48", "validation_samples=16", "test_samples=16", "world_size=1", "threads=1")
-    suite = load_suite("quickstart", small, seeds=2)
+    suite = load_suite("quickstart", small, seeds=1)
     asked = Asked(suite, load_profile("turns"), ("head",), Limits())
     sweep = Sweep.open(asked, tmp_path / suite.name, print)
-    assert sweep.submit(again=True) == 2
+    assert sweep.submit(again=True) == 1
     found: list[RunRecord] = []
     assert sweep.wait(found.append)
-    assert [(record.status, record.spec.seed, record.neighbours) for record in found] == [("ok", 0, ()), ("ok", 1, ())]
+    assert [(record.status, record.spec.seed, record.neighbours) for record in found] == [("ok", 0, ())]
     assert sweep.submit(again=True) == 0
 
 

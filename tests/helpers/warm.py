@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import array
 import atexit
+import base64
 import ctypes
+import fcntl
 import gc
 import json
 import logging
 import os
+import pickle
 import runpy
 import selectors
 import signal
@@ -31,7 +34,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from hpml_bench.system import processes
+
+if TYPE_CHECKING:
+    import pytest
 
 ADDRESS = "HPML_TEST_WARM"
 """Variable with the server's socket."""
@@ -57,7 +65,7 @@ def serve(address: str) -> None:
     gc.freeze()
     threads = {task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
     assert len(threads - {"jemalloc_bg_thd"}) == 1, f"a process with threads can't be forked: {threads}"
-    connections: dict[subprocess.Popen[bytes], socket.socket] = {}
+    connections: dict[subprocess.Popen[bytes] | _ForkServer, socket.socket] = {}
     with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:
         listener.bind(f"{address}.new")
         listener.listen(64)
@@ -79,13 +87,15 @@ def serve(address: str) -> None:
                     connection.sendall(f"{process.returncode}\n".encode())
 
 
-def _begin(connection: socket.socket) -> subprocess.Popen[bytes]:
-    """Start what a connection asks for."""
-    message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+def _begin(connection: socket.socket) -> subprocess.Popen[bytes] | _ForkServer:
+    """Start what a connection asks for: a command, or a fork server of the process that asks."""
+    message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 8)
     while not message.endswith(b"\n"):
         message += connection.recv(1 << 20)
     asked = json.loads(message)
     try:
+        if "numbers" in asked:
+            return _ForkServer(asked, descriptors)
         return subprocess.Popen(
             asked["command"], env=asked["environment"], cwd=asked["folder"], start_new_session=asked["session"],
             stdin=descriptors[0], stdout=descriptors[1], stderr=descriptors[2],
@@ -93,6 +103,28 @@ def _begin(connection: socket.socket) -> subprocess.Popen[bytes]:
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+class _ForkServer:
+    """A fork server of another process, which has this one as its parent."""
+
+    def __init__(self, asked: dict[str, Any], descriptors: list[int]) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 500) for descriptor in descriptors]
+            for copy, number in zip(high, asked["numbers"], strict=True):
+                os.dup2(copy, number)
+            os.chdir(asked["folder"])
+            os.environ.clear()
+            os.environ.update(asked["environment"])
+            _be_fork_server(asked["command"], set(asked["numbers"]))
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
 
 
 def _execute(process: subprocess.Popen[Any], command: Any, executable: Any, preexec: Any, *others: Any) -> None:
@@ -204,12 +236,15 @@ def _spawn(path: bytes, words: Sequence[str], descriptors: Iterable[int]) -> int
     if "multiprocessing.forkserver" not in words[-1]:
         pid: int = _cold_spawn(path, words, descriptors)
         return pid
-    if pid := os.fork():
-        return pid
+    return os.fork() or _be_fork_server([os.fsdecode(word) for word in words], set(descriptors))
+
+
+def _be_fork_server(words: list[str], descriptors: set[int]) -> NoReturn:
+    """Turn this new child into the fork server that the words would start."""
     try:
-        _close_all_but(set(descriptors))
+        _close_all_but(descriptors)
         _forget()
-        _show([os.fsdecode(word) for word in words], os.environ)
+        _show(words, os.environ)
         exec(words[-1], {"__name__": "__main__"})
     except SystemExit:
         pass
@@ -279,7 +314,11 @@ class Server:
 
     def end(self) -> None:
         """End it; what was forked from it is on its own."""
-        self._process.communicate()
+        try:
+            self._process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._folder.cleanup()
 
 
@@ -296,6 +335,49 @@ def address() -> str:
     return os.environ[ADDRESS]
 
 
+def start_fork_servers_warm(patch: pytest.MonkeyPatch) -> None:
+    """Let the fork servers of this process be forked from the session's server, which is then their parent."""
+    patch.setattr(util, "spawnv_passfds", _spawn_elsewhere)
+    patch.setattr(forkserver, "os", _NotItsParent())
+
+
+def _spawn_elsewhere(path: bytes, words: Sequence[str], descriptors: Iterable[int]) -> int:
+    """Do what multiprocessing does to start a helper of its own; let the session's server start a fork server."""
+    if "multiprocessing.forkserver" not in words[-1]:
+        pid: int = _cold_spawn(path, words, descriptors)
+        return pid
+    numbers = [1, 2, *descriptors]
+    asked: dict[str, Any] = {"command": [*map(os.fsdecode, words)], "numbers": numbers}
+    asked |= {"environment": {**os.environ}, "folder": str(Path.cwd())}
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(address())
+    _ask(connection, asked, numbers)
+    return int(connection.makefile("r").readline())
+
+
+class _NotItsParent:
+    """The module `os` for multiprocessing's eyes: a fork server that is no child of this process can be waited for."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    @staticmethod
+    def waitpid(pid: int, options: int) -> tuple[int, int]:
+        """Return the number where the process has ended, else 0; and no status."""
+        try:
+            return os.waitpid(pid, options)
+        except ChildProcessError:
+            return (0 if processes.identify(pid) else pid), 0
+
+
+def _ask(connection: socket.socket, asked: dict[str, Any], descriptors: Sequence[int]) -> None:
+    """Send a request and descriptors."""
+    message = json.dumps(asked).encode() + b"\n"
+    rights = array.array("i", descriptors)
+    sent = connection.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    connection.sendall(message[sent:])
+
+
 class WarmProcess:
     """A command forked from the server, with the methods of Popen that tests use."""
 
@@ -305,6 +387,7 @@ class WarmProcess:
         environment: Mapping[str, str],
         *,
         new_session: bool = False,
+        folder: Path | None = None,
         output: int | None = None,
     ) -> None:
         """Start `command`, which begins with this interpreter; it prints to `output`, else into a pipe."""
@@ -317,14 +400,11 @@ class WarmProcess:
         asked = {
             "command": [*command],
             "environment": {**environment},
-            "folder": str(Path.cwd()),
+            "folder": str(folder or Path.cwd()),
             "session": new_session,
         }
         with Path(os.devnull).open() as nothing:
-            rights = array.array("i", [nothing.fileno(), written, written])
-            message = json.dumps(asked).encode() + b"\n"
-            sent = self._socket.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-            self._socket.sendall(message[sent:])
+            _ask(self._socket, asked, [nothing.fileno(), written, written])
         os.close(write)
         self.stdout = os.fdopen(read, "rb")
         self._lines = self._socket.makefile("r")
@@ -375,6 +455,14 @@ class WarmProcess:
     def kill(self) -> None:
         """Send it SIGKILL."""
         self.send_signal(signal.SIGKILL)
+
+
+def call(function: Callable[..., None], *arguments: object) -> WarmProcess:
+    """Start a warm process that calls a function of a test module."""
+    asked = base64.b64encode(pickle.dumps((function, arguments))).decode()
+    program = f"import base64, pickle\nfunction, arguments = pickle.loads(base64.b64decode({asked!r}))\n"
+    places = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return WarmProcess([sys.executable, "-c", f"{program}function(*arguments)"], {**os.environ, **places})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -95,9 +94,10 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     command += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     path = os.pathsep.join(filter(None, (str(plugin), os.environ.get("PYTHONPATH"))))
     folders = {"PYTHONPATH": path, "HPML_BENCH_CACHE": str(out / "cache"), "HOME": str(out), "TMPDIR": str(out)}
-    done = subprocess.run(command, env={**os.environ, **SECRETS, **folders}, cwd=out, capture_output=True, check=False)
-    assert done.returncode == 1, done.stderr.decode()[-3000:]
-    return out, done.stdout + done.stderr
+    sweep = WarmProcess(command, {**os.environ, **SECRETS, **folders}, folder=out)
+    printed, _ = sweep.communicate(300)
+    assert sweep.returncode == 1, printed[-3000:]
+    return out, printed.encode()
 
 
 def test_nothing_written_holds_a_secret(swept: tuple[Path, bytes]) -> None:

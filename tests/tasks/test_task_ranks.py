@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import tiny
+from helpers import tiny, warm
 from hpml_bench import registry
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepare import prepare
@@ -63,7 +62,6 @@ def rank(number: int, port: int, specs: list[RunSpec], prepared: list[Prepared],
 def ranks_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What every task came to on each number of ranks."""
     folder = tmp_path_factory.mktemp("ranks")
-    context = multiprocessing.get_context("spawn")
     for world in WORLDS:
         asked = [tiny.task_settings(folder, task, world_size=world) for task in TASKS]
         specs = [tiny.spec("full", lr=1e-3).model_copy(update={"settings": settings}) for settings in asked]
@@ -71,12 +69,9 @@ def ranks_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        ranks = [context.Process(target=rank, args=(number, port, specs, prepared, folder)) for number in range(world)]
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join(300)
-        assert [process.exitcode for process in ranks] == [0] * world
+        ranks = [warm.call(rank, number, port, specs, prepared, folder) for number in range(world)]
+        ended = [(process.communicate(100)[0], process.returncode) for process in ranks]
+        assert [status for _, status in ended] == [0] * world, ended
     return folder
 
 

@@ -388,7 +388,8 @@ def test_a_faulty_server_costs_bounded_time_and_one_sentence(
 
 def run_all(suite: Path, out: Path, mode: str) -> tuple[dict[str, Any], str]:
     """Sweep one method with two ranks; return what was computed, and what was said of wandb."""
-    command = ["run-all", str(suite), "--out", str(out), "--wandb", mode, "--methods", "head", "--set", "steps=40"]
+    command = ["run-all", str(suite), "--out", str(out), "--wandb", mode, "--methods", "head", "--seeds", "1"]
+    command += ["--set", "steps=40"]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
     return soak.content(out / "colours"), done.stderr
@@ -401,7 +402,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     suite = tiny.local_suite(place)
     computed, said = run_all(suite, place / "out", "off")
     assert "wandb" not in said
-    assert [entry[0] for entry in computed.values()] == ["ok", "ok"]
+    assert [entry[0] for entry in computed.values()] == ["ok"]
     assert all(points and table and metrics["test_accuracy"] for _, points, table, metrics, _ in computed.values())
     return suite, computed
 
@@ -426,5 +427,5 @@ def test_a_faulty_server_leaves_the_results_as_they_are(
         assert server.received, "it was asked"
     assert computed == expected
     assert "live publishing stopped, the results are not affected" in said
-    assert len(runs_below(tmp_path / "colours")) == 3, "both and their comparison are kept offline instead"
+    assert len(runs_below(tmp_path / "colours")) == 2, "it and its comparison are kept offline instead"
     assert nothing_left()

@@ -25,8 +25,6 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report.steady import paused
 from hpml_bench.system import processes
 
-pytestmark = pytest.mark.serial
-
 ROOT = Path(hpml_bench.__path__[0])
 
 

@@ -24,8 +24,6 @@ from hpml_bench.records.files import write_atomically
 from hpml_bench.records.load import read_record
 from hpml_bench.system import cache, disk, processes
 
-pytestmark = pytest.mark.serial
-
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 

@@ -82,9 +82,8 @@ def command(download: Download) -> Iterator[Command]:
 
 
 @pytest.fixture
-def server(download: Download, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A fork server of this process that has the test's environment, and imports nothing; the next test has its own."""
-    monkeypatch.setattr(fork_server, "PRELOAD", fork_server.PRELOAD[:1])
+def server(download: Download) -> Iterator[int]:
+    """A fork server of this process that has the test's environment; the next test has its own."""
     processes.end_fork_server()
     fork_server.start_fork_server()
     first = multiprocessing.get_context("forkserver").Process(target=os.getpid)

@@ -14,8 +14,6 @@ from helpers import tiny
 from hpml_bench.records.load import load_record
 from hpml_bench.records.run import RunRecord
 
-pytestmark = pytest.mark.serial
-
 
 def run(folder: Path, plug_in: Path, fault: str, rank: int) -> RunRecord:
     """Run the method `faulty` under torchrun; return the record."""
