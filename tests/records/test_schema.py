@@ -29,7 +29,8 @@ RECORDS = [path for path in sorted(REFERENCE.glob("*/*/run.json")) if path.parts
 """Records of schema 1."""
 DEFAULTS = {2: "36d265e89590a3c6"}
 """Digest of all defaults at each schema version."""
-EXACT = ("test_accuracy", "test_macro_f1", "test_loss", "train_loss", "grad_norm", "saved_bytes")
+COMES_OUT = {"saved_bytes": 0.0, "test_loss": 1e-3, "train_loss": 1e-3, "grad_norm": 1e-2, "test_accuracy": 5e-3}
+"""Relative tolerances: rounding that differs grows over the steps; another seed differs by ten times as much."""
 
 
 class Later(Settings):
@@ -203,27 +204,18 @@ def test_a_damaged_run_of_schema_1_is_set_aside(tmp_path: Path) -> None:
     assert old.parent.name in said[0]
 
 
-def same_machine(record: RunRecord) -> bool:
-    """Tell whether a record was made with the versions and on the processor that are here."""
-    here = describe()
-    cpu = record.environment["hardware"]["cpu"] == here["hardware"]["cpu"]
-    return bool(cpu and record.environment["packages"] == here["packages"])
-
-
 @pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
 def test_a_run_comes_out_as_it_was_recorded(method: str, tmp_path: Path) -> None:
-    """Accuracies, losses, norms, rows and their order, to the bit: with the same versions on the same processor."""
-    path = next(REFERENCE.glob(f"quickstart/{method.replace('_', '-')}-s0-*/run.json"))
-    recorded = load_record(path)
-    if not same_machine(recorded):
-        pytest.skip("the reference was made with other versions or on another processor")
+    """Rows, their order and the protocol exactly; losses and norms to what processors and versions may differ by."""
+    recorded = load_record(next(REFERENCE.glob(f"quickstart/{method.replace('_', '-')}-s0-*/run.json")))
     command = ["run", method, "quickstart", "--out", str(tmp_path), "--wandb", "off"]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
     found = load_record(tmp_path / "quickstart" / _spec(method).run_id / "run.json")
-    assert {name: found.metrics[name] for name in EXACT} == {name: recorded.metrics[name] for name in EXACT}
     assert (found.consumed, found.digests) == (recorded.consumed, recorded.digests)
     assert found.protocol_id == recorded.protocol_id
+    for name, tolerance in COMES_OUT.items():
+        assert found.metrics[name] == pytest.approx(recorded.metrics[name], rel=tolerance), name
 
 
 def _spec(method: str) -> RunSpec:
