@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from helpers import tiny
 from hpml_bench.config.settings import Settings
@@ -87,6 +88,7 @@ def score(settings: Settings, folder: Path) -> float:
         return trainer.evaluate(rows, "test", trainer.steps).metrics["score"]
 
 
+@pytest.mark.suites
 def test_pretraining_decides_the_score(tmp_path: Path) -> None:
     """Full fine-tuning of the embedded weights is at least 15 points above the same model with random ones."""
     import shutil
