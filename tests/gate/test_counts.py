@@ -108,6 +108,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.wheel
 @pytest.mark.parametrize("name", SLOWDOWNS)
 def test_a_slowdown_of_our_own_loop_is_caught_and_named(name: str, reference: dict[str, Any], tmp_path: Path) -> None:
     """A needless item(), padding to the maximum, an extra all-reduce, a part computed again: each fails a count."""
@@ -116,6 +117,16 @@ def test_a_slowdown_of_our_own_loop_is_caught_and_named(name: str, reference: di
     assert metric in failed
     assert any(part in named for named in failed[metric].grew), failed[metric].grew
     assert "trainable_parameters" not in failed
+
+
+def test_slowdowns_of_our_own_loop_are_told_apart(reference: dict[str, Any], tmp_path: Path) -> None:
+    """A needless item(), an extra all-reduce and a part computed again, all in one step: each fails its own count."""
+    again, step, names = *SLOWDOWNS["recomputed"][TRAINER][1].split(STEP), ("item", "all_reduce", "recomputed")
+    added = "".join(SLOWDOWNS[name][TRAINER][1].removeprefix(STEP) for name in names[:2])
+    failed = failures(reference, copy(tmp_path, **{TRAINER: (STEP, again + STEP + step + added)}))
+    for metric, part in (EXPECTED[name] for name in names):
+        assert any(part in named for named in failed[metric].grew), failed[metric].grew
+    assert not failed.keys() & {"trainable_parameters", "padded_token_share"}
 
 
 def test_a_comment_changes_no_count(reference: dict[str, Any], tmp_path: Path) -> None:
