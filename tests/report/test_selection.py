@@ -161,7 +161,24 @@ def copied(whole: Path, folder: str) -> Path:
 names = st.sampled_from([r.run_id for ranks, of in ((2, METHODS), (1, ("lora", "full"))) for r in runs(ranks, of)])
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+def apart(whole: Path, folder: Path, edited: list[tuple[str, Callable[[Path], None]]]) -> None:
+    """Hold that a page with edited runs is that without them, to the last digit, and that all are left out."""
+    here, there = copied(whole, str(folder / "a")), copied(whole, str(folder / "b"))
+    for run, edit in edited:
+        edit(here / run)
+        shutil.rmtree(there / run)
+    assert page(here) == page(there)
+    assert _left_out(here) == _left_out(there) + len(edited)
+
+
+@pytest.mark.parametrize("first", range(0, len(EDITS), SEEDS))
+def test_each_edit_sets_a_run_apart(whole: Path, tmp_path: Path, first: int) -> None:
+    """Every edit, four to a page, each of another seed and method."""
+    chosen = {r.spec.seed: r.run_id for r in runs(2, METHODS) if r.spec.method.name == METHODS[r.spec.seed]}
+    apart(whole, tmp_path, [(chosen[seed], edit) for seed, edit in enumerate(EDITS[first : first + SEEDS])])
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     edited=st.lists(
         st.tuples(names, st.integers(0, len(EDITS) - 1)),
@@ -172,13 +189,8 @@ names = st.sampled_from([r.run_id for ranks, of in ((2, METHODS), (1, ("lora", "
 )
 def test_what_is_set_apart_enters_no_number(whole: Path, edited: list[tuple[str, int]]) -> None:
     """Runs edited in any way that sets them apart leave the page that is made without them, to the last digit."""
-    with TemporaryDirectory() as one, TemporaryDirectory() as other:
-        here, there = copied(whole, one), copied(whole, other)
-        for run, edit in edited:
-            EDITS[edit](here / run)
-            shutil.rmtree(there / run)
-        assert page(here) == page(there)
-        assert _left_out(here) == _left_out(there) + len(edited)
+    with TemporaryDirectory() as folder:
+        apart(whole, Path(folder), [(run, EDITS[edit]) for run, edit in edited])
 
 
 def _left_out(folder: Path) -> int:
@@ -186,16 +198,17 @@ def _left_out(folder: Path) -> int:
     return left.excluded_runs + len(left.unfinished) + len(left.problems)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-@given(run=names, edit=st.sampled_from([e for e in EDITS if e not in UNREAD]))
-def test_of_an_edited_copy_and_its_original_neither_counts(whole: Path, run: str, edit: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("half", [0, 1])
+def test_of_an_edited_copy_and_its_original_neither_counts(whole: Path, tmp_path: Path, half: int) -> None:
     """A copy of a run with whatever fault takes the original with it: nothing tells which of the two is meant."""
-    with TemporaryDirectory() as one, TemporaryDirectory() as other:
-        here, there = copied(whole, one), copied(whole, other)
+    here, there = copied(whole, str(tmp_path / "a")), copied(whole, str(tmp_path / "b"))
+    edits = [edit for edit in EDITS if edit not in UNREAD][half::2]
+    chosen = [r.run_id for r in runs(2, METHODS) if r.spec.method.name == METHODS[r.spec.seed]]
+    for run, edit in zip(chosen, edits, strict=True):
         shutil.copytree(here / run, here / f"{run}-copy")
         edit(here / f"{run}-copy")
         shutil.rmtree(there / run)
-        assert page(here) == page(there)
+    assert page(here) == page(there)
 
 
 @pytest.mark.parametrize("renamed", [False, True])
@@ -223,31 +236,43 @@ ELSEWHERE = {
 }  # fmt: skip
 
 
+MOVED = [r.run_id for r in runs(2, METHODS) if r.spec.method.name == "full" and r.spec.seed in {1, 2}]
+
+
+@pytest.fixture(scope="module")
+def lacking(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, dict[str, list[Any]]]:
+    """The results without the runs that are moved elsewhere, and their sections."""
+    folder = copied(whole, str(tmp_path_factory.mktemp("lacking") / "a"))
+    for run in MOVED:
+        shutil.rmtree(folder / run)
+    results = Results.load(folder)
+    return results, _sections(results)
+
+
 @pytest.mark.parametrize("item", ELSEWHERE)
-def test_costs_are_of_one_machine(whole: Path, tmp_path: Path, item: str) -> None:
+def test_costs_are_of_one_machine(
+    whole: Path, tmp_path: Path, item: str, lacking: tuple[Results, dict[str, list[Any]]]
+) -> None:
     """A run elsewhere, by whatever its costs depend on, enters no cost and every score; the page names it and why."""
-    here, without = copied(whole, str(tmp_path / "a")), copied(whole, str(tmp_path / "b"))
-    moved = [r.run_id for r in runs(2, METHODS) if r.spec.method.name == "full" and r.spec.seed in {1, 2}]
-    for run in moved:
+    here = copied(whole, str(tmp_path))
+    for run in MOVED:
         change_record(here / run, environment=made_records.ENVIRONMENT | {item: ELSEWHERE[item]})
-        shutil.rmtree(without / run)
-    results, lacking, original = (Results.load(folder) for folder in (here, without, whole))
+    results, original = (Results.load(folder) for folder in (here, whole))
+    sections = _sections(results)
     for name, definition in original.definitions.items():
-        expected = original if not definition.depends_on_machine else lacking
+        expected = original if not definition.depends_on_machine else lacking[0]
         assert results.values(name) == expected.values(name)
     for name in ("Throughput", "Memory", "Inference", "Time budget", "Scaling over ranks"):
-        assert _section(results, name) == _section(lacking, name)
-    environments = str(_section(results, "Environment"))
+        assert sections[name] == lacking[1][name]
+    environments = str(sections["Environment"])
     assert "full, seed 1, 2" in environments
     assert item in environments
-    assert "2 of 16 compared runs ran on other hardware, versions or settings" in str(
-        _section(results, "Key takeaways")
-    )
+    told = "2 of 16 compared runs ran on other hardware, versions or settings"
+    assert told in str(sections["Key takeaways"])
 
 
-def _section(results: Results, title: str) -> list[Any]:
-    found = next(section for section in all_sections(results) if section.title == title)
-    return [block.model_dump(mode="json") for block in found.blocks]
+def _sections(results: Results) -> dict[str, list[Any]]:
+    return {made.title: [block.model_dump(mode="json") for block in made.blocks] for made in all_sections(results)}
 
 
 def test_the_head_counts_what_is_compared(whole: Path, tmp_path: Path) -> None:
