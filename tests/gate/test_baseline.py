@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,21 @@ def installed(monkeypatch: pytest.MonkeyPatch, folder: Path, seconds: str = NOIS
     monkeypatch.setattr(baseline, "Installation", lambda *_: there)
 
 
+@pytest.fixture(scope="module")
+def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A baseline of ten runs, of which each test has a copy."""
+    folder = tmp_path_factory.mktemp("saved")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baseline, "between", lambda *_: machine.Disturbance(0.0, 0.0, None))
+        installed(patch, folder / "then")
+        baseline.save(asked(), folder / "base.json", 10, lambda _: None)
+    return folder / "base.json"
+
+
 @pytest.fixture
-def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def saved(saved_once: Path, tmp_path: Path) -> Path:
     """A baseline of ten runs."""
-    installed(monkeypatch, tmp_path / "then")
-    file = tmp_path / "base.json"
-    baseline.save(asked(), file, 10, lambda _: None)
-    return file
+    return Path(shutil.copy(saved_once, tmp_path / "base.json"))
 
 
 def test_ten_runs_are_separate_and_calibrated(saved: Path) -> None:
