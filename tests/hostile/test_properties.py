@@ -36,6 +36,14 @@ settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "tests")
 )  # the same few each time, or many others (tox -e soak)
 EXAMPLES = settings.default.max_examples  # type: ignore[union-attr]
+TESTS = settings.get_profile("tests").max_examples
+
+
+def examples(part: float) -> int:
+    """Return a part of the profile's examples, for what takes long; of a soak's three times as large a part."""
+    return int(EXAMPLES * part if EXAMPLES == TESTS else EXAMPLES * min(1, 3 * part))
+
+
 within_a_test = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 texts = st.text(max_size=12) | st.sampled_from(
     ["", "lora", "path:\x00", "path:~nobody/x", "hub:a/b", "wheel:x", "../..", "*", "1e999", "\ud800", "<b>", "\x1b[1m"]
@@ -218,7 +226,7 @@ def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"hpml_bench.report.figures.{name}", lambda *_: None)
 
 
-@settings(within_a_test, max_examples=EXAMPLES * 2 // 3)
+@settings(within_a_test, max_examples=examples(0.25))
 @given(place=share, new=values, remove=st.booleans())
 def test_any_change_of_a_record(runs: Path, no_charts: None, place: float, new: Any, remove: bool) -> None:
     """A record in which one value is any other: believed where it may be so, else told and left out."""
@@ -264,7 +272,7 @@ lines = st.one_of(
 )
 
 
-@settings(within_a_test, max_examples=EXAMPLES * 2 // 3)
+@settings(within_a_test, max_examples=examples(0.25))
 @given(content=st.lists(lines, max_size=12), torn=st.binary(max_size=12))
 def test_any_lines_as_points(runs: Path, no_charts: None, content: list[str], torn: bytes) -> None:
     """Points are what is a point; the rest is left out, and curves are made of what is left."""
@@ -283,7 +291,7 @@ def test_any_lines_as_points(runs: Path, no_charts: None, content: list[str], to
         use_records(runs)
 
 
-@within_a_test
+@settings(within_a_test, max_examples=examples(0.1))
 @given(content=st.lists(lines, max_size=4))
 def test_other_points_than_recorded_are_a_problem(runs: Path, content: list[str]) -> None:
     """Points that the record doesn't know leave its run out, whatever they are."""
@@ -312,7 +320,7 @@ columns = st.fixed_dictionaries(
 )
 
 
-@settings(within_a_test, max_examples=EXAMPLES // 2)
+@settings(within_a_test, max_examples=examples(0.25))
 @given(new=columns, rows=st.integers(0, 50), again=st.integers(0, 3))
 def test_any_predictions(runs: Path, no_charts: None, new: dict[str, Any], rows: int, again: int) -> None:
     """Rows of any content: the run is compared where they are all rows once and give its scores, else set apart."""
@@ -334,7 +342,7 @@ def test_any_predictions(runs: Path, no_charts: None, new: dict[str, Any], rows:
         use_records(runs)
 
 
-@within_a_test
+@settings(within_a_test, max_examples=examples(0.2))
 @given(content=st.binary(max_size=80), keep=st.floats(0, 1))
 def test_any_bytes_as_predictions(runs: Path, content: bytes, keep: float) -> None:
     """A file that is no table, or torn, is no predictions: the run is set apart and the rest reported."""
@@ -347,7 +355,7 @@ def test_any_bytes_as_predictions(runs: Path, content: bytes, keep: float) -> No
         assert len(results.compared) + results.left_out.excluded_runs == 6
 
 
-@settings(within_a_test, max_examples=EXAMPLES // 7)
+@settings(within_a_test, max_examples=examples(0.05))
 @given(content=st.lists(st.tuples(st.integers(-(2**62), 2**62), st.floats(-1e99, 1e99)), min_size=1, max_size=6))
 def test_any_points_can_be_drawn(runs: Path, tmp_path: Path, content: list[tuple[int, float]]) -> None:
     """Steps and values of any size make a chart that can be drawn."""
