@@ -66,7 +66,7 @@ def names(text: str) -> list[str]:
     return re.findall(rf"\b({'|'.join(METHODS)})\b", text)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     present=st.lists(
         st.lists(st.booleans() | st.just(True), min_size=6, max_size=6), min_size=len(METHODS), max_size=len(METHODS)
