@@ -48,9 +48,15 @@ def load(folder: Path, records: list[RunRecord], jobs: bool = True) -> Results:
     return Results.load(folder)
 
 
+_made: dict[int, tuple[Results, dict[str, tuple[Any, ...]]]] = {}
+"""Results, kept so that no others have their id, and the blocks of their sections."""
+
+
 def blocks(results: Results, title: str) -> tuple[Any, ...]:
-    """Return the blocks of a section; none where there is no such section."""
-    return next((section.blocks for section in all_sections(results) if section.title == title), ())
+    """Return the blocks of a section, which are made once; none where there is no such section."""
+    if id(results) not in _made:
+        _made[id(results)] = (results, {made.title: made.blocks for made in all_sections(results)})
+    return _made[id(results)][1].get(title, ())
 
 
 def table(results: Results, title: str, name: str) -> Table | None:
