@@ -44,7 +44,7 @@ def tune(suite: Path, out: Path, *options: str) -> Result:
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     """A tuning of two methods x two trials: suite, its folder, and what the command said."""
     folder = tmp_path_factory.mktemp("tuned")
-    suite = tiny.local_suite(folder)
+    suite = tiny.local_suite(folder, world_size=1)
     return suite, folder / "out/colours/tuning", tune(suite, folder / "out", "--trials", "2")
 
 
