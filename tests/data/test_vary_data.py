@@ -28,7 +28,7 @@ SUITE = {
     "settings": {
         "backbone": "embedded:newswire-gpt2", "dataset": {"name": "newswire"}, "vary_data": True, "train_samples": 32,
         "validation_samples": 16, "test_samples": 24, "steps": 4, "global_batch": 8, "latency_samples": 2,
-        "device": "cpu", "world_size": 2, "threads": 1, "precision": "fp32",
+        "device": "cpu", "world_size": 1, "threads": 1, "precision": "fp32",
     },
     "methods": {"lora": {"lr": 1e-2}, "head": {}},
 }  # fmt: skip
