@@ -84,11 +84,10 @@ def losses(prepared: Prepared, folder: Path, **changes: int) -> list[float]:
 
 
 def test_world_size_does_not_change_the_losses(prepared_for_ranks: Prepared, tmp_path: Path) -> None:
-    """One rank, two and three follow the same path on the same global batches, and evaluate the same rows."""
-    one, two, three = (losses(prepared_for_ranks, tmp_path / str(n), world_size=n) for n in (1, 2, 3))
-    assert two == pytest.approx(one, abs=2e-5)
+    """One rank and three follow the same path on the same global batches, and evaluate the same rows."""
+    one, three = (losses(prepared_for_ranks, tmp_path / str(n), world_size=n) for n in (1, 3))
     assert three == pytest.approx(one, abs=2e-5)
-    accuracies = {load_record(tmp_path / str(n) / "run.json").metrics["test_accuracy"] for n in (1, 2, 3)}
+    accuracies = {load_record(tmp_path / str(n) / "run.json").metrics["test_accuracy"] for n in (1, 3)}
     assert len(accuracies) == 1
 
 
@@ -136,10 +135,9 @@ def test_unsupported_is_a_finding(prepared_for_ranks: Prepared, tmp_path: Path) 
     assert "positions" in result.error.message
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_a_run_under_torchrun(ranks: int, tmp_path: Path) -> None:
+def test_a_run_under_torchrun(tmp_path: Path) -> None:
     """`torchrun -m hpml_bench run METHOD` does the run with torchrun's ranks and commits one record."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     sets = ["train_samples=32", "test_samples=20", "validation_samples=20", "epochs=1"]
     options = [part for value in sets for part in ("--set", value)]
     done = subprocess.run(
@@ -150,4 +148,4 @@ def test_a_run_under_torchrun(ranks: int, tmp_path: Path) -> None:
     (path,) = tmp_path.glob("quickstart/*/run.json")
     content = json.loads(path.read_text())
     assert content["status"] == "ok"
-    assert content["spec"]["settings"]["world_size"] == ranks
+    assert content["spec"]["settings"]["world_size"] == 2
