@@ -44,10 +44,11 @@ def run(
         check_folder(save)
     if under_torchrun:
         from hpml_bench.launch.under_torchrun import run_as_rank
+        from hpml_bench.training.worker import end
 
         world = int(os.environ["WORLD_SIZE"])
         loaded = load(suite, asked.overrides, world_size=world, device=asked.device)
-        ctx.exit(OK if run_as_rank(loaded, method, seed, asked.out, asked.fresh, save) else FAILED)
+        end(OK if run_as_rank(loaded, method, seed, asked.out, asked.fresh, save) else FAILED)
     loaded = load(suite, asked.overrides, world_size=asked.nproc, device=asked.device)
     ctx.exit(sweep(loaded, [method], seed, asked, limits, save))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import json
 import math
@@ -104,9 +105,24 @@ def leave_error(error: BaseException, folder: Path, rank: int) -> None:
 
 def end_at_once() -> NoReturn:
     """End this process, which has failed, without leaving its process group (see `process_group`)."""
+    _exit(1)
+
+
+def end(status: int) -> NoReturn:
+    """End this process, which has left its process group, without finalizing the interpreter.
+
+    A thread of gloo may still release the last tensor of a collective. It takes the interpreter's lock for that, and a
+    thread that asks for the lock while the interpreter is finalized is ended inside a destructor: the process ends by
+    SIGABRT, "terminate called without an active exception". Ranks of the fork server end without finalization, too.
+    """
+    atexit._run_exitfuncs()
+    _exit(status)
+
+
+def _exit(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(status)
 
 
 def execute(spec: RunSpec, prepared: Prepared, folder: Path, launched: float | None = None) -> Outcome:

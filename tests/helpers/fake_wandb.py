@@ -77,14 +77,24 @@ def runs_below(suite: Path) -> dict[str, dict[str, Any]]:
 
 
 def nothing_left() -> bool:
-    """Tell that neither wandb's service nor a thread of ours is left by this process of tests."""
-    here = os.environ.get("PYTEST_XDIST_WORKER")  # beside others, which have services of their own
-    ours = []
+    """Tell that neither wandb's service nor a thread of ours is left by this process of tests, after a moment."""
+    deadline = time.monotonic() + 10
+    while (left := _services() or any(t.name.startswith("wandb-follow") for t in threading.enumerate())) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(0.05)
+    return not left
+
+
+def _services() -> list[psutil.Process]:
+    """Return wandb's services that this process of tests has started; others beside it have some of their own."""
+    found = []
     for process in psutil.process_iter(["name"]):
         with suppress(psutil.Error):
             if (process.info["name"] or "").startswith("wandb-core"):
-                ours += [process] if process.environ().get("PYTEST_XDIST_WORKER") == here else []
-    return not ours and not any(t.name.startswith("wandb-follow") for t in threading.enumerate())
+                here = process.environ().get("PYTEST_XDIST_WORKER") == os.environ.get("PYTEST_XDIST_WORKER")
+                found += [process] if here else []
+    return found
 
 
 class FakeServer(ThreadingHTTPServer):

@@ -460,7 +460,7 @@ class WarmProcess:
 def call(function: Callable[..., None], *arguments: object) -> WarmProcess:
     """Start a warm process that calls a function of a test module."""
     asked = base64.b64encode(pickle.dumps((function, arguments))).decode()
-    program = f"import base64, pickle\nfunction, arguments = pickle.loads(base64.b64decode({asked!r}))\n"
+    program = f"import base64, pickle, hpml_bench\nfunction, arguments = pickle.loads(base64.b64decode({asked!r}))\n"
     places = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return WarmProcess([sys.executable, "-c", f"{program}function(*arguments)"], {**os.environ, **places})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -135,17 +136,40 @@ def test_unsupported_is_a_finding(prepared_for_ranks: Prepared, tmp_path: Path) 
     assert "positions" in result.error.message
 
 
+FINALIZED = """
+import os
+
+class Canary:
+    def __del__(self, touch=open, place=os.environ.get("CANARY"), rank=os.environ.get("RANK")):
+        if place and rank:
+            touch(f"{place}/{rank}", "w").close()
+
+canary = Canary()
+"""
+"""Module `sitecustomize`: a rank whose interpreter is finalized leaves a file."""
+
+
 def test_a_run_under_torchrun(tmp_path: Path) -> None:
-    """`torchrun -m hpml_bench run METHOD` does the run with torchrun's ranks and commits one record."""
+    """`torchrun -m hpml_bench run METHOD` does the run with torchrun's ranks and commits one record.
+
+    The ranks end without finalizing the interpreter, in which a thread of gloo may end the process by SIGABRT.
+    """
+    (tmp_path / "site").mkdir()
+    (tmp_path / "ranks").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(FINALIZED)
+    path = os.pathsep.join(filter(None, (str(tmp_path / "site"), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"PYTHONPATH": path, "CANARY": str(tmp_path / "ranks")}
+    subprocess.run([sys.executable, "-c", ""], env=environment | {"RANK": "control"}, check=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     sets = ["train_samples=32", "test_samples=20", "validation_samples=20", "epochs=1"]
     options = [part for value in sets for part in ("--set", value)]
     done = subprocess.run(
         [*command, "-m", "hpml_bench", "run", "lora", "--out", str(tmp_path), *options],
-        capture_output=True, text=True, timeout=120, check=False,
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    (path,) = tmp_path.glob("quickstart/*/run.json")
-    content = json.loads(path.read_text())
+    (record,) = tmp_path.glob("quickstart/*/run.json")
+    content = json.loads(record.read_text())
     assert content["status"] == "ok"
     assert content["spec"]["settings"]["world_size"] == 2
+    assert [file.name for file in (tmp_path / "ranks").iterdir()] == ["control"]

@@ -36,7 +36,7 @@ def run(folder: Path, plug_in: Path, fault: str, rank: int) -> RunRecord:
 @pytest.mark.parametrize(
     ("fault", "rank", "status", "kind"),
     [
-        ("memory, and peers wait", 1, "oom_cuda", "OutOfMemoryError"),
+        pytest.param("memory, and peers wait", 1, "oom_cuda", "OutOfMemoryError", marks=pytest.mark.suites),
         ("raise", 0, "failed", "ArithmeticError"),
     ],
 )
