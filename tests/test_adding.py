@@ -126,6 +126,7 @@ def test_the_example_of_a_task_refuses_three_classes(tmp_path: Path) -> None:
         prepare(settings)
 
 
+@pytest.mark.suites
 def test_the_example_of_an_engine_does_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its jobs find it as any installed package's, and their runs are recorded with the job that made them."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))

@@ -60,6 +60,7 @@ def test_bitsandbytes_is_not_imported_by_the_server_where_there_is_a_gpu(tmp_pat
     assert len(processes) == 1
 
 
+@pytest.mark.suites
 def test_without_a_gpu_the_server_imports_all(tmp_path: Path) -> None:
     """There is no CUDA to initialise, and one import is for all."""
     server, processes = importers(tmp_path, "()")

@@ -407,7 +407,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     return suite, computed
 
 
-@pytest.mark.parametrize(("fault", "patience"), [("silent", 1.0), ("dying", 5.0)])
+@pytest.mark.parametrize(("fault", "patience"), [("silent", 1.0), pytest.param("dying", 5.0, marks=pytest.mark.suites)])
 def test_a_faulty_server_leaves_the_results_as_they_are(
     fault: str,
     patience: float,

@@ -140,9 +140,9 @@ FINALIZED = """
 import os
 
 class Canary:
-    def __del__(self, touch=open, place=os.environ.get("CANARY"), rank=os.environ.get("RANK")):
-        if place and rank:
-            touch(f"{place}/{rank}", "w").close()
+    def __del__(self, open=open, place=os.environ.get("CANARY"), rank=os.environ.get("RANK")):
+        if place and rank and b"hpml_bench" in open("/proc/self/cmdline", "rb").read():  # no helper of multiprocessing
+            open(f"{place}/{rank}", "w").close()
 
 canary = Canary()
 """
@@ -159,7 +159,8 @@ def test_a_run_under_torchrun(tmp_path: Path) -> None:
     (tmp_path / "site/sitecustomize.py").write_text(FINALIZED)
     path = os.pathsep.join(filter(None, (str(tmp_path / "site"), os.environ.get("PYTHONPATH"))))
     environment = os.environ | {"PYTHONPATH": path, "CANARY": str(tmp_path / "ranks")}
-    subprocess.run([sys.executable, "-c", ""], env=environment | {"RANK": "control"}, check=True)
+    control = [sys.executable, "-m", "hpml_bench", "--help"]
+    subprocess.run(control, env=environment | {"RANK": "control"}, check=True, capture_output=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     sets = ["train_samples=32", "test_samples=20", "validation_samples=20", "epochs=1"]
     options = [part for value in sets for part in ("--set", value)]

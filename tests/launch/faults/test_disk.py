@@ -60,6 +60,7 @@ def told(
     return {entry["name"]: entry for entry in found}
 
 
+@pytest.mark.disks
 def test_a_disk_too_small_is_foreseen(told: dict[str, dict[str, Any]]) -> None:
     """Status 2 and one sentence with how much is free and needed, before any run."""
     assert told["too small"]["status"] == 2
@@ -67,6 +68,7 @@ def test_a_disk_too_small_is_foreseen(told: dict[str, dict[str, Any]]) -> None:
     assert told["too small"]["statuses"] == []
 
 
+@pytest.mark.disks
 def test_a_disk_that_fills_up_costs_the_run_under_way(told: dict[str, dict[str, Any]]) -> None:
     """Status 2 and one sentence; the record made before is whole, and the run under way counts as not done."""
     entry = told["filled"]
@@ -76,6 +78,7 @@ def test_a_disk_that_fills_up_costs_the_run_under_way(told: dict[str, dict[str, 
     assert entry["statuses"][1:] in ([], ["failed"])
 
 
+@pytest.mark.disks
 def test_it_goes_on_when_there_is_space_again(told: dict[str, dict[str, Any]]) -> None:
     """While the disk is full nothing is lost; then the rest is done, and what was recorded isn't touched."""
     assert told["still full"]["status"] == 2
@@ -85,6 +88,7 @@ def test_it_goes_on_when_there_is_space_again(told: dict[str, dict[str, Any]]) -
     assert set(told["filled"]["stamps"]) & set(told["freed"]["stamps"])
 
 
+@pytest.mark.disks
 def test_a_read_only_folder(told: dict[str, dict[str, Any]]) -> None:
     """Status 2 and one sentence; what is recorded stays readable."""
     assert told["read-only"]["status"] == 2
@@ -104,6 +108,7 @@ def cache_told(
     return {entry["name"]: (entry["status"], entry["said"].replace(str(cache), "CACHE")) for entry in found}
 
 
+@pytest.mark.disks
 def test_a_cache_too_small_is_foreseen(cache_told: dict[str, tuple[int, str]]) -> None:
     """Status 2 and one sentence with how much is free and needed, and the variable that moves the cache."""
     status, said = cache_told["too small"]
@@ -112,6 +117,7 @@ def test_a_cache_too_small_is_foreseen(cache_told: dict[str, tuple[int, str]]) -
     assert "set HPML_BENCH_CACHE" in said
 
 
+@pytest.mark.disks
 @pytest.mark.parametrize("what", ["reading the rows", "labelling the rows", "tokenising the rows", "fetching a wheel"])
 def test_a_cache_that_fills_up(what: str, cache_told: dict[str, tuple[int, str]]) -> None:
     """Status 2 and one sentence that names the cache and how to move it; nothing else is blamed, no traceback."""
@@ -123,6 +129,7 @@ def test_a_cache_that_fills_up(what: str, cache_told: dict[str, tuple[int, str]]
     ]
 
 
+@pytest.mark.disks
 def test_a_read_only_cache(cache_told: dict[str, tuple[int, str]]) -> None:
     """Status 2 and one sentence that names the cache and how to move it."""
     status, said = cache_told["read-only"]
@@ -130,6 +137,7 @@ def test_a_read_only_cache(cache_told: dict[str, tuple[int, str]]) -> None:
     assert "the cache CACHE can't be written to; set HPML_BENCH_CACHE" in said
 
 
+@pytest.mark.disks
 def test_a_cache_with_enough_space(cache_told: dict[str, tuple[int, str]]) -> None:
     """The same command is done where the disk is larger: nothing but the space was amiss."""
     assert cache_told["enough"][0] == 0, cache_told["enough"]

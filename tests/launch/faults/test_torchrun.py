@@ -14,6 +14,8 @@ from helpers import tiny
 from hpml_bench.records.load import load_record
 from hpml_bench.records.run import RunRecord
 
+pytestmark = pytest.mark.suites
+
 
 def run(folder: Path, plug_in: Path, fault: str, rank: int) -> RunRecord:
     """Run the method `faulty` under torchrun; return the record."""
@@ -36,7 +38,7 @@ def run(folder: Path, plug_in: Path, fault: str, rank: int) -> RunRecord:
 @pytest.mark.parametrize(
     ("fault", "rank", "status", "kind"),
     [
-        pytest.param("memory, and peers wait", 1, "oom_cuda", "OutOfMemoryError", marks=pytest.mark.suites),
+        ("memory, and peers wait", 1, "oom_cuda", "OutOfMemoryError"),
         ("raise", 0, "failed", "ArithmeticError"),
     ],
 )
