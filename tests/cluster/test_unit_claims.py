@@ -68,6 +68,18 @@ def test_a_unit_is_held_by_one(tmp_path: Path) -> None:
     assert list((tmp_path / "claims").iterdir()) == []
 
 
+@pytest.mark.parametrize("looked_at", [None, job("a")], ids=["unreadable", "an earlier start"])
+def test_a_claim_that_was_replaced_since_is_put_back(looked_at: Job | None, tmp_path: Path) -> None:
+    """Whether the one that was looked at couldn't be read, or was of an earlier start of the same job."""
+    claim = Claim(tmp_path, job("a", 1))
+    assert claim.take()
+    (path,) = (tmp_path / "claims").iterdir()
+    discard(path, looked_at)
+    assert holders(tmp_path) == ["a.1"]
+    discard(path, job("a", 1))
+    assert holders(tmp_path) == []
+
+
 def test_the_claim_of_one_who_came_between_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two see a dead job's claim; the first breaks it and holds the unit, the second is refused."""
     Claim(tmp_path, job("dead")).take()

@@ -29,6 +29,7 @@ from hpml_bench.launch import fork_server, launcher, outcome, preparation, sweep
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.order import balanced
 from hpml_bench.launch.outcome import Place
+from hpml_bench.records.files import SET_ASIDE
 from hpml_bench.records.folder import RunFolder, locked, make_folder
 from hpml_bench.records.listing import load_records
 from hpml_bench.records.load import load_record
@@ -287,6 +288,24 @@ def test_ok_and_unsupported_are_settled_and_all_else_is_tried_again(tmp_path: Pa
     assert sorted(ran) == ["c-0", "d-0"]
     assert result.failed == 0
     assert len(result.records) == 4
+
+
+def test_runs_on_other_rows_are_kept_and_done_again(
+    tmp_path: Path, quick_runs, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    """A good record of other rows is no record of this sweep: it is set aside, whole, and the run is done anew."""
+    quick_runs({})
+    go(suite_of("a", seeds=1), tmp_path)
+    (before,) = load_records(tmp_path / "quick").records
+    ran = quick_runs({})
+    changed = PREPARED.model_copy(update={"digests": Digests(weights="w", tokenizer="t", data="other")})
+    monkeypatch.setattr(preparation, "prepare", lambda *_: changed)
+    go(suite_of("a", seeds=1), tmp_path)
+    assert ran == ["a-0"]
+    (after,) = load_records(tmp_path / "quick").records
+    assert (before.protocol_id == after.protocol_id, before.run_id == after.run_id) == (False, True)
+    (kept,) = (tmp_path / "quick" / SET_ASIDE).iterdir()
+    assert RunRecord.model_validate_json((kept / "run.json.damaged").read_text()).protocol_id == before.protocol_id
 
 
 def test_fresh_forgets_the_runs_and_nothing_else(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]

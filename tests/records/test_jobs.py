@@ -32,6 +32,7 @@ from hpml_bench.records.plan import (
     read_jobs,
     refuse_if_worked_on,
     write_job,
+    write_once,
 )
 from hpml_bench.report.results import Results
 from hpml_bench.system import temporary
@@ -161,3 +162,11 @@ def test_temporary_files_beside_jobs_are_removed(tmp_path: Path) -> None:
     with ResultsFolder.open(folder):
         assert not left.exists()
     assert len(read_jobs(folder)) == 1
+
+
+def test_what_is_written_once_stays(tmp_path: Path) -> None:
+    """The second who writes the file is told that it was there, and its content is the first's."""
+    assert write_once(tmp_path / "file", "first")
+    assert not write_once(tmp_path / "file", "second")
+    assert (tmp_path / "file").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

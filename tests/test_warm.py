@@ -1,0 +1,120 @@
+"""Warm commands, which tests fork instead of starting interpreters, are what cold ones are."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from helpers import warm
+
+TELLS = """
+import json, os, signal, sys, threading
+from pathlib import Path
+
+import hpml_bench
+
+handlers = {number.name: str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
+print(json.dumps({
+    "arguments": sys.argv,
+    "folder": os.getcwd(),
+    "variable": os.environ["TOLD"],
+    "shown": Path("/proc/self/cmdline").read_text().rstrip("\\0").split("\\0")[0],
+    "shown variable": "TOLD=x y" in Path("/proc/self/environ").read_text().split("\\0"),
+    "leads its session": os.getsid(0) == os.getpid(),
+    "handlers": handlers,
+    "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+    "name": __name__,
+    "input": sys.stdin.read(),
+    "descriptors": sorted(int(path.name) for path in Path("/proc/self/fd").iterdir())[:3],
+    "package": hpml_bench.__file__,
+}))
+"""
+ENDS = {
+    "well": ("pass", 0),
+    "with a number": ("raise SystemExit(7)", 7),
+    "with a sentence": ("raise SystemExit('no')", 1),
+    "with an error": ("raise ValueError('no')", 1),
+}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a fact."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def told(program: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a program tells when it is started warm and cold."""
+    command, environment = [sys.executable, "-c", program, "a", "b c"], {**os.environ, "TOLD": "x y"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    started = warm.WarmProcess(command, environment, new_session=True, folder=folder)
+    cold = subprocess.run(
+        command, env=environment, cwd=folder, start_new_session=True, stdin=subprocess.DEVNULL,
+        capture_output=True, check=True,
+    )  # fmt: skip
+    return json.loads(started.communicate(60)[0]), json.loads(cold.stdout)
+
+
+def test_a_warm_command_is_what_a_cold_one_is(tmp_path: Path) -> None:
+    """Arguments, folder, environment, session, signals, descriptors, and the same package."""
+    found, expected = told(TELLS, tmp_path)
+    assert found == expected
+
+
+@pytest.mark.parametrize(("program", "status"), ENDS.values(), ids=ENDS)
+def test_it_ends_with_the_same_status(program: str, status: int) -> None:
+    """By itself, by SystemExit, by an error; what it printed is there."""
+    process = warm.WarmProcess(
+        [sys.executable, "-c", f"import hpml_bench; print('here', flush=True); {program}"], os.environ
+    )
+    said, _ = process.communicate(60)
+    assert process.returncode == status
+    assert said.startswith("here")
+    assert ("no" in said) == (status == 1)
+
+
+def test_a_signal_ends_it() -> None:
+    """Its status is the signal's, as Popen has it; a second wait gives it again."""
+    process = warm.WarmProcess([sys.executable, "-c", "import hpml_bench, time; time.sleep(60)"], os.environ)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.1)
+    assert process.poll() is None
+    process.kill()
+    assert process.wait(10) == process.wait(10) == -signal.SIGKILL
+
+
+def test_commands_share_nothing() -> None:
+    """What one changes in the package, in modules or in the environment, the next one doesn't see."""
+    change = "import hpml_bench, os, sys; hpml_bench.changed = 1; sys.changed = 1; os.environ['CHANGED'] = '1'"
+    assert warm.WarmProcess([sys.executable, "-c", change], os.environ).communicate(60)[0] == ""
+    look = "import hpml_bench, os, sys; print(*(hasattr(one, 'changed') for one in (hpml_bench, sys)), *os.environ)"
+    seen = warm.WarmProcess([sys.executable, "-c", look], os.environ).communicate(60)[0].split()
+    assert seen[:2] == ["False", "False"]
+    assert "CHANGED" not in seen
+
+
+def test_a_fork_server_of_this_process_ends_with_its_handle() -> None:
+    """Its parent is the session's server, and yet it is watched, ended and begun anew as a child would be."""
+    from hpml_bench.launch import fork_server
+    from hpml_bench.system import processes
+
+    fork_server.start_fork_server()
+    first = processes.fork_server() or 0
+    until(lambda: "forkserver" in " ".join(psutil.Process(first).cmdline()))
+    assert psutil.Process(first).ppid() != os.getpid()
+    os.kill(first, signal.SIGKILL)
+    until(lambda: processes.identify(first) is None)
+    fork_server.start_fork_server()
+    assert processes.fork_server() != first
