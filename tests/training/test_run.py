@@ -142,7 +142,8 @@ import os
 class Canary:
     def __del__(self, open=open, place=os.environ.get("CANARY"), rank=os.environ.get("RANK")):
         if place and rank and b"hpml_bench" in open("/proc/self/cmdline", "rb").read():  # no helper of multiprocessing
-            open(f"{place}/{rank}", "w").close()
+            with open(f"{place}/{rank}", "w") as file:
+                file.write(open("/proc/self/cmdline").read() + str(os.getpid()))
 
 canary = Canary()
 """
@@ -159,6 +160,7 @@ def test_a_run_under_torchrun(tmp_path: Path) -> None:
     (tmp_path / "site/sitecustomize.py").write_text(FINALIZED)
     path = os.pathsep.join(filter(None, (str(tmp_path / "site"), os.environ.get("PYTHONPATH"))))
     environment = os.environ | {"PYTHONPATH": path, "CANARY": str(tmp_path / "ranks")}
+    environment.pop("RANK", None)  # of a process group that another test has made in this process
     control = [sys.executable, "-m", "hpml_bench", "--help"]
     subprocess.run(control, env=environment | {"RANK": "control"}, check=True, capture_output=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -173,4 +175,5 @@ def test_a_run_under_torchrun(tmp_path: Path) -> None:
     content = json.loads(record.read_text())
     assert content["status"] == "ok"
     assert content["spec"]["settings"]["world_size"] == 2
-    assert [file.name for file in (tmp_path / "ranks").iterdir()] == ["control"]
+    finalized = {file.name: file.read_text() for file in (tmp_path / "ranks").iterdir()}
+    assert finalized.keys() == {"control"}, finalized
