@@ -7,7 +7,7 @@ import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -50,13 +50,18 @@ NEEDED_GPUS = {"gpu": 1, "multigpu": 2}
 """GPUs that a marker asks for."""
 
 
-@pytest.hookimpl(trylast=True)
+TRIED = pytest.StashKey[int]()
+"""Tests that were collected, less those with an environment of their own."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the longest files first, where several processes share the tests; skip what needs more GPUs."""
     if config.getoption("here"):
         apart = [item for item in items if any(map(item.get_closest_marker, APART))]
         config.hook.pytest_deselected(items=apart)
         items[:] = [item for item in items if not any(map(item.get_closest_marker, APART))]
+        config.stash[TRIED] = len(items)
     places = {item.path: next((i for i, p in enumerate(LONGEST_FIRST) if p in str(item.path)), 99) for item in items}
     items.sort(key=lambda item: places[item.path])
     for marker, least in NEEDED_GPUS.items():
@@ -66,9 +71,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Let README's command pass where it is given files none of whose tests are of one of its parts."""
-    if session.config.getoption("here") and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+    """Let README's command pass where it is given files whose tests are all of its other part."""
+    tried = session.config.stash.get(TRIED, 0)
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tried"] = tried
+    elif exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and tried:
         session.exitstatus = pytest.ExitCode.OK
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what one of several processes of tests has counted."""
+    node.config.stash[TRIED] = getattr(node, "workeroutput", {}).get("tried", 0)
 
 
 @pytest.hookimpl(wrapper=True)

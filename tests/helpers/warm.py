@@ -90,8 +90,11 @@ def serve(address: str) -> None:
 def _begin(connection: socket.socket) -> subprocess.Popen[bytes] | _ForkServer:
     """Start what a connection asks for: a command, or a fork server of the process that asks."""
     message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 8)
+    connection.settimeout(30)
     while not message.endswith(b"\n"):
-        message += connection.recv(1 << 20)
+        if not (part := connection.recv(1 << 20)):
+            raise ConnectionError("who asked has ended")
+        message += part
     asked = json.loads(message)
     try:
         if "numbers" in asked:
@@ -211,9 +214,10 @@ def _main(command: list[str]) -> int:
             return end.code or 0
         print(end.code, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # as an interpreter ends then
         traceback.print_exc()
-        return 130
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     except BaseException:
         traceback.print_exc()
         return 1
@@ -446,7 +450,8 @@ class WarmProcess:
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """Send it SIGTERM."""

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
@@ -34,6 +33,7 @@ from hpml_bench.records.folder import RunFolder, locked, make_folder
 from hpml_bench.records.listing import load_records
 from hpml_bench.records.load import load_record
 from hpml_bench.records.run import Digests, Outcome, RunRecord
+from hpml_bench.system import processes
 
 Finished = tuple[Path, Path, Result]
 PREPARED = Prepared(
@@ -200,8 +200,7 @@ def test_ctrl_c_ends_the_run_and_keeps_the_rest(finished_sweep: Finished, copy: 
     assert [record.status for record in records if record.spec.method.name == "full"] == ["interrupted"]
     assert len(records) == 5
     assert "the same command goes on from here" in result.stderr
-    ranks = [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
-    assert not [p for p in ranks if p.cpu_percent(0.1) > 50], "a rank goes on training"
+    assert processes.descendants() == set(), "a rank goes on training"
 
 
 # The order and the bookkeeping, with runs that take no time
@@ -377,6 +376,7 @@ make_folder(Path(sys.argv[1]))' "$1"
 """
 
 
+@pytest.mark.disks
 def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     """It is there, but on a file system that is read-only, for root too."""
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", READ_ONLY, "sh", tmp_path, sys.executable]

@@ -219,6 +219,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, capsys: p
     assert said.count("\n") == 1
 
 
+@pytest.mark.disks
 def test_no_network_at_all_neither_hangs_nor_retries(tmp_path: Path) -> None:
     """With a key but in a network namespace with nothing in it, runs are kept offline at once."""
     unshare = shutil.which("unshare") or "unshare"

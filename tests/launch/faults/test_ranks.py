@@ -316,6 +316,7 @@ def small_group() -> Iterator[Path]:
             time.sleep(0.05)
 
 
+@pytest.mark.disks
 @pytest.mark.serial
 def test_a_real_kill_for_memory(
     prepared_for_faults: Prepared, plug_in: Path, small_group: Path, tmp_path: Path
@@ -334,6 +335,7 @@ def test_a_real_kill_for_memory(
     the_next_is_ok(prepared_for_faults, tmp_path)
 
 
+@pytest.mark.disks
 @pytest.mark.serial
 def test_kills_are_counted_in_the_own_group(small_group: Path) -> None:
     """A process in a group of its own sees the kill of another one there, which the groups above don't count."""
