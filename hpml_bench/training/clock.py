@@ -29,7 +29,7 @@ class Clock(Protocol):
 
 
 TOGETHER = 1e-4
-"""Seconds within which both clocks are read at a start, so that they begin together also on a busy machine."""
+"""Seconds within which both clocks are read, so that they agree on a moment also on a busy machine."""
 TRIES = 10
 
 
@@ -42,16 +42,12 @@ class CpuClock:
 
     def start(self) -> None:
         """Begin here."""
-        for _ in range(TRIES):
-            self._began = self._ended = second_clock()
-            self._mark = time.perf_counter()
-            if second_clock() - self._began < TOGETHER:  # else another process ran in between
-                break
+        self._mark, self._began = _both_clocks()
+        self._ended = self._began
 
     def lap(self) -> None:
         """End a lap."""
-        now = time.perf_counter()
-        self._ended = second_clock()
+        now, self._ended = _both_clocks()
         self._seconds.append(now - self._mark)
         self._mark = now
 
@@ -63,6 +59,16 @@ class CpuClock:
     def window(self) -> float:
         """Return the seconds from `start` to the end of the last lap by the second clock."""
         return self._ended - self._began
+
+
+def _both_clocks() -> tuple[float, float]:
+    """Return the times of perf_counter and of `second_clock` at one moment."""
+    for _ in range(TRIES):
+        second = second_clock()
+        first = time.perf_counter()
+        if second_clock() - second < TOGETHER:  # else another process ran in between
+            break
+    return first, second
 
 
 class CudaClock:
