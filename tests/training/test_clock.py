@@ -87,16 +87,16 @@ def test_the_second_clock_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_both_clocks_are_read_at_one_moment(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where another process ran between the two readings, they are read again: the clocks agree on the lap."""
     now, other = [100.0], [0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
 
-    def second() -> float:
+    def reading() -> float:
         read = now[0]
         if other[0]:  # another process has the core after this reading
             other[0] -= 1
             now[0] += 0.005
         return read
 
-    monkeypatch.setattr(clock, "second_clock", second)
+    monkeypatch.setattr(time, "perf_counter", reading)
+    monkeypatch.setattr(clock, "second_clock", reading)
     made = CpuClock()
     other[0] = moment == "start"
     made.start()
