@@ -18,8 +18,8 @@ class Nodes:
     count: int = 1
     number: int = 0
     """Of this node, from 0; it has the ranks `number * ranks` to `(number + 1) * ranks - 1`."""
-    host: str = "localhost"
-    """Where the store is by which the nodes meet."""
+    host: str = "127.0.0.1"
+    """Where the store is by which the nodes meet; an address, since a bare system doesn't know the name localhost."""
     port: int = 0
     """0: the store is this node's own, on a port that the kernel picks."""
     run_id: str = ""

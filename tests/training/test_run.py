@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import tiny
+from helpers import skips, tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher
 from hpml_bench.launch.outcome import Place
@@ -134,6 +134,28 @@ def test_unsupported_is_a_finding(prepared_for_ranks: Prepared, tmp_path: Path) 
     assert result.status == "unsupported"
     assert result.error is not None
     assert "positions" in result.error.message
+
+
+WITHOUT_NAMES = """
+set -e
+for file in /etc/hosts /etc/nsswitch.conf; do [ ! -e $file ] || mount --bind /dev/null $file; done
+exec "$@"
+"""
+
+
+@pytest.mark.disks
+def test_a_run_where_no_name_is_known(tmp_path: Path) -> None:
+    """A bare system has no /etc/hosts: not even localhost has an address there."""
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", WITHOUT_NAMES, "sh"]
+    probe = subprocess.run([*inside, "getent", "hosts", "localhost"], capture_output=True, text=True, check=False)
+    if probe.returncode == 0 or "mount" in probe.stderr or "unshare" in probe.stderr:
+        skips.only_as_root(probe.stderr or "localhost has an address without /etc/hosts")
+    command = [sys.executable, "-m", "hpml_bench", "run", "head", str(tiny.local_suite(tmp_path / "suite"))]
+    done = subprocess.run(
+        [*inside, *command, "--out", str(tmp_path / "out"), "--wandb", "off"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 FINALIZED = """

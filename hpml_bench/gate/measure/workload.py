@@ -27,7 +27,7 @@ WARM_UP = 3
 SEED = 0
 
 os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
-os.environ.update(MASTER_ADDR="localhost", MASTER_PORT="0")  # 0: any free one
+os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0")  # 0: any free one
 
 
 class Job:
