@@ -1,7 +1,8 @@
-"""Plug-ins of another package: a module and its entry point, installed for one test."""
+"""Plug-ins of another package: modules and their entry points, written for tests."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from hpml_bench import registry
 from hpml_bench.config import options
 
 
-def install(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: registry.Kind, **sources: str) -> None:
-    """Make modules of these names and sources, and register each under its name as a plug-in of the kind."""
+def write(folder: Path, kind: registry.Kind, **sources: str) -> Path:
+    """Write a package whose modules have these sources, each registered under its name; return its folder."""
     place = folder / f"foreign-{kind}"
     info = place / f"foreign_{kind}-1.dist-info"
     info.mkdir(parents=True)
@@ -21,13 +22,23 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: registry.Kind, 
     (info / "entry_points.txt").write_text("\n".join([f"[hpml_bench.{kind}]", *lines, ""]))
     for name, source in sources.items():
         (place / f"foreign_{kind}_{name}.py").write_text(source)
-    monkeypatch.syspath_prepend(str(place))
+    return place
+
+
+def on_path(folder: Path) -> str:
+    """Return PYTHONPATH with a folder before what it has."""
+    return os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+
+
+def install(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: registry.Kind, **sources: str) -> None:
+    """Write such a package, and let this process find its plug-ins; call `forget` when they are gone."""
+    monkeypatch.syspath_prepend(str(write(folder, kind, **sources)))
     for name in sources:
         monkeypatch.delitem(sys.modules, f"foreign_{kind}_{name}", raising=False)
     forget()
 
 
 def forget() -> None:
-    """Let the registry look anew; call it when the plug-ins are gone."""
+    """Let the registry look anew."""
     for cached in (registry._foreign, registry.names, options._defaults):
         cached.cache_clear()

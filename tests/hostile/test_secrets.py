@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from helpers import tiny
+from helpers import plugin_packages, tiny
 from helpers.warm import WarmProcess
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.records.folder import ResultsFolder
@@ -79,11 +79,7 @@ def leaks(*texts: bytes) -> list[str]:
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     """Return where a sweep with failing runs wrote everything, and what it printed, the secrets in its environment."""
     place = tmp_path_factory.mktemp("sweep")
-    plugin = place / "plugin"
-    (plugin / "leaky-1.0.dist-info").mkdir(parents=True)
-    (plugin / "leaky-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: leaky\nVersion: 1.0\n")
-    (plugin / "leaky-1.0.dist-info" / "entry_points.txt").write_text("[hpml_bench.methods]\nleaky = leaky\n")
-    (plugin / "leaky.py").write_text(LEAKY)
+    plugin = plugin_packages.write(place, "methods", leaky=LEAKY)
     (place / "suite").mkdir()
     suite = tiny.local_suite(place / "suite")
     out = place / "out"
@@ -92,8 +88,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     command = [sys.executable, "-m", "hpml_bench", "run-all", str(suite), "--out", str(out / "reports")]
     command += ["--seeds", "1", "--methods", "lora,loud,quiet", "--wandb", "offline", "--verbose"]
     command += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    path = os.pathsep.join(filter(None, (str(plugin), os.environ.get("PYTHONPATH"))))
-    folders = {"PYTHONPATH": path, "HPML_BENCH_CACHE": str(out / "cache"), "HOME": str(out), "TMPDIR": str(out)}
+    folders = {"HPML_BENCH_CACHE": str(out / "cache"), "HOME": str(out), "TMPDIR": str(out)}
+    folders["PYTHONPATH"] = plugin_packages.on_path(plugin)
     sweep = WarmProcess(command, {**os.environ, **SECRETS, **folders}, folder=out)
     printed, _ = sweep.communicate(300)
     assert sweep.returncode == 1, printed[-3000:]
@@ -236,15 +232,11 @@ def test_what_a_killed_job_left_is_mended(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_killed_sweeps_logs_are_mended_at_the_next_start(tmp_path: Path) -> None:
     """SIGKILL leaves a log as it was printed; the next start takes the secrets out, even if it begins no run."""
     slow = LEAKY.replace("        try:", "        import time; time.sleep(600)\n        try:")
-    (tmp_path / "loud.py").write_text(slow)
-    (tmp_path / "loud-1.0.dist-info").mkdir()
-    (tmp_path / "loud-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: loud\nVersion: 1.0\n")
-    (tmp_path / "loud-1.0.dist-info" / "entry_points.txt").write_text("[hpml_bench.methods]\nloud = loud\n")
     suite = tiny.local_suite(tmp_path / "suite")
     command = [sys.executable, "-m", "hpml_bench", "run-all", str(suite), "--out", str(tmp_path / "out")]
     command += ["--seeds", "1", "--methods", "loud", "--wandb", "off", "--set", "methods.loud={method: loud}"]
-    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, **SECRETS, "PYTHONPATH": path}
+    plugin = plugin_packages.write(tmp_path, "methods", loud=slow)
+    environment = {**os.environ, **SECRETS, "PYTHONPATH": plugin_packages.on_path(plugin)}
 
     def logs() -> list[bytes]:
         return [log.read_bytes() for log in tmp_path.glob("out/*/*/rank*.log")]

@@ -14,7 +14,7 @@ import soak
 from disturbed import Disturbed, write_suite
 from two_nodes import TwoNodes
 
-from helpers import held, skips, tiny
+from helpers import held, plugin_packages, skips, tiny
 from hpml_bench import registry
 from hpml_bench.system import locks
 
@@ -45,10 +45,10 @@ def slurm_cluster(small_disk: Path) -> Iterator[TwoNodes]:
 @pytest.fixture(scope="session")
 def held_suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A suite of runs of seconds; its method `held` is known to all processes that are started from here."""
-    folder = held.install(tmp_path_factory.mktemp("plug-in"))
+    folder = plugin_packages.write(tmp_path_factory.mktemp("plug-in"), "methods", held=held.SOURCE)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))))
+        patch.setenv("PYTHONPATH", plugin_packages.on_path(folder))
         for cached in (registry.names, registry._foreign):  # another test may have looked before
             cached.cache_clear()
         yield once(tmp_path_factory, "suite", lambda folder: write_suite(tiny.local_suite(folder))) / "colours.yaml"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from faulty_runs import FAULTY
 
-from helpers import tiny
+from helpers import plugin_packages, tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server
 from hpml_bench.system import processes
@@ -20,12 +20,7 @@ from hpml_bench.system import processes
 @pytest.fixture(scope="session")
 def plug_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a package that registers the method `faulty`."""
-    folder = tmp_path_factory.mktemp("plug-in")
-    (folder / "faulty.py").write_text(FAULTY)
-    (folder / "faulty-0.1.dist-info").mkdir()
-    (folder / "faulty-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 0.1\n")
-    (folder / "faulty-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\nfaulty = faulty\n")
-    return folder
+    return plugin_packages.write(tmp_path_factory.mktemp("plug-in"), "methods", faulty=FAULTY)
 
 
 @pytest.fixture(scope="session")

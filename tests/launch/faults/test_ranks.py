@@ -23,7 +23,7 @@ import pytest
 from faulty_runs import endless, faulty, send, when, when_training
 from rich.console import Console
 
-from helpers import skips, tiny
+from helpers import plugin_packages, skips, tiny
 from hpml_bench.config.settings import MethodSpec, RunSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
@@ -319,13 +319,10 @@ def small_group() -> Iterator[Path]:
 @pytest.mark.disks
 @pytest.mark.serial
 def test_a_real_kill_for_memory(
-    prepared_for_faults: Prepared, plug_in: Path, small_group: Path, tmp_path: Path
+    prepared_for_faults: Prepared, small_group: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rank that outgrows its control group, below the parent's, is ended by the kernel, and `oom_host`."""
-    (plug_in / "greedy.py").write_text(GREEDY)
-    (plug_in / "greedy-0.1.dist-info").mkdir()
-    (plug_in / "greedy-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: greedy\nVersion: 0.1\n")
-    (plug_in / "greedy-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\ngreedy = greedy\n")
+    monkeypatch.syspath_prepend(plugin_packages.write(tmp_path, "methods", greedy=GREEDY))
     method = MethodSpec(name="greedy", method="greedy", options={"group": str(small_group)}, lr=1e-3)
     spec = endless().model_copy(update={"method": method})
     record = launcher.run(spec, prepared_for_faults, tmp_path / "run")

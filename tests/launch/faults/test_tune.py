@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import tiny
+from helpers import plugin_packages, tiny
 from helpers.cli_process import Command
 from hpml_bench.system import heartbeat, temporary
 
@@ -50,11 +50,8 @@ class Tuning(Command):
 def loud_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A suite whose runs take seconds, and the method `loud` where processes of the test find it."""
     pytest.importorskip("optuna")
-    (tmp_path / "loud.py").write_text(LOUD)
-    (tmp_path / "loud-0.1.dist-info").mkdir()
-    (tmp_path / "loud-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: loud\nVersion: 0.1\n")
-    (tmp_path / "loud-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\nloud = loud\n")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))))
+    plug_in = plugin_packages.write(tmp_path, "methods", loud=LOUD)
+    monkeypatch.setenv("PYTHONPATH", plugin_packages.on_path(plug_in))
     monkeypatch.setenv("HF_TOKEN", SECRET)
     return tiny.local_suite(tmp_path / "suite", steps=40)
 
