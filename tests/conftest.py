@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from helpers import skips, warm
 from hpml_bench.system.gpus import visible_gpus
 
 if TYPE_CHECKING:
+    from helpers.held import Gates
     from hpml_bench.data.prepared import Prepared
     from hpml_bench.training.distributed import Group
 
@@ -42,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(server.end)
 
 
-LONGEST_FIRST = ("test_wheel.py", "tracking/test_wandb.py", "faults/", "tasks/", "gate/", "hostile/", "records/")
+LONGEST_FIRST = ("tracking/test_wandb.py", "launch/", "cluster/", "engines/", "training/", "gate/")
 """Parts of paths of the tests that take longest: begun last, one would run while the other processes are idle."""
 APART = ("wheel", "browser", "tables", "calibration", "suites", "benchmarks", "disks", "cluster", "cluster_slow")
 """Markers of tests that an environment of their own runs, and README's command doesn't; see CONTRIBUTING.md."""
@@ -51,7 +53,7 @@ NEEDED_GPUS = {"gpu": 1, "multigpu": 2}
 
 
 TRIED = pytest.StashKey[int]()
-"""Tests that were collected, less those with an environment of their own."""
+"""How many tests were collected, less those with an environment of their own."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -71,7 +73,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Let README's command pass where it is given files whose tests are all of its other part."""
+    """Let one of the two calls of README's command select nothing: files that are given may be all serial, or none."""
     tried = session.config.stash.get(TRIED, 0)
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["tried"] = tried
@@ -81,7 +83,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over what one of several processes of tests has counted."""
+    """Take the number of tests from one of several processes."""
     node.config.stash[TRIED] = getattr(node, "workeroutput", {}).get("tried", 0)
 
 
@@ -181,3 +183,23 @@ def one_rank_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from helpers import tiny
 
     return tiny.local_suite(tmp_path_factory.mktemp("suite"), steps=150, eval_every=150, world_size=1)
+
+
+@pytest.fixture
+def gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gates]:
+    """A suite whose runs stay at gates, which are open, known to this process and all that are started from here."""
+    import yaml
+
+    from helpers import held, plugin_packages, tiny
+
+    for name in ("suite", "gates"):
+        (tmp_path / name).mkdir()
+    path = tiny.local_suite(tmp_path / "suite", world_size=1)
+    content = yaml.safe_load(path.read_text())
+    content["methods"] = {name: {"method": "held", "options": {"gate": name}} for name in ("a", "b")}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    plugin_packages.install(monkeypatch, tmp_path, "methods", held=held.SOURCE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    monkeypatch.setenv("HELD_AT", str(tmp_path / "gates"))
+    yield held.Gates(path, tmp_path / "gates")
+    plugin_packages.forget()

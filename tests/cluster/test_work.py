@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from helpers import tiny
+from helpers.held import Gates
 from helpers.warm import WarmProcess
 from hpml_bench.cli import main
 from hpml_bench.records.plan import CLAIMS, OWNER, Job, claims, read_jobs
@@ -31,16 +32,29 @@ def planned(suite: Path, room: Path) -> str:
     return found.output
 
 
-@pytest.fixture
-def unit(one_rank_suite: Path, room: Path) -> Unit:
+def work_in(room: Path) -> Unit:
     """Return a function that begins the work on a unit of a planned sweep, with variables of its environment."""
-    planned(one_rank_suite, room)
 
     def begin(number: int, **variables: str) -> WarmProcess:
         command = [sys.executable, "-m", "hpml_bench", "work", str(room / "colours/plan.json"), "--unit", str(number)]
         return WarmProcess(command, {**os.environ, "TMPDIR": str(room), **variables})
 
     return begin
+
+
+@pytest.fixture
+def unit(one_rank_suite: Path, room: Path) -> Unit:
+    """Begins the work on a unit of a planned sweep."""
+    planned(one_rank_suite, room)
+    return work_in(room)
+
+
+@pytest.fixture
+def held_unit(gates: Gates, room: Path) -> Unit:
+    """The same of a sweep whose runs stay at their gates."""
+    planned(gates.suite, room)
+    gates.close("a", "b")
+    return work_in(room)
 
 
 def ended(work: WarmProcess) -> tuple[int, str]:
@@ -100,25 +114,26 @@ def test_two_at_once_do_a_sweep(unit: Unit, one_rank_suite: Path, room: Path) ->
     assert {path: path.stat().st_mtime_ns for path in room.glob("colours/*/run.json")} == times
 
 
-def test_a_unit_that_is_held_is_refused(unit: Unit, room: Path) -> None:
+def test_a_unit_that_is_held_is_refused(held_unit: Unit, gates: Gates, room: Path) -> None:
     """By the name of the job that holds it, which goes on."""
-    first = unit(0, HPML_BENCH_JOB="one")
+    first = held_unit(0, HPML_BENCH_JOB="one")
     training(room, first)
-    status, said = ended(unit(0, HPML_BENCH_JOB="other"))
+    status, said = ended(held_unit(0, HPML_BENCH_JOB="other"))
     assert status == 2, said
     assert "unit 0 is held by job one on " in said
     assert "Traceback" not in said
     assert first.poll() is None
     shown = CliRunner().invoke(main, ["status", str(room / "colours")]).output
     assert [line.split()[3] for line in shown.splitlines()[1:3]] == ["running", "not"]
+    gates.open()
     status, said = ended(first)
     assert status == 0, said
     assert [job.job for job in read_jobs(room / "colours")] == ["one"], "one that is refused has done no work"
 
 
-def test_after_a_kill_the_rest_is_done(unit: Unit, room: Path) -> None:
+def test_after_a_kill_the_rest_is_done(held_unit: Unit, gates: Gates, room: Path) -> None:
     """The claim of a process that is gone from this host is taken; of the process itself nothing is left."""
-    first = unit(0)
+    first = held_unit(0)
     training(room, first)
     family = psutil.Process(first.pid).children(recursive=True)
     first.send_signal(signal.SIGKILL)
@@ -128,9 +143,10 @@ def test_after_a_kill_the_rest_is_done(unit: Unit, room: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert len(claims(room / "colours")) == 1
-    status, said = ended(unit(0))
+    gates.open()
+    status, said = ended(held_unit(0))
     assert status == 0, said
-    assert {key: record.status for key, record in tiny.records(room).items()} == {("head", 0): "ok", ("lora", 0): "ok"}
+    assert {key: record.status for key, record in tiny.records(room).items()} == {("a", 0): "ok", ("b", 0): "ok"}
     assert [job.how for job in read_jobs(room / "colours")] == [None, "done"]
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 from click.testing import CliRunner
 
-from helpers import held, plugin_packages, tiny
+from helpers import plugin_packages, tiny
 from helpers.cli_process import Command
+from helpers.held import Gates
 from hpml_bench.cli import main
 from hpml_bench.config.profile import Profile
 from hpml_bench.config.suite import load_suite
@@ -26,39 +25,6 @@ from hpml_bench.system import environment, gpus, heartbeat, processes
 
 two_cores = pytest.mark.skipif(environment.cores() < 2, reason="needs two cores")
 SIDE_BY_SIDE = ("--parallel", "2", "--nproc", "1")
-
-
-class Gates:
-    """A suite of two methods, `a` and `b`, and two seeds; and gates, at which their runs stay while they are closed."""
-
-    def __init__(self, suite: Path, place: Path) -> None:
-        self.suite, self._place = suite, place
-
-    def close(self, *names: str) -> None:
-        """Let runs of these methods stay."""
-        for name in names:
-            (self._place / f"closed{name}").touch()
-
-    def open(self) -> None:
-        """Let all pass."""
-        for file in self._place.glob("closed*"):
-            file.unlink()
-
-
-@pytest.fixture
-def gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gates]:
-    """Gates that are open, known to this process and all that are started from here."""
-    for name in ("suite", "gates"):
-        (tmp_path / name).mkdir()
-    path = tiny.local_suite(tmp_path / "suite")
-    content = yaml.safe_load(path.read_text())
-    content["methods"] = {name: {"method": "held", "options": {"gate": name}} for name in ("a", "b")}
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    plugin_packages.install(monkeypatch, tmp_path, "methods", held=held.SOURCE)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-    monkeypatch.setenv("HELD_AT", str(tmp_path / "gates"))
-    yield Gates(path, tmp_path / "gates")
-    plugin_packages.forget()
 
 
 def working(command: Command, stepping: int = 2) -> tuple[Job, ...]:
@@ -184,11 +150,8 @@ class Breaks(Head):
 @two_cores
 def test_a_run_that_fails_is_told(tmp_path: Path, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its reason, in a line of its own; the others go on, and the status is 1."""
-    (tmp_path / "breaks.py").write_text(BREAKS)
-    (tmp_path / "breaks-0.1.dist-info").mkdir()
-    (tmp_path / "breaks-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: breaks\nVersion: 0.1\n")
-    (tmp_path / "breaks-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\nbreaks = breaks\n")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    plug_in = plugin_packages.write(tmp_path, "methods", breaks=BREAKS)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(plug_in), *filter(None, sys.path)]))
     suite = tiny.local_suite(tmp_path / "suite")
     options = ["--seeds", "1", "--methods", "head,breaks", "--set", "methods.breaks={method: breaks}"]
     status, said = Command(suite, room / "out", *SIDE_BY_SIDE, *options).ended(300)

@@ -32,10 +32,18 @@ class Held(Head):
 """HELD_AT is the folder of gates; one is closed while a file `closed`, with the gate's name behind it, is there."""
 
 
-def install(folder: Path) -> Path:
-    """Write the module, and the package that registers it as `held`; return the folder, for PYTHONPATH."""
-    (folder / "held.py").write_text(SOURCE)
-    (folder / "held-0.1.dist-info").mkdir()
-    (folder / "held-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: held\nVersion: 0.1\n")
-    (folder / "held-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\nheld = held\n")
-    return folder
+class Gates:
+    """A suite of two methods, `a` and `b`, and two seeds; and gates, at which their runs stay while they are closed."""
+
+    def __init__(self, suite: Path, place: Path) -> None:
+        self.suite, self._place = suite, place
+
+    def close(self, *names: str) -> None:
+        """Let runs of these methods stay."""
+        for name in names:
+            (self._place / f"closed{name}").touch()
+
+    def open(self) -> None:
+        """Let all pass."""
+        for file in self._place.glob("closed*"):
+            file.unlink()

@@ -2,9 +2,9 @@
 
 A cold `python -m hpml_bench run-all` imports for seconds of a core, its fork server once more, and each of its jobs
 again. Tests that look at what commands do, not at how an interpreter starts, take theirs from one server per session
-(`Warm`), in which three calls fork instead of executing: `subprocess.Popen` of this interpreter, the start of a fork
-server, and those two in every process that descends from it. All else is what a cold process has: parent, session,
-signals, descriptors, environment, module `__main__`, exit handlers, and what /proc says of its arguments.
+(`Server`). In it, and in every process that descends from it, two calls fork instead of executing: `subprocess.Popen`
+of this interpreter, and the start of a fork server. All else is as in a cold process: parent, session, signals,
+descriptors, environment, module `__main__`, exit handlers, and the arguments in /proc.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -63,8 +64,7 @@ def serve(address: str) -> None:
     subprocess.Popen._execute_child = _execute  # type: ignore[attr-defined]
     util.spawnv_passfds = _spawn
     gc.freeze()
-    threads = {task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
-    assert len(threads - {"jemalloc_bg_thd"}) == 1, f"a process with threads can't be forked: {threads}"
+    assert not _has_threads(), "a process with threads can't be forked"
     connections: dict[subprocess.Popen[bytes] | _ForkServer, socket.socket] = {}
     with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:
         listener.bind(f"{address}.new")
@@ -131,9 +131,9 @@ class _ForkServer:
 
 
 def _execute(process: subprocess.Popen[Any], command: Any, executable: Any, preexec: Any, *others: Any) -> None:
-    """Do what Popen does to start a process; where the command is this interpreter's, by a fork."""
+    """Start a process as Popen does; a command of this interpreter by a fork."""
     _, pass_fds, cwd, env, _, _, shell, *pipes, _, _, _, _, _, session, _ = others
-    if shell or not _is_ours(command):
+    if shell or not _is_ours(command) or _has_threads():
         _cold_execute(process, command, executable, preexec, *others)
         return
     for stream in (sys.stdout, sys.stderr):
@@ -145,6 +145,12 @@ def _execute(process: subprocess.Popen[Any], command: Any, executable: Any, pree
         _become([*map(os.fspath, command)], environment, cwd, streams, set(pass_fds), session, preexec)
     process._child_created = True  # type: ignore[attr-defined]
     process._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+
+
+def _has_threads() -> bool:
+    """Tell whether this process has another thread, which may hold a lock; that of pyarrow's allocator minds forks."""
+    names = [task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    return len([name for name in names if name != "jemalloc_bg_thd"]) > 1
 
 
 def _is_ours(command: Any) -> bool:
@@ -195,7 +201,7 @@ def _become(
 
 
 def _main(command: list[str]) -> int:
-    """Run the module, code or script of a command; return the exit status."""
+    """Run the module, code or script of a command; return the exit status, negative for that of a signal."""
     try:
         if command[1] == "-m":
             sys.argv = command[2:]
@@ -214,10 +220,9 @@ def _main(command: list[str]) -> int:
             return end.code or 0
         print(end.code, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # as an interpreter ends then
+    except KeyboardInterrupt:
         traceback.print_exc()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
+        return -signal.SIGINT
     except BaseException:
         traceback.print_exc()
         return 1
@@ -225,19 +230,22 @@ def _main(command: list[str]) -> int:
 
 
 def _leave(code: int) -> NoReturn:
-    """End as an interpreter does, without the destructors of what it has not made."""
+    """End as an interpreter does, exit handlers first, but without finalizing it."""
     with suppress(BaseException):
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(BaseException):
             stream.flush()
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
     os._exit(code)
 
 
 def _spawn(path: bytes, words: Sequence[str], descriptors: Iterable[int]) -> int:
-    """Do what multiprocessing does to start a helper of its own; a fork server by a fork."""
-    if "multiprocessing.forkserver" not in words[-1]:
+    """Start one of multiprocessing's helpers as it does; a fork server by a fork."""
+    if "multiprocessing.forkserver" not in words[-1] or _has_threads():
         pid: int = _cold_spawn(path, words, descriptors)
         return pid
     return os.fork() or _be_fork_server([os.fsdecode(word) for word in words], set(descriptors))
@@ -271,10 +279,16 @@ def _forget() -> None:
     resource_tracker._resource_tracker.__init__()  # type: ignore[misc]
     if _used:  # a command has run here: the package with what it has kept, and plug-ins, which extend its classes
         for name, module in [*sys.modules.items()]:
-            installed = (getattr(module, "__file__", None) or sys.prefix).startswith((sys.prefix, sys.base_prefix))
-            if name.partition(".")[0] == "hpml_bench" or not (installed or name == "__main__"):
+            own = name.partition(".")[0] == "hpml_bench"
+            if own or not (_is_installed(module) or name == "__main__"):
                 del sys.modules[name]
     _used.append(True)
+
+
+def _is_installed(module: types.ModuleType) -> bool:
+    """Tell whether a module is Python's, or of an installed package."""
+    file = getattr(module, "__file__", None) or ""
+    return not file or file.startswith(sysconfig.get_path("stdlib")) or "-packages" in file
 
 
 def _close_all_but(keep: set[int]) -> None:
@@ -286,7 +300,7 @@ def _close_all_but(keep: set[int]) -> None:
 
 
 def _show(command: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Write arguments and environment to where /proc has them from; as much as there is room for."""
+    """Write arguments and environment where /proc reads them, as much as there is room for."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     arguments, variables = (int(fields[45]), int(fields[46])), (int(fields[47]), int(fields[48]))
     shown = [f"{name}={value}" for name, value in environment.items() if not name.startswith("HPML_TEST_SPACE")]
@@ -307,11 +321,8 @@ class Server:
 
         self._folder = tempfile.TemporaryDirectory(prefix="hpml-warm-", dir="/tmp")
         self.address = str(Path(self._folder.name) / "socket")
-        variables = {
-            **PROCESS_ENVIRONMENT,
-            **os.environ,
-            "HPML_TEST_SPACE": "-" * SPACE,
-        }  # glibc reads some at the start
+        # glibc reads some of them when a process starts
+        variables = {**PROCESS_ENVIRONMENT, **os.environ, "HPML_TEST_SPACE": "-" * SPACE}
         self._process = subprocess.Popen(
             [sys.executable, __file__, self.address, "-" * SPACE], env=variables, stdin=subprocess.PIPE
         )
@@ -346,7 +357,7 @@ def start_fork_servers_warm(patch: pytest.MonkeyPatch) -> None:
 
 
 def _spawn_elsewhere(path: bytes, words: Sequence[str], descriptors: Iterable[int]) -> int:
-    """Do what multiprocessing does to start a helper of its own; let the session's server start a fork server."""
+    """Start one of multiprocessing's helpers as it does; a fork server by the session's server."""
     if "multiprocessing.forkserver" not in words[-1]:
         pid: int = _cold_spawn(path, words, descriptors)
         return pid
@@ -360,7 +371,7 @@ def _spawn_elsewhere(path: bytes, words: Sequence[str], descriptors: Iterable[in
 
 
 class _NotItsParent:
-    """The module `os` for multiprocessing's eyes: a fork server that is no child of this process can be waited for."""
+    """Module `os` for multiprocessing, by which it can wait for a fork server that is no child of this process."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)

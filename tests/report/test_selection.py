@@ -161,8 +161,8 @@ def copied(whole: Path, folder: str) -> Path:
 names = st.sampled_from([r.run_id for ranks, of in ((2, METHODS), (1, ("lora", "full"))) for r in runs(ranks, of)])
 
 
-def apart(whole: Path, folder: Path, edited: list[tuple[str, Callable[[Path], None]]]) -> None:
-    """Hold that a page with edited runs is that without them, to the last digit, and that all are left out."""
+def assert_set_apart(whole: Path, folder: Path, edited: list[tuple[str, Callable[[Path], None]]]) -> None:
+    """Assert that a page with edited runs is the page without them, to the last digit, and counts them as left out."""
     here, there = copied(whole, str(folder / "a")), copied(whole, str(folder / "b"))
     for run, edit in edited:
         edit(here / run)
@@ -175,7 +175,7 @@ def apart(whole: Path, folder: Path, edited: list[tuple[str, Callable[[Path], No
 def test_each_edit_sets_a_run_apart(whole: Path, tmp_path: Path, first: int) -> None:
     """Every edit, four to a page, each of another seed and method."""
     chosen = {r.spec.seed: r.run_id for r in runs(2, METHODS) if r.spec.method.name == METHODS[r.spec.seed]}
-    apart(whole, tmp_path, [(chosen[seed], edit) for seed, edit in enumerate(EDITS[first : first + SEEDS])])
+    assert_set_apart(whole, tmp_path, [(chosen[seed], edit) for seed, edit in enumerate(EDITS[first : first + SEEDS])])
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
@@ -190,7 +190,7 @@ def test_each_edit_sets_a_run_apart(whole: Path, tmp_path: Path, first: int) -> 
 def test_what_is_set_apart_enters_no_number(whole: Path, edited: list[tuple[str, int]]) -> None:
     """Runs edited in any way that sets them apart leave the page that is made without them, to the last digit."""
     with TemporaryDirectory() as folder:
-        apart(whole, Path(folder), [(run, EDITS[edit]) for run, edit in edited])
+        assert_set_apart(whole, Path(folder), [(run, EDITS[edit]) for run, edit in edited])
 
 
 def _left_out(folder: Path) -> int:

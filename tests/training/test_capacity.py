@@ -99,10 +99,10 @@ def test_micro_batches_follow_the_same_path(task: str, task_folder: Path, group:
 
 
 def test_micro_batches_and_ranks_follow_the_same_path(task_folder: Path, tmp_path: Path) -> None:
-    """One rank whole, and two ranks with one and three micro-batches; the ranks exchange the same bytes."""
+    """One rank whole, and two ranks with one, two and three micro-batches; the ranks exchange the same bytes."""
     fork_server.start_fork_server()
     losses, exchanged = [], set()
-    for ranks, size in ((1, None), (2, None), (2, 2)):
+    for ranks, size in ((1, None), (2, None), (2, 3), (2, 2)):
         spec = spec_of(task_folder, WORDS, "full", micro_batch=size)
         spec = spec.model_copy(update={"settings": spec.settings.model_copy(update={"world_size": ranks})})
         record = launcher.run(spec, prepare(spec.settings), tmp_path / f"{ranks}-{size}")

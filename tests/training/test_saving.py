@@ -67,7 +67,7 @@ def logits_of(model: Any) -> torch.Tensor:
     return torch.as_tensor(everywhere[:, :-1][labels[:, 1:] != -100])
 
 
-def close(one: torch.Tensor, other: torch.Tensor) -> None:
+def assert_close(one: torch.Tensor, other: torch.Tensor) -> None:
     """Hold that two models are the same to rounding."""
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
@@ -92,7 +92,7 @@ def test_peft_loads_its_adapters(kind: str, method: str, model_folders: dict[str
     """Onto a fresh language model of transformers, with the same logits."""
     expected = saved(model_folders[kind], method, tmp_path)
     base = AutoModelForCausalLM.from_pretrained(model_folders[kind])
-    close(logits_of(PeftModel.from_pretrained(base, tmp_path)), expected)
+    assert_close(logits_of(PeftModel.from_pretrained(base, tmp_path)), expected)
     assert not (tmp_path / "model.safetensors").exists()
 
 
@@ -102,7 +102,7 @@ def test_transformers_loads_a_model_that_was_trained_whole(
 ) -> None:
     """By its class alone."""
     expected = saved(model_folders[kind], "full", tmp_path)
-    close(logits_of(AutoModelForCausalLM.from_pretrained(tmp_path)), expected)
+    assert_close(logits_of(AutoModelForCausalLM.from_pretrained(tmp_path)), expected)
 
 
 @pytest.mark.parametrize("method", ["none", "adapter"])
@@ -167,7 +167,7 @@ def test_a_start_from_data_is_not_built_anew(
     assert "\n" not in str(raised.value)
     if kind == "EVA":
         base = AutoModelForCausalLM.from_pretrained(folder)
-        close(logits_of(PeftModel.from_pretrained(base, tmp_path)), logits(model.eval()))
+        assert_close(logits_of(PeftModel.from_pretrained(base, tmp_path)), logits(model.eval()))
 
 
 def test_a_folder_without_a_saved_run_is_refused(model_folders: dict[str, Path], tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_classifier_loads_with_its_head(method: str, model_folders: dict[str, 
         base = AutoModel.from_pretrained(tmp_path if method == "full" else model_folders["bare"])
         loaded = base if method == "full" else PeftModel.from_pretrained(base, tmp_path)
         states = [part.eval()(input_ids=ids, attention_mask=mask)[0] for part in (loaded, model.encoder)]
-        close(*states)
+        assert_close(*states)
 
 
 def test_a_whole_encoder_loads_without_its_pooler(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_whole_encoder_loads_without_its_pooler(tmp_path: Path) -> None:
     ids, mask, _ = language_models.texts()
     with torch.no_grad():
         parts = (AutoModel.from_pretrained(tmp_path / "saved").eval(), model.encoder)
-        close(*(part(input_ids=ids, attention_mask=mask)[0] for part in parts))
+        assert_close(*(part(input_ids=ids, attention_mask=mask)[0] for part in parts))
 
 
 # From the command line
@@ -276,12 +276,12 @@ def test_the_command_saves_what_it_evaluated(by_command: Path) -> None:
     task = make_task(record.spec.settings.task)
     with torch.no_grad():
         losses = task.row_losses(model(batch.input_ids, batch.attention_mask, batch.labels), batch.labels)
-    close(losses, torch.tensor(stored.loss))
+    assert_close(losses, torch.tensor(stored.loss))
     base = AutoModelForCausalLM.from_pretrained(by_command / "model")
     peft = PeftModel.from_pretrained(base, by_command / "saved").eval()
     with torch.no_grad():
         everywhere = peft(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[:, :-1]
-    close(task.row_losses(everywhere[batch.labels[:, 1:] != -100], batch.labels), losses)
+    assert_close(task.row_losses(everywhere[batch.labels[:, 1:] != -100], batch.labels), losses)
 
 
 def test_the_command_writes_a_card(by_command: Path) -> None:

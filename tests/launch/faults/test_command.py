@@ -14,7 +14,7 @@ import pytest
 import soak
 from click.testing import CliRunner
 
-from helpers import tiny
+from helpers import plugin_packages, tiny
 from helpers.cli_process import Command
 from hpml_bench.cli import main
 from hpml_bench.records.listing import load_records
@@ -48,12 +48,8 @@ class Lasting(Head):
 @pytest.fixture
 def lasting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Options by which the first run takes seconds, and the second one minutes: it outlasts any look at it."""
-    (tmp_path / "lasting.py").write_text(LASTING)
-    (tmp_path / "lasting-0.1.dist-info").mkdir()
-    (tmp_path / "lasting-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: lasting\nVersion: 0.1\n")
-    (tmp_path / "lasting-0.1.dist-info/entry_points.txt").write_text("[hpml_bench.methods]\nlasting = lasting\n")
-    paths = filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    plug_in = plugin_packages.write(tmp_path, "methods", lasting=LASTING)
+    monkeypatch.setenv("PYTHONPATH", plugin_packages.on_path(plug_in))
     # In this order they are also run.
     return ["--seeds", "1", "--methods", "head,lasting", "--set", "methods.lasting={method: lasting}"]
 

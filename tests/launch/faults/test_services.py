@@ -85,18 +85,22 @@ def dripping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[
         yield hub, suite
 
 
-def test_ctrl_c_in_a_download_from_a_hub_that_drips(dripping: tuple[Hub, Path]) -> None:
-    """Status 130, and nothing is left; the end by --max-hours is that of any download, in test_preparation.py."""
+@pytest.mark.parametrize("end", ["Ctrl-C", pytest.param("--max-hours", marks=pytest.mark.suites)])
+def test_a_hub_that_drips(end: str, dripping: tuple[Hub, Path]) -> None:
+    """The download ends with --max-hours in a sentence, status 2, and with Ctrl-C, status 130; nothing is left."""
     hub, suite = dripping
     with tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as room:
         out = Path(room) / "out"
-        command = Command(suite, out, "--set", "backbone=hub:o/n", cold=True)  # the hub's address is read at the import
+        options = ["--set", "backbone=hub:o/n"] + (["--max-hours", str(30 / 3600)] if end == "--max-hours" else [])
+        command = Command(suite, out, *options, cold=True)  # the hub's address is read at the import
         command.until(hub.dripping.is_set)
-        os.killpg(command.process.pid, signal.SIGINT)
+        if end == "Ctrl-C":
+            os.killpg(command.process.pid, signal.SIGINT)
         began = time.monotonic()
         status, said = command.ended(120)
-        assert time.monotonic() - began < 10
-        assert status == 130, said
+        assert time.monotonic() - began < (10 if end == "Ctrl-C" else 90)
+        assert status == (130 if end == "Ctrl-C" else 2), said
         assert "Traceback" not in said
+        assert ("hub:o/n: the preparation of model and data was not done after 30 s" in said) == (end == "--max-hours")
         assert command.left() == []
         assert list(out.glob("*/*/run.json")) == []

@@ -1,0 +1,49 @@
+"""Every test is run by README's command or by an environment that continuous integration runs after it."""
+
+from __future__ import annotations
+
+import re
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOT_IN_CI = {"cluster_slow"}
+"""Markers of tests of many minutes, which are left out on purpose."""
+
+
+@pytest.fixture(scope="module")
+def tox() -> ConfigParser:
+    """The environments."""
+    found = ConfigParser(interpolation=None)
+    found.read(ROOT / "tox.ini", encoding="utf-8")
+    return found
+
+
+def test_what_is_left_out_here_is_run_by_continuous_integration(tox: ConfigParser, pytestconfig: pytest.Config) -> None:
+    """Each marker that --here leaves out is the name of an environment whose tests `ci` runs."""
+    chained = set(re.findall(r"\{\[testenv:([\w-]+)\]commands\}", tox["testenv:ci"]["commands"]))
+    conftest = pytestconfig.pluginmanager.get_plugin(str(ROOT / "tests/conftest.py"))
+    for marker in set(conftest.APART) - NOT_IN_CI:
+        assert marker in chained
+        assert re.search(rf'pytest .*-m "?{marker}\b', tox[f"testenv:{marker}"]["commands"])
+
+
+def test_serial_tests_are_run_in_every_environment(tox: ConfigParser) -> None:
+    """An environment that leaves them out of one call has another for them."""
+    for name, environment in tox.items():
+        commands = environment.get("commands", "")
+        if "not serial" in commands:
+            assert re.search(r"-m (\"\w+ and )?serial", commands), name
+
+
+def test_continuous_integration_runs_both() -> None:
+    """README's command, word for word, then `ci`; with CI set, so that no skip passes for a test."""
+    script = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    (command,) = re.findall(
+        r"^    (python3 -m venv .*pip install tox.*)$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert command in script.replace("install -q", "install")
+    assert re.search(r"^export CI=1", script, re.MULTILINE)
+    assert re.search(r"^\.venv/bin/tox -e ci$", script, re.MULTILINE)
