@@ -18,7 +18,12 @@ def oom_kills() -> int:
 
     Where this process is in a control group, only that group counts: kills elsewhere end no process of ours.
     """
-    counted = [kills for path in _counters() if (kills := _count(path)) is not None]
+    files = {}
+    for path in _counters():
+        with suppress(OSError):
+            status = path.stat()
+            files[status.st_dev, status.st_ino] = path  # containers may mount one hierarchy in two places
+    counted = [kills for path in files.values() if (kills := _count(path)) is not None]
     return sum(counted) if counted else _count(MACHINE) or 0
 
 
