@@ -186,7 +186,9 @@ def test_a_run_under_torchrun(tmp_path: Path) -> None:
     environment.pop("RANK", None)  # of a process group that another test has made in this process
     control = [sys.executable, "-m", "hpml_bench", "--help"]
     subprocess.run(control, env=environment | {"RANK": "control"}, check=True, capture_output=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    # as --standalone, but that no name needs to be known: localhost isn't in a bare system without /etc/hosts
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]
     sets = ["train_samples=32", "test_samples=20", "validation_samples=20", "epochs=1"]
     options = [part for value in sets for part in ("--set", value)]
     done = subprocess.run(
