@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
+from calibration_cases import print_cases
 from numpy.typing import NDArray
 from scipy import optimize, special
 
@@ -176,9 +177,9 @@ def costs(world: World, n: int, random: np.random.Generator) -> Floats:
     shared = 0.05 * random.standard_normal((1, n))
     own = COST_SD * np.array(world.spreads)[:, None] * NOISE[world.noise](random, (METHODS, n))
     along = DISTURBANCES[world.disturbance](random, METHODS * n).reshape(n, METHODS)
-    disturbed = np.empty((METHODS, n))
+    disturbed, lot = np.empty((METHODS, n)), str(random.integers(2**60))
     for seed in range(n):
-        disturbed[list(methods_of_seed(METHODS, seed)), seed] = along[seed]
+        disturbed[list(methods_of_seed(METHODS, seed, lot)), seed] = along[seed]
     return np.exp(np.array(world.cost)[:, None] + shared + own + disturbed)
 
 
@@ -326,6 +327,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=3000, help="pages of each kind")
     trials = parser.parse_args().trials
     print_pages(trials)
+    print_cases(trials)
     print_intervals(50_000 if trials >= 1000 else 5_000)
 
 

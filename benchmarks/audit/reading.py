@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
 from audit.runs import Run, most, read_run, set_apart
 from audit.statistics import Comparison, Pair, compare_rows, erratic, holm
@@ -68,6 +69,7 @@ def compare_all(study: Study) -> None:
     """Test all pairs of methods on the three metrics, as one family."""
     for metric, (first, second) in itertools.product(study.metrics, itertools.combinations(study.methods, 2)):
         found = study.by_seed(metric)
+        few_rows = False
         seeds = sorted(set(found[first]) & set(found[second]))
         values = [np.array([found[name][seed] for seed in seeds]) for name in (first, second)]
         scale = study.scale(metric) if metric == study.score else None
@@ -75,22 +77,24 @@ def compare_all(study: Study) -> None:
             made, d = Comparison(math.nan, math.nan, 0), np.array([])
         elif metric == study.score:
             one, other = ([run.scores for run in study.methods[m] if run.seed in seeds] for m in (first, second))
-            made, d = compare_rows(np.array(one) - np.array(other), study.unit), values[0] - values[1]
+            table = np.array(one) - np.array(other)
+            made, d = compare_rows(table, study.span), values[0] - values[1]
+            few_rows = study.span == 0 and abs(float(stats.skew(table.mean(axis=0)))) > 3
         else:
             d = np.log(values[0]) - np.log(values[1])
             grid = study.grid(metric) / min(map(np.min, values))
             variance = float(d.var(ddof=1)) + grid**2 / 12 if len(seeds) > 1 else math.nan
             made, values = Comparison(float(d.mean()), variance, len(seeds)), [np.log(x) for x in values]
         study.pairs[metric, first, second] = Pair(
-            metric, first, second, d, made, erratic(d, values), study.sign(metric), scale
+            metric, first, second, d, made, few_rows or erratic(d, values), study.sign(metric), scale
         )
     tested = [pair for pair in study.pairs.values() if pair.n >= 3]
     for pair in tested:
         pair.p = pair.comparison.p_different
         if pair.comparison.spreads:
-            pair.p_margin = pair.comparison.p(study.log_margin(pair.metric) - abs(pair.comparison.mean))
+            pair.p_margin = pair.comparison.p_margin(study.log_margin(pair.metric))
     for pair, p in zip(tested, holm([pair.p for pair in tested]), strict=True):
-        pair.p_holm = min(1.0, p / 0.8)
+        pair.p_holm = min(1.0, 0.05 * p / study.level("different", study.looks))
     spread = [pair for pair in tested if pair.comparison.spreads]
     for pair, p in zip(spread, holm([pair.p_margin for pair in spread]), strict=True):
-        pair.p_margin_holm = min(1.0, p / 0.2)
+        pair.p_margin_holm = min(1.0, 0.05 * p / study.level("equivalent", study.looks))

@@ -88,7 +88,7 @@ def could_have_found(study: Study, pair: Pair) -> Near:
     """Return the least difference that would have been found, of a cost in %, as near as a root is found."""
     if pair.n < 3 or not pair.comparison.spreads:
         return Near(math.nan)
-    least = pair.comparison.least(study.tested)
+    least = pair.comparison.least(study.level("different", study.looks) / study.tested)
     if pair.scale is not None:
         low, high = study.bounds(pair.metric)
         return Near(pair.scale * least if least <= high - low else math.nan)
@@ -100,7 +100,8 @@ def deciding(study: Study, pair: Pair) -> Cell:
     """Return how many seeds would decide an undecided pair."""
     if pair.verdict != "undecided" or not pair.comparison.spreads:
         return "–"
-    needed = pair.comparison.seeds_to_decide(study.tested, study.log_margin(pair.metric))
+    levels = [study.level(kind, study.looks + 1) / study.tested for kind in ("different", "equivalent")]
+    needed = pair.comparison.seeds_to_decide(levels, study.log_margin(pair.metric))
     return "none" if needed is None else "> 10,000" if needed > 10_000 else needed
 
 
@@ -110,7 +111,7 @@ def pairs(study: Study, table: Table, row: Row) -> Cells:
     pair = study.pair(metric_in(study, table.caption), first, second)
     difference, interval = difference_cells(pair, first, pair.comparison)
     return {
-        "Verdict": pair.verdict + (" ‡" if pair.erratic else ""),
+        "Verdict": pair.verdict + (" ‡" if pair.erratic and (pair.better or pair.equivalent) else ""),
         "Difference": difference,
         "Factor": difference,
         "95 % interval": interval_cell(interval),
@@ -130,14 +131,10 @@ def these_rows(study: Study, _: Table, row: Row) -> Cells:
     pair = study.pair(study.score, first, second)
     made, d = over_seeds(pair), pair.differences * (1 if pair.first == first else -1)
     difference, interval = difference_cells(pair, first, made)
-    adjusted = study.adjusted("these rows").get(f"{pair.first} − {pair.second}", math.nan)
-    word = f"{first if difference > 0 else second} is higher" if adjusted < 0.05 else "undecided"
     return {
-        "On these rows": word if pair.n >= 3 else "not tested",
         "Difference": difference,
         "95 % interval": interval_cell(interval),
         "p": made.p_different if pair.n >= 3 else None,
-        "p (Holm)": adjusted,
         "Sign-flip p": sign_flips(d) if pair.n > 1 else None,
         "Least sign-flip p": 2.0 ** (1 - pair.n) if pair.n > 1 else None,
         "Seeds with first higher": float(np.mean((d > 0) + 0.5 * (d == 0))) if pair.n > 1 else None,
@@ -155,7 +152,7 @@ def beyond(study: Study, table: Table, row: Row) -> Cells:
         n = pair.n
     else:
         made, scale = (
-            compare_rows(np.array([run.scores for run in study.methods[first]]), study.unit),
+            compare_rows(np.array([run.scores for run in study.methods[first]]), study.span),
             study.scale(study.score),
         )
         mean, n = scale * made.mean, made.n

@@ -157,9 +157,9 @@ SENTENCES: tuple[tuple[str, Says], ...] = (
         groups(lambda study: [len(study.beside), len(study.compared)]),
     ),
     (
-        r"Better and equivalent are verdicts of one family of (\d+) tested pairs: .* held to 5 %\. Scores .* later "
-        r"steps ask less\.(?: (\d+) seeds are few.*)?$",
-        groups(lambda study: [study.tested, few_seeds(study)]),
+        r"Better and equivalent are verdicts of one family of (\d+) tested pairs: .* on this page(?: and .* \(look "
+        r"(\d+),.*\))? is held to 5 %\. Scores .* later steps ask less\.(?: (\d+) seeds are few.*)?$",
+        groups(lambda study: [study.tested, study.looks if study.looks > 1 else "", few_seeds(study)]),
     ),
     (
         r"No method is called better than another: the runs have (one seed|\d+ seeds), and a verdict needs",
@@ -180,8 +180,8 @@ SENTENCES: tuple[tuple[str, Says], ...] = (
     (rf"For other seeds on these ({NUMBER}) test rows alone", groups(lambda study: [len(study.compared[0].scores)])),
     (
         rf"Better: p \(Holm\) below 5 %.* difference of ({NUMBER})(?: \S+)? of a score, ({NUMBER}) % of a cost or more"
-        r".* all (\d+) pairs",
-        groups(lambda study: [score_margin(study), 100 * study.margin(TIME), study.tested]),
+        r".* all (\d+) tested pairs .* look (\d+) at",
+        groups(lambda study: [score_margin(study), 100 * study.margin(TIME), study.tested, study.looks]),
     ),
     (
         r"The compared runs come from (\d+) env",

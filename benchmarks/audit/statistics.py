@@ -32,19 +32,24 @@ class Squares:
     interaction: float
     n: int
     m: int
-    unit: float = 1.0
-    """Least amount by which a row's value changes: 1 of right and wrong, 0 of real numbers."""
+    span: float = 1.0
+    """Range of a row's score; 0 where it has none."""
 
     def at(self, n: int) -> Squares:
         """Return what is expected of them at another number of seeds."""
         rows = self.rows + (n - self.n) * max(0.0, self.rows - self.interaction) / self.n
-        return Squares(self.seeds, rows, self.interaction, n, self.m, self.unit)
+        return Squares(self.seeds, rows, self.interaction, n, self.m, self.span)
+
+    def rare(self, margin: float) -> float:
+        """Return the standard error where rows that differ by the whole range make up the margin."""
+        share = margin / self.span if self.span > margin else 0.0
+        return self.span * math.sqrt(share * (1 - share) / self.m)
 
     def error(self) -> tuple[float, float]:
         """Return the standard error of the mean and its degrees of freedom."""
         n, m = self.n, self.m
         largest = max(self.seeds + self.rows - self.interaction, self.seeds, self.rows)
-        variance = max(largest / (n * m), (self.unit / m) ** 2)
+        variance = max(largest / (n * m), (self.span / m) ** 2)
         parts = ((self.seeds, n - 1), (self.rows, m - 1), (self.interaction, (n - 1) * (m - 1)))
         spread = sum((square / (n * m)) ** 2 / df for square, df in parts)
         return math.sqrt(variance), max(variance**2 / spread, n - 1) if spread else float(n - 1)
@@ -97,6 +102,17 @@ class Comparison:
         """Whether anything tells the spread."""
         return any(error > 0 for error, _ in self.errors(self.n))
 
+    def p_margin(self, margin: float) -> float:
+        """Return the larger one-sided p of a difference of the margin or more."""
+        near = margin - abs(self.mean)
+        return max(tail(near, error, df) for error, df in self.errors_at(margin, self.n))
+
+    def errors_at(self, margin: float, n: int) -> list[tuple[float, float]]:
+        """Return the errors of the tests of a margin: those over rows are no less than that of rare rows."""
+        rare = self.squares.rare(margin) if self.squares else 0.0
+        found = self.errors(n)
+        return [*found[:-1], (max(found[-1][0], rare), found[-1][1])]
+
     def p(self, distance: float) -> float:
         """Return the one-sided p of a distance, the larger of the tests'."""
         return max(tail(distance, error, df) for error, df in self.errors(self.n))
@@ -114,32 +130,33 @@ class Comparison:
         half = max(float(stats.t.ppf(0.975, df)) * error for error, df in self.errors(self.n))
         return self.mean - half, self.mean + half
 
-    def least(self, pairs: int) -> float:
-        """Return the least true difference found with a chance of 80 % at Holm's first step."""
-        critical = [(error, float(stats.t.ppf(1 - 0.02 / pairs, df)), df) for error, df in self.errors(self.n)]
+    def least(self, level: float) -> float:
+        """Return the least true difference found with a chance of 80 % at this level."""
+        critical = [(error, float(stats.t.ppf(1 - level / 2, df)), df) for error, df in self.errors(self.n)]
         return max(error * shift(bound, df) for error, bound, df in critical)
 
-    def decided(self, n: int, pairs: int, margin: float) -> bool:
-        """Whether n seeds would tell, were the difference as measured."""
+    def decided(self, n: int, levels: Sequence[float], margin: float) -> bool:
+        """Whether n seeds would tell, were the difference as measured, at the levels of both kinds of claim."""
         errors, near = self.errors(n), margin - abs(self.mean)
-        different = all(power(abs(self.mean) / error, df, 0.02 / pairs) >= 0.8 for error, df in errors)
-        return different or (near > 0 and all(power(near / error, df, 0.01 / pairs) >= 0.9 for error, df in errors))
+        if all(power(abs(self.mean) / error, df, levels[0] / 2) >= 0.8 for error, df in errors):
+            return True
+        return near > 0 and all(power(near / e, df, levels[1]) >= 0.9 for e, df in self.errors_at(margin, n))
 
-    def seeds_to_decide(self, pairs: int, margin: float) -> int | None:
+    def seeds_to_decide(self, levels: Sequence[float], margin: float) -> int | None:
         """Return the least number of seeds that decide, if any does."""
-        if not self.decided(10**7, pairs, margin):
+        if not self.decided(10**7, levels, margin):
             return None
         low, high = 2, 3
-        while not self.decided(high, pairs, margin):
+        while not self.decided(high, levels, margin):
             low, high = high, 2 * high
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.decided(middle, pairs, margin) else (middle, high)
+            low, high = (low, middle) if self.decided(middle, levels, margin) else (middle, high)
         return high
 
 
-def compare_rows(table: Floats, unit: float) -> Comparison:
-    """Return the comparison of a table of n seeds x m rows, whose values change by a unit at least."""
+def compare_rows(table: Floats, span: float) -> Comparison:
+    """Return the comparison of a table of n seeds x m rows, whose values have a range."""
     n, m = table.shape
     seeds, rows, mean = table.mean(axis=1), table.mean(axis=0), float(table.mean())
     if n < 2:
@@ -151,9 +168,9 @@ def compare_rows(table: Floats, unit: float) -> Comparison:
         float((rest**2).sum()) / ((n - 1) * (m - 1)),
         n,
         m,
-        unit,
+        span,
     )
-    return Comparison(mean, float(seeds.var(ddof=1)) + (unit / m) ** 2 / 12, n, squares)
+    return Comparison(mean, float(seeds.var(ddof=1)) + (span / m) ** 2 / 12, n, squares)
 
 
 def holm(values: Sequence[float]) -> list[float]:

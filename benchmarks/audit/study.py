@@ -17,7 +17,7 @@ from audit import answers
 from audit.answers import LOSS, RIGHT_OR_WRONG, SCORE
 from audit.rows import ACCURACY, Guess, guess
 from audit.runs import Run
-from audit.statistics import Comparison, Pair, compare_rows, holm, over_seeds
+from audit.statistics import Comparison, Pair, compare_rows, holm
 from audit.trials import Tuning, read_tuning
 from audit.values import Floats, Json
 
@@ -86,9 +86,26 @@ class Study:
         )
 
     @property
-    def unit(self) -> float:
-        """Least amount by which a row's score changes."""
-        return 1.0 if self.binary else 0.0
+    def span(self) -> float:
+        """Range of a row's score; an error and a loss have none."""
+        least, most = self.bounds(self.score)
+        return most - least if math.isfinite(most - least) else 0.0
+
+    @property
+    def looks(self) -> int:
+        """How often the suite was declared with more seeds than before, of three or more."""
+        sizes = [0]
+        for run in sorted(self.compared, key=lambda run: (run.started, run.record["run_id"])):
+            declared = (run.record.get("declared") or {}).get("seeds", 0)
+            size = max(declared, run.seed + 1) if declared else 0
+            if size >= 3 and size > sizes[-1]:
+                sizes.append(size)
+        return max(1, len(sizes) - 1)
+
+    def level(self, kind: str, looks: int) -> float:
+        """Return what the page's 5 % leave for a kind of claim at a look: halves of the last tenth after the first."""
+        share = {"different": 0.8, "equivalent": 0.15, "guess": 0.05}[kind]
+        return 0.05 * share * (0.9 if looks == 1 else 0.1 / 2 ** (looks - 1))
 
     @property
     def title(self) -> str:
@@ -144,8 +161,12 @@ class Study:
 
     def margin(self, metric: str) -> float:
         """Return the margin of a metric."""
-        margins: dict[str, float] = {"quality": 0.01, "cost": 0.05} | self.suite.get("margin", {})
-        return margins["quality" if metric == self.score else "cost"]
+        ordered = sorted(self.compared, key=lambda run: (run.started, run.record["run_id"]))
+        declared = [run.record["declared"]["margin"] for run in ordered if run.record.get("declared")]
+        margins: dict[str, float | None] = declared[0] if declared else self.suite.get("margin", {})
+        if metric != self.score:
+            return margins.get("cost") or 0.05
+        return margins.get("quality") or 0.01 * (self.span or abs(self.guess.chance) or 1.0)
 
     def log_margin(self, metric: str) -> float:
         """Return the margin in the terms of the comparison."""
@@ -153,8 +174,8 @@ class Study:
 
     def grid(self, metric: str) -> float:
         """Return the distance of the values that can be measured, where it is known."""
-        if metric == self.score and self.binary:
-            return 1 / len(self.compared[0].scores)
+        if metric == self.score and self.span:
+            return self.span / len(self.compared[0].scores)
         return self.definitions[metric].get("grid") or 0.0
 
     def is_cost(self, metric: str) -> bool:
@@ -239,10 +260,7 @@ class Study:
     def adjusted(self, what: str) -> dict[str, float]:
         """Return Holm's p of the families that stand apart from the page's, by pair or method."""
         ps: dict[str, float] = {}
-        if what == "these rows":
-            tested = [pair for pair in self.pairs.values() if pair.metric == self.score and pair.n >= 3]
-            ps = {f"{pair.first} − {pair.second}": over_seeds(pair).p_different for pair in tested}
-        elif what == "one seed":
+        if what == "one seed":
             both = map(" against ".join, itertools.combinations(self.methods, 2))
             ps = {name: mcnemar(self, name)[2] if self.binary else row_test(self, name).p_different for name in both}
         else:
@@ -250,7 +268,7 @@ class Study:
             tables = {
                 name: [sign * (run.scores - self.guess.scores) for run in runs] for name, runs in self.methods.items()
             }
-            made = {name: compare_rows(np.array(of), self.unit) for name, of in tables.items() if len(of) >= 3}
+            made = {name: compare_rows(np.array(of), self.span) for name, of in tables.items() if len(of) >= 3}
             ps = {name: comparison.p(comparison.mean) for name, comparison in made.items()}
         return dict(zip(ps, holm(list(ps.values())), strict=True))
 

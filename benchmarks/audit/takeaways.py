@@ -160,7 +160,8 @@ def guessing(study: Study, found: re.Match[str]) -> Iterator[Fact]:
 
 def no_better_than_guessing(study: Study) -> list[str]:
     """Return the methods that are not shown to be better than guessing."""
-    better = [name for name, p in study.adjusted("guess").items() if p < 0.05]
+    level = study.level("guess", study.looks)
+    better = [name for name, p in study.adjusted("guess").items() if p < level]
     return [name for name in study.methods if name not in better]
 
 

@@ -10,7 +10,7 @@ from hpml_bench.config.settings import RunSpec
 from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
 from hpml_bench.launch.limits import Limits
-from hpml_bench.launch.order import balanced
+from hpml_bench.launch.order import shuffled
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.records import plan as plans
 from hpml_bench.records.listing import load_records
@@ -31,8 +31,8 @@ class Asked:
     verbose: bool = False
 
     def tasks(self) -> list[Task]:
-        """Return the runs, seed by seed, methods in the balanced order of a sweep."""
-        runs = balanced(self.suite.runs(self.methods), list(self.suite.methods))
+        """Return the runs, seed by seed, methods in the order of a sweep."""
+        runs = shuffled(self.suite.runs(self.methods), self.suite)
         return [Task(method=spec.method.name, seed=spec.seed) for spec in runs]
 
     def units(self) -> tuple[Unit, ...]:

@@ -192,7 +192,7 @@ class _Work:
             todo = [spec for spec in specs if not self._settled(spec)]
             progress.skip(len(specs) - len(todo))
             self.longest = max((r.seconds for r in load_records(self.folder).records if r.status == "ok"), default=0.0)
-            how = self._each(todo, runner, progress, places(chain.from_iterable(units)))
+            how = self._each(todo, runner, progress, places(chain.from_iterable(units), suite))
         return Worked(how, self.results.records(specs), self.why)
 
     def _each(self, todo: list[RunSpec], runner: Runner, progress: SweepProgress, position: dict[str, Place]) -> str:

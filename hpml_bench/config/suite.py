@@ -42,8 +42,9 @@ class MethodEntry(Frozen):
 class Margin(Frozen):
     """How much of a difference counts as none: two methods within it are called equivalent."""
 
-    quality: float = Field(default=0.01, gt=0)
-    """Of a score, in its unit: 0.01 is one point of accuracy, or an RMSE of 0.01."""
+    quality: float | None = Field(default=None, gt=0)
+    """Of a score, in its unit: 0.01 is one point of accuracy, or an RMSE of 0.01. Empty for 0.01 of the score's range,
+    or where it has none, as RMSE, of what guessing gives."""
     cost: float = Field(default=0.05, gt=0, lt=1)
     """Of a cost, as a share of it: 0.05 is 5 %."""
 

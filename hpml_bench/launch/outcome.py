@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.records.files import OUTCOME
-from hpml_bench.records.run import Outcome, RunError, RunRecord, Status, protocol_id
+from hpml_bench.records.run import Declared, Outcome, RunError, RunRecord, Status, protocol_id
 from hpml_bench.system import environment, failures, processes
 from hpml_bench.system.failures import lost_peer
 from hpml_bench.system.redaction import redacted
@@ -27,6 +27,8 @@ class Place(NamedTuple):
 
     in_sweep: int | None = None
     in_seed: int | None = None
+    declared: Declared | None = None
+    """What their suite declared."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def record(
         notes=prepared.notes,
         order=place.in_sweep,
         place=place.in_seed,
+        declared=place.declared,
         earlier_attempts=earlier_attempts,
         started=started,
         seconds=seconds,

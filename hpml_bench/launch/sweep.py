@@ -1,4 +1,4 @@
-"""Sweeps: every method and seed of a suite, resumed where it stopped, methods in a balanced order."""
+"""Sweeps: every method and seed of a suite, resumed where it stopped, methods in turns drawn by lot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
 from hpml_bench.launch import definite, fork_server, launcher, preparation
 from hpml_bench.launch.limits import Limits
-from hpml_bench.launch.order import balanced, places
+from hpml_bench.launch.order import places, shuffled
 from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.launch.runner import Runner
 from hpml_bench.plugins.engine import make_engine
@@ -82,14 +82,14 @@ def run_sweep(  # noqa: PLR0913, PLR0917 - the options of the commands
         if fresh and methods is None and seed is None:
             results.forget_measured()
         suite, notes = definite.resolve(suite, results.path, limits)
-        runs = balanced(suite.runs(methods, None if seed is None else [seed]), list(suite.methods))
+        runs = shuffled(suite.runs(methods, None if seed is None else [seed]), suite)
         if fresh:
             results.clear(None if methods is None and seed is None else runs)
         elif save is not None:  # what was trained is kept of a new run only
             results.set_aside(runs, partial(console.print, markup=False, highlight=False))
         results.write_suite(suite.model_dump_json(indent=1))
         try:
-            return _run_missing(runs, notes, results, console, verbose, trackers, limits, save, began)
+            return _run_missing(suite, runs, notes, results, console, verbose, trackers, limits, save, began)
         except KeyboardInterrupt:  # between runs
             return SweepResult(results.path, results.records(runs), interrupted=True)
 
@@ -115,7 +115,8 @@ def _refuse_if_queued(folder: Path) -> None:
         )
 
 
-def _run_missing(
+def _run_missing(  # noqa: PLR0913, PLR0917 - the rest of `run_sweep`
+    suite: Suite,
     runs: list[RunSpec],
     notes: dict[str, str],
     results: ResultsFolder,
@@ -142,7 +143,7 @@ def _run_missing(
         results.set_aside_unusable(runs, protocol, progress.say)
         todo = [spec for spec in runs if not results.settled(spec, protocol)]
         progress.skip(len(runs) - len(todo))
-        runner, position = Runner(results, prepared, limits, progress, began), places(runs)
+        runner, position = Runner(results, prepared, limits, progress, began), places(runs, suite)
         for spec in todo:
             if not runner.may_begin():
                 break

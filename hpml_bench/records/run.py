@@ -8,6 +8,7 @@ from pydantic import Field
 
 from hpml_bench.config.base import Frozen, Line
 from hpml_bench.config.settings import RunSpec, Settings, identity
+from hpml_bench.config.suite import Margin
 from hpml_bench.system.hashing import digest
 from hpml_bench.system.nested import map_texts
 
@@ -112,6 +113,14 @@ class Check(Frozen):
     detail: str
 
 
+class Declared(Frozen):
+    """What the suite declared when a run was made, before its results were known."""
+
+    seeds: int
+    """Of each method."""
+    margin: Margin
+
+
 class RunError(Frozen):
     """Why a run did not end well."""
 
@@ -151,6 +160,8 @@ class RunRecord(Outcome):
     """Position of the run in the sweep that made it, from 1."""
     place: int | None = None
     """Place of its method among those of its seed in that sweep, from 1."""
+    declared: Declared | None = None
+    """What decides verdicts, as declared before this run; None in older records, and where no sweep did this run."""
     earlier_attempts: tuple[str, ...] = ()
     """How earlier attempts at this run ended, in the same call with `--retries`; status and reason of each."""
     neighbours: tuple[str, ...] | None = None

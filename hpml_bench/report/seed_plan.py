@@ -101,7 +101,9 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> Plan:
     family = [c for pairs in results.family.values() for c in pairs] if metric in results.family else tested
     if not any(c.p_equivalent is not None for c in family):  # the metric has no margin: the size stands for one
         family = [replace(c, p_equivalent=1.0) for c in family]
-    pairs = tuple(sorted((_pair(c, size, family, power) for c in tested if c.evidence), key=lambda p: -p.detectable))
+    pairs = tuple(
+        sorted((_pair(c, size, family, results.look, power) for c in tested if c.evidence), key=lambda p: -p.detectable)
+    )
     unknown = tuple(f"{c.a} − {c.b}" for c in tested if not c.evidence)
     if not pairs:
         raise UserError(
@@ -111,13 +113,18 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> Plan:
     return _told(results, metric, size, power, pairs, unknown)
 
 
-def _pair(c: statistics.Comparison, size: float, family: Sequence[statistics.Comparison], power: float) -> Pair:
-    """Return what a pair needs; `size` is a factor less 1 where costs are compared by factors."""
+def _pair(
+    c: statistics.Comparison, size: float, family: Sequence[statistics.Comparison], look: int, power: float
+) -> Pair:
+    """Return what a pair can find at this look, and needs at the next, after seeds are added.
+
+    `size` is a factor less 1 where costs are compared by factors.
+    """
     n, evidence = c.difference.n, c.evidence
-    first, first_equivalent = statistics.levels(family)
+    first, first_equivalent = statistics.levels(family, look + 1)
     wanted = math.log1p(size) if c.ratio else size
     cautious = [one.cautious() for one in evidence]
-    least = max(statistics.detectable(one, n, first, power) for one in evidence)
+    least = max(statistics.detectable(one, n, statistics.levels(family, look)[0], power) for one in evidence)
     return Pair(
         c.a,
         c.b,
@@ -185,10 +192,13 @@ def _told(
     recorded = [[r.seconds for r in results.runs(method)] for method in results.methods]
     round_seconds = sum(sum(of) / len(of) for of in recorded)
     hours = None if seeds is None or not (results.one_machine and not results.beside) else seeds * round_seconds / 3600
+    spent = statistics.spent_at(results.look + 1)
     sentences = [
         *_on_seeds(results, metric, scaled, pairs, unknown, seeds),
         *_on_hours(results, seeds, hours, round_seconds),
         _on_spread(min(p.n for p in pairs)),
+        f"Seeds are those of the next look at this folder, which may use {100 * spent:.2g} % of its chance of error; "
+        "in a folder of their own fewer are enough.",
     ]
     return Plan(table("plan", caption, columns, rows), tuple(sentences), pairs, unknown, seeds, hours)
 

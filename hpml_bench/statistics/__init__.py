@@ -23,6 +23,7 @@ from hpml_bench.statistics.headline import compare_costs, compare_scores
 from hpml_bench.statistics.intervals import ALPHA, Interval, binomial_interval, mean_interval
 from hpml_bench.statistics.paired_tests import holm, paired_sd, paired_t, sign_flip, sign_flip_floor
 from hpml_bench.statistics.pairs import (
+    FOR_GUESSING,
     Better,
     Comparison,
     Values,
@@ -31,6 +32,7 @@ from hpml_bench.statistics.pairs import (
     levels,
     looks_skewed,
     rank_intervals,
+    spent_at,
 )
 from hpml_bench.statistics.pareto import Membership, pareto_membership
 from hpml_bench.statistics.planning import detectable_difference, paired_t_power, seeds_needed
@@ -38,6 +40,7 @@ from hpml_bench.statistics.rows import crossed_evidence, crossed_interval, mcnem
 
 __all__ = [
     "ALPHA",
+    "FOR_GUESSING",
     "LEAST_SEEDS",
     "POWER",
     "Better",
@@ -78,4 +81,5 @@ __all__ = [
     "seeds_to_show",
     "sign_flip",
     "sign_flip_floor",
+    "spent_at",
 ]

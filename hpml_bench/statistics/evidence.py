@@ -34,6 +34,9 @@ class Evidence(Protocol):
     def error(self, n: int) -> float:
         """Return the standard error of the mean over n seeds."""
 
+    def error_at(self, difference: float, n: int, /) -> float:
+        """Return the standard error over n seeds, were `difference` the true one: that of a test of it."""
+
     def freedom(self, n: int) -> float:
         """Return the degrees of freedom of that error's estimate."""
 
@@ -60,6 +63,10 @@ class OverSeeds:
         """Return sd / √n."""
         return self.sd / math.sqrt(n)
 
+    def error_at(self, _: float, n: int, /) -> float:
+        """Return sd / √n, whatever the difference."""
+        return self.error(n)
+
     def freedom(self, n: int) -> float:
         """Return n - 1."""
         return n - 1
@@ -85,11 +92,11 @@ class OverSeedsAndRows:
     mean: float
     squares: tuple[float, float, float]
     """Mean squares of seeds, rows and interaction."""
-    unit: float = 1.0
-    """Least amount by which a row's value changes: 1 of right and wrong, 0 of real numbers."""
+    span: float = 1.0
+    """Range of a row's score, by which a row's value can change; 0 where it has none."""
 
     @classmethod
-    def of(cls, values: ArrayLike, unit: float = 1.0) -> OverSeedsAndRows:
+    def of(cls, values: ArrayLike, span: float = 1.0) -> OverSeedsAndRows:
         """Return the evidence of [n seeds, m rows], n, m >= 2: scores of a method, or differences of two methods'."""
         table = np.asarray(values, dtype=float)
         n, m = table.shape
@@ -101,16 +108,26 @@ class OverSeedsAndRows:
             n * float(by_row.var(ddof=1)),
             float(np.square(rest).sum()) / ((n - 1) * (m - 1)),
         )
-        return cls(n, m, mean, squares, unit)
+        return cls(n, m, mean, squares, span)
 
     def error(self, n: int) -> float:
-        """Return the standard error over n seeds and m rows; no less than that of one row's least change.
+        """Return the standard error over n seeds and m rows; no less than that of one row that changes by its range.
 
         An interaction above a main effect's square is chance: the variance is no less than that of rows or seeds alone.
         Where no row or only one ever differs the table doesn't tell how rare that is: a row is the least unit.
         """
         seeds, rows, rest = (square / (n * self.m) for square in self._squares(n))
-        return math.sqrt(max(seeds + rows - rest, seeds, rows, (self.unit / self.m) ** 2))
+        return math.sqrt(max(seeds + rows - rest, seeds, rows, (self.span / self.m) ** 2))
+
+    def error_at(self, difference: float, n: int, /) -> float:
+        """Return the standard error over n seeds; no less than that of rare rows which carry all of `difference`.
+
+        A difference δ of scores with range r may be that of a share δ / r of the rows, each by r, as where one method
+        fails now and then. A row's variance is then δ (r - δ), whether or not such a row is among these: the score
+        test's error (Rao 1948), which no sample of few rows underestimates.
+        """
+        rare = abs(difference) * max(0.0, self.span - abs(difference))
+        return max(self.error(n), math.sqrt(rare / self.m))
 
     def freedom(self, n: int) -> float:
         """Return Satterthwaite's degrees of freedom, at least n - 1."""
@@ -143,7 +160,7 @@ def p_equivalent(evidence: Evidence, margin: float) -> float:
     from scipy.special import stdtr
 
     n = evidence.n
-    return float(stdtr(evidence.freedom(n), -(margin - abs(evidence.mean)) / evidence.error(n)))
+    return float(stdtr(evidence.freedom(n), -(margin - abs(evidence.mean)) / evidence.error_at(margin, n)))
 
 
 def ends(evidence: Evidence) -> tuple[float, float]:
@@ -166,12 +183,12 @@ def detectable(evidence: Evidence, n: int, alpha: float = ALPHA, power: float = 
     return _noncentrality(evidence.freedom(n), 1 - alpha / 2, power) * evidence.error(n)
 
 
-def provable(evidence: Evidence, n: int, alpha: float, power: float = POWER) -> float:
+def provable(evidence: Evidence, margin: float, n: int, alpha: float, power: float = POWER) -> float:
     """Return the least distance from the margin at which n seeds show equivalence with this power.
 
     Each of the two one-sided tests at `alpha` with (1 + power) / 2, so that both hold with `power` at least.
     """
-    return _noncentrality(evidence.freedom(n), 1 - alpha, (1 + power) / 2) * evidence.error(n)
+    return _noncentrality(evidence.freedom(n), 1 - alpha, (1 + power) / 2) * evidence.error_at(margin, n)
 
 
 def _noncentrality(freedom: float, quantile: float, power: float) -> float:
@@ -190,7 +207,7 @@ def seeds_to_decide(
     found = seeds_to_find(evidence, abs(evidence[0].mean), alpha)
     if margin is None or abs(evidence[0].mean) >= margin:
         return found
-    shown = seeds_to_show(evidence, margin - abs(evidence[0].mean), alpha_equivalent)
+    shown = seeds_to_show(evidence, margin, alpha_equivalent, mean=evidence[0].mean)
     return min((n for n in (found, shown) if n is not None), default=None)
 
 
@@ -199,9 +216,11 @@ def seeds_to_find(evidence: Sequence[Evidence], size: float, alpha: float, power
     return _least(lambda n: max(detectable(one, n, alpha, power) for one in evidence) <= size)
 
 
-def seeds_to_show(evidence: Sequence[Evidence], room: float, alpha: float, power: float = POWER) -> int | None:
-    """Return the least number of seeds that show equivalence, were the true difference `room` inside the margin."""
-    return _least(lambda n: max(provable(one, n, alpha, power) for one in evidence) <= room)
+def seeds_to_show(
+    evidence: Sequence[Evidence], margin: float, alpha: float, power: float = POWER, mean: float = 0.0
+) -> int | None:
+    """Return the least number of seeds that show equivalence within the margin, were `mean` the true difference."""
+    return _least(lambda n: max(provable(one, margin, n, alpha, power) for one in evidence) <= margin - abs(mean))
 
 
 def _least(enough: Callable[[int], bool]) -> int | None:

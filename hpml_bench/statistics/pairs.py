@@ -28,11 +28,23 @@ Values = Mapping[str, Mapping[int, float]]
 """method -> seed -> value; finite numbers only."""
 Better = Literal["higher", "lower", "neither"]
 Verdict = Literal["different", "equivalent", "undecided", "untested"]
-FOR_DIFFERENCES, FOR_EQUIVALENCES = 0.8, 0.2
-"""How the family's 5 % are shared out: each kind of claim is held to its share by Holm, and so both together to 5 %.
+FOR_DIFFERENCES, FOR_EQUIVALENCES, FOR_GUESSING = 0.8, 0.15, 0.05
+"""How a page's 5 % are shared out: each kind of claim is held to its share by Holm, and so all together to 5 %.
 
 They can't share it as one list: a pair rightly called equivalent would raise the level at which the others are wrongly
 called different, to 9 % in the worst case."""
+FIRST_LOOK = 0.9
+"""Share of the 5 % that the first look at a suite's results may use."""
+
+
+def spent_at(look: int) -> float:
+    """Return the share of a page's 5 % for a look, from 1: each later one takes half of what is left, 1 in all.
+
+    Whoever adds seeds until a verdict comes looks several times, and each look may err; by Boole the chance of any
+    error is at most the sum. Alpha spending (Lan and DeMets 1983) with a function of the look's number, since how
+    many will follow isn't known.
+    """
+    return FIRST_LOOK if look <= 1 else (1 - FIRST_LOOK) / 2 ** (look - 1)
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,8 @@ class Comparison:
     superiority: float | None = None
     """Share of seeds in which a > b, ties counted half."""
     skewed: bool = False
-    """The seeds look like skewed noise of unequal spread, under which tests claim too much."""
+    """The seeds look like skewed noise of unequal spread, or few rows of a score without a range carry the difference;
+    tests claim too much there."""
     evidence: tuple[Evidence, ...] = field(default=(), repr=False)
     """What p, interval and plans follow from; where there are several a claim needs each. None: spread unknown."""
     p_adjusted: float | None = None
@@ -68,6 +81,8 @@ class Comparison:
     """`p_equivalent` likewise."""
     first_levels: tuple[float, float] | None = None
     """Levels of Holm's first step in its family: of differences, of equivalences."""
+    next_levels: tuple[float, float] | None = None
+    """The same at the next look, after seeds were added."""
 
     @property
     def differs(self) -> bool:
@@ -97,10 +112,13 @@ class Comparison:
 
     @cached_property
     def seeds_needed(self) -> int | None:
-        """Seeds that would decide with a chance of 80 %, were the mean difference the true one; None above 10,000."""
-        if self.first_levels is None or not self.evidence:
+        """Seeds that would decide at the next look with a chance of 80 %, were the mean difference the true one.
+
+        None above 10,000.
+        """
+        if self.next_levels is None or not self.evidence:
             return None
-        return seeds_to_decide(self.evidence, self.margin, *self.first_levels)
+        return seeds_to_decide(self.evidence, self.margin, *self.next_levels)
 
     @property
     def higher(self) -> str:
@@ -152,39 +170,43 @@ def compare_pairs(
     )
 
 
-def decide(comparisons: Iterable[Comparison]) -> tuple[Comparison, ...]:
-    """Return the comparisons with the verdicts of one family.
+def decide(comparisons: Iterable[Comparison], look: int = 1) -> tuple[Comparison, ...]:
+    """Return the comparisons with the verdicts of one family at a look at the results, from 1.
 
-    Of differences the chance of any false claim is held to 4 % by Holm, of equivalences to 1 %: together to 5 %,
-    whatever is true. Adjusted p are scaled so that below 5 % is a claim. Exact pairs need no adjustment.
+    The chance of any false difference, and of any false equivalence, is held by Holm to their shares of what this look
+    may spend of 5 %, whatever is true. Adjusted p are scaled so that below 5 % is a claim. Exact pairs need no
+    adjustment.
     """
+    share = spent_at(look)
     family = tuple(comparisons)
     tested = [c for c in family if c.p is not None and not c.exact]
     bounded = [c for c in tested if c.p_equivalent is not None]
     different = iter(holm([c.p for c in tested if c.p is not None]))
     equivalent = iter(holm([c.p_equivalent for c in bounded if c.p_equivalent is not None]))
-    first = _levels(len(tested), len(bounded))
+    first, following = (_levels(len(tested), len(bounded), spent_at(at)) for at in (look, look + 1))
 
     def member(c: Comparison) -> Comparison:
         if c.exact or c.p is None:
             return replace(c, p_adjusted=c.p)
-        found = replace(c, p_adjusted=min(1.0, next(different) / FOR_DIFFERENCES), first_levels=first)
+        adjusted = min(1.0, next(different) / (share * FOR_DIFFERENCES))
+        found = replace(c, p_adjusted=adjusted, first_levels=first, next_levels=following)
         if c.p_equivalent is None:
             return found
-        return replace(found, p_equivalent_adjusted=min(1.0, next(equivalent) / FOR_EQUIVALENCES))
+        return replace(found, p_equivalent_adjusted=min(1.0, next(equivalent) / (share * FOR_EQUIVALENCES)))
 
     return tuple(map(member, family))
 
 
-def _levels(differences: int, equivalences: int) -> tuple[float, float]:
+def _levels(differences: int, equivalences: int, share: float) -> tuple[float, float]:
     """Return the levels of Holm's first step for both kinds of claim."""
-    return ALPHA * FOR_DIFFERENCES / max(1, differences), ALPHA * FOR_EQUIVALENCES / max(1, equivalences)
+    alpha = ALPHA * share
+    return alpha * FOR_DIFFERENCES / max(1, differences), alpha * FOR_EQUIVALENCES / max(1, equivalences)
 
 
-def levels(comparisons: Iterable[Comparison]) -> tuple[float, float]:
+def levels(comparisons: Iterable[Comparison], look: int = 1) -> tuple[float, float]:
     """Return the levels of Holm's first step in the family of these comparisons: for differences, for equivalences."""
     tested = [c for c in comparisons if c.p is not None and not c.exact]
-    return _levels(len(tested), len([c for c in tested if c.p_equivalent is not None]))
+    return _levels(len(tested), len([c for c in tested if c.p_equivalent is not None]), spent_at(look))
 
 
 def rank_intervals(
@@ -275,8 +297,11 @@ def looks_skewed(of_a: NDArray[np.float64], of_b: NDArray[np.float64]) -> bool:
     if of_a.size < LEAST_SEEDS:
         return False
     low, high = sorted((float(of_a.std(ddof=1)), float(of_b.std(ddof=1))))
-    spread = of_a - of_b - (of_a - of_b).mean()
+    return high >= SPREAD * low and skewness(of_a - of_b) > SKEW
+
+
+def skewness(values: NDArray[np.float64]) -> float:
+    """Return the absolute coefficient of skewness, m₃ / m₂^1.5 with moments about the mean; 0 of constant values."""
+    spread = values - values.mean()
     square = float(np.mean(spread**2))
-    if high < SPREAD * low or square == 0:
-        return False
-    return bool(abs(float(np.mean(spread**3))) > SKEW * square**1.5)
+    return abs(float(np.mean(spread**3))) / square**1.5 if square else 0.0

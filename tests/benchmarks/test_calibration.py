@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import calibration
+import calibration_cases
 import numpy as np
 import pytest
 
 from hpml_bench import statistics
+from hpml_bench.statistics import headline, pairs
+from hpml_bench.statistics.evidence import OverSeedsAndRows
 
 TRIALS = 20_000
 
@@ -61,6 +67,41 @@ def test_skewed_noise_of_unequal_spread_is_marked_oftener() -> None:
     """With ten seeds the mark stands at four such pairs in ten, and at fewer than one in ten of normal noise."""
     assert calibration.marked("skewed", 10, 500) > 0.35
     assert calibration.marked("normal", 10, 500) < 0.12
+
+
+CASES = dict(calibration_cases.cases())
+FEW = 60
+"""Pages of each case: a minute in all."""
+
+
+@pytest.mark.calibration
+@pytest.mark.parametrize("name", CASES)
+def test_no_case_makes_pages_false(name: str) -> None:
+    """Rare rows, outliers, looks at added seeds, periodic noise: unmarked false pages are as rare as promised."""
+    wrong, _ = calibration_cases.rates(CASES[name], FEW)
+    assert wrong / FEW <= 0.05 + tolerance(0.05, FEW)
+
+
+@pytest.mark.calibration
+def test_the_cases_find_what_they_are_for() -> None:
+    """Without its mend each kind of page is often false: of rare rows, rare failures, outliers, and added seeds."""
+
+    def wrong(name: str, pages: int = 40) -> float:
+        return calibration_cases.rates(CASES[name], pages)[0] / pages
+
+    with patch.object(OverSeedsAndRows, "error_at", lambda self, _, n: self.error(n)):
+        assert wrong("the same with 12 methods", 80) > 0.08
+    with patch.object(statistics, "compare_scores", partial(_spanless, statistics.compare_scores)):
+        assert wrong("real scores, the margin carried by rare rows, 100 rows") > 0.2
+        assert wrong("real scores, rare failures of one method, 100 rows") > 0.1
+    with patch.object(headline, "ROW_SKEW", math.inf):
+        assert wrong("RMSE, outliers, 500 rows", 80) > 0.06
+    with patch.object(pairs, "spent_at", lambda _: 1.0):
+        assert wrong("looks at 5, 7, 10, 14, 20, 30 seeds", 80) > 0.06
+
+
+def _spanless(compare: Callable[..., Any], scores: Any, margin: float, _: float = 1.0) -> Any:
+    return compare(scores, margin, 0.0)
 
 
 @pytest.mark.parametrize("grid", [0.25, 0.5, 1.5, 3.0])

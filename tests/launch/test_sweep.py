@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
+from scipy.stats import chisquare
 
 import hpml_bench
 from helpers import skips, tiny
@@ -26,7 +28,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, outcome, preparation, sweep
 from hpml_bench.launch.limits import Limits
-from hpml_bench.launch.order import balanced
+from hpml_bench.launch.order import shuffled
 from hpml_bench.launch.outcome import Place
 from hpml_bench.records.files import SET_ASIDE
 from hpml_bench.records.folder import RunFolder, locked, make_folder
@@ -248,23 +250,24 @@ def names_by_seed(runs: list[RunSpec]) -> dict[int, str]:
 
 
 def test_methods_take_turns_within_a_seed() -> None:
-    """Seeds come one after the other; within five seeds each of five methods has each place once."""
-    runs = suite_of(*"abcde", seeds=5).runs()
-    order = balanced(runs, list("abcde"))
-    assert [run.seed for run in order] == sorted(run.seed for run in runs)
+    """Seeds come one after the other, each with all methods; over many seeds each method has each place as often."""
+    suite = suite_of(*"abcde", seeds=500)
+    order = shuffled(suite.runs(), suite)
+    assert [run.seed for run in order] == sorted(run.seed for run in order)
     by_seed = names_by_seed(order)
-    for place in range(5):
-        assert sorted(names[place] for names in by_seed.values()) == list("abcde")
-    assert balanced(sorted(runs, key=lambda run: -run.seed), list("abcde")) == order
+    assert all(sorted(names) == list("abcde") for names in by_seed.values())
+    counts = [Counter(names[place] for names in by_seed.values())[method] for place in range(5) for method in "abcde"]
+    assert chisquare(counts).pvalue > 0.001
+    assert shuffled(sorted(suite.runs(), key=lambda run: -run.seed), suite) == order
 
 
 def test_an_order_stays_when_more_or_less_is_asked_for() -> None:
     """More seeds, one seed or some methods don't move the others; a method from outside the suite comes last."""
-    suite, methods = suite_of(*"abcde", seeds=3), list("abcde")
-    whole = names_by_seed(balanced(suite.runs(seeds=range(12)), methods))
-    assert names_by_seed(balanced(suite.runs(), methods)) == {seed: whole[seed] for seed in range(3)}
-    assert names_by_seed(balanced(suite.runs(seeds=[7]), methods)) == {7: whole[7]}
-    some = names_by_seed(balanced(suite.runs(["full", "d", "b"], range(12)), methods))
+    suite = suite_of(*"abcde", seeds=3)
+    whole = names_by_seed(shuffled(suite.runs(seeds=range(12)), suite))
+    assert names_by_seed(shuffled(suite.runs(), suite)) == {seed: whole[seed] for seed in range(3)}
+    assert names_by_seed(shuffled(suite.runs(seeds=[7]), suite)) == {7: whole[7]}
+    some = names_by_seed(shuffled(suite.runs(["full", "d", "b"], range(12)), suite))
     assert some == {seed: "".join(name for name in whole[seed] if name in "bd") + "full" for seed in range(12)}
 
 

@@ -67,7 +67,7 @@ def test_2_a_missing_run_does_not_turn_the_headline(tmp_path: Path) -> None:
 
 
 def test_3_claims_on_these_rows_are_no_claims_on_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two models that err on 100 rows each, others in every seed alike: told apart on these rows only."""
+    """Two models that err on 100 rows each, others in every seed alike: their means are apart on these rows only."""
 
     def answers(item: RunRecord, _: float, rows: int) -> tuple[np.ndarray, np.ndarray]:
         labels, place, seed = np.arange(rows) % 4, np.arange(rows), item.spec.seed
@@ -77,9 +77,9 @@ def test_3_claims_on_these_rows_are_no_claims_on_others(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(made_records, "answers", answers)
     results = load(tmp_path, sweep(["lora", "full"]))
-    ((_, adjusted),) = results.on_these_rows()
-    assert adjusted is not None
-    assert adjusted < 0.001
+    (pair,) = results.on_these_rows()
+    assert pair.p is not None
+    assert pair.p < 0.001
     assert [c.verdict for c in results.comparisons("test_accuracy")] == ["undecided"]
     assert "by 1.3 points" not in said("takeaways", results)
 
@@ -136,10 +136,10 @@ def test_7_costs_of_another_environment_are_not_ranked(tmp_path: Path, item: dic
     assert next(iter(item.values())) in said("environment", results)
 
 
-def test_8_every_method_comes_in_every_place() -> None:
-    """Over five seeds each of five methods comes first once, second once, and so on."""
-    rows = [methods_of_seed(len(METHODS), seed) for seed in range(5)]
-    assert all(sorted(place) == [0, 1, 2, 3, 4] for place in zip(*rows, strict=True))
+def test_8_no_method_keeps_its_place() -> None:
+    """Over five seeds each of five methods comes in more than one place."""
+    rows = [methods_of_seed(len(METHODS), seed, "quickstart") for seed in range(5)]
+    assert all(len({row.index(method) for row in rows}) > 1 for method in range(5))
 
 
 def test_9_equal_differences_are_no_less_sure() -> None:

@@ -152,7 +152,7 @@ def test_ranks_takeaways_and_front_follow_from_the_same_verdicts(tmp_path: Path)
             m: (1 + sum(loser == m for _, loser in wins), 5 - sum(winner == m for winner, _ in wins))
             for m in results.methods
         }
-    adjusted = multipletests([c.p for of in results.family.values() for c in of], method="holm")[1] / 0.8
+    adjusted = multipletests([c.p for of in results.family.values() for c in of], method="holm")[1] / 0.72
     assert [c.p_adjusted for of in results.family.values() for c in of] == pytest.approx(list(np.minimum(1, adjusted)))
 
 
@@ -182,7 +182,7 @@ def test_memory_over_set_up_is_compared_where_it_is_measured(tmp_path: Path) -> 
 
 
 def test_the_table_on_these_rows_is_labelled(tmp_path: Path) -> None:
-    """The paired t over seeds on these very rows stands apart, with Holm over its pairs, and calls no one better."""
+    """The paired t over seeds on these very rows stands apart, each p its pair's own, and claims nothing."""
     results = load(tmp_path, sweep())
     made = section("comparisons", results)
     assert made
@@ -194,8 +194,8 @@ def test_the_table_on_these_rows_is_labelled(tmp_path: Path) -> None:
         statistics.paired_t([of_a[s] - of_b[s] for s in of_a], grid=1 / 1000)
         for of_a, of_b in combinations(results.values("test_accuracy").values(), 2)
     ]
-    assert [row[4] for row in table.values] == pytest.approx(p)
-    assert [row[5] for row in table.values] == pytest.approx(list(multipletests(p, method="holm")[1]))
+    assert [row[3] for row in table.values] == pytest.approx(p)
+    assert not any("higher" in cell or "p (Holm)" in cell for row in (table.columns, *table.rows) for cell in row[1:-2])
 
 
 def test_equal_costs_tell_no_spread(tmp_path: Path) -> None:

@@ -56,17 +56,17 @@ def test_upper_bound_of_a_spread() -> None:
 
 def test_plan_of_a_score(pilot: Path) -> None:
     """Seeds are those that the page's own test over seeds and rows needs, at Holm's first step over all its pairs."""
-    made = plan(pilot, "accuracy=3pp")
+    made = plan(pilot, "accuracy=5pp")
     compared = {(c.a, c.b): c for c in Results.load(pilot).comparisons("test_accuracy")}
     assert len(made.pairs) == len(compared) == 3
     for p in made.pairs:
         c = compared[p.a, p.b]
         assert len(c.evidence) == 2
         assert (p.n, p.sd, p.detectable) == (5, c.difference.sd, c.detectable)
-        assert p.alone == seeds_to_find(c.evidence, 0.03, 0.05)
-        assert p.seeds == seeds_to_find(c.evidence, 0.03, 0.04 / 9)
-        assert p.cautious == seeds_to_find([one.cautious() for one in c.evidence], 0.03, 0.04 / 9)
-        assert p.equivalent == seeds_to_show(c.evidence, 0.03, 0.01 / 9)
+        assert p.alone == seeds_to_find(c.evidence, 0.05, 0.05)
+        assert p.seeds == seeds_to_find(c.evidence, 0.05, 0.002 / 9)
+        assert p.cautious == seeds_to_find([one.cautious() for one in c.evidence], 0.05, 0.002 / 9)
+        assert p.equivalent == seeds_to_show(c.evidence, 0.05, 0.000375 / 9)
         assert p.alone is not None
         assert p.seeds is not None
         assert p.cautious is not None
@@ -92,9 +92,9 @@ def test_plan_of_a_cost(pilot: Path) -> None:
     made = plan(pilot, "train_seconds=5%")
     for p in made.pairs:
         assert p.alone == seeds_needed(math.log(1.05), p.sd)
-        assert p.seeds == seeds_needed(math.log(1.05), p.sd, 0.04 / 9)
-        assert p.cautious == seeds_needed(math.log(1.05), sd_upper_bound(p.sd, 5), 0.04 / 9)
-        assert p.detectable == pytest.approx(math.expm1(detectable_difference(p.sd, 5, 0.04 / 9)))
+        assert p.seeds == seeds_needed(math.log(1.05), p.sd, 0.002 / 9)
+        assert p.cautious == seeds_needed(math.log(1.05), sd_upper_bound(p.sd, 5), 0.002 / 9)
+        assert p.detectable == pytest.approx(math.expm1(detectable_difference(p.sd, 5, 0.036 / 9)))
     assert made.seeds == max(p.seeds for p in made.pairs if p.seeds)
     assert not any("test rows" in sentence for sentence in made.sentences)
 
@@ -102,9 +102,9 @@ def test_plan_of_a_cost(pilot: Path) -> None:
 def test_what_no_verdict_is_of_is_its_own_family(pilot: Path) -> None:
     """A metric beside the headline ones is planned by Holm over its own pairs."""
     (noisiest, *_) = plan(pilot, "test_loss=0.05").pairs
-    assert noisiest.seeds == seeds_needed(0.05, noisiest.sd, 0.04 / 3)
+    assert noisiest.seeds == seeds_needed(0.05, noisiest.sd, 0.002 / 3)
     (noisiest, *_) = plan(pilot, "samples_per_second=3%").pairs
-    assert noisiest.seeds == seeds_needed(math.log(1.03), noisiest.sd, 0.04 / 3)
+    assert noisiest.seeds == seeds_needed(math.log(1.03), noisiest.sd, 0.002 / 3)
 
 
 def test_units_agree(pilot: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_pair_without_spread_is_named(tmp_path: Path) -> None:
     assert made.sentences[0].startswith("The differences of full − lora are equal in all seeds of the pilot")
     assert "enough for every other pair" in made.sentences[1]
     first = made.pairs[0]
-    assert first.seeds == seeds_needed(math.log(1.05), first.sd, 0.04 / 9)  # the named pair is tested as well
+    assert first.seeds == seeds_needed(math.log(1.05), first.sd, 0.002 / 9)  # the named pair is tested as well
     with pytest.raises(UserError, match="spread is unknown; add seeds"):
         plan(own(tmp_path / "b", "peak_memory_mb", {"lora": lora, "full": full}), "peak_memory_mb=5%")
 
@@ -231,7 +231,7 @@ def test_too_little_of_a_pilot(tmp_path: Path) -> None:
 def test_the_command_prints_the_plan(pilot: Path) -> None:
     """`hpml-bench plan SUITE --detect ...` prints pairs, seeds and time; a mistake is status 2."""
     arguments = ["plan", "example", "--out", str(pilot.parent), "--detect"]
-    done = CliRunner().invoke(main, [*arguments, "accuracy=3pp"])
+    done = CliRunner().invoke(main, [*arguments, "accuracy=5pp"])
     assert done.exit_code == 0, done.output
     assert "seeds are enough for every pair" in done.output
     assert CliRunner().invoke(main, [*arguments, "accuracy=x"]).exit_code == 2

@@ -24,7 +24,7 @@ def test_takeaways_name_real_leads(tmp_path: Path) -> None:
     assert text.startswith(
         "full has the highest mean accuracy: 87.5 %; full is better than adapter by 1.3 points [0.4, 2.2], "
         "prompt_tuning by 3.0 points [2.0, 4.1] and head by 8.1 points [6.7, 9.6]. Undecided against lora (5 seeds "
-        "could have found 3.2 points; no number of seeds up to 10,000 would decide on 1,000 test rows)."
+        "could have found 3.3 points; no number of seeds up to 10,000 would decide on 1,000 test rows)."
     )
     assert (
         "head trained fastest on average: 0.900 s; adapter took 2.00 times [1.96, 2.05] as long as head, "

@@ -44,7 +44,7 @@ class Results(MeasuredRuns):
     def family(self) -> dict[str, tuple[statistics.Comparison, ...]]:
         """Every pair of methods on every headline metric, with the verdicts of one family: all claims of a page."""
         pairs = [(metric, c) for metric in self.headline for c in self._pairs(metric)]
-        decided = statistics.decide(c for _, c in pairs)
+        decided = statistics.decide((c for _, c in pairs), self.look)
         return {m: tuple(c for (of, _), c in zip(pairs, decided, strict=True) if of == m) for m in self.headline}
 
     def comparisons(self, metric: str) -> tuple[statistics.Comparison, ...]:
@@ -52,7 +52,7 @@ class Results(MeasuredRuns):
         if metric in self.family:
             return self.family[metric]
         if metric not in self._comparisons:
-            self._comparisons[metric] = statistics.decide(self._pairs(metric))
+            self._comparisons[metric] = statistics.decide(self._pairs(metric), self.look)
         return self._comparisons[metric]
 
     @cached_property
@@ -64,16 +64,14 @@ class Results(MeasuredRuns):
         definition, values = self.definitions[metric], self.values(metric)
         if metric == self.quality:
             scores = {method: self.scores(method) for method in values}
-            return statistics.compare_scores(scores, self.margin.quality, self.score_unit)
+            return statistics.compare_scores(scores, self.quality_margin, self.score_span)
         if definition.depends_on_machine and all(v > 0 for by_seed in values.values() for v in by_seed.values()):
             return statistics.compare_costs(values, self.margin.cost, definition.grid)
         return statistics.compare_pairs(values, exact=not definition.noisy, grid=definition.grid)
 
-    def on_these_rows(self) -> tuple[tuple[statistics.Comparison, float | None], ...]:
-        """Return every pair's score compared over seeds on these very test rows, with p after Holm over these pairs."""
-        pairs = statistics.compare_pairs(self.values(self.quality), grid=self.grid(self.quality))
-        adjusted = iter(statistics.holm([c.p for c in pairs if c.p is not None]))
-        return tuple((c, None if c.p is None else next(adjusted)) for c in pairs)
+    def on_these_rows(self) -> tuple[statistics.Comparison, ...]:
+        """Return every pair's score compared over seeds on these very test rows; no verdict, p is a pair's own."""
+        return statistics.compare_pairs(self.values(self.quality), grid=self.grid(self.quality))
 
     def ranks(self, metric: str) -> dict[str, tuple[int, int]]:
         """Return each measured method's rank interval on a metric."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from hpml_bench import statistics
 from hpml_bench.config.suite import Margin, Suite, load_suite, packaged_suites
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.files import SUITE, read_json
@@ -70,10 +71,38 @@ class ComparedRuns:
             name for name in (self._declared.methods if self._declared and written else ()) if name not in tried
         )
 
-    @property
+    @cached_property
     def margin(self) -> Margin:
-        """Differences that count as none, as the suite says."""
+        """Differences that count as none, as the suite said before the first run: later edits decide no verdict."""
+        declared = [record.declared for record in self.by_start if record.declared is not None]
+        return declared[0].margin if declared else self._margin_now
+
+    @property
+    def margin_edited(self) -> bool:
+        """Whether the suite's margins were edited after the first run."""
+        declared = {record.declared.margin for record in self.compared if record.declared is not None}
+        return len(declared | {self._margin_now}) > 1 if declared else False
+
+    @property
+    def _margin_now(self) -> Margin:
         return self._declared.margin if self._declared else Margin()
+
+    @cached_property
+    def look(self) -> int:
+        """Number of times, from 1, that the suite was declared with more seeds than before, enough for verdicts.
+
+        Each is a look at the results: seeds were added when those of fewer were known.
+        """
+        looks, most = 0, statistics.LEAST_SEEDS - 1
+        for record in self.by_start:
+            seeds = 0 if record.declared is None else max(record.declared.seeds, record.spec.seed + 1)
+            looks, most = looks + (seeds > most), max(most, seeds)
+        return max(1, looks)
+
+    @cached_property
+    def by_start(self) -> list[RunRecord]:
+        """The compared runs by the time they began."""
+        return sorted(self.compared, key=lambda record: (record.started, record.run_id))
 
     @cached_property
     def _declared(self) -> Suite | None:

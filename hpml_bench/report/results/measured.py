@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hpml_bench import statistics
+from hpml_bench.plugins.task import Guess
 from hpml_bench.records.predictions import Answers
 from hpml_bench.records.run import Metric
 from hpml_bench.report.curves import LARGEST, Curve, read_curves
@@ -16,6 +17,9 @@ from hpml_bench.report.results.compared import ComparedRuns
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+DEFAULT_MARGIN = 0.01
+"""Difference of scores that counts as none where a suite declares no other: a share of the score's range."""
+
 
 @dataclass(frozen=True)
 class MeasuredRuns(ComparedRuns):
@@ -24,8 +28,7 @@ class MeasuredRuns(ComparedRuns):
     @cached_property
     def definitions(self) -> dict[str, Metric]:
         """Every metric's definition by name; the newest run's where they differ."""
-        ordered = sorted(self.compared, key=lambda record: (record.started, record.run_id))
-        return {metric.name: metric for record in ordered for metric in record.definitions}
+        return {metric.name: metric for record in self.by_start for metric in record.definitions}
 
     @property
     def test_metrics(self) -> tuple[str, ...]:
@@ -101,8 +104,8 @@ class MeasuredRuns(ComparedRuns):
 
     def grid(self, metric: str) -> float | None:
         """Return the distance of the values that can be measured, where it is known: one row, or a page of memory."""
-        if metric == self.quality and self.task.binary:
-            return 1 / self.test_rows if self.test_rows else None
+        if metric == self.quality and self.score_span:
+            return self.score_span / self.test_rows if self.test_rows else None
         definition = self.definitions.get(metric)
         return definition.grid if definition else None
 
@@ -113,9 +116,24 @@ class MeasuredRuns(ComparedRuns):
         return {r.spec.seed: self.selection.stored[r.run_id].scores for r in self.runs(method)}
 
     @property
-    def score_unit(self) -> float:
-        """Least amount by which a row's score changes: 1 where rows are right or wrong, 0 where it is a number."""
-        return 1.0 if self.task.binary else 0.0
+    def score_span(self) -> float:
+        """Range of a row's score: 1 where rows are right or wrong, else that of the metric; 0 where it has none."""
+        definition = self.definitions.get(self.quality)
+        least, most = definition.bounds if definition else (None, None)
+        return 1.0 if self.task.binary else 0.0 if least is None or most is None else most - least
+
+    @cached_property
+    def guess(self) -> Guess | None:
+        """What an answer that needs no model gives; None without test rows."""
+        stored = self.test_rows_asked
+        return None if stored is None else self.task.guess(stored.reference, stored.said)
+
+    @property
+    def quality_margin(self) -> float:
+        """Difference of scores that counts as none, in the score's unit; see `Margin.quality`."""
+        if self.margin.quality is not None:
+            return self.margin.quality
+        return DEFAULT_MARGIN * (self.score_span or (abs(self.guess.chance) if self.guess else 0.0) or 1.0)
 
     @cached_property
     def test_rows_asked(self) -> Scored | None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from hpml_bench import statistics
 from hpml_bench.report.blocks import Section, Table
-from hpml_bench.report.guessing import guess
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, number, p_value, rank, sentence_list, table
 from hpml_bench.statistics import Comparison, Interval
@@ -23,8 +22,7 @@ PAIR_COLUMNS = (
     "Could have found", "Seeds to decide", "Seeds",
 )  # fmt: skip
 ROWS_COLUMNS = (
-    "Pair", "On these rows", "Difference", "95 % interval", "p", "p (Holm)", "Sign-flip p", "Least sign-flip p",
-    "Seeds with first higher", "Seeds",
+    "Pair", "Difference", "95 % interval", "p", "Sign-flip p", "Least sign-flip p", "Seeds with first higher", "Seeds",
 )  # fmt: skip
 MARK = "‡"
 
@@ -58,7 +56,7 @@ def _intervals(results: Results) -> Table:
         f"Compared by {compared} alone; the other metrics ({', '.join(_others(results))} and so on) stand "
         "without test. At one budget the throughput says what the training time says."
     )
-    if found := guess(results):
+    if found := results.guess:
         notes.append(found.sentence)
     return table("intervals", "Means with 95 % intervals, and rank intervals", columns, cells.values(), notes)
 
@@ -72,7 +70,7 @@ def _others(results: Results) -> list[str]:
 def _all_pairs(results: Results) -> Iterator[Table]:
     """Yield a table for every metric that has pairs; the first explains the columns of all."""
     tested = sum(c.verdict != "untested" for pairs in results.family.values() for c in pairs)
-    share = f"{100 * results.margin.cost:g}"
+    share, spent = f"{100 * results.margin.cost:g}", 100 * statistics.ALPHA * statistics.spent_at(results.look)
     notes = [
         f"Scores: differences of the first less the second within a seed and row, for {results.judged_for} "
         "(p the larger, interval the wider, of a two-way analysis of variance and of the paired t over seeds). Costs: "
@@ -82,10 +80,12 @@ def _all_pairs(results: Results) -> Iterator[Table]:
         "Better: p (Holm) below 5 %. Equivalent: p of the margin (Holm) below 5 %, the larger of two one-sided tests "
         f"of a difference of {_margin(results)} of a score, {share} % of a cost or more. Both Holm adjustments are "
         f"over all {tested} tested pairs of all metrics of this page: under noise near normal the chance of any false "
-        "verdict is at most 5 % (4 % for better, 1 % for equivalent; the p (Holm) shown are scaled to 5 %).",
+        f"claim is at most 5 %, of which this page, look {results.look} at the suite's seeds, may use {spent:.2g} % "
+        "(80 % of that for better, 15 % for equivalent, 5 % for guessing); the p (Holm) shown are scaled to 5 %.",
         "Could have found: the least true difference found with a chance of 80 % by so many seeds at this spread, at "
-        "Holm's first step. Seeds to decide: how many would tell with a chance of 80 % there, were the difference as "
-        "measured; none where no number up to 10,000 is enough, as where the test rows alone leave too much open. "
+        "Holm's first step. Seeds to decide: how many would tell with a chance of 80 % at the next look, were the "
+        "difference as measured; none where no number up to 10,000 is enough, as where the test rows alone leave too "
+        "much open. "
         f"Under {statistics.LEAST_SEEDS} shared seeds there is no verdict.",
     ]
     for name in results.headline:
@@ -97,9 +97,9 @@ def _all_pairs(results: Results) -> Iterator[Table]:
 def _margin(results: Results) -> str:
     """Return the margin of a score in its unit."""
     if results.quality not in results.definitions:
-        return f"{results.margin.quality:g}"
+        return f"{results.quality_margin:g}"
     score = Quantity.of(results, results.quality)
-    return f"{results.margin.quality * score.scale:g} {score.difference_unit}".strip()
+    return f"{results.quality_margin * score.scale:.3g} {score.difference_unit}".strip()
 
 
 def _pairs(results: Results, quantity: Quantity, comparisons: tuple[Comparison, ...], notes: list[str]) -> Table:
@@ -109,8 +109,12 @@ def _pairs(results: Results, quantity: Quantity, comparisons: tuple[Comparison, 
     ratio = any(c.ratio for c in comparisons)
     within = quantity.difference_unit
     unit = " (factors)" if ratio else f" (differences in {within})" if within else " (differences)"
-    if any(c.skewed for c in comparisons):
-        notes = [*notes, f"{MARK} The seeds look like skewed noise of unequal spread, where tests claim too much."]
+    if any(map(uncertain, comparisons)):
+        notes = [
+            *notes,
+            f"{MARK} The seeds look like skewed noise of unequal spread, or few test rows carry the difference, where "
+            "tests claim too much.",
+        ]
     if name != results.quality and not ratio:
         notes = [*notes, "Some value is not above 0: costs are compared by differences, and no margin is tested."]
     met = {frozenset((c.a, c.b)) for c in comparisons}
@@ -131,7 +135,7 @@ def _row(quantity: Quantity, c: Comparison, fixed: bool) -> list[Cell]:
             needed = "none" if fixed else "> 10,000"
     return [
         f"{c.a} − {c.b}" if not c.ratio else f"{c.a} / {c.b}",
-        verdict(quantity, c) + (f" {MARK}" if c.skewed else ""),
+        verdict(quantity, c) + (f" {MARK}" if uncertain(c) else ""),
         difference,
         between,
         (p_value(c.p), c.p),
@@ -142,6 +146,11 @@ def _row(quantity: Quantity, c: Comparison, fixed: bool) -> list[Cell]:
         needed,
         (str(c.difference.n), float(c.difference.n)),
     ]
+
+
+def uncertain(c: Comparison) -> bool:
+    """Whether a claim's chance of error may exceed the level."""
+    return c.skewed and (c.differs or c.equivalent)
 
 
 def verdict(quantity: Quantity, c: Comparison) -> str:
@@ -156,33 +165,30 @@ def verdict(quantity: Quantity, c: Comparison) -> str:
 
 
 def _these_rows(results: Results) -> Table | None:
-    """Return the score's pairs for other seeds on these very test rows, which claims less of a method."""
+    """Return the score's pairs for other seeds on these very test rows, which are described and claim nothing."""
     if results.quality not in results.headline:
         return None
-    score, rows = Quantity.of(results, results.quality), []
-    for c, adjusted in results.on_these_rows():
-        real = adjusted is not None and adjusted < statistics.ALPHA
-        told = "not tested" if adjusted is None else f"{c.higher} is higher" if real else "undecided"
-        rows.append(
-            [
-                f"{c.a} − {c.b}",
-                told,
-                score.cell(c.difference.mean),
-                score.between(c.difference),
-                (p_value(c.p), c.p),
-                (p_value(adjusted), adjusted),
-                (p_value(c.p_sign_flip), c.p_sign_flip),
-                (p_value(c.sign_flip_floor), c.sign_flip_floor),
-                (number(c.superiority, ".2f"), c.superiority),
-                (str(c.difference.n), float(c.difference.n)),
-            ]
-        )
+    score = Quantity.of(results, results.quality)
+    rows: list[list[Cell]] = [
+        [
+            f"{c.a} − {c.b}",
+            score.cell(c.difference.mean),
+            score.between(c.difference),
+            (p_value(c.p), c.p),
+            (p_value(c.p_sign_flip), c.p_sign_flip),
+            (p_value(c.sign_flip_floor), c.sign_flip_floor),
+            (number(c.superiority, ".2f"), c.superiority),
+            (str(c.difference.n), float(c.difference.n)),
+        ]
+        for c in results.on_these_rows()
+    ]
     if not rows:
         return None
     notes = [
         f"For other seeds on these {results.test_rows:,} test rows alone: another test set may order the methods "
         "otherwise, so that no verdict of this page rests on it alone. p: paired t over seeds"
-        f"{', with the variance of rounding to one row' if results.task.binary else ''}; Holm over these pairs. "
+        f"{', with the variance of rounding to one row' if results.task.binary else ''}, each pair's own and not "
+        "adjusted for their number. "
         "Least sign-flip p: the least that so many seeds can give, 2 / 2ⁿ. Seeds with first higher: their share, "
         "ties half."
     ]
@@ -208,7 +214,7 @@ def _crossed(results: Results) -> Table | None:
         "so that differences carry less of the rows' noise. The wider of the two is shown as the latter. Intervals are "
         "not adjusted for their number."
     ]
-    if found := guess(results):
+    if found := results.guess:
         notes.append(found.sentence)
     value = f"{score.header} or points" if score.difference_unit == "points" else score.header
     columns = ("Method or difference", "Seeds", value, "95 % over seeds", "95 % over seeds and rows")
@@ -217,12 +223,12 @@ def _crossed(results: Results) -> Table | None:
 
 def _crossed_intervals(results: Results) -> Iterator[tuple[str, Interval, Interval]]:
     """Yield name, interval over seeds, and interval over seeds and rows, of every method and every pair."""
-    quality, unit = results.quality, results.score_unit
+    quality, span = results.quality, results.score_span
     scores = {method: by_seed for method in results.methods if len(by_seed := results.scores(method)) > 1}
 
     def both(table: list[NDArray[Any]]) -> tuple[Interval, Interval]:
         over_seeds = statistics.mean_interval([rows.mean() for rows in table], results.grid(quality))
-        return over_seeds, statistics.crossed_interval(table, unit)
+        return over_seeds, statistics.crossed_interval(table, span)
 
     for method, by_seed in scores.items():
         values = list(by_seed.values())

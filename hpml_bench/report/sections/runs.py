@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
+from hpml_bench import statistics
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Section
 from hpml_bench.report.comparability import alone
@@ -70,15 +69,11 @@ def _turns(results: Results) -> list[str]:
     if any(record.place is None for record in results.compared):
         return []
     apart = [seed for seed in results.seeds if not _in_order(results, seed)]
-    places = {method: Counter(record.place for record in results.runs(method)) for method in results.methods}
-    all_places = {place for of in places.values() for place in of}
-    uneven = [m for m, of in places.items() if max(of.values()) - min(of[place] for place in all_places) > 1]
-    if not apart and not uneven:
-        return [
-            "Within a seed the methods ran in the order of a Williams design: each has each place equally often over "
-            "the seeds, but for one."
-        ]
-    told = [f"places are not balanced for {sentence_list(uneven)}"] if uneven else []
+    places = {method: {record.place for record in results.runs(method)} for method in results.methods}
+    fixed = [method for method, of in places.items() if len(of) == 1 and len(results.seeds) >= statistics.LEAST_SEEDS]
+    if not apart and not fixed:
+        return ["Within a seed the methods took turns: none had the same place in all seeds."]
+    told = [f"in all seeds one place had {sentence_list(fixed)}"] if fixed else []
     told += [f"seeds {', '.join(map(str, apart))} did not run in the order of their places"] if apart else []
     return [f"What the machine did over the sweep may lie on some methods more than on others: {'; '.join(told)}."]
 

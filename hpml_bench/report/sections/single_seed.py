@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from hpml_bench import statistics
 from hpml_bench.report.blocks import Section, Table
-from hpml_bench.report.guessing import guess
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, number, p_value, table
 
@@ -53,7 +52,7 @@ def _intervals(results: Results) -> Table | None:
         else f"Student's t over the rows' scores, whose mean is the {score.title}"
     )
     notes = [f"{how}. {LABEL}"]
-    if found := guess(results):
+    if found := results.guess:
         notes.append(found.sentence)
     columns = ("method", score.header, "95 % interval", "Test rows")
     name = "binomial" if results.task.binary else "one_seed"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hpml_bench.report.blocks import Section, Table
-from hpml_bench.report.guessing import guess
 from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.steady import unsteady
 from hpml_bench.report.tables import Cell, Quantity, fact, rank, sentence_list, table
@@ -69,7 +68,7 @@ def _seeds(results: Results) -> list[str]:
 
 
 def _notes(results: Results, ranked: bool) -> list[str]:
-    found = guess(results)
+    found = results.guess
     notes = [found.sentence] if found else []
     notes += [fact(f"{key[:1].upper()}{key[1:]}", value) for key, value in results.reference.notes.items()][:MAX_FACTS]
     if ranked:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from hpml_bench import statistics
 from hpml_bench.report.blocks import Section, Text
-from hpml_bench.report.guessing import guess, not_above_guess
+from hpml_bench.report.guessing import not_above_guess
 from hpml_bench.report.results import TIME, Results
+from hpml_bench.report.sections.comparisons import uncertain
 from hpml_bench.report.tables import Quantity, sentence_list
 from hpml_bench.report.under_trained import STILL_FALLING, under_trained
 from hpml_bench.statistics import Comparison
@@ -166,7 +167,7 @@ def _rest(results: Results, quantity: Quantity, leader: str, own: Sequence[Compa
 def margin(results: Results, quantity: Quantity) -> str:
     """Return the margin within which methods count as equivalent, in words."""
     if quantity.metric.name == results.quality:
-        return quantity.difference(results.margin.quality)
+        return quantity.difference(results.quality_margin)
     return f"{100 * results.margin.cost:g} %"
 
 
@@ -218,7 +219,7 @@ def _front(results: Results) -> Iterator[str]:
 
 
 def _guessing(results: Results) -> Iterator[str]:
-    found = guess(results)
+    found = results.guess
     if found is None:
         return
     low = not_above_guess(results)
@@ -262,16 +263,18 @@ def _limits(results: Results) -> Iterator[str]:
         )
     if results.beside:
         yield _beside(results)
+    if results.margin_edited:
+        yield "The suite's margins were edited after its first run; verdicts are by those declared before it."
     skewed = [
         f"{c.a} and {c.b} in {Quantity.of(results, metric).title}"
         for metric, pairs in results.family.items()
         for c in pairs
-        if c.skewed and (c.differs or c.equivalent)
+        if uncertain(c)
     ]
     if skewed:
         yield (
-            f"Of uncertain level: the noise of {sentence_list(skewed)} looks skewed and of unequal spread, where tests "
-            "claim too much (see the dots of the seeds)."
+            f"Of uncertain level: the noise of {sentence_list(skewed)} looks skewed and of unequal spread, or few test "
+            "rows carry the difference, where tests claim too much (see the dots of the seeds)."
         )
 
 
@@ -296,8 +299,16 @@ def _family(results: Results, tested: Sequence[Comparison]) -> str:
     few = f" {n} seeds are few: only large differences can be found." if n < 5 else ""
     return (
         f"Better and equivalent are verdicts of one family of {len(tested)} tested pairs: under noise near normal the "
-        "chance of any false one on this page is held to 5 %. Scores are judged for "
+        f"chance of any false claim on this page{_looks(results)} is held to 5 %. Scores are judged for "
         f"{results.judged_for}{costs}; undecided does not mean equal. Seeds are said "
-        "to decide where they do with a chance of 80 % at Holm's first step, if the difference is as measured; later "
-        f"steps ask less.{few}"
+        "to decide where they do with a chance of 80 % at the next look and Holm's first step, if the difference is as "
+        f"measured; later steps ask less.{few}"
     )
+
+
+def _looks(results: Results) -> str:
+    """Return what a page of added seeds shares its chance of error with; nothing at the first look."""
+    if results.look == 1:
+        return ""
+    share = 100 * statistics.spent_at(results.look)
+    return f" and those made before seeds were added (look {results.look}, which may use {share:.2g} % of that chance)"

@@ -11,7 +11,6 @@ from hpml_bench import statistics
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Section, Table
 from hpml_bench.report.curves import validation_of
-from hpml_bench.report.guessing import guess
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Cell, Quantity, number, table
 
@@ -85,7 +84,7 @@ def targets(results: Results) -> tuple[float, ...]:
     evaluation. Rounded towards chance: percentages to 5 points, or to 1 where that way is short; other scores to a half
     or a tenth of the power of ten below that way.
     """
-    score, guessed = Score(Quantity.of(results, results.quality)), guess(results)
+    score, guessed = Score(Quantity.of(results, results.quality)), results.guess
     curves = results.curves.get(score.points, {})
     if not curves or guessed is None or not math.isfinite(guessed.chance):
         return ()

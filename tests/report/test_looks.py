@@ -1,0 +1,93 @@
+"""What the suite declared before a run: how many looks a page is one of, and the margins that decide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from report_sections import load, said
+
+from helpers import made_task_records
+from helpers.made_records import record, sweep
+from hpml_bench import statistics
+from hpml_bench.config.suite import Margin, Suite
+from hpml_bench.records.files import SUITE
+from hpml_bench.records.run import Declared, RunRecord
+from hpml_bench.report.results import Results
+
+
+def declared(runs: list[RunRecord], seeds: int, margin: Margin = Margin()) -> list[RunRecord]:  # noqa: B008 - frozen
+    """Return the runs as a suite of so many seeds made them."""
+    return [run.model_copy(update={"declared": Declared(seeds=seeds, margin=margin)}) for run in runs]
+
+
+def in_stages(*stages: int) -> list[RunRecord]:
+    """Return runs of two methods whose suite was declared with more seeds each time."""
+    runs, done = [], 0
+    for seeds in stages:
+        new = [record(m, s, 2 * s + n) for s in range(done, seeds) for n, m in enumerate(("lora", "full"))]
+        runs += declared(new, seeds)
+        done = max(done, seeds)
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("stages", "looks"), [((5,), 1), ((5, 7), 2), ((5, 7, 10), 3), ((1, 5), 1), ((2, 5), 1), ((5, 5), 1), ((3, 5), 2)]
+)
+def test_seeds_added_later_are_another_look(stages: tuple[int, ...], looks: int, tmp_path: Path) -> None:
+    """Each declaration of more seeds counts, from the first that could give a verdict on; the page says which it is."""
+    results = load(tmp_path, in_stages(*stages))
+    assert results.look == looks
+    assert ("before seeds were added" in said("takeaways", results)) == (looks > 1)
+    assert f"look {looks} at the suite's seeds" in said("comparisons", results)
+
+
+def test_records_that_declare_nothing_are_one_look(tmp_path: Path) -> None:
+    """Those of before, and single runs: what they don't say isn't held against them."""
+    assert load(tmp_path, sweep(["lora", "full"], 7)).look == 1
+
+
+def test_seeds_added_one_by_one_are_looks(tmp_path: Path) -> None:
+    """`hpml-bench run --seed 5`, then 6: the suite still says 5 seeds, the page is the third look."""
+    more = [record(m, s, 2 * s + n) for s in (5, 6) for n, m in enumerate(("lora", "full"))]
+    assert load(tmp_path, [*in_stages(5), *declared(more, 5)]).look == 3
+
+
+def test_later_looks_have_less_to_spend(tmp_path: Path) -> None:
+    """The same runs, had seeds been added: p after adjustment is larger; all looks together spend 5 %."""
+    once, again = load(tmp_path / "once", in_stages(7)), load(tmp_path / "again", in_stages(5, 7))
+    pairs = zip(once.comparisons("test_accuracy"), again.comparisons("test_accuracy"), strict=True)
+    for first, second in pairs:
+        assert first.p == second.p
+        assert first.p_adjusted is not None
+        assert second.p_adjusted == pytest.approx(min(1.0, first.p_adjusted * 0.9 / 0.05))
+    assert sum(map(statistics.spent_at, range(1, 60))) == pytest.approx(1.0)
+
+
+def test_a_margin_edited_afterwards_decides_nothing(tmp_path: Path) -> None:
+    """The margins declared with the first run stay; the page says that the suite's differ now."""
+    runs = in_stages(5)
+    for name, margin in (("same", Margin()), ("wide", Margin(quality=0.5, cost=0.9))):
+        folder = tmp_path / name
+        folder.mkdir()
+        suite = Suite.model_validate(
+            {
+                "name": "example",
+                "settings": runs[0].spec.settings,
+                "margin": margin,
+                "methods": {"lora": {}, "full": {}},
+            }
+        )
+        (folder / SUITE).write_text(suite.model_dump_json())
+        results = load(folder, runs)
+        assert results.margin == Margin()
+        assert results.quality_margin == 0.01
+        assert ("edited after its first run" in said("takeaways", results)) == (name == "wide")
+
+
+def test_an_error_has_a_margin_of_its_own_scale(tmp_path: Path) -> None:
+    """A score without a range, RMSE, takes a hundredth of what guessing gives; others a hundredth of their range."""
+    rated = Results.load(made_task_records.write(tmp_path / "rated", "regression"))
+    assert rated.guess is not None
+    assert rated.quality_margin == pytest.approx(0.01 * rated.guess.chance)
+    assert Results.load(made_task_records.write(tmp_path / "named", "token_classification")).quality_margin == 0.01
