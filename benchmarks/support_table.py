@@ -118,8 +118,7 @@ def render(found: Mapping[str, Mapping[str, Finding]], language_models: Mapping[
         "options that `method: peft` gives it, on models of 2 layers and width 64. *Trained* counts the parameters on",
         "that GPT-2 (110,592 parameters), head apart. *Merges*: folds into the model without changing its logits.",
         f"The last {len(ALIASES)} are options of LORA that `type` takes as names. ADAMSS needs scikit-learn",
-        "and CORDA attrs, packages that PEFT does not install; BOFT needs setuptools, which torch 2.9 and 2.10 do not",
-        *wrap(f"install on Python 3.11. {_newer_types()}", 118),
+        *wrap(f"and CORDA attrs, packages that PEFT does not install. {_newer_types()}", 118),
         "",
         *wrap(
             f"*Causal LM* is a whole language model, of the shapes of {_listed(support_causal_lm.MODELS)}. A type runs "

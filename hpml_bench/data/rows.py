@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,8 @@ from hpml_bench.records.predictions import Answers
 FILE = "rows.arrow"
 BUCKET = 32
 """Global batches sorted by length together: large enough to save most padding, small enough to keep batches varied."""
+
+T = TypeVar("T")
 
 OWN_ROWS = 4
 """Stream of random numbers, beside those with which the rows of all seeds are drawn (0 to 3)."""
@@ -219,3 +221,38 @@ def global_batches(lengths: np.ndarray, size: int, steps: int, seed: int) -> Ite
 def shard(indices: np.ndarray, rank: int, world: int) -> np.ndarray:
     """Return one rank's part of a global batch: every `world`-th row, so that ranks get rows of like length."""
     return indices[rank::world]
+
+
+def pieces(order: np.ndarray, targets: np.ndarray, rows: int, most: int) -> Iterator[np.ndarray]:
+    """Yield row indices in pieces, in their order.
+
+    Args:
+        order: row indices, [n].
+        targets: how many targets each row has, by index.
+        rows: of a piece at most.
+        most: targets of a piece at most, unless its one row has more.
+
+    """
+    start = 0
+    while start < len(order):
+        part = order[start : start + rows]
+        part = part[: max(1, int((targets[part].cumsum() <= most).sum()))]
+        yield part
+        start += len(part)
+
+
+class Need(NamedTuple):
+    """What a pass through the model takes memory for: activations grow with padded tokens, logits with targets."""
+
+    padded: int
+    targets: int
+
+
+def largest(passes: Iterable[tuple[Need, T]]) -> list[T]:
+    """Return the passes of which no other needs as much of both: what fits them fits all. Of equal ones the first."""
+    front: dict[Need, T] = {}
+    for need, what in passes:
+        if not any(other.padded >= need.padded and other.targets >= need.targets for other in front):
+            kept = {o: w for o, w in front.items() if o.padded > need.padded or o.targets > need.targets}
+            front = {**kept, need: what}
+    return list(front.values())

@@ -133,7 +133,7 @@ def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Sl
 
     """
     cores = sorted(os.sched_getaffinity(0))[: environment.cores()]
-    cards = [str(gpu["uuid"] or gpu["index"]) for gpu in gpus.visible_gpus()]
+    cards = [str(gpu["uuid"] or gpu["index"]) for gpu in gpus.shareable_gpus()]
     own_cores = _each(count, cores_each, len(cores), "CPU cores")
     own_cards = 0
     if cards_each != 0 and (cards or cards_each):

@@ -13,6 +13,8 @@ from hpml_bench.system import environment, gpus, processes, tempdir
 from hpml_bench.system.signals import blocked
 
 PRELOAD = ["hpml_bench.launch.fork_server_main", "hpml_bench.training.worker"]
+WITHOUT_PEFT = [PRELOAD[0], "torch", "transformers.modeling_utils"]
+"""What initialises no CUDA, also where bitsandbytes is installed: more than half of the time that the rest takes."""
 LONGEST_TMPDIR = 60
 """A socket's path has 107 characters at most, of which ours and multiprocessing's names take 47."""
 
@@ -42,10 +44,10 @@ def start_fork_server() -> None:
 
 
 def preload() -> list[str]:
-    """Return the modules that the server imports; without the libraries where that would initialise CUDA.
+    """Return the modules that the server imports; without PEFT where that would initialise CUDA.
 
     PEFT imports bitsandbytes where it is installed, which asks for the GPUs' capability, and processes that are forked
-    after CUDA was initialised can't use it. Each process then imports the libraries itself.
+    after CUDA was initialised can't use it. Each process then imports the rest itself.
     """
     initialises = find_spec("bitsandbytes") is not None and gpus.visible_gpus()
-    return PRELOAD[:1] if initialises else PRELOAD
+    return WITHOUT_PEFT if initialises else PRELOAD

@@ -143,7 +143,8 @@ def _killed(rank: int, name: str, evidence: ExitEvidence) -> tuple[Status, RunEr
     if evidence.oom_kill and name == "SIGKILL":
         message = f"rank {rank} was ended by the kernel for lack of memory{reached}"
         return "oom_host", RunError(kind=name, message=message, rank=rank)
-    return "killed", RunError(kind=name, message=f"rank {rank} was ended by {name}{reached}", rank=rank)
+    message = f"rank {rank} was ended by {name}{reached}"
+    return "killed", RunError(kind=name, message=message + failures.hint(message), rank=rank)
 
 
 def _first_error(folder: Path, ranks: Container[int] | None) -> RunError | None:

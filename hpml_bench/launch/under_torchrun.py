@@ -17,6 +17,7 @@ from hpml_bench.report.model_card import write_card
 from hpml_bench.system import environment
 from hpml_bench.system.text import utc_now
 from hpml_bench.training import worker
+from hpml_bench.training.cuda import check_gpus
 
 
 def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, save: Path | None = None) -> bool:
@@ -25,15 +26,18 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
     The allocator's variables can't be set any more, since torchrun started this process; the record has their values.
 
     Raises:
-        UserError: a setting is wrong, a source can't be had, or jobs work in the results folder.
+        UserError: a setting is wrong, torch can't compute on this rank's GPU, a source can't be had, or jobs work in
+            the results folder.
 
     """
-    os.environ.setdefault("CUDA_DEVICE_ORDER", environment.PROCESS_ENVIRONMENT["CUDA_DEVICE_ORDER"])
+    environment.set_cuda_environment()
     rank = int(os.environ["RANK"])
     here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
     suite, notes = definite.resolve_as_known(suite, out / suite.name, here)
     (spec,) = suite.runs([method], [seed])
     check_methods([spec.method], spec.settings)
+    if spec.settings.device == "cuda":
+        check_gpus(here, own=int(os.environ["LOCAL_RANK"]))
     results = ResultsFolder(out / suite.name)
     refuse_if_worked_on(results.path)
     there = results.run_folder(spec).record()

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, model_validator
 from hpml_bench.config.base import Frozen
 from hpml_bench.errors import Unsupported
 from hpml_bench.plugins.method import Method
-from hpml_bench.system.failures import out_of_memory
+from hpml_bench.system.failures import of_machine
 
 FORWARD_ONLY = frozenset({"LORA", "IA3", "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "LN_TUNING", "VERA"})
 """Types known to use frozen weights in the layers' own forward passes only."""
@@ -39,6 +39,8 @@ REFUSED = {
     "lora_ga": "LoRA-GA starts from the gradient of the loss, for which it would need the head as well as the encoder",
     "alora_invocation_tokens": "aLoRA acts from the last place of certain tokens in a text, which no token read by "
     "itself shows, and which PEFT looks for in language models only",
+    "boft_n_butterfly_factor": "factors above 1 need an extension for CUDA that PEFT compiles at its first use, which "
+    "no run does; without it PEFT takes 1 and says nothing",
     "use_asa": "AdaMSS's adaptive allocation freezes parameters during training, for whose gradients DDP would wait",
 }
 """Types, and options of types, that PEFT takes and that give no valid result here; each found by trying."""
@@ -113,6 +115,7 @@ class Peft(Method):
         kind = self.options.type.upper()
         given = ALIASES.get(kind, {}) | (self.options.model_extra or {})
         named = [name for name in ("alora_invocation_tokens", "use_asa") if given.get(name)]
+        named += ["boft_n_butterfly_factor"] if given.get("boft_n_butterfly_factor", 1) != 1 else []
         for name in (kind, given.get("init_lora_weights"), *named):
             if name in REFUSED:
                 raise Unsupported(REFUSED[name])
@@ -126,7 +129,7 @@ class Peft(Method):
                     keep_input_type(model)
                 freeze_unused(model)  # runs it once; ShadowPEFT's last state, for one, is read by nothing
         except Exception as error:  # the types fail in many ways with a model that they can't take
-            if out_of_memory(error):
+            if of_machine(error):
                 raise
             raise Unsupported(f"PEFT: {str(error).strip().splitlines()[0] if str(error) else repr(error)}") from error
         if not any(parameter.requires_grad for parameter in model.parameters()):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from pydantic import Field
 
@@ -44,8 +45,17 @@ class AdamW8bit(Optimizer):
             )
 
     def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
-        """Return bitsandbytes' optimizer."""
-        from bitsandbytes.optim import AdamW8bit as Made
+        """Return bitsandbytes' optimizer, without its wait for the device after every parameter.
+
+        Paged states alone need one, which are moved beside the stream.
+        """
+        from bitsandbytes.optim import AdamW8bit as Waiting
+        from bitsandbytes.optim import optimizer as library
+
+        class Made(Waiting):  # type: ignore[misc]
+            def step(self, closure: Any = None) -> Any:
+                with mock.patch.object(library, "sync_gpu", create=True):
+                    return super().step(closure)
 
         made: torch.optim.Optimizer = Made(
             groups,

@@ -62,7 +62,8 @@ class Optimizer(ABC):
     def make(self, groups: Groups, settings: Settings) -> TorchOptimizer:
         """Return torch's optimizer of these groups, none of which is empty.
 
-        Each parameter that got a gradient must have an entry in its `state` after a step: a run counts them.
+        Each parameter that got a gradient must have an entry in its `state` after a step: a run counts them. A step at
+        rate 0 with gradients of 0 must move nothing: the rehearsal takes one, and clears the state afterwards.
         """
 
 

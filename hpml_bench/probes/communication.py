@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
 
 SAMPLE_EVERY = 10
-"""DDP notes the times of its first ten steps and then of every so many, each when the next one begins."""
+"""DDP notes the times of its first ten passes and then of every so many, each when the next one begins.
+
+On a GPU the host waits there until the pass before is done."""
 
 METRICS = (
     Metric(
@@ -41,8 +43,9 @@ METRICS = (
         group="communication",
         depends_on_machine=True,
         definition="Time from the first all-reduce of a backward pass to the end of its last, as DDP's logger notes it "
-        "in the first ten steps and every tenth after them, those of the warm-up left out; the largest rank's mean. "
-        "Waiting for slower ranks is in it, and so is what runs beside the backward pass.",
+        "in its first ten passes, those of the rehearsal among them, and every tenth after them, those of the warm-up "
+        "left out; the largest rank's mean. Waiting for slower ranks is in it, and so is what runs beside the backward "
+        "pass. None with one rank.",
     ),
     Metric(
         name="communication_percent",
@@ -87,7 +90,7 @@ class Noted(NamedTuple):
     """What DDP has noted of all-reduces so far."""
 
     last: int = 0
-    """The last step noted."""
+    """The last pass noted."""
     steps: int = 0
     nanoseconds: float = 0.0
     """Of all these steps together."""
@@ -113,23 +116,37 @@ class CommunicationProbe(Probe):
         self.bytes = sum(p.numel() * p.element_size() for p in run.model.parameters() if p.requires_grad)
         self.warmup = run.settings.warmup_steps
         self.model: DistributedDataParallel | None = None
-        self.before = Noted()
+        self.before: list[Noted] = []
+        self.rehearsed = 0
         self.milliseconds = math.nan
         self.seconds: dict[int, float] = {}
 
     def wrapped(self, model: DistributedDataParallel) -> None:
-        """Ask DDP to note the times."""
+        """Ask DDP to note the times, and count its passes until the first step; one rank has nobody to wait for."""
+        if self.world == 1:
+            return
         self.model = model
         model._set_ddp_runtime_logging_sample_rate(SAMPLE_EVERY)  # type: ignore[no-untyped-call]
+        self._counting = model.register_forward_pre_hook(self._count)
+
+    def _count(self, model: Any, _: object) -> None:
+        """Count a pass whose gradients are reduced, as DDP does."""
+        self.rehearsed += model.require_backward_grad_sync
+
+    def before_training(self) -> None:
+        """Count no further."""
+        if self.model is not None:
+            self._counting.remove()
 
     def after_backward(self, index: int) -> None:
-        """Read DDP's log right after the warm-up, in which connections are made."""
-        if self.model is not None and index == self.warmup + 1:
-            self.before = noted(self.model)
+        """Read DDP's log right after the rehearsal, and after the warm-up, in which connections are made."""
+        if self.model is not None and index in {1, self.warmup + 1}:
+            self.before.append(noted(self.model))
 
     def after_steps(self, window: list[Step]) -> list[Point]:
-        """Keep the times of the steps that DDP notes."""
-        self.seconds |= {s.index: s.seconds for s in window if s.index <= SAMPLE_EVERY or s.index % SAMPLE_EVERY == 0}
+        """Keep the times of the steps that DDP notes, by its own count."""
+        of_passes = {s.index + self.rehearsed: s.seconds for s in window}
+        self.seconds |= {i: s for i, s in of_passes.items() if i <= SAMPLE_EVERY or i % SAMPLE_EVERY == 0}
         return []
 
     def after_training(self) -> None:
@@ -137,9 +154,11 @@ class CommunicationProbe(Probe):
         if self.model is None:
             return
         last, self.model = noted(self.model), None
-        before = self.before if last.steps > self.before.steps else Noted()
+        before = next(
+            (each for each in reversed(self.before) if each.steps < last.steps), (self.before or [Noted()])[0]
+        )
         self.seconds = {i: s for i, s in self.seconds.items() if before.last < i <= last.last}
-        if last.steps:
+        if last.steps > before.steps:
             self.milliseconds = (last.nanoseconds - before.nanoseconds) / (last.steps - before.steps) / 1e6
 
     def here(self) -> tuple[Metric, ...]:

@@ -36,10 +36,9 @@ METRICS = (
         group="inference",
         depends_on_machine=True,
         definition="The median time from a prompt's token ids to its answer's first token at batch 1 over the first "
-        "`latency_samples` test rows, on one rank with the others idle.",
+        "`latency_samples` test rows, each read once before, on one rank with the others idle.",
     ),
 )
-WARMUP = 3
 
 
 class GenerationProbe(Probe):
@@ -74,7 +73,7 @@ class GenerationProbe(Probe):
 
 
 def first_token_seconds(run: Run) -> list[float]:
-    """Return the time to the first token of each of the first prompts, after a few that don't count."""
+    """Return the time to the first token of each of the first prompts, each read once before."""
     import torch
 
     from hpml_bench.training.clock import one_at_a_time
@@ -84,7 +83,7 @@ def first_token_seconds(run: Run) -> list[float]:
     model.eval()
     lengths = run.test.column("prompt")
     rows = list(range(min(run.settings.latency_samples, len(run.test))))
-    tokens = (run.test.tokens(row)[: lengths[row]].astype(np.int64) for row in [*rows[:WARMUP], *rows])
+    tokens = (run.test.tokens(row)[: lengths[row]].astype(np.int64) for row in [*rows, *rows])
     prompts = (torch.from_numpy(ids)[None].to(run.group.device) for ids in tokens)
     calls = (lambda ids=ids: model.read(ids, torch.ones_like(ids)).logits.argmax() for ids in prompts)
     with torch.no_grad(), autocast(run.settings):

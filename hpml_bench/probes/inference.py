@@ -13,8 +13,6 @@ from hpml_bench.records.run import Metric, Point
 if TYPE_CHECKING:
     from hpml_bench.training.model import TaskModel
 
-WARMUP = 3
-
 
 def _latency(share: int, merged: bool) -> Metric:
     after = " after the method was folded into the backbone's weights, where it can be" if merged else ""
@@ -30,7 +28,7 @@ def _latency(share: int, merged: bool) -> Metric:
         group="inference",
         depends_on_machine=True,
         definition=f"The {share}th percentile of the time from token ids to logits at batch 1 over the first "
-        f"`latency_samples` test rows, on one rank with the others idle{after}.",
+        f"`latency_samples` test rows, each read once before, on one rank with the others idle{after}.",
     )
 
 
@@ -102,7 +100,10 @@ class InferenceProbe(Probe):
 
 
 def latencies(run: Run, model: TaskModel) -> list[float]:
-    """Return the seconds of each forward pass at batch 1, after a few passes that don't count."""
+    """Return the seconds of each forward pass at batch 1.
+
+    Each row is read once before: on a GPU the first pass of a length chooses kernels and finds memory.
+    """
     import torch
 
     from hpml_bench.training.clock import one_at_a_time
@@ -110,7 +111,7 @@ def latencies(run: Run, model: TaskModel) -> list[float]:
 
     model.eval()
     rows = np.arange(min(run.settings.latency_samples, len(run.test)))
-    batches = (run.test.batch(np.array([row])).to(run.group.device) for row in [*rows[:WARMUP], *rows])
+    batches = (run.test.batch(np.array([row])).to(run.group.device) for row in [*rows, *rows])
     calls = (partial(model, batch.input_ids, batch.attention_mask) for batch in batches)
     with torch.no_grad(), autocast(run.settings):  # one for all: casts of trained weights are kept, as a server would
         return one_at_a_time(calls, run.group.device)[-len(rows) :]

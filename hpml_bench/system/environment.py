@@ -34,6 +34,12 @@ PROCESS_ENVIRONMENT = {
     "TQDM_DISABLE": "1",  # the libraries' bars, beside which ours would be torn
 }
 
+CUDA_ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+"""Set where there is a GPU: batches of ever new shapes leave holes in segments of fixed sizes.
+
+All supported versions of torch read this name; where the user set PYTORCH_ALLOC_CONF, they take that.
+"""
+
 RECORDED = (
     *(key for key in PROCESS_ENVIRONMENT if key.startswith(("MALLOC", "GLIBC"))),
     "OMP_NUM_THREADS",
@@ -54,6 +60,14 @@ def set_process_environment() -> None:
     """Set the allocator and library variables for processes started from here; those the user set are kept."""
     for key, value in PROCESS_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    set_cuda_environment()
+
+
+def set_cuda_environment() -> None:
+    """Set what CUDA and torch's allocator read when a process first uses a GPU; what the user set is kept."""
+    os.environ.setdefault("CUDA_DEVICE_ORDER", PROCESS_ENVIRONMENT["CUDA_DEVICE_ORDER"])
+    if gpus.visible_gpus():
+        os.environ.setdefault(*CUDA_ALLOCATOR)
 
 
 @cache
@@ -172,6 +186,7 @@ def _of_gpus() -> dict[str, Any]:
     libraries: dict[str, str] = {}
     if torch is not None and torch.version.cuda is not None:  # none of these calls initialises CUDA
         libraries = {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
+        libraries["cudnn_attention"] = "on" if torch.backends.cuda.cudnn_sdp_enabled() else "off"
         if torch.distributed.is_nccl_available():
             libraries["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
     return {"libraries": libraries, "power_limits_w": [gpu.get("power_limit_w") for gpu in gpus.visible_gpus()]}

@@ -38,12 +38,20 @@ def visible_gpus() -> tuple[dict[str, Any], ...]:
     Chosen by CUDA_VISIBLE_DEVICES as CUDA does. The index is CUDA's where it counts in the order of the bus. What the
     driver doesn't say is None. A card in MIG mode stands for its instances, of which a process can use one.
     """
+    found = shareable_gpus()
+    return found[:1] if found and found[0]["uuid"].startswith(MIG) else found
+
+
+def shareable_gpus() -> tuple[dict[str, Any], ...]:
+    """Return the same of what several processes can have side by side: the cards, or all instances where all are such.
+
+    Those that `visible_gpus` leaves out are of use to processes to which they are given.
+    """
     with nvml() as library:
         found = [] if library is None else list(_devices(library))
     asked = os.environ.get("CUDA_VISIBLE_DEVICES")
     chosen = found if asked is None else _chosen(found, asked)
-    cards = [gpu for gpu in chosen if not gpu["uuid"].startswith(MIG)]
-    return tuple(cards or chosen[:1])
+    return tuple([gpu for gpu in chosen if not gpu["uuid"].startswith(MIG)] or chosen)
 
 
 def reading(uuid: str, read: Callable[[Any, Any], float]) -> float:

@@ -83,8 +83,9 @@ ANSWERED = (
     ),
     _metric(
         "test_near_ties", "near ties", "", "neither", ".1%",
-        "Share of the test rows in whose answer two tokens' logits lay within 1e-4 of each other at the top somewhere: "
-        "there rounding, which differs with the batch, can decide.",
+        "Share of the test rows in whose answer two tokens' logits lay within 1e-4 of each other at the top somewhere, "
+        "or in half precision within a step of the type (2^-7 of the largest in bfloat16): there rounding, which "
+        "differs with the batch, can decide.",
         bounds=(0.0, 1.0),
     ),
 )  # fmt: skip

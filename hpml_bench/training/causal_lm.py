@@ -64,6 +64,17 @@ class LanguageModel(nn.Module):
         self._chosen: Places | None = None
         self._watch(encoder)
 
+    @property
+    def width(self) -> int:
+        """Numbers that it gives for each target: the words of its vocabulary."""
+        return int(cast(Any, self.encoder).get_output_embeddings().weight.shape[0])
+
+    @property
+    def prefix(self) -> int:
+        """Positions that the method puts before each text, in its hidden states or in the cache."""
+        found = _prefix(self.encoder, rows=1)
+        return 0 if found is None else found.length
+
     def _watch(self, encoder: nn.Module) -> None:
         output = cast(Any, encoder).get_output_embeddings()
         self._hook = output.register_forward_pre_hook(lambda _, args: (self._choose(args[0]), *args[1:]))

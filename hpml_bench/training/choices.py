@@ -7,13 +7,14 @@ the same divided by the choice's characters, where long choices would lose by th
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from hpml_bench.config.settings import Settings
-from hpml_bench.data.rows import Rows
+from hpml_bench.data.rows import Need, Rows, largest, pieces
 from hpml_bench.plugins.task import IGNORE_INDEX, Task
 from hpml_bench.system import heartbeat
 from hpml_bench.training.distributed import Group
@@ -27,32 +28,77 @@ class Chosen(NamedTuple):
     """By the log-likelihood a character."""
 
 
+class Pair(NamedTuple):
+    """A choice of a row of this rank."""
+
+    place: int
+    """Of the row among this rank's."""
+    number: int
+    """Of the choice among the row's."""
+    prompt: list[int]
+    answer: list[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens to read."""
+        return len(self.prompt) + len(self.answer)
+
+
 @torch.no_grad()
-def choose(model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, group: Group) -> Chosen:
-    """Return the likeliest choices of all rows on all ranks; of equally likely ones the first."""
-    choices, tokens, prompts = rows.column("choices"), rows.column("choice_ids"), rows.column("prompt")
-    most = max(map(len, choices))
+def choose(model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, group: Group, most: int) -> Chosen:
+    """Return the likeliest choices of all rows on all ranks; of equally likely ones the first.
+
+    A batch has at most `most` targets, unless a choice alone has more.
+    """
+    choices = rows.column("choices")
     mine = range(group.rank, len(rows), group.world)
-    local = torch.full((math.ceil(len(rows) / group.world), 1 + most), math.inf, dtype=torch.float64)
-    pairs = []
-    for place, row in enumerate(mine):
-        local[place, 0] = row
-        prompt = rows.tokens(row)[: prompts[row]].tolist()
-        pairs += [(place, number, prompt, answer) for number, answer in enumerate(tokens[row])]
-    pairs.sort(key=lambda pair: len(pair[2]) + len(pair[3]))
-    for start in range(0, len(pairs), settings.eval_batch):
-        heartbeat.beat(f"comparing choices, {start} of {len(pairs)}")
-        part = pairs[start : start + settings.eval_batch]
-        ids, mask, labels = _padded([(prompt, answer) for _, _, prompt, answer in part], rows.pad_id, group.device)
-        losses = task.row_losses(model(ids, mask, labels).float(), labels).double().cpu()
-        for (place, number, _, _), loss in zip(part, losses, strict=True):
-            local[place, 1 + number] = loss
+    local = torch.full((math.ceil(len(rows) / group.world), 1 + max(map(len, choices))), math.inf, dtype=torch.float64)
+    local[: len(mine), 0] = torch.tensor(mine)
+    done = 0
+    for part in _batches(rows, settings, group, most):
+        heartbeat.beat(f"comparing choices, {done} of this rank's are done")
+        for pair, loss in zip(part, _losses(model, task, part, rows.pad_id, group.device), strict=True):
+            local[pair.place, 1 + pair.number] = loss
+        done += len(part)
     everyone = group.gather(local).flatten(0, 1).numpy()
     everyone = everyone[np.isfinite(everyone[:, 0])]
     losses_of = everyone[np.argsort(everyone[:, 0], kind="stable")]
     if not np.array_equal(losses_of[:, 0], np.arange(len(rows))):
         raise RuntimeError("the choices of the rows were not compared exactly once each")
     return chosen(choices, losses_of[:, 1:])
+
+
+@torch.no_grad()
+def rehearse_choices(
+    model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, group: Group, most: int
+) -> None:
+    """Compare the choices of the largest batches of `choose`."""
+    passes = (
+        (Need(len(part) * max(pair.length for pair in part), sum(len(pair.answer) for pair in part)), part)
+        for part in _batches(rows, settings, group, most)
+    )
+    for part in largest(passes):
+        _losses(model, task, part, rows.pad_id, group.device)
+
+
+def _batches(rows: Rows, settings: Settings, group: Group, most: int) -> Iterator[list[Pair]]:
+    """Yield the choices of this rank's rows, those of like length together."""
+    tokens, prompts = rows.column("choice_ids"), rows.column("prompt")
+    pairs = [
+        Pair(place, number, rows.tokens(row)[: prompts[row]].tolist(), answer)
+        for place, row in enumerate(range(group.rank, len(rows), group.world))
+        for number, answer in enumerate(tokens[row])
+    ]
+    pairs.sort(key=lambda pair: pair.length)
+    targets = np.array([len(pair.answer) for pair in pairs])
+    for part in pieces(np.arange(len(pairs)), targets, settings.eval_batch, most):
+        yield [pairs[number] for number in part]
+
+
+def _losses(model: torch.nn.Module, task: Task, part: list[Pair], pad_id: int, device: torch.device) -> torch.Tensor:
+    """Return the summed loss of each choice's tokens."""
+    ids, mask, labels = _padded([(pair.prompt, pair.answer) for pair in part], pad_id, device)
+    return task.row_losses(model(ids, mask, labels).float(), labels).double().cpu()
 
 
 def chosen(choices: list[list[str]], losses: np.ndarray) -> Chosen:

@@ -8,8 +8,10 @@ from hpml_bench.errors import UserError
 from hpml_bench.system.text import first_line
 
 
-def check_gpus(ranks: int) -> None:
+def check_gpus(ranks: int, own: int | None = None) -> None:
     """Multiply on the GPU of each rank. It initialises CUDA: call it in a process that ends and has forked no rank.
+
+    A rank that something else started gives its `own` GPU, and looks at no other.
 
     Raises:
         UserError: torch was built without CUDA, or not for such a GPU or driver; it sees fewer GPUs than ranks; or CUDA
@@ -24,7 +26,7 @@ def check_gpus(ranks: int) -> None:
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
         seen = torch.cuda.device_count()
-        for index in range(min(ranks, seen)):
+        for index in range(min(ranks, seen)) if own is None else {own} & {*range(seen)}:
             square = torch.ones(8, 8, device=torch.device("cuda", index))
             (square @ square).sum().item()
     except (RuntimeError, AssertionError) as error:
@@ -34,6 +36,18 @@ def check_gpus(ranks: int) -> None:
         ) from None
     if seen < ranks:
         raise UserError(f"torch sees {seen} GPU(s), but there are {ranks} ranks; use --nproc {seen}")
+
+
+def release(device: torch.device) -> None:
+    """Give memory that torch's allocator holds and no tensor uses back to the device; nothing on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def leave_free(share: float, device: torch.device) -> None:
+    """Let tensors have all but a share of a device's memory from now on; nothing on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(1 - share, device)
 
 
 def uuid(device: torch.device) -> str:

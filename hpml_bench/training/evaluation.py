@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -10,18 +11,24 @@ import torch
 from transformers import PreTrainedModel
 
 from hpml_bench.config.settings import Settings
-from hpml_bench.data.rows import Rows
+from hpml_bench.data.rows import Need, Rows, largest, pieces
 from hpml_bench.plugins.probe import Evaluation, Generated
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.predictions import Predictions, Said
 from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel
-from hpml_bench.training.choices import Chosen, choose
+from hpml_bench.training.choices import Chosen, choose, rehearse_choices
 from hpml_bench.training.clock import clock
 from hpml_bench.training.distributed import Group
-from hpml_bench.training.generation import Answers, Generator, answer_all
+from hpml_bench.training.generation import Answers, Generator, answer_all, rehearse_answers
 from hpml_bench.training.model import TaskModel
 from hpml_bench.training.precision import autocast
+
+OUTPUTS = 2**28
+"""Outputs of an evaluation's batch at most, unless a row alone has more: with their losses' softmax 2.1 GB in float32.
+
+A language model gives as many as its vocabulary has words for each target, 50,000 to 250,000.
+"""
 
 
 def evaluate(
@@ -44,7 +51,7 @@ def evaluate(
     chosen = None
     if task.compares_choices:
         with autocast(settings):
-            chosen = choose(model, task, rows, settings, group)
+            chosen = choose(model, task, rows, settings, group, _most_targets(model))
     model.train()
     predictions = Predictions(
         index=np.arange(len(rows)),
@@ -121,19 +128,83 @@ def _answer(model: TaskModel, task: Task, rows: Rows, settings: Settings, group:
     The width is that of the longest row where each token has an answer, else 1. Unused rows have the index -1.
     """
     width = int(rows.lengths.max()) if rows.token_labels else 1
-    mine = np.arange(group.rank, len(rows), group.world)
-    mine = mine[np.argsort(rows.lengths[mine], kind="stable")]  # similar lengths together: little padding
+    mine = _order(rows, group)
     shape = (math.ceil(len(rows) / group.world), 2 + width)
     local = torch.full(shape, -1.0, dtype=torch.float64, device=group.device)
     local[: len(mine), 0] = torch.from_numpy(mine).to(local)  # not in the loop: it waits for the device
+    start = 0
     with autocast(settings):  # one for all batches: it keeps the casts of trained weights, for all methods alike
-        for start in range(0, len(mine), settings.eval_batch):
-            heartbeat.beat(f"evaluation, batch {start // settings.eval_batch + 1}")
-            part = mine[start : start + settings.eval_batch]
-            batch = rows.batch(part).to(group.device)
-            outputs = model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt).float()
+        for number, part in enumerate(_batches(model, rows, settings, group), start=1):
+            heartbeat.beat(f"evaluation, batch {number}")
+            losses, answers = _losses_and_answers(model, task, rows, part, group)
             where = slice(start, start + len(part))
-            answers = task.predict(outputs, batch.labels).reshape(len(part), -1)
-            local[where, 1] = task.row_losses(outputs, batch.labels).to(local)
+            local[where, 1] = losses.to(local)
             local[where, 2 : 2 + answers.shape[1]] = answers.to(local)
+            start += len(part)
     return local
+
+
+def _losses_and_answers(
+    model: TaskModel, task: Task, rows: Rows, part: np.ndarray, group: Group
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return loss [n] and answers [n, width] of some rows."""
+    batch = rows.batch(part).to(group.device)
+    outputs = model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt).float()
+    answers = task.predict(outputs, batch.labels).reshape(len(part), -1)
+    return task.row_losses(outputs, batch.labels), answers
+
+
+def _order(rows: Rows, group: Group) -> np.ndarray:
+    """Return this rank's rows: r, r + N, ... of N ranks, those of like length together, which pads little."""
+    mine = np.arange(group.rank, len(rows), group.world)
+    return mine[np.argsort(rows.lengths[mine], kind="stable")]
+
+
+def _batches(model: TaskModel, rows: Rows, settings: Settings, group: Group) -> Iterator[np.ndarray]:
+    """Yield this rank's rows in batches of at most `eval_batch` rows."""
+    return pieces(_order(rows, group), rows.targets, settings.eval_batch, _most_targets(model))
+
+
+def _most_targets(model: TaskModel) -> int:
+    """Return how many targets a batch may have; of models whose outputs are small, any number."""
+    return OUTPUTS // int(getattr(model, "width", 1))
+
+
+@torch.no_grad()
+def rehearse(
+    model: TaskModel,
+    task: Task,
+    answered: Sequence[Rows],
+    read: Sequence[Rows],
+    settings: Settings,
+    group: Group,
+    generator: Generator | None = None,
+) -> None:
+    """Run the largest batches of this rank's share of all evaluations to come, so that lack of memory shows now.
+
+    Args:
+        model: the model, in training mode, to which it returns.
+        task: what is evaluated.
+        answered: the splits of `evaluate`.
+        read: the splits of which only losses are taken.
+        settings: the suite's.
+        group: this rank's place.
+        generator: how prompts are answered, where they are.
+
+    """
+    model.eval()
+    passes = (
+        (Need(len(part) * int(rows.lengths[part].max()), int(rows.targets[part].sum())), (rows, part))
+        for rows in (*answered, *read)
+        for part in _batches(model, rows, settings, group)
+    )
+    with autocast(settings):
+        for rows, part in largest(passes):
+            heartbeat.beat("rehearsing the largest evaluation batch")
+            _losses_and_answers(model, task, rows, part, group)
+        for rows in answered:
+            if task.compares_choices:
+                rehearse_choices(model, task, rows, settings, group, _most_targets(model))
+            if generator is not None:
+                rehearse_answers(cast(LanguageModel, model), rows, generator, group)
+    model.train()

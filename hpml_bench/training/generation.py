@@ -23,7 +23,10 @@ from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.distributed import Group
 
 NEAR = 1e-4
-"""Distance of the two largest logits below which rounding may decide between their tokens."""
+"""Distance of the two largest logits below which rounding may decide between their tokens, in float32.
+
+In half precision it is a step of the type at the largest: 2^-7 of it at most in bfloat16, 2^-10 in float16.
+"""
 SHRINK = 0.5
 """Share of the rows of a batch still being answered below which the others leave it."""
 
@@ -125,9 +128,7 @@ def text_of(tokens: list[int], generator: Generator) -> str:
 
 def _answers(model: LanguageModel, rows: Rows, generator: Generator, group: Group, where: str) -> Any:
     """Yield this rank's row numbers and answers: row r, r + N, ... of N ranks, the longest prompts first."""
-    prompts = np.asarray(rows.column("prompt"))
-    mine = np.arange(group.rank, len(rows), group.world)
-    mine = mine[np.argsort(-prompts[mine], kind="stable")]  # like lengths together, and lack of memory at once
+    prompts, mine = _longest_first(rows, group)
     began = time.monotonic()
     for start in range(0, len(mine), generator.batch):
         part = mine[start : start + generator.batch]
@@ -138,6 +139,33 @@ def _answers(model: LanguageModel, rows: Rows, generator: Generator, group: Grou
         ids = [rows.tokens(int(row))[: prompts[row]].astype(np.int64).tolist() for row in part]
         answers = generate(model, ids, generator, group.device, part.tolist(), told)
         yield from zip(part.tolist(), answers, strict=True)
+
+
+def _longest_first(rows: Rows, group: Group) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tokens of each row's prompt, [n], and this rank's rows: like lengths together."""
+    prompts = np.asarray(rows.column("prompt"))
+    mine = np.arange(group.rank, len(rows), group.world)
+    return prompts, mine[np.argsort(-prompts[mine], kind="stable")]
+
+
+@torch.no_grad()
+def rehearse_answers(model: LanguageModel, rows: Rows, generator: Generator, group: Group) -> None:
+    """Read what this rank's largest batch has been given and has answered before its last token, and that token.
+
+    The cache is then as large as it gets. The answers' tokens are made up and read at once, which takes a little more
+    memory than one after another.
+    """
+    prompts, mine = _longest_first(rows, group)
+    part = mine[: generator.batch]
+    if not len(part):
+        return
+    heartbeat.beat("rehearsing the largest batch of answers")
+    ids = [rows.tokens(int(row))[: prompts[row]].tolist() for row in part]
+    room = _positions(model) - model.prefix - len(ids[0])
+    made = int(min(generator.decoding.max_new_tokens - 1, room))
+    state = model.read(*_left_padded([row + row[-1:] * (made - 1) for row in ids], generator.pad_id, group.device))
+    if made > 0:
+        model.next(state, state.logits.argmax(dim=-1))
 
 
 @torch.no_grad()
@@ -172,7 +200,8 @@ def generate(
         top = logits.topk(2, dim=-1)
         greedy = generator.decoding.temperature == 0
         chosen = top.indices[:, 0] if greedy else _drawn(logits, generator, draws, active)
-        near = ((top.values[:, 0] - top.values[:, 1] < NEAR) & greedy).tolist()  # of draws they tell nothing
+        step = (top.values[:, 0].abs() * torch.finfo(state.logits.dtype).eps).clamp(min=NEAR)
+        near = ((top.values[:, 0] - top.values[:, 1] <= step) & greedy).tolist()  # of draws they tell nothing
         for row, token, close in zip(active, chosen.tolist(), near, strict=True):
             if row in unfinished and _finished(answers[row], token, close, most[row], generator):
                 unfinished.remove(row)

@@ -22,7 +22,7 @@ from hpml_bench.config.settings import RunSpec, Settings
 from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.plugins.method import Method, quantization_of
 from hpml_bench.plugins.task import Task
-from hpml_bench.system.failures import out_of_memory
+from hpml_bench.system.failures import of_machine
 from hpml_bench.system.text import first_line
 from hpml_bench.training import kernels, quantization
 from hpml_bench.training.checkpointing import check_checkpointed, checkpoint_activations
@@ -99,11 +99,14 @@ CPU = torch.device("cpu")
 LARGE_BYTES = 1_000_000_000
 
 
-def is_large(folder: Path) -> bool:
-    """Tell whether weights take so many bytes that the ranks of a machine load them one after another.
+def is_large(folder: Path, settings: Settings) -> bool:
+    """Tell whether weights take so many bytes of the host that the ranks of a machine load them one after another.
 
-    Each rank holds, for a moment, more than what it keeps; small ones are loaded sooner together.
+    Each rank holds, for a moment, more than what it keeps; small ones are loaded sooner together, and so are those that
+    go straight from the mapped file to a GPU, in half precision.
     """
+    if settings.device == "cuda" and settings.weights != "float32":
+        return False
     return sum(path.stat().st_size for path in folder.glob("*.safetensors")) > LARGE_BYTES
 
 
@@ -204,7 +207,7 @@ def load_backbone(
             **extra,
         )
     except Exception as error:  # the libraries raise kinds of their own
-        if out_of_memory(error):
+        if of_machine(error):
             raise
         raise UserError(f"{folder}: can't be loaded from safetensors: {first_line(error)}") from None
     quantization.prepare(model)

@@ -11,6 +11,7 @@ from unittest import mock
 import torch
 from peft import LoraConfig, PeftType, get_peft_model, initialize_lora_eva_weights
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.tuners.boft import layer as boft
 
 TOKENS = 20
 """Virtual tokens where none are asked for, as in `prompt_tuning`."""
@@ -28,6 +29,8 @@ def wrap(backbone: Any, kind: str, given: dict[str, Any]) -> Any:
     config.task_type = task_type(backbone)  # CPT takes no other than CAUSAL_LM when made
     if kind == "XLORA":
         return _mixture(backbone, config)
+    if kind == "BOFT":
+        boft._FBD_CUDA = False  # else PEFT compiles it in every rank, and trains otherwise where that fails
     corda = getattr(config, "init_lora_weights", None) == "corda"
     if corda:
         config.init_lora_weights = True  # until `before_train` has data

@@ -40,6 +40,15 @@ def set_float32_products(settings: Settings) -> None:
     torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
 
 
+def leave_out_cudnn_attention() -> None:
+    """Keep torch's attention from cuDNN's kernel, which torch prefers on an H100 from 2.11 on.
+
+    With a mask its gradient is NaN at some lengths (pytorch/pytorch#196678), and it makes a plan of half a second for
+    every new shape (modelscope/FunASR#3704), which would stand in the times of steps and of generated tokens.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def keep_trained_as_float32(model: nn.Module) -> None:
     """Let trained parameters be float32: a step of an optimizer is often smaller than bfloat16 can add."""
     for parameter in model.parameters():

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -18,25 +17,35 @@ from transformers import PreTrainedModel
 
 from hpml_bench.config.settings import RunSpec, Settings
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.rows import Batch, Rows, global_batches, shard, training_rows
+from hpml_bench.data.rows import Batch, Need, Rows, global_batches, largest, shard, training_rows
 from hpml_bench.errors import Diverged
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.probe import Evaluation, Probe, Write
 from hpml_bench.plugins.task import RETENTION, Task, make_task
 from hpml_bench.records.run import Consumed
 from hpml_bench.system import heartbeat
-from hpml_bench.training.clock import clock
+from hpml_bench.system.failures import out_of_memory
+from hpml_bench.training.clock import clock, settle
+from hpml_bench.training.cuda import leave_free, release
 from hpml_bench.training.distributed import Group
-from hpml_bench.training.evaluation import base_loss, evaluate
+from hpml_bench.training.evaluation import base_loss, evaluate, rehearse
 from hpml_bench.training.generation import Generator, make_generator
 from hpml_bench.training.kernels import speed_up, store_frozen_as_bf16
 from hpml_bench.training.model import TaskModel, build_model, is_large
 from hpml_bench.training.optimization import lr_factor, make_optimizer, total_steps
-from hpml_bench.training.precision import autocast, keep_trained_as_float32, make_scaler, set_float32_products
+from hpml_bench.training.precision import (
+    autocast,
+    keep_trained_as_float32,
+    leave_out_cudnn_attention,
+    make_scaler,
+    set_float32_products,
+)
 from hpml_bench.training.random_numbers import kept_generators
 from hpml_bench.training.step_log import Entry, StepLog
 from hpml_bench.training.windows import Windows
 
+MARGIN = 0.05
+"""Share of a GPU's memory that a try-out must leave: fragmentation differs between runs, and shapes between steps."""
 MOST_SKIPPED = 30
 """Steps in a row whose gradient may overflow in fp16: the scale of the loss, halved each time, begins at 2^16."""
 
@@ -56,6 +65,17 @@ def _nowhere(_: object) -> None:
     """Write no points."""
 
 
+@contextmanager
+def _untrained(what: str, setting: str) -> Iterator[None]:
+    """Note in an error for lack of memory which batch it was, and the setting that makes it smaller."""
+    try:
+        yield
+    except Exception as error:
+        if out_of_memory(error):
+            error.add_note(f"no step was taken: it is the largest {what}; lower {setting}")
+        raise
+
+
 class Trainer:
     """A run inside one rank: model, method, task and rows, and after `wrap` DDP, optimizer, schedule and log."""
 
@@ -66,18 +86,17 @@ class Trainer:
         method: Method,
         task: Task,
         group: Group,
-        train: Rows,
-        validation: Rows,
+        rows: Mapping[str, Rows],
         probes: Sequence[Probe] = (),
         write: Write = _nowhere,
     ) -> None:
-        """Put the parts together; `Trainer.build` makes them."""
+        """Put the parts together; `Trainer.build` makes them. The rows are those of each split by its name."""
         self.generator: Generator | None = None
-        self.retention: Rows | None = None
         self.base_loss: float | None = None
         self.spec, self.model, self.method, self.task, self.group = spec, model, method, task, group
-        self.train_rows, self.validation, self.probes, self.write = train, validation, probes, write
-        self.steps = total_steps(spec.settings, len(train))
+        self.train_rows, self.validation, self.test = (rows[split] for split in ("train", "validation", "test"))
+        self.retention, self.probes, self.write = rows.get(RETENTION), probes, write
+        self.steps = total_steps(spec.settings, len(self.train_rows))
 
     @classmethod
     def build(
@@ -103,30 +122,30 @@ class Trainer:
 
         """
         settings = spec.settings
-        train = training_rows(prepared, settings, spec.seed)
-        validation = Rows(Path(prepared.data) / "validation", prepared.pad_id)
+        rows = {"train": training_rows(prepared, settings, spec.seed)}
         method = make_method(spec.method)
         task = make_task(settings.task, prepared.label_names, prepared.facts)
-        retention = Path(prepared.data) / RETENTION
-        general = Rows(retention, prepared.pad_id) if task.retention else None
+        for split in ("validation", "test", *([RETENTION] if task.retention else [])):
+            rows[split] = Rows(Path(prepared.data) / split, prepared.pad_id)
         before: list[float] = []
 
         def look(base: PreTrainedModel) -> None:
-            if general is not None:
+            if task.retention:
                 speed_up(base, settings.device)  # as the model after it: the difference must not be of kernels
-                before.append(base_loss(base, task, general, settings, group))
+                before.append(base_loss(base, task, rows[RETENTION], settings, group))
 
         set_float32_products(settings)
+        leave_out_cudnn_attention()
         folder = Path(prepared.backbone)
-        loading = group.in_turn() if is_large(folder) else nullcontext()
+        loading = group.in_turn() if is_large(folder, settings) else nullcontext()
         model = build_model(folder, spec, method, task, look, group.device, loading).to(group.device)
         torch.manual_seed(spec.seed * 1000 + group.rank)  # dropout differs between ranks, as it must
-        trainer = cls(spec, model, method, task, group, train, validation, probes, write)
+        trainer = cls(spec, model, method, task, group, rows, probes, write)
         trainer.generator = make_generator(task, prepared, settings, spec.seed)
-        trainer.retention, trainer.base_loss = general, before[0] if before else None
+        trainer.base_loss = before[0] if before else None
         if not method.trains:
             return trainer
-        batches = (train.batch(indices).to(group.device) for indices in trainer.order())
+        batches = (trainer.train_rows.batch(indices).to(group.device) for indices in trainer.order())
         with autocast(settings):
             method.before_train(model.encoder, batches, trainer.steps)
         keep_trained_as_float32(model)  # what was made anew from the data
@@ -146,6 +165,7 @@ class Trainer:
         device = self.group.device
         if self.settings.precision == "bf16" and not self.method.reads_frozen_weights:
             store_frozen_as_bf16(self.model.encoder)
+            release(device)  # what the weights had in float32
         self.ddp = DistributedDataParallel(
             self.model,
             device_ids=[device.index] if device.type == "cuda" else None,
@@ -158,6 +178,7 @@ class Trainer:
             self.optimizer, lambda step: lr_factor(step, self.steps, self.settings)
         )
         self.scaler = make_scaler(self.settings)
+        self._may_skip = self.scaler.is_enabled() and type(self.method).after_step is not Method.after_step
         self._skipped = self._taken = 0
         self.log = StepLog(self.group, clock(device))
         for probe in self.probes:
@@ -177,7 +198,7 @@ class Trainer:
         lr = float(self.optimizer.param_groups[0]["lr"])
         mine = shard(indices, group.rank, group.world)
         targets = max(1, int(self.train_rows.targets[indices].sum())) / group.world
-        loss, real_tokens, padded_tokens = self._accumulate(mine, targets)
+        loss, real_tokens, padded_tokens = self._accumulate(mine, targets, f"training step {index}")
         self.scaler.unscale_(self.optimizer)
         for probe in self.probes:
             probe.after_backward(index)
@@ -185,22 +206,24 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
-        if not self.scaler.is_enabled() or bool(norm.isfinite()):  # in fp16 a step may have been skipped
+        if not self._may_skip or bool(norm.isfinite()):  # the device is waited for only where a method must know
             self.method.after_step(encoder, index)
-            self._taken += 1
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         virtual = len(mine) * self.model.virtual_tokens
         self.log.add(Entry(loss, norm, lr, len(mine), real_tokens, padded_tokens, virtual, targets))
 
-    def _accumulate(self, mine: np.ndarray, targets: float) -> tuple[torch.Tensor, int, int]:
+    def _accumulate(self, mine: np.ndarray, targets: float, told: str) -> tuple[torch.Tensor, int, int]:
         """Add up the gradients of this rank's micro-batches; ranks exchange them with the last one.
 
-        Returns the summed loss, and how many tokens there were, real and padded ones.
+        With each, the heartbeat says what is `told`. Returns the summed loss, and how many tokens there were, real and
+        padded ones.
         """
         size = self._micro_batch(len(mine))
         total: torch.Tensor | None = None
         real_tokens = padded_tokens = 0
         for start in range(0, len(mine), size):
+            if start:
+                heartbeat.beat(told)
             last = start + size >= len(mine)
             batch = self.train_rows.batch(mine[start : start + size]).to(self.group.device)
             with nullcontext() if last else self.ddp.no_sync():
@@ -232,38 +255,81 @@ class Trainer:
         asked = self.settings.micro_batch
         return asked if isinstance(asked, int) else share
 
-    def _first_epoch(self) -> Iterator[np.ndarray]:
-        """Yield the global batches of the first epoch: later ones hold the same rows."""
-        batches = Trainer.order(self)  # not that of a subclass, which may act along the way
-        return islice(batches, max(1, len(self.train_rows) // self.settings.global_batch))
+    def _clear_gradients(self) -> None:
+        """Clear the gradients.
+
+        Where micro-batches add them up they stay in DDP's buckets, since new ones would lie beside these until the
+        last micro-batch; else autograd hands its own over, which costs a pass over them less.
+        """
+        share = self.settings.global_batch // self.group.world
+        self.optimizer.zero_grad(set_to_none=self._micro_batch(share) == share)
+
+    def _largest(self) -> list[np.ndarray]:
+        """Return the global batches of which a micro-batch needs most memory on some rank; the same on all ranks."""
+        rows, world = self.train_rows, self.group.world
+        size = self._micro_batch(self.settings.global_batch // world)
+
+        def need(indices: np.ndarray) -> Need:
+            parts = indices.reshape(-1, world).T.reshape(-1, size)  # those of all ranks
+            return Need(size * int(rows.lengths[parts].max()), int(rows.targets[parts].sum(1).max()))
+
+        return largest((need(indices), indices) for indices in Trainer.order(self))  # a subclass's may act on the way
 
     def try_out(self) -> None:
-        """Take two steps on the longest global batch: in the second the optimizer has its state.
+        """Rehearse, and take two steps, all of it without the last of a GPU's memory.
 
         For a run that only shows whether it fits.
         """
         if not self.method.trains:
             return
+        leave_free(MARGIN, self.group.device)
         self.wrap()
         self.model.train()
-        longest = max(self._first_epoch(), key=lambda indices: int(self.train_rows.lengths[indices].max()))
+        self.rehearse()
         for index in (1, 2):
-            self.step(index, longest)
+            self.step(index, self._largest()[0])
 
     def rehearse(self) -> None:
-        """Run the longest batch of the first epoch forward and backward, without a step.
+        """Run the largest batches of all evaluations and of the training, with the optimizer's state, without a step.
 
         What doesn't fit shows now, and the allocator and first uses are done before the first step. The model, its
-        gradients and the random generators are left as they were.
+        gradients, the optimizer and the random generators are left as they were.
         """
-        size = self._micro_batch(self.settings.global_batch // self.group.world)
-        shards = (shard(indices, self.group.rank, self.group.world) for indices in self._first_epoch())
-        parts = (mine[start : start + size] for mine in shards for start in range(0, len(mine), size))
-        longest = max(parts, key=lambda part: int(self.train_rows.lengths[part].max()))
-        heartbeat.beat("rehearsing the longest batch")
-        with kept_generators(), self.ddp.no_sync():
-            self._backward(self.train_rows.batch(longest).to(self.group.device), 1.0, with_auxiliary=True)
-        self.optimizer.zero_grad(set_to_none=True)
+        retention = [] if self.retention is None else [self.retention]
+        batches, group = self._largest(), self.group
+        with kept_generators(), self._stepped_nowhere(batches[0][: group.world]):
+            with _untrained("evaluation batch", "eval_batch"):
+                rehearse(
+                    self.model, self.task, [self.validation, self.test], retention, self.settings, group, self.generator
+                )
+            release(group.device)  # training reserves by its own needs
+            for indices in batches:
+                told = "rehearsing the largest batch"
+                heartbeat.beat(told)
+                with _untrained("training batch", "micro_batch"):
+                    self._accumulate(shard(indices, group.rank, group.world), 1.0, told)
+                self._clear_gradients()
+        settle(group.device)  # what is read before the first step, such as energy, must not be of this
+
+    @contextmanager
+    def _stepped_nowhere(self, indices: np.ndarray) -> Iterator[None]:
+        """Let the optimizer have its state in the body, made by a step at rate 0 with gradients of 0.
+
+        Args:
+            indices: a row for each rank. With their gradients DDP's buckets are in use, so that none lies beside them.
+
+        """
+        self._accumulate(shard(indices, self.group.rank, self.group.world), 1.0, "rehearsing a row")
+        self.optimizer.zero_grad(set_to_none=False)
+        kept = [{key: value for key, value in part.items() if key != "params"} for part in self.optimizer.param_groups]
+        for part in self.optimizer.param_groups:
+            part["lr"] = 0.0
+        self.optimizer.step()
+        for part, values in zip(self.optimizer.param_groups, kept, strict=True):
+            part.update(values)
+        self._clear_gradients()
+        yield
+        self.optimizer.state.clear()
 
     def train(self) -> Trained:
         """Train, and evaluate on the validation rows along the way.
@@ -336,6 +402,7 @@ class Trainer:
                     f"the loss is {step.loss:g} and the gradient norm {step.grad_norm:g} at step {step.index}"
                 )
             self._skipped = self._skipped + 1 if step.overflowed else 0
+            self._taken += not step.overflowed
             if self._skipped > MOST_SKIPPED:
                 raise Diverged(
                     f"the gradient overflows in fp16 whatever the loss is scaled by: {self._skipped} steps in a row "

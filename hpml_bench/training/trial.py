@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from transformers import PreTrainedModel
 
-from hpml_bench.system.failures import out_of_memory
+from hpml_bench.system.failures import of_machine
 from hpml_bench.training.precision import autocast_of
 from hpml_bench.training.random_numbers import seeded
 
@@ -68,7 +68,7 @@ def positions(module: nn.Module, length: int) -> int | None:
         with _evaluating(module), _parameters(module) as parameters, autocast_of(module):
             return int(_called(module, parameters, rows=1, length=length)[0].shape[1])
     except (IndexError, RuntimeError) as error:  # too few positions, or shapes that don't broadcast
-        if out_of_memory(error):
+        if of_machine(error):
             raise
         return None
 

@@ -24,7 +24,6 @@ from hpml_bench import registry
 from hpml_bench.config.settings import RunSpec, Settings
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.rows import Rows
 from hpml_bench.data.sources import resolve_model
 from hpml_bench.errors import Diverged, Unsupported, UserError
 from hpml_bench.plugins.probe import Probe, Run
@@ -171,7 +170,7 @@ def _measured(
         return Outcome(status="ok")
     probes = {name: probe for name, probe in probes.items() if trainer.method.trains or not probe.of_training}
     trainer.probes = [*probes.values()]
-    test = Rows(Path(prepared.data) / "test", prepared.pad_id)
+    test = trainer.test
     run = Run(
         spec.settings,
         group,
@@ -280,9 +279,10 @@ def _ended(status: str, reason: Exception, over: environment.OverNodes | None) -
 
 def run_error(error: BaseException, rank: int) -> RunError:
     """Return an exception as a record has it; for lack of memory, with the peak that was reached."""
+    message = "; ".join([redacted(str(error))[:2000] or type(error).__name__, *getattr(error, "__notes__", [])])
     told = RunError(
         kind=type(error).__name__,
-        message=redacted(str(error))[:2000] or type(error).__name__,
+        message=message + failures.hint(message),
         rank=rank,
         traceback=redacted("".join(traceback.format_exception(error)))[-20_000:],
     )

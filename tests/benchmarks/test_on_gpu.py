@@ -11,6 +11,8 @@ import on_gpu
 import pytest
 from speed import training
 
+from helpers import language_models
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -34,6 +36,32 @@ def test_losses_must_be_alike() -> None:
     unsupported = {"status": "unsupported", "losses": []}
     assert on_gpu._alike(unsupported, unsupported)
     assert not on_gpu._alike(cpu, unsupported)
+
+
+def test_the_checks_of_numbers_pass_where_they_can_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU answers side by side are those alone, and attention's gradients the plain kernel's."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")  # which the checks set, and so are put back
+    save = language_models.save_models
+    monkeypatch.setattr(language_models, "save_models", lambda folder: {"Llama": save(folder)["Llama"]})
+    answered = on_gpu.generation("cpu")
+    assert answered["passed"], answered
+    assert list(answered["models"]) == ["Llama fp32", "Llama bf16"]
+    gradients = on_gpu.attention("cpu")
+    assert gradients["passed"], gradients
+
+
+def test_a_method_is_trained_in_the_checks_own_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three losses, or why there are none; one that fails is in nobody's way."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")
+    with on_gpu._alone() as (tiny, folder):
+        prepared = tiny.prepared(folder)
+        refused = on_gpu._trained(tiny, prepared, "peft", {"type": "LILY"}, "cpu")
+        assert (refused["status"], refused["losses"]) == ("unsupported", [])
+        for method, changes in (("lora", {}), ("lora", {"precision": "fp16"}), ("head", {"precision": "bf16"})):
+            found = on_gpu._trained(tiny, prepared, method, {}, "cpu", **changes)
+            assert on_gpu._alike(found, found), found
 
 
 def test_a_check_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

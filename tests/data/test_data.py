@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import tiny
-from hpml_bench.data.rows import Rows, global_batches, shard
+from hpml_bench.data.rows import Need, Rows, global_batches, largest, pieces, shard
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, 200)
 
@@ -53,3 +53,18 @@ def test_rows_come_padded_on_the_right(tmp_path: Path) -> None:
         assert batch.attention_mask[line].sum() == length
     assert batch.real_tokens == rows.lengths[[3, 9, 4]].sum()
     assert batch.padded_tokens == 3 * rows.lengths[[3, 9, 4]].max()
+
+
+def test_pieces_have_a_limit_of_targets_too() -> None:
+    """Ten rows in pieces of four at most: as many as before where targets are few; one row that has too many alone."""
+    order, few = np.arange(10)[::-1], np.ones(10, dtype=np.int64)
+    assert [part.tolist() for part in pieces(order, few, 4, 4)] == [[9, 8, 7, 6], [5, 4, 3, 2], [1, 0]]
+    assert [part.tolist() for part in pieces(order, few, 4, 3)] == [[9, 8, 7], [6, 5, 4], [3, 2, 1], [0]]
+    assert [part.tolist() for part in pieces(np.arange(4), np.array([9, 1, 2, 1]), 3, 3)] == [[0], [1, 2], [3]]
+
+
+def test_the_largest_passes_are_those_that_no_other_exceeds() -> None:
+    """The longest, the one with most targets, and those between; none that has less of both, and one of equal ones."""
+    needs = [(50, 10), (100, 1), (60, 5), (40, 20), (60, 5), (100, 1), (45, 12), (50, 9)]
+    found = largest((Need(*need), number) for number, need in enumerate(needs))
+    assert sorted(found) == [0, 1, 2, 3, 6]

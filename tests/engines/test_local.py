@@ -181,7 +181,7 @@ def test_what_no_job_can_do_is_told_once(tmp_path: Path, room: Path, monkeypatch
 def cards(monkeypatch: pytest.MonkeyPatch, *uuids: str) -> None:
     """Let these GPUs be visible, and four cores."""
     found = tuple({"uuid": uuid, "index": index} for index, uuid in enumerate(uuids))
-    monkeypatch.setattr(gpus, "visible_gpus", lambda: found)
+    monkeypatch.setattr(gpus, "shareable_gpus", lambda: found)
     monkeypatch.setattr(environment, "cores", lambda: 4)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 4, 5})
 
@@ -248,7 +248,7 @@ def printing(folder: Path, parallel: int) -> tuple[Printing, Batch]:
 def test_a_job_sees_the_gpus_of_its_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And its cores; a slot that is free goes to the next job, so that no two have one at a time."""
     found = ({"uuid": "GPU-a", "index": 0}, {"uuid": "GPU-b", "index": 1})
-    monkeypatch.setattr(gpus, "visible_gpus", lambda: found)
+    monkeypatch.setattr(gpus, "shareable_gpus", lambda: found)
     made, batch = printing(tmp_path, 2)
     made.submit(batch)
     assert [(job.unit, job.running) for job in made.live(batch.plan)] == [(0, True), (1, True), (2, False)]

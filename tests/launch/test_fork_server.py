@@ -24,14 +24,25 @@ with open(os.environ["IMPORTED_BY"], "a") as file:
 START = """
 import importlib
 import multiprocessing
+import os
+import sys
+from pathlib import Path
 
 from hpml_bench.launch import fork_server
 from hpml_bench.system import gpus, processes
 
 gpus.visible_gpus = lambda: GPUS
+
+
+def child_main() -> None:
+    had = [name for name in ("torch", "transformers.modeling_utils", "peft") if name in sys.modules]
+    Path(os.environ["IMPORTED_BY"]).with_name("had").write_text(" ".join(had))
+    importlib.import_module("peft")
+
+
 if __name__ == "__main__":
     fork_server.start_fork_server()
-    child = multiprocessing.get_context("forkserver").Process(target=importlib.import_module, args=("peft",))
+    child = multiprocessing.get_context("forkserver").Process(target=child_main)
     child.start()
     child.join()
     assert child.exitcode == 0
@@ -54,10 +65,11 @@ def importers(folder: Path, visible: str) -> tuple[int, list[int]]:
 
 
 def test_bitsandbytes_is_not_imported_by_the_server_where_there_is_a_gpu(tmp_path: Path) -> None:
-    """PEFT imports it where it is installed: then a process that is forked does so by itself."""
+    """PEFT imports it where it is installed: then a process that is forked does so by itself, and nothing else."""
     server, processes = importers(tmp_path, "({'name': 'GPU'},)")
     assert server not in processes
     assert len(processes) == 1
+    assert (tmp_path / "had").read_text() == "torch transformers.modeling_utils"
 
 
 @pytest.mark.suites

@@ -209,6 +209,18 @@ def test_refused_types_still_deserve_it(backbone_folders, monkeypatch):
     assert "padding changes" in support_table.attempt(backbone_folders["BERT"], "peft", {"type": "LILY"}).reason
 
 
+def test_boft_compiles_nothing(backbone_folders, monkeypatch):
+    """PEFT would build an extension for CUDA in every rank, and train another model where that fails."""
+    from torch.utils import cpp_extension
+
+    monkeypatch.setattr(cpp_extension, "load", lambda **_: pytest.fail("compiled"))
+    monkeypatch.setattr("peft.tuners.boft.layer._FBD_CUDA", None)
+    encoder = build(backbone_folders["GPT-2"], "peft", options={"type": "BOFT"}).encoder
+    assert any(name.endswith("boft_R.default") for name, weight in encoder.named_parameters() if weight.requires_grad)
+    with pytest.raises(Unsupported, match="factors above 1 need an extension"):
+        build(backbone_folders["GPT-2"], "peft", options={"type": "BOFT", "boft_n_butterfly_factor": 2})
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

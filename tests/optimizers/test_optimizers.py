@@ -412,3 +412,14 @@ def test_a_method_has_its_own_optimizer(tmp_path: Path) -> None:
     assert head.optimizer is None
     kinds = [type(choose_optimizer(method, suite.settings)).__name__ for method in (lora, head)]
     assert kinds == ["LoRAPlus", "SGD"]
+
+
+def test_adamw_8bit_waits_for_no_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its library waits for a GPU after each one, 98 times a step of LoRA on GPT-2."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    waits: list[Tensor] = []
+    monkeypatch.setattr(bitsandbytes.optim.optimizer, "sync_gpu", waits.append)
+    path(ours("adamw_8bit"))
+    assert not waits
+    plain(bitsandbytes.optim.AdamW8bit)
+    assert waits

@@ -138,7 +138,11 @@ def ddp_log(*readings: tuple[float, int]) -> Any:
         mean, last = next(said)
         return {"avg_backward_comm_time": mean, "iteration": last} if last else {}
 
-    return SimpleNamespace(_set_ddp_runtime_logging_sample_rate=lambda _: None, _get_ddp_logging_data=read)
+    return SimpleNamespace(
+        _set_ddp_runtime_logging_sample_rate=lambda _: None,
+        _get_ddp_logging_data=read,
+        register_forward_pre_hook=lambda _: SimpleNamespace(remove=lambda: None),
+    )
 
 
 def test_the_all_reduces_share_is_of_the_same_steps(run: Run) -> None:
@@ -160,7 +164,7 @@ def test_the_warm_up_is_in_no_all_reduce_time(tmp_path: Path) -> None:
     """
     probe = communication.CommunicationProbe()
     probe.start(make_run(tmp_path, warmup_steps=3))
-    probe.wrapped(ddp_log((310e6 / 3, 3), (366e6 / 11, 20)))
+    probe.wrapped(ddp_log((0, 0), (310e6 / 3, 3), (366e6 / 11, 20)))
     for index in range(1, 31):
         probe.after_backward(index)
         probe.after_steps([step(index, 9.0 if index <= 3 else 0.028 if index <= 10 or index == 20 else 1.0)])
@@ -185,8 +189,13 @@ def test_ddp_notes_a_step_when_the_next_one_begins() -> None:
 
 
 def test_a_run_no_longer_than_the_warm_up_has_the_all_reduces_of_all_its_steps(tmp_path: Path) -> None:
-    """There is nothing else; one without any noted has none."""
-    for readings, expected in ((((4e6, 2), (4e6, 2)), 4.0), (((0, 0), (0, 0)), math.nan)):
+    """There is nothing else; one without any noted has none, nor one of which the rehearsal alone is noted."""
+    nothing = (0, 0)
+    for readings, expected in (
+        ((nothing, (4e6, 2), (4e6, 2)), 4.0),
+        ((nothing, nothing, nothing), math.nan),
+        (((9e6, 2), (9e6, 2), (9e6, 2)), math.nan),
+    ):
         probe = communication.CommunicationProbe()
         probe.start(make_run(tmp_path, warmup_steps=2))
         probe.wrapped(ddp_log(*readings))
@@ -194,6 +203,49 @@ def test_a_run_no_longer_than_the_warm_up_has_the_all_reduces_of_all_its_steps(t
             probe.after_backward(index)
         probe.after_training()
         assert probe.stop()["communication_ms"] == pytest.approx(expected, nan_ok=True)
+
+
+def test_passes_of_the_rehearsal_are_in_no_all_reduce_time(tmp_path: Path) -> None:
+    """Of DDP's own log: two passes before the first step count in it, and those whose gradients aren't reduced don't.
+
+    Steps 1 to 8 are then noted, and step 18; the warm-up has four.
+    """
+    probe = communication.CommunicationProbe()
+    probe.start(make_run(tmp_path, warmup_steps=4))
+    with tiny.alone():
+        model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+        probe.wrapped(model)
+        for _ in range(2):
+            with model.no_sync():
+                model(torch.ones(1, 2)).sum().backward()
+            model(torch.ones(1, 2)).sum().backward()
+        probe.before_training()
+        for index in range(1, 21):
+            model(torch.ones(1, 2)).sum().backward()
+            probe.after_backward(index)
+        first, warm = probe.before
+        assert (first.last, first.steps, warm.last, warm.steps) == (2, 2, 6, 6)
+        probe.after_steps([step(index, 0.02 if index in {5, 6, 7, 8, 18} else 9.0) for index in range(1, 21)])
+        probe.after_training()
+    found = probe.stop()
+    assert found["communication_ms"] > 0
+    assert found["communication_percent"] == pytest.approx(100 * found["communication_ms"] / 20)
+
+
+def test_one_rank_has_no_all_reduce_time(tmp_path: Path) -> None:
+    """There is nobody to exchange with, and DDP's clocks make the host wait for a GPU."""
+    run = make_run(tmp_path)
+    run.group.world = 1  # type: ignore[misc]
+    probe = communication.CommunicationProbe()
+    probe.start(run)
+    probe.wrapped(SimpleNamespace())  # type: ignore[arg-type]
+    probe.before_training()
+    probe.after_backward(1)
+    probe.after_steps([step(1)])
+    probe.after_training()
+    found = probe.stop()
+    assert math.isnan(found["communication_ms"])
+    assert found["allreduced_bytes_per_step"] == 29 * 4
 
 
 def test_parameters_are_counted_without_the_head(run: Run) -> None:
@@ -328,12 +380,17 @@ def test_only_one_rank_times_single_examples(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("asked", "timed"), [(4, 4), (50, 10)])
-def test_latencies_are_of_the_first_rows(asked: int, timed: int, tmp_path: Path) -> None:
-    """One time for each of the first `latency_samples` rows, at most all ten; what came before is warm-up."""
-    run, calls = make_run(tmp_path, latency_samples=asked), []
+def test_latencies_are_of_the_first_rows(
+    asked: int, timed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One time for each of the first `latency_samples` rows, at most all ten, each of which was read before."""
+    run, calls, read = make_run(tmp_path, latency_samples=asked), [], []
+    batch = run.test.batch
+    monkeypatch.setattr(run.test, "batch", lambda rows: (read.append(rows.tolist()), batch(rows))[1])
     run.model.register_forward_hook(lambda *_: calls.append(run.model.training))
     assert len(inference.latencies(run, run.model)) == timed
-    assert calls == [False] * (timed + inference.WARMUP)
+    assert calls == [False] * 2 * timed
+    assert read == 2 * [[row] for row in range(timed)]
 
 
 @pytest.fixture

@@ -145,6 +145,25 @@ def test_the_users_own_variables_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["MALLOC_TRIM_THRESHOLD_"] == environment.PROCESS_ENVIRONMENT["MALLOC_TRIM_THRESHOLD_"]
 
 
+@pytest.mark.parametrize(
+    ("cards", "own", "expected"),
+    [(1, None, "expandable_segments:True"), (1, "max_split_size_mb:64", "max_split_size_mb:64"), (0, None, None)],
+)
+def test_the_allocator_of_gpus_lets_segments_grow(
+    cards: int, own: str | None, expected: str | None, make_machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that batches of ever new shapes leave no holes; without a GPU, and where the user set it, as it was."""
+    make_machine(cores=4, cards=cards)
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    if own is not None:
+        monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", own)
+    environment.set_cuda_environment()
+    assert environment.describe()["process"]["PYTORCH_CUDA_ALLOC_CONF"] == expected
+    assert os.environ["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+
+
 def test_devices_are_found_without_torch() -> None:
     """Else the parent would hold a CUDA context of its own."""
     script = (

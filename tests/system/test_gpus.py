@@ -10,6 +10,7 @@ from typing import Any
 import pynvml
 import pytest
 
+from hpml_bench.engines.local import slots
 from hpml_bench.probes import energy, memory
 from hpml_bench.system import environment, gpus
 
@@ -190,6 +191,28 @@ def test_an_instance_is_a_gpu(visible: str | None, chosen: list[str], install_ca
         assert gpu["capability"] == "9.0"
 
 
+@pytest.mark.parametrize(
+    ("visible", "chosen"),
+    [(None, ["MIG-p", "MIG-q"]), ("MIG-q", ["MIG-q"]), ("MIG-q,MIG-p", ["MIG-q", "MIG-p"]), ("MIG-none", [])],
+)
+def test_instances_can_be_shared_out(visible: str | None, chosen: list[str], install_cards: Machine) -> None:
+    """A process sees one, but several processes can have one each; cards beside them come first, as for CUDA."""
+    install_cards(MIG, visible=visible)
+    assert [gpu["uuid"] for gpu in gpus.shareable_gpus()] == chosen
+    assert uuids() == chosen[:1]
+    install_cards(MIG, card("GPU-b"), card("GPU-c"))
+    assert [gpu["uuid"] for gpu in gpus.shareable_gpus()] == uuids() == ["GPU-b", "GPU-c"]
+
+
+def test_runs_side_by_side_have_an_instance_each(install_cards: Machine) -> None:
+    """As many slots as there are instances, where there are the cores."""
+    install_cards(MIG)
+    cores = environment.cores()
+    if cores < 2:
+        pytest.skip("needs two cores")
+    assert [slot.cards for slot in slots(2, None, 1)] == [("MIG-p",), ("MIG-q",)]
+
+
 def test_readings_are_of_the_device_that_cuda_names(install_cards: Machine) -> None:
     """By UUID, with or without a prefix, in whatever order CUDA counts."""
     install_cards(card("GPU-a", joules=5.0, used=1e9), card("GPU-b", joules=7.0, used=2e9), visible="1,0")
@@ -229,7 +252,7 @@ def test_settings_of_gpus_are_recorded(install_cards: Machine, monkeypatch: pyte
 
 
 def test_versions_of_libraries_are_torchs(install_cards: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA, cuDNN and NCCL as torch has them; of a torch without CUDA none."""
+    """CUDA, cuDNN and NCCL as torch has them, whether attention may be cuDNN's; of a torch without CUDA none."""
     import torch
 
     install_cards(card("GPU-a"))
@@ -239,4 +262,8 @@ def test_versions_of_libraries_are_torchs(install_cards: Machine, monkeypatch: p
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
     monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
     monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 27, 5))
-    assert environment.describe()["libraries"] == {"cuda": "12.8", "cudnn": "91002", "nccl": "2.27.5"}
+    monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda: False)
+    versions = {"cuda": "12.8", "cudnn": "91002", "nccl": "2.27.5"}
+    assert environment.describe()["libraries"] == {**versions, "cudnn_attention": "off"}
+    monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda: True)
+    assert environment.describe()["libraries"] == {**versions, "cudnn_attention": "on"}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from hpml_bench.launch import outcome
 from hpml_bench.system import failures, oom
+from hpml_bench.training.worker import run_error
 
 VERSION_1 = (
     "30 23 0:28 {root} {mount} rw - cgroup cgroup rw,memory\n31 23 0:29 / /elsewhere rw - cgroup cgroup rw,cpu\n"
@@ -87,6 +92,7 @@ def test_where_nothing_counts_nothing_was_killed(tmp_path: Path, monkeypatch: py
         ("AcceleratorError", "CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'", "oom_cuda"),
         ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "oom_cuda"),
         ("RuntimeError", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "oom_cuda"),
+        ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", "oom_cuda"),
         ("RuntimeError", "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", "oom_cuda"),
         ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc async 24 bytes", "oom_cuda"),
         ("DistBackendError", "unhandled cuda error\nLast error:\nFailed to CUDA calloc 10485760 bytes", "oom_cuda"),
@@ -96,6 +102,7 @@ def test_where_nothing_counts_nothing_was_killed(tmp_path: Path, monkeypatch: py
             "oom_cuda",
         ),
         ("RuntimeError", "CUDA error: an illegal memory access was encountered", "failed"),
+        ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "failed"),
         ("MemoryError", "", "oom_host"),
         ("ArrowMemoryError", "malloc of size 1099511627776 failed", "oom_host"),
         ("ArrowMemoryError", "realloc of size 1099511627776 failed", "oom_host"),
@@ -109,3 +116,48 @@ def test_where_nothing_counts_nothing_was_killed(tmp_path: Path, monkeypatch: py
 def test_errors_for_want_of_memory_are_told_apart(kind: str, message: str, status: str) -> None:
     """By the exception's class, or by what torch and the system say."""
     assert failures.status_of(kind, message) == status
+
+
+@pytest.mark.parametrize(
+    ("message", "lost"),
+    [
+        ("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1234", True),
+        (
+            "ncclRemoteError: A call failed possibly due to a network error or a remote process exiting prematurely.",
+            True,
+        ),
+        ("NCCL communicator was aborted on rank 1.", True),
+        ("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE)", True),
+        ("NCCL error in: ProcessGroupNCCL.cpp:94, unhandled system error", False),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_a_rank_that_lost_a_peer_says_so(message: str, lost: bool) -> None:
+    """As gloo and NCCL put it; an error of its own is none of these."""
+    assert failures.lost_peer(message) is lost
+
+
+@pytest.mark.parametrize(
+    ("message", "hinted"),
+    [
+        ("Error while creating shared memory segment /dev/shm/nccl-Ws3s (size 9637888), error: No space left", True),
+        ("unable to allocate shared memory(shm) for file </torch_7_1>: No space left on device (28)", True),
+        ("rank 1 was ended by SIGBUS", True),
+        ("OSError: [Errno 28] No space left on device: 'points.jsonl'", False),
+        ("rank 1 was ended by SIGKILL", False),
+    ],
+)
+def test_a_full_shared_memory_is_told(message: str, hinted: bool) -> None:
+    """With what a container needs, in the record of a rank that raises and of one that is ended."""
+    told = run_error(RuntimeError(message), 0).message
+    assert told == message + failures.hint(message)
+    assert ("--shm-size" in told) is hinted
+
+
+def test_a_rank_that_a_bus_error_ended_has_the_hint(tmp_path: Path) -> None:
+    """It leaves no error of its own."""
+    ended = SimpleNamespace(exitcode=-signal.SIGBUS)
+    failure: Any = SimpleNamespace(get_first_failure=lambda: (1, ended))
+    status, error = outcome.cause(tmp_path, outcome.ExitEvidence(failure))
+    assert (status, error.kind) == ("killed", "SIGBUS")
+    assert "--shm-size" in error.message

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2Model, LlamaForCausalLM, RobertaConfig, RobertaModel
 
 from helpers import language_models, tiny
@@ -25,11 +28,12 @@ from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.plugins.task import make_task
 from hpml_bench.probes.loss_scaling import LossScalingProbe
 from hpml_bench.records.points import read_points
-from hpml_bench.system import gpus
-from hpml_bench.training import checkpointing, trial
+from hpml_bench.system import failures, gpus, heartbeat
+from hpml_bench.training import checkpointing, choices, cuda, evaluation, trial, worker
 from hpml_bench.training import model as model_module
 from hpml_bench.training import peft as peft_method
 from hpml_bench.training import trainer as trainer_module
+from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.distributed import Group
 from hpml_bench.training.model import build_model
 from hpml_bench.training.trainer import Trainer
@@ -135,24 +139,222 @@ def test_the_auxiliary_loss_counts_once_a_step(task_folder: Path, group: Group) 
     assert paths[1] == pytest.approx(paths[0], rel=1e-3)
 
 
-def test_the_rehearsal_leaves_no_trace(task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The longest batch goes forward and backward before the first step; with dropout, every loss stays bit for bit."""
-    spec = spec_of(task_folder, "causal_lm", dropout=0.1)
-    seen: list[int] = []
+# The rehearsal
+
+
+def watched_backward(patch: pytest.MonkeyPatch, see: Callable[[Trainer, Any], None]) -> None:
+    """Let `see` have the trainer and the batch of each backward pass, after it."""
     backward = Trainer._backward
 
     def watched(self: Trainer, batch: Any, targets: float, *, with_auxiliary: bool) -> Any:
-        seen.append(batch.input_ids.shape[1])
-        return backward(self, batch, targets, with_auxiliary=with_auxiliary)
+        loss = backward(self, batch, targets, with_auxiliary=with_auxiliary)
+        see(self, batch)
+        return loss
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_backward", watched)
-        _, with_one = trained(spec, group)
-    assert len(seen) == 7
-    assert seen[0] == max(seen)
+    patch.setattr(Trainer, "_backward", watched)
+
+
+@pytest.mark.parametrize("size", [None, 3])
+@pytest.mark.parametrize("optimizer", registry.names("optimizers"))
+def test_the_rehearsal_leaves_no_trace(
+    optimizer: str, size: int | None, task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout, every loss and weight stays bit for bit, whatever makes the steps; its state and rates too."""
+    if optimizer == "adamw_8bit":
+        pytest.importorskip("bitsandbytes")
+    spec = spec_of(task_folder, WORDS, dropout=0.1, micro_batch=size, optimizer=optimizer, weight_decay=0.1)
+    with_one, run = trained(spec, group)
     monkeypatch.setattr(Trainer, "rehearse", lambda self: None)
-    _, without = trained(spec, group)
-    assert [step.loss for step in with_one.steps] == [step.loss for step in without.steps]
+    without, other = trained(spec, group)
+    assert [step.loss for step in run.steps] == [step.loss for step in other.steps]
+    assert [step.lr for step in run.steps] == [step.lr for step in other.steps]
+    for one, weight in zip(with_one.model.parameters(), without.model.parameters(), strict=True):
+        assert torch.equal(one, weight)
+
+
+def long_and_learnt(folder: Path, rows: int = 96) -> Settings:
+    """Return settings of a run whose longest rows learn two tokens, and whose rows of half that length most of them."""
+    settings = tiny.task_settings(folder, WORDS, world_size=1, dropout=0.0, validation_samples=12, test_samples=12)
+    lines = []
+    for row in range(rows):
+        asked, answered = (24, 1) if row % 2 else (2, 12)
+        texts = [" ".join(f"w{10 + (row * 7 + place) % 140}" for place in range(count)) for count in (asked, answered)]
+        lines.append(json.dumps({"prompt": texts[0], "completion": " " + texts[1]}))
+    (folder / "answer.jsonl").write_text("\n".join(lines) + "\n")
+    return settings
+
+
+def test_the_batch_with_most_targets_is_rehearsed_too(
+    tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits are a language model's largest tensors: the longest batch alone would miss what runs out of memory."""
+    chosen = MethodSpec(name="lora", method="lora", options={}, lr=1e-3)
+    spec = RunSpec(suite="tiny", settings=long_and_learnt(tmp_path), method=chosen, seed=0)
+    seen: list[tuple[int, int]] = []
+    watched_backward(monkeypatch, lambda _, batch: seen.append((batch.padded_tokens, batch.learnt)))
+    trainer = Trainer.build(spec, prepare(spec.settings), group)
+    monkeypatch.setattr(trainer, "step", lambda *_: pytest.fail("a step was taken"))
+    trainer.wrap()
+    trainer.rehearse()
+    rehearsed = seen[1:]  # after a row by itself
+    batches = [trainer.train_rows.batch(indices) for indices in trainer.order()]
+    assert max(learnt for _, learnt in rehearsed) == max(batch.learnt or 0 for batch in batches)
+    assert max(padded for padded, _ in rehearsed) == max(batch.padded_tokens for batch in batches)
+    assert len(rehearsed) < len(batches)
+
+
+def test_the_rehearsal_is_made_with_the_optimizers_state_and_in_ddps_buckets(
+    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a later step; before the first one the state is gone again, and no rate has changed."""
+    trainer = Trainer.build(spec := spec_of(task_folder, WORDS, "full"), prepare(spec.settings), group)
+    states: list[int] = []
+    watched_backward(monkeypatch, lambda seen, _: states.append(len(seen.optimizer.state)))
+    trainer.wrap()
+    rates = [part["lr"] for part in trainer.optimizer.param_groups]
+    trainer.rehearse()
+    assert states[0] == 0 < states[1] == states[-1] == len(trainer.parameters)
+    assert not trainer.optimizer.state
+    assert [part["lr"] for part in trainer.optimizer.param_groups] == rates
+
+
+@pytest.mark.parametrize("place", ["rehearsal", "steps"])
+def test_micro_batches_add_up_in_ddps_buckets(
+    place: str, task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a step no gradient has memory of its own: a second copy of all would be 32 GB for 8 billion parameters."""
+    spec = spec_of(task_folder, WORDS, "full", micro_batch=3)
+    trainer = Trainer.build(spec, prepare(spec.settings), group)
+    trainer.wrap()
+    trainer.model.train()
+    if place == "steps":
+        trainer.rehearse()
+    own: list[int] = []
+
+    def look(seen: Trainer, _: object) -> None:
+        gradients = [weight.grad for weight in seen.parameters if weight.grad is not None]
+        storages = {grad.untyped_storage().data_ptr(): grad.untyped_storage().nbytes() for grad in gradients}
+        assert sum(storages.values()) == sum(grad.nbytes for grad in gradients)
+        own.append(len(storages))
+
+    watched_backward(monkeypatch, look)
+    if place == "steps":
+        for index, indices in enumerate(list(trainer.order())[:2], start=1):
+            trainer.step(index, indices)
+    else:
+        trainer.rehearse()
+    assert len(own) >= 5
+    assert max(own) < len(trainer.parameters) / 2
+
+
+@pytest.mark.parametrize("part", ["losses", "answers", "choices"])
+def test_an_evaluation_that_does_not_fit_is_told_before_the_first_step(
+    part: str, task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what makes it smaller, instead of after hours, when the test rows come."""
+    spec = spec_of(task_folder, WORDS)
+    if part == "choices":
+        options = {"scorer": "choice"}
+        rows = [{"prompt": f"w{n}", "choices": ["w5 w6", "w7"], "answer": n % 2} for n in range(160)]
+        (task_folder / WORDS / "choices.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+        dataset = {"name": "text_files", "options": {"train": f"path:{task_folder / WORDS / 'choices.jsonl'}"}}
+        values = spec.settings.model_dump() | {"task": {"name": WORDS, "options": options}, "dataset": dataset}
+        spec = spec.model_copy(update={"settings": Settings.model_validate(values)})
+    trainer = Trainer.build(spec, prepare(spec.settings), group)
+    calls = {"losses": (evaluation, "_losses_and_answers"), "answers": (LanguageModel, "read")}
+    monkeypatch.setattr(*calls.get(part, (choices, "_losses")), out_of_memory)
+    monkeypatch.setattr(trainer, "step", lambda *_: pytest.fail("a step was taken"))
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        trainer.train()
+    told = worker.run_error(caught.value, rank=0)
+    assert "no step was taken: it is the largest evaluation batch; lower eval_batch" in told.message
+    assert failures.status_of(told.kind, told.message) == "oom_cuda"
+
+
+def test_the_rehearsal_is_over_before_anything_is_read(
+    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU its kernels would run on while energy and the time to the first step are read."""
+    events: list[str] = []
+
+    class Reading(Probe):
+        def before_training(self) -> None:
+            events.append("read")
+
+    watched_backward(monkeypatch, lambda *_: events.append("backward"))
+    monkeypatch.setattr(trainer_module, "settle", lambda device: events.append(f"settled {device}"))
+    spec = spec_of(task_folder, CLASSES)
+    Trainer.build(spec, prepare(spec.settings), group, [Reading()]).train()
+    read = events.index("read")
+    assert events[read - 2 : read] == ["backward", "settled cpu"]
+
+
+def test_a_try_out_rehearses_as_the_run_does_and_leaves_a_margin(
+    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluation, optimizer and all, of a GPU without the last twentieth; then two steps."""
+    calls: list[Any] = []
+    trainer = Trainer.build(spec := spec_of(task_folder, WORDS), prepare(spec.settings), group)
+    rehearse, step = trainer.rehearse, trainer.step
+    monkeypatch.setattr(trainer_module, "leave_free", lambda share, device: calls.append((share, device.type)))
+    monkeypatch.setattr(trainer, "rehearse", lambda: (calls.append("rehearsed"), rehearse()))
+    monkeypatch.setattr(trainer, "step", lambda index, rows: (calls.append(index), step(index, rows)))
+    trainer.try_out()
+    assert calls == [(0.05, "cpu"), "rehearsed", 1, 2]
+    assert len(trainer.optimizer.state) == len(trainer.parameters)
+
+
+def test_memory_of_a_gpu_is_given_back_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch's own calls, which a run on a CPU doesn't make."""
+    calls: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("emptied"))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *told: calls.append(told))
+    for device in (torch.device("cpu"), torch.device("cuda", 1)):
+        cuda.release(device)
+        cuda.leave_free(0.05, device)
+    assert calls == ["emptied", (0.95, torch.device("cuda", 1))]
+
+
+def test_what_frozen_weights_had_in_float32_is_given_back(
+    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the cast, and before anything else is made: else the allocator holds both."""
+    types: list[set[torch.dtype]] = []
+    trainer = Trainer.build(spec := spec_of(task_folder, WORDS, precision="bf16"), prepare(spec.settings), group)
+    kept = [layer for layer in trainer.model.modules() if isinstance(layer, torch.nn.Embedding)]
+    frozen = [w for w in trainer.model.parameters() if not w.requires_grad and w.dim() == 2 and w is not kept[0].weight]
+
+    def released(_: object) -> None:
+        assert not hasattr(trainer, "ddp")
+        types.append({weight.dtype for weight in frozen})
+
+    monkeypatch.setattr(trainer_module, "release", released)
+    trainer.wrap()
+    assert len(types) == 1
+    assert torch.bfloat16 in types[0]
+
+
+def test_ranks_load_in_turn_where_the_host_holds_the_weights(tmp_path: Path) -> None:
+    """Not where they go from the mapped file to a GPU as they are: eight ranks would take eight times as long."""
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(2_000_000_000)
+    assert model_module.is_large(tmp_path, tiny.settings())
+    assert model_module.is_large(tmp_path, tiny.settings(device="cuda"))
+    assert not model_module.is_large(tmp_path, tiny.settings(device="cuda", weights="bfloat16", precision="bf16"))
+    assert model_module.is_large(tmp_path, tiny.settings(weights="bfloat16", precision="bf16"))
+
+
+def test_each_micro_batch_shows_that_the_rank_is_at_work(
+    task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step of many on a large model may take longer than the time after which a rank counts as hanging."""
+    spec = spec_of(task_folder, CLASSES, micro_batch=3)
+    trainer = Trainer.build(spec, prepare(spec.settings), group)
+    trainer.wrap()
+    beats: list[str] = []
+    monkeypatch.setattr(heartbeat, "beat", beats.append)
+    trainer.step(1, next(trainer.order()))
+    assert beats == ["training step 1"] * 4
 
 
 # Gradient checkpointing
@@ -327,6 +529,37 @@ def test_a_skipped_step_is_no_step_of_the_method(
     assert seen == [step for step in range(1, 41) if step not in skipped]
 
 
+class Reads(TorchDispatchMode):
+    """Counts the numbers that the host asks of a tensor, for which it would wait for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operator and count it."""
+        self.count += func._schema.name == "aten::_local_scalar_dense"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("method", "options", "reads"), [("lora", {}, 0), ("peft", {"type": "ADALORA"}, 1)])
+def test_a_step_in_fp16_waits_for_nothing(
+    method: str, options: dict[str, Any], reads: int, task_folder: Path, group: Group
+) -> None:
+    """But where the method acts after a step, and must know whether it was taken."""
+    spec = spec_of(task_folder, CLASSES, precision="fp16")
+    made = registry.plugin("methods", method).Options(**options).model_dump()
+    spec = spec.model_copy(update={"method": MethodSpec(name="a", method=method, options=made, lr=1e-2)})
+    trainer = Trainer.build(spec, prepare(spec.settings), group)
+    trainer.wrap()
+    trainer.model.train()
+    batches = trainer.order()
+    trainer.step(1, next(batches))
+    with Reads() as seen:
+        trainer.step(2, next(batches))
+    assert seen.count == reads
+
+
 def test_what_is_made_from_data_is_float32_too(task_folder: Path, group: Group) -> None:
     """EVA makes its matrices anew before the training, in the type of the weights."""
     spec = spec_of(task_folder, "causal_lm", precision="bf16", weights="bfloat16")
@@ -382,10 +615,25 @@ def out_of_memory(*_: Any, **__: Any) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-def test_a_lack_of_memory_is_told_as_such_while_a_model_is_made(
-    language_model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        torch.AcceleratorError("an illegal memory access was encountered", 700),
+        RuntimeError("CUDA error: device-side assert triggered"),
+        RuntimeError("cuDNN Frontend error: [cudnn_frontend] Error: No execution plans support the graph."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(...)`"),
+        RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"),
+    ],
+)
+def test_an_error_of_the_machine_refuses_no_model(
+    error: Exception, language_model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In loading, in the forward pass that is tried, and in what PEFT builds: nobody's mistake."""
+    """In loading, in the forward pass that is tried, in what PEFT builds: nobody's mistake, and not `unsupported`."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
     spec = language_models.spec_of(language_model_folders["Llama"], "peft", {"type": "IA3"})
     task = make_task(spec.settings.task)
     for owner, name in (
@@ -394,8 +642,8 @@ def test_a_lack_of_memory_is_told_as_such_while_a_model_is_made(
         (peft_method, "wrap"),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(owner, name, out_of_memory)
-            with pytest.raises(torch.OutOfMemoryError):
+            patch.setattr(owner, name, fail)
+            with pytest.raises(type(error), match=re.escape(str(error))):
                 build_model(language_model_folders["Llama"], spec, make_method(spec.method), task)
 
 

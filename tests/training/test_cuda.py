@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from helpers import tiny
+from hpml_bench.config.suite import load_suite
 from hpml_bench.errors import UserError
-from hpml_bench.launch import preparation
+from hpml_bench.launch import preparation, under_torchrun
+from hpml_bench.system import gpus
 from hpml_bench.system.gpus import visible_gpus
 from hpml_bench.training import cuda, worker
 from hpml_bench.training.distributed import Group, process_group
 
+CARD = torch.zeros(8, 8)
 
-def sentence(ranks: int = 1) -> str:
+
+def sentence(ranks: int = 1, own: int | None = None) -> str:
     """Return what the check says."""
     with pytest.raises(UserError) as caught:
-        cuda.check_gpus(ranks)
+        cuda.check_gpus(ranks, own)
     return str(caught.value)
 
 
@@ -65,6 +70,34 @@ def test_fewer_devices_than_ranks_are_told(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert "torch sees 0 GPU(s), but there are 1 ranks" in sentence(1)
+
+
+def test_a_rank_of_torchrun_looks_at_its_own_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Before it fetches anything, and at no other card, on which it would take memory; not where it is on the CPU."""
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "ones", lambda *_, device: pytest.fail("computed") if device.index != 1 else CARD)
+    cuda.check_gpus(2, own=1)
+    assert "torch sees 2 GPU(s), but there are 3 ranks" in sentence(3, own=2)
+    asked: list[Any] = []
+
+    def refuse(*told: Any, **more: Any) -> None:
+        asked.append((*told, more))
+        raise UserError("torch can't compute")
+
+    monkeypatch.setattr(under_torchrun, "check_gpus", refuse)
+    monkeypatch.setattr(under_torchrun, "prepare", lambda _: (_ for _ in ()).throw(UserError("prepared")))
+    gpu = {"name": "GPU", "memory_mb": 80_000, "capability": "9.0", "uuid": "GPU-a", "index": 0}
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: (gpu, gpu))
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "")  # which is set, and so is put back
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "")
+    for device, told in (("cuda", "torch can't compute"), ("cpu", "prepared")):
+        suite = load_suite(str(tiny.local_suite(tmp_path, device=device, world_size=4)))
+        with pytest.raises(UserError, match=told):
+            under_torchrun.run_as_rank(suite, "head", 0, tmp_path / "out", fresh=False)
+    assert asked == [(2, {"own": 1})]
 
 
 def test_cuda_in_the_fork_server_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers import tiny
-from hpml_bench.data.rows import Batch, Rows
+from helpers import language_models, tiny
+from hpml_bench.data.rows import Batch, Rows, write_rows
 from hpml_bench.tasks.sequence_classification import SequenceClassification
 from hpml_bench.training import evaluation
 from hpml_bench.training.distributed import Group
@@ -67,3 +69,30 @@ def test_batches_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         counts.append(copies.count)
     assert counts[0] == counts[1]
     assert 0 < sum(counts[0].values()) <= 3
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
+def test_logits_of_an_evaluation_are_bounded(
+    method: str, language_model_folders: dict[str, Path], tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are read in smaller batches where they have many targets; losses differ by rounding at most."""
+    model, _, task, spec = language_models.trained(language_model_folders["Llama"], method)
+    generator = np.random.default_rng(0)
+    ids = [generator.integers(3, 100, length).tolist() for length in generator.integers(2, 30, 24)]
+    prompts = [int(generator.integers(1, len(row))) for row in ids]
+    labels = [[-100] * prompt + row[prompt:] for prompt, row in zip(prompts, ids, strict=True)]
+    write_rows(tmp_path / "rows", [{"input_ids": ids, "label": labels}], pa.list_(pa.int32()))
+    rows = Rows(tmp_path / "rows", language_models.PAD)
+    settings = spec.settings.model_copy(update={"eval_batch": 24})
+    given: list[torch.Size] = []
+    model.register_forward_hook(lambda _, __, outputs: given.append(outputs.shape))
+    whole = evaluation._answer(model, task, rows, settings, group)
+    assert len(given) == 1
+    monkeypatch.setattr(evaluation, "OUTPUTS", 40 * language_models.VOCABULARY)
+    parts = evaluation._answer(model, task, rows, settings, group)
+    assert max(count for count, _ in given[1:]) <= 40 < given[0][0]
+    assert sum(count for count, _ in given[1:]) == given[0][0] == rows.targets.sum()
+    torch.testing.assert_close(parts[:, 1], whole[:, 1], rtol=1e-5, atol=1e-6)
+    assert torch.equal(parts[:, 0], whole[:, 0])
+    answers = [rows.answers(found[found[:, 0].argsort(), 2:].numpy()) for found in (parts, whole)]
+    assert all(np.array_equal(one, other) for one, other in zip(*answers, strict=True))

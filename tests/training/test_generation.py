@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,16 @@ from hpml_bench.records.run import Digests
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.choices import Chosen, choose
 from hpml_bench.training.distributed import Group, process_group
-from hpml_bench.training.generation import NEAR, Answer, Generator, answer_all, generate, make_generator, text_of
+from hpml_bench.training.generation import (
+    NEAR,
+    Answer,
+    Generator,
+    answer_all,
+    generate,
+    make_generator,
+    rehearse_answers,
+    text_of,
+)
 
 CPU = torch.device("cpu")
 KINDS = ("GPT-2", "Gemma 2")
@@ -120,7 +130,7 @@ def chosen(folder: Path, name: str, group: Group) -> Chosen:
     """Return the likeliest choices of the rows."""
     settings = tiny.settings(task={"name": "causal_lm", "options": {"scorer": "choice"}}, eval_batch=5)
     rows = Rows(folder / name, 1)
-    return choose(model_of(folder, "GPT-2", "none"), make_task(settings.task), rows, settings, group)
+    return choose(model_of(folder, "GPT-2", "none"), make_task(settings.task), rows, settings, group, most=100)
 
 
 # As transformers, and over ranks
@@ -357,6 +367,54 @@ def test_answers_near_a_tie_are_marked(prompts_folder: Path, tmp_path: Path) -> 
     expected = [bool({10, 11} & set(answer.tokens)) for answer in found]
     assert 0 < sum(expected) < PROMPTS
     assert [answer.near_tie for answer in found] == expected
+
+
+@pytest.mark.parametrize(("dtype", "step"), [(torch.bfloat16, 0.125), (torch.float16, 2**-6), (torch.float32, 1e-4)])
+def test_a_near_tie_is_a_step_of_the_type(dtype: torch.dtype, step: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16 logits of 16 to 32 lie 1/8 apart: there 1e-4 would find equal ones alone."""
+
+    class Fixed:
+        encoder = SimpleNamespace(config=SimpleNamespace(get_text_config=SimpleNamespace))
+
+        def __init__(self, distance: float) -> None:
+            self.logits = torch.tensor([[20.0, 20.0 - distance, 0.0]]).to(dtype)
+
+        def read(self, *_: Any) -> Any:
+            return SimpleNamespace(logits=self.logits, positions=torch.tensor([1]))
+
+    one = replace(GENERATOR, decoding=Decoding(1))
+    for distance, near in ((0.0, True), (0.9 * step if dtype == torch.float32 else step, True), (3 * step, False)):
+        model: Any = Fixed(distance)
+        (found,) = generate(model, [[5]], one, CPU, [0])
+        assert found.near_tie is near, distance
+
+
+# The largest batch
+
+
+@pytest.mark.parametrize("method", ["none", "prompt_tuning", "PREFIX_TUNING"])
+@pytest.mark.parametrize("new", [1, 2, TOKENS, 200])
+def test_the_rehearsal_of_answers_fills_the_cache(
+    method: str, new: int, prompts_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the largest batch does that is answered, at whose last token keys and values are most; by two passes."""
+    model, rows = model_of(prompts_folder, "GPT-2", method), Rows(prompts_folder / "rows", 1)
+    generator = replace(GENERATOR, decoding=Decoding(new), batch=4)
+    read: list[tuple[int, int]] = []
+    go_on = LanguageModel._go_on
+
+    def watched(self: LanguageModel, base: Any, mask: Any, *rest: Any) -> Any:
+        read.append((len(mask), mask.shape[1]))
+        return go_on(self, base, mask, *rest)
+
+    monkeypatch.setattr(LanguageModel, "_go_on", watched)
+    answer_all(model, rows, generator, group, "test")
+    most = max(read)
+    passes, read = len(read), []
+    monkeypatch.setattr(LanguageModel, "_go_on", watched)
+    rehearse_answers(model, rows, generator, group)
+    assert max(read) == most
+    assert len(read) == min(2, new) <= passes
 
 
 # Draws

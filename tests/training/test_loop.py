@@ -68,6 +68,17 @@ def test_a_probe_changes_nothing(name: str, prepared: Prepared, group: Group, tm
     assert losses(spec, prepared, group, tmp_path, [probe]) == without
 
 
+def test_attention_is_never_cudnns(prepared: Prepared, group: Group) -> None:
+    """Whose gradient is NaN at some lengths, and which plans anew for every shape: a run leaves it out."""
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        build(tiny.spec(world_size=1), prepared, group)
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
 def test_the_learning_rate_warms_up_and_decays() -> None:
     """Linear from a first small step to 1 over the warm-up, then linear down to one step above 0."""
     settings = tiny.settings(steps=10, lr_warmup=0.2)
