@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -151,8 +152,10 @@ def elsewhere() -> Iterator[tuple[str, list[str]]]:
             pytest.skip("there is no ip; install iproute2")
         deadline = time.monotonic() + 10
         own = Path("/proc/self/ns/net").readlink()
-        theirs = Path(f"/proc/{other.pid}/ns/net")
-        while other.poll() is None and theirs.readlink() == own and time.monotonic() < deadline:
+        while other.poll() is None and time.monotonic() < deadline:
+            with suppress(OSError):  # it has ended meanwhile
+                if Path(f"/proc/{other.pid}/ns/net").readlink() != own:
+                    break
             time.sleep(0.02)
         for words in lines:
             done = subprocess.run(words, capture_output=True, text=True, check=False)
