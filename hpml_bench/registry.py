@@ -56,6 +56,11 @@ def names(kind: Kind) -> tuple[str, ...]:
     return tuple(sorted(_own(kind) | set(_foreign(kind))))
 
 
+def is_built_in(kind: Kind, name: str) -> bool:
+    """Tell whether a name is one of this package's own, which another package can't take."""
+    return name in _own(kind)
+
+
 def get(kind: Kind, name: str) -> ModuleType:
     """Import and return the module registered as `name`.
 
@@ -65,7 +70,7 @@ def get(kind: Kind, name: str) -> ModuleType:
     """
     if name not in names(kind):
         raise UserError(f"there is no {ONE[kind]} '{name}'; registered are {', '.join(names(kind))}")
-    if name not in _foreign(kind) or name in _own(kind):  # another package can't take a built-in's name
+    if name not in _foreign(kind) or is_built_in(kind, name):
         return importlib.import_module(f"{PACKAGES[kind]}.{name}")
     point = _foreign(kind)[name]
     try:

@@ -164,11 +164,13 @@ def test_only_what_trains_imports_training_libraries() -> None:
     for part, users in parts.items():  # these import them in a function, and nobody else does
         assert {name for name in FILES if part in OWN[name]} == users
         assert not any(part in AT_TOP[user] for user in users)
-    trains = {launcher, *parts}
+    store, users = "hpml_bench.launch.store", {"hpml_bench.launch.rendezvous", "hpml_bench.launch.meeting"}
+    assert {name for name in FILES if store in OWN[name]} == users
+    trains = {launcher, store, *parts}
     for name, imports in ANYWHERE.items():
         if name not in trains and not within(name, "data", "training", *PLUGINS, "gate.measure"):
             assert not heavy(imports), name
-    parent = reachable("cli") - reachable("training.worker", "gate.resident") - set(parts)
+    parent = reachable("cli") - reachable("training.worker", "gate.resident") - {store, *parts}
     for name in FILES:
         if within(name, *PLUGINS, SECTIONS, "plugins") or name in parent:
             assert not heavy(AT_TOP[name]), name

@@ -111,9 +111,11 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
         asked = gate_request(suite, methods, overrides, minutes, slowdown, counts_only)
         if self_test:
             _refuse_with_self_test({"strict": strict, "counts-only": counts_only, **files})
+            click.echo(asked.title)
             ctx.exit(_self_test(asked, trials, slowdown, out))
         files["json"] = files.pop("json_file")
         outputs.try_out(**files)  # now, not after ten minutes
+        click.echo(asked.title)
         if baseline is not None:
             from hpml_bench.gate.baseline import check as check_baseline
 
@@ -121,7 +123,7 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
         else:
             from hpml_bench.gate.check import check as run_check
 
-            report = run_check(asked, _comparison(against, against_env), click.echo)
+            report = run_check(asked, _comparison(against, against_env, asked), click.echo)
         ctx.exit(_hand_over(report, strict, **files))
 
 
@@ -191,11 +193,11 @@ def gate_request(
     return replace(request(options.load(suite, overrides), names, rules, minutes), time=not counts_only)
 
 
-def _comparison(against: str | None, against_env: str | None) -> Comparison:
+def _comparison(against: str | None, against_env: str | None, asked: Request) -> Comparison:
     from hpml_bench.gate.measure import revisions
 
     if against is not None:
-        return revisions.against_revision(against, Path.cwd())
+        return revisions.against_revision(against, Path.cwd(), asked.plugins())
     assert against_env is not None  # noqa: S101 - one of the two is given
     return revisions.against_environment(against_env)
 
@@ -225,10 +227,10 @@ def _hand_over(report: CheckReport, strict: bool, **files: Path | None) -> int:
 
 
 def print_report(report: CheckReport, console: Console) -> None:
-    """Print sides, tables, what is wrong in a sentence each, and the outcome as the last line."""
+    """Print sides, tables, what is wrong in a sentence each, what is undecided, and the outcome as the last line."""
     from rich.text import Text
 
-    from hpml_bench.gate.decide.verdicts import overall
+    from hpml_bench.gate.decide.verdicts import exit_status, overall
     from hpml_bench.gate.render import tables
     from hpml_bench.report.terminal import print_table
     from hpml_bench.system.text import for_terminal
@@ -241,5 +243,7 @@ def print_report(report: CheckReport, console: Console) -> None:
         print_table(changed, console)
     for sentence in filter(None, [tables.unchanged(report), *tables.notes(report), *tables.details(report)]):
         console.print(Text(for_terminal(sentence)))
+    if exit_status(report.verdicts, strict=False) != exit_status(report.verdicts, strict=True):
+        console.print("what is not decided leaves the exit status at 0; with --strict it is 3")
     color = {"PASS": "green", "FAIL": "red"}.get(overall(report.verdicts), "yellow")
     console.print(Text(for_terminal(tables.headline(report)), style=f"bold {color}"))

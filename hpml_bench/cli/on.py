@@ -25,6 +25,7 @@ def sweep_on(suite: Suite, methods: list[str] | None, asked: Asked, limits: Limi
     from hpml_bench.cluster.asked import Asked as Wanted
     from hpml_bench.cluster.sweep import Sweep
     from hpml_bench.plugins.engine import make_engine
+    from hpml_bench.records.files import as_typed
     from hpml_bench.system import disk
     from hpml_bench.system.signals import stoppable
 
@@ -32,7 +33,7 @@ def sweep_on(suite: Suite, methods: list[str] | None, asked: Asked, limits: Limi
     if limits.max_hours is not None or limits.fail_fast:
         raise UserError("--max-hours and --fail-fast are of runs one after another; a profile has time, per job")
     wanted = Wanted(suite, profile, None if methods is None else tuple(methods), limits, asked.verbose)
-    folder = (asked.out / suite.name).resolve()
+    folder = as_typed(asked.out / suite.name)
     with disk.errors_as_user_errors(asked.out), stoppable():
         if elsewhere.dry_run:
             script = Sweep.look(wanted, folder, _say).script(asked.fresh, elsewhere.detach)
@@ -88,7 +89,8 @@ def _waited(sweep: Sweep, before: dict[tuple[str, str], Status]) -> bool:
     from hpml_bench.report.terminal import terminal
 
     with SweepProgress(terminal(), sum(len(unit.tasks) for unit in sweep.plan.units)) as progress:
-        progress.skip(sum(status in DONE for status in before.values()))
+        there = {(record.run_id, record.started) for record in sweep.records()}  # what was damaged is set aside since
+        progress.skip(sum(status in DONE for key, status in before.items() if key in there))
         sweep.say = progress.say
 
         def found(record: RunRecord) -> None:
@@ -115,7 +117,7 @@ def _reported(sweep: Sweep, asked: Asked, complete: bool | None) -> int:
         click.echo(f"{failed} of {len(records)} runs did not end well; see the report's failures", err=True)
     if not complete:
         for reason in sweep.reasons():
-            click.echo(for_terminal(f"a job ended: {reason}", 2000), err=True)
+            click.echo(for_terminal(reason, 2000), err=True)
         click.echo(
             f"the jobs ended and left {len(sweep.missing(again=False))} of {len(sweep.plan.units)} units undone; see "
             f"{_shown(sweep.folder)}/logs; the same command goes on from here", err=True,
@@ -131,4 +133,7 @@ def _say(text: str) -> None:
 
 def _shown(folder: Path) -> Path:
     """Return a folder as it is shortest from here."""
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    from hpml_bench.records.files import as_typed
+
+    here = as_typed(Path())
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder

@@ -11,11 +11,12 @@ import click
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 def status(folder: Path) -> None:
     """Show the jobs of the sweep in DIR: what waits, runs, is done, and is left."""
-    from hpml_bench.cluster.status import rows
+    from hpml_bench.cluster.status import state
     from hpml_bench.cluster.sweep import find
     from hpml_bench.system.text import for_terminal
 
-    table = rows(find(folder, click.echo))
+    sums, table = state(find(folder, click.echo))
+    click.echo(for_terminal(sums))
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     for row in table:
         click.echo(for_terminal("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hpml_bench.cluster.sweep import Sweep
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.plan import Job, claims, read_jobs
@@ -11,8 +13,8 @@ Row = tuple[str, ...]
 HEAD: Row = ("unit", "runs", "state", "job", "host", "done")
 
 
-def rows(sweep: Sweep) -> list[Row]:
-    """Return a row for each unit, below a head, and a last one with sums."""
+def state(sweep: Sweep) -> tuple[str, list[Row]]:
+    """Return a sentence with sums, and a row for each unit below a head."""
     live = {job.unit: job for job in sweep.engine.live(sweep.plan) if job.unit is not None}
     owners = claims(sweep.folder)
     dead = sweep.engine.dead_among(owners)
@@ -20,6 +22,7 @@ def rows(sweep: Sweep) -> list[Row]:
     last: dict[int, Job] = {job.unit: job for job in read_jobs(sweep.folder)}
     specs, results = sweep.specs(), ResultsFolder(sweep.folder)
     found, total, failed = [HEAD], 0, 0
+    states: Counter[str] = Counter()
     for number, unit in enumerate(sweep.plan.units):
         records = results.records(specs[number]) if specs else ()
         done = sum(record.status in DONE for record in records)
@@ -27,10 +30,11 @@ def rows(sweep: Sweep) -> list[Row]:
         job, worked = live.get(number), last.get(number)
         complete = len(records) == len(unit.tasks)
         ended = "ended" if complete else "left" if worked else "not begun"
-        state = job.state.lower() if job else "running" if number in held else ended
+        now = job.state.lower() if job else "running" if number in held else ended
+        states[now] += 1
         host = worked.host if worked and (job is None or job.running) else ""
         name = job.name if job else worked.job if worked else ""
-        found.append((str(number), unit.title, state, name, host, f"{done} of {len(unit.tasks)}"))
-    runs, working = sum(len(unit.tasks) for unit in sweep.plan.units), len(live.keys() | held)
-    sums = f"{total} of {runs}" + (f", {failed} failed" if failed else "")
-    return [*found, ("all", "", f"{working} live" if working else "no jobs", "", "", sums)]
+        found.append((str(number), unit.title, now, name, host, f"{done} of {len(unit.tasks)}"))
+    runs = sum(len(unit.tasks) for unit in sweep.plan.units)
+    sums = f"{total} of {runs} runs are done" + (f", {failed} failed" if failed else "")
+    return f"{sums}; units: {', '.join(f'{count} {now}' for now, count in states.items())}", found

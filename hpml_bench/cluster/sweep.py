@@ -15,10 +15,11 @@ from hpml_bench.errors import UserError
 from hpml_bench.launch import preparation
 from hpml_bench.plugins.engine import Batch, Engine, Live, make_engine, units_of
 from hpml_bench.records import plan as plans
-from hpml_bench.records.files import PLAN, RECORD, remove
+from hpml_bench.records.files import PLAN, RECORD, as_typed, remove
 from hpml_bench.records.folder import ResultsFolder, locked
 from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import Digests, RunRecord, protocol_id
+from hpml_bench.system.redaction import HIDDEN, SECRET_VARIABLE, redacted
 
 Say = Callable[[str], None]
 POLL_SECONDS = 5.0
@@ -43,6 +44,8 @@ class Sweep:
         self._specs: list[list[RunSpec]] | None = None
         self._known: dict[str, tuple[tuple[int, ...], RunRecord]] = {}
         """run_id -> record, and by what its file is told from a later one."""
+        self._refused: list[str] = []
+        """What the engine says of jobs that it has taken and would never begin."""
 
     @classmethod
     def open(cls, asked: Asked, folder: Path, say: Say, fresh: bool = False) -> Sweep:
@@ -65,7 +68,7 @@ class Sweep:
                 results.clear()
                 results.forget_measured()
                 remove(folder / plans.LOGS)
-            if before is None or not resolved_alike(before, plan):
+            if before is None or not resolved_alike(before, plan) or _damaged(folder, say):
                 (folder / plans.RESOLVED).unlink(missing_ok=True)
             results.write_suite(asked.suite.model_dump_json(indent=1))
             plans.write_plan(folder, plan)
@@ -181,22 +184,27 @@ class Sweep:
         return Batch(self.plan, self.folder, (), ("report", str(self.folder)), kind="report", ended=ended)
 
     def script(self, fresh: bool = False, detach: bool = False) -> str:
-        """Return what would be submitted, names of jobs in capitals; nothing where nothing is missing."""
+        """Return what would be submitted, names of jobs in capitals, without secrets; nothing if nothing is missing."""
         missing = range(len(self.plan.units)) if fresh else self.missing(again=True)
         live = [job for job in self.engine.live(self.plan) if not job.stuck]
         units = sorted(set(missing) - units_of(live))
         texts: list[str] = []
+        profile = self.plan.profile
+        shown = {
+            name: HIDDEN if SECRET_VARIABLE.match(name) else redacted(value) for name, value in profile.env.items()
+        }
+        engine = make_engine(profile.model_copy(update={"env": shown}))
         names = [job.group for job in live]
 
         def written(batch: Batch) -> str:
-            texts.append(self.engine.script(batch))
+            texts.append(engine.script(batch))
             names.append(batch.kind.upper())
             return names[-1]
 
         if units:
             self._give(units, written, fresh)
         if detach and names and not any(job.kind == "report" for job in live):
-            texts.append(self.engine.script(self.report_batch(tuple(dict.fromkeys(names)))))
+            texts.append(engine.script(self.report_batch(tuple(dict.fromkeys(names)))))
         return "\n".join(texts)
 
     def submit(self, again: bool) -> int:
@@ -212,6 +220,7 @@ class Sweep:
                 self.say("the sweep was stopped")
                 return 0
             live = self._live()
+            self._refused.clear()  # of jobs of an earlier profile
             release_dead(self.folder, self.engine)
             if again:
                 self._set_aside_unusable()
@@ -302,12 +311,15 @@ class Sweep:
     def wait(self, found: Callable[[RunRecord], None], poll: float = POLL_SECONDS) -> bool:
         """Wait until no job is left, submitting anew what jobs have left undone; return whether all runs have a record.
 
+        While no job runs, each reason for which they wait is said once.
+
         Args:
             found: takes each record once, as it is found.
             poll: seconds between two looks.
 
         """
         seen: set[tuple[str, str]] = set()
+        said: set[str] = set()
         vain, before = 0, -1
         began = time.monotonic()
         while True:
@@ -317,6 +329,13 @@ class Sweep:
                 if key not in seen:
                     seen.add(key)
                     found(record)
+            if not any(job.running for job in live):
+                reasons = {job.reason for job in live} - said - {""}
+                if reasons:
+                    self.say(f"no job runs, {len(live)} wait: {', '.join(sorted(reasons))}")
+                said |= reasons
+            if not live and self._refused:
+                return False
             if not live:
                 missing = self.missing(again=False)
                 if not missing:
@@ -349,6 +368,11 @@ class Sweep:
                 if stuck:
                     self.say(f"job {stuck[0].name} ({len(stuck)} in all) is held: {stuck[0].state.lower()}; cancelled")
                     self.engine.cancel(stuck)
+                refused = [job.reason for job in stuck if job.refused]
+                self._refused += [
+                    f"{self.engine.title} would never begin such jobs: {reason}; change what the profile asks for"
+                    for reason in dict.fromkeys(refused)
+                ]
                 return tuple(job for job in live if not job.stuck)
             except UserError as error:
                 if time.monotonic() > deadline:
@@ -357,10 +381,14 @@ class Sweep:
                 time.sleep(POLL_SECONDS)
 
     def reasons(self) -> list[str]:
-        """Return of what the last jobs of the units that are missing have failed, each reason once."""
+        """Return why runs are missing, each reason once: jobs were refused, have failed, or have left no trace."""
         last = {job.unit: job for job in plans.read_jobs(self.folder)}
         found = (last.get(unit) for unit in (-1, *self.missing(again=False)))
-        return list(dict.fromkeys(job.why for job in found if job is not None and job.why is not None))
+        reasons = [f"a job ended: {job.why}" for job in found if job is not None and job.why is not None]
+        logs = self.folder / plans.LOGS
+        if not self._refused and not plans.read_plan(self.folder).stopped and not any(logs.glob("*")):
+            reasons.append(f"no job has left a log in {logs}: see that the nodes have this folder, under this path")
+        return list(dict.fromkeys([*self._refused, *reasons]))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -397,7 +425,17 @@ def find(path: Path, say: Say) -> Sweep:
         names = ", ".join(map(str, folders)) or "none"
         raise UserError(f"{path}: name a results folder with a plan, as run-all --on makes it (here: {names})")
     plan = plans.read_plan(folders[0])
-    return Sweep(folders[0].resolve(), plan, make_engine(plan.profile), say)
+    return Sweep(as_typed(folders[0]), plan, make_engine(plan.profile), say)
+
+
+def _damaged(folder: Path, say: Say) -> bool:
+    """Tell, and say, whether the settings that jobs have resolved can't be read."""
+    try:
+        plans.read_resolved(folder)
+    except UserError:
+        say(f"{folder / plans.RESOLVED} is damaged; the next job decides anew what the suite leaves open")
+        return True
+    return False
 
 
 def _continues(before: Plan, plan: Plan) -> bool:

@@ -25,6 +25,7 @@ from hpml_bench.launch.runner import Runner
 from hpml_bench.launch.watchdog import AGENT_SIGNAL
 from hpml_bench.plugins.engine import Engine, make_engine
 from hpml_bench.plugins.method import check_methods
+from hpml_bench.records.files import as_typed
 from hpml_bench.records.listing import load_records
 from hpml_bench.records.plan import Job, Plan, call, read_plan, write_job
 from hpml_bench.records.run import DONE, RunError, RunRecord, protocol_id
@@ -69,7 +70,7 @@ def work(path: Path, number: int) -> Worked:
         UserError: there is no such plan or unit, another job holds the unit, or this node can't have its settings.
 
     """
-    plan, folder = read_plan(path), (path if path.is_dir() else path.parent).resolve()
+    plan, folder = read_plan(path), as_typed(path if path.is_dir() else path.parent)
     plan.unit(number)
     engine, own = make_engine(plan.profile), _this_job(plan, number)
     signal.signal(AGENT_SIGNAL, signal.SIG_IGN)  # engines send it as a warning; here it is torch's agent's
@@ -100,7 +101,7 @@ def prepare(path: Path) -> None:
         UserError: they can't be had.
 
     """
-    plan, folder = read_plan(path), (path if path.is_dir() else path.parent).resolve()
+    plan, folder = read_plan(path), as_typed(path if path.is_dir() else path.parent)
     own = _this_job(plan, -1)
     write_job(folder, own)
     how, why = "failed", None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,11 @@ from hpml_bench.config.yaml import MAX_BYTES, parse
 from hpml_bench.errors import UserError
 
 VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
-TIME = re.compile(r"^(?:(\d+)-)?(?:(\d{1,3}):)?(\d{1,2}):(\d{2})$")
+TIME = re.compile(
+    r"^(?:(?P<days>\d+)-(?P<first>\d{1,2})(?::(?P<second>\d{2}))?(?::(?P<third>\d{2}))?"
+    r"|(?:(?P<hours>\d{1,3}):)?(?P<minutes>\d{1,2}):(?P<seconds>\d{2}))$"
+)
+"""As Slurm reads it: after days come hours first, however many parts there are; else seconds are last (sbatch(1))."""
 MEMORY = r"^\d+[KMGT]?$"
 WARNED_SECONDS = 120.0
 
@@ -49,7 +54,11 @@ class Profile(Frozen):
     scratch: str | None = None
     """Folder on each node for temporary files; variables in it are read there. Empty: TMPDIR, or /tmp."""
     setup: tuple[str, ...] = ()
-    """Shell lines before each job's command, such as `module load cuda`."""
+    """Shell lines before each job's command, such as `module load cuda`; a line that fails ends the job."""
+    launcher: tuple[str, ...] = ()
+    """Words before each job's command, such as `apptainer`, `exec`, `--nv` and an image's path."""
+    python: str | None = None
+    """Interpreter of the jobs, such as a container's own; empty: the one that submits."""
     env: dict[str, str] = Field(default_factory=dict)
     """Environment variables of the jobs."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -78,8 +87,15 @@ class Profile(Frozen):
         found = TIME.match(self.time or "")
         if found is None:
             return None
-        days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        days, *parts = (int(part or 0) for part in found.groups())
+        hours, minutes, seconds = (
+            a + b for a, b in zip(parts[:3], parts[3:], strict=True)
+        )  # one of the two forms is 0
         return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+    def command(self, words: Iterable[str]) -> list[str]:
+        """Return a job's command: the launcher, the interpreter and the interpreter's words."""
+        return [*self.launcher, self.python or sys.executable, *words]
 
     @property
     def place(self) -> tuple[object, ...]:
@@ -120,7 +136,9 @@ def load_profile(name: str, overrides: Iterable[tuple[str, Any]] = ()) -> Profil
     try:
         profile = Profile.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(error, Profile)}") from None
+        unknown = error.errors()[0]["type"] == "extra_forbidden"
+        hint = "; write an engine's own options under options, such as sbatch's: {sbatch: {partition: gpu}}"
+        raise UserError(f"{where}: {explain(error, Profile)}{hint if unknown else ''}") from None
     if profile.engine not in (known := registry.names("engines")):
         raise UserError(f"{where}: there is no engine '{profile.engine}'; registered are {', '.join(known)}")
     options = validate_options("engines", profile.engine, profile.options, f"{where}: options")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -115,7 +114,7 @@ class Local(Engine):
             "CUDA_VISIBLE_DEVICES": ",".join(slot.cards),
         }
         log = batch.folder / LOGS / f"unit-{unit}.log"
-        command = [sys.executable, *self.command(batch, unit)]
+        command = profile.command(self.command(batch, unit))
         place = partial(os.sched_setaffinity, 0, slot.cores)
         return child.start(command, variables, log, profile.setup, profile.scratch, place)
 

@@ -16,9 +16,8 @@ class Manual(Engine):
 
     def script(self, batch: Batch) -> str:
         """Return the command of each unit."""
-        return "\n".join(
-            shlex.join(["hpml-bench", *self.command(batch, unit)[2:]]) for unit in batch.units or (-1,)
-        ) + "\n"  # fmt: skip
+        words = [self.command(batch, unit) for unit in batch.units or (-1,)]
+        return "".join(f"{shlex.join(['hpml-bench', *own[own.index('hpml_bench') + 1 :]])}\n" for own in words)
 
     def submit(self, batch: Batch) -> str:
         """Submit nothing."""

@@ -223,7 +223,7 @@ def do(words: list[str], variables: dict[str, str], log: str, profile: dict[str,
     where = Profile.model_validate(profile)
     if where.seconds is not None:
         variables = {**variables, jobs.UNTIL: str(int(time.time() + where.seconds))}
-    process = child.start([sys.executable, *words], variables, Path(log), where.setup, where.scratch)
+    process = child.start(where.command(words), variables, Path(log), where.setup, where.scratch)
     deadline = time.monotonic() + where.seconds - where.warned if where.seconds else None
     try:
         while process.poll() is None and (deadline is None or time.monotonic() < deadline):

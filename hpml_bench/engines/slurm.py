@@ -11,18 +11,18 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any, ClassVar, cast
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hpml_bench.config.base import Frozen
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Batch, Engine, Kind, Live
 from hpml_bench.records.plan import LOGS, Job, Plan
+from hpml_bench.system import child
 from hpml_bench.system import job as jobs
 from hpml_bench.system.text import utc_now
 
@@ -31,6 +31,13 @@ FORMAT = "%i|%F|%K|%T|%k|%r"
 """Of squeue: job, array, task, state, comment, reason."""
 STUCK = "launch failed requeued held"
 """Reason of a job that could not be launched: Slurm holds it until somebody releases it."""
+REFUSED = frozenset(
+    {
+        *("PartitionTimeLimit", "QOSMaxWallDurationPerJobLimit", "AssocMaxWallDurationPerJobLimit"),
+        *("InvalidAccount", "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed", "BadConstraints"),
+    }
+)
+"""Reasons of jobs that Slurm has taken and will never begin (squeue(1), job reasons)."""
 ENDED = frozenset(
     {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
 )
@@ -41,6 +48,13 @@ RESERVED = frozenset(
 )
 """Options of sbatch that this engine sets itself."""
 WORD = re.compile(r"^[a-z][a-z0-9-]*$")
+NUMBER = re.compile(r"^(?:Submitted batch job )?(\d+)(?:;\S+)?\s*$", re.MULTILINE)
+"""A job's number in what sbatch prints, where a site's wrapper of it may print more; after `;` stands the cluster."""
+ARRAY_REFUSED = "Invalid job array specification"
+OVERRIDES = ("SBATCH_", "SQUEUE_", "SCANCEL_")
+"""Beginnings of the variables by which a user's shell changes what Slurm's commands do."""
+CONFIGURATION = "SLURM_CONF"
+"""The one variable of a job that Slurm's commands need; by the others a new job would take over what that one has."""
 
 
 class SlurmOptions(Frozen):
@@ -50,6 +64,18 @@ class SlurmOptions(Frozen):
     """Units of an array at most; less where MaxArraySize is below 1,001, or where fewer jobs may be in the queue."""
     sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
     """Such as `partition`, `account`, `qos`, `constraint`, `mem`; true for one without a value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _place(cls, value: Any) -> Any:
+        unknown = (
+            next((name for name in value if name not in cls.model_fields), None) if isinstance(value, dict) else None
+        )
+        if unknown is not None:
+            raise ValueError(
+                f"{unknown} is not known; write an option of sbatch under sbatch, as {{sbatch: {{{unknown}: ...}}}}"
+            )
+        return value
 
     @field_validator("sbatch")
     @classmethod
@@ -106,32 +132,37 @@ class Slurm(Engine):
             given |= {"dependency": after, "kill-on-invalid-dep": "yes"}
         given |= self.options.sbatch
         lines = ["#!/bin/bash", *(_line(name, value) for name, value in given.items() if value is not False)]
-        lines += profile.setup
+        lines += ["set -e", *profile.setup]  # a job whose environment could not be set up must not run in another one
         lines += [f"export {name}={shlex.quote(value)}" for name, value in self._variables().items()]
         unit = f'"$((SLURM_ARRAY_TASK_ID + {first}))"' if first else '"$SLURM_ARRAY_TASK_ID"'
         job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if batch.units else "${SLURM_JOB_ID}"
         lines.append(f'export {jobs.JOB}="{job}" {jobs.RESTART}="${{SLURM_RESTART_COUNT:-0}}"')
+        # the second alone where the job has whole nodes
+        lines.append(f'export {jobs.CORES}="${{SLURM_CPUS_PER_TASK:-${{SLURM_CPUS_ON_NODE:-}}}}"')
         if profile.scratch:
             lines.append(f'export TMPDIR="{profile.scratch}" && mkdir -p "$TMPDIR"')
-        words = [shlex.quote(word) for word in (sys.executable, *self.command(batch, 0))] if not batch.units else [
-            shlex.quote(sys.executable), "-m", "hpml_bench",
-            *(unit if word == "{unit}" else shlex.quote(word) for word in batch.arguments),
-        ]  # fmt: skip
+        command = profile.command(child.module("hpml_bench", *batch.arguments))
+        words = [unit if word == "{unit}" else shlex.quote(word) for word in command]
         # exec: Slurm signals the shell, which would end without a word to its child
         return "\n".join([*lines, f"exec {' '.join(words)}", ""])
 
     def submit(self, batch: Batch) -> str:
         """Submit the script and return the number of the job or array."""
         (batch.folder / LOGS).mkdir(exist_ok=True)
-        told = _run(["sbatch", "--parsable"], self.script(batch))
-        number = told.strip().partition(";")[0]
-        if not number.isdigit():
+        try:
+            told = _run(["sbatch", "--parsable"], self.script(batch))
+        except UserError as error:
+            hint = "; where MaxArraySize is below 1,001, give the profile options: {array: N} with an N below it"
+            raise UserError(f"{error}{hint if ARRAY_REFUSED in str(error) else ''}") from None
+        numbers = NUMBER.findall(told)
+        if not numbers:
             raise UserError(f"sbatch answered {told[:200]!r}, and no number of a job")
-        return number
+        return str(numbers[-1])
 
     def live(self, plan: Plan) -> tuple[Live, ...]:
         """Return the jobs with this plan's comment."""
         told = _run(["squeue", "--noheader", "--array", "--me", f"--format={FORMAT}"])
+        several = "," in str(self.options.sbatch.get("partition", ""))  # the reason is then of one of them
         found = []
         for line in told.splitlines():
             parts = [part.strip() for part in line.split("|", 5)]
@@ -144,19 +175,27 @@ class Slurm(Engine):
                 unit = int(task) + int(first or 0) if task.isdigit() and kind == "units" else None
                 shown = state if reason == "None" else f"{state} ({reason})"
                 running = state in {"RUNNING", "COMPLETING"}
-                found.append(Live(name, unit, shown, running, reason == STUCK, cast(Kind, kind), group))
+                refused = reason in REFUSED and not several
+                stuck = refused or reason == STUCK
+                found.append(
+                    Live(name, unit, shown, running, stuck, cast(Kind, kind), group, "" if running else reason, refused)
+                )
         return tuple(found)
 
     def stop(self, plan: Plan) -> int:
-        """Cancel the jobs of a plan."""
+        """Cancel the jobs of a plan: whole arrays, since scancel asks the controller once for each name."""
         found = self.live(plan)
-        self.cancel(found)
+        if found:
+            _run(["scancel", *dict.fromkeys(job.group for job in found)])
         return len(found)
 
     def cancel(self, jobs: Sequence[Live]) -> None:
-        """Cancel jobs."""
-        if jobs:
-            _run(["scancel", *(job.name for job in jobs)])
+        """Cancel jobs, those of an array by one name."""
+        tasks: dict[str, list[int]] = {}
+        for job in jobs:
+            tasks.setdefault(job.group, []).extend(int(task) for task in job.name.split("_")[1:])
+        if tasks:
+            _run(["scancel", *(f"{group}_[{_ranges(own)}]" if own else group for group, own in tasks.items())])
 
     def dead(self, owner: Job) -> bool:
         """Tell whether Slurm knows that a job has ended or was begun anew; without squeue nothing is known."""
@@ -196,7 +235,8 @@ class Slurm(Engine):
 
     def over_nodes(self, command: list[str]) -> list[str]:
         """Return a step with one task on each node of the job; it ends when one task fails."""
-        variables = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")  # the second alone where the job has whole nodes
+        command = [*self.profile.launcher, *command]
+        variables = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
         cores = self.profile.cpus_per_node or next(filter(None, map(os.environ.get, variables)), None)
         scratch = self.profile.scratch
         if scratch:  # the job's script did so on the first node alone
@@ -254,8 +294,9 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment without the user's own choice of what squeue shows."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
+    """Return the environment without what would change a script or an answer: of the user's shell, of a job around."""
+    without = (*OVERRIDES, "SLURM_") if "SLURM_JOB_ID" in os.environ else OVERRIDES
+    return {name: value for name, value in os.environ.items() if name == CONFIGURATION or not name.startswith(without)}
 
 
 def _run(command: list[str], text: str | None = None) -> str:

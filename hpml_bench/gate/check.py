@@ -11,6 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from hpml_bench import registry
 from hpml_bench.config.devices import resolve_devices
 from hpml_bench.config.settings import MethodSpec, Settings
 from hpml_bench.config.suite import Suite
@@ -55,6 +56,23 @@ class Request:
     """Stop in time, decided or not."""
     count: bool = True
     time: bool = True
+
+    @property
+    def title(self) -> str:
+        """What is trained, in a line."""
+        return f"suite {self.suite}, {', '.join(method.name for method in self.methods)}"
+
+    def plugins(self) -> frozenset[tuple[registry.Kind, str]]:
+        """Return kind and name of the plug-ins that take part in a step, or make what it is taken on."""
+        settings = self.settings
+        optimizers = {(method.optimizer or settings.optimizer).name for method in self.methods}
+        named: dict[registry.Kind, set[str]] = {
+            "methods": {method.method for method in self.methods},
+            "optimizers": optimizers,
+            "tasks": {settings.task.name},
+            "datasets": {settings.dataset.name},
+        }
+        return frozenset((kind, name) for kind, names in named.items() for name in names)
 
     def work(self) -> Work:
         """Return what all pairs share."""

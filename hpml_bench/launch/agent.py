@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, outcome
 from hpml_bench.launch.limits import Limits
-from hpml_bench.launch.nodes import Nodes, Report
+from hpml_bench.launch.nodes import KEY, LOG, Nodes, Report
 from hpml_bench.system import job, processes, tempdir
 from hpml_bench.system.signals import Stop, stoppable
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.05
 OTHERS_SECONDS = 5.0
 """For so long an agent whose ranks ended badly waits for the others' reports: its end makes the engine end theirs."""
+FOLDER_SECONDS = 10.0
+"""For so long a file of another host may take to be seen here: clients of NFS keep what a folder held for seconds."""
 LEAVE_SECONDS = 15.0
 """After so long an agent that was asked to end does so, whatever it waits for."""
 
@@ -37,14 +39,15 @@ LEAVE_SECONDS = 15.0
 def main(address: str) -> int:
     """Run this node's ranks and return the exit status."""
     host, _, port = address.rpartition(":")
+    key = os.environ.pop(KEY, "")  # before anything inherits it
     with suppress(OSError, KeyError):
         Path(os.environ["TMPDIR"]).mkdir(parents=True, exist_ok=True)
     fork_server.start_fork_server()  # first: it ends with this process, whatever ends it, and the ranks with it
     from hpml_bench.launch.meeting import Meeting
 
-    meeting, number = Meeting(host, int(port)), job.node_number()
+    meeting, number = Meeting(host, key, int(port)), job.node_number()
     with stoppable() as stop, stop.deferred():
-        threading.Thread(target=_leash, args=(Meeting(host, int(port)), stop), name="leash", daemon=True).start()
+        threading.Thread(target=_leash, args=(Meeting(host, key, int(port)), stop), name="leash", daemon=True).start()
         report = _run(meeting, number, stop)
     processes.end_fork_server()
     return 0 if report.well else 1
@@ -53,6 +56,7 @@ def main(address: str) -> int:
 def _run(meeting: Meeting, number: int, stop: Stop) -> Report:
     """Run the ranks when all nodes are there, and report."""
     task, name = meeting.task(), socket.gethostname()
+    check_folder(Path(task.folder))
     _await_fork_server()
     meeting.arrive(number, name)
     _wait(lambda: len(meeting.hosts(task.nodes)) == task.nodes or stop.asked)
@@ -62,6 +66,21 @@ def _run(meeting: Meeting, number: int, stop: Stop) -> Report:
     if not report.decisive:
         _wait(lambda: len(meeting.reports(task.nodes)) == task.nodes, OTHERS_SECONDS)
     return report
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is not the run's, whose parent has made a file in it before the agents were started.
+
+    Raises:
+        UserError: this node doesn't see the file.
+
+    """
+    _wait((folder / LOG).is_file, FOLDER_SECONDS)
+    if not (folder / LOG).is_file():
+        raise UserError(
+            f"{folder}: on {socket.gethostname()} this is not the folder of the run; give an --out that all nodes "
+            "share, under one path"
+        )
 
 
 def _await_fork_server() -> None:

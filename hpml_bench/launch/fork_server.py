@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from multiprocessing import forkserver, resource_tracker
 
 from hpml_bench.errors import UserError
-from hpml_bench.system import environment, gpus, processes, tempdir
+from hpml_bench.system import child, environment, gpus, processes, tempdir
 from hpml_bench.system.signals import blocked
 
 PRELOAD = ["hpml_bench.launch.fork_server_main", "hpml_bench.training.worker"]
 WITHOUT_PEFT = [PRELOAD[0], "torch", "transformers.modeling_utils"]
 """What initialises no CUDA, also where bitsandbytes is installed: more than half of the time that the rest takes."""
+SAFE_PATH = "PYTHONSAFEPATH"
 LONGEST_TMPDIR = 60
 """A socket's path has 107 characters at most, of which ours and multiprocessing's names take 47."""
 
@@ -39,8 +43,26 @@ def start_fork_server() -> None:
     processes.await_dying_server()
     with tempdir.as_temporary():
         resource_tracker.ensure_running()  # outside the block below, since it unblocks signals
-        with blocked(signal.SIGINT):  # until the server ignores it
+        with blocked(signal.SIGINT), _own_modules():  # blocked until the server ignores it
             forkserver.ensure_running()
+
+
+@contextmanager
+def _own_modules() -> Iterator[None]:
+    """Let the server look for modules in the working folder only if this process does.
+
+    It is `python -c`, which does so first of all, and a `datasets.py` there would stand in for the library.
+    """
+    before = os.environ.get(SAFE_PATH)
+    if not child.imports_from_working_folder():
+        os.environ[SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(SAFE_PATH, None)
+        else:
+            os.environ[SAFE_PATH] = before
 
 
 def preload() -> list[str]:

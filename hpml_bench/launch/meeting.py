@@ -1,22 +1,29 @@
 """Meeting point of a run's nodes: a store in the run's parent, with the task, the reports and the request to end.
 
-All is text; nothing is unpickled.
+All is text; nothing is unpickled. Whoever reaches the store can write to it, so the task, the hosts and the reports
+are signed with a key that the run's parent and agents share (HMAC, RFC 2104), and what isn't is not read.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from contextlib import suppress
 from datetime import timedelta
 
-from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import DistError
 
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.errors import UserError
+from hpml_bench.launch import store
 from hpml_bench.launch.nodes import Report
 
 CONNECT = timedelta(seconds=60)
 FOREVER = timedelta(days=30)
+DIGITS = 64
+"""Of a signature, in hexadecimal."""
 
 
 class Task(Frozen):
@@ -33,28 +40,40 @@ class Task(Frozen):
 class Meeting:
     """The store, hosted here or elsewhere."""
 
-    def __init__(self, host: str, port: int = 0) -> None:
+    def __init__(self, host: str, key: str, port: int = 0) -> None:
         """Host it on a port that the kernel picks, or join one."""
-        self.host = host
-        self._store = TCPStore(host, port, is_master=port == 0, wait_for_workers=False, timeout=CONNECT)
+        self.host, self._key = host, key.encode()
+        self._store = store.joined(host, port, CONNECT) if port else store.hosted(host, CONNECT)
         self.port = int(self._store.port)
 
     def give(self, task: Task) -> None:
         """Say what is to be done."""
-        self._store.set("task", task.model_dump_json())
+        self._write("task", task.model_dump_json())
 
     def task(self) -> Task:
-        """Return what is to be done."""
-        return Task.model_validate_json(self._store.get("task"))
+        """Return what is to be done.
+
+        Raises:
+            UserError: somebody else has written it.
+
+        """
+        self._store.wait(["task"])
+        text = self._read("task")
+        if text is None:
+            raise UserError(
+                f"{self.host}:{self.port}: the task there was not written by this run's job; see who else uses the "
+                "nodes' network"
+            )
+        return Task.model_validate_json(text)
 
     def arrive(self, number: int, host: str) -> None:
         """Say that a node's agent is about to start its ranks."""
-        self._store.set(f"host/{number}", host)
+        self._write(f"host/{number}", host)
 
     def hosts(self, count: int) -> dict[int, str]:
         """Return number -> host, of the nodes whose agents have arrived."""
-        there = [number for number in range(count) if self._store.check([f"host/{number}"])]
-        return {number: self._store.get(f"host/{number}").decode() for number in there}
+        found = {number: self._read(f"host/{number}") for number in range(count)}
+        return {number: host for number, host in found.items() if host is not None}
 
     def late(self, number: int) -> None:
         """Say that a node's ranks have reached a limit."""
@@ -71,12 +90,12 @@ class Meeting:
     def report(self, report: Report) -> None:
         """Say how a node's ranks ended; where the parent has ended nobody asks."""
         with suppress(DistError):
-            self._store.set(f"report/{report.node}", report.model_dump_json())
+            self._write(f"report/{report.node}", report.model_dump_json())
 
     def reports(self, count: int) -> list[Report]:
         """Return the reports that there are."""
-        there = [number for number in range(count) if self._store.check([f"report/{number}"])]
-        return [Report.model_validate_json(self._store.get(f"report/{number}")) for number in there]
+        found = [self._read(f"report/{number}") for number in range(count)]
+        return [Report.model_validate_json(text) for text in found if text is not None]
 
     def end(self) -> None:
         """Ask the agents to end."""
@@ -89,3 +108,18 @@ class Meeting:
         """
         with suppress(DistError):
             self._store.wait(["end"], FOREVER)
+
+    def _write(self, name: str, text: str) -> None:
+        self._store.set(name, self._signature(name, text.encode()).decode() + text)
+
+    def _read(self, name: str) -> str | None:
+        """Return what was written under a name; None where nothing was, or by somebody without the key."""
+        if not self._store.check([name]):
+            return None
+        found = self._store.get(name)
+        signature, text = found[:DIGITS], found[DIGITS:]
+        return text.decode() if hmac.compare_digest(signature, self._signature(name, text)) else None
+
+    def _signature(self, name: str, text: bytes) -> bytes:
+        """Return the signature of a text under a name: under another one it is not valid."""
+        return hmac.new(self._key, name.encode() + b"\0" + text, hashlib.sha256).hexdigest().encode()

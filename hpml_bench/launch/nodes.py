@@ -10,6 +10,11 @@ from hpml_bench.config.base import Frozen
 from hpml_bench.records.run import RunError, Status
 from hpml_bench.system.failures import lost_peer
 
+LOG = "agents.log"
+"""What the agents of a run and their starter print; in its folder, which all nodes see."""
+KEY = "HPML_BENCH_MEETING_KEY"
+"""Variable by which the engine hands a run's key to its agents; arguments can be read by all users of a node."""
+
 
 @dataclass(frozen=True)
 class Nodes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,17 +16,16 @@ from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import outcome
 from hpml_bench.launch.limits import Limits
-from hpml_bench.launch.nodes import merged
+from hpml_bench.launch.nodes import KEY, LOG, merged
 from hpml_bench.launch.watchdog import INTERRUPTED
+from hpml_bench.records.files import as_typed
 from hpml_bench.records.run import Outcome, RunError
-from hpml_bench.system import network
+from hpml_bench.system import child, network
 from hpml_bench.system.signals import Stop
 
 if TYPE_CHECKING:
     from hpml_bench.launch.meeting import Meeting
 
-LOG = "agents.log"
-"""What the agents and their starter print."""
 POLL_SECONDS = 0.2
 START_SECONDS = 600.0
 """By then all agents must have begun."""
@@ -49,15 +49,16 @@ class OverNodes:
         """Run the ranks until all have ended; return how."""
         from hpml_bench.launch.meeting import Meeting, Task
 
-        meeting = Meeting(network.own_address())
+        key = secrets.token_hex(32)
+        meeting = Meeting(network.own_address(), key)
         meeting.give(
             Task(
-                spec=spec, prepared=prepared, folder=str(folder.resolve()), nodes=self.count, stall=limits.stall,
+                spec=spec, prepared=prepared, folder=str(as_typed(folder)), nodes=self.count, stall=limits.stall,
                 run_timeout=limits.run_timeout,
             )
         )  # fmt: skip
         try:
-            self._agents(meeting, folder / LOG, stop)
+            self._agents(meeting, {KEY: key}, folder / LOG, stop)
         except OSError as error:
             message = f"the agents on the nodes can't be started: {error}"
             return outcome.ended_as("failed", RunError(kind=type(error).__name__, message=message))
@@ -69,15 +70,16 @@ class OverNodes:
             return there
         return outcome.ended_as(*(cause or ("failed", outcome.no_outcome())))
 
-    def _agents(self, meeting: Meeting, log: Path, stop: Stop) -> None:
-        """Run the agents until all have ended."""
-        command = [sys.executable, "-m", "hpml_bench.launch.agent", f"{meeting.host}:{meeting.port}"]
+    def _agents(self, meeting: Meeting, variables: Mapping[str, str], log: Path, stop: Stop) -> None:
+        """Run the agents, with more variables in their environment, until all have ended."""
+        command = [sys.executable, *child.module("hpml_bench.launch.agent", f"{meeting.host}:{meeting.port}")]
         with log.open("wb") as printed:
             step = subprocess.Popen(  # noqa: S603 - the engine's command
                 self._on_each_node(command),
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, **variables},
                 start_new_session=True,  # Ctrl-C in the terminal reaches this process alone
             )
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.rendezvous import (
     RendezvousInfo,
     RendezvousParameters,
@@ -18,6 +18,7 @@ from torch.distributed.elastic.rendezvous import (
 )
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
+from hpml_bench.launch import store as stores
 from hpml_bench.launch.nodes import Nodes
 
 BACKEND = "hpml_bench"
@@ -32,10 +33,10 @@ class KnownNodes(StaticTCPRendezvous):
 
     def next_rendezvous(self) -> RendezvousInfo:
         """Return the store, and where ranks find it."""
-        own = self.master_port == 0
-        store = TCPStore(
-            self.master_addr, self.master_port, is_master=own, wait_for_workers=False, timeout=self.timeout
-        )
+        if self.master_port == 0:
+            store = stores.hosted(self.master_addr, self.timeout)
+        else:
+            store = stores.joined(self.master_addr, self.master_port, self.timeout)
         found = RendezvousStoreInfo(self.master_addr, store.port)
         return RendezvousInfo(PrefixStore(self.run_id, store), self.rank, self.world_size, found)
 

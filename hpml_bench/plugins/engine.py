@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import socket
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from hpml_bench.config.base import Frozen
 from hpml_bench.config.profile import Profile
 from hpml_bench.errors import UserError
 from hpml_bench.records.plan import Job, Plan
+from hpml_bench.system import child
 
 Kind = Literal["units", "prepare", "report"]
 
@@ -71,12 +71,12 @@ class Engine(ABC):
 
     def script(self, batch: Batch) -> str:
         """Return what `submit` would submit, as `--dry-run` prints it."""
-        commands = ([sys.executable, *self.command(batch, unit)] for unit in batch.units or (-1,))
+        commands = (self.profile.command(self.command(batch, unit)) for unit in batch.units or (-1,))
         return "".join(f"{shlex.join(command)}\n" for command in commands)
 
     def command(self, batch: Batch, unit: int) -> list[str]:
         """Return the words of a job's command after the interpreter."""
-        return ["-m", "hpml_bench", *(word.replace("{unit}", str(unit)) for word in batch.arguments)]
+        return child.module("hpml_bench", *(word.replace("{unit}", str(unit)) for word in batch.arguments))
 
     def parts(self, batch: Batch) -> tuple[Batch, ...]:
         """Return a batch in parts that can be submitted at once, one after another."""
@@ -148,6 +148,10 @@ class Live:
     kind: Kind = "units"
     group: str = ""
     """The name that `submit` returned."""
+    reason: str = ""
+    """Why it waits, in the engine's word for it."""
+    refused: bool = False
+    """Whether it is stuck for what the profile asks for, so that another one would be too."""
 
 
 def make_engine(profile: Profile) -> Engine:

@@ -25,6 +25,13 @@ SET_ASIDE = "set-aside"
 MAX_RECORD_BYTES = 50_000_000
 
 
+def as_typed(path: Path) -> Path:
+    """Return an absolute path in which links stay as they were typed: other hosts may not have what they lead to."""
+    here = os.environ.get("PWD", "")  # the shell's name of the working folder, in which links stay too
+    there = Path(here) if here and Path(here).is_absolute() and Path(here).exists() else Path.cwd()
+    return (there if there.samefile(Path.cwd()) else Path.cwd()) / path
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a file atomically: after a crash there is the whole old file or the whole new one."""
     fresh = temporary.beside(path)

@@ -137,7 +137,7 @@ class Job(Frozen):
 
 def plan_id(folder: Path) -> str:
     """Return the id of the plans of a results folder: jobs of an earlier plan are found by it too."""
-    return f"hpml-{digest(str(folder), 10)}"
+    return f"hpml-{digest(str(folder.resolve()), 10)}"  # the same by whatever links it is named
 
 
 def write_plan(folder: Path, plan: Plan) -> Path:
@@ -245,6 +245,17 @@ def write_once(path: Path, text: str) -> bool:
 
 
 def read_resolved(folder: Path) -> Settings | None:
-    """Return the settings as the first job resolved them; None before that."""
-    content = read_json(folder / RESOLVED)
-    return None if content is None else Settings.model_validate(content)
+    """Return the settings as the first job resolved them; None before that.
+
+    Raises:
+        UserError: the file is damaged.
+
+    """
+    if not (folder / RESOLVED).exists():
+        return None
+    try:
+        return Settings.model_validate(read_json(folder / RESOLVED))
+    except ValidationError:
+        raise UserError(
+            f"{folder / RESOLVED}: can't be read; remove it, and the next job decides anew what the suite leaves open"
+        ) from None

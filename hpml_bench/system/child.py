@@ -1,14 +1,31 @@
-"""Job as a child of this process: it ends with it, and what it prints goes into a file."""
+"""Jobs as children of this process, which end with it and print into a file; the words by which modules are run."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hpml_bench.system.parent_death import die_with_parent
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    """Return an interpreter's words that run a module; it imports from the working folder only if this process does.
+
+    A `datasets.py` that lies there would stand in for the library.
+    """
+    return [*([] if imports_from_working_folder() else ["-P"]), "-m", name, *arguments]
+
+
+def imports_from_working_folder() -> bool:
+    """Tell whether this process finds modules in the working folder, as one does that `python -m` started there."""
+    with suppress(FileNotFoundError):  # it was removed
+        return not {"", str(Path.cwd())}.isdisjoint(sys.path)
+    return False
 
 
 def start(
@@ -25,7 +42,7 @@ def start(
         command: its words.
         variables: of the environment, beside those of this process.
         log: the file to which what it prints is added.
-        setup: shell lines before the command.
+        setup: shell lines before the command; the first that fails ends the job.
         scratch: folder for its temporary files, made if it isn't there; variables in it are expanded.
         place: what the child does before its command.
 
@@ -35,7 +52,7 @@ def start(
         folder = Path(os.path.expandvars(scratch))
         folder.mkdir(parents=True, exist_ok=True)
         environment["TMPDIR"] = str(folder)
-    words = [*command] if not setup else ["bash", "-c", "\n".join([*setup, 'exec "$0" "$@"']), *command]
+    words = [*command] if not setup else ["bash", "-c", "\n".join(["set -e", *setup, 'exec "$0" "$@"']), *command]
 
     def begin() -> None:
         die_with_parent()

@@ -1,20 +1,29 @@
-"""Temporary folder of this process: removed when it ends, or by the next process if it was killed."""
+"""Temporary folder of this process: removed when it ends, or by the next process of this host if it was killed.
+
+The folder may lie on a file system that several hosts share. A lock there may be known to one host alone (of NFS and
+Lustre, on folders always), so a host removes only what its own processes left: a file in each folder is named after
+the host, and is what its process locks.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import util
 from pathlib import Path
 
-from hpml_bench.system import locks
+from hpml_bench.system import locks, processes
+from hpml_bench.system.hashing import digest
 
-PREFIX = "hpmlb-"
-"""Short, since sockets are made in the folder, and a socket's path has at most 107 characters."""
+PREFIX = "hpmlt-"
+"""Short, since sockets are made in the folder, and a socket's path has at most 107 characters.
+
+Earlier versions have `hpmlb-`, lock the folder itself, and would remove one in which only a file is locked."""
 AFTER_MULTIPROCESSING = -200
 """Exit priority: multiprocessing removes its own folder, which is inside ours, at -100."""
 
@@ -55,9 +64,14 @@ def as_temporary() -> Iterator[None]:
 def remove() -> None:
     """Remove the folder; only the process that made it does."""
     if _Own.path is not None and _Own.pid == os.getpid():
+        os.close(_Own.descriptor)  # first: NFS keeps a removed file that is open, and with it the folder
         shutil.rmtree(_Own.path, ignore_errors=True)
-        os.close(_Own.descriptor)
         _Own.path = None
+
+
+def holder() -> str:
+    """Return the name of the locked file in the folders of this host, in this start of its kernel."""
+    return f".{digest([socket.gethostname(), processes.boot()], 12)}"
 
 
 def _claim(path: Path) -> None:
@@ -68,28 +82,29 @@ def _claim(path: Path) -> None:
 
     """
     with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path / holder(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.stat()
+            (path / holder()).stat()
         except OSError as error:
             os.close(descriptor)
             if error.errno in locks.UNSUPPORTED:
-                path.rmdir()
+                shutil.rmtree(path, ignore_errors=True)
                 raise locks.unsupported(path.parent, error, "set TMPDIR to a folder on another one") from None
             return
         _Own.path, _Own.pid, _Own.descriptor = path, os.getpid(), descriptor
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove this user's folders that no living process holds."""
+    """Remove this user's folders that no living process holds, of processes of this host."""
     for path in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):
             if path.stat().st_uid != os.geteuid() or path.is_symlink():
                 continue
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(path / holder(), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
+                (path / holder()).unlink()  # while it is locked: who is about to lock it sees that it is gone
             finally:
                 os.close(descriptor)
+            shutil.rmtree(path, ignore_errors=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -85,6 +86,10 @@ def process_group(settings: Settings) -> Iterator[Group]:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: no host name is looked up
     elif (interface := network.interface_to(os.environ["MASTER_ADDR"])) not in {None, "lo"}:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", str(interface))  # a host's own name may stand for its loopback
-    dist.init_process_group(BACKENDS[device.type], timeout=COLLECTIVE_TIMEOUT, device_id=device if cuda else None)
+    # a rank that meets nobody needs no store that listens: torch's would, on all addresses
+    alone: dict[str, Any] = {"store": dist.HashStore(), "rank": 0, "world_size": 1} if world == 1 else {}
+    dist.init_process_group(
+        BACKENDS[device.type], timeout=COLLECTIVE_TIMEOUT, device_id=device if cuda else None, **alone
+    )
     yield Group(rank, world, device, int(os.environ.get("GROUP_WORLD_SIZE", "1")))
     dist.destroy_process_group()

@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from helpers import made_records
-from hpml_bench.cli import main
+from hpml_bench.cli import main, on
 from hpml_bench.cluster.asked import Asked
+from hpml_bench.cluster.resolve import resolve
 from hpml_bench.cluster.sweep import VAIN, Sweep, find
 from hpml_bench.config.profile import load_profile
 from hpml_bench.config.suite import load_suite
@@ -141,6 +142,112 @@ def test_a_job_that_could_not_be_launched_is_submitted_anew(tmp_path: Path, slur
     assert not sweep.wait(lambda _: None, poll=0.01)
     assert said.count("job 7_0 (1 in all) is held: pending (launch failed requeued held); cancelled") == VAIN + 1
     assert len(list(slurm.glob("given*"))) == VAIN + 1
+
+
+def test_jobs_that_the_engine_would_never_begin_end_the_wait(tmp_path: Path, slurm: Path) -> None:
+    """They are cancelled, and Slurm's reason is the sweep's: the same jobs submitted again would wait as well."""
+    said: list[str] = []
+    sweep = Sweep.open(on_slurm(), tmp_path / "quickstart", said.append)
+    assert sweep.submit(again=True) == 1
+    (slurm / "queue").write_text(line(sweep, "7_0", "PENDING|PartitionTimeLimit"))
+    assert not sweep.wait(lambda _: None, poll=0.01)
+    assert len(list(slurm.glob("given*"))) == 1
+    assert (slurm / "cancelled").read_text() == "7_[0]\n"
+    assert sweep.reasons() == [
+        "Slurm would never begin such jobs: PartitionTimeLimit; change what the profile asks for"
+    ]
+    (slurm / "queue").write_text(line(sweep, "7_0", "PENDING|PartitionTimeLimit"))
+    assert sweep.submit(again=True) == 1, "of an earlier call, perhaps with another profile"
+    (sweep.folder / "logs" / "7_0.log").touch()
+    assert sweep.reasons() == []
+
+
+def test_why_jobs_wait_is_said_once(tmp_path: Path, slurm: Path) -> None:
+    """While none runs: who waits for hours wants to know for what."""
+    said: list[str] = []
+    sweep = Sweep.open(on_slurm(), tmp_path / "quickstart", said.append)
+    queue = [line(sweep, "7_0", f"PENDING|{reason}") for reason in ("Priority", "Resources", "Resources", "Priority")]
+    queue.append(line(sweep, "7_0"))
+    (slurm / "squeue").write_text(
+        f"#!/bin/bash\ncd {slurm}\nnext=$(ls queue? 2>/dev/null | head -1)\n"
+        "[ -z $next ] || { cat $next; rm $next; }\n"
+    )
+    find(sweep.folder, print).stop()  # so that it ends when the queue is empty
+    for number, text in enumerate(queue):
+        (slurm / f"queue{number}").write_text(text)
+    assert not sweep.wait(lambda _: None, poll=0.01)
+    assert said == ["no job runs, 1 wait: Priority", "no job runs, 1 wait: Resources", "the sweep was stopped"]
+
+
+def test_jobs_that_leave_no_log_are_told(tmp_path: Path, slurm: Path) -> None:
+    """As where nodes don't see the folder: Slurm can't open the log, and nothing else tells of it."""
+    sweep = Sweep.open(on_slurm(), tmp_path / "quickstart", lambda _: None)
+    sweep.submit(again=True)
+    assert sweep.reasons() == [
+        f"no job has left a log in {sweep.folder / 'logs'}: see that the nodes have this folder, under this path"
+    ]
+    (sweep.folder / "logs" / "7_0.log").touch()
+    assert sweep.reasons() == []
+
+
+def test_jobs_get_the_path_as_it_was_typed(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes may have a folder by a link alone; the jobs of a sweep are found by whatever path it is named."""
+    real, link = tmp_path / "real", tmp_path / "home"
+    real.mkdir()
+    link.symlink_to(real)
+    typed = ["--out", str(link / "reports")], ["--out", "reports"]
+    monkeypatch.chdir(link)
+    monkeypatch.setenv("PWD", str(link))
+    for out in typed:
+        shown = CliRunner().invoke(main, ["run-all", "quickstart", "--on", "slurm", "--dry-run", *out])
+        assert shown.exit_code == 0, shown.output
+        assert f" {link}/reports/quickstart/plan.json " in shown.output
+        assert f"--output={link}/reports/quickstart/logs/" in shown.output
+    plans = [Sweep.look(on_slurm(), folder / "reports/quickstart", print).plan for folder in (link, real)]
+    assert plans[0].id == plans[1].id
+    monkeypatch.setenv("PWD", str(tmp_path))  # left by something that changed folders without a shell
+    shown = CliRunner().invoke(main, ["run-all", "quickstart", "--on", "slurm", "--dry-run", "--out", "reports"])
+    assert f" {real}/reports/quickstart/plan.json " in shown.output
+
+
+def test_damaged_settings_are_decided_anew(tmp_path: Path, slurm: Path) -> None:
+    """A crash of the file system may leave the file empty: a job says so, and the next call removes it."""
+    said: list[str] = []
+    sweep = Sweep.open(on_slurm(), tmp_path / "quickstart", print)
+    resolved = sweep.folder / "resolved.json"
+    for content in ("", '{"backbone": "x"'):
+        resolved.write_text(content)
+        with pytest.raises(UserError, match=r"resolved.json: can't be read; remove it"):
+            resolve(sweep.plan, sweep.folder, Limits())
+        Sweep.open(on_slurm(), sweep.folder, said.append)
+        assert said.pop() == f"{resolved} is damaged; the next job decides anew what the suite leaves open"
+        assert not resolved.exists()
+
+
+def test_a_damaged_run_that_is_done_again_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was recorded when the command began, and has been set aside since: it is the first of one, not the second."""
+    sweep = Sweep.open(asked(), tmp_path / "quickstart", print)
+    (sweep.folder / "resolved.json").write_text(made_records.SETTINGS.model_dump_json())
+    ((spec,),) = sweep.specs() or ()
+    made = made_records.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id})
+    before = {(made.run_id, made.started): made.status}
+    again = made.model_copy(update={"started": "2030-01-01T00:00:00+00:00"})
+    monkeypatch.setattr(sweep, "wait", lambda found: found(again) is None)
+    assert on._waited(sweep, before)
+    assert "[1/1] head seed 0: ok" in capsys.readouterr().out
+
+
+def test_a_dry_run_shows_no_secret(tmp_path: Path, slurm: Path) -> None:
+    """It may be shown to somebody; jobs get the variable all the same."""
+    wanted = on_slurm(env={"HF_TOKEN": "hf_0123456789", "NCCL_DEBUG": "INFO"})
+    sweep = Sweep.open(wanted, tmp_path / "quickstart", print)
+    printed = sweep.script()
+    assert "export HF_TOKEN='[redacted]'" in printed
+    assert "export NCCL_DEBUG=INFO" in printed
+    sweep.submit(again=True)
+    assert "export HF_TOKEN=hf_0123456789" in (slurm / "given7").read_text()
 
 
 def test_a_sweep_that_was_stopped_meanwhile_is_not_submitted(tmp_path: Path, slurm: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_unit_that_is_held_is_refused(held_unit: Unit, gates: Gates, room: Pat
     assert "Traceback" not in said
     assert first.poll() is None
     shown = CliRunner().invoke(main, ["status", str(room / "colours")]).output
-    assert [line.split()[3] for line in shown.splitlines()[1:3]] == ["running", "not"]
+    assert [line.split()[3] for line in shown.splitlines()[2:4]] == ["running", "not"]
     gates.open()
     status, said = ended(first)
     assert status == 0, said

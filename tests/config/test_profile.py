@@ -42,7 +42,8 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ('engine: slurm\ntime: "4h"', "write it in quotes"),
         ("engine: slurm\nmemory_per_node: 64 GB", "memory_per_node"),
         ("engine: slurm\nenv: {NCCL-DEBUG: INFO}", "'NCCL-DEBUG' can't be a variable's name"),
-        ("engine: slurm\noptions: {partition: gpu}", "options"),
+        ("engine: slurm\noptions: {partition: gpu}", "write an option of sbatch under sbatch, as {sbatch: {partition:"),
+        ("engine: slurm\npartition: gpu", "under options, such as sbatch's: {sbatch: {partition: gpu}}"),
         ("engine: ray\noptions: {adress: x}", "adress"),
         ("engine: manual\noptions: {x: 1}", "options"),
         ("engine: slurm\nsetup: module load cuda", "setup"),
@@ -75,11 +76,13 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
         ("1-00:30:00", 88_200, 120),
         ("2:00", 120, 30),
         ("0:04", 4, 1),
+        ("1-12", 129_600, 120),
+        ("1-12:00", 129_600, 120),
         ("100:00:00", 360_000, 120),
     ],
 )
 def test_a_time_limit_is_read_as_slurm_reads_it(time: str, seconds: float, warned: float) -> None:
-    """Seconds, and those before it at which a job is asked to end."""
+    """Seconds, and those before it at which a job is asked to end; after days come hours, with or without minutes."""
     profile = Profile(engine="slurm", time=time)
     assert (profile.seconds, profile.warned) == (seconds, warned)
     assert Profile(engine="slurm").seconds is None

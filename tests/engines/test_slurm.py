@@ -65,6 +65,49 @@ def test_a_script_has_all_that_the_profile_says(tmp_path: Path) -> None:
     assert lines[-1].startswith("exec ")
 
 
+def as_bash_does(script: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in which the job's command only prints itself."""
+    printing = script.replace("exec ", "exec printf '%s\\n' ", 1)
+    given = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", **variables}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | given
+    return subprocess.run(["bash"], input=printing, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("lines", [["no-such-module load cuda"], ["true", "false", "true"]])
+def test_a_setup_line_that_fails_ends_the_job(lines: list[str], tmp_path: Path) -> None:
+    """Else its runs would be done, and recorded as good, in an environment that nobody asked for."""
+    made = engine(setup=lines)
+    done = as_bash_does(made.script(batch(made, tmp_path)))
+    assert done.returncode != 0
+    assert "hpml_bench" not in done.stdout
+    good = engine(setup=["true"])
+    assert "hpml_bench" in as_bash_does(good.script(batch(good, tmp_path))).stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "cores"),
+    [
+        ({"SLURM_CPUS_PER_TASK": "4", "SLURM_CPUS_ON_NODE": "32"}, "4"),
+        ({"SLURM_CPUS_ON_NODE": "32"}, "32"),
+        ({}, ""),
+    ],
+)
+def test_a_job_takes_the_cores_that_it_was_given(given: dict[str, str], cores: str, tmp_path: Path) -> None:
+    """Also where nothing binds it to them: the harness reads their number from HPML_BENCH_CORES."""
+    made = engine()
+    script = made.script(batch(made, tmp_path)).replace("exec ", 'echo "cores: $HPML_BENCH_CORES"; exec ', 1)
+    assert f"cores: {cores}\n" in as_bash_does(script.replace("exec ", "exec true ", 1), **given).stdout
+
+
+def test_a_container_stands_before_the_jobs_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher's words as they are, then the interpreter that the profile names; before agents on nodes too."""
+    made = engine(launcher=["apptainer", "exec", "--nv", "my image.sif"], python="/opt/python")
+    words = shlex.split(made.script(batch(made, tmp_path)).splitlines()[-1])
+    assert words[:7] == ["exec", "apptainer", "exec", "--nv", "my image.sif", "/opt/python", "-m"] or words[6] == "-P"
+    assert words[-2:] == ["--unit", "$SLURM_ARRAY_TASK_ID"]
+    assert made.over_nodes(["agent", "host:1"])[-6:] == ["apptainer", "exec", "--nv", "my image.sif", "agent", "host:1"]
+
+
 def test_the_script_runs_the_unit_of_its_task(tmp_path: Path) -> None:
     """As bash reads it: the job is named by array and task, and its restarts are counted from 0."""
     made = engine()
@@ -76,7 +119,7 @@ def test_the_script_runs_the_unit_of_its_task(tmp_path: Path) -> None:
     told = subprocess.run(["bash"], input=script, env=variables, capture_output=True, text=True, check=True).stdout
     job, *words = told.splitlines()
     assert job == "7_2 0 slurm"
-    assert words[1:] == ["-m", "hpml_bench", "work", str(folder / "plan.json"), "--unit", "2"]
+    assert words[-6:] == ["-m", "hpml_bench", "work", str(folder / "plan.json"), "--unit", "2"]
 
 
 @pytest.mark.parametrize(("time", "warned"), [("0:02:00", 30), ("8:00:00", 120), ("1-00:00:00", 120)])
@@ -144,7 +187,23 @@ def test_live_jobs_are_those_with_the_plans_comment(tmp_path: Path, monkeypatch:
     ]  # fmt: skip
     assert [job.state for job in made.live(plan)] == ["RUNNING", "PENDING (Resources)", "PENDING (Dependency)"]
     assert made.stop(plan) == 3
-    assert "scancel 7_0 7_1 8" in asked.read_text()
+    assert "scancel 7 8\n" in asked.read_text()
+
+
+def test_a_sweep_of_thousands_is_cancelled_by_its_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scancel asks the controller once for each name: five names for 5,000 tasks; some of an array are one name too."""
+    comment = "hpml-0123456789:units"
+    lines = "\n".join(f"{7 + unit // 1000}_{unit % 1000}|{7 + unit // 1000}|{unit % 1000}|PENDING|{comment}|None"
+                      for unit in range(5000))  # fmt: skip
+    (tmp_path / "queue").write_text(lines)
+    asked = commands(tmp_path, monkeypatch, squeue=f"cat {tmp_path / 'queue'}", scancel="true")
+    made = engine()
+    plan = batch(made, tmp_path).plan
+    assert made.stop(plan) == 5000
+    assert asked.read_text().splitlines()[-1] == "scancel 7 8 9 10 11"
+    live = made.live(plan)
+    made.cancel([*live[1:4], live[5], live[1000], replace(live[0], name="20", group="20")])
+    assert asked.read_text().splitlines()[-1] == "scancel 7_[1-3,5] 8_[0] 20"
 
 
 @pytest.mark.parametrize(
@@ -211,6 +270,71 @@ def test_a_refusal_is_told_in_slurms_words(tmp_path: Path, monkeypatch: pytest.M
     commands(tmp_path, monkeypatch, sbatch="echo 'sbatch: error: invalid partition specified: x' >&2; exit 1")
     made = engine()
     with pytest.raises(UserError, match="invalid partition specified: x"):
+        made.submit(batch(made, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "7",
+        "7;cluster",
+        "Welcome to cluster 9!\n\n7\nYou have 3 jobs.",
+        "sbatch: lua: time was set to 60\nSubmitted batch job 7",
+    ],
+)
+def test_a_jobs_number_is_found_among_what_a_site_prints(
+    printed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A banner, or a wrapper's words; without a number the answer is shown, since a job may run."""
+    commands(tmp_path, monkeypatch, sbatch=f"echo {shlex.quote(printed)}")
+    made = engine()
+    assert made.submit(batch(made, tmp_path)) == "7"
+    commands(tmp_path, monkeypatch, sbatch="echo Welcome to cluster 9!")
+    with pytest.raises(UserError, match="sbatch answered 'Welcome to cluster 9!"):
+        made.submit(batch(made, tmp_path))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_users_shell_changes_no_job(inside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables by which sbatch, squeue and scancel take other options; within a job also what that job was given."""
+    name = "sbatch"
+    commands(tmp_path, monkeypatch, **{name: f"env > {tmp_path / 'env'}; echo 7"})
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    for variable in ("SBATCH_PARTITION", "SBATCH_TIMELIMIT", "SQUEUE_FORMAT", "SCANCEL_INTERACTIVE", "SLURM_CONF"):
+        monkeypatch.setenv(variable, "x")
+    for variable in ("SLURM_JOB_ID", "SLURM_CPUS_PER_TASK", "SLURM_MEM_PER_NODE") if inside else ("SLURM_CLUSTERS",):
+        monkeypatch.setenv(variable, "x")
+    made = engine()
+    made.submit(batch(made, tmp_path))
+    seen = {line.partition("=")[0] for line in (tmp_path / "env").read_text().splitlines()}
+    own = {variable for variable in seen if variable.startswith(("SBATCH_", "SQUEUE_", "SCANCEL_", "SLURM_"))}
+    assert own == ({"SLURM_CONF"} if inside else {"SLURM_CONF", "SLURM_CLUSTERS"})
+
+
+@pytest.mark.parametrize(
+    ("reason", "partition", "refused"),
+    [
+        ("PartitionTimeLimit", "gpu", True),
+        ("InvalidQOS", "gpu", True),
+        ("PartitionTimeLimit", "gpu,long", False),
+        ("Resources", "gpu", False),
+    ],
+)
+def test_jobs_that_slurm_would_never_begin_are_known(
+    reason: str, partition: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their reason; where a job may begin in one of several partitions it is that of one of them."""
+    commands(tmp_path, monkeypatch, squeue=f"echo '7_0|7|0|PENDING|hpml-0123456789:units|{reason}'")
+    made = engine(options={"sbatch": {"partition": partition}})
+    (job,) = made.live(batch(made, tmp_path).plan)
+    assert (job.reason, job.refused, job.stuck) == (reason, refused, refused)
+
+
+def test_an_array_that_is_too_long_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm's words don't say that its MaxArraySize is small."""
+    commands(tmp_path, monkeypatch, sbatch="echo 'error: Invalid job array specification' >&2; exit 1")
+    made = engine()
+    with pytest.raises(UserError, match=r"Invalid job array specification; .*options: \{array: N\}"):
         made.submit(batch(made, tmp_path))
 
 

@@ -50,6 +50,7 @@ def test_status_and_files(extra: int, status: int, tmp_path: Path, monkeypatch: 
     options = [part for kind, path in files.items() for part in (f"--{kind}", str(path))]
     done = invoke("check", "--against", "main", "--counts-only", "--methods", "lora", *options)
     assert done.exit_code == status, done.output
+    assert done.output.splitlines()[0] == "suite quickstart, lora"
     assert all(path.stat().st_size for path in files.values())
 
 

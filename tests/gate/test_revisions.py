@@ -16,6 +16,8 @@ from hpml_bench.errors import UserError
 from hpml_bench.gate.measure import revisions
 from hpml_bench.gate.measure.revisions import against_environment, against_revision
 
+TINY = frozenset({("methods", "tiny"), ("optimizers", "adamw")})
+"""Plug-ins that a check runs: the project's method, and what comes with the harness."""
 PROJECT = """
 [build-system]
 requires = ["setuptools"]
@@ -71,7 +73,7 @@ def test_a_dirty_tree_is_measured_as_it_is_and_named(project_repository: Path, u
     (project_repository / "tiny_module.py").write_text("value = 2\n")
     (project_repository / "new.py").touch()
     (project_repository / "ignored.py").touch()
-    found = against_revision("HEAD", project_repository)
+    found = against_revision("HEAD", project_repository, TINY)
     reference, candidate = found.reference.path, found.candidate.path
     assert reference is not None
     assert candidate is not None
@@ -90,24 +92,24 @@ def test_a_clean_tree_is_said_to_be_clean_and_installed_once(project_repository:
     """The same files are the same installation, now and the next time."""
     (project_repository / "tiny_module.py").write_text("value = 3\n")
     git(project_repository, "commit", "-qam", "two")
-    found = against_revision("HEAD", project_repository / ".")
+    found = against_revision("HEAD", project_repository / ".", TINY)
     assert found.notes == ()
     assert not found.sides[1].dirty
     assert found.reference.path == found.candidate.path
-    against_revision("HEAD", project_repository)
+    against_revision("HEAD", project_repository, TINY)
     assert unpacked == ["HEAD"]
 
 
 def test_a_missing_commit_is_told_with_what_to_do(project_repository: Path, tmp_path: Path) -> None:
     """In a whole clone it is a wrong name, in a shallow one it may not have been fetched."""
     with pytest.raises(UserError, match=r"--against nowhere: there is no such commit .*git log"):
-        against_revision("nowhere", project_repository)
+        against_revision("nowhere", project_repository, TINY)
     with pytest.raises(UserError, match=r"--against --help: there is no such commit"):
-        against_revision("--help", project_repository)
+        against_revision("--help", project_repository, TINY)
     git(project_repository, "commit", "-q", "--allow-empty", "-m", "two")
     git(tmp_path, "clone", "-q", "--depth=1", f"file://{project_repository}", "shallow")
     with pytest.raises(UserError, match=r"shallow: .*--unshallow"):
-        against_revision("HEAD~1", tmp_path / "shallow")
+        against_revision("HEAD~1", tmp_path / "shallow", TINY)
 
 
 @pytest.mark.parametrize("unpacked", ["[console_scripts]\nhpml_bench.x = tiny_module\n"], indirect=True)
@@ -116,20 +118,39 @@ def test_a_project_that_no_check_would_run_is_refused(project_repository: Path, 
     (project_repository / "tiny_module.py").write_text("value = 6\n")
     git(project_repository, "commit", "-qam", "unrelated")
     with pytest.raises(UserError, match=r"HEAD: .*nothing of it would be run"):
-        against_revision("HEAD", project_repository)
+        against_revision("HEAD", project_repository, TINY)
     assert unpacked == ["HEAD"]
+
+
+@pytest.mark.parametrize(
+    ("unpacked", "told"),
+    [
+        ("[hpml_bench.methods]\nmine = tiny_module\nlora = tiny_module\n", "method lora, method mine"),
+        ("[hpml_bench.probes]\ntiny = tiny_module\n", "probe tiny"),
+    ],
+    indirect=["unpacked"],
+)
+def test_a_check_of_other_methods_alone_is_refused(told: str, project_repository: Path, unpacked: list[str]) -> None:
+    """A plugin of which nothing is timed would pass whatever changed; a built-in's name is the built-in's."""
+    (project_repository / "tiny_module.py").write_text(f"value = {told!r}\n")
+    git(project_repository, "commit", "-qam", "other methods")
+    timed = frozenset({("methods", "lora"), ("methods", "tiny")})
+    with pytest.raises(UserError, match=rf"HEAD: this check runs nothing of the project \({told}\).* --methods"):
+        against_revision("HEAD", project_repository, timed)
+    if "mine" in told:
+        assert against_revision("HEAD", project_repository, timed | {("methods", "mine")}).mode == "revision"
 
 
 def test_no_repository_and_no_project_are_told(tmp_path: Path, unpacked: list[str]) -> None:
     """Outside a repository, and in one that pip can't install."""
     with pytest.raises(UserError, match="not a git repository"):
-        against_revision("HEAD", tmp_path)
+        against_revision("HEAD", tmp_path, TINY)
     (tmp_path / "file").touch()
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", "-A")
     git(tmp_path, "commit", "-qm", "one")
     with pytest.raises(UserError, match=r"HEAD: there is no pyproject.toml"):
-        against_revision("HEAD", tmp_path)
+        against_revision("HEAD", tmp_path, TINY)
     assert unpacked == []
 
 
@@ -140,7 +161,7 @@ def test_what_pip_says_is_passed_on(project_repository: Path, monkeypatch: pytes
     (project_repository / "tiny_module.py").write_text("value = 4\n")
     git(project_repository, "commit", "-qam", "broken")
     with pytest.raises(UserError, match="HEAD: pip can't install it: ERROR: nothing works"):
-        against_revision("HEAD", project_repository)
+        against_revision("HEAD", project_repository, TINY)
 
 
 def test_an_interrupted_installation_ends_what_pip_started(
@@ -166,7 +187,7 @@ def test_an_interrupted_installation_ends_what_pip_started(
     signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     try:
         with pytest.raises(KeyboardInterrupt):
-            against_revision("HEAD", project_repository)
+            against_revision("HEAD", project_repository, TINY)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

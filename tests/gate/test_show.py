@@ -25,6 +25,7 @@ def test_the_last_line_is_the_outcome() -> None:
     """It begins with the status and names what is wrong."""
     last = printed(made_checks.report({"lora": 0.05, "adapter": 0.0}, grown=3)).splitlines()[-1]
     assert last == "FAIL: slower or heavier: lora (step time) and lora (host synchronisations)"
+    assert "--strict" not in printed(made_checks.report())
     assert printed(made_checks.report()).splitlines()[-1] == (
         "PASS: nothing got slower or heavier in lora, prompt_tuning and adapter"
     )
@@ -82,10 +83,11 @@ def test_a_report_without_verdicts_says_that_nothing_was_measured() -> None:
 
 @pytest.mark.parametrize("status", ["INCONCLUSIVE", "INCOMPARABLE"])
 def test_undecided_outcomes_say_why(status: str) -> None:
-    """The reason stands in a sentence before the outcome."""
+    """The reason stands in a sentence before the outcome, and between both that the status is 0 all the same."""
     verdict = Verdict(method="lora", metric="step_time", status=status, detail="another processor", pairs=3)
     lines = printed(made_checks.report(verdicts=(verdict,), counts=())).splitlines()
-    assert lines[-2] == f"{status} lora: another processor"
+    assert lines[-3] == f"{status} lora: another processor"
+    assert lines[-2] == "what is not decided leaves the exit status at 0; with --strict it is 3"
     assert lines[-1].startswith(f"{status}: ")
 
 

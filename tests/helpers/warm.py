@@ -157,6 +157,7 @@ def _is_ours(command: Any) -> bool:
     """Tell whether a command runs a module of the package, or a script of the tests, with this interpreter."""
     if isinstance(command, str) or command[0] != sys.executable or len(command) < 2:
         return False
+    command = [word for word in command if word != "-P"]
     if command[1] == "-m":
         return str(command[2]).partition(".")[0] == "hpml_bench"
     if command[1] == "-c":
@@ -202,10 +203,13 @@ def _become(
 
 def _main(command: list[str]) -> int:
     """Run the module, code or script of a command; return the exit status, negative for that of a signal."""
+    safe = command[1] == "-P"
+    command = command[:1] + command[1 + safe :]
     try:
         if command[1] == "-m":
             sys.argv = command[2:]
-            sys.path.insert(0, str(Path.cwd()))
+            if not safe:
+                sys.path.insert(0, str(Path.cwd()))
             runpy.run_module(command[2], run_name="__main__", alter_sys=True)
         elif command[1] == "-c":
             sys.argv = ["-c", *command[3:]]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import hpml_bench
 from hpml_bench.launch import fork_server
 from hpml_bench.system import gpus
 
@@ -70,6 +71,37 @@ def test_bitsandbytes_is_not_imported_by_the_server_where_there_is_a_gpu(tmp_pat
     assert server not in processes
     assert len(processes) == 1
     assert (tmp_path / "had").read_text() == "torch transformers.modeling_utils"
+
+
+SHADOW = """
+import multiprocessing
+import os
+
+from hpml_bench.launch import fork_server
+
+fork_server.PRELOAD = ["hpml_bench.launch.fork_server_main", "shadow"]
+if __name__ == "__main__":
+    fork_server.start_fork_server()
+    child = multiprocessing.get_context("forkserver").Process(target=os.getpid)
+    child.start()
+    child.join()
+    print(child.exitcode, fork_server.SAFE_PATH in os.environ)
+"""
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_the_server_imports_what_its_parent_would(seen: bool, tmp_path: Path) -> None:
+    """A `datasets.py` in the working folder is no library, unless this process looks for its modules there too."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "start.py").write_text(SHADOW)
+    (tmp_path / "work" / "shadow.py").write_text("from pathlib import Path; Path('imported').touch()")
+    path = [str(Path(hpml_bench.__path__[0]).parent), *([str(tmp_path / "work")] if seen else [])]
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "start.py")], env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
+        cwd=tmp_path / "work", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "0 False\n", done.stderr
+    assert (tmp_path / "work" / "imported").exists() is seen
 
 
 @pytest.mark.suites

@@ -72,7 +72,7 @@ def when_training(scratch: Path, action: Callable[[dict[int, psutil.Process]], N
     def wait() -> None:
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
-            beats = [beat for folder in scratch.glob("hpmlb-*/*/") for beat in heartbeat.read(folder)]
+            beats = [beat for folder in scratch.glob("hpmlt-*/*/") for beat in heartbeat.read(folder)]
             if len(beats) == 2 and all("step" in beat.where for beat in beats):
                 time.sleep(0.3)
                 action({beat.rank: psutil.Process(beat.pid) for beat in beats})

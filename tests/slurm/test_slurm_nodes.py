@@ -24,7 +24,7 @@ def over(disturbed: Make, shared_folder: Path) -> Disturbed:
 
 def rank(room: Path, node: int) -> int:
     """Return the process number of a node's rank, as the node counts them."""
-    folders = (room / f"s/n{node + 1}").glob("hpmlb-*/*/")
+    folders = (room / f"s/n{node + 1}").glob("hpmlt-*/*/")
     (beat,) = [beat for folder in folders for beat in heartbeat.read(folder)]
     assert beat.rank == node
     return beat.pid

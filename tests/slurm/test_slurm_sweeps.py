@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,14 +97,15 @@ def test_a_detached_sweep_reports_by_itself(disturbed: Make, slurm_cluster: TwoN
     assert f"hpml-bench status {folder} shows the jobs" in begun.output
     assert sorted(state for state, _ in slurm_cluster.jobs().values()) == ["PENDING", "RUNNING"]
     shown = CliRunner().invoke(main, ["status", str(folder)]).output.splitlines()
-    assert shown[1].split() == ["0", "held", "seed", "0", "running", job, sweep.node(job), "0", "of", "1"]
+    assert shown[0] == "0 of 1 runs are done; units: 1 running"
+    assert shown[2].split() == ["0", "held", "seed", "0", "running", job, sweep.node(job), "0", "of", "1"]
     sweep.pass_on()
     own = find(folder, lambda _: None)
     until(lambda: not own.engine.live(own.plan), "all jobs have ended")
     assert "held" in (folder / "report.html").read_text()
     shown = CliRunner().invoke(main, ["status", str(folder)]).output.splitlines()
-    assert " ended " in shown[1]
-    assert shown[1].endswith("1 of 1")
+    assert " ended " in shown[2]
+    assert shown[2].endswith("1 of 1")
 
 
 def test_a_dry_run_prints_the_very_script(disturbed: Make, slurm_cluster: TwoNodes) -> None:
@@ -124,6 +126,50 @@ def test_a_dry_run_prints_the_very_script(disturbed: Make, slurm_cluster: TwoNod
         return [line for line in script.strip().splitlines() if not line.startswith("export HPML_BENCH_QUEUED=")]
 
     assert timeless(given) == timeless(printed.output)
+
+
+def test_the_users_shell_changes_no_job(
+    disturbed: Make, slurm_cluster: TwoNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`SBATCH_*` would win over the script's own lines; the job is where and as long as `--dry-run` says.
+
+    Protection: Slurm's commands don't get them (slurm._environment).
+    """
+    monkeypatch.setenv("SBATCH_PARTITION", "high")
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
+    sweep = disturbed(time="0:05:00", options={"sbatch": {"partition": "low", "hold": True}})
+    assert sweep.open().submit(again=True) == 1
+    assert slurm("squeue", "--noheader", "--format=%P %l").split() == ["low", "5:00"]
+
+
+def test_hundreds_of_jobs_are_stopped_at_once(disturbed: Make, slurm_cluster: TwoNodes) -> None:
+    """`hpml-bench stop` names the arrays, not their tasks, of which scancel would send each by itself.
+
+    Protection: Slurm.stop.
+    """
+    sweep = disturbed(options={"array": 100, "sbatch": {"partition": "low", "hold": True}})
+    assert sweep.open(seeds=300, methods=("held",)).submit(again=True) == 300
+    began = time.monotonic()
+    assert sweep.sweep.stop() == 300
+    assert time.monotonic() - began < 10
+    assert slurm_cluster.jobs() == {}
+
+
+def test_a_time_above_the_partitions_limit_ends_the_sweep(disturbed: Make, slurm_cluster: TwoNodes) -> None:
+    """Slurm takes such a job and never begins it; the command ends with Slurm's reason, and the job is cancelled.
+
+    Protection: reasons that never clear (slurm.REFUSED).
+    """
+    slurm("scontrol", "update", "partition=low", "maxtime=1")
+    try:
+        sweep = disturbed(time="0:05:00")
+        assert sweep.open().submit(again=True) == 1
+        assert not sweep.complete()
+        (reason,) = sweep.sweep.reasons()
+        assert "PartitionTimeLimit" in reason
+        assert slurm_cluster.jobs() == {}
+    finally:
+        slurm("scontrol", "update", "partition=low", "maxtime=UNLIMITED")
 
 
 def test_a_job_prepares_before_the_others_begin(disturbed: Make, truth: dict[str, Any], shared_folder: Path) -> None:

@@ -93,14 +93,57 @@ def test_no_two_writers_share_a_name(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_only_what_nobody_holds_is_abandoned(tmp_path: Path) -> None:
+@pytest.fixture
+def folders(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a temporary folder as a process does, whose lock nobody holds any more."""
+
+    def make(name: str) -> Path:
+        folder = tmp_path / f"{tempdir.PREFIX}{name}"
+        folder.mkdir()
+        (folder / tempdir.holder()).touch()
+        (folder / "file").touch()
+        return folder
+
+    return make
+
+
+def test_only_what_nobody_holds_is_abandoned(tmp_path: Path, folders: Callable[..., Path]) -> None:
     """Temporary folders of living processes stay, those of dead ones go, and so does nobody else's."""
-    for name in ("living", "dead"):
-        (tmp_path / f"{tempdir.PREFIX}{name}").mkdir()
-        (tmp_path / f"{tempdir.PREFIX}{name}/file").write_text("")
-    (tmp_path / "of-others").mkdir()
-    holder = os.open(tmp_path / f"{tempdir.PREFIX}living", os.O_RDONLY)
-    fcntl.flock(holder, fcntl.LOCK_EX)
+    living, dead, others = folders("living"), folders("dead"), tmp_path / "of-others"
+    others.mkdir()
+    held = os.open(living / tempdir.holder(), os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
     tempdir._remove_abandoned(tmp_path)
-    os.close(holder)
-    assert {path.name for path in tmp_path.iterdir()} == {f"{tempdir.PREFIX}living", "of-others"}
+    os.close(held)
+    assert {*tmp_path.iterdir()} == {living, others}
+    assert not dead.exists()
+
+
+@pytest.mark.parametrize("what", ["gethostname", "boot"])
+def test_folders_of_another_host_are_not_touched(
+    what: str, tmp_path: Path, folders: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a process there holds one can't be seen here where both share the file system."""
+    owner = tempdir.socket if what == "gethostname" else tempdir.processes
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, what, lambda: "another")
+        theirs = folders("theirs")
+    made = tmp_path / f"{tempdir.PREFIX}made"  # by a process that has not locked it yet
+    made.mkdir()
+    tempdir._remove_abandoned(tmp_path)
+    assert {*tmp_path.iterdir()} == {theirs, made}
+
+
+def test_a_process_removes_its_folder_and_those_of_killed_ones(tmp_path: Path) -> None:
+    """The folder that a SIGKILL left goes when the next process begins, and that one's own as it ends."""
+    program = "import os, sys; from hpml_bench.system import tempdir; print(tempdir.folder(), flush=True)\n"
+    program += "if sys.argv[1] == 'kill': os.kill(os.getpid(), 9)\n"
+    for how in ("kill", "end"):
+        done = subprocess.run(
+            [sys.executable, "-c", program, how], env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        assert [path for path in tmp_path.iterdir() if str(path) == done.stdout.strip()] == (
+            [Path(done.stdout.strip())] if how == "kill" else []
+        ), done.stderr
+    assert [*tmp_path.iterdir()] == []

@@ -1,10 +1,12 @@
-"""Ranks of a machine do some things in turn."""
+"""Ranks of a machine do some things in turn; one that is alone is open to nobody."""
 
 from __future__ import annotations
 
+import psutil
 import pytest
 import torch
 
+from helpers import tiny
 from hpml_bench.training.distributed import Group
 
 
@@ -28,3 +30,19 @@ def test_a_rank_goes_after_as_many_meetings_as_ranks_are_before_it(
             assert fails
         assert meetings.index("load") == rank % 3
         assert meetings.count("meet") == 3
+
+
+def listening() -> set[tuple[str, int]]:
+    """Return the addresses and ports on which this process takes connections."""
+    found = psutil.Process().net_connections("tcp")
+    return {(one.laddr.ip, one.laddr.port) for one in found if one.status == psutil.CONN_LISTEN}
+
+
+def test_a_group_of_one_rank_listens_on_the_loopback_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `check` makes them, for ten minutes: whoever reaches a group's store can write to it."""
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "0")
+    before = listening()
+    with tiny.alone() as group:
+        assert group.gather(torch.ones(1)).tolist() == [[1.0]]
+        assert {address for address, _ in listening() - before} <= {"127.0.0.1"}

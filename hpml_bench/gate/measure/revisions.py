@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import distributions
 from pathlib import Path
 
+from hpml_bench import registry
 from hpml_bench.errors import UserError
 from hpml_bench.gate.measure.sides import Comparison, Installation
 from hpml_bench.gate.records import Side
@@ -25,13 +26,21 @@ from hpml_bench.system.hashing import digest
 OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps")
 INSTALL_SECONDS = 600
 WORKING_TREE = "working tree"
+Plugins = Collection[tuple[registry.Kind, str]]
+"""Kind and name of each."""
 
 
-def against_revision(revision: str, folder: Path) -> Comparison:
+def against_revision(revision: str, folder: Path, plugins: Plugins) -> Comparison:
     """Install a revision of the project in `folder` and its working tree as it is, changes included.
 
+    Args:
+        revision: what git knows a commit by.
+        folder: any folder of the repository.
+        plugins: kind and name of those that the check runs.
+
     Raises:
-        UserError: there is no git, repository, commit or project, or pip can't install it.
+        UserError: there is no git, repository, commit or project, pip can't install it, or the check would run none of
+            it.
 
     """
     top = Path(_git(folder, "rev-parse", "--show-toplevel").decode().strip())
@@ -40,8 +49,10 @@ def against_revision(revision: str, folder: Path) -> Comparison:
     dirty = bool(_git(top, "status", "--porcelain"))
     with _archived(top, commit) as source:
         reference = Installation(revision, sys.executable, _installed(source, revision))
+    _check_part(reference, plugins)
     with _copied(top) as source:
         candidate = Installation(WORKING_TREE, sys.executable, _installed(source, WORKING_TREE))
+    _check_part(candidate, plugins)
     note = ("the working tree was measured as it is, with changes that are in no commit",) if dirty else ()
     sides = (
         Side(label=revision, revision=commit, python=sys.executable),
@@ -143,19 +154,34 @@ def _installed(source: Path, label: str) -> Path:
         if not target.is_dir():
             with new_entry(target) as fresh:
                 _pip(pip.command("install", *OPTIONS, "--target", str(fresh), str(source)), label)
-    if not _takes_part(target):
-        raise UserError(
-            f"{label}: what pip installs of it has no package hpml_bench and no entry point in a group of hpml_bench, "
-            "so that nothing of it would be run and every check would pass; check hpml-bench itself or a plugin of it"
-        )
     return target
 
 
-def _takes_part(target: Path) -> bool:
-    """Tell whether an installed project is the harness, or one whose methods the harness finds by entry points."""
-    points = (path.read_text(encoding="utf-8") for path in target.glob("*.dist-info/entry_points.txt"))
-    named = re.compile(r"^\s*\[\s*hpml_bench\.", re.MULTILINE)
-    return (target / "hpml_bench").is_dir() or any(named.search(text) for text in points)
+def _check_part(side: Installation, plugins: Plugins) -> None:
+    """Refuse an installed project that is neither the harness nor has a plug-in that the check runs.
+
+    Raises:
+        UserError: every check of it would pass; says which plug-ins it has.
+
+    """
+    assert side.path is not None  # noqa: S101 - it was installed into a folder
+    if (side.path / "hpml_bench").is_dir():
+        return
+    points = [point for package in distributions(path=[str(side.path)]) for point in package.entry_points]
+    groups = {f"hpml_bench.{kind}": kind for kind in registry.PACKAGES}
+    own = {(groups[point.group], point.name) for point in points if point.group in groups}
+    if not own:
+        raise UserError(
+            f"{side.label}: what pip installs of it has no package hpml_bench and no entry point in a group of "
+            "hpml_bench, so that nothing of it would be run and every check would pass; check hpml-bench itself or a "
+            "plugin of it"
+        )
+    if not any(plugin in plugins and not registry.is_built_in(*plugin) for plugin in own):
+        told = ", ".join(f"{registry.ONE[kind]} {name}" for kind, name in sorted(own))
+        raise UserError(
+            f"{side.label}: this check runs nothing of the project ({told}), so that it would pass whatever changed; "
+            "name its methods with --methods, or a suite that uses what it has"
+        )
 
 
 def _pip(command: Sequence[str], label: str) -> None:
