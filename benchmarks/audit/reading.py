@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audit.runs import Run, most, read_run, set_apart
+from audit.runs import OTHER_CHECKPOINTING, Run, checkpointing_key, most, one_host, read_run, set_apart, share_host
 from audit.statistics import Comparison, Pair, compare_rows, erratic, holm
 from audit.study import Study
 
@@ -21,10 +21,12 @@ def read_study(folder: Path) -> Study:
     ended = [run for run in runs if run.record["status"] == "ok"]
     apart = set_apart(ended)
     compared = [run for run in ended if run not in apart]
-    quiet = [run for run in compared if not run.neighbours]
-    home = at_home(quiet)
-    if 2 * len(quiet) < len(compared) and not share_seeds(home):
-        home = at_home(compared)
+    home = costed(compared)
+    own = {checkpointing_key(run): run for run in home if not run.neighbours}
+    for run, reason in apart.items():
+        twin = own.get(checkpointing_key(run))
+        if reason == "another protocol" and twin and not run.neighbours and share_host(run, twin):
+            apart[run] = OTHER_CHECKPOINTING
     suite = json.loads((folder / "suite.json").read_text(encoding="utf-8"))
     over = "peak_memory_over_setup_mb"
     on_cpu = bool(home) and not home[0].record["environment"]["hardware"]["gpus"]
@@ -35,6 +37,15 @@ def read_study(folder: Path) -> Study:
     study = Study(folder, suite, runs, read.count(None), apart, compared, home, methods, definitions, memory)
     compare_all(study)
     return study
+
+
+def costed(compared: list[Run]) -> list[Run]:
+    """Return the runs that costs are of: alone, in one environment and each seed on one host, where enough are so."""
+    quiet = [run for run in compared if not run.neighbours]
+    here = at_home(quiet)
+    home = one_host(here)
+    enough = 2 * len(quiet) >= len(compared) and len(home) == len(here)
+    return home if enough or share_seeds(home) else at_home(compared)
 
 
 def at_home(runs: list[Run]) -> list[Run]:

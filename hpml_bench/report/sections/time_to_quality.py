@@ -191,7 +191,8 @@ def _table(results: Results, score: Score, levels: tuple[float, ...], what: str,
     validated = results.reference.spec.settings.validation_samples
     notes = [
         f"Scores are of {validated:,} validation rows. Targets lie half, three quarters and nine tenths of the way "
-        f"from {_start_in_words(results, score)} to the best mean; those within the noise of so many rows are left out.",
+        f"from {_start_in_words(results, score)} to the best mean; those within the noise of so many rows are left "
+        "out.",
         "Mean ± standard deviation over the seeds that reach the target, at the first evaluation that stands at it or "
         f"{score.past}; how finely that is told depends on eval_every. never (k of n): so many seeds do not reach it, "
         "and the mean is of the others alone. Seconds are those of the training steps, warm-up included, evaluation "
