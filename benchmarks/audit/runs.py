@@ -214,7 +214,8 @@ def named_rightly(run: Run, runs: list[Run]) -> bool:
         return True
     name = re.sub(r"[^A-Za-z0-9]+", "-", str(run.spec["name"])).strip("-").lower()
     alike = [other.protocol for other in runs if other.protocol_id == run.protocol_id]
-    return run.protocol == most(alike, alike.count) and run.record["run_id"].startswith(f"{name}-s{run.seed}-")
+    begun = str(run.record["run_id"]).startswith(f"{name}-s{run.seed}-")
+    return begun and run.protocol == max(alike, key=alike.count)
 
 
 def odd_ones(runs: list[Run]) -> set[Run]:

@@ -86,9 +86,8 @@ class Study:
     @property
     def hosts(self) -> list[str]:
         """The hosts that costs are of; none where a record doesn't say."""
-        if not all(run.hosts for run in self.home):
-            return []
-        return sorted({host for run in self.home for host in run.hosts})
+        trained = [run for run in self.home if not run.untrained]
+        return sorted({host for run in trained for host in run.hosts}) if all(run.hosts for run in trained) else []
 
     @property
     def beside(self) -> list[Run]:

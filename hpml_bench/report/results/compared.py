@@ -12,7 +12,7 @@ from hpml_bench.config.suite import Margin, Suite, load_suite, packaged_suites
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.files import SUITE, read_json
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.comparability import alone, hosts_of, label, machine_of, method_of, nodes_of
+from hpml_bench.report.comparability import alone, hosts_of, label, machine_of, method_of, nodes_of, untrained
 from hpml_bench.report.jobs import SweepTimes, sweep_times
 from hpml_bench.report.predictions import task_of
 from hpml_bench.report.selection import LeftOut, Selection
@@ -186,7 +186,7 @@ class ComparedRuns:
     @cached_property
     def hosts(self) -> tuple[str, ...]:
         """Names of the hosts of the runs that costs are of; none where a record doesn't say."""
-        named = [hosts_of(record) for record in self.compared if record.run_id in self.selection.costed]
+        named = [hosts_of(r) for r in self.compared if r.run_id in self.selection.costed and not untrained(r)]
         if any(hosts is None for hosts in named):
             return ()
         return tuple(sorted({sanitize(host, 60) for hosts in named for host in hosts or ()}))
