@@ -9,7 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from audit.runs import OTHER_CHECKPOINTING, Run, checkpointing_key, most, one_host, read_run, set_apart, share_host
+from audit.runs import (
+    OTHER_CHECKPOINTING,
+    OTHER_RANKS,
+    Run,
+    checkpointing_key,
+    most,
+    one_host,
+    read_run,
+    set_apart,
+    share_host,
+)
 from audit.statistics import Comparison, Pair, compare_rows, erratic, holm
 from audit.study import Study
 
@@ -22,11 +32,8 @@ def read_study(folder: Path) -> Study:
     apart = set_apart(ended)
     compared = [run for run in ended if run not in apart]
     home = costed(compared)
-    own = {checkpointing_key(run): run for run in home if not run.neighbours}
-    for run, reason in apart.items():
-        twin = own.get(checkpointing_key(run))
-        if reason == "another protocol" and twin and not run.neighbours and share_host(run, twin):
-            apart[run] = OTHER_CHECKPOINTING
+    for run in apart:
+        apart[run] = beside(run, apart[run], home)
     suite = json.loads((folder / "suite.json").read_text(encoding="utf-8"))
     over = "peak_memory_over_setup_mb"
     on_cpu = bool(home) and not home[0].record["environment"]["hardware"]["gpus"]
@@ -37,6 +44,15 @@ def read_study(folder: Path) -> Study:
     study = Study(folder, suite, runs, read.count(None), apart, compared, home, methods, definitions, memory)
     compare_all(study)
     return study
+
+
+def beside(run: Run, reason: str, home: list[Run]) -> str:
+    """Return why a run is not compared: it stands in a table of its own only beside one like it that costs are of."""
+    quiet = [] if run.neighbours else [own for own in home if not own.neighbours and share_host(run, own)]
+    if reason == "another protocol" and checkpointing_key(run) in map(checkpointing_key, quiet):
+        return OTHER_CHECKPOINTING
+    same = [own for own in quiet if own.key[:2] == run.key[:2] and own.one_node == run.one_node]
+    return "another protocol" if reason == OTHER_RANKS and not same else reason
 
 
 def costed(compared: list[Run]) -> list[Run]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from audit.page import Table
 from audit.reading import by_method
-from audit.runs import OTHER_CHECKPOINTING, Run, alike, checkpointing_key, set_apart
+from audit.runs import OTHER_CHECKPOINTING, OTHER_RANKS, Run, checkpointing_key
 from audit.statistics import mean_interval
 from audit.study import Study
 from audit.values import MEAN, Atom, Near, interval_cell, mean_cell
@@ -142,16 +142,15 @@ def timed_runs(study: Study) -> list[Run]:
 
 def scaling(study: Study, _: Table, row: Row) -> Cells:
     """Speed-up and efficiency over numbers of ranks and nodes, over the seeds that each has."""
-    name, here = row["method"], study.home[0]
+    name = row["method"]
     parts = [int(part) for part in row["ranks"].split(" × ")]
     ranks = math.prod(parts)
     size = ranks, parts[0] if len(parts) > 1 else 1
-    ended = [run for run in study.runs if run.record["status"] == "ok" and run.one_node == here.one_node]
-    like = [run for run in ended if alike(run, here)]
+    like = [*study.home, *(run for run, why in study.apart.items() if why == OTHER_RANKS)]
     found: dict[tuple[int, int], dict[int, Run]] = {}
     for other in sorted({run.size for run in like}):
-        group = [run for run in like if run.size == other]
-        kept = by_method([run for run in group if run not in set_apart(group)], list(study.suite["methods"]))
+        group = [run for run in like if run.size == other and not run.neighbours]
+        kept = by_method(group, list(study.suite["methods"]))
         if name in kept:
             found[other] = {run.seed: run for run in kept[name]}
     shared = set.intersection(*map(set, found.values()))

@@ -61,7 +61,7 @@ def load_record(path: Path) -> RunRecord:
     return record.model_copy(update={"protocol_id": protocol_id(record.spec.settings, record.digests)})
 
 
-def misnamed(record: RunRecord, run_id: str) -> str | None:
+def wrong_id(record: RunRecord, run_id: str) -> str | None:
     """Return which id of a record is not that of its settings, method, seed and digests, in words; None where none is.
 
     Ids of schema 1 were made otherwise; where a plug-in isn't installed its defaults, which ids leave out, are unknown.

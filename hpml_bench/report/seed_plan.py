@@ -95,7 +95,7 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> Plan:
         reason = (
             "is the same in every seed: one seed tells it exactly"
             if exact
-            else f"needs at least 2 methods x {least} seeds that they share, of costs on one machine,"
+            else f"needs at least 2 methods x {least} seeds that they share, of costs on one host a seed,"
         )
         raise UserError(f"--detect {detect}: {metric} {reason} in {folder}")
     family = [c for pairs in results.family.values() for c in pairs] if metric in results.family else tested

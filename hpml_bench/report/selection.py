@@ -13,7 +13,7 @@ from typing import Literal
 from hpml_bench import statistics
 from hpml_bench.errors import UserError
 from hpml_bench.records.listing import load_records
-from hpml_bench.records.load import misnamed
+from hpml_bench.records.load import wrong_id
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report import integrity, predictions
 from hpml_bench.report.comparability import (
@@ -106,7 +106,7 @@ class Selection:
         loaded = load_records(folder)
         if not loaded.records:
             raise UserError("; ".join([f"{folder} holds no recorded run that can be read", *loaded.problems[:3]]))
-        reasons = {r.run_id: misnamed(r, loaded.named[r.run_id]) for r in loaded.records}
+        reasons = {r.run_id: wrong_id(r, loaded.named[r.run_id]) for r in loaded.records}
         return select(folder, loaded.records, loaded.problems, {run: why for run, why in reasons.items() if why})
 
 

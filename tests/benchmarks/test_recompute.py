@@ -267,6 +267,16 @@ def test_it_recomputes_what_checkpointing_costs(tmp_path: Path) -> None:
         assert [p for p in page_problems(folder, folder / "other.md") if p.startswith("Gradient checkpointing")], cell
 
 
+@pytest.mark.parametrize(("host", "counted"), [("n1", "3 on other ranks"), ("n2", "3 set apart")])
+def test_it_knows_which_runs_scale(host: str, counted: str, tmp_path: Path) -> None:
+    """A speed-up of runs that share a host has its interval; of runs on another host there is none."""
+    one = made_records.SETTINGS.model_copy(update={"world_size": 1})
+    alone = on(lambda _: host, made_records.sweep(["lora"], 3, settings=one))
+    folder = page_of(tmp_path / "ranks", [*on(lambda _: "n1", made_records.sweep(seeds=4)), *alone], 4)
+    assert counted in (folder / "report.md").read_text(encoding="utf-8")
+    assert page_problems(folder) == []
+
+
 def test_it_reads_failures_and_two_seeds(tmp_path: Path) -> None:
     """How many runs ended otherwise than well, and what the rows alone show to be above guessing."""
     bad = [made_records.failed("full", seed, status, "x") for seed, status in ((4, "diverged"), (5, "timeout"))]

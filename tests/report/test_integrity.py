@@ -16,7 +16,7 @@ from helpers.made_records import record, sweep
 from hpml_bench.config.settings import MethodSpec
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.load import load_record, misnamed
+from hpml_bench.records.load import load_record, wrong_id
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import facts
 from hpml_bench.report.results import TIME, Results
@@ -145,12 +145,12 @@ def test_ids_are_recomputed(tmp_path: Path, change: Change, words: str) -> None:
 def test_ids_of_before_and_of_unknown_plugins_are_not_judged() -> None:
     """Schema 1 made ids otherwise; without a plug-in its defaults are unknown, which ids leave out."""
     run = record()
-    assert misnamed(run, run.run_id) is None
-    assert misnamed(run, "another-id") is not None
-    assert misnamed(run.model_copy(update={"schema_version": 1}), "another-id") is None
+    assert wrong_id(run, run.run_id) is None
+    assert wrong_id(run, "another-id") is not None
+    assert wrong_id(run.model_copy(update={"schema_version": 1}), "another-id") is None
     unknown = run.spec.method.model_copy(update={"method": "of_a_package"})
     gone = run.model_copy(update={"spec": run.spec.model_copy(update={"method": unknown})})
-    assert misnamed(gone, "another-id") is None
+    assert wrong_id(gone, "another-id") is None
 
 
 def test_a_renamed_folder_is_read(tmp_path: Path) -> None:
