@@ -6,7 +6,7 @@ from pathlib import Path
 
 from audit.page import Audit, read_page
 from audit.reading import read_study
-from audit.sentences import check_line
+from audit.sentences import check_line, check_rules
 from audit.steps import check_record
 from audit.study import Study
 from audit.tables import check_table
@@ -21,6 +21,7 @@ def audit_page(study: Study, page: Path) -> Audit:
         check_table(audit, table, study)
     for section, text in lines:
         check_line(audit, section, text, study)
+    check_rules(audit, lines, study)
     check_all_said(audit, lines, study)
     check_all_shown(audit, tables, study)
     for run in study.compared:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from audit.runs import OTHER_RANKS
+from audit.runs import BESIDE, OTHER_CHECKPOINTING, OTHER_RANKS
 from audit.study import Study
 from audit.values import NUMBER, Fact
 
@@ -25,7 +25,8 @@ def head(study: Study, found: re.Match[str]) -> Iterator[Fact]:
     counts = {
         "compared": len(study.compared),
         OTHER_RANKS: sum(why == OTHER_RANKS for why in study.apart.values()),
-        "set apart": sum(why != OTHER_RANKS for why in study.apart.values()),
+        OTHER_CHECKPOINTING: sum(why == OTHER_CHECKPOINTING for why in study.apart.values()),
+        "set apart": sum(why not in BESIDE for why in study.apart.values()),
         "not ok": sum(run.record["status"] != "ok" for run in study.runs),
         "unreadable": study.unreadable,
         "without a record": never_run(study),

@@ -37,12 +37,13 @@ def each_run(study: Study, table: Table, row: Row) -> Cells:
     name, run = next(
         (name, run) for name, runs in study.methods.items() for run in runs if run.folder.name == row["Run"]
     )
-    shown = [*study.home, *study.beside]
+    shown = study.here
     cells: Cells = {
         "Seed": run.seed,
         "Order": run.record["order"],
         "Place": run.record.get("place"),
         "Neighbours": run.neighbours,
+        "Hosts": ", ".join(run.hosts) or "–",
         "Wall time (s)": float(run.record["seconds"]) if run in shown else None,
     }
     for header in table.header:

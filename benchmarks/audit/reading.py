@@ -10,7 +10,17 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from audit.runs import Run, most, read_run, set_apart
+from audit.runs import (
+    OTHER_CHECKPOINTING,
+    OTHER_RANKS,
+    Run,
+    checkpointing_key,
+    most,
+    one_host,
+    read_run,
+    set_apart,
+    share_host,
+)
 from audit.statistics import Comparison, Pair, compare_rows, erratic, holm
 from audit.study import Study
 
@@ -22,10 +32,9 @@ def read_study(folder: Path) -> Study:
     ended = [run for run in runs if run.record["status"] == "ok"]
     apart = set_apart(ended)
     compared = [run for run in ended if run not in apart]
-    quiet = [run for run in compared if not run.neighbours]
-    home = at_home(quiet)
-    if 2 * len(quiet) < len(compared) and not share_seeds(home):
-        home = at_home(compared)
+    home = costed(compared)
+    for run in apart:
+        apart[run] = beside(run, apart[run], home)
     suite = json.loads((folder / "suite.json").read_text(encoding="utf-8"))
     over = "peak_memory_over_setup_mb"
     on_cpu = bool(home) and not home[0].record["environment"]["hardware"]["gpus"]
@@ -36,6 +45,24 @@ def read_study(folder: Path) -> Study:
     study = Study(folder, suite, runs, read.count(None), apart, compared, home, methods, definitions, memory)
     compare_all(study)
     return study
+
+
+def beside(run: Run, reason: str, home: list[Run]) -> str:
+    """Return why a run is not compared: it stands in a table of its own only beside one like it that costs are of."""
+    quiet = [] if run.neighbours else [own for own in home if not own.neighbours and share_host(run, own)]
+    if reason == "another protocol" and checkpointing_key(run) in map(checkpointing_key, quiet):
+        return OTHER_CHECKPOINTING
+    same = [own for own in quiet if own.key[:2] == run.key[:2] and own.one_node == run.one_node]
+    return "another protocol" if reason == OTHER_RANKS and not same else reason
+
+
+def costed(compared: list[Run]) -> list[Run]:
+    """Return the runs that costs are of: alone, in one environment and each seed on one host, where enough are so."""
+    quiet = [run for run in compared if not run.neighbours]
+    here = at_home(quiet)
+    home = one_host(here)
+    enough = 2 * len(quiet) >= len(compared) and len(home) == len(here)
+    return home if enough or share_seeds(home) else at_home(compared)
 
 
 def at_home(runs: list[Run]) -> list[Run]:

@@ -19,7 +19,9 @@ from audit.answers import LOSS, SCORE, language
 from audit.rows import ACCURACY, SCORED, Answers, Scored, as_bytes
 from audit.values import Floats, Json
 
-OTHER_RANKS = "on other ranks"
+OTHER_RANKS, OTHER_CHECKPOINTING = "on other ranks", "with other checkpointing"
+BESIDE = (OTHER_RANKS, OTHER_CHECKPOINTING)
+"""Runs that are not compared and stand in a table of their own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +48,17 @@ class Run:
     @property
     def environment(self) -> str:
         """What costs depend on, as one text; the fingerprint stands for the hardware."""
-        kept = {key: value for key, value in self.record["environment"].items() if key not in {"hardware", "where"}}
+        kept = {
+            key: value for key, value in self.record["environment"].items() if key not in {"hardware", "where", "hosts"}
+        }
         return json.dumps(kept, sort_keys=True)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names of its hosts; none where its record doesn't say."""
+        environment = self.record["environment"]
+        where = environment.get("where") or {}
+        return tuple(sorted(environment.get("hosts") or where.get("hosts") or filter(None, [where.get("host")])))
 
     @property
     def neighbours(self) -> int | None:
@@ -179,6 +190,72 @@ def believed(run: Run) -> bool:
     return all(abs(value - given[name]) <= 1e-6 * max(1, abs(value)) for name, value in known.items())
 
 
+def timed(run: Run) -> bool:
+    """Whether the points give the recorded times; a run that trains nothing has none."""
+    if run.untrained or not (run.metric("train_seconds") or run.metric("samples_per_second")):
+        return True
+    seconds = list(run.series("step_seconds").values())
+    late = seconds[run.settings["warmup_steps"] :] or seconds
+    given = {"train_seconds": sum(seconds)}
+    if sum(late):
+        given["samples_per_second"] = len(late) * run.settings["global_batch"] / sum(late)
+    known = {name: value for name in given if (value := run.metric(name)) is not None}
+    return "points.jsonl" in run.record["files"] and all(
+        abs(value - given[name]) <= 1e-6 * abs(given[name]) for name, value in known.items()
+    )
+
+
+def named_rightly(run: Run, runs: list[Run]) -> bool:
+    """Whether a record's ids fit what it says, as far as other runs tell: one protocol id stands for one protocol.
+
+    What the id of a run hashes needs the package's defaults; its beginning is the method's name and the seed.
+    """
+    if run.record["schema_version"] < 2:
+        return True
+    name = re.sub(r"[^A-Za-z0-9]+", "-", str(run.spec["name"])).strip("-").lower()
+    alike = [other.protocol for other in runs if other.protocol_id == run.protocol_id]
+    begun = str(run.record["run_id"]).startswith(f"{name}-s{run.seed}-")
+    return begun and run.protocol == max(alike, key=alike.count)
+
+
+def odd_ones(runs: list[Run]) -> set[Run]:
+    """Return the runs of one protocol that have another's points, or that define a metric otherwise than most."""
+    digests = Counter(run.record["files"].get("points.jsonl") for run in runs if not run.untrained)
+    found = {run for run in runs if digests[run.record["files"].get("points.jsonl")] > 1 and not run.untrained}
+    said = {
+        run: {item["name"]: (item["unit"], item["better"]) for item in run.record["definitions"]} | {"": run.headline}
+        for run in sorted(runs, key=lambda run: run.started)
+    }
+    for name in {name for of in said.values() for name in of}:
+        usual = Counter(of[name] for of in said.values() if name in of).most_common(1)[0][0]
+        found |= {run for run, of in said.items() if of.get(name, usual) != usual}
+    return found
+
+
+def one_host(runs: list[Run]) -> list[Run]:
+    """Return each seed's runs on the host that most of them share; none of a seed in which no two methods share one."""
+    kept = []
+    for seed in {run.seed for run in runs}:
+        group = [run for run in runs if run.seed == seed and not run.untrained]
+        newest = {run.hosts: max(other.started for other in group if other.hosts == run.hosts) for run in group}
+        host = most((run.hosts for run in group), newest.__getitem__) if group else ()
+        there = [run for run in group if run.hosts == host]
+        kept += there if len(there) > 1 or len(there) == len(group) else []
+    return [run for run in runs if run in kept or run.untrained]
+
+
+def share_host(one: Run, other: Run) -> bool:
+    """Whether two runs had a host in common; those that name none are taken to."""
+    return one.hosts == other.hosts or bool(set(one.hosts) & set(other.hosts))
+
+
+def checkpointing_key(run: Run) -> str:
+    """Return what two runs share that differ in gradient checkpointing alone."""
+    method = {**run.record["spec"]["method"], "optimizer": run.record["spec"]["method"].get("optimizer")}
+    settings = {**run.settings, "gradient_checkpointing": False}
+    return repr((settings, run.record["digests"], method, run.seed, run.environment))
+
+
 def most(values: Iterable[Any], prefer: Callable[[Any], Any]) -> Any:
     """Return the most frequent value; of equally many the one that is preferred."""
     counts = Counter(values)
@@ -203,7 +280,11 @@ def set_apart(runs: list[Run]) -> dict[Run, str]:
     why = {run: "records of one" for run in runs if same[run.key] > 1}
     single = [run for run in runs if run not in why]
     passed_all = [run for run in single if all(check["passed"] for check in run.record["checks"])]
-    sound = [run for run in passed_all if believed(run)]
+    right = [run for run in passed_all if named_rightly(run, runs)]
+    sound = [run for run in right if believed(run) and timed(run)]
+    for protocol in {run.protocol for run in right}:
+        odd = odd_ones([run for run in right if run.protocol == protocol])
+        sound = [run for run in sound if run not in odd]
     why |= {run: "not believed" if run in passed_all else "invalid" for run in single if run not in sound}
     for protocol in {run.protocol for run in sound}:
         group = [run for run in sound if run.protocol == protocol]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from audit import jobs
+from audit import jobs, tuning
 from audit.figures import figure
 from audit.head import head
 from audit.page import Audit
-from audit.runs import Run, most
+from audit.runs import Run
+from audit.statistics import Pair
 from audit.study import TIME, Study
-from audit.takeaways import UnreadError, between, front, guessing, leader, under_trained
-from audit.times import PHASES, marks, pause, timed_runs, too_short
+from audit.takeaways import UnreadError, between, failures, front, guessing, lacking_metrics, leader, under_trained
+from audit.times import PHASES, marks, pause, targets, timed_runs, too_short
 from audit.values import BOLD, BOLDS, NUMBER, Atom, Fact
-from audit.words import metric_in
+from audit.words import listed, metric_in
 
 
 def unsteady(study: Study, found: re.Match[str]) -> Iterator[Fact]:
@@ -97,6 +98,48 @@ def score_margin(study: Study) -> float:
     return study.scale(study.score) * study.margin(study.score)
 
 
+LATE = " A time limit ends the slow runs, so that costs of the others are too low."
+
+
+def named_hosts(study: Study) -> str:
+    """Return the hosts that costs are of, the first eight of many."""
+    return listed([*study.hosts[:8], *([f"{len(study.hosts) - 8} more"] if len(study.hosts) > 8 else [])])
+
+
+def whose_costs(study: Study) -> str:
+    """Return for which hosts claims on costs hold; none where costs rank nothing."""
+    if not study.ranked:
+        return ""
+    if not study.hosts:
+        return "this machine (taken as one: not every record names its host)"
+    return named_hosts(study) + (", where the runs of a seed share theirs" if len(study.hosts) > 1 else "")
+
+
+def pairs(study: Study) -> Iterable[Pair]:
+    """Return all pairs."""
+    return study.pairs.values()
+
+
+def has_pairs(study: Study) -> bool:
+    """Whether there is a table of pairs: of two methods and two seeds, of which two methods share one."""
+    shared = any(pair.n for pair in pairs(study) if pair.metric == study.score)
+    return len(study.methods) > 1 and shared and len({run.seed for run in study.compared}) > 1
+
+
+def has_front(study: Study) -> bool:
+    """Whether the takeaways say who is on the front."""
+    return (
+        study.ranked
+        and len(study.methods) > 1
+        and any(study.place(name, study.metrics)[0] in {"on", "off"} for name in study.methods)
+    )
+
+
+def seeds_of(runs: list[Run]) -> frozenset[int]:
+    """Return the seeds of runs."""
+    return frozenset(run.seed for run in runs)
+
+
 def protocol(study: Study, found: re.Match[str]) -> Iterator[Fact]:
     """Yield the id of the compared runs' protocol."""
     yield "protocol", found[1], study.shown_protocol((study.compared or study.runs)[-1], found[1])
@@ -115,18 +158,26 @@ def groups(expected: Callable[[Study], Sequence[Atom]]) -> Says:
     return says
 
 
-SENTENCES: tuple[tuple[str, Says], ...] = (
+When = Callable[[Study], bool] | None
+"""Whether a page must have a sentence; None where that isn't recomputed."""
+SENTENCES: tuple[tuple[str, Says, When], ...] = (
     (
         rf"(?:No method is shown to be better by [^*]+ than (?P<first>{BOLDS})"
         rf"(?:, which has (?P<mean>{NUMBER})[ %\w]*?"
         r"(?: over (?P<over>the \d+ seeds that all methods share))?)?"
         rf"(?:, as has (?P<same>{BOLDS}))?(?=[;.])"
-        r"|(?P<second>\*\*[^*]+\*\*) (?:has the (?P<extreme>\w+) mean [^:]+|trained fastest|needed the least memory)"
+        r"|(?P<second>\*\*[^*]+\*\*) (?:has the (?P<extreme>\w+) mean [^:]+|trained fastest|needed the least memory"
+        r"|added the least memory over set-up)"
         rf"(?: on average)?: (?P<value>{NUMBER})(?: [^\s;,.]+)?)",
         leader,
+        lambda study: study.tested > 0,
     ),
-    (r"The Pareto front over (?P<metrics>[^:]+): (?P<places>.*)", front),
-    (r"(?P<metrics>[^:*]+ against [^:]+): (?P<places>(?:the places|on |off |undecided ).*)", front),
+    (r"The Pareto front over (?P<metrics>[^:]+): (?P<places>.*)", front, has_front),
+    (
+        r"(?P<metrics>[^:*]+ against [^:]+): (?P<places>(?:the places|on |off |undecided ).*)",
+        front,
+        lambda study: study.ranked and len(study.methods) > 1,
+    ),
     (
         rf"(?:Guessing the most frequent class gets (?P<share>{NUMBER}) % of the test rows right \(macro-F1 "
         rf"(?P<f1>{NUMBER})\); chance is (?P<chance>{NUMBER}) %\."
@@ -135,74 +186,170 @@ SENTENCES: tuple[tuple[str, Says], ...] = (
         rf"|Tagging nothing gets (?P<words>{NUMBER}) % of the words of the test rows right and finds no entity: its F1 "
         r"is 0\.|An empty answer scores 0\.|An answer that is none of the choices scores 0\."
         rf"|Guessing every token by how often it occurs in these rows has a loss of (?P<tokens>{NUMBER}) nats/token\.)"
-        r"(?: Not shown to be better than that[^:]*: (?P<low>.+)\.)?$",
+        r"(?: Better than that in each of their runs, by the test rows alone: (?P<above>[^.]+)\.)?"
+        r"(?: Not shown to be better than that: (?P<low>.+)\.)?$",
         guessing,
+        lambda study: bool(study.compared),
     ),
     (
         r"Under-trained: the validation loss was lowest at the last step, and over 2 % below .* for (.*); with more "
         r"steps ranks may turn\.$",
         groups(lambda study: [under_trained(study)]),
+        lambda study: len(study.methods) > 1 and bool(under_trained(study)),
     ),
-    (rf"(\w[^*]*) lies between ({NUMBER})[^*()]* \({BOLD}\) and ({NUMBER})[^*()]* \({BOLD}\); no pair has", between),
+    (
+        r"Runs that ended otherwise than well: (.*)\. Claims hold for runs that end well: [^.]*\."
+        r"( A time limit ends the slow runs, so that costs of the others are too low\.)?$",
+        groups(lambda study: [said := failures(study), LATE if "timeout" in said else ""]),
+        lambda study: bool(study.compared) and bool(failures(study)),
+    ),
+    (
+        rf"(\w[^*]*) lies between ({NUMBER})[^*()]* \({BOLD}\) and ({NUMBER})[^*()]* \({BOLD}\); no pair has",
+        between,
+        None,
+    ),
     (
         r"Methods lack seeds in ([^:]+): .* and each mean is over (the \d+ that all share|its method's own seeds)",
         lack_seeds,
+        lambda study: len(study.methods) > 1 and bool(lacking_metrics(study)),
     ),
     (
         r"Costs are of the runs in the environment that most share; (\d+) of (\d+) compared runs ran on other hardware",
         groups(lambda study: [len(elsewhere(study)), len(study.compared)]),
+        lambda study: len(study.methods) > 1 and bool(elsewhere(study)),
+    ),
+    (
+        r"(\d+) of (\d+) compared runs ran on another host than the runs of their seed",
+        groups(lambda study: [len(study.astray), len(study.compared)]),
+        lambda study: len(study.methods) > 1 and study.ranked and bool(study.astray),
+    ),
+    (
+        r"Methods are not ranked by costs: the runs of a seed were spread over hosts(?: \(([^()]*)\))?, and",
+        groups(lambda study: [named_hosts(study)]),
+        lambda study: len(study.methods) > 1 and study.over_hosts,
     ),
     (
         r"(?:Methods are not ranked by costs: )?(\d+) of (\d+) compared runs had neighbours",
         groups(lambda study: [len(study.beside), len(study.compared)]),
+        lambda study: len(study.methods) > 1 and bool(study.beside),
     ),
     (
         r"Better and equivalent are verdicts of one family of (\d+) tested pairs: .* on this page(?: and .* \(look "
-        r"(\d+),.*\))? is held to 5 %\. Scores .* later steps ask less\.(?: (\d+) seeds are few.*)?$",
-        groups(lambda study: [study.tested, study.looks if study.looks > 1 else "", few_seeds(study)]),
+        r"(\d+),.*\))? is held to 5 %\. Scores [^;]*?(?:, costs for other seeds on ([^;]*))?; .* later steps ask less\."
+        r"(?: (\d+) seeds are few.*)?$",
+        groups(
+            lambda study: [study.tested, study.looks if study.looks > 1 else "", whose_costs(study), few_seeds(study)]
+        ),
+        lambda study: study.tested > 0,
     ),
     (
         r"No method is called better than another: the runs have (one seed|\d+ seeds), and a verdict needs",
         groups(lambda study: [{1: "one seed"}.get(n := len({run.seed for run in study.compared}), f"{n} seeds")]),
+        lambda study: len(study.methods) > 1 and study.tested == 0,
     ),
-    (r"Of uncertain level: ", uncertain),
-    (r"([†§¶]) (.*%.*)", unsteady),
-    (rf"Only {BOLD} has comparable runs", groups(lambda study: [", ".join(study.methods)])),
-    (r"(Every run) that ended well was set apart", groups(lambda study: ["" if study.compared else "Every run"])),
-    (r"(\d+) compared runs were done by (\d+) jobs? of .* on (\d+) hosts?\.$", groups(jobs.counts)),
-    (r"(?:!\[Gantt chart of the jobs\. )?(\d+) jobs?(?:, summed)?: ", jobs.sums),
-    (r"\*\*Model:\*\*", head),
-    (r"!\[(?P<kind>[^:;]*?)[:.] (?:Best: )?(?P<body>.*)\]\([^()]+\)$", figure),
-    (r"(.+) lacks seeds? ([\d, ]+)\.$", lacking),
-    (r"Means of (.+) are over (seeds [\d, ]+|each method's own seeds)\.$", over_which),
-    (rf"Training and evaluation are ({NUMBER}) % of it\.", groups(lambda study: [training_share(study)])),
-    (r"p99 of (\d+) examples", groups(lambda study: [study.compared[0].settings["latency_samples"]])),
-    (rf"For other seeds on these ({NUMBER}) test rows alone", groups(lambda study: [len(study.compared[0].scores)])),
+    (
+        r"Of uncertain level: ",
+        uncertain,
+        lambda study: any(p.erratic and (p.better or p.equivalent) for p in pairs(study)),
+    ),
+    (r"([†§¶]) (.*%.*)", unsteady, None),
+    (
+        rf"Only {BOLD} has comparable runs",
+        groups(lambda study: [", ".join(study.methods)]),
+        lambda study: len(study.methods) == 1,
+    ),
+    (
+        r"(Every run) that ended well was set apart",
+        groups(lambda study: ["" if study.compared else "Every run"]),
+        lambda study: not study.compared and bool(study.apart),
+    ),
+    (
+        r"(\d+) compared runs were done by (\d+) jobs? of .* on (\d+) hosts?\.$",
+        groups(jobs.counts),
+        lambda study: any(map(jobs.place, study.compared)),
+    ),
+    (r"(?:!\[Gantt chart of the jobs\. )?(\d+) jobs?(?:, summed)?: ", jobs.sums, None),
+    (r"\*\*Model:\*\*", head, lambda _: True),
+    (r"!\[(?P<kind>[^:;]*?)[:.] (?:Best: )?(?P<body>.*)\]\([^()]+\)$", figure, None),
+    (r"(.+) lacks seeds? ([\d, ]+)\.$", lacking, lambda study: len({*map(seeds_of, study.methods.values())}) > 1),
+    (r"Means of (.+) are over (seeds [\d, ]+|each method's own seeds)\.$", over_which, None),
+    (
+        rf"Training and evaluation are ({NUMBER}) % of it\.",
+        groups(lambda study: [training_share(study)]),
+        lambda study: bool(timed_runs(study)),
+    ),
+    (r"p99 of (\d+) examples", groups(lambda study: [study.compared[0].settings["latency_samples"]]), None),
+    (
+        rf"For other seeds on these ({NUMBER}) test rows alone",
+        groups(lambda study: [len(study.compared[0].scores)]),
+        has_pairs,
+    ),
     (
         rf"Better: p \(Holm\) below 5 %.* difference of ({NUMBER})(?: \S+)? of a score, ({NUMBER}) % of a cost or more"
         r".* all (\d+) tested pairs .* look (\d+) at",
         groups(lambda study: [score_margin(study), 100 * study.margin(TIME), study.tested, study.looks]),
+        has_pairs,
     ),
     (
         r"The compared runs come from (\d+) env",
         groups(lambda study: [len({run.environment for run in study.compared})]),
+        lambda study: len({run.environment for run in study.compared}) > 1,
     ),
-    (r"Protocol (\w+): runs are compared only", protocol),
+    (r"Protocol (\w+): runs are compared only", protocol, lambda _: True),
     (
-        r"Rates were tried on the (\d+) validation rows, never on the test rows: (\d+) trials a method",
-        groups(
-            lambda study: [
-                study.runs[-1].settings["validation_samples"],
-                most(map(len, study.tuning.trials.values()), int),
-            ]
-        ),
+        r"Rates were tried on (?P<rows>[\d,]+) validation rows"
+        r"(?:, never on the test rows|(?P<other> of other data, which may hold test rows of these runs)): "
+        r"(?P<trials>\d+) trials a method",
+        tuning.tried,
+        lambda study: any(study.tuning.trials.values()),
+    ),
+    (
+        r"The tuning did not start from what these runs did: by their digests, other (.*)\.$",
+        groups(lambda study: [listed(tuning.other_starts(study))]),
+        lambda study: any(study.tuning.trials.values()) and bool(tuning.other_starts(study)),
+    ),
+    (
+        r"The tuning's settings were not those of these runs: (.*) differ\.$",
+        groups(lambda study: [listed(tuning.other_settings(study))]),
+        lambda study: any(study.tuning.trials.values()) and bool(tuning.other_settings(study)),
+    ),
+    (
+        r"These runs had other options than the tuning's trials: (.*)\.$",
+        groups(lambda study: [tuning.other_options(study)]),
+        None,
+    ),
+    (
+        r"No target is given: on ([\d,]+) validation rows the best mean",
+        groups(lambda study: [study.compared[0].settings["validation_samples"]]),
+        None,
+    ),
+    (
+        r"Scores are of ([\d,]+) validation rows\. Targets lie .* to the best mean",
+        groups(lambda study: [study.compared[0].settings["validation_samples"]]),
+        lambda study: bool(study.compared) and bool(targets(study)),
     ),
 )
 
 
+def check_rules(audit: Audit, lines: list[tuple[str, str]], study: Study) -> None:
+    """Check of every rule that some line is told by it where the page must have such a line, and none elsewhere.
+
+    A sentence that was reworded would else pass unread.
+    """
+    for pattern, _, when in SENTENCES:
+        if when is not None:
+            told = any(rule(text) == pattern for _, text in lines)
+            audit.check("Sentences", "rules", pattern[:60], ("told", str(told), str(bool(when(study)))))
+
+
+def rule(text: str) -> str | None:
+    """Return the pattern of the rule that a line is told by; None of a line that no rule knows."""
+    return next((pattern for pattern, *_ in SENTENCES if re.match(pattern, text, re.IGNORECASE)), None)
+
+
 def check_line(audit: Audit, section: str, text: str, study: Study) -> None:
     """Check what a line says; a takeaway that is not understood is named."""
-    matches = ((says, re.match(pattern, text, re.IGNORECASE)) for pattern, says in SENTENCES)
+    matches = ((says, re.match(pattern, text, re.IGNORECASE)) for pattern, says, _ in SENTENCES)
     says, found = next(((says, found) for says, found in matches if found), (None, None))
     if says and found:
         try:

@@ -16,7 +16,7 @@ from scipy import stats
 from audit import answers
 from audit.answers import LOSS, RIGHT_OR_WRONG, SCORE
 from audit.rows import ACCURACY, Guess, guess
-from audit.runs import Run
+from audit.runs import Run, one_host
 from audit.statistics import Comparison, Pair, compare_rows, holm
 from audit.trials import Tuning, read_tuning
 from audit.values import Floats, Json
@@ -65,13 +65,34 @@ class Study:
     @property
     def ranked(self) -> bool:
         """Whether methods are ranked by costs."""
-        return not any(run.neighbours for run in self.home)
+        return not any(run.neighbours for run in self.home) and not self.over_hosts
+
+    @property
+    def over_hosts(self) -> bool:
+        """Whether the runs of a seed that costs are of ran on several hosts."""
+        return len(one_host(self.home)) < len(self.home)
+
+    @property
+    def here(self) -> list[Run]:
+        """The compared runs in the environment that costs are of."""
+        environments = {run.environment for run in self.home}
+        return [run for run in self.compared if run.environment in environments]
+
+    @property
+    def astray(self) -> list[Run]:
+        """Those of them that ran alone, and on another host than the others of their seed."""
+        return [run for run in self.here if not run.neighbours and run not in self.home]
+
+    @property
+    def hosts(self) -> list[str]:
+        """The hosts that costs are of; none where a record doesn't say."""
+        trained = [run for run in self.home if not run.untrained]
+        return sorted({host for run in trained for host in run.hosts}) if all(run.hosts for run in trained) else []
 
     @property
     def beside(self) -> list[Run]:
         """The compared runs with neighbours in the environment that costs are of."""
-        here = {run.environment for run in self.home}
-        return [run for run in self.compared if run.neighbours and run.environment in here]
+        return [run for run in self.here if run.neighbours]
 
     @property
     def score(self) -> str:
@@ -269,7 +290,10 @@ class Study:
                 name: [sign * (run.scores - self.guess.scores) for run in runs] for name, runs in self.methods.items()
             }
             made = {name: compare_rows(np.array(of), self.span) for name, of in tables.items() if len(of) >= 3}
-            ps = {name: comparison.p(comparison.mean) for name, comparison in made.items()}
+            ps = {
+                name: made[name].p(made[name].mean) if name in made else max(map(above_by_rows, of))
+                for name, of in tables.items()
+            }
         return dict(zip(ps, holm(list(ps.values())), strict=True))
 
 
@@ -278,6 +302,17 @@ def mcnemar(study: Study, name: str) -> tuple[int, int, float]:
     first, second = (study.methods[part][0].scores for part in name.split(" against "))
     one, other = int((first > second).sum()), int((second > first).sum())
     return one, other, min(1.0, 2 * float(stats.binom.cdf(min(one, other), one + other, 0.5)))
+
+
+def above_by_rows(gains: Floats) -> float:
+    """Return the one-sided p of a run's gains over other rows: McNemar's exact test, of real numbers Student's t."""
+    if gains.mean() <= 0:
+        return 1.0
+    if np.isin(gains, (-1.0, 0.0, 1.0)).all():
+        more, less = int((gains > 0).sum()), int((gains < 0).sum())
+        return min(0.5, float(stats.binom.cdf(min(more, less), more + less, 0.5)))
+    made = over_rows(gains)
+    return made.p(made.mean)
 
 
 def row_test(study: Study, name: str) -> Comparison:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from audit.rows import flat, most_frequent
+from audit.runs import nowhere
 from audit.scores import could_have_found, deciding, difference_cells
 from audit.statistics import Pair
 from audit.study import Study
@@ -45,6 +46,14 @@ def leader(study: Study, found: re.Match[str]) -> Iterator[Fact]:
         yield "margin", part[2], (study.scale(metric) if metric == study.score else 100) * study.margin(metric)
     if part := re.search(rf"{BOLD} is not tested against (.+?)[:,] that takes 3 shared seeds", rest):
         shown["not tested"], rest = study.named(part[2]), rest.replace(part[0], "")
+    if part := re.search(
+        rf" Ranked is what training adds; .* is ({NUMBER}) \({BOLD}\) to ({NUMBER}) MB \({BOLD}\)\.", rest
+    ):
+        rest = rest.replace(part[0], "")
+        peaks = {n: study.mean("peak_memory_mb", n) for n in study.measured("peak_memory_mb")}
+        for value, whose, end in ((part[1], part[2], min), (part[3], part[4], max)):
+            yield "whole peak", value, end(peaks.values())
+            yield f"whole peak of {whose}", value, peaks[whose]
     if part := re.search(rf"Not measured there: ({BOLDS})", rest):
         shown["not measured"], rest = study.named(part[1]), rest.replace(part[0], "")
     elsewhere = [other for other in study.methods if other not in measured]
@@ -154,6 +163,8 @@ def guessing(study: Study, found: re.Match[str]) -> Iterator[Fact]:
     elif found["words"]:
         outside = [index for index, name in enumerate(names) if name == "O"]
         yield "share", found["words"], 100 * float(np.isin(flat(reference), outside).mean())
+    if found["above"]:
+        yield "better by the rows alone", str(study.named(found["above"])), str(above_by_rows_alone(study))
     if found["low"]:
         yield "not shown to be better", str(study.named(found["low"])), str(no_better_than_guessing(study))
 
@@ -163,6 +174,34 @@ def no_better_than_guessing(study: Study) -> list[str]:
     level = study.level("guess", study.looks)
     better = [name for name, p in study.adjusted("guess").items() if p < level]
     return [name for name in study.methods if name not in better]
+
+
+def above_by_rows_alone(study: Study) -> list[str]:
+    """Return the methods of fewer than three seeds that the test rows alone show to be better than guessing."""
+    low = no_better_than_guessing(study)
+    return [name for name, runs in study.methods.items() if len(runs) < 3 and name not in low]
+
+
+def failures(study: Study) -> str:
+    """Return which methods have runs that ended otherwise than well under the compared settings, and how."""
+    run = (study.compared or study.runs)[-1]
+    ended: dict[str, list[str]] = {}
+    for other in study.runs:
+        status = other.record["status"]
+        if status not in {"ok", "interrupted", "unsupported"} and nowhere(other.settings) == nowhere(run.settings):
+            ended.setdefault(str(other.spec["name"]), []).append(status)
+    well = [str(other.spec["name"]) for other in study.compared]
+    parts = [
+        f"{bold(study, name)} in {len(of)} of {len(of) + well.count(name)} runs "
+        f"({', '.join(f'{status}: {of.count(status)}' for status in sorted(set(of)))})"
+        for name, of in ended.items()
+    ]
+    return listed(parts)
+
+
+def bold(study: Study, name: str) -> str:
+    """Return a method's name as the page prints it: bold where it is compared."""
+    return f"**{name}**" if name in study.methods else name
 
 
 def under_trained(study: Study) -> str:

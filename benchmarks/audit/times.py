@@ -9,9 +9,10 @@ import numpy as np
 
 from audit.page import Table
 from audit.reading import by_method
-from audit.runs import Run, alike, set_apart
+from audit.runs import OTHER_CHECKPOINTING, OTHER_RANKS, Run, checkpointing_key
+from audit.statistics import mean_interval
 from audit.study import Study
-from audit.values import MEAN, Atom, Near, mean_cell
+from audit.values import MEAN, Atom, Near, interval_cell, mean_cell
 from audit.words import Cells, Row
 
 PHASES = ("first_step_seconds", "train_seconds", "evaluation_seconds", "inference_seconds")
@@ -32,12 +33,29 @@ def best_means(study: Study) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in found.items() if values}
 
 
+def base(study: Study) -> list[str]:
+    """Return the methods that train nothing."""
+    return [name for name, runs in study.methods.items() if all(run.untrained for run in runs)]
+
+
+def start(study: Study) -> float:
+    """Return where learning begins: at the base model's validation score, where it was run, else at chance."""
+    untrained = [best for name, best in best_means(study).items() if name in base(study)]
+    return untrained[0] if untrained else study.guess.chance
+
+
+def noise(study: Study) -> float:
+    """Return two standard errors of a score on the validation rows, by the median run's spread over the test rows."""
+    spreads = [float(run.scores.std(ddof=1)) for run in study.compared]
+    return 2 * float(np.median(spreads)) / math.sqrt(study.compared[0].settings["validation_samples"])
+
+
 def targets(study: Study) -> dict[str, float]:
-    """Return the targets as shown: half, three and nine tenths of the way from chance to the best mean."""
+    """Return the targets as shown: half, three and nine tenths of the way from the start to the best mean."""
     sign, scale, means = study.sign(study.score), study.scale(study.score), best_means(study)
     if not means:
         return {}
-    chance = scale * study.guess.chance
+    chance = scale * start(study)
     way = max(sign * scale * value for value in means.values()) - sign * chance
     if scale == 100:
         # "Where that way is short": 20 points or less; the methodology doesn't say.
@@ -45,10 +63,11 @@ def targets(study: Study) -> dict[str, float]:
     else:
         power = 10.0 ** math.floor(math.log10(way)) if way > 0 else 1.0
         step = (0.5 if way > 2 * power else 0.1) * power
-    # Rounded towards chance, in the score's direction.
+    # Rounded towards the start, in the score's direction.
     found = {sign * step * math.floor((sign * chance + share * way) / step + 1e-9) for share in (0.5, 0.75, 0.9)}
     unit = "%" if scale == 100 else study.definitions[study.score]["unit"]
-    shown = sorted((target for target in found if sign * (target - chance) > 1e-12), key=lambda target: sign * target)
+    least = max(1e-12, scale * noise(study))
+    shown = sorted((target for target in found if sign * (target - chance) > least), key=lambda target: sign * target)
     return {f"{target:.6g} {unit}".strip(): target / scale for target in shown}
 
 
@@ -65,7 +84,7 @@ def until(study: Study, table: Table, row: Row) -> Cells:
             step = next((at for at, value in series if sign * (value - level) >= -1e-11), None)
             if step is not None:
                 spent = sum(value for at, value in run.series("step_seconds").items() if at <= step)
-                samples = 0 if run.untrained else step * run.settings["global_batch"]
+                samples = step * run.settings["global_batch"]
                 values.append(spent if seconds else float(samples))
         missing = f"never ({len(runs) - len(values)} of {len(runs)})" if len(values) < len(runs) else ""
         mean, never = mean_cell(values), r"(?:(?:, )?(never \(\d+ of \d+\)))?"
@@ -123,16 +142,15 @@ def timed_runs(study: Study) -> list[Run]:
 
 def scaling(study: Study, _: Table, row: Row) -> Cells:
     """Speed-up and efficiency over numbers of ranks and nodes, over the seeds that each has."""
-    name, here = row["method"], study.home[0]
+    name = row["method"]
     parts = [int(part) for part in row["ranks"].split(" × ")]
     ranks = math.prod(parts)
     size = ranks, parts[0] if len(parts) > 1 else 1
-    ended = [run for run in study.runs if run.record["status"] == "ok" and run.one_node == here.one_node]
-    like = [run for run in ended if alike(run, here)]
+    like = [*study.home, *(run for run, why in study.apart.items() if why == OTHER_RANKS)]
     found: dict[tuple[int, int], dict[int, Run]] = {}
     for other in sorted({run.size for run in like}):
-        group = [run for run in like if run.size == other]
-        kept = by_method([run for run in group if run not in set_apart(group)], list(study.suite["methods"]))
+        group = [run for run in like if run.size == other and not run.neighbours]
+        kept = by_method(group, list(study.suite["methods"]))
         if name in kept:
             found[other] = {run.seed: run for run in kept[name]}
     shared = set.intersection(*map(set, found.values()))
@@ -141,14 +159,18 @@ def scaling(study: Study, _: Table, row: Row) -> Cells:
         values = [found[size][seed].metric(metric) for seed in shared]
         return float(np.mean([math.nan if value is None else value for value in values]))
 
-    speed_up = mean("samples_per_second") / mean("samples_per_second", min(found))
+    base_size = min(found)
+    gains = [math.log(rate(found[size][seed]) / rate(found[base_size][seed])) for seed in shared]
+    speed_up, bounds = factor(gains)
     crossing = {"within nodes (bytes/step)": "within_nodes_bytes_per_step",
                 "between nodes (bytes/step)": "between_nodes_bytes_per_step"}  # fmt: skip
     return {
         "ranks": ranks if size[1] == 1 else f"{size[1]} × {ranks // size[1]}",
+        "seeds": len(shared),
         "samples/s": mean("samples_per_second"),
+        "95 % interval": interval_cell(bounds) if size != base_size else None,
         "speed-up": speed_up,
-        "efficiency (%)": 100 * speed_up / (ranks / min(found)[0]),
+        "efficiency (%)": 100 * speed_up / (ranks / base_size[0]),
         "all-reduced (bytes/step)": mean("allreduced_bytes_per_step") if ranks > 1 else None,
         "all-reduce time (ms)": mean("communication_ms") if ranks > 1 else None,
         "all-reduce share (%)": mean("communication_percent") if ranks > 1 else None,
@@ -156,35 +178,44 @@ def scaling(study: Study, _: Table, row: Row) -> Cells:
     }
 
 
+def rate(run: Run) -> float:
+    """Return a run's samples/s."""
+    return run.metric("samples_per_second") or math.nan
+
+
+def factor(logs: list[float]) -> tuple[float, tuple[float, float] | None]:
+    """Return the geometric mean of factors by their logarithms, and its interval; of one there is none."""
+    bounds = mean_interval(logs, 0.0)
+    return math.exp(float(np.mean(logs))), (math.exp(bounds[0]), math.exp(bounds[1])) if bounds else None
+
+
 def checkpointing(study: Study, _: Table, row: Row) -> Cells:
     """Time and memory of runs that differ in nothing but gradient checkpointing."""
+    own = {checkpointing_key(run): run for run in study.methods[row["method"]] if run in study.home}
+    others = [run for run, why in study.apart.items() if why == OTHER_CHECKPOINTING and checkpointing_key(run) in own]
+    pairs = [
+        sorted((run, own[checkpointing_key(run)]), key=lambda run: bool(run.settings.get("gradient_checkpointing")))
+        for run in others
+    ]
 
-    def key(run: Run) -> str:
-        method = {**run.record["spec"]["method"], "optimizer": run.record["spec"]["method"].get("optimizer")}
-        settings = {**run.settings, "gradient_checkpointing": False}
-        return repr((settings, run.record["digests"], method, run.seed, run.environment))
-
-    both: dict[str, dict[bool, list[Run]]] = {}
-    for run in study.runs:
-        if run.record["status"] == "ok" and all(check["passed"] for check in run.record["checks"]):
-            sides = both.setdefault(key(run), {False: [], True: []})
-            sides[bool(run.settings.get("gradient_checkpointing"))].append(run)
-    own = {key(run) for run in study.methods[row["method"]] if run in study.home}
-    pairs = [sides for name, sides in both.items() if name in own and len(sides[False]) == len(sides[True]) == 1]
-
-    def mean(metric: str, side: bool) -> float:
-        values = [sides[side][0].metric(metric) for sides in pairs]
-        return float(np.mean([math.nan if value is None else value for value in values]))
+    def values(metric: str, side: int) -> list[float]:
+        found = [pair[side].metric(metric) for pair in pairs]
+        return [math.nan if value is None else value for value in found]
 
     (kept, again), (most, least) = (
-        [mean(name, side) for side in (False, True)] for name in ("train_seconds", "peak_memory_mb")
+        [float(np.mean(values(name, side))) for side in (0, 1)] for name in ("train_seconds", "peak_memory_mb")
     )
+    longer = zip(values("train_seconds", 0), values("train_seconds", 1), strict=True)
+    ratio, bounds = factor([math.log(after / before) for before, after in longer])
+    saved = [a - b for a, b in zip(values("peak_memory_mb", 0), values("peak_memory_mb", 1), strict=True)]
     return {
         "seeds": len(pairs),
         "time, kept (s)": kept,
         "time, computed again (s)": again,
-        "ratio": again / kept,
+        "ratio": ratio,
+        "95 % interval of the ratio": interval_cell(bounds),
         "peak, kept (MB)": most,
         "peak, computed again (MB)": least,
         "saved (MB)": most - least,
+        "95 % interval of saved (MB)": interval_cell(mean_interval(saved, 0.0)),
     }

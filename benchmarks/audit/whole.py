@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from audit.page import Audit, Table
-from audit.runs import OTHER_RANKS
+from audit.runs import BESIDE
 from audit.sentences import SENTENCES, elsewhere
 from audit.study import TIME, Study
 from audit.takeaways import lacking_metrics, no_better_than_guessing, under_trained
@@ -60,7 +60,7 @@ def check_all_shown(audit: Audit, tables: list[Table], study: Study) -> None:
                 place = table.header.index("Runs") if "Runs" in table.header else -1
                 counts[words] += sum(int(row[place]) if place >= 0 else 1 for row in table.rows)
     section, ended = "Failures and runs set apart", sum(run.record["status"] == "ok" for run in study.runs)
-    listed_apart = sum(why != OTHER_RANKS for why in study.apart.values())
+    listed_apart = sum(why not in BESIDE for why in study.apart.values())
     audit.check(section, "runs", "set apart", ("number", str(counts["Runs set apart"]), listed_apart))
     audit.check(
         section, "runs", "not ok", ("number", str(counts["Runs that did not end well"]), len(study.runs) - ended)

@@ -70,7 +70,7 @@ def written(folder: Path) -> Outcome | None:
 
 def ended_as(status: Status, error: RunError) -> Outcome:
     """Return the outcome of a run whose ranks wrote none."""
-    return Outcome(status=status, error=error, environment=environment.describe())
+    return Outcome(status=status, error=error, environment=environment.of_run())
 
 
 def record(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,12 +24,15 @@ class LoadedRuns:
     """The readable ones, oldest first."""
     problems: tuple[str, ...]
     """One sentence for each record that was set aside, naming the file."""
+    named: Mapping[str, str] = field(default_factory=dict)
+    """run_id, which is the folder's name -> the one that stands in the record."""
 
 
 def load_records(folder: Path) -> LoadedRuns:
     """Read every run.json one level below `folder`; damaged ones become `problems`."""
     records: list[RunRecord] = []
     problems: list[str] = []
+    named: dict[str, str] = {}
     for path in sorted(folder.glob(f"*/{RECORD}")):
         again = "it is left out, and run-all will run it again"
         try:
@@ -41,9 +44,12 @@ def load_records(folder: Path) -> LoadedRuns:
         if why:
             problems.append(f"{path.parent.name}/{why}; {again}")
         else:
+            named[path.parent.name] = record.run_id
             record = record.model_copy(update={"run_id": path.parent.name})  # a copied folder: where its files are
             records.append(_sharing(record, records[-1]) if records else record)
-    return LoadedRuns(tuple(sorted(records, key=lambda record: (record.started, record.run_id))), tuple(problems))
+    return LoadedRuns(
+        tuple(sorted(records, key=lambda record: (record.started, record.run_id))), tuple(problems), named
+    )
 
 
 def _sharing(record: RunRecord, other: RunRecord) -> RunRecord:

@@ -8,6 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from hpml_bench import registry
+from hpml_bench.config.settings import RunSpec
+from hpml_bench.errors import UserError
 from hpml_bench.records import schema1
 from hpml_bench.records.files import MAX_RECORD_BYTES, RECORD, is_plain_file
 from hpml_bench.records.run import SCHEMA_VERSION, RunRecord, protocol_id
@@ -56,6 +59,40 @@ def load_record(path: Path) -> RunRecord:
     if record.digests is None:
         return record
     return record.model_copy(update={"protocol_id": protocol_id(record.spec.settings, record.digests)})
+
+
+def wrong_id(record: RunRecord, run_id: str) -> str | None:
+    """Return which id of a record is not that of its settings, method, seed and digests, in words; None where none is.
+
+    Ids of schema 1 were made otherwise; where a plug-in isn't installed its defaults, which ids leave out, are unknown.
+
+    Args:
+        record: a run's.
+        run_id: as it stands in the record, which its folder's name may not be.
+
+    """
+    spec, settings = record.spec, record.spec.settings
+    if record.schema_version < SCHEMA_VERSION or not _installed(spec):
+        return None
+    if run_id != spec.run_id:
+        return f"its id {run_id} is not that of its settings, method and seed, {spec.run_id}"
+    if record.digests is not None and record.protocol_id != (own := protocol_id(settings, record.digests)):
+        return f"its protocol id {record.protocol_id} is not that of its settings and digests, {own}"
+    return None
+
+
+def _installed(spec: RunSpec) -> bool:
+    """Tell whether all plug-ins whose options are part of a run's ids can be had here."""
+    settings, own = spec.settings, spec.method.optimizer
+    try:
+        registry.plugin("tasks", settings.task.name)
+        registry.plugin("datasets", settings.dataset.name)
+        registry.plugin("methods", spec.method.method)
+        for optimizer in (settings.optimizer, *([own] if own else [])):
+            registry.plugin("optimizers", optimizer.name)
+    except UserError:
+        return False
+    return True
 
 
 def _oddity(content: Any, raw: bytes) -> str | None:

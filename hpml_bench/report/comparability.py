@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from hpml_bench.config.options import without_defaults
-from hpml_bench.config.settings import identity, method_identity
+from hpml_bench.config.settings import Settings, identity, method_identity
 from hpml_bench.records.run import Consumed, RunRecord
 
 COSTS_DEPEND_ON = (
@@ -85,6 +85,23 @@ def alone(record: RunRecord) -> bool:
     return not record.neighbours
 
 
+def hosts_of(record: RunRecord) -> tuple[str, ...] | None:
+    """Return the names of a run's hosts, sorted; None where its record, one of before, names none."""
+    said = record.environment.get("where")
+    named = record.environment.get("hosts")
+    if named is None and isinstance(said, dict):
+        named = said.get("hosts") or said.get("host")
+    if not named:
+        return None
+    return tuple(sorted(str(host) for host in (named if isinstance(named, list | tuple) else [named])))
+
+
+def share_a_host(one: RunRecord, other: RunRecord) -> bool:
+    """Tell whether two runs had a host in common; runs that name none are taken to be of one machine."""
+    here, there = hosts_of(one), hosts_of(other)
+    return here == there or bool(here and there and set(here) & set(there))
+
+
 def nodes_of(record: RunRecord) -> int:
     """Return over how many nodes a run's ranks were."""
     hardware = record.environment.get("hardware")
@@ -123,17 +140,16 @@ def protocol_difference(reference: RunRecord, other: RunRecord) -> str:
     """Name the settings and digests in which two runs differ."""
     named = [
         f"{key} {short(theirs)} instead of {short(ours)}"
-        for key, ours, theirs in _differences(_settings(reference), _settings(other))
+        for key, ours, theirs in differences(settings_of(reference.spec.settings), settings_of(other.spec.settings))
     ]
     if reference.digests and other.digests:
-        pairs = _differences(reference.digests.model_dump(), other.digests.model_dump())
+        pairs = differences(reference.digests.model_dump(), other.digests.model_dump())
         named += [f"other {key} ({short(theirs)} instead of {short(ours)})" for key, ours, theirs in pairs]
     return f"another protocol: {', '.join(named) or 'the difference is not in the settings'}"
 
 
-def _settings(record: RunRecord) -> dict[str, Any]:
-    """Return a run's settings without options at their defaults, which a record may name or not."""
-    settings = record.spec.settings
+def settings_of(settings: Settings) -> dict[str, Any]:
+    """Return settings without options at their defaults, which a record may name or not."""
     task = without_defaults("tasks", settings.task.name, settings.task.options)
     dataset = without_defaults("datasets", settings.dataset.name, settings.dataset.options)
     optimizer = without_defaults("optimizers", settings.optimizer.name, settings.optimizer.options)
@@ -144,11 +160,11 @@ def _settings(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _differences(ours: Any, theirs: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+def differences(ours: Any, theirs: Any, key: str = "") -> list[tuple[str, Any, Any]]:
     """Return (dotted key, ours, theirs) for every leaf in which two nested dictionaries differ."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         keys = dict.fromkeys([*ours, *theirs])
-        return [d for k in keys for d in _differences(ours.get(k), theirs.get(k), f"{key}.{k}".strip("."))]
+        return [d for k in keys for d in differences(ours.get(k), theirs.get(k), f"{key}.{k}".strip("."))]
     return [] if ours == theirs else [(key, ours, theirs)]
 
 
@@ -157,7 +173,7 @@ def label(record: RunRecord, namesakes: Iterable[RunRecord]) -> str:
     spec = record.spec.method
     mine = spec.model_dump(mode="json")
     others = [method_identity(other.spec.method) for other in namesakes]
-    keys = {key for other in others for key, *_ in _differences(method_identity(spec), other)}
+    keys = {key for other in others for key, *_ in differences(method_identity(spec), other)}
 
     def look(key: str) -> Any:
         if key == "optimizer":  # only one of the two has its own

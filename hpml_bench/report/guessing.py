@@ -14,8 +14,8 @@ from hpml_bench.report.results import Results
 def not_above_guess(results: Results) -> tuple[str, ...]:
     """Return the methods that are not shown to score better than a constant answer.
 
-    Over other seeds and rows, one-sided, Holm over the methods at guessing's share of the page's 5 %; under three seeds
-    nothing is shown.
+    One-sided, Holm over the methods at guessing's share of the page's 5 %: over other seeds and rows, under three seeds
+    over other rows in each run.
     """
     found = results.guess
     if found is None or len(found.scores) < 2 or results.quality not in results.definitions:
@@ -38,10 +38,29 @@ def above(gains: Sequence[NDArray[np.float64]], span: float, look: int) -> list[
         look: the number of this look at the suite's seeds, from 1.
 
     """
-    enough = [len(of) >= statistics.LEAST_SEEDS for of in gains]
-    p = [_p_above(of, span) if seeds else 1.0 for of, seeds in zip(gains, enough, strict=True)]
+    p = [_p_in_each(of) if len(of) < statistics.LEAST_SEEDS else _p_above(of, span) for of in gains]
     level = statistics.ALPHA * statistics.FOR_GUESSING * statistics.spent_at(look)
     return [value < level for value in statistics.holm(p)]
+
+
+def few_seeds(results: Results) -> tuple[str, ...]:
+    """Return the methods with too few seeds for claims on other seeds: of them the test rows alone say something."""
+    return tuple(method for method in results.methods if len(results.runs(method)) < statistics.LEAST_SEEDS)
+
+
+def _p_in_each(gains: NDArray[np.float64]) -> float:
+    """Return the largest of the runs' one-sided p of no gain over other rows, of [seeds, rows]."""
+    return max(_p_above_over_rows(of_run) for of_run in gains)
+
+
+def _p_above_over_rows(gains: NDArray[np.float64]) -> float:
+    """Return the one-sided p of a run's gains [rows]: McNemar's exact test of right and wrong, else Student's t."""
+    if gains.mean() <= 0:
+        return 1.0
+    if set(np.unique(gains)) <= {-1.0, 0.0, 1.0}:
+        return statistics.mcnemar(int((gains > 0).sum()), int((gains < 0).sum())) / 2
+    evidence = statistics.rows_evidence(gains)
+    return statistics.p_different(evidence) / 2 if evidence else 1.0
 
 
 def _p_above(gains: NDArray[np.float64], span: float) -> float:

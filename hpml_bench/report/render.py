@@ -126,6 +126,7 @@ def _counts(results: Results) -> str:
     left = results.left_out
     others = {
         "on other ranks": results.on_other_ranks,
+        "with other checkpointing": len(results.selection.checkpointed),
         "set apart": left.excluded_runs,
         "not ok": len(left.unfinished),
         "unreadable": len(left.problems),

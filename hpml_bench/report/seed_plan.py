@@ -12,7 +12,7 @@ from hpml_bench import statistics
 from hpml_bench.errors import UserError
 from hpml_bench.report.blocks import Table
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Cell, Quantity, number, sentence_list, table
+from hpml_bench.report.tables import Cell, Quantity, number, sentence_list, table, unranked_because
 
 DETECT = re.compile(r"([^=]+)=\s*(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.\d+)\s*(\S.*)?")
 
@@ -84,8 +84,8 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> Plan:
     metric, size = _wanted(results, detect)
     if results.definitions[metric].depends_on_machine and not results.costs_ranked:
         raise UserError(
-            f"--detect {detect}: the runs in {folder} slowed each other on their host, so that costs tell nothing; "
-            "run a pilot without --parallel, or in jobs that have their nodes to themselves"
+            f"--detect {detect}: the runs in {folder} {unranked_because(results)}, so that costs tell nothing; "
+            "run a pilot without --parallel, or in jobs of a seed each that have their nodes to themselves"
         )
     compared = results.comparisons(metric)
     tested = [c for c in compared if not c.exact and c.p is not None]
@@ -95,7 +95,7 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> Plan:
         reason = (
             "is the same in every seed: one seed tells it exactly"
             if exact
-            else f"needs at least 2 methods x {least} seeds that they share, of costs on one machine,"
+            else f"needs at least 2 methods x {least} seeds that they share, of costs on one host a seed,"
         )
         raise UserError(f"--detect {detect}: {metric} {reason} in {folder}")
     family = [c for pairs in results.family.values() for c in pairs] if metric in results.family else tested
@@ -234,7 +234,7 @@ def _on_hours(results: Results, seeds: int | None, hours: float | None, round_se
     if not results.one_machine:
         return ["The pilot's runs come from different hardware or versions, so that they tell no hours."]
     if results.beside:
-        return ["Runs of the pilot slowed each other on their host, so that they tell no hours."]
+        return ["Runs of the pilot had neighbours on their host, which slow each other, so that they tell no hours."]
     if hours is None:
         return []
     return [

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 from hpml_bench import statistics
 from hpml_bench.errors import UserError
 from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import wrong_id
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report import predictions
+from hpml_bench.report import integrity, predictions
 from hpml_bench.report.comparability import (
     agreed_budget,
     agreed_consumption,
     alone,
     but_checkpointing,
     but_ranks,
+    hosts_of,
     machine_of,
     method_of,
     node_of,
     protocol_difference,
     protocol_of,
+    share_a_host,
     short,
     untrained,
 )
 from hpml_bench.report.predictions import Scored
 
+Unranked = Literal["neighbours", "hosts"]
+"""Why costs rank nothing."""
 Stored = Mapping[str, Scored]
 """run_id -> predictions."""
 
@@ -68,19 +75,24 @@ class Selection:
     compared: tuple[RunRecord, ...]
     """One protocol, believed, of equal consumption, one record a method and seed."""
     costed: frozenset[str]
-    """run_ids of those compared that ran where most did, alone on their host where enough did: costs are of these."""
+    """run_ids of those compared whose costs count: run where most did, alone, and on one host within a seed.
+
+    Where too few are so, of all that ran where most did.
+    """
     scaled: tuple[RunRecord, ...]
     """Runs chosen by the same rules that differ from those compared in the number of ranks alone."""
     checkpointed: tuple[RunRecord, ...]
-    """Runs chosen by the same rules that differ from those compared in gradient checkpointing alone."""
+    """Runs chosen by the same rules that differ from one that costs are of in gradient checkpointing alone."""
     stored: Stored
     """Predictions of the compared runs."""
     left_out: LeftOut
 
     @property
-    def ranked(self) -> bool:
-        """Whether costs rank methods: not those of runs that others on their host slowed."""
-        return all(alone(record) for record in self.compared if record.run_id in self.costed)
+    def unranked(self) -> tuple[Unranked, ...]:
+        """Why costs rank no methods: runs had neighbours, or those of a seed ran on several hosts; else nothing."""
+        costed = [record for record in self.compared if record.run_id in self.costed]
+        found: list[Unranked] = [] if all(map(alone, costed)) else ["neighbours"]
+        return (*found, "hosts") if len(_on_one_host(costed)) < len(costed) else tuple(found)
 
     @classmethod
     def load(cls, folder: Path | str) -> Selection:
@@ -94,7 +106,8 @@ class Selection:
         loaded = load_records(folder)
         if not loaded.records:
             raise UserError("; ".join([f"{folder} holds no recorded run that can be read", *loaded.problems[:3]]))
-        return select(folder, loaded.records, loaded.problems)
+        reasons = {r.run_id: wrong_id(r, loaded.named[r.run_id]) for r in loaded.records}
+        return select(folder, loaded.records, loaded.problems, {run: why for run, why in reasons.items() if why})
 
 
 @dataclass(frozen=True)
@@ -111,8 +124,13 @@ class _Group:
         return max(runs, key=lambda record: (record.started, record.run_id))
 
 
-def select(folder: Path, records: Sequence[RunRecord], problems: tuple[str, ...] = ()) -> Selection:
-    """Choose among the readable records of a folder.
+def select(
+    folder: Path,
+    records: Sequence[RunRecord],
+    problems: tuple[str, ...] = (),
+    misnamed: Mapping[str, str] = MappingProxyType({}),
+) -> Selection:
+    """Choose among the readable records of a folder; `misnamed` says of some why their ids don't fit.
 
     The protocol with the most comparable runs is the report's, of equals the one with the newest.
     """
@@ -121,7 +139,7 @@ def select(folder: Path, records: Sequence[RunRecord], problems: tuple[str, ...]
     by_protocol: dict[str, list[RunRecord]] = {}
     for record in ok:
         by_protocol.setdefault(protocol_of(record), []).append(record)
-    groups = {name: _choose(runs, stored) for name, runs in by_protocol.items()}
+    groups = {name: _choose(folder, runs, stored, misnamed) for name, runs in by_protocol.items()}
     primary = max(groups.values(), key=lambda g: (len(g.compared), g.newest.started), default=None)
     unfinished = tuple(record for record in records if record.status != "ok")
     if primary is None:
@@ -135,30 +153,32 @@ def select(folder: Path, records: Sequence[RunRecord], problems: tuple[str, ...]
             (scaled if _scales(group, primary) else others).append(group)
     excluded = [*primary.excluded, *(one for group in scaled for one in group.excluded)]
     counted = _of_shared_seeds(costed, scaled)
-    alike = but_checkpointing(primary.newest)
-    checkpointed = [r for group in others for r in group.compared if but_checkpointing(r) == alike]
+    checkpointed = _of_checkpointing(costed, others)
     excluded += [one for group in scaled for one in _not_scaled(group, counted, primary.newest)]
-    excluded += [one for group in others for one in _of_another_protocol(group, primary.newest)]
+    used = {record.run_id for record in checkpointed}
+    excluded += [one for group in others for one in _of_another_protocol(group, primary.newest, used)]
     return Selection(
         folder,
         primary.newest,
         primary.compared,
         frozenset(record.run_id for record in costed),
         counted,
-        tuple(checkpointed),
+        checkpointed,
         {record.run_id: stored[record.run_id] for record in primary.compared},
         LeftOut(unfinished, tuple(excluded), problems),
     )
 
 
-def _choose(records: Sequence[RunRecord], stored: Stored) -> _Group:
+def _choose(folder: Path, records: Sequence[RunRecord], stored: Stored, misnamed: Mapping[str, str]) -> _Group:
     """Choose among the ok runs of one protocol: each method and seed once, believed, of agreed consumption."""
     same: dict[tuple[str, int], list[RunRecord]] = {}
     for record in records:
         same.setdefault((method_of(record), record.spec.seed), []).append(record)
     excluded = [Excluded(tuple(runs), _doubled(runs)) for runs in same.values() if len(runs) > 1]
     single = [runs[0] for runs in same.values() if len(runs) == 1]
-    faults = predictions.faults(single, {r.run_id: stored[r.run_id] for r in single if r.run_id in stored})
+    faults = integrity.faults(folder, [r for r in single if r.run_id not in misnamed])
+    faults |= {r.run_id: misnamed[r.run_id] for r in single if r.run_id in misnamed}
+    faults |= predictions.faults(single, {r.run_id: stored[r.run_id] for r in single if r.run_id in stored})
     excluded += [Excluded((r,), _unbelieved(faults[r.run_id])) for r in single if r.run_id in faults]
     valid = [record for record in single if record.run_id not in faults]
     agreed = agreed_consumption(valid)
@@ -190,13 +210,37 @@ def _consumed_other(record: RunRecord, valid: Sequence[RunRecord]) -> str:
 
 
 def _costed(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
-    """Return the runs that costs are of: of those alone on their host, the ones where most ran.
+    """Return the runs that costs are of: of those alone on their host, the ones where most ran, a host a seed.
 
     Where these are few, the others too: their costs are shown, and rank nothing.
     """
     quiet = [record for record in compared if alone(record)]
-    chosen = _of_one_machine(quiet)
-    return chosen if 2 * len(quiet) >= len(compared) or _testable(chosen) else _of_one_machine(compared)
+    here = _of_one_machine(quiet)
+    chosen = _on_one_host(here)
+    enough = 2 * len(quiet) >= len(compared) and len(chosen) == len(here)
+    return chosen if enough or _testable(chosen) else _of_one_machine(compared)
+
+
+def _on_one_host(runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
+    """Return the runs of each seed on the host that most of them share, of equals the one with the newest run.
+
+    Machines of one kind differ by some percent, always in the same direction, which no number of seeds averages out
+    where methods and not seeds are spread over them. A seed in which no two methods share a host has no runs here.
+    """
+    by_seed: dict[int, dict[tuple[str, ...] | None, list[RunRecord]]] = {}
+    for record in runs:
+        if not untrained(record):  # it has no costs
+            by_seed.setdefault(record.spec.seed, {}).setdefault(hosts_of(record), []).append(record)
+    chosen = {}
+    for seed, by_host in by_seed.items():
+        host, most = max(by_host.items(), key=lambda of: (len(of[1]), max(record.started for record in of[1])))
+        if len(most) > 1 or len(by_host) == 1:
+            chosen[seed] = host
+    return tuple(
+        record
+        for record in runs
+        if untrained(record) or (record.spec.seed in chosen and hosts_of(record) == chosen[record.spec.seed])
+    )
 
 
 def _testable(runs: Sequence[RunRecord]) -> bool:
@@ -225,13 +269,19 @@ def _scales(group: _Group, primary: _Group) -> bool:
 def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> tuple[RunRecord, ...]:
     """Return the runs on other numbers of ranks that can be set beside those that costs are of.
 
-    All were alone, on the same machine or on several like it, and every number of ranks of their method that shares a
-    seed with it has their seed.
+    All were alone, on the same host or on it and others like it, and every number of ranks of their method that shares
+    a seed with it has their seed.
     """
+    base = _by_method_and_seed(costed)
     here: dict[str, set[int]] = {}
-    for record in filter(alone, costed):
-        here.setdefault(method_of(record), set()).add(record.spec.seed)
-    groups = [[r for r in group.compared if alone(r) and node_of(r) == node_of(costed[0])] for group in scaled]
+    for method, seed in base:
+        here.setdefault(method, set()).add(seed)
+
+    def like(record: RunRecord) -> bool:
+        own = base.get((method_of(record), record.spec.seed))
+        return own is not None and alone(record) and node_of(record) == node_of(own) and share_a_host(record, own)
+
+    groups = [list(filter(like, group.compared)) for group in scaled]
     shared = {method: set(seeds) for method, seeds in here.items()}
     for runs in groups:
         for method, seeds in here.items():
@@ -240,18 +290,37 @@ def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> t
     return tuple(r for runs in groups for r in runs if r.spec.seed in shared.get(method_of(r), set()))
 
 
+def _of_checkpointing(costed: Sequence[RunRecord], others: Sequence[_Group]) -> tuple[RunRecord, ...]:
+    """Return the runs that differ in gradient checkpointing alone from one that costs are of, both alone on a host."""
+    base = _by_method_and_seed(costed)
+
+    def like(record: RunRecord) -> bool:
+        own = base.get((method_of(record), record.spec.seed))
+        if own is None or not alone(record) or but_checkpointing(record) != but_checkpointing(own):
+            return False
+        return machine_of(record) == machine_of(own) and share_a_host(record, own)
+
+    return tuple(record for group in others for record in filter(like, group.compared))
+
+
+def _by_method_and_seed(costed: Sequence[RunRecord]) -> dict[tuple[str, int], RunRecord]:
+    """Return those of the runs that were alone on their host."""
+    return {(method_of(record), record.spec.seed): record for record in filter(alone, costed)}
+
+
 def _not_scaled(group: _Group, counted: Sequence[RunRecord], reference: RunRecord) -> tuple[Excluded, ...]:
     """Return the runs of a group on another number of ranks that have nothing to be compared with."""
     used = {record.run_id for record in counted}
     idle = tuple(record for record in group.compared if record.run_id not in used)
-    lacks = "no run of that method and seed on the same machine to scale from"
+    lacks = "no run of that method and seed on the same host to scale from"
     lacks += "" if all(map(alone, (reference, *idle))) else ", of runs without others on their host"
     return (Excluded(idle, f"{protocol_difference(reference, group.newest)}; {lacks}"),) if idle else ()
 
 
-def _of_another_protocol(group: _Group, reference: RunRecord) -> tuple[Excluded, ...]:
-    """Return all runs of a group as excluded; what else is wrong with some of them is said as well."""
-    whole = (Excluded(group.compared, protocol_difference(reference, group.newest)),) if group.compared else ()
+def _of_another_protocol(group: _Group, reference: RunRecord, used: Set[str]) -> tuple[Excluded, ...]:
+    """Return the runs of a group that aren't used as excluded; what else is wrong with some of them is said as well."""
+    idle = tuple(record for record in group.compared if record.run_id not in used)
+    whole = (Excluded(idle, protocol_difference(reference, group.newest)),) if idle else ()
     return (*whole, *(Excluded(a.records, f"of another protocol, and {a.reason}") for a in group.excluded))
 
 

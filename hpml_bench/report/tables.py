@@ -18,7 +18,10 @@ MINUS = "−"
 _FORMAT = re.compile(r",?(?:\.(\d{1,2}))?([%gfde])")
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 
-BESIDE = "Of runs that had neighbours on their host, which slow each other: the costs rank nothing."
+UNRANKED = {
+    "neighbours": "had neighbours on their host, which slow each other",
+    "hosts": "did not share a host within a seed",
+}
 
 Cell = str | tuple[str, float | str | None]
 """The text alone, or the text and the value behind it."""
@@ -258,12 +261,17 @@ def by_method(
     if not quantities:
         return None
     if not results.costs_ranked and any(quantity.metric.depends_on_machine for quantity in quantities):
-        notes = [*notes, BESIDE]
+        notes = [*notes, f"Of runs that {unranked_because(results)}: the costs rank nothing."]
     rows = [
         [method, *(quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities)]
         for method in results.methods
     ]
     return table(name, caption, ["method", *(quantity.header for quantity in quantities)], rows, notes)
+
+
+def unranked_because(results: Results) -> str:
+    """Return what the runs did by whose costs methods are not ranked."""
+    return " and ".join(UNRANKED[why] for why in results.selection.unranked)
 
 
 def sentence_list(items: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -166,6 +167,11 @@ def describe(over: OverNodes | None = None) -> dict[str, Any]:
         **_of_gpus(),
         **({} if where is None else {"where": where}),
     }
+
+
+def of_run(over: OverNodes | None = None) -> dict[str, Any]:
+    """Return `describe` with the names of the run's hosts, between which costs are not compared."""
+    return describe(over) | {"hosts": list(over.hosts) if over else [socket.gethostname()]}
 
 
 def _process() -> dict[str, str | None]:

@@ -202,7 +202,7 @@ def _measured(
     metrics, per_rank = reduce_over_ranks(definitions, local, group)
     return Outcome(
         status="ok",
-        environment=environment.describe(over),
+        environment=environment.of_run(over),
         headline=trainer.task.headline,
         definitions=definitions,
         metrics=metrics,
@@ -274,7 +274,7 @@ def _trainable(model: TaskModel) -> int:
 
 def _ended(status: str, reason: Exception, over: environment.OverNodes | None) -> Outcome:
     error = RunError(kind=type(reason).__name__, message=redacted(str(reason)))
-    return Outcome.model_validate({"status": status, "error": error, "environment": environment.describe(over)})
+    return Outcome.model_validate({"status": status, "error": error, "environment": environment.of_run(over)})
 
 
 def run_error(error: BaseException, rank: int) -> RunError:

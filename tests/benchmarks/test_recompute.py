@@ -9,7 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,7 @@ from click.testing import CliRunner
 
 from helpers import made_records, made_task_records, plugin_tasks
 from hpml_bench.cli import main
+from hpml_bench.records.run import RunRecord
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,6 +103,13 @@ CHANGES = {
     "a count of parameters": (r"\| 65,536 \|", "| 65,537 |", "Parameters and gradients"),
     "tokens": (r"33,923–34,086", "33,923–34,087", "Protocol"),
     "a row left out": (r"\| lora − head \| lora is better .*\n", "", PAIRS),
+    "the pairs of both adjustments": (r"over all 30 tested pairs", "over all 29 tested pairs", PAIRS),
+    "a peak that isn't ranked": (r"(the whole process, not ranked, is )463\.1", r"\g<1>463.2", "Key takeaways"),
+    "whose costs": (r"on this machine \(taken as one: [^)]*\)", "on n1", "Key takeaways"),
+    "the data of a tuning": (r"rows of other data, which may hold test rows of these runs",
+                             "rows, never on the test rows", "Learning rates and their tuning"),
+    "what a tuning started from": (r"other data\.", "other weights.", "Learning rates and their tuning"),
+    "the rows of a target": ("are of 256 validation rows", "are of 256,000 validation rows", "Time to accuracy"),
     "a figure's description": (r"(against step\. lora ends at 0\.36)1", r"\g<1>2", "Training curves"),
 }  # fmt: skip
 
@@ -114,7 +124,24 @@ def test_it_finds_a_changed_figure(name: str, remade_quickstart: Path, study: ob
     page.write_text(text, encoding="utf-8")
     problems = command.audit_page(study, page).problems
     assert problems
-    assert all(problem.startswith(f"{section} |") for problem in problems)
+    assert all(problem.startswith((f"{section} |", "Sentences |")) for problem in problems)
+
+
+@pytest.mark.parametrize(("pattern", "new"), [
+    ("Both Holm adjustments are over all 30 tested pairs", "Both Holm adjustments are over the page's 30 pairs"),
+    ("For other seeds on these 1,000 test rows alone", "On these 1,000 test rows, for other seeds"),
+    ("Training and evaluation are", "Of it training and evaluation take"),
+    ("Rates were tried on 256", "Tried were rates on 256"),
+])  # fmt: skip
+def test_a_rule_that_no_sentence_meets_fails(
+    pattern: str, new: str, remade_quickstart: Path, study: object, tmp_path: Path
+) -> None:
+    """A sentence in other words, which no rule reads any more, is no sentence that is right."""
+    text = (remade_quickstart / "report.md").read_text(encoding="utf-8")
+    assert text.count(pattern) == 1
+    page = tmp_path / "report.md"
+    page.write_text(text.replace(pattern, new), encoding="utf-8")
+    assert [p for p in command.audit_page(study, page).problems if p.startswith("Sentences | rules |")]
 
 
 def test_an_unknown_takeaway_is_named(remade_quickstart: Path, study: object, tmp_path: Path) -> None:
@@ -152,6 +179,118 @@ def test_it_chooses_the_runs_by_itself(tmp_path: Path) -> None:
     audit = command.audit_page(reading.read_study(report(folder)), folder / "report.md")
     assert audit.problems == []
     assert "20 compared, 4 set apart, 1 not ok" in (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_it_leaves_out_records_that_are_not_what_they_say(tmp_path: Path) -> None:
+    """Times that the points don't give, no points, a metric turned round, a copied seed: both leave out the same."""
+    folder = remade(tmp_path / "quickstart")
+
+    def edited(run: str, change: Callable[[dict[str, Any]], None], to: str | None = None) -> Path:
+        there = next(folder.glob(run))
+        if to is not None:
+            there = Path(shutil.copytree(there, folder / to))
+        record = json.loads((there / "run.json").read_text(encoding="utf-8"))
+        change(record)
+        (there / "run.json").write_text(json.dumps(record), encoding="utf-8")
+        return there
+
+    def turned(record: dict[str, Any]) -> None:
+        next(item for item in record["definitions"] if item["name"] == "train_seconds")["better"] = "higher"
+
+    edited("lora-s1-*", lambda record: record["metrics"].update(train_seconds=record["metrics"]["train_seconds"] / 10))
+    edited("adapter-s0-*", lambda record: record["metrics"].update(samples_per_second=9000.0))
+    (edited("full-s2-*", lambda record: record["files"].pop("points.jsonl")) / "points.jsonl").unlink()
+    edited("head-s4-*", turned)
+    edited("prompt-tuning-s3-*", lambda record: record["spec"].update(seed=9), to="prompt-tuning-s9-copy")
+    audit = command.audit_page(reading.read_study(report(folder)), folder / "report.md")
+    assert audit.problems == []
+    assert "20 compared, 6 set apart" in (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_it_finds_a_page_of_other_times(tmp_path: Path) -> None:
+    """A page made of times that the points don't give is found, as if it had been made before they were checked."""
+    folder = remade(tmp_path / "quickstart")
+    for file in folder.glob("lora-*/run.json"):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        record["metrics"]["train_seconds"] /= 10
+        file.write_text(json.dumps(record), encoding="utf-8")
+    problems = command.audit_page(reading.read_study(folder), folder / "report.md").problems
+    assert any("25 compared" in problem for problem in problems)
+
+
+def page_of(folder: Path, records: list[RunRecord], seeds: int) -> Path:
+    """Return the folder of made-up records with their page."""
+    made_records.write(folder, records)
+    suite = {"name": "example", "seeds": seeds, "methods": dict.fromkeys(sorted(made_records.METHODS))}
+    (folder / "suite.json").write_text(json.dumps(suite))
+    return report(folder)
+
+
+def on(host: Callable[[RunRecord], str], records: list[RunRecord]) -> list[RunRecord]:
+    """Return the records as made on hosts."""
+    return [item.model_copy(update={"environment": item.environment | {"hosts": [host(item)]}}) for item in records]
+
+
+@pytest.mark.parametrize(("host", "words"), [
+    (lambda item: f"n{item.spec.seed % 2}", "on n0 and n1, where the runs of a seed share theirs"),
+    (lambda item: f"of-{item.spec.method.method}", "the runs of a seed were spread over hosts"),
+    (lambda item: "n9" if item.order == 7 else "n1", "1 of 25 compared runs ran on another host"),
+], ids=["a seed a host", "a method a host", "a stray run"])  # fmt: skip
+def test_it_knows_the_hosts(host: Callable[[RunRecord], str], words: str, tmp_path: Path) -> None:
+    """Costs of a seed on one host, or of none ranked: page and auditor take the same."""
+    folder = page_of(tmp_path / "hosts", on(host, made_records.sweep()), 5)
+    page = (folder / "report.md").read_text(encoding="utf-8")
+    assert words in page
+    assert page_problems(folder) == []
+    (folder / "other.md").write_text(page.replace("n1", "n7").replace("of-lora", "of-none"), encoding="utf-8")
+    assert page_problems(folder, folder / "other.md")
+
+
+def test_it_recomputes_what_checkpointing_costs(tmp_path: Path) -> None:
+    """Ratio and saving with their intervals, of the pairs that share a seed; one lone run is set apart."""
+    again = made_records.SETTINGS.model_copy(update={"gradient_checkpointing": True})
+    longer = [
+        item.model_copy(
+            update={"metrics": item.metrics | {"train_seconds": 5.0 + item.spec.seed, "peak_memory_mb": 300.0}}
+        )
+        for item in [*made_records.sweep(["lora"], 3, settings=again), made_records.record("lora", 8, settings=again)]
+    ]
+    folder = page_of(tmp_path / "both", [*made_records.sweep(seeds=4), *longer], 4)
+    page = (folder / "report.md").read_text(encoding="utf-8")
+    assert "20 compared, 3 with other checkpointing, 1 set apart" in page
+    assert page_problems(folder) == []
+    row = next(line for line in page.splitlines() if line.startswith("| lora | 3 | "))
+    for cell in (5, 6, 10):
+        cells = row.split(" | ")
+        cells[cell - 1] = re.sub(r"\d+", "1", cells[cell - 1])
+        (folder / "other.md").write_text(page.replace(row, " | ".join(cells)), encoding="utf-8")
+        assert [p for p in page_problems(folder, folder / "other.md") if p.startswith("Gradient checkpointing")], cell
+
+
+@pytest.mark.parametrize(("host", "counted"), [("n1", "3 on other ranks"), ("n2", "3 set apart")])
+def test_it_knows_which_runs_scale(host: str, counted: str, tmp_path: Path) -> None:
+    """A speed-up of runs that share a host has its interval; of runs on another host there is none."""
+    one = made_records.SETTINGS.model_copy(update={"world_size": 1})
+    alone = on(lambda _: host, made_records.sweep(["lora"], 3, settings=one))
+    folder = page_of(tmp_path / "ranks", [*on(lambda _: "n1", made_records.sweep(seeds=4)), *alone], 4)
+    assert counted in (folder / "report.md").read_text(encoding="utf-8")
+    assert page_problems(folder) == []
+
+
+def test_it_reads_failures_and_two_seeds(tmp_path: Path) -> None:
+    """How many runs ended otherwise than well, and what the rows alone show to be above guessing."""
+    bad = [made_records.failed("full", seed, status, "x") for seed, status in ((4, "diverged"), (5, "timeout"))]
+    folder = page_of(tmp_path / "failed", [*made_records.sweep(seeds=4), *bad], 4)
+    assert page_problems(folder) == []
+    page = (folder / "report.md").read_text(encoding="utf-8")
+    (folder / "other.md").write_text(page.replace("in 2 of 6 runs", "in 1 of 5 runs"), encoding="utf-8")
+    assert page_problems(folder, folder / "other.md")
+    folder = page_of(tmp_path / "two", made_records.sweep(seeds=2), 2)
+    assert page_problems(folder) == []
+    page = (folder / "report.md").read_text(encoding="utf-8")
+    assert "Better than that in each of their runs, by the test rows alone" in page
+    (folder / "other.md").write_text(re.sub(r"(rows alone: )\*\*\w+\*\*, ", r"\1", page), encoding="utf-8")
+    assert page_problems(folder, folder / "other.md")
 
 
 def test_drift() -> None:
@@ -321,6 +460,17 @@ def test_a_wrong_call(tmp_path: Path) -> None:
         assert "python benchmarks/recompute.py" in done.stdout
 
 
+def slowed(place: Path, record: dict[str, Any]) -> None:
+    """Let a run have taken 1.7 times as long, in its record and in its points."""
+    points = [json.loads(line) for line in (place / "points.jsonl").read_text(encoding="utf-8").splitlines()]
+    for point in points:
+        point["value"] *= 1.7 if point["metric"] == "step_seconds" else 1.0
+    (place / "points.jsonl").write_text("".join(f"{json.dumps(point)}\n" for point in points), encoding="utf-8")
+    record["files"]["points.jsonl"] = hashlib.sha256((place / "points.jsonl").read_bytes()).hexdigest()
+    record["metrics"]["samples_per_second"] /= 1.7
+    record["metrics"]["train_seconds"] *= 1.7
+
+
 def test_it_recomputes_scaling_over_nodes(tmp_path: Path) -> None:
     """The reference as if over two nodes, beside runs of one method on one rank of a machine like them."""
     folder = remade(tmp_path / "quickstart")
@@ -330,7 +480,7 @@ def test_it_recomputes_scaling_over_nodes(tmp_path: Path) -> None:
             alone = shutil.copytree(file.parent, folder / f"one-{file.parent.name}") / "run.json"
             one = json.loads(json.dumps(record)) | {"run_id": alone.parent.name, "protocol_id": "f" * 16}
             one["spec"]["settings"]["world_size"] = 1
-            one["metrics"]["samples_per_second"] /= 1.7
+            slowed(alone.parent, one)
             alone.write_text(json.dumps(one), encoding="utf-8")
         where = record["environment"]
         where |= {"node_fingerprint": where["fingerprint"], "fingerprint": "two"}
@@ -340,5 +490,9 @@ def test_it_recomputes_scaling_over_nodes(tmp_path: Path) -> None:
     audit = command.audit_page(reading.read_study(report(folder)), folder / "report.md")
     assert audit.problems == []
     (row,) = [line for line in (folder / "report.md").read_text(encoding="utf-8").splitlines() if "| 2 × 1 |" in line]
-    assert "| 1.70 | 85 |" in row
+    assert "| 1.70 | \\[1.70, 1.70\\] | 85 |" in row
+    page = (folder / "report.md").read_text(encoding="utf-8")
+    (folder / "report.md").write_text(page.replace(row, row.replace("[1.70, ", "[1.60, ")), encoding="utf-8")
+    problems = command.audit_page(reading.read_study(folder), folder / "report.md").problems
+    assert [problem for problem in problems if problem.startswith("Scaling over ranks")]
     assert row.endswith("| 0 | 8,000 |")

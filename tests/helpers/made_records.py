@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -306,16 +307,46 @@ def write(
 ) -> Path:
     """Write records with their points and predictions under `folder`, and return it.
 
-    The predictions give the record's accuracy and loss; its macro-F1 and the digests of its files are made theirs.
+    The predictions give the record's accuracy and loss; its macro-F1 and the digests of its files are made theirs. The
+    points' seconds are those of the record; where the course has some of its own, the record's times are theirs.
     """
     for item in records:
         place = folder / item.run_id
         place.mkdir(parents=True, exist_ok=True)
         if item.status == "ok":
-            lines = [point.model_dump_json() for point in course(item.spec.method.name, item.spec.seed)]
-            (place / POINTS).write_text("\n".join(lines) + "\n")
-        RunFolder(place).commit(believable(place, item, rows) if item.status == "ok" else item)
+            made, own = course(item.spec.method.name, item.spec.seed), item
+            if course is not points and any(point.metric == "step_seconds" for point in made):
+                own = item.model_copy(update={"metrics": item.metrics | timed(item, made)})
+            else:
+                made = [point for point in made if point.metric != "step_seconds"] + steps_of(item)
+            write_points(place, made)
+        RunFolder(place).commit(believable(place, own, rows) if item.status == "ok" else item)
     return folder
+
+
+def write_points(place: Path, course: Sequence[Point]) -> None:
+    """Write points of a run, which no other run has, as in life."""
+    own = [point.model_copy(update={"tokens": zlib.crc32(place.name.encode())}) for point in course[:1]]
+    (place / POINTS).write_text("".join(f"{point.model_dump_json()}\n" for point in (*own, *course[1:])))
+
+
+def timed(item: RunRecord, course: Sequence[Point]) -> dict[str, float]:
+    """Return a run's times as a course gives them."""
+    seconds = [point.value or 0.0 for point in course if point.metric == "step_seconds"]
+    late = seconds[item.spec.settings.warmup_steps :] or seconds
+    rate = len(late) * item.spec.settings.global_batch / math.fsum(late)
+    return {"train_seconds": math.fsum(seconds), "samples_per_second": rate}
+
+
+def steps_of(item: RunRecord, steps: int = 100) -> list[Point]:
+    """Return steps whose seconds give a record's throughput after the warm-up and, with it, its training time."""
+    whole, rate = (item.metrics.get(name) for name in ("train_seconds", "samples_per_second"))
+    if whole is None:
+        return []
+    warm = item.spec.settings.warmup_steps
+    each = whole / steps if not rate else item.spec.settings.global_batch / rate
+    first = (whole - each * (steps - warm)) / warm
+    return [Point(metric="step_seconds", step=n, value=first if n <= warm else each) for n in range(1, steps + 1)]
 
 
 def rewrite(place: Path, item: RunRecord) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 from helpers import made_records
 from hpml_bench.config.settings import TaskSpec
 from hpml_bench.plugins.task import Task, make_task
-from hpml_bench.records.files import POINTS
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.predictions import Predictions, write_predictions
 from hpml_bench.records.run import Point, RunRecord
@@ -38,7 +37,7 @@ def _write(place: Path, item: RunRecord) -> None:
     others = [metric for metric in item.definitions if metric.group != "quality"]
     place.mkdir(parents=True)
     write_predictions(place, predictions, task.scores(predictions))
-    (place / POINTS).write_text("\n".join(point.model_dump_json() for point in _points(item, task, scores)) + "\n")
+    made_records.write_points(place, _points(item, task, scores))
     record = item.model_copy(
         update={
             "label_names": labels, "notes": {}, "headline": task.headline, "metrics": own | scores,
@@ -95,5 +94,4 @@ def _points(item: RunRecord, task: Task, scores: dict[str, float]) -> list[Point
             f"validation_{task.headline.removeprefix('test_')}": end * (1 - left) if better else end + left,
         }  # fmt: skip
         points += [Point(metric=name, step=step, value=value) for name, value in values.items()]
-    pace = 16 / (item.metrics["samples_per_second"] or 1)
-    return points + [Point(metric="step_seconds", step=step, value=pace) for step in range(1, 101)]
+    return points + made_records.steps_of(item)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,6 +105,7 @@ def test_a_rank_that_left_no_word(
     assert words in record.error.message
     assert "rank 1" in record.error.message
     assert record.environment["hardware"]
+    assert record.environment["hosts"] == [socket.gethostname()]
 
 
 @pytest.mark.parametrize("outcome", ["", '{"status": "splendid"}', "[" * 5000])

@@ -108,7 +108,7 @@ def test_5_memory_is_compared_net_of_the_process(tmp_path: Path) -> None:
     made = [r.model_copy(update={"definitions": (*r.definitions, net)}) for r in with_values(values)]
     results = load(tmp_path, made)
     assert results.headline[-1] == "peak_memory_over_setup_mb"
-    assert "adapter needed the least memory on average: 61" in said("takeaways", results)
+    assert "adapter added the least memory over set-up on average: 61" in said("takeaways", results)
 
 
 def test_6_a_score_without_its_predictions_is_not_believed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +13,16 @@ from helpers import made_records
 from hpml_bench.config.settings import TaskSpec
 from hpml_bench.plugins.task import make_task
 from hpml_bench.probes.forgetting import METRICS as FORGETTING
-from hpml_bench.records.files import POINTS
+from hpml_bench.records.files import POINTS, RECORD
 from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.load import load_record
 from hpml_bench.records.predictions import Predictions, Said, write_predictions
-from hpml_bench.records.run import Consumed, Point, RunRecord
+from hpml_bench.records.run import Consumed, Point, RunRecord, protocol_id
 from hpml_bench.registry import get
 from hpml_bench.report.blocks import Section, Table
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
+from hpml_bench.report.sections import time_to_quality
 
 METHODS = ("none", "lora", "full")
 RIGHT = {"none": 0.1, "lora": 0.7, "full": 0.75}
@@ -73,7 +76,7 @@ def _write(place: Path, item: RunRecord) -> None:
         own = {key: value for key, value in own.items() if phases.get(key) != "train"} | {"trainable_parameters": 0}
     place.mkdir(parents=True)
     write_predictions(place, found, task.scores(found))
-    (place / POINTS).write_text("\n".join(point.model_dump_json() for point in points) + "\n")
+    made_records.write_points(place, points if name == "none" else [*points, *made_records.steps_of(item)])
     others = [metric for metric in item.definitions if metric.group != "quality"]
     RunFolder(place).commit(
         item.model_copy(
@@ -165,3 +168,55 @@ def test_forgetting_has_a_table(exact_results: Results) -> None:
     cells = {row[0]: row[1] for row in table.rows}
     assert cells["none"].startswith("0")
     assert set(cells) == set(METHODS)
+
+
+def with_course(
+    folder: Path, validated: dict[str, list[float]], rows: int, names: tuple[str, ...] = METHODS
+) -> Results:
+    """Return runs with a course of validation scores, of the base model at its start, on so many validation rows."""
+    write(folder, "exact")
+    for place in sorted(folder.glob("*-s*")):
+        item = load_record(place / RECORD)
+        if (name := item.spec.method.name) not in names:
+            shutil.rmtree(place)
+            continue
+        lines = [Point(metric="validation_score", step=0 if name == "none" else 50 * n, value=value)
+                 for n, value in enumerate(validated[name], 1)]  # fmt: skip
+        with (place / POINTS).open("a") as file:
+            file.writelines(f"{point.model_dump_json()}\n" for point in lines)
+        settings = item.spec.settings.model_copy(update={"validation_samples": rows})
+        spec = item.spec.model_copy(update={"settings": settings})
+        assert item.digests
+        own = {"spec": spec, "run_id": spec.run_id, "protocol_id": protocol_id(settings, item.digests)}
+        RunFolder(place).commit(item.model_copy(update=own))
+    return Results.load(folder)
+
+
+COURSE = {"none": [0.4], "lora": [0.5, 0.8], "full": [0.6, 0.7]}
+
+
+def test_time_counts_from_the_base_model(tmp_path: Path) -> None:
+    """Targets lie between what the base gets and the best; what it gets untrained is no target, and it has no row."""
+    results = with_course(tmp_path, COURSE, 400)
+    assert time_to_quality.start(results) == pytest.approx(0.4)
+    assert time_to_quality.targets(results) == (0.6, 0.7, 0.75)
+    tables = [block for block in section("time_to_quality", results).blocks if isinstance(block, Table)]
+    assert all({row[0] for row in table.rows} == {"lora", "full"} for table in tables)
+    assert "Scores are of 400 validation rows." in tables[0].notes[0]
+    assert "from the base model's 40.0 % to the best mean" in tables[0].notes[0]
+
+
+def test_without_the_base_model_the_page_says_that_time_counts_from_chance(tmp_path: Path) -> None:
+    """No run shows what the base gets before training: that is said."""
+    results = with_course(tmp_path, COURSE, 400, ("lora", "full"))
+    (table, *_) = (block for block in section("time_to_quality", results).blocks if isinstance(block, Table))
+    assert "no run of the method none shows what the base model gets before training" in table.notes[0]
+
+
+def test_targets_within_the_noise_of_the_rows_are_left_out(tmp_path: Path) -> None:
+    """Four validation rows don't tell 80 % from 60 %: no target is given, and the reason."""
+    results = with_course(tmp_path, COURSE, 4)
+    assert time_to_quality.targets(results) == ()
+    (block,) = section("time_to_quality", results).blocks
+    assert "on 4 validation rows the best mean" in block.model_dump_json()
+    assert "the base model's 40.0 %" in block.model_dump_json()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from report_sections import load
+from report_sections import load, with_metrics
 
 from helpers import made_records
 from hpml_bench.records.run import Check, RunRecord
 from hpml_bench.report.blocks import Section, Table
+from hpml_bench.report.render import facts
 from hpml_bench.report.sections import checkpointing, scaling, throughput, time_budget
 
 PARTS = {"first_step_seconds": 1.0, "train_seconds": 5.0, "evaluation_seconds": 2.0, "inference_seconds": 1.0}
@@ -29,6 +32,12 @@ def table(section: Section | None) -> Table:
     (block,) = section.blocks
     assert isinstance(block, Table)
     return block
+
+
+def without_intervals(found: Table) -> list[list[object]]:
+    """Return the values of a table but for its intervals."""
+    kept = [place for place, column in enumerate(found.columns) if "interval" not in column]
+    return [[row[place] for place in kept] for row in found.values or ()]
 
 
 def test_the_budget_adds_up(tmp_path: Path) -> None:
@@ -76,8 +85,8 @@ def test_efficiency_is_speed_up_over_the_ratio_of_ranks(tmp_path: Path) -> None:
     found = table(scaling.section(load(tmp_path, both())))
     assert found.values is not None
     assert [row[:2] for row in found.values] == [("full", 1), ("full", 2), ("lora", 1), ("lora", 2)]
-    assert found.values[0][2:] == (100, 1, 100, None, None, None)
-    assert found.values[1][2:] == pytest.approx((150, 1.5, 75, 4000, 2, 8))
+    assert found.values[0][2:] == (2, 100, 1, "–", 100, None, None, None)
+    assert without_intervals(found)[1][2:] == pytest.approx((2, 150, 1.5, 75, 4000, 2, 8))
 
 
 def over(fingerprint: str = made_records.ENVIRONMENT["fingerprint"]) -> list[RunRecord]:  # type: ignore[assignment]
@@ -103,7 +112,7 @@ def test_ranks_over_nodes_have_rows_of_their_own(tmp_path: Path) -> None:
     found = table(scaling.section(load(tmp_path, over())))
     assert [row[1] for row in found.rows] == ["1", "2 × 1"] * 2
     assert found.values is not None
-    assert found.values[1][2:] == pytest.approx((150, 1.5, 75, 4000, 2, 8, 0, 8000))
+    assert without_intervals(found)[1][2:] == pytest.approx((2, 150, 1.5, 75, 4000, 2, 8, 0, 8000))
     assert found.values[0][-2:] == (None, None)
     assert "2 × 1 is two nodes with one rank each" in found.notes[-1]
 
@@ -137,7 +146,7 @@ def test_only_sound_runs_are_scaled(tmp_path: Path) -> None:
     results = load(tmp_path, [liar, *slow])
     found = table(scaling.section(results))
     assert found.values is not None
-    assert {(row[0], row[1]): row[2] for row in found.values} == {
+    assert {(row[0], row[1]): row[3] for row in found.values} == {
         ("full", 1): 100, ("full", 2): 150, ("lora", 1): 100, ("lora", 2): 150
     }  # fmt: skip
     assert [group.reason for group in results.left_out.excluded] == ["invalid: self-check failed: samples: 9 of 10"]
@@ -149,7 +158,7 @@ def test_scaling_is_of_the_seeds_that_every_number_has(tmp_path: Path) -> None:
     spec = extra.spec.model_copy(update={"seed": 9})
     found = table(scaling.section(load(tmp_path, [*both(), extra.model_copy(update={"spec": spec, "run_id": "nine"})])))
     assert found.values is not None
-    assert {row[2] for row in found.values} == {100, 150}
+    assert {row[3] for row in found.values} == {100, 150}
 
 
 def test_times_are_of_the_machine_that_most_share(tmp_path: Path) -> None:
@@ -178,7 +187,8 @@ def test_checkpointing_shows_its_price_beside_what_it_saves(tmp_path: Path) -> N
     found = table(checkpointing.section(load(tmp_path, both_ways())))
     assert found.values is not None
     assert [row[0] for row in found.rows] == ["lora"]
-    assert found.values[0][1:] == pytest.approx((2, 4, 6, 1.5, 500, 300, 200))
+    assert without_intervals(found)[0][1:] == pytest.approx((2, 4, 6, 1.5, 500, 300, 200))
+    assert found.rows[0][5] == "[1.50, 1.50]"
 
 
 @pytest.mark.parametrize(
@@ -192,3 +202,42 @@ def test_checkpointing_is_compared_on_one_machine_and_of_sound_runs(tmp_path: Pa
     """Nothing is said where the runs ran elsewhere or failed a check."""
     assert checkpointing.section(load(tmp_path / "changed", both_ways(**changes))) is None
     assert checkpointing.section(load(tmp_path / "one", runs(2))) is None
+
+
+def test_one_seed_gives_no_interval(tmp_path: Path) -> None:
+    """A speed-up, or a price of checkpointing, of one seed has none and the page says so; of two it has one."""
+    two, one = both(), [run for run in both() if run.spec.seed == 0]
+    for records, count in ((two, 2), (one, 1)):
+        found = table(scaling.section(load(tmp_path / f"scaling {count}", records)))
+        rows = dict(zip(found.columns, found.rows[1], strict=True))
+        assert rows["seeds"] == str(count)
+        assert rows["95 % interval"] == ("[1.50, 1.50]" if count == 2 else "–")
+        assert any("One seed gives no interval" in note for note in found.notes) == (count == 1)
+    lone = [run for run in both_ways() if run.spec.seed == 0]
+    found = table(checkpointing.section(load(tmp_path / "checkpointing", lone)))
+    assert (found.rows[0][1], found.rows[0][5], found.rows[0][9]) == ("1", "–", "–")
+    assert any("One seed gives no interval" in note for note in found.notes)
+
+
+def test_a_speed_up_is_paired_within_seeds(tmp_path: Path) -> None:
+    """The factors of two seeds, 1.2 and 1.875, give their geometric mean with Student's interval of logarithms."""
+    rates = {(1, 0): 100.0, (2, 0): 120.0, (1, 1): 80.0, (2, 1): 150.0}
+    records = [
+        with_metrics(run, samples_per_second=rates[run.spec.settings.world_size or 1, run.spec.seed]) for run in both()
+    ]
+    found = table(scaling.section(load(tmp_path, records)))
+    assert found.values is not None
+    assert found.values[1][4] == pytest.approx(1.5)
+    logs = np.log([1.2, 1.875])
+    half = 12.706 * logs.std(ddof=1) / math.sqrt(2)
+    assert found.rows[1][5] == f"[{math.exp(logs.mean() - half):.2f}, {math.exp(logs.mean() + half):.2f}]"
+
+
+def test_checkpointed_runs_that_are_shown_are_not_set_apart(tmp_path: Path) -> None:
+    """They stand in their table alone; only those without a counterpart are listed as entering no mean."""
+    lone = made_records.record(
+        "lora", 7, settings=made_records.SETTINGS.model_copy(update={"gradient_checkpointing": True})
+    )
+    results = load(tmp_path, [*both_ways(), lone])
+    assert [r.run_id for group in results.left_out.excluded for r in group.records] == [lone.run_id]
+    assert facts(results)["Runs"] == "4 compared, 2 with other checkpointing, 1 set apart"

@@ -146,7 +146,7 @@ def _shown(results: Results) -> Iterator[tuple[str, Any]]:
         for number, block in enumerate(section.blocks):
             where = f"{section.slug} {number}"
             if isinstance(block, Text):
-                yield where, block.sentences
+                yield where, [s for s in block.sentences if not s.startswith("Runs that ended otherwise")]
             else:
                 content = block.model_dump(mode="json")
                 content["notes"] = [n for n in content.get("notes", ()) if not n.startswith("No comparable run")]

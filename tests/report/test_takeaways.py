@@ -10,7 +10,7 @@ import pytest
 from report_sections import elsewhere, load, of, said, with_metrics, without
 
 from helpers import made_records
-from helpers.made_records import SETTINGS, metrics, record, sweep
+from helpers.made_records import SETTINGS, failed, metrics, record, sweep
 from hpml_bench.config.settings import DatasetSpec
 from hpml_bench.config.suite import Margin, MethodEntry, Suite
 from hpml_bench.records.run import Consumed, Point
@@ -312,3 +312,64 @@ def test_other_test_rows_are_another_protocol(tmp_path: Path) -> None:
     text = said("failures", Results.load(tmp_path))
     assert "test_samples 500 instead of 1000" in text
     assert "invalid" not in text
+
+
+def test_two_seeds_leave_the_rows_to_say_what_is_above_guessing(tmp_path: Path) -> None:
+    """86 % of 1,000 rows against 28 % for guessing: rows alone decide that, and the page says so."""
+    results = load(tmp_path, of({"lora": {"test_accuracy": [0.86, 0.85]}, "full": {"test_accuracy": [0.28, 0.27]}}, 2))
+    text = said("takeaways", results)
+    assert (
+        "Better than that in each of their runs, by the test rows alone: lora. Not shown to be better than that: full."
+        in text
+    )
+    assert "which takes" not in text
+
+
+def test_one_run_at_guessing_keeps_its_method_from_being_above_it(tmp_path: Path) -> None:
+    """Of two runs each must be above guessing."""
+    results = load(tmp_path, of({"lora": {"test_accuracy": [0.86, 0.27]}, "full": {"test_accuracy": [0.8, 0.8]}}, 2))
+    assert "by the test rows alone: full. Not shown to be better than that: lora." in said("takeaways", results)
+
+
+def test_failures_stand_in_the_takeaways(tmp_path: Path) -> None:
+    """Two of five runs of full diverged: cause and count are said, and that claims hold for runs that end well."""
+    bad = [failed("full", seed, "diverged", "the loss is NaN") for seed in (1, 3)]
+    text = said("takeaways", load(tmp_path, [*without("full", 1, 3), *bad]))
+    assert (
+        "Runs that ended otherwise than well: full in 2 of 5 runs (diverged: 2). Claims hold for runs that end well"
+        in text
+    )
+    assert "A time limit" not in text
+    assert "ended otherwise" not in said("takeaways", load(tmp_path / "well", sweep()))
+
+
+def test_slow_runs_that_a_limit_ended_are_told(tmp_path: Path) -> None:
+    """Of timeouts the page says that costs of the others are too low; what a user interrupted says nothing."""
+    bad = [failed("full", 1, "timeout", "took over 60 s"), failed("full", 2, "diverged", "NaN"),
+           failed("head", 1, "interrupted", "Ctrl-C")]  # fmt: skip
+    records = [r for r in without("full", 1, 2) if (r.spec.method.name, r.spec.seed) != ("head", 1)]
+    text = said("takeaways", load(tmp_path, [*records, *bad]))
+    assert "full in 2 of 5 runs (diverged: 1, timeout: 1)." in text
+    assert "A time limit ends the slow runs, so that costs of the others are too low." in text
+
+
+def test_failures_under_other_settings_are_of_another_comparison(tmp_path: Path) -> None:
+    """A run that failed with another budget says nothing of these."""
+    other = failed("full", 1, "diverged", "NaN", settings=SETTINGS.model_copy(update={"steps": 300}))
+    assert "ended otherwise" not in said("takeaways", load(tmp_path, [*sweep(), other]))
+
+
+def test_the_memory_sentence_says_what_it_ranks(tmp_path: Path) -> None:
+    """What training adds is ranked; the peak of the whole process, which is another order, stands beside it."""
+    net = made_records._metric("peak_memory_over_setup_mb", "peak memory over set-up", "MB", "lower", "train", ",.0f")
+    values = {
+        "lora": {"peak_memory_mb": [1472.0] * 5, "peak_memory_over_setup_mb": [40.0, 41, 40, 42, 40]},
+        "full": {"peak_memory_mb": [480.0] * 5, "peak_memory_over_setup_mb": [62.0, 63, 62, 62, 61]},
+    }
+    made = [r.model_copy(update={"definitions": (*r.definitions, net)}) for r in of(values)]
+    text = said("takeaways", load(tmp_path, made))
+    assert "lora added the least memory over set-up on average: 40.6 MB" in text
+    assert (
+        "Ranked is what training adds; the peak of the whole process, not ranked, is 480 (full) to 1,472 MB (lora)."
+        in text
+    )

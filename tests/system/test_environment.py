@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -182,3 +183,11 @@ def test_ranks_on_several_machines_share_each_machine(make_machine: Any) -> None
     assert (found.device, found.world_size, found.threads) == ("cuda", 16, 8)
     with pytest.raises(UserError, match=r"9 of 18 ranks are on this machine, but 8 GPU\(s\) are visible"):
         resolve_devices(open_settings(world_size=18, global_batch=18), here=9)
+
+
+def test_a_run_names_its_hosts() -> None:
+    """A record says on which hosts its run was, between which costs aren't compared; what the gate compares doesn't."""
+    assert environment.of_run()["hosts"] == [socket.gethostname()]
+    over = environment.OverNodes(("n1", "n2"), (1, 1), "eth0")
+    assert environment.of_run(over)["hosts"] == ["n1", "n2"]
+    assert "hosts" not in environment.describe()

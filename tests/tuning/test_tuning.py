@@ -16,7 +16,7 @@ from rich.console import Console
 from helpers import made_records, tiny
 from hpml_bench import registry
 from hpml_bench.cli import main
-from hpml_bench.config.settings import MethodSpec, RunSpec
+from hpml_bench.config.settings import MethodSpec, RunSpec, TaskSpec
 from hpml_bench.config.suite import load_suite
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, preparation
@@ -368,6 +368,44 @@ def test_the_report_shows_the_sensitivity(tmp_path: Path) -> None:
     assert "lora 80.0 % at 0.001" in figure.alt
     assert "not as many for every method" in text.sentences[0]
     assert any("head has no parameters" in sentence for sentence in text.sentences)
+
+
+def sentences(folder: Path, **changes: Any) -> str:
+    """Return what the page says of a tuning, of which some fields are others."""
+    made_records.write(folder, made_records.sweep(("lora", "full"), 2))
+    (folder / "tuning").mkdir()
+    digests = {key: value for key, value in made_records.DIGESTS if value}
+    record = made_up(method(trial())).model_copy(update={"digests": digests, **changes})
+    (folder / "tuning/trials.json").write_text(record.model_dump_json())
+    return " ".join(registry.get("sections", "tuning").section(Results.load(folder)).blocks[0].sentences)
+
+
+def test_a_default_that_is_written_out_is_no_difference(tmp_path: Path) -> None:
+    """`pooling: last` in one and nothing in the other are the same task: the page names no difference."""
+    task = TaskSpec(name="sequence_classification", options={"pooling": "last"})
+    text = sentences(tmp_path / "same", settings=made_records.SETTINGS.model_copy(update={"task": task}))
+    assert "differ" not in text
+    assert "never on the test rows" in text
+    other = TaskSpec(name="sequence_classification", options={"pooling": "mean"})
+    text = sentences(tmp_path / "other", settings=made_records.SETTINGS.model_copy(update={"task": other}))
+    assert "The tuning's settings were not those of these runs: task differ." in text
+
+
+def test_other_data_are_named_and_nothing_is_said_of_their_test_rows(tmp_path: Path) -> None:
+    """A tuning on data with another digest may have seen these test rows: the page doesn't deny it."""
+    digests = made_records.DIGESTS.model_dump(exclude_none=True) | {"data": "d" * 64}
+    text = sentences(tmp_path, digests=digests)
+    assert "never on the test rows" not in text
+    assert "validation rows of other data, which may hold test rows of these runs" in text
+    assert "by their digests, other data." in text
+
+
+def test_other_options_of_a_method_are_named(tmp_path: Path) -> None:
+    """A rate tuned for another rank of LoRA is not these runs'."""
+    tuned = method(trial())
+    wide = tuned.spec.model_copy(update={"options": {**made_records.OPTIONS["lora"], "r": 64}})
+    text = sentences(tmp_path, methods=(tuned.model_copy(update={"spec": wide}),))
+    assert "These runs had other options than the tuning's trials: lora (r)." in text
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"schema_version": 99}', None])

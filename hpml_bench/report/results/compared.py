@@ -13,10 +13,11 @@ from hpml_bench.config.suite import Margin, Suite, load_suite, packaged_suites
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.files import SUITE, read_json
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.comparability import alone, label, machine_of, method_of, nodes_of
+from hpml_bench.report.comparability import alone, hosts_of, label, machine_of, method_of, nodes_of, untrained
 from hpml_bench.report.jobs import SweepTimes, sweep_times
 from hpml_bench.report.predictions import task_of
 from hpml_bench.report.selection import LeftOut, Selection
+from hpml_bench.system.text import sanitize
 
 
 @dataclass(frozen=True)
@@ -191,21 +192,38 @@ class ComparedRuns:
         """Whether all compared runs share what costs depend on."""
         return len(self.machines) < 2
 
+    @property
+    def _here(self) -> tuple[RunRecord, ...]:
+        """The compared runs in the environment that costs are of."""
+        return next(iter(self.machines.values()), ())
+
     @cached_property
     def beside(self) -> tuple[RunRecord, ...]:
-        """The compared runs with neighbours, on the machine that costs are of: theirs are shown, and rank nothing."""
-        here = next(iter(self.machines.values()), ())
-        return tuple(record for record in here if not alone(record))
+        """The compared runs with neighbours, in the environment that costs are of: shown, and they rank nothing."""
+        return tuple(record for record in self._here if not alone(record))
+
+    @cached_property
+    def astray(self) -> tuple[RunRecord, ...]:
+        """Those that ran alone on another host than the runs of their seed that costs are of."""
+        return tuple(r for r in self._here if alone(r) and r.run_id not in self.selection.costed)
 
     @cached_property
     def costs_shown(self) -> frozenset[str]:
-        """run_ids of the compared runs whose costs stand beside their scores: all of that machine."""
-        return self.selection.costed | {record.run_id for record in self.beside}
+        """run_ids of the compared runs whose costs stand beside their scores: all in that environment."""
+        return frozenset(record.run_id for record in self._here)
+
+    @cached_property
+    def hosts(self) -> tuple[str, ...]:
+        """Names of the hosts of the runs that costs are of; none where a record doesn't say."""
+        named = [hosts_of(r) for r in self.compared if r.run_id in self.selection.costed and not untrained(r)]
+        if any(hosts is None for hosts in named):
+            return ()
+        return tuple(sorted({sanitize(host, 60) for hosts in named for host in hosts or ()}))
 
     @property
     def costs_ranked(self) -> bool:
-        """Whether methods are ranked by costs; else those shown are of runs with neighbours too."""
-        return self.selection.ranked
+        """Whether methods are ranked by costs; else those shown are of runs that can't be compared by them."""
+        return not self.selection.unranked
 
     @cached_property
     def machines(self) -> dict[str, tuple[RunRecord, ...]]:
@@ -223,7 +241,8 @@ class ComparedRuns:
     @cached_property
     def times(self) -> SweepTimes | None:
         """The jobs in time with all recorded runs, compared or not; None where no job did any."""
-        return sweep_times(self.folder, (*self.compared, *self.selection.scaled, *self._not_compared))
+        used = (*self.compared, *self.selection.scaled, *self.selection.checkpointed)
+        return sweep_times(self.folder, (*used, *self._not_compared))
 
     # The task
 

@@ -27,7 +27,9 @@ def section(results: Results) -> Section | None:
             f"The compared runs come from {len(environments)} environments of different hardware, versions or "
             "settings. Scores are compared all the same; times, throughput and memory are of the first alone."
         )
-    shared = {key: value for key, value in environments[0][0].environment.items() if key != "where"}
+    shared = {key: value for key, value in environments[0][0].environment.items() if key not in {"where", "hosts"}}
+    if results.hosts:
+        shared["hosts"] = ", ".join(results.hosts)
     rows = [[key, value] for key, value in flat(shared)]
     where = table("environment", "Environment of the runs that costs are of", ("Item", "Value"), rows)
     blocks: list[Text | Table] = [Text(sentences=tuple(sentences)), where]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from hpml_bench import statistics
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Section
-from hpml_bench.report.comparability import alone
+from hpml_bench.report.comparability import alone, hosts_of
 from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
+from hpml_bench.system.text import sanitize
 
 order = 140
 
@@ -18,6 +19,7 @@ def section(results: Results) -> Section | None:
         return None
     quantities = [Quantity.of(results, name) for name in results.measured(*_metrics(results))]
     beside = any(not alone(record) for record in results.compared)
+    hosts = len({hosts_of(record) for record in results.compared}) > 1
     rows: list[list[Cell]] = []
     for record in sorted(results.compared, key=lambda r: (r.started, r.run_id)):
         order, place = ((MISSING, None) if at is None else (str(at), float(at)) for at in (record.order, record.place))
@@ -28,12 +30,13 @@ def section(results: Results) -> Section | None:
                 order,
                 place,
                 *_neighbours(record) * beside,
+                *(_hosts(record),) * hosts,
                 _wall(results, record),
                 *(quantity.cell(_value(results, record, quantity)) for quantity in quantities),
                 record.run_id,
             ]
         )
-    head = ("method", "Seed", "Order", "Place", *("Neighbours",) * beside, "Wall time (s)")
+    head = ("method", "Seed", "Order", "Place", *("Neighbours",) * beside, *("Hosts",) * hosts, "Wall time (s)")
     columns = (*head, *(q.header for q in quantities), "Run")
     notes = ["Order: position in the plan of the sweep; place: within the seed. Wall time includes start-up."]
     if beside:
@@ -62,6 +65,10 @@ def _value(results: Results, record: RunRecord, quantity: Quantity) -> float | N
 def _neighbours(record: RunRecord) -> tuple[Cell]:
     count = len(record.neighbours or ())
     return ((str(count), float(count)),) if record.neighbours is not None else ((MISSING, None),)
+
+
+def _hosts(record: RunRecord) -> str:
+    return ", ".join(sanitize(host, 60) for host in hosts_of(record) or ()) or MISSING
 
 
 def _turns(results: Results) -> list[str]:

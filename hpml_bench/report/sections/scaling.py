@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from statistics import fmean
 
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.blocks import Section
+from hpml_bench.report.factors import ONE_SEED, between, factor, mean
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Cell, cell, table
+from hpml_bench.report.tables import MISSING, Cell, cell, table
 
 order = 68
 Size = tuple[int, int]
@@ -28,14 +28,18 @@ def section(results: Results) -> Section | None:
     ]
     if not rows:
         return None
-    columns = ["method", "ranks", "samples/s", "speed-up", "efficiency (%)", "all-reduced (bytes/step)",
-               "all-reduce time (ms)", "all-reduce share (%)",
+    columns = ["method", "ranks", "seeds", "samples/s", "speed-up", "95 % interval", "efficiency (%)",
+               "all-reduced (bytes/step)", "all-reduce time (ms)", "all-reduce share (%)",
                *(["within nodes (bytes/step)", "between nodes (bytes/step)"] if over else [])]  # fmt: skip
     notes = [
-        "Means over the seeds that every number of ranks has, on one machine, with one global batch and the same "
-        "threads a rank. Efficiency: speed-up divided by the ratio of ranks. The all-reduce's time runs from a "
-        "backward pass's first reduction to the end of its last; waiting for slower ranks and work beside it are in it."
+        "Means over the seeds that every number of ranks has, with one global batch and the same threads a rank; runs "
+        "of one method and seed share a host. Speed-up: geometric mean of the factors within a seed, with its 95 % "
+        "interval for other seeds, not adjusted for the number of rows. Efficiency: speed-up divided by the ratio of "
+        "ranks. The all-reduce's time runs from a backward pass's first reduction to the end of its last; waiting for "
+        "slower ranks and work beside it are in it."
     ]
+    if any(len(runs) < 2 for by_size in found.values() for runs in by_size.values()):
+        notes.append(ONE_SEED)
     if over:
         notes.append(
             "2 × 1 is two nodes with one rank each, all like the machine of the other rows. Bytes within and between "
@@ -57,17 +61,20 @@ def _matching(results: Results, method: str) -> Runs:
 
 def _row(method: str, size: Size, runs: list[RunRecord], fewest: Size, base: list[RunRecord], over: bool) -> list[Cell]:
     ranks, nodes = size
-    rate, first = _mean(runs, "samples_per_second"), _mean(base, "samples_per_second")
-    gain = rate / first if first else math.nan
-    reduced = [_mean(runs, name) for name in ("allreduced_bytes_per_step", "communication_ms", "communication_percent")]
-    values = [rate, gain, 100 * gain * fewest[0] / ranks, *(reduced if ranks > 1 else [math.nan] * 3)]
-    values += [_mean(runs, name) for name in CROSSING] if over else []
-    formats = (",.0f", ".2f", ".0f", ",.0f", ".2f", ".1f", ",.0f", ",.0f")
+    by_seed = {record.spec.seed: record for record in base}
+    gain = factor([(by_seed[record.spec.seed], record) for record in runs], "samples_per_second")
+    up = gain.mean if gain else math.nan
+    reduced = [mean(runs, name) for name in ("allreduced_bytes_per_step", "communication_ms", "communication_percent")]
+    values = [100 * up * fewest[0] / ranks, *(reduced if ranks > 1 else [math.nan] * 3)]
+    values += [mean(runs, name) for name in CROSSING] if over else []
+    formats = (".0f", ",.0f", ".2f", ".1f", ",.0f", ",.0f")
     shown = str(ranks) if nodes == 1 else f"{nodes} × {ranks // nodes}"
-    return [method, (shown, float(ranks)), *(cell(v, spec) for v, spec in zip(values, formats, strict=False))]
-
-
-def _mean(runs: list[RunRecord], metric: str) -> float:
-    """Return the mean of a metric over runs; NaN where one hasn't measured it."""
-    values = [record.metrics.get(metric) for record in runs]
-    return fmean(math.nan if value is None else value for value in values)
+    return [
+        method,
+        (shown, float(ranks)),
+        (str(len(runs)), float(len(runs))),
+        cell(mean(runs, "samples_per_second"), ",.0f"),
+        cell(up, ".2f"),
+        MISSING if size == fewest else between(gain),
+        *(cell(v, spec) for v, spec in zip(values, formats, strict=False)),
+    ]

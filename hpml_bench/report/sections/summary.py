@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpml_bench.report.blocks import Section, Table
 from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.steady import unsteady
-from hpml_bench.report.tables import Cell, Quantity, fact, rank, sentence_list, table
+from hpml_bench.report.tables import Cell, Quantity, fact, rank, sentence_list, table, unranked_because
 
 order = 20
 MAX_FACTS = 6
@@ -91,9 +91,7 @@ def _notes(results: Results, ranked: bool) -> list[str]:
     if not results.one_machine:
         notes.append("Times and memory are of the runs in the environment that most share (see Environment).")
     if not results.costs_ranked:
-        notes.append(
-            "Times and memory are of runs that had neighbours on their host, and rank nothing (see Jobs and hosts)."
-        )
+        notes.append(f"Times and memory are of runs that {unranked_because(results)}; they rank nothing (see Runs).")
     return notes
 
 
@@ -110,10 +108,13 @@ def _of_front(results: Results) -> str:
 
 def _without_costs(results: Results) -> list[str]:
     """Say which seeds of a method enter no cost, and why."""
-    notes, beside = [], {record.run_id for record in results.beside}
+    notes = []
+    reasons = {record.run_id: "ran on another host than most of its seed" for record in results.astray}
+    reasons |= {record.run_id: "had neighbours on its host" for record in results.beside}
+    elsewhere = "ran in another environment"
     for method in results.methods:
         without = [record for record in results.runs(method) if record.run_id not in results.selection.costed]
-        for why, chosen in (("ran in another environment", False), ("had neighbours on its host", True)):
-            seeds = [str(record.spec.seed) for record in without if (record.run_id in beside) == chosen]
+        for why in (elsewhere, *dict.fromkeys(reasons.values())):
+            seeds = [str(record.spec.seed) for record in without if reasons.get(record.run_id, elsewhere) == why]
             notes += [f"{method} has no costs of seed {', '.join(seeds)}: it {why}."] if seeds else []
     return notes

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from hpml_bench import statistics
+from hpml_bench.config.settings import identity
 from hpml_bench.report.blocks import Section, Text
-from hpml_bench.report.guessing import not_above_guess
-from hpml_bench.report.results import TIME, Results
+from hpml_bench.report.guessing import few_seeds, not_above_guess
+from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.sections.comparisons import uncertain
 from hpml_bench.report.tables import Quantity, sentence_list
 from hpml_bench.report.under_trained import STILL_FALLING, under_trained
 from hpml_bench.statistics import Comparison
 
 order = 10
+
+OVER_SETUP, PEAK = MEMORY
+SAY_NOTHING = frozenset({"interrupted", "unsupported"})
+"""Ends of a run that say nothing of how often its method ends well."""
+MAX_HOSTS = 8
+"""So many are named."""
 
 
 def section(results: Results) -> Section | None:
@@ -30,6 +38,7 @@ def _sentences(results: Results) -> Iterator[str]:
     if len(results.methods) < 2:
         yield f"Only {results.methods[0]} has comparable runs, so there is nothing to compare it with."
         yield from _guessing(results)
+        yield from _failures(results)
         return
     tested = [c for pairs in results.family.values() for c in pairs if c.verdict != "untested"]
     if not tested:
@@ -71,7 +80,8 @@ def _standing(results: Results, metric: str) -> Iterator[str]:
         return
     own = [c for c in pairs if leader in {c.a, c.b}]
     lead = _lead(results, quantity, leader, means)
-    yield f"{lead}{_wins(results, quantity, leader, own)}.{_rest(results, quantity, leader, own)}"
+    rest = _rest(results, quantity, leader, own)
+    yield f"{lead}{_wins(results, quantity, leader, own)}.{rest}{_whole_peak(results, metric)}"
 
 
 def leading(results: Results, metric: str) -> str | None:
@@ -116,7 +126,19 @@ def _lead(results: Results, quantity: Quantity, leader: str, means: Mapping[str,
     if name == results.quality:
         extreme = "highest" if quantity.metric.better == "higher" else "lowest"
         return f"{leader} has the {extreme} mean {quantity.title}: {value}"
-    return f"{leader} {'trained fastest' if name == TIME else 'needed the least memory'} on average: {value}"
+    least = "added the least memory over set-up" if name == OVER_SETUP else "needed the least memory"
+    return f"{leader} {'trained fastest' if name == TIME else least} on average: {value}"
+
+
+def _whole_peak(results: Results, metric: str) -> str:
+    """Return between which values the whole peaks lie, where methods are ranked by what training adds to a process."""
+    if metric != OVER_SETUP or not results.measured(PEAK):
+        return ""
+    peak = Quantity.of(results, PEAK)
+    means = {m: interval.mean for m in results.methods if (interval := results.interval(m, PEAK))}
+    low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    ends = f"{peak.text(means[low])} ({low}) to {peak.text(means[high], unit=True)} ({high})"
+    return f" Ranked is what training adds; the peak of the whole process, not ranked, is {ends}."
 
 
 def _wins(results: Results, quantity: Quantity, leader: str, own: Sequence[Comparison]) -> str:
@@ -222,10 +244,11 @@ def _guessing(results: Results) -> Iterator[str]:
     found = results.guess
     if found is None:
         return
-    low = not_above_guess(results)
-    few = all(len(results.runs(method)) < statistics.LEAST_SEEDS for method in results.methods)
-    why = f" (which takes {statistics.LEAST_SEEDS} seeds)" if few else ""
-    yield found.sentence + (f" Not shown to be better than that{why}: {sentence_list(low)}." if low else "")
+    low, few = not_above_guess(results), few_seeds(results)
+    testable = len(found.scores) > 1 and results.quality in results.definitions
+    above = [method for method in few if method not in low] if testable else []
+    rows = f" Better than that in each of their runs, by the test rows alone: {sentence_list(above)}." if above else ""
+    yield found.sentence + rows + (f" Not shown to be better than that: {sentence_list(low)}." if low else "")
 
 
 def _learning(results: Results) -> Iterator[str]:
@@ -238,8 +261,32 @@ def _learning(results: Results) -> Iterator[str]:
         )
 
 
+def _failures(results: Results) -> Iterator[str]:
+    """Say which methods have runs that ended otherwise than well, and what that does to the claims."""
+    reference = identity(results.reference.spec.settings)
+    by_method: dict[str, Counter[str]] = {}
+    for record in results.left_out.unfinished:
+        if record.status not in SAY_NOTHING and identity(record.spec.settings) == reference:
+            by_method.setdefault(record.spec.method.name, Counter())[record.status] += 1
+    if not by_method:
+        return
+    well = Counter(record.spec.method.name for record in results.compared)
+    named = [
+        f"{method} in {of.total()} of {of.total() + well[method]} runs "
+        f"({', '.join(f'{status}: {n}' for status, n in sorted(of.items()))})"
+        for method, of in by_method.items()
+    ]
+    censored = " A time limit ends the slow runs, so that costs of the others are too low."
+    late = any("timeout" in of for of in by_method.values())
+    yield (
+        f"Runs that ended otherwise than well: {sentence_list(named)}. Claims hold for runs that end well: a method of "
+        f"which many don't looks better by them than it is.{censored if late else ''}"
+    )
+
+
 def _limits(results: Results) -> Iterator[str]:
-    """Say what makes the claims narrower: lacking seeds, other machines, skewed noise."""
+    """Say what makes the claims narrower: failures, lacking seeds, other machines, skewed noise."""
+    yield from _failures(results)
     over: dict[str, list[str]] = {}
     for metric in results.headline:
         if results.uneven(metric):
@@ -265,6 +312,8 @@ def _limits(results: Results) -> Iterator[str]:
         yield _beside(results)
     if results.margin_edited:
         yield "The suite's margins were edited after its first run; verdicts are by those declared before it."
+    if results.astray or "hosts" in results.selection.unranked:
+        yield _over_hosts(results)
     skewed = [
         f"{c.a} and {c.b} in {Quantity.of(results, metric).title}"
         for metric, pairs in results.family.items()
@@ -281,7 +330,7 @@ def _limits(results: Results) -> Iterator[str]:
 def _beside(results: Results) -> str:
     """Say what the costs of runs with neighbours count for."""
     which = f"{len(results.beside)} of {len(results.compared)} compared runs"
-    if results.costs_ranked:
+    if "neighbours" not in results.selection.unranked:
         return (
             f"{which} had neighbours: others ran on their host meanwhile and slowed them, so that they count for the "
             "score alone (see Jobs and hosts)."
@@ -292,10 +341,40 @@ def _beside(results: Results) -> str:
     )
 
 
+def _over_hosts(results: Results) -> str:
+    """Say what the costs of runs that shared no host with the others of their seed count for."""
+    if results.costs_ranked:
+        return (
+            f"{len(results.astray)} of {len(results.compared)} compared runs ran on another host than the runs of "
+            "their seed that costs are of, and count for the score alone (see Runs)."
+        )
+    named = f" ({hosts_in_words(results)})" if results.hosts else ""
+    return (
+        f"Methods are not ranked by costs: the runs of a seed were spread over hosts{named}, and hosts of one kind "
+        "differ in speed too. The line unit: seed in the profile puts all runs of a seed on one host, and exclusive: "
+        "true keeps others away from it. Times and memory are shown as they were (see Runs)."
+    )
+
+
+def hosts_in_words(results: Results) -> str:
+    """Return the hosts that costs are of, the first of many."""
+    named, more = results.hosts[:MAX_HOSTS], len(results.hosts) - MAX_HOSTS
+    return sentence_list([*named, f"{more} more"] if more > 0 else named)
+
+
+def _where(results: Results) -> str:
+    """Say for which hosts claims on costs hold."""
+    if not results.hosts:
+        return "on this machine (taken as one: not every record names its host)"
+    if len(results.hosts) == 1:
+        return f"on {results.hosts[0]}"
+    return f"on {hosts_in_words(results)}, where the runs of a seed share theirs"
+
+
 def _family(results: Results, tested: Sequence[Comparison]) -> str:
     """Say what every verdict of the page is, and for what it holds."""
     n = min(c.difference.n for c in tested)
-    costs = ", costs for other seeds on this machine" if results.costs_ranked else ""
+    costs = f", costs for other seeds {_where(results)}" if results.costs_ranked else ""
     few = f" {n} seeds are few: only large differences can be found." if n < 5 else ""
     return (
         f"Better and equivalent are verdicts of one family of {len(tested)} tested pairs: under noise near normal the "

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from hpml_bench.config.settings import Settings
+from hpml_bench.config.settings import Settings, method_identity
 from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
 from hpml_bench.report.blocks import Figure, Section, Table, Text
+from hpml_bench.report.comparability import differences, settings_of
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
 from hpml_bench.system.text import sanitize
@@ -33,14 +34,26 @@ def section(results: Results) -> Section | None:
 def _sentences(results: Results, record: TuningRecord) -> tuple[str, ...]:
     counts = sorted({len(tuned.trials) for tuned in record.methods})
     equal = "as many for every method" if len(counts) == 1 else "not as many for every method: tuning was cut short"
+    starts = other_starts(results, record)
+    other = " of other data, which may hold test rows of these runs"
+    rows = f"validation rows{other if 'data' in starts else ', never on the test rows'}"
     found = [
-        f"Rates were tried on the {record.settings.validation_samples:,} validation rows, never on the test rows: "
+        f"Rates were tried on {record.settings.validation_samples:,} {rows}: "
         f"{'–'.join(map(str, counts))} trials a method ({equal}), each of the whole budget, from 1/{record.factor:g} "
         f"to {record.factor:g} times the method's rate before."
     ]
+    if starts:
+        found.append(
+            f"The tuning did not start from what these runs did: by their digests, other {sentence_list(starts)}."
+        )
     changed = differing(record.settings, results.reference.spec.settings)
     if changed:
         found.append(f"The tuning's settings were not those of these runs: {sentence_list(changed)} differ.")
+    optional = [
+        f"{tuned.name} ({', '.join(keys)})" for tuned in record.methods if (keys := other_options(results, tuned))
+    ]
+    if optional:
+        found.append(f"These runs had other options than the tuning's trials: {sentence_list(optional)}.")
     others = [tuned.name for tuned in record.methods if tuned.rated and _other_rate(results, tuned)]
     if others:
         found.append(f"These runs took other rates than the tuning's choice for {sentence_list(others)}.")
@@ -58,9 +71,25 @@ def _sentences(results: Results, record: TuningRecord) -> tuple[str, ...]:
 
 
 def differing(tuned: Settings, compared: Settings) -> list[str]:
-    """Return the settings that bear on training and differ between tuning and comparison."""
-    here, there = tuned.model_dump(), compared.model_dump()
+    """Return the settings that bear on training and differ between tuning and comparison, defaults resolved."""
+    here, there = settings_of(tuned), settings_of(compared)
     return [key for key in here if here[key] != there[key] and key not in TRAINS_NOTHING]
+
+
+def other_starts(results: Results, record: TuningRecord) -> list[str]:
+    """Return which of weights, tokenizer and data were not those of the compared runs; all where it isn't recorded."""
+    compared = results.reference.digests
+    if compared is None:
+        return []
+    return [part for part in ("weights", "tokenizer", "data") if record.digests.get(part) != getattr(compared, part)]
+
+
+def other_options(results: Results, tuned: TunedMethod) -> list[str]:
+    """Return what but the rate differs between a tuned method and the runs of its name."""
+    here = method_identity(tuned.spec)
+    own = [method_identity(run.spec.method) for run in results.compared if run.spec.method.name == tuned.name]
+    keys = {key for other in own for key, *_ in differences(here, other) if key != "lr"}
+    return sorted(key.rpartition(".")[2] for key in keys)
 
 
 def _rates(results: Results, tuned: TunedMethod) -> list[float]:
