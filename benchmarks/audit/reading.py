@@ -74,7 +74,7 @@ def compare_all(study: Study) -> None:
         if not seeds:
             made, d = Comparison(math.nan, math.nan, 0), np.array([])
         elif metric == study.score:
-            one, other = ([run.scores for run in study.methods[m] if run.seed in seeds] for m in (first, second))
+            one, other = ([run.drawn for run in study.methods[m] if run.seed in seeds] for m in (first, second))
             made, d = compare_rows(np.array(one) - np.array(other), study.unit), values[0] - values[1]
         else:
             d = np.log(values[0]) - np.log(values[1])

@@ -177,7 +177,8 @@ SENTENCES: tuple[tuple[str, Says], ...] = (
     (r"Means of (.+) are over (seeds [\d, ]+|each method's own seeds)\.$", over_which),
     (rf"Training and evaluation are ({NUMBER}) % of it\.", groups(lambda study: [training_share(study)])),
     (r"p99 of (\d+) examples", groups(lambda study: [study.compared[0].settings["latency_samples"]])),
-    (rf"For other seeds on these ({NUMBER}) test rows alone", groups(lambda study: [len(study.compared[0].scores)])),
+    (r"For other seeds on these ([\d,]+ test rows[^:]*) alone", groups(lambda study: [study.rows])),
+    (r"There are ([\d,]+ test rows in [\d,]+ groups), whose rows are tested", groups(lambda study: [study.rows])),
     (
         rf"Better: p \(Holm\) below 5 %.* difference of ({NUMBER})(?: \S+)? of a score, ({NUMBER}) % of a cost or more"
         r".* all (\d+) pairs",

@@ -86,6 +86,18 @@ class Study:
         )
 
     @property
+    def rows(self) -> str:
+        """How many test rows there are, and in how many groups, as sentences say it."""
+        run = self.compared[0]
+        groups = f" in {len(run.drawn):,} groups" if "group" in run.predictions else ""
+        return f"{len(run.scores):,} test rows{groups}"
+
+    @property
+    def independent(self) -> bool:
+        """Whether rows are right or wrong and in no groups."""
+        return self.binary and "group" not in self.compared[0].predictions
+
+    @property
     def unit(self) -> float:
         """Least amount by which a row's score changes."""
         return 1.0 if self.binary else 0.0
@@ -241,14 +253,18 @@ class Study:
         ps: dict[str, float] = {}
         if what == "these rows":
             tested = [pair for pair in self.pairs.values() if pair.metric == self.score and pair.n >= 3]
-            ps = {f"{pair.first} − {pair.second}": over_seeds(pair).p_different for pair in tested}
+            grid = self.grid(self.score)
+            ps = {f"{pair.first} − {pair.second}": over_seeds(pair, grid).p_different for pair in tested}
         elif what == "one seed":
             both = map(" against ".join, itertools.combinations(self.methods, 2))
-            ps = {name: mcnemar(self, name)[2] if self.binary else row_test(self, name).p_different for name in both}
+            ps = {
+                name: mcnemar(self, name)[2] if self.independent else row_test(self, name).p_different for name in both
+            }
         else:
             sign = self.sign(self.score)
             tables = {
-                name: [sign * (run.scores - self.guess.scores) for run in runs] for name, runs in self.methods.items()
+                name: [sign * (run.drawn - run.by_group(self.guess.scores)) for run in runs]
+                for name, runs in self.methods.items()
             }
             made = {name: compare_rows(np.array(of), self.unit) for name, of in tables.items() if len(of) >= 3}
             ps = {name: comparison.p(comparison.mean) for name, comparison in made.items()}
@@ -263,8 +279,8 @@ def mcnemar(study: Study, name: str) -> tuple[int, int, float]:
 
 
 def row_test(study: Study, name: str) -> Comparison:
-    """Return the comparison of two models of one seed over the test rows, as if rows were seeds."""
-    first, second = (study.methods[part][0].scores for part in name.split(" against "))
+    """Return the comparison of two models of one seed over test rows or groups of them, as if these were seeds."""
+    first, second = (study.methods[part][0].drawn for part in name.split(" against "))
     return over_rows(first - second)
 
 

@@ -18,15 +18,16 @@ def guess(results: Results) -> Guess | None:
 def not_above_guess(results: Results) -> tuple[str, ...]:
     """Return the methods that are not shown to score better than a constant answer.
 
-    Over other seeds and rows, one-sided at 5 %, Holm over the methods; under three seeds nothing is shown.
+    Over other seeds and rows, or groups of rows, one-sided at 5 %, Holm over the methods; under three seeds nothing is
+    shown.
     """
     found = guess(results)
     if found is None or len(found.scores) < 2 or results.quality not in results.definitions:
         return ()
     sign = -1.0 if results.definitions[results.quality].better == "lower" else 1.0
-    p = []
+    p, guessed = [], results.by_group(found.scores)
     for method in results.methods:
-        gains = [sign * (scores - found.scores) for scores in results.scores(method).values()]
+        gains = [sign * (scores - guessed) for scores in results.scores(method).values()]
         enough = len(gains) >= statistics.LEAST_SEEDS
         p.append(_p_above(np.array(gains, dtype=float), results.score_unit) if enough else 1.0)
     adjusted = statistics.holm(p)
