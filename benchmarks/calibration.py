@@ -329,6 +329,50 @@ def main() -> None:
     print_pages(trials)
     print_cases(trials)
     print_intervals(50_000 if trials >= 1000 else 5_000)
+    print_groups(trials)
+
+
+def grouped_pages(size: int, trials: int, *, known: bool, n: int = 5, even: bool = True, rows: int = ROWS) -> float:
+    """Return the share of pages with a false claim on the score where test rows are in groups, all methods equal.
+
+    Rows of a group share their ease, the methods' liking of it and their gifts, as the questions of one document may;
+    each run's own errors are a row's.
+
+    Args:
+        size: rows of a group; where not `even` their mean, from 1 to 2 size - 1.
+        trials: number of pages.
+        known: whether a page knows the groups; else it takes the rows for independent.
+        n: seeds.
+        even: whether all groups have as many rows.
+        rows: about how many test rows there are.
+
+    """
+    random, world, false = np.random.default_rng([7, size, n]), World(), 0
+    for _ in range(trials):
+        count = rows // size
+        sizes = np.full(count, size) if even else random.integers(1, 2 * size, count)
+        group = np.repeat(np.arange(count), sizes)
+        gifts = random.permuted(np.tile(GIFTS, (count, 1)), axis=1).T
+        liking = gifts + LIKING_SD * random.standard_normal((METHODS, count))
+        skill = SEED_SD * random.standard_normal((METHODS, n, 1))
+        own = OWN_SD * random.standard_normal((METHODS, n, len(group)))
+        ease = random.standard_normal(count) + liking + thresholds(world)[0]
+        right = ease[:, None, group] + skill + own > 0
+        scores = {
+            name: {seed: statistics.group_scores(row, group) if known else row for seed, row in enumerate(of)}
+            for name, of in zip(NAMES, right, strict=True)
+        }
+        false += any(c.differs for c in statistics.decide(statistics.compare_scores(scores, MARGIN_QUALITY)))
+    return false / trials
+
+
+def print_groups(trials: int) -> None:
+    """Print how often pages make a false claim on the score where test rows depend on each other."""
+    print(f"\nPages with a false claim on the score, 5 seeds, {ROWS:,} test rows in groups, {trials:,} pages each\n")
+    print("| rows of a group | taken for independent | tested by group |\n| --- | ---: | ---: |")
+    for size, even in ((5, True), (10, True), (10, False)):
+        found = (grouped_pages(size, trials, known=known, even=even) for known in (False, True))
+        print(f"| {size if even else f'1 to {2 * size - 1}'} | {' | '.join(map(percent, found))} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def compare_all(study: Study) -> None:
         if not seeds:
             made, d = Comparison(math.nan, math.nan, 0), np.array([])
         elif metric == study.score:
-            one, other = ([run.scores for run in study.methods[m] if run.seed in seeds] for m in (first, second))
+            one, other = ([run.drawn for run in study.methods[m] if run.seed in seeds] for m in (first, second))
             table = np.array(one) - np.array(other)
             made, d = compare_rows(table, study.span), values[0] - values[1]
             few_rows = study.span == 0 and abs(float(stats.skew(table.mean(axis=0)))) > 3

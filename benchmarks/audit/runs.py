@@ -109,6 +109,19 @@ class Run:
         return self.scored.scores
 
     @property
+    def drawn(self) -> Floats:
+        """The score of each test row, or of each group of them: of what is drawn anew in another test set."""
+        return self.by_group(self.scores)
+
+    def by_group(self, scores: Floats) -> Floats:
+        """Return the scores of groups of rows: s + G m_g / m (s_g - s), of G groups of m_g of all m rows."""
+        if "group" not in self.predictions:
+            return scores
+        of = pd.Series(scores).groupby(self.predictions["group"])
+        share = of.size() * of.ngroups / len(scores)
+        return np.asarray(scores.mean() + share * (of.mean() - scores.mean()))
+
+    @property
     def protocol_id(self) -> str | None:
         """The id of the protocol as recorded; that of schema 1 is made anew by the report."""
         return str(self.record.get("protocol_id")) if self.record["schema_version"] > 1 else None

@@ -129,7 +129,7 @@ def these_rows(study: Study, _: Table, row: Row) -> Cells:
     """A pair by the score on these very test rows: paired t and sign flips over seeds."""
     first, second = row["Pair"].split(" − ")
     pair = study.pair(study.score, first, second)
-    made, d = over_seeds(pair), pair.differences * (1 if pair.first == first else -1)
+    made, d = over_seeds(pair, study.grid(study.score)), pair.differences * (1 if pair.first == first else -1)
     difference, interval = difference_cells(pair, first, made)
     return {
         "Difference": difference,
@@ -148,11 +148,11 @@ def beyond(study: Study, table: Table, row: Row) -> Cells:
     if second:
         pair = study.pair(study.score, first, second)
         mean, wide = difference_cells(pair, first, pair.comparison)
-        narrow = difference_cells(pair, first, over_seeds(pair))[1]
+        narrow = difference_cells(pair, first, over_seeds(pair, study.grid(study.score)))[1]
         n = pair.n
     else:
         made, scale = (
-            compare_rows(np.array([run.scores for run in study.methods[first]]), study.span),
+            compare_rows(np.array([run.drawn for run in study.methods[first]]), study.span),
             study.scale(study.score),
         )
         mean, n = scale * made.mean, made.n
@@ -167,9 +167,10 @@ def beyond(study: Study, table: Table, row: Row) -> Cells:
 
 
 def one_seed(study: Study, table: Table, row: Row) -> Cells:
-    """One seed's score: Wilson's interval of an accuracy, else Student's over the rows."""
-    scores, scale = study.methods[row["method"]][0].scores, study.scale(study.score)
-    if study.binary:
+    """One seed's score: Wilson's interval of an accuracy, else, and where rows are in groups, Student's over these."""
+    run, scale = study.methods[row["method"]][0], study.scale(study.score)
+    scores = run.drawn
+    if study.independent:
         found = stats.binomtest(int(scores.sum()), len(scores)).proportion_ci(0.95, method="wilson")
         bounds: tuple[float, float] | None = (found.low, found.high)
     else:
@@ -177,18 +178,18 @@ def one_seed(study: Study, table: Table, row: Row) -> Cells:
     return {
         table.header[1]: scale * float(scores.mean()),
         "95 % interval": interval_cell(scaled(bounds, scale)),
-        "Test rows": len(scores),
+        "Test rows": len(run.scores),
     }
 
 
 def one_seed_pairs(study: Study, _: Table, row: Row) -> Cells:
-    """Two models: McNemar's exact test of right and wrong, else the paired t test over the rows."""
+    """Two models: McNemar's exact test of right and wrong, else the paired t test over the rows or groups."""
     adjusted = study.adjusted("one seed")[row["Pair"]]
     cells: Cells = {
         "p (Holm)": adjusted,
         "Verdict": "these two models differ" if adjusted < 0.05 else "undecided",
     }
-    if study.binary:
+    if study.independent:
         one, other, p = mcnemar(study, row["Pair"])
         return cells | {"Only first right": one, "Only second right": other, "p": p}
     made, scale = row_test(study, row["Pair"]), study.scale(study.score)

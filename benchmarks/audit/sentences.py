@@ -280,9 +280,14 @@ SENTENCES: tuple[tuple[str, Says, When], ...] = (
     ),
     (r"p99 of (\d+) examples", groups(lambda study: [study.compared[0].settings["latency_samples"]]), None),
     (
-        rf"For other seeds on these ({NUMBER}) test rows alone",
-        groups(lambda study: [len(study.compared[0].scores)]),
+        r"For other seeds on these ([\d,]+ test rows[^:]*) alone",
+        groups(lambda study: [study.rows]),
         has_pairs,
+    ),
+    (
+        r"There are ([\d,]+ test rows in [\d,]+ groups), whose rows are tested",
+        groups(lambda study: [study.rows]),
+        lambda study: bool(study.compared) and "group" in study.compared[0].predictions,
     ),
     (
         rf"Better: p \(Holm\) below 5 %.* difference of ({NUMBER})(?: \S+)? of a score, ({NUMBER}) % of a cost or more"

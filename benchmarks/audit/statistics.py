@@ -244,6 +244,7 @@ def erratic(d: Floats, values: list[Floats]) -> bool:
     return high >= 3 * low and abs(float(stats.skew(d))) > 1
 
 
-def over_seeds(pair: Pair) -> Comparison:
-    """Return the comparison of a score over seeds alone, on these very test rows."""
-    return Comparison(pair.comparison.mean, pair.comparison.variance, pair.n)
+def over_seeds(pair: Pair, grid: float) -> Comparison:
+    """Return the comparison of a score on a grid over seeds alone, on these very test rows."""
+    variance = float(np.var(pair.differences, ddof=1)) + grid**2 / 12 if pair.n > 1 else math.nan
+    return Comparison(pair.comparison.mean, variance, pair.n)

@@ -129,6 +129,18 @@ class Study:
         return 0.05 * share * (0.9 if looks == 1 else 0.1 / 2 ** (looks - 1))
 
     @property
+    def rows(self) -> str:
+        """How many test rows there are, and in how many groups, as sentences say it."""
+        run = self.compared[0]
+        groups = f" in {len(run.drawn):,} groups" if "group" in run.predictions else ""
+        return f"{len(run.scores):,} test rows{groups}"
+
+    @property
+    def independent(self) -> bool:
+        """Whether rows are right or wrong and in no groups."""
+        return self.binary and "group" not in self.compared[0].predictions
+
+    @property
     def title(self) -> str:
         """The score's title, as definitions have it."""
         return str(self.definitions[self.score]["title"]) if self.score in self.definitions else "accuracy"
@@ -283,11 +295,14 @@ class Study:
         ps: dict[str, float] = {}
         if what == "one seed":
             both = map(" against ".join, itertools.combinations(self.methods, 2))
-            ps = {name: mcnemar(self, name)[2] if self.binary else row_test(self, name).p_different for name in both}
+            ps = {
+                name: mcnemar(self, name)[2] if self.independent else row_test(self, name).p_different for name in both
+            }
         else:
             sign = self.sign(self.score)
             tables = {
-                name: [sign * (run.scores - self.guess.scores) for run in runs] for name, runs in self.methods.items()
+                name: [sign * (run.drawn - run.by_group(self.guess.scores)) for run in runs]
+                for name, runs in self.methods.items()
             }
             made = {name: compare_rows(np.array(of), self.span) for name, of in tables.items() if len(of) >= 3}
             ps = {
@@ -316,8 +331,8 @@ def above_by_rows(gains: Floats) -> float:
 
 
 def row_test(study: Study, name: str) -> Comparison:
-    """Return the comparison of two models of one seed over the test rows, as if rows were seeds."""
-    first, second = (study.methods[part][0].scores for part in name.split(" against "))
+    """Return the comparison of two models of one seed over test rows or groups of them, as if these were seeds."""
+    first, second = (study.methods[part][0].drawn for part in name.split(" against "))
     return over_rows(first - second)
 
 

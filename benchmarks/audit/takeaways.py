@@ -122,8 +122,8 @@ def undecided(study: Study, pair: Pair, part: re.Match[str]) -> Iterator[Fact]:
         part[4].replace("about ", "").replace("no number of seeds up to 10,000", "none"),
         deciding(study, pair),
     )
-    if rows := re.search(rf"on ({NUMBER}) test rows", part[5]):
-        yield "test rows", rows[1], len(study.compared[0].scores)
+    if rows := re.search(r"on ([\d,]+ test rows.*)", part[5]):
+        yield "test rows", rows[1], study.rows
 
 
 def front(study: Study, found: re.Match[str]) -> Iterator[Fact]:

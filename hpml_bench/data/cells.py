@@ -70,6 +70,22 @@ def words_and_tags(
     return {"words": rows, "tags": found}
 
 
+def groups(values: list[Any], first: int, file: str, column: str, numbers: Index) -> list[int]:
+    """Return the numbers of the groups that cells name; new ones are added to `numbers`.
+
+    Raises:
+        UserError: a cell is empty; rows are counted from `first`, that of the first value from 0.
+
+    """
+    found = []
+    for position, raw in enumerate(values, first):
+        value = as_text(raw)
+        if value is None:
+            raise _empty(file, position, "group", f"'{column}'")
+        found.append(numbers.setdefault(value, len(numbers)))
+    return found
+
+
 def _looked_up(raw: Any, index: Index, file: str, position: int, what: str) -> int:
     value = as_text(raw)
     if value not in index:

@@ -56,6 +56,7 @@ def choose(
     text: Sequence[Column] = (),
     label: Column | None = None,
     *,
+    group: str | None = None,
     named: bool = True,
 ) -> Columns:
     """Return the columns of text and label: as given, else by name, else by content.
@@ -72,6 +73,7 @@ def choose(
         target: what is learnt.
         text: names or 1-based positions of text columns, or of the one with words; empty to find them.
         label: the column of labels, numbers or tags; None to find it.
+        group: the column of groups, which is no label, and no text unless it is called so.
         named: whether the table has column names of its own.
 
     Raises:
@@ -86,11 +88,22 @@ def choose(
             return _words_and_tags(names, where, chosen_text, chosen_label)
         sample: dict[str, list[Any]] = dataset[:SAMPLE_ROWS]
         if chosen_label is None:
-            rest = [name for name in names if name not in chosen_text]
+            rest = [name for name in names if name not in {*chosen_text, group}]
             chosen_label = (_find_label if target == "class" else _find_number)(rest, sample, where)
         if not chosen_text:
-            chosen_text = _find_text([name for name in names if name != chosen_label], sample, where, named=named)
+            rest = [name for name in names if name != chosen_label]
+            chosen_text = _find_text(rest, sample, where, group, named=named)
         return Columns(text=chosen_text, label=chosen_label)
+
+
+def group_column(dataset: Dataset, where: str, group: Column | None) -> str | None:
+    """Return the name of the column of groups, given by name or 1-based position; None where none is given.
+
+    Raises:
+        UserError: there is no such column.
+
+    """
+    return None if group is None else _given(group, list(dataset.column_names), where, "group")
 
 
 def _words_and_tags(names: list[str], where: str, text: tuple[str, ...], label: str | None) -> Columns:
@@ -172,14 +185,18 @@ def _find_number(names: list[str], sample: Mapping[str, list[Any]], where: str) 
     return found[0]
 
 
-def _find_text(names: list[str], sample: Mapping[str, list[Any]], where: str, *, named: bool) -> tuple[str, ...]:
+def _find_text(
+    names: list[str], sample: Mapping[str, list[Any]], where: str, group: str | None, *, named: bool
+) -> tuple[str, ...]:
     called = tuple(name for name in names if name.strip().lower() in TEXT_NAMES)
     if called:
         return called
     lengths = {
         name: sum(map(len, values)) / len(values)
         for name in names
-        if (values := [v for v in sample[name] if isinstance(v, str)]) and not all(is_number(v) for v in values)
+        if name != group
+        and (values := [v for v in sample[name] if isinstance(v, str)])
+        and not all(is_number(v) for v in values)
     }
     if not lengths:
         raise UserError(f"{where}: no column holds text; name it with dataset.options.text ({listed(list(sample))})")

@@ -19,23 +19,28 @@ from datasets import Dataset
 from huggingface_hub import constants
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
+from hpml_bench.config.options import options_class
 from hpml_bench.config.settings import Settings, identity
+from hpml_bench.data.copies import Copies, find_copies
+from hpml_bench.data.groups import groups_of, whole_groups
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.retention import retention_rows
 from hpml_bench.data.rows import read_rows, write_rows
 from hpml_bench.data.sources import resolve_model, weight_files
 from hpml_bench.data.tokenizer import Encoder, load_tokenizer, pad_id, tokenizer_digest
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.dataset import IN_WORDS, LoadedData, make_loader
-from hpml_bench.plugins.task import NOTHING, RETENTION, Task, make_task
+from hpml_bench.plugins.dataset import GROUP, IN_WORDS, LoadedData, make_loader
+from hpml_bench.plugins.task import KEPT, NOTHING, RETENTION, Task, make_task
 from hpml_bench.records.run import Digests
 from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry
 from hpml_bench.system.disk import explained
 from hpml_bench.system.hashing import digest
 
-FORMAT = 4
+FORMAT = 5
 """Counts up when the same rows would be tokenised or saved otherwise."""
 SPLITS = ("train", "validation", "test")
+HELD_OUT = 6
+"""Stream of random numbers that draws the groups of validation rows split off the training rows."""
 MANIFEST = "manifest.json"
 BATCH = 1000
 
@@ -78,6 +83,7 @@ def prepare(settings: Settings) -> Prepared:
     left = {split: read_rows(folder / split).num_rows for split in rows}
     _check_what_is_left(left, settings)
     notes = task.length_notes(manifest["full"], {k: Counter(v) for k, v in manifest.get("counts", {}).items()})
+    copies = Copies.model_validate(manifest["copies"])
     return Prepared(
         backbone=str(model.folder_or_file),
         data=str(folder),
@@ -89,8 +95,13 @@ def prepare(settings: Settings) -> Prepared:
             "rows": ", ".join(f"{left[split]} {split}" for split in SPLITS)
             + (f" (each seed draws {settings.train_samples} to train on)" if settings.vary_data else ""),
             **notes,
+            **_group_note(folder),
+            "copies and near-copies": copies.note,
         },
-        warnings=() if task.cuts_texts else tuple(f"{k}: {v}" for k, v in notes.items() if v != NOTHING),
+        warnings=(
+            *(() if task.cuts_texts else (f"{k}: {v}" for k, v in notes.items() if v != NOTHING)),
+            *((f"copies: {copies.warning}{_about_copies(settings)}",) if copies.warning else ()),
+        ),
         pad_id=pad_id(tokenizer, _vocabulary(config)),
         stop_ids=task.stop_ids(encoder) if task.decoding is not None else (),
     )
@@ -148,29 +159,35 @@ def draw(loaded: LoadedData, settings: Settings) -> dict[str, Dataset]:
     """Return the rows of each split that the settings ask for, drawn with `data_seed`.
 
     Training rows are a prefix of one permutation, so that more `train_samples` only add rows; validation rows split
-    off them come first in it and are never trained on. With `vary_data` they are all rows there are, of which each seed
-    draws its own (data.training_rows): one preparation, and one digest, for all seeds.
+    off them come first in it and are never trained on. Where rows have groups, those of a group are never in both. With
+    `vary_data` they are all rows there are, of which each seed draws its own (data.training_rows): one preparation, and
+    one digest, for all seeds.
 
     Raises:
         UserError: there are fewer rows than asked for, or with `vary_data` not twice as many.
 
     """
     held_out = settings.validation_samples if loaded.validation is None else 0
-    train = _permutation(loaded.train, settings.data_seed, 0)
-    if len(train) < held_out + settings.global_batch:
+    order = _permutation(loaded.train, settings.data_seed, 0)
+    held, train, groups = order[:held_out], order[held_out:], groups_of(loaded.train)
+    if held_out and groups is not None:
+        chosen = whole_groups(groups, held_out, np.random.default_rng([settings.data_seed, HELD_OUT]))[order]
+        held, train = order[chosen][:held_out], order[~chosen]
+    if len(train) < settings.global_batch:
+        by_groups = "" if groups is None else " by whole groups"
         raise UserError(
-            f"{_where(settings)}: {len(train)} training rows are too few for "
-            + (f"{held_out} validation_samples split off them and " if held_out else "")
+            f"{_where(settings)}: {len(order)} training rows are too few for "
+            + (f"{held_out} validation_samples split off them{by_groups} and " if held_out else "")
             + f"one global_batch of {settings.global_batch}; lower these"
         )
     if loaded.validation is None:
-        validation = loaded.train.select(train[:held_out])
+        validation = loaded.train.select(held)
     else:
-        order = _permutation(loaded.validation, settings.data_seed, 1)
-        validation = loaded.validation.select(_first(order, settings.validation_samples, "validation", settings))
+        drawn = _permutation(loaded.validation, settings.data_seed, 1)
+        validation = loaded.validation.select(_first(drawn, settings.validation_samples, "validation", settings))
     test = _permutation(loaded.test, settings.data_seed, 2)
     return {
-        "train": loaded.train.select(_training(train[held_out:], settings)),
+        "train": loaded.train.select(_training(train, settings)),
         "validation": validation,
         "test": loaded.test.select(_first(test, settings.test_samples, "test", settings)),
     }
@@ -220,7 +237,8 @@ def _check_and_digest(
         for split in rows:
             state.update(f"\n{split} {len(rows[split])}\n".encode())
             for batch in rows[split].with_format("arrow").iter(BATCH):
-                labels, *others = (batch.column(name).combine_chunks() for name in task.columns)
+                columns = [*task.columns, *([GROUP] if GROUP in batch.column_names else [])]
+                labels, *others = (batch.column(name).combine_chunks() for name in columns)
                 task.check(split, labels, batch)
                 for column in (labels, *others):
                     for part in _bytes(column):
@@ -273,15 +291,35 @@ def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder:
         nonlocal full
         encoded = task.encode(batch, encoder)
         full += sum(len(row) == encoder.max_length for row in encoded["input_ids"])
+        kept = encoded.pop(KEPT, None)
+        if GROUP in batch:
+            encoded[GROUP] = batch[GROUP] if kept is None else [batch[GROUP][place] for place in kept]
         return encoded
 
     for split in rows:
         encoder.counts.clear()
-        write_rows(folder / split, map(encode, rows[split].iter(BATCH)), task.label_type(), task.extra_types())
+        extra = task.extra_types() | ({GROUP: pa.int32()} if GROUP in rows[split].column_names else {})
+        write_rows(folder / split, map(encode, rows[split].iter(BATCH)), task.label_type(), extra)
         counts[split] = Counter(encoder.counts)
     total = sum(len(rows[split]) for split in SPLITS)
-    manifest = {"files": _file_digests(folder), "full": full / total, "counts": counts}
+    copies = find_copies(rows, task.target).model_dump()
+    manifest = {"files": _file_digests(folder), "full": full / total, "counts": counts, "copies": copies}
     (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def _about_copies(settings: Settings) -> str:
+    """Return what to do about copies; nothing where rows are not the user's own."""
+    if GROUP not in options_class("datasets", settings.dataset.name).model_fields:
+        return ""
+    return "; name the column of what belongs together with dataset.options.group, or remove the copies"
+
+
+def _group_note(folder: Path) -> dict[str, str]:
+    """Say how many groups the test rows are in, where they have groups."""
+    test = read_rows(folder / "test")
+    if GROUP not in test.column_names:
+        return {}
+    return {"groups": f"{test.num_rows:,} test rows in {pc.count_distinct(test.column(GROUP)).as_py():,} groups"}
 
 
 def _file_digests(folder: Path) -> dict[str, str]:

@@ -10,9 +10,10 @@ from hpml_bench.config.settings import Settings
 from hpml_bench.data import cells
 from hpml_bench.data.columns import Columns, listed, told
 from hpml_bench.data.conversations import Shape, as_conversations
-from hpml_bench.data.names import class_index, tag_index
+from hpml_bench.data.groups import groups_of, whole_groups
+from hpml_bench.data.names import BATCH, Index, class_index, tag_index
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.dataset import LoadedData, Target
+from hpml_bench.plugins.dataset import GROUP, LoadedData, Target
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,6 +34,8 @@ class Splits(NamedTuple):
 def _split_off(train: Dataset, settings: Settings, where: str) -> tuple[Dataset, Dataset]:
     """Return the training rows without the test rows, and these, drawn with `data_seed`: `test_samples`, or a tenth.
 
+    Where rows have groups these are whole, so that there may be some test rows more.
+
     Raises:
         UserError: there are too few rows.
 
@@ -42,7 +45,16 @@ def _split_off(train: Dataset, settings: Settings, where: str) -> tuple[Dataset,
     count = settings.test_samples or max(1, len(train) // TEST_SHARE)
     if count >= len(train):
         raise UserError(f"{where}: has {len(train)} rows, too few to split off {count} test rows; lower test_samples")
-    order = np.random.default_rng([settings.data_seed, 3]).permutation(len(train))
+    random = np.random.default_rng([settings.data_seed, 3])
+    if (groups := groups_of(train)) is not None:
+        chosen = whole_groups(groups, count, random)
+        if chosen.all():
+            raise UserError(
+                f"{where}: its {len(np.unique(groups))} groups are too large to split off {count} test rows; lower "
+                "test_samples, or name another column with dataset.options.group"
+            )
+        return train.select(np.flatnonzero(~chosen)), train.select(np.flatnonzero(chosen))
+    order = random.permutation(len(train))
     return train.select(np.sort(order[count:])), train.select(np.sort(order[:count]))
 
 
@@ -54,6 +66,7 @@ def labelled(
     separator: str = " ",
     label_names: Sequence[str] = (),
     notes: Mapping[str, str] | None = None,
+    group: str | None = None,
 ) -> LoadedData:
     """Return the splits with the columns that a target has (plugins.dataset.LoadedData).
 
@@ -65,6 +78,7 @@ def labelled(
         separator: stands between the texts of several columns.
         label_names: names in the order of the labels; empty to take the values themselves, sorted.
         notes: facts to print with the results.
+        group: the column of groups, if any; all tables must have it.
 
     Raises:
         UserError: a column or a cell is missing, a label is not among the training rows' or the given names, or a
@@ -80,11 +94,16 @@ def labelled(
 
     what = "words: {}; tags: {}" if target == "tags" else "text: {}; label: {}"
     told_of = {"columns": what.format(", ".join(columns.text), columns.label), **(notes or {})}
-    return _loaded(splits, settings, rows, names, told_of)
+    return _loaded(splits, settings, rows, names, told_of, group)
 
 
 def in_conversations(
-    splits: Splits, settings: Settings, shape: Shape, separator: str = " ", notes: Mapping[str, str] | None = None
+    splits: Splits,
+    settings: Settings,
+    shape: Shape,
+    separator: str = " ",
+    notes: Mapping[str, str] | None = None,
+    group: str | None = None,
 ) -> LoadedData:
     """Return the splits as conversations (plugins.dataset.LoadedData).
 
@@ -94,6 +113,7 @@ def in_conversations(
         shape: which columns hold what; all tables must have them.
         separator: stands between the parts of a prompt; a single space, which other targets have, is an empty line.
         notes: facts to print with the results.
+        group: the column of groups, if any; all tables must have it.
 
     Raises:
         UserError: a column is missing, or a row is no conversation that ends with an answer.
@@ -107,7 +127,7 @@ def in_conversations(
         unread.update(key for keys in converted["unread"] for key in keys)
         return converted.remove_columns("unread")
 
-    loaded = _loaded(splits, settings, rows, (), {"columns": str(shape), **(notes or {})})
+    loaded = _loaded(splits, settings, rows, (), {"columns": str(shape), **(notes or {})}, group)
     left = {"keys of turns left unread": ", ".join(sorted(unread))} if unread else {}
     return replace(loaded, notes={**loaded.notes, **left})
 
@@ -115,11 +135,20 @@ def in_conversations(
 def _loaded(
     splits: Splits,
     settings: Settings,
-    rows: Callable[[tuple[Dataset, str]], Dataset],
+    convert: Callable[[tuple[Dataset, str]], Dataset],
     names: tuple[str, ...],
     notes: Mapping[str, str],
+    group: str | None,
 ) -> LoadedData:
     """Return the splits with their rows converted, and test rows split off where there is no table of them."""
+    numbers: Index = {}
+
+    def rows(split: tuple[Dataset, str]) -> Dataset:
+        converted = convert(split)
+        return converted if group is None else converted.add_column(GROUP, _groups(*split, group, numbers))
+
+    if group is not None:
+        notes = {**notes, "columns": f"{notes['columns']}; group: {group}"}
     train = rows(splits.train)
     validation = rows(splits.validation) if splits.validation else None
     if splits.test is not None:
@@ -127,6 +156,21 @@ def _loaded(
     train, test = _split_off(train, settings, splits.train[1])
     note = f"{len(test)} rows split off {splits.train[1]}, as no test rows were given"
     return LoadedData(train, validation, test, names, {"test": note, **notes})
+
+
+def _groups(dataset: Dataset, file: str, column: str, numbers: Index) -> list[int]:
+    """Return the number of each row's group; `numbers` has those of the tables before."""
+    _check_there(dataset, file, (column,))
+    found: list[int] = []
+    for batch in dataset.select_columns([column]).iter(BATCH):
+        found += cells.groups(batch[column], len(found), file, column, numbers)
+    return found
+
+
+def _check_there(dataset: Dataset, file: str, columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in dataset.column_names]
+    if missing:
+        raise UserError(f"{file}: there is no column '{missing[0]}'; there is {listed(dataset.column_names)}")
 
 
 Convert = Callable[..., dict[str, list[Any]]]
@@ -159,9 +203,7 @@ def _conversion(
 def _converted(dataset: Dataset, file: str, columns: Columns, convert: Convert, types: Mapping[str, Any]) -> Dataset:
     from datasets import Features
 
-    missing = [column for column in (*columns.text, columns.label) if column not in dataset.column_names]
-    if missing:
-        raise UserError(f"{file}: there is no column '{missing[0]}'; there is {listed(dataset.column_names)}")
+    _check_there(dataset, file, (*columns.text, columns.label))
     return dataset.map(
         convert,
         batched=True,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import Settings
-from hpml_bench.data.columns import Column, choose
+from hpml_bench.data.columns import Column, choose, group_column
 from hpml_bench.data.conversations import find_shape
 from hpml_bench.data.sources import Resolved, hub_snapshot, resolve
 from hpml_bench.data.tables import Splits, in_conversations, labelled
@@ -54,6 +54,10 @@ class HubDataset(DatasetLoader):
         from 1; empty to find it."""
         label_names: tuple[str, ...] = ()
         """Names of the classes or tags, in the order of the labels; empty to take the dataset's own."""
+        group: Column | None = None
+        """Column that says which rows belong together (the questions of one document, near-copies), by name or by
+        position from 1: they stay in one split where splits are drawn, and test rows of one group are tested together.
+        Empty where each row stands alone."""
         separator: str = " "
         """Stands between the texts of several columns; between the parts of a prompt, an empty line does in place of a
         single space."""
@@ -70,17 +74,18 @@ class HubDataset(DatasetLoader):
         parts = _read(found.folder_or_file, options)
         train = _split(parts, options.train, options)
         text = options.text if isinstance(options.text, tuple) else (options.text,)
+        group = group_column(train[0], options.dataset, options.group)
         of_answers = target == "answer"
         shape = find_shape(train[0], options.dataset, text, options.label) if of_answers else None
-        columns = None if shape else choose(train[0], options.dataset, target, text, options.label)
+        columns = None if shape else choose(train[0], options.dataset, target, text, options.label, group=group)
         notes = {"dataset": options.dataset + (f", commit {found.revision}" if found.revision else "")}
         test = _split(parts, options.test, options) if options.test else None
         validation = _split(parts, options.validation, options) if options.validation else None
         splits = Splits(train, validation, test)
         if shape is not None:
-            return in_conversations(splits, settings, shape, options.separator, notes)
+            return in_conversations(splits, settings, shape, options.separator, notes, group)
         assert columns is not None  # noqa: S101 - one of the two
-        return labelled(splits, settings, columns, target, options.separator, options.label_names, notes)
+        return labelled(splits, settings, columns, target, options.separator, options.label_names, notes, group)
 
 
 def _snapshot(uri: str) -> Resolved:

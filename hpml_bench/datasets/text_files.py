@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import Settings
-from hpml_bench.data.columns import Column, choose
+from hpml_bench.data.columns import Column, choose, group_column
 from hpml_bench.data.conversations import find_shape
 from hpml_bench.data.files import OTHER, SEPARATED, Format, Layout, listed_names, read_file
 from hpml_bench.data.sources import resolve
@@ -41,6 +41,10 @@ class TextFiles(DatasetLoader):
         from 1; empty to find it."""
         label_names: tuple[str, ...] = ()
         """Names of classes or tags, in the order of the sorted label values; empty to take the values themselves."""
+        group: Column | None = None
+        """Column that says which rows belong together (the questions of one document, near-copies), by name or by
+        position from 1: they stay in one split where splits are drawn, and test rows of one group are tested together.
+        Empty where each row stands alone."""
         separator: str = " "
         """Stands between the texts of several columns; between the parts of a prompt, an empty line does in place of a
         single space."""
@@ -65,11 +69,13 @@ class TextFiles(DatasetLoader):
         train, layout = read_file(train_file, form)
         text = options.text if isinstance(options.text, tuple) else (options.text,)
         label = options.label if options.label is not None or layout is None else layout.label
+        group = group_column(train, str(train_file), options.group)
         shape, columns = None, None
         if target == "answer":
             shape = find_shape(train, str(train_file), text, options.label)
         else:
-            columns = choose(train, str(train_file), target, text, label, named=layout is None or layout.named)
+            named = layout is None or layout.named
+            columns = choose(train, str(train_file), target, text, label, group=group, named=named)
         test = None
         if options.test is not None:
             test_file = _file(options.test)
@@ -80,9 +86,9 @@ class TextFiles(DatasetLoader):
             validation = (_read_like(layout, validation_file, form), str(validation_file))
         splits = Splits((train, str(train_file)), validation, test)
         if shape is not None:
-            return in_conversations(splits, settings, shape, options.separator)
+            return in_conversations(splits, settings, shape, options.separator, group=group)
         assert columns is not None  # noqa: S101 - one of the two
-        return labelled(splits, settings, columns, target, options.separator, options.label_names)
+        return labelled(splits, settings, columns, target, options.separator, options.label_names, group=group)
 
 
 def _file(uri: str) -> Path:

@@ -25,6 +25,10 @@ IN_WORDS: dict[Target, str] = {
 }
 
 
+GROUP = "group"
+"""Column that says which rows belong together."""
+
+
 @dataclass(frozen=True)
 class LoadedData:
     """The splits of a data set, and what their labels are called.
@@ -33,7 +37,8 @@ class LoadedData:
     `text` and `label` (float) for a number; `words` (list of str) and `tags` (list of int, indices into `label_names`)
     for tags; `contents` and `roles` (lists of str: the turns of a conversation, each by system, user or assistant, the
     last by the assistant) and `choices` (list of str: answers to choose from, or none) for an answer; there may be
-    `place` (str), the file and row that a row comes from, for errors.
+    `place` (str), the file and row that a row comes from, for errors; and `group` (int), which is equal for rows that
+    belong together, over all splits.
     """
 
     train: Dataset

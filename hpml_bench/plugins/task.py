@@ -44,6 +44,8 @@ def learnt_places(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return rows, places + 1
 
 
+KEPT = "kept"
+"""What `encode` calls the places of a batch's rows that it kept, where it leaves some out."""
 NOTHING = "none"
 """A note on what happened to rows where nothing did."""
 RETENTION = "retention"
@@ -147,7 +149,10 @@ class Task(ABC):
 
     @abstractmethod
     def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
-        """Return `input_ids` and `label` of a batch of rows: a label a row, or one a token, IGNORE_INDEX for none."""
+        """Return `input_ids` and `label` of a batch of rows: a label a row, or one a token, IGNORE_INDEX for none.
+
+        A task that leaves rows out says as `kept` which places in the batch the others have.
+        """
 
     @abstractmethod
     def label_type(self) -> pa.DataType:

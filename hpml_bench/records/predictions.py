@@ -54,6 +54,8 @@ class Predictions:
     """[n], the sum over a row's answers."""
     said: Said | None = None
     """Answers in words, where the task has such."""
+    group: NDArray[Any] | None = None
+    """[n], equal for rows that belong together; None where each stands alone."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -79,6 +81,7 @@ def write_predictions(folder: Path, predictions: Predictions, scores: NDArray[An
             "prediction": _column(predictions.prediction),
             "loss": predictions.loss.astype(np.float32),
             "score": scores.astype(np.float64),
+            **({} if predictions.group is None else {"group": predictions.group.astype(np.int32)}),
             **said,
         }
     )
@@ -109,16 +112,25 @@ def read_predictions(folder: Path) -> Predictions | None:
         with parquet.ParquetFile(path) as file:  # `read_table` builds a data set first, which takes longer than reading
             reference = "reference" if "reference" in file.schema_arrow.names else "label"
             told = [name for name in file.schema_arrow.names if name.startswith("said_")]
-            table = file.read(columns=["index", reference, "prediction", "loss", *told], use_threads=False)
+            group = [name for name in file.schema_arrow.names if name == "group"]
+            table = file.read(columns=["index", reference, "prediction", "loss", *group, *told], use_threads=False)
         index, loss = table.column("index").to_numpy(), table.column("loss").to_numpy()
         order = np.argsort(index, kind="stable")
         if not order.size:
             return None
         references, answers = (_answers(table.column(name), order) for name in (reference, "prediction"))
         said = _said(table, order) if told else None
+        groups = _groups(table, order) if group else None
     except (OSError, ValueError, TypeError, IndexError, KeyError, AttributeError, pa.ArrowException):
         return None
-    return Predictions(index[order], references, answers, loss[order], said)
+    return Predictions(index[order], references, answers, loss[order], said, groups)
+
+
+def _groups(table: Any, order: NDArray[Any]) -> NDArray[Any]:
+    groups: NDArray[Any] = table.column("group").to_numpy()[order]
+    if groups.dtype.kind != "i":
+        raise ValueError("a row has no group")
+    return groups
 
 
 def _said(table: Any, order: NDArray[Any]) -> Said:

@@ -14,15 +14,16 @@ from hpml_bench.report.results import Results
 def not_above_guess(results: Results) -> tuple[str, ...]:
     """Return the methods that are not shown to score better than a constant answer.
 
-    One-sided, Holm over the methods at guessing's share of the page's 5 %: over other seeds and rows, under three seeds
-    over other rows in each run.
+    One-sided, Holm over the methods at guessing's share of the page's 5 %: over other seeds and rows, or their groups;
+    under three seeds over other rows in each run.
     """
     found = results.guess
     if found is None or len(found.scores) < 2 or results.quality not in results.definitions:
         return ()
     sign = -1.0 if results.definitions[results.quality].better == "lower" else 1.0
+    guessed = results.by_group(found.scores)
     gains = [
-        np.array([sign * (scores - found.scores) for scores in results.scores(method).values()], dtype=float)
+        np.array([sign * (scores - guessed) for scores in results.scores(method).values()], dtype=float)
         for method in results.methods
     ]
     shown = above(gains, results.score_span, results.look)

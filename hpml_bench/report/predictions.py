@@ -36,6 +36,8 @@ class Scored:
     """The test metrics by their names."""
     said: Said | None = None
     """Answers in words, where the task has such."""
+    group: NDArray[Any] | None = None
+    """[rows], equal for rows that belong together; None where each stands alone."""
 
     def sharing(self, other: Scored | None) -> Scored:
         """Return the same with the rows of another run where they are equal, so that they are held once."""
@@ -76,7 +78,7 @@ def read(folder: Path, task: Task) -> Scored | None:
         return None
     try:
         metrics = {f"test_{name}": value for name, value in task.evaluate(stored).items()}
-        return Scored(stored.index, stored.reference, task.scores(stored), metrics, stored.said)
+        return Scored(stored.index, stored.reference, task.scores(stored), metrics, stored.said, stored.group)
     except (ValueError, TypeError, IndexError):
         return None
 
@@ -116,25 +118,30 @@ def _no_task(record: RunRecord) -> str | None:
     return None
 
 
-def _usual(stored: Iterable[Scored]) -> Answers:
-    """Return the references as most runs have them that hold each row once."""
+def _usual(stored: Iterable[Scored]) -> Scored | None:
+    """Return a run that asks what most do, in references and groups, of those that hold each row once; None of none."""
     whole = [one for one in stored if np.array_equal(one.index, np.arange(len(one.index)))]
-    if not whole:
-        return np.array([])
-    common = Counter(bytes_of(one.reference) for one in whole).most_common(1)[0][0]
-    return next(one.reference for one in whole if bytes_of(one.reference) == common)
+    kinds = [(bytes_of(one.reference), _groups_of(one)) for one in whole]
+    return whole[kinds.index(Counter(kinds).most_common(1)[0][0])] if whole else None
 
 
-def _fault(scored: Scored, usual: Answers, record: RunRecord) -> str | None:
-    found, rows = np.unique(scored.index), len(usual)
+def _groups_of(scored: Scored) -> bytes | None:
+    """Return groups as bytes, equal for equal ones; None where rows have none."""
+    return None if scored.group is None else scored.group.tobytes()
+
+
+def _fault(scored: Scored, usual: Scored | None, record: RunRecord) -> str | None:
+    found, rows = np.unique(scored.index), 0 if usual is None else len(usual.reference)
     if doubled := len(scored.index) - len(found):
         return f"its predictions hold {doubled:,} test row(s) more than once"
     if missing := rows - int(np.isin(found, np.arange(rows)).sum()):
         return f"its predictions lack {missing:,} of {rows:,} test rows"
     if len(found) > rows:
         return f"its predictions hold {len(found) - rows:,} row(s) that are no test rows"
-    if not same_answers(scored.reference, usual):
-        return "the labels beside its predictions are not those of the other runs"
+    same = usual is not None and same_answers(scored.reference, usual.reference)
+    if usual is None or not same or _groups_of(scored) != _groups_of(usual):
+        what = "groups" if same else "labels"
+        return f"the {what} beside its predictions are not those of the other runs"
     for name, given in scored.metrics.items():
         recorded = record.metrics.get(name)
         if recorded is None and math.isnan(given):  # a correlation with a constant: there is none

@@ -222,7 +222,7 @@ def _on_seeds(
     )
     if metric == results.quality:
         sentences.append(
-            f"For other seeds and other test rows: what the {results.test_rows:,} test rows leave open no seed tells; "
+            f"For other seeds and other test rows: what the {results.test_rows_in_words} leave open no seed tells; "
             "more test rows may."
         )
     sentences.append(f"Equivalent: so many seeds show the difference of two equal methods to be under {scaled}.")

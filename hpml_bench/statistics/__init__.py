@@ -36,7 +36,14 @@ from hpml_bench.statistics.pairs import (
 )
 from hpml_bench.statistics.pareto import Membership, pareto_membership
 from hpml_bench.statistics.planning import detectable_difference, paired_t_power, seeds_needed
-from hpml_bench.statistics.rows import crossed_evidence, crossed_interval, mcnemar, rows_evidence, rows_interval
+from hpml_bench.statistics.rows import (
+    crossed_evidence,
+    crossed_interval,
+    group_scores,
+    mcnemar,
+    rows_evidence,
+    rows_interval,
+)
 
 __all__ = [
     "ALPHA",
@@ -60,6 +67,7 @@ __all__ = [
     "decide",
     "detectable",
     "detectable_difference",
+    "group_scores",
     "holm",
     "levels",
     "looks_skewed",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from hpml_bench.statistics.evidence import Evidence, OverSeeds, OverSeedsAndRows, ends, widest
 from hpml_bench.statistics.intervals import Interval
@@ -17,6 +17,27 @@ def mcnemar(only_a: int, only_b: int) -> float:
     from scipy.special import bdtr
 
     return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))) if only_a + only_b else 1.0
+
+
+def group_scores(scores: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
+    """Return a score per group, [G], whose mean over the groups is exactly the mean of the rows' scores.
+
+    Rows of a group depend on each other, so that groups are what another sample would have others of. The mean over
+    rows is a ratio of two means over groups, of their scores' totals and of their sizes; linearised at them a group's
+    score is s + G size_g / m (s_g - s), with m rows in G groups, mean s_g in group g and mean s over all rows. Its
+    variance over groups is that of the ratio (Cochran 1977, Sampling Techniques, ch. 9A). Groups of one row each keep
+    the rows' scores.
+
+    Args:
+        scores: [m rows].
+        groups: [m rows], equal for rows of one group; scores are in the order of their values.
+
+    """
+    values = np.asarray(scores, dtype=float)
+    _, places, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    mean = values.mean()
+    surplus = np.bincount(places, weights=values) - sizes * mean
+    return np.asarray(mean + len(sizes) / values.size * surplus)
 
 
 def crossed_evidence(values: ArrayLike, span: float = 1.0) -> tuple[Evidence, ...]:

@@ -18,6 +18,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.plugins.task import (
     IGNORE_INDEX,
+    KEPT,
     NOTHING,
     RETENTION,
     Decoding,
@@ -215,10 +216,10 @@ class CausalLM(Task):
         """Return token ids, labels (the token's own id where it is learnt), and what generation and scoring need."""
         chat = self.conversations(encoder)
         silent = replace(chat, counts=Counter(), encoder=replace(encoder, max_length=NO_LIMIT))
-        found: dict[str, list[Any]] = {name: [] for name in ("input_ids", "label", *self.extra_types())}
+        found: dict[str, list[Any]] = {name: [] for name in ("input_ids", "label", *self.extra_types(), KEPT)}
         places = rows.get("place") or [""] * len(rows["roles"])
-        for roles, contents, choices, place in zip(
-            rows["roles"], rows["contents"], rows["choices"], places, strict=True
+        for number, (roles, contents, choices, place) in enumerate(
+            zip(rows["roles"], rows["contents"], rows["choices"], places, strict=True)
         ):
             compared = choices if self.compares_choices else []
             try:
@@ -230,6 +231,7 @@ class CausalLM(Task):
                 raise UserError(f"{place}: {error} ({beginning})" if place else f"{error} ({beginning})") from None
             if example is None or None in others:
                 continue
+            found[KEPT].append(number)
             found["input_ids"].append(list(example.ids))
             found["label"].append(list(example.labels))
             found["prompt"].append(example.prompt)

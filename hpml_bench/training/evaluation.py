@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from hpml_bench.config.settings import Settings
 from hpml_bench.data.rows import Need, Rows, largest, pieces
+from hpml_bench.plugins.dataset import GROUP
 from hpml_bench.plugins.probe import Evaluation, Generated
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.predictions import Predictions, Said
@@ -59,6 +60,7 @@ def evaluate(
         prediction=rows.answers(everyone[:, 2:]),
         loss=everyone[:, 1],
         said=_said(rows, answers, chosen) if rows.has("expected") else None,
+        group=np.asarray(rows.column(GROUP)) if rows.has(GROUP) else None,
     )
     generated = None if answers is None else Generated(int(answers.tokens.sum()), answers.seconds)
     return Evaluation(phase, step, predictions, task.evaluate(predictions), seconds, generated)

@@ -40,6 +40,18 @@ def test_pages_rarely_claim_what_is_false(noise: str, bound: float) -> None:
     assert max(rates) <= bound + tolerance(bound, PAGES) + 0.02
 
 
+@pytest.mark.calibration
+@pytest.mark.parametrize("size", [5, 10])
+def test_rows_in_groups_claim_what_is_false_unless_the_groups_are_known(size: int) -> None:
+    """Taken for independent, rows of one document make a third of the pages false and more; by group at most 5 % are.
+
+    Of groups of one size and of many sizes.
+    """
+    assert calibration.grouped_pages(size, 40, known=False) > 0.3
+    for even in (True, False):
+        assert calibration.grouped_pages(size, PAGES, known=True, even=even) <= 0.05 + tolerance(0.05, PAGES)
+
+
 def test_a_false_claim_is_counted() -> None:
     """The simulation can fail: verdicts at the plain level of 5 % a pair, without a family, make most pages false."""
     world = calibration.WORLDS["normal, all equal"]

@@ -72,6 +72,26 @@ def test_it_finds_nothing_wrong(remade_quickstart: Path, study: object, capsys: 
     assert f"{remade_quickstart}: {audit.checked.total()} figures checked, 0 disagree" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("seeds", [5, 1])
+def test_it_knows_groups_of_rows(tmp_path: Path, seeds: int) -> None:
+    """A page whose test rows are in groups is recomputed by group, with one seed too."""
+    folder = made_records.write(tmp_path / "grouped", made_records.sweep(seeds=seeds))
+    (folder / "suite.json").write_text((ROOT / "reports/reference/quickstart/suite.json").read_text())
+    for place in sorted(path.parent for path in folder.glob("*/predictions.parquet")):
+        frame = pd.read_parquet(place / "predictions.parquet")
+        frame["group"] = np.repeat(np.arange(200), np.resize((1, 9), 200)).astype(np.int32)
+        frame.to_parquet(place / "predictions.parquet", index=False)
+        record = json.loads((place / "run.json").read_text())
+        record["files"]["predictions.parquet"] = hashlib.sha256(
+            (place / "predictions.parquet").read_bytes()
+        ).hexdigest()
+        (place / "run.json").write_text(json.dumps(record))
+    audit = command.audit_page(reading.read_study(report(folder)), folder / "report.md")
+    named = [problem for problem in audit.problems if "test rows" in str(problem) or "Pairs" in str(problem)]
+    assert named == []
+    assert not [line for line in audit.unchecked if "test rows in" in line]
+
+
 PAIRS = "Which differences are real"
 CHANGES = {
     "a mean": (r"(\| lora \| 78\.)9", r"\g<1>8", "Summary"),

@@ -149,6 +149,17 @@ def test_what_happened_to_rows_is_told(tmp_path: Path) -> None:
     assert "an answer ends with '<|stop|>' or '<|end|>' or '###'" in out
 
 
+def test_groups_and_copies_are_counted(tmp_path: Path) -> None:
+    """In how many groups the test rows are; how many rows have copies in their split and among the training rows."""
+    rows = [{"prompt": f"q{n // 2}", "completion": f"a{n}", "document": f"d{n // 2}"} for n in range(6)]
+    out = shown(suite(tmp_path, rows), "--set", "dataset.options.group=document")
+    assert "groups: 6 test rows in 3 groups" in out
+    assert "copies and near-copies: test in train 4 of 6 (4 equal)" in out
+    alone = shown(suite(tmp_path, rows))
+    assert "groups: " not in alone
+    assert "copies and near-copies: test 6 of 6 (6 equal); " in alone
+
+
 def test_token_ids_are_shown_on_demand(tmp_path: Path) -> None:
     """As many as the row has tokens."""
     path = suite(tmp_path, [{"prompt": "a", "completion": "b"}] * 5)

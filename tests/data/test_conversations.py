@@ -521,7 +521,7 @@ def test_what_happened_to_rows_is_in_the_notes(prepare_rows: Callable[..., Prepa
     assert max(map(len, read_rows(Path(cut.data) / "test").column("input_ids").to_pylist())) == 60
     plain = prepare_rows(rows_of(8))
     assert plain.notes[note] == "none"
-    assert plain.warnings == ()
+    assert not any(warning.startswith(note) for warning in plain.warnings)
 
 
 def test_the_template_decides_which_preparation_is_taken(prepare_rows: Callable[..., Prepared], tmp_path: Path) -> None:
@@ -557,7 +557,7 @@ def test_a_tokenizer_without_end_and_padding_is_told(prepare_rows: Callable[...,
     """The template's own end is learnt; where there is none, rows that don't end are counted."""
     bare = letters(tmp_path / "bare", eos=None)
     done = prepare_rows(rows_of(8), folder=bare)
-    assert done.warnings == ()
+    assert not any(warning.startswith("rows") for warning in done.warnings)
     assert 0 <= done.pad_id < 260
     plain = prepare_rows(rows_of(8), folder=bare, template="plain")
     assert plain.notes["rows whose answer has no end token, as the tokenizer has none"] == "16"
@@ -572,6 +572,7 @@ def test_text_comes_back_from_the_rows_on_disk(prepare_rows: Callable[..., Prepa
     assert f"{text}x{text}<|end|>" in found
     assert set(done.notes) == {
         "columns",
+        "copies and near-copies",
         "rows",
         "rows longer than max_length",
         "special tokens in turns, kept as text",

@@ -29,6 +29,7 @@ from hpml_bench.statistics import (
     decide,
     detectable,
     detectable_difference,
+    group_scores,
     holm,
     levels,
     looks_skewed,
@@ -310,6 +311,40 @@ def test_rows_that_never_differ_leave_a_row_of_doubt() -> None:
     interval = crossed_interval(np.ones((3, 9)))
     assert interval.low is not None
     assert interval.mean - interval.low == pytest.approx(stats.t.ppf(0.975, 2) / 9)
+
+
+def test_group_scores_mean_what_the_rows_do() -> None:
+    """The mean over groups is that over rows, and its standard error that of a ratio of two sums over groups.
+
+    By Cochran's formula for clusters of unequal sizes, written out: s_d^2 of the groups' totals less the mean times
+    their sizes, over the square of the mean size.
+    """
+    random = np.random.default_rng(7)
+    sizes = random.integers(1, 20, 60)
+    groups = np.repeat(random.permutation(60) * 3, sizes)
+    order = random.permutation(len(groups))
+    rows = random.normal(random.normal(0.4, 1, 60).repeat(sizes), 0.5)[order]
+    found = group_scores(rows, groups[order])
+    assert found.shape == (60,)
+    assert found.mean() == pytest.approx(rows.mean(), abs=1e-12)
+    of = [rows[groups[order] == group] for group in np.unique(groups)]
+    residuals = [float(one.sum()) - rows.mean() * len(one) for one in of]
+    ratio = math.sqrt(sum(value**2 for value in residuals) / 59 / 60) / sizes.mean()
+    assert found.std(ddof=1) / math.sqrt(60) == pytest.approx(ratio)
+
+
+def test_groups_of_a_row_keep_its_score_and_equal_ones_their_mean() -> None:
+    """In the order of the groups' values; right and wrong count 1 and 0."""
+    rows = np.array([0.2, 0.9, 0.4])
+    assert group_scores(rows, [7, 9, 8]) == pytest.approx([0.2, 0.4, 0.9])
+    assert group_scores(np.array([True, False, True, True]), [1, 1, 0, 0]) == pytest.approx([1.0, 0.5])
+
+
+def test_group_scores_are_linear() -> None:
+    """Those of a difference are the difference of both."""
+    random = np.random.default_rng(8)
+    one, other, groups = random.random(50), random.random(50), random.integers(0, 9, 50)
+    assert group_scores(one - other, groups) == pytest.approx(group_scores(one, groups) - group_scores(other, groups))
 
 
 # Power

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hpml_bench import statistics
 from hpml_bench.plugins.task import Guess
 from hpml_bench.records.predictions import Answers
@@ -112,12 +114,24 @@ class MeasuredRuns(ComparedRuns):
     # Rows and steps
 
     def scores(self, method: str) -> dict[int, NDArray[Any]]:
+        """Return seed -> scores of a compared run, of what test rows are drawn by: rows, in their order, or groups."""
+        return {seed: self.by_group(of) for seed, of in self.row_scores(method).items()}
+
+    def row_scores(self, method: str) -> dict[int, NDArray[Any]]:
         """Return seed -> the scores of the test rows in a compared run, in the rows' order."""
         return {r.spec.seed: self.selection.stored[r.run_id].scores for r in self.runs(method)}
 
+    def by_group(self, scores: NDArray[Any]) -> NDArray[Any]:
+        """Return the scores of groups of test rows from those of the rows; of rows without groups their own."""
+        asked = self.test_rows_asked
+        return scores if asked is None or asked.group is None else statistics.group_scores(scores, asked.group)
+
     @property
     def score_span(self) -> float:
-        """Range of a row's score: 1 where rows are right or wrong, else that of the metric; 0 where it has none."""
+        """Range of a row's score: 1 where rows are right or wrong, else that of the metric; 0 where it has none.
+
+        Of groups it is the same: how rare it is that a row differs is told by groups, of which one is the least.
+        """
         definition = self.definitions.get(self.quality)
         least, most = definition.bounds if definition else (None, None)
         return 1.0 if self.task.binary else 0.0 if least is None or most is None else most - least
@@ -149,6 +163,18 @@ class MeasuredRuns(ComparedRuns):
     def test_rows(self) -> int:
         """Number of test rows."""
         return 0 if self.test_references is None else len(self.test_references)
+
+    @cached_property
+    def test_groups(self) -> int | None:
+        """Number of groups that the test rows are in; None where each row stands alone."""
+        asked = self.test_rows_asked
+        return None if asked is None or asked.group is None else len(np.unique(asked.group))
+
+    @property
+    def test_rows_in_words(self) -> str:
+        """How many test rows there are, and in how many groups, where they have groups."""
+        groups = "" if self.test_groups is None else f" in {self.test_groups:,} groups"
+        return f"{self.test_rows:,} test rows{groups}"
 
     @cached_property
     def curves(self) -> dict[str, dict[str, tuple[Curve, ...]]]:

@@ -29,7 +29,7 @@ def section(results: Results) -> Section | None:
     if not answered:
         return None
     methods, first = list(answered), next(iter(answered.values()))
-    means = {method: np.mean([*map(np.asarray, results.scores(method).values())], axis=0) for method in methods}
+    means = {method: np.mean([*map(np.asarray, results.row_scores(method).values())], axis=0) for method in methods}
     scores = np.array([means[method] for method in methods], dtype=np.float64)  # [methods, rows]
     rows: list[list[Cell]] = []
     for row in _most_disputed(scores):

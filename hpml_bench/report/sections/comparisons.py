@@ -72,7 +72,8 @@ def _all_pairs(results: Results) -> Iterator[Table]:
     tested = sum(c.verdict != "untested" for pairs in results.family.values() for c in pairs)
     share, spent = f"{100 * results.margin.cost:g}", 100 * statistics.ALPHA * statistics.spent_at(results.look)
     notes = [
-        f"Scores: differences of the first less the second within a seed and row, for {results.judged_for} "
+        f"Scores: differences of the first less the second within a seed and {_unit(results)}, for "
+        f"{results.judged_for} "
         "(p the larger, interval the wider, of a two-way analysis of variance and of the paired t over seeds). Costs: "
         "factors first / second within a seed (paired t of logarithms), for other seeds. Each 95 % interval is its own "
         "pair's, not adjusted for their number: it may leave out no difference where the verdict is undecided, or "
@@ -92,6 +93,11 @@ def _all_pairs(results: Results) -> Iterator[Table]:
         if comparisons := results.comparisons(name):
             yield _pairs(results, Quantity.of(results, name), comparisons, notes)
             notes = [LIKE_FIRST]
+
+
+def _unit(results: Results) -> str:
+    """Return what other test rows are drawn by."""
+    return "row" if results.test_groups is None else f"group of rows ({results.test_rows_in_words})"
 
 
 def _margin(results: Results) -> str:
@@ -185,7 +191,7 @@ def _these_rows(results: Results) -> Table | None:
     if not rows:
         return None
     notes = [
-        f"For other seeds on these {results.test_rows:,} test rows alone: another test set may order the methods "
+        f"For other seeds on these {results.test_rows_in_words} alone: another test set may order the methods "
         "otherwise, so that no verdict of this page rests on it alone. p: paired t over seeds"
         f"{', with the variance of rounding to one row' if results.task.binary else ''}, each pair's own and not "
         "adjusted for their number. "

@@ -25,7 +25,8 @@ DIFFER = "these two models differ"
 def section(results: Results) -> Section | None:
     """Return intervals and tests over the test rows; nothing with several seeds or without predictions.
 
-    Where rows are right or wrong: Wilson's interval and McNemar's test; else Student's t over the rows' scores.
+    Where rows are right or wrong: Wilson's interval and McNemar's test; else, and where rows have groups, Student's t
+    over the scores of rows or groups.
     """
     if len(results.seeds) != 1 or results.quality not in results.definitions:
         return None
@@ -40,24 +41,34 @@ def _scores(results: Results) -> Iterator[tuple[str, NDArray[Any]]]:
             yield method, scores
 
 
+def _by_rows_alone(results: Results) -> bool:
+    """Tell whether rows are right or wrong and independent, as Wilson's interval and McNemar's test presume."""
+    return results.task.binary and results.test_groups is None
+
+
 def _intervals(results: Results) -> Table | None:
-    score = Quantity.of(results, results.quality)
+    score, count = Quantity.of(results, results.quality), results.test_rows
     rows = [
-        [method, _value(score, of), _interval(results, score, of), (number(of.size, "d"), float(of.size))]
+        [method, _value(score, of), _interval(results, score, of), (number(count, "d"), float(count))]
         for method, of in _scores(results)
     ]
     how = (
         "Wilson's score interval of a proportion"
-        if results.task.binary
-        else f"Student's t over the rows' scores, whose mean is the {score.title}"
+        if _by_rows_alone(results)
+        else f"Student's t over {_whose(results)} scores, whose mean is the {score.title}"
     )
     notes = [f"{how}. {LABEL}"]
     if found := results.guess:
         notes.append(found.sentence)
     columns = ("method", score.header, "95 % interval", "Test rows")
-    name = "binomial" if results.task.binary else "one_seed"
+    name = "binomial" if _by_rows_alone(results) else "one_seed"
     caption = f"{score.heading} of one seed, test-set noise only"
     return table(name, caption, columns, rows, notes) if rows else None
+
+
+def _whose(results: Results) -> str:
+    """Return whose scores are taken for independent, in the genitive."""
+    return "the rows'" if results.test_groups is None else f"the {results.test_groups:,} groups'"
 
 
 def _value(score: Quantity, of: NDArray[Any]) -> Cell:
@@ -66,7 +77,7 @@ def _value(score: Quantity, of: NDArray[Any]) -> Cell:
 
 
 def _interval(results: Results, score: Quantity, of: NDArray[Any]) -> str:
-    if results.task.binary:
+    if _by_rows_alone(results):
         found: tuple[float, float] | None = statistics.binomial_interval(int(of.sum()), of.size)
     else:
         found = statistics.rows_interval(of)
@@ -80,7 +91,7 @@ def _interval(results: Results, score: Quantity, of: NDArray[Any]) -> str:
 def _pairs(results: Results) -> Table | None:
     scores = dict(_scores(results))
     pairs = {f"{a} against {b}": (scores[a], scores[b]) for a, b in combinations(scores, 2)}
-    return None if not pairs else _mcnemar(pairs) if results.task.binary else _paired(results, pairs)
+    return None if not pairs else _mcnemar(pairs) if _by_rows_alone(results) else _paired(results, pairs)
 
 
 def _mcnemar(pairs: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> Table:
@@ -120,8 +131,8 @@ def _paired(results: Results, pairs: dict[str, tuple[NDArray[Any], NDArray[Any]]
     ]
     columns = ("Pair", "Difference", "95 % interval", "p", "p (Holm)", "Verdict")
     notes = [
-        "Differences of the first less the second; Student's t over the test rows' differences of scores, Holm over "
-        f"these pairs. {LABEL}"
+        f"Differences of the first less the second; Student's t over {_whose(results)} differences of scores, Holm "
+        f"over these pairs. {LABEL}"
     ]
     unit = f" (differences in {score.difference_unit})" if score.difference_unit else ""
     return table("one_seed_pairs", f"Pairs on one seed, test-set noise only{unit}", columns, rows, notes)

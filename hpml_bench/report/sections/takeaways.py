@@ -210,7 +210,7 @@ def enough(results: Results, quantity: Quantity, c: Comparison) -> str:
     if c.seeds_needed is not None:
         return f"about {c.seeds_needed:,} would decide"
     if quantity.metric.name == results.quality:
-        return f"no number of seeds up to 10,000 would decide on {results.test_rows:,} test rows"
+        return f"no number of seeds up to 10,000 would decide on {results.test_rows_in_words}"
     return "over 10,000 would decide"
 
 
@@ -314,6 +314,10 @@ def _limits(results: Results) -> Iterator[str]:
         yield "The suite's margins were edited after its first run; verdicts are by those declared before it."
     if results.astray or "hosts" in results.selection.unranked:
         yield _over_hosts(results)
+    if results.test_groups is not None:
+        yield (
+            f"There are {results.test_rows_in_words}, whose rows are tested together: other test rows are other groups."
+        )
     skewed = [
         f"{c.a} and {c.b} in {Quantity.of(results, metric).title}"
         for metric, pairs in results.family.items()

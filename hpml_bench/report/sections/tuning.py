@@ -179,9 +179,9 @@ def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
 def _noise(results: Results, record: TuningRecord, drawn: Sequence[TunedMethod]) -> str:
     """Say what the rows alone leave open, where they are right or wrong: √(p (1 - p) / rows), at the best ones' mean p.
 
-    Of other scores a tuning's record, which has no predictions, doesn't tell it.
+    Of other scores, and of rows in groups, a tuning's record, which has no predictions, doesn't tell it.
     """
-    if not results.task.binary or record.headline.name != results.quality:
+    if not results.task.binary or results.test_groups is not None or record.headline.name != results.quality:
         return ""
     best = [score for tuned in drawn if (score := tuned.best_score) is not None]
     p = sum(best) / len(best)

@@ -1,0 +1,278 @@
+"""Copies among rows: equal texts, and texts that share half of their word sequences, within and between splits.
+
+Near-copies are found by MinHash (Broder 1997, On the resemblance and containment of documents) with bands (Leskovec,
+Rajaraman and Ullman, Mining of Massive Datasets, ch. 3), and likely pairs are compared exactly. Cost grows with the
+words that are looked at, of which there are at most `MOST_ROWS` x `MOST_WORDS`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from hpml_bench.config.base import Frozen
+from hpml_bench.data.groups import groups_of
+from hpml_bench.plugins.dataset import Target
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+LENGTH, SHARE = 5, 0.5
+"""Two texts are near-copies where their sequences of so many words have a Jaccard index of at least this: two of forty
+words, or one of twenty, may differ."""
+MOST_ROWS, MOST_WORDS = 100_000, 200
+"""Rows that are looked at, the test rows first, and words at the beginning of each."""
+FRAME, FEW, ANY, SAMPLE = 0.1, 100, 10, 2000
+"""Sequences in more than a tenth of the texts and in more than a hundred (of few texts, in more than half of them and
+in more than ten) are taken for a frame around them, such as an instruction, and left out; of many texts by a sample."""
+BANDS, BAND = 20, 3
+"""Bands of so many minima each: of pairs with an index of 0.5 93 % agree in a band, of 0.6 99 %, of 0.1 2 %."""
+NEIGHBOURS = 3
+"""Texts after each that agree with it in a band and are compared with it, so that cost grows with the rows alone."""
+LIKELY, MOST_PAIRS = 0.4, 200_000
+"""Share of equal minima from which a pair is compared, and the most pairs that are, the likeliest first."""
+BATCH = 1000
+
+Words = NDArray[np.uint64]
+Numbers = NDArray[np.int64]
+
+
+class Count(Frozen):
+    """Rows that have copies."""
+
+    near: int = 0
+    """Near-copies, equal texts among them."""
+    equal: int = 0
+
+
+class Copies(Frozen):
+    """Copies among the rows of each split, and among the training rows."""
+
+    rows: dict[str, int] = Field(default_factory=dict)
+    """Split -> rows in it."""
+    looked_at: dict[str, int] = Field(default_factory=dict)
+    within: dict[str, Count] = Field(default_factory=dict)
+    """Split -> its rows that have a copy in it; where rows have groups, in another group."""
+    in_train: dict[str, Count] = Field(default_factory=dict)
+    """Split -> its rows that have a copy among the training rows."""
+    groups: int | None = None
+    """Test rows of a group that training rows are of too; None where rows have no groups."""
+
+    @property
+    def note(self) -> str:
+        """The counts, as a note of the report."""
+        told = [self._of(split, split, count) for split, count in self.within.items()]
+        told += [self._of(split, f"{split} in train", count) for split, count in self.in_train.items()]
+        found = "; ".join(filter(None, told)) or "none"
+        looked, rows = sum(self.looked_at.values()), sum(self.rows.values())
+        return found + (f" ({looked:,} of {rows:,} rows looked at)" if looked < rows else "")
+
+    def _of(self, split: str, what: str, count: Count) -> str:
+        return f"{what} {count.near:,} of {self.looked_at[split]:,} ({count.equal:,} equal)" if count.near else ""
+
+    @property
+    def warning(self) -> str | None:
+        """What makes scores of the test rows claim too much; None where nothing does."""
+        within, learnt = self.within.get("test", Count()), self.in_train.get("test", Count())
+        others = "the others" if self.groups is None else "those of other groups"
+        told = [
+            f"{count.near:,} have a copy or near-copy among {where} ({count.equal:,} equal)"
+            for count, where in ((within, others), (learnt, "the training rows"))
+            if count.near
+        ]
+        if self.groups:
+            told.append(f"{self.groups:,} are of a group that training rows are of too")
+        if not told:
+            return None
+        effects = ["better"] * bool(learnt.near or self.groups) + ["more certain"] * bool(within.near)
+        return (
+            f"of {self.looked_at['test']:,} test rows {' and '.join(told)}, so that scores look "
+            f"{' and '.join(effects)} than they are"
+        )
+
+
+def find_copies(rows: Mapping[str, Dataset], target: Target) -> Copies:
+    """Return the copies among the loaded rows of train, validation and test; labels and answers don't count.
+
+    Texts are equal but for case and white space. Of an answer the text is what is asked, its choices included.
+    """
+    texts = Texts()
+    kinds: dict[str, Numbers] = {}
+    for split in ("test", "validation", "train"):
+        left = MOST_ROWS - sum(map(len, kinds.values()))
+        found = [texts.add(text) for text in _texts(rows[split], target, left)]
+        kinds[split] = np.array(found, dtype=np.int64)
+    alike = texts.near_copies()
+    equal, near = kinds, {split: alike[of] for split, of in kinds.items()}
+    groups = {split: groups_of(rows[split].select(range(len(of)))) for split, of in kinds.items()}
+    return Copies(
+        rows={split: len(rows[split]) for split in kinds},
+        looked_at={split: len(of) for split, of in kinds.items()},
+        within={s: Count(near=_repeated(near[s], groups[s]), equal=_repeated(equal[s], groups[s])) for s in kinds},
+        in_train={
+            split: Count(near=_among(near[split], near["train"]), equal=_among(equal[split], equal["train"]))
+            for split in ("test", "validation")
+        },
+        groups=None if groups["test"] is None else _among(groups["test"], groups["train"]),
+    )
+
+
+def _repeated(kinds: Numbers, groups: Numbers | None) -> int:
+    """Return how many rows have their kind in common with another row, or with one of another group."""
+    members = np.arange(len(kinds)) if groups is None else groups
+    pairs = np.unique(np.stack([kinds, members], axis=1), axis=0)
+    several, counts = np.unique(pairs[:, 0], return_counts=True)
+    return int(np.isin(kinds, several[counts > 1]).sum())
+
+
+def _among(kinds: Numbers, others: Numbers | None) -> int:
+    """Return how many of the first are among the others."""
+    return 0 if others is None else int(np.isin(kinds, others).sum())
+
+
+def _texts(rows: Dataset, target: Target, most: int) -> Iterator[str]:
+    """Yield what a row's copies share, of the first rows."""
+    for batch in rows.select(range(min(most, len(rows)))).iter(BATCH):
+        if target == "tags":
+            yield from map(" ".join, batch["words"])
+        elif target == "answer":
+            yield from map(_asked, batch["roles"], batch["contents"], batch["choices"])
+        else:
+            yield from batch["text"]
+
+
+def _asked(roles: list[str], contents: list[str], choices: list[str] | None) -> str:
+    """Return the turns before the answer but for system prompts, or the answer where there are none; and choices."""
+    before = [text for role, text in zip(roles[:-1], contents[:-1], strict=True) if role != "system"]
+    return "\n".join([*(before or contents[-1:]), *(choices or ())])
+
+
+class Sequences(NamedTuple):
+    """Word sequences of some texts as numbers."""
+
+    numbers: Words
+    """[total]."""
+    starts: Numbers
+    """[texts], where each text's begin in `numbers`."""
+    texts: Numbers
+    """[texts], which texts have some."""
+
+
+class Texts:
+    """Different texts, numbered as they come."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._known: dict[bytes, int] = {}
+        self._vocabulary: defaultdict[str, int] = defaultdict(count().__next__)
+        self._words: array[int] = array("i")
+        self._ends = [0]
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add(self, text: str) -> int:
+        """Return the number of a text, equal for texts that are equal but for case and white space."""
+        words = text.casefold().split()
+        key = hashlib.blake2b(" ".join(words).encode(errors="surrogatepass"), digest_size=16).digest()
+        number = self._known.setdefault(key, len(self))
+        if number == len(self._ends) - 1:
+            # A script without spaces, as Chinese: its words are taken to be of one letter.
+            long = sum(map(len, words)) > 20 * len(words)
+            words = (list("".join(words)) if long else words)[:MOST_WORDS]
+            words += [""] * (LENGTH - len(words))
+            self._words.extend(map(self._vocabulary.__getitem__, words))
+            self._ends.append(len(self._words))
+        return number
+
+    def near_copies(self) -> Numbers:
+        """Return a number for each text, [texts], equal for those that pairs of near-copies connect."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        frame = self._frame()
+        parts = [self._sequences(first, min(first + BATCH, len(self)), frame) for first in range(0, len(self), BATCH)]
+        minima = np.concatenate([np.zeros((0, len(TURNS)), dtype=np.uint64), *map(_minima, parts)])
+        texts = np.concatenate([np.zeros(0, dtype=np.int64), *(part.texts for part in parts)])
+        of = cache(lambda text: np.unique(self._sequences(text, text + 1, frame).numbers))
+        pairs = [(a, b) for a, b in texts[_candidates(minima)].tolist() if _jaccard(of(a), of(b)) >= SHARE]
+        a, b = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+        edges = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(len(self), len(self)))
+        return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
+
+    def _frame(self) -> Words:
+        """Return the sequences that many texts have, by a sample of them."""
+        chosen = np.linspace(0, len(self) - 1, min(len(self), SAMPLE)).astype(int).tolist()
+        none = np.zeros(0, dtype=np.uint64)
+        found = [np.unique(self._sequences(text, text + 1, none).numbers) for text in chosen]
+        numbers, counts = np.unique(np.concatenate([none, *found]), return_counts=True)
+        return np.asarray(numbers[counts > max(ANY, min(len(chosen) / 2, max(FEW, FRAME * len(chosen))))])
+
+    def _sequences(self, first: int, last: int, frame: Words) -> Sequences:
+        """Return the sequences of `LENGTH` words of some texts, without those of the frame."""
+        ends = np.array(self._ends[first : last + 1], dtype=np.int64)
+        words = _mixed(np.array(self._words[ends[0] : ends[-1]], dtype=np.uint64))
+        total = len(words) - LENGTH + 1
+        numbers = np.zeros(total, dtype=np.uint64)
+        for place in range(LENGTH):
+            numbers += words[place : place + total] * ODD[place]
+        numbers, text = _mixed(numbers), np.repeat(np.arange(last - first), np.diff(ends))
+        kept = text[:total] == text[LENGTH - 1 :]  # else it would go on into the next text
+        if len(frame):
+            kept &= ~np.isin(numbers, frame)
+        texts, starts = np.unique(text[:total][kept], return_index=True)
+        return Sequences(numbers[kept], starts, texts + first)
+
+
+ODD = np.random.default_rng(0).integers(0, 2**63, LENGTH, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+"""Multipliers of the places in a sequence."""
+TURNS = np.random.default_rng(1).integers(0, 2**63, BANDS * BAND, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+"""Multipliers that put the numbers of sequences into other orders, each with a minimum of its own."""
+
+
+def _mixed(numbers: Words) -> Words:
+    """Return numbers spread over 64 bits, equal ones to equal ones (SplitMix64: Steele, Lea and Flood 2014)."""
+    spread = numbers + np.uint64(0x9E3779B97F4A7C15)
+    spread = (spread ^ (spread >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    spread = (spread ^ (spread >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return spread ^ (spread >> np.uint64(31))
+
+
+def _minima(of: Sequences) -> Words:
+    """Return the least number of each text in every order, [texts, orders]."""
+    if not len(of.texts):
+        return np.zeros((0, len(TURNS)), dtype=np.uint64)
+    return np.stack([np.minimum.reduceat(of.numbers * turn, of.starts) for turn in TURNS], axis=1)
+
+
+def _candidates(minima: Words) -> Numbers:
+    """Return pairs of texts, [pairs, 2], that agree in a band and in most minima."""
+    keys = (minima.reshape(len(minima), BANDS, BAND) * TURNS[:BAND]).sum(axis=2, dtype=np.uint64)
+    found = [np.zeros(0, dtype=np.int64)]
+    for band in range(BANDS):
+        key = keys[:, band]
+        order = np.lexsort((keys[:, band - 1], key))  # of those that agree in this band, those in another side by side
+        for distance in range(1, NEIGHBOURS + 1):
+            same = np.flatnonzero(key[order[distance:]] == key[order[:-distance]])
+            one, other = order[same], order[same + distance]
+            found.append(np.minimum(one, other) * len(minima) + np.maximum(one, other))
+    pairs = np.stack(np.divmod(np.unique(np.concatenate(found)), len(minima)), axis=1)
+    parts = np.array_split(pairs, 1 + len(pairs) // BATCH)
+    likely = np.concatenate([(minima[part[:, 0]] == minima[part[:, 1]]).mean(axis=1) for part in parts])
+    first = np.argsort(-likely, kind="stable")[:MOST_PAIRS]
+    return np.asarray(pairs[first][likely[first] >= LIKELY])
+
+
+def _jaccard(one: Words, other: Words) -> float:
+    """Return how many of all sequences of two texts, each sorted and once, are in both."""
+    shared = len(np.intersect1d(one, other, assume_unique=True))
+    return shared / (len(one) + len(other) - shared)

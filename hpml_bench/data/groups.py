@@ -1,0 +1,33 @@
+"""Groups of rows that belong together, such as the questions of one document: kept in one split, tested together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpml_bench.plugins.dataset import GROUP
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def groups_of(dataset: Dataset) -> NDArray[np.int64] | None:
+    """Return the group of each row, [n]; None where rows have none."""
+    if GROUP not in dataset.column_names:
+        return None
+    return np.asarray(dataset.with_format("numpy")[GROUP][:], dtype=np.int64)
+
+
+def whole_groups(groups: NDArray[np.int64], count: int, random: np.random.Generator) -> NDArray[np.bool_]:
+    """Return which rows are of the first groups, in random order, that together have at least `count` rows, [n].
+
+    Each group comes first equally often, whatever its size: in an order of rows the large ones would.
+    """
+    _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = random.permutation(len(sizes))
+    before = np.cumsum(sizes[order]) - sizes[order]
+    chosen = np.zeros(len(sizes), dtype=bool)
+    chosen[order[before < count]] = True
+    return np.asarray(chosen[inverse])

@@ -1,0 +1,159 @@
+"""Pages of test rows in groups: resampled and tested by group, everywhere alike, and said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_sections import said, section
+from scipy import stats
+
+from helpers import made_records, made_task_records
+from helpers.made_records import sweep
+from hpml_bench import statistics
+from hpml_bench.records.files import PREDICTIONS, RECORD
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.load import load_record
+from hpml_bench.report.blocks import Table
+from hpml_bench.report.guessing import _p_above, not_above_guess
+from hpml_bench.report.results import Results
+
+pytestmark = pytest.mark.usefixtures("no_drawing")
+
+GROUPS = np.repeat(np.arange(100), np.resize((1, 5, 10, 24), 100))
+"""Of a thousand rows."""
+
+
+def grouped(folder: Path, groups: np.ndarray = GROUPS) -> Path:
+    """Write the groups of the test rows beside the predictions of all runs in a folder."""
+    for place in sorted(path.parent for path in folder.glob(f"*/{PREDICTIONS}")):
+        frame = pd.read_parquet(place / PREDICTIONS)
+        frame["group"] = groups[: len(frame)].astype(np.int32)
+        frame.to_parquet(place / PREDICTIONS, index=False)
+        record = load_record(place / RECORD)
+        made_records.rewrite(place, record.model_copy(update={"files": RunFolder(place).digests()}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Five methods with five seeds, right or wrong on 1,000 rows in 100 groups."""
+    return Results.load(grouped(made_records.write(tmp_path_factory.mktemp("grouped"), sweep())))
+
+
+@pytest.fixture(scope="module")
+def one_seed(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """One seed of them."""
+    return Results.load(grouped(made_records.write(tmp_path_factory.mktemp("one"), sweep(seeds=1))))
+
+
+def test_scores_are_of_groups_and_mean_the_metric(results: Results) -> None:
+    """As many scores as groups, whose mean is the accuracy in every seed; rows' own scores stay at hand."""
+    assert (results.test_rows, results.test_groups) == (1000, 100)
+    for method in results.methods:
+        for seed, scores in results.scores(method).items():
+            assert scores.shape == (100,)
+            assert scores.mean() == pytest.approx(results.values("test_accuracy")[method][seed], abs=1e-12)
+            assert results.row_scores(method)[seed].shape == (1000,)
+
+
+def test_verdicts_are_by_group(results: Results, tmp_path: Path) -> None:
+    """Every pair's p is that of the seeds x groups table; the grid of a mean is still one row's."""
+    for c in results.comparisons("test_accuracy"):
+        table = np.array([results.scores(c.a)[s] - results.scores(c.b)[s] for s in results.seeds])
+        assert c.p == pytest.approx(max(map(statistics.p_different, statistics.crossed_evidence(table))))
+    assert results.grid("test_accuracy") == 1 / 1000
+    plain = Results.load(made_records.write(tmp_path, sweep()))
+    assert {c.p for c in plain.comparisons("test_accuracy")} != {c.p for c in results.comparisons("test_accuracy")}
+    assert plain.values("test_accuracy") == results.values("test_accuracy")
+
+
+def test_the_page_says_how_many_groups(results: Results, tmp_path: Path) -> None:
+    """In the takeaways and with the comparisons; of rows without groups nothing is said."""
+    assert "There are 1,000 test rows in 100 groups, whose rows are tested together" in said("takeaways", results)
+    told = said("comparisons", results)
+    assert "within a seed and group of rows (1,000 test rows in 100 groups)" in told
+    assert "on these 1,000 test rows in 100 groups alone" in told
+    plain = Results.load(made_records.write(tmp_path, sweep()))
+    assert plain.test_groups is None
+    assert "group" not in said("takeaways", plain) + said("comparisons", plain)
+
+
+def test_guessing_is_tested_by_group(results: Results) -> None:
+    """A method's scores against the guess's, both of groups."""
+    guessed = results.task.guess(results.test_references).scores  # type: ignore[arg-type]
+    assert results.by_group(guessed).mean() == pytest.approx(guessed.mean(), abs=1e-12)
+    gains = {
+        method: np.array([of - results.by_group(guessed) for of in results.scores(method).values()])
+        for method in results.methods
+    }
+    adjusted = statistics.holm([_p_above(of, results.score_unit) for of in gains.values()])
+    low = tuple(method for method, p in zip(gains, adjusted, strict=True) if p >= 0.05)
+    assert not_above_guess(results) == low
+
+
+def tables(results: Results) -> dict[str, Table]:
+    """Return the tables of the section on one seed by name."""
+    made = section("single_seed", results)
+    return {block.name: block for block in made.blocks if isinstance(block, Table)} if made else {}
+
+
+def test_one_seed_is_judged_by_its_groups(one_seed: Results) -> None:
+    """Wilson's interval and McNemar's test presume independent rows: Student's t over the groups stands in for both."""
+    shown = tables(one_seed)
+    assert set(shown) == {"one_seed", "one_seed_pairs"}
+    scores = {method: one_seed.scores(method)[0] for method in one_seed.methods}
+    for row in shown["one_seed"].values:
+        assert row[1] == pytest.approx(100 * scores[str(row[0])].mean())
+        assert row[3] == 1000
+    for row in shown["one_seed_pairs"].values:
+        first, second = str(row[0]).split(" against ")
+        assert row[3] == pytest.approx(stats.ttest_rel(scores[first], scores[second]).pvalue)
+    assert "Student's t over the 100 groups' scores" in said("single_seed", one_seed)
+
+
+def test_linear_scores_are_grouped_too(tmp_path: Path) -> None:
+    """Of a metric that is no mean of rows the mean over groups is the metric as well."""
+    folder = made_task_records.write(tmp_path, "regression", ("lora", "full"), 3)
+    results = Results.load(grouped(folder, np.arange(400) // 3))
+    assert results.test_groups == 134
+    for method in results.methods:
+        for seed, scores in results.scores(method).items():
+            assert scores.mean() == pytest.approx(results.values("test_rmse")[method][seed], abs=1e-9)
+
+
+def test_groups_of_one_row_change_nothing(tmp_path: Path) -> None:
+    """Every p is that of rows that stand alone."""
+    folder = made_records.write(tmp_path, sweep(("lora", "full")))
+    plain = [c.p for c in Results.load(folder).comparisons("test_accuracy")]
+    alone = [c.p for c in Results.load(grouped(folder, np.arange(1000))).comparisons("test_accuracy")]
+    assert alone == pytest.approx(plain, rel=1e-9)
+
+
+def test_a_run_with_other_groups_is_not_compared(tmp_path: Path) -> None:
+    """Or without any: it is set apart with the reason."""
+    folder = made_records.write(tmp_path, sweep(("lora", "full"), 4))
+    odd = next(folder.glob("lora-s3-*"))
+    unmarked = (odd / PREDICTIONS).read_bytes(), (odd / RECORD).read_text()
+    grouped(folder)
+    (odd / PREDICTIONS).write_bytes(unmarked[0])
+    (odd / RECORD).write_text(unmarked[1])
+    results = Results.load(folder)
+    assert len(results.compared) == 7
+    (apart,) = results.left_out.excluded
+    assert "the groups beside its predictions are not those of the other runs" in apart.reason
+
+
+def test_a_row_without_a_group_makes_predictions_unreadable(tmp_path: Path) -> None:
+    """Such a file is none that a run wrote."""
+    from hpml_bench.records.predictions import read_predictions
+
+    folder = grouped(made_records.write(tmp_path, sweep(("lora",), 1)))
+    (place,) = folder.iterdir()
+    assert read_predictions(place) is not None
+    frame = pd.read_parquet(place / PREDICTIONS).astype({"group": "float64"})
+    frame.loc[3, "group"] = None
+    frame.to_parquet(place / PREDICTIONS, index=False)
+    assert read_predictions(place) is None
