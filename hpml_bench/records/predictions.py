@@ -54,6 +54,8 @@ class Predictions:
     """[n], the sum over a row's answers."""
     said: Said | None = None
     """Answers in words, where the task has such."""
+    scores: NDArray[Any] | None = None
+    """[n], the rows' scores as the run itself counted them, of predictions that were read."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -109,16 +111,18 @@ def read_predictions(folder: Path) -> Predictions | None:
         with parquet.ParquetFile(path) as file:  # `read_table` builds a data set first, which takes longer than reading
             reference = "reference" if "reference" in file.schema_arrow.names else "label"
             told = [name for name in file.schema_arrow.names if name.startswith("said_")]
-            table = file.read(columns=["index", reference, "prediction", "loss", *told], use_threads=False)
+            told_too = [*told, *({"score"} & set(file.schema_arrow.names))]
+            table = file.read(columns=["index", reference, "prediction", "loss", *told_too], use_threads=False)
         index, loss = table.column("index").to_numpy(), table.column("loss").to_numpy()
         order = np.argsort(index, kind="stable")
         if not order.size:
             return None
         references, answers = (_answers(table.column(name), order) for name in (reference, "prediction"))
         said = _said(table, order) if told else None
+        scores = table.column("score").to_numpy()[order] if "score" in table.column_names else None
     except (OSError, ValueError, TypeError, IndexError, KeyError, AttributeError, pa.ArrowException):
         return None
-    return Predictions(index[order], references, answers, loss[order], said)
+    return Predictions(index[order], references, answers, loss[order], said, scores)
 
 
 def _said(table: Any, order: NDArray[Any]) -> Said:
