@@ -43,7 +43,7 @@ def choose(model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, g
     for start in range(0, len(pairs), settings.eval_batch):
         heartbeat.beat(f"comparing choices, {start} of {len(pairs)}")
         part = pairs[start : start + settings.eval_batch]
-        ids, mask, labels = _padded([(prompt, answer) for _, _, prompt, answer in part], rows.pad_id, group.device)
+        ids, mask, labels = padded([(prompt, answer) for _, _, prompt, answer in part], rows.pad_id, group.device)
         losses = task.row_losses(model(ids, mask, labels).float(), labels).double().cpu()
         for (place, number, _, _), loss in zip(part, losses, strict=True):
             local[place, 1 + number] = loss
@@ -64,7 +64,7 @@ def chosen(choices: list[list[str]], losses: np.ndarray) -> Chosen:
     return Chosen(plain, normalised)
 
 
-def _padded(
+def padded(
     pairs: list[tuple[list[int], list[int]]], pad_id: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return token ids, mask and labels [B, L] of prompts and answers, padded on the right; answers have labels."""
