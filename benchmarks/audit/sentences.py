@@ -192,7 +192,7 @@ SENTENCES: tuple[tuple[str, Says], ...] = (
         r"Rates were tried on the (\d+) validation rows, never on the test rows: (\d+) trials a method",
         groups(
             lambda study: [
-                study.runs[-1].settings["validation_samples"],
+                study.tuning.rows or study.runs[-1].settings["validation_samples"],
                 most(map(len, study.tuning.trials.values()), int),
             ]
         ),

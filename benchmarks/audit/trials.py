@@ -20,6 +20,8 @@ class Tuning:
     sign: int
     """1 where higher is better, -1 where lower is."""
     scale: float
+    rows: int | None = None
+    """Validation rows, where the record says how many."""
 
     def ended(self, name: str) -> list[Json]:
         """Return the trials of a method that ended well."""
@@ -42,4 +44,5 @@ def read_tuning(folder: Path, suite: str) -> Tuning:
     record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"methods": []}
     metric = record.get("headline", {"better": "higher", "format": ".1%"})
     trials = {entry["spec"]["name"]: entry["trials"] for entry in record["methods"]}
-    return Tuning(trials, -1 if metric["better"] == "lower" else 1, 100.0 if metric["format"].endswith("%") else 1.0)
+    sign, scale = -1 if metric["better"] == "lower" else 1, 100.0 if metric["format"].endswith("%") else 1.0
+    return Tuning(trials, sign, scale, record.get("validation_rows"))

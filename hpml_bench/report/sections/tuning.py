@@ -34,7 +34,7 @@ def _sentences(results: Results, record: TuningRecord) -> tuple[str, ...]:
     counts = sorted({len(tuned.trials) for tuned in record.methods})
     equal = "as many for every method" if len(counts) == 1 else "not as many for every method: tuning was cut short"
     found = [
-        f"Rates were tried on the {record.settings.validation_samples:,} validation rows, never on the test rows: "
+        f"Rates were tried on the {record.rows:,} validation rows, never on the test rows: "
         f"{'–'.join(map(str, counts))} trials a method ({equal}), each of the whole budget, from 1/{record.factor:g} "
         f"to {record.factor:g} times the method's rate before."
     ]
@@ -156,5 +156,5 @@ def _noise(results: Results, record: TuningRecord, drawn: Sequence[TunedMethod])
         return ""
     best = [score for tuned in drawn if (score := tuned.best_score) is not None]
     p = sum(best) / len(best)
-    error = math.sqrt(p * (1 - p) / record.settings.validation_samples)
+    error = math.sqrt(p * (1 - p) / record.rows)
     return f"; the rows alone give an {record.headline.title} a standard error of {number(100 * error, '.1f')} points"
