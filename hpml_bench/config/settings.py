@@ -290,7 +290,8 @@ def _with_max_length(settings: dict[str, Any]) -> dict[str, Any]:
     name = named.get("name", CLASSIFICATION) if isinstance(named, dict) else named
     if "max_length" in settings or name not in registry.names("tasks"):
         return settings
-    return {**settings, "max_length": registry.plugin("tasks", name).max_length}
+    own = registry.plugin("tasks", name).max_length
+    return settings if own == MAX_LENGTH else {**settings, "max_length": own}
 
 
 def modernised(settings: dict[str, Any]) -> dict[str, Any]:
