@@ -97,7 +97,9 @@ def methods() -> dict[str, Any]:
 
     from hpml_bench.methods.peft import ALIASES
 
-    own = [(name, {}) for name in registry.names("methods") if registry.plugin("methods", name).trains]
+    own: list[tuple[str, dict[str, Any]]] = [
+        (name, {}) for name in registry.names("methods") if registry.plugin("methods", name).trains
+    ]
     types = [("peft", {"type": kind}) for kind in (*(kind.value for kind in PeftType), *ALIASES)]
     found: dict[str, Any] = {}
     with _alone() as (tiny, folder):
@@ -224,10 +226,10 @@ def attention(device: str = "cuda") -> dict[str, Any]:
             parts = [torch.randn(2, 2, length, 64, device=device, dtype=torch.bfloat16) for _ in range(4)]
             if low:
                 parts[0][..., 0], parts[1][..., 0] = 1.0, -120 * math.sqrt(64)
-            inputs = [part.requires_grad_() for part in parts[:3]]
-            own = torch.autograd.grad(scaled_dot_product_attention(*inputs, attn_mask=mask), inputs, parts[3])
+            q, k, v = inputs = [part.requires_grad_() for part in parts[:3]]
+            own = torch.autograd.grad(scaled_dot_product_attention(q, k, v, attn_mask=mask), inputs, parts[3])
             with sdpa_kernel(SDPBackend.MATH):
-                plain = torch.autograd.grad(scaled_dot_product_attention(*inputs, attn_mask=mask), inputs, parts[3])
+                plain = torch.autograd.grad(scaled_dot_product_attention(q, k, v, attn_mask=mask), inputs, parts[3])
             errors = [float((a - b).norm() / b.norm()) for a, b in zip(own, plain, strict=True)]
             passed = all(map(math.isfinite, errors)) and (low or max(errors) < 0.05)
             found[f"{length}{' low' if low else ''}"] = {"errors": errors, "passed": passed}
@@ -278,7 +280,7 @@ def memory() -> dict[str, Any]:
         trainer = _trainer(tiny, prepared, group, "lora", {}, device="cuda", precision="bf16")
         trainer.wrap()
         held, reserved = torch.cuda.memory_allocated() / 1e6, torch.cuda.memory_reserved() / 1e6
-        grow = [bool(segment.get("is_expandable")) for segment in torch.cuda.memory_snapshot()]
+        grow = [bool(segment.get("is_expandable")) for segment in torch.cuda.memory_snapshot()]  # type: ignore[no-untyped-call]
     free = torch.cuda.mem_get_info()[0] / 1e6
     told = {
         "allocated_mb": held,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,12 @@ from audit.rows import Guess, Scored, flat
 from audit.values import Floats
 
 LOSS, SCORE = "test_loss", "test_score"
-RIGHT_OR_WRONG = ("exact", "contains", "number", "choice")
+RIGHT_OR_WRONG = ("exact", "contains", "number", "choice", "peft_metamath", "gsm8k_strict", "gsm8k_flexible")
+NO_SPACES = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3021-\u3029\u3041-\u30ff\u3105-\u312f\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaa7f\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+"""Characters of Thai, Lao, Burmese, Khmer, Chinese and Japanese, of which each is a word."""
 
 
 def language(rows: Mapping[str, Any], scorer: str | None) -> Scored:
@@ -82,22 +89,65 @@ def contains(answer: str, expected: str) -> float:
 
 
 def number(answer: str, expected: str) -> float:
-    """Whether both give the same number: the first behind ####, else the last."""
+    """Whether both give the same number: the first behind ####, else the last; what a colon or a slash joins is one."""
+    one = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?!\w))?"
 
-    def every(text: str) -> list[float]:
+    def every(text: str) -> list[list[float]]:
         found = []
-        for match in re.finditer(r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+", text):
+        for match in re.finditer(f"{one}(?:[:/]{one})*", text):
             before = text[: match.start()].removesuffix("$")
             # a minus that could subtract from something, as in 5-10, is no sign
             negative = before.endswith("-") and not re.search(r"[\w)]$", before[:-1])
-            found.append((-1 if negative else 1) * float(match[0].replace(",", "")))
+            parts = [float(part.replace(",", "")) for part in re.split("[:/]", match[0])]
+            parts[0] *= -1 if negative else 1
+            fraction = "/" in match[0] and len(parts) == 2 and parts[1] != 0
+            found.append([parts[0] / parts[1]] if fraction else parts)
         return found
 
-    def last(text: str) -> float | None:
+    def last(text: str) -> list[float] | None:
+        text = re.sub(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}", r"\1/\2", text)
         behind = every(text.rsplit("####", 1)[-1]) if "####" in text else []
         return behind[0] if behind else next(iter(reversed(every(text))), None)
 
     return float(last(answer) is not None and last(answer) == last(expected))
+
+
+def peft_metamath(answer: str, expected: str) -> float:
+    """Whether both end as PEFT reads it: what stands behind a phrase, to the end of the line, as number or text."""
+
+    def last(text: str) -> str | None:
+        text = re.sub(r"[.!?]+$", "", text.strip())
+        for phrase in ("The answer is: ", "The answer is ", "The final answer is: ", "The final answer is ", "#### "):
+            if phrase in text:
+                return text.split(phrase)[-1].strip().partition("\n")[0].strip(" .!?$%")
+        return None
+
+    def value(text: str | None) -> float | str | None:
+        if text is None:
+            return None
+        over = re.fullmatch(r"([^/]+)/([^/]+)", text)
+        try:
+            return float(Decimal(over[1].strip()) / Decimal(over[2].strip()) if over else Decimal(text))
+        except (ArithmeticError, ValueError):
+            return text
+
+    said, asked = value(last(answer)), value(last(expected))
+    return float(said is not None and said == asked)
+
+
+def gsm8k_strict(answer: str, expected: str) -> float:
+    """Whether the first number behind #### is written as the one asked for, as lm-evaluation-harness compares them."""
+    return _as_lm_eval(re.findall(r"#### (-?[0-9.,]+)", answer)[:1], expected)
+
+
+def gsm8k_flexible(answer: str, expected: str) -> float:
+    """Whether the last number is written as the one asked for, as lm-evaluation-harness compares them."""
+    return _as_lm_eval(re.findall(r"-?[$0-9.,]{2,}|-?[0-9]+", answer)[-1:], expected)
+
+
+def _as_lm_eval(found: list[str], expected: str) -> float:
+    bare = [re.sub(r"[,$]", "", text).split("#### ")[-1].removesuffix(".") for text in (*found, expected)]
+    return float(len(bare) == 2 and bare[0] == bare[1])
 
 
 def f1(answer: str, expected: str) -> float:
@@ -119,8 +169,30 @@ def f1(answer: str, expected: str) -> float:
 
 
 def rouge_l(answer: str, expected: str) -> float:
-    """F-measure of the longest common subsequence of words of letters and digits."""
-    said, asked = (re.findall(r"[a-z0-9]+", text.lower()) for text in (answer, expected))
+    """F-measure of the longest common subsequence of words: letters, digits and marks, or one character."""
+
+    def words(text: str) -> list[str]:
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        clusters: list[str] = []  # a character with its marks
+        for character in text:
+            if unicodedata.category(character).startswith("M") and clusters:
+                clusters[-1] += character
+            elif unicodedata.category(character) != "Cf":
+                clusters.append(character)
+        parts = (c if not c[0].isalnum() else f" {c} " if NO_SPACES.match(c) else c for c in clusters)
+        spaced = "".join(part if part.strip()[:1].isalnum() else " " for part in parts)
+        return spaced.split()
+
+    return _longest(words(answer), words(expected))
+
+
+def rouge_l_of_a_to_z(answer: str, expected: str) -> float:
+    """The same of words of a to z and 0 to 9, as it was counted at first."""
+    return _longest(*(re.findall(r"[a-z0-9]+", text.lower()) for text in (answer, expected)))
+
+
+def _longest(said: list[str], asked: list[str]) -> float:
+    """Return the F-measure of the longest common subsequence."""
     row = [0] * (len(asked) + 1)
     for word in said:
         before = 0
@@ -143,7 +215,11 @@ SCORERS: dict[str, Callable[[str, str], float]] = {
     "exact": exact,
     "contains": contains,
     "number": number,
+    "peft_metamath": peft_metamath,
+    "gsm8k_strict": gsm8k_strict,
+    "gsm8k_flexible": gsm8k_flexible,
     "f1": f1,
     "rouge_l": rouge_l,
+    "rouge_l of a to z": rouge_l_of_a_to_z,
     "choice": choice,
 }

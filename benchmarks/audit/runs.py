@@ -85,8 +85,11 @@ class Run:
 
     @property
     def scorer(self) -> str | None:
-        """The name of what compares answers, where a language model's are scored."""
+        """The name of what compares answers, where a language model's are scored; of ROUGE-L as the run had it."""
         found = self.settings["task"]["options"].get("scorer")
+        defined = {kept["name"]: kept["definition"] for kept in self.record["definitions"]}.get(SCORE, "")
+        if found == "rouge_l" and "of any script" not in defined:
+            return "rouge_l of a to z"
         return None if found is None else str(found)
 
     @property

@@ -325,12 +325,12 @@ SENTENCES: tuple[tuple[str, Says, When], ...] = (
     ),
     (
         r"No target is given: on ([\d,]+) validation rows the best mean",
-        groups(lambda study: [study.compared[0].settings["validation_samples"]]),
+        groups(lambda study: [study.validation_rows]),
         None,
     ),
     (
         r"Scores are of ([\d,]+) validation rows\. Targets lie .* to the best mean",
-        groups(lambda study: [study.compared[0].settings["validation_samples"]]),
+        groups(lambda study: [study.validation_rows]),
         lambda study: bool(study.compared) and bool(targets(study)),
     ),
 )

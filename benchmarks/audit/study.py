@@ -136,6 +136,13 @@ class Study:
         return f"{len(run.scores):,} test rows{groups}"
 
     @property
+    def validation_rows(self) -> int:
+        """How many validation rows the newest run's preparation counted; else how many its settings ask for."""
+        run = max(self.compared, key=lambda run: (run.started, run.record["run_id"]))
+        counted = re.search(r"(\d+) validation", (run.record.get("notes") or {}).get("rows", ""))
+        return int(counted[1]) if counted else int(run.settings["validation_samples"])
+
+    @property
     def independent(self) -> bool:
         """Whether rows are right or wrong and in no groups."""
         return self.binary and "group" not in self.compared[0].predictions

@@ -22,6 +22,8 @@ class Tuning:
     scale: float
     record: Json
     """As it lies on disk: settings, digests, methods."""
+    rows: int | None = None
+    """Validation rows, where the record says how many."""
 
     def ended(self, name: str) -> list[Json]:
         """Return the trials of a method that ended well."""
@@ -45,4 +47,4 @@ def read_tuning(folder: Path, suite: str) -> Tuning:
     metric = record.get("headline", {"better": "higher", "format": ".1%"})
     trials = {entry["spec"]["name"]: entry["trials"] for entry in record["methods"]}
     scale = 100.0 if metric["format"].endswith("%") else 1.0
-    return Tuning(trials, -1 if metric["better"] == "lower" else 1, scale, record)
+    return Tuning(trials, -1 if metric["better"] == "lower" else 1, scale, record, record.get("validation_rows"))

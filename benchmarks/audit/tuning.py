@@ -20,7 +20,8 @@ BESIDE_TRAINING = {
 
 def tried(study: Study, found: re.Match[str]) -> Iterator[Fact]:
     """Yield the rows that rates were tried on, whether they were these runs' data, and the number of trials."""
-    yield "validation rows", found["rows"].replace(",", ""), study.tuning.record["settings"]["validation_samples"]
+    tried_on = study.tuning.rows or study.tuning.record["settings"]["validation_samples"]
+    yield "validation rows", found["rows"].replace(",", ""), tried_on
     yield "other data", str(bool(found["other"])), str("data" in other_starts(study))
     yield "trials", found["trials"], most(map(len, study.tuning.trials.values()), int)
 

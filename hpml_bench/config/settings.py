@@ -15,6 +15,10 @@ from hpml_bench.system.hashing import digest
 CLASSIFICATION = "sequence_classification"
 """The task of a suite that names none."""
 
+MAX_LENGTH = 128
+"""The setting `max_length` that ids leave out: that of most tasks."""
+FORMER_DEFAULTS = {"validation_samples": 500}
+"""Settings that ids leave out although the default is another one now: the same ids mean the same runs."""
 NEEDED = {"bfloat16": "bf16", "float16": "fp16"}
 """The precision that weights of a type go with."""
 
@@ -88,9 +92,11 @@ class Settings(Frozen):
     dataset: DatasetSpec
     """Where the rows come from."""
     train_samples: int | None = Field(default=None, ge=1)
-    """Training rows to use, drawn once with `data_seed`; empty for all."""
-    validation_samples: int = Field(default=500, ge=1)
-    """Rows for the curves; split off the training rows where the data set has no validation set of its own."""
+    """Training rows to use, drawn once with `data_seed`; empty for all. Where a split has fewer rows than asked for,
+    all of them are taken, and the page says so."""
+    validation_samples: int | None = Field(default=None, ge=1)
+    """Rows for the curves; split off the training rows where the data set has no validation set of its own. Empty for a
+    tenth of the training rows, or the whole validation set, but 500 at most (100 of `causal_lm`)."""
     test_samples: int | None = Field(default=None, ge=1)
     """Test rows of the final evaluation; empty for all."""
     data_seed: int = Field(default=0, ge=0)
@@ -114,7 +120,8 @@ class Settings(Frozen):
     eval_batch: int = Field(default=64, ge=1)
     """Samples per evaluation batch and rank."""
     eval_every: int | None = Field(default=None, ge=1)
-    """Steps between evaluations on the validation rows; empty for five over the run."""
+    """Steps between evaluations on the validation rows; empty for five over the run, of which those before the last
+    generate no answers."""
     log_every: int = Field(default=10, ge=1)
     """Steps between two writings of points; reductions over ranks for them happen outside the timed steps."""
     warmup_steps: int = Field(default=5, ge=0)
@@ -137,8 +144,8 @@ class Settings(Frozen):
     quantization: QuantizationSpec | None = None
     """How the frozen weights of the backbone's linear layers are stored; empty for floats. A method can have its own,
     as `qlora`; those that train or read these weights are unsupported with quantised ones."""
-    max_length: int = Field(default=128, ge=2)
-    """Tokens per text, end token included; longer texts are cut."""
+    max_length: int = Field(default=MAX_LENGTH, ge=2)
+    """Tokens per text, end token included; longer texts are cut, or left out by `causal_lm`, whose default is 1024."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Dropout of the backbone; empty for what its configuration says."""
     optimizer: OptimizerSpec = OptimizerSpec()
@@ -163,8 +170,8 @@ class Settings(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_schema_1(cls, value: Any) -> Any:
-        return modernised(value) if isinstance(value, dict) else value
+    def _completed(cls, value: Any) -> Any:
+        return _with_max_length(modernised(value)) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -244,11 +251,16 @@ class RunSpec(Frozen):
 def identity(settings: Settings) -> dict[str, Any]:
     """Return what ids hash of the settings: what differs from the defaults, so that a new setting renames no run.
 
-    A changed default needs a new schema version (records.run.SCHEMA_VERSION): the same ids would mean other runs.
+    Ids leave out the default that a setting had first (`FORMER_DEFAULTS`). Options have no such list: a changed default
+    of theirs needs a new schema version (records.run.SCHEMA_VERSION), as the same ids would mean other runs.
     """
     dumped = settings.model_dump(mode="json", exclude_defaults=True)
     for key in ("task", "dataset", "optimizer"):
         dumped.pop(key, None)
+    for key, former in FORMER_DEFAULTS.items():
+        value = dumped.pop(key, None)
+        if value != former:
+            dumped[key] = value
     dumped["tasks"] = _short("tasks", settings.task)
     dumped["datasets"] = _short("datasets", settings.dataset)
     optimizer = _short("optimizers", settings.optimizer)
@@ -270,6 +282,16 @@ def _short(kind: registry.Kind, spec: TaskSpec | DatasetSpec | OptimizerSpec) ->
     """Return a plug-in's name, with the options that differ from their defaults where there are such."""
     options = without_defaults(kind, spec.name, spec.options)
     return {"name": spec.name, "options": options} if options else spec.name
+
+
+def _with_max_length(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with the task's own `max_length` where they have none."""
+    named = settings.get("task", CLASSIFICATION)
+    name = named.get("name", CLASSIFICATION) if isinstance(named, dict) else named
+    if "max_length" in settings or name not in registry.names("tasks"):
+        return settings
+    own = registry.plugin("tasks", name).max_length
+    return settings if own == MAX_LENGTH else {**settings, "max_length": own}
 
 
 def modernised(settings: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from hpml_bench.data.rows import read_rows, write_rows
 from hpml_bench.data.sources import resolve_model, weight_files
 from hpml_bench.data.tokenizer import Encoder, load_tokenizer, pad_id, tokenizer_digest
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.dataset import GROUP, IN_WORDS, LoadedData, make_loader
+from hpml_bench.plugins.dataset import FEWER, GROUP, IN_WORDS, LoadedData, make_loader
 from hpml_bench.plugins.task import KEPT, NOTHING, RETENTION, Task, make_task
 from hpml_bench.records.run import Digests
 from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry
@@ -43,6 +44,8 @@ HELD_OUT = 6
 """Stream of random numbers that draws the groups of validation rows split off the training rows."""
 MANIFEST = "manifest.json"
 BATCH = 1000
+VALIDATION_SHARE = 10
+"""One training row in so many validates, where neither data set nor settings say which or how many."""
 
 
 @explained(disk_error)
@@ -61,7 +64,8 @@ def prepare(settings: Settings) -> Prepared:
     config = json.loads((model.folder_or_file / "config.json").read_text())
     _check_length(settings, config)
     loaded, task = _load(settings)
-    rows = draw(loaded, settings)
+    rows = draw(loaded, settings, task.most_validation_rows)
+    fewer = _fewer(rows, settings)
     if task.retention is not None:
         rows[RETENTION] = retention_rows(*task.retention, loaded, settings)
     encoder = Encoder(tokenizer, settings.max_length, _vocabulary(config), settings.backbone)
@@ -90,8 +94,10 @@ def prepare(settings: Settings) -> Prepared:
         label_names=loaded.label_names,
         facts=facts,
         digests=digests,
+        rows=left,
         notes={
             **loaded.notes,
+            **({FEWER: "; ".join(fewer)} if fewer else {}),
             "rows": ", ".join(f"{left[split]} {split}" for split in SPLITS)
             + (f" (each seed draws {settings.train_samples} to train on)" if settings.vary_data else ""),
             **notes,
@@ -99,6 +105,7 @@ def prepare(settings: Settings) -> Prepared:
             "copies and near-copies": copies.note,
         },
         warnings=(
+            *fewer,
             *(() if task.cuts_texts else (f"{k}: {v}" for k, v in notes.items() if v != NOTHING)),
             *((f"copies: {copies.warning}{_about_copies(settings)}",) if copies.warning else ()),
         ),
@@ -121,12 +128,18 @@ def _silence() -> None:
 
 def _vocabulary(config: Mapping[str, Any]) -> int | None:
     """Return the number of rows of the token embeddings, where config.json says it."""
-    size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    size = _of_text(config).get("vocab_size")
     return int(size) if size else None
 
 
+def _of_text(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what config.json says of the model of texts, which those of several media have in a part of its own."""
+    return {**config, **(config.get("text_config") or {})}
+
+
 def _check_length(settings: Settings, config: Mapping[str, Any]) -> None:
-    longest = config.get("n_positions") or config.get("max_position_embeddings")
+    text = _of_text(config)
+    longest = text.get("n_positions") or text.get("max_position_embeddings")
     if isinstance(longest, int) and settings.max_length > longest:
         raise UserError(
             f"max_length is {settings.max_length}, but {settings.backbone} reads at most {longest} tokens; lower it"
@@ -138,13 +151,15 @@ def _check_length(settings: Settings, config: Mapping[str, Any]) -> None:
 
 def _load(settings: Settings) -> tuple[LoadedData, Task]:
     """Return the data set's rows and the task that learns from them."""
-    loader, target = make_loader(settings), make_task(settings.task).target
+    loader, task = make_loader(settings), make_task(settings.task)
+    target = task.target
     if target not in loader.targets:
         raise UserError(
             f"{_where(settings)}: its rows have {' or '.join(IN_WORDS[kind] for kind in loader.targets)} to learn, and "
             f"the task {settings.task.name} learns {IN_WORDS[target]}; choose another task or data set"
         )
-    loaded = loader.load(settings, target)
+    wanted = settings.validation_samples or task.most_validation_rows  # data sets are always told a number
+    loaded = loader.load(settings.model_copy(update={"validation_samples": wanted}), target)
     for split, dataset in (("train", loaded.train), ("validation", loaded.validation), ("test", loaded.test)):
         if dataset is not None and not len(dataset):
             raise UserError(f"{_where(settings)}: there are no {split} rows; give a data set that has some")
@@ -155,20 +170,27 @@ def _where(settings: Settings) -> str:
     return f"data set {settings.dataset.name}"
 
 
-def draw(loaded: LoadedData, settings: Settings) -> dict[str, Dataset]:
-    """Return the rows of each split that the settings ask for, drawn with `data_seed`.
+def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validation_rows) -> dict[str, Dataset]:
+    """Return the rows of each split that the settings ask for, or all where there are fewer, drawn with `data_seed`.
 
     Training rows are a prefix of one permutation, so that more `train_samples` only add rows; validation rows split
     off them come first in it and are never trained on. Where rows have groups, those of a group are never in both. With
     `vary_data` they are all rows there are, of which each seed draws its own (data.training_rows): one preparation, and
     one digest, for all seeds.
 
+    Args:
+        loaded: the data set's rows.
+        settings: how many to draw.
+        most: validation rows, at most, where the settings don't say how many: a tenth of the training rows, or all that
+            the data set has for it.
+
     Raises:
-        UserError: there are fewer rows than asked for, or with `vary_data` not twice as many.
+        UserError: no global batch is left to train on, or with `vary_data` not twice as many rows as asked for.
 
     """
-    held_out = settings.validation_samples if loaded.validation is None else 0
-    order = _permutation(loaded.train, settings.data_seed, 0)
+    order, held_out = _permutation(loaded.train, settings.data_seed, 0), 0
+    if loaded.validation is None:
+        held_out = settings.validation_samples or min(most, max(1, len(order) // VALIDATION_SHARE))
     held, train, groups = order[:held_out], order[held_out:], groups_of(loaded.train)
     if held_out and groups is not None:
         chosen = whole_groups(groups, held_out, np.random.default_rng([settings.data_seed, HELD_OUT]))[order]
@@ -184,25 +206,24 @@ def draw(loaded: LoadedData, settings: Settings) -> dict[str, Dataset]:
         validation = loaded.train.select(held)
     else:
         drawn = _permutation(loaded.validation, settings.data_seed, 1)
-        validation = loaded.validation.select(_first(drawn, settings.validation_samples, "validation", settings))
+        validation = loaded.validation.select(drawn[: settings.validation_samples or most])
     test = _permutation(loaded.test, settings.data_seed, 2)
     return {
         "train": loaded.train.select(_training(train, settings)),
         "validation": validation,
-        "test": loaded.test.select(_first(test, settings.test_samples, "test", settings)),
+        "test": loaded.test.select(test[: settings.test_samples]),
     }
 
 
 def _training(order: np.ndarray, settings: Settings) -> np.ndarray:
     """Return the rows that are trained on, or from which each seed draws those."""
-    first = _first(order, settings.train_samples, "train", settings)
     if not settings.vary_data:
-        return first
+        return order[: settings.train_samples]
     if settings.train_samples is None:
         raise UserError("vary_data needs train_samples: how many training rows each seed draws")
-    if 2 * len(first) > len(order):
+    if 2 * settings.train_samples > len(order):
         raise UserError(
-            f"{_where(settings)}: with vary_data each seed draws {len(first)} train_samples, but of "
+            f"{_where(settings)}: with vary_data each seed draws {settings.train_samples} train_samples, but of "
             f"{len(order)} rows all would draw nearly the same; lower train_samples to at most {len(order) // 2}"
         )
     return order
@@ -212,13 +233,14 @@ def _permutation(dataset: Dataset, seed: int, stream: int) -> np.ndarray:
     return np.random.default_rng([seed, stream]).permutation(len(dataset))
 
 
-def _first(order: np.ndarray, count: int | None, split: str, settings: Settings) -> np.ndarray:
-    if count is not None and count > len(order):
-        raise UserError(
-            f"{_where(settings)}: {split}_samples asks for {count} rows, but there are {len(order)}; "
-            f"set {split}_samples to at most {len(order)}"
-        )
-    return order[:count]
+def _fewer(rows: Mapping[str, Dataset], settings: Settings) -> list[str]:
+    """Return a sentence for each split with fewer rows than the settings ask for."""
+    asked = {split: getattr(settings, f"{split}_samples") for split in SPLITS}
+    return [
+        f"{split}_samples asks for {count:,} rows, there are {len(rows[split]):,}, and all of them are taken"
+        for split, count in asked.items()
+        if count is not None and count > len(rows[split])
+    ]
 
 
 def _check_and_digest(
@@ -287,9 +309,9 @@ def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder:
     full = 0
     counts: dict[str, Counter[str]] = {}
 
-    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    def encode(split: str, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         nonlocal full
-        encoded = task.encode(batch, encoder)
+        encoded = (task.encode_general if split == RETENTION else task.encode)(batch, encoder)
         full += sum(len(row) == encoder.max_length for row in encoded["input_ids"])
         kept = encoded.pop(KEPT, None)
         if GROUP in batch:
@@ -299,7 +321,8 @@ def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder:
     for split in rows:
         encoder.counts.clear()
         extra = task.extra_types() | ({GROUP: pa.int32()} if GROUP in rows[split].column_names else {})
-        write_rows(folder / split, map(encode, rows[split].iter(BATCH)), task.label_type(), extra)
+        batches = map(partial(encode, split), rows[split].iter(BATCH))
+        write_rows(folder / split, batches, task.label_type(), extra)
         counts[split] = Counter(encoder.counts)
     total = sum(len(rows[split]) for split in SPLITS)
     copies = find_copies(rows, task.target).model_dump()

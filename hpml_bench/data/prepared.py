@@ -19,6 +19,8 @@ class Prepared(Frozen):
     facts: dict[str, float] = Field(default_factory=dict)
     """What the task found in the training rows, such as the mean of a number to predict."""
     digests: Digests
+    rows: dict[str, int] = Field(default_factory=dict)
+    """How many there are of each split."""
     notes: dict[str, str] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     """What whoever starts the runs should see at once, such as rows that are too long and were left out."""

@@ -24,8 +24,8 @@ class MetaMath(DatasetLoader):
     """Rows as method_comparison/MetaMathQA/data.py of github.com/huggingface/peft prepares them.
 
     MetaMathQA without rows of over 1,300 characters, of them the first; validation rows are drawn from GSM8K's training
-    rows with numpy's seed 0; test rows are GSM8K's. Of GSM8K's answers the whole text stands, which the scorer `number`
-    reads as it reads theirs.
+    rows with numpy's seed 0; test rows are GSM8K's. Of GSM8K's answers the whole text stands, which the scorer
+    `peft_metamath` reads as it does there.
     """
 
     targets = ("answer",)

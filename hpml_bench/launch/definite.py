@@ -39,8 +39,8 @@ def resolve(
     """Return the suite with its settings resolved for this machine.
 
     On a CPU with instructions for bfloat16, `precision: auto` takes what is faster there; on a GPU, `micro_batch: auto`
-    takes the largest that fits for all methods of the suite. What was found is kept in the folder, by backbone,
-    hardware and settings: a second call takes the same, and finds its runs.
+    takes the largest that fits for all methods of the suite that fit at all. What was found is kept in the folder, by
+    backbone, hardware and settings: a second call takes the same, and finds its runs.
 
     Args:
         suite: as it is asked for.
@@ -61,9 +61,9 @@ def resolve(
         found, notes = _with(found, precision=products.precision), {"precision": str(products)}
     if found.settings.micro_batch == "auto":
         key = _key("micro_batch", found.settings)
-        size = _kept(folder, key, lambda: _largest(found, fits or _tried(found, limits)))
-        found = _with(found, micro_batch=size)
-        notes["micro_batch"] = f"{size}, the largest that fitted for all methods when it was tried out"
+        fitted = _fitted(_kept(folder, key, lambda: _largest(found, fits or _tried(found, limits))._asdict()))
+        found = _with(found, micro_batch=fitted.size)
+        notes["micro_batch"] = str(fitted)
     return Decided(found, notes)
 
 
@@ -79,7 +79,8 @@ def resolve_as_known(suite: Suite, folder: Path, here: int | None = None) -> Dec
         measured = Products.model_validate(products)
         found, notes = _with(found, precision=measured.precision), {"precision": str(measured)}
     if found.settings.micro_batch == "auto":
-        found = _with(found, micro_batch=known.get(_key("micro_batch", found.settings)))
+        fitted = known.get(_key("micro_batch", found.settings))
+        found = _with(found, micro_batch=_fitted(fitted).size if fitted else None)
     return Decided(found, notes)
 
 
@@ -115,18 +116,37 @@ def _kept(folder: Path, key: str, find: Callable[[], Any]) -> Any:
     return there[key]
 
 
-def _largest(suite: Suite, fits: Fits) -> int:
-    """Return the largest divisor of a rank's share with which a run of every method fits; 1 where none does."""
+class Fitted(NamedTuple):
+    """A micro-batch that fits, and the methods that fit with none."""
+
+    size: int
+    never: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return both as a note says them."""
+        but = f" but {', '.join(self.never)}, which ran out of memory with a single sample too" if self.never else ""
+        return f"{self.size}, the largest that fitted for all methods{but} when it was tried out"
+
+
+def _fitted(kept: Any) -> Fitted:
+    """Return what a folder holds; until there were methods left out, it held the size alone."""
+    return Fitted(kept) if isinstance(kept, int) else Fitted(kept["size"], tuple(kept["never"]))
+
+
+def _largest(suite: Suite, fits: Fits) -> Fitted:
+    """Return the largest divisor of a rank's share with which every method fits that fits with any; 1 if none does."""
     settings = suite.settings
     share = settings.global_batch // (settings.world_size or 1)
     sizes = [size for size in range(share, 0, -1) if share % size == 0]
+    never: list[str] = []
     for name in suite.methods:
-        while len(sizes) > 1:
-            (spec,) = _with(suite, micro_batch=sizes[0]).runs([name], [0])
-            if fits(spec):
-                break
-            del sizes[0]
-    return sizes[0]
+        specs = (_with(suite, micro_batch=size).runs([name], [0])[0] for size in sizes)
+        place = next((place for place, spec in enumerate(specs) if fits(spec)), None)
+        if place is None:
+            never.append(name)
+        else:
+            sizes = sizes[place:]
+    return Fitted(1 if len(never) == len(suite.methods) else sizes[0], tuple(never))
 
 
 def _tried(suite: Suite, limits: Limits) -> Fits:

@@ -15,6 +15,9 @@ from hpml_bench.config.settings import Settings
 if TYPE_CHECKING:
     from datasets import Dataset
 
+FEWER = "fewer rows than asked for"
+"""Name of the note on splits that have not as many rows as the settings ask for."""
+
 Target = Literal["class", "number", "tags", "answer"]
 """The target that a task learns from a row: a class, a number, a tag for every word, or an answer in words."""
 IN_WORDS: dict[Target, str] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from typing import ClassVar, cast
 
@@ -33,6 +34,29 @@ class Scorer(ABC):
     @abstractmethod
     def score(self, answer: str, expected: str) -> float:
         """Return the score of an answer, from 0 to 1."""
+
+
+class LmEvalGsm8k(Scorer):
+    """GSM8K's exact match as lm-evaluation-harness's task gsm8k (version 3) counts it, after one of its filters.
+
+    The filter's part of the answer is compared with what follows the last `#### ` of the answer asked for, both without
+    commas, dollar signs and a full stop at the end, in lower case.
+    """
+
+    pattern: ClassVar[re.Pattern[str]]
+    """What the filter looks for; its group, where it has one, is the part."""
+    place: ClassVar[int]
+    """Which of the matches: 0 the first, -1 the last."""
+
+    def score(self, answer: str, expected: str) -> float:
+        """Return 1 where both are the same; 0 where the filter finds nothing."""
+        found = self.pattern.findall(answer)
+        return float(bool(found) and _plain(found[self.place]) == _plain(expected))
+
+
+def _plain(text: str) -> str:
+    bare = text.replace(",", "").replace("$", "").rpartition("#### ")[2]
+    return re.sub(r"\.$", "", bare).lower()
 
 
 def make_scorer(name: str) -> Scorer:

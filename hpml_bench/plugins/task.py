@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hpml_bench import registry
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.options import validate_options
-from hpml_bench.config.settings import TaskSpec
+from hpml_bench.config.settings import MAX_LENGTH, TaskSpec
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.records.run import Metric
@@ -111,6 +111,10 @@ class Task(ABC):
     """Whether scores are 0 or 1, right or wrong: McNemar's test is for these."""
     model_kind: ClassVar[Literal["encoder", "language_model"]] = "encoder"
     """What methods get to change: a bare backbone, on which the task puts a head, or a whole causal language model."""
+    max_length: ClassVar[int] = MAX_LENGTH
+    """The setting of that name where a suite leaves it out."""
+    most_validation_rows: ClassVar[int] = 500
+    """Rows that validate where a suite leaves their number open: at most so many."""
     cuts_texts: ClassVar[bool] = True
     """Whether texts of more than `max_length` tokens are cut at the end."""
     Options: ClassVar[type[Frozen]] = Frozen
@@ -153,6 +157,10 @@ class Task(ABC):
 
         A task that leaves rows out says as `kept` which places in the batch the others have.
         """
+
+    def encode_general(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
+        """Return the same of general text, on which forgetting is measured."""
+        return self.encode(rows, encoder)
 
     @abstractmethod
     def label_type(self) -> pa.DataType:

@@ -27,8 +27,9 @@ METRICS = (
     _metric(
         "forgetting",
         "forgetting",
-        "Cross-entropy a token on the retention text after the training, less that of the base model as it was loaded, "
-        "before the method changed it; the same rows, every token but each row's first, and the end token behind each.",
+        "Cross-entropy per token on general text after the training, less that of the base model as it was loaded, "
+        "before the method changed it: the same texts, cut at max_length, each token but a text's first, and no end "
+        "token behind it, as PEFT's method comparison measures it.",
     ),
     _metric(
         "retention_loss", "loss on general text", "Cross-entropy a token on the retention text after the training."
@@ -36,7 +37,12 @@ METRICS = (
     _metric(
         "base_retention_loss", "the base model's", "Cross-entropy a token of the base model on the retention text."
     ),
-)
+    Metric.once(
+        "retention_texts", "general texts", "texts", "neither", ",.0f",
+        "The number of general texts on which forgetting was measured.",
+        phase="run", group="forgetting", noisy=False,
+    ),
+)  # fmt: skip
 
 
 class ForgettingProbe(Probe):
@@ -65,6 +71,7 @@ class ForgettingProbe(Probe):
             "forgetting": after - run.base_loss,
             "retention_loss": after,
             "base_retention_loss": run.base_loss,
+            "retention_texts": len(run.retention),
         }
 
     def stop(self) -> dict[str, Any]:

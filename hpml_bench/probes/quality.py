@@ -32,6 +32,7 @@ class QualityProbe(Probe):
             return [
                 Point(metric=f"validation_{name}", step=evaluation.step, value=evaluation.metrics[name])
                 for name in names
+                if name in evaluation.metrics  # along the way, answers may not be generated
             ]
         self.final = {f"test_{name}": value for name, value in evaluation.metrics.items()}
         return []

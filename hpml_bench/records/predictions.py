@@ -56,6 +56,8 @@ class Predictions:
     """Answers in words, where the task has such."""
     group: NDArray[Any] | None = None
     """[n], equal for rows that belong together; None where each stands alone."""
+    scores: NDArray[Any] | None = None
+    """[n], the rows' scores as the run itself counted them, of predictions that were read."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -112,18 +114,19 @@ def read_predictions(folder: Path) -> Predictions | None:
         with parquet.ParquetFile(path) as file:  # `read_table` builds a data set first, which takes longer than reading
             reference = "reference" if "reference" in file.schema_arrow.names else "label"
             told = [name for name in file.schema_arrow.names if name.startswith("said_")]
-            group = [name for name in file.schema_arrow.names if name == "group"]
-            table = file.read(columns=["index", reference, "prediction", "loss", *group, *told], use_threads=False)
+            more = [name for name in ("group", "score") if name in file.schema_arrow.names]
+            table = file.read(columns=["index", reference, "prediction", "loss", *more, *told], use_threads=False)
         index, loss = table.column("index").to_numpy(), table.column("loss").to_numpy()
         order = np.argsort(index, kind="stable")
         if not order.size:
             return None
         references, answers = (_answers(table.column(name), order) for name in (reference, "prediction"))
         said = _said(table, order) if told else None
-        groups = _groups(table, order) if group else None
+        groups = _groups(table, order) if "group" in more else None
+        scores = table.column("score").to_numpy()[order] if "score" in more else None
     except (OSError, ValueError, TypeError, IndexError, KeyError, AttributeError, pa.ArrowException):
         return None
-    return Predictions(index[order], references, answers, loss[order], said, groups)
+    return Predictions(index[order], references, answers, loss[order], said, groups, scores)
 
 
 def _groups(table: Any, order: NDArray[Any]) -> NDArray[Any]:

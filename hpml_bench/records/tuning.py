@@ -142,12 +142,19 @@ class TuningRecord(Frozen):
     """The range reaches from the suite's rate divided by this to the rate times this, for every method."""
     settings: Settings
     """The suite's; trials leave out only the evaluations along the way and the latencies, which train nothing."""
+    validation_rows: int | None = None
+    """How many validated; of older records, what the settings say."""
     digests: dict[str, str]
     """SHA-256 of weights, tokenizer and data, as in the comparison's records."""
     environment: dict[str, Any] = Field(default_factory=dict)
     headline: Metric = ACCURACY
     """The task's metric by which trials are ranked, here of the validation rows."""
     methods: tuple[TunedMethod, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many validation rows the trials were compared on."""
+        return self.validation_rows or self.settings.validation_samples or 0
 
     def in_words(self, score: float) -> str:
         """Return a score with its title and unit: `accuracy 88.7%`."""

@@ -16,7 +16,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.records.predictions import Answers, Said, bytes_of, read_predictions, same_answers
-from hpml_bench.records.run import RunRecord
+from hpml_bench.records.run import Metric, RunRecord
 
 TOLERANCE = 1e-6
 """Relative, between a recorded metric and that of the stored predictions, whose losses are float32."""
@@ -63,7 +63,7 @@ def read_all(folder: Path, records: Iterable[RunRecord]) -> dict[str, Scored]:
     last: Scored | None = None
     for record in records:
         try:
-            own = read(folder / record.run_id, task_of(record))
+            own = read(folder / record.run_id, record, task_of(record))
         except UserError:  # its task can't be had here: `faults` says so
             continue
         if own is not None:
@@ -71,16 +71,27 @@ def read_all(folder: Path, records: Iterable[RunRecord]) -> dict[str, Scored]:
     return found
 
 
-def read(folder: Path, task: Task) -> Scored | None:
-    """Return a run's predictions, scored; None where there are none that can be read and scored."""
+def read(folder: Path, record: RunRecord, task: Task) -> Scored | None:
+    """Return a run's predictions, scored; None where there are none that can be read and scored.
+
+    A headline that the record defines otherwise than this version stays as it was counted, row by row.
+    """
     stored = read_predictions(folder)
     if stored is None:
         return None
     try:
         metrics = {f"test_{name}": value for name, value in task.evaluate(stored).items()}
-        return Scored(stored.index, stored.reference, task.scores(stored), metrics, stored.said, stored.group)
+        scores = task.scores(stored)
+        if stored.scores is not None and _definition(record.definitions, task) != _definition(task.metrics, task):
+            scores = stored.scores.astype(scores.dtype)
+            metrics[task.headline] = float(scores.mean())
+        return Scored(stored.index, stored.reference, scores, metrics, stored.said, stored.group)
     except (ValueError, TypeError, IndexError):
         return None
+
+
+def _definition(metrics: Iterable[Metric], task: Task) -> str | None:
+    return next((metric.definition for metric in metrics if metric.name == task.headline), None)
 
 
 def faults(records: Iterable[RunRecord], stored: Mapping[str, Scored]) -> dict[str, str]:

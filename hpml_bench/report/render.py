@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from hpml_bench import registry
 from hpml_bench.config.suite import packaged
 from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.files import write_atomically
 from hpml_bench.report.blocks import Figure, Section, Table, Text
 from hpml_bench.report.comparability import versions
@@ -106,7 +107,8 @@ def facts(results: Results) -> dict[str, str]:
     """Return what a reader needs to know before the first number."""
     settings = results.reference.spec.settings
     budget = f"{settings.steps} steps" if settings.steps else f"{settings.epochs} epochs"
-    rows = "all" if settings.train_samples is None else f"{settings.train_samples:,}"
+    fewer = FEWER in results.reference.notes
+    rows = "all" if fewer or settings.train_samples is None else f"{settings.train_samples:,}"
     known = {
         "Model": settings.backbone.partition("#")[0],
         "Task": settings.task.name,

@@ -1,14 +1,18 @@
-"""Number: the last number of the answer is the one asked for, as GSM8K is scored (Cobbe et al. 2021)."""
+"""Number: the last number of the answer is the one asked for, in the manner of GSM8K (Cobbe et al. 2021)."""
 
 from __future__ import annotations
 
 import re
 from decimal import Decimal
+from fractions import Fraction
 
 from hpml_bench.plugins.scorer import Scorer
 
-NUMBER = re.compile(r"(?:(?<![\w)])[-+]\$?)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?")
+PART = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\w))?"
+NUMBER = re.compile(rf"(?:(?<![\w)])[-+]\$?)?{PART}(?:[/:]{PART})*")
 """A sign belongs to a number where nothing stands before it that it could be subtracted from, as in 5-10."""
+LATEX = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
+"""A fraction as LaTeX writes it."""
 MARK = "####"
 """What GSM8K writes before the final answer."""
 
@@ -19,7 +23,8 @@ class Number(Scorer):
     title = "right numbers"
     definition = (
         "Share of the test rows whose answer's number equals that of the answer asked for: the first after "
-        "GSM8K's '####' where it has that, else the last one; 1,000, 1000 and 1000.0 are the same."
+        "GSM8K's '####' where it has that, else the last one; 1,000, 1000, 1000.0 and 1e3 are the same, and 3/2 and "
+        "1.5; times, ratios and dates, such as 12:30, equal what has the same parts."
     )
 
     def score(self, answer: str, expected: str) -> float:
@@ -28,9 +33,21 @@ class Number(Scorer):
         return float(found is not None and found == number_of(expected))
 
 
-def number_of(text: str) -> Decimal | None:
-    """Return the number that a text gives: the first after the last `####`, else the last; None of neither."""
+def number_of(text: str) -> Fraction | tuple[Fraction, ...] | None:
+    """Return the number that a text gives: the first after the last `####`, else the last; None of neither.
+
+    Of a time, a ratio or a date it is the numbers of its parts.
+    """
+    text = LATEX.sub(r"\1/\2", text)
     _, mark, behind = text.rpartition(MARK)
     found = NUMBER.findall(behind) if mark else []
     chosen = found[0] if found else next(iter(NUMBER.findall(text)[::-1]), None)
-    return None if chosen is None else Decimal(chosen.replace(",", "").replace("$", ""))
+    return None if chosen is None else _value(chosen)
+
+
+def _value(text: str) -> Fraction | tuple[Fraction, ...]:
+    parts = tuple(Fraction(Decimal(part)) for part in re.split("[/:]", re.sub(r"[,$]", "", text)))
+    if len(parts) == 1:
+        return parts[0]
+    is_fraction = len(parts) == 2 and "/" in text and parts[1] != 0
+    return parts[0] / parts[1] if is_fraction else parts

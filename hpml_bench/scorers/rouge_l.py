@@ -1,21 +1,30 @@
-"""ROUGE-L: the longest common subsequence of words (Lin 2004), by Google's `rouge-score`."""
+"""ROUGE-L: the longest common subsequence of words (Lin 2004), by Google's `rouge-score`, in any script."""
 
 from __future__ import annotations
 
-from functools import cached_property
+import unicodedata
+from functools import cache, cached_property
 from typing import Any
 
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.scorer import Scorer
 
+UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR")
+"""How Unicode's names of the characters of scripts begin that put no spaces between words."""
+
 
 class RougeL(Scorer):
-    """F-measure of the longest common subsequence."""
+    """F-measure of the longest common subsequence.
+
+    `rouge-score`'s own tokenizer keeps a to z and 0 to 9 alone, so that texts in other scripts have no word. This one
+    gives the same words for ASCII text.
+    """
 
     title = "ROUGE-L"
     definition = (
-        "Mean over the test rows of the F-measure of the longest common subsequence of words (rouge-score's "
-        "rougeL, without stemming)."
+        "Mean over the test rows of the F-measure of the longest common subsequence of words: rouge-score's rougeL "
+        "without stemming, where words are runs of letters and digits of any script in lower case; of scripts without "
+        "spaces, as Chinese, Japanese or Thai, each character is one."
     )
     binary = False
 
@@ -25,7 +34,7 @@ class RougeL(Scorer):
             from rouge_score.rouge_scorer import RougeScorer
         except ImportError:
             raise UserError("the scorer rouge_l needs one more package: pip install 'hpml-bench[rouge]'") from None
-        return RougeScorer(["rougeL"])
+        return RougeScorer(["rougeL"], tokenizer=_Words())
 
     def check(self) -> None:
         """Refuse where the package is missing."""
@@ -34,3 +43,36 @@ class RougeL(Scorer):
     def score(self, answer: str, expected: str) -> float:
         """Return the F-measure."""
         return float(self._scorer.score(expected, answer)["rougeL"].fmeasure)
+
+
+class _Words:
+    """The tokenizer that `rouge-score` asks."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text: runs of letters and digits with their marks, or one character of an unspaced script.
+
+    Compatible forms of a character (NFKC) and upper and lower case are the same; invisible characters are left out.
+    """
+    found: list[str] = []
+    grows = marked = False  # whether letters join the last word, and whether marks do
+    for character in unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()):
+        kind = unicodedata.category(character)
+        if kind == "Cf":
+            continue
+        if (kind[0] == "M" and marked) or (kind[0] in "LN" and grows and not _unspaced(character)):
+            found[-1] += character
+        elif kind[0] in "LN":
+            found.append(character)
+            grows, marked = not _unspaced(character), True
+        else:
+            grows = marked = False
+    return found
+
+
+@cache
+def _unspaced(character: str) -> bool:
+    return unicodedata.name(character, "").startswith(UNSPACED)

@@ -105,6 +105,8 @@ class CausalLM(Task):
     headline = "test_loss"
     metrics = LOSSES
     model_kind = "language_model"
+    max_length = 1024
+    most_validation_rows = 100
     cuts_texts = False
 
     class Options(Frozen):
@@ -243,6 +245,23 @@ class CausalLM(Task):
             found["choice_ids"].append([chat.answer_of(other) for other in others if other is not None])
         return found
 
+    def encode_general(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
+        """Return texts as the tokenizer gives them, cut at `max_length`: every token but the first is a target.
+
+        No template, and no end token behind them: as PEFT's method comparison measures forgetting.
+        """
+        texts = [contents[-1] for contents in rows["contents"]]
+        made = encoder.tokenizer(texts, truncation=True, max_length=encoder.max_length)["input_ids"]
+        kept = [(text, ids) for text, ids in zip(texts, made, strict=True) if len(ids) > 1]
+        found: dict[str, list[Any]] = {name: [0 for _ in kept] for name in ("prompt", "cut")}
+        found |= {name: [[] for _ in kept] for name in ("choices", "choice_ids")}
+        found["input_ids"] = [ids for _, ids in kept]
+        found["label"] = [[IGNORE_INDEX, *ids[1:]] for _, ids in kept]
+        found["question"] = ["" for _ in kept]
+        found["expected"] = [text for text, _ in kept]
+        found["bytes"] = [len(text.encode()) for text, _ in kept]
+        return found
+
     def conversations(self, encoder: Encoder) -> Conversations:
         """Return what writes conversations as token ids."""
         from hpml_bench.data.chat import Conversations
@@ -319,7 +338,10 @@ class CausalLM(Task):
     # Scores
 
     def evaluate(self, predictions: Predictions) -> dict[str, float]:
-        """Return loss, perplexity, bits a byte and token accuracy; of answers the score, and how many were cut."""
+        """Return loss, perplexity, bits a byte and token accuracy; of answers the score, and how many were cut.
+
+        Without answers there is no score.
+        """
         reference, prediction = (_flat(answers) for answers in (predictions.reference, predictions.prediction))
         nats = float(np.sum(predictions.loss, dtype=np.float64))
         loss = nats / max(1, len(reference))
@@ -331,8 +353,10 @@ class CausalLM(Task):
         }
         if self.scorer is None:
             return told
-        told = {"score": float(self.scores(predictions).mean()), **told}
         said = _said(predictions)
+        if said.answer is None:  # a validation along the way, of the loss alone
+            return told
+        told = {"score": float(self.scores(predictions).mean()), **told}
         if said.cut is not None and said.near_tie is not None:
             told |= {"cut_answers": float(said.cut.mean()), "near_ties": float(said.near_tie.mean())}
         if said.normalised is not None:

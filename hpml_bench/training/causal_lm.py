@@ -61,6 +61,9 @@ class LanguageModel(nn.Module):
         self.virtual_tokens = virtual_tokens
         self.caches = _caches(encoder)
         """Whether a token is read with the keys and values of those before; else all of the text, as in training."""
+        self.cache_checked = not self.caches
+        """Whether `caches` was tried on this model's texts, or needs no trial."""
+        self._attends = _attends(encoder)
         self._chosen: Places | None = None
         self._watch(encoder)
 
@@ -166,14 +169,16 @@ class LanguageModel(nn.Module):
         ids = pad_sequence(texts, batch_first=True)
         lengths = torch.tensor([len(text) for text in texts], device=ids.device)
         mask = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
-        virtual = getattr(cast(Any, self.encoder).active_peft_config, "num_virtual_tokens", 0)
+        of_peft = getattr(self.encoder, "active_peft_config", None)
+        virtual = getattr(of_peft, "num_virtual_tokens", None) or 0
         return State(self(ids, mask), texts, mask, lengths + virtual)
 
     def _go_on(self, base: Any, mask: Tensor, positions: Tensor, inputs: dict[str, Any]) -> State:
         width = positions.shape[1]
         rows = _every_row(positions)
         chosen = Places(rows, torch.full_like(rows, width - 1), width)
-        output = self._output(base, chosen, **inputs, attention_mask=mask, position_ids=positions, use_cache=True)
+        seen = mask if self._attends else mask[:, -width:]
+        output = self._output(base, chosen, **inputs, attention_mask=seen, position_ids=positions, use_cache=True)
         cache = getattr(output, _cache_name(base), None)
         return State(output.logits, output.past_key_values if cache is None else cache, mask, positions[:, -1] + 1)
 
@@ -199,6 +204,15 @@ def _caches(encoder: Any) -> bool:
     kind, config = encoder.active_peft_config.peft_type, encoder.get_base_model().config.get_text_config()
     windows = any(getattr(config, name, None) for name in WINDOWS)
     return kind not in READS_ANEW and not (kind in KEYS_AND_VALUES and windows)
+
+
+def _attends(encoder: Any) -> bool:
+    """Tell whether a model reads the mask of all tokens with the last one.
+
+    A state-space model without attention (Mamba) multiplies the new tokens' states by the mask it is given.
+    """
+    base = encoder.get_base_model() if isinstance(encoder, PeftModel) else encoder
+    return not getattr(base, "_is_stateful", False) or hasattr(base.config.get_text_config(), "num_attention_heads")
 
 
 def _cache_name(base: Any) -> str:

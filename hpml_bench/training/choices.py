@@ -97,7 +97,7 @@ def _batches(rows: Rows, settings: Settings, group: Group, most: int) -> Iterato
 
 def _losses(model: torch.nn.Module, task: Task, part: list[Pair], pad_id: int, device: torch.device) -> torch.Tensor:
     """Return the summed loss of each choice's tokens."""
-    ids, mask, labels = _padded([(pair.prompt, pair.answer) for pair in part], pad_id, device)
+    ids, mask, labels = padded([(pair.prompt, pair.answer) for pair in part], pad_id, device)
     return task.row_losses(model(ids, mask, labels).float(), labels).double().cpu()
 
 
@@ -110,7 +110,7 @@ def chosen(choices: list[list[str]], losses: np.ndarray) -> Chosen:
     return Chosen(plain, normalised)
 
 
-def _padded(
+def padded(
     pairs: list[tuple[list[int], list[int]]], pad_id: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return token ids, mask and labels [B, L] of prompts and answers, padded on the right; answers have labels."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,9 @@ from hpml_bench.data.tokenizer import load_tokenizer
 from hpml_bench.plugins.task import Decoding, Task
 from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel
+from hpml_bench.training.choices import padded
 from hpml_bench.training.distributed import Group
+from hpml_bench.training.quantization import is_quantized
 
 NEAR = 1e-4
 """Distance of the two largest logits below which rounding may decide between their tokens, in float32.
@@ -29,6 +31,12 @@ In half precision it is a step of the type at the largest: 2^-7 of it at most in
 """
 SHRINK = 0.5
 """Share of the rows of a batch still being answered below which the others leave it."""
+
+CHECKED_ROWS, CHECKED_TOKENS = 4, 8
+"""Prompts of a first batch, and tokens of an answer to each, with which a model's cache is checked."""
+EXACT, ROUNDED = 0.01, 0.35
+"""How far logits of both ways may lie apart, in standard deviations over the vocabulary: of float32 products on weights
+as they are, and of rounded ones."""
 
 Decode = Callable[[list[int]], str]
 
@@ -93,6 +101,9 @@ class Answers:
 def answer_all(model: LanguageModel, rows: Rows, generator: Generator, group: Group, where: str) -> Answers:
     """Answer every row exactly once and return the answers on all ranks.
 
+    Before a model's first answers its cache is checked; where a rank finds it wrong, all read the texts anew for each
+    token from then on (`model.caches`).
+
     Raises:
         RuntimeError: a row was answered twice or not at all.
 
@@ -100,6 +111,10 @@ def answer_all(model: LanguageModel, rows: Rows, generator: Generator, group: Gr
     most = generator.decoding.max_new_tokens
     share = math.ceil(len(rows) / group.world)
     local = torch.full((share, 4 + most), -1, dtype=torch.int64)
+    if not model.cache_checked:
+        holds = _cache_holds(model, next(_batches(rows, generator, group), None), generator, group.device)
+        model.caches = bool(group.gather(torch.tensor(holds)).all())
+        model.cache_checked = True
     group.barrier()
     began = time.monotonic()
     for place, (row, answer) in enumerate(_answers(model, rows, generator, group, where)):
@@ -127,25 +142,57 @@ def text_of(tokens: list[int], generator: Generator) -> str:
 
 
 def _answers(model: LanguageModel, rows: Rows, generator: Generator, group: Group, where: str) -> Any:
-    """Yield this rank's row numbers and answers: row r, r + N, ... of N ranks, the longest prompts first."""
-    prompts, mine = _longest_first(rows, group)
+    """Yield this rank's row numbers and answers."""
+    share, done = len(range(group.rank, len(rows), group.world)), 0
     began = time.monotonic()
-    for start in range(0, len(mine), generator.batch):
-        part = mine[start : start + generator.batch]
-        told = f"answering {where} rows, {start} of {len(mine)}"
-        if start:
-            told += f", {(time.monotonic() - began) / start * (len(mine) - start):.0f} s left"
+    for numbers, prompts in _batches(rows, generator, group):
+        told = f"answering {where} rows, {done} of {share}"
+        if done:
+            told += f", {(time.monotonic() - began) / done * (share - done):.0f} s left"
         heartbeat.beat(told)
-        ids = [rows.tokens(int(row))[: prompts[row]].astype(np.int64).tolist() for row in part]
-        answers = generate(model, ids, generator, group.device, part.tolist(), told)
-        yield from zip(part.tolist(), answers, strict=True)
+        yield from zip(numbers, generate(model, prompts, generator, group.device, numbers, told), strict=True)
+        done += len(numbers)
 
 
-def _longest_first(rows: Rows, group: Group) -> tuple[np.ndarray, np.ndarray]:
-    """Return the tokens of each row's prompt, [n], and this rank's rows: like lengths together."""
-    prompts = np.asarray(rows.column("prompt"))
+def _batches(rows: Rows, generator: Generator, group: Group) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """Yield numbers and prompts of this rank's rows, r, r + N, ... of N ranks, the longest prompts first."""
+    lengths = np.asarray(rows.column("prompt"))
     mine = np.arange(group.rank, len(rows), group.world)
-    return prompts, mine[np.argsort(-prompts[mine], kind="stable")]
+    mine = mine[np.argsort(-lengths[mine], kind="stable")]  # like lengths together, and lack of memory at once
+    for start in range(0, len(mine), generator.batch):
+        part = mine[start : start + generator.batch].tolist()
+        yield part, [rows.tokens(row)[: lengths[row]].astype(np.int64).tolist() for row in part]
+
+
+@torch.no_grad()
+def _cache_holds(
+    model: LanguageModel, batch: tuple[list[int], list[list[int]]] | None, generator: Generator, device: torch.device
+) -> bool:
+    """Tell whether a model goes on from its cache with the logits that reading the texts anew gives.
+
+    Tried side by side on prompts from the longest to the shortest of a batch, over the first tokens of a greedy answer.
+    """
+    if batch is None:
+        return True
+    places = np.linspace(0, len(batch[1]) - 1, min(CHECKED_ROWS, len(batch[1]))).round().astype(int)
+    prompts = [batch[1][place] for place in places]
+    heartbeat.beat("checking the cache against reading anew")
+    state = model.read(*_left_padded(prompts, generator.pad_id, device))
+    room = _positions(model) - int(state.positions.max())  # the tokens are read by both ways
+    logits, tokens = [state.logits.float()], [state.logits.argmax(dim=-1)]
+    while len(tokens) < min(CHECKED_TOKENS, room):
+        state = model.next(state, tokens[-1])
+        logits.append(state.logits.float())
+        tokens.append(state.logits.argmax(dim=-1))
+    answers = torch.stack(tokens, dim=1).tolist()
+    whole = model(*padded([*zip(prompts, answers, strict=True)], generator.pad_id, device)).float()
+    anew, cached = whole.view(len(prompts), len(tokens), -1), torch.stack(logits, dim=1)
+    return bool(((cached - anew).abs().amax(dim=-1) <= _tolerance(model, device) * anew.std(dim=-1)).all())
+
+
+def _tolerance(model: LanguageModel, device: torch.device) -> float:
+    exact = torch.get_float32_matmul_precision() == "highest" and not torch.is_autocast_enabled(device.type)
+    return EXACT if exact and not is_quantized(model) else ROUNDED
 
 
 @torch.no_grad()
@@ -155,12 +202,11 @@ def rehearse_answers(model: LanguageModel, rows: Rows, generator: Generator, gro
     The cache is then as large as it gets. The answers' tokens are made up and read at once, which takes a little more
     memory than one after another.
     """
-    prompts, mine = _longest_first(rows, group)
-    part = mine[: generator.batch]
-    if not len(part):
+    batch = next(_batches(rows, generator, group), None)
+    if batch is None:
         return
     heartbeat.beat("rehearsing the largest batch of answers")
-    ids = [rows.tokens(int(row))[: prompts[row]].tolist() for row in part]
+    ids = batch[1]
     room = _positions(model) - model.prefix - len(ids[0])
     made = int(min(generator.decoding.max_new_tokens - 1, room))
     state = model.read(*_left_padded([row + row[-1:] * (made - 1) for row in ids], generator.pad_id, group.device))

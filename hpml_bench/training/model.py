@@ -134,7 +134,7 @@ def build_model(
     with seeded(spec.seed):
         with loading:
             backbone = load_backbone(folder, settings, task.model_kind, device)
-        hidden_size = backbone.config.hidden_size
+        hidden_size = backbone.config.get_text_config().hidden_size
         if positions(backbone, settings.max_length) is None:
             raise UserError(f"max_length {settings.max_length} is more tokens than {settings.backbone} has positions")
         if look is not None:
@@ -241,13 +241,14 @@ def _read_config(folder: Path, kind_of_model: str) -> tuple[PretrainedConfig, ty
 
 
 def _adjust(config: PretrainedConfig, dropout: float | None) -> None:
-    """Set in a configuration, in place, what is the same for all backbones."""
-    if hasattr(config, "use_cache"):
-        config.use_cache = False
-    for key, value in config.to_dict().items():
-        if "drop" not in key or isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        if "layerdrop" in key:
-            setattr(config, key, 0.0)  # a skipped layer has no gradient, which DDP can't have
-        elif dropout is not None:
-            setattr(config, key, dropout)
+    """Set in a configuration and that of its text model, in place, what is the same for all backbones."""
+    for part in {id(part): part for part in (config, config.get_text_config())}.values():
+        if hasattr(part, "use_cache"):
+            part.use_cache = False
+        for key, value in part.to_dict().items():
+            if "drop" not in key or isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if "layerdrop" in key:
+                setattr(part, key, 0.0)  # a skipped layer has no gradient, which DDP can't have
+            elif dropout is not None:
+                setattr(part, key, dropout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import typing
 from typing import Any
 from unittest import mock
@@ -12,6 +13,8 @@ import torch
 from peft import LoraConfig, PeftType, get_peft_model, initialize_lora_eva_weights
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.boft import layer as boft
+
+from hpml_bench.training.trial import unread_parts
 
 TOKENS = 20
 """Virtual tokens where none are asked for, as in `prompt_tuning`."""
@@ -54,6 +57,7 @@ def add_lora(backbone: Any, r: int, alpha: float, dropout: float, target: str | 
         lora_dropout=dropout,
         target_modules=target,
         fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in backbone.modules()),  # GPT-2's linears
+        exclude_modules=_pattern(unread_parts(backbone)),
     )
     return keep_input_type(get_peft_model(backbone, config))
 
@@ -73,14 +77,22 @@ def keep_input_type(model: Any) -> Any:
 
 def defaults(kind: str, backbone: Any) -> dict[str, Any]:
     """Return what PEFT leaves open or sets too large for small models; None leaves it to PEFT."""
-    config, named = backbone.config, dict(backbone.base_model.named_modules())  # without an output layer
+    config, unread = backbone.config.get_text_config(), _pattern(unread_parts(backbone))
+    inner = "" if backbone.base_model is backbone else f"{backbone.base_model_prefix}."  # without an output layer
+    layers = dict(backbone.base_model.named_modules())
+    named = {name: part for name, part in layers.items() if not (unread and re.fullmatch(unread, inner + name))}
     shapes = [tuple(layer.weight.shape) for layer in named.values() if isinstance(layer, torch.nn.Linear)]
     divisor = math.gcd(*(size for shape in shapes for size in shape))
     block = _largest_divisor(divisor, 256)
     smallest = min(shapes, key=math.prod)
     norms = sorted({name.rsplit(".")[-1] for name, layer in named.items() if type(layer).__name__.endswith("Norm")})
     blocks = next((name for name, part in named.items() if isinstance(part, torch.nn.ModuleList)), "")
-    common = {"task_type": task_type(backbone), "target_modules": "all-linear", "num_virtual_tokens": TOKENS}
+    common = {
+        "task_type": task_type(backbone),
+        "target_modules": "all-linear",
+        "exclude_modules": unread,
+        "num_virtual_tokens": TOKENS,
+    }
     special: dict[str, dict[str, Any]] = {
         "ADALORA": {"total_step": STEPS_UNKNOWN},
         "ADAPTION_PROMPT": {"target_modules": None, "adapter_len": 10, "adapter_layers": config.num_hidden_layers},
@@ -106,6 +118,11 @@ def defaults(kind: str, backbone: Any) -> dict[str, Any]:
     return common | special.get(kind, {})
 
 
+def _pattern(parts: list[str]) -> str | None:
+    """Return a regular expression for the names of some parts of a model and of all within them; None of none."""
+    return rf"(?:{'|'.join(map(re.escape, parts))})(?:\..*)?" if parts else None
+
+
 def replace_conv1d(backbone: Any) -> None:
     """Replace GPT-2's Conv1D layers by linear ones of the same function: most types know no other."""
     for name, layer in list(backbone.named_modules()):
@@ -124,7 +141,8 @@ def _mixture(backbone: Any, config: Any) -> Any:
     """
 
     def fresh(lora_model: Any, adapter_name: str, **_: Any) -> None:
-        lora_model.peft_config[adapter_name] = LoraConfig(target_modules="all-linear")
+        unread = _pattern(unread_parts(backbone))
+        lora_model.peft_config[adapter_name] = LoraConfig(target_modules="all-linear", exclude_modules=unread)
         lora_model.inject_adapter(lora_model.model, adapter_name)
 
     with mock.patch("peft.tuners.xlora.model._load_adapter_into_lora_model", fresh):

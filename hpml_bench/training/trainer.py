@@ -413,9 +413,9 @@ class Trainer:
         """Evaluate every row exactly once and give the result to the probes."""
         for probe in self.probes:
             probe.before_eval(phase)
-        evaluation = evaluate(
-            self.model, self.task, rows, self.settings, self.group, phase, step, generator=self.generator
-        )
+        scored = phase != "validation" or step == self.steps or self.settings.eval_every is not None
+        generator = self.generator if scored else None
+        evaluation = evaluate(self.model, self.task, rows, self.settings, self.group, phase, step, generator)
         self.write([point for probe in self.probes for point in probe.after_eval(evaluation)])
         self.group.barrier()
         return evaluation

@@ -55,6 +55,26 @@ def freeze_unused(module: nn.Module) -> None:
 
 
 @torch.no_grad()
+def unread_parts(model: PreTrainedModel) -> list[str]:
+    """Return the names of a model's parts that no text goes through, such as a vision tower beside the text model."""
+    text, modules = model.config.get_text_config(), dict(model.named_modules())
+    inside = next((name for name, part in modules.items() if getattr(part, "config", None) is text), "")
+    if not inside:  # the model itself
+        return []
+    called: set[nn.Module] = set()
+    hooks = [part.register_forward_pre_hook(lambda part, _: called.add(part)) for part in modules.values()]
+    try:
+        with _evaluating(model), _parameters(model) as parameters, autocast_of(model):
+            _called(model, parameters, rows=1, length=4)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    beside = {name: part for name, part in modules.items() if not f"{name}.".startswith(f"{inside}.")}
+    unread = [name for name, part in beside.items() if called.isdisjoint(part.modules())]
+    return [name for name in unread if name.rpartition(".")[0] not in unread]
+
+
+@torch.no_grad()
 def positions(module: nn.Module, length: int) -> int | None:
     """Return the positions of an encoder's output for a text of `length` tokens; None where it doesn't fit.
 
@@ -88,7 +108,10 @@ def is_causal(model: PreTrainedModel) -> bool:
 def _twin(model: PreTrainedModel) -> PreTrainedModel:
     """Return a model of the same class and attention with random weights, one layer and 64 tokens."""
     config = copy.deepcopy(model.config)
-    config.update({"num_hidden_layers": 1, "vocab_size": 64, "pad_token_id": 0})
+    for name in config.sub_configs:  # of a model of several media
+        if (part := getattr(config, name, None)) is not None:
+            part.update({"num_hidden_layers": 1})
+    config.get_text_config().update({"num_hidden_layers": 1, "vocab_size": 64, "pad_token_id": 0})
     with seeded(0):
         return cast(PreTrainedModel, type(model)._from_config(config))
 

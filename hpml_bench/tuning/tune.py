@@ -107,6 +107,7 @@ def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
             sampler=sampler,
             factor=factor,
             settings=settings,
+            validation_rows=prepared.rows.get("validation"),
             digests={key: value for key, value in prepared.digests if value},
             environment=environment.describe(),
             headline=headline_of(settings),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -16,11 +17,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from audit import command, reading, rows, steps
+from audit import answers, command, reading, rows, steps
 from click.testing import CliRunner
 
 from helpers import made_records, made_task_records, plugin_tasks
+from hpml_bench import registry
 from hpml_bench.cli import main
+from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.records.run import RunRecord
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +52,35 @@ def remade_quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(remade_quickstart: Path) -> object:
     """Return what the auditor makes of the records."""
     return reading.read_study(remade_quickstart)
+
+
+@pytest.mark.parametrize("name", registry.names("scorers"))
+def test_scores_are_counted_a_second_time(name: str) -> None:
+    """Each scorer of the package has one in the auditor, which gives the same scores."""
+    tables = [
+        json.loads((ROOT / f"tests/files/{file}.json").read_text()) for file in ("peft_metamath", "lm_eval_gsm8k")
+    ]
+    texts = [text for table in tables for text in (*table["answers"], *table["expected"])]
+    texts += [
+        "3/2",
+        "12:30",
+        "x = 1.5",
+        r"\frac{3}{2}",
+        "1e3 m",
+        "år",
+        "är",
+        "東京です。",
+        "京都です",
+        "ไทย ฿5",
+        "café",
+        "Cafe\u0301",
+    ]
+    scorer = make_scorer(name)
+    for answer, expected in itertools.product(texts, texts):
+        assert answers.SCORERS[name](answer, expected) == pytest.approx(scorer.score(answer, expected)), (
+            answer,
+            expected,
+        )
 
 
 def test_it_imports_nothing_of_the_package() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import read_rows
 from hpml_bench.data.tokenizer import end_id, load_tokenizer
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.dataset import LoadedData
+from hpml_bench.plugins.dataset import FEWER, LoadedData
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "<end>", "row", "good", "bad", *map(str, range(60))]
 END = WORDS.index("<end>")
@@ -147,11 +148,41 @@ def test_a_validation_file_leaves_the_training_rows_whole(make: Callable[..., An
     assert (len(rows(done, "train")), len(rows(done, "validation"))) == (40, 8)
 
 
+def test_of_fewer_rows_than_asked_for_all_are_taken(make: Callable[..., Any], tmp_path: Path) -> None:
+    """Of each split, and the terminal and the page say so; nothing is said where there are enough."""
+    assert (FEWER in prepare(make(train_samples=32, test_samples=20)).notes) is False
+    files = {"validation": f"path:{tmp_path / 'test.csv'}"}
+    done = prepare(make(files=files, train_samples=4000, validation_samples=50, test_samples=21))
+    assert done.rows == {"train": 40, "validation": 20, "test": 20}
+    assert done.notes[FEWER] == "; ".join(done.warnings)
+    assert done.warnings == (
+        "train_samples asks for 4,000 rows, there are 40, and all of them are taken",
+        "validation_samples asks for 50 rows, there are 20, and all of them are taken",
+        "test_samples asks for 21 rows, there are 20, and all of them are taken",
+    )
+
+
+def test_a_tenth_of_the_rows_validates_where_nothing_says_how_many(make: Callable[..., Any], tmp_path: Path) -> None:
+    """Of one csv of 700 rows a tenth tests, and a tenth of the others validates; nearly all the rest is learnt."""
+    (tmp_path / "train.csv").write_text(csv(700))
+    assert prepare(make(files={"test": None}, validation_samples=None)).rows == {
+        "train": 567, "validation": 63, "test": 70,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "own", "found"), [(9000, 0, 500), (70, 0, 7), (9000, 800, 500), (70, 30, 30)])
+def test_validation_rows_are_bounded(rows: int, own: int, found: int) -> None:
+    """By 500, and of a data set's own validation set by its size; a number that is asked for stands."""
+    train, validation = (Dataset.from_dict({"text": ["x"] * n, "label": [0] * n}) for n in (rows, own))
+    data = LoadedData(train, validation if own else None, train, ("a", "b"))
+    assert len(draw(data, settings(validation_samples=None))["validation"]) == found
+    assert len(draw(data, settings(validation_samples=20))["validation"]) == 20
+    assert len(draw(data, settings(validation_samples=None), most=6)["validation"]) == 6
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"train_samples": 33}, "train_samples asks for 33 rows, but there are 32"),
-        ({"test_samples": 21}, "test_samples asks for 21 rows, but there are 20"),
         ({"validation_samples": 30}, "40 training rows are too few for 30 validation_samples split off.* of 12"),
         ({"max_length": 65}, "reads at most 64 tokens"),
         ({"dataset": "nothing"}, "there is no data set 'nothing'"),
@@ -262,6 +293,17 @@ def test_a_tokenizer_of_another_model_is_found_out(make: Callable[..., Any], tmp
     config = tmp_path / "model" / "config.json"
     config.write_text(config.read_text().replace('"vocab_size": 200', '"vocab_size": 6'))
     with pytest.raises(UserError, match="they don't belong together"):
+        prepare(make())
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "n_positions"])
+def test_limits_of_a_text_model_within_another_are_seen(key: str, make: Callable[..., Any], tmp_path: Path) -> None:
+    """A configuration of several media has those of texts in a part of its own, `text_config`."""
+    file = tmp_path / "model" / "config.json"
+    config = json.loads(file.read_text())
+    part = {name: config.pop(name) for name in ("vocab_size", "n_positions")} | {key: 6}
+    file.write_text(json.dumps(config | {"text_config": part}))
+    with pytest.raises(UserError, match=r"they don't belong together|reads at most 6 tokens"):
         prepare(make())
 
 

@@ -55,6 +55,15 @@ def test_what_the_old_form_cannot_say_is_sent_as_it_is(task: dict[str, Any]) -> 
     assert sent["task"] == task
 
 
+@pytest.mark.parametrize("length", [64, 128, 1024])
+def test_the_length_of_a_language_models_texts_is_sent(length: int) -> None:
+    """Its default is another one in versions before."""
+    settings = made(dataset="newswire_chat", task="causal_lm", max_length=length)
+    sent = settings_message(settings)
+    assert sent["max_length"] == length
+    assert Settings.model_validate(sent) == settings
+
+
 def test_a_data_set_called_as_a_task_is_sent_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """`task` would name the task to versions of today."""
     monkeypatch.setattr(registry, "names", lambda _: ("newswire", "sequence_classification"))

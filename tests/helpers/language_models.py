@@ -63,6 +63,25 @@ def save_models(folder: Path) -> dict[str, Path]:
     return {kind: folder / kind for kind in KINDS}
 
 
+def save_composite(folder: Path) -> Path:
+    """Save a Gemma 3 of text and images, as those from 4B on: its own configuration has no width."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    shape = {"num_attention_heads": 2, "num_hidden_layers": 2}
+    text = shape | {
+        "vocab_size": VOCABULARY, "hidden_size": 32, "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 64,
+        "max_position_embeddings": POSITIONS, "sliding_window": 6, "initializer_range": SPREAD,
+        "layer_types": ["sliding_attention", "full_attention"], "pad_token_id": PAD, "bos_token_id": 0,
+        "eos_token_id": 0,
+    }  # fmt: skip
+    vision = shape | {"hidden_size": 16, "intermediate_size": 32, "image_size": 28, "patch_size": 14}
+    tokens = {"boi_token_index": 117, "eoi_token_index": 118, "image_token_index": 119}
+    torch.manual_seed(0)
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, **tokens)
+    Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
 def spec_of(folder: Path, method: str, options: dict[str, Any] | None = None, **changes: Any) -> RunSpec:
     """Return the run of a method on a model."""
     kind = registry.plugin("methods", method)

@@ -150,6 +150,45 @@ def test_the_largest_micro_batch_that_fits_every_method_is_taken(
     assert definite.resolve(suite_of(tmp_path, micro_batch="auto"), tmp_path).suite.settings.micro_batch is None
 
 
+@pytest.mark.parametrize("never", ["head", "lora"])
+def test_a_method_that_fits_with_no_size_is_left_out(
+    never: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others don't get its size; the note names it, also in a second call, and its own run lacks memory."""
+    on_gpus(monkeypatch)
+    suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=2, global_batch=24)
+    tried: list[tuple[str, int]] = []
+
+    def fits(spec: RunSpec) -> bool:
+        assert isinstance(spec.settings.micro_batch, int)
+        tried.append((spec.method.name, spec.settings.micro_batch))
+        return spec.method.name != never and spec.settings.micro_batch <= 4
+
+    first = definite.resolve(suite, tmp_path, fits=fits)
+    assert first.suite.settings.micro_batch == 4
+    assert first.notes["micro_batch"] == (
+        f"4, the largest that fitted for all methods but {never}, which ran out of memory with a single sample too "
+        "when it was tried out"
+    )
+    assert (never, 1) in tried
+    assert {spec.method.name for spec in first.suite.runs()} == {"head", "lora"}
+    assert definite.resolve(suite, tmp_path, fits=lambda _: False) == first
+    assert definite.resolve_as_known(suite, tmp_path).suite == first.suite
+
+
+def test_a_size_that_was_kept_alone_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As folders of before methods could be left out hold it."""
+    on_gpus(monkeypatch)
+    suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=2, global_batch=24)
+    definite.resolve(suite, tmp_path, fits=lambda _: True)
+    file = tmp_path / "definite.json"
+    (key,) = json.loads(file.read_text())
+    file.write_text(json.dumps({key: 6}))
+    found = definite.resolve(suite, tmp_path, fits=lambda _: False)
+    assert (found.suite.settings.micro_batch, found.notes["micro_batch"][:14]) == (6, "6, the largest")
+    assert definite.resolve_as_known(suite, tmp_path).suite.settings.micro_batch == 6
+
+
 def test_where_nothing_fits_one_sample_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The runs then say themselves that the memory is not enough."""
     on_gpus(monkeypatch)

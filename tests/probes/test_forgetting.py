@@ -6,7 +6,7 @@ import copy
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from hpml_bench.plugins.probe import Evaluation, Probe, Run
 from hpml_bench.probes.forgetting import ForgettingProbe
 from hpml_bench.probes.generation import GenerationProbe
 from hpml_bench.probes.merging import MergingProbe
+from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.distributed import Group
 from hpml_bench.training.trainer import Trainer
 
@@ -67,12 +68,12 @@ def measured(
 
 
 @torch.no_grad()
-def loss_of_texts(model: Any, folder: Path, texts: list[str]) -> float:
-    """Return the loss a token, of every token but each text's first, of texts read one by one."""
+def loss_of_texts(model: Any, folder: Path, texts: list[str], most: int = 64) -> float:
+    """Return the loss per token as PEFT's method comparison counts it: of a text's tokens but the first, one by one."""
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     total, tokens = 0.0, 0
     for text in texts:
-        ids = torch.tensor([tokenizer(text)["input_ids"] + [tokenizer.eos_token_id]])
+        ids = torch.tensor([tokenizer(text, truncation=True, max_length=most)["input_ids"]])
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -ids.shape[1] :]
         total += float(cross_entropy(logits[:-1], ids[0, 1:], reduction="sum"))
         tokens += ids.shape[1] - 1
@@ -110,6 +111,19 @@ def test_forgetting_is_measured_on_as_many_texts_as_asked_for(text_folder: Path,
     texts = run.retention.column("expected")
     assert len(set(texts) & set(GENERAL)) == len(texts) == 5
     assert found["retention_loss"] == pytest.approx(loss_of_texts(encoder, text_folder, texts), rel=1e-5)
+
+
+def test_long_texts_are_cut_and_none_ends_with_a_token(text_folder: Path, group: Group) -> None:
+    """As PEFT reads them: the first `max_length` tokens, and no end token; their number stands in the record."""
+    options = {"retention": f"path:{text_folder / 'general.txt'}"}
+    found, encoder, run, _ = measured(text_folder, group, "full", ForgettingProbe, options, max_length=6)
+    assert run.retention is not None
+    assert max(run.retention.lengths) == 6
+    tokenizer = AutoTokenizer.from_pretrained(text_folder / "model")
+    ends = [int(run.retention.tokens(row)[-1]) for row in range(len(run.retention))]
+    assert tokenizer.eos_token_id not in ends
+    assert found["retention_texts"] == len(run.retention) == len(GENERAL)
+    assert found["retention_loss"] == pytest.approx(loss_of_texts(encoder, text_folder, GENERAL, 6), rel=1e-5)
 
 
 def test_without_general_text_there_is_no_forgetting(text_folder: Path, group: Group) -> None:
@@ -219,6 +233,17 @@ def test_tokens_a_second_are_the_test_answers_tokens_over_their_time(text_folder
     assert generated.tokens == evaluation.predictions.said.tokens.sum()
     assert found["generated_tokens_per_second"] == generated.tokens / generated.seconds
     assert 0 < found["first_token_ms_p50"] < 1000
+
+
+def test_answers_that_are_read_anew_are_said_to_be(text_folder: Path, group: Group) -> None:
+    """In the record of a run whose cache was found wrong, and in no other."""
+    options = {"scorer": "exact", "max_new_tokens": 4}
+    for caches in (True, False):
+        _, probe, run = run_of(text_folder, group, "lora", GenerationProbe, options)
+        cast(LanguageModel, run.model).caches = caches
+        defined, found = {metric.name for metric in probe.here()}, probe.stop()
+        assert ("answers_read_anew" in defined) == ("answers_read_anew" in found) == (not caches)
+        assert found.get("answers_read_anew", 1.0) == 1.0
 
 
 def test_where_nothing_is_generated_nothing_is_timed(text_folder: Path, group: Group) -> None:

@@ -15,7 +15,7 @@ from helpers import tiny
 from hpml_bench import registry
 from hpml_bench.cli import main
 from hpml_bench.config.devices import resolve_suite
-from hpml_bench.config.settings import OptimizerSpec, RunSpec, Settings, identity
+from hpml_bench.config.settings import FORMER_DEFAULTS, OptimizerSpec, RunSpec, Settings, identity
 from hpml_bench.config.suite import load_suite
 from hpml_bench.errors import UserError
 from hpml_bench.records.folder import ResultsFolder
@@ -69,7 +69,7 @@ def test_options_at_their_defaults_rename_no_run() -> None:
 def test_the_choice_of_an_optimizer_renames_no_run() -> None:
     """AdamW written out in any form, or a method's own left empty, is the run of before; any other is another run."""
     spec = tiny.spec()
-    assert spec.run_id == "lora-s0-6dac8b20b9"
+    assert tiny.spec(validation_samples=500).run_id == "lora-s0-6dac8b20b9"
     assert "optimizer" not in spec.method.model_dump()
     for written in ("adamw", {"name": "adamw"}, {"name": "adamw", "options": {}}):
         assert tiny.spec(optimizer=written).run_id == spec.run_id
@@ -86,6 +86,27 @@ def test_the_choice_of_an_optimizer_renames_no_run() -> None:
     assert identity(methods[0].settings) == identity(spec.settings)
 
 
+def test_a_setting_whose_default_changed_keeps_its_runs() -> None:
+    """Ids leave out the former default, which records of before name; the present one is another run."""
+    asked = tiny.spec(validation_samples=500)
+    assert "validation_samples" not in identity(asked.settings)
+    left_open = tiny.spec(validation_samples=None)
+    assert identity(left_open.settings)["validation_samples"] is None
+    assert left_open.run_id != asked.run_id
+
+
+def test_a_task_says_how_long_texts_are_where_a_suite_does_not() -> None:
+    """Conversations are longer than texts to classify; a length that is given is the run of before."""
+    blank = {"backbone": "path:x", "dataset": "newswire", "steps": 1}
+    assert Settings.model_validate(blank).max_length == 128
+    for task in ("causal_lm", {"name": "causal_lm"}):
+        assert Settings.model_validate(blank | {"task": task}).max_length == 1024
+        assert identity(Settings.model_validate(blank | {"task": task}))["max_length"] == 1024
+        given = Settings.model_validate(blank | {"task": task, "max_length": 128})
+        assert given.max_length == 128
+        assert "max_length" not in identity(given)
+
+
 def defaults() -> dict[str, Any]:
     """Return every default that ids leave out."""
     kinds: tuple[registry.Kind, ...] = ("methods", "optimizers", "tasks", "datasets")
@@ -97,7 +118,7 @@ def defaults() -> dict[str, Any]:
     fields = Settings.model_fields.items()
     settings = {name: field.get_default(call_default_factory=True) for name, field in fields if not field.is_required()}
     dumped = json.loads(json.dumps(settings, default=lambda value: value.model_dump(mode="json")))
-    return found | {"settings": dumped}
+    return found | {"settings": dumped | FORMER_DEFAULTS}
 
 
 def test_a_changed_default_counts_the_schema_up() -> None:

@@ -17,7 +17,7 @@ from hpml_bench.records.files import PREDICTIONS, RECORD
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.report.blocks import Table
-from hpml_bench.report.guessing import _p_above, not_above_guess
+from hpml_bench.report.guessing import above, not_above_guess
 from hpml_bench.report.results import Results
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
@@ -89,8 +89,9 @@ def test_guessing_is_tested_by_group(results: Results) -> None:
         method: np.array([of - results.by_group(guessed) for of in results.scores(method).values()])
         for method in results.methods
     }
-    adjusted = statistics.holm([_p_above(of, results.score_unit) for of in gains.values()])
-    low = tuple(method for method, p in zip(gains, adjusted, strict=True) if p >= 0.05)
+    low = tuple(
+        m for m, better in zip(gains, above([*gains.values()], results.score_span, 1), strict=True) if not better
+    )
     assert not_above_guess(results) == low
 
 

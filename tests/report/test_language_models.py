@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from helpers import made_records
-from hpml_bench.config.settings import TaskSpec
+from hpml_bench.config.settings import DatasetSpec, TaskSpec
 from hpml_bench.plugins.task import make_task
 from hpml_bench.probes.forgetting import METRICS as FORGETTING
 from hpml_bench.records.files import POINTS, RECORD
@@ -23,6 +24,7 @@ from hpml_bench.report.blocks import Section, Table
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
 from hpml_bench.report.sections import time_to_quality
+from hpml_bench.scorers.exact import Exact
 
 METHODS = ("none", "lora", "full")
 RIGHT = {"none": 0.1, "lora": 0.7, "full": 0.75}
@@ -49,10 +51,10 @@ def predictions(item: RunRecord, share: float) -> Predictions:
     return Predictions(np.arange(ROWS), tokens, tokens, losses.astype(np.float32), said)
 
 
-def write(folder: Path, scorer: str | None, seeds: int = 4) -> Path:
+def write(folder: Path, scorer: str | None, seeds: int = 4, **changes: Any) -> Path:
     """Write the runs of three methods, of which one trained nothing."""
     task = TaskSpec(name="causal_lm", options={"scorer": scorer} if scorer else {})
-    settings = made_records.SETTINGS.model_copy(update={"task": task, "test_samples": ROWS})
+    settings = made_records.SETTINGS.model_copy(update={"task": task, "test_samples": ROWS, **changes})
     for item in made_records.sweep(("lora", "full", "head"), seeds, settings=settings):
         name = {"head": "none"}.get(item.spec.method.name, item.spec.method.name)
         method = item.spec.method.model_copy(update={"name": name, "method": name})
@@ -149,6 +151,30 @@ def test_right_and_wrong_answers_get_mcnemars_test(tmp_path: Path) -> None:
         found = Results.load(write(tmp_path / scorer, scorer, seeds=1))
         said = section("single_seed", found).model_dump_json()
         assert ("McNemar" in said) == mcnemar
+
+
+def test_a_record_keeps_scores_of_a_definition_that_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runs are compared by the scores they recorded, row by row, and named by their own definition."""
+    write(tmp_path / "exact", "exact")
+    before = Results.load(tmp_path / "exact")
+    recorded = before.values("test_score")
+    assert recorded["lora"][0] > 0
+    monkeypatch.setattr(Exact, "score", lambda *_: 0.0)
+    assert Results.load(tmp_path / "exact").absent, "under one definition, scores must be those of the answers"
+    monkeypatch.setattr(Exact, "definition", "Nothing is right any more.")
+    found = Results.load(tmp_path / "exact")
+    assert (found.absent, found.values("test_score")) == ((), recorded)
+    assert (found.scores("lora")[0] == before.scores("lora")[0]).all()
+    assert found.definitions["test_score"].definition != Exact.definition
+
+
+def test_pefts_figures_stand_beside_scores_of_its_own_definition_alone(tmp_path: Path) -> None:
+    """On its data set; by another scorer the same answers would have another score."""
+    for scorer, beside in (("peft_metamath", True), ("number", False)):
+        found = Results.load(write(tmp_path / scorer, scorer, 1, dataset=DatasetSpec(name="metamath")))
+        assert (get("sections", "published").section(found) is not None) == beside
 
 
 def test_of_the_loss_lower_is_better(tmp_path: Path) -> None:

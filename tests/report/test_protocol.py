@@ -12,6 +12,7 @@ from report_sections import said, section
 
 from helpers import made_records
 from helpers.made_records import record, sweep
+from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.files import POINTS, PREDICTIONS
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Check, Consumed, RunRecord
@@ -171,6 +172,16 @@ def test_of_two_records_of_one_run_neither_counts(tmp_path: Path) -> None:
     (apart,) = results.left_out.excluded
     assert apart.reason == f"2 records of one method, seed and protocol, so that none counts: {run}, {run}-copy"
     assert facts(results)["Runs"] == "5 compared, 2 set apart"
+
+
+def test_the_page_says_that_there_were_fewer_rows_than_asked_for(tmp_path: Path) -> None:
+    """The budget at its head is of the rows there were, and the protocol names what was asked for."""
+    settings = made_records.SETTINGS.model_copy(update={"train_samples": 4000})
+    short = "train_samples asks for 4,000 rows, there are 3,000, and all of them are taken"
+    for notes, rows in (({FEWER: short}, "all"), ({}, "4,000")):
+        results = load(tmp_path / rows, sweep(["lora", "full"], 1, settings=settings, notes=notes))
+        assert facts(results)["Budget"].endswith(f"from {rows} training rows")
+        assert (short in said("protocol", results)) == bool(notes)
 
 
 def test_a_failed_check_is_shown_and_not_ranked(tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import string
 import sys
+import unicodedata
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
@@ -19,12 +20,14 @@ from hpml_bench.errors import UserError
 from hpml_bench.plugins.scorer import Scorer, make_scorer
 from hpml_bench.scorers.number import number_of
 
+FILES = Path(__file__).parents[1] / "files"
 NAMES = registry.names("scorers")
 TEXTS = (
     "Paris", " paris. ", "The  Paris", "Paris, France", "in Paris", "42", "1,000", "", " ", "a", "The", "...", "par is",
     "the cat sat on the mat", "a cat sat on a mat", "The mat sat on the cat!", "Ünïcode\u00a0text", "x.", "x..", "x .",
 )  # fmt: skip
 WORDS = st.lists(st.sampled_from(["the", "a", "cat", "Cat,", "mat.", "sat-on", "an", "1,000", "é", ""]), max_size=8)
+ASCII = st.text(st.sampled_from([*map(chr, range(9, 14)), *map(chr, range(32, 127))]), max_size=60)
 
 
 def score(name: str, answer: str, expected: str) -> float:
@@ -41,7 +44,7 @@ def test_a_scorer(name: str) -> None:
     assert kind.title
     assert kind.definition.endswith(".")
     assert kind.of in {"answers", "choices"}
-    expected = "about 1,234 cats"
+    expected = "about 1,234 cats\n#### 1,234"
     assert score(name, expected, expected) == 1
     for text in TEXTS:
         found = score(name, text, expected)
@@ -121,14 +124,35 @@ NUMBERS = [
     ("none", None),
     ("", None),
     ("- . , $", None),
+    ("3/2", "1.5"),
+    ("It is -1/4 of them.", "-0.25"),
+    ("48/2=24", "24"),
+    ("#### 3/2 or 5", "1.5"),
+    (r"So it is $\frac{3}{2}$.", "1.5"),
+    ("1e5", "100000"),
+    ("2.5E-3 m", "0.0025"),
+    ("1e5x", "5"),
+    ("2e and 3", "3"),
+    ("x/2", "2"),
 ]
 """Texts, and the number that each gives."""
 
 
 @pytest.mark.parametrize(("text", "found"), NUMBERS)
 def test_the_number_of_a_text(text: str, found: str | None) -> None:
-    """The first after GSM8K's mark, where a number follows it, else the last one."""
+    """The first after GSM8K's mark, where a number follows it, else the last one; fractions and exponents are read."""
     assert number_of(text) == (None if found is None else Decimal(found))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("3/2", "1/2"), ("1e5", "5"), ("12:30", "9:30"), ("12:30", "30"), ("1/0", "2/0"), ("12/30/2024", "2024"),
+     ("12/30/2024", "11/30/2024"), ("3:2", "3/2"), (r"\frac{3}{2}", r"\frac{5}{2}"), ("9" * 5000, "9" * 5001)],
+)  # fmt: skip
+def test_numbers_with_one_end_are_not_the_same(one: str, other: str) -> None:
+    """Fractions, exponents, times, ratios and dates are read as a whole, and each is equal to itself."""
+    assert score("number", one, other) == score("number", other, one) == 0
+    assert score("number", f"It is {one}.", one) == 1
 
 
 def test_number() -> None:
@@ -141,6 +165,24 @@ def test_number() -> None:
     assert score("number", "1,000", "1000.0") == 1
     assert score("number", "1.000", "1000") == 0
     assert score("number", "no idea", "none") == 0
+
+
+@pytest.mark.parametrize("name", ["peft_metamath"])
+def test_answers_are_right_where_peft_says_so(name: str) -> None:
+    """PEFT's own function, run on each of these answers to each of these expected ones, gave the table."""
+    theirs = json.loads((FILES / f"{name}.json").read_text(encoding="utf-8"))
+    ours = [[score(name, answer, expected) for answer in theirs["answers"]] for expected in theirs["expected"]]
+    assert ours == theirs["right"]
+    assert {0, 1} == {right for row in ours for right in row}
+
+
+@pytest.mark.parametrize("name", ["gsm8k_strict", "gsm8k_flexible"])
+def test_gsm8k_is_that_of_lm_eval(name: str) -> None:
+    """lm-evaluation-harness's filter and exact match, run on each of these answers, gave the table."""
+    theirs = json.loads((FILES / "lm_eval_gsm8k.json").read_text(encoding="utf-8"))
+    ours = [[score(name, answer, expected) for answer in theirs["answers"]] for expected in theirs["expected"]]
+    assert ours == theirs[name]
+    assert {0, 1} == {right for row in ours for right in row}
 
 
 OF_SQUAD = [
@@ -185,18 +227,53 @@ def test_f1_is_that_of_precision_and_recall(answer: list[str], expected: list[st
 
 def test_f1_is_that_of_squad() -> None:
     """The values of SQuAD's functions, as transformers had them until 5.0, on every pair of the texts above."""
-    squad = json.loads((Path(__file__).parents[1] / "files/squad_f1.json").read_text())
+    squad = json.loads((FILES / "squad_f1.json").read_text())
     assert tuple(squad["texts"]) == TEXTS
     for answer, row in zip(TEXTS, squad["f1"], strict=True):
         for expected, f1 in zip(TEXTS, row, strict=True):
             assert score("f1", answer, expected) == pytest.approx(f1, abs=1e-12)
 
 
-@given(WORDS, WORDS)
-def test_rouge_l_is_googles(answer: list[str], expected: list[str]) -> None:
-    """The F-measure of rouge-score's rougeL, without stemming."""
-    said, asked = " ".join(answer), " ".join(expected)
-    assert score("rouge_l", said, asked) == RougeScorer(["rougeL"]).score(asked, said)["rougeL"].fmeasure
+@given(ASCII, ASCII)
+@example("The quick brown dog jumps on the log.", "The quick brown fox jumps over the lazy dog")
+@example("testing", "testing one two")
+@example("police kill the gunman", "the gunman kill police")
+@example("don't_stop\n(2-in-1)", "dont stop 2 in 1")
+def test_rouge_l_of_english_is_googles(answer: str, expected: str) -> None:
+    """The F-measure of rouge-score's rougeL, without stemming, of any text in ASCII."""
+    assert score("rouge_l", answer, expected) == RougeScorer(["rougeL"]).score(expected, answer)["rougeL"].fmeasure
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["東京は日本の首都です。", "Москва — столица России.", "القاهرة هي عاصمة مصر", "สวัสดีครับ", "दिल्ली भारत की राजधानी है",
+     "서울은 한국의 수도이다", "Är det år ett?", "北京", "ᏣᎳᎩ", "می‌خواهم"],
+)  # fmt: skip
+def test_rouge_l_of_equal_texts_is_one(text: str) -> None:
+    """In any script, in composed and decomposed form, and in capitals."""
+    assert score("rouge_l", text, text) == 1
+    assert score("rouge_l", unicodedata.normalize("NFD", text.upper()), text) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "measure"),
+    [
+        ("år", "är", 0),
+        ("ett år", "ett är", 0.5),
+        ("café", "cafe", 0),
+        ("Москва красивая", "Москва большая", 0.5),
+        ("東京です", "京都です", 3 / 4),  # 京, で and す, in this order, of four characters each
+        ("2024年", "2023年", 0.5),
+        ("ไทย", "ไทร", 2 / 3),
+        ("कि", "की", 0),  # one letter, with other marks
+        ("中国 China", "China 中国", 2 / 3),
+        ("１２３ ＡＢＣ", "123 abc", 1),
+        ("ΟΔΥΣΣΕΥΣ", "οδυσσευς", 1),
+    ],
+)
+def test_rouge_l_of_other_scripts(answer: str, expected: str, measure: float) -> None:
+    """Letters keep their marks; in scripts without spaces each character is a word; compatible forms are the same."""
+    assert score("rouge_l", answer, expected) == pytest.approx(measure)
 
 
 def test_rouge_l_by_hand() -> None:

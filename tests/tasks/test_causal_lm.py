@@ -22,12 +22,13 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher
-from hpml_bench.plugins.probe import Evaluation
+from hpml_bench.plugins.probe import Evaluation, Probe
 from hpml_bench.plugins.task import make_task
+from hpml_bench.probes.quality import QualityProbe
 from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import Predictions, Said, read_predictions, same_answers, write_predictions
-from hpml_bench.records.run import RunRecord
+from hpml_bench.records.run import Point, RunRecord
 from hpml_bench.tasks.causal_lm import CausalLM, linearised_loss
 from hpml_bench.training.choices import chosen
 from hpml_bench.training.distributed import Group
@@ -366,6 +367,39 @@ def test_answers_follow_their_rows(tmp_path: Path) -> None:
     place = table.column_names.index("said_answer")
     pq.write_table(table.set_column(place, "said_answer", pa.array(["x", None, "z"])), tmp_path / PREDICTIONS)
     assert read_predictions(tmp_path) is None
+
+
+class Watch(Probe):
+    """Keeps which validations have a score."""
+
+    def __init__(self) -> None:
+        self.scored: dict[int, bool] = {}
+
+    def after_eval(self, evaluation: Evaluation) -> list[Point]:
+        """Note the step."""
+        self.scored[evaluation.step] = "score" in evaluation.metrics
+        assert "loss" in evaluation.metrics
+        assert (evaluation.generated is not None) == self.scored[evaluation.step]
+        return []
+
+
+@pytest.mark.parametrize(
+    ("every", "scored"), [(None, {1: False, 2: False, 3: False, 4: True}), (2, {2: True, 4: True})]
+)
+def test_answers_are_generated_at_the_last_validation_and_where_a_suite_says_when(
+    every: int | None, scored: dict[int, bool], task_folder: Path, group: Group
+) -> None:
+    """The validations along the way are of the loss alone, unless `eval_every` asks for them; their points say so."""
+    settings = settings_of(task_folder, {"scorer": "exact", "max_new_tokens": 4}, eval_every=every)
+    spec = tiny.spec("lora").model_copy(update={"settings": settings})
+    watch, quality, points = Watch(), QualityProbe(), list[Point]()
+    trainer = Trainer.build(spec, prepare(settings), group, [watch, quality], points.extend)
+    quality.task, quality.losses = trainer.task, []
+    trainer.train()
+    assert watch.scored == scored
+    losses = {point.step for point in points if point.metric == "validation_loss"}
+    scores = {point.step for point in points if point.metric == "validation_score"}
+    assert (losses, scores) == (set(scored), {step for step, has in scored.items() if has})
 
 
 # The base model

@@ -17,7 +17,14 @@ import pyarrow as pa
 import pytest
 import torch
 from tokenizers import AddedToken
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    MambaConfig,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from helpers import language_models, tiny
 from hpml_bench.data.prepared import Prepared
@@ -187,6 +194,7 @@ def test_answers_are_those_of_greedy_search_on_each_prompt_alone(
         ways += [answered(model, rows, replace(GENERATOR, batch=1), group), by_two[kind, method]]
     for found in ways:
         assert ties(model, prompts, found, expected) <= 1
+    assert model.caches, "nothing is wrong with this model's cache"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -226,6 +234,43 @@ def test_padding_on_the_left_changes_no_answer(kind: str, method: str, prompts_f
     for pad_id in (language_models.PAD, 9):
         beside = generate(model, [long, prompt], replace(GENERATOR, pad_id=pad_id), CPU, [0, 1])[1]
         assert ties(model, [prompt], [beside.tokens], [alone.tokens]) == 0
+
+
+@pytest.fixture
+def mamba() -> LanguageModel:
+    """A small random Mamba, whose layers multiply their states by the mask."""
+    torch.manual_seed(0)
+    config = MambaConfig(
+        vocab_size=language_models.VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=8, time_step_rank=4,
+        pad_token_id=language_models.PAD, bos_token_id=0, eos_token_id=0, initializer_range=language_models.SPREAD,
+    )  # fmt: skip
+    return LanguageModel(AutoModelForCausalLM.from_config(config)).eval()
+
+
+def test_a_state_space_model_answers_as_transformers_lets_it(
+    mamba: LanguageModel, prompts_folder: Path, group: Group
+) -> None:
+    """Prompts of all lengths side by side, with the cache: after them a layer gets the mask of the new token alone."""
+    prompts, rows = language_models.prompts(PROMPTS), Rows(prompts_folder / "rows", 1)
+    found = answered(mamba, rows, GENERATOR, group)
+    assert ties(mamba, prompts, found, [theirs(mamba.encoder, prompt) for prompt in prompts]) <= 1
+    assert mamba.caches
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_answers_are_read_anew_where_the_cache_is_wrong(
+    temperature: float, mamba: LanguageModel, prompts_folder: Path, group: Group
+) -> None:
+    """Found on the first rows before any is answered, once; from then on answers are those of reading whole texts."""
+    rows = Rows(prompts_folder / "rows", 1)
+    generator = replace(GENERATOR, decoding=Decoding(TOKENS, temperature=temperature))
+    right = answered(mamba, rows, generator, group)
+    wrong = LanguageModel(mamba.encoder).eval()
+    wrong._attends = True  # the mask of all tokens, which such a layer can't take with the last one alone
+    with_cache = generate(wrong, language_models.prompts(PROMPTS), generator, CPU, [*range(PROMPTS)])
+    assert sum(a.tokens != b for a, b in zip(with_cache, right, strict=True)) > PROMPTS // 3
+    assert answered(wrong, rows, generator, group) == right
+    assert (wrong.caches, wrong.cache_checked) == (False, True)
 
 
 @pytest.mark.parametrize("kind", KINDS)

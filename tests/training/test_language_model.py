@@ -10,8 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from helpers import language_models
-from hpml_bench.plugins.task import IGNORE_INDEX
+from hpml_bench.plugins.task import IGNORE_INDEX, Decoding
 from hpml_bench.training.causal_lm import LanguageModel
+from hpml_bench.training.generation import Generator, generate
+from hpml_bench.training.model import load_backbone
+from hpml_bench.training.trial import unused_parameters
 
 
 def plain(folder: Path) -> Any:
@@ -33,6 +36,51 @@ def test_loss_and_gradient_are_those_of_transformers(kind: str, language_model_f
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for name, weight in theirs.named_parameters():
         torch.testing.assert_close(model.encoder.get_parameter(name).grad, weight.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def composite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Gemma 3 with a vision tower beside its text model."""
+    return language_models.save_composite(tmp_path_factory.mktemp("composite") / "gemma3")
+
+
+def test_of_a_model_of_several_media_the_text_model_is_trained(composite: Path) -> None:
+    """By each method that part alone, to the loss of transformers; no text reaches a vision tower."""
+    ids, mask, labels = language_models.texts()
+    expected = plain(composite)(input_ids=ids, attention_mask=mask, labels=labels).loss.item()
+    targets = int((labels[:, 1:] != IGNORE_INDEX).sum())
+    for name, options in (
+        ("none", {}), ("full", {}), ("lora", {}), ("lora", {"target": ["q_proj"]}), ("prompt_tuning", {"tokens": 5}),
+        ("adapter", {"size": 4}), ("peft", {"type": "LN_TUNING"}), ("peft", {"type": "XLORA"}),
+    ):  # fmt: skip
+        model, _, task, _ = language_models.trained(composite, name, options, steps=0)
+        trained = [part for part, weight in model.named_parameters() if weight.requires_grad]
+        assert unused_parameters(model) == []
+        assert not [part for part in trained if "vision_tower" in part or "projector" in part]
+        if name not in {"prompt_tuning", "peft"}:
+            assert task.loss(model(ids, mask, labels), labels).item() / targets == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_model_of_several_media_answers_as_transformers_lets_it(composite: Path) -> None:
+    """Greedily, prompts of all lengths side by side."""
+    model, prompts = language_models.trained(composite, "lora")[0], language_models.prompts(12)
+    generator = Generator(Decoding(6), (), str, language_models.PAD, batch=12, seed=0)
+    found = generate(model, prompts, generator, torch.device("cpu"), [*range(12)])
+    encoder: Any = model.encoder
+    for prompt, answer in zip(prompts, found, strict=True):
+        ids = torch.tensor([prompt])
+        theirs = encoder.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6, eos_token_id=-1,
+            pad_token_id=language_models.PAD,
+        )  # fmt: skip
+        assert answer.tokens == theirs[0, len(prompt) :].tolist()
+
+
+def test_dropout_and_cache_are_set_in_the_text_model_too(composite: Path) -> None:
+    """Of a configuration of several parts, that of the text model decides."""
+    spec = language_models.spec_of(composite, "none", dropout=0.25)
+    config = load_backbone(composite, spec.settings, "language_model").config.get_text_config()
+    assert (config.attention_dropout, config.use_cache) == (0.25, False)
 
 
 @pytest.mark.parametrize("kind", language_models.KINDS)

@@ -9,6 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
+    AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -80,6 +81,18 @@ def test_quantised_weights_are_computed_with(
     model = build_model(folders["Llama"], spec, make_method(spec.method), make_task(settings.task))
     assert trial.unused_parameters(model) == []
     assert trial.positions(model.encoder, 20) == 20
+
+
+def test_a_large_model_of_several_media_is_tried_in_a_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one layer in each of its parts, of which text reaches one; trained is what text reaches."""
+    folder = language_models.save_composite(tmp_path / "gemma3")
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder)
+    monkeypatch.setattr(trial, "LARGE", 0)
+    assert trial.is_causal(model)
+    twin = trial._twin(model)
+    assert sum(weight.numel() for weight in twin.parameters()) < sum(weight.numel() for weight in model.parameters())
+    assert trial.unread_parts(model) == ["model.vision_tower", "model.multi_modal_projector"]
+    assert trial.unread_parts(model.get_decoder()) == []
 
 
 @pytest.mark.parametrize("causal", [True, False])

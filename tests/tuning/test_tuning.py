@@ -86,6 +86,13 @@ def made_up(*methods: TunedMethod) -> TuningRecord:
     )  # fmt: skip
 
 
+def test_a_tuning_says_on_how_many_rows_it_rests() -> None:
+    """As many as validated; of records that don't say it, as many as were asked for."""
+    assert made_up().rows == made_records.SETTINGS.validation_samples
+    left_open = made_records.SETTINGS.model_copy(update={"validation_samples": None})
+    assert made_up().model_copy(update={"validation_rows": 63, "settings": left_open}).rows == 63
+
+
 class Launcher:
     """Stands in for the launcher: made-up outcomes at once, or an interruption or failure at a chosen run."""
 
@@ -148,7 +155,7 @@ def test_the_test_rows_are_never_evaluated(tuned: Tuned) -> None:
         points = {point.metric: point.value for point in read_points(path.parent)}
         frame = read_predictions(path.parent)
         assert frame is not None
-        assert len(frame) == run.spec.settings.validation_samples == 16
+        assert len(frame) == run.spec.settings.validation_samples == read(folder).rows == 16
         assert run.metrics["test_accuracy"] == points["validation_accuracy"]
         assert run.metrics["test_loss"] == pytest.approx(points["validation_loss"])
         assert "none of which is read" in run.notes["a trial of tuning"]

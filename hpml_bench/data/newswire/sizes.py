@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpml_bench.config.settings import Settings
 
-ROWS = {"train": 1024, "test": 1000}
+ROWS = {"train": 1024, "validation": 500, "test": 1000}
 """How many rows where the settings leave it open."""
 POOL = 8
 """Times `train_samples` are there where each seed draws its own."""
@@ -14,6 +14,6 @@ def split_sizes(settings: Settings) -> dict[str, int]:
     """Return how many rows of each split to generate, the test rows last."""
     return {
         "train": (settings.train_samples or ROWS["train"]) * (POOL if settings.vary_data else 1),
-        "validation": settings.validation_samples,
+        "validation": settings.validation_samples or ROWS["validation"],
         "test": settings.test_samples or ROWS["test"],
     }

@@ -72,15 +72,16 @@ class Comparison:
 def settings_message(settings: Settings) -> dict[str, Any]:
     """Return settings in the form that every version of the gate reads, where they can be written so.
 
-    Defaults are left out: they are each side's own, and a key that a version doesn't know is refused. Versions that
-    write records of schema 1 call the data set `task` and have `pooling` among the settings; today's read that form too
-    (`config.settings.modernised`), unless a task is called as the data set is.
+    Defaults are left out: they are each side's own, and a key that a version doesn't know is refused; but `max_length`,
+    whose default follows the task in some versions. Versions that write records of schema 1 call the data set `task`
+    and have `pooling` among the settings; today's read that form too (`config.settings.modernised`), unless a task is
+    called as the data set is.
     """
     today = settings.model_dump(mode="json", exclude_defaults=True)
     task, dataset = settings.task, settings.dataset
     old = task.name == CLASSIFICATION and task.options.keys() <= {"pooling"}
     if not old or dataset.name in registry.names("tasks"):
-        return today
+        return today | {"max_length": settings.max_length}
     common = {key: value for key, value in today.items() if key not in ("task", "dataset")}
     return common | {"task": today["dataset"]} | task.options
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +113,12 @@ class ComparedRuns:
             return Suite.model_validate(read_json(self.folder / SUITE))
         except ValidationError:
             return load_suite(self.suite) if self.suite in packaged_suites() else None
+
+    @property
+    def validation_rows(self) -> int:
+        """Number of validation rows, as the preparation counted them, else as requested; 1 where neither says."""
+        counted = re.search(r"(\d+) validation", self.reference.notes.get("rows", ""))
+        return int(counted[1]) if counted else self.reference.spec.settings.validation_samples or 1
 
     # The runs
 

@@ -39,6 +39,8 @@ class Reference(Frozen):
     setting: dict[str, str]
     dataset: str | None = None
     """The data set whose suites it stands beside; None for all that share a method and the score."""
+    scorer: str | None = None
+    """The scorer of its answers: it stands beside suites with no other."""
     test_rows: int | None = None
     """Rows of its score, where that is a share of right ones, for an interval."""
     methods: tuple[Published, ...]
@@ -64,9 +66,13 @@ def section(results: Results) -> Section | None:
     """Return a publication's table with ours beneath each method; nothing where none has our methods and score."""
     ours = {label: _kind(results.runs(label)[0].spec.method) for label in results.methods}
     for reference in references():
+        settings = results.reference.spec.settings
+        alike = reference.dataset in {None, settings.dataset.name} and reference.scorer in {
+            None, settings.task.options.get("scorer")
+        }  # fmt: skip
         shared = {_kind(published) for published in reference.methods} & set(ours.values())
         scored = any(results.quality in published.figures for published in reference.methods)
-        if shared and scored and reference.dataset in {None, results.reference.spec.settings.dataset.name}:
+        if shared and scored and alike:
             told = (*_unequal_budgets(reference), *_differences(reference, results), *reference.caveats)
             blocks = (_table(reference, results, ours), Text(sentences=told))
             beside = "the document" if reference.dataset is None else reference.title

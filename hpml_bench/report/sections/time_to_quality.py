@@ -85,7 +85,7 @@ def section(results: Results) -> Section | None:
 
 
 def _no_target(results: Results, score: Score) -> str:
-    rows = results.reference.spec.settings.validation_samples
+    rows = results.validation_rows
     return (
         f"No target is given: on {rows:,} validation rows the best mean {score.quantity.title} is within their noise "
         f"of {_start_in_words(results, score)}, where training begins."
@@ -133,7 +133,7 @@ def beyond_start(results: Results) -> float:
 
 def noise(results: Results) -> float:
     """Return `ERRORS` standard errors of a score on the validation rows, by the test rows' spread in the median run."""
-    rows = results.reference.spec.settings.validation_samples
+    rows = results.validation_rows
     spreads = [of.std(ddof=1) for method in results.methods for of in results.scores(method).values() if of.size > 1]
     return ERRORS * (median(spreads) if spreads else 0.0) / math.sqrt(rows)
 
@@ -187,7 +187,7 @@ def _table(results: Results, score: Score, levels: tuple[float, ...], what: str,
         of = results.costed(method) if what == "seconds" else results.runs(method)
         runs = [r for r in of if results.curve(score.points, method, r.spec.seed)]
         rows.append([method, *(_cell([reached(results, run, level) for run in runs], what, spec) for level in levels)])
-    validated = results.reference.spec.settings.validation_samples
+    validated = results.validation_rows
     notes = [
         f"Scores are of {validated:,} validation rows. Targets lie half, three quarters and nine tenths of the way "
         f"from {_start_in_words(results, score)} to the best mean; those within the noise of so many rows are left "

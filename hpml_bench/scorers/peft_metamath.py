@@ -1,0 +1,45 @@
+"""PEFT's accuracy on MetaMathQA and GSM8K (huggingface/peft, method_comparison/MetaMathQA/utils.py: get_accuracy)."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from hpml_bench.plugins.scorer import Scorer
+
+MARKS = ("The answer is: ", "The answer is ", "The final answer is: ", "The final answer is ", "#### ")
+"""What stands before a final answer: the first of these that occurs counts, wherever others are."""
+
+
+class PeftMetaMath(Scorer):
+    """Equality of what two texts call their final answer, by PEFT's rules."""
+
+    title = "right answers, as PEFT counts them"
+    definition = (
+        "Share of the test rows whose final answer equals the one asked for, as PEFT's method comparison counts it: "
+        "the rest of the line after the last 'The answer is', 'The final answer is' or '####', as numbers where both "
+        "are (with fractions, without commas), else as text; an answer without such a mark is wrong."
+    )
+
+    def score(self, answer: str, expected: str) -> float:
+        """Return 1 where both are the same number, or the same text and no number."""
+        said, asked = final_answer(answer), final_answer(expected)
+        return float(said is not None and asked is not None and _value(said) == _value(asked))
+
+
+def final_answer(text: str) -> str | None:
+    """Return the rest of the line after the last of a text's mark; None where there is no mark."""
+    text = text.strip().rstrip(".!?")
+    mark = next((mark for mark in MARKS if mark in text), None)
+    return None if mark is None else text.rpartition(mark)[2].strip().split("\n", 1)[0].strip(" .!?$%")
+
+
+def _value(text: str) -> float | str:
+    """Return a decimal number or a fraction of two as a number, anything else as it is."""
+    parts = text.split("/")
+    try:
+        numbers = [Decimal(part.strip()) for part in parts]
+        if len(numbers) > 2:
+            return text
+        return float(numbers[0] / numbers[1] if len(numbers) == 2 else numbers[0])
+    except (ArithmeticError, ValueError):
+        return text
