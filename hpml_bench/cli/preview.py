@@ -41,6 +41,9 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
                 text.append(marked, style="green" if is_learnt else "")
                 text.append("\n" if ended else "")
         console.print(text, highlight=False, soft_wrap=True)
+        if row.prompt > 1:  # more than the token that begins a text
+            ending = for_terminal(repr(row.prompt_end))
+            console.print(Text(f"prompt: {row.prompt} tokens, which end with {ending}", style="dim"), highlight=False)
         console.print(Text(for_terminal(f"asked for: {row.label}"), style="dim"), highlight=False)
         if ids:
             console.print(Text(f"ids: {list(row.ids)}", style="dim"), highlight=False)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from hpml_bench.data.chat_template import BARRIER, ChatTemplate, Rendered, Span
 from hpml_bench.data.tokenizer import Encoder
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.task import IGNORE_INDEX
+from hpml_bench.plugins.task import IGNORE_INDEX, Scaffold
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,12 @@ class Example:
     """[tokens], the token's own id where it is learnt, else IGNORE_INDEX."""
     prompt: int
     """Tokens before the last answer: what a model is given to answer it."""
+    content: int
+    """Tokens before what the last answer says: the prompt, and what the template begins an answer with."""
     question: str
     """Last turn before the last answer; empty where there is none."""
     expected: str
-    """The last answer."""
+    """The last answer, without reasoning."""
     target_bytes: int
     """UTF-8 bytes of the text that is learnt, as the template wrote it; special tokens left out."""
     escaped: int = 0
@@ -45,7 +47,9 @@ class Conversations:
     encoder: Encoder
     template: str
     system: str | None = None
-    loss_on: Literal["answers", "all"] = "answers"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the template."""
+    loss_on: Literal["answers", "last", "all"] = "answers"
     too_long: Literal["drop", "cut_prompt"] = "drop"
     counts: Counter[str] = field(default_factory=Counter)
     """What happened to rows, by name."""
@@ -59,31 +63,47 @@ class Conversations:
 
     @cached_property
     def _chat(self) -> ChatTemplate:
-        return ChatTemplate(self.encoder, self.template)
+        return ChatTemplate(self.encoder, self.template, self.options)
 
     # Tokens
 
-    def example(self, roles: Sequence[str], contents: Sequence[str], least: int = 0) -> Example | None:
+    def example(
+        self,
+        roles: Sequence[str],
+        contents: Sequence[str],
+        least: int = 0,
+        weights: Sequence[float] = (),
+        tools: Sequence[Any] | None = None,
+    ) -> Example | None:
         """Return a conversation as the model sees it; None where it is too long and is dropped, or teaches nothing.
 
         Args:
             roles: who speaks, turn by turn.
             contents: what is said.
             least: tokens that the row needs at least, where it holds choices longer than the right answer.
+            weights: of each turn; one of 0 is not learnt. Empty for all the same.
+            tools: definitions of tools that the template writes.
 
         Raises:
             UserError: as `render`, or tokenizer and model don't belong together.
 
         """
         turns = self.turns(roles, contents)
-        rendered = self._chat.render(turns)
+        rendered = self._chat.render(turns, self._asked(turns, weights), tools)
         ids, offsets, prompt = self._encoded(rendered)
         self._check_control(ids, rendered)
         told = self._told(ids, rendered, turns)
         learnt = [_inside(offset, rendered.answers) for offset in offsets]
-        ids, learnt = self._ended(ids, learnt)
+        begun = rendered.text[
+            rendered.prompt : rendered.content
+        ].strip()  # a space is part of the content's first token
+        content = _first_of(offsets, rendered.content) if begun else prompt
+        ids, learnt, unended = self._ended(ids, learnt, prompt)
+        if unended:
+            told["answers before the last whose end is not learnt, as the template writes no end token there"] = unended
         front = self._front(ids)
         ids, learnt, prompt = [*front, *ids], [*[False] * len(front), *learnt], prompt + len(front)
+        content += len(front)
         sizes = [*[0] * len(front), *_sizes(offsets, rendered), 0]
         first = learnt.index(True) if True in learnt else prompt
         if self.loss_on == "all":
@@ -103,37 +123,40 @@ class Conversations:
             ids=tuple(ids[place] for place in kept),
             labels=(IGNORE_INDEX, *(ids[place] if learnt[place] else IGNORE_INDEX for place in kept[1:])),
             prompt=prompt - cut,
+            content=content - cut,
             question=turns[-2]["content"] if len(turns) > 1 and turns[-2]["role"] == "user" else "",
-            expected=turns[-1]["content"],
+            expected=self.scaffold.content(turns[-1]["content"]) if len(turns) > 1 else turns[-1]["content"],
             target_bytes=sum(sizes[at] for at in kept[1:] if learnt[at] and ids[at] not in self._special_ids),
             escaped=rendered.escaped,
             cut=cut,
         )
 
+    def _asked(self, turns: Sequence[Mapping[str, str]], weights: Sequence[float]) -> list[int]:
+        """Return the numbers of the turns that are learnt."""
+        whole = [*[1.0] * (len(turns) - len(weights)), *weights]  # a system prompt may have come in front
+        asked = [place for place, turn in enumerate(turns) if turn["role"] == "assistant" and whole[place]]
+        return [place for place in asked if self.loss_on != "last" or place == len(turns) - 1]
+
     def answer_of(self, example: Example) -> list[int]:
-        """Return the tokens of the last answer, without what ends it."""
-        ids = list(example.ids[example.prompt :])
-        end = self._end(ids, 0, len(ids))
-        while end:
-            ids = ids[:end]
-            end = len(ids) - 1 if ids[-1] in self._special_ids else None
-        return ids
+        """Return the tokens of what the last answer says, without what ends it."""
+        ids = list(example.ids[example.content :])
+        return ids[: self._tail(ids, 0, len(ids))]
 
     def _encoded(self, rendered: Rendered) -> tuple[list[int], list[Span], int]:
         """Return tokens that reach over no border of an answer, their characters, and how many are the prompt.
 
         The prompt alone has the same tokens.
         """
-        text, last = rendered.text, rendered.answers[-1]
-        borders = {place for span in rendered.answers for place in span}
+        text, last = rendered.text, rendered.prompt
+        borders = {last, *(place for span in rendered.answers for place in span)}
         ids, offsets = self._tokens(text, rendered.stand_ins)
         uncut = ids
         cuts = {place for place in borders if _reached_over(offsets, place)}
         if cuts:
             ids, offsets = self._tokens(text, rendered.stand_ins, cuts)
         prompt = _first_of(offsets, last)
-        if self._tokens(text[: last.start], rendered.stand_ins, cuts)[0] != ids[:prompt]:
-            cuts.add(last.start)
+        if self._tokens(text[:last], rendered.stand_ins, cuts)[0] != ids[:prompt]:
+            cuts.add(last)
             ids, offsets = self._tokens(text, rendered.stand_ins, cuts)
             prompt = _first_of(offsets, last)
         if ids != uncut:
@@ -217,35 +240,65 @@ class Conversations:
         counts = {"special tokens in turns, kept as text": rendered.escaped} if rendered.escaped else {}
         return counts | ({"rows whose text the template or the tokenizer changes": 1} if changed else {})
 
-    def _ended(self, ids: list[int], learnt: list[bool]) -> tuple[list[int], list[bool]]:
-        """Return tokens whose answers end with the token that ends them: what follows in a turn is not learnt.
+    def _ended(self, ids: list[int], learnt: list[bool], prompt: int) -> tuple[list[int], list[bool], int]:
+        """Return tokens whose answers end with the token that ends them, and how many before the last learn no end.
 
-        Where the template ends the last answer with no special token, the tokenizer's end token is put behind it.
+        What follows the end in a turn is not learnt. Where the template ends the last answer with no special token, the
+        tokenizer's end token is put behind it.
         """
-        special, learnt, eos = self._special_ids, list(learnt), self.encoder.tokenizer.eos_token_id
+        learnt, eos, ends = list(learnt), self.encoder.tokenizer.eos_token_id, set(self._known_ends)
+        unended = []
         for start, end in _runs(learnt):
             last = self._end(ids, start, end)
-            if last is not None:
+            if last is None:
+                unended.append(end)
+            else:
                 learnt[last + 1 : end] = [False] * (end - last - 1)
-        after = max((place + 1 for place, one in enumerate(learnt) if one), default=len(ids))
-        if ids[after - 1 : after] and ids[after - 1] in special:
-            return ids, learnt
-        if after < len(ids) and ids[after] in special:  # marks that leave it out
-            learnt[after] = True
-            return ids, learnt
-        if eos is not None:
-            return [*ids[:after], eos], [*learnt[:after], True]
-        self.counts["rows whose answer has no end token, as the tokenizer has none"] += 1
-        return ids, learnt
+                ends.add(ids[last])
+        final = unended.pop() if unended and unended[-1] > prompt else None
+        if final is None:
+            pass
+        elif final < len(ids) and ids[final] in self._special_ids:  # marks that leave it out
+            learnt[final] = True
+            ends.add(ids[final])
+        elif eos is not None:
+            ids, learnt = [*ids[:final], eos], [*learnt[:final], True]
+        else:
+            self.counts["rows whose answer has no end token, as the tokenizer has none"] += 1
+        for end in unended:  # behind marks that leave it out, or the first token of the next turn
+            learnt[end] = ids[end] in ends
+        return ids, learnt, sum(not learnt[end] for end in unended)
 
     def _end(self, ids: Sequence[int], start: int, end: int) -> int | None:
-        """Return the place of the special token that ends an answer, behind which is nothing but space."""
-        last = next((place for place in range(end - 1, start - 1, -1) if ids[place] in self._special_ids), None)
-        return last if last is not None and not self.encoder.tokenizer.decode(ids[last + 1 : end]).strip() else None
+        """Return the place of the special token that ends an answer: the first one behind what it says.
+
+        Of several without anything between them it is the first that ends a generation, else the last.
+        """
+        place = self._tail(ids, start, end)
+        if place is None:
+            return None
+        while ids[place] not in self._known_ends and place + 1 < end and ids[place + 1] in self._special_ids:
+            place += 1
+        return place
+
+    def _tail(self, ids: Sequence[int], start: int, end: int) -> int | None:
+        """Return the first of the special tokens at the end of an answer, between which is nothing but space."""
+        found = None
+        for place in range(end - 1, start - 1, -1):
+            if ids[place] in self._special_ids:
+                found = place
+            elif self.encoder.tokenizer.decode(ids[place]).strip():
+                break
+        return found
+
+    @cached_property
+    def _known_ends(self) -> frozenset[int]:
+        """Tokens that end an answer, as tokenizer and model say."""
+        return frozenset({self.encoder.tokenizer.eos_token_id, *self.encoder.ends} - {None})
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:
-        return self._marked_ids | ({self.encoder.tokenizer.eos_token_id} - {None})
+        return self._marked_ids | self._known_ends
 
     @cached_property
     def _marked_ids(self) -> frozenset[int]:
@@ -296,16 +349,23 @@ class Conversations:
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
-        """Tokens that end an answer: the tokenizer's end token, and what the template ends an answer with."""
-        end = self.encoder.tokenizer.eos_token_id
-        found = {} if end is None else {end: None}
+        """Tokens that end an answer: the tokenizer's and the model's, and what the template ends an answer with."""
         roomy = replace(self.encoder, max_length=10**6)
         alone = replace(self, encoder=roomy, counts=Counter(), loss_on="answers")
         example = alone.example(("user", "assistant"), ("a", "b"))
         last = next((label for label in reversed(example.labels if example else ()) if label != IGNORE_INDEX), None)
-        if last in self._special_ids:
-            found[last] = None
-        return tuple(token for token in found if token is not None)
+        found = (self.encoder.tokenizer.eos_token_id, last if last in self._special_ids else None, *self.encoder.ends)
+        return tuple(dict.fromkeys(token for token in found if token is not None))
+
+    @cached_property
+    def scaffold(self) -> Scaffold:
+        """What the template writes around an answer, whatever is asked."""
+        found, other = (self._chat.scaffold(self.turns(("user", "assistant"), (asked, ""))) for asked in "ab")
+        if found != other:
+            raise UserError(
+                f"{self._chat.name} writes an answer as a part of its question; give another with task.options.template"
+            )
+        return found
 
 
 def _sizes(offsets: Sequence[Span], rendered: Rendered) -> Iterator[int]:
@@ -330,9 +390,9 @@ def _reached_over(offsets: Sequence[Span], place: int) -> bool:
     return before > 0 and offsets[before - 1].end > place
 
 
-def _first_of(offsets: Sequence[Span], span: Span) -> int:
-    """Return the first token that reaches into a span."""
-    return next((place for place, offset in enumerate(offsets) if offset.end > span.start), len(offsets))
+def _first_of(offsets: Sequence[Span], start: int) -> int:
+    """Return the first token that reaches behind a place."""
+    return next((place for place, offset in enumerate(offsets) if offset.end > start), len(offsets))
 
 
 def _runs(flags: Sequence[bool]) -> list[Span]:

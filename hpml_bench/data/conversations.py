@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpml_bench.config.base import Frozen
 from hpml_bench.data.columns import Column, listed, short, told
@@ -20,13 +21,15 @@ ANSWER_NAMES = ("completion", "response", "output", "answer", "a")
 TEXT_NAMES = ("text", "content", "body")
 CHOICE_NAMES = ("choices", "options", "endings")
 SYSTEM_NAMES = ("system", "system_prompt")
-READ_KEYS = frozenset({"role", "content", "from", "value"})
+TOOLS_NAMES = ("tools",)
+READ_KEYS = frozenset({"role", "content", "from", "value", "weight"})
 """Keys of a turn; others are left unread."""
 LISTS = frozenset({"List", "LargeList", "Sequence"})
 """Names that versions of `datasets` have for the type of a list."""
 
 ROLES = {
     "system": "system",
+    "developer": "system",
     "user": "user",
     "human": "user",
     "assistant": "assistant",
@@ -35,8 +38,14 @@ ROLES = {
 }
 """Names of who speaks, ShareGPT's included, and what they are called here."""
 
-Turn = tuple[str, str]
-"""Role and content."""
+
+class Turn(NamedTuple):
+    """What somebody says in a conversation."""
+
+    role: str
+    content: str
+    weight: float = 1.0
+    """0 where it is not learnt."""
 
 
 class Shape(Frozen):
@@ -52,21 +61,22 @@ class Shape(Frozen):
     choices: str | None = None
     system: str | None = None
     """Column of a system prompt, which may be empty."""
+    tools: str | None = None
+    """Column of tools' definitions, lists or JSON, which may be empty."""
 
     def __str__(self) -> str:
         """Return the columns as notes show them."""
         if self.text:
             return f"text: {', '.join(self.text)}"
         parts = {"turns": self.turns, "prompt": ", ".join(self.prompt), "completion": self.completion}
-        parts |= {"choices": self.choices, "system prompt": self.system}
+        parts |= {"choices": self.choices, "system prompt": self.system, "tools": self.tools}
         return "; ".join(f"{what}: {columns}" for what, columns in parts.items() if columns)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """All columns that are read."""
-        return tuple(
-            name for name in (self.turns, *self.prompt, *self.text, self.completion, self.choices, self.system) if name
-        )
+        others = (self.completion, self.choices, self.system, self.tools)
+        return tuple(name for name in (self.turns, *self.prompt, *self.text, *others) if name)
 
 
 def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label: Column | None = None) -> Shape:
@@ -74,7 +84,7 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
 
     A column called messages or conversations (of lists of turns); else a prompt (prompt, instruction, question, query
     or q, with Alpaca's input or a context) and a completion (completion, response, output, answer or a); else text. A
-    column called system or system_prompt is the system prompt of the first two.
+    column called system or system_prompt is the system prompt of the first two, one called tools their tools.
 
     Args:
         dataset: the table.
@@ -91,23 +101,24 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
     answer = None if label is None else _given(label, names, where)
     choices = _called([name for name in names if _is_list(dataset, name)], CHOICE_NAMES)
     system = _called([name for name in names if not _is_list(dataset, name)], SYSTEM_NAMES)
+    tools = _called(names, TOOLS_NAMES)
 
     if given and answer is None:
         answer = _called([name for name in names if name not in given], ANSWER_NAMES)
         if len(given) == 1 and _is_list(dataset, given[0]) and not (answer and _is_list(dataset, answer)):
-            return Shape(turns=given[0], system=system)
+            return Shape(turns=given[0], system=system, tools=tools)
         if answer is None:
             return Shape(text=given)
     turns = None if given or answer else _called(names, TURN_NAMES)
     if turns:
-        return Shape(turns=turns, system=system)
+        return Shape(turns=turns, system=system, tools=tools)
     answer = answer or _called(names, ANSWER_NAMES)
     if not given:
         found = (_called(names, PROMPT_NAMES), _called(names, EXTRA_NAMES))
         given = tuple(name for name in found if name and name != answer)
     if given and answer:
         system = system if system not in {*given, answer} else None
-        return Shape(prompt=given, completion=answer, choices=choices, system=system)
+        return Shape(prompt=given, completion=answer, choices=choices, system=system, tools=tools)
     plain = _called(names, TEXT_NAMES)
     if plain:
         return Shape(text=(plain,))
@@ -134,13 +145,18 @@ def _is_list(dataset: Dataset, column: str) -> bool:
     return isinstance(dataset.features[column], list) or type(dataset.features[column]).__name__ in LISTS
 
 
-def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str = "\n\n") -> Dataset:
-    """Return a table's rows as `contents`, `roles`, `choices` and `place` (plugins.dataset.LoadedData), and `unread`.
+def as_conversations(
+    dataset: Dataset, file: str, shape: Shape, separator: str = "\n\n", *, drop_bad: bool = False
+) -> Dataset:
+    """Return a table's rows as `contents`, `roles`, `choices` and `place` (plugins.dataset.LoadedData), and more.
 
-    The last has the keys of a row's turns that hold something and are not read, such as `weight`.
+    `unread` has the keys of a row's turns that hold something and are not read, such as `tool_calls`; `bad` says why a
+    row is no conversation, and is empty where it is one. `weights`, `tools` and `messages`, as LoadedData's, are there
+    where a row has any.
 
     Raises:
-        UserError: a column is missing, or a row is no conversation that ends with an answer; names the row.
+        UserError: a column is missing, or a row is no conversation that ends with an answer and bad ones are not to be
+            dropped; names the row.
 
     """
     from datasets import Features, Value
@@ -148,18 +164,21 @@ def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str =
     missing = [column for column in shape.columns if column not in dataset.column_names]
     if missing:
         raise UserError(f"{file}: there is no column '{missing[0]}'; there is {listed(dataset.column_names)}")
-    texts = [Value("string")]
+    text, texts = Value("string"), [Value("string")]
+    types = {"contents": texts, "roles": texts, "choices": texts, "place": text, "unread": texts, "bad": text}
+    some = {"weights": [Value("float64")], "tools": text, "messages": Value("bool")}
     with told(file):
-        return dataset.map(
+        found = dataset.map(
             _convert,
             batched=True,
             with_indices=True,
             remove_columns=dataset.column_names,
-            features=Features(
-                {"contents": texts, "roles": texts, "choices": texts, "place": Value("string"), "unread": texts}
-            ),
-            fn_kwargs={"file": file, "shape": shape, "separator": separator, "mixed": _mixed(dataset)},
-        )
+            features=Features({**types, **some}),
+            fn_kwargs={
+                "file": file, "shape": shape, "separator": separator, "mixed": _mixed(dataset), "drop_bad": drop_bad
+            },
+        )  # fmt: skip
+    return found.remove_columns([name for name in some if not any(found[name])])
 
 
 def _mixed(dataset: Dataset) -> frozenset[str]:
@@ -174,22 +193,35 @@ def _convert(
     shape: Shape,
     separator: str,
     mixed: frozenset[str],
+    drop_bad: bool,
 ) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {"contents": [], "roles": [], "choices": [], "place": [], "unread": []}
-    for place, position in enumerate(positions):
-        row = {name: batch[name][place] for name in shape.columns}
+    names = ("contents", "roles", "choices", "weights", "tools", "messages", "place", "unread", "bad")
+    found: dict[str, list[Any]] = {name: [] for name in names}
+    for at, position in enumerate(positions):
+        row = {name: batch[name][at] for name in shape.columns}
+        place, tools, bad = f"{file}: row {position + 1}", "", ""
+        turns: list[Turn] = []
+        choices: list[str] = []
         try:
             _check_mixed(row, mixed)
             turns, choices = _row(row, shape, separator)
             turns = [*_system(row, shape, turns), *turns]
+            tools = _tools(row, shape)
             _check(turns)
         except ValueError as error:
-            raise UserError(f"{file}: row {position + 1} {error}") from None
-        found["roles"].append([role for role, _ in turns])
-        found["contents"].append([content for _, content in turns])
+            bad = f"{place} {error}"
+            if not drop_bad:
+                raise UserError(bad) from None
+        weights = [turn.weight for turn in turns]
+        found["roles"].append([turn.role for turn in turns])
+        found["contents"].append([turn.content for turn in turns])
         found["choices"].append(choices)
+        found["weights"].append([] if all(weights) else weights)
+        found["tools"].append(tools)
+        found["messages"].append(bool(shape.turns))
         found["unread"].append(_unread(row[shape.turns]) if shape.turns else [])
-        found["place"].append(f"{file}: row {position + 1}")
+        found["place"].append(place)
+        found["bad"].append(bad)
     return found
 
 
@@ -203,13 +235,13 @@ def _row(row: Mapping[str, Any], shape: Shape, separator: str) -> tuple[list[Tur
     if shape.turns:
         return _turns(row[shape.turns], shape.turns), []
     if shape.text:
-        return [("assistant", _joined(row, shape.text, separator))], []
+        return [Turn("assistant", _joined(row, shape.text, separator))], []
     answer = row[shape.completion or ""]
     if isinstance(row[shape.prompt[0]], list):  # TRL's: both are lists of turns
         return [*_turns(row[shape.prompt[0]], shape.prompt[0]), *_turns(answer, shape.completion or "")], []
     choices = [_text(choice, shape.choices or "") for choice in row[shape.choices] or []] if shape.choices else []
     said = _choice(answer, choices) if choices else _text(answer, shape.completion or "")
-    return [("user", _joined(row, shape.prompt, separator)), ("assistant", said)], choices
+    return [Turn("user", _joined(row, shape.prompt, separator)), Turn("assistant", said)], choices
 
 
 def _system(row: Mapping[str, Any], shape: Shape, turns: Sequence[Turn]) -> list[Turn]:
@@ -222,9 +254,33 @@ def _system(row: Mapping[str, Any], shape: Shape, turns: Sequence[Turn]) -> list
     said = _cell(row[shape.system], shape.system) if shape.system else ""
     if not said.strip():
         return []
-    if turns[0][0] == "system":
+    if turns and turns[0].role == "system":
         raise ValueError(f"has a system prompt in column {shape.system!r} and one among its turns; remove one")
-    return [("system", said)]
+    return [Turn("system", said)]
+
+
+def _tools(row: Mapping[str, Any], shape: Shape) -> str:
+    """Return the definitions of tools of a row as a JSON list; empty where there are none.
+
+    Raises:
+        ValueError: they are no list.
+
+    """
+    cell = row[shape.tools] if shape.tools else None
+    try:
+        tools = json.loads(cell) if isinstance(cell, str) and cell.strip() else cell or []
+    except ValueError:
+        tools = None
+    if not isinstance(tools, list):
+        raise ValueError(f"holds no list in column {shape.tools!r}; give definitions of tools, or empty it")  # noqa: TRY004
+    return json.dumps(_without_nulls(tools)) if tools else ""
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return a value without the keys that hold nothing, which `datasets` adds to mappings of a list."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+    return [_without_nulls(part) for part in value] if isinstance(value, list) else value
 
 
 def _check_mixed(row: Mapping[str, Any], mixed: frozenset[str]) -> None:
@@ -285,7 +341,8 @@ def _turns(cell: Any, column: str) -> list[Turn]:
         raise ValueError(f"holds text in column {column!r}, not a list of turns as json, jsonl and parquet can hold")  # noqa: TRY004
     if not isinstance(cell, list) or not cell:
         raise ValueError(f"has no list of turns in column {column!r}; give all rows one shape")
-    return [_turn(turn, number) for number, turn in enumerate(cell, 1)]
+    turns = [_turn(turn, number) for number, turn in enumerate(cell, 1)]
+    return [turn for turn in turns if turn.content.strip()]  # an empty system prompt is none
 
 
 def _unread(turns: Any) -> list[str]:
@@ -298,14 +355,34 @@ def _turn(turn: Any, number: int) -> Turn:
     if not isinstance(turn, dict):
         raise ValueError(f"has a turn {number} that is no mapping of role and content")  # noqa: TRY004
     role = turn.get("role") if turn.get("role") is not None else turn.get("from")
-    content = turn.get("content") if turn.get("content") is not None else turn.get("value")
+    content = _parts(turn.get("content") if turn.get("content") is not None else turn.get("value"), number)
+    weight = 1.0 if turn.get("weight") is None else turn["weight"]
     if not isinstance(role, str) or role not in ROLES:
         raise ValueError(f"has a turn {number} of the role {short(str(role))!r}; known are {', '.join(ROLES)}")
     if not isinstance(content, str):
         raise ValueError(f"has a turn {number} whose content is no text")  # noqa: TRY004
-    if not content.strip():
+    if not content.strip() and ROLES[role] != "system":
         raise ValueError(f"has an empty turn {number}; fill it or remove the row")
-    return ROLES[role], content
+    if weight not in (0, 1):
+        raise ValueError(f"has a turn {number} of the weight {short(str(weight))}; give 0 (not learnt) or 1")
+    return Turn(ROLES[role], content, float(weight))
+
+
+def _parts(content: Any, number: int) -> Any:
+    """Return the text of a content that is a list of parts, each of text; any other content as it is.
+
+    Raises:
+        ValueError: a part is no text, such as an image.
+
+    """
+    if not isinstance(content, list) or not all(isinstance(part, dict) and "type" in part for part in content):
+        return content
+    for part in content:
+        if part["type"] != "text" or not isinstance(part.get("text"), str):
+            raise ValueError(
+                f"has a turn {number} with a part of the type {short(str(part['type']))!r}; only text is read"
+            )
+    return "".join(part["text"] for part in content)
 
 
 def _check(turns: Sequence[Turn]) -> None:
@@ -315,7 +392,8 @@ def _check(turns: Sequence[Turn]) -> None:
         ValueError: it ends with somebody else, or a system prompt stands inside.
 
     """
-    if turns[-1][0] != "assistant":
-        raise ValueError(f"ends with a turn of the {turns[-1][0]}; there is no answer to learn, so remove that turn")
-    if any(role == "system" for role, _ in turns[1:]):
+    if not turns or turns[-1].role != "assistant":
+        last = turns[-1].role if turns else "system"
+        raise ValueError(f"ends with a turn of the {last}; there is no answer to learn, so remove that turn")
+    if any(turn.role == "system" for turn in turns[1:]):
         raise ValueError("has a system prompt after its first turn; move it to the front")

@@ -28,10 +28,10 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.retention import retention_rows
 from hpml_bench.data.rows import read_rows, write_rows
 from hpml_bench.data.sources import resolve_model, weight_files
-from hpml_bench.data.tokenizer import Encoder, load_tokenizer, pad_id, tokenizer_digest
+from hpml_bench.data.tokenizer import Encoder, generation_ends, load_tokenizer, pad_id, tokenizer_digest
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import FEWER, GROUP, IN_WORDS, LoadedData, make_loader
-from hpml_bench.plugins.task import KEPT, NOTHING, RETENTION, Task, make_task
+from hpml_bench.plugins.task import KEPT, NOTHING, RETENTION, Scaffold, Task, make_task
 from hpml_bench.records.run import Digests
 from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry
 from hpml_bench.system.disk import explained
@@ -68,7 +68,8 @@ def prepare(settings: Settings) -> Prepared:
     fewer = _fewer(rows, settings)
     if task.retention is not None:
         rows[RETENTION] = retention_rows(*task.retention, loaded, settings)
-    encoder = Encoder(tokenizer, settings.max_length, _vocabulary(config), settings.backbone)
+    ends = generation_ends(model.folder_or_file, tokenizer)
+    encoder = Encoder(tokenizer, settings.max_length, _vocabulary(config), settings.backbone, ends=ends)
     data, facts = _check_and_digest(rows, loaded.label_names, task, _where(settings), task.sources(encoder))
     digests = Digests(
         weights=weights_digest(model.folder_or_file),
@@ -77,7 +78,7 @@ def prepare(settings: Settings) -> Prepared:
         revision=model.revision,
     )
     # The digest of the data is of the drawn rows in their order: it stands for the settings that drew them.
-    key = digest([FORMAT, identity(settings)["tasks"], digests.data, digests.tokenizer, settings.max_length], 32)
+    key = digest([FORMAT, identity(settings)["tasks"], digests.data, digests.tokenizer, settings.max_length, ends], 32)
     folder = cache_folder() / "prepared" / key
     with locked(folder):
         if not _intact(folder):
@@ -98,6 +99,7 @@ def prepare(settings: Settings) -> Prepared:
         notes={
             **loaded.notes,
             **({FEWER: "; ".join(fewer)} if fewer else {}),
+            **loaded.warnings,
             "rows": ", ".join(f"{left[split]} {split}" for split in SPLITS)
             + (f" (each seed draws {settings.train_samples} to train on)" if settings.vary_data else ""),
             **notes,
@@ -106,11 +108,16 @@ def prepare(settings: Settings) -> Prepared:
         },
         warnings=(
             *fewer,
-            *(() if task.cuts_texts else (f"{k}: {v}" for k, v in notes.items() if v != NOTHING)),
+            *(
+                f"{name}: {value}"
+                for name, value in (*loaded.warnings.items(), *(() if task.cuts_texts else notes.items()))
+                if value != NOTHING
+            ),
             *((f"copies: {copies.warning}{_about_copies(settings)}",) if copies.warning else ()),
         ),
         pad_id=pad_id(tokenizer, _vocabulary(config)),
         stop_ids=task.stop_ids(encoder) if task.decoding is not None else (),
+        scaffold=task.scaffold(encoder) if task.decoding is not None else Scaffold(),
     )
 
 
@@ -259,8 +266,8 @@ def _check_and_digest(
         for split in rows:
             state.update(f"\n{split} {len(rows[split])}\n".encode())
             for batch in rows[split].with_format("arrow").iter(BATCH):
-                columns = [*task.columns, *([GROUP] if GROUP in batch.column_names else [])]
-                labels, *others = (batch.column(name).combine_chunks() for name in columns)
+                more = [name for name in (*task.optional_columns, GROUP) if name in batch.column_names]
+                labels, *others = (batch.column(name).combine_chunks() for name in (*task.columns, *more))
                 task.check(split, labels, batch)
                 for column in (labels, *others):
                     for part in _bytes(column):

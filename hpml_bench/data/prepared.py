@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from hpml_bench.config.base import Frozen
+from hpml_bench.plugins.task import Scaffold
 from hpml_bench.records.run import Digests
 
 
@@ -27,6 +28,8 @@ class Prepared(Frozen):
     pad_id: int
     stop_ids: tuple[int, ...] = ()
     """Tokens that end a generated answer."""
+    scaffold: Scaffold = Scaffold()
+    """What stands around the content of a generated answer."""
     try_out: bool = False
     """Whether a run only shows that it fits: two steps on its longest batch, and nothing is measured."""
     save_to: str | None = None

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
+END = 40
+"""Characters of a prompt's end that are shown."""
+
+
 @dataclass(frozen=True)
 class SeenRow:
     """A prepared row."""
@@ -34,6 +38,10 @@ class SeenRow:
     """Whether it has `max_length` tokens, so that it may have been cut."""
     cut: int
     """Tokens cut off its prompt, where the task says so."""
+    prompt: int
+    """Tokens that a model is given to answer it; 0 where nothing is asked."""
+    prompt_end: str
+    """The last characters of these."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ def preview(settings: Settings, count: int, split: str = "train") -> Preview:
     if task.decoding is not None:
         ends = [repr(tokenizer.convert_ids_to_tokens(token)) for token in prepared.stop_ids]
         facts.append(f"an answer ends with {' or '.join([*ends, *map(repr, task.decoding.stop)]) or 'max_new_tokens'}")
-    cuts = rows.column("cut") if rows.has("cut") else [0] * len(rows)
+    cuts, prompts = (rows.column(name) if rows.has(name) else [0] * len(rows) for name in ("cut", "prompt"))
     seen = []
     for number in range(min(count, len(rows))):
         ids = tuple(rows.tokens(number).tolist())
@@ -77,6 +85,8 @@ def preview(settings: Settings, count: int, split: str = "train") -> Preview:
                 label=_label(rows, number, prepared.label_names),
                 full=len(ids) == settings.max_length and task.cuts_texts,
                 cut=cuts[number],
+                prompt=prompts[number],
+                prompt_end=str(tokenizer.decode(ids[: prompts[number]], clean_up_tokenization_spaces=False))[-END:],
             )
         )
     return Preview(tuple(facts), tuple(seen))

@@ -35,6 +35,7 @@ HUB_SECONDS = 6.0
 HUB_TRIES = 2
 MODEL_PATTERNS = (
     "config.json",
+    "generation_config.json",
     "chat_template.jinja",
     "model*.safetensors",
     "model.safetensors.index.json",

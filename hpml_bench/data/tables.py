@@ -22,6 +22,9 @@ TEST_SHARE = 10
 """One row in so many becomes a test row, where there is no test set and `test_samples` doesn't say how many."""
 
 
+BAD_ROWS = "bad rows left out"
+
+
 class Splits(NamedTuple):
     """The tables of a data set, each with what to call it in an error."""
 
@@ -109,27 +112,34 @@ def in_conversations(
 
     Args:
         splits: the tables.
-        settings: of the suite, which say how many test rows are split off.
+        settings: of the suite, which say how many test rows are split off, and whether bad rows are dropped.
         shape: which columns hold what; all tables must have them.
         separator: stands between the parts of a prompt; a single space, which other targets have, is an empty line.
         notes: facts to print with the results.
         group: the column of groups, if any; all tables must have it.
 
     Raises:
-        UserError: a column is missing, or a row is no conversation that ends with an answer.
+        UserError: a column is missing, or a row is no conversation that ends with an answer and `bad_rows` of the task
+            is not `drop`.
 
     """
+    drop_bad = settings.task.options.get("bad_rows") == "drop"
     between = "\n\n" if separator == " " else separator
     unread: set[str] = set()
+    bad: list[str] = []
 
     def rows(split: tuple[Dataset, str]) -> Dataset:
-        converted = as_conversations(*split, shape, between)
+        converted = as_conversations(*split, shape, between, drop_bad=drop_bad)
         unread.update(key for keys in converted["unread"] for key in keys)
-        return converted.remove_columns("unread")
+        reasons = converted["bad"][:]
+        bad.extend(reason for reason in reasons if reason)
+        good = [place for place, reason in enumerate(reasons) if not reason]
+        return (converted if len(good) == len(converted) else converted.select(good)).remove_columns(["unread", "bad"])
 
     loaded = _loaded(splits, settings, rows, (), {"columns": str(shape), **(notes or {})}, group)
     left = {"keys of turns left unread": ", ".join(sorted(unread))} if unread else {}
-    return replace(loaded, notes={**loaded.notes, **left})
+    dropped = {BAD_ROWS: f"{len(bad):,}, such as {bad[0]}"} if bad else {}
+    return replace(loaded, notes={**loaded.notes, **left}, warnings=dropped)
 
 
 def _loaded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,6 +54,8 @@ class Encoder:
     """What to call the model in an error."""
     counts: Counter[str] = field(default_factory=Counter)
     """What a task noted of the rows it encoded, by name."""
+    ends: tuple[int, ...] = ()
+    """Tokens at which the model's own generation_config.json ends an answer."""
 
     def texts(self, texts: list[str]) -> list[list[int]]:
         """Return the token ids of each text; longer ones are cut at the end.
@@ -134,6 +137,19 @@ def end_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     ends_itself = tokenizer("a")["input_ids"][-len(bare) :] != bare
     return None if ends_itself else tokenizer.eos_token_id
+
+
+def generation_ends(folder: Path, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+    """Return the end tokens of a model's generation_config.json, where there is one.
+
+    Ids that are no added tokens of the tokenizer are left out: they are defaults of a class of models, not this one's.
+    """
+    try:
+        found = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    ids = found if isinstance(found, list) else [found]
+    return tuple(token for token in ids if token in tokenizer.added_tokens_decoder)
 
 
 def pad_id(tokenizer: PreTrainedTokenizerFast, vocabulary: int | None) -> int:

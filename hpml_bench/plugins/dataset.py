@@ -40,8 +40,10 @@ class LoadedData:
     `text` and `label` (float) for a number; `words` (list of str) and `tags` (list of int, indices into `label_names`)
     for tags; `contents` and `roles` (lists of str: the turns of a conversation, each by system, user or assistant, the
     last by the assistant) and `choices` (list of str: answers to choose from, or none) for an answer; there may be
-    `place` (str), the file and row that a row comes from, for errors; and `group` (int), which is equal for rows that
-    belong together, over all splits.
+    `place` (str), the file and row that a row comes from, for errors; `group` (int), which is equal for rows that
+    belong together, over all splits; and for an answer `weights` (list of float, empty or one a turn: 0 for a turn that
+    is not learnt), `tools` (str, empty or a JSON list of tools' definitions) and `messages` (bool, whether the row was
+    written as turns).
     """
 
     train: Dataset
@@ -51,6 +53,8 @@ class LoadedData:
     label_names: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
     """Facts worth printing with the results, such as the best possible accuracy."""
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    """As notes, and to be seen before the runs, such as rows that were left out."""
     retention: Dataset | None = None
     """General text, of rows with an answer: one turn each, to see what a training forgets; not trained on."""
 

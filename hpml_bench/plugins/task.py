@@ -65,6 +65,40 @@ class Decoding:
     """Share of the probability that is drawn from."""
 
 
+class Scaffold(Frozen):
+    """What a chat template writes around the content of an answer, besides its end: no part of what is scored."""
+
+    before: str = ""
+    """Between the prompt and the content, as an empty thought."""
+    after: str = ""
+    """Between the content and the end token; special tokens left out."""
+    opening: str = "<think>"
+    """Begins reasoning behind the prompt; white space where the prompt has begun it."""
+    closing: str = "</think>"
+    """Ends reasoning, and begins the content."""
+
+    def begin(self, text: str) -> int:
+        """Return where the content of a generated text begins, behind reasoning and scaffold.
+
+        Args:
+            text: what was generated, special tokens written out; its length is returned where reasoning doesn't end.
+
+        """
+        before, opening, closing = self.before.strip(), self.opening.strip(), self.closing.strip()
+        if closing in text:
+            return text.rindex(closing) + len(closing)
+        space = len(text) - len(text.lstrip())
+        if before and text.startswith(before, space):
+            return space + len(before)
+        begun = before.startswith(closing)  # by the prompt
+        return len(text) if begun or (opening and text.startswith(opening, space)) else 0
+
+    def content(self, text: str) -> str:
+        """Return the content of an answer as it is written in a row: without its reasoning."""
+        _, ended, content = text.rpartition(self.closing.strip())
+        return content.lstrip() if ended else text
+
+
 @dataclass(frozen=True)
 class Guess:
     """An answer that needs no model, and what it scores on the test rows: a method must be above it."""
@@ -87,7 +121,7 @@ class Task(ABC):
         build(encoder, hidden_size, ...)                in every rank
         for each step: loss(outputs, labels)            the loop divides it by the targets of the global batch
         for each evaluation batch: predict, row_losses
-        decoding, stop_ids                              whether and how answers are generated besides
+        decoding, stop_ids, scaffold                    whether and how answers are generated besides
         evaluate(predictions), scores(predictions)      on numpy arrays, again when a report is made
 
     `evaluate`, `scores` and `guess` must not import a training library: reports are made without one. A score is a
@@ -103,6 +137,8 @@ class Task(ABC):
     """What is learnt from a row; data sets give the columns for it."""
     columns: ClassVar[tuple[str, ...]]
     """Columns of the loaded rows, the labels first."""
+    optional_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns that loaded rows may have besides."""
     headline: str
     """Name of the metric that is ranked, tuned and drawn over the steps, one of `metrics`; it begins with `test_`."""
     metrics: tuple[Metric, ...]
@@ -202,6 +238,14 @@ class Task(ABC):
     def stop_ids(self, encoder: Encoder) -> tuple[int, ...]:
         """Return the tokens that end a generated answer."""
         return ()
+
+    def chat_template(self, encoder: Encoder) -> str | None:
+        """Return the chat template to keep beside a trained model, in place of the tokenizer's; None to keep that."""
+        return None
+
+    def scaffold(self, encoder: Encoder) -> Scaffold:
+        """Return what stands around the content of a generated answer and is not scored."""
+        return Scaffold()
 
     # Model
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hpml_bench.config.base import Frozen
 from hpml_bench.errors import UserError
@@ -23,6 +24,7 @@ from hpml_bench.plugins.task import (
     RETENTION,
     Decoding,
     Guess,
+    Scaffold,
     Task,
     learnt_places,
     loss_metrics,
@@ -43,6 +45,10 @@ NO_LIMIT = 10**9
 """Tokens of a row whose length doesn't matter."""
 OF_LENGTHS = ("rows", "dropped rows", "dropped tokens", "cut rows", "cut tokens")
 """What is counted of rows by their length; all other counts are told one by one."""
+GIVEN = frozenset(
+    {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "chat_template"}
+)
+"""Arguments of a chat template that are not a suite's to give."""
 LARGEST_EXPONENT = 700.0
 """Of a perplexity that a float can hold."""
 
@@ -102,6 +108,7 @@ class CausalLM(Task):
     title = "Causal language modelling"
     target = "answer"
     columns = ("contents", "roles", "choices")
+    optional_columns = ("weights", "tools")
     headline = "test_loss"
     metrics = LOSSES
     model_kind = "language_model"
@@ -115,13 +122,27 @@ class CausalLM(Task):
         template: str | None = None
         """How a conversation becomes text: `plain` (its turns one after the other), `path:FILE` or a jinja template;
         empty for the tokenizer's chat template, or `plain` where it has none."""
+        template_options: dict[str, Any] = Field(default_factory=dict)
+        """Further arguments of the template, such as `{enable_thinking: false}`."""
+
+        @field_validator("template_options")
+        @classmethod
+        def _named(cls, options: dict[str, Any]) -> dict[str, Any]:
+            for name in options:
+                if name in GIVEN or not name.isidentifier():
+                    raise ValueError(f"{name} can't be given to a template; name arguments that it reads")
+            return options
+
         system: str | None = None
         """System prompt put before conversations that have none."""
-        loss_on: Literal["answers", "all"] = "answers"
-        """What is learnt: the assistant's turns, or every token."""
+        loss_on: Literal["answers", "last", "all"] = "answers"
+        """What is learnt: the assistant's turns, the last of them alone, or every token."""
         too_long: Literal["drop", "cut_prompt"] = "drop"
         """What becomes of a row of more than `max_length` tokens: left out, or its prompt cut at the front. An answer
         is never cut."""
+        bad_rows: Literal["refuse", "drop"] = "refuse"
+        """What becomes of a row that is no conversation, or that the template refuses: the preparation ends, or the row
+        is left out and counted."""
         scorer: str | None = None
         """What compares answers with those asked for (`hpml-bench list scorers`); empty for none: the loss leads."""
         max_new_tokens: int = Field(default=64, ge=1)
@@ -209,39 +230,57 @@ class CausalLM(Task):
         return {}
 
     def sources(self, encoder: Encoder) -> dict[str, str]:
-        """Return the chat template's text."""
+        """Return the template, end tokens that neither it nor the tokenizer names, and what of answers isn't scored."""
         from hpml_bench.data.chat_template import chat_template
 
-        return {"template": chat_template(encoder, self.options.template)}
+        found = {"template": chat_template(encoder, self.options.template)}
+        own = self.stop_ids(replace(encoder, ends=())) if encoder.ends else ()
+        if more := [token for token in encoder.ends if token not in own]:
+            found["end tokens of the model"] = " ".join(map(encoder.tokenizer.convert_ids_to_tokens, more))
+        if self.decoding is not None:
+            scaffold = self.scaffold(encoder)
+            parts = {"begins": scaffold.before, "ends": scaffold.after}
+            found |= {
+                f"the template {how} an answer with, not scored": repr(text)
+                for how, text in parts.items()
+                if text.strip()
+            }
+        return found
 
     def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
         """Return token ids, labels (the token's own id where it is learnt), and what generation and scoring need."""
+        from hpml_bench.data.chat_template import RefusedError
+
         chat = self.conversations(encoder)
         silent = replace(chat, counts=Counter(), encoder=replace(encoder, max_length=NO_LIMIT))
         found: dict[str, list[Any]] = {name: [] for name in ("input_ids", "label", *self.extra_types(), KEPT)}
-        places = rows.get("place") or [""] * len(rows["roles"])
-        for number, (roles, contents, choices, place) in enumerate(
-            zip(rows["roles"], rows["contents"], rows["choices"], places, strict=True)
-        ):
-            compared = choices if self.compares_choices else []
+        for number, row in enumerate(_rows(rows)):
+            compared = row.choices if self.compares_choices else []
+            more = (row.weights or (), json.loads(row.tools) if row.tools else None)
             try:
-                others = [silent.example(roles, [*contents[:-1], choice]) for choice in compared]
+                others = [silent.example(row.roles, [*row.contents[:-1], choice], 0, *more) for choice in compared]
                 longest = max((len(other.ids) for other in others if other is not None), default=0)
-                example = chat.example(roles, contents, least=longest)
+                example = chat.example(row.roles, row.contents, longest, *more)
             except UserError as error:
-                beginning = f"the row begins with {sanitize(contents[0], 60)!r}"
-                raise UserError(f"{place}: {error} ({beginning})" if place else f"{error} ({beginning})") from None
+                if self.options.bad_rows == "drop" and isinstance(error, RefusedError):
+                    encoder.counts["bad rows left out, which the chat template refuses"] += 1
+                    continue
+                beginning = f"{error} (the row begins with {sanitize(row.contents[0], 60)!r})"
+                raise UserError(f"{row.place}: {beginning}" if row.place else beginning) from None
             if example is None or None in others:
                 continue
             found[KEPT].append(number)
+            if row.messages and self._lacks_template(encoder):
+                encoder.counts["rows whose turns stand one after the other, as the tokenizer has no chat template"] += 1
             found["input_ids"].append(list(example.ids))
             found["label"].append(list(example.labels))
-            found["prompt"].append(example.prompt)
+            # of choices, what the template begins each with is no part of them
+            found["prompt"].append(example.content if compared else example.prompt)
             found["question"].append(example.question)
             found["expected"].append(example.expected)
             found["bytes"].append(example.target_bytes)
             found["cut"].append(example.cut)
-            found["choices"].append(choices)
+            found["choices"].append(row.choices)
             found["choice_ids"].append([chat.answer_of(other) for other in others if other is not None])
         return found
 
@@ -271,15 +310,31 @@ class CausalLM(Task):
         return Conversations(
             encoder=encoder,
             template=chat_template(encoder, options.template),
+            options=options.template_options,
             system=options.system,
             loss_on=options.loss_on,
             too_long=options.too_long,
             counts=encoder.counts,
         )
 
+    def _lacks_template(self, encoder: Encoder) -> bool:
+        """Tell whether neither suite nor tokenizer say how turns are written."""
+        return self.options.template is None and not encoder.tokenizer.chat_template
+
     def stop_ids(self, encoder: Encoder) -> tuple[int, ...]:
         """Return the tokens that end an answer."""
         return self.conversations(encoder).stop_ids
+
+    def chat_template(self, encoder: Encoder) -> str:
+        """Return the template trained with, its options and the system prompt included."""
+        from hpml_bench.data.chat_template import chat_template, standing_template
+
+        options = self.options
+        return standing_template(chat_template(encoder, options.template), options.template_options, options.system)
+
+    def scaffold(self, encoder: Encoder) -> Scaffold:
+        """Return what the template writes around an answer."""
+        return self.conversations(encoder).scaffold
 
     def label_type(self) -> pa.DataType:
         """Return a list of int32."""
@@ -409,6 +464,25 @@ def linearised_loss(reference: Answers, losses: NDArray[Any]) -> NDArray[np.floa
     ratio = float(np.sum(losses, dtype=np.float64)) / tokens.sum()
     linear: NDArray[np.float64] = ratio + (np.asarray(losses, dtype=np.float64) - ratio * tokens) / tokens.mean()
     return linear
+
+
+class _Row(NamedTuple):
+    """A row as it was loaded."""
+
+    roles: list[str]
+    contents: list[str]
+    choices: list[str]
+    weights: list[float] | None
+    tools: str | None
+    place: str | None
+    messages: bool | None
+    """Whether it is written as turns, not as a prompt and a completion."""
+
+
+def _rows(batch: Mapping[str, list[Any]]) -> Iterator[_Row]:
+    """Yield the rows of a batch; columns that aren't there hold nothing."""
+    nothing = [None] * len(batch["roles"])
+    return map(_Row._make, zip(*(batch.get(name, nothing) for name in _Row._fields), strict=True))
 
 
 def _place(rows: pa.Table, split: str, row: int) -> str:

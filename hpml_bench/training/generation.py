@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from hpml_bench.config.settings import Settings
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import Rows
 from hpml_bench.data.tokenizer import load_tokenizer
-from hpml_bench.plugins.task import Decoding, Task
+from hpml_bench.plugins.task import Decoding, Scaffold, Task
 from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.choices import padded
@@ -48,7 +50,7 @@ class Generator:
     decoding: Decoding
     stop_ids: tuple[int, ...]
     decode: Decode
-    """Text of token ids, special ones left out."""
+    """Text of an answer's token ids: special ones, scaffold and reasoning left out."""
     pad_id: int
     batch: int
     """Prompts side by side."""
@@ -65,12 +67,24 @@ def make_generator(task: Task, prepared: Prepared, settings: Settings, seed: int
     """
     if task.decoding is None:
         return None
-    tokenizer = load_tokenizer(Path(prepared.backbone))
+    decode = decoder(load_tokenizer(Path(prepared.backbone)), prepared.scaffold)
+    return Generator(task.decoding, prepared.stop_ids, decode, prepared.pad_id, settings.eval_batch, seed)
+
+
+def decoder(tokenizer: PreTrainedTokenizerFast, scaffold: Scaffold) -> Decode:
+    """Return what makes the text of an answer of its token ids, without special tokens, scaffold and reasoning."""
+
+    def read(tokens: list[int], *, skip: bool = True) -> str:
+        return str(tokenizer.decode(tokens, skip_special_tokens=skip, clean_up_tokenization_spaces=False))
 
     def decode(tokens: list[int]) -> str:
-        return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        text, begin = read(tokens), scaffold.begin(read(tokens, skip=False))
+        if begin:
+            place = bisect_left(range(len(tokens)), begin, key=lambda count: len(read(tokens[:count], skip=False)))
+            text = text[len(read(tokens[:place])) :].lstrip()
+        return text.partition(scaffold.after)[0] if scaffold.after else text
 
-    return Generator(task.decoding, prepared.stop_ids, decode, prepared.pad_id, settings.eval_batch, seed)
+    return decode
 
 
 @dataclass

@@ -17,6 +17,7 @@ from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepare import weights_digest
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import resolve_model
+from hpml_bench.data.tokenizer import Encoder, load_tokenizer
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.task import make_task
@@ -32,7 +33,7 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
     """Write what was trained: every trained tensor by name, and besides what other programs read.
 
     That is PEFT's adapter files of its models, else the whole model where its own weights were trained; and the
-    tokenizer with its chat template.
+    tokenizer with the chat template that was trained with.
     """
     folder.mkdir(parents=True, exist_ok=True)
     encoder: Any = model.encoder
@@ -43,10 +44,12 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
             encoder.save_pretrained(str(folder), save_embedding_layers=False)
         elif isinstance(encoder, PreTrainedModel) and _is_whole(encoder):
             encoder.save_pretrained(folder)
-    if (Path(prepared.backbone) / "tokenizer.json").exists():
-        for pattern in ("*token*.json", "chat_template.*"):
-            for file in Path(prepared.backbone).glob(pattern):
-                (folder / file.name).write_bytes(file.read_bytes())
+    _amend(folder / "config.json", {"use_cache": True})  # which training switches off
+    if spec.settings.backbone.startswith("hub:"):
+        repository = spec.settings.backbone.removeprefix("hub:").partition("@")[0]
+        base = {"base_model_name_or_path": repository, "revision": prepared.digests.revision}
+        _amend(folder / "adapter_config.json", base)
+    _save_tokenizer(spec, prepared, folder)
     facts = {
         "spec": spec.model_dump(mode="json"),
         "label_names": prepared.label_names,
@@ -54,6 +57,36 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
         "digests": prepared.digests.model_dump(mode="json"),
     }
     (folder / RUN).write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _save_tokenizer(spec: RunSpec, prepared: Prepared, folder: Path) -> None:
+    """Copy the tokenizer, and write the chat template and the end tokens that the run had."""
+    backbone = Path(prepared.backbone)
+    if not (backbone / "tokenizer.json").exists():
+        return
+    for pattern in ("*token*.json", "chat_template.*", "generation_config.json"):
+        for file in backbone.glob(pattern):
+            (folder / file.name).write_bytes(file.read_bytes())
+    if prepared.stop_ids:
+        ends = {"eos_token_id": list(prepared.stop_ids)}
+        generation = folder / "generation_config.json"
+        generation.write_text(json.dumps({**_read(generation), **ends}, indent=2) + "\n")
+    encoder = Encoder(load_tokenizer(backbone), spec.settings.max_length, None, spec.settings.backbone)
+    template = make_task(spec.settings.task, tuple(prepared.label_names), prepared.facts).chat_template(encoder)
+    if template is not None and template != encoder.tokenizer.chat_template:
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+        _amend(folder / "tokenizer_config.json", {"chat_template": template})
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return what a JSON file holds; nothing where there is none."""
+    return cast(dict[str, Any], json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+def _amend(file: Path, values: dict[str, Any]) -> None:
+    """Change values of a JSON file, where there is one."""
+    if file.exists():
+        file.write_text(json.dumps({**_read(file), **values}, indent=2) + "\n", encoding="utf-8")
 
 
 def _is_whole(encoder: nn.Module) -> bool:

@@ -107,6 +107,7 @@ def test_a_conversation_is_shown_with_what_is_learnt(tmp_path: Path) -> None:
         "<|assistant|>⟦No,⟧",
         "⟦not so.<|end|>⟧",
         "",
+        f"prompt: {tokens - 13} tokens, which end with 'nd|>\\n<|user|>Three?<|end|>\\n<|assistant|>'",
         "asked for: No, not so.",
     ]
     assert "template: {% for m in messages %}" in facts

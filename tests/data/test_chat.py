@@ -38,10 +38,12 @@ from chat_families import (
     mistral,
     names,
     of,
+    roles,
     runs,
 )
 
-from hpml_bench.data.chat_template import PLAIN, chat_template
+from hpml_bench.data.chat import Conversations
+from hpml_bench.data.chat_template import PLAIN, chat_template, standing_template
 from hpml_bench.data.tokenizer import Encoder
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import IGNORE_INDEX
@@ -138,6 +140,8 @@ def test_a_text_without_a_prompt_is_learnt_as_a_whole() -> None:
     found = example(writer, "Paris is the capital.", first="assistant")
     assert runs(writer, found) == [("<|begin_of_text|>", False), ("Paris is the capital.<|end_of_text|>", True)]
     assert found.prompt == 1
+    of_gemma = example(of("gemma", system="Be short."), "Paris is the capital.", first="assistant")  # it would refuse
+    assert of_gemma.expected == "Paris is the capital."
     bare = of("alpaca")
     first, *rest = runs(bare, example(bare, "Paris is", first="assistant"))
     assert (first[1], rest) == (False, [("Paris is<|endoftext|>"[len(first[0]) :], True)])
@@ -211,16 +215,148 @@ def test_thinking_is_learnt_with_the_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "tokenizer", "contents", "answer"),
-    [(QWEN_3, chatml, TWO, 1), (MISTRAL_03, mistral, ("Be short.", *ONE), 1), (DEEPSEEK_R1, mistral, ONE, 1)],
+    ("template", "tokenizer", "contents"),
+    [(QWEN_3, chatml, TWO), (DEEPSEEK_R1, mistral, TWO)],
 )
-def test_a_template_whose_prefixes_are_none_is_refused(
-    template: str, tokenizer: Callable[[], Any], contents: tuple[str, ...], answer: int
+def test_earlier_answers_that_do_not_follow_their_prompts_are_refused(
+    template: str, tokenizer: Callable[[], Any], contents: tuple[str, ...]
 ) -> None:
-    """Qwen 3 drops thoughts of earlier turns, Mistral 0.3 a system prompt before an answer, R1 prompts a thought."""
-    writer = conversations(tokenizer(), template)
-    with pytest.raises(UserError, match=rf"the chat template of path:model writes the turns before answer {answer} ot"):
-        example(writer, *contents, first="system" if len(contents) == 3 else "user")
+    """Qwen 3 drops thoughts of earlier turns, R1 prompts a thought; the last answer alone can be learnt."""
+    with pytest.raises(
+        UserError, match=r"^the chat template of path:model writes answer 1 otherwise when more follows"
+    ):
+        example(conversations(tokenizer(), template), *contents)
+    writer = conversations(tokenizer(), template, loss_on="last")
+    learnt = [text for text, one in runs(writer, example(writer, *contents)) if one]
+    assert len(learnt) == 1
+    assert learnt[0].endswith(("Paris is\nthe capital.<|im_end|>", "Paris is\nthe capital.</s>"))
+
+
+def test_an_answer_goes_on_from_a_thought_that_its_prompt_opens() -> None:
+    """R1's: the thought is closed, and one in the row is kept, which the template would drop."""
+    writer = conversations(mistral(), DEEPSEEK_R1)
+    for answer, learnt in {
+        "It is 4.": "\n</think>\n\nIt is 4.</s>",
+        "<think>\n2 and 2\n</think>\n\nIt is 4.": "2 and 2\n</think>\n\nIt is 4.</s>",
+    }.items():
+        found = example(writer, "What is 2+2?", answer)
+        assert runs(writer, found) == [("<s><User>What is 2+2?<Assistant><think>\n", False), (learnt, True)]
+        assert found.expected == "It is 4."
+
+
+def test_a_template_whose_prompt_is_another_conversation_is_refused() -> None:
+    """One sentence with what the prompt ends with, and what to do."""
+    template = (
+        "{% for m in messages %}{{ m.role if not add_generation_prompt else '' }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}Bot:{% endif %}"
+    )
+    with pytest.raises(
+        UserError, match=r"^the chat template of path:model doesn't go on from its generation prompt \("
+    ):
+        example(conversations(gpt2(), template), *ONE)
+    with pytest.raises(
+        UserError, match=r"^the chat template of path:model doesn't go on from its generation prompt \("
+    ):
+        example(conversations(mistral(), MISTRAL_03), "Be short.", *ONE, first="system")
+    silent = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+    with pytest.raises(UserError, match=r"^the chat template of path:model doesn't write what an answer says; give"):
+        example(conversations(gpt2(), silent), *ONE)
+
+
+END_APART = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|im_start|>assistant\n' }}{% generation %}"
+    "{{ m.content + '<|im_end|>\n' }}{% endgeneration %}{% else %}"
+    "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% else %}{% generation %}{{ '<|endoftext|>' }}"
+    "{% endgeneration %}{% endif %}"
+)
+HEADER_INSIDE = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}"
+    "{{ '<|im_start|>assistant\n' + m.content + '<|im_end|>' }}{% endgeneration %}{% else %}"
+    "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("contents", [ONE, TWO])
+@pytest.mark.parametrize("template", [END_APART, HEADER_INSIDE])
+def test_marks_do_not_move_the_prompt(contents: tuple[str, ...], template: str) -> None:
+    """A final end token in marks of its own, or the header inside them: learnt is what a plain template's is."""
+    writer, plain = conversations(chatml(), template), of("chatml")
+    found, expected = example(writer, *contents), example(plain, *contents)
+    assert found.prompt == expected.prompt
+    assert found.labels[: len(expected.labels)] == expected.labels
+    assert set(found.labels[len(expected.labels) :]) <= {IGNORE_INDEX}
+    assert decoded(writer, writer.answer_of(found)) == contents[-1]
+
+
+def test_options_of_a_template_are_given_to_it() -> None:
+    """Thinking switched off: the prompt has the empty thought, and the answer alone is learnt."""
+    writer = of("qwen 3", options={"enable_thinking": False})
+    found = example(writer, *ONE)
+    assert runs(writer, found) == [
+        ("<|im_start|>user\nWhat is 2+2?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n", False),
+        ("It is 4.<|im_end|>", True),
+        ("\n", False),
+    ]
+    assert writer.scaffold.before == ""
+
+
+def test_a_standing_template_needs_no_options() -> None:
+    """It writes by itself what another does with options, a system prompt of any letters and our date."""
+    template = "\n  {{ mode }}{{ strftime_now('%Y') }}\n" + CHATML
+    system = 'It\'s "so":\n{{ 7 * 7 }} {% x %} é\\n'
+    standing = standing_template(template, {"mode": ["it's", None, True, 2.5]}, system)
+    turns = messages(*ONE)
+    dated = template.replace("{{ strftime_now('%Y') }}", "2024")
+    whole = [{"role": "system", "content": system}, *turns]
+    expected = chatml().apply_chat_template(whole, chat_template=dated, tokenize=False, mode=["it's", None, True, 2.5])
+    assert chatml().apply_chat_template(turns, chat_template=standing, tokenize=False) == expected
+    own = [{"role": "system", "content": "Own."}, *turns]
+    assert "Own." in chatml().apply_chat_template(own, chat_template=standing, tokenize=False)
+    assert system not in chatml().apply_chat_template(own, chat_template=standing, tokenize=False)
+    assert standing_template(CHATML, {}, None) == CHATML
+
+
+def test_turns_of_weight_0_are_not_learnt() -> None:
+    """Wherever a system prompt of the suite comes in front; the last answer is still what is asked for."""
+    for system in (None, "Be short."):
+        writer = of("chatml", system=system)
+        for weights, learnt in {(1, 0, 1, 1): [3], (1, 1, 1, 0): [1], (1, 1, 1, 1): [1, 3], (): [1, 3]}.items():
+            found = writer.example(roles(*TWO), TWO, weights=weights)
+            assert found is not None
+            assert [text for text, one in runs(writer, found) if one] == [f"{TWO[place]}<|im_end|>" for place in learnt]
+            assert found.expected == TWO[3]
+        assert writer.example(roles(*TWO), TWO, weights=(1, 0, 1, 0)) is None
+
+
+def test_tools_are_given_to_a_template_that_writes_them() -> None:
+    """One that doesn't is refused."""
+    template = "{% if tools %}{{ tools | tojson }}{% endif %}" + CHATML
+    writer = conversations(chatml(), template)
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    found = writer.example(roles(*ONE), ONE, tools=tools)
+    assert found is not None
+    assert decoded(writer, found.ids).startswith('[{"type": "function", "function": {"name": "add"}}]<|im_start|>')
+    with pytest.raises(UserError, match=r"^the chat template of path:model writes no tools, which a row has; leave"):
+        of("chatml").example(roles(*ONE), ONE, tools=tools)
+
+
+def test_end_tokens_of_the_model_end_an_answer() -> None:
+    """Those of its generation_config.json: also the first token of the next turn, where nothing else ends an answer."""
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    )
+    tokenizer = byte_level("<|endoftext|>", "<|user|>", "<|assistant|>", "<|observation|>", eos_token="<|endoftext|>")
+    ends = tuple(tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|user|>", "<|observation|>"]))
+    writer = Conversations(Encoder(tokenizer, 1000, None, "path:model", ends=ends), template)
+    assert writer.stop_ids == ends
+    assert [text for text, learnt in runs(writer, example(writer, *TWO)) if learnt] == [
+        "hello user<|user|>",
+        "Paris is\nthe capital.<|endoftext|>",
+    ]
+    assert writer.counts == {"rows": 1}
 
 
 def test_a_conversation_may_begin_with_an_answer() -> None:

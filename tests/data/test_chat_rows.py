@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from chat_families import CHATML, FAMILIES, MISTRAL, ONE, TWO, chatml, example, mistral, of, roles
+from chat_families import CHATML, FAMILIES, MISTRAL, ONE, QWEN_3, TWO, chatml, example, mistral, of, roles
 
 from hpml_bench.config.settings import TaskSpec
 from hpml_bench.data.tokenizer import Encoder
@@ -116,3 +116,79 @@ def test_every_choice_fits_behind_the_prompt(too_long: str) -> None:
     assert counts["cut tokens"] == 2
     assert [chatml().decode(ids) for ids in found["choice_ids"][0]] == ["yes", long]
     assert found["prompt"][0] + len(found["choice_ids"][0][1]) + 2 == whole - 2
+
+
+@pytest.mark.parametrize("thinking", [True, False])
+def test_choices_begin_behind_what_the_template_begins_an_answer_with(thinking: bool) -> None:
+    """An empty thought is a part of the prompt of all choices, so that it weighs none of them."""
+    rows = {"roles": [roles(*ONE)], "contents": [[ONE[0], "yes"]], "choices": [["yes", "no and no"]]}
+    options = {} if thinking else {"template_options": {"enable_thinking": False}}
+    found, _ = encode(chatml(), rows, template=QWEN_3, scorer="choice", **options)
+    assert [chatml().decode(ids) for ids in found["choice_ids"][0]] == ["yes", "no and no"]
+    assert chatml().decode(found["input_ids"][0][: found["prompt"][0]]).endswith("assistant\n<think>\n\n</think>\n\n")
+    asked, _ = encode(chatml(), rows, template=QWEN_3, scorer="exact", **options)
+    prompt = chatml().decode(asked["input_ids"][0][: asked["prompt"][0]])
+    assert prompt.endswith("assistant\n" if thinking else "</think>\n\n")
+
+
+def test_reasoning_is_no_part_of_what_is_asked_for() -> None:
+    """It is learnt, but not scored: answers are compared without theirs too."""
+    rows = {"roles": [roles(*ONE)], "contents": [[ONE[0], "<think>\nTwo.\n</think>\n\nIt is 4."]]}
+    found, _ = encode(chatml(), rows, template=QWEN_3, scorer="exact")
+    assert found["expected"] == ["It is 4."]
+    assert "Two." in chatml().decode([label for label in found["label"][0] if label != IGNORE_INDEX])
+
+
+def test_what_decides_what_is_scored_is_part_of_the_datas_digest() -> None:
+    """End tokens that only the model names, and what the template begins an answer with; of other models nothing."""
+    tokenizer = chatml()
+    (end,) = tokenizer.convert_tokens_to_ids(["<|im_start|>"])
+    for template, ends, options, more in (
+        (CHATML, (), {"scorer": "exact"}, {}),
+        (CHATML, (tokenizer.eos_token_id,), {}, {}),
+        (CHATML, (tokenizer.eos_token_id, end), {}, {"end tokens of the model": "<|im_start|>"}),
+        (QWEN_3, (), {}, {}),
+        (QWEN_3, (), {"scorer": "exact"},
+         {"the template begins an answer with, not scored": repr("<think>\n\n</think>\n\n")}),
+    ):  # fmt: skip
+        task = make_task(TaskSpec(name="causal_lm", options={"template": template, **options}))
+        encoder = Encoder(tokenizer, 200, None, "path:model", ends=ends)
+        assert task.sources(encoder) == {"template": template, **more}
+
+
+def test_weights_and_tools_of_a_row_are_heeded() -> None:
+    """As the data set loads them."""
+    template = "{% if tools %}{{ tools | tojson }}{% endif %}" + CHATML
+    rows = {"roles": [roles(*TWO)] * 2, "contents": [[*TWO]] * 2, "weights": [[1.0, 0.0, 1.0, 1.0], []],
+            "tools": ['[{"name": "add"}]', ""]}  # fmt: skip
+    found, _ = encode(chatml(), rows, template=template)
+    learnt = [chatml().decode([label for label in labels if label != IGNORE_INDEX]) for labels in found["label"]]
+    assert [TWO[1] in text for text in learnt] == [False, True]
+    assert ["add" in chatml().decode(ids) for ids in found["input_ids"]] == [True, False]
+
+
+def test_rows_that_a_template_refuses_are_dropped_and_counted_where_the_suite_says_so() -> None:
+    """The others are kept; a template that doesn't fit at all is refused all the same."""
+    rows = {"roles": [roles(*ONE), ["user", "user", "assistant"]], "contents": [[*ONE], ["Hi", "a", "b"]]}
+    found, counts = encode(mistral(), rows, template=MISTRAL, bad_rows="drop")
+    assert found["expected"] == [ONE[1]]
+    assert counts["bad rows left out, which the chat template refuses"] == 1
+    with pytest.raises(UserError, match=r"set task\.options\.loss_on to last"):
+        encode(chatml(), {"roles": [roles(*TWO)], "contents": [[*TWO]]}, template=QWEN_3, bad_rows="drop")
+
+
+@pytest.mark.parametrize(
+    ("messages", "options", "told"), [(True, {}, 1), (True, {"template": "plain"}, 0), (None, {}, 0)]
+)
+def test_turns_without_a_template_are_told(messages: bool | None, options: dict[str, Any], told: int) -> None:
+    """Rows of messages; not of prompts and completions, nor where the suite says how they are written."""
+    rows = {"roles": [roles(*ONE)], "contents": [[*ONE]], "messages": [messages]}
+    _, counts = encode(chatml(), rows, **options)
+    assert counts["rows whose turns stand one after the other, as the tokenizer has no chat template"] == told
+
+
+@pytest.mark.parametrize("name", ["messages", "add_generation_prompt", "a b"])
+def test_options_that_a_template_is_given_already_are_refused(name: str) -> None:
+    """One sentence with the name."""
+    with pytest.raises(UserError, match=rf"task.options: template_options.*{name} can't be given to a template"):
+        make_task(TaskSpec(name="causal_lm", options={"template_options": {name: 1}}))

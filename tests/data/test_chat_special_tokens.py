@@ -55,7 +55,7 @@ def test_no_token_is_of_prompt_and_answer_both() -> None:
         ("user", False),
         (" is<|endoftext|>", True),
     ]
-    assert writer.counts == {"rows": 1, SHARED: 1}
+    assert writer.counts == {"rows": 1, SHARED: 1, UNENDED: 1}
     colon = conversations(gpt2(), "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
                                   "{% if add_generation_prompt %}assistant: {% endif %}")  # fmt: skip
     assert [text for text, learnt in runs(colon, example(colon, "is", "the", "is", "hello")) if learnt] == [
@@ -75,6 +75,7 @@ def test_an_answer_read_apart_gets_no_space(tokenizer: Callable[[], Any]) -> Non
 
 # Special tokens in turns
 
+UNENDED = "answers before the last whose end is not learnt, as the template writes no end token there"
 KEPT = "special tokens in turns, kept as text"
 CHANGED = "rows whose text the template or the tokenizer changes"
 

@@ -72,12 +72,14 @@ def load(path: Path, **options: Any) -> LoadedData:
     given_ = text_files.TextFiles.Options(train=uri, test=uri, **options)
     data = text_files.TextFiles(given_).load(tiny.settings(), "answer")
     assert data.train["place"][:] == [f"{path}: row {row + 1}" for row in range(len(data.train))]
-    return replace(data, train=data.train.remove_columns("place"), test=data.test.remove_columns("place"))
+    left = [name for name in ("place", "messages") if name in data.train.column_names]
+    return replace(data, train=data.train.remove_columns(left), test=data.test.remove_columns(left))
 
 
 def converted(table: Dataset) -> Dataset:
     """Return the conversations of a table."""
-    return as_conversations(table, "f", find_shape(table, "f")).remove_columns(["place", "unread"])
+    found = as_conversations(table, "f", find_shape(table, "f"))
+    return found.select_columns(["contents", "roles", "choices"])
 
 
 def loaded(path: Path, rows: list[Row], **options: Any) -> list[Row]:
@@ -149,7 +151,8 @@ def test_keys_of_turns_that_are_not_read_are_told(tmp_path: Path) -> None:
     """In the notes of the data set, by name."""
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0, "tool_calls": []}]
     data = load(write(tmp_path / "rows.jsonl", [{"messages": turns}]))
-    assert data.notes["keys of turns left unread"] == "tool_calls, weight"
+    assert data.notes["keys of turns left unread"] == "tool_calls"
+    assert list(data.train["weights"]) == [[1.0, 0.0]]
     assert "keys of turns left unread" not in load(write(tmp_path / "plain.jsonl", [CHAT])).notes
 
 
@@ -217,7 +220,9 @@ def test_the_hub_has_the_same_shapes(tmp_path: Path) -> None:
     write(tmp_path / "data" / "test-0.parquet", [CHAT, {"messages": CHAT["messages"][:2]}])
     options = hub.HubDataset.Options(dataset=f"path:{tmp_path / 'data'}", test="train")
     data = hub.HubDataset(options).load(tiny.settings(), "answer")
-    assert data.train.remove_columns("place")[0] == said("system: Be short.", "user: Hi", "assistant: Hello")
+    assert data.train.remove_columns(["place", "messages"])[0] == said(
+        "system: Be short.", "user: Hi", "assistant: Hello"
+    )
     with pytest.raises(UserError, match=r" test: row 2 ends with a turn of the user; there is no answer to learn"):
         hub.HubDataset(options.model_copy(update={"test": "test"})).load(tiny.settings(), "answer")
 
@@ -297,6 +302,14 @@ def test_what_is_no_list_of_choices_is_left_alone(options: Any) -> None:
 # Rows that are no conversations
 
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+PARTS: Row = {
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "a and"}, {"type": "text", "text": " b"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
+    ]
+}
+IMAGE = {"role": "user", "content": [{"type": "image", "text": None}]}
+TOOLS: Row = {"messages": [USER, ANSWER], "tools": [{"name": "add"}]}
 
 
 @pytest.mark.parametrize(
@@ -324,6 +337,10 @@ USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content"
         (CHAT, {"messages": [USER, ANSWER, CHAT["messages"][0], ANSWER]}, "has a system prompt after its first turn"),
         (CHAT, {"messages": [{"role": "user", "content": [{"text": "a"}]}, ANSWER]}, "has a turn 1 whose content is"),
         (CHAT, {"messages": [USER, "b"]}, "has a turn 2 that is no mapping of role and content"),
+        (CHAT, {"messages": [USER, ANSWER | {"weight": 0.5}]}, "has a turn 2 of the weight 0.5; give 0 (not"),
+        (CHAT, {"messages": [{"role": "system", "content": ""}]}, "ends with a turn of the system"),
+        (PARTS, {"messages": [IMAGE, ANSWER]}, "has a turn 1 with a part of the type 'image'; only text is read"),
+        (TOOLS | {"tools": "[]"}, TOOLS | {"tools": "add"}, "holds no list in column 'tools'; give definitions"),
     ],
 )  # fmt: skip
 def test_a_row_that_is_none_is_named(tmp_path: Path, good: Row, bad: Row, says: str) -> None:
@@ -577,3 +594,49 @@ def test_text_comes_back_from_the_rows_on_disk(prepare_rows: Callable[..., Prepa
         "rows longer than max_length",
         "special tokens in turns, kept as text",
     }
+
+
+# Rows that other tools write
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
+def test_a_content_may_be_parts_of_text(tmp_path: Path, kind: str) -> None:
+    """As vision models' rows have them: the parts are joined."""
+    assert loaded(tmp_path / f"rows{kind}", [PARTS, PARTS]) == [said("user: a and b", "assistant: b")] * 2
+
+
+def test_a_developer_is_the_system_and_an_empty_system_prompt_is_none(tmp_path: Path) -> None:
+    """The roles of OpenAI's rows and of ShareGPT's."""
+    developer = {"messages": [{"role": "developer", "content": "Be short."}, USER, ANSWER]}
+    empty = {"messages": [{"role": "system", "content": " "}, USER, ANSWER]}
+    assert loaded(tmp_path / "rows.jsonl", [developer, empty]) == [
+        said("system: Be short.", "user: a", "assistant: b"),
+        said("user: a", "assistant: b"),
+    ]
+
+
+def test_tools_are_read_from_lists_and_from_json(tmp_path: Path) -> None:
+    """As a JSON list, without the keys that other rows have and this one doesn't; empty where a row has none."""
+    other = [{"name": "sub", "parameters": {"type": "object"}}]
+    rows = [TOOLS, TOOLS | {"tools": other}, TOOLS | {"tools": None}]
+    expected = [[{"name": "add"}], other, []]
+    found = load(write(tmp_path / "rows.jsonl", rows))
+    assert [json.loads(text or "[]") for text in found.train["tools"]] == expected
+    assert found.notes["columns"] == "turns: messages; tools: tools"
+    as_text = [row | {"tools": json.dumps(row["tools"]) if row["tools"] else ""} for row in rows]
+    found = load(write(tmp_path / "texts.jsonl", as_text))
+    assert [json.loads(text or "[]") for text in found.train["tools"]] == expected
+
+
+def test_bad_rows_are_dropped_and_counted_where_the_suite_says_so(tmp_path: Path) -> None:
+    """In a warning with how many and why the first; the others keep their numbers."""
+    path = write(tmp_path / "rows.jsonl", [CHAT, {"messages": [USER]}, CHAT, {"messages": []}])
+    settings = tiny.settings(task={"name": "causal_lm", "options": {"bad_rows": "drop"}})
+    options = text_files.TextFiles.Options(train=f"path:{path}", test=f"path:{path}")
+    data = text_files.TextFiles(options).load(settings, "answer")
+    assert data.train["place"][:] == [f"{path}: row 1", f"{path}: row 3"]
+    assert data.warnings == {
+        "bad rows left out": f"4, such as {path}: row 2 ends with a turn of the user; there is no answer to learn, so "
+        "remove that turn"
+    }
+    assert not load(write(tmp_path / "good.jsonl", [CHAT])).warnings

@@ -15,12 +15,13 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from helpers import tiny
 from helpers.tiny import gpt2, settings
 from hpml_bench.data import prepare as module
 from hpml_bench.data.prepare import draw, prepare
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import read_rows
-from hpml_bench.data.tokenizer import end_id, load_tokenizer
+from hpml_bench.data.tokenizer import end_id, generation_ends, load_tokenizer
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import FEWER, LoadedData
 
@@ -313,3 +314,18 @@ def test_several_processes_may_prepare_at_once(make: Callable[..., Any]) -> None
     with context.Pool(2) as pool:
         one, other = pool.map(prepare, [make(), make()])
     assert one == other == prepare(make())
+
+
+def test_end_tokens_of_generation_config_are_among_the_stop_tokens(tmp_path: Path) -> None:
+    """One or a list; ids that are no added tokens of the tokenizer are defaults of a class, and left out."""
+    of_words = tiny.task_settings(tmp_path, "causal_lm")
+    folder = tmp_path / "model"
+    tokenizer = load_tokenizer(folder)
+    (end, other), word = list(tokenizer.added_tokens_decoder)[:2], tokenizer.convert_tokens_to_ids("w3")
+    for given, expected in ((other, {other}), ([other, word, end], {other, end}), (word, set()), (None, set())):
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": given}))
+        assert set(generation_ends(folder, tokenizer)) == expected
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [other]}))
+    assert other in prepare(of_words).stop_ids
+    (folder / "generation_config.json").unlink()
+    assert generation_ends(folder, tokenizer) == ()

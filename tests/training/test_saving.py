@@ -13,7 +13,8 @@ import torch
 import yaml
 from click.testing import CliRunner
 from peft import PeftModel
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+from safetensors import safe_open
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from helpers import language_models, tiny
 from hpml_bench.api import load_trained
@@ -22,13 +23,15 @@ from hpml_bench.config.settings import MethodSpec
 from hpml_bench.data.prepare import weights_digest
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.rows import Batch
+from hpml_bench.data.tokenizer import Encoder, load_tokenizer
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.method import make_method
-from hpml_bench.plugins.task import make_task
+from hpml_bench.plugins.task import Decoding, make_task
 from hpml_bench.records.load import load_record
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import Digests
 from hpml_bench.report import model_card
+from hpml_bench.training.generation import Generator, generate
 from hpml_bench.training.model import TaskModel, build_model
 from hpml_bench.training.saving import save_trained
 
@@ -197,6 +200,65 @@ def test_the_tokenizer_is_saved_with_its_chat_template(model_folders: dict[str, 
     found = AutoTokenizer.from_pretrained(tmp_path / "saved")
     assert found.chat_template == tokenizer.chat_template
     assert found("w1 w2").input_ids == tokenizer("w1 w2").input_ids
+
+
+TEMPLATE = (
+    "{% for m in messages %}{{ {'system': 'w1 ', 'user': 'w2 ', 'assistant': 'w3 ' if brief else 'w4 '}[m.role] }}"
+    "{{ m.content }} <end> {% endfor %}{% if add_generation_prompt %}{{ 'w3 ' if brief else 'w4 ' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_plain_transformers_answers_as_the_run_did(method: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """By the saved tokenizer's template, with options and system prompt of the suite, model and end tokens."""
+    folder = model_folders["bare"]
+    options = {"template": TEMPLATE, "template_options": {"brief": True}, "system": "w9", "scorer": "exact"}
+    model, made, task, spec = language_models.trained(folder, method, task={"name": "causal_lm", "options": options})
+    encoder = Encoder(load_tokenizer(folder), 100, None, "path:model")
+    found = task.conversations(encoder).example(["user", "assistant"], ["w5 w6", "w7"])  # type: ignore[attr-defined]
+    prompt = list(found.ids[: found.prompt])
+    ready = prepared(folder, stop_ids=task.stop_ids(encoder))
+    save_trained(cast(TaskModel, model), made, spec, ready, tmp_path)
+
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    turns = [{"role": "user", "content": "w5 w6"}]
+    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    assert ids["input_ids"][0].tolist() == prompt
+    own = [{"role": "system", "content": "w8"}, *turns]
+    assert tokenizer.apply_chat_template(own, tokenize=False, brief=False).startswith("w1 w8 <end> w2 w5 w6 <end>")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path if method == "full" else folder)
+    loaded: Any = base if method == "full" else PeftModel.from_pretrained(base, tmp_path)
+    ends = GenerationConfig.from_pretrained(tmp_path).eos_token_id
+    assert ends == list(ready.stop_ids)
+    how = Generator(Decoding(12), ready.stop_ids, str, pad_id=1, batch=1, seed=0)
+    (answer,) = generate(cast(Any, model), [prompt], how, torch.device("cpu"), [0])
+    told = loaded.eval().generate(**ids, do_sample=False, max_new_tokens=12, eos_token_id=ends, pad_token_id=1)
+    assert told[0, len(prompt) :].tolist() == answer.tokens
+
+
+def test_a_saved_model_caches_and_says_what_it_is(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Training switches the cache off; the configuration says the type of the weights."""
+    folder = model_folders["Llama"]
+    model, made, _, spec = language_models.trained(folder, "full")
+    save_trained(cast(TaskModel, model), made, spec, prepared(folder), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["use_cache"] is True
+    with safe_open(tmp_path / "model.safetensors", "pt") as tensors:
+        types = {str(tensors.get_tensor(name).dtype) for name in tensors.keys()}  # noqa: SIM118 - no mapping
+    assert types == {f"torch.{config['dtype']}"}
+    assert model.encoder.config.use_cache is False  # type: ignore[union-attr]
+
+
+def test_an_adapter_names_its_base_model_as_the_hub_does(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """With its commit, in place of a folder of this machine."""
+    folder = model_folders["Llama"]
+    model, made, _, spec = language_models.trained(folder, "lora")
+    of_hub = spec.settings.model_copy(update={"backbone": "hub:owner/name@main"})
+    ready = prepared(folder)
+    ready = ready.model_copy(update={"digests": ready.digests.model_copy(update={"revision": "abc"})})
+    save_trained(cast(TaskModel, model), made, spec.model_copy(update={"settings": of_hub}), ready, tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("owner/name", "abc")
 
 
 # A head
