@@ -218,6 +218,12 @@ def attention(device: str = "cuda") -> dict[str, Any]:
     from hpml_bench.training.precision import leave_out_cudnn_attention
 
     leave_out_cudnn_attention()
+
+    def gradients(parts: list[Any], mask: Any) -> Any:
+        query, key, value, weights = parts
+        output = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return torch.autograd.grad(output, (query, key, value), weights)
+
     found: dict[str, Any] = {}
     for length in (64, 65, 128, 192):
         mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
@@ -226,10 +232,11 @@ def attention(device: str = "cuda") -> dict[str, Any]:
             parts = [torch.randn(2, 2, length, 64, device=device, dtype=torch.bfloat16) for _ in range(4)]
             if low:
                 parts[0][..., 0], parts[1][..., 0] = 1.0, -120 * math.sqrt(64)
-            q, k, v = inputs = [part.requires_grad_() for part in parts[:3]]
-            own = torch.autograd.grad(scaled_dot_product_attention(q, k, v, attn_mask=mask), inputs, parts[3])
+            for part in parts[:3]:
+                part.requires_grad_()
+            own = gradients(parts, mask)
             with sdpa_kernel(SDPBackend.MATH):
-                plain = torch.autograd.grad(scaled_dot_product_attention(q, k, v, attn_mask=mask), inputs, parts[3])
+                plain = gradients(parts, mask)
             errors = [float((a - b).norm() / b.norm()) for a, b in zip(own, plain, strict=True)]
             passed = all(map(math.isfinite, errors)) and (low or max(errors) < 0.05)
             found[f"{length}{' low' if low else ''}"] = {"errors": errors, "passed": passed}

@@ -52,7 +52,7 @@ class Squares:
         variance = max(largest / (n * m), (self.span / m) ** 2)
         parts = ((self.seeds, n - 1), (self.rows, m - 1), (self.interaction, (n - 1) * (m - 1)))
         spread = sum((square / (n * m)) ** 2 / df for square, df in parts)
-        return math.sqrt(variance), max(variance**2 / spread, n - 1) if spread else float(n - 1)
+        return math.sqrt(variance), max(variance**2 / spread, min(n, m) - 1) if spread else float(min(n, m) - 1)
 
 
 def tail(distance: float, error: float, df: float) -> float:

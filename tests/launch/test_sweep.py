@@ -163,7 +163,6 @@ def test_a_failed_run_costs_the_others_nothing(finished_sweep: Finished, tmp_pat
     [
         ("dataset.options.train=path:nowhere.csv", ["nowhere.csv"]),
         ("backbone=path:nowhere", ["nowhere"]),
-        ("train_samples=5000", ["train_samples", "5000"]),
         ("dataset.options.label=colour", ["colour", "text"]),
         ("max_length=1000", ["max_length", "1000", "64"]),
     ],
