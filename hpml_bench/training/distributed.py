@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from hpml_bench.config.settings import Settings
 from hpml_bench.system import network
@@ -87,7 +88,7 @@ def process_group(settings: Settings) -> Iterator[Group]:
     elif (interface := network.interface_to(os.environ["MASTER_ADDR"])) not in {None, "lo"}:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", str(interface))  # a host's own name may stand for its loopback
     # a rank that meets nobody needs no store that listens: torch's would, on all addresses
-    alone: dict[str, Any] = {"store": dist.HashStore(), "rank": 0, "world_size": 1} if world == 1 else {}
+    alone: dict[str, Any] = {"store": HashStore(), "rank": 0, "world_size": 1} if world == 1 else {}
     dist.init_process_group(
         BACKENDS[device.type], timeout=COLLECTIVE_TIMEOUT, device_id=device if cuda else None, **alone
     )
