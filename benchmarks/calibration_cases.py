@@ -50,6 +50,8 @@ class Scores:
     truth: tuple[float, float] = (0.0, 0.0)
     """True mean of the methods of the first half, and of the others."""
     span: float = 1.0
+    step: float = 0.0
+    """Of a row's score: 1 where rows are right or wrong."""
     lower: bool = False
     """Whether lower is better."""
     margin: float = MARGIN
@@ -116,7 +118,7 @@ SCORES: Mapping[str, Scores] = {
     "real scores, equal": Scores(_smooth),
     "real scores, rare failures of one method": Scores(_rare_failures),
     "real scores, the margin carried by rare rows": Scores(_rare_rows, truth=(MARGIN, 0.0)),
-    "right and wrong, the margin carried by rare rows": Scores(_few_discordant, truth=(MARGIN, 0.0)),
+    "right and wrong, the margin carried by rare rows": Scores(_few_discordant, truth=(MARGIN, 0.0), step=1.0),
     "RMSE, equal": Scores(_errors, span=0.0, lower=True),
     "RMSE, outliers": Scores(_outliers, span=0.0, lower=True),
 }
@@ -126,7 +128,7 @@ def score_page(case: Scores, methods: int, seeds: int, rows: int, random: Random
     """Return a page of scores, beside two costs in which all methods are equal."""
     drawn = case.draw(random, methods, seeds, rows)
     of = {f"m{m}": dict(enumerate(drawn[m])) for m in range(methods)}
-    pairs = [*statistics.compare_scores(of, case.margin, case.span)]
+    pairs = [*statistics.compare_scores(of, case.margin, case.span, case.step)]
     scored = len(pairs)
     for _ in range(2):
         pairs += equal_costs(random, methods, seeds)

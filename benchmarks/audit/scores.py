@@ -152,7 +152,7 @@ def beyond(study: Study, table: Table, row: Row) -> Cells:
         n = pair.n
     else:
         made, scale = (
-            compare_rows(np.array([run.drawn for run in study.methods[first]]), study.span),
+            compare_rows(np.array([run.drawn for run in study.methods[first]]), study.span, study.binary),
             study.scale(study.score),
         )
         mean, n = scale * made.mean, made.n

@@ -52,7 +52,7 @@ class Squares:
         variance = max(largest / (n * m), (self.span / m) ** 2)
         parts = ((self.seeds, n - 1), (self.rows, m - 1), (self.interaction, (n - 1) * (m - 1)))
         spread = sum((square / (n * m)) ** 2 / df for square, df in parts)
-        return math.sqrt(variance), max(variance**2 / spread, min(n, m) - 1) if spread else float(min(n, m) - 1)
+        return math.sqrt(variance), max(variance**2 / spread, n - 1) if spread else float(n - 1)
 
 
 def tail(distance: float, error: float, df: float) -> float:
@@ -155,8 +155,8 @@ class Comparison:
         return high
 
 
-def compare_rows(table: Floats, span: float) -> Comparison:
-    """Return the comparison of a table of n seeds x m rows, whose values have a range."""
+def compare_rows(table: Floats, span: float, binary: bool) -> Comparison:
+    """Return the comparison of a table of n seeds x m rows, whose values have a range and are right or wrong."""
     n, m = table.shape
     seeds, rows, mean = table.mean(axis=1), table.mean(axis=0), float(table.mean())
     if n < 2:
@@ -170,7 +170,7 @@ def compare_rows(table: Floats, span: float) -> Comparison:
         m,
         span,
     )
-    return Comparison(mean, float(seeds.var(ddof=1)) + (span / m) ** 2 / 12, n, squares)
+    return Comparison(mean, float(seeds.var(ddof=1)) + (binary / m) ** 2 / 12, n, squares)
 
 
 def holm(values: Sequence[float]) -> list[float]:

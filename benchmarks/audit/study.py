@@ -214,8 +214,8 @@ class Study:
 
     def grid(self, metric: str) -> float:
         """Return the distance of the values that can be measured, where it is known."""
-        if metric == self.score and self.span:
-            return self.span / len(self.compared[0].scores)
+        if metric == self.score and self.binary:
+            return 1 / len(self.compared[0].scores)
         return self.definitions[metric].get("grid") or 0.0
 
     def is_cost(self, metric: str) -> bool:
@@ -311,7 +311,9 @@ class Study:
                 name: [sign * (run.drawn - run.by_group(self.guess.scores)) for run in runs]
                 for name, runs in self.methods.items()
             }
-            made = {name: compare_rows(np.array(of), self.span) for name, of in tables.items() if len(of) >= 3}
+            made = {
+                name: compare_rows(np.array(of), self.span, self.binary) for name, of in tables.items() if len(of) >= 3
+            }
             ps = {
                 name: made[name].p(made[name].mean) if name in made else max(map(above_by_rows, of))
                 for name, of in tables.items()

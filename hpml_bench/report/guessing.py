@@ -26,20 +26,21 @@ def not_above_guess(results: Results) -> tuple[str, ...]:
         np.array([sign * (scores - guessed) for scores in results.scores(method).values()], dtype=float)
         for method in results.methods
     ]
-    shown = above(gains, results.score_span, results.look)
+    shown = above(gains, results.score_span, results.look, results.score_step)
     return tuple(method for method, better in zip(results.methods, shown, strict=True) if not better)
 
 
-def above(gains: Sequence[NDArray[np.float64]], span: float, look: int) -> list[bool]:
+def above(gains: Sequence[NDArray[np.float64]], span: float, look: int, step: float = 1.0) -> list[bool]:
     """Tell of each method whether it is shown to score better than guessing.
 
     Args:
         gains: of each method [seeds, rows], how much better its rows score than the guess.
         span: range of a row's score; 0 where it has none.
         look: the number of this look at the suite's seeds, from 1.
+        step: least amount by which a row's score changes, 1 of right and wrong; 0 of real numbers.
 
     """
-    p = [_p_in_each(of) if len(of) < statistics.LEAST_SEEDS else _p_above(of, span) for of in gains]
+    p = [_p_in_each(of) if len(of) < statistics.LEAST_SEEDS else _p_above(of, span, step) for of in gains]
     level = statistics.ALPHA * statistics.FOR_GUESSING * statistics.spent_at(look)
     return [value < level for value in statistics.holm(p)]
 
@@ -64,7 +65,7 @@ def _p_above_over_rows(gains: NDArray[np.float64]) -> float:
     return statistics.p_different(evidence) / 2 if evidence else 1.0
 
 
-def _p_above(gains: NDArray[np.float64], span: float) -> float:
+def _p_above(gains: NDArray[np.float64], span: float, step: float) -> float:
     """Return the one-sided p of no gain over the constant answer, of [seeds, rows]."""
-    evidence = statistics.crossed_evidence(gains, span)
+    evidence = statistics.crossed_evidence(gains, span, step)
     return max((statistics.p_different(one) / 2 if one.mean > 0 else 1.0 for one in evidence), default=1.0)

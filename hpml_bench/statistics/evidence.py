@@ -130,12 +130,11 @@ class OverSeedsAndRows:
         return max(self.error(n), math.sqrt(rare / self.m))
 
     def freedom(self, n: int) -> float:
-        """Return Satterthwaite's degrees of freedom, at least those of the fewer of seeds and rows."""
+        """Return Satterthwaite's degrees of freedom, at least n - 1."""
         parts = [square / (n * self.m) for square in self._squares(n)]
         each = (n - 1, self.m - 1, (n - 1) * (self.m - 1))
         spread = sum(part**2 / freedom for part, freedom in zip(parts, each, strict=True))
-        least = float(min(n, self.m) - 1)
-        return max(least, self.error(n) ** 4 / spread) if spread else least
+        return max(n - 1, self.error(n) ** 4 / spread) if spread else float(n - 1)
 
     def cautious(self) -> OverSeedsAndRows:
         """Return the same with the upper bound of the seeds' mean square."""

@@ -18,20 +18,21 @@ Scores = Mapping[str, Mapping[int, NDArray[Any]]]
 """method -> seed -> scores of the test rows, [rows], in the same order for all; their mean is the metric."""
 
 
-def compare_scores(scores: Scores, margin: float, span: float = 1.0) -> tuple[Comparison, ...]:
+def compare_scores(scores: Scores, margin: float, span: float = 1.0, step: float = 1.0) -> tuple[Comparison, ...]:
     """Compare every pair of methods by the mean of their rows' scores, for other seeds and other rows.
 
     Args:
         scores: of every method and seed.
         margin: difference of means that counts as none.
         span: range of a row's score, 1 of right and wrong; 0 where it has none.
+        step: least amount by which a row's score changes, 1 of right and wrong; 0 of real numbers.
 
     """
     means = {method: {seed: float(rows.mean()) for seed, rows in of.items()} for method, of in scores.items()}
 
     def evidence(a: str, b: str, seeds: Sequence[int]) -> tuple[Evidence, ...] | None:
         table = [scores[a][seed].astype(float) - scores[b][seed] for seed in seeds]
-        return crossed_evidence(table, span) if table[0].size > 1 else None  # one row tells nothing of others
+        return crossed_evidence(table, span, step) if table[0].size > 1 else None  # one row tells nothing of others
 
     pairs = compare_pairs(means, margin=margin, evidence=evidence)
     return pairs if span else tuple(replace(c, skewed=c.skewed or _carried_by_few(c, scores)) for c in pairs)

@@ -40,19 +40,20 @@ def group_scores(scores: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(mean + len(sizes) / values.size * surplus)
 
 
-def crossed_evidence(values: ArrayLike, span: float = 1.0) -> tuple[Evidence, ...]:
+def crossed_evidence(values: ArrayLike, span: float = 1.0, step: float = 1.0) -> tuple[Evidence, ...]:
     """Return the evidence of a seeds x rows table for other seeds and rows, and that for other seeds alone.
 
-    A claim needs both: Satterthwaite's approximation would now and then be surer of other rows than of these. Of scores
-    without a range what shows no spread is left out: the second where all seeds agree, both where rows do too.
+    A claim needs both: Satterthwaite's approximation would now and then be surer of other rows than of these. What
+    shows no spread is left out: of real numbers the second where all seeds agree, without a range both where rows do.
 
     Args:
         values: [n seeds, m rows] with n, m >= 2: scores of a method, or differences of two methods' scores.
         span: range of a row's score, 1 of right and wrong; 0 where it has none.
+        step: least amount by which a row's score changes, 1 of right and wrong; 0 of real numbers.
 
     """
     table = np.asarray(values, dtype=float)
-    over_seeds = OverSeeds.of(table.mean(axis=1), grid=span / table.shape[1] or None)
+    over_seeds = OverSeeds.of(table.mean(axis=1), grid=step / table.shape[1] or None)
     both: tuple[Evidence | None, ...] = (OverSeedsAndRows.of(table, span), over_seeds)
     return tuple(one for one in both if one is not None and one.error(one.n) > 0)
 
@@ -73,7 +74,7 @@ def rows_interval(values: ArrayLike) -> tuple[float, float] | None:
     return ends(evidence) if evidence else None
 
 
-def crossed_interval(values: ArrayLike, span: float = 1.0) -> Interval:
+def crossed_interval(values: ArrayLike, span: float = 1.0, step: float = 1.0) -> Interval:
     """Return the mean of a seeds x rows table with a 95 % interval for other seeds *and* other test rows.
 
     The wider of the intervals of `crossed_evidence`; none where that is empty.
@@ -83,5 +84,5 @@ def crossed_interval(values: ArrayLike, span: float = 1.0) -> Interval:
 
     """
     table = np.asarray(values, dtype=float)
-    low, high = widest(crossed_evidence(table, span))
+    low, high = widest(crossed_evidence(table, span, step))
     return Interval(len(table), float(table.mean()), float(table.mean(axis=1).std(ddof=1)), low, high)

@@ -6,6 +6,7 @@ Nothing is unpickled.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 """By the device of the run. A rank that waits in NCCL keeps its GPU busy, beside one that is measured alone; in gloo it
 sleeps."""
+
+DROP_SECONDS = 0.02
+"""How long the interpreter's lock is let go before a group is left: four of its switches."""
 
 
 @dataclass(frozen=True)
@@ -93,4 +97,6 @@ def process_group(settings: Settings) -> Iterator[Group]:
         BACKENDS[device.type], timeout=COLLECTIVE_TIMEOUT, device_id=device if cuda else None, **alone
     )
     yield Group(rank, world, device, int(os.environ.get("GROUP_WORLD_SIZE", "1")))
+    # gloo's threads need the interpreter's lock to drop their last work, and who frees a group holds it and joins them
+    time.sleep(DROP_SECONDS)
     dist.destroy_process_group()

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -46,6 +47,8 @@ from hpml_bench.training.windows import Windows
 
 MARGIN = 0.05
 """Share of a GPU's memory that a try-out must leave: fragmentation differs between runs, and shapes between steps."""
+LOOKED_AT = 10_000
+"""Global batches among which the largest are found before the first step; to look at each takes some 50 µs."""
 MOST_SKIPPED = 30
 """Steps in a row whose gradient may overflow in fp16: the scale of the loss, halved each time, begins at 2^16."""
 
@@ -265,7 +268,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=self._micro_batch(share) == share)
 
     def _largest(self) -> list[np.ndarray]:
-        """Return the global batches of which a micro-batch needs most memory on some rank; the same on all ranks."""
+        """Return the first global batches of which a micro-batch needs most memory on a rank; the same on all ranks."""
         rows, world = self.train_rows, self.group.world
         size = self._micro_batch(self.settings.global_batch // world)
 
@@ -273,7 +276,9 @@ class Trainer:
             parts = indices.reshape(-1, world).T.reshape(-1, size)  # those of all ranks
             return Need(size * int(rows.lengths[parts].max()), int(rows.targets[parts].sum(1).max()))
 
-        return largest((need(indices), indices) for indices in Trainer.order(self))  # a subclass's may act on the way
+        return largest(
+            (need(indices), indices) for indices in islice(Trainer.order(self), LOOKED_AT)
+        )  # a subclass's may act on the way
 
     def try_out(self) -> None:
         """Rehearse, and take two steps, all of it without the last of a GPU's memory.

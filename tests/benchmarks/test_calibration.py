@@ -112,8 +112,8 @@ def test_the_cases_find_what_they_are_for() -> None:
         assert wrong("looks at 5, 7, 10, 14, 20, 30 seeds", 80) > 0.06
 
 
-def _spanless(compare: Callable[..., Any], scores: Any, margin: float, _: float = 1.0) -> Any:
-    return compare(scores, margin, 0.0)
+def _spanless(compare: Callable[..., Any], scores: Any, margin: float, _: float = 1.0, step: float = 1.0) -> Any:
+    return compare(scores, margin, 0.0, step)
 
 
 @pytest.mark.parametrize("grid", [0.25, 0.5, 1.5, 3.0])

@@ -275,7 +275,7 @@ lines = st.one_of(
 @settings(within_a_test, max_examples=examples(0.25))
 @given(content=st.lists(lines, max_size=12), torn=st.binary(max_size=12))
 def test_any_lines_as_points(runs: Path, no_charts: None, content: list[str], torn: bytes) -> None:
-    """Points are what is a point; the rest is left out, and curves are made of what is left."""
+    """Points are what is a point, the rest is left out; a run whose times they don't give is set apart."""
     place = min(runs.glob("lora*/points.jsonl"))
     with changing(place):
         place.write_bytes("\n".join(content).encode(errors="surrogatepass") + torn)
@@ -284,7 +284,7 @@ def test_any_lines_as_points(runs: Path, no_charts: None, content: list[str], to
             assert abs(point.step) < 2**63
         recommit(place.parent)
         results = load(runs)
-        assert len(results.compared) == 6
+        assert len(results.compared) + results.left_out.excluded_runs == 6
         for curves in results.curves.values():
             for by_seed in curves.values():
                 assert all(math.isfinite(value) for curve in by_seed for value in curve.values)
@@ -365,7 +365,9 @@ def test_any_points_can_be_drawn(runs: Path, tmp_path: Path, content: list[tuple
     shutil.rmtree(copied, ignore_errors=True)
     shutil.copytree(runs, copied)
     for path in copied.glob("*/points.jsonl"):
-        path.write_text("".join(json.dumps(POINT | {"step": step, "value": value}) + "\n" for step, value in content))
+        times = [line for line in path.read_text().splitlines(keepends=True) if '"step_seconds"' in line]
+        losses = [json.dumps(POINT | {"step": step, "value": value}) + "\n" for step, value in content]
+        path.write_text("".join((*times, *losses)))
         recommit(path.parent)
     assert line_chart(load(copied), "train_loss", "loss") is not None
 

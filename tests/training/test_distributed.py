@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
+import sys
+
 import psutil
 import pytest
 import torch
@@ -46,3 +49,21 @@ def test_a_group_of_one_rank_listens_on_the_loopback_at_most(monkeypatch: pytest
     with tiny.alone() as group:
         assert group.gather(torch.ones(1)).tolist() == [[1.0]]
         assert {address for address, _ in listening() - before} <= {"127.0.0.1"}
+
+
+def test_the_interpreters_lock_is_let_go_before_a_group_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of gloo need it to drop their last work; who frees the group holds it, and would wait for ever."""
+    ran: list[bool] = []
+    seen: list[bool] = []
+    destroy = torch.distributed.destroy_process_group
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: (seen.append(bool(ran)), destroy()))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "0")
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(60)  # another thread runs only when this one lets it
+    try:
+        with tiny.alone():
+            _thread.start_new_thread(ran.append, (True,))
+    finally:
+        sys.setswitchinterval(before)
+    assert seen == [True]

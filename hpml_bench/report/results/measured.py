@@ -106,8 +106,8 @@ class MeasuredRuns(ComparedRuns):
 
     def grid(self, metric: str) -> float | None:
         """Return the distance of the values that can be measured, where it is known: one row, or a page of memory."""
-        if metric == self.quality and self.score_span:
-            return self.score_span / self.test_rows if self.test_rows else None
+        if metric == self.quality and self.score_step:
+            return self.score_step / self.test_rows if self.test_rows else None
         definition = self.definitions.get(metric)
         return definition.grid if definition else None
 
@@ -125,6 +125,11 @@ class MeasuredRuns(ComparedRuns):
         """Return the scores of groups of test rows from those of the rows; of rows without groups their own."""
         asked = self.test_rows_asked
         return scores if asked is None or asked.group is None else statistics.group_scores(scores, asked.group)
+
+    @property
+    def score_step(self) -> float:
+        """Least amount by which a row's score changes: 1 where rows are right or wrong, 0 of real numbers."""
+        return 1.0 if self.task.binary else 0.0
 
     @property
     def score_span(self) -> float:

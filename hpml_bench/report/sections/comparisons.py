@@ -229,12 +229,12 @@ def _crossed(results: Results) -> Table | None:
 
 def _crossed_intervals(results: Results) -> Iterator[tuple[str, Interval, Interval]]:
     """Yield name, interval over seeds, and interval over seeds and rows, of every method and every pair."""
-    quality, span = results.quality, results.score_span
+    quality, range_and_step = results.quality, (results.score_span, results.score_step)
     scores = {method: by_seed for method in results.methods if len(by_seed := results.scores(method)) > 1}
 
     def both(table: list[NDArray[Any]]) -> tuple[Interval, Interval]:
         over_seeds = statistics.mean_interval([rows.mean() for rows in table], results.grid(quality))
-        return over_seeds, statistics.crossed_interval(table, span)
+        return over_seeds, statistics.crossed_interval(table, *range_and_step)
 
     for method, by_seed in scores.items():
         values = list(by_seed.values())
