@@ -15,6 +15,7 @@ from hpml_bench.cluster.sweep import Sweep
 from hpml_bench.config.profile import Profile
 from hpml_bench.config.suite import load_suite
 from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.order import methods_of_seed
 from hpml_bench.records.files import SET_ASIDE
 from hpml_bench.records.plan import Job, claims, read_jobs
 from hpml_bench.records.run import RunRecord
@@ -47,7 +48,8 @@ class Disturbed:
     ) -> Sweep:
         """Do what run-all does before it submits; keep the sweep."""
         loaded = load_suite(str(self.suite), seeds=seeds)
-        ordered = {name: loaded.methods[name] for name in methods}
+        row = methods_of_seed(len(methods), 0, loaded.name)  # the suite's first method may come later by lot
+        ordered = {methods[row.index(n)]: loaded.methods[methods[row.index(n)]] for n in range(len(methods))}
         loaded = loaded.model_copy(update={"methods": ordered})
         sweep = Sweep.open(
             Asked(loaded, self.profile, None, Limits(stall=stall)), self.out / loaded.name, lambda _: None
