@@ -210,7 +210,10 @@ def cases() -> Iterator[tuple[str, Case]]:
         for rows in sizes:
             yield f"{name}, {rows} rows", partial(score_page, case, 5, 5, rows)
     rare = SCORES["right and wrong, the margin carried by rare rows"]
-    yield "the same with 12 methods", partial(score_page, rare, 12, 5, 500)
+    yield (
+        "right and wrong, the margin carried by rare rows, 500 rows, 12 methods",
+        partial(score_page, rare, 12, 5, 500),
+    )
     yield f"looks at {', '.join(map(str, LOOKS))} seeds", looks_page
     for first, last in pairwise((2, 4, 6, 8, 10, 12)):
         yield f"sinusoid of 10 %, period {first} to {last} runs", partial(turns_page, (first, last))

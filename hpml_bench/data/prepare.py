@@ -106,19 +106,18 @@ def prepare(settings: Settings) -> Prepared:
             **_group_note(folder),
             "copies and near-copies": copies.note,
         },
-        warnings=(
-            *fewer,
-            *(
-                f"{name}: {value}"
-                for name, value in (*loaded.warnings.items(), *(() if task.cuts_texts else notes.items()))
-                if value != NOTHING
-            ),
-            *((f"copies: {copies.warning}{_about_copies(settings)}",) if copies.warning else ()),
-        ),
+        warnings=(*fewer, *_on_rows({**loaded.warnings, **({} if task.cuts_texts else notes)}, copies, settings)),
         pad_id=pad_id(tokenizer, _vocabulary(config)),
         stop_ids=task.stop_ids(encoder) if task.decoding is not None else (),
         scaffold=task.scaffold(encoder) if task.decoding is not None else Scaffold(),
     )
+
+
+def _on_rows(found: Mapping[str, str], copies: Copies, settings: Settings) -> Iterator[str]:
+    """Yield warnings on what was found in the rows, and on copies among them."""
+    yield from (f"{name}: {value}" for name, value in found.items() if value != NOTHING)
+    if copies.warning:
+        yield f"copies: {copies.warning}{_about_copies(settings)}"
 
 
 def _silence() -> None:

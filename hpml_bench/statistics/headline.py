@@ -39,8 +39,7 @@ def compare_scores(scores: Scores, margin: float, span: float = 1.0, step: float
 
 
 ROW_SKEW = 3.0
-"""Skewness over rows from which few rows seem to carry a difference. Of 500 rows of normal errors squared, one pair in
-300 is above; of 500 rows of which about 5 are outliers, all but one pair in 1,000."""
+"""Skewness over rows above which few rows seem to carry a difference; benchmarks/calibration.py counts the marks."""
 
 
 def _carried_by_few(c: Comparison, scores: Scores) -> bool:

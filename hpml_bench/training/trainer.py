@@ -48,7 +48,7 @@ from hpml_bench.training.windows import Windows
 MARGIN = 0.05
 """Share of a GPU's memory that a try-out must leave: fragmentation differs between runs, and shapes between steps."""
 LOOKED_AT = 10_000
-"""Global batches among which the largest are found before the first step; to look at each takes some 50 µs."""
+"""Global batches among which the largest are found before the first step, however long the training is."""
 MOST_SKIPPED = 30
 """Steps in a row whose gradient may overflow in fp16: the scale of the loss, halved each time, begins at 2^16."""
 
