@@ -260,12 +260,12 @@ def test_another_end_is_another_tokenizer(make: Callable[..., Any], tmp_path: Pa
 
 
 def test_the_second_call_finds_its_rows(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It tokenises nothing, gives the same, and takes less than a second."""
+    """It tokenises nothing, gives the same, and takes less than a second of a core."""
     first = prepare(make())
     monkeypatch.setattr(module, "_tokenise", None)
-    start = time.monotonic()
+    start = time.process_time()
     assert prepare(make()) == first
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone"])

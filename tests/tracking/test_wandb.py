@@ -408,25 +408,29 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     return suite, computed
 
 
-@pytest.mark.parametrize(("fault", "patience"), [("silent", 1.0), pytest.param("dying", 5.0, marks=pytest.mark.suites)])
+@pytest.mark.parametrize("fault", ["silent", pytest.param("dying", marks=pytest.mark.suites)])
 def test_a_faulty_server_leaves_the_results_as_they_are(
     fault: str,
-    patience: float,
     undisturbed: tuple[Path, dict[str, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Losses, norms, predictions and accuracy of a sweep of two ranks are to the bit those without wandb."""
     suite, expected = undisturbed
-    monkeypatch.setattr(follow.__wrapped__, "__defaults__", (patience,))
-    monkeypatch.setattr(publish, "__defaults__", (patience,))
-    with serving(fault) as server:
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        computed, said = run_all(suite, tmp_path, "online")
-        assert server.fault == {"silent": "silent", "dying": "dead"}[fault]
-        assert server.received, "it was asked"
-    assert computed == expected
-    assert "live publishing stopped, the results are not affected" in said
-    assert len(runs_below(tmp_path / "colours")) == 2, "it and its comparison are kept offline instead"
-    assert nothing_left()
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    met = False
+    for patience in (1.0, 5.0, 20.0):  # on a busy machine wandb's service may need longer to reach the fault
+        monkeypatch.setattr(follow.__wrapped__, "__defaults__", (patience,))
+        monkeypatch.setattr(publish, "__defaults__", (patience,))
+        out = tmp_path / str(patience)
+        with serving(fault) as server:
+            monkeypatch.setenv("WANDB_BASE_URL", server.url)
+            computed, said = run_all(suite, out, "online")
+            met = bool(server.received) and server.fault == {"silent": "silent", "dying": "dead"}[fault]
+        assert computed == expected
+        assert "live publishing stopped, the results are not affected" in said
+        assert len(runs_below(out / "colours")) == 2, "it and its comparison are kept offline instead"
+        assert nothing_left()
+        if met:
+            break
+    assert met, "the server was never reached"
