@@ -72,8 +72,9 @@ def run(asked: Request, trials: int, slowdown: float, minutes: float | None, fol
             )
             report = check(replace(asked, count=False, minutes=None), compared, lambda _: None, work)
             done[number] = Trial(
-                session=session, number=number, slowdown=delay, injected=injected_slowdown(report), report=report
-            )
+                session=session, number=number, slowdown=delay, planned=trials,
+                injected=injected_slowdown(report), report=report,
+            )  # fmt: skip
             kept.keep(done[number])
             kind = f"slowed by {delay:.1%}" if delay else "A/A"
             say(

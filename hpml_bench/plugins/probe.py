@@ -32,6 +32,7 @@ from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import Metric, Point
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch.nn.parallel import DistributedDataParallel
 
     from hpml_bench.data.rows import Rows
@@ -62,8 +63,8 @@ class Run:
     """time.monotonic() at which the parent began to start the ranks; None when torchrun did."""
     retention: Rows | None = None
     """General text, where the task asks for some."""
-    base_loss: float | None = None
-    """Loss a token of the base model on that text, before the method changed it."""
+    base_losses: np.ndarray | None = None
+    """Loss of the base model on each of these texts, before the method changed it, summed over tokens, [n] in nats."""
     generator: Generator | None = None
     """How prompts are answered, where they are."""
 

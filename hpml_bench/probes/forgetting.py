@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import numpy as np
 
 from hpml_bench.plugins.probe import Probe, Run
 from hpml_bench.records.run import Metric
@@ -30,6 +33,13 @@ METRICS = (
         "Cross-entropy per token on general text after the training, less that of the base model as it was loaded, "
         "before the method changed it: the same texts, cut at max_length, each token but a text's first, and no end "
         "token behind it, as PEFT's method comparison measures it.",
+    ),
+    Metric.once(
+        "forgetting_error", "its standard error over texts", "nats/token", "neither", ".3f",
+        "Standard error of one run's forgetting over other general texts, that of a ratio (Cochran 1977, Sampling "
+        "Techniques, 2.11): √(k/(k − 1) · Σ(dᵢ − f·nᵢ)²) / Σnᵢ, where text i of k has nᵢ tokens, the loss of which "
+        "rose by dᵢ in sum, and f is the forgetting.",
+        phase="run", group="forgetting",
     ),
     _metric(
         "retention_loss", "loss on general text", "Cross-entropy a token on the retention text after the training."
@@ -62,18 +72,33 @@ class ForgettingProbe(Probe):
     def after_training(self) -> None:
         """Evaluate it."""
         run = self.run
-        if run.retention is None or run.base_loss is None:
+        if run.retention is None or run.base_losses is None:
             return
-        from hpml_bench.training.evaluation import mean_loss
+        from hpml_bench.training.evaluation import losses_of_rows
 
-        after = mean_loss(run.model, run.task, run.retention, run.settings, run.group)
+        after = losses_of_rows(run.model, run.task, run.retention, run.settings, run.group)
+        tokens = np.asarray(run.retention.targets)
         self.found = {
-            "forgetting": after - run.base_loss,
-            "retention_loss": after,
-            "base_retention_loss": run.base_loss,
+            "forgetting": _per_token(after - run.base_losses, tokens),
+            "forgetting_error": _error(after - run.base_losses, tokens),
+            "retention_loss": _per_token(after, tokens),
+            "base_retention_loss": _per_token(run.base_losses, tokens),
             "retention_texts": len(run.retention),
         }
 
     def stop(self) -> dict[str, Any]:
         """Return the losses."""
         return self.found
+
+
+def _per_token(losses: np.ndarray, tokens: np.ndarray) -> float:
+    return float(losses.sum() / max(1, int(tokens.sum())))
+
+
+def _error(rises: np.ndarray, tokens: np.ndarray) -> float | None:
+    """Return the standard error of the mean rise per token over texts; None of a single text."""
+    k = len(rises)
+    if k < 2:
+        return None
+    apart = rises - _per_token(rises, tokens) * tokens
+    return math.sqrt(k / (k - 1) * float(np.square(apart).sum())) / max(1, int(tokens.sum()))

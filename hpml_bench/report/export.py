@@ -8,10 +8,13 @@ import re
 from collections.abc import Sequence
 
 from hpml_bench.report.blocks import Table
+from hpml_bench.report.tables import MISSING
 from hpml_bench.system.text import sanitize
 
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])")
-_SPREAD = re.compile(r"[^±]* ± ([\d.,e-]+)")
+_SPREAD = re.compile(r"[^±]*\d ± ([\d.,e-]*\d)(?:,? (\D.*))?")
+"""A mean with its standard deviation, and what may follow: marks of notes, or seeds without a value."""
+_MARKED = re.compile(r"[^†§¶]*\d ([†§¶ ]+)")
 _FORMULA = frozenset("=+@-＝＋＠－")
 """What a spreadsheet takes for the beginning of a formula; of full width in some languages."""
 _LATEX = {
@@ -55,30 +58,39 @@ def numeric_columns(table: Table) -> tuple[bool, ...]:
 
 
 def csv_text(table: Table) -> str:
-    """Return the values behind a table at full precision (RFC 4180), standard deviations as shown in a column beside.
+    """Return the values behind a table at full precision (RFC 4180).
 
-    Text that a spreadsheet would run as a formula gets an apostrophe.
+    Beside a column stand, where it has any, its standard deviations as shown ("sd") and what a cell says beyond its
+    value ("note"): marks, or "never (2 of 5)". Text that a spreadsheet would run as a formula gets an apostrophe.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     values = table.rows if table.values is None else table.values
-    spread = [any(_SPREAD.fullmatch(text) for text in column) for column in zip(*table.rows, strict=True)]
-    spread = spread or [False] * len(table.columns)
-    columns = [_inert(column) for column in table.columns]
-    writer.writerow(_with_spread(columns, [f"{column} sd" for column in columns], spread))
-    for shown, row in zip(table.rows, values, strict=True):
-        sds = [found[1].replace(",", "") if (found := _SPREAD.fullmatch(text)) else "" for text in shown]
-        writer.writerow(_with_spread(["" if value is None else _inert(value) for value in row], sds, spread))
+    columns: list[list[float | str | None]] = []
+    for at, name in enumerate(table.columns):
+        cells = [_parts(shown[at], row[at]) for shown, row in zip(table.rows, values, strict=True)]
+        columns.append([name, *(value for value, _, _ in cells)])
+        for kind, column in (("sd", [sd for _, sd, _ in cells]), ("note", [note for _, _, note in cells])):
+            if any(column):
+                columns.append([f"{name} {kind}", *column])
+    writer.writerows([_inert(value) for value in row] for row in zip(*columns, strict=True))
     return buffer.getvalue()
 
 
-def _with_spread(cells: Sequence[float | str], sds: Sequence[str], spread: Sequence[bool]) -> list[float | str]:
-    """Return the cells, each followed by its standard deviation in the columns that have one."""
-    pairs = zip(cells, sds, spread, strict=True)
-    return [part for cell, sd, has in pairs for part in ((cell, sd) if has else (cell,))]
+def _parts(shown: str, value: float | str | None) -> tuple[float | str | None, str, str]:
+    """Return a cell's value, its standard deviation as shown, and what else it shows; the last two may be empty."""
+    if isinstance(value, str):
+        return value, "", ""
+    if found := _SPREAD.fullmatch(shown):
+        return value, found[1].replace(",", ""), found[2] or ""
+    if value is None:
+        return value, "", "" if shown == MISSING else shown
+    return value, "", found[1] if (found := _MARKED.fullmatch(shown)) else ""
 
 
-def _inert(value: float | str) -> float | str:
+def _inert(value: float | str | None) -> float | str:
+    if value is None:
+        return ""
     return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
 
 

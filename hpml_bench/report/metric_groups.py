@@ -77,7 +77,7 @@ HARNESS = {
         "test_perplexity", "test_bits_per_byte", "test_token_accuracy", "test_cut_answers", "test_near_ties",
         "answers_read_anew",
     ),
-    "forgetting": ("forgetting", "retention_loss", "base_retention_loss", "retention_texts"),
+    "forgetting": ("forgetting", "forgetting_error", "retention_loss", "base_retention_loss", "retention_texts"),
     "merging": (
         "test_loss", "merged_test_loss", "test_score", "merged_test_score", "merged_answers_changed",
         "merged_logit_difference", "dequantized_test_loss", "dequantized_test_score", "dequantized_answers_changed",

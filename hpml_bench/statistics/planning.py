@@ -12,12 +12,14 @@ def paired_t_power(difference: float, sd: float, n: int, alpha: float = ALPHA) -
     """Return the chance that a two-sided paired t test over n seeds finds a true difference, in either direction.
 
     1 - F(t) + F(-t) of the noncentral t distribution with n - 1 degrees of freedom and noncentrality
-    √n · difference / sd, at the critical value t = t(1 - α/2, n - 1) (Cohen 1988, chapter 2).
+    √n · difference / sd, at the critical value t = t(1 - α/2, n - 1) (Cohen 1988, chapter 2). Where scipy
+    gives NaN for F, at noncentralities that leave less than 1e-12 below the value, F is taken as 0.
     """
     from scipy.special import nctdtr
 
     critical, noncentrality = t_quantile(1 - alpha / 2, n - 1), math.sqrt(n) * abs(difference) / sd
-    return float(1 - nctdtr(n - 1, noncentrality, critical) + nctdtr(n - 1, noncentrality, -critical))
+    below, wrong = (float(nctdtr(n - 1, noncentrality, t)) for t in (critical, -critical))
+    return 1 - (0.0 if math.isnan(below) else below) + (0.0 if math.isnan(wrong) else wrong)
 
 
 def detectable_difference(sd: float, n: int, alpha: float = ALPHA, power: float = POWER) -> float:

@@ -89,21 +89,21 @@ def _everyone(
     return everyone, seconds
 
 
-def mean_loss(model: TaskModel, task: Task, rows: Rows, settings: Settings, group: Group) -> float:
-    """Return the loss a target over all rows, the same on all ranks."""
+def losses_of_rows(model: TaskModel, task: Task, rows: Rows, settings: Settings, group: Group) -> np.ndarray:
+    """Return the loss of each row, summed over its targets, [n] in nats, the same on all ranks."""
     was = model.training
     model.eval()
     everyone, _ = _everyone(model, task, rows, settings, group, "retention")
     model.train(was)
-    return float(everyone[:, 1].sum() / max(1, int(rows.targets.sum())))
+    return everyone[:, 1]
 
 
-def base_loss(base: PreTrainedModel, task: Task, rows: Rows, settings: Settings, group: Group) -> float:
-    """Return the loss a token of a language model as it was loaded."""
+def base_losses(base: PreTrainedModel, task: Task, rows: Rows, settings: Settings, group: Group) -> np.ndarray:
+    """Return the same of a language model as it was loaded."""
     model = LanguageModel(base)
     model.train(base.training)  # as which it is left
     try:
-        return mean_loss(cast(TaskModel, model), task, rows, settings, group)
+        return losses_of_rows(cast(TaskModel, model), task, rows, settings, group)
     finally:
         model.release()
 

@@ -29,7 +29,7 @@ from hpml_bench.system.failures import out_of_memory
 from hpml_bench.training.clock import clock, settle
 from hpml_bench.training.cuda import leave_free, release
 from hpml_bench.training.distributed import Group
-from hpml_bench.training.evaluation import base_loss, evaluate, rehearse
+from hpml_bench.training.evaluation import base_losses, evaluate, rehearse
 from hpml_bench.training.generation import Generator, make_generator
 from hpml_bench.training.kernels import speed_up, store_frozen_as_bf16
 from hpml_bench.training.model import TaskModel, build_model, is_large
@@ -95,7 +95,7 @@ class Trainer:
     ) -> None:
         """Put the parts together; `Trainer.build` makes them. The rows are those of each split by its name."""
         self.generator: Generator | None = None
-        self.base_loss: float | None = None
+        self.base_losses: np.ndarray | None = None
         self.spec, self.model, self.method, self.task, self.group = spec, model, method, task, group
         self.train_rows, self.validation, self.test = (rows[split] for split in ("train", "validation", "test"))
         self.retention, self.probes, self.write = rows.get(RETENTION), probes, write
@@ -130,12 +130,12 @@ class Trainer:
         task = make_task(settings.task, prepared.label_names, prepared.facts)
         for split in ("validation", "test", *([RETENTION] if task.retention else [])):
             rows[split] = Rows(Path(prepared.data) / split, prepared.pad_id)
-        before: list[float] = []
+        before: list[np.ndarray] = []
 
         def look(base: PreTrainedModel) -> None:
             if task.retention:
                 speed_up(base, settings.device)  # as the model after it: the difference must not be of kernels
-                before.append(base_loss(base, task, rows[RETENTION], settings, group))
+                before.append(base_losses(base, task, rows[RETENTION], settings, group))
 
         set_float32_products(settings)
         leave_out_cudnn_attention()
@@ -145,7 +145,7 @@ class Trainer:
         torch.manual_seed(spec.seed * 1000 + group.rank)  # dropout differs between ranks, as it must
         trainer = cls(spec, model, method, task, group, rows, probes, write)
         trainer.generator = make_generator(task, prepared, settings, spec.seed)
-        trainer.base_loss = before[0] if before else None
+        trainer.base_losses = before[0] if before else None
         if not method.trains:
             return trainer
         batches = (trainer.train_rows.batch(indices).to(group.device) for indices in trainer.order())

@@ -182,7 +182,7 @@ def _measured(
         began[1],
         launched=began[0],
         retention=trainer.retention,
-        base_loss=trainer.base_loss,
+        base_losses=trainer.base_losses,
         generator=trainer.generator,
     )
     for name, probe in probes.items():

@@ -50,7 +50,7 @@ def run_of(
     test = Rows(Path(prepared.data) / "test", prepared.pad_id)
     run = Run(
         settings, group, trainer.model, trainer.method, trainer.task, test, folder, time.monotonic(),
-        retention=trainer.retention, base_loss=trainer.base_loss, generator=trainer.generator,
+        retention=trainer.retention, base_losses=trainer.base_losses, generator=trainer.generator,
     )  # fmt: skip
     probe.start(run)
     return trainer, probe, run
@@ -94,6 +94,20 @@ def test_forgetting_is_the_loss_after_less_the_loss_before(method: str, text_fol
     assert found["base_retention_loss"] == pytest.approx(before, rel=1e-5)
     assert found["retention_loss"] == pytest.approx(after, rel=1e-5)
     assert found["forgetting"] == pytest.approx(after - before, abs=1e-4)
+
+
+def test_the_error_of_forgetting_is_near_the_jackknifes(text_folder: Path, group: Group) -> None:
+    """Over texts left out one by one, each text's loss by transformers' own forward pass."""
+    options = {"retention": f"path:{text_folder / 'general.txt'}"}
+    found, encoder, _, _ = measured(text_folder, group, "full", ForgettingProbe, options)
+    base = AutoModelForCausalLM.from_pretrained(text_folder / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(text_folder / "model")
+    tokens = np.array([len(tokenizer(text)["input_ids"]) - 1 for text in GENERAL])
+    rises = tokens * [loss_of_texts(encoder, text_folder, [t]) - loss_of_texts(base, text_folder, [t]) for t in GENERAL]
+    without = (rises.sum() - rises) / (tokens.sum() - tokens)
+    k = len(GENERAL)
+    jackknife = np.sqrt((k - 1) / k * np.square(without - without.mean()).sum())
+    assert found["forgetting_error"] == pytest.approx(jackknife, rel=0.1)
 
 
 def test_nothing_is_forgotten_where_nothing_is_trained(text_folder: Path, group: Group) -> None:

@@ -209,6 +209,23 @@ def test_csv_has_spread_beside_means() -> None:
     assert csv_text(made) == 'method,s,s sd\na,1.23,0.3\nb,4.0,\nc,"2 ± 1, never",\n'
 
 
+@pytest.mark.parametrize(
+    ("shown", "value", "expected"),
+    [
+        ("1.2 ± 0.3 †", 1.23, "1.23,0.3,†"),
+        ("1.2 ± 0.3 † ¶", 1.23, "1.23,0.3,† ¶"),
+        ("1,234 †", 1234.5, "1234.5,†"),
+        ("1,234 ± 1,000, never (2 of 5)", 1234.5, "1234.5,1000,never (2 of 5)"),
+        ("never (5 of 5)", None, ",never (5 of 5)"),
+        ("–", None, ""),
+    ],
+)
+def test_csv_keeps_what_a_cell_says_beyond_its_value(shown: str, value: float | None, expected: str) -> None:
+    """Marks of notes and seeds without a value stand in a column of notes; a missing value is empty."""
+    made = table("t", "c", ["s", "t"], [[(shown, value), ("1", 1.0)]])
+    assert csv_text(made).splitlines()[1] == f"{expected},1.0"
+
+
 def test_latex_escapes() -> None:
     """Characters that LaTeX would obey are escaped, and numbers are aligned right."""
     made = table("t", "50% & more", ["method", "x_1 ($)"], [["a_b \\ {} ^~#", ("1 ± 2", 1.0)]])

@@ -45,6 +45,8 @@ class Summary:
     """Mean of a trial."""
     longest: float
     """Seconds of the longest."""
+    planned: tuple[int, ...] = ()
+    """Different numbers of A/A trials that calls requested, in the order of their trials."""
 
     @property
     def good(self) -> bool:
@@ -74,6 +76,12 @@ class Summary:
                 f"Power: {right.happened} of {right.of} trials with all methods slowed by {slowdown * 100:.4g} % were "
                 f"caught; the power is at least {math.floor(right.lower * 1e4) / 100:.2f} % (exact, 95 %)."
             )
+        if len(self.planned) > 1:
+            numbers = ", then ".join(map(str, self.planned))
+            said.append(
+                f"The number of A/A trials was changed between calls ({numbers}); the bounds hold where it is fixed "
+                "before the first."
+            )
         return (*said, f"A trial took {self.seconds:.0f} s on average, and {self.longest:.0f} s at most.")
 
 
@@ -85,4 +93,7 @@ def summarise(trials: Iterable[Trial]) -> Summary:
         for delayed in (False, True)
     )
     seconds = [trial.report.seconds for trial in trials] or [0.0]
-    return Summary(Rate(sum(same), len(same)), Rate(sum(slowed), len(slowed)), statistics.fmean(seconds), max(seconds))
+    return Summary(
+        Rate(sum(same), len(same)), Rate(sum(slowed), len(slowed)), statistics.fmean(seconds), max(seconds),
+        tuple(dict.fromkeys(trial.planned for trial in trials if trial.planned)),
+    )  # fmt: skip
