@@ -9,7 +9,7 @@ import json
 import types
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -34,7 +34,7 @@ POINTS = {
 """The series of points.jsonl."""
 
 NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", types.NoneType: "empty", Any: "anything"}
-BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "of a length ≥"}
 
 
 def documents() -> dict[str, str]:
@@ -100,20 +100,45 @@ def metrics_page() -> str:
         metrics: tuple[Metric, ...] = registry.plugin(kind, name).metrics
         if not metrics:
             continue
-        rows = [
-            (f"`{m.name}`", m.title, m.unit, m.better, m.over_ranks, m.over_steps, m.phase, m.definition)
-            for m in metrics
-        ]
-        parts += [f"## {registry.ONE[kind]} {name}\n", table(head, rows)]
+        parts += [f"## {registry.ONE[kind]} {name}\n", table(head, map(metric_row, metrics))]
+    parts += ["## task causal_lm with a scorer\n", table(head, map(metric_row, scored_metrics()))]
+    parts += [
+        "## Scorers: what `test_score` is\n",
+        "`settings.task.options.scorer`; the score is the mean over test rows.\n",
+        table(
+            ("scorer", "title", "compares", "definition"),
+            [
+                (f"`{name}`", one.title, f"generated {one.of}" if one.of == "answers" else one.of, one.definition)
+                for name in registry.names("scorers")
+                for one in [registry.plugin("scorers", name)]
+            ],
+        ),
+    ]
     points = [(f"`{name}`", meaning) for name, meaning in POINTS.items()]
     parts += ["## Series of `points.jsonl`\n", "Each point is a metric, a step (from 1) and a value.\n"]
     return "\n".join([*parts, table(("metric", "value"), points)])
 
 
+def metric_row(m: Metric) -> tuple[str, ...]:
+    """Return the cells of a metric."""
+    return f"`{m.name}`", m.title, m.unit, m.better, m.over_ranks, m.over_steps, m.phase, m.definition
+
+
+def scored_metrics() -> list[Metric]:
+    """Return what a language model has beside its losses where a scorer is set: of answers, and of choices."""
+    task = registry.plugin("tasks", "causal_lm")
+    found = {m.name: m for scorer in ("exact", "choice") for m in task(task.Options(scorer=scorer)).metrics}
+    scored = found["test_score"].model_copy(
+        update={"title": "the scorer's", "definition": "Mean over the test rows of the scorer's score of a row."}
+    )
+    plain = {m.name for m in task.metrics}
+    return [scored, *(m for name, m in found.items() if name not in plain | {"test_score"})]
+
+
 def fields_table(model: type[BaseModel]) -> str:
     """Return a table of a model's fields: key, type, default, meaning."""
     rows = [
-        (f"`{name}`", type_name(field.annotation) + bounds(field), default(field), field.description or "")
+        (f"`{name}`", type_name(field.annotation) + limits(field.metadata), default(field), field.description or "")
         for name, field in model.model_fields.items()
     ]
     return table(("key", "type", "default", "meaning"), rows)
@@ -130,6 +155,9 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def type_name(annotation: Any) -> str:
     """Return a type in words."""
     origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        limited = limits(part for field in inner[1:] for part in getattr(field, "metadata", [field]))
+        return type_name(inner[0]) + (f" ({limited.removeprefix(', ')})" if limited else "")
     if origin in {Union, types.UnionType}:
         return " or ".join(dict.fromkeys(type_name(kind) for kind in inner))
     if origin is Literal:
@@ -142,12 +170,13 @@ def type_name(annotation: Any) -> str:
     return NAMES.get(annotation) or str(annotation)
 
 
-def bounds(field: FieldInfo) -> str:
-    """Return the limits of a number, as in `, ≥ 1`."""
+def limits(metadata: Iterable[Any]) -> str:
+    """Return the limits of a number or a text, as in `, ≥ 1`."""
+    parts = list(metadata)
     return "".join(
         f", {sign} {value}"
         for key, sign in BOUNDS.items()
-        for part in field.metadata
+        for part in parts
         if (value := getattr(part, key, None)) is not None
     )
 
