@@ -52,6 +52,14 @@ def test_rows_in_groups_claim_what_is_false_unless_the_groups_are_known(size: in
         assert calibration.grouped_pages(size, PAGES, known=True, even=even) <= 0.05 + tolerance(0.05, PAGES)
 
 
+@pytest.mark.calibration
+@pytest.mark.parametrize("groups", [4, 8, 20])
+def test_fewer_groups_than_seeds_claim_no_more(groups: int) -> None:
+    """Where test rows are in a few groups, with ten seeds, at most 5 % of pages claim what is false."""
+    size = calibration.ROWS // groups
+    assert calibration.grouped_pages(size, PAGES, known=True, n=10, even=False) <= 0.05 + tolerance(0.05, PAGES)
+
+
 def test_a_false_claim_is_counted() -> None:
     """The simulation can fail: verdicts at the plain level of 5 % a pair, without a family, make most pages false."""
     world = calibration.WORLDS["normal, all equal"]
