@@ -334,6 +334,33 @@ def planned_power(pilot: int, size: float, level: float, trials: int) -> tuple[f
     return found[0], found[1]
 
 
+def found_pairs(points: float, n: int, rows: int, trials: int) -> float:
+    """Return the share of pairs `points` of accuracy apart that a page of two groups of methods finds.
+
+    Six pairs of ten are so far apart; two costs, in which all methods are equal, are of the page too.
+    """
+    apart = points / 100
+    world, equal = World(accuracy=(0, 0, 0, apart, apart), permuted=False), World()
+    random, found = np.random.default_rng([8, n]), 0
+    for _ in range(trials):
+        right = answers(world, n, random)[..., :rows]
+        scores = {name: dict(enumerate(of)) for name, of in zip(NAMES, right, strict=True)}
+        pairs = [*statistics.compare_scores(scores, MARGIN_QUALITY)]
+        for _ in range(2):
+            values = {name: dict(enumerate(of)) for name, of in zip(NAMES, costs(equal, n, random), strict=True)}
+            pairs += statistics.compare_costs(values, MARGIN_COST)
+        found += sum(c.differs for c in statistics.decide(pairs)[:10] if (c.a in NAMES[:3]) != (c.b in NAMES[:3]))
+    return found / (6 * trials)
+
+
+def print_power(trials: int) -> None:
+    """Print how many of the pairs that differ in accuracy a page finds."""
+    print("\nPairs found of those that differ in accuracy, five methods, 500 rows, 5 seeds\n")
+    print("| points apart | found |\n| ---: | ---: |")
+    for points in (3, 6, 9):
+        print(f"| {points} | {percent(found_pairs(points, 5, 500, trials))} |", flush=True)
+
+
 def print_planned(trials: int) -> None:
     """Print the power of what `plan` gives from a pilot."""
     print("\nMean power of the seeds that `plan` gives (cautious) for a difference of one standard deviation\n")
@@ -347,12 +374,11 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description="Print how often a page is wrong, by simulation.")
     parser.add_argument("--trials", type=int, default=3000, help="pages of each kind")
-    trials = parser.parse_args().trials
-    print_pages(trials)
-    print_cases(trials)
-    print_intervals(50_000 if trials >= 1000 else 5_000)
-    print_planned(trials)
-    print_groups(trials)
+    parser.add_argument("--only", choices=PARTS, help="one part alone")
+    chosen = parser.parse_args()
+    for name, part in PARTS.items():
+        if chosen.only in {None, name}:
+            part(chosen.trials)
 
 
 def grouped_pages(size: int, trials: int, *, known: bool, n: int = 5, even: bool = True, rows: int = ROWS) -> float:
@@ -396,6 +422,17 @@ def print_groups(trials: int) -> None:
     for size, even in ((5, True), (10, True), (10, False)):
         found = (grouped_pages(size, trials, known=known, even=even) for known in (False, True))
         print(f"| {size if even else f'1 to {2 * size - 1}'} | {' | '.join(map(percent, found))} |", flush=True)
+
+
+PARTS: Mapping[str, Callable[[int], None]] = {
+    "pages": print_pages,
+    "cases": print_cases,
+    "power": print_power,
+    "intervals": lambda trials: print_intervals(50_000 if trials >= 1000 else 5_000),
+    "planned": print_planned,
+    "groups": print_groups,
+}
+"""What is printed, in this order."""
 
 
 if __name__ == "__main__":
