@@ -21,6 +21,7 @@ from scipy import optimize, special
 from hpml_bench import statistics
 from hpml_bench.launch.order import methods_of_seed
 from hpml_bench.statistics import ALPHA, Comparison
+from hpml_bench.statistics.pairs import FOR_DIFFERENCES
 
 Floats = NDArray[np.float64]
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Floats]
@@ -313,7 +314,7 @@ def print_intervals(trials: int) -> None:
         print(f"| {seed_sd:g} | {percent(alone)} | {percent(crossed)} |")
     print("\nPower at a difference of two standard deviations: simulated (theory)\n\n| level | n = 5 | n = 10 |")
     print("| --- | ---: | ---: |")
-    for label, alpha in (("alone, 5 %", ALPHA), ("Holm's first step of 30 at 4 %, 0.13 %", 0.04 / 30)):
+    for label, alpha in (("alone, 5 %", ALPHA), ("Holm's first step of 30 at 3.6 %, 0.12 %", 0.036 / 30)):
         found = (
             f"{percent(power(2.0, n, alpha, trials))} ({percent(statistics.paired_t_power(2.0, 1.0, n, alpha))})"
             for n in (5, 10)
@@ -365,9 +366,12 @@ def print_planned(trials: int) -> None:
     """Print the power of what `plan` gives from a pilot."""
     print("\nMean power of the seeds that `plan` gives (cautious) for a difference of one standard deviation\n")
     print("| level | pilot of 3 | of 5 | of 10 |\n| --- | ---: | ---: | ---: |")
-    for label, level in (("alone, 5 %", ALPHA), ("Holm's first step of 30 at 4 %, 0.13 %", 0.04 / 30)):
+    first, following = (ALPHA * FOR_DIFFERENCES * statistics.spent_at(look) / 30 for look in (1, 2))
+    levels = (("alone", ALPHA), ("Holm's first step of 30 pairs, a new folder", first), ("the next look", following))
+    for label, level in levels:
         rates = (planned_power(pilot, 1.0, level, trials) for pilot in (3, 5, 10))
-        print(f"| {label} | {' | '.join(f'{percent(plain)} ({percent(cautious)})' for plain, cautious in rates)} |")
+        shown = " | ".join(f"{percent(plain)} ({percent(cautious)})" for plain, cautious in rates)
+        print(f"| {label}, {100 * level:.2g} % | {shown} |", flush=True)
 
 
 def main() -> None:

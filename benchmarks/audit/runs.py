@@ -235,11 +235,27 @@ def named_rightly(run: Run, runs: list[Run]) -> bool:
 
 
 def odd_ones(runs: list[Run]) -> set[Run]:
-    """Return the runs of one protocol that have another's points, or that define a metric otherwise than most."""
-    digests = Counter(run.record["files"].get("points.jsonl") for run in runs if not run.untrained)
-    found = {run for run in runs if digests[run.record["files"].get("points.jsonl")] > 1 and not run.untrained}
+    """Return the runs of one protocol that are copies, or that define a metric otherwise than most.
+
+    A copy has another's points, or its order of samples under one method.
+    """
+    trained = [run for run in runs if not run.untrained]
+    digests = Counter(run.record["files"].get("points.jsonl") for run in trained)
+    orders = Counter((*run.key[::2], run.record["consumed"]["order"]) for run in trained)
+    found = {
+        run
+        for run in trained
+        if digests[run.record["files"].get("points.jsonl")] > 1
+        or orders[*run.key[::2], run.record["consumed"]["order"]] > 1
+    }
     said = {
-        run: {item["name"]: (item["unit"], item["better"]) for item in run.record["definitions"]} | {"": run.headline}
+        run: {
+            (item["name"], field): str(item[field])
+            for item in run.record["definitions"]
+            for field in ("unit", "better", "grid", "depends_on_machine", "noisy", "bounds")
+            if field in item
+        }
+        | {("", ""): str(run.headline)}
         for run in sorted(runs, key=lambda run: run.started)
     }
     for name in {name for of in said.values() for name in of}:

@@ -114,8 +114,8 @@ class Comparison:
         return [*found[:-1], (max(found[-1][0], rare), found[-1][1])]
 
     def p(self, distance: float) -> float:
-        """Return the one-sided p of a distance, the larger of the tests'."""
-        return max(tail(distance, error, df) for error, df in self.errors(self.n))
+        """Return the one-sided p of a distance, the larger of the tests'; rare rows could make up for it."""
+        return max(tail(distance, error, df) for error, df in self.errors_at(abs(distance), self.n))
 
     @property
     def p_different(self) -> float:
@@ -132,12 +132,16 @@ class Comparison:
 
     def least(self, level: float) -> float:
         """Return the least true difference found with a chance of 80 % at this level."""
-        critical = [(error, float(stats.t.ppf(1 - level / 2, df)), df) for error, df in self.errors(self.n)]
-        return max(error * shift(bound, df) for error, bound, df in critical)
+        shifts = [(error, shift(float(stats.t.ppf(1 - level / 2, df)), df)) for error, df in self.errors(self.n)]
+        found = max(error * centre for error, centre in shifts)
+        if self.squares is None:
+            return found
+        centre = shifts[-1][1]  # δ = centre · √(δ (span - δ) / m)
+        return max(found, centre**2 * self.squares.span / (self.squares.m + centre**2))
 
     def decided(self, n: int, levels: Sequence[float], margin: float) -> bool:
         """Whether n seeds would tell, were the difference as measured, at the levels of both kinds of claim."""
-        errors, near = self.errors(n), margin - abs(self.mean)
+        errors, near = self.errors_at(abs(self.mean), n), margin - abs(self.mean)
         if all(power(abs(self.mean) / error, df, levels[0] / 2) >= 0.8 for error, df in errors):
             return True
         return near > 0 and all(power(near / e, df, levels[1]) >= 0.9 for e, df in self.errors_at(margin, n))

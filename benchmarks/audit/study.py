@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from audit import answers
 from audit.answers import LOSS, RIGHT_OR_WRONG, SCORE
-from audit.rows import ACCURACY, Guess, guess
+from audit.rows import ACCURACY, Guess, guess, weigh
 from audit.runs import Run, one_host
 from audit.statistics import Comparison, Pair, compare_rows, holm
 from audit.trials import Tuning, read_tuning
@@ -107,18 +108,27 @@ class Study:
         )
 
     @property
-    def span(self) -> float:
-        """Range of a row's score; an error and a loss have none."""
+    def range(self) -> float:
+        """Range of the score; an error and a loss have none."""
         least, most = self.bounds(self.score)
         return most - least if math.isfinite(most - least) else 0.0
+
+    @functools.cached_property
+    def span(self) -> float:
+        """Range of what one row or group of rows can change: F1 counts rows by their entities, groups count by rows."""
+        run = (self.compared or self.runs)[0]
+        weights = pd.Series(weigh(self.score, run.predictions["reference"], run.record["label_names"]))
+        if "group" in run.predictions:
+            weights = weights.groupby(run.predictions["group"]).sum()
+        return self.range * float(weights.max() / weights.mean())
 
     @property
     def looks(self) -> int:
         """How often the suite was declared with more seeds than before, of three or more."""
-        sizes = [0]
+        sizes, silent = [0], [run.seed + 1 for run in self.compared if not run.record.get("declared")]
         for run in sorted(self.compared, key=lambda run: (run.started, run.record["run_id"])):
-            declared = (run.record.get("declared") or {}).get("seeds", 0)
-            size = max(declared, run.seed + 1) if declared else 0
+            declared = (run.record.get("declared") or {}).get("seeds")
+            size = max(declared, run.seed + 1) if declared else max(silent)
             if size >= 3 and size > sizes[-1]:
                 sizes.append(size)
         return max(1, len(sizes) - 1)
@@ -206,7 +216,7 @@ class Study:
         margins: dict[str, float | None] = declared[0] if declared else self.suite.get("margin", {})
         if metric != self.score:
             return margins.get("cost") or 0.05
-        return margins.get("quality") or 0.01 * (self.span or abs(self.guess.chance) or 1.0)
+        return margins.get("quality") or 0.01 * (self.range or abs(self.guess.chance) or 1.0)
 
     def log_margin(self, metric: str) -> float:
         """Return the margin in the terms of the comparison."""
@@ -314,10 +324,8 @@ class Study:
             made = {
                 name: compare_rows(np.array(of), self.span, self.binary) for name, of in tables.items() if len(of) >= 3
             }
-            ps = {
-                name: made[name].p(made[name].mean) if name in made else max(map(above_by_rows, of))
-                for name, of in tables.items()
-            }
+            ps = {f"{name} over seeds": one.p(one.mean) for name, one in made.items()}
+            ps |= {f"{name} in each run": max(map(above_by_rows, of)) for name, of in tables.items()}
         return dict(zip(ps, holm(list(ps.values())), strict=True))
 
 

@@ -171,15 +171,18 @@ def guessing(study: Study, found: re.Match[str]) -> Iterator[Fact]:
 
 def no_better_than_guessing(study: Study) -> list[str]:
     """Return the methods that are not shown to be better than guessing."""
-    level = study.level("guess", study.looks)
-    better = [name for name, p in study.adjusted("guess").items() if p < level]
-    return [name for name in study.methods if name not in better]
+    return [name for name in study.methods if above_guessing(study, name) == (False, False)]
 
 
 def above_by_rows_alone(study: Study) -> list[str]:
-    """Return the methods of fewer than three seeds that the test rows alone show to be better than guessing."""
-    low = no_better_than_guessing(study)
-    return [name for name, runs in study.methods.items() if len(runs) < 3 and name not in low]
+    """Return the methods that the test rows alone show to be better than guessing, and other seeds don't."""
+    return [name for name in study.methods if above_guessing(study, name) == (False, True)]
+
+
+def above_guessing(study: Study, name: str) -> tuple[bool, bool]:
+    """Return whether a method is shown to be better than guessing over seeds and rows, and in each run over rows."""
+    level, p = study.level("guess", study.looks), study.adjusted("guess")
+    return p.get(f"{name} over seeds", 1.0) < level, p[f"{name} in each run"] < level
 
 
 def failures(study: Study) -> str:

@@ -46,8 +46,9 @@ def start(study: Study) -> float:
 
 def noise(study: Study) -> float:
     """Return two standard errors of a score on the validation rows, by the median run's spread over the test rows."""
-    spreads = [float(run.scores.std(ddof=1)) for run in study.compared]
-    return 2 * float(np.median(spreads)) / math.sqrt(study.validation_rows)
+    spreads = [float(run.drawn.std(ddof=1)) for run in study.compared]
+    run = study.compared[0]
+    return 2 * float(np.median(spreads)) / math.sqrt(study.validation_rows * len(run.drawn) / len(run.scores))
 
 
 def targets(study: Study) -> dict[str, float]:

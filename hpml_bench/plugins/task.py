@@ -275,6 +275,10 @@ class Task(ABC):
     def scores(self, predictions: Predictions) -> NDArray[Any]:
         """Return a score a row [n], bool where `binary`; their mean is the headline metric."""
 
+    def weights(self, reference: Answers) -> NDArray[np.float64]:
+        """Return how much each row counts in the score, [n], not all 0: equally, where it is a mean over rows."""
+        return np.ones(len(reference))
+
     @abstractmethod
     def guess(self, reference: Answers, said: Said | None = None) -> Guess:
         """Return what an answer that needs no model gives on these references.

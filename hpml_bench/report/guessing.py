@@ -1,8 +1,9 @@
-"""Guessing: what a constant answer scores on the test rows, and the methods that are not shown to do better."""
+"""Guessing: what a constant answer scores on the test rows, and how methods are shown to do better."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,28 +11,30 @@ from numpy.typing import NDArray
 from hpml_bench import statistics
 from hpml_bench.report.results import Results
 
+Shown = Literal["seeds", "rows", "not"]
+"""What a method is shown to score better than guessing for: other seeds and rows, other rows in each of its runs."""
 
-def not_above_guess(results: Results) -> tuple[str, ...]:
-    """Return the methods that are not shown to score better than a constant answer.
 
-    One-sided, Holm over the methods at guessing's share of the page's 5 %: over other seeds and rows, or their groups;
-    under three seeds over other rows in each run.
+def beside_guess(results: Results) -> dict[str, Shown]:
+    """Return of each method how it is shown to score better than a constant answer; empty where that can't be tested.
+
+    One-sided, Holm over both tests of all methods at guessing's share of the page's 5 %: over other seeds and rows, or
+    their groups, from three seeds on; over other rows in each run.
     """
     found = results.guess
     if found is None or len(found.scores) < 2 or results.quality not in results.definitions:
-        return ()
+        return {}
     sign = -1.0 if results.definitions[results.quality].better == "lower" else 1.0
     guessed = results.by_group(found.scores)
     gains = [
         np.array([sign * (scores - guessed) for scores in results.scores(method).values()], dtype=float)
         for method in results.methods
     ]
-    shown = above(gains, results.score_span, results.look, results.score_step)
-    return tuple(method for method, better in zip(results.methods, shown, strict=True) if not better)
+    return dict(zip(results.methods, above(gains, results.score_span, results.look, results.score_step), strict=True))
 
 
-def above(gains: Sequence[NDArray[np.float64]], span: float, look: int, step: float = 1.0) -> list[bool]:
-    """Tell of each method whether it is shown to score better than guessing.
+def above(gains: Sequence[NDArray[np.float64]], span: float, look: int, step: float = 1.0) -> list[Shown]:
+    """Return of each method how it is shown to score better than guessing.
 
     Args:
         gains: of each method [seeds, rows], how much better its rows score than the guess.
@@ -40,14 +43,12 @@ def above(gains: Sequence[NDArray[np.float64]], span: float, look: int, step: fl
         step: least amount by which a row's score changes, 1 of right and wrong; 0 of real numbers.
 
     """
-    p = [_p_in_each(of) if len(of) < statistics.LEAST_SEEDS else _p_above(of, span, step) for of in gains]
+    tested = {at: _p_above(of, span, step) for at, of in enumerate(gains) if len(of) >= statistics.LEAST_SEEDS}
+    adjusted = statistics.holm([*tested.values(), *map(_p_in_each, gains)])
     level = statistics.ALPHA * statistics.FOR_GUESSING * statistics.spent_at(look)
-    return [value < level for value in statistics.holm(p)]
-
-
-def few_seeds(results: Results) -> tuple[str, ...]:
-    """Return the methods with too few seeds for claims on other seeds: of them the test rows alone say something."""
-    return tuple(method for method in results.methods if len(results.runs(method)) < statistics.LEAST_SEEDS)
+    over_seeds = {at for at, p in zip(tested, adjusted, strict=False) if p < level}
+    in_each = [p < level for p in adjusted[len(tested) :]]
+    return ["seeds" if at in over_seeds else "rows" if better else "not" for at, better in enumerate(in_each)]
 
 
 def _p_in_each(gains: NDArray[np.float64]) -> float:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from hpml_bench.config.settings import Settings
 from hpml_bench.records.files import POINTS
 from hpml_bench.records.points import iterate_points
-from hpml_bench.records.run import RunRecord
+from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.comparability import untrained
 
+DECISIVE = ("unit", "better", "grid", "depends_on_machine", "noisy", "bounds")
+"""Fields of a metric's definition that decide comparisons."""
+_decisive = attrgetter(*DECISIVE)
 TOLERANCE = 1e-6
 """Relative, between a recorded time and that of the stored points; sums in another order differ by far less."""
 
@@ -53,39 +57,59 @@ def _times(settings: Settings, seconds: Sequence[float]) -> dict[str, float]:
 
 
 def _of_copies(records: Sequence[RunRecord]) -> dict[str, str]:
-    """Return the runs that have the points of another, which hold times: one is a copy, and no file says which.
+    """Return the runs that have the points of another, or its order of samples in another seed: one is a copy.
 
-    Predictions may agree: of a method under two names, or of one that changes nothing.
+    No file says which one is. Points hold times. Predictions may agree: of a method under two names, or of one that
+    changes nothing.
     """
-    by_digest: dict[str, list[RunRecord]] = {}
+    by_points: dict[str, list[RunRecord]] = {}
+    by_order: dict[tuple[str, str], list[RunRecord]] = {}
     for record in records:
         if POINTS in record.files and not untrained(record):
-            by_digest.setdefault(record.files[POINTS], []).append(record)
+            by_points.setdefault(record.files[POINTS], []).append(record)
+            if record.consumed is not None:
+                by_order.setdefault((record.spec.method.model_dump_json(), record.consumed.order), []).append(record)
+    ordered = {run_id: f"its order of samples{of}" for run_id, of in _shared(by_order.values()).items()}
+    return ordered | {run_id: f"its {POINTS}{of}" for run_id, of in _shared(by_points.values()).items()}
+
+
+def _shared(groups: Iterable[Sequence[RunRecord]]) -> dict[str, str]:
+    """Return, by run_id, with which runs it shares what groups are by, of groups of more than one."""
     found = {}
-    for group in by_digest.values():
+    for group in groups:
         for record in group if len(group) > 1 else ():
             others = ", ".join(other.run_id for other in group if other is not record)
-            found[record.run_id] = f"its {POINTS} is that of {others} too: all but one are copies"
+            found[record.run_id] = f" is that of {others} too: all but one are copies"
     return found
 
 
 def _of_definitions(records: Sequence[RunRecord]) -> dict[str, str]:
     """Return the runs that define a metric, or what methods are ranked by, otherwise than most; of equals the oldest.
 
-    What decides a comparison counts: the unit and which values are better. Words may differ between versions.
+    What decides a comparison counts. Words may differ between versions, and a version may lack a field.
     """
-    said = {record.run_id: _definitions(record) for record in sorted(records, key=lambda r: (r.started, r.run_id))}
-    usual: dict[str, str] = {}
-    for name in {name for of in said.values() for name in of}:
-        usual[name] = Counter(of[name] for of in said.values() if name in of).most_common(1)[0][0]
+    ordered = sorted(records, key=lambda record: (record.started, record.run_id))
+    said = {record.run_id: {m.name: (_decisive(m), m) for m in record.definitions} for record in ordered}
+    usual = {
+        name: Counter(of[name][0] for of in said.values() if name in of).most_common(1)[0][0]
+        for name in {name for of in said.values() for name in of}
+    }
+    headline = Counter(record.headline for record in ordered).most_common(1)[0][0] if ordered else None
     found = {}
-    for run_id, of in said.items():
-        other = [f"{name} is {text} instead of {usual[name]}" for name, text in of.items() if text != usual[name]]
+    for record in ordered:
+        other = [] if record.headline == headline else [f"the score is {record.headline} instead of {headline}"]
+        for name, (values, metric) in said[record.run_id].items():
+            if values != usual[name]:
+                other += _differing(metric, values, usual[name])
         if other:
-            found[run_id] = f"it defines metrics otherwise than most runs: {'; '.join(other[:3])}"
+            found[record.run_id] = f"it defines metrics otherwise than most runs: {'; '.join(other[:3])}"
     return found
 
 
-def _definitions(record: RunRecord) -> Mapping[str, str]:
-    named = {m.name: f"in {m.unit or 'no unit'}, {m.better} is better" for m in record.definitions}
-    return named | {"the score": record.headline or "none"}
+def _differing(metric: Metric, values: Sequence[object], usual: Sequence[object]) -> list[str]:
+    """Return in words which fields that a record has of a metric are not the usual ones."""
+    return [
+        f"{metric.name} has {field} {value} instead of {most}"
+        for field, value, most in zip(DECISIVE, values, usual, strict=True)
+        if value != most and field in metric.model_fields_set
+    ]

@@ -35,7 +35,10 @@ class Evidence(Protocol):
         """Return the standard error of the mean over n seeds."""
 
     def error_at(self, difference: float, n: int, /) -> float:
-        """Return the standard error over n seeds, were `difference` the true one: that of a test of it."""
+        """Return the standard error over n seeds, no less than that of rare rows that carry `difference`."""
+
+    def least(self, errors: float, n: int, /) -> float:
+        """Return the least difference that is so many of its standard errors `error_at` over n seeds."""
 
     def freedom(self, n: int) -> float:
         """Return the degrees of freedom of that error's estimate."""
@@ -66,6 +69,10 @@ class OverSeeds:
     def error_at(self, _: float, n: int, /) -> float:
         """Return sd / √n, whatever the difference."""
         return self.error(n)
+
+    def least(self, errors: float, n: int, /) -> float:
+        """Return errors · sd / √n."""
+        return errors * self.error(n)
 
     def freedom(self, n: int) -> float:
         """Return n - 1."""
@@ -129,6 +136,10 @@ class OverSeedsAndRows:
         rare = abs(difference) * max(0.0, self.span - abs(difference))
         return max(self.error(n), math.sqrt(rare / self.m))
 
+    def least(self, errors: float, n: int, /) -> float:
+        """Return the least δ with δ >= errors · error(n) and δ >= errors · √(δ (r - δ) / m)."""
+        return max(errors * self.error(n), errors**2 * self.span / (self.m + errors**2))
+
     def freedom(self, n: int) -> float:
         """Return Satterthwaite's degrees of freedom, at least n - 1."""
         parts = [square / (n * self.m) for square in self._squares(n)]
@@ -148,11 +159,14 @@ class OverSeedsAndRows:
 
 
 def p_different(evidence: Evidence) -> float:
-    """Return the two-sided p of no difference: Student's t with the evidence's degrees of freedom."""
+    """Return the two-sided p of no difference: Student's t with the evidence's degrees of freedom.
+
+    The difference may be that of rare rows which none of these show, and which would make up for it.
+    """
     from scipy.special import stdtr  # scipy.stats takes 0.6 s to import
 
     n = evidence.n
-    return float(2 * stdtr(evidence.freedom(n), -abs(evidence.mean) / evidence.error(n)))
+    return float(2 * stdtr(evidence.freedom(n), -abs(evidence.mean) / evidence.error_at(evidence.mean, n)))
 
 
 def p_equivalent(evidence: Evidence, margin: float) -> float:
@@ -180,7 +194,7 @@ def widest(evidence: Sequence[Evidence]) -> tuple[float | None, float | None]:
 
 def detectable(evidence: Evidence, n: int, alpha: float = ALPHA, power: float = POWER) -> float:
     """Return the least true difference that a two-sided test over n seeds finds with this power (noncentral t)."""
-    return _noncentrality(evidence.freedom(n), 1 - alpha / 2, power) * evidence.error(n)
+    return evidence.least(_noncentrality(evidence.freedom(n), 1 - alpha / 2, power), n)
 
 
 def provable(evidence: Evidence, margin: float, n: int, alpha: float, power: float = POWER) -> float:

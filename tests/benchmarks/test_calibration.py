@@ -111,6 +111,10 @@ def test_the_cases_find_what_they_are_for() -> None:
 
     with patch.object(OverSeedsAndRows, "error_at", lambda self, _, n: self.error(n)):
         assert wrong("right and wrong, the margin carried by rare rows, 500 rows", 300) > 0.045
+        assert wrong("real scores of 0.97, rare failures of one method, 360 rows, 2 methods", 300) > 0.06
+    groups = calibration_cases.SCORES["right and wrong in uneven groups, the margin carried by large ones"]
+    page = partial(calibration_cases.score_page, replace(groups, span=1.0), 2, 5, len(calibration_cases.LARGE))
+    assert calibration_cases.rates(page, 300)[0] > 0.045 * 300
     with patch.object(statistics, "compare_scores", partial(_spanless, statistics.compare_scores)):
         assert wrong("real scores, the margin carried by rare rows, 100 rows") > 0.2
         assert wrong("real scores, rare failures of one method, 100 rows") > 0.1

@@ -93,6 +93,20 @@ def test_a_method_under_another_name_is_no_second_method(tmp_path: Path) -> None
     assert facts(results)["Runs"].startswith("5 compared, 10 set apart")
 
 
+def test_an_order_of_samples_is_of_one_seed(tmp_path: Path) -> None:
+    """A seed whose samples came in the order of another seed's is a copy, whatever its points: neither is compared."""
+    runs = sweep(["lora", "full"], 4)
+    same = runs[0].consumed
+    copied = [
+        run.model_copy(update={"consumed": same}) if (run.spec.method.name, run.spec.seed) == ("lora", 3) else run
+        for run in runs
+    ]
+    results = load(tmp_path, copied)
+    found = apart(results)
+    assert sorted(found) == sorted(r.run_id for r in copied if r.spec.method.name == "lora" and r.spec.seed in {0, 3})
+    assert all("its order of samples is that of lora-s" in why for why in found.values())
+
+
 def test_runs_that_answer_alike_are_no_copies(tmp_path: Path) -> None:
     """One method under two names gives the same predictions in the same seed, at times of its own."""
     twin = MethodSpec(name="twin", method="lora", options=made_records.OPTIONS["lora"], lr=3e-3)
@@ -167,15 +181,17 @@ def turned(item: RunRecord, **changes: Any) -> RunRecord:
     return item.model_copy(update={"definitions": tuple(own)})
 
 
-@pytest.mark.parametrize("changes", [{"better": "higher"}, {"unit": "ms"}])
-def test_one_record_does_not_turn_the_page(tmp_path: Path, changes: dict[str, str]) -> None:
-    """The newest run calls longer training better, or counts in another unit: it is left out, and the rest stays."""
+@pytest.mark.parametrize(
+    "changes", [{"better": "higher"}, {"unit": "ms"}, {"bounds": (0.0, 100.0)}, {"grid": 7.0}, {"noisy": False}]
+)
+def test_one_record_does_not_turn_the_page(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """The newest run calls longer training better, or has another unit, range or grid: it is left out alone."""
     *others, newest = sweep(["head", "full"])
     results = load(tmp_path, [*others, turned(newest, **changes)])
     assert results.definitions[TIME].better == "lower"
     assert results.definitions[TIME].unit == "s"
     assert list(apart(results)) == [newest.run_id]
-    assert "it defines metrics otherwise than most runs: train_seconds is in " in apart(results)[newest.run_id]
+    assert "it defines metrics otherwise than most runs: train_seconds has " in apart(results)[newest.run_id]
 
 
 def test_another_score_does_not_lead_the_page(tmp_path: Path) -> None:

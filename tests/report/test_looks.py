@@ -47,6 +47,12 @@ def test_records_that_declare_nothing_are_one_look(tmp_path: Path) -> None:
     assert load(tmp_path, sweep(["lora", "full"], 7)).look == 1
 
 
+def test_seeds_declared_after_runs_that_declare_nothing_are_another_look(tmp_path: Path) -> None:
+    """Five seeds of an older version, then five more: the page is the second look."""
+    more = [record(m, s, 2 * s + n) for s in range(5, 10) for n, m in enumerate(("lora", "full"))]
+    assert load(tmp_path, [*sweep(["lora", "full"], 5), *declared(more, 10)]).look == 2
+
+
 def test_seeds_added_one_by_one_are_looks(tmp_path: Path) -> None:
     """`hpml-bench run --seed 5`, then 6: the suite still says 5 seeds, the page is the third look."""
     more = [record(m, s, 2 * s + n) for s in (5, 6) for n, m in enumerate(("lora", "full"))]

@@ -325,6 +325,14 @@ def test_two_seeds_leave_the_rows_to_say_what_is_above_guessing(tmp_path: Path) 
     assert "which takes" not in text
 
 
+def test_three_seeds_that_differ_leave_the_rows_to_say_what_is_above_guessing(tmp_path: Path) -> None:
+    """86 % with a standard deviation of 4 points against 28 %: not shown over seeds, better in each run by its rows."""
+    spread = {"lora": {"test_accuracy": [0.82, 0.86, 0.9]}, "full": {"test_accuracy": [0.28, 0.27, 0.28]}}
+    wide = {f"m{n}": {"test_accuracy": [0.6, 0.75, 0.9]} for n in range(3)}
+    text = said("takeaways", load(tmp_path, of(spread | wide, 3)))
+    assert "by the test rows alone: lora, m0, m1 and m2. Not shown to be better than that: full." in text
+
+
 def test_one_run_at_guessing_keeps_its_method_from_being_above_it(tmp_path: Path) -> None:
     """Of two runs each must be above guessing."""
     results = load(tmp_path, of({"lora": {"test_accuracy": [0.86, 0.27]}, "full": {"test_accuracy": [0.8, 0.8]}}, 2))

@@ -132,6 +132,13 @@ def test_the_guess_tags_nothing() -> None:
     assert guess.scores.tolist() == [0, 0]
 
 
+def test_rows_weigh_by_their_entities() -> None:
+    """F1 counts entities: a row of three weighs three times one of one; where no row has any, all weigh the same."""
+    rows = (np.array(tags("B-PER O B-LOC B-PER")), np.array(tags("O B-PER I-PER")), np.array(tags("O")))
+    assert task().weights(rows).tolist() == [3, 1, 0]
+    assert task().weights((np.array(tags("O O")), np.array(tags("O")))).tolist() == [1, 1]
+
+
 # Rows that can't be learnt from
 
 

@@ -93,11 +93,14 @@ class ComparedRuns:
     def look(self) -> int:
         """Number of times, from 1, that the suite was declared with more seeds than before, enough for verdicts.
 
-        Each is a look at the results: seeds were added when those of fewer were known.
+        Each is a look at the results: seeds were added when those of fewer were known. Records that declare nothing
+        are those of one look.
         """
         looks, most = 0, statistics.LEAST_SEEDS - 1
+        undeclared = max((record.spec.seed + 1 for record in self.compared if record.declared is None), default=0)
         for record in self.by_start:
-            seeds = 0 if record.declared is None else max(record.declared.seeds, record.spec.seed + 1)
+            own = undeclared if record.declared is None else record.declared.seeds
+            seeds = max(own, record.spec.seed + 1)
             looks, most = looks + (seeds > most), max(most, seeds)
         return max(1, looks)
 

@@ -132,14 +132,25 @@ class MeasuredRuns(ComparedRuns):
         return 1.0 if self.task.binary else 0.0
 
     @property
-    def score_span(self) -> float:
-        """Range of a row's score: 1 where rows are right or wrong, else that of the metric; 0 where it has none.
-
-        Of groups it is the same: how rare it is that a row differs is told by groups, of which one is the least.
-        """
+    def score_range(self) -> float:
+        """Range of the score: 1 where rows are right or wrong, else that of the metric; 0 where it has none."""
         definition = self.definitions.get(self.quality)
         least, most = definition.bounds if definition else (None, None)
         return 1.0 if self.task.binary else 0.0 if least is None or most is None else most - least
+
+    @cached_property
+    def score_span(self) -> float:
+        """Range of a value of `scores`: that of the score times the weight of the heaviest row or group over the mean.
+
+        How rare it is that test rows differ is told by these values, of which one is the least that can change.
+        """
+        asked = self.test_rows_asked
+        if asked is None:
+            return self.score_range
+        weights = self.task.weights(asked.reference)
+        if asked.group is not None:
+            weights = np.bincount(np.unique(asked.group, return_inverse=True)[1], weights=weights)
+        return self.score_range * float(weights.max() / weights.mean())
 
     @cached_property
     def guess(self) -> Guess | None:
@@ -152,7 +163,7 @@ class MeasuredRuns(ComparedRuns):
         """Difference of scores that counts as none, in the score's unit; see `Margin.quality`."""
         if self.margin.quality is not None:
             return self.margin.quality
-        return DEFAULT_MARGIN * (self.score_span or (abs(self.guess.chance) if self.guess else 0.0) or 1.0)
+        return DEFAULT_MARGIN * (self.score_range or (abs(self.guess.chance) if self.guess else 0.0) or 1.0)
 
     @cached_property
     def test_rows_asked(self) -> Scored | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hpml_bench import statistics
 from hpml_bench.config.settings import identity
 from hpml_bench.report.blocks import Section, Text
-from hpml_bench.report.guessing import few_seeds, not_above_guess
+from hpml_bench.report.guessing import beside_guess
 from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.sections.comparisons import uncertain
 from hpml_bench.report.tables import Quantity, sentence_list
@@ -244,9 +244,8 @@ def _guessing(results: Results) -> Iterator[str]:
     found = results.guess
     if found is None:
         return
-    low, few = not_above_guess(results), few_seeds(results)
-    testable = len(found.scores) > 1 and results.quality in results.definitions
-    above = [method for method in few if method not in low] if testable else []
+    shown = beside_guess(results)
+    above, low = ([method for method, how in shown.items() if how == wanted] for wanted in ("rows", "not"))
     rows = f" Better than that in each of their runs, by the test rows alone: {sentence_list(above)}." if above else ""
     yield found.sentence + rows + (f" Not shown to be better than that: {sentence_list(low)}." if low else "")
 

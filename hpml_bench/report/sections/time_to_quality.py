@@ -132,10 +132,13 @@ def beyond_start(results: Results) -> float:
 
 
 def noise(results: Results) -> float:
-    """Return `ERRORS` standard errors of a score on the validation rows, by the test rows' spread in the median run."""
-    rows = results.validation_rows
+    """Return `ERRORS` standard errors of a score on the validation rows, by the test rows' spread in the median run.
+
+    Validation rows are taken to be in groups as large as those of the test rows.
+    """
+    groups = results.validation_rows * (results.test_groups or results.test_rows) / results.test_rows
     spreads = [of.std(ddof=1) for method in results.methods for of in results.scores(method).values() if of.size > 1]
-    return ERRORS * (median(spreads) if spreads else 0.0) / math.sqrt(rows)
+    return ERRORS * (median(spreads) if spreads else 0.0) / math.sqrt(groups)
 
 
 def targets(results: Results) -> tuple[float, ...]:
