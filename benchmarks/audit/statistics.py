@@ -34,16 +34,29 @@ class Squares:
     m: int
     span: float = 1.0
     """Range of a row's score; 0 where it has none."""
+    opposed: int = 0
+    """Rows that lie against the mean by more than half the range."""
 
     def at(self, n: int) -> Squares:
         """Return what is expected of them at another number of seeds."""
         rows = self.rows + (n - self.n) * max(0.0, self.rows - self.interaction) / self.n
-        return Squares(self.seeds, rows, self.interaction, n, self.m, self.span)
+        return Squares(self.seeds, rows, self.interaction, n, self.m, self.span, self.opposed)
 
     def rare(self, margin: float) -> float:
         """Return the standard error where rows that differ by the whole range make up the margin."""
         share = margin / self.span if self.span > margin else 0.0
         return self.span * math.sqrt(share * (1 - share) / self.m)
+
+    def rare_rows(self, distance: float) -> float:
+        """Return the chance of no more opposed rows than there are, if unseen ones made up for a distance."""
+        share = self.opposed / self.m + distance / self.span if self.span else 1.0
+        return float(stats.binom.cdf(self.opposed, self.m, share)) if share < 1 else 0.0
+
+    def least(self, level: float) -> float:
+        """Return the distance at which that chance is the level."""
+        if self.rare_rows(0.0) <= level:
+            return 0.0  # also without a range
+        return float(optimize.brentq(lambda d: self.rare_rows(float(d)) - level, 0.0, self.span, xtol=1e-13))
 
     def error(self) -> tuple[float, float]:
         """Return the standard error of the mean and its degrees of freedom."""
@@ -115,7 +128,8 @@ class Comparison:
 
     def p(self, distance: float) -> float:
         """Return the one-sided p of a distance, the larger of the tests'; rare rows could make up for it."""
-        return max(tail(distance, error, df) for error, df in self.errors_at(abs(distance), self.n))
+        rare = self.squares.rare_rows(abs(distance)) if self.squares else 0.0
+        return max(rare, *(tail(distance, error, df) for error, df in self.errors(self.n)))
 
     @property
     def p_different(self) -> float:
@@ -136,13 +150,15 @@ class Comparison:
         found = max(error * centre for error, centre in shifts)
         if self.squares is None:
             return found
-        centre = shifts[-1][1]  # δ = centre · √(δ (span - δ) / m)
-        return max(found, centre**2 * self.squares.span / (self.squares.m + centre**2))
+        rare = self.squares.least(level / 2)
+        return max(found, rare + float(stats.norm.ppf(0.8)) * shifts[-1][0]) if rare else found
 
     def decided(self, n: int, levels: Sequence[float], margin: float) -> bool:
         """Whether n seeds would tell, were the difference as measured, at the levels of both kinds of claim."""
-        errors, near = self.errors_at(abs(self.mean), n), margin - abs(self.mean)
-        if all(power(abs(self.mean) / error, df, levels[0] / 2) >= 0.8 for error, df in errors):
+        errors, near = self.errors(n), margin - abs(self.mean)
+        rare = self.squares.least(levels[0] / 2) if self.squares else 0.0
+        beyond = not rare or abs(self.mean) >= rare + float(stats.norm.ppf(0.8)) * errors[-1][0]
+        if beyond and all(power(abs(self.mean) / error, df, levels[0] / 2) >= 0.8 for error, df in errors):
             return True
         return near > 0 and all(power(near / e, df, levels[1]) >= 0.9 for e, df in self.errors_at(margin, n))
 
@@ -173,6 +189,7 @@ def compare_rows(table: Floats, span: float, binary: bool) -> Comparison:
         n,
         m,
         span,
+        int((np.sign(mean) * rows < -span / 2).sum()) if span else 0,
     )
     return Comparison(mean, float(seeds.var(ddof=1)) + (binary / m) ** 2 / 12, n, squares)
 

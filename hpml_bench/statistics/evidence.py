@@ -35,10 +35,13 @@ class Evidence(Protocol):
         """Return the standard error of the mean over n seeds."""
 
     def error_at(self, difference: float, n: int, /) -> float:
-        """Return the standard error over n seeds, no less than that of rare rows that carry `difference`."""
+        """Return the standard error over n seeds, were `difference` the true one: that of a test of it."""
 
-    def least(self, errors: float, n: int, /) -> float:
-        """Return the least difference that is so many of its standard errors `error_at` over n seeds."""
+    def p_rare(self) -> float:
+        """Return the two-sided p of rare rows, of which these are too few to show how many, making up for the mean."""
+
+    def least_rare(self, alpha: float, /) -> float:
+        """Return the least mean of which `p_rare` is below a level."""
 
     def freedom(self, n: int) -> float:
         """Return the degrees of freedom of that error's estimate."""
@@ -70,9 +73,13 @@ class OverSeeds:
         """Return sd / √n, whatever the difference."""
         return self.error(n)
 
-    def least(self, errors: float, n: int, /) -> float:
-        """Return errors · sd / √n."""
-        return errors * self.error(n)
+    def p_rare(self) -> float:
+        """Return 0: a claim is on these rows."""
+        return 0.0
+
+    def least_rare(self, _: float, /) -> float:
+        """Return 0."""
+        return 0.0
 
     def freedom(self, n: int) -> float:
         """Return n - 1."""
@@ -101,6 +108,8 @@ class OverSeedsAndRows:
     """Mean squares of seeds, rows and interaction."""
     span: float = 1.0
     """Range of a row's score, by which a row's value can change; 0 where it has none."""
+    opposed: int = 0
+    """Rows whose mean over the seeds lies on the other side of 0 than the mean of all, by more than half the range."""
 
     @classmethod
     def of(cls, values: ArrayLike, span: float = 1.0) -> OverSeedsAndRows:
@@ -115,7 +124,8 @@ class OverSeedsAndRows:
             n * float(by_row.var(ddof=1)),
             float(np.square(rest).sum()) / ((n - 1) * (m - 1)),
         )
-        return cls(n, m, mean, squares, span)
+        opposed = int((by_row * math.copysign(1.0, mean) < -span / 2).sum()) if span else 0
+        return cls(n, m, mean, squares, span, opposed)
 
     def error(self, n: int) -> float:
         """Return the standard error over n seeds and m rows; no less than that of one row that changes by its range.
@@ -136,9 +146,26 @@ class OverSeedsAndRows:
         rare = abs(difference) * max(0.0, self.span - abs(difference))
         return max(self.error(n), math.sqrt(rare / self.m))
 
-    def least(self, errors: float, n: int, /) -> float:
-        """Return the least δ with δ >= errors · error(n) and δ >= errors · √(δ (r - δ) / m)."""
-        return max(errors * self.error(n), errors**2 * self.span / (self.m + errors**2))
+    def p_rare(self) -> float:
+        """Return twice the binomial chance of so few opposed rows, were the true mean 0.
+
+        The difference δ may be that of all rows but a share δ / r, opposed by the range r each, of which `opposed` are
+        among these m: P(K <= opposed) with a share of (opposed / m + |δ| / r).
+        """
+        from scipy.special import bdtr
+
+        if not self.span:
+            return 0.0
+        share = self.opposed / self.m + abs(self.mean) / self.span
+        return min(1.0, 2 * float(bdtr(self.opposed, self.m, share))) if share < 1 else 0.0
+
+    def least_rare(self, alpha: float, /) -> float:
+        """Return r (q - opposed / m), q being the share at which the binomial chance is alpha / 2."""
+        from scipy.special import bdtri
+
+        if not self.span or self.opposed >= self.m:
+            return 0.0
+        return self.span * (float(bdtri(self.opposed, self.m, alpha / 2)) - self.opposed / self.m)
 
     def freedom(self, n: int) -> float:
         """Return Satterthwaite's degrees of freedom, at least n - 1."""
@@ -159,14 +186,11 @@ class OverSeedsAndRows:
 
 
 def p_different(evidence: Evidence) -> float:
-    """Return the two-sided p of no difference: Student's t with the evidence's degrees of freedom.
-
-    The difference may be that of rare rows which none of these show, and which would make up for it.
-    """
+    """Return the two-sided p of no difference: Student's t with the evidence's degrees of freedom, or `p_rare`."""
     from scipy.special import stdtr  # scipy.stats takes 0.6 s to import
 
     n = evidence.n
-    return float(2 * stdtr(evidence.freedom(n), -abs(evidence.mean) / evidence.error_at(evidence.mean, n)))
+    return max(float(2 * stdtr(evidence.freedom(n), -abs(evidence.mean) / evidence.error(n))), evidence.p_rare())
 
 
 def p_equivalent(evidence: Evidence, margin: float) -> float:
@@ -193,8 +217,15 @@ def widest(evidence: Sequence[Evidence]) -> tuple[float | None, float | None]:
 
 
 def detectable(evidence: Evidence, n: int, alpha: float = ALPHA, power: float = POWER) -> float:
-    """Return the least true difference that a two-sided test over n seeds finds with this power (noncentral t)."""
-    return evidence.least(_noncentrality(evidence.freedom(n), 1 - alpha / 2, power), n)
+    """Return the least true difference that a two-sided test over n seeds finds with this power.
+
+    By the noncentral t, and far enough above `least_rare` that the mean is so with this power by its normal error.
+    """
+    from scipy.special import ndtri
+
+    by_t = _noncentrality(evidence.freedom(n), 1 - alpha / 2, power) * evidence.error(n)
+    rare = evidence.least_rare(alpha)
+    return max(by_t, rare + float(ndtri(power)) * evidence.error(n)) if rare else by_t
 
 
 def provable(evidence: Evidence, margin: float, n: int, alpha: float, power: float = POWER) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -383,21 +384,25 @@ def test_what_is_detectable_over_seeds_and_rows_is_found_in_simulations(n: int) 
     assert np.mean([p() < alpha for _ in range(1500)]) == pytest.approx(0.8, abs=0.06)
 
 
+@pytest.mark.parametrize("opposed", [0, 1, 4])
 @pytest.mark.parametrize("span", [1.0, 3.0])
-def test_rare_rows_may_make_up_for_a_small_difference(span: float) -> None:
-    """A gain in all rows alike is tested with the variance of rare rows that would undo it, however even it is.
+def test_rare_rows_may_make_up_for_a_small_difference(opposed: int, span: float) -> None:
+    """A gain in nearly all rows is no surer than that more rows would be opposed by the range, by scipy's binomial.
 
-    The error is √(d (r - d) / m); what is detectable is the least difference that is as many of its own errors.
+    At the least mean that is claimed the p is the level.
     """
-    n, m, mean = 5, 400, 0.01
+    n, m = 5, 400
     random = np.random.default_rng(3)
-    evidence = OverSeedsAndRows.of(mean + 1e-4 * random.standard_normal((n, m)), span)
-    t = evidence.mean / math.sqrt(evidence.mean * (span - evidence.mean) / m)
-    assert p_different(evidence) == pytest.approx(2 * stats.t.sf(t, evidence.freedom(n)))
-    size = detectable(evidence, n, 0.01)
-    centre = size / math.sqrt(size * (span - size) / m)
-    critical = stats.t.ppf(0.995, evidence.freedom(n))
-    assert stats.norm.cdf(critical - centre) == pytest.approx(0.2, abs=0.01)
+    table = 0.02 + 1e-4 * random.standard_normal((n, m))
+    table[:, :opposed] = -0.9 * span
+    evidence = OverSeedsAndRows.of(table * math.copysign(1, table.mean()), span)
+    expected = 2 * stats.binom.cdf(evidence.opposed, m, evidence.opposed / m + evidence.mean / span)
+    assert evidence.opposed == (opposed if table.mean() > 0 else 0)
+    assert evidence.p_rare() == pytest.approx(min(1.0, expected))
+    assert p_different(evidence) >= evidence.p_rare()
+    size = evidence.least_rare(0.01)
+    assert replace(evidence, mean=size).p_rare() == pytest.approx(0.01)
+    assert detectable(evidence, n, 0.01) >= size
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.04 / 30])
