@@ -14,7 +14,6 @@ from hpml_bench.tracking.wandb.session import Session
 
 ORPHAN_SECONDS = 5
 """When the orders break off, the parent is dead: never outlive it by more."""
-FINISH_SECONDS = 30
 
 
 def main(mode: str, directory: str) -> NoReturn:
@@ -31,7 +30,7 @@ def main(mode: str, directory: str) -> NoReturn:
         for line in orders:
             order = json.loads(line)
             if order["do"] == "end":
-                patience = FINISH_SECONDS
+                patience = order["seconds"]
                 break
             getattr(session, order["do"])(order)
         signal.alarm(patience)

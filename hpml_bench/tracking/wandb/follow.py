@@ -18,7 +18,7 @@ from hpml_bench.records.points import Tail
 from hpml_bench.records.run import Point
 from hpml_bench.system.text import for_terminal
 from hpml_bench.tracking.wandb.content import closing, group_of, history, opening
-from hpml_bench.tracking.wandb.helper import FINISH_SECONDS, Helper, HelperFailedError, tell
+from hpml_bench.tracking.wandb.helper import FINISH_SECONDS, Helper, HelperFailedError, end_within, tell
 from hpml_bench.tracking.wandb.mode import Mode
 from hpml_bench.tracking.wandb.published import Entry, PublishedRuns, identity
 
@@ -47,7 +47,7 @@ def follow(
         yield
         return
     name = identity(group_of(spec), spec.run_id, datetime.now(UTC).isoformat())
-    follower = _Follower(helper, spec, folder, name)
+    follower = _Follower(helper, spec, folder, name, patience)
     seconds = INTERRUPTED_SECONDS
     try:
         follower.start()
@@ -72,11 +72,12 @@ def _give_up(directory: Path, why: str) -> None:
 class _Follower(threading.Thread):
     """Sends what a run writes until it is over."""
 
-    def __init__(self, helper: Helper, spec: RunSpec, folder: Path, name: str) -> None:
+    def __init__(self, helper: Helper, spec: RunSpec, folder: Path, name: str, patience: float) -> None:
         super().__init__(name="wandb-follow", daemon=True)
         self._helper = helper
         self._folder = folder
         self._opening = opening(spec, name)
+        self._patience = patience
         self._over = threading.Event()
         self._broken: str | None = None
 
@@ -91,7 +92,7 @@ class _Follower(threading.Thread):
             while not over:
                 over = self._over.wait(POLL_SECONDS)  # asked before reading: what was written before is then read
                 self._helper.send(*history(_points(tail.lines())))
-            self._helper.send(closing(read_record(self._folder)), {"do": "end"})
+            self._helper.send(closing(read_record(self._folder)), end_within(self._patience))
         except Exception as error:  # publishing must never hurt the sweep
             self._broken = str(error) or type(error).__name__
 

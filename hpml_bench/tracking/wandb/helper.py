@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -28,6 +29,11 @@ PASSED_ONLINE = (
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 )
 """What an online helper gets besides."""
+
+
+def end_within(seconds: float) -> Order:
+    """Return the order to end; should this process die meanwhile, the helper gives up a little after so long."""
+    return {"do": "end", "seconds": math.ceil(seconds) + 10}
 
 
 class HelperFailedError(Exception):

@@ -18,7 +18,7 @@ from hpml_bench.report.blocks import Table
 from hpml_bench.system.hashing import digest
 from hpml_bench.system.text import for_terminal
 from hpml_bench.tracking.wandb import content
-from hpml_bench.tracking.wandb.helper import Helper, HelperFailedError, tell
+from hpml_bench.tracking.wandb.helper import Helper, HelperFailedError, end_within, tell
 from hpml_bench.tracking.wandb.mode import Mode, server_host
 from hpml_bench.tracking.wandb.published import COMPARISON, Entry, PublishedRuns, identity
 
@@ -112,7 +112,7 @@ def _publish(
             helper.send(opening, *content.history(points), content.closing(record))
         if not compared:
             helper.send(*content.comparison(records[-1].spec, entries[name].id, tables()))
-        helper.send({"do": "end"})
+        helper.send(end_within(patience))
         helper.finish(deadline - time.monotonic())
     except HelperFailedError as error:
         if time.monotonic() >= deadline:
