@@ -105,7 +105,14 @@ def number(answer: str, expected: str) -> float:
         return found
 
     def last(text: str) -> list[float] | None:
-        text = re.sub(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}", r"\1/\2", text)
+        text = re.sub(r"(?<=\d)\s*(?=\\[dt]?frac)", " ", text.replace("\N{MINUS SIGN}", "-"))
+        text = re.sub(r"\\[dt]?frac\{([-+]?\d+)\}\{(\d+)\}", r"\1/\2", text)
+        for mixed in reversed(
+            [*re.finditer(r"(?<![\w.,^/:])(\d+(?:,\d{3})*)[ \xa0](\d+)/(\d+)(?![\w/:]|[.,]\d)", text)]
+        ):
+            whole, over, under = (float(part.replace(",", "")) for part in mixed.groups())
+            if over < under:
+                text = f"{text[: mixed.start()]}{whole * under + over:.0f}/{under:.0f}{text[mixed.end() :]}"
         behind = every(text.rsplit("####", 1)[-1]) if "####" in text else []
         return behind[0] if behind else next(iter(reversed(every(text))), None)
 

@@ -85,7 +85,7 @@ class Conversations:
             tools: definitions of tools that the template writes.
 
         Raises:
-            UserError: as `render`, or tokenizer and model don't belong together.
+            UserError: as `render`; a turn has weight 0 where all is learnt; tokenizer and model don't belong together.
 
         """
         turns = self.turns(roles, contents)
@@ -133,6 +133,11 @@ class Conversations:
 
     def _asked(self, turns: Sequence[Mapping[str, str]], weights: Sequence[float]) -> list[int]:
         """Return the numbers of the turns that are learnt."""
+        if self.loss_on == "all" and 0 in weights:
+            raise UserError(
+                f"turn {list(weights).index(0) + 1} has weight 0, so that it isn't learnt, and loss_on: all learns "
+                "every token; set task.options.loss_on to answers, or leave the weights out"
+            )
         whole = [*[1.0] * (len(turns) - len(weights)), *weights]  # a system prompt may have come in front
         asked = [place for place, turn in enumerate(turns) if turn["role"] == "assistant" and whole[place]]
         return [place for place in asked if self.loss_on != "last" or place == len(turns) - 1]

@@ -3,8 +3,9 @@
 The prompt of an answer is the rendering of the turns before it with the generation prompt, as a model is given it; what
 is learnt goes on from there. The last answer is joined to its own prompt where a template writes a finished one
 otherwise (an opened thought, a system prompt in the last question). Answers before it must follow their prompts in the
-whole. The template's own marks (`{% generation %}`) narrow what is learnt of a turn. Special tokens that are written
-inside a turn stay text, and a template that asks for the date gets the same one every day.
+whole. The template's own marks (`{% generation %}`) say where what is learnt of a turn ends; they don't move the
+prompt, behind which a model has to write what stands before them. Special tokens that are written inside a turn stay
+text, and a template that asks for the date gets the same one every day.
 """
 
 from __future__ import annotations
@@ -233,7 +234,11 @@ class ChatTemplate:
         return writer([*turns[:-1], {**turns[-1], "content": barrier}], prompt=prompt)[0].partition(barrier)
 
     def _narrowed(self, span: Span, whole: _Whole, place: int) -> Span:
-        """Return the part of an answer's turn that the template marks, where it marks any."""
+        """Return an answer up to the end of what the template marks of it, where it marks any.
+
+        It begins at its prompt, since a model has to write what stands before the mark; where the template knows no
+        generation prompt, the mark is where the prompt ends.
+        """
         if whole.marks is None:
             return span
         inside = [mark for mark in whole.marks if mark.start < span.end and mark.end > span.start]
@@ -241,7 +246,8 @@ class ChatTemplate:
             raise UserError(
                 f"{self.name} marks no part of an answer with {{% generation %}} (turn {place + 1}); mark all of them"
             )
-        return Span(max(span.start, inside[0].start), min(span.end, inside[-1].end))
+        start = span.start if "add_generation_prompt" in self.template else max(span.start, inside[0].start)
+        return Span(start, min(span.end, inside[-1].end))
 
     @cached_property
     def _ends(self) -> re.Pattern[str]:

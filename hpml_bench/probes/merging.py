@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.probe import Evaluation, Probe, Run
 from hpml_bench.records.predictions import answers_changed
 from hpml_bench.records.run import Metric, Point
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 _metric = partial(Metric.once, phase="run", group="merging")
 COMPARED = 8
-"""Test rows whose logits are compared; of more, a large vocabulary's would take gigabytes."""
+"""Test rows whose logits are compared, at most."""
+OUTPUTS = 2**26
+"""Logits that are compared at most, unless one row alone has more: 268 MB in float32, of which the host keeps two."""
 AFTER = "after the method was folded into the model's weights"
 LOSS = _metric(
     "merged_test_loss",
@@ -37,7 +40,7 @@ CHANGED = _metric(
 LOGITS = _metric(
     "merged_logit_difference", "largest logit difference", "", "lower", ".2e",
     "The largest absolute difference between the logits before and after merging, over the learnt tokens of the first "
-    "eight test rows.",
+    "eight test rows, or of as many as have 2^26 logits together; of one at least.",
 )  # fmt: skip
 
 
@@ -59,8 +62,10 @@ class MergingProbe(Probe):
         return self.metrics if answers else (LOSS, LOGITS)
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        """Keep the test result, and some logits."""
-        if evaluation.phase == "test" and self.run.task.model_kind == "language_model" and self.run.method.trains:
+        """Keep the test result, and some logits, where the method may be merged."""
+        method = self.run.method
+        merges = method.trains and type(method).merge is not Method.merge
+        if evaluation.phase == "test" and self.run.task.model_kind == "language_model" and merges:
             self.before = evaluation
             self.logits = _logits(self.run, self.run.model)
         return []
@@ -68,7 +73,7 @@ class MergingProbe(Probe):
     def stop(self) -> dict[str, Any]:
         """Merge on every rank, and evaluate the test rows again."""
         run = self.run
-        if self.before is None or not run.method.trains or run.merged is None:
+        if self.before is None or run.merged is None:
             return {}
         from hpml_bench.training.evaluation import evaluate
 
@@ -87,15 +92,22 @@ class MergingProbe(Probe):
 
 
 def _logits(run: Run, model: TaskModel) -> Tensor:
-    """Return the logits of the learnt tokens of the first test rows, [N, vocabulary] float32."""
+    """Return the logits of the learnt tokens of the first test rows, [N, vocabulary] float32, on the host.
+
+    Read in batches as evaluations are, which were rehearsed.
+    """
     import torch
 
+    from hpml_bench.data.rows import pieces
     from hpml_bench.training.precision import autocast
 
-    was = model.training
+    was, test, most = model.training, run.test, OUTPUTS // int(getattr(model, "width", 1))
+    first = next(pieces(np.arange(len(test)), test.targets, COMPARED, most))
     model.eval()
-    batch = run.test.batch(np.arange(min(COMPARED, len(run.test)))).to(run.group.device)
+    found = []
     with torch.no_grad(), autocast(run.settings):
-        found: Tensor = model(batch.input_ids, batch.attention_mask, batch.labels).float().cpu()
+        for part in pieces(first, test.targets, run.settings.eval_batch, most):
+            batch = test.batch(part).to(run.group.device)
+            found.append(model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt).cpu().float())
     model.train(was)
-    return found
+    return torch.cat(found)

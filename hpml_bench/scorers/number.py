@@ -11,8 +11,12 @@ from hpml_bench.plugins.scorer import Scorer
 PART = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\w))?"
 NUMBER = re.compile(rf"(?:(?<![\w)])[-+]\$?)?{PART}(?:[/:]{PART})*")
 """A sign belongs to a number where nothing stands before it that it could be subtracted from, as in 5-10."""
-LATEX = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
-"""A fraction as LaTeX writes it."""
+LATEX = re.compile(r"(?:(?<=\d)\s*)?\\[dt]?frac\{([-+]?\d+)\}\{(\d+)\}")
+"""A fraction as LaTeX writes it, with the space behind a number before it."""
+MIXED = re.compile(r"(?<![\w.,^/:])(\d{1,9}|\d{1,3}(?:,\d{3}){1,2})[ \u00a0](\d{1,9})/(\d{1,9})(?![\w/:]|[.,]\d)")
+"""A whole number and a fraction behind it, as 1 1/2."""
+MINUS = "\u2212"
+"""A minus sign that is no hyphen."""
 MARK = "####"
 """What GSM8K writes before the final answer."""
 
@@ -23,8 +27,8 @@ class Number(Scorer):
     title = "right numbers"
     definition = (
         "Share of the test rows whose answer's number equals that of the answer asked for: the first after "
-        "GSM8K's '####' where it has that, else the last one; 1,000, 1000, 1000.0 and 1e3 are the same, and 3/2 and "
-        "1.5; times, ratios and dates, such as 12:30, equal what has the same parts."
+        "GSM8K's '####' where it has that, else the last one; 1,000, 1000, 1000.0 and 1e3 are the same, and 3/2, "
+        "1 1/2 and 1.5; times, ratios and dates, such as 12:30, equal what has the same parts."
     )
 
     def score(self, answer: str, expected: str) -> float:
@@ -38,11 +42,24 @@ def number_of(text: str) -> Fraction | tuple[Fraction, ...] | None:
 
     Of a time, a ratio or a date it is the numbers of its parts.
     """
-    text = LATEX.sub(r"\1/\2", text)
+    text = LATEX.sub(_in_a_line, text.replace(MINUS, "-"))
+    text = MIXED.sub(_improper, text)
     _, mark, behind = text.rpartition(MARK)
     found = NUMBER.findall(behind) if mark else []
     chosen = found[0] if found else next(iter(NUMBER.findall(text)[::-1]), None)
     return None if chosen is None else _value(chosen)
+
+
+def _in_a_line(latex: re.Match[str]) -> str:
+    """Return a fraction of LaTeX's with a slash, apart from a number before it."""
+    behind_a_number = latex.string[: latex.start()][-1:].isdigit()
+    return f"{' ' if behind_a_number else ''}{latex[1]}/{latex[2]}"
+
+
+def _improper(mixed: re.Match[str]) -> str:
+    """Return a mixed number as one fraction; as it is where its fraction is none of less than one."""
+    whole, over, under = (int(part.replace(",", "")) for part in mixed.groups())
+    return f"{whole * under + over}/{under}" if over < under else mixed[0]
 
 
 def _value(text: str) -> Fraction | tuple[Fraction, ...]:

@@ -290,6 +290,30 @@ def test_marks_do_not_move_the_prompt(contents: tuple[str, ...], template: str) 
     assert decoded(writer, writer.answer_of(found)) == contents[-1]
 
 
+@pytest.mark.parametrize("contents", [ONE, TWO])
+@pytest.mark.parametrize("begun", ["\n<think>\n\n</think>\n\n", "\n", " "])
+def test_what_stands_between_prompt_and_marks_is_learnt(begun: str, contents: tuple[str, ...]) -> None:
+    """A model is given the generation prompt and writes the rest itself: tokens and prompt are those without marks."""
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role }}{% if m.role == 'assistant' %}{{ BEGUN }}{% generation %}"
+        "{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ '\n' + m.content + '<|im_end|>' }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
+    ).replace("BEGUN", repr(begun))
+    unmarked = template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    writer, plain = conversations(chatml(), template), conversations(chatml(), unmarked)
+    found = example(writer, *contents)
+    assert found == example(plain, *contents)
+    assert (
+        list(found.ids[: found.prompt])
+        == chatml().apply_chat_template(messages(*contents)[:-1], chat_template=template, add_generation_prompt=True)[
+            "input_ids"
+        ]
+    )
+    assert [text for text, one in runs(writer, found) if one] == [f"{begun}{said}<|im_end|>" for said in contents[1::2]]
+    assert writer.scaffold == plain.scaffold
+    assert writer.scaffold.before == begun
+
+
 def test_options_of_a_template_are_given_to_it() -> None:
     """Thinking switched off: the prompt has the empty thought, and the answer alone is learnt."""
     writer = of("qwen 3", options={"enable_thinking": False})
@@ -328,6 +352,17 @@ def test_turns_of_weight_0_are_not_learnt() -> None:
             assert [text for text, one in runs(writer, found) if one] == [f"{TWO[place]}<|im_end|>" for place in learnt]
             assert found.expected == TWO[3]
         assert writer.example(roles(*TWO), TWO, weights=(1, 0, 1, 0)) is None
+
+
+def test_a_turn_of_weight_0_is_refused_where_every_token_is_learnt() -> None:
+    """One of them would have to give way: a sentence with the turn and what to do; other weights are as none."""
+    writer = of("chatml", loss_on="all", system="Be short.")
+    with pytest.raises(
+        UserError, match=r"^turn 2 has weight 0, .* set task.options.loss_on to answers, or leave"
+    ) as no:
+        writer.example(roles(*TWO), TWO, weights=(1, 0, 1, 1))
+    assert "\n" not in str(no.value)
+    assert writer.example(roles(*TWO), TWO, weights=(1, 1, 1, 1)) == writer.example(roles(*TWO), TWO)
 
 
 def test_tools_are_given_to_a_template_that_writes_them() -> None:

@@ -16,7 +16,11 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows
 from hpml_bench.data.tokenizer import load_tokenizer
 from hpml_bench.errors import UserError
+from hpml_bench.methods.peft import config_class
 from hpml_bench.plugins.dataset import make_loader
+from hpml_bench.plugins.method import make_method
+from hpml_bench.report.sections.published import load
+from hpml_bench.training.model import load_backbone
 
 QUESTIONS = 40
 
@@ -121,6 +125,41 @@ def test_a_tiny_llama_runs_the_suite(local_sources: dict[str, Any], method: str)
     assert len(said.answer) == 7
     assert said.expected[0].startswith("So\n#### ")
     assert 0 <= evaluation.metrics["score"] <= 1
+
+
+PUBLISHED = {(row.method, row.type): row for row in load("metamath").methods}
+OF_THE_RUN = {"auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "task_type"}
+"""Fields of PEFT's configurations that describe the model and the installed version."""
+
+
+@pytest.mark.parametrize("method", ["lora", "adalora", "deft", "ln_tuning"])
+def test_methods_beside_published_figures_are_configured_as_those(local_sources: dict[str, Any], method: str) -> None:
+    """The learning rate, the weight decay, and PEFT's whole configuration as the method makes it on a model."""
+    suite = load_suite("metamath")
+    spec = suite.runs([method], [0])[0].method
+    published = PUBLISHED[spec.method, spec.options.get("type")]
+    assert (spec.lr, suite.settings.weight_decay) == (published.lr, 0.1)
+    backbone = load_backbone(Path(local_sources["backbone"].removeprefix("path:")), suite.settings, "language_model")
+    assert suite.settings.steps is not None
+    made = make_method(spec)
+    model = made.build(backbone)
+    made.before_train(model, (), suite.settings.steps)
+    expected = config_class(published.type or "LORA")(**published.config)
+    found, asked = (_comparable(config) for config in (model.active_peft_config, expected))
+    assert published.config
+    assert found == asked
+
+
+def _comparable(config: Any) -> dict[str, Any]:
+    fields = {key: value for key, value in config.to_dict().items() if key not in OF_THE_RUN}
+    return {key: sorted(value) if isinstance(value, list | set) else value for key, value in fields.items()}
+
+
+def test_all_methods_with_published_figures_are_compared_with_their_configurations() -> None:
+    """A reference row that a method of the suite stands beside says how it was configured."""
+    ours = {(spec.method.method, spec.method.options.get("type")) for spec in load_suite("metamath").runs()}
+    beside = ours & set(PUBLISHED)
+    assert {PUBLISHED[kind].title for kind in beside} == {row.title for row in PUBLISHED.values() if row.config}
 
 
 def test_a_data_set_without_its_columns_is_refused(local_sources: dict[str, Any]) -> None:

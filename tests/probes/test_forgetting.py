@@ -20,6 +20,7 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.data.rows import Rows
 from hpml_bench.methods.lora import LoRA
 from hpml_bench.plugins.probe import Evaluation, Probe, Run
+from hpml_bench.probes import merging
 from hpml_bench.probes.forgetting import ForgettingProbe
 from hpml_bench.probes.generation import GenerationProbe
 from hpml_bench.probes.merging import MergingProbe
@@ -210,6 +211,28 @@ def test_a_merge_that_changes_the_model_is_seen(
 def test_what_is_not_merged_has_no_figures(method: str, text_folder: Path, group: Group) -> None:
     """The base model, and methods that can't be folded into the weights."""
     assert measured(text_folder, group, method, MergingProbe, {})[0] == {}
+
+
+def test_logits_are_compared_up_to_a_number_of_them(
+    text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the first rows that have so many together, one at least, read in batches of evaluations' size."""
+    _, _, run = run_of(text_folder, group, "lora", MergingProbe, {}, eval_batch=3)
+    width, targets = cast(LanguageModel, run.model).width, run.test.targets
+    whole = merging._logits(run, run.model)
+    assert whole.shape == (targets[:8].sum(), width)
+    for most, rows in ((targets[:5].sum(), 5), (targets[:5].sum() - 1, 4), (0, 1)):
+        monkeypatch.setattr(merging, "OUTPUTS", int(most) * width)
+        torch.testing.assert_close(merging._logits(run, run.model), whole[: targets[:rows].sum()])
+
+
+def test_logits_are_read_of_methods_that_may_be_merged_alone(
+    text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of a method without a way to merge."""
+    trainer, _, run = run_of(text_folder, group, "prompt_tuning", MergingProbe, {})
+    monkeypatch.setattr(merging, "_logits", lambda *_: pytest.fail("logits are read"))
+    trainer.evaluate(run.test, "test", 0)
 
 
 def test_merging_defines_what_it_finds(text_folder: Path, group: Group) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from hpml_bench.records.load import load_record
 from hpml_bench.records.predictions import Predictions, Said, write_predictions
 from hpml_bench.records.run import Consumed, Point, RunRecord, protocol_id
 from hpml_bench.registry import get
-from hpml_bench.report.blocks import Section, Table
+from hpml_bench.report.blocks import Section, Table, Text
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
 from hpml_bench.report.sections import time_to_quality
@@ -175,6 +176,35 @@ def test_pefts_figures_stand_beside_scores_of_its_own_definition_alone(tmp_path:
     for scorer, beside in (("peft_metamath", True), ("number", False)):
         found = Results.load(write(tmp_path / scorer, scorer, 1, dataset=DatasetSpec(name="metamath")))
         assert (get("sections", "published").section(found) is not None) == beside
+
+
+def test_answers_that_were_cut_before_they_said_anything_are_told_by_method(tmp_path: Path) -> None:
+    """A thinking base model's 0 is no wrong answer: the share, the mean over seeds, of those methods that have some."""
+    found = Results.load(write(tmp_path / "cut", "exact", 2))
+    (table, *_) = section("language", found).blocks
+    assert isinstance(table, Table)
+    assert table.notes == ()
+    stored, rows = found.selection.stored, np.arange(ROWS)
+    first, second = (record.run_id for record in found.runs("none"))
+    for run, emptied, cut in ((first, rows < ROWS, rows < ROWS), (second, rows < 150, rows < 60)):
+        said = stored[run].said
+        assert said is not None
+        assert said.answer is not None
+        texts = tuple(" " if empty else text for empty, text in zip(emptied, said.answer, strict=True))
+        stored[run] = replace(stored[run], said=replace(said, answer=texts, cut=cut))
+    (table, *_) = section("language", found).blocks
+    assert isinstance(table, Table)
+    (note,) = table.notes
+    assert "counts as empty: none 60.0 %. A larger max_new_tokens" in note
+
+
+def test_what_keeps_pefts_figures_from_being_compared_stands_beside_them(tmp_path: Path) -> None:
+    """Other general text, perhaps drawn answers, rows without an end token, and other tokens at the answer's begin."""
+    found = Results.load(write(tmp_path / "peft", "peft_metamath", 1, dataset=DatasetSpec(name="metamath")))
+    told = section("published", found).blocks[-1]
+    assert isinstance(told, Text)
+    for subject in ("FineWiki .* WikiText-2", "generation_config.json", "end token", "tokenises"):
+        assert any(re.search(subject, sentence) for sentence in told.sentences), subject
 
 
 def test_of_the_loss_lower_is_better(tmp_path: Path) -> None:

@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from hpml_bench.report.metric_groups import HARNESS, OVER_SEEDS, SHOWN, GroupSection
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import number
 
 order = 56
+
+
+def _notes(results: Results) -> list[str]:
+    """Return which methods' answers were cut before they said anything, as in reasoning, so that 0 is no model's."""
+    shares = {method: _cut_and_empty(results, method) for method in results.methods}
+    told = [f"{method} {number(100 * share, '.1f')} %" for method, share in shares.items() if share]
+    if not told:
+        return []
+    return [
+        "Share of the test rows whose answer was cut before anything that is scored, as in reasoning that doesn't end "
+        f"within max_new_tokens, and counts as empty: {', '.join(told)}. A larger max_new_tokens may score otherwise."
+    ]
+
+
+def _cut_and_empty(results: Results, method: str) -> float:
+    """Return the share of a method's test rows with a cut and empty answer, the mean over seeds."""
+    said = [results.selection.stored[record.run_id].said for record in results.runs(method)]
+    shares = [
+        np.mean([cut and not text.strip() for cut, text in zip(one.cut, one.answer, strict=True)])
+        for one in said
+        if one is not None and one.answer is not None and one.cut is not None
+    ]
+    return float(np.mean(shares)) if shares else 0.0
+
 
 section = GroupSection(
     slug="language",
@@ -12,4 +40,5 @@ section = GroupSection(
     caption=f"Language model, {OVER_SEEDS}",
     groups=SHOWN["language"],
     metrics=HARNESS["language"],
+    notes=_notes,
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import Field
+
 from hpml_bench import statistics
 from hpml_bench.config.base import Frozen
 from hpml_bench.config.settings import MethodSpec
@@ -28,6 +30,9 @@ class Published(Frozen):
     """The file in `hpml_bench/methods` that is the same method."""
     type: str | None = None
     """Of the method peft, its type."""
+    lr: float | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+    """PEFT's configuration, what differs from its defaults; a test holds the suite's options to it."""
     figures: dict[str, float]
 
 
