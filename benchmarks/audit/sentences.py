@@ -6,7 +6,9 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from audit import jobs, tuning
+import numpy as np
+
+from audit import answers, jobs, tuning
 from audit.figures import figure
 from audit.head import head
 from audit.page import Audit
@@ -79,6 +81,15 @@ def elsewhere(study: Study) -> list[Run]:
     """Return the compared runs in other environments than the one that costs are of."""
     here = {run.environment for run in study.home}
     return [run for run in study.compared if run.environment not in here]
+
+
+def cut_and_empty(study: Study) -> str:
+    """Return which methods have answers that were cut before they said anything, and the mean share in %."""
+    shares = {
+        name: float(np.mean([answers.cut_and_empty(run.predictions) for run in runs]))
+        for name, runs in study.methods.items()
+    }
+    return ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items() if share)
 
 
 def few_seeds(study: Study) -> str:
@@ -322,6 +333,11 @@ SENTENCES: tuple[tuple[str, Says, When], ...] = (
         r"These runs had other options than the tuning's trials: (.*)\.$",
         groups(lambda study: [tuning.other_options(study)]),
         None,
+    ),
+    (
+        r"Share of the test rows whose answer was cut before anything that is scored, .* counts as empty: (.*)\. A ",
+        groups(lambda study: [cut_and_empty(study)]),
+        lambda study: bool(cut_and_empty(study)),
     ),
     (
         r"No target is given: on ([\d,]+) validation rows the best mean",

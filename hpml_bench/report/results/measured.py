@@ -149,7 +149,8 @@ class MeasuredRuns(ComparedRuns):
             return self.score_range
         weights = self.task.weights(asked.reference)
         if asked.group is not None:
-            weights = np.bincount(np.unique(asked.group, return_inverse=True)[1], weights=weights)
+            places = np.unique(asked.group, return_inverse=True)[1]
+            weights = np.bincount(places, weights=weights).astype(np.float64)
         return self.score_range * float(weights.max() / weights.mean())
 
     @cached_property
