@@ -111,6 +111,7 @@ def test_the_cases_find_what_they_are_for() -> None:
 
     with patch.object(OverSeedsAndRows, "error_at", lambda self, _, n: self.error(n)):
         assert wrong("right and wrong, the margin carried by rare rows, 500 rows", 300) > 0.045
+    with patch.object(OverSeedsAndRows, "p_rare", lambda _: 0.0):
         assert wrong("real scores of 0.97, rare failures of one method, 360 rows, 2 methods", 300) > 0.06
     groups = calibration_cases.SCORES["right and wrong in uneven groups, the margin carried by large ones"]
     page = partial(calibration_cases.score_page, replace(groups, span=1.0), 2, 5, len(calibration_cases.LARGE))

@@ -136,7 +136,7 @@ CHANGES = {
     "an end of an interval": (r"(\| head \| 72\.5 \\\[)72\.0", r"\g<1>72.1", PAIRS),
     "a verdict": (r"(\| lora − adapter \| )lora is better", r"\1undecided", PAIRS),
     "another verdict": (r"(\| lora − full \| )undecided", r"\1full is better", PAIRS),
-    "a p": (r"(\| lora − full \| undecided .*? )0\.770", r"\g<1>0.771", PAIRS),
+    "a p": (r"(\| lora − full \| undecided .*? )0\.831", r"\g<1>0.832", PAIRS),
     "a small p": (r"(\| full − head \| full is better .*? )&lt; 0\.001", r"\g<1>0.001", PAIRS),
     "a detectable difference": (r"(\| lora − full \|.*? )3\.7 \| none", r"\g<1>3.8 | none", PAIRS),
     "seeds to decide": (r"(\| lora / prompt_tuning \| undecided .* )26 \|", r"\g<1>27 |", PAIRS),
