@@ -363,7 +363,7 @@ def print_power(trials: int) -> None:
 
 
 def print_planned(trials: int) -> None:
-    """Print the power of what `plan` gives from a pilot."""
+    """Print the mean power of the numbers of seeds that `plan` gives from a pilot."""
     print("\nMean power of the seeds that `plan` gives (cautious) for a difference of one standard deviation\n")
     print("| level | pilot of 3 | of 5 | of 10 |\n| --- | ---: | ---: | ---: |")
     first, following = (ALPHA * FOR_DIFFERENCES * statistics.spent_at(look) / 30 for look in (1, 2))

@@ -176,7 +176,7 @@ class Comparison:
 
 
 def compare_rows(table: Floats, span: float, binary: bool) -> Comparison:
-    """Return the comparison of a table of n seeds x m rows, whose values have a range and are right or wrong."""
+    """Return the comparison of a table of n seeds x m rows; `span` is the range of a value, `binary` right or wrong."""
     n, m = table.shape
     seeds, rows, mean = table.mean(axis=1), table.mean(axis=0), float(table.mean())
     if n < 2:

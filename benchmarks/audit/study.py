@@ -115,7 +115,7 @@ class Study:
 
     @functools.cached_property
     def span(self) -> float:
-        """Range of what one row or group of rows can change: F1 counts rows by their entities, groups count by rows."""
+        """Range of the score times the weight of the heaviest row or group; F1 weighs a row by its entities."""
         run = (self.compared or self.runs)[0]
         weights = pd.Series(weigh(self.score, run.predictions["reference"], run.record["label_names"]))
         if "group" in run.predictions:

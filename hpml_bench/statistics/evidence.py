@@ -219,7 +219,7 @@ def widest(evidence: Sequence[Evidence]) -> tuple[float | None, float | None]:
 def detectable(evidence: Evidence, n: int, alpha: float = ALPHA, power: float = POWER) -> float:
     """Return the least true difference that a two-sided test over n seeds finds with this power.
 
-    By the noncentral t, and far enough above `least_rare` that the mean is so with this power by its normal error.
+    By the noncentral t, and no less than `least_rare` plus the normal quantile of the power times the standard error.
     """
     from scipy.special import ndtri
 
