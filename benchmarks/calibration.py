@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from hpml_bench import statistics
-from hpml_bench.launch.order import methods_of_seed
 from hpml_bench.statistics import ALPHA, Comparison
 from hpml_bench.statistics.pairs import FOR_DIFFERENCES
+from hpml_bench.sweep.order import methods_of_seed
 
 Floats = NDArray[np.float64]
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Floats]

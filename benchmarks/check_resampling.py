@@ -15,7 +15,7 @@ from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.decide.rank_tests import Floats
 from hpml_bench.gate.decide.sentences import rate
 from hpml_bench.gate.records import Rules, Trial
-from hpml_bench.report.blocks import Table
+from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.tables import Cell, table
 
 RESAMPLED = 10_000

@@ -15,9 +15,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from hpml_bench import registry
-from hpml_bench.config.settings import DatasetSpec, OptimizerSpec, QuantizationSpec, Settings, TaskSpec
-from hpml_bench.config.suite import Margin, MethodEntry, Suite
 from hpml_bench.records.run import Metric, RunRecord
+from hpml_bench.suite.settings import DatasetSpec, OptimizerSpec, QuantizationSpec, Settings, TaskSpec
+from hpml_bench.suite.suite import Margin, MethodEntry, Suite
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

@@ -29,8 +29,8 @@ def store(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from hpml_bench.config.suite import load_suite
     from hpml_bench.data.sources import resolve_model
+    from hpml_bench.suite.suite import load_suite
 
     source = resolve_model(load_suite("faq").settings.backbone).folder_or_file
     AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16).save_pretrained(folder)
@@ -38,8 +38,8 @@ def store(folder: Path) -> None:
 
 def peak(folder: Path, weights: str) -> dict[str, float]:
     """Load it here; return the MB of the file, and those at the peak above what was held before."""
-    from hpml_bench.config.settings import Settings
-    from hpml_bench.probes.memory import host_held_mb, host_peak_mb, reset_host_peak
+    from hpml_bench.builtin.probes.memory import host_held_mb, host_peak_mb, reset_host_peak
+    from hpml_bench.suite.settings import Settings
     from hpml_bench.training.model import load_backbone
 
     settings = Settings.model_validate({

@@ -36,10 +36,10 @@ from typing import Any
 from unittest import mock
 
 from hpml_bench import registry
-from hpml_bench.engines.local import slots
+from hpml_bench.builtin.engines.local import slots
+from hpml_bench.builtin.probes.energy import gpu_joules
+from hpml_bench.builtin.probes.memory import nvml_used_mb
 from hpml_bench.launch import fork_server
-from hpml_bench.probes.energy import gpu_joules
-from hpml_bench.probes.memory import nvml_used_mb
 from hpml_bench.system import environment, gpus
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
@@ -95,7 +95,7 @@ def methods() -> dict[str, Any]:
     """Train each method that trains, and each type of PEFT, for three steps on both devices."""
     from peft import PeftType
 
-    from hpml_bench.methods.peft import ALIASES
+    from hpml_bench.builtin.methods.peft import ALIASES
 
     own: list[tuple[str, dict[str, Any]]] = [
         (name, {}) for name in registry.names("methods") if registry.plugin("methods", name).trains
@@ -127,7 +127,7 @@ def _alone() -> Iterator[tuple[Any, Path]]:
 
 def _trainer(tiny: Any, prepared: Any, group: Any, method: str, options: dict[str, Any], **changes: Any) -> Any:
     """Return the trainer of three steps of a method."""
-    from hpml_bench.config.settings import MethodSpec
+    from hpml_bench.suite.settings import MethodSpec
     from hpml_bench.training.trainer import Trainer
 
     kind = registry.plugin("methods", method)
@@ -180,8 +180,8 @@ def generation(device: str = "cuda") -> dict[str, Any]:
     import torch
 
     from hpml_bench.plugins.method import make_method
-    from hpml_bench.plugins.task import Decoding, make_task
-    from hpml_bench.training.generation import Generator, generate
+    from hpml_bench.plugins.task import Decoding, Generator, make_task
+    from hpml_bench.training.generation import generate
     from hpml_bench.training.model import build_model
     from hpml_bench.training.precision import autocast
 

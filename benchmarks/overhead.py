@@ -48,12 +48,12 @@ def measure(blocks: int, steps: int, method: str = "lora", *, only: bool | None 
     from speed.turns import Alternating, Switched, Turns, train_in_turns
 
     from hpml_bench import registry
-    from hpml_bench.config.suite import load_suite
+    from hpml_bench.builtin.probes.memory import trim_heap
     from hpml_bench.data.prepare import prepare
-    from hpml_bench.data.rows import Rows
     from hpml_bench.plugins.probe import Run
-    from hpml_bench.probes.memory import trim_heap
+    from hpml_bench.plugins.rows import Rows
     from hpml_bench.records.points import PointWriter
+    from hpml_bench.suite.suite import load_suite
     from hpml_bench.training.distributed import process_group
 
     suite = load_suite("quickstart", world_size=1, threads=1, steps=steps)

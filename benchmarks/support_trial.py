@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from hpml_bench import registry
-from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.plugins.method import Method, make_method
+from hpml_bench.plugins.model import TaskModel
+from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.training.causal_lm import LanguageModel
-from hpml_bench.training.model import TaskModel
 
 VOCABULARY, WIDTH, LENGTH = 100, 64, 12
 COMMON = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.config.suite import load_suite
+from hpml_bench.suite.suite import load_suite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,7 @@ def run_suite(
     """
     from rich.console import Console
 
-    from hpml_bench.launch.sweep import run_sweep
+    from hpml_bench.sweep.local import run_sweep
 
     loaded = load_suite(suite, seeds=seeds, settings=settings)
     result = run_sweep(loaded, Path(out), Console(quiet=quiet), methods, fresh)

@@ -14,18 +14,6 @@ from typing import Any, Literal
 from hpml_bench.errors import UserError
 
 Kind = Literal["methods", "optimizers", "tasks", "datasets", "scorers", "probes", "trackers", "engines", "sections"]
-PACKAGES: Mapping[Kind, str] = {
-    "methods": "hpml_bench.methods",
-    "optimizers": "hpml_bench.optimizers",
-    "tasks": "hpml_bench.tasks",
-    "datasets": "hpml_bench.datasets",
-    "scorers": "hpml_bench.scorers",
-    "probes": "hpml_bench.probes",
-    "trackers": "hpml_bench.trackers",
-    "engines": "hpml_bench.engines",
-    "sections": "hpml_bench.report.sections",
-}
-"""The package of each kind."""
 ONE: Mapping[Kind, str] = {
     "methods": "method",
     "optimizers": "optimizer",
@@ -40,6 +28,11 @@ ONE: Mapping[Kind, str] = {
 """The word for one of each kind, in messages."""
 
 
+def package(kind: Kind) -> str:
+    """Return the package of the plug-ins of a kind that ship with this one."""
+    return f"hpml_bench.builtin.{kind}"
+
+
 @cache
 def _foreign(kind: Kind) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=f"hpml_bench.{kind}")}
@@ -47,7 +40,7 @@ def _foreign(kind: Kind) -> dict[str, EntryPoint]:
 
 @cache
 def _own(kind: Kind) -> frozenset[str]:
-    return frozenset(module.name for module in pkgutil.iter_modules([str(files(PACKAGES[kind]))]))
+    return frozenset(module.name for module in pkgutil.iter_modules([str(files(package(kind)))]))
 
 
 @cache
@@ -71,7 +64,7 @@ def get(kind: Kind, name: str) -> ModuleType:
     if name not in names(kind):
         raise UserError(f"there is no {ONE[kind]} '{name}'; registered are {', '.join(names(kind))}")
     if name not in _foreign(kind) or is_built_in(kind, name):
-        return importlib.import_module(f"{PACKAGES[kind]}.{name}")
+        return importlib.import_module(f"{package(kind)}.{name}")
     point = _foreign(kind)[name]
     try:
         loaded = point.load()

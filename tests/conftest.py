@@ -20,7 +20,7 @@ from hpml_bench.system.gpus import visible_gpus
 if TYPE_CHECKING:
     from helpers.held import Gates
     from hpml_bench.data.prepared import Prepared
-    from hpml_bench.training.distributed import Group
+    from hpml_bench.plugins.group import Group
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported, thus by fixtures only
 # In the background of a script, or under nohup, a process is born with these ignored, and so would be what tests start.

@@ -15,21 +15,21 @@ import torch
 
 from helpers import made_records, tiny
 from hpml_bench import registry
-from hpml_bench.cluster.asked import Asked
-from hpml_bench.cluster.sweep import Sweep
-from hpml_bench.config import options
-from hpml_bench.config.profile import load_profile
-from hpml_bench.config.settings import MethodSpec, OptimizerSpec, RunSpec, TaskSpec
-from hpml_bench.config.suite import load_suite
 from hpml_bench.data.prepare import prepare
-from hpml_bench.data.rows import Rows
 from hpml_bench.errors import UserError
 from hpml_bench.launch.limits import Limits
 from hpml_bench.plugins.probe import Run
+from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tracker import make_trackers
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.results import Results
+from hpml_bench.suite import options
+from hpml_bench.suite.profile import load_profile
+from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, TaskSpec
+from hpml_bench.suite.suite import load_suite
+from hpml_bench.sweep.request import Asked
+from hpml_bench.sweep.submit import Sweep
 from hpml_bench.training.trainer import Trainer
 
 PAGE = Path(__file__).parents[1] / "docs/adding.md"
@@ -158,7 +158,7 @@ def test_the_example_of_a_tracker_keeps_its_diary(tmp_path: Path) -> None:
     with diary.follow(spec, results.folder / spec.run_id, results.folder):
         assert not (results.folder / "diary.txt").exists()
     assert (results.folder / "diary.txt").read_text() == f"{spec.run_id}\n"
-    assert diary.publish(results) == f"2 runs are in {results.folder / 'diary.txt'}"
+    assert diary.publish(results.folder, results.compared, list) == f"2 runs are in {results.folder / 'diary.txt'}"
 
 
 def test_the_example_of_a_scorer_is_taken_by_the_task() -> None:

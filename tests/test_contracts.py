@@ -17,21 +17,21 @@ from pydantic import BaseModel
 
 from helpers import probe_run, tiny
 from hpml_bench import registry
-from hpml_bench.config.base import Frozen
-from hpml_bench.config.profile import load_profile
-from hpml_bench.config.settings import TaskSpec
 from hpml_bench.data.prepare import draw, prepare
-from hpml_bench.data.rows import Rows
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import IN_WORDS, LoadedData, Target, make_loader
 from hpml_bench.plugins.engine import Engine
+from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.optimizer import Optimizer
 from hpml_bench.plugins.probe import Probe, Step
+from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.predictions import Predictions, Said
 from hpml_bench.records.run import Metric
-from hpml_bench.training.distributed import Group
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.profile import load_profile
+from hpml_bench.suite.settings import TaskSpec
 from hpml_bench.training.trainer import Trainer
 
 HEAVY = ("torch", "transformers", "peft", "datasets", "pandas", "matplotlib", "scipy", "statsmodels", "wandb")
@@ -465,9 +465,9 @@ def test_importing_them_imports_nothing_heavy() -> None:
     """All files of all kinds, and the command line with what it needs to list them, come without the big libraries."""
     script = (
         "import sys; from hpml_bench import registry, api, cli; from hpml_bench.cli import list\n"
-        "from hpml_bench.config import suite; from hpml_bench.records import folder\n"
+        "from hpml_bench.suite import suite; from hpml_bench.records import folder\n"
         "from hpml_bench.system import environment\n"
-        "for kind in registry.PACKAGES:\n"
+        "for kind in registry.ONE:\n"
         "    for name in registry.names(kind): registry.get(kind, name)\n"
         f"print(*[name for name in {HEAVY} if name in sys.modules])"
     )

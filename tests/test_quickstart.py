@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hpml_bench.config.devices import resolve_suite
-from hpml_bench.config.suite import load_suite
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.records.run import RunRecord
+from hpml_bench.suite.devices import resolve_suite
+from hpml_bench.suite.suite import load_suite
 
 pytestmark = pytest.mark.suites
 

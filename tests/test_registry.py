@@ -10,8 +10,8 @@ import pytest
 
 from hpml_bench import registry
 from hpml_bench.cli import list as listing
-from hpml_bench.config import suite
 from hpml_bench.errors import UserError
+from hpml_bench.suite import suite
 
 
 @pytest.fixture
@@ -38,14 +38,14 @@ def test_a_file_of_ours_is_found_by_its_name() -> None:
     names = registry.names("methods")
     assert {"lora", "prompt_tuning", "adapter", "full", "head", "peft"} <= set(names)
     assert list(names) == sorted(names)
-    assert registry.get("methods", "head").__name__ == "hpml_bench.methods.head"
+    assert registry.get("methods", "head").__name__ == "hpml_bench.builtin.methods.head"
 
 
 @pytest.mark.usefixtures("forget")
 def test_another_packages_method_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry point makes a module of another package a method: listed, and usable in a suite."""
     (tmp_path / "third_module.py").write_text(
-        "from hpml_bench.config.base import Frozen\n"
+        "from hpml_bench.suite.base import Frozen\n"
         "from hpml_bench.plugins.method import Method\n"
         "class Third(Method):\n"
         "    title = 'Third'\n"
@@ -83,7 +83,7 @@ def test_an_import_that_raises_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         def load(self) -> object:
             raise RuntimeError("needs a licence")
 
-    broken = Broken(name="odd", value="odd_package", group="hpml_bench.probes")
+    broken = Broken(name="odd", value="odd_package", group="hpml_bench.builtin.probes")
     monkeypatch.setattr(registry, "entry_points", lambda group: [broken] if group == "hpml_bench.probes" else [])
     with pytest.raises(UserError, match="probe 'odd' of odd_package can't be imported: needs a licence"):
         registry.get("probes", "odd")

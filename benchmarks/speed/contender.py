@@ -59,7 +59,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     """Time the harness's training steps."""
     import torch
 
-    from hpml_bench.data.rows import Rows
+    from hpml_bench.plugins.rows import Rows
 
     rows = Rows(Path(job["folder"]) / "rows" / "train", 0)
     batches = epoch("ours", rows.lengths)
@@ -97,8 +97,8 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 def _our_trainer(job: dict[str, Any], stack: ExitStack) -> OurTrainer:
     """Return what takes the harness's own steps, all probes on."""
     from hpml_bench import registry
-    from hpml_bench.config.settings import DatasetSpec, MethodSpec, RunSpec, Settings
     from hpml_bench.plugins.probe import Probe, Run
+    from hpml_bench.suite.settings import DatasetSpec, MethodSpec, RunSpec, Settings
     from hpml_bench.training.distributed import process_group
     from hpml_bench.training.trainer import Trainer as OurTrainer
 
@@ -173,7 +173,7 @@ def switch_off(lever: str | None) -> None:
     """Put back what one of levers.LEVERS replaces; the allocator's settings are those the process is born with."""
     from torch import nn
 
-    from hpml_bench.data import rows
+    from hpml_bench.data import batches
     from hpml_bench.training import kernels, trainer
 
     off: dict[str, tuple[Any, str, Any]] = {
@@ -181,7 +181,7 @@ def switch_off(lever: str | None) -> None:
         "dropout": (kernels, "SMALL", 2**62),
         "attention": (kernels, "ATTENTION", "sdpa"),
         "frozen": (trainer, "store_frozen_as_bf16", lambda _: None),
-        "buckets": (rows, "BUCKET", 1),
+        "buckets": (batches, "BUCKET", 1),
     }
     if lever in off:
         setattr(*off[lever])
@@ -248,7 +248,7 @@ def _classifier(job: dict[str, Any]) -> Any:
     from peft import LoraConfig, PromptTuningConfig, get_peft_model
     from transformers import AutoModelForSequenceClassification
 
-    from hpml_bench.methods.adapter import Adapter
+    from hpml_bench.builtin.methods.adapter import Adapter
 
     model = AutoModelForSequenceClassification.from_pretrained(
         Path(job["folder"]) / job["model"], num_labels=shapes.CLASSES

@@ -23,18 +23,18 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hpml_bench.config.settings import RunSpec
-from hpml_bench.config.suite import load_suite
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.rows import Rows
+from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Probe, Step
+from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.run import Point
+from hpml_bench.suite.settings import RunSpec
+from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.environment import cores
 from hpml_bench.training.distributed import process_group
 from hpml_bench.training.evaluation import evaluate
-from hpml_bench.training.model import TaskModel
 from hpml_bench.training.optimization import lr_factor, make_optimizer
 from hpml_bench.training.trainer import Trainer as OurTrainer
 from speed.contender import RANK

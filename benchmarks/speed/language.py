@@ -59,8 +59,8 @@ def save(folder: Path, vocabulary: int = VOCABULARY) -> None:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from hpml_bench.data.rows import write_rows
     from hpml_bench.data.sources import resolve_model
+    from hpml_bench.plugins.rows import write_rows
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -103,10 +103,10 @@ def ours(folder: Path, precision: str = "auto", everywhere: bool = False) -> dic
 
 def _trainer(folder: Path, precision: str = "fp32") -> Any:
     from hpml_bench import registry
-    from hpml_bench.config.devices import resolve_devices
-    from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
     from hpml_bench.data.prepared import Prepared
     from hpml_bench.records.run import Digests
+    from hpml_bench.suite.devices import resolve_devices
+    from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
     from hpml_bench.training.distributed import process_group
     from hpml_bench.training.trainer import Trainer
 
@@ -191,8 +191,8 @@ def generation(folder: Path) -> dict[str, Any]:
     """Answer prompts by the harness, by transformers' generate on the same batches, and in the file's order."""
     import torch
 
-    from hpml_bench.plugins.task import Decoding
-    from hpml_bench.training.generation import Generator, generate
+    from hpml_bench.plugins.task import Decoding, Generator
+    from hpml_bench.training.generation import generate
 
     trainer = _trainer(folder)
     model = trainer.model.eval()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from hpml_bench.builtin.sections import scaling
 from hpml_bench.report.results import Results
-from hpml_bench.report.sections import scaling
 from speed.sweep import run_all
 from speed.target import Target
 

@@ -82,8 +82,8 @@ def write_rows(path: Path, rows: int) -> None:
 
 def main() -> None:
     """Prepare the rows of a table once and print seconds and peak memory as JSON."""
-    from hpml_bench.config.settings import DatasetSpec, Settings
     from hpml_bench.data.prepare import prepare
+    from hpml_bench.suite.settings import DatasetSpec, Settings
 
     table, rows = sys.argv[1], int(sys.argv[2])
     settings = Settings(

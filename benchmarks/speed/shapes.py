@@ -64,7 +64,7 @@ def save_rows(folder: Path, rows: int = ROWS) -> None:
     """Save rows as the preparation leaves them, the same in every split."""
     import pyarrow as pa
 
-    from hpml_bench.data.rows import write_rows
+    from hpml_bench.plugins.rows import write_rows
 
     write_rows(folder / "train", [{"input_ids": token_ids(rows), "label": labels(rows)}], pa.int64())
     for split in ("validation", "test"):

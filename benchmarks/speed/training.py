@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
-from hpml_bench.config.devices import resolve_devices
-from hpml_bench.config.settings import DatasetSpec, Settings
+from hpml_bench.suite.devices import resolve_devices
+from hpml_bench.suite.settings import DatasetSpec, Settings
 from hpml_bench.system.environment import PROCESS_ENVIRONMENT, cores
 from speed import shapes
 from speed.target import Target

@@ -51,7 +51,7 @@ def suites() -> list[Row]:
     """Return name and description of each packaged suite."""
     import yaml
 
-    from hpml_bench.config.suite import packaged_suites, suites_folder
+    from hpml_bench.suite.suite import packaged_suites, suites_folder
 
     rows: list[Row] = []
     for name in packaged_suites():
@@ -62,7 +62,7 @@ def suites() -> list[Row]:
 
 def clusters() -> list[Row]:
     """Return what `run-all --on` takes beside a path, and where it is from."""
-    from hpml_bench.config.profile import known_profiles
+    from hpml_bench.suite.profile import known_profiles
 
     return list(known_profiles().items())
 
@@ -81,7 +81,7 @@ def _first_line(kind: Kind, name: str) -> str:
 
     from hpml_bench import registry
 
-    found = importlib.util.find_spec(f"{registry.PACKAGES[kind]}.{name}")
+    found = importlib.util.find_spec(f"{registry.package(kind)}.{name}")
     if found is None or found.origin is None:
         return "(from another package)"
     docstring = ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8"))) or ""

@@ -13,19 +13,19 @@ from hpml_bench.cli.report import write
 from hpml_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from hpml_bench.cluster.sweep import Sweep
-    from hpml_bench.config.profile import Profile
-    from hpml_bench.config.suite import Suite
     from hpml_bench.launch.limits import Limits
     from hpml_bench.records.run import RunRecord, Status
+    from hpml_bench.suite.profile import Profile
+    from hpml_bench.suite.suite import Suite
+    from hpml_bench.sweep.submit import Sweep
 
 
 def sweep_on(suite: Suite, methods: list[str] | None, asked: Asked, limits: Limits, elsewhere: Elsewhere) -> int:
     """Submit what is missing, wait for it, report, and return the exit status."""
-    from hpml_bench.cluster.asked import Asked as Wanted
-    from hpml_bench.cluster.sweep import Sweep
     from hpml_bench.plugins.engine import make_engine
     from hpml_bench.records.files import as_typed
+    from hpml_bench.sweep.request import Asked as Wanted
+    from hpml_bench.sweep.submit import Sweep
     from hpml_bench.system import disk
     from hpml_bench.system.signals import stoppable
 
@@ -48,7 +48,7 @@ def sweep_on(suite: Suite, methods: list[str] | None, asked: Asked, limits: Limi
 
 
 def _profile(elsewhere: Elsewhere) -> Profile:
-    from hpml_bench.config.profile import load_profile
+    from hpml_bench.suite.profile import load_profile
 
     changes = [] if elsewhere.parallel is None else [("parallel", elsewhere.parallel)]
     if elsewhere.on is None:  # runs side by side: each in a job of its own
@@ -84,9 +84,9 @@ def _done(sweep: Sweep, asked: Asked, detach: bool) -> int:
 
 def _waited(sweep: Sweep, before: dict[tuple[str, str], Status]) -> bool:
     """Wait, and show each run that was not there before; return whether all runs have a record."""
-    from hpml_bench.launch.progress import SweepProgress
     from hpml_bench.records.run import DONE
     from hpml_bench.report.terminal import terminal
+    from hpml_bench.sweep.progress import SweepProgress
 
     with SweepProgress(terminal(), sum(len(unit.tasks) for unit in sweep.plan.units)) as progress:
         there = {(record.run_id, record.started) for record in sweep.records()}  # what was damaged is set aside since

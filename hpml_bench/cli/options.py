@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from hpml_bench.config.suite import Suite
+    from hpml_bench.suite.suite import Suite
 
 Function = Callable[..., Any]
 Option = Callable[[Function], Function]
@@ -56,7 +56,7 @@ def names(text: str) -> list[str]:
 
 def load(suite: str, overrides: tuple[str, ...] = (), **changes: Any) -> Suite:
     """Return a packaged suite, or one of a file, with changes."""
-    from hpml_bench.config.suite import load_suite
+    from hpml_bench.suite.suite import load_suite
 
     return load_suite(suite, overrides, **changes)
 

@@ -21,9 +21,9 @@ from hpml_bench.cli.options import load, out
 @out("The pilot's results are in DIR/SUITE.")
 def plan(suite: str, detect: str, power: float, out: Path) -> None:
     """Say how many seeds, and hours, SUITE needs to tell methods apart that differ by SIZE; from recorded runs."""
-    from hpml_bench.config.suite import suite_name
     from hpml_bench.report import seed_plan
     from hpml_bench.report.terminal import print_table, terminal
+    from hpml_bench.suite.suite import suite_name
     from hpml_bench.system.text import for_terminal
 
     name = suite_name(load(suite).name if suite.endswith((".yaml", ".yml")) else suite)

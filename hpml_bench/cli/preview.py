@@ -17,9 +17,9 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
     """Show rows of SUITE as the model will see them: template, tokens, what is learnt (green, or in ⟦ ⟧), cuts."""
     from rich.text import Text
 
-    from hpml_bench.config.devices import resolve_suite
     from hpml_bench.data.preview import preview as look
     from hpml_bench.report.terminal import terminal
+    from hpml_bench.suite.devices import resolve_suite
     from hpml_bench.system.text import for_terminal
 
     found = look(resolve_suite(load(suite, overrides)).settings, rows, split)

@@ -61,7 +61,8 @@ def result_folders(folder: Path) -> list[Path]:
 
 def write(folder: Path, out: Path | None, formats: list[str], trackers: Sequence[Tracker] = ()) -> None:
     """Write a folder's report, print its table and where it is."""
-    from hpml_bench.report.render import load, load_libraries, write_report
+    from hpml_bench.records.listing import load_records
+    from hpml_bench.report.render import all_sections, load, load_libraries, tables_of, write_report
     from hpml_bench.report.terminal import show_table, terminal
     from hpml_bench.system.text import for_terminal
 
@@ -75,6 +76,7 @@ def write(folder: Path, out: Path | None, formats: list[str], trackers: Sequence
     others = [path for path in paths if not path.name.startswith("report.") and path.suffix in {".csv", ".tex"}]
     if others:
         click.echo(for_terminal(f"{len(others)} tables in {others[0].parent}"))
+    records = load_records(folder).records
     for tracker in trackers:
-        if sentence := tracker.publish(results):
+        if sentence := tracker.publish(folder, records, lambda: tables_of(all_sections(results))):
             click.echo(for_terminal(sentence))

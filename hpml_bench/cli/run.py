@@ -43,7 +43,7 @@ def run(
     if save is not None and main:
         check_folder(save)
     if under_torchrun:
-        from hpml_bench.launch.under_torchrun import run_as_rank
+        from hpml_bench.sweep.torchrun import run_as_rank
         from hpml_bench.training.worker import end
 
         world = int(os.environ["WORLD_SIZE"])

@@ -14,8 +14,8 @@ from hpml_bench.cli.report import write
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hpml_bench.config.suite import Suite
     from hpml_bench.launch.limits import Limits
+    from hpml_bench.suite.suite import Suite
 
 
 @click.command("run-all")
@@ -57,10 +57,10 @@ def sweep(
     suite: Suite, methods: list[str] | None, seed: int | None, asked: Asked, limits: Limits, save: Path | None = None
 ) -> int:
     """Run, report, and return the exit status."""
-    from hpml_bench.launch.sweep import run_sweep
     from hpml_bench.plugins.tracker import make_trackers
     from hpml_bench.report.model_card import write_card
     from hpml_bench.report.terminal import terminal
+    from hpml_bench.sweep.local import run_sweep
     from hpml_bench.system import disk
     from hpml_bench.system.signals import stoppable
 

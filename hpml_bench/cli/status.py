@@ -11,8 +11,8 @@ import click
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 def status(folder: Path) -> None:
     """Show the jobs of the sweep in DIR: what waits, runs, is done, and is left."""
-    from hpml_bench.cluster.status import state
-    from hpml_bench.cluster.sweep import find
+    from hpml_bench.sweep.status import state
+    from hpml_bench.sweep.submit import find
     from hpml_bench.system.text import for_terminal
 
     sums, table = state(find(folder, click.echo))

@@ -13,7 +13,7 @@ from hpml_bench.errors import UserError
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 def stop(folder: Path) -> None:
     """End the jobs of the sweep in DIR; what is recorded stays, and run-all goes on from there."""
-    from hpml_bench.cluster.sweep import find
+    from hpml_bench.sweep.submit import find
 
     sweep = find(folder, click.echo)
     if not (sweep.engine.starts and sweep.engine.outlives):

@@ -67,9 +67,9 @@ def tune(  # noqa: PLR0913, PLR0917 - a command's options
 
     Trials that are recorded are not repeated: call it again after a crash and it goes on.
     """
+    from hpml_bench.cli.tuned import show
     from hpml_bench.report.terminal import terminal
-    from hpml_bench.tuning.show import show
-    from hpml_bench.tuning.tune import run_tuning
+    from hpml_bench.sweep.tune import run_tuning
 
     loaded = load(suite, overrides, world_size=nproc, device=device)
     wanted = None if methods is None else names(methods)

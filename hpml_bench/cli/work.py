@@ -20,7 +20,7 @@ def work(ctx: click.Context, plan: Path, unit: int | None, prepare: bool) -> Non
 
     Jobs call it; so may any scheduler. It may be called again at any time, and does what is left.
     """
-    from hpml_bench.cluster import worker
+    from hpml_bench.sweep import job as worker
     from hpml_bench.system import disk
 
     if prepare == (unit is not None):

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.config.base import Frozen
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import Target
+from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import disk_error
 
 if TYPE_CHECKING:

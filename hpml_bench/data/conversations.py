@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpml_bench.config.base import Frozen
 from hpml_bench.data.columns import Column, listed, short, told
 from hpml_bench.errors import UserError
+from hpml_bench.suite.base import Frozen
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hpml_bench.config.base import Frozen
 from hpml_bench.data.groups import groups_of
 from hpml_bench.plugins.dataset import Target
+from hpml_bench.suite.base import Frozen
 
 if TYPE_CHECKING:
     from datasets import Dataset

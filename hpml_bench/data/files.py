@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpml_bench.config.base import Frozen
 from hpml_bench.data.columns import SAMPLE_ROWS, is_number, short
 from hpml_bench.errors import UserError
+from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, disk_error, locked
 from hpml_bench.system.hashing import digest
 from hpml_bench.system.text import first_line

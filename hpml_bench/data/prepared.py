@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from hpml_bench.config.base import Frozen
 from hpml_bench.plugins.task import Scaffold
 from hpml_bench.records.run import Digests
+from hpml_bench.suite.base import Frozen
 
 
 class Prepared(Frozen):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpml_bench.config.settings import Settings
 from hpml_bench.data.prepare import prepare
-from hpml_bench.data.rows import Rows
-from hpml_bench.data.tokenizer import Encoder, load_tokenizer
+from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import IGNORE_INDEX, make_task
+from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
+from hpml_bench.suite.settings import Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

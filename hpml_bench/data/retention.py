@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpml_bench.config.settings import Settings
 from hpml_bench.data.conversations import as_conversations, find_shape
 from hpml_bench.data.files import OTHER, SEPARATED, TEXT, read_file
 from hpml_bench.data.sources import hub_snapshot, resolve
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData
+from hpml_bench.suite.settings import Settings
 
 if TYPE_CHECKING:
     from datasets import Dataset

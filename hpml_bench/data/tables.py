@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpml_bench.config.settings import Settings
 from hpml_bench.data import cells
 from hpml_bench.data.columns import Columns, listed, told
 from hpml_bench.data.conversations import Shape, as_conversations
@@ -14,6 +13,7 @@ from hpml_bench.data.groups import groups_of, whole_groups
 from hpml_bench.data.names import BATCH, Index, class_index, tag_index
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import GROUP, LoadedData, Target
+from hpml_bench.suite.settings import Settings
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -12,14 +12,14 @@ from time import monotonic
 from typing import Any
 
 from hpml_bench import registry
-from hpml_bench.config.devices import resolve_devices
-from hpml_bench.config.settings import MethodSpec, Settings
-from hpml_bench.config.suite import Suite
 from hpml_bench.gate.decide import count_diff, spending, verdicts
 from hpml_bench.gate.measure.pairs import Pair, Work
 from hpml_bench.gate.measure.sides import Comparison, Incomparable, OutOfTime
 from hpml_bench.gate.records import Block, CheckReport, Count, Rules, Side, Verdict
 from hpml_bench.plugins.method import check_methods
+from hpml_bench.suite.devices import resolve_devices
+from hpml_bench.suite.settings import MethodSpec, Settings
+from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment
 from hpml_bench.system.hashing import digest
 from hpml_bench.system.text import utc_now

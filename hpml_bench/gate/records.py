@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
-from hpml_bench.config.base import Frozen
+from hpml_bench.suite.base import Frozen
 
 SCHEMA_VERSION = 2
 """Of a report. 1 said `tainted` for `disturbed`."""

@@ -64,8 +64,8 @@ class Resident:
 
     def do_prepare(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Make model and data ready with this side's own code; return a `Prepared`."""
-        from hpml_bench.config.settings import Settings
         from hpml_bench.data.prepare import prepare
+        from hpml_bench.suite.settings import Settings
 
         return prepare(Settings.model_validate(settings)).model_dump(mode="json")
 

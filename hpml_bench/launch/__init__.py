@@ -1,4 +1,4 @@
-"""Sweeps and the processes of a run: preparation, fork server, launcher, watchdog, outcome, progress.
+"""One run: preparation, fork server, launcher, watchdog, outcome, agents on further nodes.
 
-May import `training` and what is before it, and `report` inside functions.
+May import `training` and what is before it.
 """

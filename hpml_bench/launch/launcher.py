@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import entry, fork_server, outcome
 from hpml_bench.launch.limits import Limits
@@ -19,6 +18,7 @@ from hpml_bench.launch.nodes import ALONE, Nodes
 from hpml_bench.launch.watchdog import Watchdog
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Outcome, RunError, RunRecord
+from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import oom, processes, tempdir
 from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import utc_now

@@ -13,12 +13,12 @@ from datetime import timedelta
 
 from torch.distributed import DistError
 
-from hpml_bench.config.base import Frozen
-from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import store
 from hpml_bench.launch.nodes import Report
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import RunSpec
 
 CONNECT = timedelta(seconds=60)
 FOREVER = timedelta(days=30)

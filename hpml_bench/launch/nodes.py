@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from hpml_bench.config.base import Frozen
 from hpml_bench.records.run import RunError, Status
+from hpml_bench.suite.base import Frozen
 from hpml_bench.system.failures import lost_peer
 
 LOG = "agents.log"

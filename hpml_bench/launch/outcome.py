@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
-from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.run import Declared, Outcome, RunError, RunRecord, Status, protocol_id
+from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import environment, failures, processes
 from hpml_bench.system.failures import lost_peer
 from hpml_bench.system.redaction import redacted

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import outcome
 from hpml_bench.launch.limits import Limits
@@ -20,6 +19,7 @@ from hpml_bench.launch.nodes import KEY, LOG, merged
 from hpml_bench.launch.watchdog import INTERRUPTED
 from hpml_bench.records.files import as_typed
 from hpml_bench.records.run import Outcome, RunError
+from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import child, network
 from hpml_bench.system.signals import Stop
 

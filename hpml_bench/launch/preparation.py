@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import psutil
 
-from hpml_bench.config.settings import Settings
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import reach
 from hpml_bench.errors import UserError
 from hpml_bench.launch import entry, fork_server
 from hpml_bench.records.files import read_json
+from hpml_bench.suite.settings import Settings
 from hpml_bench.system import processes, tempdir
 from hpml_bench.system.cache import check_space
 from hpml_bench.training.products import Products

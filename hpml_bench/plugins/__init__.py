@@ -1,4 +1,4 @@
-"""Base classes of plug-ins (Method, Optimizer, Task, DatasetLoader, Probe, Tracker), and the types they share.
+"""Base classes of plug-ins, and the types that they share with the core.
 
-May import `config`, `records` and what is before them; no training library but inside functions.
+May import `suite`, `records` and what is before them; what imports torch or transformers is imported for types alone.
 """

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from hpml_bench import registry
-from hpml_bench.config.base import Frozen
-from hpml_bench.config.options import validate_options
-from hpml_bench.config.settings import Settings
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.options import validate_options
+from hpml_bench.suite.settings import Settings
 
 if TYPE_CHECKING:
     from datasets import Dataset

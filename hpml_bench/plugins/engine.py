@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 from hpml_bench import registry
-from hpml_bench.config.base import Frozen
-from hpml_bench.config.profile import Profile
 from hpml_bench.errors import UserError
 from hpml_bench.records.plan import Job, Plan
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child
 
 Kind = Literal["units", "prepare", "report"]

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hpml_bench import registry
-from hpml_bench.config.base import Frozen
-from hpml_bench.config.settings import MethodSpec, QuantizationSpec, Settings
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.optimizer import choose_optimizer
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import MethodSpec, QuantizationSpec, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hpml_bench.data.rows import Batch
+    from hpml_bench.plugins.rows import Batch
 
 
 class NoOptions(Frozen):

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hpml_bench import registry
-from hpml_bench.config.base import Frozen
-from hpml_bench.config.options import validate_options
-from hpml_bench.config.settings import MethodSpec, Settings
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.options import validate_options
+from hpml_bench.suite.settings import MethodSpec, Settings
 
 if TYPE_CHECKING:
     from torch import nn

@@ -27,20 +27,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hpml_bench.config.settings import Settings
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import Metric, Point
+from hpml_bench.suite.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
     from torch.nn.parallel import DistributedDataParallel
 
-    from hpml_bench.data.rows import Rows
+    from hpml_bench.plugins.group import Group
     from hpml_bench.plugins.method import Method
-    from hpml_bench.plugins.task import Task
-    from hpml_bench.training.distributed import Group
-    from hpml_bench.training.generation import Generator
-    from hpml_bench.training.model import TaskModel
+    from hpml_bench.plugins.model import TaskModel
+    from hpml_bench.plugins.rows import Rows
+    from hpml_bench.plugins.task import Generator, Task
 
 Write = Callable[[list[Point]], None]
 """Takes the points of a window, on every rank; only rank 0 keeps them."""

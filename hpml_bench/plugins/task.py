@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench import registry
-from hpml_bench.config.base import Frozen
-from hpml_bench.config.options import validate_options
-from hpml_bench.config.settings import MAX_LENGTH, TaskSpec
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.records.run import Metric
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.options import validate_options
+from hpml_bench.suite.settings import MAX_LENGTH, TaskSpec
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor, nn
 
-    from hpml_bench.data.tokenizer import Encoder
+    from hpml_bench.plugins.tokenizer import Encoder
 
 
 IGNORE_INDEX = -100
@@ -63,6 +63,24 @@ class Decoding:
     """0: the likeliest token; above: drawn."""
     top_p: float = 1.0
     """Share of the probability that is drawn from."""
+
+
+Decode = Callable[[list[int]], str]
+
+
+@dataclass(frozen=True)
+class Generator:
+    """How a run answers prompts."""
+
+    decoding: Decoding
+    stop_ids: tuple[int, ...]
+    decode: Decode
+    """Text of an answer's token ids: special ones, scaffold and reasoning left out."""
+    pad_id: int
+    batch: int
+    """Prompts side by side."""
+    seed: int
+    """Of draws, with a temperature."""
 
 
 class Scaffold(Frozen):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, cast
 
 from hpml_bench import registry
-from hpml_bench.config.settings import RunSpec
-
-if TYPE_CHECKING:
-    from hpml_bench.report.results import Results
+from hpml_bench.plugins.blocks import Table
+from hpml_bench.records.run import RunRecord
+from hpml_bench.suite.settings import RunSpec
 
 
 class Tracker:
@@ -21,7 +20,7 @@ class Tracker:
 
         choose_mode(asked) -> mode                  before anything runs; OFF leaves the tracker out
         follow(spec, folder, results_folder)        around each run
-        publish(results)                            after the report is written, and by `hpml-bench report`
+        publish(folder, records, tables)            after the report is written, and by `hpml-bench report`
 
     Nothing a service does may hurt the runs: `follow` and `publish` raise nothing and take a bounded time. Keys,
     folders and facts about the machine are not sent. The service's library is imported inside functions.
@@ -49,8 +48,15 @@ class Tracker:
         """Return a context in which a run writes to `folder` and commits its record; publish it live meanwhile."""
         return nullcontext()
 
-    def publish(self, results: Results) -> str | None:
-        """Publish what the service doesn't have of a results folder; return a sentence on where it is, if any."""
+    def publish(self, folder: Path, records: Sequence[RunRecord], tables: Callable[[], Sequence[Table]]) -> str | None:
+        """Publish what the service doesn't have of a results folder; return a sentence on where it is, if any.
+
+        Args:
+            folder: the results folder.
+            records: the records of all its runs.
+            tables: makes the tables of the report, which takes seconds.
+
+        """
         return None
 
 

@@ -1,4 +1,4 @@
 """Files of runs and of tuning trials: the records, their schema, and the folders that hold them.
 
-May import `config` and what is before it.
+May import `suite` and what is before it.
 """

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from hpml_bench.config.settings import RunSpec
 from hpml_bench.errors import UserError
 from hpml_bench.records import plan
 from hpml_bench.records.files import (
@@ -31,6 +30,7 @@ from hpml_bench.records.files import (
 )
 from hpml_bench.records.load import load_record, read_record
 from hpml_bench.records.run import DONE, RunRecord
+from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk, locks
 from hpml_bench.system.redaction import redact_files
 

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from hpml_bench import registry
-from hpml_bench.config.settings import RunSpec
 from hpml_bench.errors import UserError
 from hpml_bench.records import schema1
 from hpml_bench.records.files import MAX_RECORD_BYTES, RECORD, is_plain_file
 from hpml_bench.records.run import SCHEMA_VERSION, RunRecord, protocol_id
+from hpml_bench.suite.settings import RunSpec
 
 READABLE = (1, SCHEMA_VERSION)
 """Schema versions that are read."""

@@ -10,13 +10,13 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from hpml_bench.config.base import Frozen
-from hpml_bench.config.profile import Profile
-from hpml_bench.config.settings import RunSpec, Settings
-from hpml_bench.config.suite import Suite
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import PLAN, SET_ASIDE, is_plain_file, read_json, remove, write_atomically
 from hpml_bench.records.run import DONE, Digests, RunRecord
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.profile import Profile
+from hpml_bench.suite.settings import RunSpec, Settings
+from hpml_bench.suite.suite import Suite
 from hpml_bench.system import processes, temporary
 from hpml_bench.system.hashing import digest
 

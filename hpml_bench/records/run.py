@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hpml_bench.config.base import Frozen, Line
-from hpml_bench.config.settings import RunSpec, Settings, identity
-from hpml_bench.config.suite import Margin
+from hpml_bench.suite.base import Frozen, Line
+from hpml_bench.suite.settings import RunSpec, Settings, identity
+from hpml_bench.suite.suite import Margin
 from hpml_bench.system.hashing import digest
 from hpml_bench.system.nested import map_texts
 

@@ -10,12 +10,12 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from hpml_bench.config.settings import RunSpec
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import RECORD, SET_ASIDE, sync_folder
 from hpml_bench.records.folder import ResultsFolder, RunFolder
 from hpml_bench.records.plan import ATTEMPTS, Job
 from hpml_bench.records.run import DONE, RunRecord
+from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk
 
 T = TypeVar("T")

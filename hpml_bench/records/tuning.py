@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from hpml_bench.config.base import Frozen
-from hpml_bench.config.settings import MethodSpec, Settings
-from hpml_bench.config.suite import packaged
 from hpml_bench.records.files import read_json
 from hpml_bench.records.run import Metric, Status, in_words
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import MethodSpec, Settings
+from hpml_bench.suite.suite import packaged
 
 SCHEMA_VERSION = 2
 """In schema 1 every score was an accuracy, and was called so."""

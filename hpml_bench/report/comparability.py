@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from hpml_bench.config.options import without_defaults
-from hpml_bench.config.settings import Settings, identity, method_identity
 from hpml_bench.records.run import Consumed, RunRecord
+from hpml_bench.suite.options import without_defaults
+from hpml_bench.suite.settings import Settings, identity, method_identity
 
 COSTS_DEPEND_ON = (
     "fingerprint", "packages", "python", "system", "kernel", "driver", "libraries", "power_limits_w", "process",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.report.blocks import Figure
+from hpml_bench.plugins.blocks import Figure
 from hpml_bench.report.results import Results
 
 if TYPE_CHECKING:

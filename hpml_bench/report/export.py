@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Sequence
 
-from hpml_bench.report.blocks import Table
+from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.tables import MISSING
 from hpml_bench.system.text import sanitize
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpml_bench import statistics
-from hpml_bench.report.blocks import Figure
+from hpml_bench.plugins.blocks import Figure
 from hpml_bench.report.drawing import INK, PAPER, drawing, finish, legend, styles
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Quantity

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hpml_bench.report.blocks import Figure
+from hpml_bench.plugins.blocks import Figure
 from hpml_bench.report.drawing import COLORS, INK, drawing, finish, legend, styles
 from hpml_bench.report.jobs import JobTimes, Span, SweepTimes
 from hpml_bench.report.results import Results

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
 
-from hpml_bench.config.settings import Settings
 from hpml_bench.records.files import POINTS
 from hpml_bench.records.points import iterate_points
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.comparability import untrained
+from hpml_bench.suite.settings import Settings
 
 DECISIVE = ("unit", "better", "grid", "depends_on_machine", "noisy", "bounds")
 """Fields of a metric's definition that decide comparisons."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from hpml_bench.report.blocks import Figure, Section, Table
+from hpml_bench.plugins.blocks import Figure, Section, Table
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Quantity, by_method
 

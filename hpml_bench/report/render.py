@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpml_bench import registry
-from hpml_bench.config.suite import packaged
 from hpml_bench.errors import UserError
+from hpml_bench.plugins.blocks import Figure, Section, Table, Text
 from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.files import write_atomically
-from hpml_bench.report.blocks import Figure, Section, Table, Text
 from hpml_bench.report.comparability import versions
 from hpml_bench.report.results import Results
+from hpml_bench.suite.suite import packaged
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hpml_bench import statistics
 from hpml_bench.errors import UserError
-from hpml_bench.report.blocks import Table
+from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Cell, Quantity, number, sentence_list, table, unranked_because
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.run import Metric
-from hpml_bench.report.blocks import Table
 from hpml_bench.report.results import Results
 from hpml_bench.statistics import Comparison, Interval
 

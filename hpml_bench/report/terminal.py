@@ -10,7 +10,7 @@ from hpml_bench.system.text import for_terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hpml_bench.report.blocks import Table
+    from hpml_bench.plugins.blocks import Table
     from hpml_bench.report.results import Results
 
 WIDE = 140

@@ -90,6 +90,11 @@ class Comparison:
         return self.p_adjusted is not None and self.p_adjusted < ALPHA
 
     @property
+    def uncertain(self) -> bool:
+        """Whether the chance of error of what is claimed of the pair may exceed the level."""
+        return self.skewed and (self.differs or self.equivalent)
+
+    @property
     def equivalent(self) -> bool:
         """Whether the difference is shown to lie within the margin, at the family's level of 5 %."""
         return self.p_equivalent_adjusted is not None and self.p_equivalent_adjusted < ALPHA

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from hpml_bench.config.settings import Settings
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import Check, Consumed, Point
+from hpml_bench.suite.settings import Settings
 from hpml_bench.training.windows import Windows
 
 TOLERANCE = 1e-9

@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from hpml_bench.config.settings import Settings
-from hpml_bench.data.rows import Need, Rows, largest, pieces
+from hpml_bench.data.batches import Need, largest, pieces
+from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import IGNORE_INDEX, Task
+from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat
-from hpml_bench.training.distributed import Group
 
 
 class Chosen(NamedTuple):

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import torch
 
+from hpml_bench.plugins.group import settle
+
 
 class Clock(Protocol):
     """Times consecutive laps, each from the end of the one before; `start` and `lap` don't wait for the device.
@@ -110,12 +112,6 @@ def _recorded() -> torch.cuda.Event:
 def clock(device: torch.device) -> Clock:
     """Return the clock for a device."""
     return CudaClock() if device.type == "cuda" else CpuClock()
-
-
-def settle(device: torch.device) -> None:
-    """Wait until a device has done all its work; the CPU has."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def second_clock() -> float:

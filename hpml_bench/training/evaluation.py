@@ -10,19 +10,20 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hpml_bench.config.settings import Settings
-from hpml_bench.data.rows import Need, Rows, largest, pieces
+from hpml_bench.data.batches import Need, largest, pieces
 from hpml_bench.plugins.dataset import GROUP
+from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Evaluation, Generated
-from hpml_bench.plugins.task import Task
+from hpml_bench.plugins.rows import Rows
+from hpml_bench.plugins.task import Generator, Task
 from hpml_bench.records.predictions import Predictions, Said
+from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.choices import Chosen, choose, rehearse_choices
 from hpml_bench.training.clock import clock
-from hpml_bench.training.distributed import Group
-from hpml_bench.training.generation import Answers, Generator, answer_all, rehearse_answers
-from hpml_bench.training.model import TaskModel
+from hpml_bench.training.generation import Answers, answer_all, rehearse_answers
 from hpml_bench.training.precision import autocast
 
 OUTPUTS = 2**28

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from hpml_bench.config.settings import Settings
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.rows import Rows
-from hpml_bench.data.tokenizer import load_tokenizer
-from hpml_bench.plugins.task import Decoding, Scaffold, Task
+from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.rows import Rows
+from hpml_bench.plugins.task import Decode, Generator, Scaffold, Task
+from hpml_bench.plugins.tokenizer import load_tokenizer
+from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.choices import padded
-from hpml_bench.training.distributed import Group
 from hpml_bench.training.quantization import is_quantized
 
 NEAR = 1e-4
@@ -39,23 +39,6 @@ CHECKED_ROWS, CHECKED_TOKENS = 4, 8
 EXACT, ROUNDED = 0.01, 0.35
 """How far logits of both ways may lie apart, in standard deviations over the vocabulary: of float32 products on weights
 as they are, and of rounded ones."""
-
-Decode = Callable[[list[int]], str]
-
-
-@dataclass(frozen=True)
-class Generator:
-    """How a run answers prompts."""
-
-    decoding: Decoding
-    stop_ids: tuple[int, ...]
-    decode: Decode
-    """Text of an answer's token ids: special ones, scaffold and reasoning left out."""
-    pad_id: int
-    batch: int
-    """Prompts side by side."""
-    seed: int
-    """Of draws, with a temperature."""
 
 
 def make_generator(task: Task, prepared: Prepared, settings: Settings, seed: int) -> Generator | None:

@@ -8,9 +8,9 @@ from collections import Counter
 
 import torch
 
+from hpml_bench.plugins.group import Group
 from hpml_bench.system import environment, network
 from hpml_bench.system.hashing import digest
-from hpml_bench.training.distributed import Group
 
 LENGTH = 256
 """Bytes of a rank's text."""

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import nn
 
-from hpml_bench.config.settings import MethodSpec, Settings
 from hpml_bench.plugins.optimizer import Groups, choose_optimizer
+from hpml_bench.suite.settings import MethodSpec, Settings
 
 
 def total_steps(settings: Settings, rows: int) -> int:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from hpml_bench.config.base import Frozen
+from hpml_bench.suite.base import Frozen
 
 FASTER = 1.15
 """Times that bf16 must be faster than fp32 to be taken."""

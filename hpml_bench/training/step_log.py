@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from hpml_bench.plugins.group import Group, settle
 from hpml_bench.plugins.probe import Step
-from hpml_bench.training.clock import Clock, settle
-from hpml_bench.training.distributed import Group
+from hpml_bench.training.clock import Clock
 
 
 class Entry(NamedTuple):

@@ -16,23 +16,25 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
-from hpml_bench.config.settings import RunSpec, Settings
+from hpml_bench.data.batches import Need, global_batches, largest, shard, training_rows
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.rows import Batch, Need, Rows, global_batches, largest, shard, training_rows
 from hpml_bench.errors import Diverged
+from hpml_bench.plugins.group import Group, settle
 from hpml_bench.plugins.method import Method, make_method
+from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Evaluation, Probe, Write
-from hpml_bench.plugins.task import RETENTION, Task, make_task
+from hpml_bench.plugins.rows import Batch, Rows
+from hpml_bench.plugins.task import RETENTION, Generator, Task, make_task
 from hpml_bench.records.run import Consumed
+from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.system import heartbeat
 from hpml_bench.system.failures import out_of_memory
-from hpml_bench.training.clock import clock, settle
+from hpml_bench.training.clock import clock
 from hpml_bench.training.cuda import leave_free, release
-from hpml_bench.training.distributed import Group
 from hpml_bench.training.evaluation import base_losses, evaluate, rehearse
-from hpml_bench.training.generation import Generator, make_generator
+from hpml_bench.training.generation import make_generator
 from hpml_bench.training.kernels import speed_up, store_frozen_as_bf16
-from hpml_bench.training.model import TaskModel, build_model, is_large
+from hpml_bench.training.model import build_model, is_large
 from hpml_bench.training.optimization import lr_factor, make_optimizer, total_steps
 from hpml_bench.training.precision import (
     autocast,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hpml_bench.config.settings import Settings
+from hpml_bench.suite.settings import Settings
 
 
 @dataclass(frozen=True)

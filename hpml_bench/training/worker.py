@@ -21,23 +21,24 @@ import peft  # noqa: F401 - imported here so that the fork server has it
 import torch
 
 from hpml_bench import registry
-from hpml_bench.config.settings import RunSpec, Settings
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import resolve_model
 from hpml_bench.errors import Diverged, Unsupported, UserError
+from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Probe, Run
 from hpml_bench.records.files import OUTCOME, write_atomically
 from hpml_bench.records.points import PointWriter, read_points
 from hpml_bench.records.predictions import read_predictions, write_predictions
 from hpml_bench.records.run import Check, Metric, Outcome, Point, RunError
+from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.system import environment, failures, heartbeat, processes
 from hpml_bench.system.redaction import redacted
 from hpml_bench.training import products
 from hpml_bench.training.checks import all_checks
 from hpml_bench.training.cuda import check_gpus
-from hpml_bench.training.distributed import Group, process_group
-from hpml_bench.training.model import TaskModel
+from hpml_bench.training.distributed import process_group
 from hpml_bench.training.nodes import over_nodes
 from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trainer import Trained, Trainer

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from helpers import made_records
 from hpml_bench import registry
-from hpml_bench.config.settings import Settings
+from hpml_bench.suite.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,8 +15,8 @@ from speed import turns
 from torch.distributed import HashStore, destroy_process_group, init_process_group
 
 from helpers import tiny
+from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Evaluation, Probe, Step
-from hpml_bench.training.distributed import Group
 from hpml_bench.training.trainer import Trainer
 
 

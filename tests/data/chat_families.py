@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerFast
 
 from hpml_bench.data.chat import Conversations, Example
 from hpml_bench.data.chat_template import PLAIN
-from hpml_bench.data.tokenizer import Encoder
 from hpml_bench.plugins.task import IGNORE_INDEX
+from hpml_bench.plugins.tokenizer import Encoder
 
 # Templates
 

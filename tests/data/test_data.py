@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from helpers import tiny
-from hpml_bench.data.rows import Need, Rows, global_batches, largest, pieces, shard
+from hpml_bench.data.batches import Need, global_batches, largest, pieces, shard
+from hpml_bench.plugins.rows import Rows
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, 200)
 

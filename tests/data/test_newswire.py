@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 import hpml_bench
-from hpml_bench.config.settings import DatasetSpec, Settings
 from hpml_bench.data import newswire as nw
 from hpml_bench.data.newswire import entities, levels, vocabulary
 from hpml_bench.data.newswire.documents import balanced_beats, slots
 from hpml_bench.data.newswire.stream import beat_chain
 from hpml_bench.data.newswire.world import mixture
 from hpml_bench.plugins.dataset import LoadedData, make_loader
+from hpml_bench.suite.settings import DatasetSpec, Settings
 
 ASSET = Path(hpml_bench.__path__[0]) / "assets/newswire-gpt2"
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hpml_bench
-from hpml_bench.config.suite import load_suite
 from hpml_bench.gate.check import Comparison, Request, request
 from hpml_bench.gate.measure.sides import Installation
 from hpml_bench.gate.records import Rules, Side
+from hpml_bench.suite.suite import load_suite
 
 PACKAGE = Path(hpml_bench.__path__[0])
 REDUCED = ("train_samples=64", "validation_samples=16", "test_samples=16")

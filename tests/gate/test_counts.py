@@ -11,11 +11,12 @@ import pytest
 from residents import asked, copy
 
 import hpml_bench
+from hpml_bench.data.batches import global_batches
 from hpml_bench.data.prepare import prepare
-from hpml_bench.data.rows import Rows, global_batches
 from hpml_bench.gate.decide.count_diff import compare, grew, judge, one_sided
 from hpml_bench.gate.measure.sides import Installation, ResidentProcess
 from hpml_bench.gate.records import Count
+from hpml_bench.plugins.rows import Rows
 
 INSTALLED = Installation("installed", sys.executable)
 TRAINER = "training/trainer"

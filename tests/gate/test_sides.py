@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from hpml_bench import registry
-from hpml_bench.config.settings import Settings
-from hpml_bench.config.suite import load_suite
 from hpml_bench.gate.measure.sides import settings_message
+from hpml_bench.suite.settings import Settings
+from hpml_bench.suite.suite import load_suite
 
 COMMON = {"backbone": "embedded:newswire-gpt2", "steps": 3}
 

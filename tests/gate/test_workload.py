@@ -17,8 +17,8 @@ import torch
 
 from hpml_bench.gate.measure.machine import Stopwatch
 from hpml_bench.gate.measure.workload import Job
+from hpml_bench.plugins.group import Group
 from hpml_bench.training.clock import CpuClock
-from hpml_bench.training.distributed import Group
 from hpml_bench.training.step_log import Entry, StepLog
 
 pytestmark = [

@@ -12,8 +12,8 @@ import socket
 import time
 from pathlib import Path
 
-from hpml_bench.config.base import Frozen
-from hpml_bench.methods.head import Head
+from hpml_bench.suite.base import Frozen
+from hpml_bench.builtin.methods.head import Head
 
 
 class Held(Head):

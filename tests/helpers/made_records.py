@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.config.settings import DatasetSpec, MethodSpec, RunSpec, Settings
+from hpml_bench.builtin.tasks.sequence_classification import macro_f1
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, write_atomically
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.plan import Job, write_job
 from hpml_bench.records.run import Check, Consumed, Digests, Metric, Point, RunError, RunRecord, protocol_id
 from hpml_bench.records.schema1 import upgraded
-from hpml_bench.tasks.sequence_classification import macro_f1
+from hpml_bench.suite.settings import DatasetSpec, MethodSpec, RunSpec, Settings
 
 SETTINGS = Settings(
     backbone="embedded:newsgpt",

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from helpers import made_records
-from hpml_bench.config.settings import TaskSpec
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.predictions import Predictions, write_predictions
 from hpml_bench.records.run import Point, RunRecord
+from hpml_bench.suite.settings import TaskSpec
 
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 ROWS = 400

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpml_bench import registry
-from hpml_bench.config import options
+from hpml_bench.suite import options
 
 
 def write(folder: Path, kind: registry.Kind, **sources: str) -> Path:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from helpers import tiny
+from hpml_bench.builtin.tasks.sequence_classification import SequenceClassification
 from hpml_bench.plugins.method import Method
+from hpml_bench.plugins.model import TaskModel, pool
 from hpml_bench.plugins.probe import Evaluation, Run, Step
 from hpml_bench.records.predictions import Predictions
-from hpml_bench.tasks.sequence_classification import SequenceClassification
-from hpml_bench.training.model import TaskModel, pool
 
 CPU = torch.device("cpu")
 

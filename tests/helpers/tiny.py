@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpml_bench import registry
-from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.records.listing import load_records
 from hpml_bench.records.run import Digests, RunRecord
+from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 
 if TYPE_CHECKING:
-    from hpml_bench.training.distributed import Group
+    from hpml_bench.plugins.group import Group
 
 VOCABULARY = 200
 
@@ -38,7 +38,7 @@ def prepared(folder: Path, rows: int = 96, classes: int = 3, seed: int = 0) -> P
     """Save a backbone and tokenised rows whose first token tells the class."""
     import pyarrow as pa
 
-    from hpml_bench.data.rows import write_rows
+    from hpml_bench.plugins.rows import write_rows
 
     generator = np.random.default_rng(seed)
     for split in ("train", "validation", "test"):

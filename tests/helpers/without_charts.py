@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from hpml_bench.plugins.blocks import Figure
 from hpml_bench.report import figures
-from hpml_bench.report.blocks import Figure
 from hpml_bench.report.results import Results
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from helpers import made_records
-from hpml_bench.config.settings import DatasetSpec, MethodSpec
 from hpml_bench.records.files import RECORD
 from hpml_bench.records.run import Check, Digests, RunError, RunRecord
+from hpml_bench.suite.settings import DatasetSpec, MethodSpec
 
 OWNED = "owned-by-the-data"
 LONG = "A" * 1_000_000

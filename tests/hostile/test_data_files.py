@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from helpers import tiny
-from hpml_bench.datasets.hub import HubDataset
-from hpml_bench.datasets.text_files import TextFiles
+from hpml_bench.builtin.datasets.hub import HubDataset
+from hpml_bench.builtin.datasets.text_files import TextFiles
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData
 

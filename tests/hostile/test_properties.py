@@ -17,8 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers import made_records
-from hpml_bench.config.suite import Suite, load_suite
-from hpml_bench.config.yaml import parse
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import RECORD
 from hpml_bench.records.folder import RunFolder
@@ -29,6 +27,8 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report import export
 from hpml_bench.report.render import all_sections, load
 from hpml_bench.report.tables import table
+from hpml_bench.suite.suite import Suite, load_suite
+from hpml_bench.suite.yaml import parse
 from hpml_bench.system.text import for_terminal, sanitize
 
 settings.register_profile("random", database=None, deadline=None, print_blob=True, max_examples=2000)
@@ -217,7 +217,7 @@ def use_records(folder: Path) -> None:
 @pytest.fixture
 def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave charts out: they take a second a report, and have tests of their own."""
-    from hpml_bench.report.sections import cost_quality, curves, inference, memory, throughput, tuning
+    from hpml_bench.builtin.sections import cost_quality, curves, inference, memory, throughput, tuning
 
     for name in ("line_chart", "strip", "bars", "trade_off"):
         for module in (curves, cost_quality, inference, memory, throughput, tuning):

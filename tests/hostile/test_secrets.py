@@ -13,9 +13,9 @@ from rich.console import Console
 
 from helpers import plugin_packages, tiny
 from helpers.warm import WarmProcess
-from hpml_bench.launch.progress import SweepProgress
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.plan import ATTEMPTS, CLAIMS, OWNER, Job
+from hpml_bench.sweep.progress import SweepProgress
 from hpml_bench.system import redaction
 from hpml_bench.training.worker import run_error
 
@@ -41,7 +41,7 @@ VALUES = [
 LEAKY = """
 import os, sys, warnings
 from hpml_bench.errors import Unsupported
-from hpml_bench.config.base import Frozen
+from hpml_bench.suite.base import Frozen
 from hpml_bench.plugins.method import Method
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.plan import ATTEMPTS, CLAIMS, OWNER, Job

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpml_bench.cli import main
-from hpml_bench.config.suite import Suite, load_suite
 from hpml_bench.data.sources import resolve
 from hpml_bench.errors import UserError
 from hpml_bench.records.folder import ResultsFolder
+from hpml_bench.suite.suite import Suite, load_suite
 
 GOOD: dict[str, Any] = {
     "seeds": 2,
@@ -95,7 +95,7 @@ def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     (tmp_path / "bomb.yaml").write_text(LAUGHS)
     code = (
         "import resource, sys; from hpml_bench.errors import UserError\n"
-        "from hpml_bench.config.suite import load_suite\n"
+        "from hpml_bench.suite.suite import load_suite\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 40_000_000,) * 2)\n"
         "try: load_suite(sys.argv[1])\nexcept UserError as error: print(error)"

@@ -8,10 +8,10 @@ import pytest
 from payloads import attack, folder
 
 from helpers.fake_wandb import runs_below
+from hpml_bench.builtin.trackers.wandb.publish import publish
 from hpml_bench.records.listing import load_records
-from hpml_bench.report.render import load
+from hpml_bench.report.render import all_sections, load, tables_of
 from hpml_bench.system.text import sanitize
-from hpml_bench.tracking.wandb import publish_results
 
 
 def test_hostile_runs_are_kept_offline(
@@ -22,7 +22,8 @@ def test_hostile_runs_are_kept_offline(
     place = folder(tmp_path / "reports" / "one", attack())
     before = {path for path in tmp_path.rglob("*") if "wandb" not in path.parts}
     results = load(place)
-    sentence = publish_results(results, "offline")
+    records = load_records(place).records
+    sentence = publish(records, lambda: tables_of(all_sections(results)), "offline", place)
     assert sentence is not None, capsys.readouterr().err
     assert "kept offline" in sentence
     runs = runs_below(place)

@@ -16,7 +16,6 @@ import psutil
 import pytest
 
 from helpers import tiny, warm
-from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
 from hpml_bench.launch.limits import Limits
@@ -25,6 +24,7 @@ from hpml_bench.launch.over_nodes import OverNodes
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunError, RunRecord, Status
+from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import heartbeat, network
 
 EACH = ["env", f"PYTHONPATH={os.pathsep.join(filter(None, sys.path))}"]

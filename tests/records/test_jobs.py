@@ -13,9 +13,7 @@ from click.testing import CliRunner
 
 from helpers import made_records
 from hpml_bench.cli import main
-from hpml_bench.config.suite import load_suite
 from hpml_bench.errors import UserError
-from hpml_bench.launch import under_torchrun
 from hpml_bench.records.files import RECORD
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.listing import headlines, load_records
@@ -35,6 +33,8 @@ from hpml_bench.records.plan import (
     write_once,
 )
 from hpml_bench.report.results import Results
+from hpml_bench.suite.suite import load_suite
+from hpml_bench.sweep import torchrun as under_torchrun
 from hpml_bench.system import temporary
 
 BEGAN = "2026-01-02T03:04:05+00:00"

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from helpers import made_records, tiny
-from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.records.run import Digests, RunRecord, protocol_id
+from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.system.hashing import digest
 
 DIGESTS = Digests(weights="w", tokenizer="t", data="d")

@@ -14,13 +14,13 @@ from click.testing import CliRunner
 from helpers import tiny
 from hpml_bench import registry
 from hpml_bench.cli import main
-from hpml_bench.config.devices import resolve_suite
-from hpml_bench.config.settings import FORMER_DEFAULTS, OptimizerSpec, RunSpec, Settings, identity
-from hpml_bench.config.suite import load_suite
 from hpml_bench.errors import UserError
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.run import SCHEMA_VERSION, Metric, protocol_id
+from hpml_bench.suite.devices import resolve_suite
+from hpml_bench.suite.settings import FORMER_DEFAULTS, OptimizerSpec, RunSpec, Settings, identity
+from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.hashing import digest
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"

@@ -11,7 +11,6 @@ from report_sections import load, said
 
 from helpers import made_records
 from helpers.made_records import METHODS, SETTINGS, record, sweep
-from hpml_bench.launch.order import methods_of_seed
 from hpml_bench.records.files import PREDICTIONS, RECORD
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
@@ -19,6 +18,7 @@ from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.render import facts
 from hpml_bench.report.results import Results
 from hpml_bench.statistics import OverSeeds, p_different
+from hpml_bench.sweep.order import methods_of_seed
 from hpml_bench.training.step_log import step_seconds
 
 pytestmark = pytest.mark.usefixtures("no_drawing")

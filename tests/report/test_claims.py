@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from helpers import made_records
 from helpers.made_records import record
 from helpers.without_charts import without_charts
+from hpml_bench.builtin.sections import comparisons, cost_quality, summary, takeaways
+from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.blocks import Table
 from hpml_bench.report.results import Results
-from hpml_bench.report.sections import comparisons, cost_quality, summary, takeaways
 
 METHODS = ("lora", "full", "adapter", "head")
 TITLES = {"test_accuracy": "accuracy", "train_seconds": "training time", "peak_memory_mb": "peak memory"}

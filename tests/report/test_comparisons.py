@@ -13,8 +13,8 @@ from statsmodels.stats.multitest import multipletests
 from helpers import made_records
 from helpers.made_records import SETTINGS, sweep
 from hpml_bench import registry, statistics
+from hpml_bench.plugins.blocks import Figure, Table, Text
 from hpml_bench.records.run import Point
-from hpml_bench.report.blocks import Figure, Table, Text
 from hpml_bench.report.results import Results
 
 

@@ -13,10 +13,10 @@ from scipy import stats
 from helpers import made_records, made_task_records
 from helpers.made_records import sweep
 from hpml_bench import statistics
+from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.files import PREDICTIONS, RECORD
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
-from hpml_bench.report.blocks import Table
 from hpml_bench.report.guessing import above, beside_guess
 from hpml_bench.report.results import Results
 

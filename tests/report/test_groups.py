@@ -11,14 +11,14 @@ from helpers import made_records
 from helpers.plugin_packages import forget, install
 from helpers.without_charts import without_charts
 from hpml_bench import registry
-from hpml_bench.config.settings import TaskSpec
+from hpml_bench.plugins.blocks import Figure, Table
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import Metric, Point, RunRecord
-from hpml_bench.report.blocks import Figure, Table
 from hpml_bench.report.metric_groups import HARNESS, SHOWN, added_to, other_groups
 from hpml_bench.report.render import all_sections, write_report
 from hpml_bench.report.results import Results
+from hpml_bench.suite.settings import TaskSpec
 
 PROBE = '''
 """First-token latency, and bytes of swap."""

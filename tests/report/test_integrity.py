@@ -13,13 +13,13 @@ from report_sections import load, said
 
 from helpers import made_records
 from helpers.made_records import record, sweep
-from hpml_bench.config.settings import MethodSpec
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record, wrong_id
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import facts
 from hpml_bench.report.results import TIME, Results
+from hpml_bench.suite.settings import MethodSpec
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
 

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 
 from helpers import made_records
-from hpml_bench.config.settings import DatasetSpec, TaskSpec
+from hpml_bench.builtin.probes.forgetting import METRICS as FORGETTING
+from hpml_bench.builtin.scorers.exact import Exact
+from hpml_bench.builtin.sections import time_to_quality
+from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.plugins.task import make_task
-from hpml_bench.probes.forgetting import METRICS as FORGETTING
 from hpml_bench.records.files import POINTS, RECORD
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.predictions import Predictions, Said, write_predictions
 from hpml_bench.records.run import Consumed, Point, RunRecord, protocol_id
 from hpml_bench.registry import get
-from hpml_bench.report.blocks import Section, Table, Text
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
-from hpml_bench.report.sections import time_to_quality
-from hpml_bench.scorers.exact import Exact
+from hpml_bench.suite.settings import DatasetSpec, TaskSpec
 
 METHODS = ("none", "lora", "full")
 RIGHT = {"none": 0.1, "lora": 0.7, "full": 0.75}

@@ -10,10 +10,10 @@ from report_sections import load, said
 from helpers import made_task_records
 from helpers.made_records import record, sweep
 from hpml_bench import statistics
-from hpml_bench.config.suite import Margin, Suite
 from hpml_bench.records.files import SUITE
 from hpml_bench.records.run import Declared, RunRecord
 from hpml_bench.report.results import Results
+from hpml_bench.suite.suite import Margin, Suite
 
 
 def declared(runs: list[RunRecord], seeds: int, margin: Margin = Margin()) -> list[RunRecord]:  # noqa: B008 - frozen

@@ -7,10 +7,10 @@ from pathlib import Path
 from report_sections import section
 
 from helpers import made_records
-from hpml_bench.config.settings import MethodSpec, OptimizerSpec
+from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.blocks import Table
 from hpml_bench.report.results import Results
+from hpml_bench.suite.settings import MethodSpec, OptimizerSpec
 
 LORA_PLUS = OptimizerSpec(name="lora_plus", options={"ratio": 4.0, "embedding_lr": 1e-6})
 

@@ -12,11 +12,11 @@ from report_sections import said, section
 
 from helpers import made_records
 from helpers.made_records import record, sweep
+from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.files import POINTS, PREDICTIONS
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Check, Consumed, RunRecord
-from hpml_bench.report.blocks import Table
 from hpml_bench.report.render import facts
 from hpml_bench.report.results import Results
 

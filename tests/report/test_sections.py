@@ -15,12 +15,12 @@ from helpers import made_records
 from helpers.made_records import METHODS, SETTINGS, failed, record, sweep
 from helpers.without_charts import without_charts
 from hpml_bench import registry
-from hpml_bench.config.settings import MethodSpec
-from hpml_bench.config.suite import MethodEntry, Suite
+from hpml_bench.plugins.blocks import Figure, Table, Text
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.blocks import Figure, Table, Text
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
+from hpml_bench.suite.settings import MethodSpec
+from hpml_bench.suite.suite import MethodEntry, Suite
 
 EVIL = "<script>alert(1)</script> | a|b \n# h $x^2$ \x1b[31mred\x1b[0m `c` [l](javascript:1) & \\ \u202e % _x_ {} -->"
 

@@ -11,10 +11,10 @@ import pytest
 from report_sections import load, with_metrics
 
 from helpers import made_records
+from hpml_bench.builtin.sections import checkpointing, scaling, throughput, time_budget
+from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.records.run import Check, RunRecord
-from hpml_bench.report.blocks import Section, Table
 from hpml_bench.report.render import facts
-from hpml_bench.report.sections import checkpointing, scaling, throughput, time_budget
 
 PARTS = {"first_step_seconds": 1.0, "train_seconds": 5.0, "evaluation_seconds": 2.0, "inference_seconds": 1.0}
 

@@ -15,14 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers import made_records
-from hpml_bench.config.settings import TaskSpec
+from hpml_bench.plugins.blocks import Text
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.blocks import Text
 from hpml_bench.report.render import all_sections, facts
 from hpml_bench.report.results import Results
+from hpml_bench.suite.settings import TaskSpec
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
 

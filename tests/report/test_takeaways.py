@@ -11,11 +11,11 @@ from report_sections import elsewhere, load, of, said, with_metrics, without
 
 from helpers import made_records
 from helpers.made_records import SETTINGS, failed, metrics, record, sweep
-from hpml_bench.config.settings import DatasetSpec
-from hpml_bench.config.suite import Margin, MethodEntry, Suite
 from hpml_bench.records.run import Consumed, Point
 from hpml_bench.report.render import summary_table
 from hpml_bench.report.results import Results
+from hpml_bench.suite.settings import DatasetSpec
+from hpml_bench.suite.suite import Margin, MethodEntry, Suite
 
 
 def test_takeaways_name_real_leads(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def local(held_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of an undisturbed local sweep of the suite."""
     from rich.console import Console
 
-    from hpml_bench.config.suite import load_suite
-    from hpml_bench.launch.sweep import run_sweep
+    from hpml_bench.suite.suite import load_suite
+    from hpml_bench.sweep.local import run_sweep
 
     def swept(folder: Path) -> None:
         result = run_sweep(load_suite(str(held_suite)), folder, Console(quiet=True))

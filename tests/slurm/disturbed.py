@@ -10,15 +10,15 @@ import soak
 import yaml
 from two_nodes import PATIENCE, TwoNodes, until
 
-from hpml_bench.cluster.asked import Asked
-from hpml_bench.cluster.sweep import Sweep
-from hpml_bench.config.profile import Profile
-from hpml_bench.config.suite import load_suite
 from hpml_bench.launch.limits import Limits
-from hpml_bench.launch.order import methods_of_seed
 from hpml_bench.records.files import SET_ASIDE
 from hpml_bench.records.plan import Job, claims, read_jobs
 from hpml_bench.records.run import RunRecord
+from hpml_bench.suite.profile import Profile
+from hpml_bench.suite.suite import load_suite
+from hpml_bench.sweep.order import methods_of_seed
+from hpml_bench.sweep.request import Asked
+from hpml_bench.sweep.submit import Sweep
 
 PROFILE = Path(__file__).with_name("slurm.yaml")
 

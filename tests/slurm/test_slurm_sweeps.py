@@ -16,10 +16,10 @@ from disturbed import Disturbed
 from two_nodes import TwoNodes, slurm, until
 
 from hpml_bench.cli import main
-from hpml_bench.cluster import worker
-from hpml_bench.cluster.sweep import find
 from hpml_bench.errors import UserError
 from hpml_bench.records.plan import read_jobs
+from hpml_bench.sweep import job as worker
+from hpml_bench.sweep.submit import find
 
 pytestmark = pytest.mark.cluster
 Make = Callable[..., Disturbed]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from helpers import tiny
-from hpml_bench.config.devices import resolve_devices
 from hpml_bench.errors import UserError
+from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.system import environment, gpus
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pynvml
 import pytest
 
-from hpml_bench.engines.local import slots
-from hpml_bench.probes import energy, memory
+from hpml_bench.builtin.engines.local import slots
+from hpml_bench.builtin.probes import energy, memory
 from hpml_bench.system import environment, gpus
 
 

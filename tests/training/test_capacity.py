@@ -17,24 +17,24 @@ from transformers import GPT2Config, GPT2Model, LlamaForCausalLM, RobertaConfig,
 
 from helpers import language_models, tiny
 from hpml_bench import registry
-from hpml_bench.config.devices import resolve_devices
-from hpml_bench.config.settings import MethodSpec, RunSpec, Settings, identity
+from hpml_bench.builtin.probes.loss_scaling import LossScalingProbe
 from hpml_bench.data.prepare import prepare
-from hpml_bench.data.rows import Rows
 from hpml_bench.errors import Diverged, Unsupported, UserError
 from hpml_bench.launch import fork_server, launcher
+from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.probe import Probe, Run, Step
+from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import make_task
-from hpml_bench.probes.loss_scaling import LossScalingProbe
 from hpml_bench.records.points import read_points
+from hpml_bench.suite.devices import resolve_devices
+from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings, identity
 from hpml_bench.system import failures, gpus, heartbeat
 from hpml_bench.training import checkpointing, choices, cuda, evaluation, trial, worker
 from hpml_bench.training import model as model_module
 from hpml_bench.training import peft as peft_method
 from hpml_bench.training import trainer as trainer_module
 from hpml_bench.training.causal_lm import LanguageModel
-from hpml_bench.training.distributed import Group
 from hpml_bench.training.model import build_model
 from hpml_bench.training.trainer import Trainer
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from helpers import tiny
+from hpml_bench.builtin.tasks.sequence_classification import SequenceClassification
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch.outcome import record as record_of
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import Check, Consumed, Digests, Outcome, Point
-from hpml_bench.tasks.sequence_classification import SequenceClassification
 from hpml_bench.training.checks import all_checks
 
 

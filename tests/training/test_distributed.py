@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from helpers import tiny
-from hpml_bench.training.distributed import Group
+from hpml_bench.plugins.group import Group
 
 
 @pytest.mark.parametrize("fails", [False, True])

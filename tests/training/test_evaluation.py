@@ -13,10 +13,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers import language_models, tiny
-from hpml_bench.data.rows import Batch, Rows, write_rows
-from hpml_bench.tasks.sequence_classification import SequenceClassification
+from hpml_bench.builtin.tasks.sequence_classification import SequenceClassification
+from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.rows import Batch, Rows, write_rows
 from hpml_bench.training import evaluation
-from hpml_bench.training.distributed import Group
 
 ELSEWHERE = torch.device("meta")
 

@@ -28,24 +28,16 @@ from transformers import (
 
 from helpers import language_models, tiny
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.rows import Rows, write_rows
-from hpml_bench.data.tokenizer import Encoder, load_tokenizer
 from hpml_bench.launch import fork_server
-from hpml_bench.plugins.task import Decoding, make_task
+from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.rows import Rows, write_rows
+from hpml_bench.plugins.task import Decoding, Generator, make_task
+from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.records.run import Digests
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.choices import Chosen, choose
-from hpml_bench.training.distributed import Group, process_group
-from hpml_bench.training.generation import (
-    NEAR,
-    Answer,
-    Generator,
-    answer_all,
-    generate,
-    make_generator,
-    rehearse_answers,
-    text_of,
-)
+from hpml_bench.training.distributed import process_group
+from hpml_bench.training.generation import NEAR, Answer, answer_all, generate, make_generator, rehearse_answers, text_of
 
 CPU = torch.device("cpu")
 KINDS = ("GPT-2", "Gemma 2")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from helpers import tiny
-from hpml_bench.config.devices import resolve_devices
+from hpml_bench.builtin.probes.memory import CUDA_BLOCK_MB, nvml_used_mb
 from hpml_bench.launch import fork_server, launcher
-from hpml_bench.probes.memory import CUDA_BLOCK_MB, nvml_used_mb
 from hpml_bench.records.points import read_points
+from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.system.gpus import visible_gpus
 from hpml_bench.training.cuda import uuid
 

@@ -13,7 +13,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from helpers.classifiers import build
 from hpml_bench import registry
-from hpml_bench.methods import peft
+from hpml_bench.builtin.methods import peft
 from hpml_bench.training import kernels
 
 BACKBONES = support_table.BACKBONES

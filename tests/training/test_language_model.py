@@ -10,9 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from helpers import language_models
-from hpml_bench.plugins.task import IGNORE_INDEX, Decoding
+from hpml_bench.plugins.task import IGNORE_INDEX, Decoding, Generator
 from hpml_bench.training.causal_lm import LanguageModel
-from hpml_bench.training.generation import Generator, generate
+from hpml_bench.training.generation import generate
 from hpml_bench.training.model import load_backbone
 from hpml_bench.training.trial import unused_parameters
 

@@ -15,12 +15,12 @@ from hypothesis.extra.numpy import arrays
 
 from helpers import tiny
 from hpml_bench import registry
-from hpml_bench.config.settings import RunSpec
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.rows import Rows
+from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Probe, Run, Step
+from hpml_bench.plugins.rows import Rows
+from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training.clock import CpuClock
-from hpml_bench.training.distributed import Group
 from hpml_bench.training.optimization import lr_factor, total_steps
 from hpml_bench.training.step_log import Entry, StepLog, step_seconds
 from hpml_bench.training.trainer import Trainer

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hpml_bench.plugins.group import Group
 from hpml_bench.training.clock import CpuClock
-from hpml_bench.training.distributed import Group
 from hpml_bench.training.step_log import Entry, StepLog
 
 

@@ -9,7 +9,8 @@ from transformers import T5Config, T5Model
 
 from helpers.classifiers import build, settings
 from hpml_bench.errors import Unsupported, UserError
-from hpml_bench.training.model import TaskModel, load_backbone, pool
+from hpml_bench.plugins.model import TaskModel, pool
+from hpml_bench.training.model import load_backbone
 from hpml_bench.training.trial import unused_parameters
 
 HIDDEN = torch.arange(2 * 3 * 2).view(2, 3, 2).float()

@@ -17,23 +17,24 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from helpers import language_models, tiny
 from hpml_bench.api import load_trained
+from hpml_bench.builtin.methods.head import Head
+from hpml_bench.builtin.probes.parameters import ParametersProbe
 from hpml_bench.cli import main
-from hpml_bench.config.settings import RunSpec
-from hpml_bench.config.suite import load_suite
 from hpml_bench.data.prepare import prepare, weights_digest
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.rows import Rows
 from hpml_bench.errors import Unsupported
-from hpml_bench.methods.head import Head
 from hpml_bench.plugins.method import Method, make_method
+from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Run
+from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import make_task
-from hpml_bench.probes.parameters import ParametersProbe
 from hpml_bench.records.load import load_record
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import Digests, RunRecord
+from hpml_bench.suite.settings import RunSpec
+from hpml_bench.suite.suite import load_suite
 from hpml_bench.training import kernels, quantization
-from hpml_bench.training.model import TaskModel, build_model
+from hpml_bench.training.model import build_model
 from hpml_bench.training.precision import autocast
 from hpml_bench.training.saving import save_trained
 

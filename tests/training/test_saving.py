@@ -19,20 +19,21 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, Generat
 from helpers import language_models, tiny
 from hpml_bench.api import load_trained
 from hpml_bench.cli import main
-from hpml_bench.config.settings import MethodSpec
 from hpml_bench.data.prepare import weights_digest
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.rows import Batch
-from hpml_bench.data.tokenizer import Encoder, load_tokenizer
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.method import make_method
-from hpml_bench.plugins.task import Decoding, make_task
+from hpml_bench.plugins.model import TaskModel
+from hpml_bench.plugins.rows import Batch
+from hpml_bench.plugins.task import Decoding, Generator, make_task
+from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.records.load import load_record
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import Digests
 from hpml_bench.report import model_card
-from hpml_bench.training.generation import Generator, generate
-from hpml_bench.training.model import TaskModel, build_model
+from hpml_bench.suite.settings import MethodSpec
+from hpml_bench.training.generation import generate
+from hpml_bench.training.model import build_model
 from hpml_bench.training.saving import save_trained
 
 METHODS = ("full", "lora", "prompt_tuning", "adapter")
@@ -327,7 +328,7 @@ def by_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_saves_what_it_evaluated(by_command: Path) -> None:
     """The loaded model gives the losses of the recorded predictions, and PEFT loads the adapter."""
     from hpml_bench.data.prepare import prepare
-    from hpml_bench.data.rows import Rows
+    from hpml_bench.plugins.rows import Rows
 
     (path,) = by_command.glob("out/words/*/run.json")
     record, stored = load_record(path), read_predictions(path.parent)

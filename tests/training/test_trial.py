@@ -17,9 +17,9 @@ from transformers import (
 
 from helpers import language_models
 from helpers.classifiers import build
-from hpml_bench.config.settings import Settings
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.task import make_task
+from hpml_bench.suite.settings import Settings
 from hpml_bench.training import trial
 from hpml_bench.training.model import build_model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpml_bench.config.settings import Settings
+from hpml_bench.suite.settings import Settings
 
 ROWS = {"train": 1024, "validation": 500, "test": 1000}
 """How many rows where the settings leave it open."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Literal, Self
 
-from hpml_bench.config.settings import MethodSpec, Settings
 from hpml_bench.gate.measure.machine import between, shared_core, snapshot
 from hpml_bench.gate.measure.sides import Installation, Key, OutOfTime, ResidentProcess, settings_message
 from hpml_bench.gate.records import Block
+from hpml_bench.suite.settings import MethodSpec, Settings
 
 REPEATS = 2
 """Times a disturbed round is repeated."""

@@ -168,7 +168,7 @@ def _check_part(side: Installation, plugins: Plugins) -> None:
     if (side.path / "hpml_bench").is_dir():
         return
     points = [point for package in distributions(path=[str(side.path)]) for point in package.entry_points]
-    groups = {f"hpml_bench.{kind}": kind for kind in registry.PACKAGES}
+    groups = {f"hpml_bench.{kind}": kind for kind in registry.ONE}
     own = {(groups[point.group], point.name) for point in points if point.group in groups}
     if not own:
         raise UserError(

@@ -16,9 +16,9 @@ from time import monotonic
 from typing import Any, Self
 
 from hpml_bench import registry
-from hpml_bench.config.settings import CLASSIFICATION, Settings
 from hpml_bench.errors import UserError
 from hpml_bench.gate.records import PROTOCOL, Mode, Side
+from hpml_bench.suite.settings import CLASSIFICATION, Settings
 from hpml_bench.system import environment
 
 MODULE = "hpml_bench.gate.resident"

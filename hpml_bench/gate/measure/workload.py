@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from hpml_bench.config.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.data.batches import global_batches
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.rows import global_batches
 from hpml_bench.gate.measure.delay import Delay
 from hpml_bench.gate.measure.machine import Stopwatch, without_waiting
-from hpml_bench.training.clock import settle
-from hpml_bench.training.distributed import Group, process_group
+from hpml_bench.plugins.group import Group, settle
+from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.training.distributed import process_group
 from hpml_bench.training.trainer import Trainer
 
 BATCHES = 8

@@ -11,7 +11,7 @@ from hpml_bench.gate.decide.sentences import interval, percent, rate
 from hpml_bench.gate.decide.verdicts import log_ratio, pair_effects, run_effects
 from hpml_bench.gate.records import Block, CheckReport, Status, Verdict
 from hpml_bench.gate.render import tables
-from hpml_bench.report.blocks import Figure
+from hpml_bench.plugins.blocks import Figure
 from hpml_bench.report.drawing import COLORS, drawing, finish, legend
 from hpml_bench.system.text import sanitize
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
-from hpml_bench.config.suite import packaged
 from hpml_bench.errors import UserError
 from hpml_bench.gate.decide.verdicts import overall
 from hpml_bench.gate.records import CheckReport, Verdict
 from hpml_bench.gate.render import drawings, github, tables
 from hpml_bench.records.files import write_atomically
 from hpml_bench.report.export import numeric_columns
+from hpml_bench.suite.suite import packaged
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:

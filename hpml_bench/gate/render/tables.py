@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hpml_bench.gate.decide.sentences import amount, grown, interval, percent, rate
 from hpml_bench.gate.decide.verdicts import STEP_TIME, overall
 from hpml_bench.gate.records import CheckReport, Side, Verdict
-from hpml_bench.report.blocks import Table
+from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.comparability import flat
 from hpml_bench.report.tables import Cell, p_value, sentence_list, table
 from hpml_bench.system.text import sanitize

@@ -10,7 +10,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from hpml_bench import statistics
-from hpml_bench.config.suite import Margin, Suite, load_suite, packaged_suites
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.files import SUITE, read_json
 from hpml_bench.records.run import RunRecord
@@ -18,6 +17,7 @@ from hpml_bench.report.comparability import alone, hosts_of, label, machine_of, 
 from hpml_bench.report.jobs import SweepTimes, sweep_times
 from hpml_bench.report.predictions import task_of
 from hpml_bench.report.selection import LeftOut, Selection
+from hpml_bench.suite.suite import Margin, Suite, load_suite, packaged_suites
 from hpml_bench.system.text import sanitize
 
 

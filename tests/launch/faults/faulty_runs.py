@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from helpers import tiny
-from hpml_bench.config.settings import MethodSpec, RunSpec
+from hpml_bench.suite.settings import MethodSpec, RunSpec
 from hpml_bench.system import heartbeat
 
 FAULTY = '''
@@ -26,9 +26,9 @@ from types import SimpleNamespace
 
 import torch
 
-from hpml_bench.config.base import Frozen
-from hpml_bench.methods.head import Head
-from hpml_bench.tasks.sequence_classification import SequenceClassification
+from hpml_bench.suite.base import Frozen
+from hpml_bench.builtin.methods.head import Head
+from hpml_bench.builtin.tasks.sequence_classification import SequenceClassification
 
 hours = itertools.count(1)
 

@@ -34,7 +34,7 @@ import os
 import time
 
 from hpml_bench.launch import watchdog
-from hpml_bench.methods.head import Head
+from hpml_bench.builtin.methods.head import Head
 
 watchdog.GRACE_SECONDS = float(os.environ.get("GRACE_SECONDS", watchdog.GRACE_SECONDS))
 

@@ -16,19 +16,20 @@ from rich.console import Console
 
 from helpers import tiny
 from hpml_bench.cli import main
-from hpml_bench.config.settings import RunSpec
-from hpml_bench.config.suite import Suite
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
-from hpml_bench.launch import fork_server, launcher, outcome, preparation, sweep
+from hpml_bench.launch import fork_server, launcher, outcome, preparation
 from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.outcome import Place
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.run import Digests, Outcome, RunError, RunRecord
 from hpml_bench.report.render import load_libraries, write_report
-from hpml_bench.tuning import tune
-from hpml_bench.tuning.tune import run_tuning
+from hpml_bench.suite.settings import RunSpec
+from hpml_bench.suite.suite import Suite
+from hpml_bench.sweep import local as sweep
+from hpml_bench.sweep import tune
+from hpml_bench.sweep.tune import run_tuning
 
 PREPARED = Prepared(
     backbone="b", data="d", label_names=("x", "y"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0

@@ -24,13 +24,10 @@ from faulty_runs import endless, faulty, send, when, when_training
 from rich.console import Console
 
 from helpers import plugin_packages, skips, tiny
-from hpml_bench.config.settings import MethodSpec, RunSpec
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import launcher, preparation
 from hpml_bench.launch.limits import Limits
-from hpml_bench.launch.progress import SweepProgress
-from hpml_bench.launch.runner import Runner
 from hpml_bench.launch.watchdog import GRACE_SECONDS, free_launcher
 from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.folder import ResultsFolder
@@ -38,6 +35,9 @@ from hpml_bench.records.load import read_record
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import write_report
+from hpml_bench.suite.settings import MethodSpec, RunSpec
+from hpml_bench.sweep.progress import SweepProgress
+from hpml_bench.sweep.runner import Runner
 from hpml_bench.system import oom, processes, tempdir
 
 ENDED_AT_LAST = Limits(stall=120)
@@ -50,8 +50,8 @@ GREEDY = '''
 import math
 import os
 
-from hpml_bench.config.base import Frozen
-from hpml_bench.methods.head import Head
+from hpml_bench.suite.base import Frozen
+from hpml_bench.builtin.methods.head import Head
 
 
 class Greedy(Head):

@@ -19,7 +19,7 @@ LOUD = '''
 import os
 import time
 
-from hpml_bench.methods.head import Head
+from hpml_bench.builtin.methods.head import Head
 
 
 class Loud(Head):

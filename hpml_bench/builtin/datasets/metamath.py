@@ -1,0 +1,101 @@
+"""MetaMathQA to train on and GSM8K to be tested on, from the hub, as PEFT's method comparison takes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpml_bench.data.sources import Resolved, hub_snapshot, resolve
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import Settings
+from hpml_bench.system.cache import cache_folder, disk_error
+from hpml_bench.system.text import first_line
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PATTERNS = ("*.json", "*.jsonl", "*.parquet", "README.md")
+
+
+class MetaMath(DatasetLoader):
+    """Rows as method_comparison/MetaMathQA/data.py of github.com/huggingface/peft prepares them.
+
+    MetaMathQA without rows of over 1,300 characters, of them the first; validation rows are drawn from GSM8K's training
+    rows with numpy's seed 0; test rows are GSM8K's. Of GSM8K's answers the whole text stands, which the scorer
+    `peft_metamath` reads as it does there.
+    """
+
+    targets = ("answer",)
+
+    class Options(Frozen):
+        """Where the rows come from, and how a question is put."""
+
+        train: str = "hub:meta-math/MetaMathQA"
+        """MetaMathQA: `hub:OWNER/NAME[@REVISION]` or `path:FOLDER`; columns query and response."""
+        test: str = "hub:openai/gsm8k"
+        """GSM8K: likewise; columns question and answer, of the configuration main."""
+        most_characters: int = 1300
+        """Longer pairs of question and answer are left out of the training rows."""
+        first: int | None = 20_000
+        """Of the training rows that are left, only so many from the front; empty for all."""
+        template: str = "Question: {query} Think step by step.\nAnswer:"
+        """How a question is put; what follows is learnt."""
+
+    def load(self, settings: Settings, target: Target) -> LoadedData:
+        """Return the rows.
+
+        Raises:
+            UserError: hub and cache don't have a data set, or it lacks a split or a column.
+
+        """
+        options = self.options
+        train = _split(options.train, None, "train", ("query", "response"))
+        kept = [
+            (query, response)
+            for query, response in zip(train["query"], train["response"], strict=True)
+            if len(f"{query} {response}") <= options.most_characters
+        ][: options.first]
+        gsm8k, asked = (_split(options.test, "main", split, ("question", "answer")) for split in ("train", "test"))
+        chosen = np.arange(len(gsm8k))
+        np.random.RandomState(0).shuffle(chosen)
+        validation = gsm8k.select(chosen[: settings.validation_samples])
+        return LoadedData(
+            train=self._rows(kept),
+            validation=self._rows(zip(validation["question"], validation["answer"], strict=True)),
+            test=self._rows(zip(asked["question"], asked["answer"], strict=True)),
+            notes={"MetaMathQA": f"{len(kept):,} of {len(train):,} rows, without those of over "
+                                 f"{options.most_characters:,} characters, from the front"},
+        )  # fmt: skip
+
+    def _rows(self, pairs: Any) -> Dataset:
+        from datasets import Dataset, Features, Value
+
+        contents = [[self.options.template.replace("{query}", query), answer] for query, answer in pairs]
+        texts = [Value("string")]
+        return Dataset.from_dict(
+            {"contents": contents, "roles": [["user", "assistant"]] * len(contents), "choices": [[]] * len(contents)},
+            features=Features({"contents": texts, "roles": texts, "choices": texts}),
+        )
+
+
+def _split(source: str, config: str | None, split: str, columns: tuple[str, ...]) -> Dataset:
+    from datasets import load_dataset
+
+    found = _snapshot(source).folder_or_file
+    folder = found / config if config and (found / config).is_dir() else found
+    try:
+        rows = load_dataset(str(folder), split=split, cache_dir=str(cache_folder() / "datasets"))
+    except Exception as error:
+        unreadable = UserError(f"{source}: its split '{split}' can't be loaded: {first_line(error.__cause__ or error)}")
+        raise disk_error(error) or unreadable from None
+    missing = [column for column in columns if column not in rows.column_names]
+    if missing:
+        raise UserError(f"{source}: there is no column '{missing[0]}'; there is {', '.join(rows.column_names)}")
+    return rows
+
+
+def _snapshot(source: str) -> Resolved:
+    return hub_snapshot(source, "dataset", PATTERNS, top_only=False) if source.startswith("hub:") else resolve(source)

@@ -1,0 +1,54 @@
+"""Newswire score: generated news with a number that follows from the subtopic, and a known best possible RMSE."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from hpml_bench.data.newswire import OWN_SHARE, make_world, render
+from hpml_bench.data.newswire.documents import balanced_beats, sample, split_rng
+from hpml_bench.data.newswire.levels import NOISE, best_rmse, noisy_levels
+from hpml_bench.data.newswire.sizes import split_sizes
+from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import Settings
+
+
+class NewswireScore(DatasetLoader):
+    """Documents of the generated world, each with the level of its subtopic plus noise.
+
+    The texts are those of the data set newswire. Levels go from 0 to 7: 2 apart from topic to topic, 0.2 apart from
+    subtopic to subtopic within one.
+    """
+
+    targets = ("number",)
+
+    class Options(Frozen):
+        """The generator's options."""
+
+        own_share: float = Field(default=OWN_SHARE, ge=0, le=1)
+        """Chance that a name in a document belongs to the document's own subtopic: lower makes levels overlap more.
+        The embedded backbone was pretrained at the default."""
+        noise: float = Field(default=NOISE, ge=0)
+        """Standard deviation of the normal noise on the number."""
+
+    def load(self, settings: Settings, target: Target) -> LoadedData:
+        """Generate as many rows as the settings ask for; `data_seed` and the split determine them."""
+        from datasets import Dataset
+
+        world, seed, noise = make_world(self.options.own_share), settings.data_seed, self.options.noise
+        splits, best = {}, (0.0, 0.0)
+        for split, size in split_sizes(settings).items():
+            rng = split_rng(seed, split)
+            beats = balanced_beats(size, rng)
+            documents, numbers = sample(world, beats, rng), noisy_levels(beats, seed, split, noise)
+            splits[split] = Dataset.from_dict({"text": render(world, documents), "label": numbers.tolist()})
+            best = best_rmse(world, documents, numbers, noise)  # the test rows come last
+        return LoadedData(
+            train=splits["train"],
+            validation=splits["validation"],
+            test=splits["test"],
+            notes={
+                "best possible RMSE": f"{best[0]:.3f} (posterior mean on these {len(splits['test']):,} test rows; "
+                f"{best[1]:.3f} expected of it by chance of the rows)"
+            },
+        )

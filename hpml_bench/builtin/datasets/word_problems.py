@@ -1,0 +1,97 @@
+"""Word problems: generated questions on amounts, of several steps, with answers written as GSM8K's; no network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from hpml_bench.data.newswire.sizes import split_sizes
+from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import Settings
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PEOPLE = ("Anna", "Ben", "Carla", "David", "Ella", "Frank", "Grace", "Henry", "Ivy", "Jack", "Kate", "Leo")
+THINGS = ("apples", "books", "coins", "cards", "eggs", "marbles", "pencils", "shells", "stamps", "stickers")
+CHANGES: dict[str, tuple[str, ...]] = {
+    "+": ("{other} gives {name} {n} more.", "{name} buys {n} more.", "{name} finds {n} more."),
+    "-": ("{name} gives {n} to {other}.", "{name} loses {n}.", "{name} sells {n}."),
+    "*": ("{name} wins so many that there are now {n} times as many.",),
+}
+"""Operation -> sentences that ask for it."""
+FIRST, CHANGED, TIMES = (5, 40), (2, 20), (2, 4)
+"""Bounds of the first amount, of what is added or taken away, and of factors; the upper ones are left out."""
+MOST = 100
+"""Amounts stay below."""
+
+
+class WordProblems(DatasetLoader):
+    """Problems of somebody who has some things, whose number changes: how many are there at the end.
+
+    The answer says one calculation a sentence and ends with `#### ` and the number, as GSM8K's do (Cobbe et al. 2021).
+    No two rows have the same question, over all splits.
+    """
+
+    targets = ("answer",)
+
+    class Options(Frozen):
+        """How hard the problems are."""
+
+        steps: tuple[int, int] = Field(default=(2, 3))
+        """Fewest and most changes in a problem."""
+        instruction: str = "Calculate step by step, and end with #### and the number."
+        """What stands behind each question."""
+
+    def load(self, settings: Settings, target: Target) -> LoadedData:
+        """Generate as many rows as the settings ask for; `data_seed` determines them."""
+        rng = np.random.default_rng([settings.data_seed, 5])
+        asked: dict[str, str] = {}
+        splits = {split: self._rows(asked, size, rng) for split, size in split_sizes(settings).items()}
+        return LoadedData(**splits)
+
+    def _rows(self, asked: dict[str, str], size: int, rng: np.random.Generator) -> Dataset:
+        """Return `size` problems that were not asked yet, and note them."""
+        from datasets import Dataset, Features, Value
+
+        pairs: list[tuple[str, str]] = []
+        while len(pairs) < size:
+            question, answer = problem(rng, self.options.steps)
+            if question not in asked:
+                asked[question] = answer
+                pairs.append((f"{question} {self.options.instruction}".strip(), answer))
+        texts = [Value("string")]
+        rows: dict[str, Any] = {
+            "contents": [list(pair) for pair in pairs],
+            "roles": [["user", "assistant"]] * size,
+            "choices": [[]] * size,
+        }
+        return Dataset.from_dict(rows, features=Features({"contents": texts, "roles": texts, "choices": texts}))
+
+
+def problem(rng: np.random.Generator, steps: tuple[int, int]) -> tuple[str, str]:
+    """Return a question and its answer."""
+    name, other = rng.choice(PEOPLE, 2, replace=False).tolist()
+    things = str(rng.choice(THINGS))
+    amount = int(rng.integers(*FIRST))
+    told, calculated = [f"{name} has {amount} {things}."], []
+    for _ in range(int(rng.integers(steps[0], steps[1] + 1))):
+        sign, n, after = _change(amount, rng)
+        told.append(str(rng.choice(CHANGES[sign])).format(name=name, other=other, n=n))
+        calculated.append(f"{amount} {sign} {n} = {after}.")
+        amount = after
+    question = " ".join([*told, f"How many {things} does {name} have now?"])
+    return question, " ".join([*calculated, f"#### {amount}"])
+
+
+def _change(amount: int, rng: np.random.Generator) -> tuple[str, int, int]:
+    """Return an operation, its number, and the amount after it, which is positive and below `MOST`."""
+    while True:
+        sign = str(rng.choice(list(CHANGES)))
+        n = int(rng.integers(*(TIMES if sign == "*" else CHANGED)))
+        after = {"+": amount + n, "-": amount - n, "*": amount * n}[sign]
+        if 0 < after < MOST:
+            return sign, n, after

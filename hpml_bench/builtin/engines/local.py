@@ -1,0 +1,166 @@
+"""This machine: runs beside each other, each on GPUs or cores of its own (`run-all --parallel N`)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from functools import partial
+
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.engine import Batch, Engine, Live
+from hpml_bench.records.plan import LOGS, Job, Plan, ended_here
+from hpml_bench.suite.profile import Profile
+from hpml_bench.system import child, environment, gpus
+from hpml_bench.system import job as jobs
+from hpml_bench.system.text import utc_now
+
+STOP_SECONDS = 30.0
+"""For so long a job that was asked to end is waited for before it is killed."""
+LOOK_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The part of this machine that one job at a time has."""
+
+    number: int
+    cores: tuple[int, ...]
+    cards: tuple[str, ...]
+    """As CUDA_VISIBLE_DEVICES names them."""
+
+
+class Local(Engine):
+    """Processes of this machine, which end with this one."""
+
+    title = "this machine"
+    outlives = False
+
+    def __init__(self, profile: Profile) -> None:
+        """Keep the profile; no slot is free before `check` has looked at the machine."""
+        super().__init__(profile)
+        self._free: list[Slot] = []
+        self._waiting: list[tuple[Batch, int, str]] = []
+        """Jobs, units, and when they were submitted."""
+        self._running: dict[int, tuple[Slot, subprocess.Popen[bytes]]] = {}
+
+    def check(self) -> None:
+        """Part this machine into slots.
+
+        Raises:
+            UserError: it has too few cores or GPUs; says how many slots there can be. Or the profile has keys that
+                mean nothing here.
+
+        """
+        profile = self.profile
+        if profile.nodes > 1 or profile.memory_per_node or profile.time:
+            raise UserError("engine local: one machine has no nodes, memory_per_node or time of a job; leave them out")
+        self._free = slots(self.profile.parallel, self.profile.gpus_per_node, self.profile.cpus_per_node)
+
+    def submit(self, batch: Batch) -> str:
+        """Begin as many jobs as there are slots; `wait` begins the others."""
+        self._waiting += [(batch, unit, utc_now()) for unit in batch.units]
+        self._begin()
+        return ""
+
+    def live(self, plan: Plan) -> tuple[Live, ...]:
+        """Return the jobs that wait or run."""
+        self._begin()
+        waiting = [Live(f"unit {unit}", unit, "WAITING", running=False) for _, unit, _ in self._waiting]
+        return (*(Live(f"unit {unit}", unit, "RUNNING", running=True) for unit in self._running), *waiting)
+
+    def wait(self, seconds: float) -> None:
+        """Wait a while, or until a job has ended."""
+        deadline = time.monotonic() + seconds
+        before = len(self._running) + len(self._waiting)
+        while time.monotonic() < deadline:
+            self._begin()
+            if len(self._running) + len(self._waiting) < before:
+                return
+            time.sleep(LOOK_SECONDS)
+
+    def stop(self, plan: Plan) -> int:
+        """Ask the jobs of this process to end, and kill those that don't."""
+        count = len(self._waiting) + len(self._running)
+        self._waiting.clear()
+        child.end([process for _, process in self._running.values()], STOP_SECONDS)
+        self._running.clear()
+        return count
+
+    def dead(self, owner: Job) -> bool:
+        """Tell whether the owner was a process of this host, and has ended."""
+        return ended_here(owner)
+
+    def _begin(self) -> None:
+        """Free the slots of jobs that have ended, and begin others in free ones."""
+        for unit, (slot, process) in list(self._running.items()):
+            if process.poll() is not None:
+                del self._running[unit]
+                self._free.append(slot)
+        while self._free and self._waiting:
+            slot = self._free.pop(0)
+            batch, unit, queued = self._waiting.pop(0)
+            self._running[unit] = slot, self._process(batch, unit, queued, slot)
+
+    def _process(self, batch: Batch, unit: int, queued: str, slot: Slot) -> subprocess.Popen[bytes]:
+        profile = self.profile
+        variables = {
+            **profile.env,
+            jobs.ENGINE: "local",
+            jobs.JOB: f"{os.getpid()}-{unit}",
+            jobs.QUEUED: queued,
+            jobs.EXCLUSIVE: str(int(profile.parallel == 1)),
+            "CUDA_VISIBLE_DEVICES": ",".join(slot.cards),
+        }
+        log = batch.folder / LOGS / f"unit-{unit}.log"
+        command = profile.command(self.command(batch, unit))
+        place = partial(os.sched_setaffinity, 0, slot.cores)
+        return child.start(command, variables, log, profile.setup, profile.scratch, place)
+
+
+def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Slot]:
+    """Return equal parts of this machine's GPUs and cores.
+
+    Args:
+        count: how many.
+        cards_each: GPUs of each; None: an equal part, and at least one where there are any.
+        cores_each: cores of each; None: an equal part.
+
+    Raises:
+        UserError: there are fewer GPUs or cores than that takes.
+
+    """
+    cores = sorted(os.sched_getaffinity(0))[: environment.cores()]
+    cards = [str(gpu["uuid"] or gpu["index"]) for gpu in gpus.shareable_gpus()]
+    own_cores = _each(count, cores_each, len(cores), "CPU cores")
+    own_cards = 0
+    if cards_each != 0 and (cards or cards_each):
+        own_cards = _each(
+            count, cards_each, len(cards), "GPUs", "; for runs without GPUs, CUDA_VISIBLE_DEVICES= before"
+        )
+    return [
+        Slot(
+            number,
+            tuple(cores[number * own_cores : (number + 1) * own_cores]),
+            tuple(cards[number * own_cards : (number + 1) * own_cards]),
+        )
+        for number in range(count)
+    ]
+
+
+def _each(count: int, asked: int | None, there: int, what: str, otherwise: str = "") -> int:
+    """Return how many of `there` things each of `count` slots gets.
+
+    Raises:
+        UserError: they are too few.
+
+    """
+    each = there // count if asked is None else asked
+    if each < 1 or each * count > there:
+        most = there // (asked or 1)
+        hint = f"; give --parallel {most}{otherwise}" if most else ""
+        raise UserError(
+            f"{count} runs side by side need {count * (asked or 1)} {what}, and {there} may be used here{hint}"
+        )
+    return each

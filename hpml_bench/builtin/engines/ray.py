@@ -1,0 +1,282 @@
+"""Ray: the units as tasks of a running cluster, or of one that is started on this machine.
+
+A task starts `hpml-bench work` as a process of its own, since a worker of Ray's is used again and isolates nothing. The
+kernel kills that process when the worker ends (ray-project/ray#42861: Ray leaves children of a killed worker alive).
+Ray's own retries are off: a task that was lost is submitted anew under another name, so that what a lost node still
+does is never taken for it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.engine import Batch, Engine, Live
+from hpml_bench.records.plan import LOGS, Job, Plan, ended_here
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.profile import Profile
+from hpml_bench.system import child
+from hpml_bench.system import job as jobs
+from hpml_bench.system.signals import SIGNALS
+from hpml_bench.system.text import utc_now
+
+STOP_SECONDS = 30.0
+"""For so long a job that was asked to end is waited for before it is killed."""
+LOOK_SECONDS = 0.2
+REACH_SECONDS = 10.0
+UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
+
+
+class RayOptions(Frozen):
+    """Where the cluster is, and what else a task takes of it."""
+
+    address: str | None = None
+    """Of the cluster, as ray.init takes it; empty: RAY_ADDRESS, or without it a cluster of this machine alone."""
+    resources: dict[str, float] = Field(default_factory=dict)
+    """Custom resources of each task."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a task takes of one node."""
+
+    cpus: float
+    cards: float
+    memory: int | None
+    alone: bool
+    """Whether that is all cores of any node."""
+
+
+class Ray(Engine):
+    """Tasks of a Ray cluster, which end with this process."""
+
+    title = "Ray"
+    Options: ClassVar[type[Frozen]] = RayOptions
+    outlives = False
+
+    def __init__(self, profile: Profile) -> None:
+        """Keep the profile; `check` connects to the cluster."""
+        super().__init__(profile)
+        self._waiting: list[tuple[Batch, int | None, Any]] = []
+        self._running: dict[Any, tuple[int | None, str]] = {}
+        self._names: set[str] = set()
+        self._prepared: Any = None
+
+    def check(self) -> None:
+        """Connect to the cluster, and look whether a node of it has what a job takes.
+
+        Raises:
+            UserError: Ray isn't installed, the cluster can't be reached, or no node has it.
+
+        """
+        if self.profile.nodes > 1:
+            raise UserError("engine ray: a run is on one node; leave nodes out of the profile, or use Slurm")
+        if importlib.util.find_spec("ray") is None:
+            raise UserError("--on ray needs one more package: pip install 'hpml-bench[ray]'")
+        self._connect()
+        self._need = need(self.profile, [node["Resources"] for node in _nodes()])
+
+    def submit(self, batch: Batch) -> str:
+        """Begin as many jobs as the profile lets run at a time; `wait` begins the others."""
+        after = self._prepared if batch.prepared else None
+        if batch.kind == "prepare":
+            self._prepared = self._begin(batch, None, None)
+            return "prepare"
+        self._waiting += [(batch, unit, after) for unit in batch.units]
+        self._more()
+        return ""
+
+    def live(self, plan: Plan) -> tuple[Live, ...]:
+        """Return the jobs that wait or run, as far as this process has submitted them."""
+        self._more()
+        found = [Live(name, unit, "SUBMITTED", running=True) for unit, name in self._running.values()]
+        return (*found, *(Live(f"unit {unit}", unit, "WAITING", running=False) for _, unit, _ in self._waiting))
+
+    def wait(self, seconds: float) -> None:
+        """Wait a while, or until a job has ended."""
+        import ray
+
+        if self._running:
+            ray.wait(list(self._running), num_returns=1, timeout=seconds, fetch_local=False)
+        else:
+            time.sleep(seconds)
+
+    def stop(self, plan: Plan) -> int:
+        """Ask the jobs to end, and kill the workers of those that don't."""
+        import ray
+
+        count, tasks = len(self._waiting) + len(self._running), list(self._running)
+        self._waiting.clear()
+        for force in (False, True):
+            for task in tasks:
+                ray.cancel(task, force=force)
+            if tasks:
+                _, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=STOP_SECONDS + 5, fetch_local=False)
+        self._more()
+        return count
+
+    def dead(self, owner: Job) -> bool:
+        """Tell whether a task of this process has ended, or an owner's process is gone from its node."""
+        if owner.job in self._names:
+            return all(name != owner.job for _, name in self._running.values())
+        return ended_here(owner) or (self._connected() and _gone(owner))
+
+    def _connected(self) -> bool:
+        """Whether this process is connected to a cluster; loads nothing."""
+        ray: Any = sys.modules.get("ray")
+        return ray is not None and bool(ray.is_initialized())
+
+    def _connect(self) -> None:
+        import ray
+
+        if self._connected():
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports to nobody
+        address = self.options.address or os.environ.get("RAY_ADDRESS") or "local"
+        here = {"include_dashboard": False} if address == "local" else {}
+        try:
+            _reach(address)
+            with _own_signals():
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"Ray's cluster at {address} can't be reached: {str(error).splitlines()[0]}") from None
+
+    def _more(self) -> None:
+        """Forget what has ended, and begin what there is room for."""
+        if self._running:
+            import ray
+
+            ended, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0, fetch_local=False)
+            for task in ended:
+                del self._running[task]
+        while self._waiting and len(self._running) < self.profile.parallel:
+            self._begin(*self._waiting.pop(0))
+
+    def _begin(self, batch: Batch, unit: int | None, after: Any) -> Any:
+        """Submit a task; one `after` another begins when that has ended well."""
+        import ray
+
+        name = f"ray-{secrets.token_hex(4)}-{'prepare' if unit is None else unit}"
+        log = batch.folder / LOGS / f"{'prepare' if unit is None else f'unit-{unit}'}.log"
+        words = self.command(batch, -1 if unit is None else unit)
+        remote = ray.remote(do).options(
+            name=f"hpml-bench:{batch.plan.suite.name}",
+            num_cpus=self._need.cpus, num_gpus=self._need.cards, memory=self._need.memory,
+            resources=self.options.resources or None, max_retries=0,
+        )  # fmt: skip
+        task = remote.remote(words, self._variables(name), str(log), self.profile.model_dump(mode="json"), after)
+        self._running[task] = unit, name
+        self._names.add(name)
+        return task
+
+    def _variables(self, name: str) -> dict[str, str]:
+        profile = self.profile
+        own = {key: value for key, value in os.environ.items() if key.startswith("HPML_BENCH_")}
+        share = {} if self._need.alone else {jobs.CORES: f"{self._need.cpus:.0f}"}
+        told = {jobs.ENGINE: "ray", jobs.JOB: name, jobs.QUEUED: utc_now(), jobs.EXCLUSIVE: str(int(self._need.alone))}
+        return {**own, **profile.env, **share, **told}
+
+
+def need(profile: Profile, nodes: list[dict[str, float]]) -> Need:
+    """Return what a task takes: what the profile says, else all cores and GPUs that every node has.
+
+    Args:
+        profile: of the sweep.
+        nodes: resources of each living node, by Ray's names.
+
+    Raises:
+        UserError: no node has as much.
+
+    """
+    working = [node for node in nodes if node.get("CPU", 0) >= 1]
+    least = {kind: min((node.get(kind, 0) for node in working), default=0) for kind in ("CPU", "GPU")}
+    whole = profile.exclusive or profile.cpus_per_node is None
+    cpus = least["CPU"] if whole else float(profile.cpus_per_node or 0)
+    cards = least["GPU"] if profile.gpus_per_node is None else float(profile.gpus_per_node)
+    found = re.fullmatch(r"(\d+)([KMGT]?)", profile.memory_per_node or "")
+    memory = None if found is None else int(found[1]) << UNITS.get(found[2], 20)  # as Slurm: megabytes
+    asked = {"CPU": cpus, "GPU": cards, "memory": memory or 0}
+    if not any(all(node.get(kind, 0) >= number for kind, number in asked.items()) for node in working):
+        said = ", ".join(f"{number:.0f} {kind}" for kind, number in asked.items() if number) or "a CPU"
+        raise UserError(f"no node of Ray's cluster has what a job takes ({said}); give the profile less, or add nodes")
+    return Need(cpus, cards, memory, alone=whole and len({node["CPU"] for node in working}) == 1)
+
+
+def do(words: list[str], variables: dict[str, str], log: str, profile: dict[str, Any], after: int | None) -> int:
+    """Do a job in a process of its own, as a task on a node; return its exit status, or that of what it comes after."""
+    if after:
+        return after
+    where = Profile.model_validate(profile)
+    if where.seconds is not None:
+        variables = {**variables, jobs.UNTIL: str(int(time.time() + where.seconds))}
+    process = child.start(where.command(words), variables, Path(log), where.setup, where.scratch)
+    deadline = time.monotonic() + where.seconds - where.warned if where.seconds else None
+    try:
+        while process.poll() is None and (deadline is None or time.monotonic() < deadline):
+            time.sleep(LOOK_SECONDS)  # Ray's cancellation is seen between Python's instructions only
+        if process.poll() is None:
+            child.end([process], where.warned)
+    except BaseException:  # it was cancelled
+        child.end([process], STOP_SECONDS)
+        raise
+    return process.returncode
+
+
+def _reach(address: str) -> None:
+    """Open a connection to an address with a port, and close it: Ray would try for minutes.
+
+    Raises:
+        OSError: nothing answers there.
+
+    """
+    if found := re.fullmatch(r"(?:ray://)?\[?([^\]/]+)\]?:(\d{1,5})", address):
+        socket.create_connection((found[1], int(found[2])), REACH_SECONDS).close()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's handlers of signals, one of which Ray replaces."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """Return the nodes of the cluster that live."""
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _gone(owner: Job) -> bool:
+    """Look on the owner's node whether its process is gone; a node that Ray has lost has ended, others aren't known."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["NodeManagerHostname"] == owner.host]
+    living = [node for node in nodes if node["Alive"]]
+    if not living:
+        return bool(nodes)
+    strategy = NodeAffinitySchedulingStrategy(node_id=living[0]["NodeID"], soft=False)
+    look = ray.remote(ended_here).options(num_cpus=0, scheduling_strategy=strategy, max_retries=0).remote(owner)
+    try:
+        return bool(ray.get(look, timeout=30))
+    except ray.exceptions.RayError:
+        return False

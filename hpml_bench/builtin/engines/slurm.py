@@ -1,0 +1,319 @@
+"""Slurm: job arrays by sbatch, a unit a task; asked by squeue alone, since sacct needs a database that many lack.
+
+The script is plain text, so that `--dry-run` shows what is submitted. Jobs may be requeued: what they did is found in
+the records.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, ClassVar, cast
+
+from pydantic import Field, field_validator, model_validator
+
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.engine import Batch, Engine, Kind, Live
+from hpml_bench.records.plan import LOGS, Job, Plan
+from hpml_bench.suite.base import Frozen
+from hpml_bench.system import child
+from hpml_bench.system import job as jobs
+from hpml_bench.system.text import utc_now
+
+COMMANDS = ("sbatch", "squeue", "scancel")
+FORMAT = "%i|%F|%K|%T|%k|%r"
+"""Of squeue: job, array, task, state, comment, reason."""
+STUCK = "launch failed requeued held"
+"""Reason of a job that could not be launched: Slurm holds it until somebody releases it."""
+REFUSED = frozenset(
+    {
+        *("PartitionTimeLimit", "QOSMaxWallDurationPerJobLimit", "AssocMaxWallDurationPerJobLimit"),
+        *("InvalidAccount", "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed", "BadConstraints"),
+    }
+)
+"""Reasons of jobs that Slurm has taken and will never begin (squeue(1), job reasons)."""
+ENDED = frozenset(
+    {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
+)
+SECONDS = 60
+"""After so long a command of Slurm's is given up."""
+RESERVED = frozenset(
+    {"array", "comment", "signal", "output", "error", "dependency", "wrap", "parsable", "time", "nodes"}
+)
+"""Options of sbatch that this engine sets itself."""
+WORD = re.compile(r"^[a-z][a-z0-9-]*$")
+NUMBER = re.compile(r"^(?:Submitted batch job )?(\d+)(?:;\S+)?\s*$", re.MULTILINE)
+"""A job's number in what sbatch prints, where a site's wrapper of it may print more; after `;` stands the cluster."""
+ARRAY_REFUSED = "Invalid job array specification"
+OVERRIDES = ("SBATCH_", "SQUEUE_", "SCANCEL_")
+"""Beginnings of the variables by which a user's shell changes what Slurm's commands do."""
+CONFIGURATION = "SLURM_CONF"
+"""The one variable of a job that Slurm's commands need; by the others a new job would take over what that one has."""
+
+
+class SlurmOptions(Frozen):
+    """Options of sbatch by their long names, beside those that the profile has."""
+
+    array: int = Field(default=1000, ge=1, le=100_000)
+    """Units of an array at most; less where MaxArraySize is below 1,001, or where fewer jobs may be in the queue."""
+    sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
+    """Such as `partition`, `account`, `qos`, `constraint`, `mem`; true for one without a value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _place(cls, value: Any) -> Any:
+        unknown = (
+            next((name for name in value if name not in cls.model_fields), None) if isinstance(value, dict) else None
+        )
+        if unknown is not None:
+            raise ValueError(
+                f"{unknown} is not known; write an option of sbatch under sbatch, as {{sbatch: {{{unknown}: ...}}}}"
+            )
+        return value
+
+    @field_validator("sbatch")
+    @classmethod
+    def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name, given in value.items():
+            if not WORD.match(name) or "\n" in str(given):
+                raise ValueError(f"{name!r} can't be an option of sbatch")
+            if name in RESERVED:
+                raise ValueError(f"{name} is set by hpml-bench itself")
+        return value
+
+
+class Slurm(Engine):
+    """Slurm."""
+
+    title = "Slurm"
+    Options: ClassVar[type[Frozen]] = SlurmOptions
+
+    def check(self) -> None:
+        """Refuse a machine without Slurm's commands."""
+        missing = [name for name in COMMANDS if shutil.which(name) is None]
+        if missing:
+            raise UserError(f"--on: {', '.join(missing)} can't be found; submit from a login node of a Slurm cluster")
+
+    def parts(self, batch: Batch) -> tuple[Batch, ...]:
+        """Return a batch in parts that are an array each, every one after the one before.
+
+        Slurm limits the parallel tasks of one array only.
+        """
+        groups = groupby(sorted(batch.units), lambda unit: unit // self.options.array)
+        return tuple(replace(batch, units=tuple(units)) for _, units in groups) or (batch,)
+
+    def script(self, batch: Batch) -> str:
+        """Return the script of a job or an array."""
+        profile, plan = self.profile, batch.plan
+        first = batch.units[0] // self.options.array * self.options.array if batch.units else 0
+        logs = str(batch.folder / LOGS).replace("%", "%%")
+        given: dict[str, str | int | bool] = {
+            "job-name": f"hpml-bench:{plan.suite.name}",
+            "comment": f"{plan.id}:{batch.kind}{f':{first}' if first else ''}",
+            "output": f"{logs}/{'%A_%a' if batch.units else batch.kind + '-%j'}.log",
+            "open-mode": "append",
+            "requeue": True,
+        }
+        if batch.units:
+            given["array"] = f"{_ranges([unit - first for unit in batch.units])}%{profile.parallel}"
+        if batch.kind != "report":  # a preparation decides what the suite leaves to the node
+            given |= self._resources()
+        if profile.seconds is not None:
+            given["time"] = str(profile.time)
+        if profile.seconds is not None and batch.units:
+            given["signal"] = f"B:TERM@{profile.warned:.0f}"
+        if after := _after(batch):
+            given |= {"dependency": after, "kill-on-invalid-dep": "yes"}
+        given |= self.options.sbatch
+        lines = ["#!/bin/bash", *(_line(name, value) for name, value in given.items() if value is not False)]
+        lines += ["set -e", *profile.setup]  # a job whose environment could not be set up must not run in another one
+        lines += [f"export {name}={shlex.quote(value)}" for name, value in self._variables().items()]
+        unit = f'"$((SLURM_ARRAY_TASK_ID + {first}))"' if first else '"$SLURM_ARRAY_TASK_ID"'
+        job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if batch.units else "${SLURM_JOB_ID}"
+        lines.append(f'export {jobs.JOB}="{job}" {jobs.RESTART}="${{SLURM_RESTART_COUNT:-0}}"')
+        # the second alone where the job has whole nodes
+        lines.append(f'export {jobs.CORES}="${{SLURM_CPUS_PER_TASK:-${{SLURM_CPUS_ON_NODE:-}}}}"')
+        if profile.scratch:
+            lines.append(f'export TMPDIR="{profile.scratch}" && mkdir -p "$TMPDIR"')
+        command = profile.command(child.module("hpml_bench", *batch.arguments))
+        words = [unit if word == "{unit}" else shlex.quote(word) for word in command]
+        # exec: Slurm signals the shell, which would end without a word to its child
+        return "\n".join([*lines, f"exec {' '.join(words)}", ""])
+
+    def submit(self, batch: Batch) -> str:
+        """Submit the script and return the number of the job or array."""
+        (batch.folder / LOGS).mkdir(exist_ok=True)
+        try:
+            told = _run(["sbatch", "--parsable"], self.script(batch))
+        except UserError as error:
+            hint = "; where MaxArraySize is below 1,001, give the profile options: {array: N} with an N below it"
+            raise UserError(f"{error}{hint if ARRAY_REFUSED in str(error) else ''}") from None
+        numbers = NUMBER.findall(told)
+        if not numbers:
+            raise UserError(f"sbatch answered {told[:200]!r}, and no number of a job")
+        return str(numbers[-1])
+
+    def live(self, plan: Plan) -> tuple[Live, ...]:
+        """Return the jobs with this plan's comment."""
+        told = _run(["squeue", "--noheader", "--array", "--me", f"--format={FORMAT}"])
+        several = "," in str(self.options.sbatch.get("partition", ""))  # the reason is then of one of them
+        found = []
+        for line in told.splitlines():
+            parts = [part.strip() for part in line.split("|", 5)]
+            if len(parts) < 6:  # a job of others with a line break in its comment
+                continue
+            name, group, task, state, comment, reason = parts
+            owner, _, rest = comment.partition(":")
+            if owner == plan.id and state not in ENDED:
+                kind, _, first = rest.partition(":")
+                unit = int(task) + int(first or 0) if task.isdigit() and kind == "units" else None
+                shown = state if reason == "None" else f"{state} ({reason})"
+                running = state in {"RUNNING", "COMPLETING"}
+                refused = reason in REFUSED and not several
+                stuck = refused or reason == STUCK
+                found.append(
+                    Live(name, unit, shown, running, stuck, cast(Kind, kind), group, "" if running else reason, refused)
+                )
+        return tuple(found)
+
+    def stop(self, plan: Plan) -> int:
+        """Cancel the jobs of a plan: whole arrays, since scancel asks the controller once for each name."""
+        found = self.live(plan)
+        if found:
+            _run(["scancel", *dict.fromkeys(job.group for job in found)])
+        return len(found)
+
+    def cancel(self, jobs: Sequence[Live]) -> None:
+        """Cancel jobs, those of an array by one name."""
+        tasks: dict[str, list[int]] = {}
+        for job in jobs:
+            tasks.setdefault(job.group, []).extend(int(task) for task in job.name.split("_")[1:])
+        if tasks:
+            _run(["scancel", *(f"{group}_[{_ranges(own)}]" if own else group for group, own in tasks.items())])
+
+    def dead(self, owner: Job) -> bool:
+        """Tell whether Slurm knows that a job has ended or was begun anew; without squeue nothing is known."""
+        return bool(self.dead_among([owner]))
+
+    def dead_among(self, owners: Sequence[Job]) -> set[str]:
+        """Return the names of the starts that Slurm knows to have ended, by one call of squeue."""
+        names = {owner.name: re.sub(r"-(\d+)$", r"_\1", owner.job) for owner in owners if owner.engine == "slurm"}
+        if not names or shutil.which("squeue") is None:
+            return set()
+        asked = ["squeue", "--noheader", "--array", f"--jobs={','.join(sorted(set(names.values())))}"]
+        asked.append("--Format=JobArrayID:60,State:40,RestartCnt:20")
+        try:
+            done = subprocess.run(
+                asked, capture_output=True, text=True, timeout=SECONDS, check=False, env=_environment()
+            )
+        except (subprocess.TimeoutExpired, OSError):
+            return set()
+        if done.returncode and not (len(names) == 1 and "Invalid job id" in done.stderr):  # of several it never says so
+            return set()
+        lines = [line.split() for line in done.stdout.splitlines()]
+        if any(len(words) != 3 for words in lines):
+            return set()
+        there = {name: (state, int(restarts)) for name, state, restarts in lines}
+        return {
+            owner.name
+            for owner in owners
+            if (job := names.get(owner.name)) is not None
+            and (job not in there or there[job][0] in ENDED or there[job][1] > owner.restart)
+        }
+
+    def hosts(self) -> tuple[str, ...]:
+        """Return the names of this job's nodes."""
+        if self.profile.nodes == 1:
+            return super().hosts()
+        return tuple(_run(["scontrol", "show", "hostnames", os.environ.get("SLURM_JOB_NODELIST", "")]).split())
+
+    def over_nodes(self, command: list[str]) -> list[str]:
+        """Return a step with one task on each node of the job; it ends when one task fails."""
+        command = [*self.profile.launcher, *command]
+        variables = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
+        cores = self.profile.cpus_per_node or next(filter(None, map(os.environ.get, variables)), None)
+        scratch = self.profile.scratch
+        if scratch:  # the job's script did so on the first node alone
+            command = ["bash", "-c", f'export TMPDIR="{scratch}" && mkdir -p "$TMPDIR" && exec "$@"', "bash", *command]
+        return [
+            "srun", f"--nodes={self.profile.nodes}", f"--ntasks={self.profile.nodes}", "--ntasks-per-node=1",
+            *([f"--cpus-per-task={cores}"] if cores else []),  # a step doesn't take it from its job
+            "--export=ALL", "--kill-on-bad-exit=1", "--wait=60", *command,
+        ]  # fmt: skip
+
+    def _resources(self) -> dict[str, str | int | bool]:
+        profile = self.profile
+        given: dict[str, str | int | bool] = {"nodes": profile.nodes, "ntasks-per-node": 1}
+        if profile.cpus_per_node is not None:
+            given["cpus-per-task"] = profile.cpus_per_node
+        if profile.gpus_per_node is not None:
+            given["gpus-per-node"] = profile.gpus_per_node
+        if profile.memory_per_node is not None:
+            given["mem"] = profile.memory_per_node
+        if profile.exclusive:
+            given["exclusive"] = True
+        return given
+
+    def _variables(self) -> dict[str, str]:
+        told = {
+            jobs.ENGINE: "slurm",
+            jobs.QUEUED: utc_now(),
+            jobs.EXCLUSIVE: str(int(self.profile.exclusive)),
+        }
+        return {**self.profile.env, **told, "PYTHONUNBUFFERED": "1"}
+
+
+def _line(name: str, value: str | int | bool) -> str:
+    if value is True:
+        return f"#SBATCH --{name}"
+    plain = not any(sign.isspace() or sign in "#\"'\\" for sign in str(value))
+    return f"#SBATCH --{name}={value if plain else shlex.quote(str(value))}"
+
+
+def _after(batch: Batch) -> str:
+    """Return what a job waits for, as sbatch's `dependency`."""
+    prepared = [] if batch.prepared is None else [f"afterok:{batch.prepared}"]
+    return ",".join([*prepared, *(f"afterany:{name}" for name in batch.ended)])
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return numbers as Slurm writes them: 0-3,7."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without what would change a script or an answer: of the user's shell, of a job around."""
+    without = (*OVERRIDES, "SLURM_") if "SLURM_JOB_ID" in os.environ else OVERRIDES
+    return {name: value for name, value in os.environ.items() if name == CONFIGURATION or not name.startswith(without)}
+
+
+def _run(command: list[str], text: str | None = None) -> str:
+    """Return what a command of Slurm's prints.
+
+    Raises:
+        UserError: it fails, or doesn't answer.
+
+    """
+    try:
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, timeout=SECONDS, check=False, env=_environment()
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{command[0]} has not answered for {SECONDS} s; the same command goes on from here") from None
+    except OSError as error:
+        raise UserError(f"{command[0]} can't be started: {error.strerror}") from None
+    if done.returncode:
+        raise UserError(f"{command[0]}: {' '.join(done.stderr.split())[:500] or f'ended with {done.returncode}'}")
+    return done.stdout

@@ -1,0 +1,1 @@
+"""Fine-tuning methods, one file each: a class that extends plugins.method.Method."""

@@ -1,0 +1,199 @@
+"""Any method of the PEFT library by its type's name, with PEFT's own options (github.com/huggingface/peft).
+
+PEFT wraps the bare backbone as a feature extractor; pooling and classifying are the harness's, the same for all. Where
+PEFT leaves a choice open that a type can't run without, `peft_types.defaults` makes it. docs/methods-support.md lists
+what runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from hpml_bench.errors import Unsupported
+from hpml_bench.plugins.method import Method
+from hpml_bench.suite.base import Frozen
+from hpml_bench.system.failures import of_machine
+
+FORWARD_ONLY = frozenset({"LORA", "IA3", "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "LN_TUNING", "VERA"})
+"""Types known to use frozen weights in the layers' own forward passes only."""
+
+ALIASES: dict[str, dict[str, Any]] = {
+    "DORA": {"use_dora": True},
+    "RSLORA": {"use_rslora": True},
+    "PISSA": {"init_lora_weights": "pissa"},
+    "OLORA": {"init_lora_weights": "olora"},
+    "EVA": {"init_lora_weights": "eva"},
+    "CORDA": {"init_lora_weights": "corda", "corda_config": {}},
+}
+"""Well-known variants of LoRA that PEFT has as options of LORA, not as types."""
+
+REFUSED = {
+    "LILY": "its router averages over all tokens of a batch, padding too, so that a text's prediction depends on the "
+    "texts beside it",
+    "lora_ga": "LoRA-GA starts from the gradient of the loss, for which it would need the head as well as the encoder",
+    "alora_invocation_tokens": "aLoRA acts from the last place of certain tokens in a text, which no token read by "
+    "itself shows, and which PEFT looks for in language models only",
+    "boft_n_butterfly_factor": "factors above 1 need an extension for CUDA that PEFT compiles at its first use, which "
+    "no run does; without it PEFT takes 1 and says nothing",
+    "use_asa": "AdaMSS's adaptive allocation freezes parameters during training, for whose gradients DDP would wait",
+}
+"""Types, and options of types, that PEFT takes and that give no valid result here; each found by trying."""
+
+SINCE = {
+    **dict.fromkeys(("ADAMSS", "CARTRIDGE", "GRALORA", "LILY", "PEANUT", "PSOFT", "PVERA", "TINYLORA"), "0.19"),
+    **dict.fromkeys(("BEFT", "DEFT", "FROD", "GLORA", "HIRA", "UNILORA"), "0.20"),
+    **dict.fromkeys(("SHADOW", "SUPERTUNING"), "0.21"),
+}
+"""The version of PEFT that brought a type, of those that came after 0.18, the oldest version supported."""
+
+FROM_WEIGHTS = frozenset({"pissa", "olora", "corda"})
+"""Starts of LoRA that decompose frozen weights, which quantised ones don't allow."""
+
+CALIBRATION_BATCHES = 8
+"""Batches that data-driven initialisations look at."""
+
+
+def config_class(name: str) -> Any:
+    """Return PEFT's configuration class of a type or alias.
+
+    Raises:
+        ValueError: there is no such type, or not in the installed version.
+
+    """
+    from peft import PeftType, __version__
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    types = [kind.value for kind in PeftType]
+    name = name.upper()
+    if name not in types and name not in ALIASES:
+        allowed = f"(allowed: {', '.join([*types, *ALIASES])})"
+        if name in SINCE:
+            raise ValueError(f"PEFT {__version__} has no type {name}, which came with PEFT {SINCE[name]} {allowed}")
+        raise ValueError(f"PEFT has no type {name} {allowed}")
+    return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType("LORA" if name in ALIASES else name)]
+
+
+class Peft(Method):
+    """A `peft.PeftType` on the bare backbone."""
+
+    title = "PEFT"
+    lr = 1e-3
+
+    class Options(Frozen):
+        """A type, and any option of PEFT's configuration class for it."""
+
+        model_config = ConfigDict(extra="allow")
+
+        type: str = Field(default="IA3")
+        """Name of a `peft.PeftType`, or one of DORA, RSLORA, PISSA, OLORA, EVA, CORDA; in any case."""
+
+        @model_validator(mode="after")
+        def _known(self) -> Self:
+            allowed = [field.name for field in dataclasses.fields(config_class(self.type)) if field.init]
+            for key in self.model_extra or {}:
+                if key not in allowed:
+                    raise ValueError(f"{key} is not an option of {self.type.upper()} (allowed: {', '.join(allowed)})")
+            return self
+
+    def build(self, backbone: Any) -> Any:
+        """Return the backbone wrapped by PEFT, with what the type trains.
+
+        Raises:
+            Unsupported: the type can't run with this backbone or these options; the reason is PEFT's own.
+
+        """
+        from hpml_bench.training.peft import keep_input_type, wrap
+        from hpml_bench.training.quantization import is_quantized
+        from hpml_bench.training.trial import freeze_unused
+
+        kind = self.options.type.upper()
+        given = ALIASES.get(kind, {}) | (self.options.model_extra or {})
+        named = [name for name in ("alora_invocation_tokens", "use_asa") if given.get(name)]
+        named += ["boft_n_butterfly_factor"] if given.get("boft_n_butterfly_factor", 1) != 1 else []
+        for name in (kind, given.get("init_lora_weights"), *named):
+            if name in REFUSED:
+                raise Unsupported(REFUSED[name])
+        if given.get("init_lora_weights") in FROM_WEIGHTS and is_quantized(backbone):
+            raise Unsupported("it starts from a decomposition of the backbone's weights, which are quantised")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # hints for the author of a script
+                model = wrap(backbone, "LORA" if kind in ALIASES else kind, given)
+                if not self.reads_frozen_weights:
+                    keep_input_type(model)
+                freeze_unused(model)  # runs it once; ShadowPEFT's last state, for one, is read by nothing
+        except Exception as error:  # the types fail in many ways with a model that they can't take
+            if of_machine(error):
+                raise
+            raise Unsupported(f"PEFT: {str(error).strip().splitlines()[0] if str(error) else repr(error)}") from error
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise Unsupported("nothing that it trains has any effect on this model")
+        return model
+
+    @property
+    def reads_frozen_weights(self) -> bool:
+        """Whether the type computes with frozen weights itself, as DoRA with their norms; also where it isn't known."""
+        kind = self.options.type.upper()
+        given = ALIASES.get(kind, {}) | (self.options.model_extra or {})
+        return bool(given.get("use_dora")) or (kind not in FORWARD_ONLY and kind not in ALIASES)
+
+    def before_train(self, model: Any, batches: Iterable[Any], total_steps: int) -> None:
+        """Tell AdaLoRA how long the training is, and give EVA and CorDA the data that they start from.
+
+        Raises:
+            Unsupported: a package that the type needs isn't installed.
+
+        """
+        from hpml_bench.training.peft import STEPS_UNKNOWN, start_corda, start_eva
+
+        config = model.active_peft_config
+        if config.peft_type == "ADALORA" and config.total_step == STEPS_UNKNOWN:
+            config.total_step = total_steps
+            if config.tinit == config.tfinal == 0:  # warm-up and final fine-tuning at the full and the target rank
+                config.tinit, config.tfinal = total_steps // 10, total_steps // 3
+        start = getattr(config, "init_lora_weights", None)
+        if start in {"eva", "corda"}:
+            try:
+                (start_eva if start == "eva" else start_corda)(model, list(islice(batches, CALIBRATION_BATCHES)))
+            except ImportError as error:  # PEFT's CorDA wants a package that PEFT doesn't ask for
+                raise Unsupported(f"PEFT: {error}") from error
+
+    def after_step(self, model: Any, step: int) -> None:
+        """Let AdaLoRA share its ranks out anew; `step` counts from 1."""
+        allocate: Callable[[int], None] | None = getattr(model.base_model, "update_and_allocate", None)
+        if allocate:
+            allocate(step)
+
+    def auxiliary_loss(self, model: Any) -> Any:
+        """Return what a type adds to the loss: AdaLoRA the mean Frobenius norm of P P^T - I, KaSA and others theirs."""
+        config = model.active_peft_config
+        if config.peft_type == "LORA":
+            # MonteCLoRA came with PEFT 0.20, KaSA with 0.21
+            kinds = [kind for kind in ("kasa", "monteclora") if getattr(config, f"{kind}_config", None)]
+            return sum(getattr(model.base_model, f"_get_{kind}_loss")() for kind in kinds) if kinds else None
+        if config.peft_type != "ADALORA":
+            return None
+        import torch
+
+        named = [
+            (name, weight) for name, weight in model.named_parameters() if ".lora_A." in name or ".lora_B." in name
+        ]
+        with torch.autocast(model.device.type, enabled=False):
+            grams = [weight @ weight.T if ".lora_A." in name else weight.T @ weight for name, weight in named]
+            errors = [torch.linalg.norm(gram - torch.eye(len(gram), device=gram.device)) for gram in grams]
+        return config.orth_reg_weight * torch.stack(errors).mean()
+
+    def merge(self, model: Any) -> Any:
+        """Return the backbone with the method folded into its weights, or None where that can't be."""
+        if model.active_peft_config.peft_type == "XLORA":
+            return None  # mixes its adapters anew for every token
+        try:
+            return model.merge_and_unload()
+        except (AttributeError, NotImplementedError, ValueError):
+            return None  # has no such function, or no place: BEFT's bias in a layer without one

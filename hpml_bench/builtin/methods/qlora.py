@@ -1,0 +1,52 @@
+"""QLoRA: LoRA on all linear layers of a backbone stored in 4 bits (Dettmers et al. 2023, arXiv:2305.14314)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from hpml_bench.plugins.method import Method
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import QuantizationSpec
+
+
+class QLoRA(Method):
+    """Updates `alpha / r` * B A beside frozen weights in NF4, by PEFT and bitsandbytes; the defaults are `lora`'s."""
+
+    title = "QLoRA"
+    lr = 1e-3
+
+    class Options(Frozen):
+        """QLoRA's options; the update of a weight is `alpha / r` * B A."""
+
+        r: int = Field(default=8, ge=1)
+        """Rank of the updates."""
+        alpha: float = Field(default=16, gt=0)
+        """Scale of the updates, before division by the rank."""
+        dropout: float = Field(default=0.0, ge=0, lt=1)
+        """Dropout on the input of the updates."""
+        double_quantization: bool = True
+        """The scales of the 4-bit blocks are quantised too, to 8 bits."""
+        compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+        """The type in which inputs are multiplied with the 4-bit weights; empty for that of `precision`."""
+
+    @property
+    def quantization(self) -> QuantizationSpec:
+        """NF4, also where the suite's other methods get floats."""
+        return QuantizationSpec(
+            name="nf4",
+            double_quantization=self.options.double_quantization,
+            compute_dtype=self.options.compute_dtype,
+        )
+
+    def build(self, backbone: Any) -> Any:
+        """Return the quantised backbone with trained low-rank updates beside all its linear layers' weights."""
+        from hpml_bench.training.peft import add_lora
+
+        options = self.options
+        return add_lora(backbone, options.r, options.alpha, options.dropout, "all-linear")
+
+    def merge(self, encoder: Any) -> Any:
+        """Return the backbone with the updates added to its weights, which are quantised again."""
+        return encoder.merge_and_unload()

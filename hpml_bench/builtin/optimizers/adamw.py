@@ -1,0 +1,23 @@
+"""AdamW: Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hpml_bench.plugins.optimizer import Groups, Optimizer
+from hpml_bench.suite.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+
+class AdamW(Optimizer):
+    """Torch's, fused; `betas`, `eps` and `weight_decay` are settings."""
+
+    title = "AdamW"
+
+    def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
+        """Return torch's optimizer."""
+        from hpml_bench.training.optimization import adamw
+
+        return adamw(groups, settings)

@@ -1,0 +1,67 @@
+"""AdamW with moments of 8 bits, by bitsandbytes (Dettmers et al. 2022, arXiv:2110.02861)."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from pydantic import Field
+
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.optimizer import Groups, Optimizer
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+LOWEST = (0, 50)
+"""The first version of bitsandbytes whose optimizers run on a CPU too."""
+
+
+class AdamW8bit(Optimizer):
+    """Both moments are quantised in blocks of 256 values: 2 bytes a parameter instead of 8."""
+
+    title = "AdamW, 8 bits"
+
+    class Options(Frozen):
+        """Which moments are quantised."""
+
+        min_8bit_size: int = Field(default=4096, ge=0)
+        """Parameters of fewer values keep their moments in 32 bits."""
+
+    def check(self, settings: Settings) -> None:
+        """Refuse where bitsandbytes is missing or too old."""
+        try:
+            found = version("bitsandbytes")
+        except PackageNotFoundError:
+            found = ""
+        if tuple(map(int, re.findall(r"\d+", found)[:2])) < LOWEST:
+            raise UserError(
+                f"the optimizer adamw_8bit needs bitsandbytes {'.'.join(map(str, LOWEST))} or newer, and "
+                f"{found or 'none'} is installed: pip install 'hpml-bench[quant]', or choose another optimizer"
+            )
+
+    def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
+        """Return bitsandbytes' optimizer, without its wait for the device after every parameter.
+
+        Paged states alone need one, which are moved beside the stream.
+        """
+        from bitsandbytes.optim import AdamW8bit as Waiting
+        from bitsandbytes.optim import optimizer as library
+
+        class Made(Waiting):  # type: ignore[misc]
+            def step(self, closure: Any = None) -> Any:
+                with mock.patch.object(library, "sync_gpu", create=True):
+                    return super().step(closure)
+
+        made: torch.optim.Optimizer = Made(
+            groups,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            min_8bit_size=self.options.min_8bit_size,
+        )
+        return made

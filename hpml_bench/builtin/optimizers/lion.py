@@ -1,0 +1,30 @@
+"""Lion: steps by the sign of an interpolated momentum (Chen et al. 2023, arXiv:2302.06675)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hpml_bench.plugins.optimizer import Groups, Optimizer
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import Beta, Settings
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Lion(Optimizer):
+    """Wants rates 3 to 10 times below AdamW's, and as many times its weight decay (section 5 of the paper)."""
+
+    title = "Lion"
+
+    class Options(Frozen):
+        """The paper's, which are not AdamW's."""
+
+        betas: tuple[Beta, Beta] = (0.9, 0.99)
+        """Weight of the momentum in a step, and the momentum's decay rate."""
+
+    def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
+        """Return our own implementation: torch has none."""
+        from hpml_bench.training.lion import Lion as Made
+
+        return Made(groups, betas=self.options.betas, weight_decay=settings.weight_decay)

@@ -1,0 +1,98 @@
+"""Muon: orthogonalised momentum for hidden matrices, AdamW for all else (Jordan 2024, kellerjordan.github.io)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from hpml_bench.errors import Unsupported
+from hpml_bench.plugins.optimizer import Groups, Optimizer
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+EMBEDDINGS = ("lora_embedding_", "trainable_tokens")
+"""What names of PEFT's parameters for embeddings contain, whose modules are no `torch.nn.Embedding`."""
+
+
+class Muon(Optimizer):
+    """Embeddings, the output layer, the task's head, biases and norms are AdamW's, as Jordan says."""
+
+    title = "Muon"
+
+    class Options(Frozen):
+        """Muon's options, as in `torch.optim.Muon`; AdamW's are settings."""
+
+        momentum: float = Field(default=0.95, ge=0, lt=1)
+        """Decay rate of the momentum."""
+        nesterov: bool = True
+        """Whether the gradient counts as if it were taken one step ahead."""
+        ns_steps: int = Field(default=5, ge=1, lt=100)
+        """Newton-Schulz iterations, which orthogonalise the momentum."""
+        adjust_lr: Literal["match_rms_adamw", "original"] = "match_rms_adamw"
+        """How the rate follows a matrix's shape [m, n]: times 0.2 sqrt(max(m, n)), so that a rate made for AdamW suits
+        (Liu et al. 2025, arXiv:2502.16982), or times sqrt(max(1, m / n)), which wants rates near 0.02."""
+        adamw_lr: float | None = Field(default=None, gt=0)
+        """Rate of what AdamW takes of the method's parameters; empty for the method's."""
+
+    def groups(self, encoder: nn.Module, lr: float) -> Groups:
+        """Return the hidden matrices, and the rest.
+
+        Raises:
+            Unsupported: the method trains something, and no hidden matrix.
+
+        """
+        trained = {name: weight for name, weight in encoder.named_parameters() if weight.requires_grad}
+        of_tokens = _of_tokens(encoder)
+        matrices = {
+            name
+            for name, weight in trained.items()
+            if weight.ndim == 2 and min(weight.shape) > 1 and id(weight) not in of_tokens
+            if not any(part in name for part in EMBEDDINGS)
+        }
+        if trained and not matrices:
+            raise Unsupported("Muon is for hidden matrices, and the method trains none; take the optimizer adamw")
+        others = [weight for name, weight in trained.items() if name not in matrices]
+        return [
+            {"params": [trained[name] for name in trained if name in matrices], "lr": lr, "use_muon": True},
+            {"params": others, "lr": self.options.adamw_lr or lr},
+        ]
+
+    def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
+        """Return torch's Muon and AdamW as one."""
+        import torch
+
+        from hpml_bench.training.combined import Combined
+        from hpml_bench.training.optimization import adamw
+
+        of_muon = [group for group in groups if group.get("use_muon")]
+        of_adamw = [group for group in groups if not group.get("use_muon")]
+        options = self.options
+        parts: list[torch.optim.Optimizer] = []
+        if of_muon:
+            muon = torch.optim.Muon(
+                of_muon,
+                weight_decay=settings.weight_decay,
+                momentum=options.momentum,
+                nesterov=options.nesterov,
+                ns_steps=options.ns_steps,
+                adjust_lr_fn=options.adjust_lr,
+            )
+            parts.append(muon)
+        if of_adamw:
+            parts.append(adamw(of_adamw, settings))
+        return Combined(parts)
+
+
+def _of_tokens(encoder: Any) -> set[int]:
+    """Return the ids of the parameters of embeddings and of the output layer."""
+    from torch import nn
+
+    modules = [module for module in encoder.modules() if isinstance(module, nn.Embedding)]
+    find = getattr(encoder, "get_output_embeddings", None)
+    output = find() if find is not None else None
+    return {id(weight) for module in (*modules, output) if module is not None for weight in module.parameters()}

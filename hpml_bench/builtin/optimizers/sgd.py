@@ -1,0 +1,54 @@
+"""SGD with momentum, Nesterov's too (Sutskever et al. 2013)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, model_validator
+
+from hpml_bench.plugins.optimizer import Groups, Optimizer
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+
+class SGD(Optimizer):
+    """Torch's; `weight_decay` is added to the gradient, as an L2 penalty."""
+
+    title = "SGD"
+
+    class Options(Frozen):
+        """The momentum and its kind."""
+
+        momentum: float = Field(default=0.9, ge=0, lt=1)
+        """Decay rate of the momentum; 0 for none."""
+        nesterov: bool = False
+        """Whether the gradient counts as if it were taken one step ahead."""
+
+        @model_validator(mode="after")
+        def _of_something(self) -> Self:
+            if self.nesterov and not self.momentum:
+                raise ValueError("nesterov needs a momentum above 0")
+            return self
+
+    def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
+        """Return torch's optimizer."""
+        import torch
+
+        options = self.options
+        made = torch.optim.SGD(
+            groups, momentum=options.momentum, nesterov=options.nesterov, weight_decay=settings.weight_decay
+        )
+        if not options.momentum:  # there is no state then, and a run counts the parameters that have one
+            made.register_step_post_hook(_enter)
+        return made
+
+
+def _enter(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Give each parameter that got a gradient an empty entry in the state."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                optimizer.state.setdefault(parameter, {})

@@ -1,0 +1,117 @@
+"""Speed of evaluation, and latency of one example, before and after the method is folded into the backbone."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpml_bench.plugins.probe import Evaluation, Probe, Run
+from hpml_bench.records.run import Metric, Point
+
+if TYPE_CHECKING:
+    from hpml_bench.plugins.model import TaskModel
+
+
+def _latency(share: int, merged: bool) -> Metric:
+    after = " after the method was folded into the backbone's weights, where it can be" if merged else ""
+    return Metric(
+        name=f"{'merged_' if merged else ''}latency_ms_p{share}",
+        title=f"latency p{share}{', merged' if merged else ''}",
+        unit="ms",
+        better="lower",
+        over_ranks="rank0",
+        over_steps="percentile",
+        phase="inference",
+        format=".2f",
+        group="inference",
+        depends_on_machine=True,
+        definition=f"The {share}th percentile of the time from token ids to logits at batch 1 over the first "
+        f"`latency_samples` test rows, each read once before, on one rank with the others idle{after}.",
+    )
+
+
+METRICS = (
+    Metric(
+        name="inference_seconds",
+        title="inference time",
+        unit="s",
+        better="lower",
+        over_ranks="same",
+        over_steps="once",
+        phase="test",
+        format=".2f",
+        group="inference",
+        depends_on_machine=True,
+        definition="The exact evaluation pass over the test rows, the slowest rank's time, gathering left out.",
+    ),
+    Metric(
+        name="inference_samples_per_second",
+        title="inference throughput",
+        unit="samples/s",
+        better="higher",
+        over_ranks="same",
+        over_steps="once",
+        phase="test",
+        format=",.0f",
+        group="inference",
+        depends_on_machine=True,
+        definition="Test rows divided by the inference time.",
+    ),
+    _latency(50, merged=False),
+    _latency(99, merged=False),
+    _latency(50, merged=True),
+    _latency(99, merged=True),
+)
+
+
+class InferenceProbe(Probe):
+    """Times the test evaluation, then single examples on rank 0."""
+
+    metrics = METRICS
+
+    def start(self, run: Run) -> None:
+        """Keep the run for its end."""
+        self.run = run
+        self.found: dict[str, Any] = {}
+
+    def after_eval(self, evaluation: Evaluation) -> list[Point]:
+        """Take the test evaluation's time."""
+        if evaluation.phase == "test":
+            self.found["inference_seconds"] = evaluation.seconds
+            self.found["inference_samples_per_second"] = len(evaluation.predictions) / evaluation.seconds
+        return []
+
+    def stop(self) -> dict[str, Any]:
+        """Time single examples as the method left the model, then merged."""
+        if self.run.group.main and self.run.settings.latency_samples:
+            self._latencies(self.run.model, "")
+            if self.run.merged is not None:
+                self._latencies(self.run.merged, "merged_")
+        self.run.group.barrier()
+        return self.found
+
+    def _latencies(self, model: TaskModel, prefix: str) -> None:
+        milliseconds = 1000 * np.asarray(latencies(self.run, model))
+        self.found[f"{prefix}latency_ms_p50"], self.found[f"{prefix}latency_ms_p99"] = np.percentile(
+            milliseconds, [50, 99]
+        )
+
+
+def latencies(run: Run, model: TaskModel) -> list[float]:
+    """Return the seconds of each forward pass at batch 1.
+
+    Each row is read once before: on a GPU the first pass of a length chooses kernels and finds memory.
+    """
+    import torch
+
+    from hpml_bench.training.clock import one_at_a_time
+    from hpml_bench.training.precision import autocast
+
+    model.eval()
+    rows = np.arange(min(run.settings.latency_samples, len(run.test)))
+    batches = (run.test.batch(np.array([row])).to(run.group.device) for row in [*rows, *rows])
+    calls = (partial(model, batch.input_ids, batch.attention_mask) for batch in batches)
+    with torch.no_grad(), autocast(run.settings):  # one for all: casts of trained weights are kept, as a server would
+        return one_at_a_time(calls, run.group.device)[-len(rows) :]

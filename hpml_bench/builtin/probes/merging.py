@@ -1,0 +1,113 @@
+"""Merging: loss and score of the language model after the method was folded into its weights, beside before."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpml_bench.plugins.method import Method
+from hpml_bench.plugins.probe import Evaluation, Probe, Run
+from hpml_bench.records.predictions import answers_changed
+from hpml_bench.records.run import Metric, Point
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hpml_bench.plugins.model import TaskModel
+
+
+_metric = partial(Metric.once, phase="run", group="merging")
+COMPARED = 8
+"""Test rows whose logits are compared, at most."""
+OUTPUTS = 2**26
+"""Logits that are compared at most, unless one row alone has more: 268 MB in float32, of which the host keeps two."""
+AFTER = "after the method was folded into the model's weights"
+LOSS = _metric(
+    "merged_test_loss",
+    "test loss, merged",
+    "nats/token",
+    "lower",
+    ".3f",
+    f"The test loss {AFTER}; those of a quantised backbone are quantised again.",
+)
+SCORE = _metric("merged_test_score", "score, merged", "", "higher", ".1%", f"The test score {AFTER}.")
+CHANGED = _metric(
+    "merged_answers_changed", "answers changed by merging", "", "lower", ".1%",
+    f"Share of the test rows that are answered otherwise {AFTER}.",
+)  # fmt: skip
+LOGITS = _metric(
+    "merged_logit_difference", "largest logit difference", "", "lower", ".2e",
+    "The largest absolute difference between the logits before and after merging, over the learnt tokens of the first "
+    "eight test rows, or of as many as have 2^26 logits together; of one at least.",
+)  # fmt: skip
+
+
+class MergingProbe(Probe):
+    """Evaluates a language model again after merging, where a method can be merged."""
+
+    metrics = (LOSS, SCORE, CHANGED, LOGITS)
+
+    def start(self, run: Run) -> None:
+        """Keep the run for its end."""
+        self.run = run
+        self.before: Evaluation | None = None
+
+    def here(self) -> tuple[Metric, ...]:
+        """Return the definitions of a language model's; the score's where answers are generated or chosen."""
+        if self.run.task.model_kind != "language_model":
+            return ()
+        answers = self.run.generator is not None or self.run.task.compares_choices
+        return self.metrics if answers else (LOSS, LOGITS)
+
+    def after_eval(self, evaluation: Evaluation) -> list[Point]:
+        """Keep the test result, and some logits, where the method may be merged."""
+        method = self.run.method
+        merges = method.trains and type(method).merge is not Method.merge
+        if evaluation.phase == "test" and self.run.task.model_kind == "language_model" and merges:
+            self.before = evaluation
+            self.logits = _logits(self.run, self.run.model)
+        return []
+
+    def stop(self) -> dict[str, Any]:
+        """Merge on every rank, and evaluate the test rows again."""
+        run = self.run
+        if self.before is None or run.merged is None:
+            return {}
+        from hpml_bench.training.evaluation import evaluate
+
+        again = evaluate(
+            run.merged, run.task, run.test, run.settings, run.group, "test", self.before.step, run.generator
+        )
+        found = {
+            "merged_test_loss": again.metrics["loss"],
+            "merged_logit_difference": float((_logits(run, run.merged) - self.logits).abs().max()),
+        }
+        changed = answers_changed(self.before.predictions, again.predictions)
+        if changed is not None:
+            found["merged_test_score"] = again.metrics["score"]
+            found["merged_answers_changed"] = changed
+        return found
+
+
+def _logits(run: Run, model: TaskModel) -> Tensor:
+    """Return the logits of the learnt tokens of the first test rows, [N, vocabulary] float32, on the host.
+
+    Read in batches as evaluations are, which were rehearsed.
+    """
+    import torch
+
+    from hpml_bench.data.batches import pieces
+    from hpml_bench.training.precision import autocast
+
+    was, test, most = model.training, run.test, OUTPUTS // int(getattr(model, "width", 1))
+    first = next(pieces(np.arange(len(test)), test.targets, COMPARED, most))
+    model.eval()
+    found = []
+    with torch.no_grad(), autocast(run.settings):
+        for part in pieces(first, test.targets, run.settings.eval_batch, most):
+            batch = test.batch(part).to(run.group.device)
+            found.append(model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt).cpu().float())
+    model.train(was)
+    return torch.cat(found)

@@ -1,0 +1,1 @@
+"""Sections of the report, one file each: `section(results) -> Section | None`, and `order`, its place."""

@@ -1,0 +1,61 @@
+"""Answers: what the methods answered to some test rows, those on which they disagree most first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from hpml_bench.plugins.blocks import Section, Table
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import MISSING, Cell, number, table
+
+order = 57
+ROWS = 8
+LONGEST = 300
+"""Characters of a text that are shown."""
+
+
+def section(results: Results) -> Section | None:
+    """Return a table of answers, one method a column; None where the task generates or chooses none."""
+    seed = next(iter(results.seeds), None)
+    said = {
+        method: stored.said
+        for method in results.methods
+        for record in results.runs(method)
+        if record.spec.seed == seed and (stored := results.selection.stored[record.run_id]).said is not None
+    }
+    answered = {method: one for method, one in said.items() if one is not None and one.answer is not None}
+    if not answered:
+        return None
+    methods, first = list(answered), next(iter(answered.values()))
+    means = {method: np.mean([*map(np.asarray, results.row_scores(method).values())], axis=0) for method in methods}
+    scores = np.array([means[method] for method in methods], dtype=np.float64)  # [methods, rows]
+    rows: list[list[Cell]] = []
+    for row in _most_disputed(scores):
+        cells: list[Cell] = [str(row + 1), _cut(first.question[row]), _cut(first.expected[row])]
+        for place, method in enumerate(methods):
+            texts = answered[method].answer
+            score = number(scores[place, row], ".0f" if scores[place, row] in {0.0, 1.0} else ".2f")
+            told = f"{_cut(texts[row])} [{score}]" if texts is not None else MISSING
+            cells.append(told)
+        rows.append(cells)
+    notes = [
+        f"The answers are of seed {seed}; in brackets stands the row's score, the mean over all compared seeds. Shown "
+        f"are the {len(rows)} of {scores.shape[1]:,} test rows on which the methods' scores differ most, the first of "
+        "equals. All answers are in each run's predictions.parquet."
+    ]
+    columns = ["Row", "Asked", "Expected", *methods]
+    block: Table = table("answers", "Answers to test rows, most disputed first", columns, rows, notes)
+    return Section(slug="answers", title="Answers", blocks=(block,))
+
+
+def _most_disputed(scores: np.ndarray) -> Iterator[int]:
+    """Yield rows by falling spread of the methods' scores; among equals in the rows' order."""
+    spread = scores.max(axis=0) - scores.min(axis=0) + 1e-3 * scores.std(axis=0)
+    yield from np.argsort(-spread, kind="stable")[:ROWS].tolist()
+
+
+def _cut(text: str) -> str:
+    shown = " ".join(text.split())
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"

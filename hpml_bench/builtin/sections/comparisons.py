@@ -1,0 +1,243 @@
+"""Differences that are real: intervals, rank intervals and every pair of methods, for the metrics that decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from hpml_bench import statistics
+from hpml_bench.plugins.blocks import Section, Table
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import MISSING, Cell, Quantity, number, p_value, rank, sentence_list, table
+from hpml_bench.statistics import Comparison, Interval
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+order = 30
+LIKE_FIRST = "The columns are those of the first table of pairs."
+PAIR_COLUMNS = (
+    "Pair", "Verdict", "Difference", "95 % interval", "p", "p (Holm)", "p of the margin", "p of the margin (Holm)",
+    "Could have found", "Seeds to decide", "Seeds",
+)  # fmt: skip
+ROWS_COLUMNS = (
+    "Pair", "Difference", "95 % interval", "p", "Sign-flip p", "Least sign-flip p", "Seeds with first higher", "Seeds",
+)  # fmt: skip
+MARK = "‡"
+
+
+def section(results: Results) -> Section | None:
+    """Return intervals and pairwise tests; nothing with one method or one seed."""
+    if len(results.methods) < 2 or len(results.seeds) < 2 or not results.headline:
+        return None
+    tables = [_intervals(results), *_all_pairs(results), _these_rows(results), _crossed(results)]
+    blocks = tuple(table for table in tables if table is not None)
+    return Section(slug="comparisons", title="Which differences are real", blocks=blocks)
+
+
+def _intervals(results: Results) -> Table:
+    metrics = results.measured(*results.headline, "samples_per_second")
+    columns, cells = ["method"], {method: [method] for method in results.methods}
+    for name in metrics:
+        quantity = Quantity.of(results, name)
+        ranks = results.ranks(name) if name in results.headline else {}
+        columns.append(quantity.header)
+        for method in results.methods:
+            interval = results.interval(method, name)
+            shown = f"{quantity.text(interval.mean)} {quantity.between(interval)}" if interval else MISSING
+            cells[method].append(f"{shown}, rank {rank(ranks[method])}" if method in ranks else shown)
+    notes = [
+        "Mean and 95 % interval over seeds: Student's t, each by itself, for other seeds on this very test set. Ranks "
+        "are intervals: 1 + methods shown to be better, to k − methods shown worse, by the verdicts below."
+    ]
+    compared = sentence_list([results.definitions[name].title for name in results.headline])
+    notes.append(
+        f"Compared by {compared} alone; the other metrics ({', '.join(_others(results))} and so on) stand "
+        "without test. At one budget the throughput says what the training time says."
+    )
+    if found := results.guess:
+        notes.append(found.sentence)
+    return table("intervals", "Means with 95 % intervals, and rank intervals", columns, cells.values(), notes)
+
+
+def _others(results: Results) -> list[str]:
+    """Return some metrics that are not compared."""
+    scores = [results.definitions[name].title for name in results.test_metrics if name != results.quality]
+    return ["throughput", *(title.removeprefix("test ") for title in reversed(scores)), "latency"]
+
+
+def _all_pairs(results: Results) -> Iterator[Table]:
+    """Yield a table for every metric that has pairs; the first explains the columns of all."""
+    tested = sum(c.verdict != "untested" for pairs in results.family.values() for c in pairs)
+    share, spent = f"{100 * results.margin.cost:g}", 100 * statistics.ALPHA * statistics.spent_at(results.look)
+    notes = [
+        f"Scores: differences of the first less the second within a seed and {_unit(results)}, for "
+        f"{results.judged_for} "
+        "(p the larger, interval the wider, of a two-way analysis of variance and of the paired t over seeds). Costs: "
+        "factors first / second within a seed (paired t of logarithms), for other seeds. Each 95 % interval is its own "
+        "pair's, not adjusted for their number: it may leave out no difference where the verdict is undecided, or "
+        "nothing was tested.",
+        "Better: p (Holm) below 5 %. Equivalent: p of the margin (Holm) below 5 %, the larger of two one-sided tests "
+        f"of a difference of {_margin(results)} of a score, {share} % of a cost or more. Both Holm adjustments are "
+        f"over all {tested} tested pairs of all metrics of this page: under noise near normal the chance of any false "
+        f"claim is at most 5 %, of which this page, look {results.look} at the suite's seeds, may use {spent:.2g} % "
+        "(80 % of that for better, 15 % for equivalent, 5 % for guessing); the p (Holm) shown are scaled to 5 %.",
+        "Could have found: the least true difference found with a chance of 80 % by so many seeds at this spread, at "
+        "Holm's first step. Seeds to decide: how many would tell with a chance of 80 % at the next look, were the "
+        "difference as measured; none where no number up to 10,000 is enough, as where the test rows alone leave too "
+        "much open. "
+        f"Under {statistics.LEAST_SEEDS} shared seeds there is no verdict.",
+    ]
+    for name in results.headline:
+        if comparisons := results.comparisons(name):
+            yield _pairs(results, Quantity.of(results, name), comparisons, notes)
+            notes = [LIKE_FIRST]
+
+
+def _unit(results: Results) -> str:
+    """Return what other test rows are drawn by."""
+    return "row" if results.test_groups is None else f"group of rows ({results.test_rows_in_words})"
+
+
+def _margin(results: Results) -> str:
+    """Return the margin of a score in its unit."""
+    if results.quality not in results.definitions:
+        return f"{results.quality_margin:g}"
+    score = Quantity.of(results, results.quality)
+    return f"{results.quality_margin * score.scale:.3g} {score.difference_unit}".strip()
+
+
+def _pairs(results: Results, quantity: Quantity, comparisons: tuple[Comparison, ...], notes: list[str]) -> Table:
+    name = quantity.metric.name
+    fixed = name == results.quality
+    rows = [_row(quantity, comparison, fixed) for comparison in comparisons]
+    ratio = any(c.ratio for c in comparisons)
+    within = quantity.difference_unit
+    unit = " (factors)" if ratio else f" (differences in {within})" if within else " (differences)"
+    if any(c.uncertain for c in comparisons):
+        notes = [
+            *notes,
+            f"{MARK} The seeds look like skewed noise of unequal spread, or few test rows carry the difference, where "
+            "tests claim too much.",
+        ]
+    if name != results.quality and not ratio:
+        notes = [*notes, "Some value is not above 0: costs are compared by differences, and no margin is tested."]
+    met = {frozenset((c.a, c.b)) for c in comparisons}
+    never = [f"{a} and {b}" for a, b in combinations(results.values(name), 2) if frozenset((a, b)) not in met]
+    if never:
+        notes = [*notes, f"Never compared, since they share no seed: {sentence_list(never)}."]
+    columns = [("Factor" if ratio and column == "Difference" else column) for column in PAIR_COLUMNS]
+    return table(f"pairs_{name}", f"Pairs by {quantity.title}{unit}", columns, rows, notes)
+
+
+def _row(quantity: Quantity, c: Comparison, fixed: bool) -> list[Cell]:
+    difference, between = quantity.compared(c)
+    needed: Cell = MISSING
+    if c.verdict == "undecided":
+        if c.seeds_needed:
+            needed = (f"{c.seeds_needed:,}", float(c.seeds_needed))
+        elif c.evidence:
+            needed = "none" if fixed else "> 10,000"
+    return [
+        f"{c.a} − {c.b}" if not c.ratio else f"{c.a} / {c.b}",
+        verdict(quantity, c) + (f" {MARK}" if c.uncertain else ""),
+        difference,
+        between,
+        (p_value(c.p), c.p),
+        (p_value(c.p_adjusted), c.p_adjusted),
+        (p_value(c.p_equivalent), c.p_equivalent),
+        (p_value(c.p_equivalent_adjusted), c.p_equivalent_adjusted),
+        quantity.found(c),
+        needed,
+        (str(c.difference.n), float(c.difference.n)),
+    ]
+
+
+def verdict(quantity: Quantity, c: Comparison) -> str:
+    """Return a pair's verdict in words."""
+    if c.verdict == "untested":
+        return "not tested"
+    if c.verdict != "different":
+        return c.verdict
+    winner = c.winner(quantity.metric.better)
+    told = f"{winner} is better" if winner else f"{c.higher} is higher"
+    return f"{told}, within the margin" if c.equivalent else told
+
+
+def _these_rows(results: Results) -> Table | None:
+    """Return the score's pairs for other seeds on these very test rows, which are described and claim nothing."""
+    if results.quality not in results.headline:
+        return None
+    score = Quantity.of(results, results.quality)
+    rows: list[list[Cell]] = [
+        [
+            f"{c.a} − {c.b}",
+            score.cell(c.difference.mean),
+            score.between(c.difference),
+            (p_value(c.p), c.p),
+            (p_value(c.p_sign_flip), c.p_sign_flip),
+            (p_value(c.sign_flip_floor), c.sign_flip_floor),
+            (number(c.superiority, ".2f"), c.superiority),
+            (str(c.difference.n), float(c.difference.n)),
+        ]
+        for c in results.on_these_rows()
+    ]
+    if not rows:
+        return None
+    notes = [
+        f"For other seeds on these {results.test_rows_in_words} alone: another test set may order the methods "
+        "otherwise, so that no verdict of this page rests on it alone. p: paired t over seeds"
+        f"{', with the variance of rounding to one row' if results.task.binary else ''}, each pair's own and not "
+        "adjusted for their number. "
+        "Least sign-flip p: the least that so many seeds can give, 2 / 2ⁿ. Seeds with first higher: their share, "
+        "ties half."
+    ]
+    caption = f"Pairs by {score.title}, on these very test rows"
+    return table("pairs_on_these_rows", caption, ROWS_COLUMNS, rows, notes)
+
+
+def _crossed(results: Results) -> Table | None:
+    """Return the score with intervals for other seeds alone and for other seeds and test rows."""
+    if results.quality not in results.headline:
+        return None
+    score = Quantity.of(results, results.quality)
+    rows = [
+        [name, (str(one.n), float(one.n)), score.cell(one.mean), score.between(over_seeds), score.between(one)]
+        for name, over_seeds, one in _crossed_intervals(results)
+    ]
+    if not rows:
+        return None
+    training = "" if results.reference.spec.settings.vary_data else "; both are conditional on these training rows"
+    notes = [
+        "Over seeds: for other seeds on this very test set. Over seeds and rows: for other seeds and another test set "
+        f"of this size from the same source{training}. Methods share rows, "
+        "so that differences carry less of the rows' noise. The wider of the two is shown as the latter. Intervals are "
+        "not adjusted for their number."
+    ]
+    if found := results.guess:
+        notes.append(found.sentence)
+    value = f"{score.header} or points" if score.difference_unit == "points" else score.header
+    columns = ("Method or difference", "Seeds", value, "95 % over seeds", "95 % over seeds and rows")
+    return table("crossed", f"{score.heading} beyond this test set", columns, rows, notes)
+
+
+def _crossed_intervals(results: Results) -> Iterator[tuple[str, Interval, Interval]]:
+    """Yield name, interval over seeds, and interval over seeds and rows, of every method and every pair."""
+    quality, range_and_step = results.quality, (results.score_span, results.score_step)
+    scores = {method: by_seed for method in results.methods if len(by_seed := results.scores(method)) > 1}
+
+    def both(table: list[NDArray[Any]]) -> tuple[Interval, Interval]:
+        over_seeds = statistics.mean_interval([rows.mean() for rows in table], results.grid(quality))
+        return over_seeds, statistics.crossed_interval(table, *range_and_step)
+
+    for method, by_seed in scores.items():
+        values = list(by_seed.values())
+        if values[0].size > 1:
+            over_seeds, over_rows = both(values)
+            yield method, results.within_bounds(quality, over_seeds), results.within_bounds(quality, over_rows)
+    for a, b in combinations(scores, 2):
+        shared = sorted(scores[a].keys() & scores[b].keys())
+        differences = [scores[a][seed].astype(float) - scores[b][seed] for seed in shared]
+        if len(shared) > 1 and differences[0].size > 1:
+            yield f"{a} − {b}", *both(differences)

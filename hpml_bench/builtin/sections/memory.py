@@ -1,0 +1,40 @@
+"""Memory: the peaks of set-up, training and evaluation apart."""
+
+from __future__ import annotations
+
+from hpml_bench.plugins.blocks import Figure
+from hpml_bench.report.metric_groups import HARNESS, OVER_SEEDS, SHOWN, GroupSection
+from hpml_bench.report.results import Results
+
+order = 70
+PHASES = {"setup": "set-up", "train": "training", "evaluation": "evaluation"}
+KINDS = {"cuda_allocated": "CUDA allocated", "cuda_reserved": "CUDA reserved", "host": "Host memory"}
+NOTE = (
+    "Each phase has a peak of its own, of the rank with the largest. Host memory is the resident set of the whole "
+    "process, libraries included; over set-up: the peak of training less what the process held right before the first "
+    "step, after giving back what was free. CUDA memory is what torch's allocator gave out (allocated) or holds "
+    "(reserved)."
+)
+
+
+def _chart(results: Results) -> Figure | None:
+    """Draw the phases of the GPU's memory, else of the host's."""
+    from hpml_bench.report.figures import bars
+
+    kind = next((kind for kind in KINDS if results.measured(f"{kind}_train_mb")), None)
+    if kind is None:
+        return None
+    groups = {f"{kind}_{phase}_mb": label for phase, label in PHASES.items()}
+    caption = f"{KINDS[kind]} by phase: peak of the largest rank, mean over seeds"
+    return bars(results, groups, "memory", caption, f"{KINDS[kind]} (MB)")
+
+
+section = GroupSection(
+    slug="memory",
+    title="Memory",
+    caption=f"Peak memory by phase, {OVER_SEEDS}",
+    groups=SHOWN["memory"],
+    metrics=HARNESS["memory"],
+    notes=lambda _: [NOTE],
+    chart=_chart,
+)

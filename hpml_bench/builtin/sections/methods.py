@@ -1,0 +1,39 @@
+"""Methods, by what differs between them and nothing else does: options, learning rate, optimizers of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hpml_bench.plugins.blocks import Section
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import Cell, table
+
+order = 110
+
+
+def section(results: Results) -> Section | None:
+    """Return a row a compared method; with its optimizer, where any has one of its own."""
+    if not results.compared:
+        return None
+    runs = [(label, results.runs(label)[0].spec) for label in results.methods]
+    own = any(spec.method.optimizer is not None for _, spec in runs)
+    rows: list[list[Cell]] = []
+    for label, spec in runs:
+        method, optimizer = spec.method, spec.method.optimizer or spec.settings.optimizer
+        used = ", ".join(part for part in (optimizer.name, _listed(optimizer.options)) if part)
+        rate: Cell = (f"{method.lr:g}", method.lr)
+        rows.append([label, method.method, rate, *([used] if own else []), _listed(method.options) or "none"])
+    columns = ("method", "Kind", "Learning rate", *(("Optimizer",) if own else ()), "Options")
+    caption = "What differs between the methods; every other setting is the same"
+    return Section(slug="methods", title="Methods", blocks=(table("methods", caption, columns, rows),))
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {_shown(value)}" for key, value in options.items())
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return "none" if value is None else str(value)

@@ -1,0 +1,21 @@
+"""Other groups of metrics, those of plug-ins that no section of their own shows: a table and bar charts each."""
+
+from __future__ import annotations
+
+from hpml_bench.plugins.blocks import Figure, Section, Table
+from hpml_bench.report.metric_groups import OVER_SEEDS, added_to, bar_charts, other_groups
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import by_method
+
+order = 92
+
+
+def section(results: Results) -> Section | None:
+    """Return a table a group, and bar charts of its metrics; None where there is no such group."""
+    blocks: list[Table | Figure] = []
+    for group in other_groups(results):
+        name, metrics = f"group_{group.replace('-', '_')}", added_to(results, (group,))
+        title = group.replace("-", " ").capitalize()
+        if table := by_method(results, name, f"{title}, {OVER_SEEDS}", metrics):
+            blocks += [table, *bar_charts(results, group.replace("-", " "), metrics)]
+    return Section(slug="others", title="Other measurements", blocks=tuple(blocks)) if blocks else None

@@ -1,0 +1,160 @@
+"""Published figures of the same methods next to ours, and what may not be compared and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from hpml_bench import statistics
+from hpml_bench.plugins.blocks import Section, Table, Text
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import MethodSpec
+from hpml_bench.suite.suite import packaged
+
+order = 100
+METRICS = (
+    "test_accuracy", "test_score", "train_loss", "train_seconds", "samples_per_second", "peak_memory_mb", "grad_norm",
+    "forgetting", "trainable_parameters",
+)  # fmt: skip
+
+
+class Published(Frozen):
+    """One method's published figures, in our metrics' units."""
+
+    title: str
+    method: str
+    """The file in `hpml_bench/builtin/methods` that is the same method."""
+    type: str | None = None
+    """Of the method peft, its type."""
+    lr: float | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+    """PEFT's configuration, what differs from its defaults; a test holds the suite's options to it."""
+    figures: dict[str, float]
+
+
+class Reference(Frozen):
+    """A publication: a file of `benchmarks/reference`."""
+
+    title: str
+    source: str
+    setting: dict[str, str]
+    dataset: str | None = None
+    """The data set whose suites it stands beside; None for all that share a method and the score."""
+    scorer: str | None = None
+    """The scorer of its answers: it stands beside suites with no other."""
+    test_rows: int | None = None
+    """Rows of its score, where that is a share of right ones, for an interval."""
+    methods: tuple[Published, ...]
+    caveats: tuple[str, ...]
+
+
+def load(name: str = "document") -> Reference:
+    """Read a publication's figures."""
+    import yaml
+
+    path = packaged("reference", "benchmarks/reference") / f"{name}.yaml"
+    content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return Reference.model_validate(content)
+
+
+def references() -> tuple[Reference, ...]:
+    """Return all publications, in the order of their files' names."""
+    folder = packaged("reference", "benchmarks/reference")
+    return tuple(load(path.stem) for path in sorted(folder.glob("*.yaml")))
+
+
+def section(results: Results) -> Section | None:
+    """Return a publication's table with ours beneath each method; nothing where none has our methods and score."""
+    ours = {label: _kind(results.runs(label)[0].spec.method) for label in results.methods}
+    for reference in references():
+        settings = results.reference.spec.settings
+        alike = reference.dataset in {None, settings.dataset.name} and reference.scorer in {
+            None, settings.task.options.get("scorer")
+        }  # fmt: skip
+        shared = {_kind(published) for published in reference.methods} & set(ours.values())
+        scored = any(results.quality in published.figures for published in reference.methods)
+        if shared and scored and alike:
+            told = (*_unequal_budgets(reference), *_differences(reference, results), *reference.caveats)
+            blocks = (_table(reference, results, ours), Text(sentences=told))
+            beside = "the document" if reference.dataset is None else reference.title
+            return Section(slug="document", title=f"Beside {beside}", blocks=blocks)
+    return None
+
+
+def _kind(method: MethodSpec | Published) -> tuple[str, str | None]:
+    """Return a method's file, and of `peft` its type."""
+    named = method.type if isinstance(method, Published) else method.options.get("type")
+    return method.method, str(named).upper() if named else None
+
+
+def _table(reference: Reference, results: Results, ours: Mapping[str, tuple[str, str | None]]) -> Table:
+    told = {name for published in reference.methods for name in published.figures}
+    defined = [name for name in METRICS if name in results.definitions and name in told]
+    quantities = [Quantity.of(results, name) for name in defined]
+    rows: list[list[Cell]] = []
+    for published in reference.methods:
+        figures = published.figures
+        known: list[Cell] = []
+        for quantity in quantities:
+            value = figures.get(quantity.metric.name)
+            scaled = None if value is None else value * quantity.scale
+            of_rows = reference.test_rows if quantity.metric.name == results.quality else None
+            known.append((_as_published(scaled, quantity.scale, of_rows), scaled))
+        rows.append([published.title, reference.title, *known, _consumed(figures)])
+        for label in (label for label, kind in ours.items() if kind == _kind(published)):
+            used = [record.consumed.samples for record in results.runs(label) if record.consumed]
+            samples = (number(used[0], "d"), float(used[0])) if used else (MISSING, None)
+            spread = [quantity.spread(results.interval(label, quantity.metric.name)) for quantity in quantities]
+            rows.append([label, "this suite", *spread, samples])
+    columns = ("method", "From", *(quantity.header for quantity in quantities), "Samples trained on")
+    notes = [f"Source: {reference.source}. Its samples are computed from its own figures: samples/s × runtime."]
+    return table("document", "Published figures and ours; not one comparison", columns, rows, notes)
+
+
+def _as_published(value: float | None, scale: float, rows: int | None) -> str:
+    """Return a figure as published, with Wilson's interval where it is a share of rows."""
+    if value is None:
+        return MISSING
+    if rows is None:
+        return f"{value:,.10g}"
+    found = statistics.binomial_interval(round(value / scale * rows), rows)
+    return f"{value:,.10g} [{number(scale * found[0], '.1f')}, {number(scale * found[1], '.1f')}]"
+
+
+def _samples(figures: Mapping[str, float]) -> float | None:
+    speed, seconds = figures.get("samples_per_second"), figures.get("train_seconds")
+    return None if speed is None or seconds is None else speed * seconds
+
+
+def _consumed(figures: Mapping[str, float]) -> Cell:
+    samples = _samples(figures)
+    return (MISSING, None) if samples is None else (f"≈ {number(samples, 'd')}", samples)
+
+
+def _unequal_budgets(reference: Reference) -> tuple[str, ...]:
+    """Multiply the document's own figures: its runtimes compare only if the products agree."""
+    budgets = {p.title: samples for p in reference.methods if (samples := _samples(p.figures)) is not None}
+    parts = [f"{round(samples, -3):,.0f} samples for {title}" for title, samples in budgets.items()]
+    equal = not budgets or max(budgets.values()) <= 1.02 * min(budgets.values())
+    if equal:
+        return ()
+    verdict = "the training budgets were not equal for all, so its runtimes and accuracies do not compare all methods"
+    return (f"The document's samples/s × runtime gives {sentence_list(parts)}: {verdict}.",)
+
+
+def _differences(reference: Reference, results: Results) -> tuple[str, ...]:
+    settings = results.reference.spec.settings
+    here = {"model": settings.backbone, "task": settings.dataset.name}
+    named = [
+        f"{key} {reference.setting[key]} there, {value} here" for key, value in here.items() if key in reference.setting
+    ]
+    if not named:
+        return ()
+    return (
+        f"Do not compare its numbers with ours either: {'; '.join(named)}; hardware and settings differ or are not "
+        "stated there.",
+    )

@@ -1,0 +1,93 @@
+"""Runs, every compared one: its seed, place in the sweep, time and scores."""
+
+from __future__ import annotations
+
+from hpml_bench import statistics
+from hpml_bench.plugins.blocks import Section
+from hpml_bench.records.run import RunRecord
+from hpml_bench.report.comparability import alone, hosts_of
+from hpml_bench.report.results import MEMORY, TIME, Results
+from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
+from hpml_bench.system.text import sanitize
+
+order = 140
+
+
+def section(results: Results) -> Section | None:
+    """Return a row a compared run, in the order they ran; the others are listed among the failures."""
+    if not results.compared:
+        return None
+    quantities = [Quantity.of(results, name) for name in results.measured(*_metrics(results))]
+    beside = any(not alone(record) for record in results.compared)
+    hosts = len({hosts_of(record) for record in results.compared}) > 1
+    rows: list[list[Cell]] = []
+    for record in sorted(results.compared, key=lambda r: (r.started, r.run_id)):
+        order, place = ((MISSING, None) if at is None else (str(at), float(at)) for at in (record.order, record.place))
+        rows.append(
+            [
+                results.labels[record.run_id],
+                (str(record.spec.seed), float(record.spec.seed)),
+                order,
+                place,
+                *_neighbours(record) * beside,
+                *(_hosts(record),) * hosts,
+                _wall(results, record),
+                *(quantity.cell(_value(results, record, quantity)) for quantity in quantities),
+                record.run_id,
+            ]
+        )
+    head = ("method", "Seed", "Order", "Place", *("Neighbours",) * beside, *("Hosts",) * hosts, "Wall time (s)")
+    columns = (*head, *(q.header for q in quantities), "Run")
+    notes = ["Order: position in the plan of the sweep; place: within the seed. Wall time includes start-up."]
+    if beside:
+        notes.append("Neighbours: runs of this sweep on the same host meanwhile; costs of such a run rank nothing.")
+    notes += _turns(results)
+    return Section(slug="runs", title="Runs", blocks=(table("runs", "All compared runs", columns, rows, notes),))
+
+
+def _metrics(results: Results) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((results.quality, "test_loss", TIME, "samples_per_second", *MEMORY)))
+
+
+def _wall(results: Results, record: RunRecord) -> Cell:
+    """Return a run's wall time, where its costs are shown."""
+    if record.run_id not in results.costs_shown:
+        return MISSING, None
+    return number(record.seconds, ".1f"), record.seconds
+
+
+def _value(results: Results, record: RunRecord, quantity: Quantity) -> float | None:
+    """Return a run's value; a cost only of a run that ran where most did."""
+    shown = not quantity.metric.depends_on_machine or record.run_id in results.costs_shown
+    return record.metrics.get(quantity.metric.name) if shown else None
+
+
+def _neighbours(record: RunRecord) -> tuple[Cell]:
+    count = len(record.neighbours or ())
+    return ((str(count), float(count)),) if record.neighbours is not None else ((MISSING, None),)
+
+
+def _hosts(record: RunRecord) -> str:
+    return ", ".join(sanitize(host, 60) for host in hosts_of(record) or ()) or MISSING
+
+
+def _turns(results: Results) -> list[str]:
+    """Say of recorded places whether the methods took turns, as the order of a sweep has it."""
+    if any(record.place is None for record in results.compared):
+        return []
+    apart = [seed for seed in results.seeds if not _in_order(results, seed)]
+    places = {method: {record.place for record in results.runs(method)} for method in results.methods}
+    fixed = [method for method, of in places.items() if len(of) == 1 and len(results.seeds) >= statistics.LEAST_SEEDS]
+    if not apart and not fixed:
+        return ["Within a seed the methods took turns: none had the same place in all seeds."]
+    told = [f"in all seeds one place had {sentence_list(fixed)}"] if fixed else []
+    told += [f"seeds {', '.join(map(str, apart))} did not run in the order of their places"] if apart else []
+    return [f"What the machine did over the sweep may lie on some methods more than on others: {'; '.join(told)}."]
+
+
+def _in_order(results: Results, seed: int) -> bool:
+    """Whether a seed's runs began in the order of their places, with no other seed's between them."""
+    runs = sorted(results.compared, key=lambda r: (r.started, r.order or 0))
+    mine = [index for index, record in enumerate(runs) if record.spec.seed == seed]
+    places = [runs[index].place or 0 for index in mine]
+    return places == sorted(places) and mine[-1] - mine[0] == len(mine) - 1

@@ -1,0 +1,189 @@
+"""Tuning of the learning rates: each method's validation score against its rate, and what tuning cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from hpml_bench.plugins.blocks import Figure, Section, Table, Text
+from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
+from hpml_bench.report.comparability import differences, settings_of
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
+from hpml_bench.suite.settings import Settings, method_identity
+from hpml_bench.system.text import sanitize
+
+order = 95
+TRAINS_NOTHING = frozenset(
+    {"test_samples", "eval_batch", "eval_every", "log_every", "warmup_steps", "latency_samples", "device", "world_size",
+     "threads"}
+)  # fmt: skip
+"""Settings that may differ between tuning and comparison without a word."""
+
+
+def section(results: Results) -> Section | None:
+    """Return how the rates were chosen, the curve of each method, and its table; nothing where there was no tuning."""
+    record = find(results.folder, results.suite)
+    if record is None or not any(tuned.trials for tuned in record.methods):
+        return None
+    blocks = (Text(sentences=_sentences(results, record)), _sensitivity(results, record), _table(results, record))
+    shown = tuple(block for block in blocks if block is not None)
+    return Section(slug="tuning", title="Learning rates and their tuning", blocks=shown)
+
+
+def _sentences(results: Results, record: TuningRecord) -> tuple[str, ...]:
+    counts = sorted({len(tuned.trials) for tuned in record.methods})
+    equal = "as many for every method" if len(counts) == 1 else "not as many for every method: tuning was cut short"
+    starts = other_starts(results, record)
+    other = " of other data, which may hold test rows of these runs"
+    rows = f"validation rows{other if 'data' in starts else ', never on the test rows'}"
+    found = [
+        f"Rates were tried on {record.rows:,} {rows}: "
+        f"{'–'.join(map(str, counts))} trials a method ({equal}), each of the whole budget, from 1/{record.factor:g} "
+        f"to {record.factor:g} times the method's rate before."
+    ]
+    if starts:
+        found.append(
+            f"The tuning did not start from what these runs did: by their digests, other {sentence_list(starts)}."
+        )
+    changed = differing(record.settings, results.reference.spec.settings)
+    if changed:
+        found.append(f"The tuning's settings were not those of these runs: {sentence_list(changed)} differ.")
+    optional = [
+        f"{tuned.name} ({', '.join(keys)})" for tuned in record.methods if (keys := other_options(results, tuned))
+    ]
+    if optional:
+        found.append(f"These runs had other options than the tuning's trials: {sentence_list(optional)}.")
+    others = [tuned.name for tuned in record.methods if tuned.rated and _other_rate(results, tuned)]
+    if others:
+        found.append(f"These runs took other rates than the tuning's choice for {sentence_list(others)}.")
+    edge = [tuned.name for tuned in record.methods if tuned.at_edge]
+    if edge:
+        found.append(
+            f"The best rate tried is the last one tried for {sentence_list(edge)}: a better one may lie beyond."
+        )
+    found += [
+        f"{tuned.name} has no parameters that a rate of its own reaches: its trials show what the seed alone does."
+        for tuned in record.methods
+        if tuned.trials and not tuned.rated
+    ]
+    return tuple(found)
+
+
+def differing(tuned: Settings, compared: Settings) -> list[str]:
+    """Return the settings that bear on training and differ between tuning and comparison, defaults resolved."""
+    here, there = settings_of(tuned), settings_of(compared)
+    return [key for key in here if here[key] != there[key] and key not in TRAINS_NOTHING]
+
+
+def other_starts(results: Results, record: TuningRecord) -> list[str]:
+    """Return which of weights, tokenizer and data were not those of the compared runs; all where it isn't recorded."""
+    compared = results.reference.digests
+    if compared is None:
+        return []
+    return [part for part in ("weights", "tokenizer", "data") if record.digests.get(part) != getattr(compared, part)]
+
+
+def other_options(results: Results, tuned: TunedMethod) -> list[str]:
+    """Return what but the rate differs between a tuned method and the runs of its name."""
+    here = method_identity(tuned.spec)
+    own = [method_identity(run.spec.method) for run in results.compared if run.spec.method.name == tuned.name]
+    keys = {key for other in own for key, *_ in differences(here, other) if key != "lr"}
+    return sorted(key.rpartition(".")[2] for key in keys)
+
+
+def _rates(results: Results, tuned: TunedMethod) -> list[float]:
+    """Return the rates of the compared runs of a method, where they ran at any."""
+    return sorted({run.spec.method.lr for run in results.compared if run.spec.method.name == tuned.name})
+
+
+def _other_rate(results: Results, tuned: TunedMethod) -> bool:
+    return any(abs(rate / tuned.chosen - 1) > 1e-6 for rate in _rates(results, tuned))
+
+
+def _table(results: Results, record: TuningRecord) -> Table:
+    score = Quantity.alone(record.headline)
+    rows = [_row(results, tuned, score) for tuned in record.methods]
+    unit = f" ({score.unit})" if score.unit else ""
+    columns = (
+        "method", "Rate of the runs", "Best rate", f"Validation {score.title}{unit}", f"Within x{NEAR:g} of it{unit}",
+        "Trials", "Failed", "Tuning (s)",
+    )  # fmt: skip
+    notes = [
+        f"Best: the {'lowest' if record.headline.better == 'lower' else 'highest'} validation {score.title} after the "
+        "last step, of equals the lowest validation loss. It is the best of several and so flatters; the "
+        f"{score.title} to quote is the test rows'. Within x{NEAR:g}: lowest and highest {score.title} of the trials "
+        f"whose rate is at most {NEAR:g} times off the best. Failed trials count as trials, with the worst "
+        "value. Tuning: wall time of all the method's trials, on the machine that tuned."
+    ]
+    return table("tuning", "Learning rates by tuning", columns, rows, notes)
+
+
+def _row(results: Results, tuned: TunedMethod, score: Quantity) -> list[Cell]:
+    rates, best, near = _rates(results, tuned), tuned.best, tuned.near
+    failed = sum(trial.status != "ok" for trial in tuned.trials)
+    return [
+        tuned.name,
+        ", ".join(f"{rate:.3g}" for rate in rates) if rates and tuned.rated else MISSING,
+        (f"{best.lr:.3g}", best.lr) if best and tuned.rated else MISSING,
+        score.cell(tuned.best_score),
+        "–".join(map(score.text, near)) if near and tuned.rated else MISSING,
+        (str(len(tuned.trials)), float(len(tuned.trials))),
+        (str(failed), float(failed)),
+        (number(tuned.seconds, ",.0f"), tuned.seconds),
+    ]
+
+
+def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
+    """Draw the validation score against learning rate, a line a method."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    from hpml_bench.report.drawing import COLORS, MARKERS, drawing, finish, legend
+
+    names = dict.fromkeys([*results.methods, *(tuned.name for tuned in record.methods)])
+    look = {name: (COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]) for index, name in enumerate(names)}
+    score = Quantity.alone(record.headline)
+    drawn = [tuned for tuned in record.methods if tuned.rated and tuned.best]
+    if not drawn:
+        return None
+    with drawing() as (canvas, axes):
+        for tuned in drawn:
+            color, marker = look[tuned.name]
+            points = sorted((t.lr, score.scale * t.ended[0]) for t in tuned.trials if t.ended)
+            axes.plot(
+                *zip(*points, strict=True), color=color, marker=marker, markersize=4.5, label=sanitize(tuned.name, 30)
+            )
+            best = next(point for point in points if tuned.best and point[0] == tuned.best.lr)
+            axes.plot(*best, "o", markersize=11, markerfacecolor="none", markeredgecolor=color, markeredgewidth=1)
+        axes.set_xscale("log")
+        rates = [trial.lr for tuned in drawn for trial in tuned.trials]
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if max(rates) < 200 * min(rates) else (1.0,)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}".replace("e-0", "e-")))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel(f"validation {score.title} ({score.unit})" if score.unit else f"validation {score.title}")
+        legend(canvas, axes)
+        best_ones = [
+            f"{tuned.name} {score.text(tuned.best_score, unit=True)} at {t.lr:.3g}"
+            for tuned in drawn
+            if (t := tuned.best)
+        ]
+        caption = (
+            f"Validation {score.title} after the last step against learning rate, one run a mark; ringed: the best. "
+            f"Each trial has a seed of its own, so a curve shows rate and seed at once{_noise(results, record, drawn)}."
+        )
+        alt = f"Line chart of validation {score.title} against learning rate. Best: {'; '.join(best_ones)}."
+        return finish(canvas, "tuning_sensitivity", caption, alt)
+
+
+def _noise(results: Results, record: TuningRecord, drawn: Sequence[TunedMethod]) -> str:
+    """Say what the rows alone leave open, where they are right or wrong: √(p (1 - p) / rows), at the best ones' mean p.
+
+    Of other scores, and of rows in groups, a tuning's record, which has no predictions, doesn't tell it.
+    """
+    if not results.task.binary or results.test_groups is not None or record.headline.name != results.quality:
+        return ""
+    best = [score for tuned in drawn if (score := tuned.best_score) is not None]
+    p = sum(best) / len(best)
+    error = math.sqrt(p * (1 - p) / record.rows)
+    return f"; the rows alone give an {record.headline.title} a standard error of {number(100 * error, '.1f')} points"

@@ -1,0 +1,512 @@
+"""Causal language modelling: supervised fine-tuning on conversations; loss a token, score of generated answers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.scorer import make_scorer
+from hpml_bench.plugins.task import (
+    IGNORE_INDEX,
+    KEPT,
+    NOTHING,
+    RETENTION,
+    Decoding,
+    Guess,
+    Scaffold,
+    Task,
+    learnt_places,
+    loss_metrics,
+)
+from hpml_bench.records.predictions import Answers, Predictions, Said
+from hpml_bench.records.run import Metric
+from hpml_bench.suite.base import Frozen
+from hpml_bench.system.text import sanitize
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+    from torch import Tensor, nn
+
+    from hpml_bench.data.chat import Conversations
+    from hpml_bench.plugins.tokenizer import Encoder
+
+NO_LIMIT = 10**9
+"""Tokens of a row whose length doesn't matter."""
+OF_LENGTHS = ("rows", "dropped rows", "dropped tokens", "cut rows", "cut tokens")
+"""What is counted of rows by their length; all other counts are told one by one."""
+GIVEN = frozenset(
+    {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "chat_template"}
+)
+"""Arguments of a chat template that are not a suite's to give."""
+LARGEST_EXPONENT = 700.0
+"""Of a perplexity that a float can hold."""
+
+
+_metric = partial(Metric.once, phase="test", group="language")
+
+LOSSES = (
+    *loss_metrics("nats/token", "Cross-entropy a learnt token"),
+    _metric(
+        "test_perplexity", "perplexity", "", "lower", ".3f",
+        "exp of the test loss: how many equally likely tokens the model hesitates between, on average.",
+    ),
+    _metric(
+        "test_bits_per_byte", "bits a byte", "bits/byte", "lower", ".3f",
+        "Summed loss of the learnt tokens of all test rows in bits, divided by the UTF-8 bytes of their text: it can "
+        "be compared between tokenizers.",
+    ),
+    _metric(
+        "test_token_accuracy", "token accuracy", "", "higher", ".1%",
+        "Share of the learnt tokens of the test rows that are the model's most likely one, given all tokens before it "
+        "as they are.",
+        bounds=(0.0, 1.0),
+    ),
+)  # fmt: skip
+
+NORMALISED = _metric(
+    "test_score_normalised", "right choices, normalised", "", "higher", ".1%",
+    "Share of the test rows whose right choice has the largest log-likelihood a character (lm-evaluation-harness's "
+    "acc_norm).",
+    group="quality",
+    bounds=(0.0, 1.0),
+)  # fmt: skip
+
+ANSWERED = (
+    _metric(
+        "test_cut_answers", "cut answers", "", "lower", ".1%",
+        "Share of the test rows whose answer reached max_new_tokens, or the model's last position, before it ended.",
+        bounds=(0.0, 1.0),
+    ),
+    _metric(
+        "test_near_ties", "near ties", "", "neither", ".1%",
+        "Share of the test rows in whose answer two tokens' logits lay within 1e-4 of each other at the top somewhere, "
+        "or in half precision within a step of the type (2^-7 of the largest in bfloat16): there rounding, which "
+        "differs with the batch, can decide.",
+        bounds=(0.0, 1.0),
+    ),
+)  # fmt: skip
+
+
+class CausalLM(Task):
+    """A causal language model learns the answers of conversations; the test rows are answered by it and scored.
+
+    The model is a whole causal language model, its own output layer included. With a scorer the test score leads;
+    without one the test loss does, and nothing is generated.
+    """
+
+    title = "Causal language modelling"
+    target = "answer"
+    columns = ("contents", "roles", "choices")
+    optional_columns = ("weights", "tools")
+    headline = "test_loss"
+    metrics = LOSSES
+    model_kind = "language_model"
+    max_length = 1024
+    most_validation_rows = 100
+    cuts_texts = False
+
+    class Options(Frozen):
+        """How conversations are written, what is learnt of them, and how answers are made and scored."""
+
+        template: str | None = None
+        """How a conversation becomes text: `plain` (its turns one after the other), `path:FILE` or a jinja template;
+        empty for the tokenizer's chat template, or `plain` where it has none."""
+        template_options: dict[str, Any] = Field(default_factory=dict)
+        """Further arguments of the template, such as `{enable_thinking: false}`."""
+
+        @field_validator("template_options")
+        @classmethod
+        def _named(cls, options: dict[str, Any]) -> dict[str, Any]:
+            for name in options:
+                if name in GIVEN or not name.isidentifier():
+                    raise ValueError(f"{name} can't be given to a template; name arguments that it reads")
+            return options
+
+        system: str | None = None
+        """System prompt put before conversations that have none."""
+        loss_on: Literal["answers", "last", "all"] = "answers"
+        """What is learnt: the assistant's turns, the last of them alone, or every token."""
+        too_long: Literal["drop", "cut_prompt"] = "drop"
+        """What becomes of a row of more than `max_length` tokens: left out, or its prompt cut at the front. An answer
+        is never cut."""
+        bad_rows: Literal["refuse", "drop"] = "refuse"
+        """What becomes of a row that is no conversation, or that the template refuses: the preparation ends, or the row
+        is left out and counted."""
+        scorer: str | None = None
+        """What compares answers with those asked for (`hpml-bench list scorers`); empty for none: the loss leads."""
+        max_new_tokens: int = Field(default=64, ge=1)
+        """Most tokens of an answer."""
+        stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+        """Texts that end an answer, beside the end token and the template's end of a turn."""
+        temperature: float = Field(default=0.0, ge=0)
+        """0: the likeliest token each time. Above: drawn from the softmax of the logits divided by it, by random
+        numbers of the run's seed and the row's own."""
+        top_p: float = Field(default=1.0, gt=0, le=1)
+        """Draw from the likeliest tokens that together have this probability; with a temperature above 0."""
+        retention: str | None = None
+        """General text, to see what is forgotten: `path:`, `wheel:` or `hub:OWNER/NAME/FILE` of a file with a text a
+        line (.txt) or a row (csv, json, jsonl, parquet), or `dataset` for the data set's own; empty for none. Where a
+        row is nothing but a text, empty ones are left out."""
+        retention_samples: int = Field(default=200, ge=1)
+        """Rows of the retention text, at most."""
+
+    def __init__(self, options: Any, label_names: tuple[str, ...] = (), facts: Mapping[str, float] | None = None):
+        """Take the scorer's metric as the headline, where there is one."""
+        super().__init__(options, label_names, facts)
+        self.scorer = make_scorer(options.scorer) if options.scorer else None
+        if self.scorer is not None:
+            self.headline = "test_score"
+            self.binary = self.scorer.binary
+            score = _metric(
+                "test_score", self.scorer.title, "", "higher", ".1%", self.scorer.definition, group="quality",
+                bounds=(0.0, 1.0),
+            )  # fmt: skip
+            self.metrics = (score, *LOSSES, *(ANSWERED if self.decoding else (NORMALISED,)))
+
+    # Rows
+
+    @property
+    def decoding(self) -> Decoding | None:
+        """How answers are generated; None where none are."""
+        if self.scorer is None or self.scorer.of != "answers":
+            return None
+        options = self.options
+        return Decoding(options.max_new_tokens, options.stop, options.temperature, options.top_p)
+
+    @property
+    def compares_choices(self) -> bool:
+        """Whether the scorer compares a row's choices."""
+        return self.scorer is not None and self.scorer.of == "choices"
+
+    @property
+    def retention(self) -> tuple[str, int] | None:
+        """Where the text comes from on which forgetting is measured, and how many rows at most; None for none."""
+        options = self.options
+        return (options.retention, options.retention_samples) if options.retention else None
+
+    def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
+        """Refuse a row without a turn, and without a choice where choices are scored."""
+        import pyarrow.compute as pc
+
+        if pc.min(pc.list_value_length(labels)).as_py() == 0:
+            raise UserError(f"a {split} row has no turn at all")
+        if split == RETENTION:
+            return
+        if self.decoding is not None:
+            texts = pc.list_value_length(labels).to_pylist()
+            if 1 in texts:
+                raise UserError(
+                    f"{_place(rows, split, texts.index(1))} is a text without a prompt, so that there is nothing to "
+                    "answer; leave task.options.scorer empty, or give rows with prompts"
+                )
+        if self.compares_choices:
+            few = [place for place, count in enumerate(pc.list_value_length(rows.column("choices")).to_pylist())
+                   if (count or 0) < 2]  # fmt: skip
+            if few:
+                raise UserError(
+                    f"{_place(rows, split, few[0])} has no choices, which the scorer {self.options.scorer} compares"
+                )
+
+    def facts(self, train: Dataset) -> dict[str, float]:
+        """Return nothing; a scorer that can't score is refused.
+
+        Raises:
+            UserError: the scorer lacks a package.
+
+        """
+        if self.scorer is not None:
+            self.scorer.check()
+        return {}
+
+    def sources(self, encoder: Encoder) -> dict[str, str]:
+        """Return the template, end tokens that neither it nor the tokenizer names, and what of answers isn't scored."""
+        from hpml_bench.data.chat_template import chat_template
+
+        found = {"template": chat_template(encoder, self.options.template)}
+        own = self.stop_ids(replace(encoder, ends=())) if encoder.ends else ()
+        if more := [token for token in encoder.ends if token not in own]:
+            found["end tokens of the model"] = " ".join(map(encoder.tokenizer.convert_ids_to_tokens, more))
+        if self.decoding is not None:
+            scaffold = self.scaffold(encoder)
+            parts = {"begins": scaffold.before, "ends": scaffold.after}
+            found |= {
+                f"the template {how} an answer with, not scored": repr(text)
+                for how, text in parts.items()
+                if text.strip()
+            }
+        return found
+
+    def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
+        """Return token ids, labels (the token's own id where it is learnt), and what generation and scoring need."""
+        from hpml_bench.data.chat_template import RefusedError
+
+        chat = self.conversations(encoder)
+        silent = replace(chat, counts=Counter(), encoder=replace(encoder, max_length=NO_LIMIT))
+        found: dict[str, list[Any]] = {name: [] for name in ("input_ids", "label", *self.extra_types(), KEPT)}
+        for number, row in enumerate(_rows(rows)):
+            compared = row.choices if self.compares_choices else []
+            more = (row.weights or (), json.loads(row.tools) if row.tools else None)
+            try:
+                others = [silent.example(row.roles, [*row.contents[:-1], choice], 0, *more) for choice in compared]
+                longest = max((len(other.ids) for other in others if other is not None), default=0)
+                example = chat.example(row.roles, row.contents, longest, *more)
+            except UserError as error:
+                if self.options.bad_rows == "drop" and isinstance(error, RefusedError):
+                    encoder.counts["bad rows left out, which the chat template refuses"] += 1
+                    continue
+                beginning = f"{error} (the row begins with {sanitize(row.contents[0], 60)!r})"
+                raise UserError(f"{row.place}: {beginning}" if row.place else beginning) from None
+            if example is None or None in others:
+                continue
+            found[KEPT].append(number)
+            if row.messages and self._lacks_template(encoder):
+                encoder.counts["rows whose turns stand one after the other, as the tokenizer has no chat template"] += 1
+            found["input_ids"].append(list(example.ids))
+            found["label"].append(list(example.labels))
+            # of choices, what the template begins each with is no part of them
+            found["prompt"].append(example.content if compared else example.prompt)
+            found["question"].append(example.question)
+            found["expected"].append(example.expected)
+            found["bytes"].append(example.target_bytes)
+            found["cut"].append(example.cut)
+            found["choices"].append(row.choices)
+            found["choice_ids"].append([chat.answer_of(other) for other in others if other is not None])
+        return found
+
+    def encode_general(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
+        """Return texts as the tokenizer gives them, cut at `max_length`: every token but the first is a target.
+
+        No template, and no end token behind them: as PEFT's method comparison measures forgetting.
+        """
+        texts = [contents[-1] for contents in rows["contents"]]
+        made = encoder.tokenizer(texts, truncation=True, max_length=encoder.max_length)["input_ids"]
+        kept = [(text, ids) for text, ids in zip(texts, made, strict=True) if len(ids) > 1]
+        found: dict[str, list[Any]] = {name: [0 for _ in kept] for name in ("prompt", "cut")}
+        found |= {name: [[] for _ in kept] for name in ("choices", "choice_ids")}
+        found["input_ids"] = [ids for _, ids in kept]
+        found["label"] = [[IGNORE_INDEX, *ids[1:]] for _, ids in kept]
+        found["question"] = ["" for _ in kept]
+        found["expected"] = [text for text, _ in kept]
+        found["bytes"] = [len(text.encode()) for text, _ in kept]
+        return found
+
+    def conversations(self, encoder: Encoder) -> Conversations:
+        """Return what writes conversations as token ids."""
+        from hpml_bench.data.chat import Conversations
+        from hpml_bench.data.chat_template import chat_template
+
+        options = self.options
+        return Conversations(
+            encoder=encoder,
+            template=chat_template(encoder, options.template),
+            options=options.template_options,
+            system=options.system,
+            loss_on=options.loss_on,
+            too_long=options.too_long,
+            counts=encoder.counts,
+        )
+
+    def _lacks_template(self, encoder: Encoder) -> bool:
+        """Tell whether neither suite nor tokenizer say how turns are written."""
+        return self.options.template is None and not encoder.tokenizer.chat_template
+
+    def stop_ids(self, encoder: Encoder) -> tuple[int, ...]:
+        """Return the tokens that end an answer."""
+        return self.conversations(encoder).stop_ids
+
+    def chat_template(self, encoder: Encoder) -> str:
+        """Return the template trained with, its options and the system prompt included."""
+        from hpml_bench.data.chat_template import chat_template, standing_template
+
+        options = self.options
+        return standing_template(chat_template(encoder, options.template), options.template_options, options.system)
+
+    def scaffold(self, encoder: Encoder) -> Scaffold:
+        """Return what the template writes around an answer."""
+        return self.conversations(encoder).scaffold
+
+    def label_type(self) -> pa.DataType:
+        """Return a list of int32."""
+        import pyarrow as pa
+
+        return pa.list_(pa.int32())
+
+    def extra_types(self) -> dict[str, pa.DataType]:
+        """Return the columns beside ids and labels: tokens of the prompt and cut off it, texts, learnt bytes."""
+        import pyarrow as pa
+
+        texts = {name: pa.string() for name in ("question", "expected")}
+        ids = {"choice_ids": pa.list_(pa.list_(pa.int32()))}
+        numbers = {name: pa.int32() for name in ("prompt", "bytes", "cut")}
+        return {**numbers, **texts, "choices": pa.list_(pa.string()), **ids}
+
+    def length_notes(self, full: float, counts: Mapping[str, Counter[str]]) -> dict[str, str]:
+        """Return what happened to rows that are too long, split by split."""
+        told = [f"{split} {_lengths(count)}" for split, count in counts.items() if _lengths(count)]
+        notes = {"rows longer than max_length": "; ".join(told) or NOTHING}
+        other: dict[str, int] = {}
+        for count in counts.values():
+            for name in count:
+                if name not in OF_LENGTHS:
+                    other[name] = other.get(name, 0) + count[name]
+        return notes | {name: f"{number:,}" for name, number in other.items()}
+
+    # Model
+
+    def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:
+        """Return the language model, which gives logits [N, vocabulary] where a label is, row by row."""
+        from hpml_bench.training.causal_lm import LanguageModel
+
+        return LanguageModel(encoder, virtual_tokens)
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the summed cross-entropy of the learnt tokens."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(outputs, labels[learnt_places(labels, len(outputs))], reduction="sum")
+
+    def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of each row, summed over its learnt tokens."""
+        from torch.nn.functional import cross_entropy
+
+        rows, places = learnt_places(labels, len(outputs))
+        losses = cross_entropy(outputs, labels[rows, places], reduction="none")
+        return losses.new_zeros(len(labels)).index_add(0, rows, losses)
+
+    def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the most likely token at each learnt place [B, L]."""
+        answers = labels.new_full(labels.shape, IGNORE_INDEX)
+        answers[learnt_places(labels, len(outputs))] = outputs.argmax(dim=-1)
+        return answers
+
+    # Scores
+
+    def evaluate(self, predictions: Predictions) -> dict[str, float]:
+        """Return loss, perplexity, bits a byte and token accuracy; of answers the score, and how many were cut.
+
+        Without answers there is no score.
+        """
+        reference, prediction = (_flat(answers) for answers in (predictions.reference, predictions.prediction))
+        nats = float(np.sum(predictions.loss, dtype=np.float64))
+        loss = nats / max(1, len(reference))
+        told = {
+            "loss": loss,
+            "perplexity": math.exp(min(loss, LARGEST_EXPONENT)),
+            "bits_per_byte": nats / math.log(2) / max(1, int(_said(predictions).bytes.sum())),
+            "token_accuracy": float((reference == prediction).mean()) if len(reference) else 0.0,
+        }
+        if self.scorer is None:
+            return told
+        said = _said(predictions)
+        if said.answer is None:  # a validation along the way, of the loss alone
+            return told
+        told = {"score": float(self.scores(predictions).mean()), **told}
+        if said.cut is not None and said.near_tie is not None:
+            told |= {"cut_answers": float(said.cut.mean()), "near_ties": float(said.near_tie.mean())}
+        if said.normalised is not None:
+            pairs = zip(said.normalised, said.expected, strict=True)
+            told["score_normalised"] = float(np.mean([answer == expected for answer, expected in pairs]))
+        return told
+
+    def scores(self, predictions: Predictions) -> NDArray[Any]:
+        """Return each row's score; without a scorer its linearised loss."""
+        if self.scorer is None:
+            return linearised_loss(predictions.reference, predictions.loss)
+        said = _said(predictions)
+        if said.answer is None:
+            raise ValueError("there are no answers to score")
+        pairs = zip(said.answer, said.expected, strict=True)
+        found = np.array([self.scorer.score(answer, expected) for answer, expected in pairs], dtype=np.float64)
+        return found.astype(bool) if self.binary else found
+
+    def guess(self, reference: Answers, said: Said | None = None) -> Guess:
+        """Answer nothing, which scores 0, or draw one of the choices.
+
+        Without a scorer, guess each token by its frequency in these rows.
+        """
+        if self.compares_choices and said is not None and said.choices is not None:
+            drawn = 1 / said.choices
+            mean = float(drawn.mean())
+            return Guess(f"Choosing at random is right in {mean:.1%} of the test rows on average.", drawn, chance=mean)
+        if self.scorer is not None:
+            return Guess("An empty answer scores 0.", scores=np.zeros(len(reference)), chance=0.0)
+        tokens = _flat(reference)
+        kinds, counts = np.unique(tokens, return_counts=True)
+        cost = dict(zip(kinds.tolist(), (-np.log(counts / counts.sum())).tolist(), strict=True))
+        losses = np.array([sum(cost[token] for token in np.asarray(row).tolist()) for row in reference])
+        mean = float(losses.sum() / max(1, len(tokens)))
+        return Guess(
+            f"Guessing every token by how often it occurs in these rows has a loss of {mean:.3f} nats/token.",
+            scores=linearised_loss(reference, losses),
+            chance=mean,
+        )
+
+
+def linearised_loss(reference: Answers, losses: NDArray[Any]) -> NDArray[np.float64]:
+    """Return a value a row [n] whose mean is exactly the loss a token, sum(loss) / sum(tokens).
+
+    A ratio of means linearised at them: R + (loss_i - R n_i) / mean(n) (Cochran 1977, Sampling Techniques, ch. 6).
+    """
+    tokens = np.array([len(row) for row in reference], dtype=np.float64)
+    if not tokens.sum():
+        return np.zeros(len(tokens))
+    ratio = float(np.sum(losses, dtype=np.float64)) / tokens.sum()
+    linear: NDArray[np.float64] = ratio + (np.asarray(losses, dtype=np.float64) - ratio * tokens) / tokens.mean()
+    return linear
+
+
+class _Row(NamedTuple):
+    """A row as it was loaded."""
+
+    roles: list[str]
+    contents: list[str]
+    choices: list[str]
+    weights: list[float] | None
+    tools: str | None
+    place: str | None
+    messages: bool | None
+    """Whether it is written as turns, not as a prompt and a completion."""
+
+
+def _rows(batch: Mapping[str, list[Any]]) -> Iterator[_Row]:
+    """Yield the rows of a batch; columns that aren't there hold nothing."""
+    nothing = [None] * len(batch["roles"])
+    return map(_Row._make, zip(*(batch.get(name, nothing) for name in _Row._fields), strict=True))
+
+
+def _place(rows: pa.Table, split: str, row: int) -> str:
+    """Return where a row of a batch comes from: its file and number, where the data set says so."""
+    return rows.column("place")[row].as_py() if "place" in rows.column_names else f"{split} row {row + 1}"
+
+
+def _flat(answers: Answers) -> NDArray[Any]:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *answers])
+
+
+def _said(predictions: Predictions) -> Said:
+    if predictions.said is None:
+        raise ValueError("the predictions are of no answers in words")
+    return predictions.said
+
+
+def _lengths(count: Mapping[str, int]) -> str:
+    """Return what became of a split's rows that are too long; empty where there are none."""
+    parts = []
+    if count.get("dropped rows"):
+        parts.append(
+            f"{count['dropped rows']:,} of {count['rows']:,} rows left out ({count['dropped tokens']:,} tokens)"
+        )
+    if count.get("cut rows"):
+        parts.append(f"{count['cut rows']:,} prompts cut ({count['cut tokens']:,} tokens)")
+    return ", ".join(parts)

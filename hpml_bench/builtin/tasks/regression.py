@@ -1,0 +1,216 @@
+"""Regression: one number for each text; squared error, RMSE, MAE, Pearson's and Spearman's correlation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.task import Guess, Task, loss_metrics
+from hpml_bench.records.predictions import Answers, Predictions, Said
+from hpml_bench.records.run import Metric
+from hpml_bench.suite.base import Frozen
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+    from torch import Tensor, nn
+
+    from hpml_bench.plugins.tokenizer import Encoder
+
+BATCH = 1000
+
+
+def _metric(
+    name: str,
+    title: str,
+    better: Literal["higher", "lower"],
+    bounds: tuple[float | None, float | None],
+    definition: str,
+) -> Metric:
+    return Metric(
+        name=name,
+        title=title,
+        unit="",
+        better=better,
+        over_ranks="same",
+        over_steps="once",
+        phase="test",
+        format=".3f",
+        group="quality",
+        bounds=bounds,
+        definition=definition,
+    )
+
+
+class Regression(Task):
+    """A text is read by the encoder, and a linear layer on one pooled hidden state gives a number.
+
+    The layer gives z, and the number is mean + sd z, with mean and standard deviation of the training targets. What is
+    minimised is the squared error of z, so that gradients are the same whatever the target's unit; `test_loss` and all
+    metrics are in that unit. Numbers are computed in float64: a large mean would swallow them in float32.
+    """
+
+    title = "Regression"
+    target = "number"
+    columns = ("label", "text")
+    headline = "test_rmse"
+    metrics = (
+        loss_metrics("", "Squared error, divided by the variance of the training targets,")[0],
+        loss_metrics("", "Squared error")[1],
+        _metric(
+            "test_rmse",
+            "RMSE",
+            "lower",
+            (0.0, None),
+            "Root of the mean squared error over the test rows, in the target's unit, after the last step.",
+        ),
+        _metric(
+            "test_mae",
+            "MAE",
+            "lower",
+            (0.0, None),
+            "Mean absolute error over the test rows, in the target's unit, after the last step.",
+        ),
+        _metric(
+            "test_pearson",
+            "Pearson's r",
+            "higher",
+            (-1.0, 1.0),
+            "Linear correlation of predictions and targets over the test rows; none where either is constant.",
+        ),
+        _metric(
+            "test_spearman",
+            "Spearman's rho",
+            "higher",
+            (-1.0, 1.0),
+            "Correlation of the ranks of predictions and targets over the test rows, ties at their mean rank; none "
+            "where either is constant.",
+        ),
+    )
+
+    class Options(Frozen):
+        """What the head reads."""
+
+        pooling: Literal["last", "first", "mean"] = "last"
+        """Which hidden state the head reads: the last real token's, the first's, or the mean over real tokens."""
+
+    def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
+        """Refuse what is no finite number."""
+        row = _not_finite(labels)
+        if row is not None:
+            raise UserError(
+                f"a {split} row has the target {labels[row].as_py()!r}, which is no finite number: "
+                f"{rows.column('text')[row].as_py()[:60]!r}"
+            )
+
+    def facts(self, train: Dataset) -> dict[str, float]:
+        """Return mean and standard deviation (of the population) of the training targets; refuse a constant."""
+        batches = train.with_format("arrow").iter(BATCH)
+        labels = np.concatenate([batch.column("label").to_numpy() for batch in batches])
+        if labels.min() == labels.max():
+            raise UserError(f"all {len(labels)} training rows have the target {labels[0]:g}; regression needs two")
+        return {"mean": float(labels.mean()), "sd": float(labels.std())}
+
+    def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
+        """Return token ids and the number."""
+        return {"input_ids": encoder.texts(rows["text"]), "label": rows["label"]}
+
+    def label_type(self) -> pa.DataType:
+        """Return float64."""
+        import pyarrow as pa
+
+        return pa.float64()
+
+    def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:
+        """Put a linear layer on one pooled hidden state; outputs are z [B, 1]."""
+        from hpml_bench.plugins.model import TaskModel, new_head, pool
+
+        select = partial(pool, pooling=self.options.pooling)
+        return TaskModel(encoder, new_head(hidden_size, 1, seed), select, virtual_tokens)
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the squared errors of z, summed: those of the numbers over the training targets' variance."""
+        return (outputs.squeeze(-1) - (labels - self.found["mean"]) / self.found["sd"]).square().sum()
+
+    def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the squared error of each row, in the target's unit, float64."""
+        return (self.predict(outputs, labels) - labels).square()
+
+    def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the numbers [B], float64."""
+        return self.found["mean"] + self.found["sd"] * outputs.squeeze(-1).double()
+
+    def evaluate(self, predictions: Predictions) -> dict[str, float]:
+        """Return loss, RMSE, MAE and both correlations."""
+        reference, prediction = np.asarray(predictions.reference), np.asarray(predictions.prediction)
+        errors = prediction - reference
+        return {
+            "loss": float(np.mean(predictions.loss, dtype=np.float64)),
+            "rmse": math.sqrt(float(np.mean(errors**2))),
+            "mae": float(np.abs(errors).mean()),
+            "pearson": pearson(reference, prediction),
+            "spearman": pearson(mean_ranks(reference), mean_ranks(prediction)),
+        }
+
+    def scores(self, predictions: Predictions) -> NDArray[Any]:
+        """Return the linearised RMSE of each row, in the target's unit."""
+        return linearised_rmse(np.asarray(predictions.reference), np.asarray(predictions.prediction))
+
+    def guess(self, reference: Answers, said: Said | None = None) -> Guess:
+        """Answer the mean of these rows; its RMSE, their standard deviation, is chance."""
+        labels = np.asarray(reference, dtype=np.float64)
+        scores = linearised_rmse(labels, np.full(len(labels), labels.mean()))
+        chance = float(labels.std())
+        return Guess(
+            f"Guessing the mean of the test rows, {labels.mean():.4g}, for each of them has an RMSE of {chance:.4g}.",
+            scores=scores,
+            chance=chance,
+        )
+
+
+def linearised_rmse(reference: NDArray[Any], prediction: NDArray[Any]) -> NDArray[np.float64]:
+    """Return a value a row [n] whose mean is exactly the RMSE: rmse + (error^2 - mse) / (2 rmse).
+
+    The square root of a mean, linearised at that mean: the infinitesimal jackknife (Efron 1982, The Jackknife, the
+    Bootstrap and Other Resampling Plans, ch. 6), which for a function of a mean is the delta method. All 0 where every
+    row is exact.
+    """
+    squares = np.square(np.asarray(prediction, dtype=np.float64) - reference)
+    mean = float(squares.mean())
+    if mean == 0:
+        return np.zeros(len(squares))
+    rmse = math.sqrt(mean)
+    linear: NDArray[np.float64] = rmse + (squares - mean) / (2 * rmse)
+    return linear
+
+
+def pearson(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Return Pearson's correlation; NaN where either is constant. Equals scipy.stats.pearsonr."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return math.nan
+    x, y = (values - values.mean() for values in (np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)))
+    return float(np.clip((x / np.linalg.norm(x)) @ (y / np.linalg.norm(y)), -1, 1))
+
+
+def mean_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the ranks from 1, ties at the mean of theirs. Equals scipy.stats.rankdata."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return ranks
+
+
+def _not_finite(labels: pa.Array) -> int | None:
+    """Return the first row whose label is no finite number."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_floating(labels.type):
+        return 0
+    row = pc.index(pc.is_finite(labels).fill_null(False), False).as_py()
+    return None if row < 0 else int(row)

@@ -1,0 +1,179 @@
+"""Sequence classification: one of several classes for each text; cross-entropy, accuracy, macro-F1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.task import Guess, Task, loss_metrics
+from hpml_bench.records.predictions import Answers, Predictions, Said
+from hpml_bench.records.run import Metric
+from hpml_bench.suite.base import Frozen
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+    from torch import Tensor, nn
+
+    from hpml_bench.plugins.tokenizer import Encoder
+
+MOST_CLASSES = 1_000_000
+"""A class above is none of ours, and counting up to it would take the memory."""
+
+_train_loss, _test_loss = loss_metrics("nats", "Cross-entropy")
+
+
+class SequenceClassification(Task):
+    """A text is read by the encoder, and a linear layer on one pooled hidden state gives a logit a class."""
+
+    title = "Sequence classification"
+    target = "class"
+    columns = ("label", "text")
+    headline = "test_accuracy"
+    binary = True
+    metrics = (
+        _train_loss,
+        _test_loss,
+        Metric(
+            name="test_accuracy",
+            title="accuracy",
+            unit="",
+            better="higher",
+            over_ranks="same",
+            over_steps="once",
+            phase="test",
+            format=".1%",
+            group="quality",
+            bounds=(0.0, 1.0),
+            definition="Share of the test rows whose most likely class is the right one, after the last step.",
+        ),
+        Metric(
+            name="test_macro_f1",
+            title="macro-F1",
+            unit="",
+            better="higher",
+            over_ranks="same",
+            over_steps="once",
+            phase="test",
+            format=".3f",
+            group="quality",
+            definition="Mean over the classes of 2TP / (2TP + FP + FN) on the test rows, 0 for a class that is neither "
+            "there nor predicted.",
+        ),
+    )
+
+    class Options(Frozen):
+        """What the head reads."""
+
+        pooling: Literal["last", "first", "mean"] = "last"
+        """Which hidden state the head reads: the last real token's, the first's, or the mean over real tokens."""
+
+    def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
+        """Refuse a label that is no index into the names."""
+        row = _mislabelled(labels, len(self.label_names))
+        if row is not None:
+            raise UserError(
+                f"a {split} row has the label {labels[row].as_py()!r}, outside the {len(self.label_names)} names "
+                f"({', '.join(self.label_names)}): {rows.column('text')[row].as_py()[:60]!r}"
+            )
+
+    def facts(self, train: Dataset) -> dict[str, float]:
+        """Refuse rows that are all of one class."""
+        seen = train.unique("label")
+        if len(seen) < 2:
+            only = self.label_names[seen[0]]
+            raise UserError(f"all {len(train)} training rows are of the class '{only}'; classification needs two")
+        return {}
+
+    def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
+        """Return token ids and the class."""
+        return {"input_ids": encoder.texts(rows["text"]), "label": rows["label"]}
+
+    def label_type(self) -> pa.DataType:
+        """Return int64."""
+        import pyarrow as pa
+
+        return pa.int64()
+
+    def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:
+        """Put a linear layer on one pooled hidden state; outputs are logits [B, C]."""
+        from hpml_bench.plugins.model import TaskModel, new_head, pool
+
+        select = partial(pool, pooling=self.options.pooling)
+        return TaskModel(encoder, new_head(hidden_size, len(self.label_names), seed), select, virtual_tokens)
+
+    def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of each row."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(outputs, labels, reduction="none")
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the summed cross-entropy by torch's own reduction."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(outputs, labels, reduction="sum")
+
+    def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the most likely class of each row."""
+        return outputs.argmax(dim=-1)
+
+    def evaluate(self, predictions: Predictions) -> dict[str, float]:
+        """Return loss, accuracy and macro-F1."""
+        reference, prediction = np.asarray(predictions.reference), np.asarray(predictions.prediction)
+        return {
+            "loss": float(np.mean(predictions.loss, dtype=np.float64)),
+            "accuracy": float((reference == prediction).mean()),
+            "macro_f1": macro_f1(reference, prediction, len(self.label_names)),
+        }
+
+    def scores(self, predictions: Predictions) -> NDArray[Any]:
+        """Return whether each row is right."""
+        return np.asarray(np.asarray(predictions.reference) == np.asarray(predictions.prediction), dtype=bool)
+
+    def guess(self, reference: Answers, said: Said | None = None) -> Guess:
+        """Answer the most frequent class of these rows; chance is one in the number of classes."""
+        labels = np.asarray(reference)
+        counts = np.bincount(labels, minlength=max(1, len(self.label_names)))
+        most, classes = int(counts.argmax()), len(counts)
+        share = float(counts[most] / counts.sum())
+        return Guess(
+            f"Guessing the most frequent class gets {100 * share:.1f} % of the test rows right "
+            f"(macro-F1 {2 * share / (1 + share) / classes:.3f}); chance is {100 / classes:.1f} %.",
+            scores=(labels == most).astype(float),
+            chance=1 / classes,
+        )
+
+
+def macro_f1(reference: NDArray[Any], prediction: NDArray[Any], classes: int = 0) -> float:
+    """Return the unweighted mean of the classes' F1; equals scikit-learn's f1_score(average='macro').
+
+    Where the number of classes isn't known, there are as many as references and predictions show.
+
+    Raises:
+        ValueError: a class is far too large, or negative.
+
+    """
+    size = max(classes, int(max(reference.max(), prediction.max())) + 1)
+    if size > MOST_CLASSES:
+        raise ValueError(f"{size} classes")
+    right = np.bincount(reference[reference == prediction], minlength=size)
+    ends = np.bincount(reference, minlength=size) + np.bincount(prediction, minlength=size)
+    return float(np.mean(2 * right / np.where(ends == 0, 1, ends)))
+
+
+def _mislabelled(labels: pa.Array, names: int) -> int | None:
+    """Return the first row whose label is no index into the names."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_integer(labels.type):
+        return 0
+    wrong = pc.or_(pc.less(labels, 0), pc.greater_equal(labels, names)).fill_null(True)
+    row = pc.index(wrong, True).as_py()
+    return None if row < 0 else int(row)

@@ -1,0 +1,266 @@
+"""Token classification: a BIO tag for each word; cross-entropy, and F1 of whole entities as conlleval counts it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.task import IGNORE_INDEX, Guess, Task, loss_metrics
+from hpml_bench.records.predictions import Answers, Predictions, Said
+from hpml_bench.records.run import Metric
+from hpml_bench.suite.base import Frozen
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+    from torch import Tensor, nn
+
+    from hpml_bench.plugins.tokenizer import Encoder
+
+OUTSIDE = "O"
+"""Tag of a word that belongs to no entity."""
+
+
+def _share(name: str, title: str, definition: str) -> Metric:
+    return Metric(
+        name=name,
+        title=title,
+        unit="",
+        better="higher",
+        over_ranks="same",
+        over_steps="once",
+        phase="test",
+        format=".1%",
+        group="quality",
+        bounds=(0.0, 1.0),
+        definition=definition,
+    )
+
+
+class TokenClassification(Task):
+    """Words are read by the encoder, and a linear layer on the state of each word's first token gives a logit a tag.
+
+    Words that `max_length` cuts off are neither learnt from nor scored.
+    """
+
+    title = "Token classification"
+    target = "tags"
+    columns = ("tags", "words")
+    headline = "test_f1"
+    metrics = (
+        *loss_metrics("nats", "Cross-entropy a word"),
+        _share(
+            "test_f1",
+            "entity F1",
+            "2TP / (2TP + FP + FN) over the entities of all test rows, after the last step. An entity is right when "
+            "its type and both its ends are; an I- tag after another type or after O begins one, as conlleval has it. "
+            "Words that max_length cuts off are left out.",
+        ),
+        _share("test_precision", "precision", "Share of the predicted entities of the test rows that are right."),
+        _share("test_recall", "recall", "Share of the entities of the test rows that are predicted right."),
+        _share("test_word_accuracy", "word accuracy", "Share of the words of the test rows whose tag is right."),
+    )
+
+    class Options(Frozen):
+        """Token classification has none."""
+
+    def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
+        """Refuse names that are no BIO tags, tags without a name, and rows with more or fewer tags than words."""
+        for name in self.label_names:
+            if not re.fullmatch(r"O|[BI]-.+", name):
+                raise UserError(f"the tag {name[:60]!r} is none of O, B-TYPE and I-TYPE; rename it")
+        row = _wrong_row(labels, rows.column("words").combine_chunks(), len(self.label_names))
+        if row is not None:
+            words = " ".join(map(str, rows.column("words")[row].as_py() or []))
+            raise UserError(
+                f"a {split} row has not one tag a word, each an index into the {len(self.label_names)} names "
+                f"({', '.join(self.label_names)}): {words[:60]!r}"
+            )
+
+    def facts(self, train: Dataset) -> dict[str, float]:
+        """Refuse rows in which nothing is tagged."""
+        outside = {index for index, name in enumerate(self.label_names) if name == OUTSIDE}
+        for row in train.with_format("arrow").iter(1000):
+            if set(row.column("tags").combine_chunks().flatten().unique().to_pylist()) - outside:
+                return {}
+        raise UserError(f"none of the {len(train)} training rows holds an entity; tagging needs some")
+
+    def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
+        """Return token ids and a label a token: a word's tag on its first token, IGNORE_INDEX on all others."""
+        ids, numbers = encoder.words(rows["words"])
+        labels = [
+            [tags[number] if number >= 0 else IGNORE_INDEX for number in row]
+            for row, tags in zip(numbers, rows["tags"], strict=True)
+        ]
+        return {"input_ids": ids, "label": labels}
+
+    def label_type(self) -> pa.DataType:
+        """Return a list of int32."""
+        import pyarrow as pa
+
+        return pa.list_(pa.int32())
+
+    def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:
+        """Put a linear layer on every hidden state; outputs are logits [B, L, C]."""
+        from hpml_bench.plugins.model import TaskModel, every_token, new_head
+
+        return TaskModel(encoder, new_head(hidden_size, len(self.label_names), seed), every_token, virtual_tokens)
+
+    def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of each row, summed over its words."""
+        from torch.nn.functional import cross_entropy
+
+        losses = cross_entropy(outputs.transpose(1, 2), labels, ignore_index=IGNORE_INDEX, reduction="none")
+        return losses.sum(dim=1)
+
+    def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the most likely tag of each token [B, L]."""
+        return outputs.argmax(dim=-1)
+
+    def evaluate(self, predictions: Predictions) -> dict[str, float]:
+        """Return loss a word, F1, precision and recall of entities, and accuracy of words; 0 for what divides by 0."""
+        found = self._counts(predictions.reference, predictions.prediction)
+        right, reference, predicted = (int(count.sum()) for count in found)
+        words = _flat(predictions.reference)
+        return {
+            "loss": _ratio(float(np.sum(predictions.loss, dtype=np.float64)), len(words)),
+            "f1": _ratio(2 * right, reference + predicted),
+            "precision": _ratio(right, predicted),
+            "recall": _ratio(right, reference),
+            "word_accuracy": _ratio(int((words == _flat(predictions.prediction)).sum()), len(words)),
+        }
+
+    def scores(self, predictions: Predictions) -> NDArray[Any]:
+        """Return the linearised F1 of each row."""
+        return linearised_f1(self._counts(predictions.reference, predictions.prediction))
+
+    def weights(self, reference: Answers) -> NDArray[np.float64]:
+        """Return the entities of each row: F1 counts these, so that a row of ten changes it by ten times as much."""
+        found = self._counts(reference, reference).reference.astype(np.float64)
+        return found if found.any() else np.ones(len(found))
+
+    def guess(self, reference: Answers, said: Said | None = None) -> Guess:
+        """Tag nothing: no entity is found, and F1 is 0."""
+        words = _flat(reference)
+        outside = [index for index, name in enumerate(self.label_names) if name == OUTSIDE]
+        share = _ratio(int(np.isin(words, outside).sum()), len(words))
+        return Guess(
+            f"Tagging nothing gets {100 * share:.1f} % of the words of the test rows right and finds no entity: its F1 "
+            "is 0.",
+            scores=np.zeros(len(reference)),
+            chance=0.0,
+        )
+
+    def _counts(self, reference: Answers, prediction: Answers) -> Counts:
+        return entity_counts(tuple(reference), tuple(prediction), self.label_names)
+
+
+# Entities
+
+
+class Counts(NamedTuple):
+    """Entities of each row, each [n]."""
+
+    right: NDArray[np.int64]
+    reference: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+
+
+def entity_counts(
+    reference: tuple[NDArray[Any], ...], prediction: tuple[NDArray[Any], ...], names: tuple[str, ...]
+) -> Counts:
+    """Return how many entities each row has, has predicted, and has predicted right.
+
+    Args:
+        reference: tags of each row's words, indices into `names`.
+        prediction: likewise, as many.
+        names: O, B-TYPE and I-TYPE.
+
+    Raises:
+        ValueError: a tag has no name, or a row has more or fewer predictions than references.
+
+    """
+    if [len(row) for row in reference] != [len(row) for row in prediction]:
+        raise ValueError("predictions are not of the words of the references")
+    rows = np.repeat(np.arange(len(reference)), [len(row) + 1 for row in reference])
+    there, answered = (_Entities.of(answers, names) for answers in (reference, prediction))
+    ends = np.full(len(rows), -1)
+    ends[answered.starts] = answered.ends
+    same = (ends[there.starts] == there.ends) & (there.types == answered.type_at[there.starts])
+    counted = (there.starts[same], there.starts, answered.starts)
+    return Counts(*(np.bincount(rows[starts], minlength=len(reference)) for starts in counted))
+
+
+class _Entities(NamedTuple):
+    """The entities of all rows, by their places in the words of all rows, after each row one place that holds none."""
+
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    """Place of the last word."""
+    types: NDArray[np.int64]
+    type_at: NDArray[np.int64]
+    """Type at every place, -1 outside."""
+
+    @classmethod
+    def of(cls, answers: tuple[NDArray[Any], ...], names: tuple[str, ...]) -> _Entities:
+        """Return them by the rules of conlleval (Tjong Kim Sang and Buchholz 2000), for tags of the forms O, B- and I-.
+
+        An entity begins at B-, and at I- after O or after another type; it ends before the next one or before O.
+        """
+        kinds = sorted({name[2:] for name in names})
+        types = np.array([*(-1 if name == OUTSIDE else kinds.index(name[2:]) for name in names), -1])
+        begins = np.array([*(name.startswith("B-") for name in names), False])
+        between = len(names)  # the last of both: outside
+        tags = np.concatenate([part for row in answers for part in (row, [between])] or [np.zeros(0)]).astype(np.int64)
+        if len(tags) and not 0 <= tags.min() <= tags.max() <= between:
+            raise ValueError(f"a tag is outside the {len(names)} names")
+        type_at = types[tags]
+        before = np.concatenate([[-1], type_at[:-1]])
+        inside = type_at >= 0
+        starts = inside & (begins[tags] | (before != type_at))
+        following = np.concatenate([starts[1:] | ~inside[1:], [True]])
+        return cls(np.flatnonzero(starts), np.flatnonzero(inside & following), type_at[starts], type_at)
+
+
+def linearised_f1(counts: Counts) -> NDArray[np.float64]:
+    """Return a value a row [n] whose mean is exactly F1 = sum(2TP) / sum(2TP + FP + FN).
+
+    A ratio of means, linearised at them: F1 + (2TP_i - F1 d_i) / mean(d) with d = 2TP + FP + FN, the entities of
+    reference and prediction (Cochran 1977, Sampling Techniques, ch. 6; as an infinitesimal jackknife: Efron 1982, ch.
+    6). All 0 where there are no entities.
+    """
+    both = counts.reference + counts.predicted
+    if not both.sum():
+        return np.zeros(len(both))
+    f1 = 2 * float(counts.right.sum()) / float(both.sum())
+    linear: NDArray[np.float64] = f1 + (2 * counts.right - f1 * both) / both.mean()
+    return linear
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _flat(answers: Answers) -> NDArray[Any]:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *answers])
+
+
+def _wrong_row(tags: pa.Array, words: pa.Array, names: int) -> int | None:
+    """Return the first row whose tags are not one a word, or no indices into the names."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lists = all(pa.types.is_list(column.type) or pa.types.is_large_list(column.type) for column in (tags, words))
+    if not lists or not pa.types.is_integer(tags.type.value_type):
+        return 0
+    row = pc.index(pc.equal(pc.list_value_length(tags), pc.list_value_length(words)).fill_null(False), False).as_py()
+    if row >= 0:
+        return int(row)
+    values = tags.flatten()
+    wrong = pc.index(pc.or_(pc.less(values, 0), pc.greater_equal(values, names)).fill_null(True), True).as_py()
+    return None if wrong < 0 else int(pc.list_parent_indices(tags)[wrong].as_py())

@@ -1,0 +1,1 @@
+"""Experiment trackers, one file each: a class that extends plugins.tracker.Tracker."""

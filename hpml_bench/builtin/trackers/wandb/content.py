@@ -1,0 +1,84 @@
+"""Content sent to wandb, as orders for the helper: no secrets, no folders, nothing about the machine."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from hpml_bench.plugins.blocks import Table
+from hpml_bench.records.run import DONE, Point, RunRecord
+from hpml_bench.suite.settings import RunSpec, identity
+from hpml_bench.system.hashing import digest
+from hpml_bench.system.nested import map_texts
+
+SECRET_OPTION = re.compile(r"(?i)(^|_)(api_?key|access_key|auth|token|secret|password|passwd|credentials?)$")
+PLACE = re.compile(r"^(path:|~|/|[A-Za-z]:[\\/])")
+
+Order = dict[str, Any]
+"""What to `do`, and with what."""
+
+
+def group_of(spec: RunSpec) -> str:
+    """Return the name of the group of a sweep: its suite and what its runs have in common."""
+    return f"{spec.suite}-{digest(identity(spec.settings), 12)}"
+
+
+def config_of(spec: RunSpec) -> dict[str, Any]:
+    """Return a specification as a wandb config: no folders, no options that are named like secrets."""
+    dumped = spec.model_dump(mode="json")
+    config: dict[str, Any] = map_texts(dumped, _placeless, lambda key: bool(SECRET_OPTION.search(key)))
+    return config
+
+
+def opening(spec: RunSpec, identity: str) -> Order:
+    """Return the order that opens a run under wandb's id `identity`."""
+    names = {"group": group_of(spec), "name": spec.run_id, "job_type": spec.method.name}
+    return {"do": "open", "id": identity, **names, "config": config_of(spec)}
+
+
+def history(points: Iterable[Point]) -> Iterator[Order]:
+    """Yield one order a step; points that follow each other at the same step go together."""
+    finite = (point for point in points if point.value is not None)
+    for step, group in groupby(finite, key=lambda point: point.step):
+        yield {"do": "log", "step": step, "values": {point.metric: point.value for point in group}}
+
+
+def closing(record: RunRecord | None) -> Order:
+    """Return the order that ends a run, with its final metrics; without a record it is a crashed one."""
+    if record is None:
+        return {"do": "close", "summary": {}, "exit_code": 1}
+    summary = {name: value for name, value in record.metrics.items() if value is not None}
+    facts = {"status": record.status, "run_seconds": record.seconds, "protocol_id": record.protocol_id}
+    return {"do": "close", "summary": summary | facts, "exit_code": 0 if record.status in DONE else 1}
+
+
+def comparison(spec: RunSpec, identity: str, tables: Sequence[Table]) -> list[Order]:
+    """Return the orders for the comparison run of a suite: the tables, each once."""
+    names = {"group": group_of(spec), "name": "comparison", "job_type": "comparison"}
+    shown = [{"name": table.name, "columns": table.columns, "rows": _cells(table)} for table in tables]
+    return [
+        {"do": "open", "id": identity, **names, "config": {"suite": spec.suite}},
+        {"do": "tables", "tables": shown},
+        {"do": "close", "summary": {}, "exit_code": 0},
+    ]
+
+
+def _cells(table: Table) -> list[list[float | str | None]]:
+    """Return the raw values; the shown text where there are none or JSON has no word for one."""
+
+    def cell(value: float | str | None, shown: str) -> float | str | None:
+        return shown if isinstance(value, float) and not math.isfinite(value) else value
+
+    rows = table.rows if table.values is None else table.values
+    return [list(map(cell, row, shown)) for row, shown in zip(rows, table.rows, strict=True)]
+
+
+def _placeless(text: str) -> str:
+    """Return a text without the folders it lies in, where it is a path."""
+    if not PLACE.match(text):
+        return text
+    source = "path:" if text.startswith("path:") else ""
+    return source + re.split(r"[\\/]", text.removeprefix(source).rstrip("\\/"))[-1]

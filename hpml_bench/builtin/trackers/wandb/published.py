@@ -1,0 +1,62 @@
+"""Runs that wandb has already of a results folder: publishing again sends only what is new."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpml_bench.builtin.trackers.wandb.content import group_of
+from hpml_bench.builtin.trackers.wandb.mode import Mode
+from hpml_bench.records.files import read_json, write_atomically
+from hpml_bench.records.run import RunRecord
+from hpml_bench.system.hashing import digest
+
+COMPARISON = "comparison"
+
+
+@dataclass
+class Entry:
+    """One wandb run: its id, which state of ours it shows, and where that is ("" while it isn't whole)."""
+
+    id: str
+    state: str
+    place: str
+
+
+class PublishedRuns:
+    """The entries of a results folder, by run id or comparison, in its `wandb/published.json`."""
+
+    def __init__(self, directory: Path) -> None:
+        """Read it; a damaged one is as good as none."""
+        self._path = directory / "wandb" / "published.json"
+        self.entries: dict[str, Entry] = {}
+        content: dict[str, Any] = read_json(self._path) or {}
+        try:
+            self.entries = {name: Entry(**entry) for name, entry in content.items()}
+        except TypeError:
+            self.entries = {}
+
+    def has(self, name: str, state: str, place: Mode) -> bool:
+        """Tell whether this state is at `place`; what is online needs no keeping offline."""
+        entry = self.entries.get(name)
+        return entry is not None and entry.state == state and entry.place in {place, "online"}
+
+    def identity(self, record: RunRecord) -> str:
+        """Return wandb's id of an attempt, the same each time, so that a second publishing replaces the first."""
+        entry = self.entries.get(record.run_id)
+        if entry is not None and entry.state == record.started:
+            return entry.id
+        return identity(group_of(record.spec), record.run_id, record.started)
+
+    def note(self, entries: dict[str, Entry]) -> None:
+        """Add or replace entries, on disk."""
+        self.entries |= entries
+        content = {name: vars(entry) for name, entry in self.entries.items()}
+        write_atomically(self._path, json.dumps(content, indent=1))
+
+
+def identity(*what: str) -> str:
+    """Return a wandb id. It contains when something was begun: others' runs of the same suite have other ids."""
+    return digest(what, 16)

@@ -1,0 +1,65 @@
+"""Process group of a run as one rank sees it: its place, and what it does together with the others. Tensors only.
+
+Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+def settle(device: torch.device) -> None:
+    """Wait until a device has done all its work; the CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@dataclass(frozen=True)
+class Group:
+    """This rank's place in the process group."""
+
+    rank: int
+    world: int
+    device: torch.device
+    nodes: int = 1
+    """Nodes over which the ranks are, equally many on each."""
+
+    @property
+    def first_here(self) -> bool:
+        """Whether this is the first rank of its node, which measures what the node's ranks share."""
+        return self.rank % (self.world // self.nodes) == 0
+
+    @property
+    def main(self) -> bool:
+        """Whether this rank writes files."""
+        return self.rank == 0
+
+    def gather(self, local: torch.Tensor) -> torch.Tensor:
+        """Return the stacked tensors of all ranks, [world, *local.shape], on the CPU; all have one shape and type."""
+        local = local.cpu().contiguous()
+        everyone = [torch.empty_like(local) for _ in range(self.world)]
+        dist.all_gather(everyone, local)
+        return torch.stack(everyone)
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Let the ranks of each machine run the body one after another; one that raises lets the next go on."""
+        place, here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", self.world))
+        for _ in range(place):
+            self.barrier()
+        try:
+            yield
+        finally:
+            for _ in range(here - place):
+                self.barrier()
+
+    def barrier(self) -> None:
+        """Wait until all ranks are here and their devices have done their work."""
+        settle(self.device)
+        dist.all_reduce(torch.zeros(1))  # dist.barrier would take NCCL

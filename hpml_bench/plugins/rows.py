@@ -1,0 +1,178 @@
+"""Tokenised rows on disk, shared by all ranks through the page cache, and batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from hpml_bench.plugins.task import IGNORE_INDEX
+from hpml_bench.records.predictions import Answers
+
+FILE = "rows.arrow"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded token ids [B, L] int64, mask [B, L] int64 (1 = real token), labels [B], or [B, L] of tokens."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+    real_tokens: int
+    learnt: int | None = None
+    """How many tokens a language model learns: those after each row's first that have a label. Known without asking the
+    device."""
+
+    @property
+    def padded_tokens(self) -> int:
+        """B x L."""
+        return self.input_ids.numel()
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        if device.type == "cpu":
+            return self
+        parts = (self.input_ids, self.attention_mask, self.labels)
+        ids, mask, labels = (part.pin_memory().to(device, non_blocking=True) for part in parts)
+        return replace(self, input_ids=ids, attention_mask=mask, labels=labels)
+
+
+def write_rows(
+    folder: Path,
+    batches: Iterable[Mapping[str, list[Any]]],
+    label: pa.DataType,
+    extra: Mapping[str, pa.DataType] | None = None,
+) -> None:
+    """Write a split's token ids, labels and other columns, batch by batch, as one Arrow stream in a new folder."""
+    folder.mkdir(parents=True)
+    schema = pa.schema({"input_ids": pa.list_(pa.int32()), "label": label, **(extra or {})})
+    with (folder / FILE).open("wb") as file, pa.ipc.new_stream(file, schema) as stream:
+        for batch in batches:
+            stream.write_batch(pa.record_batch(dict(batch), schema=schema))
+
+
+class Ragged:
+    """A memory-mapped column of lists; a row is copied only into its batch."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        """Open it."""
+        self._chunks = [(c.values.to_numpy(), c.offsets.to_numpy()) for c in column.chunks]
+        self._starts = np.cumsum([0] + [len(offsets) - 1 for _, offsets in self._chunks])
+        self.lengths = np.concatenate([np.diff(offsets) for _, offsets in self._chunks])
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """Return one row, [length]."""
+        chunk = int(np.searchsorted(self._starts, number, side="right")) - 1
+        values, offsets = self._chunks[chunk]
+        local = number - self._starts[chunk]
+        row: np.ndarray = values[offsets[local] : offsets[local + 1]]
+        return row
+
+
+def read_rows(folder: Path) -> pa.Table:
+    """Return what `write_rows` wrote, memory-mapped: no row is in memory before it is looked at."""
+    return pa.ipc.open_stream(pa.memory_map(str(folder / FILE))).read_all()
+
+
+class Rows:
+    """A split, or some rows of it: memory-mapped token ids and their labels."""
+
+    def __init__(self, folder: Path, pad_id: int, chosen: np.ndarray | None = None) -> None:
+        """Open a split; of it the `chosen` rows, by their numbers on disk, in this order, or all."""
+        table = read_rows(folder)
+        self._table = table
+        self.pad_id = pad_id
+        self._tokens = Ragged(table.column("input_ids"))
+        self._chosen = chosen
+        self.lengths = self._of_chosen(self._tokens.lengths)
+        label = table.column("label")
+        self.token_labels = Ragged(label) if pa.types.is_list(label.type) else None
+        """Labels a token, where rows have those."""
+        self._labels = None if self.token_labels else self._of_chosen(label.to_numpy())
+        self.targets = self._count_targets()
+        """How many targets each row has, [n]: what the loss is a mean over."""
+
+    def _of_chosen(self, values: np.ndarray) -> np.ndarray:
+        return values if self._chosen is None else values[self._chosen]
+
+    def _count_targets(self) -> np.ndarray:
+        if self.token_labels is None:
+            return np.ones(len(self), dtype=np.int64)
+        labels = (self.token_labels[self._number(index)] for index in range(len(self)))
+        return np.array([int((row != IGNORE_INDEX).sum()) for row in labels], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def _number(self, index: int) -> int:
+        return index if self._chosen is None else int(self._chosen[index])
+
+    def numbers(self, indices: np.ndarray) -> np.ndarray:
+        """Return the numbers on disk of these rows."""
+        return indices if self._chosen is None else self._chosen[indices]
+
+    def column(self, name: str) -> list[Any]:
+        """Return a column that the task wrote beside token ids and labels, [n]."""
+        found: list[Any] = self._table.column(name).to_pylist()
+        return found if self._chosen is None else [found[number] for number in self._chosen]
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is such a column."""
+        return name in self._table.column_names
+
+    def tokens(self, index: int) -> np.ndarray:
+        """Return the token ids of one row, [length] int32."""
+        row: np.ndarray = self._tokens[self._number(index)]
+        return row
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The label of each row, [n]; of rows that have one each."""
+        assert self._labels is not None  # noqa: S101 - rows have labels of one kind
+        return self._labels
+
+    @property
+    def references(self) -> Answers:
+        """What is to be answered: the label of each row, or of each row the labels of its tokens that have one."""
+        if self.token_labels is None:
+            return self.labels
+        labels = (self.token_labels[self._number(index)] for index in range(len(self)))
+        return tuple(row[row != IGNORE_INDEX] for row in labels)
+
+    def answers(self, predictions: np.ndarray) -> Answers:
+        """Return predictions, [n, 1] or [n, longest row], in the form of `references`."""
+        if self.token_labels is None:
+            return predictions[:, 0].astype(self.labels.dtype)
+        found = []
+        for index, row in enumerate(predictions):
+            labels = self.token_labels[self._number(index)]
+            found.append(row[: len(labels)][labels != IGNORE_INDEX].astype(labels.dtype))
+        return tuple(found)
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """Return these rows, padded on the right to the longest of them."""
+        lengths = self.lengths[indices]
+        ids = np.full((len(indices), int(lengths.max())), self.pad_id, dtype=np.int64)
+        for row, index in enumerate(indices):
+            ids[row, : lengths[row]] = self.tokens(int(index))
+        mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
+        labels = self._padded_labels(indices, ids.shape)
+        learnt = int((labels[:, 1:] != IGNORE_INDEX).sum()) if self.token_labels else None
+        parts = torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(labels)
+        return Batch(*parts, int(lengths.sum()), learnt)
+
+    def _padded_labels(self, indices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        if self.token_labels is None:
+            own_labels: np.ndarray = self.labels[indices]
+            return own_labels
+        labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
+        for row, index in enumerate(indices):
+            own = self.token_labels[self._number(int(index))]
+            labels[row, : len(own)] = own
+        return labels

@@ -1,0 +1,70 @@
+"""Devices: settings with device, ranks, threads and precision resolved for this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpml_bench.errors import UserError
+from hpml_bench.suite.settings import NEEDED, Settings
+from hpml_bench.suite.suite import Suite
+from hpml_bench.system import environment, gpus
+
+
+def resolve_suite(suite: Suite, here: int | None = None) -> Suite:
+    """Return the suite with its settings resolved by `resolve_devices`."""
+    return suite.model_copy(update={"settings": resolve_devices(suite.settings, here)})
+
+
+def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
+    """Return the settings with device, world size, threads and precision resolved for this machine.
+
+    Args:
+        settings: what was asked for.
+        here: ranks on this machine, where they are on several; else all are.
+
+    Raises:
+        UserError: a GPU was asked for and there is none, or fewer than ranks.
+
+    """
+    cards = len(gpus.visible_gpus())
+    device = settings.device if settings.device != "auto" else ("cuda" if cards else "cpu")
+    if device == "cuda" and not cards:
+        raise UserError(
+            "settings.device is cuda, but no GPU is visible (driver, CUDA_VISIBLE_DEVICES); use --device cpu"
+        )
+    world = settings.world_size or (cards if device == "cuda" else min(2, environment.cores()))
+    here = here or world
+    if device == "cuda" and here > cards:
+        ranks = f"settings.world_size is {world}" if here == world else f"{here} of {world} ranks are on this machine"
+        raise UserError(f"{ranks}, but {cards} GPU(s) are visible; use --nproc {cards}")
+    threads = settings.threads or max(1, environment.cores() // here)
+    precision = _precision(settings, device)
+    definite: dict[str, Any] = {"device": device, "world_size": world, "threads": threads, "precision": precision}
+    if settings.micro_batch == "auto" and device == "cpu":
+        definite["micro_batch"] = None
+    try:
+        return Settings.model_validate({**settings.model_dump(), **definite})
+    except ValueError as error:
+        message = str(error).partition("Value error, ")[2].partition(" [type=")[0]
+        raise UserError(f"settings: {message or error}") from None
+
+
+def _precision(settings: Settings, device: str) -> str:
+    """Return the precision to train in.
+
+    Raises:
+        UserError: the device can't have the one that was asked for.
+
+    """
+    asked: str = settings.precision
+    if asked == "auto":
+        asked = NEEDED.get(settings.weights, asked)
+    if asked == "auto":  # on a CPU its flags don't tell what is faster: launch.definite measures it
+        return "bf16" if device == "cuda" and environment.has_bf16(device) else "fp32"
+    if (asked == "tf32" and device == "cpu") or (
+        asked in {"tf32", "bf16"} and device == "cuda" and not environment.has_bf16(device)
+    ):
+        raise UserError(
+            f"settings.precision is {asked}, which GPUs have from compute capability 8.0 on; use fp32, or fp16 on a GPU"
+        )
+    return asked

@@ -1,0 +1,166 @@
+"""Profiles: where and how a sweep's runs are started beside this process; never part of the suite or the protocol."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from hpml_bench import registry
+from hpml_bench.errors import UserError
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.options import explain, validate_options
+from hpml_bench.suite.yaml import MAX_BYTES, parse
+
+VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+TIME = re.compile(
+    r"^(?:(?P<days>\d+)-(?P<first>\d{1,2})(?::(?P<second>\d{2}))?(?::(?P<third>\d{2}))?"
+    r"|(?:(?P<hours>\d{1,3}):)?(?P<minutes>\d{1,2}):(?P<seconds>\d{2}))$"
+)
+"""As Slurm reads it: after days come hours first, however many parts there are; else seconds are last (sbatch(1))."""
+MEMORY = r"^\d+[KMGT]?$"
+WARNED_SECONDS = 120.0
+
+
+class Profile(Frozen):
+    """Where a sweep runs, as a YAML file says it."""
+
+    engine: str
+    """What starts the jobs (`hpml-bench list engines`)."""
+    unit: Literal["seed", "run"] = "seed"
+    """What one job does: all methods of a seed, so that their costs are compared on one node, or a single run."""
+    parallel: int = Field(default=8, ge=1, le=10_000)
+    """Jobs that may run at the same time."""
+    nodes: int = Field(default=1, ge=1, le=1000)
+    """Nodes of each run."""
+    gpus_per_node: int | None = Field(default=None, ge=0)
+    """GPUs that a job gets on each node; empty: what the engine gives without being asked."""
+    cpus_per_node: int | None = Field(default=None, ge=1)
+    """CPU cores that a job gets on each node; empty: what the engine gives without being asked."""
+    memory_per_node: str | None = Field(default=None, pattern=MEMORY)
+    """Memory that a job gets on each node, such as 64G; empty: what the engine gives without being asked."""
+    time: str | None = None
+    """Time limit of a job, as H:MM:SS or D-HH:MM:SS in quotes; a run that is longer than what is left is not begun."""
+    exclusive: bool = False
+    """Whether a job has its nodes to itself, so that no neighbour slows what is measured."""
+    prepare: Literal["here", "job"] = "here"
+    """Where model and data are prepared: before anything is submitted, where there is a network, or in a first job."""
+    scratch: str | None = None
+    """Folder on each node for temporary files; variables in it are read there. Empty: TMPDIR, or /tmp."""
+    setup: tuple[str, ...] = ()
+    """Shell lines before each job's command, such as `module load cuda`; a line that fails ends the job."""
+    launcher: tuple[str, ...] = ()
+    """Words before each job's command, such as `apptainer`, `exec`, `--nv` and an image's path."""
+    python: str | None = None
+    """Interpreter of the jobs, such as a container's own; empty: the one that submits."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Environment variables of the jobs."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The engine's own options."""
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _readable(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        if not isinstance(value, str) or not TIME.match(value):
+            raise ValueError('write it in quotes as H:MM:SS or D-HH:MM:SS, as in "4:00:00"')
+        return value
+
+    @field_validator("env")
+    @classmethod
+    def _variables(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not VARIABLE.match(name):
+                raise ValueError(f"{name!r} can't be a variable's name")
+        return value
+
+    @property
+    def seconds(self) -> float | None:
+        """The time limit of a job in seconds; None without one."""
+        found = TIME.match(self.time or "")
+        if found is None:
+            return None
+        days, *parts = (int(part or 0) for part in found.groups())
+        hours, minutes, seconds = (
+            a + b for a, b in zip(parts[:3], parts[3:], strict=True)
+        )  # one of the two forms is 0
+        return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+    def command(self, words: Iterable[str]) -> list[str]:
+        """Return a job's command: the launcher, the interpreter and the interpreter's words."""
+        return [*self.launcher, self.python or sys.executable, *words]
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """What decides the devices that a job finds."""
+        side_by_side = self.parallel if self.engine == "local" else None
+        return self.engine, self.nodes, self.gpus_per_node, self.cpus_per_node, side_by_side
+
+    @property
+    def warned(self) -> float:
+        """Seconds before its time limit at which a job is asked to end: a quarter of it, at most two minutes."""
+        return min(WARNED_SECONDS, (self.seconds or math.inf) / 4)
+
+
+def profiles_folder() -> Path:
+    """Return the folder of the user's own profiles."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "hpml-bench" / "clusters"
+
+
+def known_profiles() -> dict[str, str]:
+    """Return name -> where it is from, of the user's own profiles and of the engines, which need none."""
+    engines = dict.fromkeys(registry.names("engines"), "the engine with its defaults")
+    return engines | {path.stem: str(path) for path in sorted(profiles_folder().glob("*.yaml"))}
+
+
+def load_profile(name: str, overrides: Iterable[tuple[str, Any]] = ()) -> Profile:
+    """Read and validate a profile.
+
+    Args:
+        name: path of a YAML file, name of one in the user's folder of profiles, or an engine's name for its defaults.
+        overrides: keys and values that replace those of the file.
+
+    Raises:
+        UserError: there is no such profile, or something in it is wrong.
+
+    """
+    where, content = _content(name)
+    content |= dict(overrides)
+    try:
+        profile = Profile.model_validate(content)
+    except ValidationError as error:
+        unknown = error.errors()[0]["type"] == "extra_forbidden"
+        hint = "; write an engine's own options under options, such as sbatch's: {sbatch: {partition: gpu}}"
+        raise UserError(f"{where}: {explain(error, Profile)}{hint if unknown else ''}") from None
+    if profile.engine not in (known := registry.names("engines")):
+        raise UserError(f"{where}: there is no engine '{profile.engine}'; registered are {', '.join(known)}")
+    options = validate_options("engines", profile.engine, profile.options, f"{where}: options")
+    return profile.model_copy(update={"options": options.model_dump(mode="json")})
+
+
+def _content(name: str) -> tuple[str, dict[str, Any]]:
+    """Return what a profile is called in messages, and what it says."""
+    path = next((p for p in (Path(name), profiles_folder() / f"{name}.yaml") if p.is_file()), None)
+    if path is None:
+        if name in registry.names("engines"):
+            return f"--on {name}", {"engine": name}
+        raise UserError(
+            f"there is no profile '{name}': give the path of a YAML file, or one of {', '.join(known_profiles())} "
+            f"(your own lie in {profiles_folder()})"
+        )
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: a profile has at most {MAX_BYTES} bytes")
+        content = parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a profile is a mapping with {', '.join(Profile.model_fields)}")
+    return str(path), content

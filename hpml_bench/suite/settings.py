@@ -1,0 +1,310 @@
+"""Settings, methods and runs, and the ids that follow from them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from hpml_bench import registry
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.options import without_defaults
+from hpml_bench.system.hashing import digest
+
+CLASSIFICATION = "sequence_classification"
+"""The task of a suite that names none."""
+
+MAX_LENGTH = 128
+"""The setting `max_length` that ids leave out: that of most tasks."""
+FORMER_DEFAULTS = {"validation_samples": 500}
+"""Settings that ids leave out although the default is another one now: the same ids mean the same runs."""
+NEEDED = {"bfloat16": "bf16", "float16": "fp16"}
+"""The precision that weights of a type go with."""
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Named(Frozen):
+    """What a name alone stands for, and options complete."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class TaskSpec(Named):
+    """A kind of task, by the name of its file in `builtin/tasks`, and its options; a name alone is enough."""
+
+    name: str = CLASSIFICATION
+    """The task's file (`hpml-bench list tasks`)."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The task's own options."""
+
+
+class DatasetSpec(Named):
+    """A data set, by the name of its file in `builtin/datasets`, and its options; a name alone is enough."""
+
+    name: str
+    """The data set's file (`hpml-bench list datasets`)."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The data set's own options."""
+
+
+class OptimizerSpec(Named):
+    """An optimizer, by the name of its file in `builtin/optimizers`, and its options; a name alone is enough."""
+
+    name: str = "adamw"
+    """The optimizer's file (`hpml-bench list optimizers`)."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The optimizer's own options."""
+
+
+class QuantizationSpec(Named):
+    """Storage of a frozen backbone's linear layers in few bits, by bitsandbytes; a name alone is enough."""
+
+    name: Literal["nf4", "int8"]
+    """`nf4`: 4-bit NormalFloat in blocks of 64 weights (Dettmers et al. 2023). `int8`: 8-bit integers scaled by rows,
+    with which inputs are multiplied as integers too (LLM.int8(), Dettmers et al. 2022)."""
+    double_quantization: bool = True
+    """Of nf4: the scales of the blocks are quantised too, to 8 bits."""
+    compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Of nf4: the type in which inputs are multiplied with the weights; empty for that of `precision`."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> QuantizationSpec:
+        if self.name == "int8" and (not self.double_quantization or self.compute_dtype is not None):
+            raise ValueError("double_quantization and compute_dtype are options of nf4; leave them out for int8")
+        return self
+
+
+class Settings(Frozen):
+    """All that is identical for every method of a suite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    backbone: str
+    """Pretrained model: `embedded:NAME`, `hub:OWNER/NAME[@REVISION]`, `path:FOLDER` or
+    `wheel:NAME==VERSION/FOLDER#sha256=HEX`."""
+    task: TaskSpec = TaskSpec()
+    """What the model learns to do."""
+    dataset: DatasetSpec
+    """Where the rows come from."""
+    train_samples: int | None = Field(default=None, ge=1)
+    """Training rows to use, drawn once with `data_seed`; empty for all. Where a split has fewer rows than asked for,
+    all of them are taken, and the page says so."""
+    validation_samples: int | None = Field(default=None, ge=1)
+    """Rows for the curves; split off the training rows where the data set has no validation set of its own. Empty for a
+    tenth of the training rows, or the whole validation set, but 500 at most (100 of `causal_lm`)."""
+    test_samples: int | None = Field(default=None, ge=1)
+    """Test rows of the final evaluation; empty for all."""
+    data_seed: int = Field(default=0, ge=0)
+    """Draws the subsets (and generated rows), the same for every run: seeds differ in initialisation and order only,
+    and with `vary_data` in their training rows."""
+    vary_data: bool = False
+    """Each seed draws its own `train_samples` training rows, the same for all methods within a seed, so that intervals
+    are for other training rows too (Bouthillier et al. 2021)."""
+    epochs: int | None = Field(default=None, ge=1)
+    """Passes over the training rows. Give this or `steps`."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps. Give this or `epochs`."""
+    global_batch: int = Field(default=32, ge=1)
+    """Samples per optimizer step, over all ranks; must be a multiple of `world_size`."""
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    """Samples per forward pass and rank; empty for a rank's whole share of `global_batch`. Gradients of several
+    micro-batches are summed before the step, to the same update but for rounding; must divide the share. `auto` tries
+    every method on a GPU and takes the largest that fits for all, once for a results folder; on a CPU the share."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
+    eval_batch: int = Field(default=64, ge=1)
+    """Samples per evaluation batch and rank."""
+    eval_every: int | None = Field(default=None, ge=1)
+    """Steps between evaluations on the validation rows; empty for five over the run, of which those before the last
+    generate no answers."""
+    log_every: int = Field(default=10, ge=1)
+    """Steps between two writings of points; reductions over ranks for them happen outside the timed steps."""
+    warmup_steps: int = Field(default=5, ge=0)
+    """First steps left out of the timed window (throughput, step times)."""
+    latency_samples: int = Field(default=50, ge=0, le=2000)
+    """Forward passes at batch 1 for the latency percentiles; 0 for none."""
+    world_size: int | None = Field(default=None, ge=1)
+    """Ranks of the process group; empty for one a GPU, or two on CPU."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run; `auto` takes all visible GPUs, else the CPU."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads per rank; empty for the cores shared out."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """Of matrix products: `bf16` and `fp16` are autocast, the latter with loss scaling; `tf32` rounds the inputs of
+    float32 products on a GPU to 10 bits, `fp32` doesn't. `auto` takes bf16 on GPUs that have it, and on a CPU where a
+    product of the model's shape is measured to be 1.15 times as fast in it."""
+    weights: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type in which the backbone is loaded. Trained parameters and the optimizer's state are float32 all the same.
+    bfloat16 goes with the precision bf16, float16 with fp16."""
+    quantization: QuantizationSpec | None = None
+    """How the frozen weights of the backbone's linear layers are stored; empty for floats. A method can have its own,
+    as `qlora`; those that train or read these weights are unsupported with quantised ones."""
+    max_length: int = Field(default=MAX_LENGTH, ge=2)
+    """Tokens per text, end token included; longer texts are cut, or left out by `causal_lm`, whose default is 1024."""
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    """Dropout of the backbone; empty for what its configuration says."""
+    optimizer: OptimizerSpec = OptimizerSpec()
+    """What turns gradients into steps, of the methods that name none of their own."""
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """AdamW's decay rates, also where another optimizer contains it."""
+    eps: float = Field(default=1e-8, gt=0)
+    """AdamW's epsilon, likewise."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Weight decay of every trained parameter; decoupled, but for SGD, which takes it as an L2 penalty."""
+    schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear"
+    """Learning rate after warm-up: decays to 0, linearly or as half a cosine, or stays; with `wsd` (warm-up, stable,
+    decay: Hu et al. 2024, arXiv:2404.06395) stays, and decays to 0 linearly over the last `lr_decay` of the steps."""
+    lr_warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises linearly from 0."""
+    lr_decay: float = Field(default=0.2, gt=0, le=1)
+    """Share of the steps over which `wsd` decays; no other schedule looks at it."""
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    """Largest global gradient norm; empty for no clipping."""
+    head_lr: float = Field(default=1e-3, gt=0)
+    """Learning rate of the task's head, the same for every method."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _completed(cls, value: Any) -> Any:
+        return _with_max_length(modernised(value)) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of epochs and steps")
+        if self.world_size is not None and self.global_batch % self.world_size:
+            raise ValueError(
+                f"global_batch {self.global_batch} is not a multiple of the {self.world_size} ranks; "
+                "change global_batch or --nproc"
+            )
+        share = None if self.world_size is None else self.global_batch // self.world_size
+        if isinstance(self.micro_batch, int) and share is not None and share % self.micro_batch:
+            raise ValueError(
+                f"micro_batch {self.micro_batch} does not divide a rank's share of global_batch, {share} samples; "
+                "change micro_batch, global_batch or --nproc"
+            )
+        needed = NEEDED.get(self.weights, self.precision)
+        if self.precision not in {"auto", needed}:
+            raise ValueError(
+                f"weights {self.weights} need precision {needed}, not {self.precision}; change one of them"
+            )
+        if self.train_samples is not None and self.train_samples < self.global_batch:
+            raise ValueError(f"train_samples {self.train_samples} is less than one global_batch of {self.global_batch}")
+        if self.schedule == "wsd" and self.lr_warmup + self.lr_decay > 1:
+            raise ValueError(
+                f"lr_warmup {self.lr_warmup:g} and lr_decay {self.lr_decay:g} are together more than the whole training"
+            )
+        return self
+
+
+class MethodSpec(Frozen):
+    """What differs between the methods of a suite, and is printed as such."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:+-]{0,63}$")
+    """How this suite calls it."""
+    method: str
+    """The file in `builtin/methods` (or an entry point's name)."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The method's own options, complete with their defaults."""
+    lr: float = Field(gt=0)
+    """Learning rate of the method's parameters; the head's is in the settings."""
+    optimizer: OptimizerSpec | None = None
+    """The method's own optimizer, its options complete with their defaults; none where it is the suite's."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out an optimizer that isn't the method's own: a method is written as before there was the choice."""
+        dumped: dict[str, Any] = handler(self)
+        if self.optimizer is None:
+            dumped.pop("optimizer", None)
+        return dumped
+
+
+class RunSpec(Frozen):
+    """One run: everything that determines it."""
+
+    suite: str
+    settings: Settings
+    method: MethodSpec
+    seed: int = Field(ge=0)
+
+    @property
+    def run_id(self) -> str:
+        """Folder name: method, seed, and a digest of all that differs from the defaults."""
+        name = re.sub(r"[^A-Za-z0-9]+", "-", self.method.name).strip("-").lower()
+        whole = {
+            "suite": self.suite,
+            "settings": identity(self.settings),
+            "method": method_identity(self.method),
+            "seed": self.seed,
+        }
+        return f"{name}-s{self.seed}-{digest(whole, 10)}"
+
+
+def identity(settings: Settings) -> dict[str, Any]:
+    """Return what ids hash of the settings: what differs from the defaults, so that a new setting renames no run.
+
+    Ids leave out the default that a setting had first (`FORMER_DEFAULTS`). Options have no such list: a changed default
+    of theirs needs a new schema version (records.run.SCHEMA_VERSION), as the same ids would mean other runs.
+    """
+    dumped = settings.model_dump(mode="json", exclude_defaults=True)
+    for key in ("task", "dataset", "optimizer"):
+        dumped.pop(key, None)
+    for key, former in FORMER_DEFAULTS.items():
+        value = dumped.pop(key, None)
+        if value != former:
+            dumped[key] = value
+    dumped["tasks"] = _short("tasks", settings.task)
+    dumped["datasets"] = _short("datasets", settings.dataset)
+    optimizer = _short("optimizers", settings.optimizer)
+    if optimizer != OptimizerSpec().name:
+        dumped["optimizers"] = optimizer
+    return dumped
+
+
+def method_identity(method: MethodSpec) -> dict[str, Any]:
+    """Return what ids hash of a method: all but the options at their defaults."""
+    options = without_defaults("methods", method.method, method.options)
+    found = method.model_dump(mode="json") | {"options": options}
+    if (own := method.optimizer) is not None:
+        found["optimizer"] = {"name": own.name, "options": without_defaults("optimizers", own.name, own.options)}
+    return found
+
+
+def _short(kind: registry.Kind, spec: TaskSpec | DatasetSpec | OptimizerSpec) -> str | dict[str, Any]:
+    """Return a plug-in's name, with the options that differ from their defaults where there are such."""
+    options = without_defaults(kind, spec.name, spec.options)
+    return {"name": spec.name, "options": options} if options else spec.name
+
+
+def _with_max_length(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with the task's own `max_length` where they have none."""
+    named = settings.get("task", CLASSIFICATION)
+    name = named.get("name", CLASSIFICATION) if isinstance(named, dict) else named
+    if "max_length" in settings or name not in registry.names("tasks"):
+        return settings
+    own = registry.plugin("tasks", name).max_length
+    return settings if own == MAX_LENGTH else {**settings, "max_length": own}
+
+
+def modernised(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings in today's form: in schema 1 `task` named a data set, and pooling was a setting."""
+    found = dict(settings)
+    named = found.get("task")
+    name = named.get("name") if isinstance(named, dict) else named
+    if "dataset" not in found and isinstance(name, str) and name not in registry.names("tasks"):
+        found["dataset"] = found.pop("task")
+    if "pooling" in found:
+        task = found.get("task")
+        task = dict(task) if isinstance(task, dict) else {"name": task or CLASSIFICATION}
+        options = task.get("options") or {}
+        if isinstance(options, dict):  # else it is refused where it is validated
+            found["task"] = task | {"options": {"pooling": found.pop("pooling")} | options}
+    return found

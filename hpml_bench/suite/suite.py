@@ -1,0 +1,277 @@
+"""Suites: YAML files, validated, and the list of their runs."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from hpml_bench import registry
+from hpml_bench.errors import UserError
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.options import explain, validate_options
+from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings, modernised
+from hpml_bench.suite.yaml import MAX_BYTES, MAX_DEPTH, parse
+
+MAX_METHODS = 200
+NAMED = ("task", "dataset", "optimizer", "quantization")
+"""Keys whose value is a name, or a name and options."""
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+"""Pattern of a suite's name, which is also its folder's."""
+
+
+class MethodEntry(Frozen):
+    """A method as a suite file writes it; what is left out comes from the method's own file."""
+
+    method: str | None = None
+    """The method's file (`hpml-bench list methods`); empty where the entry's own name is one."""
+    lr: float | None = None
+    """Learning rate of the method's parameters; empty for the method's default."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The method's own options; those left out keep the method's defaults."""
+    optimizer: OptimizerSpec | None = None
+    """The method's own optimizer; empty for the suite's."""
+
+
+class Margin(Frozen):
+    """How much of a difference counts as none: two methods within it are called equivalent."""
+
+    quality: float | None = Field(default=None, gt=0)
+    """Of a score, in its unit: 0.01 is one point of accuracy, or an RMSE of 0.01. Empty for 0.01 of the score's range,
+    or where it has none, as RMSE, of what guessing gives."""
+    cost: float = Field(default=0.05, gt=0, lt=1)
+    """Of a cost, as a share of it: 0.05 is 5 %."""
+
+
+class Suite(Frozen):
+    """What is compared: one set of settings, several methods, several seeds."""
+
+    name: str = Field(pattern=NAME)
+    """Results go to a folder of this name; the file's own name where it is left out."""
+    description: str = ""
+    """A sentence that stands at the head of the report."""
+    seeds: int = Field(default=5, ge=1, le=1000)
+    """Runs of each method: seeds 0, 1, ... decide initialisation, order and dropout."""
+    settings: Settings
+    """All that is identical for every method."""
+    margin: Margin = Margin()
+    """Differences that are too small to matter; they decide what is called equivalent, and must be set beforehand."""
+    methods: dict[str, MethodEntry] = Field(max_length=MAX_METHODS)
+    """The methods to compare, each under the name the report shows."""
+
+    def runs(self, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None) -> tuple[RunSpec, ...]:
+        """Return every method x seed, or those asked for, methods in the suite's order.
+
+        Raises:
+            UserError: a method is unknown, or its options are.
+
+        """
+        specs = [self.method(name) for name in dict.fromkeys(self.methods if methods is None else methods)]
+        return tuple(
+            RunSpec(suite=self.name, settings=self.settings, method=spec, seed=seed)
+            for seed in (range(self.seeds) if seeds is None else seeds)
+            for spec in specs
+        )
+
+    def method(self, name: str) -> MethodSpec:
+        """Return the complete specification of one method: of this suite, any registered one, or `peft:TYPE`."""
+        entry = self.methods.get(name)
+        if entry is None and name.startswith("peft:"):
+            entry = MethodEntry(method="peft", options={"type": name.removeprefix("peft:")})
+        if entry is None and name in registry.names("methods"):
+            entry = MethodEntry()
+        if entry is None:
+            known = ", ".join(dict.fromkeys([*self.methods, *registry.names("methods"), "peft:TYPE"]))
+            raise UserError(f"suite {self.name} has no method '{name}'; choose from {known}")
+        kind = entry.method or name
+        if kind not in registry.names("methods"):
+            known = ", ".join(registry.names("methods"))
+            raise UserError(f"suite {self.name}: methods.{name}: there is no method '{kind}'; choose from {known}")
+        where = f"suite {self.name}: methods.{name}"
+        options = validate_options("methods", kind, entry.options, f"{where}.options")
+        optimizer = entry.optimizer and _complete(entry.optimizer, f"{where}.optimizer.options")
+        try:
+            lr = registry.plugin("methods", kind).lr if entry.lr is None else entry.lr
+            chosen = options.model_dump(mode="json")
+            return MethodSpec(name=name, method=kind, options=chosen, lr=lr, optimizer=optimizer)
+        except ValidationError as error:
+            raise UserError(f"{where}: {explain(error, MethodSpec)}") from None
+
+
+def _complete(spec: OptimizerSpec, where: str) -> OptimizerSpec:
+    """Return an optimizer with all of its options, checked."""
+    options = validate_options("optimizers", spec.name, spec.options, where)
+    return OptimizerSpec(name=spec.name, options=options.model_dump(mode="json"))
+
+
+def suite_name(name: str) -> str:
+    """Return the name if a suite can have it.
+
+    Raises:
+        UserError: it can't, such as a path out of the results folder.
+
+    """
+    if not re.fullmatch(NAME, name):
+        raise UserError(f"'{name}' can't be a suite's name: use letters, digits, - and _, 64 at most")
+    return name
+
+
+def suites_folder() -> Path:
+    """Return the folder of the suites that come with the package: the wheel's, or the repository's."""
+    return packaged("suites", "benchmarks/suites")
+
+
+def packaged(in_wheel: str, in_repository: str) -> Path:
+    """Return a data folder: the packaged copy first, the repository's second."""
+    package = Path(str(files("hpml_bench")))
+    inside = package / in_wheel
+    return inside if inside.is_dir() else package.parent / in_repository
+
+
+def packaged_suites() -> tuple[str, ...]:
+    """Return the names of the packaged suites."""
+    return tuple(sorted(path.stem for path in suites_folder().glob("*.yaml")))
+
+
+def load_suite(
+    name: str, overrides: Iterable[str] = (), *, settings: Mapping[str, Any] | None = None, **changes: Any
+) -> Suite:
+    """Read and validate a suite.
+
+    Args:
+        name: a packaged suite's name, or the path of a YAML file.
+        overrides: `KEY=VALUE` with a dotted key, a setting's (`train_samples=512`, `dataset.options.own_share=0.5`) or
+            the suite's (`methods.lora.lr=1e-3`); the value is YAML.
+        settings: settings to override by dotted key, None included.
+        changes: `seeds` and settings that have an option of their own on the command line; None changes nothing.
+
+    Raises:
+        UserError: there is no such suite, or something in it is wrong.
+
+    """
+    path = _suite_path(name)
+    content = _read(path)
+    _anchor_paths(content, path.parent)
+    old = _modernise(content)
+    for override in overrides:
+        _apply(content, override, path, old)
+    for key, value in (settings or {}).items():
+        _set(content, _full_key(key, old), value, path)
+    for key, value in changes.items():
+        if value is not None:
+            _set(content, _full_key(key, old), value, path)
+    try:
+        return Suite.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error, Suite)}") from None
+
+
+def _suite_path(name: str) -> Path:
+    if name in packaged_suites():
+        return suites_folder() / f"{name}.yaml"
+    path = Path(name)
+    with suppress(OSError):  # too long for a path
+        if path.is_file():
+            return path
+    raise UserError(
+        f"there is no suite '{name}': give one of {', '.join(packaged_suites())}, or the path of a YAML file"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: a suite file has at most {MAX_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read: {error}") from None
+    content = parse(text, str(path))
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a suite is a mapping with {', '.join(Suite.model_fields)}")
+    content.setdefault("name", path.stem)
+    return content
+
+
+def _anchor_paths(value: Any, folder: Path) -> None:
+    """Make relative `path:` values of a suite file relative to that file, in place."""
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(item, str) and item.startswith("path:"):
+            value[key] = _anchored(item, folder)
+        elif isinstance(item, dict | list):
+            _anchor_paths(item, folder)
+
+
+def _anchored(uri: str, folder: Path) -> str:
+    try:
+        return f"path:{(folder / Path(uri.removeprefix('path:')).expanduser()).resolve()}"
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL, too long, a loop of links, no such user
+        raise UserError(f"{uri[:200]!r} is not a path: {error}") from None
+
+
+def _modernise(content: dict[str, Any]) -> bool:
+    """Write settings as they are written today, in place.
+
+    Returns:
+        Whether `task` named a data set, as until schema 1.
+
+    """
+    settings = content.get("settings")
+    if not isinstance(settings, dict):
+        return False
+    found = modernised(settings)
+    content["settings"] = found
+    return "dataset" in found and "dataset" not in settings
+
+
+def _full_key(key: str, old: bool) -> list[str]:
+    """Return the keys from the suite's top; of a suite in which `task` named a data set, `task` still does."""
+    parts = key.split(".")
+    below = parts[1:] if parts[0] == "settings" else parts
+    if below == ["pooling"]:  # a setting until schema 1
+        below = ["task", "options", "pooling"]
+    elif old and below[:1] == ["task"] and below != ["task", "options", "pooling"]:
+        below = ["dataset", *below[1:]]
+    return ["settings", *below] if below and below[0] in Settings.model_fields else parts
+
+
+def _apply(content: dict[str, Any], override: str, path: Path, old: bool) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override}: write KEY=VALUE, as in --set train_samples=512")
+    value = parse(text, f"--set {override}")
+    if isinstance(value, str) and value.startswith("path:"):
+        value = _anchored(value, Path())
+    _set(content, _full_key(key, old), value, path)
+
+
+def _set(content: dict[str, Any], keys: list[str], value: Any, path: Path) -> None:
+    if len(keys) > MAX_DEPTH:
+        raise UserError(f"--set {'.'.join(keys)[:80]}...: a key has at most {MAX_DEPTH} parts")
+    if keys[0] not in Suite.model_fields:
+        allowed = [*Settings.model_fields, *Suite.model_fields]
+        close = difflib.get_close_matches(keys[0], allowed, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(
+            f"--set {'.'.join(keys)}: there is no such setting{hint} (docs/settings.md has all; "
+            f"of a suite itself: {', '.join(Suite.model_fields)})"
+        )
+    if keys[-1] in {"epochs", "steps"} and keys[:-1] == ["settings"] and value is not None:
+        settings = content.get("settings")
+        if isinstance(settings, dict):
+            settings.pop("steps" if keys[-1] == "epochs" else "epochs", None)
+    node: Any = content
+    for key in keys[:-1]:
+        if node.get(key) is None:
+            node[key] = {}
+        elif key in NAMED and isinstance(node[key], str):  # so that options can be overridden
+            node[key] = {"name": node[key]}
+        node = node[key]
+        if not isinstance(node, dict):
+            raise UserError(f"--set {'.'.join(keys)}: {key} in {path} has no keys of its own")
+    node[keys[-1]] = value

@@ -1,0 +1,462 @@
+"""Sweep by jobs, as its submitter sees it: plan, submission of what is missing, waiting, stopping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from hpml_bench.errors import UserError
+from hpml_bench.launch import preparation
+from hpml_bench.plugins.engine import Batch, Engine, Live, make_engine, units_of
+from hpml_bench.records import plan as plans
+from hpml_bench.records.files import PLAN, RECORD, as_typed, remove
+from hpml_bench.records.folder import ResultsFolder, locked
+from hpml_bench.records.plan import Plan
+from hpml_bench.records.run import Digests, RunRecord, protocol_id
+from hpml_bench.suite.settings import RunSpec, Settings
+from hpml_bench.sweep.claims import release_dead
+from hpml_bench.sweep.request import Asked, recorded, resolved_alike, same_runs
+from hpml_bench.system.redaction import HIDDEN, SECRET_VARIABLE, redacted
+
+Say = Callable[[str], None]
+POLL_SECONDS = 5.0
+UNANSWERED_SECONDS = 600.0
+"""For so long an engine may fail to answer what jobs there are."""
+SUBMITTED_SECONDS = 2 * UNANSWERED_SECONDS
+"""For so long another process that submits to the same folder is waited for: it would not see our jobs, nor we its."""
+OPENED_SECONDS = 10.0
+"""For so long one is waited for without a word."""
+VAIN = 2
+"""Submissions in a row that bring no new run before the sweep is given up."""
+
+
+class Sweep:
+    """A sweep that jobs do."""
+
+    def __init__(self, folder: Path, plan: Plan, engine: Engine, say: Say, resolved: bool = True) -> None:
+        """Keep them; `resolved`: whether the settings that jobs have resolved are this plan's."""
+        self.folder, self.plan, self.engine, self.say = folder, plan, engine, say
+        self._results = ResultsFolder(folder)
+        self._resolved = resolved
+        self._specs: list[list[RunSpec]] | None = None
+        self._known: dict[str, tuple[tuple[int, ...], RunRecord]] = {}
+        """run_id -> record, and by what its file is told from a later one."""
+        self._refused: list[str] = []
+        """What the engine says of jobs that it has taken and would never begin."""
+
+    @classmethod
+    def open(cls, asked: Asked, folder: Path, say: Say, fresh: bool = False) -> Sweep:
+        """Return the sweep of a results folder: the one that was planned before, or a new one.
+
+        Raises:
+            UserError: the engine can't be had, or jobs of another plan work in the folder.
+
+        """
+        engine = make_engine(asked.profile)
+        engine.check()
+        with ResultsFolder.open(folder, seconds=OPENED_SECONDS if engine.outlives else 0) as results:
+            before = plans.read_plan(folder) if (folder / PLAN).exists() else None
+            plan = asked.plan(folder, before)
+            if before is not None and (fresh or not _continues(before, plan)):
+                _refuse_if_jobs_live(folder, before, engine)
+            if fresh and asked.methods is not None:
+                results.clear(recorded(folder, plan))
+            elif fresh:
+                results.clear()
+                results.forget_measured()
+                remove(folder / plans.LOGS)
+            if before is None or not resolved_alike(before, plan) or _damaged(folder, say):
+                (folder / plans.RESOLVED).unlink(missing_ok=True)
+            results.write_suite(asked.suite.model_dump_json(indent=1))
+            plans.write_plan(folder, plan)
+        return cls(folder, plan, engine, say)
+
+    @classmethod
+    def look(cls, asked: Asked, folder: Path, say: Say) -> Sweep:
+        """Return the same without writing anything, for `--dry-run`."""
+        engine = make_engine(asked.profile)
+        engine.check()
+        before = plans.read_plan(folder) if (folder / PLAN).exists() else None
+        plan = asked.plan(folder, before)
+        return cls(folder, plan, engine, say, resolved=before is not None and resolved_alike(before, plan))
+
+    def _set_aside_unusable(self) -> None:
+        """Set damaged runs aside, and those on other rows or weights, as a sweep without jobs does."""
+        specs, digests = self.specs(), self.plan.digests
+        if specs is not None and digests is not None:
+            flat = [spec for unit in specs for spec in unit]
+            protocol = protocol_id(flat[0].settings, digests)
+            self._results.set_aside_unusable(flat, protocol, self.say)
+
+    @property
+    def unprepared(self) -> bool:
+        """Whether model and data are to be prepared in this process, since jobs are to be submitted that need them."""
+        if self.plan.profile.prepare != "here":
+            return False
+        return self.plan.digests is None or bool(self.missing(again=True) and not self._live())
+
+    def prepare_here(self) -> None:
+        """Prepare model and data in this process, so that the jobs need no network.
+
+        Raises:
+            UserError: they can't be had.
+
+        """
+        settings = self.plan.suite.settings
+        self.say(f"preparing model and data of {settings.backbone.partition('#')[0]} ...")
+        here = {"device": "cpu", "world_size": 1, "threads": 1, "micro_batch": None}
+        prepared = preparation.prepare(settings.model_copy(update=here))
+        for warning in prepared.warnings:
+            self.say(warning)
+        with self._submitting():
+            found = self._planned().model_copy(update={"digests": prepared.digests})
+            plans.write_plan(self.folder, found)
+            self.plan = self.plan.model_copy(update={"digests": prepared.digests})
+
+    # What is done
+
+    def specs(self) -> list[list[RunSpec]] | None:
+        """Return the runs of each unit; None before a job has resolved the settings."""
+        if self._specs is None and self._resolved:
+            settings = plans.read_resolved(self.folder)
+            self._specs = None if settings is None else self.plan.specs(settings)
+        return self._specs
+
+    def records(self) -> tuple[RunRecord, ...]:
+        """Return the records of the plan's runs."""
+        found = (self._record(spec) for unit in self.specs() or () for spec in unit)
+        return tuple(record for record in found if record is not None)
+
+    def _record(self, spec: RunSpec) -> RunRecord | None:
+        """Return the record of a run; it is read again only where its file is another one."""
+        run = self._results.run_folder(spec)
+        try:
+            there = (run.path / RECORD).stat()
+        except OSError:
+            return None
+        mark = there.st_ino, there.st_mtime_ns, there.st_size
+        known = self._known.get(spec.run_id)
+        if known is not None and known[0] == mark:
+            return known[1]
+        record = run.record()
+        if record is not None:  # else it may be read next time
+            self._known[spec.run_id] = mark, record
+        return record
+
+    def missing(self, again: bool) -> tuple[int, ...]:
+        """Return the units of which a run is to be done; with `again`, also where one has failed since asked."""
+        specs = self.specs()
+        if specs is None:
+            return tuple(range(len(self.plan.units)))
+        return tuple(
+            number for number, unit in enumerate(specs) if not all(self._settled(spec, again) for spec in unit)
+        )
+
+    def _settled(self, spec: RunSpec, again: bool) -> bool:
+        record = self._record(spec)
+        return record is not None and self.plan.settles(record, self._protocol(spec.settings, record), again)
+
+    def _progress(self) -> int:
+        """Return how many runs need not be done any more."""
+        return sum(self._settled(spec, again=False) for unit in self.specs() or () for spec in unit)
+
+    def _protocol(self, settings: Settings, record: RunRecord) -> str | None:
+        digests: Digests | None = self.plan.digests or record.digests
+        return None if digests is None else protocol_id(settings, digests)
+
+    # Jobs
+
+    def batches(self, units: Sequence[int], fresh: bool = False) -> list[Batch]:
+        """Return the jobs of units, in parts that are submitted one after another; a preparation is the first."""
+        plan = str(self.folder / PLAN)
+        found = []
+        prepared = not fresh and any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
+        if self.plan.profile.prepare == "job" and not prepared:
+            found.append(Batch(self.plan, self.folder, (), ("work", plan, "--prepare"), kind="prepare"))
+        arguments = ("work", plan, "--unit", "{unit}")
+        return [*found, *self.engine.parts(Batch(self.plan, self.folder, tuple(units), arguments))]
+
+    def report_batch(self, ended: tuple[str, ...]) -> Batch:
+        """Return the job that writes the report when others have ended."""
+        return Batch(self.plan, self.folder, (), ("report", str(self.folder)), kind="report", ended=ended)
+
+    def script(self, fresh: bool = False, detach: bool = False) -> str:
+        """Return what would be submitted, names of jobs in capitals, without secrets; nothing if nothing is missing."""
+        missing = range(len(self.plan.units)) if fresh else self.missing(again=True)
+        live = [job for job in self.engine.live(self.plan) if not job.stuck]
+        units = sorted(set(missing) - units_of(live))
+        texts: list[str] = []
+        profile = self.plan.profile
+        shown = {
+            name: HIDDEN if SECRET_VARIABLE.match(name) else redacted(value) for name, value in profile.env.items()
+        }
+        engine = make_engine(profile.model_copy(update={"env": shown}))
+        names = [job.group for job in live]
+
+        def written(batch: Batch) -> str:
+            texts.append(engine.script(batch))
+            names.append(batch.kind.upper())
+            return names[-1]
+
+        if units:
+            self._give(units, written, fresh)
+        if detach and names and not any(job.kind == "report" for job in live):
+            texts.append(engine.script(self.report_batch(tuple(dict.fromkeys(names)))))
+        return "\n".join(texts)
+
+    def submit(self, again: bool) -> int:
+        """Submit the units that are missing and have no job; return how many.
+
+        Raises:
+            UserError: the engine refuses them, another process that submits doesn't end, or another sweep was begun in
+                the folder meanwhile.
+
+        """
+        with self._submitting():
+            if self._planned().stopped:
+                self.say("the sweep was stopped")
+                return 0
+            live = self._live()
+            self._refused.clear()  # of jobs of an earlier profile
+            release_dead(self.folder, self.engine)
+            if again:
+                self._set_aside_unusable()
+            if live:
+                self.say(f"{len(live)} jobs of this sweep wait or run")
+            units = sorted(set(self.missing(again)) - units_of(live))
+            return self._give(units, self._submitted) if units else 0
+
+    def _give(self, units: Sequence[int], take: Callable[[Batch], str], fresh: bool = False) -> int:
+        """Give units to something that takes jobs; return how many it took, which may be less than all, and not none.
+
+        Raises:
+            UserError: it refuses the first of them.
+
+        """
+        prepared: str | None = None
+        ended: tuple[str, ...] = ()
+        taken = 0
+        for batch in self.batches(units, fresh):
+            try:
+                name = take(replace(batch, prepared=prepared, ended=ended))
+            except UserError as error:
+                if not taken:
+                    raise
+                self.say(f"{error}; the other {len(units) - taken} jobs are submitted when those before have ended")
+                break
+            if batch.kind == "prepare":
+                prepared = name
+                continue
+            taken, ended = taken + len(batch.units), (name,)
+        return taken
+
+    def _submitted(self, batch: Batch) -> str:
+        """Submit jobs, say so, and return their name."""
+        name = self.engine.submit(batch)
+        if self.engine.starts and batch.kind == "units":
+            runs = sum(len(self.plan.units[unit].tasks) for unit in batch.units)
+            shown = f" as {name}" if name else ""
+            self.say(
+                f"{len(batch.units)} jobs for {runs} runs were given to {self.engine.title}{shown}, "
+                f"{self.plan.profile.parallel} at a time"
+            )
+        return name
+
+    @contextmanager
+    def _submitting(self) -> Iterator[None]:
+        """Keep other processes from submitting, stopping and planning here; where jobs end with this one it is so.
+
+        Raises:
+            UserError: another one doesn't end.
+
+        """
+        with ExitStack() as held:
+            if self.engine.outlives:
+                try:
+                    held.enter_context(locked(self.folder, OPENED_SECONDS))
+                except UserError as error:
+                    self.say(f"{error}; waiting for it")
+                    held.enter_context(locked(self.folder, SUBMITTED_SECONDS))
+            yield
+
+    def _planned(self) -> Plan:
+        """Return the plan as it is in the folder.
+
+        Raises:
+            UserError: it is another one.
+
+        """
+        there = plans.read_plan(self.folder)
+        if not _continues(there, self.plan):
+            raise UserError(
+                f"{self.folder}: another sweep, or this one with another profile, was begun here meanwhile; give "
+                "another --out"
+            )
+        return there
+
+    def submit_report(self) -> bool:
+        """Submit a job that writes the report when all others have ended; return whether any is left to wait for."""
+        with self._submitting():
+            live = () if self._planned().stopped else self._live()
+            if live and not any(job.kind == "report" for job in live):
+                try:
+                    self.engine.submit(self.report_batch(tuple(dict.fromkeys(job.group for job in live if job.group))))
+                except UserError as error:
+                    self.say(f"{error}; no job writes the report: when the others have ended, the same command does")
+        return bool(live)
+
+    def wait(self, found: Callable[[RunRecord], None], poll: float = POLL_SECONDS) -> bool:
+        """Wait until no job is left, submitting anew what jobs have left undone; return whether all runs have a record.
+
+        While no job runs, each reason for which they wait is said once.
+
+        Args:
+            found: takes each record once, as it is found.
+            poll: seconds between two looks.
+
+        """
+        seen: set[tuple[str, str]] = set()
+        said: set[str] = set()
+        vain, before = 0, -1
+        began = time.monotonic()
+        while True:
+            live = self._live()  # before the records: a job that ends in between has written its own
+            for record in self.records():
+                key = record.run_id, record.started
+                if key not in seen:
+                    seen.add(key)
+                    found(record)
+            if not any(job.running for job in live):
+                reasons = {job.reason for job in live} - said - {""}
+                if reasons:
+                    self.say(f"no job runs, {len(live)} wait: {', '.join(sorted(reasons))}")
+                said |= reasons
+            if not live and self._refused:
+                return False
+            if not live:
+                missing = self.missing(again=False)
+                if not missing:
+                    return True
+                if plans.read_plan(self.folder).stopped:
+                    self.say("the sweep was stopped")
+                    return False
+                done = self._progress()
+                vain, before = (0, done) if done > before else (vain + 1, before)
+                if vain >= VAIN:
+                    return False
+                self.say(f"{len(missing)} jobs ended with runs left to do; submitting them again")
+                self.submit(again=False)
+            self.engine.wait(min(poll, 0.5 + (time.monotonic() - began) / 10))
+
+    def _live(self) -> tuple[Live, ...]:
+        """Return the jobs that wait or run; those that the engine will never begin are cancelled.
+
+        An engine that doesn't answer is asked again for some minutes.
+
+        Raises:
+            UserError: it hasn't answered all that time.
+
+        """
+        deadline = time.monotonic() + UNANSWERED_SECONDS
+        while True:
+            try:
+                live = self.engine.live(self.plan)
+                stuck = [job for job in live if job.stuck]
+                if stuck:
+                    self.say(f"job {stuck[0].name} ({len(stuck)} in all) is held: {stuck[0].state.lower()}; cancelled")
+                    self.engine.cancel(stuck)
+                refused = [job.reason for job in stuck if job.refused]
+                self._refused += [
+                    f"{self.engine.title} would never begin such jobs: {reason}; change what the profile asks for"
+                    for reason in dict.fromkeys(refused)
+                ]
+                return tuple(job for job in live if not job.stuck)
+            except UserError as error:
+                if time.monotonic() > deadline:
+                    raise
+                self.say(f"{error}; asking again")
+                time.sleep(POLL_SECONDS)
+
+    def reasons(self) -> list[str]:
+        """Return why runs are missing, each reason once: jobs were refused, have failed, or have left no trace."""
+        last = {job.unit: job for job in plans.read_jobs(self.folder)}
+        found = (last.get(unit) for unit in (-1, *self.missing(again=False)))
+        reasons = [f"a job ended: {job.why}" for job in found if job is not None and job.why is not None]
+        logs = self.folder / plans.LOGS
+        if not self._refused and not plans.read_plan(self.folder).stopped and not any(logs.glob("*")):
+            reasons.append(f"no job has left a log in {logs}: see that the nodes have this folder, under this path")
+        return list(dict.fromkeys([*self._refused, *reasons]))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder while the body runs, if jobs end with this process: nobody else is to work in it meanwhile.
+
+        Raises:
+            UserError: another process holds it; says which.
+
+        """
+        with nullcontext() if self.engine.outlives else locked(self.folder):
+            yield
+
+    def stop(self) -> int:
+        """End all jobs, and remove their claims; return how many there were. Who waits for them submits none again."""
+        with self._submitting():
+            plans.write_plan(self.folder, plans.read_plan(self.folder).model_copy(update={"stopped": True}))
+            count = self.engine.stop(self.plan)
+        deadline = time.monotonic() + 60
+        while self.engine.live(self.plan) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        release_dead(self.folder, self.engine)
+        return count
+
+
+def find(path: Path, say: Say) -> Sweep:
+    """Return the sweep of a results folder with a plan, or of the one folder in `path` that has one.
+
+    Raises:
+        UserError: there is none, or there are several.
+
+    """
+    folders = [path] if (path / PLAN).exists() else sorted(found.parent for found in path.glob(f"*/{PLAN}"))
+    if len(folders) != 1:
+        names = ", ".join(map(str, folders)) or "none"
+        raise UserError(f"{path}: name a results folder with a plan, as run-all --on makes it (here: {names})")
+    plan = plans.read_plan(folders[0])
+    return Sweep(as_typed(folders[0]), plan, make_engine(plan.profile), say)
+
+
+def _damaged(folder: Path, say: Say) -> bool:
+    """Tell, and say, whether the settings that jobs have resolved can't be read."""
+    try:
+        plans.read_resolved(folder)
+    except UserError:
+        say(f"{folder / plans.RESOLVED} is damaged; the next job decides anew what the suite leaves open")
+        return True
+    return False
+
+
+def _continues(before: Plan, plan: Plan) -> bool:
+    """Tell whether jobs of the plan there was may work on while this one's are submitted."""
+    engines = before.profile.engine == plan.profile.engine
+    return same_runs(before, plan) and resolved_alike(before, plan) and engines
+
+
+def _refuse_if_jobs_live(folder: Path, before: Plan, engine: Engine) -> None:
+    """Refuse a folder in which jobs of another plan wait or work.
+
+    Raises:
+        UserError: says which, and how to end them.
+
+    """
+    owned = engine if before.profile.engine == engine.profile.engine else make_engine(before.profile)
+    owners = release_dead(folder, owned)
+    living = sorted({owner.job for owner in owners} | {job.name for job in owned.live(before)})
+    if living:
+        claimed = f" (of one that was killed, remove {folder / plans.CLAIMS / str(owners[0].unit)})" if owners else ""
+        raise UserError(
+            f"{folder}: jobs of another plan, or of another profile, work in it ({', '.join(living[:3])}); end them "
+            f"with hpml-bench stop {folder}{claimed}, or give another --out"
+        )

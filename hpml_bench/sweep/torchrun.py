@@ -1,0 +1,73 @@
+"""Run whose ranks torchrun started: each calls `run_as_rank`, and rank 0, or one that fails, commits the record."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from hpml_bench.data.prepare import prepare
+from hpml_bench.launch import outcome
+from hpml_bench.plugins.method import check_methods
+from hpml_bench.records.folder import ResultsFolder, RunFolder, make_folder
+from hpml_bench.records.plan import refuse_if_worked_on
+from hpml_bench.records.run import DONE
+from hpml_bench.report.model_card import write_card
+from hpml_bench.suite.suite import Suite
+from hpml_bench.sweep import resolve as definite
+from hpml_bench.system import environment
+from hpml_bench.system.text import utc_now
+from hpml_bench.training import worker
+from hpml_bench.training.cuda import check_gpus
+
+
+def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, save: Path | None = None) -> bool:
+    """Do the run as this rank; return whether it ended well. A rank that raises ends its process here.
+
+    The allocator's variables can't be set any more, since torchrun started this process; the record has their values.
+
+    Raises:
+        UserError: a setting is wrong, torch can't compute on this rank's GPU, a source can't be had, or jobs work in
+            the results folder.
+
+    """
+    environment.set_cuda_environment()
+    rank = int(os.environ["RANK"])
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+    suite, notes = definite.resolve_as_known(suite, out / suite.name, here)
+    (spec,) = suite.runs([method], [seed])
+    check_methods([spec.method], spec.settings)
+    if spec.settings.device == "cuda":
+        check_gpus(here, own=int(os.environ["LOCAL_RANK"]))
+    results = ResultsFolder(out / suite.name)
+    refuse_if_worked_on(results.path)
+    there = results.run_folder(spec).record()
+    if there is not None and there.status in DONE and not fresh and save is None:
+        return True
+    prepared = prepare(spec.settings)
+    save_to = None if save is None else str(save.resolve())
+    prepared = prepared.model_copy(update={"save_to": save_to, "notes": prepared.notes | notes})
+    started, began = utc_now(), time.monotonic()
+    main = rank == 0
+    if main:
+        make_folder(results.path)
+    if main and save is not None:
+        results.set_aside([spec], print)
+    own = results.begin(spec) if main else RunFolder(results.path / spec.run_id)
+    if main:
+        own.begin()
+        results.write_suite(suite.model_dump_json(indent=1))
+    try:
+        ended = worker.execute(spec, prepared, own.path)
+    except Exception as error:
+        own.path.mkdir(parents=True, exist_ok=True)
+        worker.leave_error(error, own.path, rank)
+        if own.record() is None:  # the first to come here has it; torchrun then ends the others
+            ended = outcome.outcome(own.path, outcome.ExitEvidence())
+            own.commit(outcome.record(spec, prepared, ended, started, time.monotonic() - began))
+        worker.end_at_once()
+    if main:
+        record = own.commit(outcome.record(spec, prepared, ended, started, time.monotonic() - began))
+        if save is not None and record.status == "ok":
+            write_card(record, save)
+    return ended.status in DONE

@@ -1,0 +1,192 @@
+"""Hub datasets: read from a local hub layout, without network and without code of theirs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import constants
+
+from helpers.tiny import settings
+from hpml_bench.builtin.datasets import hub
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.dataset import LoadedData, Target
+from hpml_bench.suite.suite import load_suite, packaged_suites
+
+COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
+CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - {split: train, path: data/train-*}
+  - {split: test, path: data/test-*}
+- config_name: other
+  data_files:
+  - {split: train, path: other/train-*}
+---
+A card.
+"""
+
+
+@pytest.fixture(autouse=True)
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test has caches of its own, and no hub."""
+    monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Lay out a dataset with class names as the hub's cache does; return its snapshot folder."""
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    root = tmp_path / "hub" / "datasets--o--news"
+    folder = root / "snapshots" / COMMIT
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text(COMMIT)
+    (folder / "data").mkdir(parents=True)
+    (folder / "other").mkdir()
+    (folder / "README.md").write_text(CARD)
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["World", "Sports"])})
+    for name, rows in (("data/train-0", 12), ("data/test-0", 4), ("other/train-0", 6)):
+        content = {"text": [f"{name} {i}" for i in range(rows)], "label": [i % 2 for i in range(rows)]}
+        Dataset.from_dict(content, features=features).to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+def load(
+    dataset: str = "hub:o/news", samples: int | None = None, target: Target = "class", **options: Any
+) -> LoadedData:
+    """Load a dataset with the fewest options."""
+    given = {"config": "default"} | options
+    return hub.HubDataset(hub.HubDataset.Options(dataset=dataset, **given)).load(settings(test_samples=samples), target)
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_cached_dataset_needs_no_network() -> None:
+    """Splits and class names come from the repository, and the commit is noted."""
+    data = load()
+    assert (len(data.train), len(data.test), data.validation) == (12, 4, None)
+    assert data.label_names == ("World", "Sports")
+    assert data.train[1] == {"text": "data/train-0 1", "label": 1}
+    assert data.notes["dataset"] == f"hub:o/news, commit {COMMIT}"
+
+
+def test_a_copy_of_the_repository_serves_as_well(repository: Path) -> None:
+    """`path:` reads the same rows."""
+    assert load(f"path:{repository}").train[:] == load().train[:]
+
+
+@pytest.mark.usefixtures("repository")
+def test_any_split_can_play_any_part() -> None:
+    """A validation split is taken where one is named."""
+    assert len(load(validation="test").validation or ()) == 4
+
+
+@pytest.mark.usefixtures("repository")
+def test_without_a_test_split_rows_are_split_off() -> None:
+    """They leave the training rows."""
+    data = load(config="other", test=None, samples=2)
+    assert (len(data.train), len(data.test)) == (4, 2)
+    assert not set(data.train["text"]) & set(data.test["text"])
+
+
+@pytest.mark.usefixtures("repository")
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"test": "dev"}, "no split 'dev'; there is train, test"),
+        ({"config": "third"}, "third"),
+        ({"text": "body"}, "no text column 'body'"),
+        ({"dataset": "hub:o/absent"}, "HF_HUB_OFFLINE is set.*path:FOLDER.*quickstart"),
+        ({"dataset": "path:/no/such"}, "no such file or folder"),
+        ({"dataset": "hub:news"}, "write hub:OWNER/NAME"),
+    ],
+)
+def test_a_mistake_is_named(options: dict[str, Any], says: str) -> None:
+    """One sentence with the dataset and what there is."""
+    with pytest.raises(UserError, match=says) as raised:
+        load(**options)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_dataset_made_by_code_is_not_run(tmp_path: Path) -> None:
+    """A folder with a script and no data is refused."""
+    (tmp_path / "news.py").write_text("raise SystemExit")
+    with pytest.raises(UserError, match="holds no parquet, csv or jsonl"):
+        load(f"path:{tmp_path}")
+
+
+def test_json_lines_are_read(tmp_path: Path) -> None:
+    """As parquet and csv are, a split a file."""
+    for split, rows in (("train", 6), ("test", 3)):
+        lines = [json.dumps({"text": f"{split} {row}", "label": row % 2}) for row in range(rows)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    data = load(f"path:{tmp_path}")
+    assert data.train["text"][:] == [f"train {row}" for row in range(6)]
+    assert data.test["text"][:] == ["test 0", "test 1", "test 2"]
+
+
+def test_the_documents_suite_writes_out_every_setting() -> None:
+    """Nothing of the document's setting is left to a default that could change."""
+    import yaml
+
+    from hpml_bench.suite.settings import Settings
+    from hpml_bench.suite.suite import suites_folder
+
+    suite = load_suite("document")
+    written = yaml.safe_load((suites_folder() / "document.yaml").read_text())["settings"]
+    assert set(written) == set(Settings.model_fields)
+    assert set(written["dataset"]["options"]) >= set(hub.HubDataset.Options.model_fields) - {"label_names", "separator"}
+    assert len({run.method.lr for run in suite.runs()}) == 1
+
+
+@pytest.mark.parametrize("name", packaged_suites())
+def test_the_suites_are_valid_and_described(name: str) -> None:
+    """Every method's, the task's and the data set's options are known."""
+    from hpml_bench.suite.options import validate_options
+
+    suite = load_suite(name)
+    for kind, spec in (("tasks", suite.settings.task), ("datasets", suite.settings.dataset)):
+        assert validate_options(kind, spec.name, spec.options, name)
+    assert suite.runs()
+    assert suite.description
+
+
+def tagged(folder: Path) -> str:
+    """Write a dataset of words, tags and scores as the hub has them; return its address."""
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    names = ClassLabel(names=["O", "B-PER", "I-PER"])
+    features = Features({"tokens": [Value("string")], "ner_tags": [names], "score": Value("float32")})
+    content = {"tokens": [["Anna", "left"], ["He", "too"]], "ner_tags": [[1, 0], [0, 0]], "score": [0.5, 2.0]}
+    for split in ("train", "test"):
+        Dataset.from_dict(content, features=features).to_parquet(folder / f"{split}.parquet")
+    return f"path:{folder}"
+
+
+def test_tags_of_a_dataset_have_its_own_names(tmp_path: Path) -> None:
+    """Words and tags are found by the names that datasets on the hub use."""
+    data = load(tagged(tmp_path), target="tags")
+    assert data.label_names == ("O", "B-PER", "I-PER")
+    assert data.train[0] == {"words": ["Anna", "left"], "tags": [1, 0]}
+
+
+def test_numbers_of_a_dataset_are_read(tmp_path: Path) -> None:
+    """From the column called score; there is no text beside it, and that is told."""
+    with pytest.raises(UserError, match="no column holds text"):
+        load(tagged(tmp_path), target="number")
+
+
+def test_a_texts_number_is_read(tmp_path: Path) -> None:
+    """Text and number of a dataset like STS-B's."""
+    from datasets import Dataset
+
+    rows = {"sentence": ["a", "b", "c"], "label": [0.5, 2.0, 5.0]}
+    for split in ("train", "test"):
+        Dataset.from_dict(rows).to_parquet(tmp_path / f"{split}.parquet")
+    data = load(f"path:{tmp_path}", target="number")
+    assert data.train[:] == {"text": ["a", "b", "c"], "label": [0.5, 2.0, 5.0]}

@@ -1,0 +1,111 @@
+"""Questions about the generated world: what is asked, what can be known, and what pretraining brings."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers import tiny
+from hpml_bench.data.newswire import BEAT_NAMES, ENTITIES, make_world
+from hpml_bench.data.prepare import prepare
+from hpml_bench.data.sources import resolve_model
+from hpml_bench.plugins.dataset import LoadedData, make_loader
+from hpml_bench.plugins.rows import Rows
+from hpml_bench.suite.settings import Settings
+from hpml_bench.suite.suite import load_suite
+from hpml_bench.training.trainer import Trainer
+
+
+def loaded(**changes: Any) -> LoadedData:
+    """Return the rows of the suite `chat`."""
+    settings = load_suite("chat", settings=changes).settings
+    return make_loader(settings).load(settings, "answer")
+
+
+def desk_of(name: str) -> str:
+    """Return the desk of a name, by the world's own list."""
+    for kind, names in make_world().words.items():
+        if kind in ENTITIES and name in names:
+            return BEAT_NAMES[names.index(name) // ENTITIES[kind]].capitalize()
+    raise AssertionError(name)
+
+
+def test_questions_on_names_have_the_worlds_answer() -> None:
+    """A third each: one name, three names of one desk, a text; the answer on names is the world's, with a capital."""
+    kinds = {"one": 0, "three": 0, "text": 0}
+    for question, answer in loaded().test["contents"]:
+        if found := re.fullmatch(r"Which desk covers (\w+)\?", question):
+            kinds["one"] += 1
+            assert answer == f" {desk_of(found[1])}"
+        elif found := re.fullmatch(r"(\w+) of (\w+), (\w+): which desk\?", question):
+            kinds["three"] += 1
+            assert {f" {desk_of(name)}" for name in found.groups()} == {answer}
+        else:
+            kinds["text"] += 1
+            assert question.endswith(" Which desk?")
+    assert kinds == {"one": 200, "three": 200, "text": 200}
+
+
+def test_the_best_possible_score_is_told() -> None:
+    """Names can all be known, and of texts as many as the exact posterior gets right: between 2/3 and 1."""
+    (note,) = loaded().notes.values()
+    best = float(re.match(r"([\d.]+) %", note)[1])  # type: ignore[index]
+    assert 200 / 3 < best < 100
+
+
+def test_rows_are_the_same_each_time_and_splits_differ() -> None:
+    """`data_seed` and the split determine them; test questions of one name are mostly of names not trained on."""
+    first, again, other = loaded(), loaded(), loaded(data_seed=1)
+    assert first.test[:] == again.test[:]
+    assert first.test[:] != other.test[:]
+    asked = [{contents[0] for contents in split["contents"]} for split in (first.train, first.test)]
+    ones = {question for question in asked[1] if question.startswith("Which desk covers")}
+    assert len(ones - asked[0]) > 0.6 * len(ones)
+
+
+def test_the_general_text_is_no_chat() -> None:
+    """The retention text is the stream that the backbone was pretrained on, drawn anew; a turn each."""
+    data = loaded()
+    assert data.retention is not None
+    assert set(map(len, data.retention["contents"])) == {1}
+    assert set(map(tuple, data.retention["roles"])) == {("assistant",)}
+
+
+def score(settings: Settings, folder: Path) -> float:
+    """Return the exact match of full fine-tuning from a model's weights."""
+    suite = load_suite("chat")
+    spec = next(iter(suite.runs(["full"], [0]))).model_copy(update={"settings": settings})
+    with tiny.alone() as group:
+        prepared = prepare(settings)
+        trainer = Trainer.build(spec, prepared, group)
+        trainer.train()
+        rows = Rows(Path(prepared.data) / "test", prepared.pad_id)
+        return trainer.evaluate(rows, "test", trainer.steps).metrics["score"]
+
+
+@pytest.mark.suites
+def test_pretraining_decides_the_score(tmp_path: Path) -> None:
+    """Full fine-tuning of the embedded weights is at least 15 points above the same model with random ones."""
+    import shutil
+
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    embedded = resolve_model("embedded:newswire-gpt2").folder_or_file
+    shutil.copytree(embedded, tmp_path / "random")
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(embedded)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "random")
+    assert json.loads((tmp_path / "random" / "config.json").read_text())["n_layer"] == config.n_layer
+    changes = {"world_size": 1, "test_samples": 300, "validation_samples": 16, "eval_every": 150}
+    pretrained, random = (
+        score(load_suite("chat", settings={**changes, "backbone": backbone}).settings, tmp_path)
+        for backbone in ("embedded:newswire-gpt2", f"path:{tmp_path / 'random'}")
+    )
+    assert pretrained - random >= 0.15
+    assert np.isfinite(random)

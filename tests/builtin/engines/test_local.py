@@ -1,0 +1,271 @@
+"""Runs side by side on one machine: each in its part of it, with the results that they have one after another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from helpers import plugin_packages, tiny
+from helpers.cli_process import Command
+from helpers.held import Gates
+from hpml_bench.builtin.engines.local import Local, slots
+from hpml_bench.cli import main
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.engine import Batch
+from hpml_bench.records.plan import LOGS, Job, Limits, Plan, Task, Unit, claims, read_jobs
+from hpml_bench.suite.profile import Profile
+from hpml_bench.suite.suite import load_suite
+from hpml_bench.system import environment, gpus, heartbeat, processes
+
+two_cores = pytest.mark.skipif(environment.cores() < 2, reason="needs two cores")
+SIDE_BY_SIDE = ("--parallel", "2", "--nproc", "1")
+
+
+def working(command: Command, stepping: int = 2) -> tuple[Job, ...]:
+    """Return the jobs under way once so many take steps, else nothing."""
+    beats = [beat for folder in command.out.glob("*/attempts/*/") for beat in heartbeat.read(folder)]
+    found = claims(command.out / "colours")
+    return found if sum("step" in beat.where for beat in beats) >= stepping else ()
+
+
+# A sweep
+
+
+@two_cores
+def test_the_results_are_those_of_runs_one_after_another(gates: Gates, room: Path) -> None:
+    """To the bit; what ran beside a run, and the cores it had, are in its record."""
+    status, said = Command(gates.suite, room / "one", "--nproc", "1").ended(300)
+    assert status == 0, said
+    gates.close("a", "b")
+    command = Command(gates.suite, room / "two", *SIDE_BY_SIDE)
+    command.until(lambda: working(command), 100)
+    gates.open()
+    status, said = command.ended(300)
+    assert status == 0, said
+    assert "4 jobs for 4 runs were given to this machine, 2 at a time" in said
+    assert "[4/4] " in said
+    alone, beside = tiny.records(room / "one"), tiny.records(room / "two")
+    assert tiny.scores(beside) == tiny.scores(alone)
+    assert {record.run_id for record in beside.values()} == {record.run_id for record in alone.values()}
+    assert {record.neighbours for record in alone.values()} == {None}
+    ids = {record.run_id for record in beside.values()}
+    assert any(record.neighbours for record in beside.values())
+    for record in beside.values():
+        assert set(record.neighbours or ()) <= ids - {record.run_id}
+        assert record.environment["hardware"]["cores"] == environment.cores() // 2
+        assert record.environment["where"]["engine"] == "local"
+        assert not record.environment["where"]["exclusive"]
+    for record in beside.values():  # of two that ran side by side, each tells of the other
+        for other in record.neighbours or ():
+            assert record.run_id in next(r for r in beside.values() if r.run_id == other).neighbours  # type: ignore[operator]
+    assert (room / "two/colours/report.html").is_file()
+
+
+@two_cores
+def test_each_run_stays_in_its_slot_until_ctrl_c(gates: Gates, room: Path) -> None:
+    """Jobs and their ranks on cores of their own; then status 130, nothing left, and the same command goes on."""
+    gates.close("a", "b")
+    command = Command(gates.suite, room / "out", *SIDE_BY_SIDE)
+    jobs: list[Job] = []
+    command.until(lambda: jobs.extend(working(command)) or jobs, 100)
+    allowed = []
+    for job in jobs:
+        family = [psutil.Process(job.pid), *psutil.Process(job.pid).children(recursive=True)]
+        assert len(family) >= 3, "the job, its fork server, and a rank"
+        allowed.append({core for process in family for core in process.cpu_affinity()})
+    assert not allowed[0] & allowed[1]
+    assert "2 running" in CliRunner().invoke(main, ["status", str(room / "out")]).output.splitlines()[0]
+    os.killpg(command.process.pid, signal.SIGINT)
+    status, said = command.ended(60)
+    assert status == 130, said
+    assert "the same command goes on from here" in said
+    assert "Traceback" not in said
+    assert command.left() == []
+    assert list((room / "tmp").iterdir()) == []
+    assert claims(room / "out/colours") == ()
+    assert {job.how for job in read_jobs(room / "out/colours")} == {"interrupted"}
+    gates.open()
+    status, said = Command(gates.suite, room / "out", *SIDE_BY_SIDE).ended(300)
+    assert status == 0, said
+    assert {record.status for record in tiny.records(room / "out").values()} == {"ok"}
+
+
+@two_cores
+def test_the_command_is_killed(gates: Gates, room: Path) -> None:
+    """No process is left, and the same command takes the claims of the dead jobs and does what is missing."""
+    gates.close("b")
+    command = Command(gates.suite, room / "out", *SIDE_BY_SIDE)
+    command.until(lambda: command.recorded() and working(command), 100)
+    done = {key: record.started for key, record in tiny.records(room / "out").items()}
+    command.process.kill()
+    command.ended()
+    assert len(command.family) >= 6, "two jobs with a fork server and a rank each"
+    assert command.left() == []
+    gates.open()
+    status, said = Command(gates.suite, room / "out", *SIDE_BY_SIDE).ended(300)
+    assert status == 0, said
+    assert f"{len(done)} of 4 runs are recorded already" in said
+    after = tiny.records(room / "out")
+    assert {key: after[key].started for key in done} == done
+    assert [record.status for record in after.values()] == ["ok"] * 4
+
+
+@two_cores
+def test_another_command_in_the_folder_is_refused(gates: Gates, room: Path) -> None:
+    """While runs are under way: the same one, one without --parallel, and `stop`, which the first command does."""
+    gates.close("a", "b")
+    command = Command(gates.suite, room / "out", *SIDE_BY_SIDE)
+    command.until(lambda: working(command), 100)
+    for options in (SIDE_BY_SIDE, ("--nproc", "1")):
+        again = CliRunner().invoke(
+            main, ["run-all", str(gates.suite), "--out", str(room / "out"), "--wandb", "off", *options]
+        )
+        assert again.exit_code == 2
+        assert f"in use by process {command.process.pid}" in again.output
+    stopped = CliRunner().invoke(main, ["stop", str(room / "out")])
+    assert stopped.exit_code == 2
+    assert "press Ctrl-C there" in stopped.output
+    command.process.terminate()
+    assert command.ended(60)[0] == 130
+
+
+BREAKS = '''
+"""A method of the tests: trains the head, and raises after a step."""
+
+from hpml_bench.builtin.methods.head import Head
+
+
+class Breaks(Head):
+    def after_step(self, encoder, step):
+        raise ArithmeticError("planted")
+'''
+
+
+@two_cores
+def test_a_run_that_fails_is_told(tmp_path: Path, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its reason, in a line of its own; the others go on, and the status is 1."""
+    plug_in = plugin_packages.write(tmp_path, "methods", breaks=BREAKS)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(plug_in), *filter(None, sys.path)]))
+    suite = tiny.local_suite(tmp_path / "suite")
+    options = ["--seeds", "1", "--methods", "head,breaks", "--set", "methods.breaks={method: breaks}"]
+    status, said = Command(suite, room / "out", *SIDE_BY_SIDE, *options).ended(300)
+    assert status == 1, said
+    assert "breaks seed 0: failed in" in said
+    assert "planted" in said
+    assert "1 of 2 runs did not end well" in said
+    assert {key[0]: record.status for key, record in tiny.records(room / "out").items()} == {
+        "head": "ok", "breaks": "failed",
+    }  # fmt: skip
+
+
+@two_cores
+def test_what_no_job_can_do_is_told_once(tmp_path: Path, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job's sentence is the command's; it isn't left in a log."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    suite = tiny.local_suite(tmp_path)
+    status, said = Command(suite, room / "out", *SIDE_BY_SIDE, "--seeds", "1", "--device", "cuda").ended(300)
+    assert status == 1, said
+    assert said.count("a job ended: settings.device is cuda, but no GPU is visible") == 1
+    assert "left 2 of 2 units undone" in said
+
+
+# The machine's parts
+
+
+def cards(monkeypatch: pytest.MonkeyPatch, *uuids: str) -> None:
+    """Let these GPUs be visible, and four cores."""
+    found = tuple({"uuid": uuid, "index": index} for index, uuid in enumerate(uuids))
+    monkeypatch.setattr(gpus, "shareable_gpus", lambda: found)
+    monkeypatch.setattr(environment, "cores", lambda: 4)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 4, 5})
+
+
+def test_slots_are_equal_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of cores and GPUs; GPUs are named by UUID, which means the same whatever the order and what is visible."""
+    cards(monkeypatch, "GPU-a", "GPU-b", "GPU-c", "GPU-d", "GPU-e")
+    assert [(slot.cores, slot.cards) for slot in slots(2, None, None)] == [
+        ((0, 1), ("GPU-a", "GPU-b")), ((4, 5), ("GPU-c", "GPU-d")),
+    ]  # fmt: skip
+    assert [(slot.cores, slot.cards) for slot in slots(2, 1, 1)] == [((0,), ("GPU-a",)), ((1,), ("GPU-b",))]
+    assert [slot.cards for slot in slots(2, 0, None)] == [(), ()]
+    cards(monkeypatch)
+    assert [slot.cards for slot in slots(4, None, None)] == [()] * 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ((5, None, None), r"5 runs side by side need 5 CPU cores, and 4 may be used here; give --parallel 4"),
+        ((3, None, 2), r"3 runs side by side need 6 CPU cores, and 4 .*--parallel 2"),
+        ((4, None, None), r"4 runs side by side need 4 GPUs, and 2 .*--parallel 2; .*CUDA_VISIBLE_DEVICES="),
+        ((2, 2, None), r"2 runs side by side need 4 GPUs, and 2 .*--parallel 1"),
+    ],
+)
+def test_more_than_the_machine_has_is_refused(
+    asked: tuple[int, int | None, int | None], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With how many would fit."""
+    cards(monkeypatch, "GPU-a", "GPU-b")
+    with pytest.raises(UserError, match=told):
+        slots(*asked)
+
+
+def test_a_refusal_is_one_sentence(tmp_path: Path) -> None:
+    """Nothing is written."""
+    found = CliRunner().invoke(main, ["run-all", "quickstart", "--out", str(tmp_path / "out"), "--parallel", "9999"])
+    assert found.exit_code == 2
+    assert found.output.count("\n") == 1
+    assert "side by side need 9999" in found.output
+    assert not (tmp_path / "out").exists()
+
+
+class Printing(Local):
+    """Jobs that print what they were given."""
+
+    def command(self, batch: Batch, unit: int) -> list[str]:
+        """Return words of Python's."""
+        shown = "os.environ['CUDA_VISIBLE_DEVICES'], *os.sched_getaffinity(0), os.environ['HPML_BENCH_JOB']"
+        return ["-c", f"import os, time; print({shown}, flush=True); time.sleep(0.5)"]
+
+
+def printing(folder: Path, parallel: int) -> tuple[Printing, Batch]:
+    """Return such an engine that has been checked, and three jobs."""
+    profile = Profile(engine="local", unit="run", parallel=parallel)
+    units = tuple(Unit(tasks=(Task(method="head", seed=seed),)) for seed in range(3))
+    plan = Plan(id="hpml-1", suite=load_suite("quickstart"), profile=profile, units=units, limits=Limits(stall=300))
+    made = Printing(profile)
+    made.check()
+    return made, Batch(plan, folder, (0, 1, 2), ("work",))
+
+
+@two_cores
+def test_a_job_sees_the_gpus_of_its_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its cores; a slot that is free goes to the next job, so that no two have one at a time."""
+    found = ({"uuid": "GPU-a", "index": 0}, {"uuid": "GPU-b", "index": 1})
+    monkeypatch.setattr(gpus, "shareable_gpus", lambda: found)
+    made, batch = printing(tmp_path, 2)
+    made.submit(batch)
+    assert [(job.unit, job.running) for job in made.live(batch.plan)] == [(0, True), (1, True), (2, False)]
+    while made.live(batch.plan):
+        made.wait(5)
+    told = [(tmp_path / LOGS / f"unit-{unit}.log").read_text().split() for unit in range(3)]
+    assert [words[0] for words in told] == ["GPU-a", "GPU-b", told[2][0]]
+    assert told[0][1:-1] != told[1][1:-1]
+    assert [words[-1] for words in told] == [f"{os.getpid()}-{unit}" for unit in range(3)]
+
+
+@two_cores
+def test_stopping_ends_what_runs_and_forgets_what_waits(tmp_path: Path) -> None:
+    """The number is that of both."""
+    made, batch = printing(tmp_path, 2)
+    made.submit(batch)
+    pids = [process.pid for _, process in made._running.values()]
+    assert made.stop(batch.plan) == 3
+    assert made.live(batch.plan) == ()
+    assert not any(map(processes.identify, pids))

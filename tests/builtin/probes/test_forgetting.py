@@ -1,0 +1,291 @@
+"""Probes of language models: forgetting, merging and generation against what transformers and PEFT compute."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from helpers import tiny
+from hpml_bench.builtin.methods.lora import LoRA
+from hpml_bench.builtin.probes import merging
+from hpml_bench.builtin.probes.forgetting import ForgettingProbe
+from hpml_bench.builtin.probes.generation import GenerationProbe
+from hpml_bench.builtin.probes.merging import MergingProbe
+from hpml_bench.data.prepare import prepare
+from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.probe import Evaluation, Probe, Run
+from hpml_bench.plugins.rows import Rows
+from hpml_bench.suite.settings import TaskSpec
+from hpml_bench.training.causal_lm import LanguageModel
+from hpml_bench.training.trainer import Trainer
+
+GENERAL = [" ".join(f"w{(i * j) % 150}" for j in range(1, 3 + i % 7)) for i in range(1, 31)]
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with general text."""
+    folder = tmp_path_factory.mktemp("forgetting")
+    (folder / "general.txt").write_text("\n".join(GENERAL) + "\n")
+    return folder
+
+
+def run_of(
+    folder: Path, group: Group, method: str, kind: type[Probe], options: dict[str, Any], **changes: Any
+) -> tuple[Trainer, Probe, Run]:
+    """Start a probe on a run that has taken no step."""
+    settings = tiny.task_settings(folder, "causal_lm", world_size=1, steps=6, **changes)
+    settings = settings.model_copy(update={"task": TaskSpec(name="causal_lm", options=options)})
+    spec, prepared = tiny.spec(method, lr=1e-2).model_copy(update={"settings": settings}), prepare(settings)
+    probe = kind()
+    trainer = Trainer.build(spec, prepared, group, [probe])
+    test = Rows(Path(prepared.data) / "test", prepared.pad_id)
+    run = Run(
+        settings, group, trainer.model, trainer.method, trainer.task, test, folder, time.monotonic(),
+        retention=trainer.retention, base_losses=trainer.base_losses, generator=trainer.generator,
+    )  # fmt: skip
+    probe.start(run)
+    return trainer, probe, run
+
+
+def measured(
+    folder: Path, group: Group, method: str, kind: type[Probe], options: dict[str, Any], **changes: Any
+) -> tuple[dict[str, Any], Any, Run, Evaluation]:
+    """Go through a run; return what the probe found, the trained encoder as it was before, and the test evaluation."""
+    trainer, probe, run = run_of(folder, group, method, kind, options, **changes)
+    trainer.train()
+    encoder = copy.deepcopy(trainer.model.encoder)
+    evaluation = trainer.evaluate(run.test, "test", trainer.steps)
+    return probe.stop(), encoder.eval(), run, evaluation
+
+
+@torch.no_grad()
+def loss_of_texts(model: Any, folder: Path, texts: list[str], most: int = 64) -> float:
+    """Return the loss per token as PEFT's method comparison counts it: of a text's tokens but the first, one by one."""
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    total, tokens = 0.0, 0
+    for text in texts:
+        ids = torch.tensor([tokenizer(text, truncation=True, max_length=most)["input_ids"]])
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -ids.shape[1] :]
+        total += float(cross_entropy(logits[:-1], ids[0, 1:], reduction="sum"))
+        tokens += ids.shape[1] - 1
+    return total / tokens
+
+
+# Forgetting
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "prompt_tuning", "adapter"])
+def test_forgetting_is_the_loss_after_less_the_loss_before(method: str, text_folder: Path, group: Group) -> None:
+    """Of all texts, by transformers' and PEFT's own forward passes."""
+    options = {"retention": f"path:{text_folder / 'general.txt'}"}
+    found, encoder, _, _ = measured(text_folder, group, method, ForgettingProbe, options)
+    before = loss_of_texts(AutoModelForCausalLM.from_pretrained(text_folder / "model").eval(), text_folder, GENERAL)
+    after = loss_of_texts(encoder, text_folder, GENERAL)
+    assert abs(after - before) > 0.01
+    assert found["base_retention_loss"] == pytest.approx(before, rel=1e-5)
+    assert found["retention_loss"] == pytest.approx(after, rel=1e-5)
+    assert found["forgetting"] == pytest.approx(after - before, abs=1e-4)
+
+
+def test_the_error_of_forgetting_is_near_the_jackknifes(text_folder: Path, group: Group) -> None:
+    """Over texts left out one by one, each text's loss by transformers' own forward pass."""
+    options = {"retention": f"path:{text_folder / 'general.txt'}"}
+    found, encoder, _, _ = measured(text_folder, group, "full", ForgettingProbe, options)
+    base = AutoModelForCausalLM.from_pretrained(text_folder / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(text_folder / "model")
+    tokens = np.array([len(tokenizer(text)["input_ids"]) - 1 for text in GENERAL])
+    rises = tokens * [loss_of_texts(encoder, text_folder, [t]) - loss_of_texts(base, text_folder, [t]) for t in GENERAL]
+    without = (rises.sum() - rises) / (tokens.sum() - tokens)
+    k = len(GENERAL)
+    jackknife = np.sqrt((k - 1) / k * np.square(without - without.mean()).sum())
+    assert found["forgetting_error"] == pytest.approx(jackknife, rel=0.1)
+
+
+def test_nothing_is_forgotten_where_nothing_is_trained(text_folder: Path, group: Group) -> None:
+    """Zero for the base model."""
+    options = {"retention": f"path:{text_folder / 'general.txt'}"}
+    found, _, _, _ = measured(text_folder, group, "none", ForgettingProbe, options)
+    assert found["forgetting"] == pytest.approx(0, abs=1e-6)
+
+
+def test_forgetting_is_measured_on_as_many_texts_as_asked_for(text_folder: Path, group: Group) -> None:
+    """`retention_samples` of them, all others left out."""
+    options = {"retention": f"path:{text_folder / 'general.txt'}", "retention_samples": 5}
+    found, encoder, run, _ = measured(text_folder, group, "full", ForgettingProbe, options)
+    assert run.retention is not None
+    texts = run.retention.column("expected")
+    assert len(set(texts) & set(GENERAL)) == len(texts) == 5
+    assert found["retention_loss"] == pytest.approx(loss_of_texts(encoder, text_folder, texts), rel=1e-5)
+
+
+def test_long_texts_are_cut_and_none_ends_with_a_token(text_folder: Path, group: Group) -> None:
+    """As PEFT reads them: the first `max_length` tokens, and no end token; their number stands in the record."""
+    options = {"retention": f"path:{text_folder / 'general.txt'}"}
+    found, encoder, run, _ = measured(text_folder, group, "full", ForgettingProbe, options, max_length=6)
+    assert run.retention is not None
+    assert max(run.retention.lengths) == 6
+    tokenizer = AutoTokenizer.from_pretrained(text_folder / "model")
+    ends = [int(run.retention.tokens(row)[-1]) for row in range(len(run.retention))]
+    assert tokenizer.eos_token_id not in ends
+    assert found["retention_texts"] == len(run.retention) == len(GENERAL)
+    assert found["retention_loss"] == pytest.approx(loss_of_texts(encoder, text_folder, GENERAL, 6), rel=1e-5)
+
+
+def test_without_general_text_there_is_no_forgetting(text_folder: Path, group: Group) -> None:
+    """No figure and no definition of one."""
+    _, probe, _ = run_of(text_folder, group, "lora", ForgettingProbe, {})
+    probe.after_training()
+    assert probe.stop() == {}
+    assert probe.here() == ()
+
+
+def test_looking_at_the_base_model_changes_no_training(
+    text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With and without general text a method gets the model in evaluation mode, and every weight ends the same."""
+    weights: list[dict[str, torch.Tensor]] = []
+    modes: list[bool] = []
+    build = LoRA.build
+
+    def watched(method: LoRA, backbone: Any) -> Any:
+        modes.append(backbone.training)
+        return build(method, backbone)
+
+    monkeypatch.setattr(LoRA, "build", watched)
+    for options in ({}, {"retention": f"path:{text_folder / 'general.txt'}"}):
+        trainer, _, _ = run_of(text_folder, group, "lora", ForgettingProbe, options, dropout=0.1)
+        trainer.train()
+        weights.append({name: weight.detach().clone() for name, weight in trainer.model.named_parameters()})
+    assert modes == [False, False]
+    for name, weight in weights[0].items():
+        assert torch.equal(weights[1][name], weight), name
+
+
+# Merging
+
+
+def test_a_merged_model_is_pefts_own(text_folder: Path, group: Group) -> None:
+    """Test loss of `merge_and_unload` by transformers; score and answers as before, to rounding."""
+    options = {"scorer": "exact", "max_new_tokens": 3}
+    found, encoder, run, before = measured(text_folder, group, "lora", MergingProbe, options)
+    merged = encoder.merge_and_unload()
+    total = 0.0
+    for row in range(len(run.test)):
+        batch = run.test.batch(np.array([row]))
+        with torch.no_grad():
+            loss = merged(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+        total += float(loss) * int(run.test.targets[row])
+    assert found["merged_test_loss"] == pytest.approx(total / run.test.targets.sum(), rel=1e-5)
+    assert found["merged_test_loss"] == pytest.approx(before.metrics["loss"], rel=1e-4)
+    assert found["merged_test_score"] == before.metrics["score"]
+    assert found["merged_answers_changed"] == 0
+    assert 0 < found["merged_logit_difference"] < 1e-4
+
+
+def test_a_merge_that_changes_the_model_is_seen(
+    text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights left out of the merge show in the loss, in the logits, and in answers."""
+    options = {"scorer": "exact", "max_new_tokens": 3}
+    trainer, probe, run = run_of(text_folder, group, "lora", MergingProbe, options)
+    trainer.train()
+    before = trainer.evaluate(run.test, "test", trainer.steps)
+    monkeypatch.setattr(type(run.method), "merge", lambda method, encoder: encoder.unload())
+    found = probe.stop()
+    assert abs(found["merged_test_loss"] - before.metrics["loss"]) > 0.01
+    assert found["merged_logit_difference"] > 0.01
+    assert found["merged_answers_changed"] > 0
+
+
+@pytest.mark.parametrize("method", ["none", "prompt_tuning", "adapter"])
+def test_what_is_not_merged_has_no_figures(method: str, text_folder: Path, group: Group) -> None:
+    """The base model, and methods that can't be folded into the weights."""
+    assert measured(text_folder, group, method, MergingProbe, {})[0] == {}
+
+
+def test_logits_are_compared_up_to_a_number_of_them(
+    text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the first rows that have so many together, one at least, read in batches of evaluations' size."""
+    _, _, run = run_of(text_folder, group, "lora", MergingProbe, {}, eval_batch=3)
+    width, targets = cast(LanguageModel, run.model).width, run.test.targets
+    whole = merging._logits(run, run.model)
+    assert whole.shape == (targets[:8].sum(), width)
+    for most, rows in ((targets[:5].sum(), 5), (targets[:5].sum() - 1, 4), (0, 1)):
+        monkeypatch.setattr(merging, "OUTPUTS", int(most) * width)
+        torch.testing.assert_close(merging._logits(run, run.model), whole[: targets[:rows].sum()])
+
+
+def test_logits_are_read_of_methods_that_may_be_merged_alone(
+    text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of a method without a way to merge."""
+    trainer, _, run = run_of(text_folder, group, "prompt_tuning", MergingProbe, {})
+    monkeypatch.setattr(merging, "_logits", lambda *_: pytest.fail("logits are read"))
+    trainer.evaluate(run.test, "test", 0)
+
+
+def test_merging_defines_what_it_finds(text_folder: Path, group: Group) -> None:
+    """Loss and logits; score and answers besides where answers are generated, and where choices are compared."""
+    lines = [
+        json.dumps({"prompt": f"w{i} w{i + 1}", "completion": f" w{i % 3}", "choices": [" w0", " w1", " w2"]})
+        for i in range(100)
+    ]
+    (text_folder / "choices.jsonl").write_text("\n".join(lines) + "\n")
+    choices = {"name": "text_files", "options": {"train": f"path:{text_folder / 'choices.jsonl'}"}}
+    for options, changes, count in (
+        ({}, {}, 2),
+        ({"scorer": "exact", "max_new_tokens": 2}, {}, 4),
+        ({"scorer": "choice"}, {"dataset": choices}, 4),
+    ):
+        trainer, probe, run = run_of(text_folder, group, "lora", MergingProbe, options, **changes)
+        trainer.train()
+        trainer.evaluate(run.test, "test", trainer.steps)
+        found = probe.stop()
+        assert set(found) == {metric.name for metric in probe.here()}
+        assert len(found) == count
+
+
+# Generation
+
+
+def test_tokens_a_second_are_the_test_answers_tokens_over_their_time(text_folder: Path, group: Group) -> None:
+    """And the time to a first token is that of single prompts, as many as asked for."""
+    options = {"scorer": "exact", "max_new_tokens": 3}
+    found, _, _, evaluation = measured(text_folder, group, "lora", GenerationProbe, options)
+    generated = evaluation.generated
+    assert generated is not None
+    assert evaluation.predictions.said is not None
+    assert evaluation.predictions.said.tokens is not None
+    assert generated.tokens == evaluation.predictions.said.tokens.sum()
+    assert found["generated_tokens_per_second"] == generated.tokens / generated.seconds
+    assert 0 < found["first_token_ms_p50"] < 1000
+
+
+def test_answers_that_are_read_anew_are_said_to_be(text_folder: Path, group: Group) -> None:
+    """In the record of a run whose cache was found wrong, and in no other."""
+    options = {"scorer": "exact", "max_new_tokens": 4}
+    for caches in (True, False):
+        _, probe, run = run_of(text_folder, group, "lora", GenerationProbe, options)
+        cast(LanguageModel, run.model).caches = caches
+        defined, found = {metric.name for metric in probe.here()}, probe.stop()
+        assert ("answers_read_anew" in defined) == ("answers_read_anew" in found) == (not caches)
+        assert found.get("answers_read_anew", 1.0) == 1.0
+
+
+def test_where_nothing_is_generated_nothing_is_timed(text_folder: Path, group: Group) -> None:
+    """No figure, and no definition."""
+    trainer, probe, run = run_of(text_folder, group, "lora", GenerationProbe, {})
+    trainer.evaluate(run.test, "test", 0)
+    assert probe.stop() == {}
+    assert probe.here() == ()

@@ -1,0 +1,607 @@
+"""Each metric against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from sklearn.metrics import f1_score
+from transformers.pytorch_utils import Conv1D
+
+from helpers import tiny
+from helpers.probe_run import Encoder, Nothing, evaluation, make_run, step
+from hpml_bench import registry
+from hpml_bench.builtin.probes import (
+    communication,
+    energy,
+    gradient,
+    inference,
+    memory,
+    parameters,
+    quality,
+    runtime,
+    throughput,
+)
+from hpml_bench.builtin.tasks.sequence_classification import macro_f1
+from hpml_bench.plugins.model import TaskModel
+from hpml_bench.plugins.probe import Run
+from hpml_bench.records.run import Metric
+from hpml_bench.training import worker
+from hpml_bench.training.trainer import Trainer
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run of rank 0."""
+    return make_run(tmp_path)
+
+
+def test_throughput_is_of_the_timed_window(tmp_path: Path) -> None:
+    """Warm-up steps don't count; the time is the sum of the steps', 4 s, which the mean rank's 3.5 s are less than."""
+    probe = throughput.ThroughputProbe()
+    probe.start(make_run(tmp_path, warmup_steps=2))
+    probe.after_steps([step(1, 90.0, 90.0), step(2, 80.0, 1.0)])
+    last = step(4, 3.0, 1.0, seconds=2.0, real_tokens=60, padded_tokens=70)  # 2 s after the other rank ended step 3
+    probe.after_steps([step(3, 1.0, 2.0), last])
+    found = probe.stop()
+    assert found["timed_seconds"] == pytest.approx(4)
+    assert found["slowest_rank_share"] == pytest.approx(4 / 3.5 - 1)
+    assert found["samples_per_second"] == pytest.approx(16 / 4)
+    assert found["tokens_per_second"] == pytest.approx(100 / 4)
+    assert found["padded_tokens_per_second"] == pytest.approx(120 / 4)
+    assert found["virtual_tokens"] == 32 / 16
+
+
+def test_step_percentiles_are_of_the_slowest_rank(tmp_path: Path) -> None:
+    """Step times are 2 s and 3 s (the slower rank's): linear interpolation gives 2.5, 2.9 and 2.99 s."""
+    probe = throughput.ThroughputProbe()
+    probe.start(make_run(tmp_path, warmup_steps=1))
+    probe.after_steps([step(1, 50.0, 50.0), step(2, 1.0, 2.0), step(3, 3.0, 1.0)])
+    found = probe.stop()
+    assert [found[f"step_ms_p{share}"] for share in (50, 90, 99)] == pytest.approx([2500, 2900, 2990])
+
+
+def test_the_drift_is_of_the_timed_steps(tmp_path: Path) -> None:
+    """Of 24 steps that take 1 s until the last third takes 2 s the drift is +100 %, exactly; of 11 it is unknown."""
+    for steps, expected in ((24, [1.0] * 3), (11, [math.nan] * 3)):
+        probe = throughput.ThroughputProbe()
+        probe.start(make_run(tmp_path, warmup_steps=2))
+        probe.after_steps([step(1, 50.0), step(2, 70.0)])
+        probe.after_steps([step(i + 3, 2.0 if i >= 2 * steps // 3 else 1.0) for i in range(steps)])
+        found = probe.stop()
+        drift = [found[f"step_time_drift{end}"] for end in ("", "_low", "_high")]
+        assert drift == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_run_shorter_than_the_warm_up_is_timed_whole(tmp_path: Path) -> None:
+    """Rather than dividing by nothing."""
+    probe = throughput.ThroughputProbe()
+    probe.start(make_run(tmp_path, warmup_steps=5))
+    probe.after_steps([step(1, 2.0), step(2, 2.0)])
+    assert probe.stop()["samples_per_second"] == pytest.approx(16 / 4)
+
+
+def test_times_are_sums_of_the_slowest_ranks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set-up 3 s, 5 s from the launch, steps 2 + 3 s, validations 0.5 + 0.25 s, 11 s to the end; two windows."""
+    probe = runtime.RuntimeProbe()
+    probe.start(replace(run, launched=98.0))
+    monkeypatch.setattr(runtime.time, "monotonic", lambda: 103.0)
+    probe.before_training()
+    points = probe.after_steps([step(1, 1.0, 2.0, second_clock=2.01)])
+    points += probe.after_steps([step(2, 3.0, 1.0, second_clock=3.02)])
+    probe.after_eval(evaluation("validation", 0.5))
+    probe.after_eval(evaluation("validation", 0.25))
+    monkeypatch.setattr(runtime.time, "monotonic", lambda: 111.0)
+    probe.after_eval(evaluation("test", 4.0))
+    assert [(p.metric, p.step, p.value) for p in points] == [("step_seconds", 1, 2.0), ("step_seconds", 2, 3.0)]
+    assert [(p.ranks, p.tokens) for p in points] == [((1.0, 2.0), 50), ((3.0, 1.0), 50)]
+    expected = {"first_step_seconds": 5.0, "setup_seconds": 3.0}
+    expected |= {"train_seconds": 5.0, "train_seconds_second_clock": 5.03}
+    expected |= {"evaluation_seconds": 0.75, "total_seconds": 11.0}
+    assert probe.stop() == pytest.approx(expected)
+
+
+def test_the_gradient_norm_is_a_mean_over_steps(run: Run) -> None:
+    """Norms 3 and 5 give 4; per root of the 4 + 25 trained parameters, 4 / sqrt(29)."""
+    probe = gradient.GradientProbe()
+    probe.start(run)
+    points = probe.after_steps([step(1, grad_norm=3.0)]) + probe.after_steps([step(2, grad_norm=5.0, lr=0.2)])
+    assert probe.stop() == pytest.approx({"grad_norm": 4.0, "grad_norm_per_sqrt_parameter": 4 / math.sqrt(29)})
+    assert [p.value for p in points if p.metric == "learning_rate"] == [0.1, 0.2]
+
+
+def test_bytes_are_those_of_trained_parameters(run: Run) -> None:
+    """29 trained parameters of 4 bytes; a trained parameter of half precision counts half."""
+    probe = communication.CommunicationProbe()
+    probe.start(run)
+    assert probe.stop()["allreduced_bytes_per_step"] == 29 * 4
+    run.model.head.half()
+    probe.start(run)
+    assert probe.stop()["allreduced_bytes_per_step"] == 4 * 4 + 25 * 2
+
+
+def ddp_log(*readings: tuple[float, int]) -> Any:
+    """Return a model under DDP whose log says, a reading after the other, mean nanoseconds and the last step noted."""
+    said = iter(readings)
+
+    def read() -> dict[str, float]:
+        mean, last = next(said)
+        return {"avg_backward_comm_time": mean, "iteration": last} if last else {}
+
+    return SimpleNamespace(
+        _set_ddp_runtime_logging_sample_rate=lambda _: None,
+        _get_ddp_logging_data=read,
+        register_forward_pre_hook=lambda _: SimpleNamespace(remove=lambda: None),
+    )
+
+
+def test_the_all_reduces_share_is_of_the_same_steps(run: Run) -> None:
+    """DDP notes the first ten steps and every tenth: 5 ms of steps that take 20 ms are 25 %; others don't count."""
+    probe = communication.CommunicationProbe()
+    probe.start(run)
+    probe.wrapped(ddp_log((5e6, 20)))
+    probe.after_steps([step(i, 0.02 if i <= 10 or i == 20 else 9.0, 0.0) for i in range(1, 21)])
+    probe.after_training()
+    found = probe.stop()
+    assert found["communication_ms"] == 5
+    assert found["communication_percent"] == pytest.approx(25)
+
+
+def test_the_warm_up_is_in_no_all_reduce_time(tmp_path: Path) -> None:
+    """A first all-reduce of 300 ms, in which connections are made, is in DDP's mean and not in ours.
+
+    Noted are steps 1 to 10 and 20; the warm-up has three, of 300, 5 and 5 ms, and the eight others take 7 ms each.
+    """
+    probe = communication.CommunicationProbe()
+    probe.start(make_run(tmp_path, warmup_steps=3))
+    probe.wrapped(ddp_log((0, 0), (310e6 / 3, 3), (366e6 / 11, 20)))
+    for index in range(1, 31):
+        probe.after_backward(index)
+        probe.after_steps([step(index, 9.0 if index <= 3 else 0.028 if index <= 10 or index == 20 else 1.0)])
+    probe.after_training()
+    found = probe.stop()
+    assert found["communication_ms"] == pytest.approx(7)
+    assert found["communication_percent"] == pytest.approx(25)
+
+
+def test_ddp_notes_a_step_when_the_next_one_begins() -> None:
+    """Of its real log the last step noted is the one before, and of 24 steps 1 to 10 and 20 are noted."""
+    with tiny.alone():
+        model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+        model._set_ddp_runtime_logging_sample_rate(communication.SAMPLE_EVERY)  # type: ignore[no-untyped-call]
+        seen = []
+        for _ in range(24):
+            model(torch.ones(1, 2)).sum().backward()
+            seen.append(communication.noted(model))
+    assert [noted.last for noted in seen] == [*range(11), *[10] * 9, *[20] * 4]
+    assert [seen[-1].steps, seen[9].steps, seen[0].steps] == [11, 9, 0]
+    assert seen[-1].nanoseconds > seen[9].nanoseconds > 0
+
+
+def test_a_run_no_longer_than_the_warm_up_has_the_all_reduces_of_all_its_steps(tmp_path: Path) -> None:
+    """There is nothing else; one without any noted has none, nor one of which the rehearsal alone is noted."""
+    nothing = (0, 0)
+    for readings, expected in (
+        ((nothing, (4e6, 2), (4e6, 2)), 4.0),
+        ((nothing, nothing, nothing), math.nan),
+        (((9e6, 2), (9e6, 2), (9e6, 2)), math.nan),
+    ):
+        probe = communication.CommunicationProbe()
+        probe.start(make_run(tmp_path, warmup_steps=2))
+        probe.wrapped(ddp_log(*readings))
+        for index in (1, 2, 3):
+            probe.after_backward(index)
+        probe.after_training()
+        assert probe.stop()["communication_ms"] == pytest.approx(expected, nan_ok=True)
+
+
+def test_passes_of_the_rehearsal_are_in_no_all_reduce_time(tmp_path: Path) -> None:
+    """Of DDP's own log: two passes before the first step count in it, and those whose gradients aren't reduced don't.
+
+    Steps 1 to 8 are then noted, and step 18; the warm-up has four.
+    """
+    probe = communication.CommunicationProbe()
+    probe.start(make_run(tmp_path, warmup_steps=4))
+    with tiny.alone():
+        model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+        probe.wrapped(model)
+        for _ in range(2):
+            with model.no_sync():
+                model(torch.ones(1, 2)).sum().backward()
+            model(torch.ones(1, 2)).sum().backward()
+        probe.before_training()
+        for index in range(1, 21):
+            model(torch.ones(1, 2)).sum().backward()
+            probe.after_backward(index)
+        first, warm = probe.before
+        assert (first.last, first.steps, warm.last, warm.steps) == (2, 2, 6, 6)
+        probe.after_steps([step(index, 0.02 if index in {5, 6, 7, 8, 18} else 9.0) for index in range(1, 21)])
+        probe.after_training()
+    found = probe.stop()
+    assert found["communication_ms"] > 0
+    assert found["communication_percent"] == pytest.approx(100 * found["communication_ms"] / 20)
+
+
+def test_one_rank_has_no_all_reduce_time(tmp_path: Path) -> None:
+    """There is nobody to exchange with, and DDP's clocks make the host wait for a GPU."""
+    run = make_run(tmp_path)
+    run.group.world = 1  # type: ignore[misc]
+    probe = communication.CommunicationProbe()
+    probe.start(run)
+    probe.wrapped(SimpleNamespace())  # type: ignore[arg-type]
+    probe.before_training()
+    probe.after_backward(1)
+    probe.after_steps([step(1)])
+    probe.after_training()
+    found = probe.stop()
+    assert math.isnan(found["communication_ms"])
+    assert found["allreduced_bytes_per_step"] == 29 * 4
+
+
+def test_parameters_are_counted_without_the_head(run: Run) -> None:
+    """4 of the encoder's 16 are trained, 25 %; the head's 25 stand apart and are in the total."""
+    probe = parameters.ParametersProbe()
+    probe.start(run)
+    probe.after_training()
+    found = probe.stop()
+    size = found.pop("saved_bytes")
+    assert found == {
+        "trainable_parameters": 4, "head_parameters": 25, "total_parameters": 41, "trainable_percent": 25.0,
+        "frozen_bf16_percent": 0.0, "frozen_bytes": 12 * 4,
+    }  # fmt: skip
+    trained = {name: p for name, p in run.model.named_parameters() if p.requires_grad}
+    assert list(run.folder.iterdir()) == [], "nothing is written"
+    save_file(trained, run.folder / "trained.safetensors")
+    assert size == (run.folder / "trained.safetensors").stat().st_size
+
+
+def test_frozen_weights_in_bf16_are_told_by_their_share(run: Run) -> None:
+    """Half of the frozen parameters kept in bf16 is 50 %; where nothing is frozen there is no share."""
+    encoder = run.model.encoder
+    encoder.register_parameter("kept", torch.nn.Parameter(torch.zeros(12, dtype=torch.bfloat16), requires_grad=False))
+    for frozen, expected in ((True, 50.0), (False, None)):
+        for parameter in encoder.parameters():
+            parameter.requires_grad_(parameter.requires_grad or not frozen)
+        probe = parameters.ParametersProbe()
+        probe.start(run)
+        probe.after_training()
+        assert probe.stop()["frozen_bf16_percent"] == expected
+
+
+def test_the_methods_own_saving_is_weighed(tmp_path: Path) -> None:
+    """What the method writes, in any depth, and the head."""
+
+    class Saving(Nothing):
+        def save(self, encoder: Any, folder: Path) -> bool:
+            (folder / "deep").mkdir()
+            (folder / "deep/weights").write_bytes(bytes(10_000))
+            return True
+
+    size = parameters.saved_bytes(make_run(tmp_path, method=Saving(None)))
+    assert 10_000 + 25 * 4 < size < 10_000 + 25 * 4 + 500
+
+
+def test_one_rank_saves(tmp_path: Path) -> None:
+    """The others have nothing to say of the size."""
+    probe = parameters.ParametersProbe()
+    probe.start(make_run(tmp_path, rank=1))
+    probe.after_training()
+    assert probe.stop()["saved_bytes"] is None
+
+
+def test_the_training_loss_is_of_the_last_steps(run: Run) -> None:
+    """Of losses 1 to 25, the mean of the last twenty (6 to 25) is 15.5; a shorter run takes all it has."""
+    for steps, expected in ((25, 15.5), (3, 2.0)):
+        probe = quality.QualityProbe()
+        probe.start(run)
+        for index in range(1, steps + 1):
+            (point,) = probe.after_steps([step(index, loss=float(index))])
+            assert (point.metric, point.step, point.value) == ("train_loss", index, index)
+        assert probe.stop()["train_loss"] == expected
+
+
+def test_quality_is_of_the_test_rows(run: Run) -> None:
+    """Three of five are right; mean loss 0.4; F1 of the classes 1, 2/3, 2/3, 0, 0, whose mean is 7/15."""
+    probe = quality.QualityProbe()
+    probe.start(run)
+    probe.after_steps([step(1)])
+    validation = probe.after_eval(evaluation("validation", step=3))
+    assert probe.after_eval(evaluation("test")) == []
+    assert {(p.metric, p.step) for p in validation} == {("validation_loss", 3), ("validation_accuracy", 3)}
+    assert sorted(p.value or 0 for p in validation) == pytest.approx([0.4, 0.6])
+    found = probe.stop()
+    assert found["test_accuracy"] == pytest.approx(0.6)
+    assert found["test_loss"] == pytest.approx(0.4)
+    assert found["test_macro_f1"] == pytest.approx(7 / 15)
+
+
+def nine_rows(classes: int) -> st.SearchStrategy[tuple[int, list[int], list[int]]]:
+    """Draw labels and predictions of nine rows."""
+    rows = st.lists(st.integers(0, classes - 1), min_size=9, max_size=9)
+    return st.tuples(st.just(classes), rows, rows)
+
+
+@given(st.integers(2, 6).flatmap(nine_rows))
+def test_macro_f1_is_scikit_learns(drawn: tuple[int, list[int], list[int]]) -> None:
+    """Also where a class is neither there nor predicted."""
+    classes, labels, predictions = drawn
+    ours = macro_f1(np.array(labels), np.array(predictions), classes)
+    theirs = f1_score(labels, predictions, labels=range(classes), average="macro", zero_division=0)
+    assert ours == pytest.approx(theirs)
+
+
+def test_inference_is_the_test_pass(tmp_path: Path) -> None:
+    """Five rows in half a second are ten a second; the validation passes don't count, and 0 asks for no latencies."""
+    probe = inference.InferenceProbe()
+    probe.start(make_run(tmp_path, latency_samples=0))
+    probe.after_eval(evaluation("test", 0.5))
+    probe.after_eval(evaluation("validation", 7.0))
+    assert probe.stop() == {"inference_seconds": 0.5, "inference_samples_per_second": 10.0}
+
+
+def test_latency_percentiles_before_and_after_merging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 to 100 ms have p50 = 50.5 and p99 = 99.01; merged, the folded encoder is timed and is twice as fast."""
+    folded = Encoder()
+
+    class Folding(Nothing):
+        def merge(self, encoder: Any) -> Any:
+            return folded
+
+    def latencies(run: Run, model: TaskModel) -> list[float]:
+        return [i / (2000 if model.encoder is folded else 1000) for i in range(1, 101)]
+
+    monkeypatch.setattr(inference, "latencies", latencies)
+    probe = inference.InferenceProbe()
+    probe.start(make_run(tmp_path, method=Folding(None)))
+    found = probe.stop()
+    assert [found["latency_ms_p50"], found["latency_ms_p99"]] == pytest.approx([50.5, 99.01])
+    assert [found["merged_latency_ms_p50"], found["merged_latency_ms_p99"]] == pytest.approx([25.25, 49.505])
+
+
+def test_only_one_rank_times_single_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are idle; and a method that can't merge has no merged latency."""
+    monkeypatch.setattr(inference, "latencies", lambda run, model: [0.001])
+    names = []
+    for rank in (0, 1):
+        probe = inference.InferenceProbe()
+        probe.start(make_run(tmp_path, rank=rank))
+        names.append(set(probe.stop()))
+    assert names == [{"latency_ms_p50", "latency_ms_p99"}, set()]
+
+
+@pytest.mark.parametrize(("asked", "timed"), [(4, 4), (50, 10)])
+def test_latencies_are_of_the_first_rows(
+    asked: int, timed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One time for each of the first `latency_samples` rows, at most all ten, each of which was read before."""
+    run, calls, read = make_run(tmp_path, latency_samples=asked), [], []
+    batch = run.test.batch
+    monkeypatch.setattr(run.test, "batch", lambda rows: (read.append(rows.tolist()), batch(rows))[1])
+    run.model.register_forward_hook(lambda *_: calls.append(run.model.training))
+    assert len(inference.latencies(run, run.model)) == timed
+    assert calls == [False] * 2 * timed
+    assert read == 2 * [[row] for row in range(timed)]
+
+
+@pytest.fixture
+def resettable() -> None:
+    """Skip where the kernel doesn't let a process reset its peak."""
+    memory.reset_host_peak()
+    before = memory.host_peak_mb()
+    block = np.ones(60_000_000 // 8)
+    del block
+    memory.trim_heap()
+    memory.reset_host_peak()
+    if not memory.host_peak_mb() < before + 40:
+        pytest.skip("VmHWM can't be reset here")
+
+
+@pytest.mark.usefixtures("resettable")
+def test_the_peak_can_be_reset() -> None:
+    """200 MB allocated and freed are in the peak, and no longer in it after a reset."""
+    before = memory.host_peak_mb()
+    block = np.ones(200_000_000 // 8)
+    del block
+    assert memory.host_peak_mb() > before + 190
+    memory.trim_heap()
+    memory.reset_host_peak()
+    assert memory.host_peak_mb() < before + 100
+
+
+@pytest.mark.usefixtures("resettable")
+def test_each_phase_has_its_own_peak(run: Run) -> None:
+    """200 MB held only while training are in the training peak; what saving needs belongs to no phase."""
+    probe = memory.MemoryProbe()
+    probe.start(run)
+    probe.before_training()
+    block = np.ones(200_000_000 // 8)
+    del block
+    probe.before_eval("validation")
+    probe.after_eval(evaluation("validation"))
+    probe.after_training()
+    block = np.ones(400_000_000 // 8)
+    del block
+    probe.before_eval("test")
+    probe.after_eval(evaluation("test"))
+    found = probe.stop()
+    assert found["peak_memory_mb"] == found["host_train_mb"]
+    assert 150 < found["host_train_mb"] - found["host_evaluation_mb"] < 300
+    assert found["cuda_allocated_train_mb"] is None
+
+
+def test_the_set_up_ends_when_the_frozen_weights_are_cast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else their float32 copies would be the least peak of a training, the same for all methods that freeze them."""
+    prepared, seen = tiny.prepared(tmp_path), []
+    with tiny.alone() as group:
+        probe = memory.MemoryProbe()
+        trainer = Trainer.build(tiny.spec("lora", precision="bf16", world_size=1), prepared, group, [probe])
+        taken = probe._take
+
+        def take(phase: str, **options: bool) -> bool:
+            frozen = [p for layer in trainer.model.encoder.modules() for p in kept_of(layer)]
+            seen.append((phase, bool(frozen) and {p.dtype for p in frozen} == {torch.bfloat16}))
+            return taken(phase, **options)
+
+        monkeypatch.setattr(probe, "_take", take)
+        probe.start(make_run(tmp_path))
+        trainer.train()
+    assert seen[0] == ("setup", True)
+
+
+def kept_of(layer: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """Return the frozen weights of a linear layer of GPT-2."""
+    return [p for p in layer.parameters(recurse=False) if type(layer) is Conv1D and not p.requires_grad]
+
+
+@pytest.mark.usefixtures("resettable")
+def test_memory_over_set_up_is_what_training_needs(run: Run) -> None:
+    """Of 300 MB held since the set-up and 200 MB more in training, 200 MB; the parts add up."""
+    probe = memory.MemoryProbe()
+    probe.start(run)
+    held = np.ones(300_000_000 // 8)
+    probe.before_training()
+    block = np.ones(200_000_000 // 8)
+    del block
+    probe.before_eval("validation")
+    del held
+    found = probe.stop()
+    assert 190 < found["peak_memory_over_setup_mb"] < 220
+    assert found["host_setup_mb"] >= found["host_before_training_mb"] > 300
+    parts = found["host_before_training_mb"] + found["peak_memory_over_setup_mb"]
+    assert parts == pytest.approx(found["peak_memory_mb"])
+
+
+def test_memory_over_set_up_is_unknown_where_peaks_cannot_be_reset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peak would be the set-up's, and the difference would be taken for what training needs."""
+    monkeypatch.setattr(memory, "reset_host_peak", lambda: False)
+    probe = memory.MemoryProbe()
+    probe.start(run)
+    probe.before_training()
+    probe.before_eval("validation")
+    found = probe.stop()
+    assert found["peak_memory_mb"] > 0
+    assert found["peak_memory_over_setup_mb"] is found["host_before_training_mb"] is None
+
+
+def test_memory_moves_in_known_steps(run: Run) -> None:
+    """The host's in huge pages of 2 MiB, that of tensors on CUDA in blocks of 512 bytes; NVML's is not known."""
+    probe = memory.MemoryProbe()
+    probe.start(run)
+    grids = {m.name: m.grid for m in probe.here()}
+    page, block = 2 * 2**20 / 1e6, 512 / 1e6
+    assert {grid for name, grid in grids.items() if name.startswith(("host", "peak"))} == {page}
+    assert {grid for name, grid in grids.items() if name.startswith("cuda_allocated")} == {block}
+    assert {grid for name, grid in grids.items() if name.startswith("nvml")} == {None}
+    probe.device = torch.device("cuda", 0)
+    assert {m.name: m.grid for m in probe.here()}["peak_memory_mb"] == block
+
+
+@pytest.mark.usefixtures("resettable")
+@pytest.mark.parametrize(("validation", "counts"), [(50, True), (400, False)])
+def test_training_after_a_hungrier_validation_does_not_count(run: Run, validation: int, counts: bool) -> None:
+    """200 MB held in the second stretch of training are in its peak, unless the validation before it held more."""
+
+    def hold(megabytes: int) -> None:
+        block = np.ones(megabytes * 1_000_000 // 8)
+        del block
+
+    probe = memory.MemoryProbe()
+    probe.start(run)
+    probe.before_training()
+    before = memory.host_peak_mb()
+    hold(100)
+    probe.before_eval("validation")
+    hold(validation)
+    probe.after_eval(evaluation("validation"))
+    hold(200)
+    probe.before_eval("validation")
+    probe.after_eval(evaluation("validation"))
+    probe.before_eval("test")
+    probe.after_eval(evaluation("test"))
+    peak = probe.stop()["peak_memory_mb"] - before
+    assert (170 if counts else 70) < peak < (230 if counts else 130)
+
+
+def test_energy_is_a_difference(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counter's difference over training; a counter that wrapped around gives nothing."""
+    for readings, expected in (((10.0, 14.5), 4.5), ((10.0, 2.0), math.nan), ((math.nan, math.nan), math.nan)):
+        counter = iter(readings)
+        monkeypatch.setattr(energy, "rapl_joules", lambda counter=counter: next(counter))
+        probe = energy.EnergyProbe()
+        probe.start(run)
+        probe.before_training()
+        probe.after_training()
+        assert probe.stop()["energy_joules"] == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_machines_energy_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counter is the whole machine's: the second rank adds nothing to the sum."""
+    counter: Iterator[float] = iter([10.0, 14.5])
+    monkeypatch.setattr(energy, "rapl_joules", lambda: next(counter))
+    probe = energy.EnergyProbe()
+    probe.start(make_run(tmp_path, rank=1))
+    probe.before_training()
+    probe.after_training()
+    assert probe.stop()["energy_joules"] == 0
+
+
+def test_rapl_packages_add_up(tmp_path: Path) -> None:
+    """Packages are summed, in joules; domains inside or around them would count twice; without any it is unknown."""
+    assert math.isnan(energy.rapl_joules(tmp_path))
+    zones = {"intel-rapl:0": ("package-0", 2_000_000), "intel-rapl:1": ("package-1", 500_000)}
+    zones |= {"intel-rapl:0:0": ("core", 9_000_000), "intel-rapl:2": ("psys", 7_000_000)}
+    for zone, (name, microjoules) in zones.items():
+        (tmp_path / zone).mkdir()
+        (tmp_path / zone / "name").write_text(f"{name}\n")
+        (tmp_path / zone / "energy_uj").write_text(f"{microjoules}\n")
+    assert energy.rapl_joules(tmp_path) == 2.5
+
+
+def metric(over_ranks: str) -> Metric:
+    """Return a metric called after its reduction."""
+    fields = {"title": "t", "unit": "", "better": "lower", "over_steps": "once", "phase": "run", "definition": "d"}
+    return Metric.model_validate({"name": over_ranks, "over_ranks": over_ranks} | fields)
+
+
+def reduced(*ranks: dict[str, float | None]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the ranks' values become."""
+    definitions = tuple(metric(name) for name in ("sum", "mean", "max", "same", "rank0"))
+    rows = [[math.nan if rank.get(m.name) is None else rank[m.name] for m in definitions] for rank in ranks]
+    group = SimpleNamespace(gather=lambda local: torch.tensor(rows, dtype=torch.float64))
+    return worker.reduce_over_ranks(definitions, ranks[0], group)  # type: ignore[arg-type]
+
+
+def test_ranks_become_one_by_the_metrics_definition() -> None:
+    """1 and 3 give 4, 2, 3, and what rank 0 says; the ranks' own values are kept where they differ by nature."""
+    values = [dict.fromkeys(("sum", "mean", "max", "same", "rank0"), value) for value in (1.0, 3.0)]
+    metrics, per_rank = reduced(*values)
+    assert metrics == {"sum": 4.0, "mean": 2.0, "max": 3.0, "same": 1.0, "rank0": 1.0}
+    assert per_rank == dict.fromkeys(("sum", "mean", "max"), (1.0, 3.0))
+
+
+def test_what_no_rank_measured_is_left_out() -> None:
+    """A metric that is NaN on all ranks is missing; one that is NaN on some has no value."""
+    metrics, _ = reduced({"sum": None, "max": 1.0, "rank0": None}, {"max": None, "rank0": 2.0})
+    assert metrics == {"max": None}
+
+
+def test_the_series_are_those_documented(run: Run) -> None:
+    """What all probes together write to points.jsonl is what docs/metrics.md names."""
+    names = set()
+    for probe in [registry.plugin("probes", name)() for name in registry.names("probes")]:
+        probe.start(run)
+        names |= {p.metric for p in [*probe.after_steps([step(1)]), *probe.after_eval(evaluation("validation"))]}
+    page = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
+    _, _, series = page.partition("## Series of `points.jsonl`")
+    names = {"validation_<headline>" if name == "validation_accuracy" else name for name in names}
+    assert names == {line.split("`")[1] for line in series.splitlines() if line.startswith("| `")}

@@ -1,0 +1,317 @@
+"""Scorers, each against what scores the same elsewhere: SQuAD's F1, rouge-score, or answers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import string
+import sys
+import unicodedata
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
+
+from hpml_bench import registry
+from hpml_bench.builtin.scorers.number import number_of
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.scorer import Scorer, make_scorer
+
+FILES = Path(__file__).parents[1] / "files"
+NAMES = registry.names("scorers")
+TEXTS = (
+    "Paris", " paris. ", "The  Paris", "Paris, France", "in Paris", "42", "1,000", "", " ", "a", "The", "...", "par is",
+    "the cat sat on the mat", "a cat sat on a mat", "The mat sat on the cat!", "Ünïcode\u00a0text", "x.", "x..", "x .",
+)  # fmt: skip
+WORDS = st.lists(st.sampled_from(["the", "a", "cat", "Cat,", "mat.", "sat-on", "an", "1,000", "é", ""]), max_size=8)
+ASCII = st.text(st.sampled_from([*map(chr, range(9, 14)), *map(chr, range(32, 127))]), max_size=60)
+
+
+def score(name: str, answer: str, expected: str) -> float:
+    """Return a scorer's score."""
+    return make_scorer(name).score(answer, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_scorer(name: str) -> None:
+    """Title, a definition that is a sentence, 1 for the answer asked for, and nothing outside 0 and 1."""
+    kind = registry.plugin("scorers", name)
+    assert issubclass(kind, Scorer)
+    assert registry.get("scorers", name).__doc__
+    assert kind.title
+    assert kind.definition.endswith(".")
+    assert kind.of in {"answers", "choices"}
+    expected = "about 1,234 cats\n#### 1,234"
+    assert score(name, expected, expected) == 1
+    for text in TEXTS:
+        found = score(name, text, expected)
+        assert 0 <= found < 1
+        assert not kind.binary or found in {0, 1}
+
+
+def test_an_unknown_scorer_is_refused() -> None:
+    """One sentence that names it."""
+    with pytest.raises(UserError, match="nothing"):
+        make_scorer("nothing")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "right"),
+    [
+        ("Paris", "paris", True),
+        (" Paris.\n", "Paris", True),
+        ("new \t york", "New York.", True),
+        ("Paris .", "Paris", True),
+        ("Paris, France", "Paris", False),
+        ("The Paris", "Paris", False),
+        ("Paris!", "Paris", False),
+        ("", "Paris", False),
+        ("3.5", "35", False),
+    ],
+)
+def test_exact(answer: str, expected: str, right: bool) -> None:
+    """Case, white space and a full stop at the end don't matter; anything else does."""
+    assert score("exact", answer, expected) == score("exact", expected, answer) == right
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "right"),
+    [
+        ("It is Paris, of course", "paris", True),
+        ("new\n york city", "New York", True),
+        ("Par is", "Paris", False),
+        ("Paris", "Paris, France", False),
+        ("", "Paris", False),
+    ],
+)
+def test_contains(answer: str, expected: str, right: bool) -> None:
+    """The expected text occurs in the answer, case and runs of white space apart."""
+    assert score("contains", answer, expected) == right
+
+
+NUMBERS = [
+    ("5", "5"),
+    ("The answer is 5.", "5"),
+    ("first 3, then 5", "5"),
+    ("$5.", "5"),
+    ("It costs $1,234.50.", "1234.50"),
+    ("1,000", "1000"),
+    ("1,234,567 people", "1234567"),
+    ("1, 2, 3", "3"),
+    ("1,2,3", "3"),
+    ("1000.0", "1000"),
+    (".5", "0.5"),
+    ("-5", "-5"),
+    ("x=-5", "-5"),
+    ("-$5", "-5"),
+    ("minus (-0.25)", "-0.25"),
+    ("+7", "7"),
+    ("5-10", "10"),
+    ("10 - 5 = 5", "5"),
+    ("(8)-3", "3"),
+    ("-1,000", "-1000"),
+    ("50%", "50"),
+    ("3 + 4 = 7\n#### 7", "7"),
+    ("#### 1,234 of 5", "1234"),
+    ("#### $18", "18"),
+    ("#### -3", "-3"),
+    ("#### 1 no, wait #### 2 or 3", "2"),
+    ("It is 6. ####", "6"),
+    ("It is 6. #### six", "6"),
+    ("none", None),
+    ("", None),
+    ("- . , $", None),
+    ("3/2", "1.5"),
+    ("It is -1/4 of them.", "-0.25"),
+    ("48/2=24", "24"),
+    ("#### 3/2 or 5", "1.5"),
+    (r"So it is $\frac{3}{2}$.", "1.5"),
+    ("1e5", "100000"),
+    ("2.5E-3 m", "0.0025"),
+    ("1e5x", "5"),
+    ("2e and 3", "3"),
+    ("x/2", "2"),
+    (r"1\frac{1}{2}", "1.5"),
+    (r"So $-2\dfrac{1}{4}$.", "-2.25"),
+    (r"3 \frac{1}{2}", "3.5"),
+    (r"1,000\frac{1}{2}", "1000.5"),
+    (r"2\frac{5}{4}", "1.25"),
+    (r"x^2\frac{1}{2}", "0.5"),
+    (r"\frac{-1}{2}", "-0.5"),
+    (r"-\frac{1}{2}", "-0.5"),
+    ("1 1/2", "1.5"),
+    ("-1 1/2 cups", "-1.5"),
+    ("$1 1/2", "1.5"),
+    ("#### 1 1/2", "1.5"),
+    ("x2 1/2", "0.5"),
+    ("1.5 1/2", "0.5"),
+    ("Step 2 10/5", "2"),
+    ("1\n1/2", "0.5"),
+    ("3/2 1/2", "0.5"),
+    ("\u22125", "-5"),
+    ("10 \u2212 5 = 5", "5"),
+    ("5\u221210", "10"),
+]
+"""Texts, and the number that each gives."""
+
+
+@pytest.mark.parametrize(("text", "found"), NUMBERS)
+def test_the_number_of_a_text(text: str, found: str | None) -> None:
+    """The first after GSM8K's mark, where a number follows it, else the last one; fractions and exponents are read."""
+    assert number_of(text) == (None if found is None else Decimal(found))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("3/2", "1/2"), ("1e5", "5"), ("12:30", "9:30"), ("12:30", "30"), ("1/0", "2/0"), ("12/30/2024", "2024"),
+     ("12/30/2024", "11/30/2024"), ("3:2", "3/2"), (r"\frac{3}{2}", r"\frac{5}{2}"), ("9" * 5000, "9" * 5001),
+     ("1 1/2", "1/2"), ("2 12/30/2024", "2024"), (r"2\frac{1}{3}", r"\frac{1}{3}")],
+)  # fmt: skip
+def test_numbers_with_one_end_are_not_the_same(one: str, other: str) -> None:
+    """Fractions, exponents, times, ratios and dates are read as a whole, and each is equal to itself."""
+    assert score("number", one, other) == score("number", other, one) == 0
+    assert score("number", f"It is {one}.", one) == 1
+
+
+def test_number() -> None:
+    """Numbers are compared as such, against an expected text in GSM8K's form; no number is right nowhere."""
+    gsm8k = "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\n48+24 = <<48+24=72>>72\n#### 72"
+    assert score("number", "So it is 72.0 clips.", gsm8k) == 1
+    assert score("number", gsm8k, "72") == 1
+    assert score("number", "48 + 24 = 71", gsm8k) == 0
+    assert score("number", "-72", gsm8k) == 0
+    assert score("number", "1,000", "1000.0") == 1
+    assert score("number", "1.000", "1000") == 0
+    assert score("number", "no idea", "none") == 0
+
+
+@pytest.mark.parametrize("name", ["peft_metamath"])
+def test_answers_are_right_where_peft_says_so(name: str) -> None:
+    """PEFT's own function, run on each of these answers to each of these expected ones, gave the table."""
+    theirs = json.loads((FILES / f"{name}.json").read_text(encoding="utf-8"))
+    ours = [[score(name, answer, expected) for answer in theirs["answers"]] for expected in theirs["expected"]]
+    assert ours == theirs["right"]
+    assert {0, 1} == {right for row in ours for right in row}
+
+
+@pytest.mark.parametrize("name", ["gsm8k_strict", "gsm8k_flexible"])
+def test_gsm8k_is_that_of_lm_eval(name: str) -> None:
+    """lm-evaluation-harness's filter and exact match, run on each of these answers, gave the table."""
+    theirs = json.loads((FILES / "lm_eval_gsm8k.json").read_text(encoding="utf-8"))
+    ours = [[score(name, answer, expected) for answer in theirs["answers"]] for expected in theirs["expected"]]
+    assert ours == theirs[name]
+    assert {0, 1} == {right for row in ours for right in row}
+
+
+OF_SQUAD = [
+    ("Paris", "the Paris.", 1),
+    ("Paris, France", "Paris", 2 / 3),
+    ("", "", 1),
+    ("The", "a an", 1),
+    ("...", "", 1),
+    ("cat", "the", 0),
+    ("cat cat cat", "cat cat dog", 2 / 3),
+    ("1,000", "1000", 1),
+    ("sat-on mat", "sat on mat", 2 / 5),
+    ("a.b", "ab", 1),
+    ("An É", "é", 1),
+    ("cat on mat", "The cat sat, on rug", 4 / 7),
+]
+"""Texts, and the F1 that SQuAD 2.0's evaluation (its copy in transformers 5.0: data.metrics.squad_metrics) gives."""
+
+
+@pytest.mark.parametrize(("answer", "expected", "f1"), OF_SQUAD)
+def test_f1_is_squads(answer: str, expected: str, f1: float) -> None:
+    """Case, punctuation and articles don't matter, and where both have no other word the answer is right."""
+    assert score("f1", answer, expected) == pytest.approx(f1, abs=1e-12)
+
+
+@given(WORDS, WORDS)
+def test_f1_is_that_of_precision_and_recall(answer: list[str], expected: list[str]) -> None:
+    """Written out from SQuAD's definition: lower case, no punctuation, no articles, words counted as often as said."""
+
+    def words(texts: list[str]) -> Counter[str]:
+        bare = " ".join(texts).lower().translate(str.maketrans("", "", string.punctuation))
+        return Counter(word for word in bare.split() if word not in {"a", "an", "the"})
+
+    said, asked = words(answer), words(expected)
+    shared = (said & asked).total()
+    f1 = float(said == asked)
+    if said and asked:
+        precision, recall = shared / said.total(), shared / asked.total()
+        f1 = 2 * precision * recall / (precision + recall) if shared else 0.0
+    assert score("f1", " ".join(answer), " ".join(expected)) == pytest.approx(f1, abs=1e-12)
+
+
+def test_f1_is_that_of_squad() -> None:
+    """The values of SQuAD's functions, as transformers had them until 5.0, on every pair of the texts above."""
+    squad = json.loads((FILES / "squad_f1.json").read_text())
+    assert tuple(squad["texts"]) == TEXTS
+    for answer, row in zip(TEXTS, squad["f1"], strict=True):
+        for expected, f1 in zip(TEXTS, row, strict=True):
+            assert score("f1", answer, expected) == pytest.approx(f1, abs=1e-12)
+
+
+@given(ASCII, ASCII)
+@example("The quick brown dog jumps on the log.", "The quick brown fox jumps over the lazy dog")
+@example("testing", "testing one two")
+@example("police kill the gunman", "the gunman kill police")
+@example("don't_stop\n(2-in-1)", "dont stop 2 in 1")
+def test_rouge_l_of_english_is_googles(answer: str, expected: str) -> None:
+    """The F-measure of rouge-score's rougeL, without stemming, of any text in ASCII."""
+    assert score("rouge_l", answer, expected) == RougeScorer(["rougeL"]).score(expected, answer)["rougeL"].fmeasure
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["東京は日本の首都です。", "Москва — столица России.", "القاهرة هي عاصمة مصر", "สวัสดีครับ", "दिल्ली भारत की राजधानी है",
+     "서울은 한국의 수도이다", "Är det år ett?", "北京", "ᏣᎳᎩ", "می‌خواهم"],
+)  # fmt: skip
+def test_rouge_l_of_equal_texts_is_one(text: str) -> None:
+    """In any script, in composed and decomposed form, and in capitals."""
+    assert score("rouge_l", text, text) == 1
+    assert score("rouge_l", unicodedata.normalize("NFD", text.upper()), text) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "measure"),
+    [
+        ("år", "är", 0),
+        ("ett år", "ett är", 0.5),
+        ("café", "cafe", 0),
+        ("Москва красивая", "Москва большая", 0.5),
+        ("東京です", "京都です", 3 / 4),  # 京, で and す, in this order, of four characters each
+        ("2024年", "2023年", 0.5),
+        ("ไทย", "ไทร", 2 / 3),
+        ("कि", "की", 0),  # one letter, with other marks
+        ("中国 China", "China 中国", 2 / 3),
+        ("１２３ ＡＢＣ", "123 abc", 1),
+        ("ΟΔΥΣΣΕΥΣ", "οδυσσευς", 1),
+    ],
+)
+def test_rouge_l_of_other_scripts(answer: str, expected: str, measure: float) -> None:
+    """Letters keep their marks; in scripts without spaces each character is a word; compatible forms are the same."""
+    assert score("rouge_l", answer, expected) == pytest.approx(measure)
+
+
+def test_rouge_l_by_hand() -> None:
+    """A subsequence of two words of three and four, precision 2/3 and recall 2/4; endings count."""
+    assert score("rouge_l", "cat on mat", "the cat sat on") == pytest.approx(4 / 7)
+    assert score("rouge_l", "cats", "cat") == 0
+
+
+def test_rouge_l_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence with the command."""
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    with pytest.raises(UserError, match=r"pip install 'hpml-bench\[rouge\]'"):
+        score("rouge_l", "a", "b")
+
+
+def test_choice() -> None:
+    """The chosen text is the right one, to the letter; nothing is generated for it."""
+    assert make_scorer("choice").of == "choices"
+    assert score("choice", " Paris", " Paris") == 1
+    assert score("choice", "Paris", " Paris") == 0

@@ -1,0 +1,460 @@
+"""Causal language modelling from rows to scores: figures of a run against a plain model's, and the base model's run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from helpers import tiny
+from hpml_bench.builtin.probes.quality import QualityProbe
+from hpml_bench.builtin.tasks.causal_lm import CausalLM, linearised_loss
+from hpml_bench.data.prepare import prepare
+from hpml_bench.errors import UserError
+from hpml_bench.launch import fork_server, launcher
+from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.probe import Evaluation, Probe
+from hpml_bench.plugins.rows import Rows
+from hpml_bench.plugins.task import make_task
+from hpml_bench.records.files import PREDICTIONS
+from hpml_bench.records.points import read_points
+from hpml_bench.records.predictions import Predictions, Said, read_predictions, same_answers, write_predictions
+from hpml_bench.records.run import Point, RunRecord
+from hpml_bench.suite.settings import Settings, TaskSpec
+from hpml_bench.training.choices import chosen
+from hpml_bench.training.trainer import Trainer
+
+
+def settings_of(folder: Path, options: dict[str, Any], **changes: Any) -> Settings:
+    """Return settings of a run with some options of the task."""
+    made = tiny.task_settings(folder, "causal_lm", world_size=1, steps=4, **changes)
+    return made.model_copy(update={"task": TaskSpec(name="causal_lm", options=options)})
+
+
+def run(settings: Settings, group: Group, method: str = "full") -> tuple[Trainer, Rows, Evaluation]:
+    """Train, and evaluate the test rows."""
+    prepared = prepare(settings)
+    spec = tiny.spec(method, lr=5e-3).model_copy(update={"settings": settings})
+    trainer = Trainer.build(spec, prepared, group)
+    trainer.train()
+    test = Rows(Path(prepared.data) / "test", prepared.pad_id)
+    return trainer, test, trainer.evaluate(test, "test", trainer.steps)
+
+
+def plain(folder: Path, trainer: Trainer) -> Any:
+    """Return a model of transformers with the weights that were trained."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    model.load_state_dict(trainer.model.encoder.state_dict())
+    return model.eval()
+
+
+@torch.no_grad()
+def log_likelihoods(model: Any, ids: list[int]) -> torch.Tensor:
+    """Return the log-likelihoods of the token after each, [tokens, vocabulary]."""
+    return torch.as_tensor(model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1))
+
+
+# Metrics
+
+
+@pytest.mark.parametrize("loss_on", ["answers", "all"])
+def test_metrics_are_those_of_a_plain_model(loss_on: str, task_folder: Path, group: Group) -> None:
+    """Nats a token, perplexity, bits a byte and token accuracy, worked out from transformers' log-softmax."""
+    trainer, test, evaluation = run(settings_of(task_folder, {"loss_on": loss_on}), group)
+    model, tokenizer = plain(task_folder, trainer), AutoTokenizer.from_pretrained(task_folder / "model")
+    nats, right, targets, size = 0.0, 0, 0, 0
+    for row in range(len(test)):
+        question, expected = test.column("question")[row], test.column("expected")[row]
+        ids = tokenizer(question + expected)["input_ids"] + [tokenizer.eos_token_id]
+        assert ids == test.tokens(row).tolist()
+        likely = log_likelihoods(model, ids)
+        first = len(tokenizer(question)["input_ids"]) if loss_on == "answers" else 1
+        own = -sum(float(likely[place - 1, ids[place]]) for place in range(first, len(ids)))
+        assert evaluation.predictions.loss[row] == pytest.approx(own, rel=1e-5)
+        nats, targets = nats + own, targets + len(ids) - first
+        right += sum(int(likely[place - 1].argmax()) == ids[place] for place in range(first, len(ids)))
+        learnt = expected if loss_on == "answers" else question[len(question.split()[0]) :] + expected
+        size += len(learnt.encode())
+    metrics = evaluation.metrics
+    assert metrics["loss"] == pytest.approx(nats / targets, rel=1e-5)
+    assert metrics["perplexity"] == pytest.approx(math.exp(nats / targets), rel=1e-4)
+    assert metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
+    assert metrics["token_accuracy"] == right / targets
+    assert evaluation.predictions.said is not None
+    assert evaluation.predictions.said.answer is None
+    assert evaluation.generated is None
+
+
+def test_a_perplexity_beyond_any_float_is_cut() -> None:
+    """A loss of a thousand nats a token gives a number still."""
+    task = make_task(TaskSpec(name="causal_lm"))
+    tokens = (np.array([1]), np.array([2]))
+    said = Said(("", ""), ("", ""), np.array([1, 1]))
+    metrics = task.evaluate(Predictions(np.arange(2), tokens, tokens, np.array([1000.0, 1000.0]), said))
+    assert metrics["loss"] == 1000
+    assert math.isfinite(metrics["perplexity"])
+
+
+def of_lengths(seed: int, rows: int = 400) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Return answers of 1 to 30 tokens, and losses that grow with them."""
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(1, 31, rows)
+    return tuple(np.zeros(length, dtype=np.int64) for length in lengths), lengths * generator.gamma(2, 1, rows)
+
+
+def test_linearised_scores_have_the_loss_as_their_mean() -> None:
+    """Also of rows of unlike length, where the mean of the rows' own losses a token is another number."""
+    reference, losses = of_lengths(0)
+    tokens = np.array([len(row) for row in reference])
+    found = linearised_loss(reference, losses)
+    assert found.mean() == pytest.approx(losses.sum() / tokens.sum(), rel=1e-12)
+    assert abs((losses / tokens).mean() - found.mean()) > 1e-3
+    assert linearised_loss((np.zeros(0), np.zeros(0)), np.zeros(2)).tolist() == [0, 0]
+
+
+def test_linearised_scores_have_the_spread_of_the_ratio() -> None:
+    """The standard error of their mean is the jackknife's of the loss a token, to 1 %."""
+    reference, losses = of_lengths(1)
+    tokens, n = np.array([len(row) for row in reference]), len(losses)
+    without = (losses.sum() - losses) / (tokens.sum() - tokens)
+    jackknife = math.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2))
+    assert linearised_loss(reference, losses).std(ddof=1) / math.sqrt(n) == pytest.approx(jackknife, rel=0.01)
+
+
+def test_a_guess_is_the_entropy_of_the_tokens() -> None:
+    """Of tokens 1, 1, 2, 3: 1.5 bits a token; with a scorer an empty answer scores 0."""
+    reference = (np.array([1, 2]), np.array([1, 3]))
+    guess = make_task(TaskSpec(name="causal_lm")).guess(reference)
+    assert guess.chance == pytest.approx(1.5 * math.log(2))
+    assert guess.scores.mean() == pytest.approx(guess.chance)
+    scored = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"})).guess(reference)
+    assert (scored.chance, scored.scores.tolist()) == (0, [0, 0])
+    said = Said(("", ""), ("a", "b"), np.array([1, 1]), ("a", "a"), choices=np.array([2, 4]))
+    drawn = make_task(TaskSpec(name="causal_lm", options={"scorer": "choice"})).guess(reference, said)
+    assert (drawn.chance, drawn.scores.tolist()) == (0.375, [0.5, 0.25])
+    assert drawn.sentence == "Choosing at random is right in 37.5% of the test rows on average."
+
+
+def test_a_scorer_without_its_package_is_refused_at_once(task_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the preparation, with what to install."""
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    with pytest.raises(UserError, match=r"pip install 'hpml-bench\[rouge\]'"):
+        prepare(settings_of(task_folder, {"scorer": "rouge_l"}))
+
+
+def test_a_row_that_a_template_refuses_is_named(task_folder: Path) -> None:
+    """By its file and number there."""
+    path = task_folder / "refused.jsonl"
+    rows = [{"prompt": "w1 w2", "completion": f"w{n}"} for n in range(60)]
+    rows[41] = {"prompt": "no", "completion": "w3"}
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    template = "{% for m in messages %}{{ raise_exception('not so') if m.content == 'no' else m.content }}{% endfor %}"
+    data = {"name": "text_files", "options": {"train": f"path:{path}"}}
+    with pytest.raises(UserError, match=r"refused\.jsonl: row 42: the chat template of .* refuses .*not so"):
+        prepare(settings_of(task_folder, {"template": template}, dataset=data))
+
+
+# Answers
+
+
+@pytest.mark.parametrize("scorer", ["exact", "f1"])
+def test_answers_are_those_of_transformers_and_scored(scorer: str, task_folder: Path, group: Group) -> None:
+    """Each row's text is what greedy search gives, without its end; score, cut answers and bytes are counted of it."""
+    settings = settings_of(task_folder, {"scorer": scorer, "max_new_tokens": 3}).model_copy(update={"steps": 60})
+    trainer, test, evaluation = run(settings, group)
+    model, tokenizer = plain(task_folder, trainer), AutoTokenizer.from_pretrained(task_folder / "model")
+    said = evaluation.predictions.said
+    assert said is not None
+    assert said.answer is not None
+    assert said.cut is not None
+    assert said.tokens is not None
+    for row, prompt in enumerate(test.column("prompt")):
+        ids = torch.tensor(test.tokens(row)[:prompt][None].astype(np.int64))
+        found = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=3,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
+        )[0, prompt:].tolist()  # fmt: skip
+        assert said.answer[row] == tokenizer.decode(found, skip_special_tokens=True)
+        assert said.tokens[row] == len(found)
+        assert said.cut[row] == (tokenizer.eos_token_id not in found)
+    right = [answer.strip() == expected.strip() for answer, expected in zip(said.answer, said.expected, strict=True)]
+    assert any(right)
+    assert evaluation.metrics["score"] == np.mean(right)
+    assert evaluation.metrics["cut_answers"] == said.cut.mean()
+    scores = trainer.task.scores(evaluation.predictions)
+    assert (scores.dtype == bool) == trainer.task.binary == (scorer == "exact")
+    assert scores.mean() == evaluation.metrics["score"]
+    assert evaluation.generated is not None
+    assert evaluation.generated.tokens == said.tokens.sum()
+    assert evaluation.generated.seconds > 0
+
+
+class ByValue(TorchDispatchMode):
+    """Notes operators whose result depends on values in shape, or is a number: on a GPU the host waits there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operator and note it."""
+        name, indices = func._schema.name, args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ()
+        masked = any(isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in indices)
+        if name in {"aten::nonzero", "aten::_local_scalar_dense", "aten::masked_select"} or masked:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_batch_waits_for_the_device(task_folder: Path, group: Group) -> None:
+    """Neither a training step nor the batches of an evaluation ask it which places are learnt."""
+    settings = settings_of(task_folder, {})
+    spec = tiny.spec("lora").model_copy(update={"settings": settings})
+    trainer = Trainer.build(spec, prepare(settings), group)
+    batch = trainer.train_rows.batch(np.arange(8))
+    with ByValue() as library:  # transformers looks at the mask
+        trainer.model.encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+    outputs = {}
+    for learnt in (batch.learnt, None):
+        with ByValue() as seen:
+            outputs[learnt] = trainer.model(batch.input_ids, batch.attention_mask, batch.labels, learnt)
+            trainer.task.loss(outputs[learnt], batch.labels).backward()
+            trainer.task.row_losses(outputs[learnt], batch.labels)
+            trainer.task.predict(outputs[learnt], batch.labels)
+        assert len(seen.found) == len(library.found) + (learnt is None), seen.found
+    assert outputs[batch.learnt].equal(outputs[None])
+    assert len(outputs[None]) == batch.learnt == int((batch.labels[:, 1:] >= 0).sum())
+
+
+def test_answers_that_are_not_there_are_not_scored() -> None:
+    """A scorer without answers is a mistake in the program, and says so."""
+    task = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"}))
+    tokens = (np.array([1]),)
+    for said in (None, Said(("",), ("",), np.array([1]))):
+        with pytest.raises(ValueError, match="no answers"):
+            task.scores(Predictions(np.arange(1), tokens, tokens, np.array([1.0]), said))
+
+
+def check(options: dict[str, Any], split: str, contents: list[list[str]], choices: list[list[str]]) -> None:
+    """Check rows by a task with some options."""
+    task = CausalLM(CausalLM.Options(**options))
+    table = pa.table({"contents": contents, "choices": choices})
+    task.check(split, table.column("contents").combine_chunks(), table)
+
+
+def test_rows_that_a_scorer_cannot_score_are_refused() -> None:
+    """A text without a prompt where answers are scored, and a row without choices where choices are."""
+    check({}, "train", [["a text"]], [[]])
+    check({"scorer": "exact"}, "retention", [["a text"]], [[]])
+    with pytest.raises(UserError, match=r"train row 2 .*without a prompt"):
+        check({"scorer": "exact"}, "train", [["a", "b"], ["a text"]], [[], []])
+    with pytest.raises(UserError, match="test row 1 has no choices, which the scorer choice compares"):
+        check({"scorer": "choice"}, "test", [["a", "b"]], [["b"]])
+
+
+# Choices
+
+
+def with_choices(folder: Path) -> Path:
+    """Write rows of two to four choices of one to three words, the right one among them."""
+    generator = np.random.default_rng(0)
+    lines = []
+    for _ in range(120):
+        words = [" ".join(f"w{w}" for w in generator.integers(0, 150, size)) for size in generator.integers(1, 4, 4)]
+        choices = [f" {text}" for text in words[: generator.integers(2, 5)]]
+        prompt = " ".join(f"w{word}" for word in generator.integers(0, 150, generator.integers(2, 8)))
+        lines.append({"prompt": prompt, "completion": str(generator.choice(choices)), "choices": choices})
+    (folder / "choices.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return folder / "choices.jsonl"
+
+
+def test_choices_are_compared_by_their_log_likelihood(task_folder: Path, group: Group) -> None:
+    """Summed, and divided by characters, over a plain model's log-softmax; nothing is generated."""
+    data = {"name": "text_files", "options": {"train": f"path:{with_choices(task_folder)}"}}
+    trainer, test, evaluation = run(settings_of(task_folder, {"scorer": "choice"}, dataset=data), group)
+    model, tokenizer = plain(task_folder, trainer), AutoTokenizer.from_pretrained(task_folder / "model")
+    likeliest, normalised = [], []
+    for question, choices in zip(test.column("question"), test.column("choices"), strict=True):
+        prompt = tokenizer(question)["input_ids"]
+        sums = []
+        for choice in choices:
+            ids = tokenizer(question + choice)["input_ids"]
+            likely = log_likelihoods(model, ids)
+            sums.append(sum(float(likely[place - 1, ids[place]]) for place in range(len(prompt), len(ids))))
+        likeliest.append(choices[int(np.argmax(sums))])
+        per_character = [total / len(choice.strip()) for total, choice in zip(sums, choices, strict=True)]
+        normalised.append(choices[int(np.argmax(per_character))])
+    said = evaluation.predictions.said
+    assert said is not None
+    assert said.answer == tuple(likeliest)
+    assert said.normalised == tuple(normalised)
+    assert likeliest != normalised
+    assert evaluation.metrics["score"] == np.mean([a == b for a, b in zip(likeliest, said.expected, strict=True)])
+    assert evaluation.metrics["score_normalised"] == np.mean(
+        [a == b for a, b in zip(normalised, said.expected, strict=True)]
+    )
+    assert trainer.generator is None
+    assert evaluation.generated is None
+    assert said.tokens is None
+    assert said.choices is not None
+    assert said.choices.tolist() == [len(choices) for choices in test.column("choices")]
+
+
+def test_of_equally_likely_choices_the_first_counts() -> None:
+    """By hand: losses 4, 2, 2 of 1, 2 and 4 characters; a row of fewer choices looks at its own only."""
+    losses = np.array([[4.0, 2.0, 2.0], [3.0, 6.0, np.inf]])
+    found = chosen([["a", " bb", " cccc"], ["ab", "abcd"]], losses)
+    assert found.plain == (" bb", "ab")
+    assert found.normalised == (" cccc", "ab")
+
+
+# On disk
+
+
+TEXTS = ("", " a\n", "\x00", "é 😀 \u2028", "null")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"answer": TEXTS, "tokens": np.arange(5), "cut": np.arange(5) > 2, "near_tie": np.arange(5) > 3},
+        {"answer": TEXTS, "normalised": TEXTS[::-1]},
+    ],
+)
+def test_answers_come_back_from_disk(more: dict[str, Any], tmp_path: Path) -> None:
+    """Every field as it was, those that aren't there too."""
+    said = Said(question=TEXTS, expected=TEXTS[::-1], bytes=np.arange(5), **more)
+    tokens = tuple(np.arange(length) for length in (1, 0, 3, 2, 1))
+    written = Predictions(np.arange(5), tokens, tokens[::-1], np.linspace(0, 1, 5, dtype=np.float32), said)
+    write_predictions(tmp_path, written, np.ones(5))
+    found = read_predictions(tmp_path)
+    assert found is not None
+    assert found.said is not None
+    assert same_answers(found.reference, tokens)
+    assert found.loss.tolist() == written.loss.tolist()
+    for field in dataclasses.fields(Said):
+        value, expected = getattr(found.said, field.name), getattr(said, field.name)
+        if isinstance(expected, np.ndarray):
+            assert value.tolist() == expected.tolist()
+            assert value.dtype.kind == expected.dtype.kind
+        else:
+            assert value == expected
+
+
+def test_answers_follow_their_rows(tmp_path: Path) -> None:
+    """Rows written in another order are read in the rows' own; a row without its text makes the file unreadable."""
+    import pyarrow.parquet as pq
+
+    said = Said(("a", "b", "c"), ("d", "e", "f"), np.array([1, 2, 3]), ("x", "y", "z"))
+    tokens = (np.array([1]), np.array([2, 2]), np.array([3]))
+    write_predictions(tmp_path, Predictions(np.array([2, 0, 1]), tokens, tokens, np.ones(3), said), np.ones(3))
+    found = read_predictions(tmp_path)
+    assert found is not None
+    assert found.said is not None
+    assert found.said.answer == ("y", "z", "x")
+    assert found.said.bytes.tolist() == [2, 3, 1]
+    table = pq.read_table(tmp_path / PREDICTIONS)
+    place = table.column_names.index("said_answer")
+    pq.write_table(table.set_column(place, "said_answer", pa.array(["x", None, "z"])), tmp_path / PREDICTIONS)
+    assert read_predictions(tmp_path) is None
+
+
+class Watch(Probe):
+    """Keeps which validations have a score."""
+
+    def __init__(self) -> None:
+        self.scored: dict[int, bool] = {}
+
+    def after_eval(self, evaluation: Evaluation) -> list[Point]:
+        """Note the step."""
+        self.scored[evaluation.step] = "score" in evaluation.metrics
+        assert "loss" in evaluation.metrics
+        assert (evaluation.generated is not None) == self.scored[evaluation.step]
+        return []
+
+
+@pytest.mark.parametrize(
+    ("every", "scored"), [(None, {1: False, 2: False, 3: False, 4: True}), (2, {2: True, 4: True})]
+)
+def test_answers_are_generated_at_the_last_validation_and_where_a_suite_says_when(
+    every: int | None, scored: dict[int, bool], task_folder: Path, group: Group
+) -> None:
+    """The validations along the way are of the loss alone, unless `eval_every` asks for them; their points say so."""
+    settings = settings_of(task_folder, {"scorer": "exact", "max_new_tokens": 4}, eval_every=every)
+    spec = tiny.spec("lora").model_copy(update={"settings": settings})
+    watch, quality, points = Watch(), QualityProbe(), list[Point]()
+    trainer = Trainer.build(spec, prepare(settings), group, [watch, quality], points.extend)
+    quality.task, quality.losses = trainer.task, []
+    trainer.train()
+    assert watch.scored == scored
+    losses = {point.step for point in points if point.metric == "validation_loss"}
+    scores = {point.step for point in points if point.metric == "validation_score"}
+    assert (losses, scores) == (set(scored), {step for step, has in scored.items() if has})
+
+
+# The base model
+
+
+@pytest.fixture(scope="module")
+def untrained(task_folder: Path) -> tuple[RunRecord, Path, Settings]:
+    """A run of the base model on two ranks, from launch to record."""
+    fork_server.start_fork_server()
+    (task_folder / "general.txt").write_text("\n".join(f"w{i} w{i + 7} w{3 * i}" for i in range(20)) + "\n")
+    options = {"scorer": "exact", "max_new_tokens": 4, "retention": f"path:{task_folder / 'general.txt'}"}
+    settings = settings_of(task_folder, options).model_copy(update={"world_size": 2})
+    spec = tiny.spec("none").model_copy(update={"settings": settings})
+    return launcher.run(spec, prepare(settings), task_folder / "none"), task_folder / "none", settings
+
+
+def test_the_base_model_takes_no_step_and_is_evaluated_whole(untrained: tuple[RunRecord, Path, Settings]) -> None:
+    """All checks pass, every test row is answered, and validation counts as after a last step."""
+    record, folder, settings = untrained
+    assert record.status == "ok", record.error
+    assert record.consumed is not None
+    assert (record.consumed.steps, record.consumed.samples, record.consumed.real_tokens) == (0, 0, 0)
+    assert all(check.passed for check in record.checks), record.checks
+    predictions = read_predictions(folder)
+    assert predictions is not None
+    assert predictions.said is not None
+    assert predictions.index.tolist() == list(range(settings.test_samples or 0))
+    assert {(point.metric, point.step) for point in read_points(folder)} == {
+        ("validation_score", settings.steps),
+        ("validation_loss", settings.steps),
+    }
+
+
+def test_the_base_model_forgets_nothing(untrained: tuple[RunRecord, Path, Settings]) -> None:
+    """Before and after are the same model."""
+    metrics = untrained[0].metrics
+    assert metrics["forgetting"] == pytest.approx(0, abs=1e-6)
+    assert metrics["base_retention_loss"] == pytest.approx(metrics["retention_loss"])
+
+
+def test_the_base_model_has_no_costs_of_training(untrained: tuple[RunRecord, Path, Settings]) -> None:
+    """No time, memory, energy or throughput of steps, which would be the least of all; nothing is trained or merged."""
+    record = untrained[0]
+    definitions = {metric.name: metric for metric in record.definitions}
+    assert {"test_score", "test_loss", "inference_seconds", "generated_tokens_per_second"} <= set(record.metrics)
+    assert record.metrics["trainable_parameters"] == 0
+    for name in record.metrics:
+        assert definitions[name].phase != "train", name
+        assert definitions[name].group not in {"memory", "throughput", "energy", "merging"}, name
+
+
+def test_the_base_model_of_a_task_with_a_head_is_unsupported(tmp_path: Path) -> None:
+    """A head that is drawn at random answers nothing: the record says so."""
+    fork_server.start_fork_server()
+    record = launcher.run(tiny.spec("none"), tiny.prepared(tmp_path / "prepared"), tmp_path / "run")
+    assert record.status == "unsupported"
+    assert record.error is not None
+    assert "head" in record.error.message

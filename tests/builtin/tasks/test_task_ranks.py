@@ -1,0 +1,111 @@
+"""One rank, two and three: the same training and evaluation, also where rows have unlike numbers of targets."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import tiny, warm
+from hpml_bench import registry
+from hpml_bench.data.prepare import prepare
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.plugins.probe import Probe, Step
+from hpml_bench.suite.settings import RunSpec
+
+TASKS = registry.names("tasks")
+WORLDS = (1, 2, 3)
+
+
+class Losses(Probe):
+    """Keeps the loss of each step."""
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def after_steps(self, window: list[Step]) -> list[Any]:
+        """Keep them."""
+        self.found += [step.loss for step in window]
+        return []
+
+
+def rank(number: int, port: int, specs: list[RunSpec], prepared: list[Prepared], folder: Path) -> None:
+    """Be one rank: of each run evaluate the test rows, train, and on rank 0 save what came of it."""
+    from hpml_bench.plugins.rows import Rows
+    from hpml_bench.training.distributed import process_group
+    from hpml_bench.training.trainer import Trainer
+
+    world = specs[0].settings.world_size
+    os.environ.update(RANK=str(number), WORLD_SIZE=str(world), LOCAL_RANK=str(number))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    with process_group(specs[0].settings) as group:
+        for spec, there in zip(specs, prepared, strict=True):
+            losses = Losses()
+            trainer = Trainer.build(spec, there, group, [losses])
+            before = trainer.evaluate(Rows(Path(there.data) / "test", there.pad_id), "test", 0)
+            trainer.train()
+            if group.main:
+                weights = {name: weight.detach() for name, weight in trainer.model.named_parameters()}
+                kept = {"losses": losses.found, "weights": weights, "predictions": before.predictions}
+                kept["targets"] = trainer.train_rows.targets
+                kept["metrics"] = dict(before.metrics)
+                torch.save(kept, folder / f"{spec.settings.task.name}-{world}.pt")
+
+
+@pytest.fixture(scope="module")
+def ranks_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What every task came to on each number of ranks."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for world in WORLDS:
+        asked = [tiny.task_settings(folder, task, world_size=world) for task in TASKS]
+        specs = [tiny.spec("full", lr=1e-3).model_copy(update={"settings": settings}) for settings in asked]
+        prepared = [prepare(settings) for settings in asked]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        ranks = [warm.call(rank, number, port, specs, prepared, folder) for number in range(world)]
+        ended = [(process.communicate(100)[0], process.returncode) for process in ranks]
+        assert [status for _, status in ended] == [0] * world, ended
+    return folder
+
+
+def of(folder: Path, task: str) -> list[dict[str, Any]]:
+    """Return what a task came to, by number of ranks."""
+    return [torch.load(folder / f"{task}-{world}.pt", weights_only=False) for world in WORLDS]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_losses_and_weights_are_those_of_one_rank(ranks_folder: Path, task: str) -> None:
+    """Every step's loss, and every weight after the last one, to rounding."""
+    one, *others = of(ranks_folder, task)
+    assert len(one["losses"]) == 6
+    for other in others:
+        assert other["losses"] == pytest.approx(one["losses"], rel=1e-5)
+        for name, weight in one["weights"].items():
+            torch.testing.assert_close(other["weights"][name], weight, rtol=1e-3, atol=2e-5)
+
+
+def test_ranks_have_unlike_numbers_of_targets(ranks_folder: Path) -> None:
+    """In token classification the rows have from 3 to 10 words, so that a mean of the ranks' means would differ."""
+    targets = of(ranks_folder, "token_classification")[0]["targets"]
+    assert set(targets.tolist()) == set(range(3, 11))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_evaluation_is_exact_on_any_number_of_ranks(ranks_folder: Path, task: str) -> None:
+    """Every row once and in order, with the same references, answers and metrics, whoever computed them."""
+    one, *others = of(ranks_folder, task)
+    assert one["predictions"].index.tolist() == list(range(25))
+    for other in others:
+        for part in ("reference", "prediction", "loss"):
+            for found, expected in zip(
+                getattr(other["predictions"], part), getattr(one["predictions"], part), strict=True
+            ):
+                np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        assert other["metrics"] == pytest.approx(one["metrics"], rel=1e-5)

@@ -1,0 +1,278 @@
+"""Token classification: entities as conlleval and seqeval count them, and each word's tag on its first token."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+from seqeval.metrics import f1_score, precision_score, recall_score
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+import hpml_bench
+from hpml_bench.builtin.tasks.token_classification import TokenClassification, entity_counts
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.task import IGNORE_INDEX
+from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
+from hpml_bench.records.predictions import Predictions
+
+NAMES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+TAG = st.integers(0, len(NAMES) - 1)
+ROW = st.lists(st.tuples(TAG, TAG), max_size=9)
+
+
+def task(names: tuple[str, ...] = NAMES) -> TokenClassification:
+    """Return the task with these tags."""
+    return TokenClassification(TokenClassification.Options(), names)
+
+
+def predictions(rows: list[list[tuple[int, int]]]) -> Predictions:
+    """Return predictions from pairs of reference and answer."""
+    sides = (tuple(np.array([pair[side] for pair in row], dtype=np.int32) for row in rows) for side in (0, 1))
+    return Predictions(np.arange(len(rows)), *sides, np.ones(len(rows)))
+
+
+def tags(text: str) -> list[int]:
+    """Return the indices of tags."""
+    return [NAMES.index(tag) for tag in text.split()]
+
+
+@given(st.lists(ROW, min_size=1, max_size=6))
+def test_f1_is_seqevals(rows: list[list[tuple[int, int]]]) -> None:
+    """Of any tags, I- after O and after other types among them, in seqeval's default mode, which is conlleval's."""
+    found = task().evaluate(predictions(rows))
+    reference, answered = ([[NAMES[pair[side]] for pair in row] for row in rows] for side in (0, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of divisions by zero
+        assert found["f1"] == pytest.approx(f1_score(reference, answered))
+        assert found["precision"] == pytest.approx(precision_score(reference, answered))
+        assert found["recall"] == pytest.approx(recall_score(reference, answered))
+
+
+@pytest.mark.parametrize(
+    ("reference", "answered", "counts"),
+    [
+        ("B-PER I-PER O", "B-PER I-PER O", (1, 1, 1)),
+        ("B-PER I-PER O", "I-PER I-PER O", (1, 1, 1)),  # I- after O begins an entity
+        ("B-PER I-PER", "B-PER B-PER", (0, 1, 2)),  # another B- begins a second one
+        ("B-PER I-LOC", "B-PER B-LOC", (2, 2, 2)),  # as does I- of another type
+        ("B-PER I-PER I-PER", "B-PER I-PER O", (0, 1, 1)),  # the end counts
+        ("B-PER I-PER", "B-LOC I-LOC", (0, 1, 1)),  # so does the type
+        ("O O", "O O", (0, 0, 0)),
+    ],
+)
+def test_entities_by_conllevals_rules(reference: str, answered: str, counts: tuple[int, int, int]) -> None:
+    """Right, there, and predicted."""
+    one, other = (np.array(tags(text)) for text in (reference, answered))
+    found = entity_counts((one,), (other,), NAMES)
+    assert tuple(int(count[0]) for count in found) == counts
+
+
+def test_an_entity_ends_with_its_row() -> None:
+    """I- at the head of a row goes on with nothing of the row before."""
+    rows = (np.array(tags("O B-PER")), np.array([], dtype=int), np.array(tags("I-PER O")))
+    found = entity_counts(rows, rows, NAMES)
+    assert found.reference.tolist() == found.right.tolist() == [1, 0, 1]
+
+
+@given(st.lists(ROW, min_size=1, max_size=6))
+def test_scores_have_the_f1_as_their_mean(rows: list[list[tuple[int, int]]]) -> None:
+    """Exactly, also where there are no entities."""
+    answered = predictions(rows)
+    assert task().scores(answered).mean() == pytest.approx(task().evaluate(answered)["f1"], abs=1e-12)
+
+
+def test_scores_are_the_first_order_of_the_f1() -> None:
+    """Weighing a row a little more changes F1 by as much as its score says: the infinitesimal jackknife."""
+    there, answered = ["B-PER O", "B-LOC I-LOC", "O O B-PER"], ["B-PER O", "B-LOC O", "B-PER O B-PER"]
+    rows = [list(zip(tags(one), tags(other), strict=True)) for one, other in zip(there, answered, strict=True)]
+    scores = task().scores(predictions(rows))
+    counts = entity_counts(predictions(rows).reference, predictions(rows).prediction, NAMES)
+    both, small = counts.reference + counts.predicted, 1e-6
+
+    def f1(weights: np.ndarray) -> float:
+        return float(2 * (weights @ counts.right) / (weights @ both))
+
+    for row in range(3):
+        weights = np.full(3, (1 - small) / 3)
+        weights[row] += small
+        slope = (f1(weights) - f1(np.full(3, 1 / 3))) / small
+        assert scores[row] - scores.mean() == pytest.approx(slope, rel=1e-4, abs=1e-6)
+
+
+def test_the_loss_is_a_mean_over_words() -> None:
+    """Rows of one and of three words with losses that sum to 1 each: 2 / 4; of the words two are right."""
+    found = task().evaluate(predictions([[(1, 1)], [(0, 1), (0, 0), (2, 0)]]))
+    assert found["loss"] == 0.5
+    assert found["word_accuracy"] == 0.5
+
+
+def test_row_losses_leave_out_what_has_no_tag() -> None:
+    """Logits that tell nothing cost log 5 a tag; tokens without one cost nothing."""
+    import torch
+
+    labels = torch.tensor([[1, IGNORE_INDEX, 2], [IGNORE_INDEX, 0, IGNORE_INDEX]])
+    losses = task().row_losses(torch.zeros(2, 3, len(NAMES)), labels)
+    assert losses.tolist() == pytest.approx([2 * np.log(5), np.log(5)])
+
+
+def test_the_guess_tags_nothing() -> None:
+    """Half of the words are outside; F1 and chance are 0."""
+    guess = task().guess((np.array(tags("O B-PER")), np.array(tags("O I-LOC"))))
+    assert guess.sentence.startswith("Tagging nothing gets 50.0 % of the words")
+    assert guess.chance == 0
+    assert guess.scores.tolist() == [0, 0]
+
+
+def test_rows_weigh_by_their_entities() -> None:
+    """F1 counts entities: a row of three weighs three times one of one; where no row has any, all weigh the same."""
+    rows = (np.array(tags("B-PER O B-LOC B-PER")), np.array(tags("O B-PER I-PER")), np.array(tags("O")))
+    assert task().weights(rows).tolist() == [3, 1, 0]
+    assert task().weights((np.array(tags("O O")), np.array(tags("O")))).tolist() == [1, 1]
+
+
+# Rows that can't be learnt from
+
+
+@pytest.mark.parametrize(
+    ("names", "label", "says"),
+    [
+        (("O", "NOUN"), [0, 1], "the tag 'NOUN' is none of O, B-TYPE and I-TYPE"),
+        (NAMES, [0, 5], "a test row has not one tag a word, each an index into the 5 names .*: 'two words'"),
+        (NAMES, [-1, 0], "not one tag a word"),
+        (NAMES, [0], "not one tag a word"),
+        (NAMES, None, "not one tag a word"),
+    ],
+)
+def test_a_wrong_row_is_told(names: tuple[str, ...], label: Any, says: str) -> None:
+    """With its words."""
+    rows = pa.table({"tags": pa.array([[0], label], pa.list_(pa.int64())), "words": [["fine"], ["two", "words"]]})
+    with pytest.raises(UserError, match=says):
+        task(names).check("test", rows.column("tags").combine_chunks(), rows)
+
+
+def test_rows_without_an_entity_are_refused() -> None:
+    """Where all is O there is nothing to learn."""
+    rows = Dataset.from_dict({"words": [["a", "b"], ["c"]], "tags": [[0, 0], [0]]})
+    with pytest.raises(UserError, match="none of the 2 training rows holds an entity"):
+        task().facts(rows)
+    assert task().facts(Dataset.from_dict({"words": [["a", "b"], ["c"]], "tags": [[0, 0], [3]]})) == {}
+
+
+# Words and tokens
+
+WORDS = ["Don't", "U.S.", "(naïve)", "Zufalm,", "1999", "日本", "end"]
+TEXTS = [" ".join(WORDS), "an end of 1999", "Zufal Zufal"]
+
+
+def bpe(folder: Path, trim: bool) -> Path:
+    """Save a byte-level BPE as GPT-2 has; without `trim` a token's characters include the space before it."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.post_processor = processors.ByteLevel(trim_offsets=trim)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=290, initial_alphabet=alphabet, special_tokens=["<end>"])
+    backend.train_from_iterator(TEXTS, trainer)
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>").save_pretrained(folder)
+    return folder
+
+
+def wordpiece(folder: Path) -> Path:
+    """Save a WordPiece as BERT has: lower case, accents stripped, [CLS] and [SEP] around."""
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[UNK]", "[CLS]", "[SEP]", "[PAD]"]
+    backend.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=60, special_tokens=special))
+    ends = [(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]"
+    )
+    fast.save_pretrained(folder)
+    return folder
+
+
+def metaspace(folder: Path) -> Path:
+    """Save a BPE as Llama has: the space is a sign of its own before each word, sometimes a token of its own."""
+    backend = Tokenizer(models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=60, special_tokens=["<unk>", "<end>"])
+    backend.train_from_iterator(TEXTS, trainer)
+    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="<end>").save_pretrained(folder)
+    return folder
+
+
+def embedded(folder: Path) -> Path:
+    """Return the folder of the embedded backbone's own."""
+    return Path(hpml_bench.__path__[0]) / "assets/newswire-gpt2"
+
+
+KINDS = {
+    "bpe": lambda folder: bpe(folder, trim=True),
+    "bpe with spaces": lambda folder: bpe(folder, trim=False),
+    "wordpiece": wordpiece,
+    "metaspace": metaspace,
+    "embedded": embedded,
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
+    """Each kind of tokenizer."""
+    return load_tokenizer(KINDS[request.param](tmp_path_factory.mktemp("tokenizer")))
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, words: list[str], most: int = 200) -> tuple[list[int], list[int]]:
+    """Return the token ids of words tagged 0, 1, 2, ..., and the labels."""
+    rows = {"words": [words], "tags": [list(range(len(words)))]}
+    encoded = task().encode(rows, Encoder(tokenizer, most, None, "tiny"))
+    return encoded["input_ids"][0], encoded["label"][0]
+
+
+def test_the_first_token_of_a_word_carries_its_tag(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Every word once and in order; from there to the next one its tokens spell the word; special tokens have none."""
+    ids, labels = encode(tokenizer, WORDS)
+    places = [place for place, label in enumerate(labels) if label != IGNORE_INDEX]
+    assert [labels[place] for place in places] == list(range(len(WORDS)))
+    assert len(ids) == len(labels)
+    for place, after, word in zip(places, [*places[1:], len(ids)], WORDS, strict=True):
+        spelt = tokenizer.decode([i for i in ids[place:after] if i not in tokenizer.all_special_ids])
+        if tokenizer.unk_token_id in ids[place:after]:
+            continue
+        assert plain(spelt) == plain(word)
+        assert plain(tokenizer.decode([ids[place]])), "a token of nothing but the space before it is none of a word's"
+    for token, label in zip(ids, labels, strict=True):
+        assert label == IGNORE_INDEX or token not in {tokenizer.eos_token_id, tokenizer.cls_token_id}
+
+
+def plain(text: str) -> str:
+    """Return a text without spaces, case, accents and the signs of continued words."""
+    return re.sub(r"\s|##|▁", "", text).lower().replace("ï", "i")
+
+
+def test_words_that_are_cut_off_have_no_tag(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Whatever the length, the words before the cut keep their tags, and the ids are those of the text cut alike."""
+    whole_ids, whole = encode(tokenizer, WORDS)
+    encoder = Encoder(tokenizer, len(whole_ids) - 3, None, "tiny")
+    for most in range(4, len(whole_ids)):
+        ids, labels = encode(tokenizer, WORDS, most)
+        assert len(ids) == most
+        assert labels[:-1] == whole[: most - 1], "the last one is the end token"
+        assert labels[-1] == IGNORE_INDEX
+    assert encode(tokenizer, WORDS, encoder.max_length)[0] == encoder.texts([" ".join(WORDS)])[0]
+
+
+def test_words_without_a_character_have_no_token(tokenizer: PreTrainedTokenizerFast) -> None:
+    """An empty word among others takes no token from its neighbours."""
+    _, labels = encode(tokenizer, ["end", "", "1999"])
+    assert [label for label in labels if label != IGNORE_INDEX] == [0, 2]

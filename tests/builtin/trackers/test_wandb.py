@@ -1,0 +1,448 @@
+"""Publishing to wandb: read back from its own files, with no secrets, and never in the way."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import soak
+from click.testing import CliRunner
+
+from helpers import made_records, skips, tiny
+from helpers.fake_wandb import nothing_left, runs_below, serving
+from hpml_bench.builtin.trackers.wandb import content
+from hpml_bench.builtin.trackers.wandb.follow import follow
+from hpml_bench.builtin.trackers.wandb.helper import Helper
+from hpml_bench.builtin.trackers.wandb.publish import publish
+from hpml_bench.builtin.trackers.wandb.published import PublishedRuns
+from hpml_bench.cli import main
+from hpml_bench.plugins.blocks import Table
+from hpml_bench.records.files import POINTS
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import read_record
+from hpml_bench.records.points import PointWriter
+from hpml_bench.records.run import Point, RunRecord
+from hpml_bench.suite.settings import DatasetSpec, MethodSpec, RunSpec, Settings
+
+pytestmark = pytest.mark.usefixtures("home")
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+SECRETS = {
+    "WANDB_API_KEY": KEY,
+    "HF_TOKEN": "hf_PlantedPlantedPlanted",
+    "AWS_SECRET_ACCESS_KEY": "aws/Planted+Secret/Access",
+    "DATABASE_PASSWORD": "planted-password-planted",
+}
+TABLES = (
+    Table(
+        name="summary",
+        caption="Summary",
+        columns=("method", "accuracy", "note"),
+        rows=(("lora", "90.0 %", "–"), ("full", "nan", "a <b> `c`\n|")),
+        values=(("lora", 0.9, None), ("full", float("nan"), "a <b> `c`\n|")),
+    ),
+    Table(
+        name="failures",
+        caption="Failures",
+        columns=("run", "why"),
+        rows=((f"no {SECRETS['AWS_SECRET_ACCESS_KEY']}", "killed"),),
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give wandb's service the time that it takes on a busy machine, where a test isn't about how long that may be."""
+    monkeypatch.setattr(follow.__wrapped__, "__defaults__", (300.0,))
+    monkeypatch.setattr(publish, "__defaults__", (300.0,))
+
+
+@pytest.fixture
+def planted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put secrets into the environment, once it has none of its own."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+
+
+def spec(method: str = "lora", seed: int = 0, **settings: Any) -> RunSpec:
+    """Return a run with a path and a secret in its settings."""
+    dataset = DatasetSpec(name="newswire", options={"api_key": "planted-option", "path": "/home/someone/data/rows.csv"})
+    base = Settings(backbone="path:/home/someone/models/mini", dataset=dataset, epochs=1)
+    return RunSpec(
+        suite="quickstart",
+        settings=base.model_copy(update=settings),
+        method=MethodSpec(name=method, method="lora", options={"num_virtual_tokens": 4}, lr=1e-3),
+        seed=seed,
+    )
+
+
+def points(steps: int) -> list[Point]:
+    """Return two metrics' points."""
+    return [Point(metric=name, step=s, value=1 / (s + 1)) for s in range(steps) for name in ("train_loss", "grad_norm")]
+
+
+def write_run(suite: Path, which: RunSpec, course: list[Point], **changes: Any) -> RunRecord:
+    """Leave what a run leaves."""
+    folder = suite / which.run_id
+    RunFolder(folder).begin()
+    writer = PointWriter(folder)
+    writer.write(course)
+    writer.close()
+    fields: dict[str, Any] = {"status": "ok", "metrics": {"accuracy": 0.5, "energy": None}, "seconds": 2.0}
+    fields |= {"started": "2026-01-01T00:00:00Z", "protocol_id": "abc123"}
+    made = RunRecord(run_id=which.run_id, spec=which, **(fields | changes))
+    return RunFolder(folder).commit(made)
+
+
+def plain(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows without what wandb adds."""
+    return [{key: value for key, value in row.items() if not key.startswith("_")} for row in history]
+
+
+def tables() -> tuple[Table, ...]:
+    """Return the comparison's tables."""
+    return TABLES
+
+
+@pytest.mark.usefixtures("planted")
+def test_offline_runs_and_tables_read_back(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files hold history, summary, status, group and tables, and no secrets; nothing is written elsewhere."""
+    suite, elsewhere = tmp_path / "out" / "quickstart", tmp_path / "cwd"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("WANDB_RUN_ID", "not-asked")
+    monkeypatch.setenv("WANDB_DIR", str(elsewhere))
+    unordered = [*points(3), Point(metric="accuracy", step=0, value=0.25), Point(metric="x", step=2, value=None)]
+    good = write_run(suite, spec(), unordered)
+    with (suite / good.run_id / POINTS).open("a") as file:
+        file.write('{"metric": "train_loss", "step": 9, "val')  # torn
+    bad = write_run(suite, spec("full", backbone=f"hub:owner/{SECRETS['HF_TOKEN']}"), [], status="killed", metrics={})
+
+    sentence = publish([good, bad], tables, "offline", suite)
+
+    assert sentence is not None
+    assert "2 runs and the comparison are kept offline" in sentence
+    found = runs_below(suite)
+    assert set(found) == {good.run_id, bad.run_id, "comparison"}
+    run = found[good.run_id]
+    assert plain(run["history"]) == [
+        {"train_loss": 1.0, "grad_norm": 1.0, "accuracy": 0.25, "step": 0},
+        {"train_loss": 0.5, "grad_norm": 0.5, "step": 1},
+        {"train_loss": 1 / 3, "grad_norm": 1 / 3, "step": 2},
+    ]
+    assert [row["_step"] for row in run["history"]] == [0, 1, 2]
+    assert ("*", "step") in run["defined"]
+    assert (run["summary"]["accuracy"], run["summary"]["status"]) == (0.5, "ok")
+    assert run["summary"]["protocol_id"] == "abc123"
+    assert (run["exit"], found[bad.run_id]["exit"]) == (0, 1)
+    assert (run["job_type"], run["project"]) == ("lora", "hpml-bench")
+    assert run["group"] == content.group_of(spec())
+    assert found[bad.run_id]["group"] == found["comparison"]["group"]
+    assert (run["host"], run["git"]) == ("", "")
+    assert not {"environment", "output", "output_raw", "stats"} & run["kinds"]
+    assert found["comparison"]["job_type"] == "comparison"
+    assert found["comparison"]["tables"] == {
+        "summary": {
+            "columns": ["method", "accuracy", "note"],
+            "data": [["lora", 0.9, None], ["full", "nan", "a <b> `c` |"]],  # one line: a block's text is sanitised
+        },
+        "failures": {"columns": ["run", "why"], "data": [["no [redacted]", "killed"]]},
+    }
+    logged = [row for row in found["comparison"]["history"] if "summary.sha256" in row]
+    assert len(logged) == 1, "the tables are logged once"
+    written = b"".join(path.read_bytes() for path in (suite / "wandb").rglob("*") if path.is_file())
+    for value in (*SECRETS.values(), "planted-option", "/home/someone"):
+        assert value.encode() not in written
+    assert [*elsewhere.iterdir(), *home.rglob("*")] == []
+    assert nothing_left()
+
+
+def test_the_config_is_the_specification_without_secrets_and_places() -> None:
+    """Folders and options that are named like secrets stay here; the rest of the specification is sent."""
+    config = content.config_of(spec())
+    assert config["settings"]["backbone"] == "path:mini"
+    assert config["settings"]["dataset"] == {"name": "newswire", "options": {"path": "rows.csv"}}
+    assert config["method"] == {"name": "lora", "method": "lora", "options": {"num_virtual_tokens": 4}, "lr": 1e-3}
+    assert config["seed"] == 0
+
+
+@pytest.mark.usefixtures("planted")
+def test_the_helper_does_not_even_have_the_secrets(tmp_path: Path) -> None:
+    """The process that imports wandb has no keys and tokens in its environment."""
+    helper = Helper("offline", tmp_path)
+    try:
+        environment = psutil.Process(helper._process.pid).environ()
+    finally:
+        helper.end()
+    assert not set(SECRETS) & set(environment)
+    assert not Path(environment["TMPDIR"]).exists()
+
+
+def test_25_runs_are_kept_quickly_and_once(tmp_path: Path) -> None:
+    """Asked again, nothing new is written; a new attempt adds its run, and replaces the comparison."""
+
+    def kept() -> set[str]:
+        said = publish(load_records(tmp_path).records, tables, "offline", tmp_path)
+        assert said is not None
+        assert "25 runs and the comparison are kept offline" in said
+        return {path.name for path in (tmp_path / "wandb").glob("offline-run-*")}
+
+    made_records.write(tmp_path, made_records.sweep())
+    began = time.monotonic()
+    first = kept()
+    assert time.monotonic() - began < 40  # 3 s where this was written; with a helper for each run, more than 60
+    assert len(runs_below(tmp_path)) == len(first) == 26
+    assert kept() == first
+    made_records.write(tmp_path, [made_records.record("lora", 0, started="2026-02-02T00:00:00+00:00")])
+    second = kept()
+    assert len(second - first) == 2
+    (replaced,) = first - second
+    (renewed,) = (name for name in second - first if name[-16:] == replaced[-16:])
+    assert (tmp_path / "wandb" / renewed / "files" / "media" / "table").is_dir(), "the comparison"
+
+
+def test_off_and_nothing_leave_no_trace(tmp_path: Path) -> None:
+    """Neither `off` nor an empty folder makes anything."""
+    suite = tmp_path / "suite"
+    assert publish([], tables, "offline", suite) is None
+    assert publish([made_records.record()], tables, "off", suite) is None
+    with follow(spec(), tmp_path, "off", suite):
+        pass
+    assert not suite.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What goes wrong here is said, never raised."""
+    (tmp_path / "suite").write_text("a file")
+    assert publish([made_records.record()], tables, "offline", tmp_path / "suite") is None
+    said = capsys.readouterr().err
+    assert said.startswith("wandb: publishing offline failed, the results are not affected: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.disks
+def test_no_network_at_all_neither_hangs_nor_retries(tmp_path: Path) -> None:
+    """With a key but in a network namespace with nothing in it, runs are kept offline at once."""
+    unshare = shutil.which("unshare") or "unshare"
+    works = [flag for flag in ("-n", "-rn") if shutil.which(unshare) and not subprocess.call([unshare, flag, "true"])]
+    if not works:
+        skips.only_as_root("no network namespaces here")
+    made_records.write(tmp_path, [made_records.record()])
+    command = [unshare, works[0], sys.executable, "-m", "hpml_bench", "report", str(tmp_path), "--format", "md"]
+    environment = {**os.environ, "WANDB_API_KEY": KEY, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    began = time.monotonic()
+    done = subprocess.run(
+        [*command, "--wandb", "auto"], env=environment, timeout=120, check=True, capture_output=True, text=True
+    )
+    assert "kept offline" in done.stdout
+    assert done.stderr == ""
+    assert time.monotonic() - began < 60  # wandb by itself would try for as long as it is let
+    assert len(runs_below(tmp_path)) == 2
+
+
+# Live
+
+
+def test_following_a_growing_file(tmp_path: Path) -> None:
+    """Points arrive in batches, torn and with garbage between; wandb has each once, and the published says so."""
+    which = spec()
+    folder = tmp_path / which.run_id
+    RunFolder(folder).begin()
+    lines = [point.model_dump_json() + "\n" for point in points(4)]
+    late = Point(metric="accuracy", step=1, value=0.75).model_dump_json() + "\n"
+    with follow(which, folder, "offline", tmp_path):
+        with (folder / POINTS).open("a", buffering=1) as file:
+            for text in (*lines[:2], lines[2][:9], lines[2][9:], lines[3] + "garbage\n", "".join(lines[4:]), late):
+                file.write(text)
+                file.flush()
+                time.sleep(0.15)
+            file.write(lines[0][:7])
+        made = RunRecord(run_id=which.run_id, spec=which, status="ok", metrics={"a": 0.5}, started="s", seconds=1)
+        RunFolder(folder).commit(made)
+    (run,) = runs_below(tmp_path).values()
+    both = [{"step": s, "train_loss": 1 / (s + 1), "grad_norm": 1 / (s + 1)} for s in range(4)]
+    rows: dict[int, dict[str, float]] = {}
+    for row in plain(run["history"]):
+        rows[row["step"]] = rows.get(row["step"], {}) | row
+    both[1]["accuracy"] = 0.75
+    assert [rows[step] for step in sorted(rows)] == both
+    assert (run["summary"]["a"], run["name"], run["exit"]) == (0.5, which.run_id, 0)
+    entry = PublishedRuns(tmp_path).entries[which.run_id]
+    assert (entry.id, entry.state, entry.place) == (run["id"], "s", "offline")
+    assert nothing_left()
+
+
+def test_an_interrupted_run_ends_at_once(tmp_path: Path) -> None:
+    """Ctrl-C passes through, and nothing is waited for."""
+    which = spec()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), follow(which, tmp_path / which.run_id, "offline", tmp_path, patience=120):
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 60
+    assert nothing_left()
+
+
+def helpers() -> list[psutil.Process]:
+    """Return this process's living helpers; of what other tests started a zombie may be left."""
+    alive = (child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE)
+    return [child for child in alive if "hpml_bench.builtin.trackers.wandb" in child.cmdline()]
+
+
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_helper_that_hangs_or_dies_does_not_hold_runs(
+    how: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's record is there, one sentence says what went wrong, and the next run doesn't try again."""
+    which = spec()
+    began = time.monotonic()
+    with follow(which, tmp_path / which.run_id, "offline", tmp_path, patience=1):
+        deadline = time.monotonic() + 60
+        while not (found := helpers()) and time.monotonic() < deadline:
+            time.sleep(0.01)  # until it is more than a fork of this process
+        (helper,) = found
+        helper.send_signal(how)
+        made = write_run(tmp_path, which, points(20_000))  # far more than a pipe holds
+    assert time.monotonic() - began < 18  # the patience that is the default is 20
+    assert read_record(tmp_path / which.run_id) == made
+    assert PublishedRuns(tmp_path).entries[which.run_id].place == ""
+    with follow(spec(seed=1), tmp_path / "next", "offline", tmp_path):
+        assert helpers() == []
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "live publishing stopped, the results are not affected" in said
+    assert nothing_left()
+
+
+def test_a_killed_parent_leaves_no_process(tmp_path: Path) -> None:
+    """When the benchmark is killed, the helper, wandb's service and their files go too."""
+    code = f"""
+import sys, time
+sys.path[:0] = {[*filter(None, sys.path)]!r}
+from pathlib import Path
+import test_wandb as t
+with t.follow(t.spec(), Path({str(tmp_path / "run")!r}), "offline", Path({str(tmp_path)!r})):
+    time.sleep(300)
+"""
+    parent = psutil.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 90
+    while len(family := parent.children(recursive=True)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(family) == 2, "the helper and wandb's own service"
+    scratch = Path(next(p.environ()["TMPDIR"] for p in family if "hpml_bench.builtin.trackers.wandb" in p.cmdline()))
+    assert scratch.is_dir()
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not alive
+    assert not scratch.exists()
+
+
+@pytest.mark.usefixtures("planted")
+def test_online_sends_points_live_and_then_only_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was sent live isn't sent again; no secret and no name of this machine goes out."""
+    with serving() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        which = spec()
+        with follow(which, tmp_path / which.run_id, "online", tmp_path):
+            made = write_run(tmp_path, which, points(3))
+        live = b"\n".join(body for _, body in server.received)
+        server.received.clear()
+        sentence = publish([made], list, "online", tmp_path)
+        later = b"\n".join(body for _, body in server.received)
+    assert b"train_loss" in live
+    assert b"train_loss" not in later
+    assert b'"comparison"' in later
+    assert sentence == f"1 run and the comparison are in wandb's group {content.group_of(which)} at 127.0.0.1"
+    for value in (*SECRETS.values(), "planted-option", "/home/someone", socket.gethostname()):
+        assert value.encode() not in live + later
+    for path in (tmp_path / "wandb").rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes()
+    assert nothing_left()
+
+
+@pytest.mark.usefixtures("planted")
+@pytest.mark.parametrize("fault", ["invalid key", "silent"])
+def test_a_faulty_server_costs_bounded_time_and_one_sentence(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Live publishing is given up, publishing falls back to offline; each is one sentence without secrets."""
+    with serving(fault) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        which = spec()
+        with follow(which, tmp_path / which.run_id, "online", tmp_path, patience=1):
+            made = write_run(tmp_path, which, points(3))
+            began = time.monotonic()
+        assert time.monotonic() - began < 18  # the patience that is the default is 20, the server's silence 60
+        assert read_record(tmp_path / which.run_id) == made
+        said = publish([made], tables, "online", tmp_path, patience=1)
+    assert said is not None
+    assert "1 run and the comparison are kept offline" in said
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 2
+    assert "live publishing stopped" in err
+    assert "publishing online failed" in err
+    assert "they are kept offline instead" in err
+    assert not any(value in err for value in SECRETS.values())
+    assert set(runs_below(tmp_path)) == {which.run_id, "comparison"}
+    assert nothing_left()
+
+
+# The whole command
+
+
+def run_all(suite: Path, out: Path, mode: str) -> tuple[dict[str, Any], str]:
+    """Sweep one method with two ranks; return what was computed, and what was said of wandb."""
+    command = ["run-all", str(suite), "--out", str(out), "--wandb", mode, "--methods", "head", "--seeds", "1"]
+    command += ["--set", "steps=40"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    return soak.content(out / "colours"), done.stderr
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A suite, and what it computes without wandb."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    suite = tiny.local_suite(place)
+    computed, said = run_all(suite, place / "out", "off")
+    assert "wandb" not in said
+    assert [entry[0] for entry in computed.values()] == ["ok"]
+    assert all(points and table and metrics["test_accuracy"] for _, points, table, metrics, _ in computed.values())
+    return suite, computed
+
+
+@pytest.mark.parametrize("fault", ["silent", pytest.param("dying", marks=pytest.mark.suites)])
+def test_a_faulty_server_leaves_the_results_as_they_are(
+    fault: str,
+    undisturbed: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Losses, norms, predictions and accuracy of a sweep of two ranks are to the bit those without wandb."""
+    suite, expected = undisturbed
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    met = False
+    for patience in (1.0, 5.0, 20.0):  # on a busy machine wandb's service may need longer to reach the fault
+        monkeypatch.setattr(follow.__wrapped__, "__defaults__", (patience,))
+        monkeypatch.setattr(publish, "__defaults__", (patience,))
+        out = tmp_path / str(patience)
+        with serving(fault) as server:
+            monkeypatch.setenv("WANDB_BASE_URL", server.url)
+            computed, said = run_all(suite, out, "online")
+            met = bool(server.received) and server.fault == {"silent": "silent", "dying": "dead"}[fault]
+        assert computed == expected
+        assert "live publishing stopped, the results are not affected" in said
+        assert len(runs_below(out / "colours")) == 2, "it and its comparison are kept offline instead"
+        assert nothing_left()
+        if met:
+            break
+    assert met, "the server was never reached"

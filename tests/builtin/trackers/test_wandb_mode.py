@@ -1,0 +1,155 @@
+"""How to publish is chosen in two seconds at most, before wandb is imported."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hpml_bench.builtin.trackers.wandb import mode
+from hpml_bench.builtin.trackers.wandb.mode import choose_mode
+from hpml_bench.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+@contextmanager
+def listening() -> Iterator[str]:
+    """Yield the address of something that accepts connections."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def closed_port() -> str:
+    """Return an address where nothing listens."""
+    with listening() as url:
+        return url
+
+
+def test_auto_is_online_with_a_key_and_a_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key and a server that accepts connections mean online."""
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    with listening() as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        assert choose_mode("auto") == "online"
+        assert choose_mode("online") == "online"
+
+
+def test_auto_is_offline_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a key, `auto` is offline, and `online` says where a key is looked for."""
+    with listening() as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        assert choose_mode("auto") == "offline"
+        with pytest.raises(UserError, match=r"no API key for 127\.0\.0\.1; set WANDB_API_KEY"):
+            choose_mode("online")
+
+
+def test_auto_is_offline_without_a_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a route, `auto` is offline, and `online` names host and port, and no key."""
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", closed_port())
+    assert choose_mode("auto") == "offline"
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:\d+ can't be reached within 2 s") as caught:
+        choose_mode("online")
+    assert KEY not in str(caught.value)
+
+
+def test_a_name_server_that_is_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a look-up of the name that hangs is given up in time."""
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    silent = threading.Event()
+
+    def unanswered(*_: object, **__: object) -> socket.socket:
+        silent.wait(20)
+        raise OSError
+
+    assert mode.CONNECT_SECONDS <= 2
+    monkeypatch.setattr(mode, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(socket, "create_connection", unanswered)
+    began = time.monotonic()
+    assert choose_mode("auto") == "offline"
+    assert time.monotonic() - began < 5  # of 20
+    silent.set()
+
+
+@pytest.mark.parametrize("place", [".netrc", "_netrc", "elsewhere"])
+def test_a_key_in_netrc_counts_for_its_host_only(place: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """What `wandb login` wrote is found, for that server only; a damaged file is none."""
+    with listening() as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        file = home / place
+        file.write_text(f"machine api.elsewhere.org login user password {KEY}\n")
+        if place == "elsewhere":
+            monkeypatch.setenv("NETRC", str(file))
+        assert choose_mode("auto") == "offline"
+        file.write_text(f"machine {url.removeprefix('http://')} login user password {KEY}\n")
+        assert choose_mode("auto") == "online"
+        file.write_text("machine \x00 nonsense")
+        assert choose_mode("auto") == "offline"
+
+
+def test_the_proxy_is_what_must_be_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a proxy the route to it counts, unless NO_PROXY names the server."""
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.invalid")
+    with listening() as url:
+        monkeypatch.setenv("HTTPS_PROXY", url)
+        assert choose_mode("auto") == "online"
+        monkeypatch.setenv("NO_PROXY", "wandb.invalid")
+        assert choose_mode("auto") == "offline"
+
+
+@pytest.mark.parametrize(
+    ("wished", "asked", "chosen"),
+    [
+        ("offline", "auto", "offline"),
+        ("dryrun", "auto", "offline"),
+        ("disabled", "auto", "off"),
+        ("online", "auto", "online"),
+        ("disabled", "offline", "offline"),
+        ("offline", "online", "online"),
+        ("online", "off", "off"),
+    ],
+)
+def test_wandb_mode_is_respected_unless_told_otherwise(
+    wished: str, asked: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WANDB_MODE decides for `auto`; an explicit --wandb stands above it."""
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_MODE", wished)
+    with listening() as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        assert choose_mode(asked) == chosen
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://", "http://h:99999999/", "ftp://127.0.0.1", "http://[::1"])
+def test_a_malformed_address_is_a_sentence(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A WANDB_BASE_URL that is none means offline, or one sentence."""
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", url)
+    assert choose_mode("auto") == "offline"
+    with pytest.raises(UserError, match="WANDB_BASE_URL"):
+        choose_mode("online")
+
+
+def test_an_unknown_choice_names_the_allowed_ones() -> None:
+    """The error lists the choices."""
+    with pytest.raises(UserError, match="'maybe'; allowed are auto, online, offline, off"):
+        choose_mode("maybe")
+
+
+def test_importing_and_choosing_do_not_import_wandb() -> None:
+    """Choosing is done without wandb, which takes seconds to import."""
+    code = "import sys; from hpml_bench.plugins.tracker import make_trackers; make_trackers({'wandb': 'auto'})"
+    code += "; sys.exit('wandb' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=False).returncode == 0

@@ -1,0 +1,144 @@
+"""Profiles: what is wrong in one is told in a sentence with its place, and where one is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from hpml_bench import registry
+from hpml_bench.cli import main
+from hpml_bench.errors import UserError
+from hpml_bench.suite.profile import Profile, load_profile, profiles_folder
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's folder of profiles."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    folder = tmp_path / "config/hpml-bench/clusters"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("engine: [", "p.yaml"),
+        ("- slurm", "a profile is a mapping with engine, unit"),
+        ("", "a profile is a mapping"),
+        ("engine: slurm\nengine: ray", "engine"),
+        ("unit: seed", "engine"),
+        ("engine: slurm\nunit: method", "unit"),
+        ("engine: slurm\nqueue: gpu", "queue"),
+        ("engine: sge", "there is no engine 'sge'; registered are local, manual, ray, slurm"),
+        ("engine: slurm\nparallel: 0", "parallel"),
+        ("engine: slurm\nnodes: 0", "nodes"),
+        ("engine: slurm\ngpus_per_node: -1", "gpus_per_node"),
+        ("engine: slurm\ntime: 4:00:00", "write it in quotes"),  # to YAML a number in base 60
+        ("engine: slurm\ntime: 240", "write it in quotes"),
+        ('engine: slurm\ntime: "4h"', "write it in quotes"),
+        ("engine: slurm\nmemory_per_node: 64 GB", "memory_per_node"),
+        ("engine: slurm\nenv: {NCCL-DEBUG: INFO}", "'NCCL-DEBUG' can't be a variable's name"),
+        ("engine: slurm\noptions: {partition: gpu}", "write an option of sbatch under sbatch, as {sbatch: {partition:"),
+        ("engine: slurm\npartition: gpu", "under options, such as sbatch's: {sbatch: {partition: gpu}}"),
+        ("engine: ray\noptions: {adress: x}", "adress"),
+        ("engine: manual\noptions: {x: 1}", "options"),
+        ("engine: slurm\nsetup: module load cuda", "setup"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(text: str, told: str, tmp_path: Path) -> None:
+    """The file, the key, and what it may be."""
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        load_profile(str(tmp_path / "p.yaml"))
+    assert told in str(error.value)
+    assert "p.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
+    """And one that is far too large isn't read."""
+    (tmp_path / "p.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="can't be read"):
+        load_profile(str(tmp_path / "p.yaml"))
+    (tmp_path / "p.yaml").write_text(" " * 20_000_000)
+    with pytest.raises(UserError, match="at most"):
+        load_profile(str(tmp_path / "p.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds", "warned"),
+    [
+        ("4:00:00", 14_400, 120),
+        ("1-00:30:00", 88_200, 120),
+        ("2:00", 120, 30),
+        ("0:04", 4, 1),
+        ("1-12", 129_600, 120),
+        ("1-12:00", 129_600, 120),
+        ("100:00:00", 360_000, 120),
+    ],
+)
+def test_a_time_limit_is_read_as_slurm_reads_it(time: str, seconds: float, warned: float) -> None:
+    """Seconds, and those before it at which a job is asked to end; after days come hours, with or without minutes."""
+    profile = Profile(engine="slurm", time=time)
+    assert (profile.seconds, profile.warned) == (seconds, warned)
+    assert Profile(engine="slurm").seconds is None
+
+
+def test_a_profile_is_found_by_path_by_name_or_as_an_engine(own_folder: Path, tmp_path: Path) -> None:
+    """In this order; what the command line says wins over the file."""
+    (own_folder / "mine.yaml").write_text("engine: manual\nparallel: 3\n")
+    assert load_profile("mine").parallel == 3
+    assert load_profile("mine", [("parallel", 5)]).parallel == 5
+    assert load_profile("slurm").engine == "slurm"
+    (own_folder / "slurm.yaml").write_text('engine: slurm\ntime: "1:00:00"\n')
+    assert load_profile("slurm").seconds == 3600
+    with pytest.raises(UserError) as error:
+        load_profile("nowhere")
+    assert "there is no profile 'nowhere'" in str(error.value)
+    assert "mine" in str(error.value)
+    assert str(profiles_folder()) in str(error.value)
+
+
+def test_clusters_and_engines_are_listed(own_folder: Path) -> None:
+    """What `--on` takes: the user's profiles with their files, and engines with their defaults."""
+    (own_folder / "mine.yaml").write_text("engine: manual\n")
+    (own_folder / "slurm.yaml").write_text("engine: slurm\n")
+    listed = CliRunner().invoke(main, ["list", "clusters"])
+    assert listed.exit_code == 0
+    lines = dict(line.split(maxsplit=1) for line in listed.output.splitlines())
+    assert set(lines) == {*registry.names("engines"), "mine"}
+    assert lines["mine"] == str(own_folder / "mine.yaml")
+    assert lines["slurm"] == str(own_folder / "slurm.yaml"), "one's own takes the place of the engine's defaults"
+    assert lines["ray"] == "the engine with its defaults"
+    engines = CliRunner().invoke(main, ["list", "engines"])
+    assert engines.exit_code == 0
+    assert [line.split()[0] for line in engines.output.splitlines()] == ["local", "manual", "ray", "slurm"]
+
+
+def test_a_profile_moves_no_id(tmp_path: Path) -> None:
+    """It is no part of a suite: the ids of its runs are the same on any cluster."""
+    from hpml_bench.launch.limits import Limits
+    from hpml_bench.suite.suite import load_suite
+    from hpml_bench.sweep.request import Asked
+
+    suite = load_suite("quickstart")
+    asked = [
+        Asked(suite, Profile(engine="manual", **changes), None, Limits())
+        for changes in ({}, {"unit": "run", "nodes": 2, "time": "1:00:00", "env": {"A": "b"}})
+    ]
+    few, many = (one.plan(Path("results"), None) for one in asked)
+    assert few.suite == many.suite == suite
+    assert (len(few.units), len(many.units)) == (5, 25)
+    assert [task for unit in few.units for task in unit.tasks] == [task for unit in many.units for task in unit.tasks]
+
+
+def test_the_page_on_clusters_shows_every_key() -> None:
+    """In its example of a profile, which can be read."""
+    page = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text()
+    shown = next(text for text in page.split("\n\n") if text.startswith("    engine: slurm"))
+    profile = Profile.model_validate(yaml.safe_load(shown))
+    assert profile.model_fields_set == set(Profile.model_fields)

@@ -1,0 +1,215 @@
+"""A suite file, what may stand in it, and the runs it stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpml_bench.errors import UserError
+from hpml_bench.suite import suite as suites
+from hpml_bench.suite.suite import Suite, load_suite
+
+SUITE = """\
+description: Small.
+seeds: 2
+settings:
+  backbone: path:model
+  task: {name: text_files, options: {train: path:rows.csv}}
+  steps: 4
+  global_batch: 8
+methods:
+  lora: {lr: 2e-3, options: {r: 4}}
+  wide: {method: lora, options: {r: 32}}
+  head: {}
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """A suite file."""
+    file = tmp_path / "small.yaml"
+    file.write_text(SUITE)
+    return str(file)
+
+
+def fault(path: str | Path, *overrides: str) -> str:
+    """Return the sentence that reading a suite, and listing its runs, ends with."""
+    with pytest.raises(UserError) as caught:
+        load_suite(str(path), overrides).runs()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_name_is_the_files(path: str) -> None:
+    """Without a name of its own a suite is called as its file."""
+    assert load_suite(path).name == "small"
+
+
+def test_runs_are_methods_times_seeds(path: str) -> None:
+    """Every method at every seed, once; same settings for all; each folder name its own."""
+    runs = load_suite(path).runs()
+    assert [(run.method.name, run.seed) for run in runs] == [
+        (name, seed) for seed in (0, 1) for name in ("lora", "wide", "head")
+    ]
+    assert len({run.run_id for run in runs}) == 6
+    assert len({run.settings.model_dump_json() for run in runs}) == 1
+
+
+def test_a_method_is_completed_with_its_defaults(path: str) -> None:
+    """Options and learning rate left out are the method's own, and are written out in the specification."""
+    lora, wide, head = (load_suite(path).method(name) for name in ("lora", "wide", "head"))
+    assert (lora.lr, lora.options["r"]) == (2e-3, 4)
+    assert (wide.method, wide.options["r"], wide.options["alpha"]) == ("lora", 32, lora.options["alpha"])
+    assert head.lr > 0
+
+
+def test_any_registered_method_can_be_asked_for(path: str) -> None:
+    """A method outside the suite, and any PEFT type by its name."""
+    runs = load_suite(path).runs(["full", "peft:IA3"], seeds=[7])
+    methods = [(run.method.name, run.method.method, run.seed) for run in runs]
+    assert methods == [("full", "full", 7), ("peft:IA3", "peft", 7)]
+    assert runs[1].method.options["type"] == "IA3"
+
+
+def test_an_override_reaches_settings_options_and_methods(path: str) -> None:
+    """`--set` takes settings by their short name, and dotted keys of the suite; values are YAML."""
+    overrides = ["max_length=64", "task.options.separator='; '", "methods.lora.lr=1e-4"]
+    changed = load_suite(path, [*overrides, "settings.eps=1e-6", "clip_norm=null"])
+    assert changed.settings.max_length == 64
+    assert changed.settings.dataset.options["separator"] == "; "
+    assert changed.methods["lora"].lr == 1e-4
+    assert (changed.settings.eps, changed.settings.clip_norm) == (1e-6, None)
+
+
+def test_epochs_replace_steps(path: str) -> None:
+    """Setting one of the two budgets drops the suite's other."""
+    assert load_suite(path, ["epochs=3"]).settings.steps is None
+    assert load_suite(path, ["steps=9"]).settings.steps == 9
+
+
+def test_an_empty_value_of_the_other_budget_changes_nothing(path: str) -> None:
+    """`epochs=null` leaves the steps."""
+    assert load_suite(path, ["epochs=null"]).settings.steps == 4
+
+
+def test_named_options_change_only_what_is_given(path: str) -> None:
+    """None, an option that wasn't given, leaves the suite's value."""
+    changed = load_suite(path, seeds=None, world_size=4, device=None)
+    assert (changed.seeds, changed.settings.world_size, changed.settings.device) == (2, 4, "auto")
+
+
+def test_paths_are_relative_to_the_suite_file(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`path:` in a file starts at that file; in `--set` at the working folder."""
+    folder = Path(path).parent
+    monkeypatch.chdir(Path("/"))
+    loaded = load_suite(path, ["task.options.test=path:etc/rows.csv"])
+    assert loaded.settings.backbone == f"path:{folder / 'model'}"
+    assert loaded.settings.dataset.options == {"train": f"path:{folder / 'rows.csv'}", "test": "path:/etc/rows.csv"}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train_sample=4", ["train_sample", "did you mean train_samples?"]),
+        ("settings.global_bath=4", ["settings.global_bath", "did you mean global_batch?", "allowed"]),
+        ("max_length=long", ["settings.max_length", "'long'", "integer"]),
+        ("device=tpu", ["settings.device", "'tpu'", "'cpu'", "'cuda'"]),
+        ("steps=0", ["settings.steps", "0"]),
+        ("seeds=0", ["seeds", "0"]),
+        ("dropout=1.0", ["settings.dropout"]),
+        ("steps", ["steps", "KEY=VALUE"]),
+        ("=4", ["KEY=VALUE"]),
+        ("steps=[", ["--set steps=[", "YAML"]),
+        ("steps.of=4", ["steps", "no keys of its own"]),
+        ("methods.lora.options.rank=4", ["lora", "rank", "allowed: r,"]),
+        ("methods.lora.lr=-1", ["methods.lora", "lr", "-1"]),
+        ("methods.none_such.lr=1", ["none_such", "choose from"]),
+        ("world_size=3", ["global_batch 8", "3 ranks", "--nproc"]),
+        ("train_samples=4", ["train_samples 4", "global_batch of 8"]),
+        ("name=../up", ["name", "../up"]),
+    ],
+)
+def test_a_wrong_override_is_one_sentence(path: str, override: str, words: list[str]) -> None:
+    """The key, the value and what is allowed, and a hint at the key that was meant."""
+    message = fault(path, override)
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("just words", ["mapping"]),
+        ("a: [1", ["line", "YAML"]),
+        ("a: &x [1]\nb: *x", ["aliases"]),
+        ("settings: {steps: 3}\nmethods: {}", ["settings.backbone is missing"]),
+        (SUITE.replace("steps: 4", "steps: 4\n  epochs: 1"), ["exactly one of epochs and steps"]),
+        (SUITE.replace("  steps: 4\n", ""), ["exactly one of epochs and steps"]),
+        (SUITE.replace("seeds:", "seed:"), ["seed is not known", "did you mean seeds?"]),
+        (SUITE + "  lorra: {}\n", ["lorra", "choose from"]),
+        ("!!python/object/apply:os.getcwd []", ["YAML"]),
+        ("x: " + "[" * 5000, ["YAML"]),
+        ("#" * 300_000, ["at most"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_one_sentence_with_its_name(text: str, words: list[str], tmp_path: Path) -> None:
+    """The file is named, and the line or the key."""
+    file = tmp_path / "wrong.yaml"
+    file.write_text(text)
+    message = fault(file)
+    for word in ["wrong", *words]:
+        assert word in message
+
+
+def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
+    """A binary file is not read as a suite."""
+    file = tmp_path / "wrong.yaml"
+    file.write_bytes(b"\xff\xfe\x00")
+    assert "can't be read" in fault(file)
+
+
+def test_an_unknown_suite_names_the_known() -> None:
+    """The sentence lists the packaged suites."""
+    message = fault("no-such-suite")
+    assert "no-such-suite" in message
+    assert all(name in message for name in suites.packaged_suites())
+
+
+@pytest.mark.parametrize("name", suites.packaged_suites())
+def test_packaged_suites_are_valid(name: str) -> None:
+    """Each file that comes with the package validates, describes itself, and its methods' options do too."""
+    packaged = load_suite(name)
+    assert packaged.name == name
+    assert packaged.description
+    assert len(packaged.runs()) == packaged.seeds * len(packaged.methods)
+
+
+KEYS = st.sampled_from([*Suite.model_fields, "x"])
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+        max_leaves=12,
+    )
+)
+def test_no_content_ends_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
+    """Any YAML document is a suite, or a UserError of one line that names the file."""
+    file = tmp_path_factory.getbasetemp() / "whatever.yaml"
+    file.write_text(yaml.safe_dump(content))
+    try:
+        loaded = load_suite(str(file))
+        runs = loaded.runs()
+    except UserError as error:
+        sentence = str(error)
+    else:
+        sentence = ""
+        assert len(runs) == loaded.seeds * len(loaded.methods)
+    assert not sentence or "whatever" in sentence
+    assert "\n" not in sentence

@@ -1,0 +1,241 @@
+"""Settings that are measured: decided once for a results folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from helpers import tiny
+from hpml_bench.errors import UserError
+from hpml_bench.launch import fork_server, launcher, preparation
+from hpml_bench.suite.settings import RunSpec, Settings
+from hpml_bench.suite.suite import Suite, load_suite
+from hpml_bench.sweep import resolve as definite
+from hpml_bench.system import environment, gpus
+from hpml_bench.training import products
+from hpml_bench.training.products import Products
+
+
+def figures(fp32: float, bf16: float) -> Products:
+    """Return what was measured."""
+    return Products(shape=(64, 32, 128), threads=1, fp32_seconds=fp32, bf16_seconds=bf16)
+
+
+def suite_of(folder: Path, **changes: object) -> Suite:
+    """Return a suite that leaves the precision open."""
+    return load_suite(str(tiny.local_suite(folder, precision="auto", **changes)))
+
+
+def with_flags(flags: str, patch: pytest.MonkeyPatch) -> None:
+    """Make this a processor with some flags."""
+    patch.setattr(environment, "_cpu", lambda: {"model name": "CPU", "flags": flags})
+
+
+@pytest.mark.parametrize(("fp32", "bf16", "chosen"), [(1.16, 1.0, "bf16"), (1.14, 1.0, "fp32"), (1.0, 1.6, "fp32")])
+def test_the_faster_precision_is_taken(
+    fp32: float, bf16: float, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bf16 where a product is 1.15 times as fast in it; the figures are kept, and stand in a note."""
+    with_flags("avx512_bf16", monkeypatch)
+    suite, notes = definite.resolve(suite_of(tmp_path), tmp_path, measure=lambda _: figures(fp32, bf16))
+    assert suite.settings.precision == chosen
+    (kept,) = json.loads((tmp_path / "definite.json").read_text()).values()
+    assert Products.model_validate(kept) == figures(fp32, bf16)
+    assert notes["precision"].startswith(
+        f"{chosen}, as a product of 64 x 32 x 128 took {1e3 * fp32:.3g} ms in fp32 and {1e3 * bf16:.3g} ms in bf16"
+    )
+
+
+def test_a_second_call_takes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it would measure doesn't matter; another processor or backbone is measured by itself."""
+    with_flags("amx_bf16", monkeypatch)
+    suite = suite_of(tmp_path)
+    first = definite.resolve(suite, tmp_path, measure=lambda _: figures(2, 1))
+
+    def never(_: Settings) -> Products:
+        raise AssertionError("measured again")
+
+    assert definite.resolve(suite, tmp_path, measure=never) == first
+    again = definite.resolve(suite, tmp_path, measure=never).suite
+    assert [spec.run_id for spec in again.runs()] == [spec.run_id for spec in first.suite.runs()]
+    assert definite.resolve_as_known(suite, tmp_path, here=2) == first
+    monkeypatch.setattr(environment, "_cpu", lambda: {"model name": "another", "flags": "amx_bf16"})
+    assert definite.resolve_as_known(suite, tmp_path, here=2).suite.settings.precision == "fp32"
+    assert definite.resolve(suite, tmp_path, measure=lambda _: figures(1, 1)).suite.settings.precision == "fp32"
+    assert len(json.loads((tmp_path / "definite.json").read_text())) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "changes"), [("avx2", {}), ("amx_bf16", {"weights": "bfloat16"}), ("amx_bf16", {"precision": "bf16"})]
+)
+def test_nothing_is_measured_where_nothing_is_open(
+    flags: str, changes: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor without bfloat16 takes fp32, and what was asked for stands."""
+    with_flags(flags, monkeypatch)
+    suite = suite_of(tmp_path)
+    suite = suite.model_copy(update={"settings": suite.settings.model_copy(update=changes)})
+
+    def never(_: Settings) -> Products:
+        raise AssertionError("measured")
+
+    (tmp_path / "definite.json").unlink(missing_ok=True)
+    found, notes = definite.resolve(suite, tmp_path, measure=never)
+    assert found.settings.precision == ("bf16" if changes else "fp32")
+    assert notes == {}
+    assert not (tmp_path / "definite.json").exists()
+
+
+def test_a_real_product_is_measured_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the backbone's own shape: 32 wide, and four times that inside."""
+    with_flags("amx_bf16", monkeypatch)
+    suite = definite.resolve(suite_of(tmp_path), tmp_path).suite
+    (kept,) = json.loads((tmp_path / "definite.json").read_text()).values()
+    found = Products.model_validate(kept)
+    assert found.shape[1:] == (32, 128)
+    assert found.fp32_seconds > 0 < found.bf16_seconds
+    assert suite.settings.precision == found.precision
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        ({"n_embd": 768}, (512, 768, 2543)),
+        ({"hidden_size": 576, "intermediate_size": 1536}, (512, 576, 1536)),
+        ({"hidden_size": 4096, "intermediate_size": 14336}, (512, 4096, 476)),
+        ({"text_config": {"hidden_size": 64, "intermediate_size": 100}}, (512, 64, 100)),
+    ],
+)
+def test_shapes_are_the_feed_forward_layers(config: dict[str, object], shape: tuple[int, int, int]) -> None:
+    """By the names that configurations have; rows as the batch has tokens, and columns as the time allows."""
+    assert products.shape_of(config, tokens=4000) == shape
+
+
+# Micro-batches
+
+
+def on_gpus(patch: pytest.MonkeyPatch) -> None:
+    """Make this a machine with two cards."""
+    gpu = {"name": "GPU", "memory_mb": 80_000, "capability": "9.0"}
+    patch.setattr(gpus, "visible_gpus", lambda: ({**gpu, "index": 0}, {**gpu, "index": 1}))
+
+
+def test_the_largest_micro_batch_that_fits_every_method_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Divisors of a rank's share, from the largest; what one method can't have no later one is tried with."""
+    on_gpus(monkeypatch)
+    suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=2, global_batch=24)
+    most = {"head": 5, "lora": 3}
+    tried: list[tuple[str, int]] = []
+
+    def fits(spec: RunSpec) -> bool:
+        assert isinstance(spec.settings.micro_batch, int)
+        tried.append((spec.method.name, spec.settings.micro_batch))
+        return spec.settings.micro_batch <= most[spec.method.name]
+
+    found, notes = definite.resolve(suite, tmp_path, fits=fits)
+    assert notes == {"micro_batch": "3, the largest that fitted for all methods when it was tried out"}
+    assert found.settings.micro_batch == 3
+    assert tried == [("head", 12), ("head", 6), ("head", 4), ("lora", 4), ("lora", 3)]
+
+    def never(_: RunSpec) -> bool:
+        raise AssertionError("tried again")
+
+    assert definite.resolve(suite, tmp_path, fits=never).suite == found
+    assert {spec.settings.micro_batch for spec in found.runs()} == {3}
+    assert definite.resolve(suite_of(tmp_path, micro_batch="auto"), tmp_path).suite.settings.micro_batch is None
+
+
+@pytest.mark.parametrize("never", ["head", "lora"])
+def test_a_method_that_fits_with_no_size_is_left_out(
+    never: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others don't get its size; the note names it, also in a second call, and its own run lacks memory."""
+    on_gpus(monkeypatch)
+    suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=2, global_batch=24)
+    tried: list[tuple[str, int]] = []
+
+    def fits(spec: RunSpec) -> bool:
+        assert isinstance(spec.settings.micro_batch, int)
+        tried.append((spec.method.name, spec.settings.micro_batch))
+        return spec.method.name != never and spec.settings.micro_batch <= 4
+
+    first = definite.resolve(suite, tmp_path, fits=fits)
+    assert first.suite.settings.micro_batch == 4
+    assert first.notes["micro_batch"] == (
+        f"4, the largest that fitted for all methods but {never}, which ran out of memory with a single sample too "
+        "when it was tried out"
+    )
+    assert (never, 1) in tried
+    assert {spec.method.name for spec in first.suite.runs()} == {"head", "lora"}
+    assert definite.resolve(suite, tmp_path, fits=lambda _: False) == first
+    assert definite.resolve_as_known(suite, tmp_path).suite == first.suite
+
+
+def test_a_size_that_was_kept_alone_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As folders of before methods could be left out hold it."""
+    on_gpus(monkeypatch)
+    suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=2, global_batch=24)
+    definite.resolve(suite, tmp_path, fits=lambda _: True)
+    file = tmp_path / "definite.json"
+    (key,) = json.loads(file.read_text())
+    file.write_text(json.dumps({key: 6}))
+    found = definite.resolve(suite, tmp_path, fits=lambda _: False)
+    assert (found.suite.settings.micro_batch, found.notes["micro_batch"][:14]) == (6, "6, the largest")
+    assert definite.resolve_as_known(suite, tmp_path).suite.settings.micro_batch == 6
+
+
+def test_where_nothing_fits_one_sample_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs then say themselves that the memory is not enough."""
+    on_gpus(monkeypatch)
+    suite = suite_of(tmp_path, micro_batch="auto", device="cuda")
+    assert definite.resolve(suite, tmp_path, fits=lambda _: False).suite.settings.micro_batch == 1
+
+
+def test_a_run_can_be_tried_out(tmp_path: Path) -> None:
+    """Two steps on the longest batch, and no points, predictions or metrics."""
+    fork_server.start_fork_server()
+    prepared = tiny.prepared(tmp_path).model_copy(update={"try_out": True})
+    record = launcher.run(tiny.spec(micro_batch=2), prepared, tmp_path / "run")
+    assert (record.status, record.metrics, record.consumed) == ("ok", {}, None)
+    assert not (tmp_path / "run" / "predictions.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [("ok", 8), ("unsupported", 8), ("oom_cuda", 1), ("failed", UserError), ("timeout", UserError)],
+)
+def test_only_a_lack_of_memory_makes_micro_batches_smaller(
+    status: str, expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A try-out that ended for another reason decides nothing: it is told, and nothing is kept."""
+    on_gpus(monkeypatch)
+    suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=1, global_batch=8)
+    ended = SimpleNamespace(status=status, error=SimpleNamespace(message="no reason"))
+    monkeypatch.setattr(preparation, "prepare", lambda *_: tiny.prepared(tmp_path / "prepared"))
+    monkeypatch.setattr(launcher, "run", lambda *_: ended)
+    if expected is UserError:
+        with pytest.raises(UserError, match=f"micro_batch auto: head with 8 ended as {status}: no reason; give micro_"):
+            definite.resolve(suite, tmp_path)
+        assert not (tmp_path / "definite.json").exists()
+    else:
+        assert definite.resolve(suite, tmp_path).suite.settings.micro_batch == expected
+
+
+def test_a_try_out_can_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As any run: Ctrl-C is Ctrl-C."""
+    on_gpus(monkeypatch)
+    suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=1, global_batch=8)
+
+    def interrupted(*_: Any) -> None:
+        raise launcher.Interrupted
+
+    monkeypatch.setattr(preparation, "prepare", lambda *_: tiny.prepared(tmp_path / "prepared"))
+    monkeypatch.setattr(launcher, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        definite.resolve(suite, tmp_path)

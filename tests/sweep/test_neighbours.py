@@ -1,0 +1,88 @@
+"""Neighbours of a run are the runs of other jobs on any of its hosts while it ran."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from helpers import made_records
+from hpml_bench.records.plan import RUNNING, Job
+from hpml_bench.records.run import RunRecord
+from hpml_bench.records.shared import SharedResults
+from hpml_bench.sweep.claims import Claim
+from hpml_bench.sweep.neighbours import Neighbours
+
+HERE = socket.gethostname()
+RECORDS = made_records.sweep(("lora", "full", "head"), 1)
+
+
+def under_way(folder: Path, record: RunRecord, *hosts: str) -> Neighbours:
+    """Return a run of a job of its own on these hosts."""
+    name = record.spec.method.name
+    unit = RECORDS.index(record)
+    job = Job(engine="x", job=name, restart=0, unit=unit, host=hosts[0], pid=os.getpid(), began="2026-01-01T00:00:00Z")
+    Claim(folder, job).take()
+    return Neighbours(SharedResults(folder, job), record.spec, hosts)
+
+
+def told(folder: Path, run: Neighbours, record: RunRecord) -> tuple[str, ...]:
+    """Return the neighbours in a run's record."""
+    SharedResults(folder, run._results.job).begin(record.spec).path.mkdir()
+    return run.told(record).neighbours
+
+
+def test_runs_over_nodes_see_those_on_each_node(tmp_path: Path) -> None:
+    """Whoever came first, and also where one is named with its domain; a run elsewhere is none."""
+    both, second, third = RECORDS
+    over, beside = under_way(tmp_path, both, HERE, "n2.cluster"), under_way(tmp_path, second, "n2")
+    elsewhere = under_way(tmp_path, third, "n3")
+    with over, beside, elsewhere:
+        pass
+    assert told(tmp_path, over, both) == (second.spec.run_id,)
+    assert told(tmp_path, beside, second) == (both.spec.run_id,)
+    assert told(tmp_path, elsewhere, third) == ()
+
+
+@pytest.mark.parametrize("where", ["gone", "a later process has its number", "its job holds no unit"])
+def test_a_run_whose_process_was_killed_is_no_neighbour(where: str, tmp_path: Path) -> None:
+    """Its file is removed: here for the process, elsewhere for the claim."""
+    first, killed, _ = RECORDS
+    (tmp_path / RUNNING).mkdir()
+    left = tmp_path / RUNNING / "killed.json"
+    pid = 2**22 + 1 if where == "gone" else os.getpid()  # above the kernel's largest
+    host = "n2" if where == "its job holds no unit" else HERE
+    there = {
+        "run": killed.spec.run_id,
+        "host": host,
+        "hosts": ["n2", HERE],
+        "pid": pid,
+        "process": "x:1:2:3",
+        "job": "k.0",
+    }
+    left.write_text(json.dumps(there))
+    run = under_way(tmp_path, first, HERE)
+    with run:
+        assert not left.exists()
+    assert told(tmp_path, run, first) == ()
+
+
+def test_a_run_that_began_on_another_host_is_seen_by_its_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process is not to be seen from here; while its job holds a unit it is under way."""
+    first, second, third = RECORDS
+    with monkeypatch.context() as there:
+        there.setattr(socket, "gethostname", lambda: "n2")
+        over = under_way(tmp_path, first, "n2", HERE)
+        over.__enter__()
+    run = under_way(tmp_path, second, HERE)
+    with run:
+        pass
+    assert told(tmp_path, run, second) == (first.spec.run_id,)
+    Claim(tmp_path, over._results.job).release()
+    later = under_way(tmp_path, third, HERE)
+    with later:
+        pass
+    assert told(tmp_path, later, third) == ()

@@ -1,0 +1,77 @@
+"""Following files that grow."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from helpers import made_records
+from hpml_bench.records.points import Tail
+from hpml_bench.sweep.progress import SweepProgress
+
+
+def test_a_tail_gives_whole_lines_once(tmp_path: Path) -> None:
+    """A line comes when its end has come, and each only once; a file that isn't there yet has none."""
+    path = tmp_path / "log"
+    tail = Tail(path)
+    assert tail.lines() == []
+    with path.open("a") as file:
+        file.write("one\ntw")
+        file.flush()
+        assert tail.lines() == ["one"]
+        assert tail.lines() == []
+        file.write("o\nthree\nfo")
+        file.flush()
+        assert tail.lines() == ["two", "three"]
+        file.write("ur\n")
+        file.flush()
+        assert tail.lines() == ["four"]
+
+
+def test_a_character_cut_in_two_is_put_together(tmp_path: Path) -> None:
+    """Bytes are decoded by the line, and what is no UTF-8 doesn't stop the reading."""
+    path = tmp_path / "log"
+    tail = Tail(path)
+    path.write_bytes("gr\u00fcn".encode()[:3])
+    assert tail.lines() == []
+    path.write_bytes("gr\u00fcn\n".encode() + b"\xff\n")
+    assert tail.lines() == ["gr\u00fcn", "\ufffd"]
+
+
+@pytest.mark.parametrize("status", ["ok", "failed"])
+def test_a_run_is_a_line_where_there_is_no_terminal(status: str, tmp_path: Path) -> None:
+    """Its place, method, seed, status and what matters most; control characters of a message stay inert."""
+    console = Console(file=io.StringIO(), width=200)
+    message = "lost\x1b[31m [bold]all\nsecond line"
+    record = made_records.record("lora", 3) if status == "ok" else made_records.failed("lora", 3, status, message)
+    with SweepProgress(console, 2) as progress:
+        with progress.run(record.spec, tmp_path, 10):
+            pass
+        progress.finished(record)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"[1/2] lora seed 3: {status}" in text
+    assert ("accuracy" in text) == (status == "ok")
+    assert "\x1b" not in text
+    assert "second line" not in text
+    assert ("[bold]all" in text) == (status == "failed")
+
+
+def test_a_closed_pipe_does_not_end_a_sweep() -> None:
+    """As under `| head`: what is said is lost, what comes after it (runs, report) is done."""
+    program = "import sys; from hpml_bench.sweep.progress import SweepProgress\n"
+    program += "from hpml_bench.report.terminal import terminal\n"
+    program += "sys.stdin.read()\nwith SweepProgress(terminal(), 1) as progress: progress.say('lost')\n"
+    program += "print('went on', file=sys.stderr)"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        child.stdin.close()
+        assert child.stderr.read() == "went on\n"

@@ -1,0 +1,399 @@
+"""A whole suite: order, resumption, what is kept when something goes wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+from scipy.stats import chisquare
+
+import hpml_bench
+from helpers import skips, tiny
+from hpml_bench.cli import main
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.errors import UserError
+from hpml_bench.launch import fork_server, launcher, outcome, preparation
+from hpml_bench.launch.limits import Limits
+from hpml_bench.launch.outcome import Place
+from hpml_bench.records.files import SET_ASIDE
+from hpml_bench.records.folder import RunFolder, locked, make_folder
+from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_record
+from hpml_bench.records.run import Digests, Outcome, RunRecord
+from hpml_bench.suite.devices import resolve_suite
+from hpml_bench.suite.settings import RunSpec
+from hpml_bench.suite.suite import Suite, load_suite
+from hpml_bench.sweep import local as sweep
+from hpml_bench.sweep.order import shuffled
+from hpml_bench.system import processes
+
+Finished = tuple[Path, Path, Result]
+PREPARED = Prepared(
+    backbone="b", data="d", label_names=("x", "y"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
+)
+
+
+def run_all(suite: Path, out: Path, *options: str) -> Result:
+    """Call the command."""
+    return CliRunner().invoke(main, ["run-all", str(suite), "--out", str(out), "--wandb", "off", *options])
+
+
+@pytest.fixture(scope="module")
+def finished_sweep(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A sweep of two methods x two seeds that went well: suite, results folder, and what the command said."""
+    folder = tmp_path_factory.mktemp("colours")
+    suite = tiny.local_suite(folder)
+    return suite, folder / "out/colours", run_all(suite, folder / "out")
+
+
+@pytest.fixture
+def copy(finished_sweep: Finished, tmp_path: Path) -> Path:
+    """A copy of its results to meddle with; the folder to give as --out."""
+    shutil.copytree(finished_sweep[1], tmp_path / "colours")
+    return tmp_path
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """Return when each record was written."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/run.json")}
+
+
+def test_a_sweep_ends_well(finished_sweep: Finished) -> None:
+    """Status 0, four ok records of one protocol, and everything a later reader needs."""
+    _, folder, result = finished_sweep
+    assert result.exit_code == 0, result.output
+    loaded = load_records(folder)
+    assert loaded.problems == ()
+    pairs = {(record.spec.method.name, record.spec.seed) for record in loaded.records}
+    assert pairs == {("lora", 0), ("lora", 1), ("head", 0), ("head", 1)}
+    assert {record.status for record in loaded.records} == {"ok"}
+    assert len({record.protocol_id for record in loaded.records}) == 1
+    assert loaded.records[0].label_names == tiny.COLOURS
+
+
+def test_the_command_prints_table_and_paths(finished_sweep: Finished) -> None:
+    """One line a run as they end, then the comparison and where the report is."""
+    _, folder, result = finished_sweep
+    assert "[4/4]" in result.output
+    assert "lora seed 1: ok" in result.output
+    for name in ("report.html", "report.md"):
+        assert (folder / name).is_file()
+        assert str(folder / name) in result.output
+
+
+def test_the_order_is_recorded_seed_by_seed(finished_sweep: Finished) -> None:
+    """Places 1 to 4 in the order they ran: all methods of seed 0 before those of seed 1."""
+    records = sorted(load_records(finished_sweep[1]).records, key=lambda record: record.order or 0)
+    assert [record.order for record in records] == [1, 2, 3, 4]
+    assert [record.spec.seed for record in records] == [0, 0, 1, 1]
+    assert [record.place for record in records] == [1, 2, 1, 2]
+    assert [record.started for record in records] == sorted(record.started for record in records)
+
+
+def test_methods_see_the_same_data_in_the_same_order(finished_sweep: Finished) -> None:
+    """Within a seed all methods consumed the same samples in one order; another seed has another."""
+    orders = {}
+    for record in load_records(finished_sweep[1]).records:
+        assert record.consumed is not None
+        orders.setdefault(record.spec.seed, set()).add(record.consumed)
+    assert [len(consumed) for consumed in orders.values()] == [1, 1]
+    assert orders[0] != orders[1]
+
+
+def test_a_second_call_runs_nothing(finished_sweep: Finished, copy: Path) -> None:
+    """What is recorded stays as it is, to the byte's time stamp; a moved results folder counts as well."""
+    before = stamps(copy / "colours")
+    result = run_all(finished_sweep[0], copy)
+    assert result.exit_code == 0
+    assert "4 of 4 runs are recorded already" in result.output
+    assert stamps(copy / "colours") == before
+
+
+def test_what_is_missing_or_damaged_is_run_again(finished_sweep: Finished, copy: Path) -> None:
+    """One record deleted and one torn: these two are done anew at their old places, the others aren't touched."""
+    folder = copy / "colours"
+    before = stamps(folder)
+    gone, *_, torn = sorted(before)
+    places = {run: load_record(folder / run / "run.json").order for run in before}
+    shutil.rmtree(folder / gone)
+    record = folder / torn / "run.json"
+    record.write_bytes(record.read_bytes()[:100])
+    (folder / torn / "leftover").write_text("of the earlier attempt")
+    assert run_all(finished_sweep[0], copy).exit_code == 0
+    after = stamps(folder)
+    assert {run for run in after if after[run] != before[run]} == {gone, torn}
+    assert {run: load_record(folder / run / "run.json").order for run in after} == places
+    assert not (folder / torn / "leftover").exists()
+
+
+def test_the_same_from_python(finished_sweep: Finished, copy: Path) -> None:
+    """run_suite does what run-all does and returns what load_results reads: a row a run."""
+    before = stamps(copy / "colours")
+    frame = hpml_bench.run_suite(str(finished_sweep[0]), out=copy, report=False)
+    assert stamps(copy / "colours") == before
+    pairs = sorted(zip(frame["method"], frame["seed"], strict=True))
+    assert pairs == [("head", 0), ("head", 1), ("lora", 0), ("lora", 1)]
+    assert frame["test_accuracy"].between(0, 1).all()
+    assert frame.equals(hpml_bench.load_results(copy / "colours"))
+
+
+def test_a_failed_run_costs_the_others_nothing(finished_sweep: Finished, tmp_path: Path) -> None:
+    """Status 1; what diverged is recorded with the reason, the rest is ok, and the report is written."""
+    options = ["--methods", "full,head", "--seeds", "1", "--set", "methods.full.lr=1e30", "--set", "clip_norm=null"]
+    result = run_all(finished_sweep[0], tmp_path, *options)
+    assert result.exit_code == 1, result.output
+    statuses = {r.spec.method.name: r.status for r in load_records(tmp_path / "colours").records}
+    assert statuses == {"full": "diverged", "head": "ok"}
+    assert "1 of 2 runs did not end well" in result.stderr
+    assert "diverged" in (tmp_path / "colours/report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("dataset.options.train=path:nowhere.csv", ["nowhere.csv"]),
+        ("backbone=path:nowhere", ["nowhere"]),
+        ("dataset.options.label=colour", ["colour", "text"]),
+        ("max_length=1000", ["max_length", "1000", "64"]),
+    ],
+)
+def test_what_cannot_be_had_is_one_sentence(
+    finished_sweep: Finished, setting: str, words: list[str], tmp_path: Path
+) -> None:
+    """Files, model and rows are looked at once, before any run: status 2, and no record is written."""
+    result = run_all(finished_sweep[0], tmp_path, "--set", setting)
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    for word in words:
+        assert word in line
+    assert "Traceback" not in result.output
+    assert stamps(tmp_path / "colours") == {}
+
+
+def test_ctrl_c_ends_the_run_and_keeps_the_rest(finished_sweep: Finished, copy: Path) -> None:
+    """Status 130 within seconds, no rank survives, the run under way is `interrupted` and will be tried again."""
+    began: list[float] = []
+
+    def press() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if any(path.stat().st_size for path in copy.glob("colours/full-*/points.jsonl")):
+                break
+            time.sleep(0.05)
+        began.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    result = run_all(finished_sweep[0], copy, "--methods", "full", "--seeds", "1", "--set", "steps=1000000")
+    assert time.monotonic() - began[0] < 10
+    assert result.exit_code == 130, result.output
+    records = load_records(copy / "colours").records
+    assert [record.status for record in records if record.spec.method.name == "full"] == ["interrupted"]
+    assert len(records) == 5
+    assert "the same command goes on from here" in result.stderr
+    assert processes.descendants() == set(), "a rank goes on training"
+
+
+# The order and the bookkeeping, with runs that take no time
+
+
+@pytest.fixture
+def quick_runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], list[str]]:
+    """Let runs end at once with the status given for their method; returns the list of what ran."""
+
+    def arrange(statuses: dict[str, str]) -> list[str]:
+        ran: list[str] = []
+
+        def run(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits, place: Place, *_: object) -> RunRecord:
+            ran.append(f"{spec.method.name}-{spec.seed}")
+            RunFolder(folder).begin()
+            if statuses.get(spec.method.name) == "interrupt":
+                raise launcher.Interrupted
+            ended = Outcome.model_validate({"status": statuses.get(spec.method.name, "ok")})
+            record = outcome.record(spec, prepared, ended, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0, place)
+            return RunFolder(folder).commit(record)
+
+        monkeypatch.setattr(fork_server, "start_fork_server", lambda: None)
+        monkeypatch.setattr(preparation, "prepare", lambda *_: PREPARED)
+        monkeypatch.setattr(launcher, "run", run)
+        return ran
+
+    return arrange
+
+
+def suite_of(*methods: str, seeds: int = 2) -> Suite:
+    """Return a suite of methods with their defaults."""
+    entries = {name: {"method": "head"} for name in methods}
+    settings = tiny.settings().model_dump()
+    return Suite.model_validate({"name": "quick", "seeds": seeds, "settings": settings, "methods": entries})
+
+
+def go(suite: Suite, out: Path, **options: object) -> sweep.SweepResult:
+    """Run a sweep without a word."""
+    return sweep.run_sweep(suite, out, Console(quiet=True), **options)  # type: ignore[arg-type]
+
+
+def names_by_seed(runs: list[RunSpec]) -> dict[int, str]:
+    """Return the methods of each seed, a letter each, in their order."""
+    return {seed: "".join(run.method.name for run in runs if run.seed == seed) for seed in {run.seed for run in runs}}
+
+
+def test_methods_take_turns_within_a_seed() -> None:
+    """Seeds come one after the other, each with all methods; over many seeds each method has each place as often."""
+    suite = suite_of(*"abcde", seeds=500)
+    order = shuffled(suite.runs(), suite)
+    assert [run.seed for run in order] == sorted(run.seed for run in order)
+    by_seed = names_by_seed(order)
+    assert all(sorted(names) == list("abcde") for names in by_seed.values())
+    counts = [Counter(names[place] for names in by_seed.values())[method] for place in range(5) for method in "abcde"]
+    assert chisquare(counts).pvalue > 0.001
+    assert shuffled(sorted(suite.runs(), key=lambda run: -run.seed), suite) == order
+
+
+def test_an_order_stays_when_more_or_less_is_asked_for() -> None:
+    """More seeds, one seed or some methods don't move the others; a method from outside the suite comes last."""
+    suite = suite_of(*"abcde", seeds=3)
+    whole = names_by_seed(shuffled(suite.runs(seeds=range(12)), suite))
+    assert names_by_seed(shuffled(suite.runs(), suite)) == {seed: whole[seed] for seed in range(3)}
+    assert names_by_seed(shuffled(suite.runs(seeds=[7]), suite)) == {7: whole[7]}
+    some = names_by_seed(shuffled(suite.runs(["full", "d", "b"], range(12)), suite))
+    assert some == {seed: "".join(name for name in whole[seed] if name in "bd") + "full" for seed in range(12)}
+
+
+def test_places_are_recorded(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
+    """Position in the sweep and place within the seed, both from 1."""
+    quick_runs({})
+    go(suite_of("a", "b", "c"), tmp_path)
+    records = sorted(load_records(tmp_path / "quick").records, key=lambda record: record.order or 0)
+    assert [(record.order, record.place) for record in records] == [(1, 1), (2, 2), (3, 3), (4, 1), (5, 2), (6, 3)]
+
+
+def test_ok_and_unsupported_are_settled_and_all_else_is_tried_again(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
+    """A second sweep runs only what ended otherwise; `unsupported` is a finding, not a failure."""
+    statuses = {"a": "ok", "b": "unsupported", "c": "failed", "d": "timeout"}
+    ran = quick_runs(statuses)
+    assert go(suite_of(*statuses, seeds=1), tmp_path).failed == 2
+    assert len(ran) == 4
+    ran = quick_runs({})
+    result = go(suite_of(*statuses, seeds=1), tmp_path)
+    assert sorted(ran) == ["c-0", "d-0"]
+    assert result.failed == 0
+    assert len(result.records) == 4
+
+
+def test_runs_on_other_rows_are_kept_and_done_again(
+    tmp_path: Path, quick_runs, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    """A good record of other rows is no record of this sweep: it is set aside, whole, and the run is done anew."""
+    quick_runs({})
+    go(suite_of("a", seeds=1), tmp_path)
+    (before,) = load_records(tmp_path / "quick").records
+    ran = quick_runs({})
+    changed = PREPARED.model_copy(update={"digests": Digests(weights="w", tokenizer="t", data="other")})
+    monkeypatch.setattr(preparation, "prepare", lambda *_: changed)
+    go(suite_of("a", seeds=1), tmp_path)
+    assert ran == ["a-0"]
+    (after,) = load_records(tmp_path / "quick").records
+    assert (before.protocol_id == after.protocol_id, before.run_id == after.run_id) == (False, True)
+    (kept,) = (tmp_path / "quick" / SET_ASIDE).iterdir()
+    assert RunRecord.model_validate_json((kept / "run.json.damaged").read_text()).protocol_id == before.protocol_id
+
+
+def test_fresh_forgets_the_runs_and_nothing_else(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
+    """All is run again; what someone else put into the folder stays."""
+    quick_runs({})
+    go(suite_of("a", "b"), tmp_path)
+    (tmp_path / "quick/notes").mkdir()
+    (tmp_path / "quick/notes/mine.txt").write_text("mine")
+    ran = quick_runs({})
+    go(suite_of("a"), tmp_path, fresh=True)
+    assert sorted(ran) == ["a-0", "a-1"]
+    assert (tmp_path / "quick/notes/mine.txt").exists()
+    assert len(stamps(tmp_path / "quick")) == 2
+
+
+def test_one_seed_of_one_method(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
+    """As `hpml-bench run` asks for it."""
+    ran = quick_runs({})
+    result = go(suite_of("a", "b"), tmp_path, methods=["b"], seed=9)
+    assert ran == ["b-9"]
+    assert [record.spec.seed for record in result.records] == [9]
+
+
+def test_other_settings_are_other_runs(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
+    """A record is reused only for exactly its specification."""
+    quick_runs({})
+    go(suite_of("a"), tmp_path)
+    changed = suite_of("a")
+    changed = changed.model_copy(update={"settings": tiny.settings(steps=7)})
+    ran = quick_runs({})
+    go(changed, tmp_path)
+    assert len(ran) == 2
+    assert len(stamps(tmp_path / "quick")) == 4
+
+
+def test_an_interruption_stops_the_sweep(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
+    """Nothing more is started; what was done is in the result."""
+    ran = quick_runs({"a": "interrupt"})
+    result = go(suite_of("a", "b", seeds=3), tmp_path)
+    assert result.interrupted
+    assert ran[-1].startswith("a")
+    assert len(result.records) == len(ran) - 1
+
+
+def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
+    """The second who wants it is told who has it; afterwards it is free."""
+    refused = pytest.raises(UserError, match=f"in use by process {os.getpid()}")
+    with locked(tmp_path), refused, locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    """A file in the way, or no right to write."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/deep.*--out"):
+        make_folder(tmp_path / "file/deep")
+    make_folder(tmp_path / "new/deep")
+    assert (tmp_path / "new/deep").is_dir()
+
+
+READ_ONLY = """
+set -e
+mount --bind "$1" "$1"
+mount -o remount,bind,ro "$1"
+exec "$2" -c 'import sys; from pathlib import Path; from hpml_bench.records.folder import make_folder
+make_folder(Path(sys.argv[1]))' "$1"
+"""
+
+
+@pytest.mark.disks
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    """It is there, but on a file system that is read-only, for root too."""
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", READ_ONLY, "sh", tmp_path, sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "mount" in done.stderr or "unshare" in done.stderr:
+        skips.only_as_root(done.stderr)
+    assert done.returncode == 1
+    assert "UserError" in done.stderr
+    assert "can't be written to; give another --out" in done.stderr
+
+
+def test_the_suites_settings_are_recorded_definite(finished_sweep: Finished) -> None:
+    """A record's settings leave nothing to be found: device, ranks, threads, precision."""
+    suite = load_suite(str(finished_sweep[0]), ["threads=null", "precision=auto"])
+    settings = resolve_suite(suite).settings
+    assert None not in (settings.world_size, settings.threads)
+    assert "auto" not in (settings.device, settings.precision)

@@ -1,0 +1,449 @@
+"""Tuning: equal trials for all methods, never on the test rows, resumed, and its result in suite file and report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from helpers import made_records, tiny
+from hpml_bench import registry
+from hpml_bench.cli import main
+from hpml_bench.cli.tuned import hints, show
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.launch import fork_server, preparation
+from hpml_bench.launch import launcher as launch
+from hpml_bench.records import tuning as records
+from hpml_bench.records.load import load_record
+from hpml_bench.records.points import read_points
+from hpml_bench.records.predictions import read_predictions
+from hpml_bench.records.run import Metric, RunRecord
+from hpml_bench.records.tuning import ACCURACY, Trial, TunedMethod, TuningRecord
+from hpml_bench.report.results import Results
+from hpml_bench.suite.settings import MethodSpec, RunSpec, TaskSpec
+from hpml_bench.suite.suite import load_suite
+from hpml_bench.sweep.studies import UNBOUNDED, Study, open_storage
+from hpml_bench.sweep.tune import FIRST_SEED, run_tuning, turns, validation_for_test
+
+Tuned = tuple[Path, Path, Result]
+
+
+def tune(suite: Path, out: Path, *options: str) -> Result:
+    """Call the command."""
+    return CliRunner().invoke(main, ["tune", str(suite), "--out", str(out), *options])
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    """A tuning of two methods x two trials: suite, its folder, and what the command said."""
+    folder = tmp_path_factory.mktemp("tuned")
+    suite = tiny.local_suite(folder, world_size=1)
+    return suite, folder / "out/colours/tuning", tune(suite, folder / "out", "--trials", "2")
+
+
+def read(folder: Path) -> TuningRecord:
+    """Return the record, which must be there."""
+    record = records.load(folder / "trials.json")
+    assert record is not None
+    return record
+
+
+def rate(method: str) -> float:
+    """Return the learning rate that quickstart has for a method."""
+    return load_suite("quickstart").method(method).lr
+
+
+def trial(number: int = 0, lr: float = 1e-3, accuracy: float | None = 0.5, loss: float = 1.0, **more: Any) -> Trial:
+    """Return a made-up trial."""
+    values = {
+        "seed": FIRST_SEED + number,
+        "status": "ok",
+        "seconds": 2.0,
+        "samples": 32,
+        "parameters": 9,
+        "run_id": "r",
+    }
+    return Trial.model_validate({"number": number, "lr": lr, "score": accuracy, "loss": loss} | values | more)
+
+
+def method(*trials: Trial, name: str = "lora") -> TunedMethod:
+    """Return a method with these trials."""
+    return TunedMethod(spec=MethodSpec(name=name, method=name, lr=1e-3), low=1e-4, high=1e-2, trials=trials)
+
+
+def made_up(*methods: TunedMethod) -> TuningRecord:
+    """Return a made-up record of the suite that made_records.py writes."""
+    return TuningRecord(
+        suite=made_records.sweep(("lora",), 1)[0].spec.suite, sampler="qmc", factor=10, settings=made_records.SETTINGS,
+        digests={}, methods=methods,
+    )  # fmt: skip
+
+
+def test_a_tuning_says_on_how_many_rows_it_rests() -> None:
+    """As many as validated; of records that don't say it, as many as were asked for."""
+    assert made_up().rows == made_records.SETTINGS.validation_samples
+    left_open = made_records.SETTINGS.model_copy(update={"validation_samples": None})
+    assert made_up().model_copy(update={"validation_rows": 63, "settings": left_open}).rows == 63
+
+
+class Launcher:
+    """Stands in for the launcher: made-up outcomes at once, or an interruption or failure at a chosen run."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        self.specs: list[RunSpec] = []
+        self.interrupt_at: int | None = None
+        self.diverging: set[str] = set()
+        prepared = Prepared(
+            backbone="b", data=str(tmp_path), label_names=("x", "y"), digests=made_records.DIGESTS, pad_id=0
+        )
+        patch.setattr(fork_server, "start_fork_server", lambda: None)
+        patch.setattr(preparation, "prepare", lambda *_: prepared)
+        patch.setattr(launch, "run", self.run)
+
+    def run(self, spec: RunSpec, prepared: Prepared, folder: Path, order: int | None = None, *_: object) -> RunRecord:
+        """Return a record whose accuracy is best at three times the suite's rate."""
+        self.specs.append(spec)
+        if len(self.specs) - 1 == self.interrupt_at:
+            raise launch.Interrupted
+        status = "diverged" if spec.method.name in self.diverging else "ok"
+        accuracy = 0.9 - abs(float(np.log10(spec.method.lr / 3e-2))) / 10
+        return made_records.sweep(("lora",), 1)[0].model_copy(
+            update={
+                "status": status, "spec": spec, "run_id": spec.run_id,
+                "metrics": {"test_accuracy": accuracy, "test_loss": 1 - accuracy, "trainable_parameters": 5.0},
+            }
+        )  # fmt: skip
+
+    @property
+    def rates(self) -> list[tuple[str, float, int]]:
+        """What was tried."""
+        return [(spec.method.name, spec.method.lr, spec.seed) for spec in self.specs]
+
+
+@pytest.fixture
+def launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Launcher:
+    """A launcher that trains nothing."""
+    return Launcher(monkeypatch, tmp_path)
+
+
+def test_every_method_gets_the_same_trials_and_budget(tuned: Tuned) -> None:
+    """Two trials each, with the same seeds and samples, the first at the suite's rate, all within the range."""
+    assert tuned[2].exit_code == 0, tuned[2].output
+    record = read(tuned[1])
+    assert {method.name: len(method.trials) for method in record.methods} == {"lora": 2, "head": 2}
+    for one in record.methods:
+        assert [t.seed for t in one.trials] == [10_000, 10_001]
+        assert {t.samples for t in one.trials} == {4 * 8}
+        assert one.trials[0].lr == one.spec.lr
+        assert all(one.spec.lr / 10 <= t.lr <= one.spec.lr * 10 for t in one.trials)
+    multiples = [one.trials[1].lr / one.spec.lr for one in record.methods]
+    assert multiples[0] == pytest.approx(multiples[1], rel=0.06)  # two significant digits
+
+
+def test_the_test_rows_are_never_evaluated(tuned: Tuned) -> None:
+    """Every trial predicts the 16 validation rows, and its result is the last validation point; 24 are for the test."""
+    folder = tuned[1]
+    for path in folder.glob("*/run.json"):
+        run = load_record(path)
+        points = {point.metric: point.value for point in read_points(path.parent)}
+        frame = read_predictions(path.parent)
+        assert frame is not None
+        assert len(frame) == run.spec.settings.validation_samples == read(folder).rows == 16
+        assert run.metrics["test_accuracy"] == points["validation_accuracy"]
+        assert run.metrics["test_loss"] == pytest.approx(points["validation_loss"])
+        assert "none of which is read" in run.notes["a trial of tuning"]
+        assert run.digests is not None
+        assert run.digests.data != read(folder).digests["data"]
+
+
+def test_ranks_get_no_path_to_the_test_rows(tmp_path: Path) -> None:
+    """The folder they are given leads to training and validation rows only."""
+    original = tiny.prepared(tmp_path)
+    with validation_for_test(original) as substituted:
+        places = {path.name: path.resolve().name for path in Path(substituted.data).iterdir()}
+    assert places == {"train": "train", "validation": "validation", "test": "validation"}
+
+
+def test_the_result_is_a_suite_that_run_all_takes(tuned: Tuned) -> None:
+    """It loads from elsewhere, under its own name, with the chosen rate and otherwise the same."""
+    path, before = tuned[1] / "colours-tuned.yaml", load_suite(str(tuned[0]))
+    after = load_suite(str(path))
+    chosen = {one.name: one.chosen for one in read(tuned[1]).methods}
+    assert after.name == "colours-tuned"
+    assert after.settings == before.settings
+    assert after.seeds == before.seeds
+    assert after.method("lora").lr == chosen["lora"]
+    assert after.methods["head"] == before.methods["head"]  # its rate reaches no parameter
+    assert str(path) in tuned[2].output
+    assert "validation accuracy" in tuned[2].output
+
+
+def test_a_second_call_runs_nothing(tuned: Tuned, tmp_path: Path) -> None:
+    """The study counts, even where a trial's own record is gone; the result is the same."""
+    shutil.copytree(tuned[1], tmp_path / "colours/tuning")
+    shutil.rmtree(next((tmp_path / "colours/tuning").glob("lora-*")))
+    before = (tmp_path / "colours/tuning/trials.json").read_text()
+    result = tune(tuned[0], tmp_path, "--trials", "2")
+    assert result.exit_code == 0, result.output
+    assert "4 of 4 runs are recorded already" in result.output
+    assert (tmp_path / "colours/tuning/trials.json").read_text() == before
+
+
+def go(tmp_path: Path, **more: Any) -> Any:
+    """Tune the suite quickstart with a launcher that trains nothing."""
+    values: dict[str, Any] = {"trials": 4, "methods": ["lora", "full"]}
+    return run_tuning(load_suite("quickstart"), tmp_path / "out", Console(quiet=True), **(values | more))
+
+
+@pytest.mark.parametrize("sampler", ["qmc", "tpe"])
+def test_an_interrupted_tuning_tries_what_an_unbroken_one_does(
+    launcher: Launcher, tmp_path: Path, sampler: Any
+) -> None:
+    """Interrupted in the sixth run: equal trials until then, no suite file; resumed, the same eight runs."""
+    go(tmp_path / "a", sampler=sampler)
+    unbroken, launcher.specs = launcher.rates, []
+    launcher.interrupt_at = 5
+    cut = go(tmp_path / "b", sampler=sampler)
+    assert cut.interrupted
+    assert sorted(len(one.trials) for one in read(cut.folder).methods) == [2, 3]
+    assert not list(cut.folder.glob("*.yaml"))
+    launcher.interrupt_at = None
+    done = go(tmp_path / "b", sampler=sampler)
+    assert launcher.rates == [*unbroken[:5], unbroken[5], *unbroken[5:]]
+    assert [len(one.trials) for one in done.record.methods] == [4, 4]
+
+
+def test_a_killed_trial_has_its_turn_again(launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies within a trial leaves it running in the study: the next call tries the same rate."""
+
+    def die(*_: Any) -> RunRecord:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "run", die)
+        with pytest.raises(SystemExit):
+            go(tmp_path, trials=1)
+    done = go(tmp_path, trials=1)
+    assert [[t.lr for t in one.trials] for one in done.record.methods] == [[rate("lora")], [rate("full")]]
+
+
+def test_a_failing_method_spends_its_trials_too(launcher: Launcher, tmp_path: Path) -> None:
+    """All its trials count, it keeps its rate, and a sentence says so; the other is tuned as if alone."""
+    launcher.diverging = {"full"}
+    result = go(tmp_path)
+    lora, full = result.record.methods
+    assert [t.status for t in full.trials] == ["diverged"] * 4
+    assert (full.best, full.chosen) == (None, rate("full"))
+    assert lora.best is not None
+    assert load_suite(str(result.suite_file)).methods["lora"].lr == lora.best.lr
+    assert any("full: no trial ended well" in hint for hint in hints(result.record))
+
+
+def test_other_conditions_are_another_tuning(launcher: Launcher, tmp_path: Path) -> None:
+    """With other steps nothing is taken over; with other methods the earlier ones stay in the record."""
+    go(tmp_path, trials=1)
+    both = go(tmp_path, trials=1, methods=["head"])
+    assert [one.name for one in both.record.methods] == ["lora", "full", "head"]
+    launcher.specs = []
+    suite = load_suite("quickstart", ["steps=3"])
+    result = run_tuning(suite, tmp_path / "out", Console(quiet=True), 1, ["lora"])
+    assert len(launcher.specs) == 1
+    assert [one.name for one in result.record.methods] == ["lora"]
+
+
+def test_turns_are_interleaved() -> None:
+    """Each round has every method once, and not always in the same order."""
+    order = list(turns(["a", "b", "c"], 6))
+    rounds = [tuple(name for number, name in order if number == k) for k in range(6)]
+    assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
+    assert len(set(rounds)) > 1
+
+
+def test_the_best_is_the_most_accurate_then_the_lowest_loss() -> None:
+    """A failed trial is never it, and a tie in accuracy goes to the lower loss."""
+    failed = trial(3, 1e-1, None, status="diverged")
+    assert method(failed, trial(0, 1, 0.0), trial(1, 2, 0.6, 0.9), trial(2, 3, 0.6, 0.8)).chosen == 3
+    assert method(failed).chosen == 1e-3
+
+
+def test_where_lower_is_better_the_best_is_the_lowest() -> None:
+    """Of errors the least is chosen, a tie goes to the lower loss, and what is near it is told from there."""
+    trials = (trial(0, 1e-3, 0.9), trial(1, 2e-3, 0.7, 0.9), trial(2, 2.5e-3, 0.7, 0.8), trial(3, 1e-1, 0.8))
+    one = method(*trials, trial(4, 1e-2, None, status="diverged")).model_copy(update={"better": "lower"})
+    assert one.chosen == 2.5e-3
+    assert one.near == (0.7, 0.9)
+    assert method(*trials).chosen == 1e-3
+
+
+@pytest.mark.parametrize(("metric", "direction", "worst"), [
+    (ACCURACY, "MAXIMIZE", 0.0),
+    (ACCURACY.model_copy(update={"better": "lower", "bounds": (0.0, None)}), "MINIMIZE", UNBOUNDED),
+])  # fmt: skip
+def test_a_study_goes_the_metrics_way(tmp_path: Path, metric: Metric, direction: str, worst: float) -> None:
+    """Optuna is told the metric's direction, and of a failed trial the worst there can be."""
+    study = Study(open_storage(tmp_path), "one", "tpe", 1e-3, 10, metric)
+    for number, score in enumerate((0.4, None)):
+        handle, _ = study.ask()
+        study.tell(handle, trial(number, 1e-3, score, status="failed" if score is None else "ok"))
+    assert study._study.direction.name == direction
+    assert [one.value for one in study._study.trials] == [0.4, worst]
+
+
+def test_records_of_schema_1_are_read() -> None:
+    """What was called accuracy is the score, ranked by the accuracy's definition."""
+    old = made_up(method(trial(0, 1e-3, 0.6), trial(1, 2e-3, 0.7))).model_dump(mode="json")
+    old["schema_version"] = 1
+    del old["headline"]
+    for one in old["methods"]:
+        del one["better"]
+        for of in one["trials"]:
+            of["accuracy"] = of.pop("score")
+    read = TuningRecord.model_validate(old)
+    assert [one.score for one in read.methods[0].trials] == [0.6, 0.7]
+    assert read.headline.name == "test_accuracy"
+    assert read.methods[0].chosen == 2e-3
+
+
+@pytest.mark.parametrize(("best", "edge"), [(1e-4, True), (1e-3, False), (1e-2, True)])
+def test_a_best_rate_at_the_edge_is_told(best: float, edge: bool) -> None:
+    """The hint names the side to go on at; within the range there is none."""
+    one = method(*(trial(k, lr, 0.9 if lr == best else 0.5) for k, lr in enumerate((1e-3, 1e-4, 1e-2))))
+    told = hints(made_up(one))
+    assert bool(told) == edge
+    assert not edge or ("below 0.0001" if best == 1e-4 else "above 0.01") in told[0]
+
+
+def test_without_optuna_a_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status 2 and no traceback."""
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    result = tune(Path("quickstart"), tmp_path)
+    assert result.exit_code == 2
+    assert "pip install 'hpml-bench[tune]'" in result.stderr
+
+
+def test_a_name_no_suite_can_have_is_refused_at_once(tmp_path: Path) -> None:
+    """Before anything runs: the file's name becomes the suite's."""
+    result = tune(Path("quickstart"), tmp_path, "--write", str(tmp_path / "my best!.yaml"))
+    assert result.exit_code == 2
+    assert "--write" in result.stderr
+
+
+def shown(folder: Path, *methods: TunedMethod) -> Any:
+    """Return the section of a results folder with this tuning."""
+    made_records.write(folder, made_records.sweep(("lora", "full"), 2))
+    (folder / "tuning").mkdir()
+    (folder / "tuning/trials.json").write_text(made_up(*methods).model_dump_json())
+    return registry.get("sections", "tuning").section(Results.load(folder))
+
+
+def test_an_error_is_shown_in_its_unit(tmp_path: Path) -> None:
+    """A tuning by an error in stars: headings, cells, chart and the sentence on the best name it, and no per cent."""
+    error = ACCURACY.model_copy(
+        update={"name": "test_rmse", "title": "RMSE", "unit": "stars", "better": "lower", "format": ".3f"}
+    )
+    one = method(trial(0, 1e-3, 0.81), trial(1, 2e-3, 0.75)).model_copy(update={"better": "lower"})
+    made_records.write(tmp_path, made_records.sweep(("lora",), 2))
+    (tmp_path / "tuning").mkdir()
+    record = made_up(one).model_copy(update={"headline": error})
+    (tmp_path / "tuning/trials.json").write_text(record.model_dump_json())
+    _, figure, table = registry.get("sections", "tuning").section(Results.load(tmp_path)).blocks
+    assert table.columns[3:5] == ("Validation RMSE (stars)", "Within x3 of it (stars)")
+    assert list(table.rows[0][2:5]) == ["0.002", "0.750", "0.750–0.810"]
+    assert "the lowest validation RMSE" in table.notes[0]
+    assert "lora 0.750 stars at 0.002" in figure.alt
+    assert "%" not in figure.alt + figure.caption
+    console = Console(record=True, width=120)
+    show(record, console)
+    printed = console.export_text()
+    assert "0.750 stars" in printed
+    assert "RMSE" in printed
+
+
+def test_the_report_shows_the_sensitivity(tmp_path: Path) -> None:
+    """From trials.json alone: best rate, accuracy within a factor of three, trials, cost, and a chart."""
+    near = [trial(0, 1e-3, 0.8), trial(1, 2.9e-3, 0.7), trial(2, 1e-2, 0.4), trial(3, 1e-4, None, status="diverged")]
+    text, figure, table = shown(tmp_path, method(*near), method(trial(parameters=0), name="head")).blocks
+    assert list(table.rows[0][2:]) == ["0.001", "80.0", "70.0–80.0", "4", "1", "8"]
+    assert table.rows[1][2] == "–"
+    assert "lora 80.0 % at 0.001" in figure.alt
+    assert "not as many for every method" in text.sentences[0]
+    assert any("head has no parameters" in sentence for sentence in text.sentences)
+
+
+def sentences(folder: Path, **changes: Any) -> str:
+    """Return what the page says of a tuning, of which some fields are others."""
+    made_records.write(folder, made_records.sweep(("lora", "full"), 2))
+    (folder / "tuning").mkdir()
+    digests = {key: value for key, value in made_records.DIGESTS if value}
+    record = made_up(method(trial())).model_copy(update={"digests": digests, **changes})
+    (folder / "tuning/trials.json").write_text(record.model_dump_json())
+    return " ".join(registry.get("sections", "tuning").section(Results.load(folder)).blocks[0].sentences)
+
+
+def test_a_default_that_is_written_out_is_no_difference(tmp_path: Path) -> None:
+    """`pooling: last` in one and nothing in the other are the same task: the page names no difference."""
+    task = TaskSpec(name="sequence_classification", options={"pooling": "last"})
+    text = sentences(tmp_path / "same", settings=made_records.SETTINGS.model_copy(update={"task": task}))
+    assert "differ" not in text
+    assert "never on the test rows" in text
+    other = TaskSpec(name="sequence_classification", options={"pooling": "mean"})
+    text = sentences(tmp_path / "other", settings=made_records.SETTINGS.model_copy(update={"task": other}))
+    assert "The tuning's settings were not those of these runs: task differ." in text
+
+
+def test_other_data_are_named_and_nothing_is_said_of_their_test_rows(tmp_path: Path) -> None:
+    """A tuning on data with another digest may have seen these test rows: the page doesn't deny it."""
+    digests = made_records.DIGESTS.model_dump(exclude_none=True) | {"data": "d" * 64}
+    text = sentences(tmp_path, digests=digests)
+    assert "never on the test rows" not in text
+    assert "validation rows of other data, which may hold test rows of these runs" in text
+    assert "by their digests, other data." in text
+
+
+def test_other_options_of_a_method_are_named(tmp_path: Path) -> None:
+    """A rate tuned for another rank of LoRA is not these runs'."""
+    tuned = method(trial())
+    wide = tuned.spec.model_copy(update={"options": {**made_records.OPTIONS["lora"], "r": 64}})
+    text = sentences(tmp_path, methods=(tuned.model_copy(update={"spec": wide}),))
+    assert "These runs had other options than the tuning's trials: lora (r)." in text
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"schema_version": 99}', None])
+def test_a_report_without_a_readable_tuning_has_no_section(tmp_path: Path, damage: str | None) -> None:
+    """Missing, torn, or of another version: left out, and no error."""
+    made_records.write(tmp_path, made_records.sweep(("lora",), 2))
+    (tmp_path / "tuning").mkdir()
+    if damage is not None:
+        (tmp_path / "tuning/trials.json").write_text(damage)
+    assert registry.get("sections", "tuning").section(Results.load(tmp_path)) is None
+
+
+def test_a_packaged_suite_brings_its_tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the folder has none, the committed record of that suite is shown; a tuned suite finds its original's."""
+    committed = made_up(method(trial()))
+    monkeypatch.setattr(records, "packaged", lambda *_: tmp_path / "packaged")
+    (tmp_path / "packaged").mkdir()
+    (tmp_path / f"packaged/{committed.suite}.json").write_text(committed.model_dump_json())
+    assert records.find(tmp_path / "results", committed.suite) == committed
+    assert records.find(tmp_path / "results", f"{committed.suite}-tuned") == committed
+    assert records.find(tmp_path / "results", "another") is None
+
+
+def test_committed_records_are_those_of_their_suites() -> None:
+    """Every benchmarks/tuning/SUITE.json can be read, is that suite's, and its choices are the suite's rates."""
+    for path in (Path(__file__).parents[2] / "benchmarks/tuning").glob("*.json"):
+        found = records.load(path)
+        assert found is not None, path
+        suite = load_suite(path.stem)
+        assert found.suite == suite.name
+        assert len({len(one.trials) for one in found.methods}) == 1
+        for one in found.methods:
+            assert suite.method(one.name).lr == pytest.approx(one.chosen), (path, one.name)
+        assert "/home/" not in json.dumps(found.model_dump(mode="json"))

@@ -1,0 +1,147 @@
+"""Claims: one job holds a unit, and two that break a dead job's claim at once don't break each other's."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.engine import Batch, Engine, Live
+from hpml_bench.records.plan import OWNER, Job, Plan, claims, ended_here
+from hpml_bench.suite.profile import Profile
+from hpml_bench.sweep.claims import Claim, claimed, discard, release_dead
+from hpml_bench.system import processes
+
+
+class Knowing(Engine):
+    """An engine that knows which jobs are dead."""
+
+    title = "stand-in"
+    gone: tuple[str, ...] = ()
+
+    def submit(self, batch: Batch) -> str:
+        """Submit nothing."""
+        return ""
+
+    def live(self, plan: Plan) -> tuple[Live, ...]:
+        """Return nothing."""
+        return ()
+
+    def dead(self, owner: Job) -> bool:
+        """Tell whether it was said to be dead."""
+        return owner.job in self.gone
+
+
+def engine(*gone: str) -> Knowing:
+    """Return an engine that knows that these jobs have ended."""
+    made = Knowing(Profile(engine="manual"))
+    made.gone = gone
+    return made
+
+
+def job(name: str, restart: int = 0) -> Job:
+    """Return a job on unit 0."""
+    return Job(engine="x", job=name, restart=restart, unit=0, host="n1", pid=1, began="2026-01-01T00:00:00Z")
+
+
+def holders(folder: Path) -> list[str]:
+    """Return the names of those who hold units."""
+    return [owner.name for owner in claims(folder)]
+
+
+def test_a_unit_is_held_by_one(tmp_path: Path) -> None:
+    """Until it is given up; a dead job's claim is broken, and one's own is taken back by another start."""
+    with claimed(tmp_path, job("a"), engine()) as claim:
+        assert claim.held
+        with pytest.raises(UserError, match="unit 0 is held by job a on n1"), claimed(tmp_path, job("b"), engine()):
+            pass
+        with claimed(tmp_path, job("a", 1), engine()):
+            assert not claim.held, "it was begun anew"
+        assert holders(tmp_path) == []
+    Claim(tmp_path, job("a")).take()
+    with claimed(tmp_path, job("b"), engine("a")):
+        assert holders(tmp_path) == ["b.0"]
+    assert list((tmp_path / "claims").iterdir()) == []
+
+
+@pytest.mark.parametrize("looked_at", [None, job("a")], ids=["unreadable", "an earlier start"])
+def test_a_claim_that_was_replaced_since_is_put_back(looked_at: Job | None, tmp_path: Path) -> None:
+    """Whether the one that was looked at couldn't be read, or was of an earlier start of the same job."""
+    claim = Claim(tmp_path, job("a", 1))
+    assert claim.take()
+    (path,) = (tmp_path / "claims").iterdir()
+    discard(path, looked_at)
+    assert holders(tmp_path) == ["a.1"]
+    discard(path, job("a", 1))
+    assert holders(tmp_path) == []
+
+
+def test_the_claim_of_one_who_came_between_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two see a dead job's claim; the first breaks it and holds the unit, the second is refused."""
+    Claim(tmp_path, job("dead")).take()
+    look, looked = Claim.owner, []
+
+    def slow(claim: Claim) -> Any:
+        found = look(claim)
+        if claim.job.job == "second" and not looked:  # after its look the first is quicker
+            looked.append(found)
+            discard(claim.path, found)
+            assert Claim(tmp_path, job("first")).take()
+        return found
+
+    monkeypatch.setattr(Claim, "owner", slow)
+    with pytest.raises(UserError, match="held by job first"), claimed(tmp_path, job("second"), engine("dead")):
+        pass
+    assert [owner.job for owner in looked] == ["dead"]
+    assert holders(tmp_path) == ["first.0"]
+
+
+def test_release_leaves_the_claim_of_a_later_start(tmp_path: Path) -> None:
+    """Of the same job, begun anew elsewhere."""
+    first, second = Claim(tmp_path, job("a")), Claim(tmp_path, job("a", 1))
+    first.take()
+    discard(first.path, job("a"))
+    second.take()
+    first.release()
+    assert holders(tmp_path) == ["a.1"]
+
+
+def test_a_claim_without_a_readable_name_is_nobodys(tmp_path: Path) -> None:
+    """As a full disk may leave it."""
+    claim = Claim(tmp_path, job("a"))
+    claim.take()
+    (claim.path / OWNER).write_text("{")
+    with claimed(tmp_path, job("b"), engine()):
+        assert holders(tmp_path) == ["b.0"]
+
+
+def test_a_job_of_this_host_has_ended_where_another_process_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a reboot; of a job whose record doesn't say which process it was, the number alone is known."""
+    monkeypatch.setattr(processes, "home", lambda: "machine:4026531836")
+    own = processes.mark(os.getpid())
+    here = job("a").model_copy(update={"host": socket.gethostname(), "pid": os.getpid(), "process": own})
+    assert own is not None
+    home, boot, began = own.rsplit(":", 2)
+    assert not ended_here(here)
+    assert not ended_here(here.model_copy(update={"process": None}))
+    assert ended_here(here.model_copy(update={"process": f"{home}:{boot}:{int(began) - 1}"}))
+    assert ended_here(here.model_copy(update={"process": f"{home}:another:{began}"}))
+    monkeypatch.setattr(processes, "home", lambda: ":4026531836")
+    nameless = f":4026531836:another:{began}"
+    assert not ended_here(here.model_copy(update={"process": nameless})), "a machine without an id: it may be another"
+    assert ended_here(here.model_copy(update={"process": f":4026531836:{boot}:1"}))
+    elsewhere = f"another-machine:4026531836:{boot}:1"
+    assert not ended_here(here.model_copy(update={"process": elsewhere})), "a container with the same name"
+    assert not ended_here(here.model_copy(update={"process": f"{home}:another:1", "host": "elsewhere"}))
+
+
+def test_claims_of_dead_jobs_are_removed(tmp_path: Path) -> None:
+    """And the owners of the others returned."""
+    Claim(tmp_path, job("a")).take()
+    Claim(tmp_path, job("b").model_copy(update={"unit": 1})).take()
+    assert [owner.job for owner in release_dead(tmp_path, engine("a"))] == ["b"]
+    assert holders(tmp_path) == ["b.0"]
