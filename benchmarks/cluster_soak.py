@@ -29,7 +29,7 @@ import soak
 from two_nodes import NODES, TwoNodes, slurm, until
 
 from hpml_bench.records.files import RECORD, SET_ASIDE, write_atomically
-from hpml_bench.records.plan import ATTEMPTS, claims, read_jobs
+from hpml_bench.records.jobs import ATTEMPTS, claims, read_jobs
 from hpml_bench.records.run import DONE
 from hpml_bench.system import heartbeat
 from hpml_bench.system.text import utc_now

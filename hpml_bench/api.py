@@ -44,10 +44,12 @@ def run_suite(
     from rich.console import Console
 
     from hpml_bench.sweep.local import run_sweep
+    from hpml_bench.sweep.request import SweepRequest
 
     loaded = load_suite(suite, seeds=seeds, settings=settings)
-    result = run_sweep(loaded, Path(out), Console(quiet=quiet), methods, fresh)
-    if result.interrupted:
+    chosen = None if methods is None else tuple(methods)
+    result = run_sweep(SweepRequest(loaded, Path(out), chosen, fresh=fresh), Console(quiet=quiet))
+    if result.ending.how == "interrupted":
         raise KeyboardInterrupt
     if report:
         from hpml_bench.report.render import write_report

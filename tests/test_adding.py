@@ -17,7 +17,6 @@ from helpers import made_records, tiny
 from hpml_bench import registry
 from hpml_bench.data.prepare import prepare
 from hpml_bench.errors import UserError
-from hpml_bench.launch.limits import Limits
 from hpml_bench.plugins.probe import Run
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import make_task
@@ -28,8 +27,8 @@ from hpml_bench.suite import options
 from hpml_bench.suite.profile import load_profile
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, TaskSpec
 from hpml_bench.suite.suite import load_suite
-from hpml_bench.sweep.request import Asked
-from hpml_bench.sweep.submit import Sweep
+from hpml_bench.sweep.request import SweepRequest
+from hpml_bench.sweep.submit import JobSweep
 from hpml_bench.training.trainer import Trainer
 
 PAGE = Path(__file__).parents[1] / "docs/adding.md"
@@ -132,13 +131,13 @@ def test_the_example_of_an_engine_does_a_sweep(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     small = ("steps=3", "train_samples=48", "validation_samples=16", "test_samples=16", "world_size=1", "threads=1")
     suite = load_suite("quickstart", small, seeds=1)
-    asked = Asked(suite, load_profile("turns"), ("head",), Limits())
-    sweep = Sweep.open(asked, tmp_path / suite.name, print)
-    assert sweep.submit(again=True) == 1
+    request = SweepRequest(suite, tmp_path, ("head",))
+    sweep = JobSweep.open(request, load_profile("turns"), request.folder, print)
+    assert sweep.submit(again=True) == (0,)
     found: list[RunRecord] = []
     assert sweep.wait(found.append)
     assert [(record.status, record.spec.seed, record.neighbours) for record in found] == [("ok", 0, ())]
-    assert sweep.submit(again=True) == 0
+    assert sweep.submit(again=True) == ()
 
 
 def test_the_example_of_a_section_says_its_sentence() -> None:

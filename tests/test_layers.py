@@ -198,7 +198,9 @@ def test_runs_are_chosen_in_one_place() -> None:
         "hpml_bench.builtin.sections.failures",
         "hpml_bench.builtin.sections.takeaways",
     }
-    readers = {name for name, tree in TREES.items() if within(name, "builtin.sections") and "load_records" in ast.dump(tree)}
+    readers = {
+        name for name, tree in TREES.items() if within(name, "builtin.sections") and "load_records" in ast.dump(tree)
+    }
     assert readers == set(), "no section reads records of its own"
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers import tiny
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch import fork_server, launcher, preparation
+from hpml_bench.launch import fork_server, preparation
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.devices import resolve_suite
 from hpml_bench.suite.suite import load_suite
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.suites
 def run(folder: Path, prepared: Prepared, suite: str = "quickstart") -> RunRecord:
     """Do a suite's LoRA run, at full budget."""
     (spec,) = resolve_suite(load_suite(suite)).runs(["lora"], [0])
-    record = launcher.run(spec, prepared, folder)
+    record = tiny.run(spec, prepared, folder)
     assert record.status == "ok", record.error
     return record
 

@@ -8,55 +8,51 @@ from typing import TYPE_CHECKING
 import click
 
 from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK
-from hpml_bench.cli.options import Asked, Elsewhere
+from hpml_bench.cli.options import JobOptions
 from hpml_bench.cli.report import write
 from hpml_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from hpml_bench.launch.limits import Limits
     from hpml_bench.records.run import RunRecord, Status
     from hpml_bench.suite.profile import Profile
-    from hpml_bench.suite.suite import Suite
-    from hpml_bench.sweep.submit import Sweep
+    from hpml_bench.sweep.request import SweepRequest
+    from hpml_bench.sweep.submit import JobSweep
 
 
-def sweep_on(suite: Suite, methods: list[str] | None, asked: Asked, limits: Limits, elsewhere: Elsewhere) -> int:
+def sweep_on(request: SweepRequest, jobs: JobOptions) -> int:
     """Submit what is missing, wait for it, report, and return the exit status."""
     from hpml_bench.plugins.engine import make_engine
     from hpml_bench.records.files import as_typed
-    from hpml_bench.sweep.request import Asked as Wanted
-    from hpml_bench.sweep.submit import Sweep
+    from hpml_bench.sweep.submit import JobSweep
     from hpml_bench.system import disk
     from hpml_bench.system.signals import stoppable
 
-    profile = _profile(elsewhere)
-    if limits.max_hours is not None or limits.fail_fast:
+    profile, folder = _profile(jobs), as_typed(request.folder)
+    if request.limits.max_hours is not None or request.limits.fail_fast:
         raise UserError("--max-hours and --fail-fast are of runs one after another; a profile has time, per job")
-    wanted = Wanted(suite, profile, None if methods is None else tuple(methods), limits, asked.verbose)
-    folder = as_typed(asked.out / suite.name)
-    with disk.errors_as_user_errors(asked.out), stoppable():
-        if elsewhere.dry_run:
-            script = Sweep.look(wanted, folder, _say).script(asked.fresh, elsewhere.detach)
+    with disk.errors_as_user_errors(request.out), stoppable():
+        if jobs.dry_run:
+            script = JobSweep.look(request, profile, folder, _say).script(request.fresh, jobs.detach)
             click.echo(script or "there is nothing to submit\n", nl=False)
             return OK
         engine = make_engine(profile)
-        if elsewhere.detach and not engine.outlives:
+        if jobs.detach and not engine.outlives:
             raise UserError(f"--detach: jobs on {engine.title} end with this command")
-        sweep = Sweep.open(wanted, folder, _say, asked.fresh)
+        sweep = JobSweep.open(request, profile, folder, _say)
         with sweep.held():
-            return _done(sweep, asked, elsewhere.detach)
+            return _done(sweep, request, jobs.detach)
 
 
-def _profile(elsewhere: Elsewhere) -> Profile:
+def _profile(jobs: JobOptions) -> Profile:
     from hpml_bench.suite.profile import load_profile
 
-    changes = [] if elsewhere.parallel is None else [("parallel", elsewhere.parallel)]
-    if elsewhere.on is None:  # runs side by side: each in a job of its own
+    changes = [] if jobs.parallel is None else [("parallel", jobs.parallel)]
+    if jobs.on is None:  # runs side by side: each in a job of its own
         return load_profile("local", [*changes, ("unit", "run")])
-    return load_profile(elsewhere.on, changes)
+    return load_profile(jobs.on, changes)
 
 
-def _done(sweep: Sweep, asked: Asked, detach: bool) -> int:
+def _done(sweep: JobSweep, request: SweepRequest, detach: bool) -> int:
     """Prepare, submit, then wait or leave."""
     stop = f"hpml-bench stop {_shown(sweep.folder)}"
     if sweep.unprepared:
@@ -79,10 +75,10 @@ def _done(sweep: Sweep, asked: Asked, detach: bool) -> int:
         _say("ending the runs under way ...")
         sweep.stop()
         complete = None
-    return _reported(sweep, asked, complete)
+    return _reported(sweep, request, complete)
 
 
-def _waited(sweep: Sweep, before: dict[tuple[str, str], Status]) -> bool:
+def _waited(sweep: JobSweep, before: dict[tuple[str, str], Status]) -> bool:
     """Wait, and show each run that was not there before; return whether all runs have a record."""
     from hpml_bench.records.run import DONE
     from hpml_bench.report.terminal import terminal
@@ -95,20 +91,19 @@ def _waited(sweep: Sweep, before: dict[tuple[str, str], Status]) -> bool:
 
         def found(record: RunRecord) -> None:
             if (record.run_id, record.started) not in before:
-                progress.came(record)
+                progress.finished_elsewhere(sweep.whole(record))
 
         return sweep.wait(found)
 
 
-def _reported(sweep: Sweep, asked: Asked, complete: bool | None) -> int:
+def _reported(sweep: JobSweep, request: SweepRequest, complete: bool | None) -> int:
     """Write the report; `complete` is None where the user ended the sweep."""
-    from hpml_bench.plugins.tracker import make_trackers
     from hpml_bench.records.run import DONE
     from hpml_bench.system.text import for_terminal
 
     records = sweep.records()
     if records:
-        write(sweep.folder, None, ["html", "md"], make_trackers(asked.trackers))
+        write(sweep.folder, None, ["html", "md"], request.trackers)
     if complete is None:
         click.echo("interrupted; the same command goes on from here", err=True)
         return INTERRUPTED

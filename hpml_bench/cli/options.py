@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from hpml_bench.records.limits import Limits
     from hpml_bench.suite.suite import Suite
+    from hpml_bench.sweep.request import SweepRequest
 
 Function = Callable[..., Any]
 Option = Callable[[Function], Function]
@@ -22,7 +24,7 @@ VERBOSE = click.option("--verbose", is_flag=True, help="Show the log of rank 0."
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunOptions:
     """The options that `run-all` and `run` share."""
 
     out: Path
@@ -33,9 +35,25 @@ class Asked:
     trackers: dict[str, str]
     verbose: bool
 
+    def request(self, suite: Suite, limits: Limits, methods: Sequence[str] | None, **only: Any) -> SweepRequest:
+        """Return the request of a suite's runs under these options; `only` has its seeds and where a model is saved."""
+        from hpml_bench.plugins.tracker import make_trackers
+        from hpml_bench.sweep.request import SweepRequest
+
+        return SweepRequest(
+            suite,
+            self.out,
+            None if methods is None else tuple(methods),
+            limits=limits,
+            fresh=self.fresh,
+            verbose=self.verbose,
+            trackers=make_trackers(self.trackers),
+            **only,
+        )
+
 
 @dataclass(frozen=True)
-class Elsewhere:
+class JobOptions:
     """The options of `run-all` that let jobs do the runs."""
 
     on: str | None
@@ -44,7 +62,7 @@ class Elsewhere:
     dry_run: bool
 
     @property
-    def asked(self) -> bool:
+    def by_jobs(self) -> bool:
         """Whether jobs do the runs."""
         return self.on is not None or self.parallel is not None
 
@@ -110,14 +128,14 @@ def _bundled(function: Function, name: str, kind: Callable[[], Any]) -> Function
 
 
 def _limits() -> Any:
-    from hpml_bench.launch.limits import Limits
+    from hpml_bench.records.limits import Limits
 
     return Limits
 
 
 def shared(function: Function) -> Function:
-    """Add the options that `run-all` and `run` share, and hand them over as `asked`."""
-    return _added(_bundled(function, "asked", lambda: Asked), [
+    """Add the options that `run-all` and `run` share, and hand them over as `options`."""
+    return _added(_bundled(function, "options", lambda: RunOptions), [
         out("Results go to DIR/SUITE."),
         overrides("Override a setting by dotted path, as in --set train_samples=512. Repeatable."),
         NPROC,
@@ -143,9 +161,9 @@ def limited(function: Function) -> Function:
     ])  # fmt: skip
 
 
-def elsewhere(function: Function) -> Function:
-    """Add the options by which jobs do the runs, and hand them over as `elsewhere`."""
-    return _added(_bundled(function, "elsewhere", lambda: Elsewhere), [
+def by_jobs(function: Function) -> Function:
+    """Add the options by which jobs do the runs, and hand them over as `jobs`."""
+    return _added(_bundled(function, "jobs", lambda: JobOptions), [
         click.option("--on", metavar="PROFILE",
                      help="Let jobs do the runs: a profile's YAML file or name, or an engine (list clusters)."),
         click.option("--parallel", type=click.IntRange(1), metavar="N",

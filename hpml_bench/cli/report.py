@@ -45,7 +45,7 @@ def result_folders(folder: Path) -> list[Path]:
 
     """
     from hpml_bench.errors import UserError
-    from hpml_bench.records.plan import NO_RUNS
+    from hpml_bench.records.jobs import NO_RUNS
 
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; run-all makes one, or name another")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from hpml_bench.cli.exit_status import FAILED, OK
-from hpml_bench.cli.options import Asked, limited, load, shared
+from hpml_bench.cli.options import RunOptions, limited, load, shared
 from hpml_bench.cli.run_all import sweep
 from hpml_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from hpml_bench.launch.limits import Limits
+    from hpml_bench.records.limits import Limits
 
 
 @click.command()
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @limited
 @click.pass_context
 def run(
-    ctx: click.Context, method: str, suite: str, seed: int, save: Path | None, asked: Asked, limits: Limits
+    ctx: click.Context, method: str, suite: str, seed: int, save: Path | None, options: RunOptions, limits: Limits
 ) -> None:
     """Do one run of METHOD on SUITE.
 
@@ -42,15 +42,14 @@ def run(
     main = os.environ.get("RANK", "0") == "0" or not under_torchrun
     if save is not None and main:
         check_folder(save)
+    world = int(os.environ["WORLD_SIZE"]) if under_torchrun else options.nproc
+    loaded = load(suite, options.overrides, world_size=world, device=options.device)
     if under_torchrun:
         from hpml_bench.sweep.torchrun import run_as_rank
         from hpml_bench.training.worker import end
 
-        world = int(os.environ["WORLD_SIZE"])
-        loaded = load(suite, asked.overrides, world_size=world, device=asked.device)
-        end(OK if run_as_rank(loaded, method, seed, asked.out, asked.fresh, save) else FAILED)
-    loaded = load(suite, asked.overrides, world_size=asked.nproc, device=asked.device)
-    ctx.exit(sweep(loaded, [method], seed, asked, limits, save))
+        end(OK if run_as_rank(loaded, method, seed, options.out, options.fresh, save) else FAILED)
+    ctx.exit(sweep(options.request(loaded, limits, [method], seeds=(seed,), save=save)))
 
 
 def check_folder(save: Path) -> None:

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK
-from hpml_bench.cli.options import METHODS, Asked, Elsewhere, elsewhere, limited, load, names, shared
+from hpml_bench.cli.options import METHODS, JobOptions, RunOptions, by_jobs, limited, load, names, shared
 from hpml_bench.cli.report import write
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from hpml_bench.launch.limits import Limits
-    from hpml_bench.suite.suite import Suite
+    from hpml_bench.records.limits import Limits
+    from hpml_bench.sweep.request import SweepRequest
 
 
 @click.command("run-all")
@@ -24,70 +22,59 @@ if TYPE_CHECKING:
 @METHODS
 @shared
 @limited
-@elsewhere
+@by_jobs
 @click.pass_context
 def run_all(
     ctx: click.Context,
     suite: str,
     seeds: int | None,
     methods: str | None,
-    asked: Asked,
+    options: RunOptions,
     limits: Limits,
-    elsewhere: Elsewhere,
+    jobs: JobOptions,
 ) -> None:
     """Run every method and seed of SUITE (a packaged suite's name, or a YAML file), then write the report.
 
     Runs that are recorded are not repeated: call it again after a crash and it goes on.
     """
-    loaded = load(suite, asked.overrides, seeds=seeds, world_size=asked.nproc, device=asked.device)
-    chosen = None if methods is None else names(methods)
-    if elsewhere.asked:
+    loaded = load(suite, options.overrides, seeds=seeds, world_size=options.nproc, device=options.device)
+    request = options.request(loaded, limits, None if methods is None else names(methods))
+    if jobs.by_jobs:
         from hpml_bench.cli.on import sweep_on
 
-        ctx.exit(sweep_on(loaded, chosen, asked, limits, elsewhere))
-    if elsewhere.detach or elsewhere.dry_run:
+        ctx.exit(sweep_on(request, jobs))
+    if jobs.detach or jobs.dry_run:
         from hpml_bench.errors import UserError
 
-        option = "--detach" if elsewhere.detach else "--dry-run"
-        raise UserError(f"{option} is of a sweep that jobs do; give --on PROFILE too")
-    ctx.exit(sweep(loaded, chosen, None, asked, limits))
+        raise UserError(f"{'--detach' if jobs.detach else '--dry-run'} needs --on PROFILE")
+    ctx.exit(sweep(request))
 
 
-def sweep(
-    suite: Suite, methods: list[str] | None, seed: int | None, asked: Asked, limits: Limits, save: Path | None = None
-) -> int:
+def sweep(request: SweepRequest) -> int:
     """Run, report, and return the exit status."""
-    from hpml_bench.plugins.tracker import make_trackers
     from hpml_bench.report.model_card import write_card
     from hpml_bench.report.terminal import terminal
     from hpml_bench.sweep.local import run_sweep
     from hpml_bench.system import disk
     from hpml_bench.system.signals import stoppable
 
-    trackers = make_trackers(asked.trackers)
-    with (
-        disk.errors_as_user_errors(asked.out),
-        stoppable(),
-    ):  # for the report too: signals end it, disk errors are told
-        result = run_sweep(
-            suite, asked.out, terminal(), methods,
-            fresh=asked.fresh, verbose=asked.verbose, trackers=trackers, seed=seed, limits=limits,
-            save=save,
-        )  # fmt: skip
+    # for the report too: signals end it, and disk errors are the user's
+    with disk.errors_as_user_errors(request.out), stoppable():
+        result = run_sweep(request, terminal())
         if result.records:
-            write(result.folder, None, ["html", "md"], trackers)
-        if save is not None and result.records and result.records[0].status == "ok":
-            write_card(result.records[0], save)
-            click.echo(save)
-        elif save is not None:  # a folder that looks like a saved model holds one
-            shutil.rmtree(save, ignore_errors=True)
-    if result.interrupted:
+            write(result.folder, None, ["html", "md"], request.trackers)
+        if request.save is not None and result.records and result.records[0].status == "ok":
+            write_card(result.records[0], request.save)
+            click.echo(request.save)
+        elif request.save is not None:  # a folder that looks like a saved model holds one
+            shutil.rmtree(request.save, ignore_errors=True)
+    if result.ending.how == "interrupted":
         click.echo("interrupted; the same command goes on from here", err=True)
         return INTERRUPTED
     if result.failed:
         click.echo(
             f"{result.failed} of {len(result.records)} runs did not end well; see the report's failures", err=True
         )
-    if result.ended_by:
-        click.echo(f"ended by {result.ended_by} with runs left to do; the same command goes on from here", err=True)
-    return FAILED if result.failed or result.ended_by else OK
+    if result.ending.why:
+        click.echo(f"ended by {result.ending.why} with runs left to do; the same command goes on from here", err=True)
+    return FAILED if result.failed or result.ending.why else OK

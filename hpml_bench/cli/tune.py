@@ -11,7 +11,7 @@ from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK
 from hpml_bench.cli.options import DEVICE, METHODS, NPROC, VERBOSE, limited, load, names, out, overrides
 
 if TYPE_CHECKING:
-    from hpml_bench.launch.limits import Limits
+    from hpml_bench.records.limits import Limits
 
 
 @click.command()
@@ -69,16 +69,18 @@ def tune(  # noqa: PLR0913, PLR0917 - a command's options
     """
     from hpml_bench.cli.tuned import show
     from hpml_bench.report.terminal import terminal
-    from hpml_bench.sweep.tune import run_tuning
+    from hpml_bench.sweep.request import SweepRequest
+    from hpml_bench.sweep.tune import TuningRequest, run_tuning
 
     loaded = load(suite, overrides, world_size=nproc, device=device)
-    wanted = None if methods is None else names(methods)
-    result = run_tuning(loaded, out, terminal(), trials, wanted, write, sampler, factor, verbose, limits)
+    wanted = None if methods is None else tuple(names(methods))
+    sweep = SweepRequest(loaded, out, wanted, limits=limits, verbose=verbose)
+    result = run_tuning(TuningRequest(sweep, trials, write, sampler, factor), terminal())
     show(result.record, terminal())
-    if result.ended_by:
-        click.echo(f"ended by {result.ended_by} with trials left to do; the same command goes on from here", err=True)
+    if result.ending.why:
+        click.echo(f"ended by {result.ending.why} with trials left to do; the same command goes on from here", err=True)
         ctx.exit(FAILED)
-    if result.interrupted:
+    if result.ending.how == "interrupted":
         click.echo("interrupted; the same command goes on from here", err=True)
         ctx.exit(INTERRUPTED)
     click.echo(f"{result.suite_file}: run it with hpml-bench run-all {result.suite_file}")

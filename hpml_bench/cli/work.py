@@ -20,16 +20,16 @@ def work(ctx: click.Context, plan: Path, unit: int | None, prepare: bool) -> Non
 
     Jobs call it; so may any scheduler. It may be called again at any time, and does what is left.
     """
-    from hpml_bench.sweep import job as worker
+    from hpml_bench.sweep import job
     from hpml_bench.system import disk
 
     if prepare == (unit is not None):
         raise UserError("work: give either --unit K or --prepare")
     with disk.errors_as_user_errors(plan.parent):
         if unit is None:
-            worker.prepare(plan)
+            job.prepare(plan)
             return
-        worked = worker.work(plan, unit)
-    if worked.how == "interrupted":
+        result = job.work(plan, unit)
+    if result.ending.how == "interrupted":
         ctx.exit(INTERRUPTED)
-    ctx.exit(OK if worked.well else FAILED)
+    ctx.exit(OK if result.ok else FAILED)

@@ -30,7 +30,3 @@ class Prepared(Frozen):
     """Tokens that end a generated answer."""
     scaffold: Scaffold = Scaffold()
     """What stands around the content of a generated answer."""
-    try_out: bool = False
-    """Whether a run only shows that it fits: two steps on its longest batch, and nothing is measured."""
-    save_to: str | None = None
-    """Folder in which rank 0 keeps what was trained; None to keep nothing."""

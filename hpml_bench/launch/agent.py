@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING
 
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, outcome
-from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.nodes import KEY, LOG, Nodes, Report
 from hpml_bench.system import job, processes, tempdir
 from hpml_bench.system.signals import Stop, stoppable
 
 if TYPE_CHECKING:
-    from hpml_bench.launch.meeting import Meeting, Task
+    from hpml_bench.launch.meeting import Meeting, NodeRequest
 
 POLL_SECONDS = 0.05
 OTHERS_SECONDS = 5.0
@@ -55,16 +54,16 @@ def main(address: str) -> int:
 
 def _run(meeting: Meeting, number: int, stop: Stop) -> Report:
     """Run the ranks when all nodes are there, and report."""
-    task, name = meeting.task(), socket.gethostname()
-    check_folder(Path(task.folder))
+    request, name = meeting.request(), socket.gethostname()
+    check_folder(request.run.folder)
     _await_fork_server()
     meeting.arrive(number, name)
-    _wait(lambda: len(meeting.hosts(task.nodes)) == task.nodes or stop.asked)
+    _wait(lambda: len(meeting.hosts(request.nodes)) == request.nodes or stop.asked)
     with tempfile.TemporaryDirectory(dir=tempdir.folder()) as beats:
-        report = _ended(meeting, task, number, name, stop, Path(beats))
+        report = _ended(meeting, request, number, name, stop, Path(beats))
     meeting.report(report)
     if not report.decisive:
-        _wait(lambda: len(meeting.reports(task.nodes)) == task.nodes, OTHERS_SECONDS)
+        _wait(lambda: len(meeting.reports(request.nodes)) == request.nodes, OTHERS_SECONDS)
     return report
 
 
@@ -91,21 +90,20 @@ def _await_fork_server() -> None:
     first.join()
 
 
-def _ended(meeting: Meeting, task: Task, number: int, name: str, stop: Stop, beats: Path) -> Report:
+def _ended(meeting: Meeting, request: NodeRequest, number: int, name: str, stop: Stop, beats: Path) -> Report:
     """Run the ranks of this node and return how they ended."""
-    nodes = Nodes(task.nodes, number, meeting.host, meeting.port, run_id="run")
-    limits, folder = Limits(stall=task.stall, run_timeout=task.run_timeout), Path(task.folder)
+    nodes, run = Nodes(request.nodes, number, meeting.host, meeting.port, run_id="run"), request.run
 
     def late() -> None:
         """Wait for the other nodes: when the first one kills its ranks, theirs fail and can't tell where they are."""
         meeting.late(number)
-        _wait(lambda: meeting.all_late(task.nodes), OTHERS_SECONDS)
+        _wait(lambda: meeting.all_late(request.nodes), OTHERS_SECONDS)
 
-    evidence = launcher.watched(task.spec, task.prepared, folder, limits, stop, nodes, beats, late)
+    evidence = launcher.watched(run, stop, nodes, beats, late)
     if evidence.well:
         return Report(node=number, host=name)
-    ranks = nodes.ranks(task.spec.settings.world_size or 1)
-    status, error = evidence.verdict or outcome.cause(folder, evidence, ranks)
+    ranks = nodes.ranks(run.spec.settings.world_size or 1)
+    status, error = evidence.verdict or outcome.cause(run.folder, evidence, ranks)
     return Report(node=number, host=name, status=status, error=error)
 
 

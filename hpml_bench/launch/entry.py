@@ -19,9 +19,9 @@ def measure(settings_json: str, target: str) -> None:
     worker.measure_to(settings_json, target)
 
 
-def start(spec_json: str, prepared_json: str, folder: str, beats: str, launched: float) -> None:
+def start(request_json: str, beats: str, launched: float) -> None:
     """Run `worker.start` in a rank."""
     from hpml_bench.training import worker
 
     die_with_parent()  # torch's launcher asks for SIGINT, which ranks ignore, where this is a SIGKILL
-    worker.start(spec_json, prepared_json, folder, beats, launched)
+    worker.start(request_json, beats, launched)

@@ -11,24 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import entry, fork_server, outcome
-from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.nodes import ALONE, Nodes
 from hpml_bench.launch.watchdog import Watchdog
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Outcome, RunError, RunRecord
-from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import oom, processes, tempdir
 from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import utc_now
+from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-NO_LIMITS = Limits(stall=0)
-RunRanks = Callable[[RunSpec, Prepared, Path, Limits, Stop], Outcome]
-"""Runs all ranks of a run, in its folder and under limits, until they have ended; returns how."""
+RunRanks = Callable[[RunRequest, Stop], Outcome]
+"""Runs all ranks of a run until they have ended; returns how."""
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -38,29 +35,16 @@ class Interrupted(Exception):  # noqa: N818
         self.record = record
 
 
-def here(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits, stop: Stop) -> Outcome:
+def here(request: RunRequest, stop: Stop) -> Outcome:
     """Run all ranks on this machine."""
-    return outcome.outcome(folder, watched(spec, prepared, folder, limits, stop))
+    return outcome.outcome(request.folder, watched(request, stop))
 
 
-def run(
-    spec: RunSpec,
-    prepared: Prepared,
-    folder: Path,
-    limits: Limits = NO_LIMITS,
-    place: outcome.Place = outcome.Place(),  # noqa: B008 - frozen
-    earlier_attempts: tuple[str, ...] = (),
-    run_ranks: RunRanks = here,
-) -> RunRecord:
+def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
     """Do one run in a process group of its own and commit its record; returns whatever happens to the ranks.
 
     Args:
-        spec: what to run.
-        prepared: model and data.
-        folder: the run's own; emptied first.
-        limits: when to end it.
-        place: its place in the sweep.
-        earlier_attempts: how earlier attempts at it ended, a sentence each.
+        request: the run.
         run_ranks: runs its ranks, on this machine or over several nodes.
 
     Raises:
@@ -68,24 +52,20 @@ def run(
         OSError: the folder can't be written to.
 
     """
-    own = RunFolder(folder)
+    own = RunFolder(request.folder)
     own.begin()
     fork_server.start_fork_server()  # a server that died before must not count as this run's
     started, began = utc_now(), time.monotonic()
     with stoppable() as stop, stop.deferred():
-        ended = run_ranks(spec, prepared, folder, limits, stop)
-        seconds = time.monotonic() - began
-        record = own.commit(outcome.record(spec, prepared, ended, started, seconds, place, earlier_attempts))
+        ended = run_ranks(request, stop)
+        record = own.commit(outcome.record(request, ended, started, time.monotonic() - began))
     if stop.asked:  # even if this run was done: no further one may begin
         raise Interrupted(record)
     return record
 
 
 def watched(
-    spec: RunSpec,
-    prepared: Prepared,
-    folder: Path,
-    limits: Limits,
+    request: RunRequest,
     stop: Stop,
     nodes: Nodes = ALONE,
     beats: Path | None = None,
@@ -94,30 +74,27 @@ def watched(
     """Run this node's ranks under watch and return what is known of their end.
 
     Args:
-        spec: what to run.
-        prepared: model and data.
-        folder: the run's own.
-        limits: when to end it.
+        request: the run.
         stop: whether a signal has asked for the end.
         nodes: the nodes of the run.
         beats: folder of this node for its ranks' heartbeats; None for the run's own.
         late: called when a limit is reached, before any rank is touched.
 
     """
-    beats = beats or folder
+    beats = beats or request.folder
     failure: ChildFailedError | None = None
     broken: RunError | None = None
     server, kills = processes.fork_server(), oom.oom_kills()
     # A fork server that dies meanwhile is started again by the launcher; its temporary files belong here too.
-    with tempdir.as_temporary(), Watchdog(folder, limits, stop, beats, late) as watch:
+    with tempdir.as_temporary(), Watchdog(request.folder, request.limits, stop, beats, late) as watch:
         try:
-            failure = _launch(spec, prepared, folder, beats, nodes)
+            failure = _launch(request, beats, nodes)
         except Exception as error:  # raised by the launcher itself: the sweep goes on, and the record says why
             broken = RunError(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
     return outcome.ExitEvidence(failure, broken, watch.verdict, watch.peak_mb, oom.oom_kills() > kills, server)
 
 
-def _launch(spec: RunSpec, prepared: Prepared, folder: Path, beats: Path, nodes: Nodes) -> ChildFailedError | None:
+def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError | None:
     """Run the ranks to their end; return what failed, if anything did."""
     launched = time.monotonic()
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the ranks' messages are in their logs
@@ -128,11 +105,12 @@ def _launch(spec: RunSpec, prepared: Prepared, folder: Path, beats: Path, nodes:
     from hpml_bench.launch import rendezvous
     from hpml_bench.launch.agent_signal import only_agent_signal
 
-    os.environ["OMP_NUM_THREADS"] = str(spec.settings.threads or 1)
+    settings = request.spec.settings
+    os.environ["OMP_NUM_THREADS"] = str(settings.threads or 1)
     temporary = tempfile.TemporaryDirectory(dir=tempdir.folder(), ignore_cleanup_errors=True)
     with temporary as logs, only_agent_signal() as signals:
         config = LaunchConfig(
-            nproc_per_node=len(nodes.ranks(spec.settings.world_size or 1)),
+            nproc_per_node=len(nodes.ranks(settings.world_size or 1)),
             max_restarts=0,
             start_method="forkserver",
             monitor_interval=0.05,
@@ -141,9 +119,7 @@ def _launch(spec: RunSpec, prepared: Prepared, folder: Path, beats: Path, nodes:
             **signals,
         )
         try:
-            elastic_launch(config, entry.start)(
-                spec.model_dump_json(), prepared.model_dump_json(), str(folder), str(beats), launched
-            )
+            elastic_launch(config, entry.start)(request.model_dump_json(), str(beats), launched)
         except ChildFailedError as error:
             return error
     return None

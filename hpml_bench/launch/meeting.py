@@ -1,6 +1,6 @@
-"""Meeting point of a run's nodes: a store in the run's parent, with the task, the reports and the request to end.
+"""Meeting point of a run's nodes: a store in the run's parent, with the request, the reports and the request to end.
 
-All is text; nothing is unpickled. Whoever reaches the store can write to it, so the task, the hosts and the reports
+All is text; nothing is unpickled. Whoever reaches the store can write to it, so the request, the hosts and the reports
 are signed with a key that the run's parent and agents share (HMAC, RFC 2104), and what isn't is not read.
 """
 
@@ -13,12 +13,11 @@ from datetime import timedelta
 
 from torch.distributed import DistError
 
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import store
 from hpml_bench.launch.nodes import Report
 from hpml_bench.suite.base import Frozen
-from hpml_bench.suite.settings import RunSpec
+from hpml_bench.training.request import RunRequest
 
 CONNECT = timedelta(seconds=60)
 FOREVER = timedelta(days=30)
@@ -26,15 +25,11 @@ DIGITS = 64
 """Of a signature, in hexadecimal."""
 
 
-class Task(Frozen):
-    """What the agents of a run do."""
+class NodeRequest(Frozen):
+    """A run over several nodes, as their agents get it."""
 
-    spec: RunSpec
-    prepared: Prepared
-    folder: str
+    run: RunRequest
     nodes: int
-    stall: float
-    run_timeout: float | None
 
 
 class Meeting:
@@ -46,25 +41,25 @@ class Meeting:
         self._store = store.joined(host, port, CONNECT) if port else store.hosted(host, CONNECT)
         self.port = int(self._store.port)
 
-    def give(self, task: Task) -> None:
-        """Say what is to be done."""
-        self._write("task", task.model_dump_json())
+    def give(self, request: NodeRequest) -> None:
+        """Write the request for the agents."""
+        self._write("request", request.model_dump_json())
 
-    def task(self) -> Task:
-        """Return what is to be done.
+    def request(self) -> NodeRequest:
+        """Wait for the request and return it.
 
         Raises:
             UserError: somebody else has written it.
 
         """
-        self._store.wait(["task"])
-        text = self._read("task")
+        self._store.wait(["request"])
+        text = self._read("request")
         if text is None:
             raise UserError(
-                f"{self.host}:{self.port}: the task there was not written by this run's job; see who else uses the "
+                f"{self.host}:{self.port}: the request there was not written by this run's job; see who else uses the "
                 "nodes' network"
             )
-        return Task.model_validate_json(text)
+        return NodeRequest.model_validate_json(text)
 
     def arrive(self, number: int, host: str) -> None:
         """Say that a node's agent is about to start its ranks."""

@@ -6,29 +6,19 @@ import signal
 from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.records.files import OUTCOME
-from hpml_bench.records.run import Declared, Outcome, RunError, RunRecord, Status, protocol_id
-from hpml_bench.suite.settings import RunSpec
+from hpml_bench.records.run import Outcome, RunError, RunRecord, Status, protocol_id
 from hpml_bench.system import environment, failures, processes
 from hpml_bench.system.failures import lost_peer
 from hpml_bench.system.redaction import redacted
+from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-
-class Place(NamedTuple):
-    """The place of a run among others, from 1; None where it is alone."""
-
-    in_sweep: int | None = None
-    in_seed: int | None = None
-    declared: Declared | None = None
-    """What their suite declared."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +63,14 @@ def ended_as(status: Status, error: RunError) -> Outcome:
     return Outcome(status=status, error=error, environment=environment.of_run())
 
 
-def record(
-    spec: RunSpec,
-    prepared: Prepared,
-    outcome: Outcome,
-    started: str,
-    seconds: float,
-    place: Place = Place(),  # noqa: B008 - frozen
-    earlier_attempts: tuple[str, ...] = (),
-) -> RunRecord:
+def record(request: RunRequest, outcome: Outcome, started: str, seconds: float) -> RunRecord:
     """Return the record of a run that ended: `invalid` where a self-check failed, without secrets in its error."""
     if any(not check.passed for check in outcome.checks) and outcome.status == "ok":
         outcome = outcome.model_copy(update={"status": "invalid"})
     if outcome.error is not None:
         error = RunError.model_validate(redacted(outcome.error.model_dump()))
         outcome = outcome.model_copy(update={"error": error})
+    spec, prepared, place = request.spec, request.prepared, request.place
     return RunRecord(
         **dict(outcome),
         run_id=spec.run_id,
@@ -99,7 +82,7 @@ def record(
         order=place.in_sweep,
         place=place.in_seed,
         declared=place.declared,
-        earlier_attempts=earlier_attempts,
+        earlier_attempts=request.earlier_attempts,
         started=started,
         seconds=seconds,
     )

@@ -12,16 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import outcome
-from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.nodes import KEY, LOG, merged
 from hpml_bench.launch.watchdog import INTERRUPTED
 from hpml_bench.records.files import as_typed
 from hpml_bench.records.run import Outcome, RunError
-from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import child, network
 from hpml_bench.system.signals import Stop
+from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:
     from hpml_bench.launch.meeting import Meeting
@@ -45,18 +43,13 @@ class OverNodes:
         """Keep the number of nodes, and how the engine runs a command on each."""
         self.count, self._on_each_node = count, on_each_node
 
-    def __call__(self, spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits, stop: Stop) -> Outcome:
+    def __call__(self, request: RunRequest, stop: Stop) -> Outcome:
         """Run the ranks until all have ended; return how."""
-        from hpml_bench.launch.meeting import Meeting, Task
+        from hpml_bench.launch.meeting import Meeting, NodeRequest
 
-        key = secrets.token_hex(32)
+        key, folder = secrets.token_hex(32), request.folder
         meeting = Meeting(network.own_address(), key)
-        meeting.give(
-            Task(
-                spec=spec, prepared=prepared, folder=str(as_typed(folder)), nodes=self.count, stall=limits.stall,
-                run_timeout=limits.run_timeout,
-            )
-        )  # fmt: skip
+        meeting.give(NodeRequest(run=request.model_copy(update={"folder": as_typed(folder)}), nodes=self.count))
         try:
             self._agents(meeting, {KEY: key}, folder / LOG, stop)
         except OSError as error:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, cast
 
 from hpml_bench import registry
 from hpml_bench.errors import UserError
-from hpml_bench.records.plan import Job, Plan
+from hpml_bench.records.jobs import Job, JobPlan
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child
@@ -25,7 +25,7 @@ Kind = Literal["units", "prepare", "report"]
 class Batch:
     """Jobs that are submitted together."""
 
-    plan: Plan
+    plan: JobPlan
     folder: Path
     """The results folder, absolute; every node sees it."""
     units: tuple[int, ...]
@@ -54,6 +54,10 @@ class Engine(ABC):
     """Whether jobs go on when the process that submitted them ends."""
     starts: ClassVar[bool] = True
     """Whether it starts jobs; else somebody does by hand."""
+    lag: ClassVar[float] = 0.0
+    """Seconds by which an answer of `live` may be old."""
+    kills: ClassVar[bool] = False
+    """Whether it kills a job some time after it has asked it to end, and may begin it anew only then."""
 
     def __init__(self, profile: Profile) -> None:
         """Keep the profile."""
@@ -92,7 +96,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def live(self, plan: Plan) -> tuple[Live, ...]:
+    def live(self, plan: JobPlan) -> tuple[Live, ...]:
         """Return the jobs of a plan that wait or run.
 
         Raises:
@@ -112,7 +116,7 @@ class Engine(ABC):
         """
         raise NotImplementedError
 
-    def stop(self, plan: Plan) -> int:
+    def stop(self, plan: JobPlan) -> int:
         """End the jobs of a plan, and return how many there were."""
         raise NotImplementedError
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from hpml_bench.errors import UserError
-from hpml_bench.records import plan
+from hpml_bench.records import jobs
 from hpml_bench.records.files import (
     DEFINITE,
     POINTS,
@@ -29,6 +29,7 @@ from hpml_bench.records.files import (
     write_atomically,
 )
 from hpml_bench.records.load import load_record, read_record
+from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import DONE, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk, locks
@@ -130,11 +131,11 @@ class ResultsFolder:
         """
         make_folder(path)
         with disk.errors_as_user_errors(path), locked(lock or path, seconds):
-            for folder in (path, path / plan.JOBS, path / plan.RUNNING):
+            for folder in (path, path / jobs.JOBS, path / jobs.RUNNING):
                 remove_temporary(folder)
             for run in (
                 *path.glob("*/"),
-                *plan.left_attempts(path),
+                *jobs.left_attempts(path),
             ):  # with a record, logs were redacted before it was committed
                 if not run.is_symlink() and not (run / RECORD).exists():
                     redact_files(*run.glob("rank*.log"))
@@ -156,16 +157,16 @@ class ResultsFolder:
             self._older = {r.spec.run_id: folder for folder, r in found if r and r.spec.run_id != folder.name}
         return self._older
 
-    def set_aside_unusable(self, specs: Iterable[RunSpec], protocol: str, say: Say) -> None:
-        """Set damaged runs aside, and good ones on other rows or weights; they are then done again."""
-        for spec in specs:
+    def set_aside_unusable(self, plan: Plan, say: Say) -> None:
+        """Set damaged runs of a plan aside, and good ones on other rows or weights; they are then done again."""
+        for spec in plan.runs:
             self._set_aside_unreadable(spec, say)
             run = self.run_folder(spec)
             why, record = run.damage(), run.record()
             if why:
                 moved = run.set_aside()
                 say(f"{run.path.name}: {why}; it is kept as {SET_ASIDE}/{moved.name}, and the run is done again")
-            elif record is not None and record.status in DONE and record.protocol_id != protocol:
+            elif record is not None and record.status in DONE and not plan.settles(record):
                 moved = run.set_aside()
                 say(
                     f"{run.path.name} was made on other rows or weights than the present ones; it is kept as "
@@ -186,11 +187,6 @@ class ResultsFolder:
             if path.parent.name != spec.run_id and run.record() is None:
                 why, moved = run.damage(), run.set_aside()
                 say(f"{run.path.name}: {why}; it is kept as {SET_ASIDE}/{moved.name}, and the run is done again")
-
-    def settled(self, spec: RunSpec, protocol: str) -> bool:
-        """Whether a run need not be tried again: it ended, and on the present weights and rows."""
-        record = self.run_folder(spec).record()
-        return record is not None and record.status in DONE and record.protocol_id == protocol
 
     def begin(self, spec: RunSpec) -> RunFolder:
         """Return the folder for a new attempt at a run.
@@ -219,7 +215,7 @@ class ResultsFolder:
             if (path / RECORD).exists() or (path / POINTS).exists() or (path / "rank0.log").exists():
                 remove(path)
         if specs is None:
-            plan.clear(self.path)
+            jobs.clear(self.path)
 
 
 def make_folder(folder: Path) -> None:

@@ -1,261 +1,40 @@
-"""Plan of a sweep whose runs are done by jobs: its units, and the files by which jobs and their submitter agree."""
+"""Plan of runs: which there are, in which order, and which of them are left."""
 
 from __future__ import annotations
 
-import os
-import socket
-from contextlib import suppress
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from pydantic import Field, ValidationError
-
-from hpml_bench.errors import UserError
-from hpml_bench.records.files import PLAN, SET_ASIDE, is_plain_file, read_json, remove, write_atomically
 from hpml_bench.records.run import DONE, Digests, RunRecord
-from hpml_bench.suite.base import Frozen
-from hpml_bench.suite.profile import Profile
-from hpml_bench.suite.settings import RunSpec, Settings
-from hpml_bench.suite.suite import Suite
-from hpml_bench.system import processes, temporary
-from hpml_bench.system.hashing import digest
-
-CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS = "claims", "attempts", "jobs", "running", "logs"
-"""Folders beside the runs: who works on units, runs not committed, what jobs did, runs under way, what jobs print.
-
-Of a run under way there is a file, and beside it a list of the runs that have come since."""
-NO_RUNS = frozenset({CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS, SET_ASIDE})
-RESOLVED = "resolved.json"
-"""Settings as the first job resolved them."""
-OWNER = "owner.json"
-"""In the folder of a claim: who holds it."""
+from hpml_bench.suite.settings import RunSpec
 
 
-class Limits(Frozen):
-    """Limits on each run, as `launch.limits.Limits` has them."""
+@dataclass(frozen=True)
+class Plan:
+    """Resolved runs in units, each of which one process or job does in this order."""
 
-    stall: float
-    run_timeout: float | None = None
-    retries: int = 0
-
-
-class Task(Frozen):
-    """A run of a unit, before its settings are resolved on a node."""
-
-    method: str
-    seed: int
-
-
-class Unit(Frozen):
-    """Runs that one job does, in this order."""
-
-    tasks: tuple[Task, ...]
-
-    @property
-    def title(self) -> str:
-        """What it is, such as `seed 3`."""
-        seeds = sorted({task.seed for task in self.tasks})
-        if len(self.tasks) == 1:
-            return f"{self.tasks[0].method} seed {seeds[0]}"
-        return f"seed {', '.join(map(str, seeds))}"
-
-
-class Plan(Frozen):
-    """What was asked for, and how it is cut into units; written once, by the process that submits."""
-
-    id: str = Field(pattern=r"^[a-z0-9-]+$")
-    """By which an engine's jobs are found again."""
-    suite: Suite
-    """As asked for: settings are resolved in the jobs."""
-    profile: Profile
-    units: tuple[Unit, ...]
-    limits: Limits
+    units: tuple[tuple[RunSpec, ...], ...]
     digests: Digests | None = None
-    """Of the model and data that were prepared before anything was submitted; None where a job prepares them."""
-    verbose: bool = False
-    call: int = 1
-    """How many calls of run-all have asked for it; a run that failed in this one is not done again by further jobs."""
-    stopped: bool = False
-    """Whether the sweep was stopped since, so that nobody who waits submits it again."""
-
-    def settles(self, record: RunRecord, protocol: str | None, again: bool = False) -> bool:
-        """Tell whether a run need not be done: it is done, or without `again` has failed since it was asked for."""
-        if record.protocol_id not in {None, protocol}:
-            return False
-        return record.status in DONE or (not again and call(record) >= self.call)
-
-    def specs(self, settings: Settings) -> list[list[RunSpec]]:
-        """Return the runs of each unit, with resolved settings."""
-        suite = self.suite.model_copy(update={"settings": settings})
-        return [[spec for task in unit.tasks for spec in suite.runs([task.method], [task.seed])] for unit in self.units]
-
-    def unit(self, number: int) -> Unit:
-        """Return a unit.
-
-        Raises:
-            UserError: the plan has none of that number.
-
-        """
-        if not 0 <= number < len(self.units):
-            raise UserError(f"the plan has units 0 to {len(self.units) - 1}, and no {number}")
-        return self.units[number]
-
-
-def call(record: RunRecord) -> int:
-    """Return the number of the call of run-all for which a job made a run; 0 where no job did."""
-    return (record.environment.get("where") or {}).get("call") or 0
-
-
-class Job(Frozen):
-    """A job that worked on a unit, or does; a line of the page's chart."""
-
-    engine: str
-    job: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    """The engine's name of it, equal after a requeue."""
-    restart: int
-    """How often the engine has begun it anew."""
-    unit: int
-    """-1: the preparation."""
-    host: str
-    pid: int
-    process: str | None = None
-    """By what this process is told from others with its number, on other hosts of its name or after a reboot."""
-    queued: str | None = None
-    """When it was submitted; UTC, ISO 8601."""
-    began: str
-    ended: str | None = None
-    how: Literal["done", "left", "interrupted", "time", "failed"] | None = None
-    """`left`: begun anew elsewhere; `time`: for the job's time limit; None: it works, or was killed."""
-    why: str | None = None
-    """Of a job that failed, what it failed of."""
+    """Digests of model and data; None before they are prepared: then records on any are accepted."""
+    since: int | None = None
+    """Call of `run-all` from which on a failed run counts as settled; None: a failed run is done again."""
 
     @property
-    def name(self) -> str:
-        """The name of what belongs to this start of the job."""
-        return f"{self.job}.{self.restart}"
+    def runs(self) -> tuple[RunSpec, ...]:
+        """The runs of all units, in order."""
+        return tuple(spec for unit in self.units for spec in unit)
 
+    def remaining(self, records: Iterable[RunRecord]) -> tuple[tuple[RunSpec, ...], ...]:
+        """Return the runs of each unit that have no record which settles them."""
+        settled = {record.spec.run_id for record in records if self.settles(record)}
+        return tuple(tuple(spec for spec in unit if spec.run_id not in settled) for unit in self.units)
 
-def plan_id(folder: Path) -> str:
-    """Return the id of the plans of a results folder: jobs of an earlier plan are found by it too."""
-    return f"hpml-{digest(str(folder.resolve()), 10)}"  # the same by whatever links it is named
+    def settles(self, record: RunRecord) -> bool:
+        """Whether a run with this record need not be done again: it has ended, on the same model and data.
 
-
-def write_plan(folder: Path, plan: Plan) -> Path:
-    """Write a plan into a results folder, and return its path; variables of the jobs may be secrets: left out."""
-    told = plan.model_copy(update={"profile": plan.profile.model_copy(update={"env": {}})})
-    write_atomically(folder / PLAN, told.model_dump_json(indent=1))
-    return folder / PLAN
-
-
-def read_plan(path: Path) -> Plan:
-    """Return the plan in a file, or in a results folder.
-
-    Raises:
-        UserError: there is none, or it can't be read.
-
-    """
-    file = path / PLAN if path.is_dir() else path
-    if not is_plain_file(file):
-        raise UserError(f"{path}: there is no plan; run-all SUITE --on PROFILE makes one")
-    try:
-        return Plan.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise UserError(f"{file}: can't be read as a plan: {str(error).splitlines()[0]}") from None
-
-
-def write_job(folder: Path, job: Job) -> None:
-    """Write what a job does, or did."""
-    (folder / JOBS).mkdir(exist_ok=True)
-    write_atomically(folder / JOBS / f"{job.unit}.{job.name}.json", job.model_dump_json())
-
-
-def read_jobs(folder: Path) -> tuple[Job, ...]:
-    """Return the jobs of a results folder, by the time they began; files that can't be read are left out."""
-    found = []
-    for path in (folder / JOBS).glob("*.json"):
-        with suppress(OSError, ValidationError):
-            found.append(Job.model_validate_json(path.read_bytes()))
-    return tuple(sorted(found, key=lambda job: (job.began, job.unit)))
-
-
-def claims(folder: Path) -> tuple[Job, ...]:
-    """Return who holds units of a results folder."""
-    found = []
-    for path in (folder / CLAIMS).glob(f"[0-9]*/{OWNER}"):
-        with suppress(OSError, ValidationError):
-            found.append(Job.model_validate_json(path.read_bytes()))
-    return tuple(sorted(found, key=lambda job: job.unit))
-
-
-def ended_here(owner: Job) -> bool:
-    """Tell whether a job was a process of this host, and has ended."""
-    if owner.host != socket.gethostname():
-        return False
-    if owner.process is None:
-        return processes.identify(owner.pid) is None
-    return processes.is_here(owner.process) and owner.process != processes.mark(owner.pid)
-
-
-def refuse_if_worked_on(folder: Path) -> None:
-    """Refuse a results folder in which jobs work; one whose owner was a process of this host and has ended doesn't.
-
-    Raises:
-        UserError: names the job, its host, and how to end it.
-
-    """
-    living = [owner for owner in claims(folder) if not ended_here(owner)]
-    if living:
-        first, more = living[0], len(living) - 1
-        others = f" and {more} more" if more else ""
-        raise UserError(
-            f"{folder}: job {first.job} on {first.host}{others} works in it; hpml-bench stop {folder} ends the jobs "
-            f"(of one that was killed, remove {folder / CLAIMS / str(first.unit)}), or give another --out"
-        )
-
-
-def left_attempts(folder: Path) -> list[Path]:
-    """Return the attempts of jobs that hold no unit any more."""
-    living = tuple(f".{owner.name}" for owner in claims(folder))
-    return [path for path in (folder / ATTEMPTS).glob("*/") if not path.name.endswith(living)]
-
-
-def clear(folder: Path) -> None:
-    """Remove what jobs left in a results folder whose runs are done anew; claims of jobs that may work are kept."""
-    (folder / RESOLVED).unlink(missing_ok=True)
-    for name in (ATTEMPTS, JOBS, RUNNING):
-        remove(folder / name)
-    for owner in filter(ended_here, claims(folder)):
-        remove(folder / CLAIMS / str(owner.unit))
-
-
-def write_once(path: Path, text: str) -> bool:
-    """Write a file unless there is one, whole or not at all; return whether this call wrote it."""
-    fresh = temporary.beside(path)
-    try:
-        with fresh.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(fresh, path)
-    except FileExistsError:
-        return False
-    finally:
-        fresh.unlink(missing_ok=True)
-    return True
-
-
-def read_resolved(folder: Path) -> Settings | None:
-    """Return the settings as the first job resolved them; None before that.
-
-    Raises:
-        UserError: the file is damaged.
-
-    """
-    if not (folder / RESOLVED).exists():
-        return None
-    try:
-        return Settings.model_validate(read_json(folder / RESOLVED))
-    except ValidationError:
-        raise UserError(
-            f"{folder / RESOLVED}: can't be read; remove it, and the next job decides anew what the suite leaves open"
-        ) from None
+        Settings need no look: run ids are made of them.
+        """
+        if record.digests is not None and self.digests not in {None, record.digests}:
+            return False
+        failed = self.since is not None and record.status != "interrupted" and record.call >= self.since
+        return record.status in DONE or failed

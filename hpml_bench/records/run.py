@@ -175,6 +175,11 @@ class RunRecord(Outcome):
     """Wall time of the whole run as its parent saw it, start-up included."""
 
     @property
+    def call(self) -> int:
+        """Number of the call of `run-all` whose job made the run; 0 where no job did."""
+        return (self.environment.get("where") or {}).get("call") or 0
+
+    @property
     def shown(self) -> str:
         """The metric that leads with its value, such as `accuracy 78.1%`; empty where there is none."""
         value = self.metrics.get(self.headline or "")

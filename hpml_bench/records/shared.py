@@ -13,8 +13,9 @@ from typing import TypeVar
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import RECORD, SET_ASIDE, sync_folder
 from hpml_bench.records.folder import ResultsFolder, RunFolder
-from hpml_bench.records.plan import ATTEMPTS, Job
-from hpml_bench.records.run import DONE, RunRecord
+from hpml_bench.records.jobs import ATTEMPTS, Job
+from hpml_bench.records.plan import Plan
+from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk
 
@@ -63,6 +64,7 @@ class SharedResults(ResultsFolder):
 
         """
         attempt, own = self.attempt(spec).path, self.path / spec.run_id
+        plan = Plan(((spec,),), record.digests)
         try:
             patient(lambda: _sync(attempt))
             while True:
@@ -71,8 +73,7 @@ class SharedResults(ResultsFolder):
                     return record
                 there = RunFolder(own)
                 found = there.record()
-                counts = found is not None and found.status in DONE and found.protocol_id == record.protocol_id
-                if found is not None and counts and there.damage() is None:
+                if found is not None and plan.settles(found) and there.damage() is None:
                     self._aside(attempt)
                     return found
                 self._aside(own)

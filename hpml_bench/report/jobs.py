@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.records.plan import Job, read_jobs
+from hpml_bench.records.jobs import Job, read_jobs
 from hpml_bench.records.run import RunRecord
 from hpml_bench.system.text import sanitize
 

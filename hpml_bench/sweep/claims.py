@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Engine
-from hpml_bench.records.plan import CLAIMS, OWNER, Job, claims
+from hpml_bench.records.jobs import CLAIMS, OWNER, Job, claims
 from hpml_bench.records.shared import TAKEN
 
 

@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, preparation
-from hpml_bench.launch.limits import Limits
-from hpml_bench.launch.outcome import Place
 from hpml_bench.launch.over_nodes import OverNodes
 from hpml_bench.launch.watchdog import AGENT_SIGNAL
 from hpml_bench.plugins.engine import Engine, make_engine
 from hpml_bench.plugins.method import check_methods
-from hpml_bench.records.files import as_typed
-from hpml_bench.records.listing import load_records
-from hpml_bench.records.plan import Job, Plan, call, read_plan, write_job
-from hpml_bench.records.run import DONE, RunError, RunRecord, protocol_id
+from hpml_bench.records.files import as_typed, read_json, write_atomically
+from hpml_bench.records.jobs import JOBS, Job, JobPlan, read_plan, write_job
+from hpml_bench.records.listing import headlines
+from hpml_bench.records.plan import Plan
+from hpml_bench.records.run import DONE, RunError, RunRecord
 from hpml_bench.records.shared import SharedResults
 from hpml_bench.report.terminal import terminal
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.sweep.claims import Claim, claimed
+from hpml_bench.sweep.execute import Ending, Execution, Queue
 from hpml_bench.sweep.neighbours import Neighbours
 from hpml_bench.sweep.order import places
 from hpml_bench.sweep.progress import SweepProgress
-from hpml_bench.sweep.resolve_for_job import on_one_node, resolve
-from hpml_bench.sweep.runner import Runner
+from hpml_bench.sweep.resolve import on_one_node, resolve_for_job
 from hpml_bench.system import disk, processes
 from hpml_bench.system import job as jobs
 from hpml_bench.system.redaction import redacted
 from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import utc_now
+from hpml_bench.training.request import Place, RunRequest
 
+LONGEST = "longest"
+"""File beside the jobs' own with the seconds of the longest run so far."""
 MARGIN = 1.1
-"""By this a run may be longer than the longest so far."""
+"""Safety factor on the longest run so far."""
 TIME_LIMIT = "TimeLimit"
 EARLY = 60.0
 """By so many seconds the request to end before a time limit may come too early (sbatch(1), `--signal`)."""
@@ -49,21 +55,19 @@ KILL_WAIT = 60.0
 
 
 @dataclass(frozen=True)
-class Worked:
-    """What a job did."""
+class JobResult:
+    """How a job ended, and the records of its unit."""
 
-    how: str
-    records: tuple[RunRecord, ...]
-    why: str | None = None
-    """Why it has left runs undone, where it tells."""
+    ending: Ending
+    records: tuple[RunRecord, ...] = ()
 
     @property
-    def well(self) -> bool:
+    def ok(self) -> bool:
         """Whether all runs of the unit are done."""
-        return self.how == "done" and all(record.status in DONE for record in self.records)
+        return self.ending.how == "done" and all(record.status in DONE for record in self.records)
 
 
-def work(path: Path, number: int) -> Worked:
+def work(path: Path, number: int) -> JobResult:
     """Do the runs of a unit of a plan that are not done.
 
     Raises:
@@ -76,22 +80,21 @@ def work(path: Path, number: int) -> Worked:
     signal.signal(AGENT_SIGNAL, signal.SIG_IGN)  # engines send it as a warning; here it is torch's agent's
     with stoppable() as stop, claimed(folder, own, engine) as claim:
         write_job(folder, own)
-        how, why = "failed", None
+        result = JobResult(Ending("failed"))
         try:
-            worked = _Work(plan, folder, own, claim, engine).run()
-            how, why = worked.how, worked.why
+            result = JobWork(plan, folder, own, claim, engine).run()
         except KeyboardInterrupt:
-            how = "interrupted"
-            worked = Worked(how, ())
+            result = JobResult(Ending("interrupted"))
         except Exception as error:
             why = redacted(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+            result = JobResult(Ending("failed", why))
             raise
         finally:
-            write_job(folder, own.model_copy(update={"ended": utc_now(), "how": how, "why": why}))
-            if how == "interrupted":
+            _write_end(folder, own, result.ending)
+            if result.ending.how == "interrupted":
                 claim.release()
-                _await_kill(stop, plan.profile.warned)
-        return worked
+                _await_kill(stop, plan.profile.warned, engine)
+        return result
 
 
 def prepare(path: Path) -> None:
@@ -102,21 +105,26 @@ def prepare(path: Path) -> None:
 
     """
     plan, folder = read_plan(path), as_typed(path if path.is_dir() else path.parent)
-    own = _this_job(plan, -1)
+    own, ending = _this_job(plan, -1), Ending("failed")
     write_job(folder, own)
-    how, why = "failed", None
     try:
         fork_server.start_fork_server()
-        preparation.prepare(on_one_node(resolve(plan, folder, _limits(plan)).suite.settings, plan))
-        how = "done"
+        preparation.prepare(on_one_node(resolve_for_job(plan, folder, plan.limits).suite.settings, plan))
+        ending = Ending()
     except UserError as error:
-        why = redacted(str(error))
+        ending = Ending("failed", redacted(str(error)))
         raise
     finally:
-        write_job(folder, own.model_copy(update={"ended": utc_now(), "how": how, "why": why}))
+        _write_end(folder, own, ending)
 
 
-def _this_job(plan: Plan, unit: int) -> Job:
+def _write_end(folder: Path, job: Job, ending: Ending) -> None:
+    """Write how a job ended."""
+    update = {"ended": utc_now(), "how": ending.how, "why": None if ending.how == "left" else ending.why}
+    write_job(folder, job.model_copy(update=update))
+
+
+def _this_job(plan: JobPlan, unit: int) -> Job:
     """Return what this process says of itself, also to its ranks."""
     own = jobs.this_job()
     os.environ |= {jobs.ENGINE: own.engine, jobs.JOB: own.job, jobs.RESTART: str(own.restart), jobs.UNIT: str(unit)}
@@ -134,52 +142,122 @@ def _this_job(plan: Plan, unit: int) -> Job:
     )
 
 
-def _limits(plan: Plan) -> Limits:
-    return Limits(stall=plan.limits.stall, run_timeout=plan.limits.run_timeout, retries=plan.limits.retries)
-
-
-def _run_ranks(plan: Plan, engine: Engine) -> launcher.RunRanks:
-    """Return what runs a run's ranks: on this machine, or on all nodes of the job."""
-    return launcher.here if plan.profile.nodes == 1 else OverNodes(plan.profile.nodes, engine.over_nodes)
-
-
 def _at_limit(until: float | None, warned: float) -> bool:
     """Tell whether a request to end that comes now is for the time limit."""
     return _left(until) <= warned + EARLY
 
 
-def _await_kill(stop: Stop, warned: float) -> None:
+def _await_kill(stop: Stop, warned: float, engine: Engine) -> None:
     """After a request to end that is no time limit, wait a while for the kill that follows it."""
     own = jobs.this_job()
-    if stop.asked and own.engine == "slurm" and not _at_limit(own.until, warned):
+    if stop.asked and engine.kills and not _at_limit(own.until, warned):
         sys.stdout.flush()
         with stop.deferred():
             time.sleep(KILL_WAIT)
 
 
-class _Work:
+class UnitQueue(Queue):
+    """The runs of a job's unit that are left, in the job's time, while the job holds the unit."""
+
+    def __init__(
+        self, runs: Sequence[RunSpec], position: Mapping[str, Place], prepared: Prepared, work: JobWork
+    ) -> None:
+        """Keep them; `position` has the place of each run by run id."""
+        self._runs, self._position, self._prepared, self._work = deque(runs), position, prepared, work
+        self._results = work.results
+        self._longest = _longest(work.folder) if work.until is not None else 0.0
+        self._begun = False
+
+    @property
+    def left(self) -> bool:
+        """Whether a run is left."""
+        return bool(self._runs)
+
+    def stop(self) -> Ending | None:
+        """End when the job was begun anew elsewhere, or has no time for another run."""
+        if not self._work.claim.held:
+            return Ending("left", "this job was begun anew elsewhere; it ends here")
+        if not self._work.time_for(self._longest, first=not self._begun):
+            left = _left(self._work.until)
+            return Ending("time", f"{left:.0f} s are left of the job's time, and a run took {self._longest:.0f} s")
+        return None
+
+    def next(self) -> RunRequest:
+        """Take the next run off the queue."""
+        self._begun = True
+        spec = self._runs.popleft()
+        self._neighbours = Neighbours(self._results, spec, self._work.hosts)
+        return RunRequest(
+            spec=spec,
+            prepared=self._prepared,
+            folder=self._results.begin(spec).path,
+            limits=self._work.plan.limits,
+            place=self._position[spec.run_id],
+        )
+
+    def around(self, request: RunRequest) -> AbstractContextManager[object]:
+        """Note which runs of other jobs are on the hosts meanwhile."""
+        return self._neighbours
+
+    def keep(self, request: RunRequest, record: RunRecord) -> None:
+        """Commit the attempt, and show the record that counts."""
+        if record.status not in DONE:
+            disk.check_space(self._work.folder)  # what failed for want of it is no result
+        record = self._neighbours.told(record)
+        if record.seconds > self._longest:
+            self._longest = record.seconds
+            if record.status == "ok":
+                _note_longest(self._work.folder, record.seconds)
+        self._work.progress.finished(self._results.publish(request.spec, record))
+
+    def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
+        """Commit a run that was done all the same; say of another whether the job's time limit ended it."""
+        if record is not None and record.status in DONE:
+            self.keep(request, record)
+        if record is None or not self._work.at_limit:
+            return Ending("interrupted")
+        if record.status not in DONE:
+            self._out_of_time(request.spec, record)
+        return Ending("time")
+
+    def _out_of_time(self, spec: RunSpec, record: RunRecord) -> None:
+        """Keep an attempt that the job's time limit ended; after the second one, the run has failed."""
+        plan = self._work.plan
+        message = f"not done in the job's time limit of {plan.profile.time or f'{self._work.had / 60:.0f} minutes'}"
+        ended = [found for found in self._results.attempts(spec) if found.error and found.error.kind == TIME_LIMIT]
+        earlier = [found for found in ended if found.call == plan.call]
+        attempt = self._results.attempt(spec)
+        late = RunError(kind=TIME_LIMIT, message=message)
+        record = attempt.commit(record.model_copy(update={"error": late}))
+        if len(earlier) + 1 >= TRIES:
+            message = f"{message}, {TRIES} times; give the profile more time"
+            told = record.model_copy(update={"status": "timeout", "error": RunError(kind=TIME_LIMIT, message=message)})
+            self._results.publish(spec, attempt.commit(told))
+
+
+class JobWork:
     """The work of one job on its unit."""
 
-    def __init__(self, plan: Plan, folder: Path, job: Job, claim: Claim, engine: Engine) -> None:
+    def __init__(self, plan: JobPlan, folder: Path, job: Job, claim: Claim, engine: Engine) -> None:
+        """Keep the plan, its results folder, the job and its claim; the engine knows the job's nodes."""
         self.plan, self.folder, self.job, self.claim = plan, folder, job, claim
-        self.run_ranks, self.hosts = _run_ranks(plan, engine), engine.hosts()
-        self.limits, self.began = _limits(plan), time.monotonic()
-        self.results = SharedResults(folder, job)
+        self.hosts, self.results = engine.hosts(), SharedResults(folder, job)
+        self.progress = SweepProgress(terminal(), len(plan.unit(job.unit).tasks), plan.verbose)
+        nodes = plan.profile.nodes
+        run_ranks = launcher.here if nodes == 1 else OverNodes(nodes, engine.over_nodes)
+        self._execution = Execution(plan.limits, self.progress, run_ranks=run_ranks)
         self.until = jobs.this_job().until
         if self.until is None and plan.profile.seconds is not None:
             self.until = time.time() + plan.profile.seconds
         self.had = _left(self.until)
-        self.longest = 0.0
-        self.why: str | None = None
 
-    def run(self) -> Worked:
-        """Do what is missing."""
-        suite, notes = resolve(self.plan, self.folder, self.limits)
-        units = self.plan.specs(suite.settings)
-        specs = units[self.job.unit]
+    def run(self) -> JobResult:
+        """Do what is missing of the unit."""
+        suite, notes = resolve_for_job(self.plan, self.folder, self.plan.limits)
+        whole = self.plan.resolved(suite.settings)
+        specs = whole.units[self.job.unit]
         check_methods((spec.method for spec in specs), suite.settings)
-        progress = SweepProgress(terminal(), len(specs), self.plan.verbose)
-        with progress:
+        with self.progress:
             fork_server.start_fork_server()
             prepared = preparation.prepare(on_one_node(suite.settings, self.plan))
             if self.plan.digests is not None and prepared.digests != self.plan.digests:
@@ -188,75 +266,47 @@ class _Work:
                     "when the sweep was submitted; let all nodes have one cache (HPML_BENCH_CACHE), or set prepare: job"
                 )
             prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
-            self.protocol = protocol_id(suite.settings, prepared.digests)
-            runner = Runner(self.results, prepared, self.limits, progress, self.began, self.run_ranks)
-            todo = [spec for spec in specs if not self._settled(spec)]
-            progress.skip(len(specs) - len(todo))
-            self.longest = max((r.seconds for r in load_records(self.folder).records if r.status == "ok"), default=0.0)
-            how = self._each(todo, runner, progress, places(chain.from_iterable(units), suite))
-        return Worked(how, self.results.records(specs), self.why)
+            own = Plan((specs,), prepared.digests, self.plan.call)
+            (left,) = own.remaining(self.results.records(specs))
+            self.progress.skip(len(specs) - len(left))
+            ending = self._execution.execute(UnitQueue(left, places(whole.runs, suite), prepared, self))
+            if ending.why:
+                self.progress.say(ending.why)
+        return JobResult(ending, self.results.records(specs))
 
-    def _each(self, todo: list[RunSpec], runner: Runner, progress: SweepProgress, position: dict[str, Place]) -> str:
-        """Do these runs; return how the job ended."""
-        for number, spec in enumerate(todo):
-            if not self.claim.held:
-                progress.say("this job was begun anew elsewhere; it ends here")
-                return "left"
-            if not self._time_for_another(first=number == 0):
-                self.why = f"{_left(self.until):.0f} s are left of the job's time, and a run took {self.longest:.0f} s"
-                progress.say(self.why)
-                return "time"
-            interrupted = False
-            with Neighbours(self.results, spec, self.hosts) as neighbours:
-                try:
-                    record: RunRecord | None = runner.run(spec, position[spec.run_id])
-                except launcher.Interrupted as stop:
-                    interrupted, record = True, stop.record
-            if record is not None and record.status not in DONE:
-                disk.check_space(self.folder)  # what failed for want of it is no result
-            if record is not None and (record.status in DONE or not interrupted):
-                record = neighbours.told(record)
-                progress.finished(self.results.publish(spec, record))
-                self.longest = max(self.longest, record.seconds)
-            if interrupted:
-                return self._interrupted(spec, record)
-        return "done"
-
-    def _settled(self, spec: RunSpec) -> bool:
-        record = self.results.run_folder(spec).record()
-        return record is not None and self.plan.settles(record, self.protocol)
-
-    def _time_for_another(self, first: bool) -> bool:
-        """Whether a run as long as the longest so far ends before the job is asked to.
+    def time_for(self, longest: float, first: bool) -> bool:
+        """Whether a run as long as the longest so far ends before the job is asked to end.
 
         Where another job would have as little for its first run, it is begun all the same: it may be shorter.
         """
-        needed = MARGIN * self.longest + self.plan.profile.warned
+        needed = MARGIN * longest + self.plan.profile.warned
         whole = self.plan.profile.seconds or self.had
-        begun = time.monotonic() - self.began
+        begun = time.monotonic() - self._execution.began
         most = whole if whole > MARGIN * self.had else self.had  # what is less than that went into the start
         return _left(self.until) > needed or (first and needed > most - begun)
 
-    def _interrupted(self, spec: RunSpec, record: RunRecord | None) -> str:
-        """Keep an interrupted attempt; of one that a time limit ended, say so, and give up after the second."""
-        if record is None or not _at_limit(self.until, self.plan.profile.warned):
-            return "interrupted"
-        limit = self.plan.profile.time or f"{self.had / 60:.0f} minutes"
-        late = RunError(kind=TIME_LIMIT, message=f"not done in the job's time limit of {limit}")
-        if record.status not in DONE:
-            ended = [found for found in self.results.attempts(spec) if found.error and found.error.kind == TIME_LIMIT]
-            earlier = [found for found in ended if call(found) == self.plan.call]
-            attempt = self.results.attempt(spec)
-            record = attempt.commit(record.model_copy(update={"error": late}))
-            if len(earlier) + 1 >= TRIES:
-                message = f"{late.message}, {TRIES} times; give the profile more time"
-                told = record.model_copy(
-                    update={"status": "timeout", "error": RunError(kind=TIME_LIMIT, message=message)}
-                )
-                self.results.publish(spec, attempt.commit(told))
-        return "time"
+    @property
+    def at_limit(self) -> bool:
+        """Whether a request to end that comes now is for the time limit."""
+        return _at_limit(self.until, self.plan.profile.warned)
 
 
 def _left(until: float | None) -> float:
     """Return the seconds until a job's time limit."""
     return float("inf") if until is None else until - time.time()
+
+
+def _longest(folder: Path) -> float:
+    """Return the seconds of the longest run so far; reading thousands of records for it would delay each job."""
+    known = read_json(folder / JOBS / LONGEST)
+    if known is not None:
+        return float(known["seconds"])
+    longest = max((run.seconds for run in headlines(folder) if run.status == "ok"), default=0.0)
+    _note_longest(folder, longest)
+    return longest
+
+
+def _note_longest(folder: Path, seconds: float) -> None:
+    """Write the seconds of the longest run so far; of two jobs at once, the last one's stay."""
+    (folder / JOBS).mkdir(exist_ok=True)
+    write_atomically(folder / JOBS / LONGEST, json.dumps({"seconds": seconds}))

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from hpml_bench.records.files import read_json, write_atomically
-from hpml_bench.records.plan import RUNNING, claims
+from hpml_bench.records.jobs import RUNNING, claims
 from hpml_bench.records.run import RunRecord
 from hpml_bench.records.shared import SharedResults
 from hpml_bench.suite.settings import RunSpec

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Iterable
 from random import Random
 
-from hpml_bench.launch.outcome import Place
 from hpml_bench.records.run import Declared
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
+from hpml_bench.training.request import Place
 
 
 def shuffled(runs: Iterable[RunSpec], suite: Suite) -> list[RunSpec]:

@@ -99,7 +99,7 @@ class SweepProgress:
             f"[{self._done}/{self._total}] {where}: {record.status} in {record.seconds:.1f} s  {numbers or message}"
         )
 
-    def came(self, record: RunRecord) -> None:
+    def finished_elsewhere(self, record: RunRecord) -> None:
         """Count and print a run that another process did."""
         self._done += 1
         self._bars.update(self._overall, completed=self._done)

@@ -1,139 +1,185 @@
-"""Settings that have to be measured: decided once for a results folder, and kept there for later calls."""
+"""Resolution of a suite's settings for a machine: devices, and what has to be measured, once for a results folder."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpml_bench.errors import UserError
 from hpml_bench.launch import launcher, preparation
-from hpml_bench.launch.limits import UNLIMITED, Limits
 from hpml_bench.records.files import DEFINITE, read_json, write_atomically
+from hpml_bench.records.jobs import RESOLVED, JobPlan, read_resolved, write_once
+from hpml_bench.records.limits import UNLIMITED, Limits
 from hpml_bench.records.run import DONE
-from hpml_bench.suite.devices import resolve_suite
+from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import RunSpec, Settings, identity
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment, gpus, tempdir
 from hpml_bench.system.hashing import digest
 from hpml_bench.training.products import Products
+from hpml_bench.training.request import RunRequest
 
-Measure = Callable[[Settings], Products]
-Fits = Callable[[RunSpec], bool]
+BY_NODE = ("device", "world_size", "threads", "precision")
+"""Settings that a node decides where they are None or `auto`."""
 
 
-class Decided(NamedTuple):
-    """A suite with all settings decided."""
+class ResolvedSuite(NamedTuple):
+    """A suite whose settings are all decided."""
 
     suite: Suite
     notes: dict[str, str]
-    """How what was measured was decided, for the records."""
+    """How measured settings were decided, for the records."""
 
 
-def resolve(
-    suite: Suite, folder: Path, limits: Limits = UNLIMITED, measure: Measure | None = None, fits: Fits | None = None
-) -> Decided:
-    """Return the suite with its settings resolved for this machine.
+class Fitted(NamedTuple):
+    """The largest micro-batch that fits for all methods, and the methods that fit with none."""
 
-    On a CPU with instructions for bfloat16, `precision: auto` takes what is faster there; on a GPU, `micro_batch: auto`
-    takes the largest that fits for all methods of the suite that fit at all. What was found is kept in the folder, by
-    backbone, hardware and settings: a second call takes the same, and finds its runs.
+    size: int
+    never: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return both as a note."""
+        but = f" but {', '.join(self.never)}, which ran out of memory with a single sample too" if self.never else ""
+        return f"{self.size}, the largest that fitted for all methods{but} when it was tried out"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Measurements by which settings are decided, kept in a results folder by all that they depend on."""
+
+    folder: Path
+    measures: bool = True
+    """Whether what the folder doesn't hold is measured; else it is decided without."""
+    limits: Limits = UNLIMITED
+    """Limits of the sweep, which hold for measurements too."""
+    measure: Callable[[Settings], Products] | None = None
+    """Times the products of the backbone's shape; None to do so in a process of its own."""
+    fits: Callable[[RunSpec], bool] | None = None
+    """Returns whether a run fits into memory; None to try it."""
+
+    def products(self, settings: Settings) -> Products | None:
+        """Return the times of the backbone's matrix products in fp32 and bf16."""
+        key = f"precision of {settings.backbone} on {environment.processor()}, threads: {settings.threads}"
+        measure = self.measure or partial(preparation.products, max_seconds=self.limits.max_seconds)
+        kept = self._kept(key, lambda: measure(settings).model_dump())
+        return Products.model_validate(kept) if kept else None
+
+    def fitted(self, suite: Suite) -> Fitted | None:
+        """Return the largest micro-batch of a suite with resolved devices."""
+        cards = ", ".join(f"{gpu['name']} {gpu['memory_mb']} MB" for gpu in gpus.visible_gpus())
+        asked = suite.settings.model_copy(update={"micro_batch": None})
+        key = f"micro_batch of {suite.settings.backbone} on {cards}, settings {digest(identity(asked), 12)}"
+        kept = self._kept(key, lambda: _largest(suite, self.fits or _tried(suite, self.limits))._asdict())
+        if isinstance(kept, int):  # until methods were left out, a folder held the size alone
+            return Fitted(kept)
+        return None if kept is None else Fitted(kept["size"], tuple(kept["never"]))
+
+    def _kept(self, key: str, find: Callable[[], Any]) -> Any:
+        """Return what the folder holds under a key, else find it and keep it there."""
+        known = read_json(self.folder / DEFINITE) or {}
+        if key not in known and self.measures:
+            known |= {key: find()}
+            write_atomically(self.folder / DEFINITE, json.dumps(known, indent=1))
+        return known.get(key)
+
+
+def resolve(suite: Suite, findings: Findings, here: int | None = None) -> ResolvedSuite:
+    """Return a suite with its settings resolved for this machine.
+
+    On a CPU with instructions for bfloat16, `precision: auto` takes what is faster there, fp32 where it isn't measured;
+    on a GPU, `micro_batch: auto` takes the largest that fits for all methods of the suite that fit at all, a rank's
+    whole share where it isn't measured.
 
     Args:
-        suite: as it is asked for.
-        folder: the results folder.
-        limits: of the sweep.
-        measure: times products of the backbone's shape; None for doing so.
-        fits: tells whether a run fits into the memory; None for trying.
+        suite: as requested.
+        findings: earlier measurements, or those made now.
+        here: ranks on this machine, where a run has others on further ones.
 
     Raises:
         UserError: the settings can't be met on this machine, or the backbone can't be had.
         KeyboardInterrupt: the user ended it while a run was tried out.
 
     """
-    found, notes = resolve_suite(suite), {}
-    if _measures_precision(suite.settings, found.settings):
-        key, timed = _key("precision", found.settings), measure or partial(_products, limits)
-        products = Products.model_validate(_kept(folder, key, lambda: timed(found.settings).model_dump()))
-        found, notes = _with(found, precision=products.precision), {"precision": str(products)}
+    notes: dict[str, str] = {}
+    found = suite.model_copy(update={"settings": resolve_devices(suite.settings, here)})
+    if _leaves_precision_open(suite.settings, found.settings) and (products := findings.products(found.settings)):
+        found, notes["precision"] = _with(found, precision=products.precision), str(products)
     if found.settings.micro_batch == "auto":
-        key = _key("micro_batch", found.settings)
-        fitted = _fitted(_kept(folder, key, lambda: _largest(found, fits or _tried(found, limits))._asdict()))
-        found = _with(found, micro_batch=fitted.size)
-        notes["micro_batch"] = str(fitted)
-    return Decided(found, notes)
+        fitted = findings.fitted(found)
+        found = _with(found, micro_batch=fitted and fitted.size)
+        notes |= {"micro_batch": str(fitted)} if fitted and findings.measures else {}
+    return ResolvedSuite(found, notes)
 
 
-def resolve_as_known(suite: Suite, folder: Path, here: int | None = None) -> Decided:
-    """Return the suite resolved by what the folder knows already, where nothing can be measured, as under torchrun.
+def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuite:
+    """Return a plan's suite with the settings that all jobs share; the first job decides what the suite leaves open.
 
-    What it doesn't know is decided without: fp32 on a CPU, and a rank's whole share as the micro-batch. `here` is the
-    number of ranks on this machine, where they are on several.
+    Raises:
+        UserError: this node can't have them, or would have decided otherwise.
+
     """
-    found, notes, known = resolve_suite(suite, here), {}, read_json(folder / DEFINITE) or {}
-    products = known.get(_key("precision", found.settings))
-    if products and _measures_precision(suite.settings, found.settings):
-        measured = Products.model_validate(products)
-        found, notes = _with(found, precision=measured.precision), {"precision": str(measured)}
-    if found.settings.micro_batch == "auto":
-        fitted = known.get(_key("micro_batch", found.settings))
-        found = _with(found, micro_batch=_fitted(fitted).size if fitted else None)
-    return Decided(found, notes)
+    suite, here = _over_nodes(plan)
+    kept = read_resolved(folder)
+    if kept is None:
+        first = resolve(suite, Findings(folder, plan.profile.nodes == 1, limits), here)
+        write_once(folder / RESOLVED, first.suite.settings.model_dump_json())
+        kept = read_resolved(folder)
+        assert kept is not None  # noqa: S101 - it was written just now
+    notes = resolve(suite, Findings(folder, measures=False), here).notes
+    pinned = {"precision": kept.precision, "micro_batch": kept.micro_batch}
+    own = resolve_devices(suite.settings.model_copy(update=pinned), here)
+    different = [f"{key} {getattr(own, key)} instead of {getattr(kept, key)}"
+                 for key in BY_NODE if getattr(own, key) != getattr(kept, key)]  # fmt: skip
+    if different:
+        raise UserError(
+            f"this node would run with {', '.join(different)}, as the first job of this sweep did; give the profile a "
+            "constraint for nodes that are alike, or set these in the suite"
+        )
+    return ResolvedSuite(plan.suite.model_copy(update={"settings": kept}), notes)
 
 
-def _measures_precision(asked: Settings, settings: Settings) -> bool:
+def on_one_node(settings: Settings, plan: JobPlan) -> Settings:
+    """Return resolved settings with the ranks of one node, for the preparation, which looks at this node's GPUs."""
+    return settings.model_copy(update={"world_size": _ranks_here(settings, plan)})
+
+
+def _over_nodes(plan: JobPlan) -> tuple[Suite, int | None]:
+    """Return a plan's suite with the number of ranks over all nodes, and those of this node; None for all of them.
+
+    Raises:
+        UserError: the nodes can't have equal parts of the ranks that the suite requests.
+
+    """
+    suite, nodes = plan.suite, plan.profile.nodes
+    if nodes > 1 and suite.settings.world_size is None:
+        cards = len(gpus.visible_gpus()) if suite.settings.device != "cpu" else 0
+        suite = _with(suite, world_size=nodes * (cards or min(2, environment.cores())))
+    ranks = suite.settings.world_size
+    if ranks is not None and ranks % nodes:
+        raise UserError(f"{ranks} ranks can't be parted over {nodes} nodes; give --nproc a multiple of {nodes}")
+    return suite, _ranks_here(suite.settings, plan)
+
+
+def _ranks_here(settings: Settings, plan: JobPlan) -> int | None:
+    return None if settings.world_size is None else settings.world_size // plan.profile.nodes
+
+
+def _leaves_precision_open(requested: Settings, settings: Settings) -> bool:
     """Tell whether the precision is left open, on a CPU that has bfloat16."""
-    left_open = asked.precision == "auto" and asked.weights == "float32"
+    left_open = requested.precision == "auto" and requested.weights == "float32"
     return left_open and settings.device == "cpu" and environment.has_bf16("cpu")
-
-
-def _products(limits: Limits, settings: Settings) -> Products:
-    return preparation.products(settings, limits.max_seconds)
 
 
 def _with(suite: Suite, **changes: Any) -> Suite:
     return suite.model_copy(update={"settings": suite.settings.model_copy(update=changes)})
 
 
-def _key(what: str, settings: Settings) -> str:
-    """Return the name under which a finding is kept: with all that it depends on."""
-    if what == "precision":
-        return f"precision of {settings.backbone} on {environment.processor()}, threads: {settings.threads}"
-    cards = ", ".join(f"{gpu['name']} {gpu['memory_mb']} MB" for gpu in gpus.visible_gpus())
-    asked = settings.model_copy(update={"micro_batch": None})
-    return f"micro_batch of {settings.backbone} on {cards}, settings {digest(identity(asked), 12)}"
-
-
-def _kept(folder: Path, key: str, find: Callable[[], Any]) -> Any:
-    """Return what the folder holds under a key, else find it and keep it there."""
-    there = read_json(folder / DEFINITE) or {}
-    if key not in there:
-        there |= {key: find()}
-        write_atomically(folder / DEFINITE, json.dumps(there, indent=1))
-    return there[key]
-
-
-class Fitted(NamedTuple):
-    """A micro-batch that fits, and the methods that fit with none."""
-
-    size: int
-    never: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        """Return both as a note says them."""
-        but = f" but {', '.join(self.never)}, which ran out of memory with a single sample too" if self.never else ""
-        return f"{self.size}, the largest that fitted for all methods{but} when it was tried out"
-
-
-def _fitted(kept: Any) -> Fitted:
-    """Return what a folder holds; until there were methods left out, it held the size alone."""
-    return Fitted(kept) if isinstance(kept, int) else Fitted(kept["size"], tuple(kept["never"]))
-
-
-def _largest(suite: Suite, fits: Fits) -> Fitted:
+def _largest(suite: Suite, fits: Callable[[RunSpec], bool]) -> Fitted:
     """Return the largest divisor of a rank's share with which every method fits that fits with any; 1 if none does."""
     settings = suite.settings
     share = settings.global_batch // (settings.world_size or 1)
@@ -149,19 +195,21 @@ def _largest(suite: Suite, fits: Fits) -> Fitted:
     return Fitted(1 if len(never) == len(suite.methods) else sizes[0], tuple(never))
 
 
-def _tried(suite: Suite, limits: Limits) -> Fits:
-    """Return what runs a method on its longest batch and tells whether the GPU's memory was enough.
+def _tried(suite: Suite, limits: Limits) -> Callable[[RunSpec], bool]:
+    """Return a function that runs a method on its longest batch and returns whether the GPU's memory was enough.
 
     Raises:
         UserError: model and data can't be had, or a run ended for another reason.
 
     """
-    prepared = preparation.prepare(suite.settings, limits.max_seconds).model_copy(update={"try_out": True})
+    prepared = preparation.prepare(suite.settings, limits.max_seconds)
 
     def fits(spec: RunSpec) -> bool:
         with tempfile.TemporaryDirectory(dir=tempdir.folder()) as name:
+            folder = Path(name) / spec.run_id
+            request = RunRequest(spec=spec, prepared=prepared, folder=folder, limits=limits, try_out=True)
             try:
-                record = launcher.run(spec, prepared, Path(name) / spec.run_id, limits)
+                record = launcher.run(request)
             except launcher.Interrupted:
                 raise KeyboardInterrupt from None
         if record.status not in {*DONE, "oom_cuda"}:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hpml_bench.records.folder import ResultsFolder
-from hpml_bench.records.plan import Job, claims, read_jobs
+from hpml_bench.records.jobs import Job, claims, read_jobs
 from hpml_bench.records.run import DONE
-from hpml_bench.sweep.submit import Sweep
+from hpml_bench.sweep.submit import JobSweep
 
 Row = tuple[str, ...]
 HEAD: Row = ("unit", "runs", "state", "job", "host", "done")
 
 
-def state(sweep: Sweep) -> tuple[str, list[Row]]:
+def state(sweep: JobSweep) -> tuple[str, list[Row]]:
     """Return a sentence with sums, and a row for each unit below a head."""
     live = {job.unit: job for job in sweep.engine.live(sweep.plan) if job.unit is not None}
     owners = claims(sweep.folder)
     dead = sweep.engine.dead_among(owners)
     held = {owner.unit for owner in owners if owner.name not in dead}
     last: dict[int, Job] = {job.unit: job for job in read_jobs(sweep.folder)}
-    specs, results = sweep.specs(), ResultsFolder(sweep.folder)
+    observed = sweep.observe()
+    recorded = {} if observed is None else {record.run_id: record for record in observed.records}
     found, total, failed = [HEAD], 0, 0
     states: Counter[str] = Counter()
     for number, unit in enumerate(sweep.plan.units):
-        records = results.records(specs[number]) if specs else ()
+        specs = () if observed is None else observed.plan.units[number]
+        records = [recorded[spec.run_id] for spec in specs if spec.run_id in recorded]
         done = sum(record.status in DONE for record in records)
         total, failed = total + done, failed + len(records) - done
         job, worked = live.get(number), last.get(number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,85 +11,81 @@ from pathlib import Path
 from hpml_bench.errors import UserError
 from hpml_bench.launch import preparation
 from hpml_bench.plugins.engine import Batch, Engine, Live, make_engine, units_of
-from hpml_bench.records import plan as plans
-from hpml_bench.records.files import PLAN, RECORD, as_typed, remove
+from hpml_bench.records import jobs as plans
+from hpml_bench.records.files import PLAN, as_typed, remove
 from hpml_bench.records.folder import ResultsFolder, locked
-from hpml_bench.records.plan import Plan
-from hpml_bench.records.run import Digests, RunRecord, protocol_id
-from hpml_bench.suite.settings import RunSpec, Settings
+from hpml_bench.records.jobs import JobPlan
+from hpml_bench.records.run import RunRecord
+from hpml_bench.suite.profile import Profile
 from hpml_bench.sweep.claims import release_dead
-from hpml_bench.sweep.request import Asked, recorded, resolved_alike, same_runs
+from hpml_bench.sweep.job_plan import continues, plan_jobs, recorded, resolved_alike
+from hpml_bench.sweep.observed import ObservedRuns
+from hpml_bench.sweep.request import SweepRequest
+from hpml_bench.sweep.retries import Reasons, Retries
+from hpml_bench.sweep.submitted import Submissions
+from hpml_bench.system import processes
 from hpml_bench.system.redaction import HIDDEN, SECRET_VARIABLE, redacted
 
 Say = Callable[[str], None]
-POLL_SECONDS = 5.0
+POLL_SECONDS = 60.0
+FIRST_POLL_SECONDS = 1.0
+ASK_SECONDS = 5.0
+"""Seconds between two questions to an engine that doesn't answer."""
 UNANSWERED_SECONDS = 600.0
 """For so long an engine may fail to answer what jobs there are."""
 SUBMITTED_SECONDS = 2 * UNANSWERED_SECONDS
 """For so long another process that submits to the same folder is waited for: it would not see our jobs, nor we its."""
 OPENED_SECONDS = 10.0
 """For so long one is waited for without a word."""
-VAIN = 2
-"""Submissions in a row that bring no new run before the sweep is given up."""
 
 
-class Sweep:
+class JobSweep:
     """A sweep that jobs do."""
 
-    def __init__(self, folder: Path, plan: Plan, engine: Engine, say: Say, resolved: bool = True) -> None:
+    def __init__(self, folder: Path, plan: JobPlan, engine: Engine, say: Say, resolved: bool = True) -> None:
         """Keep them; `resolved`: whether the settings that jobs have resolved are this plan's."""
         self.folder, self.plan, self.engine, self.say = folder, plan, engine, say
-        self._results = ResultsFolder(folder)
-        self._resolved = resolved
-        self._specs: list[list[RunSpec]] | None = None
-        self._known: dict[str, tuple[tuple[int, ...], RunRecord]] = {}
-        """run_id -> record, and by what its file is told from a later one."""
+        self._results, self._resolved = ResultsFolder(folder), resolved
+        self._submissions = Submissions(folder, engine.lag)
+        self._observed: ObservedRuns | None = None
         self._refused: list[str] = []
-        """What the engine says of jobs that it has taken and would never begin."""
+        """Why the engine would never begin jobs that it has taken."""
 
     @classmethod
-    def open(cls, asked: Asked, folder: Path, say: Say, fresh: bool = False) -> Sweep:
+    def open(cls, request: SweepRequest, profile: Profile, folder: Path, say: Say) -> JobSweep:
         """Return the sweep of a results folder: the one that was planned before, or a new one.
 
         Raises:
             UserError: the engine can't be had, or jobs of another plan work in the folder.
 
         """
-        engine = make_engine(asked.profile)
+        engine = make_engine(profile)
         engine.check()
         with ResultsFolder.open(folder, seconds=OPENED_SECONDS if engine.outlives else 0) as results:
             before = plans.read_plan(folder) if (folder / PLAN).exists() else None
-            plan = asked.plan(folder, before)
-            if before is not None and (fresh or not _continues(before, plan)):
+            plan = plan_jobs(request, profile, folder, before)
+            if before is not None and (request.fresh or not continues(before, plan)):
                 _refuse_if_jobs_live(folder, before, engine)
-            if fresh and asked.methods is not None:
+            if request.fresh and not request.whole:
                 results.clear(recorded(folder, plan))
-            elif fresh:
+            elif request.fresh:
                 results.clear()
                 results.forget_measured()
                 remove(folder / plans.LOGS)
             if before is None or not resolved_alike(before, plan) or _damaged(folder, say):
                 (folder / plans.RESOLVED).unlink(missing_ok=True)
-            results.write_suite(asked.suite.model_dump_json(indent=1))
+            results.write_suite(request.suite.model_dump_json(indent=1))
             plans.write_plan(folder, plan)
         return cls(folder, plan, engine, say)
 
     @classmethod
-    def look(cls, asked: Asked, folder: Path, say: Say) -> Sweep:
+    def look(cls, request: SweepRequest, profile: Profile, folder: Path, say: Say) -> JobSweep:
         """Return the same without writing anything, for `--dry-run`."""
-        engine = make_engine(asked.profile)
+        engine = make_engine(profile)
         engine.check()
         before = plans.read_plan(folder) if (folder / PLAN).exists() else None
-        plan = asked.plan(folder, before)
+        plan = plan_jobs(request, profile, folder, before)
         return cls(folder, plan, engine, say, resolved=before is not None and resolved_alike(before, plan))
-
-    def _set_aside_unusable(self) -> None:
-        """Set damaged runs aside, and those on other rows or weights, as a sweep without jobs does."""
-        specs, digests = self.specs(), self.plan.digests
-        if specs is not None and digests is not None:
-            flat = [spec for unit in specs for spec in unit]
-            protocol = protocol_id(flat[0].settings, digests)
-            self._results.set_aside_unusable(flat, protocol, self.say)
 
     @property
     def unprepared(self) -> bool:
@@ -109,63 +105,44 @@ class Sweep:
         self.say(f"preparing model and data of {settings.backbone.partition('#')[0]} ...")
         here = {"device": "cpu", "world_size": 1, "threads": 1, "micro_batch": None}
         prepared = preparation.prepare(settings.model_copy(update=here))
+        processes.end_fork_server()  # while jobs are waited for, its memory is not held
         for warning in prepared.warnings:
             self.say(warning)
         with self._submitting():
-            found = self._planned().model_copy(update={"digests": prepared.digests})
-            plans.write_plan(self.folder, found)
-            self.plan = self.plan.model_copy(update={"digests": prepared.digests})
+            planned = self._planned().model_copy(update={"digests": prepared.digests})
+            plans.write_plan(self.folder, planned)
+            self.plan, self._observed = self.plan.model_copy(update={"digests": prepared.digests}), None
 
-    # What is done
+    # Runs
 
-    def specs(self) -> list[list[RunSpec]] | None:
-        """Return the runs of each unit; None before a job has resolved the settings."""
-        if self._specs is None and self._resolved:
-            settings = plans.read_resolved(self.folder)
-            self._specs = None if settings is None else self.plan.specs(settings)
-        return self._specs
+    def observe(self) -> ObservedRuns | None:
+        """Look at the results folder, and return its runs; None before a job has resolved the settings."""
+        if self._observed is None and self._resolved and (settings := plans.read_resolved(self.folder)):
+            self._observed = ObservedRuns(self.folder, self.plan.resolved(settings))
+        if self._observed is not None:
+            self._observed.look()
+        return self._observed
 
     def records(self) -> tuple[RunRecord, ...]:
-        """Return the records of the plan's runs."""
-        found = (self._record(spec) for unit in self.specs() or () for spec in unit)
-        return tuple(record for record in found if record is not None)
+        """Return the records of the plan's runs, without what is large."""
+        observed = self.observe()
+        return () if observed is None else observed.records
 
-    def _record(self, spec: RunSpec) -> RunRecord | None:
-        """Return the record of a run; it is read again only where its file is another one."""
-        run = self._results.run_folder(spec)
-        try:
-            there = (run.path / RECORD).stat()
-        except OSError:
-            return None
-        mark = there.st_ino, there.st_mtime_ns, there.st_size
-        known = self._known.get(spec.run_id)
-        if known is not None and known[0] == mark:
-            return known[1]
-        record = run.record()
-        if record is not None:  # else it may be read next time
-            self._known[spec.run_id] = mark, record
-        return record
+    def whole(self, record: RunRecord) -> RunRecord:
+        """Return a record with its metrics."""
+        return record if self._observed is None else self._observed.whole(record)
 
     def missing(self, again: bool) -> tuple[int, ...]:
-        """Return the units of which a run is to be done; with `again`, also where one has failed since asked."""
-        specs = self.specs()
-        if specs is None:
-            return tuple(range(len(self.plan.units)))
-        return tuple(
-            number for number, unit in enumerate(specs) if not all(self._settled(spec, again) for spec in unit)
-        )
+        """Return the units of which runs are left; with `again`, failed runs count as left."""
+        return tuple(self._left(self.observe(), again))
 
-    def _settled(self, spec: RunSpec, again: bool) -> bool:
-        record = self._record(spec)
-        return record is not None and self.plan.settles(record, self._protocol(spec.settings, record), again)
-
-    def _progress(self) -> int:
-        """Return how many runs need not be done any more."""
-        return sum(self._settled(spec, again=False) for unit in self.specs() or () for spec in unit)
-
-    def _protocol(self, settings: Settings, record: RunRecord) -> str | None:
-        digests: Digests | None = self.plan.digests or record.digests
-        return None if digests is None else protocol_id(settings, digests)
+    def _left(self, observed: ObservedRuns | None, again: bool) -> dict[int, int]:
+        """Return unit -> number of its runs that are left."""
+        if observed is None:
+            return {number: len(unit.tasks) for number, unit in enumerate(self.plan.units)}
+        plan = replace(observed.plan, since=None if again else self.plan.call)
+        left = plan.remaining(observed.records)
+        return {number: len(unit) for number, unit in enumerate(left) if unit}
 
     # Jobs
 
@@ -207,8 +184,8 @@ class Sweep:
             texts.append(engine.script(self.report_batch(tuple(dict.fromkeys(names)))))
         return "\n".join(texts)
 
-    def submit(self, again: bool) -> int:
-        """Submit the units that are missing and have no job; return how many.
+    def submit(self, again: bool) -> tuple[int, ...]:
+        """Submit the units that have runs left and no job; return the accepted ones. `again`: failed runs count.
 
         Raises:
             UserError: the engine refuses them, another process that submits doesn't end, or another sweep was begun in
@@ -218,19 +195,21 @@ class Sweep:
         with self._submitting():
             if self._planned().stopped:
                 self.say("the sweep was stopped")
-                return 0
+                return ()
             live = self._live()
             self._refused.clear()  # of jobs of an earlier profile
             release_dead(self.folder, self.engine)
-            if again:
-                self._set_aside_unusable()
+            observed = self.observe()
+            if again and observed is not None and self.plan.digests is not None:
+                self._results.set_aside_unusable(observed.plan, self.say)
+                observed.look()
             if live:
                 self.say(f"{len(live)} jobs of this sweep wait or run")
-            units = sorted(set(self.missing(again)) - units_of(live))
-            return self._give(units, self._submitted) if units else 0
+            units = sorted(self._submissions.absent(self._left(observed, again), units_of(live)))
+            return self._give(units, self._submitted) if units else ()
 
-    def _give(self, units: Sequence[int], take: Callable[[Batch], str], fresh: bool = False) -> int:
-        """Give units to something that takes jobs; return how many it took, which may be less than all, and not none.
+    def _give(self, units: Sequence[int], take: Callable[[Batch], str], fresh: bool = False) -> tuple[int, ...]:
+        """Give units to something that takes jobs; return those that it took, perhaps not all, and at least one.
 
         Raises:
             UserError: it refuses the first of them.
@@ -238,24 +217,27 @@ class Sweep:
         """
         prepared: str | None = None
         ended: tuple[str, ...] = ()
-        taken = 0
+        taken: tuple[int, ...] = ()
         for batch in self.batches(units, fresh):
             try:
                 name = take(replace(batch, prepared=prepared, ended=ended))
             except UserError as error:
                 if not taken:
                     raise
-                self.say(f"{error}; the other {len(units) - taken} jobs are submitted when those before have ended")
+                self.say(
+                    f"{error}; the other {len(units) - len(taken)} jobs are submitted when those before have ended"
+                )
                 break
             if batch.kind == "prepare":
                 prepared = name
                 continue
-            taken, ended = taken + len(batch.units), (name,)
+            taken, ended = taken + batch.units, (name,)
         return taken
 
     def _submitted(self, batch: Batch) -> str:
         """Submit jobs, say so, and return their name."""
         name = self.engine.submit(batch)
+        self._submissions.note(batch.units)
         if self.engine.starts and batch.kind == "units":
             runs = sum(len(self.plan.units[unit].tasks) for unit in batch.units)
             shown = f" as {name}" if name else ""
@@ -282,7 +264,7 @@ class Sweep:
                     held.enter_context(locked(self.folder, SUBMITTED_SECONDS))
             yield
 
-    def _planned(self) -> Plan:
+    def _planned(self) -> JobPlan:
         """Return the plan as it is in the folder.
 
         Raises:
@@ -290,7 +272,7 @@ class Sweep:
 
         """
         there = plans.read_plan(self.folder)
-        if not _continues(there, self.plan):
+        if not continues(there, self.plan):
             raise UserError(
                 f"{self.folder}: another sweep, or this one with another profile, was begun here meanwhile; give "
                 "another --out"
@@ -309,47 +291,63 @@ class Sweep:
         return bool(live)
 
     def wait(self, found: Callable[[RunRecord], None], poll: float = POLL_SECONDS) -> bool:
-        """Wait until no job is left, submitting anew what jobs have left undone; return whether all runs have a record.
+        """Wait until no job is left, and submit units anew whose jobs ended with runs left to do.
 
-        While no job runs, each reason for which they wait is said once.
+        While no job runs, each reason for which they wait is said once. A unit whose jobs bring no new run is given up
+        after some submissions in a row.
 
         Args:
-            found: takes each record once, as it is found.
-            poll: seconds between two looks.
+            found: takes each record once, as it is found, without what is large.
+            poll: seconds between two looks, in the end; the first ones come sooner.
+
+        Returns:
+            Whether all runs have a record.
+
+        Raises:
+            UserError: the engine has not answered, or has refused jobs, for a long time; or another sweep was begun in
+                the folder meanwhile.
 
         """
-        seen: set[tuple[str, str]] = set()
-        said: set[str] = set()
-        vain, before = 0, -1
-        began = time.monotonic()
+        shown: set[tuple[str, str]] = set()
+        retries, reasons, began = Retries(), Reasons(self.say), time.monotonic()
         while True:
             live = self._live()  # before the records: a job that ends in between has written its own
-            for record in self.records():
-                key = record.run_id, record.started
-                if key not in seen:
-                    seen.add(key)
+            observed = self.observe()
+            for record in () if observed is None else observed.records:
+                if (key := (record.run_id, record.started)) not in shown:
+                    shown.add(key)
                     found(record)
-            if not any(job.running for job in live):
-                reasons = {job.reason for job in live} - said - {""}
-                if reasons:
-                    self.say(f"no job runs, {len(live)} wait: {', '.join(sorted(reasons))}")
-                said |= reasons
-            if not live and self._refused:
-                return False
-            if not live:
-                missing = self.missing(again=False)
-                if not missing:
-                    return True
-                if plans.read_plan(self.folder).stopped:
-                    self.say("the sweep was stopped")
-                    return False
-                done = self._progress()
-                vain, before = (0, done) if done > before else (vain + 1, before)
-                if vain >= VAIN:
-                    return False
-                self.say(f"{len(missing)} jobs ended with runs left to do; submitting them again")
-                self.submit(again=False)
-            self.engine.wait(min(poll, 0.5 + (time.monotonic() - began) / 10))
+            reasons.say(live)
+            left = self._left(observed, again=False)
+            idle = self._submissions.absent(left, units_of(live))
+            if not live and len(idle) == len(left) and self._over(left, retries):
+                return not left
+            if idle and not self._refused and (lost := retries.due({unit: left[unit] for unit in idle}, bool(live))):
+                self.say(f"{len(lost)} jobs ended with runs left to do; submitting them again")
+                self._submit_again(retries, left)
+            self.engine.wait(min(poll, FIRST_POLL_SECONDS + (time.monotonic() - began) / 10))
+
+    def _over(self, left: Mapping[int, int], retries: Retries) -> bool:
+        """Whether nothing can be submitted any more, where no job is left."""
+        if left and plans.read_plan(self.folder).stopped:
+            self.say("the sweep was stopped")
+            return True
+        return not left or bool(self._refused) or retries.vain(left)
+
+    def _submit_again(self, retries: Retries, left: Mapping[int, int]) -> None:
+        """Submit what is left; an engine that refuses is tried again later.
+
+        Raises:
+            UserError: it has refused for a long time, or another sweep was begun in the folder meanwhile.
+
+        """
+        self._planned()
+        try:
+            retries.accepted(self.submit(again=False), left)
+        except UserError as error:
+            if retries.refused() > UNANSWERED_SECONDS:
+                raise
+            self.say(f"{error}; trying again")
 
     def _live(self) -> tuple[Live, ...]:
         """Return the jobs that wait or run; those that the engine will never begin are cancelled.
@@ -378,7 +376,7 @@ class Sweep:
                 if time.monotonic() > deadline:
                     raise
                 self.say(f"{error}; asking again")
-                time.sleep(POLL_SECONDS)
+                time.sleep(ASK_SECONDS)
 
     def reasons(self) -> list[str]:
         """Return why runs are missing, each reason once: jobs were refused, have failed, or have left no trace."""
@@ -413,7 +411,7 @@ class Sweep:
         return count
 
 
-def find(path: Path, say: Say) -> Sweep:
+def find(path: Path, say: Say) -> JobSweep:
     """Return the sweep of a results folder with a plan, or of the one folder in `path` that has one.
 
     Raises:
@@ -425,7 +423,7 @@ def find(path: Path, say: Say) -> Sweep:
         names = ", ".join(map(str, folders)) or "none"
         raise UserError(f"{path}: name a results folder with a plan, as run-all --on makes it (here: {names})")
     plan = plans.read_plan(folders[0])
-    return Sweep(as_typed(folders[0]), plan, make_engine(plan.profile), say)
+    return JobSweep(as_typed(folders[0]), plan, make_engine(plan.profile), say)
 
 
 def _damaged(folder: Path, say: Say) -> bool:
@@ -438,13 +436,7 @@ def _damaged(folder: Path, say: Say) -> bool:
     return False
 
 
-def _continues(before: Plan, plan: Plan) -> bool:
-    """Tell whether jobs of the plan there was may work on while this one's are submitted."""
-    engines = before.profile.engine == plan.profile.engine
-    return same_runs(before, plan) and resolved_alike(before, plan) and engines
-
-
-def _refuse_if_jobs_live(folder: Path, before: Plan, engine: Engine) -> None:
+def _refuse_if_jobs_live(folder: Path, before: JobPlan, engine: Engine) -> None:
     """Refuse a folder in which jobs of another plan wait or work.
 
     Raises:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,25 +14,26 @@ from typing import TYPE_CHECKING, Literal
 from hpml_bench import registry
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
-from hpml_bench.launch import fork_server, launcher, preparation
-from hpml_bench.launch.limits import Limits
+from hpml_bench.launch import fork_server, preparation
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.task import RETENTION, make_task
 from hpml_bench.records.files import write_atomically
 from hpml_bench.records.folder import ResultsFolder, make_folder
-from hpml_bench.records.run import Metric, RunRecord, protocol_id
+from hpml_bench.records.plan import Plan
+from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.records.tuning import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord, load
-from hpml_bench.suite.devices import resolve_suite
+from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings, identity
-from hpml_bench.suite.suite import Suite
-from hpml_bench.sweep import resolve as definite
+from hpml_bench.sweep.execute import Ending, Execution, Queue
 from hpml_bench.sweep.progress import SweepProgress
-from hpml_bench.sweep.runner import Runner
+from hpml_bench.sweep.request import SweepRequest
+from hpml_bench.sweep.resolve import Findings, resolve
 from hpml_bench.sweep.studies import Study, open_storage
 from hpml_bench.sweep.write_suite import check_target, write_suite
 from hpml_bench.system import environment, tempdir
 from hpml_bench.system.hashing import digest
 from hpml_bench.system.signals import stoppable
+from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -47,6 +48,36 @@ END_ONLY = 10**9
 
 
 @dataclass(frozen=True)
+class TuningRequest:
+    """Trials that a call of `tune` requests."""
+
+    sweep: SweepRequest
+    """The suite, its methods, limits."""
+    trials: int
+    """Number of trials of each method."""
+    write: Path | None = None
+    """File for the suite with the chosen rates; None for one beside the trials."""
+    sampler: Sampler = "qmc"
+    factor: float = FACTOR
+    """Rates are tried from a method's rate / factor to its rate x factor."""
+
+    def methods(self) -> tuple[MethodSpec, ...]:
+        """Return the methods that have a rate.
+
+        Raises:
+            UserError: there is none, or one is unknown or can't be run here.
+
+        """
+        suite, names = self.sweep.suite, self.sweep.methods
+        named = [suite.method(name) for name in (suite.methods if names is None else names)]
+        specs = tuple(spec for spec in named if registry.plugin("methods", spec.method).trains)
+        if not specs:
+            raise UserError(f"suite {suite.name}: there is no method to tune; none of those asked for trains anything")
+        check_methods(specs, resolve_devices(suite.settings))
+        return specs
+
+
+@dataclass(frozen=True)
 class TuningResult:
     """What a tuning left."""
 
@@ -54,28 +85,11 @@ class TuningResult:
     record: TuningRecord
     suite_file: Path | None
     """The suite with the chosen rates; None where it ended before it was done."""
-    ended_by: str | None = None
-    """The limit that ended it, in words, if one did."""
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the user ended it before it was done."""
-        return self.suite_file is None and self.ended_by is None
+    ending: Ending
 
 
-def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
-    suite: Suite,
-    out: Path,
-    console: Console,
-    trials: int,
-    methods: Sequence[str] | None = None,
-    write: Path | None = None,
-    sampler: Sampler = "qmc",
-    factor: float = FACTOR,
-    verbose: bool = False,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
-) -> TuningResult:
-    """Do what is missing of `trials` trials of every method; write trials.json and the suite with the chosen rates.
+def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
+    """Do what is missing of the trials of every method; write trials.json and the suite with the chosen rates.
 
     A trial is a run of the suite's own budget in a process group of its own. It is evaluated on the validation rows;
     the ranks are given no path to the test rows.
@@ -84,44 +98,38 @@ def run_tuning(  # noqa: PLR0913, PLR0917 - a command's options
         UserError: Optuna is missing, a method is unknown, a source can't be had, or the folder is in use.
 
     """
-    here = resolve_suite(suite)  # what this machine can't do is told before a folder is made
-    named = [suite.method(name) for name in (suite.methods if methods is None else methods)]
-    specs = [spec for spec in named if registry.plugin("methods", spec.method).trains]  # the others have no rate
-    if not specs:
-        raise UserError(f"suite {suite.name}: there is no method to tune; none of those asked for trains anything")
-    check_methods(specs, here.settings)
-    folder = out / suite.name / FOLDER
-    target = check_target(write or folder / f"{suite.name}-tuned.yaml")
+    specs = request.methods()  # refused before a folder is made
+    sweep, folder = request.sweep, request.sweep.folder / FOLDER
+    target = check_target(request.write or folder / f"{sweep.suite.name}-tuned.yaml")
     make_folder(folder)
-    progress = SweepProgress(console, trials * len(specs), verbose)
+    progress = SweepProgress(console, request.trials * len(specs), sweep.verbose)
     with ResultsFolder.open(folder, lock=folder.parent) as results, stoppable(), progress:
-        began = time.monotonic()
-        found, notes = definite.resolve(suite, folder.parent, limits)
-        settings = found.settings
-        studies = open_storage(folder)
+        execution = Execution(sweep.limits, progress)
+        suite, notes = resolve(sweep.suite, Findings(folder.parent, limits=sweep.limits))
+        storage = open_storage(folder)
         fork_server.start_fork_server()
-        progress.say(f"preparing model and data of {settings.backbone} ...")
-        prepared = preparation.prepare(settings, limits.max_seconds)
+        progress.say(f"preparing model and data of {suite.settings.backbone} ...")
+        prepared = preparation.prepare(suite.settings, sweep.limits.max_seconds)
         prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
         blank = TuningRecord(
             suite=suite.name,
-            sampler=sampler,
-            factor=factor,
-            settings=settings,
+            sampler=request.sampler,
+            factor=request.factor,
+            settings=suite.settings,
             validation_rows=prepared.rows.get("validation"),
             digests={key: value for key, value in prepared.digests if value},
             environment=environment.describe(),
-            headline=headline_of(settings),
+            headline=headline_of(suite.settings),
             methods=(),
         )
-        tuning = _Tuning(folder, blank, load(folder / RECORD), {spec.name: spec for spec in specs}, studies)
         with validation_for_test(prepared) as substituted:
-            runner = Runner(results, substituted, limits, progress, began)
-            done = tuning.run_missing(runner, trials)
-        record = tuning.keep()
-        if done:
-            write_suite(target, suite, record)
-    return TuningResult(folder, record, target if done else None, runner.ended_by)
+            studies = Studies(folder, blank, specs, storage)
+            queue = TrialQueue(studies, request, substituted, results, progress)
+            ending = execution.execute(queue)
+        record = studies.keep()
+        if ending.how == "done":
+            write_suite(target, sweep.suite, record)
+    return TuningResult(folder, record, target if ending.how == "done" else None, ending)
 
 
 def headline_of(settings: Settings) -> Metric:
@@ -170,86 +178,105 @@ def turns(methods: Sequence[str], trials: int) -> Iterator[tuple[int, str]]:
         yield from ((number, name) for name in random.Random(number).sample(list(methods), len(methods)))  # noqa: S311
 
 
-class _Tuning:
+class Studies:
     """The studies of one call, and the record they make."""
 
-    def __init__(
-        self,
-        folder: Path,
-        blank: TuningRecord,
-        before: TuningRecord | None,
-        specs: Mapping[str, MethodSpec],
-        studies: BaseStorage,
-    ) -> None:
-        self._folder, self._blank, self._specs = folder, blank, specs
+    def __init__(self, folder: Path, blank: TuningRecord, specs: Sequence[MethodSpec], storage: BaseStorage) -> None:
+        """Open them; `blank` is the record without methods."""
+        self._folder, self.blank, self._specs = folder, blank, {spec.name: spec for spec in specs}
+        before = load(folder / RECORD)
         same = before is not None and _conditions(before) == _conditions(blank)
         earlier = before.methods if before is not None and same else ()
-        self._earlier = tuple(tuned for tuned in earlier if tuned.name not in specs)
-        self._studies = {name: self._study(spec, studies) for name, spec in specs.items()}
+        self._earlier = tuple(tuned for tuned in earlier if tuned.name not in self._specs)
+        self._studies = {spec.name: self._study(spec, storage) for spec in specs}
 
-    def _study(self, spec: MethodSpec, studies: BaseStorage) -> Study:
+    def _study(self, spec: MethodSpec, storage: BaseStorage) -> Study:
         """Return the study under a name that other conditions don't share: what was tried there tells nothing here."""
-        name = f"{spec.name} {digest([*_conditions(self._blank), spec.model_dump(mode='json')])}"
-        return Study(studies, name, self._blank.sampler, spec.lr, self._blank.factor, self._blank.headline)
+        name = f"{spec.name} {digest([*_conditions(self.blank), spec.model_dump(mode='json')])}"
+        return Study(storage, name, self.blank.sampler, spec.lr, self.blank.factor, self.blank.headline)
 
-    def keep(self) -> TuningRecord:
-        """Write trials.json: these methods, and those that an earlier call tuned under the same conditions."""
-        now = tuple(
-            TunedMethod(
-                spec=self._specs[name], low=study.low, high=study.high, trials=study.trials, better=self._better
-            )
-            for name, study in self._studies.items()
-        )
-        record = self._blank.model_copy(update={"methods": (*self._earlier, *now)})
-        write_atomically(self._folder / RECORD, record.model_dump_json(indent=1) + "\n")
-        return record
+    def __getitem__(self, name: str) -> Study:
+        """Return the study of a method."""
+        return self._studies[name]
 
-    def run_missing(self, runner: Runner, trials: int) -> bool:
-        """Run what is missing; return whether all is done."""
-        runner.progress.skip(sum(min(trials, len(study.trials)) for study in self._studies.values()))
-        for number, name in turns(list(self._studies), trials):
-            study = self._studies[name]
-            if number < len(study.trials):
-                continue
-            if not runner.may_begin():
-                return False
-            handle, lr = study.ask()
-            try:
-                record = self._run(name, lr, number, runner)
-            except (launcher.Interrupted, KeyboardInterrupt):
-                study.give_back(handle)
-                return False
-            trial = _trial(number, record, self._blank.headline.name)
-            study.tell(handle, trial)
-            self.keep()
-            found = trial.status if trial.score is None else f"validation {self._blank.in_words(trial.score)}"
-            runner.progress.say(f"{name} trial {number + 1} of {trials}: lr {lr:.3g}, {found} in {trial.seconds:.1f} s")
-            if runner.fails_fast(record, more=self._left(trials)) and runner.ended_by:
-                return False
-        return True
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the methods' names."""
+        return iter(self._studies)
 
-    @property
-    def _better(self) -> Literal["higher", "lower"]:
-        return "lower" if self._blank.headline.better == "lower" else "higher"
-
-    def _left(self, trials: int) -> bool:
-        """Whether any of `trials` trials of a method is missing."""
-        return any(len(study.trials) < trials for study in self._studies.values())
-
-    def _run(self, name: str, lr: float, number: int, runner: Runner) -> RunRecord:
-        """Return a trial's record: the one there is if a kill came between it and the study, else that of a new run."""
-        spec = RunSpec(
-            suite=f"{self._blank.suite}-tuning",
-            settings=trial_settings(self._blank.settings),
+    def spec(self, name: str, lr: float, number: int) -> RunSpec:
+        """Return the run of a trial."""
+        return RunSpec(
+            suite=f"{self.blank.suite}-tuning",
+            settings=trial_settings(self.blank.settings),
             method=self._specs[name].model_copy(update={"lr": lr}),
             seed=FIRST_SEED + number,
         )
-        record = runner.results.run_folder(spec).record()
-        protocol = protocol_id(spec.settings, runner.prepared.digests)
-        if record is not None and record.status != "interrupted" and record.protocol_id == protocol:
-            runner.progress.skip(1)
-            return record
-        return runner.run(spec)
+
+    def keep(self) -> TuningRecord:
+        """Write trials.json: these methods, and those that an earlier call tuned under the same conditions."""
+        better: Literal["lower", "higher"] = "lower" if self.blank.headline.better == "lower" else "higher"
+        now = tuple(
+            TunedMethod(spec=self._specs[name], low=study.low, high=study.high, trials=study.trials, better=better)
+            for name, study in self._studies.items()
+        )
+        record = self.blank.model_copy(update={"methods": (*self._earlier, *now)})
+        write_atomically(self._folder / RECORD, record.model_dump_json(indent=1) + "\n")
+        return record
+
+
+class TrialQueue(Queue):
+    """The trials that are left, in turns over the methods; a study says which rate comes next."""
+
+    def __init__(
+        self,
+        studies: Studies,
+        request: TuningRequest,
+        prepared: Prepared,
+        results: ResultsFolder,
+        progress: SweepProgress,
+    ) -> None:
+        """Take the turns of trials that were not made before."""
+        self._studies, self._request, self._prepared = studies, request, prepared
+        self._results, self._progress = results, progress
+        trials = request.trials
+        self._turns = deque(turn for turn in turns(list(studies), trials) if turn[0] >= len(studies[turn[1]].trials))
+        progress.skip(sum(min(trials, len(studies[name].trials)) for name in studies))
+
+    @property
+    def left(self) -> bool:
+        """Whether a trial is left."""
+        return bool(self._turns)
+
+    def next(self) -> RunRequest:
+        """Take the next trial off the queue, with the rate that its study asks for."""
+        self._number, self._name = self._turns.popleft()
+        self._handle, lr = self._studies[self._name].ask()
+        spec = self._studies.spec(self._name, lr, self._number)
+        folder, limits = self._results.begin(spec).path, self._request.sweep.limits
+        return RunRequest(spec=spec, prepared=self._prepared, folder=folder, limits=limits)
+
+    def recorded(self, request: RunRequest) -> RunRecord | None:
+        """Return the record of a trial where a kill came between it and the study."""
+        plan, found = Plan(((request.spec,),), self._prepared.digests, since=0), self._results.records([request.spec])
+        if plan.remaining(found)[0]:
+            return None
+        self._progress.skip(1)
+        return found[0]
+
+    def keep(self, request: RunRequest, record: RunRecord) -> None:
+        """Tell the study, keep all trials on disk, and show this one."""
+        blank = self._studies.blank
+        trial = _trial(self._number, record, blank.headline.name)
+        self._studies[self._name].tell(self._handle, trial)
+        self._studies.keep()
+        found = trial.status if trial.score is None else f"validation {blank.in_words(trial.score)}"
+        count = f"trial {self._number + 1} of {self._request.trials}"
+        self._progress.say(f"{self._name} {count}: lr {trial.lr:.3g}, {found} in {trial.seconds:.1f} s")
+
+    def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
+        """Give the rate back to the study: it has its turn again."""
+        self._studies[self._name].give_back(self._handle)
+        return Ending("interrupted")
 
 
 def _conditions(record: TuningRecord) -> list[object]:

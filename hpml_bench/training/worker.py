@@ -22,7 +22,6 @@ import torch
 
 from hpml_bench import registry
 from hpml_bench.data.prepare import prepare
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import resolve_model
 from hpml_bench.errors import Diverged, Unsupported, UserError
 from hpml_bench.plugins.group import Group
@@ -32,7 +31,7 @@ from hpml_bench.records.files import OUTCOME, write_atomically
 from hpml_bench.records.points import PointWriter, read_points
 from hpml_bench.records.predictions import read_predictions, write_predictions
 from hpml_bench.records.run import Check, Metric, Outcome, Point, RunError
-from hpml_bench.suite.settings import RunSpec, Settings
+from hpml_bench.suite.settings import Settings
 from hpml_bench.system import environment, failures, heartbeat, processes
 from hpml_bench.system.redaction import redacted
 from hpml_bench.training import products
@@ -40,6 +39,7 @@ from hpml_bench.training.checks import all_checks
 from hpml_bench.training.cuda import check_gpus
 from hpml_bench.training.distributed import process_group
 from hpml_bench.training.nodes import over_nodes
+from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trainer import Trained, Trainer
 from hpml_bench.training.trial import unused_parameters
@@ -75,22 +75,24 @@ def measure_to(settings_json: str, target: str) -> None:
     write_atomically(Path(target), json.dumps(result))
 
 
-def start(spec_json: str, prepared_json: str, folder_name: str, beats: str, launched: float) -> None:
+def start(request_json: str, beats: str, launched: float) -> None:
     """Run as one rank of a group that the elastic launcher started: own log file, own error file.
 
-    `beats` is the folder for heartbeats, `launched` the time.monotonic() of the launch, a clock that all processes of a
-    machine share.
+    Args:
+        request_json: a RunRequest.
+        beats: folder for heartbeats.
+        launched: time.monotonic() at the launch, a clock that all processes of a machine share.
+
     """
-    folder = Path(folder_name)
-    rank = os.environ["RANK"]
+    request, rank = RunRequest.model_validate_json(request_json), os.environ["RANK"]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the parent decides
-    _log_to(folder / f"rank{rank}.log")
+    _log_to(request.folder / f"rank{rank}.log")
     faulthandler.register(heartbeat.STACK_SIGNAL, file=sys.stderr, all_threads=True)
     heartbeat.begin(Path(beats), int(rank))
     try:
-        execute(RunSpec.model_validate_json(spec_json), Prepared.model_validate_json(prepared_json), folder, launched)
+        execute(request, launched)
     except BaseException as error:
-        leave_error(error, folder, int(rank))
+        leave_error(error, request.folder, int(rank))
         end_at_once()
 
 
@@ -125,17 +127,17 @@ def _exit(status: int) -> NoReturn:
     os._exit(status)
 
 
-def execute(spec: RunSpec, prepared: Prepared, folder: Path, launched: float | None = None) -> Outcome:
+def execute(request: RunRequest, launched: float | None = None) -> Outcome:
     """Do a run as one rank of the group described in the environment; rank 0 writes points, predictions and outcome."""
-    began = time.monotonic()
-    torch.set_num_threads(spec.settings.threads or 1)
+    began, settings = time.monotonic(), request.spec.settings
+    torch.set_num_threads(settings.threads or 1)
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
     heartbeat.beat("joining the process group")
-    with process_group(spec.settings) as group:
+    with process_group(settings) as group:
         over = over_nodes(group)
         heartbeat.beat("building the model")
         try:
-            outcome = _measured(spec, prepared, folder, group, (launched, began), over)
+            outcome = _measured(request, group, (launched, began), over)
         except Unsupported as reason:  # raised alike on all ranks, as the next two are
             outcome = _ended("unsupported", reason, over)
         except Diverged as reason:
@@ -143,19 +145,18 @@ def execute(spec: RunSpec, prepared: Prepared, folder: Path, launched: float | N
         except UserError as reason:
             outcome = _ended("failed", reason, over)
         if group.main:
-            write_atomically(folder / OUTCOME, outcome.model_dump_json())
+            write_atomically(request.folder / OUTCOME, outcome.model_dump_json())
         return outcome
 
 
 def _measured(
-    spec: RunSpec,
-    prepared: Prepared,
-    folder: Path,
+    request: RunRequest,
     group: Group,
     began: tuple[float | None, float],
     over: environment.OverNodes | None,
 ) -> Outcome:
     """Build, train, evaluate and measure."""
+    spec, prepared, folder = request.spec, request.prepared, request.folder
     probes = {name: registry.plugin("probes", name)() for name in registry.names("probes")}
     writer = PointWriter(folder) if group.main else None
 
@@ -166,7 +167,7 @@ def _measured(
     with heartbeat.busy():
         trainer = Trainer.build(spec, prepared, group, [], write)
     trainable = _trainable(trainer.model)
-    if prepared.try_out:
+    if request.try_out:
         trainer.try_out()
         return Outcome(status="ok")
     probes = {name: probe for name, probe in probes.items() if trainer.method.trains or not probe.of_training}
@@ -195,10 +196,10 @@ def _measured(
     if writer:
         writer.close()
         write_predictions(folder, evaluation.predictions, trainer.task.scores(evaluation.predictions))
-    if prepared.save_to and group.main:  # before a probe merges the method into the model
+    if request.save_to and group.main:  # before a probe merges the method into the model
         heartbeat.beat("saving what was trained")
         with heartbeat.busy():
-            save_trained(trainer.model, trainer.method, spec, prepared, Path(prepared.save_to))
+            save_trained(trainer.model, trainer.method, spec, prepared, request.save_to)
     definitions, local = _stopped(probes, trainer.method.trains)
     metrics, per_rank = reduce_over_ranks(definitions, local, group)
     return Outcome(

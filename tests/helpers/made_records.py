@@ -19,7 +19,7 @@ import numpy as np
 from hpml_bench.builtin.tasks.sequence_classification import macro_f1
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, write_atomically
 from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.plan import Job, write_job
+from hpml_bench.records.jobs import Job, write_job
 from hpml_bench.records.run import Check, Consumed, Digests, Metric, Point, RunError, RunRecord, protocol_id
 from hpml_bench.records.schema1 import upgraded
 from hpml_bench.suite.settings import DatasetSpec, MethodSpec, RunSpec, Settings

@@ -14,9 +14,11 @@ import numpy as np
 from hpml_bench import registry
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import Target
+from hpml_bench.records.limits import Limits
 from hpml_bench.records.listing import load_records
 from hpml_bench.records.run import Digests, RunRecord
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:
     from hpml_bench.plugins.group import Group
@@ -188,3 +190,25 @@ def scores(found: dict[tuple[str, int], RunRecord]) -> dict[tuple[str, int], Any
         key: (record.files["predictions.parquet"], {n: v for n, v in record.metrics.items() if n.startswith("test_")})
         for key, record in found.items()
     }
+
+
+NO_LIMITS = Limits(stall=0)
+
+
+def request(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits = NO_LIMITS, **more: Any) -> RunRequest:
+    """Return the request of a run, without limits unless they are given."""
+    return RunRequest(spec=spec, prepared=prepared, folder=folder, limits=limits, **more)
+
+
+def run(
+    spec: RunSpec,
+    prepared: Prepared,
+    folder: Path,
+    limits: Limits = NO_LIMITS,
+    run_ranks: Any = None,
+    **more: Any,
+) -> RunRecord:
+    """Do a run by the launcher, on this machine unless something else runs its ranks."""
+    from hpml_bench.launch import launcher
+
+    return launcher.run(request(spec, prepared, folder, limits, **more), run_ranks or launcher.here)

@@ -14,7 +14,7 @@ from rich.console import Console
 from helpers import plugin_packages, tiny
 from helpers.warm import WarmProcess
 from hpml_bench.records.folder import ResultsFolder
-from hpml_bench.records.plan import ATTEMPTS, CLAIMS, OWNER, Job
+from hpml_bench.records.jobs import ATTEMPTS, CLAIMS, OWNER, Job
 from hpml_bench.sweep.progress import SweepProgress
 from hpml_bench.system import redaction
 from hpml_bench.training.worker import run_error
@@ -44,7 +44,7 @@ from hpml_bench.errors import Unsupported
 from hpml_bench.suite.base import Frozen
 from hpml_bench.plugins.method import Method
 from hpml_bench.records.folder import ResultsFolder
-from hpml_bench.records.plan import ATTEMPTS, CLAIMS, OWNER, Job
+from hpml_bench.records.jobs import ATTEMPTS, CLAIMS, OWNER, Job
 class Leaky(Method):
     title, lr = "Leaky", 1e-3
     class Options(Frozen):

@@ -15,9 +15,9 @@ import pytest
 from helpers import tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
-from hpml_bench.launch.outcome import Place
 from hpml_bench.records.load import read_record
 from hpml_bench.records.run import Check, Digests, Outcome, RunError, RunRecord
+from hpml_bench.training.request import Place, RunRequest
 
 PREPARED = Prepared(
     backbone="b", data="d", label_names=("x", "y"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
@@ -32,9 +32,9 @@ def died(exitcode: int, rank: int = 1) -> Any:
 def ended(folder: Path, monkeypatch: pytest.MonkeyPatch, failure: Any = None, **files: str) -> RunRecord:
     """Return the record of a run whose ranks left these files, with `__` for a dash in the names."""
 
-    def ranks(spec: object, prepared: object, folder: Path, *_: object) -> Any:
+    def ranks(request: RunRequest, *_: object) -> Any:
         for name, text in files.items():
-            (folder / f"{name.replace('__', '-')}.json").write_text(text)
+            (request.folder / f"{name.replace('__', '-')}.json").write_text(text)
         if failure is KeyboardInterrupt:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.5)  # the watch ends the ranks meanwhile
@@ -42,7 +42,7 @@ def ended(folder: Path, monkeypatch: pytest.MonkeyPatch, failure: Any = None, **
         return failure
 
     monkeypatch.setattr(launcher, "_launch", ranks)
-    return launcher.run(tiny.spec(), PREPARED, folder / "run", place=Place(in_sweep=4))
+    return tiny.run(tiny.spec(), PREPARED, folder / "run", place=Place(in_sweep=4))
 
 
 def test_an_outcome_becomes_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def test_the_first_rank_that_failed_is_the_cause(tmp_path: Path, monkeypatch: py
         return died(1)
 
     monkeypatch.setattr(launcher, "_launch", ranks)
-    record = launcher.run(tiny.spec(), PREPARED, run)
+    record = tiny.run(tiny.spec(), PREPARED, run)
     assert record.error is not None
     assert record.error.message == "of rank 1"
 

@@ -20,8 +20,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from helpers import skips, tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
-from hpml_bench.launch import agent, launcher
-from hpml_bench.launch.meeting import Meeting, Task
+from hpml_bench.launch import agent
+from hpml_bench.launch.meeting import Meeting, NodeRequest
 from hpml_bench.launch.nodes import LOG, Report
 from hpml_bench.launch.over_nodes import OverNodes
 from hpml_bench.launch.rendezvous import KnownNodes
@@ -30,7 +30,7 @@ NOTHING = Prepared.model_validate(
     {"backbone": "b", "data": "d", "label_names": ("x", "y"), "pad_id": 0,
      "digests": {"weights": "w", "tokenizer": "t", "data": "d"}}
 )  # fmt: skip
-TASK = Task(spec=tiny.spec(), prepared=NOTHING, folder="/results/run", nodes=2, stall=60, run_timeout=None)
+REQUEST = NodeRequest(run=tiny.request(tiny.spec(), NOTHING, Path("/results/run")), nodes=2)
 
 
 def reachable(host: str, port: int) -> bool:
@@ -68,8 +68,8 @@ def test_what_nodes_say_is_believed_with_the_key() -> None:
     parent = Meeting("127.0.0.1", "key")
     node = Meeting("127.0.0.1", "key", parent.port)
     assert parent.hosts(2) == {}
-    parent.give(TASK)
-    assert node.task() == TASK
+    parent.give(REQUEST)
+    assert node.request() == REQUEST
     node.arrive(1, "n2 ä")
     node.report(Report(node=1, host="n2 ä"))
     assert parent.hosts(2) == {1: "n2 ä"}
@@ -77,11 +77,11 @@ def test_what_nodes_say_is_believed_with_the_key() -> None:
 
 
 def test_what_others_write_is_not_believed() -> None:
-    """A task with another folder, a report of a good end: neither by somebody's own signature nor by one copied."""
+    """A request with another folder, a report of a good end: neither by somebody's own signature nor by one copied."""
     parent = Meeting("127.0.0.1", "key")
     node, other = Meeting("127.0.0.1", "key", parent.port), Meeting("127.0.0.1", "another key", parent.port)
     theirs = stranger(parent)
-    parent.give(TASK)
+    parent.give(REQUEST)
     node.arrive(0, "n1")
     node.report(Report(node=0, host="n1"))
     good = theirs.get("report/0")
@@ -92,14 +92,14 @@ def test_what_others_write_is_not_believed() -> None:
     assert parent.hosts(2) == {0: "n1"}
     node.report(Report(node=0, host="n1"))
     assert [report.host for report in parent.reports(2)] == ["n1"], "a node's own report still comes"
-    task = theirs.get("task").decode()
-    for text in (task.replace("/results/run", "/results/two"), TASK.model_dump_json(), "", "\u00e4"):
-        theirs.set("task", text)
+    request = theirs.get("request").decode()
+    for text in (request.replace("/results/run", "/results/two"), REQUEST.model_dump_json(), "", "\u00e4"):
+        theirs.set("request", text)
         with pytest.raises(UserError, match="was not written by this run's job"):
-            node.task()
-    other.give(TASK)
+            node.request()
+    other.give(REQUEST)
     with pytest.raises(UserError, match="was not written by this run's job"):
-        node.task()
+        node.request()
 
 
 def test_the_key_is_in_the_agents_environment_alone(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_the_key_is_in_the_agents_environment_alone(tmp_path: Path) -> None:
 
     keys = set()
     for _ in range(2):
-        record = launcher.run(tiny.spec(), NOTHING, tmp_path / "run", run_ranks=OverNodes(2, starter))
+        record = tiny.run(tiny.spec(), NOTHING, tmp_path / "run", run_ranks=OverNodes(2, starter))
         assert record.error is not None
         (key,) = re.findall(r"hpml-bench: ([0-9a-f]{64})\b", record.error.message)
         assert not any(key in word for word in commands[-1])
@@ -173,10 +173,10 @@ import sys
 from datetime import timedelta
 from torch.distributed import TCPStore
 store = TCPStore(sys.argv[1], int(sys.argv[2]), is_master=False, timeout=timedelta(seconds=20))
-task = store.get("task").decode()
-store.set("task", task.replace("/results/run", "/somewhere/else"))
+task = store.get("request").decode()
+store.set("request", task.replace("/results/run", "/somewhere/else"))
 store.set("report/0", '{"node": 0, "host": "n9"}')
-print(store.get("task").decode().count("/somewhere/else"))
+print(store.get("request").decode().count("/somewhere/else"))
 """
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=10)"
 
@@ -194,10 +194,10 @@ def test_another_machine_can_steer_no_run(elsewhere: tuple[str, list[str]]) -> N
     refused = there(CONNECT, alone.bootstrap_store_info.master_port)
     assert "ConnectionRefusedError" in refused.stderr
     meeting = Meeting(address, "key")
-    meeting.give(TASK)
-    assert meeting.task() == TASK
+    meeting.give(REQUEST)
+    assert meeting.request() == REQUEST
     written = there(OVERWRITE, meeting.port)
     assert written.stdout.strip() == "1", written.stderr
     assert meeting.reports(2) == []
     with pytest.raises(UserError, match="was not written by this run's job"):
-        meeting.task()
+        meeting.request()

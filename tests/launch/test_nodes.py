@@ -18,9 +18,9 @@ import pytest
 from helpers import tiny, warm
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
-from hpml_bench.launch.limits import Limits
 from hpml_bench.launch.nodes import Nodes, Report, Weight, merged
 from hpml_bench.launch.over_nodes import OverNodes
+from hpml_bench.records.limits import Limits
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunError, RunRecord, Status
@@ -86,7 +86,7 @@ def when_training(scratch: Path, action: Callable[[dict[int, psutil.Process]], N
 
 def ended(prepared: Prepared, folder: Path, limits: Limits, spec: RunSpec = ENDLESS) -> RunError:
     """Run over two nodes, and return the error of the record, with the status before its message."""
-    record = launcher.run(spec, prepared, folder, limits, run_ranks=TWO)
+    record = tiny.run(spec, prepared, folder, limits, run_ranks=TWO)
     assert record.error is not None
     return record.error.model_copy(update={"message": f"{record.status}: {record.error.message}"})
 
@@ -105,8 +105,8 @@ def accuracy_and_loss(record: RunRecord) -> list[float | None]:
 
 def test_two_nodes_compute_what_two_ranks_do(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
     """Losses, predictions and accuracy are equal to the bit; the record says over which nodes it ran."""
-    over = launcher.run(tiny.spec(), prepared, tmp_path / "over", run_ranks=TWO)
-    here = launcher.run(tiny.spec(), prepared, tmp_path / "here")
+    over = tiny.run(tiny.spec(), prepared, tmp_path / "over", run_ranks=TWO)
+    here = tiny.run(tiny.spec(), prepared, tmp_path / "here")
     assert accuracy_and_loss(over) == accuracy_and_loss(here)
     assert losses(tmp_path / "over") == losses(tmp_path / "here") != []
     found, expected = read_predictions(tmp_path / "over"), read_predictions(tmp_path / "here")
@@ -160,7 +160,7 @@ def test_a_request_to_end_ends_all_nodes(prepared: Prepared, scratch: Path, tmp_
     """SIGTERM to the parent: `interrupted`, and the caller is told."""
     when_training(scratch, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(launcher.Interrupted) as caught:
-        launcher.run(ENDLESS, prepared, tmp_path / "run", run_ranks=TWO)
+        tiny.run(ENDLESS, prepared, tmp_path / "run", run_ranks=TWO)
     assert caught.value.record is not None
     assert caught.value.record.status == "interrupted"
 
@@ -168,9 +168,7 @@ def test_a_request_to_end_ends_all_nodes(prepared: Prepared, scratch: Path, tmp_
 def test_agents_do_not_outlive_their_parent(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
     """A SIGKILL of the parent closes its store: the agents end their ranks and themselves; `scratch` looks for them."""
     program = "import sys, test_nodes as t; from pathlib import Path; from hpml_bench.data.prepared import Prepared\n"
-    program += (
-        "t.launcher.run(t.ENDLESS, Prepared.model_validate_json(sys.argv[1]), Path(sys.argv[2]), run_ranks=t.TWO)"
-    )
+    program += "t.tiny.run(t.ENDLESS, Prepared.model_validate_json(sys.argv[1]), Path(sys.argv[2]), run_ranks=t.TWO)"
     places = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     parent = warm.WarmProcess(
         [sys.executable, "-c", program, prepared.model_dump_json(), str(tmp_path / "run")],
@@ -187,7 +185,7 @@ def test_agents_that_cannot_begin_are_told_with_their_words(tmp_path: Path) -> N
         ("echo srun: error: exit 2; echo hpml-bench: TMPDIR is too long", "hpml-bench: TMPDIR is too long"),
     ):
         failing = OverNodes(2, lambda _, said=said: ["sh", "-c", f"{said}; exit 1"])  # type: ignore[misc]
-        record = launcher.run(tiny.spec(), NOTHING, tmp_path / "run", run_ranks=failing)
+        record = tiny.run(tiny.spec(), NOTHING, tmp_path / "run", run_ranks=failing)
         assert record.status == "killed"
         assert record.error is not None
         assert "node 0, whose agent had not begun" in record.error.message
@@ -196,7 +194,7 @@ def test_agents_that_cannot_begin_are_told_with_their_words(tmp_path: Path) -> N
 
 def test_a_missing_starter_is_a_failure(tmp_path: Path) -> None:
     """Where there is no srun the record says so, and the sweep goes on."""
-    record = launcher.run(tiny.spec(), NOTHING, tmp_path / "run", run_ranks=OverNodes(2, lambda _: ["no-such-srun"]))
+    record = tiny.run(tiny.spec(), NOTHING, tmp_path / "run", run_ranks=OverNodes(2, lambda _: ["no-such-srun"]))
     assert record.status == "failed"
     assert record.error is not None
     assert "no-such-srun" in record.error.message

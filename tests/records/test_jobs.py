@@ -16,8 +16,7 @@ from hpml_bench.cli import main
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import RECORD
 from hpml_bench.records.folder import ResultsFolder
-from hpml_bench.records.listing import headlines, load_records
-from hpml_bench.records.plan import (
+from hpml_bench.records.jobs import (
     ATTEMPTS,
     CLAIMS,
     JOBS,
@@ -32,6 +31,7 @@ from hpml_bench.records.plan import (
     write_job,
     write_once,
 )
+from hpml_bench.records.listing import headlines, load_records
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep import torchrun as under_torchrun

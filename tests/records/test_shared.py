@@ -15,7 +15,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.records import shared
 from hpml_bench.records.files import POINTS, RECORD, SET_ASIDE
 from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.plan import Job
+from hpml_bench.records.jobs import Job
 from hpml_bench.records.run import RunRecord
 from hpml_bench.records.shared import SharedResults
 

@@ -15,7 +15,7 @@ from helpers import made_records
 from helpers.without_charts import without_charts
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Figure, Table, Text
-from hpml_bench.records.plan import JOBS, Job, write_job
+from hpml_bench.records.jobs import JOBS, Job, write_job
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.jobs import moment, sweep_times, where
 from hpml_bench.report.render import all_sections, write_report

@@ -10,15 +10,15 @@ import soak
 import yaml
 from two_nodes import PATIENCE, TwoNodes, until
 
-from hpml_bench.launch.limits import Limits
 from hpml_bench.records.files import SET_ASIDE
-from hpml_bench.records.plan import Job, claims, read_jobs
+from hpml_bench.records.jobs import Job, claims, read_jobs
+from hpml_bench.records.limits import Limits
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.order import methods_of_seed
-from hpml_bench.sweep.request import Asked
-from hpml_bench.sweep.submit import Sweep
+from hpml_bench.sweep.request import SweepRequest
+from hpml_bench.sweep.submit import JobSweep
 
 PROFILE = Path(__file__).with_name("slurm.yaml")
 
@@ -45,15 +45,14 @@ class Disturbed:
 
     def open(
         self, seeds: int = 1, methods: tuple[str, ...] = ("lora", "held"), again: bool = False, stall: float = 300
-    ) -> Sweep:
+    ) -> JobSweep:
         """Do what run-all does before it submits; keep the sweep."""
         loaded = load_suite(str(self.suite), seeds=seeds)
         row = methods_of_seed(len(methods), 0, loaded.name)  # the suite's first method may come later by lot
         ordered = {methods[row.index(n)]: loaded.methods[methods[row.index(n)]] for n in range(len(methods))}
         loaded = loaded.model_copy(update={"methods": ordered})
-        sweep = Sweep.open(
-            Asked(loaded, self.profile, None, Limits(stall=stall)), self.out / loaded.name, lambda _: None
-        )
+        request = SweepRequest(loaded, self.out, limits=Limits(stall=stall))
+        sweep = JobSweep.open(request, self.profile, request.folder, lambda _: None)
         if self.profile.prepare == "here" and sweep.plan.digests is None:
             sweep.prepare_here()
         if not again:

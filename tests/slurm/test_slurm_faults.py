@@ -15,7 +15,7 @@ import pytest
 from disturbed import Disturbed
 from two_nodes import TwoNodes, slurm, until
 
-from hpml_bench.records.plan import read_jobs
+from hpml_bench.records.jobs import read_jobs
 
 pytestmark = pytest.mark.cluster
 Make = Callable[..., Disturbed]
@@ -134,7 +134,7 @@ def test_a_cancelled_job_is_submitted_again(disturbed: Make, truth: dict[str, An
     slurm("scancel", job)
     until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job is cancelled")
     sweep.pass_on()
-    assert sweep.open().submit(again=True) == 1
+    assert len(sweep.open().submit(again=True)) == 1
     equal(sweep, truth)
     first_run_was_kept(sweep, job)
     assert [how for _, how in sweep.starts()] == ["interrupted", "done"]
@@ -173,7 +173,7 @@ def test_a_killed_rank_fails_its_run_alone(disturbed: Make, truth: dict[str, Any
     assert sweep.record("lora").status == "ok"
     assert [how for _, how in sweep.starts()] == ["done"]
     sweep.pass_on()
-    assert sweep.open(methods=("held", "lora")).submit(again=True) == 1
+    assert len(sweep.open(methods=("held", "lora")).submit(again=True)) == 1
     equal(sweep, truth)
     first_run_was_kept(sweep, job)
 
@@ -206,7 +206,7 @@ def test_a_full_disk_commits_nothing_by_halves(
     assert [record.spec.method.name for record in sweep.sweep.records()] == ["lora"]
     assert not list(sweep.folder.glob("held-*"))
     filler.unlink()
-    assert sweep.open().submit(again=True) == 1
+    assert len(sweep.open().submit(again=True)) == 1
     equal(sweep, truth)
     first_run_was_kept(sweep, job)
     slurm_cluster.restore()
@@ -229,7 +229,7 @@ def test_no_run_is_begun_that_the_time_left_is_too_short_for(
     shutil.copytree(before, sweep.folder / before.name)
     record = json.loads((before / "run.json").read_text()) | {"seconds": 1800.0}
     (sweep.folder / before.name / "run.json").write_text(json.dumps(record))
-    assert sweep.sweep.submit(again=True) == 1
+    assert len(sweep.sweep.submit(again=True)) == 1
     until(lambda: [how for _, how in sweep.starts()] == ["time"], "the job has ended for its time limit")
     assert not sweep.attempts()
     later.touch()
@@ -253,7 +253,7 @@ def test_a_run_longer_than_the_limit_fails_by_name(disturbed: Make, slurm_cluste
         until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job has ended")
         assert [how for _, how in sweep.starts()] == ["time"] * number
         if number == 1:
-            assert sweep.sweep.submit(again=False) == 1
+            assert len(sweep.sweep.submit(again=False)) == 1
             jobs.append(sweep.arrived(not_yet=tuple(jobs)))
     assert sweep.complete()
     assert [how for _, how in sweep.starts()] == ["time", "time", "done"]

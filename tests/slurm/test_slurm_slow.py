@@ -85,7 +85,7 @@ def test_a_limit_shorter_than_a_run_is_named_and_not_tried_for_ever(disturbed: M
     sweep = disturbed(time="0:02:00")
     sweep.begin(methods=("held",))
     until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job has ended")
-    assert sweep.sweep.submit(again=False) == 1
+    assert len(sweep.sweep.submit(again=False)) == 1
     until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the second job has ended")
     assert sweep.complete()
     assert [how for _, how in sweep.starts()] == ["time", "time"]

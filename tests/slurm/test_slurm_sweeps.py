@@ -17,7 +17,7 @@ from two_nodes import TwoNodes, slurm, until
 
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
-from hpml_bench.records.plan import read_jobs
+from hpml_bench.records.jobs import read_jobs
 from hpml_bench.sweep import job as worker
 from hpml_bench.sweep.submit import find
 
@@ -31,7 +31,7 @@ def test_a_sweep_equals_a_local_one(disturbed: Make, truth: dict[str, Any]) -> N
     Protection: settings are resolved once (resolved.json), and runs are what the plan says, wherever they run.
     """
     sweep = disturbed()
-    assert sweep.open(seeds=2).submit(again=True) == 2
+    assert len(sweep.open(seeds=2).submit(again=True)) == 2
     assert sweep.complete()
     assert sweep.content() == truth
     where = [record.environment["where"] for record in sweep.sweep.records()]
@@ -49,7 +49,7 @@ def test_a_second_submission_attaches(disturbed: Make, truth: dict[str, Any], sl
     sweep = disturbed()
     job = sweep.begin(methods=("held",))
     second = sweep.open(methods=("held",), again=True)
-    assert second.submit(again=True) == 0
+    assert len(second.submit(again=True)) == 0
     assert list(slurm_cluster.jobs()) == [job]
     with pytest.raises(UserError, match=f"unit 0 is held by job {job} on {sweep.node(job)}"):
         worker.work(sweep.folder, 0)
@@ -118,7 +118,7 @@ def test_a_dry_run_prints_the_very_script(disturbed: Make, slurm_cluster: TwoNod
     assert printed.exit_code == 0, printed.output
     assert slurm_cluster.jobs() == {}
     assert not (sweep.out / "colours").exists()
-    assert sweep.open().submit(again=True) == 1
+    assert len(sweep.open().submit(again=True)) == 1
     (job,) = slurm_cluster.jobs()
     given = slurm("scontrol", "write", "batch_script", job, "-")
 
@@ -138,7 +138,7 @@ def test_the_users_shell_changes_no_job(
     monkeypatch.setenv("SBATCH_PARTITION", "high")
     monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
     sweep = disturbed(time="0:05:00", options={"sbatch": {"partition": "low", "hold": True}})
-    assert sweep.open().submit(again=True) == 1
+    assert len(sweep.open().submit(again=True)) == 1
     assert slurm("squeue", "--noheader", "--format=%P %l").split() == ["low", "5:00"]
 
 
@@ -148,7 +148,7 @@ def test_hundreds_of_jobs_are_stopped_at_once(disturbed: Make, slurm_cluster: Tw
     Protection: Slurm.stop.
     """
     sweep = disturbed(options={"array": 100, "sbatch": {"partition": "low", "hold": True}})
-    assert sweep.open(seeds=300, methods=("held",)).submit(again=True) == 300
+    assert len(sweep.open(seeds=300, methods=("held",)).submit(again=True)) == 300
     began = time.monotonic()
     assert sweep.sweep.stop() == 300
     assert time.monotonic() - began < 10
@@ -163,7 +163,7 @@ def test_a_time_above_the_partitions_limit_ends_the_sweep(disturbed: Make, slurm
     slurm("scontrol", "update", "partition=low", "maxtime=1")
     try:
         sweep = disturbed(time="0:05:00")
-        assert sweep.open().submit(again=True) == 1
+        assert len(sweep.open().submit(again=True)) == 1
         assert not sweep.complete()
         (reason,) = sweep.sweep.reasons()
         assert "PartitionTimeLimit" in reason
@@ -179,7 +179,7 @@ def test_a_job_prepares_before_the_others_begin(disturbed: Make, truth: dict[str
     """
     cache = shared_folder / "cache"
     sweep = disturbed(prepare="job", env={"HPML_BENCH_CACHE": str(cache)})
-    assert sweep.open().submit(again=True) == 1
+    assert len(sweep.open().submit(again=True)) == 1
     assert not cache.exists()
     assert sweep.complete()
     first, second = read_jobs(sweep.folder)

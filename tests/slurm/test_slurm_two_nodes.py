@@ -28,7 +28,7 @@ def mended(sweep: Disturbed, truth: dict[str, Any]) -> RunRecord:
     before = sweep.record()
     assert sweep.record("lora").status == "ok"
     assert [how for _, how in sweep.starts()] == ["done"]
-    assert sweep.open(methods=ORDER).submit(again=True) == 1
+    assert len(sweep.open(methods=ORDER).submit(again=True)) == 1
     assert sweep.complete()
     assert sweep.content() == {run: truth[run] for run in sweep.content()}
     hardware = sweep.record().environment["hardware"]

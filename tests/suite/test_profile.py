@@ -121,16 +121,16 @@ def test_clusters_and_engines_are_listed(own_folder: Path) -> None:
 
 def test_a_profile_moves_no_id(tmp_path: Path) -> None:
     """It is no part of a suite: the ids of its runs are the same on any cluster."""
-    from hpml_bench.launch.limits import Limits
     from hpml_bench.suite.suite import load_suite
-    from hpml_bench.sweep.request import Asked
+    from hpml_bench.sweep.job_plan import plan_jobs
+    from hpml_bench.sweep.request import SweepRequest
 
     suite = load_suite("quickstart")
-    asked = [
-        Asked(suite, Profile(engine="manual", **changes), None, Limits())
-        for changes in ({}, {"unit": "run", "nodes": 2, "time": "1:00:00", "env": {"A": "b"}})
-    ]
-    few, many = (one.plan(Path("results"), None) for one in asked)
+    changes = ({}, {"unit": "run", "nodes": 2, "time": "1:00:00", "env": {"A": "b"}})
+    few, many = (
+        plan_jobs(SweepRequest(suite, Path()), Profile(engine="manual", **one), Path("results"), None)
+        for one in changes
+    )
     assert few.suite == many.suite == suite
     assert (len(few.units), len(many.units)) == (5, 25)
     assert [task for unit in few.units for task in unit.tasks] == [task for unit in many.units for task in unit.tasks]

@@ -14,7 +14,8 @@ from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.suite.suite import Suite, load_suite
-from hpml_bench.sweep import resolve as definite
+from hpml_bench.sweep import resolve as resolving
+from hpml_bench.sweep.resolve import Findings, ResolvedSuite
 from hpml_bench.system import environment, gpus
 from hpml_bench.training import products
 from hpml_bench.training.products import Products
@@ -30,6 +31,11 @@ def suite_of(folder: Path, **changes: object) -> Suite:
     return load_suite(str(tiny.local_suite(folder, precision="auto", **changes)))
 
 
+def resolve(suite: Suite, folder: Path, here: int | None = None, **findings: Any) -> ResolvedSuite:
+    """Resolve a suite by what a folder holds, and by findings that need no measurement."""
+    return resolving.resolve(suite, Findings(folder, **findings), here)
+
+
 def with_flags(flags: str, patch: pytest.MonkeyPatch) -> None:
     """Make this a processor with some flags."""
     patch.setattr(environment, "_cpu", lambda: {"model name": "CPU", "flags": flags})
@@ -41,7 +47,7 @@ def test_the_faster_precision_is_taken(
 ) -> None:
     """bf16 where a product is 1.15 times as fast in it; the figures are kept, and stand in a note."""
     with_flags("avx512_bf16", monkeypatch)
-    suite, notes = definite.resolve(suite_of(tmp_path), tmp_path, measure=lambda _: figures(fp32, bf16))
+    suite, notes = resolve(suite_of(tmp_path), tmp_path, measure=lambda _: figures(fp32, bf16))
     assert suite.settings.precision == chosen
     (kept,) = json.loads((tmp_path / "definite.json").read_text()).values()
     assert Products.model_validate(kept) == figures(fp32, bf16)
@@ -54,18 +60,18 @@ def test_a_second_call_takes_the_same(tmp_path: Path, monkeypatch: pytest.Monkey
     """What it would measure doesn't matter; another processor or backbone is measured by itself."""
     with_flags("amx_bf16", monkeypatch)
     suite = suite_of(tmp_path)
-    first = definite.resolve(suite, tmp_path, measure=lambda _: figures(2, 1))
+    first = resolve(suite, tmp_path, measure=lambda _: figures(2, 1))
 
     def never(_: Settings) -> Products:
         raise AssertionError("measured again")
 
-    assert definite.resolve(suite, tmp_path, measure=never) == first
-    again = definite.resolve(suite, tmp_path, measure=never).suite
+    assert resolve(suite, tmp_path, measure=never) == first
+    again = resolve(suite, tmp_path, measure=never).suite
     assert [spec.run_id for spec in again.runs()] == [spec.run_id for spec in first.suite.runs()]
-    assert definite.resolve_as_known(suite, tmp_path, here=2) == first
+    assert resolve(suite, tmp_path, here=2, measures=False) == first
     monkeypatch.setattr(environment, "_cpu", lambda: {"model name": "another", "flags": "amx_bf16"})
-    assert definite.resolve_as_known(suite, tmp_path, here=2).suite.settings.precision == "fp32"
-    assert definite.resolve(suite, tmp_path, measure=lambda _: figures(1, 1)).suite.settings.precision == "fp32"
+    assert resolve(suite, tmp_path, here=2, measures=False).suite.settings.precision == "fp32"
+    assert resolve(suite, tmp_path, measure=lambda _: figures(1, 1)).suite.settings.precision == "fp32"
     assert len(json.loads((tmp_path / "definite.json").read_text())) == 2
 
 
@@ -84,7 +90,7 @@ def test_nothing_is_measured_where_nothing_is_open(
         raise AssertionError("measured")
 
     (tmp_path / "definite.json").unlink(missing_ok=True)
-    found, notes = definite.resolve(suite, tmp_path, measure=never)
+    found, notes = resolve(suite, tmp_path, measure=never)
     assert found.settings.precision == ("bf16" if changes else "fp32")
     assert notes == {}
     assert not (tmp_path / "definite.json").exists()
@@ -93,7 +99,7 @@ def test_nothing_is_measured_where_nothing_is_open(
 def test_a_real_product_is_measured_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the backbone's own shape: 32 wide, and four times that inside."""
     with_flags("amx_bf16", monkeypatch)
-    suite = definite.resolve(suite_of(tmp_path), tmp_path).suite
+    suite = resolve(suite_of(tmp_path), tmp_path).suite
     (kept,) = json.loads((tmp_path / "definite.json").read_text()).values()
     found = Products.model_validate(kept)
     assert found.shape[1:] == (32, 128)
@@ -138,7 +144,7 @@ def test_the_largest_micro_batch_that_fits_every_method_is_taken(
         tried.append((spec.method.name, spec.settings.micro_batch))
         return spec.settings.micro_batch <= most[spec.method.name]
 
-    found, notes = definite.resolve(suite, tmp_path, fits=fits)
+    found, notes = resolve(suite, tmp_path, fits=fits)
     assert notes == {"micro_batch": "3, the largest that fitted for all methods when it was tried out"}
     assert found.settings.micro_batch == 3
     assert tried == [("head", 12), ("head", 6), ("head", 4), ("lora", 4), ("lora", 3)]
@@ -146,9 +152,9 @@ def test_the_largest_micro_batch_that_fits_every_method_is_taken(
     def never(_: RunSpec) -> bool:
         raise AssertionError("tried again")
 
-    assert definite.resolve(suite, tmp_path, fits=never).suite == found
+    assert resolve(suite, tmp_path, fits=never).suite == found
     assert {spec.settings.micro_batch for spec in found.runs()} == {3}
-    assert definite.resolve(suite_of(tmp_path, micro_batch="auto"), tmp_path).suite.settings.micro_batch is None
+    assert resolve(suite_of(tmp_path, micro_batch="auto"), tmp_path).suite.settings.micro_batch is None
 
 
 @pytest.mark.parametrize("never", ["head", "lora"])
@@ -165,7 +171,7 @@ def test_a_method_that_fits_with_no_size_is_left_out(
         tried.append((spec.method.name, spec.settings.micro_batch))
         return spec.method.name != never and spec.settings.micro_batch <= 4
 
-    first = definite.resolve(suite, tmp_path, fits=fits)
+    first = resolve(suite, tmp_path, fits=fits)
     assert first.suite.settings.micro_batch == 4
     assert first.notes["micro_batch"] == (
         f"4, the largest that fitted for all methods but {never}, which ran out of memory with a single sample too "
@@ -173,35 +179,34 @@ def test_a_method_that_fits_with_no_size_is_left_out(
     )
     assert (never, 1) in tried
     assert {spec.method.name for spec in first.suite.runs()} == {"head", "lora"}
-    assert definite.resolve(suite, tmp_path, fits=lambda _: False) == first
-    assert definite.resolve_as_known(suite, tmp_path).suite == first.suite
+    assert resolve(suite, tmp_path, fits=lambda _: False) == first
+    assert resolve(suite, tmp_path, measures=False).suite == first.suite
 
 
 def test_a_size_that_was_kept_alone_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As folders of before methods could be left out hold it."""
     on_gpus(monkeypatch)
     suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=2, global_batch=24)
-    definite.resolve(suite, tmp_path, fits=lambda _: True)
+    resolve(suite, tmp_path, fits=lambda _: True)
     file = tmp_path / "definite.json"
     (key,) = json.loads(file.read_text())
     file.write_text(json.dumps({key: 6}))
-    found = definite.resolve(suite, tmp_path, fits=lambda _: False)
+    found = resolve(suite, tmp_path, fits=lambda _: False)
     assert (found.suite.settings.micro_batch, found.notes["micro_batch"][:14]) == (6, "6, the largest")
-    assert definite.resolve_as_known(suite, tmp_path).suite.settings.micro_batch == 6
+    assert resolve(suite, tmp_path, measures=False).suite.settings.micro_batch == 6
 
 
 def test_where_nothing_fits_one_sample_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The runs then say themselves that the memory is not enough."""
     on_gpus(monkeypatch)
     suite = suite_of(tmp_path, micro_batch="auto", device="cuda")
-    assert definite.resolve(suite, tmp_path, fits=lambda _: False).suite.settings.micro_batch == 1
+    assert resolve(suite, tmp_path, fits=lambda _: False).suite.settings.micro_batch == 1
 
 
 def test_a_run_can_be_tried_out(tmp_path: Path) -> None:
     """Two steps on the longest batch, and no points, predictions or metrics."""
     fork_server.start_fork_server()
-    prepared = tiny.prepared(tmp_path).model_copy(update={"try_out": True})
-    record = launcher.run(tiny.spec(micro_batch=2), prepared, tmp_path / "run")
+    record = tiny.run(tiny.spec(micro_batch=2), tiny.prepared(tmp_path), tmp_path / "run", try_out=True)
     assert (record.status, record.metrics, record.consumed) == ("ok", {}, None)
     assert not (tmp_path / "run" / "predictions.parquet").exists()
 
@@ -221,10 +226,10 @@ def test_only_a_lack_of_memory_makes_micro_batches_smaller(
     monkeypatch.setattr(launcher, "run", lambda *_: ended)
     if expected is UserError:
         with pytest.raises(UserError, match=f"micro_batch auto: head with 8 ended as {status}: no reason; give micro_"):
-            definite.resolve(suite, tmp_path)
+            resolve(suite, tmp_path)
         assert not (tmp_path / "definite.json").exists()
     else:
-        assert definite.resolve(suite, tmp_path).suite.settings.micro_batch == expected
+        assert resolve(suite, tmp_path).suite.settings.micro_batch == expected
 
 
 def test_a_try_out_can_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,4 +243,4 @@ def test_a_try_out_can_be_interrupted(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(preparation, "prepare", lambda *_: tiny.prepared(tmp_path / "prepared"))
     monkeypatch.setattr(launcher, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        definite.resolve(suite, tmp_path)
+        resolve(suite, tmp_path)

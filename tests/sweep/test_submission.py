@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -11,28 +13,38 @@ from click.testing import CliRunner
 from helpers import made_records
 from hpml_bench.cli import main, on
 from hpml_bench.errors import UserError
-from hpml_bench.launch.limits import Limits
 from hpml_bench.records.folder import RunFolder, locked
-from hpml_bench.records.plan import read_plan
-from hpml_bench.records.run import RunRecord, Status
-from hpml_bench.suite.profile import load_profile
+from hpml_bench.records.jobs import Job, read_plan
+from hpml_bench.records.limits import Limits
+from hpml_bench.records.plan import Plan
+from hpml_bench.records.run import Digests, RunRecord, Status
+from hpml_bench.records.shared import SharedResults
+from hpml_bench.suite.profile import Profile, load_profile
+from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import load_suite
-from hpml_bench.sweep.request import Asked
-from hpml_bench.sweep.resolve_for_job import resolve
-from hpml_bench.sweep.submit import VAIN, Sweep, find
+from hpml_bench.sweep.job_plan import plan_jobs
+from hpml_bench.sweep.request import SweepRequest
+from hpml_bench.sweep.resolve import resolve_for_job
+from hpml_bench.sweep.retries import VAIN
+from hpml_bench.sweep.submit import JobSweep, find
+
+JOB = Job(engine="x", job="j", restart=0, unit=0, host="n1", pid=1, began="2026-01-01T00:00:00Z")
+OTHER = Digests(weights="other", tokenizer="t", data="d")
+Requested = tuple[SweepRequest, Profile]
 
 
-def asked(**changes: object) -> Asked:
-    """Return what a call of run-all asks for."""
-    values = {"suite": load_suite("quickstart", seeds=1), "profile": load_profile("manual"), "methods": ("head",)}
-    return Asked(**{**values, "limits": Limits(), **changes})  # type: ignore[arg-type]
+def asked(**changes: object) -> Requested:
+    """Return what a call of run-all requests, and its profile."""
+    values: dict[str, Any] = {"suite": load_suite("quickstart", seeds=1), "methods": ("head",), **changes}
+    profile = values.pop("profile", load_profile("manual"))
+    return SweepRequest(out=Path("reports"), **values), profile
 
 
 def record(status: Status, call: int | None) -> RunRecord:
     """Return the record of a run that a job made in a call of run-all; None: none did."""
     made = made_records.sweep(("lora",), 1)[0]
     environment = made.environment | ({} if call is None else {"where": {"call": call}})
-    return made.model_copy(update={"status": status, "environment": environment, "protocol_id": "p"})
+    return made.model_copy(update={"status": status, "environment": environment})
 
 
 @pytest.fixture
@@ -57,12 +69,19 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def on_slurm(**changes: object) -> Asked:
+def on_slurm(**changes: object) -> Requested:
     """Return what a call of run-all asks of Slurm, with changes to the profile."""
     return asked(profile=load_profile("slurm", changes.items()))
 
 
-def line(sweep: Sweep, job: str, state: str = "RUNNING|None", kind: str = "units") -> str:
+def observed_units(sweep: JobSweep) -> tuple[tuple[RunSpec, ...], ...]:
+    """Return the runs of each unit, whose settings are resolved."""
+    observed = sweep.observe()
+    assert observed is not None
+    return observed.plan.units
+
+
+def line(sweep: JobSweep, job: str, state: str = "RUNNING|None", kind: str = "units") -> str:
     """Return how squeue shows a job of a sweep."""
     array, _, task = job.partition("_")
     shown, _, reason = state.partition("|")
@@ -85,15 +104,18 @@ def test_a_failed_run_is_done_again_once_a_call(
     status: Status, call: int | None, again: bool, settled: bool, tmp_path: Path
 ) -> None:
     """By jobs of the call that asks for it again, and not by further jobs of one in which it failed."""
-    plan = asked().plan(tmp_path, asked().plan(tmp_path, None))
-    assert plan.call == 2
-    assert plan.settles(record(status, call), "p", again) is settled
-    assert not plan.settles(record(status, call), "another protocol", again)
+    planned = plan_jobs(*asked(), tmp_path, plan_jobs(*asked(), tmp_path, None))
+    assert planned.call == 2
+    made = record(status, call)
+    plan = Plan(((made.spec,),), made.digests, since=None if again else planned.call)
+    assert plan.settles(made) is settled
+    assert plan.remaining([made]) == ((() if settled else (made.spec,)),)
+    assert not replace(plan, digests=OTHER).settles(made)
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     """Not even a folder; and what is there stays."""
-    sweep = Sweep.look(asked(), tmp_path / "quickstart", print)
+    sweep = JobSweep.look(*asked(), tmp_path / "quickstart", print)
     assert sweep.script().startswith("hpml-bench work ")
     assert list(tmp_path.iterdir()) == []
 
@@ -101,7 +123,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
 def test_variables_of_jobs_are_not_written_down(tmp_path: Path) -> None:
     """They may be keys."""
     profile = load_profile("manual", [("env", {"HF_TOKEN": "hf_secret"})])
-    sweep = Sweep.open(asked(profile=profile), tmp_path / "quickstart", print)
+    sweep = JobSweep.open(*asked(profile=profile), tmp_path / "quickstart", print)
     assert sweep.plan.profile.env == {"HF_TOKEN": "hf_secret"}
     assert "hf_secret" not in (sweep.folder / "plan.json").read_text()
 
@@ -109,11 +131,11 @@ def test_variables_of_jobs_are_not_written_down(tmp_path: Path) -> None:
 def test_who_waits_for_a_stopped_sweep_submits_nothing(tmp_path: Path) -> None:
     """`stop` in another terminal ends the waiting too; the same call begins again."""
     said: list[str] = []
-    sweep = Sweep.open(asked(), tmp_path / "quickstart", said.append)
-    Sweep(sweep.folder, read_plan(sweep.folder), sweep.engine, print).stop()
+    sweep = JobSweep.open(*asked(), tmp_path / "quickstart", said.append)
+    JobSweep(sweep.folder, read_plan(sweep.folder), sweep.engine, print).stop()
     assert not sweep.wait(lambda _: None)
     assert said == ["the sweep was stopped"]
-    assert not read_plan(Sweep.open(asked(), sweep.folder, print).folder).stopped
+    assert not read_plan(JobSweep.open(*asked(), sweep.folder, print).folder).stopped
 
 
 def test_two_that_submit_at_once_do_so_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,12 +143,12 @@ def test_two_that_submit_at_once_do_so_one_after_the_other(tmp_path: Path, monke
     said: list[str] = []
     monkeypatch.setattr("hpml_bench.sweep.submit.SUBMITTED_SECONDS", 0.2)
     monkeypatch.setattr("hpml_bench.sweep.submit.OPENED_SECONDS", 0.1)
-    sweep = Sweep.open(asked(), tmp_path / "quickstart", said.append)
+    sweep = JobSweep.open(*asked(), tmp_path / "quickstart", said.append)
     with locked(sweep.folder), pytest.raises(UserError, match="in use by process"):
         sweep.submit(again=True)
     assert "in use by process" in said[0]
     assert said[0].endswith("; waiting for it")
-    assert sweep.submit(again=True) == 1
+    assert len(sweep.submit(again=True)) == 1
 
 
 def test_a_job_that_could_not_be_launched_is_submitted_anew(tmp_path: Path, slurm: Path) -> None:
@@ -136,9 +158,9 @@ def test_a_job_that_could_not_be_launched_is_submitted_anew(tmp_path: Path, slur
         f"#!/bin/bash\ncd {slurm}\n"
         "[ $(ls given* 2>/dev/null | wc -l) -le $(cat cancelled 2>/dev/null | wc -l) ] || cat held\n"
     )
-    sweep = Sweep.open(on_slurm(), tmp_path / "quickstart", said.append)
+    sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", said.append)
     (slurm / "held").write_text(line(sweep, "7_0", "PENDING|launch failed requeued held"))
-    assert sweep.submit(again=True) == 1
+    assert len(sweep.submit(again=True)) == 1
     assert not sweep.wait(lambda _: None, poll=0.01)
     assert said.count("job 7_0 (1 in all) is held: pending (launch failed requeued held); cancelled") == VAIN + 1
     assert len(list(slurm.glob("given*"))) == VAIN + 1
@@ -147,8 +169,8 @@ def test_a_job_that_could_not_be_launched_is_submitted_anew(tmp_path: Path, slur
 def test_jobs_that_the_engine_would_never_begin_end_the_wait(tmp_path: Path, slurm: Path) -> None:
     """They are cancelled, and Slurm's reason is the sweep's: the same jobs submitted again would wait as well."""
     said: list[str] = []
-    sweep = Sweep.open(on_slurm(), tmp_path / "quickstart", said.append)
-    assert sweep.submit(again=True) == 1
+    sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", said.append)
+    assert len(sweep.submit(again=True)) == 1
     (slurm / "queue").write_text(line(sweep, "7_0", "PENDING|PartitionTimeLimit"))
     assert not sweep.wait(lambda _: None, poll=0.01)
     assert len(list(slurm.glob("given*"))) == 1
@@ -157,7 +179,7 @@ def test_jobs_that_the_engine_would_never_begin_end_the_wait(tmp_path: Path, slu
         "Slurm would never begin such jobs: PartitionTimeLimit; change what the profile asks for"
     ]
     (slurm / "queue").write_text(line(sweep, "7_0", "PENDING|PartitionTimeLimit"))
-    assert sweep.submit(again=True) == 1, "of an earlier call, perhaps with another profile"
+    assert len(sweep.submit(again=True)) == 1, "of an earlier call, perhaps with another profile"
     (sweep.folder / "logs" / "7_0.log").touch()
     assert sweep.reasons() == []
 
@@ -165,7 +187,7 @@ def test_jobs_that_the_engine_would_never_begin_end_the_wait(tmp_path: Path, slu
 def test_why_jobs_wait_is_said_once(tmp_path: Path, slurm: Path) -> None:
     """While none runs: who waits for hours wants to know for what."""
     said: list[str] = []
-    sweep = Sweep.open(on_slurm(), tmp_path / "quickstart", said.append)
+    sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", said.append)
     queue = [line(sweep, "7_0", f"PENDING|{reason}") for reason in ("Priority", "Resources", "Resources", "Priority")]
     queue.append(line(sweep, "7_0"))
     (slurm / "squeue").write_text(
@@ -181,7 +203,7 @@ def test_why_jobs_wait_is_said_once(tmp_path: Path, slurm: Path) -> None:
 
 def test_jobs_that_leave_no_log_are_told(tmp_path: Path, slurm: Path) -> None:
     """As where nodes don't see the folder: Slurm can't open the log, and nothing else tells of it."""
-    sweep = Sweep.open(on_slurm(), tmp_path / "quickstart", lambda _: None)
+    sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", lambda _: None)
     sweep.submit(again=True)
     assert sweep.reasons() == [
         f"no job has left a log in {sweep.folder / 'logs'}: see that the nodes have this folder, under this path"
@@ -203,7 +225,7 @@ def test_jobs_get_the_path_as_it_was_typed(tmp_path: Path, slurm: Path, monkeypa
         assert shown.exit_code == 0, shown.output
         assert f" {link}/reports/quickstart/plan.json " in shown.output
         assert f"--output={link}/reports/quickstart/logs/" in shown.output
-    plans = [Sweep.look(on_slurm(), folder / "reports/quickstart", print).plan for folder in (link, real)]
+    plans = [JobSweep.look(*on_slurm(), folder / "reports/quickstart", print).plan for folder in (link, real)]
     assert plans[0].id == plans[1].id
     monkeypatch.setenv("PWD", str(tmp_path))  # left by something that changed folders without a shell
     shown = CliRunner().invoke(main, ["run-all", "quickstart", "--on", "slurm", "--dry-run", "--out", "reports"])
@@ -213,13 +235,13 @@ def test_jobs_get_the_path_as_it_was_typed(tmp_path: Path, slurm: Path, monkeypa
 def test_damaged_settings_are_decided_anew(tmp_path: Path, slurm: Path) -> None:
     """A crash of the file system may leave the file empty: a job says so, and the next call removes it."""
     said: list[str] = []
-    sweep = Sweep.open(on_slurm(), tmp_path / "quickstart", print)
+    sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", print)
     resolved = sweep.folder / "resolved.json"
     for content in ("", '{"backbone": "x"'):
         resolved.write_text(content)
         with pytest.raises(UserError, match=r"resolved.json: can't be read; remove it"):
-            resolve(sweep.plan, sweep.folder, Limits())
-        Sweep.open(on_slurm(), sweep.folder, said.append)
+            resolve_for_job(sweep.plan, sweep.folder, Limits())
+        JobSweep.open(*on_slurm(), sweep.folder, said.append)
         assert said.pop() == f"{resolved} is damaged; the next job decides anew what the suite leaves open"
         assert not resolved.exists()
 
@@ -228,9 +250,9 @@ def test_a_damaged_run_that_is_done_again_is_counted_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It was recorded when the command began, and has been set aside since: it is the first of one, not the second."""
-    sweep = Sweep.open(asked(), tmp_path / "quickstart", print)
+    sweep = JobSweep.open(*asked(), tmp_path / "quickstart", print)
     (sweep.folder / "resolved.json").write_text(made_records.SETTINGS.model_dump_json())
-    ((spec,),) = sweep.specs() or ()
+    ((spec,),) = observed_units(sweep)
     made = made_records.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id})
     before = {(made.run_id, made.started): made.status}
     again = made.model_copy(update={"started": "2030-01-01T00:00:00+00:00"})
@@ -242,7 +264,7 @@ def test_a_damaged_run_that_is_done_again_is_counted_once(
 def test_a_dry_run_shows_no_secret(tmp_path: Path, slurm: Path) -> None:
     """It may be shown to somebody; jobs get the variable all the same."""
     wanted = on_slurm(env={"HF_TOKEN": "hf_0123456789", "NCCL_DEBUG": "INFO"})
-    sweep = Sweep.open(wanted, tmp_path / "quickstart", print)
+    sweep = JobSweep.open(*wanted, tmp_path / "quickstart", print)
     printed = sweep.script()
     assert "export HF_TOKEN='[redacted]'" in printed
     assert "export NCCL_DEBUG=INFO" in printed
@@ -253,39 +275,39 @@ def test_a_dry_run_shows_no_secret(tmp_path: Path, slurm: Path) -> None:
 def test_a_sweep_that_was_stopped_meanwhile_is_not_submitted(tmp_path: Path, slurm: Path) -> None:
     """Such as while its model and data were prepared."""
     said: list[str] = []
-    sweep = Sweep.open(on_slurm(), tmp_path / "quickstart", said.append)
+    sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", said.append)
     find(sweep.folder, print).stop()
-    assert sweep.submit(again=True) == 0
+    assert len(sweep.submit(again=True)) == 0
     assert said == ["the sweep was stopped"]
     assert not list(slurm.glob("given*"))
 
 
 def test_two_sweeps_do_not_mix_in_a_folder(tmp_path: Path, slurm: Path) -> None:
     """The first is told that another was planned, before it has jobs; with jobs the second is refused."""
-    first = Sweep.open(on_slurm(), tmp_path / "quickstart", print)
+    first = JobSweep.open(*on_slurm(), tmp_path / "quickstart", print)
     other = asked(profile=load_profile("slurm"), suite=load_suite("quickstart", seeds=2))
-    second = Sweep.open(other, first.folder, print)
+    second = JobSweep.open(*other, first.folder, print)
     with pytest.raises(UserError, match="another sweep, or this one with another profile, was begun here meanwhile"):
         first.submit(again=True)
-    assert second.submit(again=True) == 2
+    assert len(second.submit(again=True)) == 2
     (slurm / "queue").write_text(line(second, "7_0"))
     with pytest.raises(UserError, match=r"jobs of another plan, or of another profile, work in it \(7_0\); end them"):
-        Sweep.open(on_slurm(), first.folder, print)
+        JobSweep.open(*on_slurm(), first.folder, print)
 
 
 def test_jobs_that_resolve_otherwise_do_not_mix(tmp_path: Path, slurm: Path) -> None:
     """Other cores give other threads: such a profile is refused while jobs live; later settings are resolved anew."""
-    sweep = Sweep.open(on_slurm(cpus_per_node=8), tmp_path / "quickstart", print)
+    sweep = JobSweep.open(*on_slurm(cpus_per_node=8), tmp_path / "quickstart", print)
     resolved = sweep.folder / "resolved.json"
     resolved.write_text(made_records.SETTINGS.model_dump_json())
     (slurm / "queue").write_text(line(sweep, "7_0"))
-    Sweep.open(on_slurm(cpus_per_node=8, time="1:00:00"), sweep.folder, print)
+    JobSweep.open(*on_slurm(cpus_per_node=8, time="1:00:00"), sweep.folder, print)
     with pytest.raises(UserError, match="of another profile"):
-        Sweep.open(on_slurm(cpus_per_node=16), sweep.folder, print)
+        JobSweep.open(*on_slurm(cpus_per_node=16), sweep.folder, print)
     assert resolved.exists()
-    assert Sweep.look(on_slurm(cpus_per_node=16), sweep.folder, print).specs() is None
+    assert JobSweep.look(*on_slurm(cpus_per_node=16), sweep.folder, print).observe() is None
     (slurm / "queue").unlink()
-    Sweep.open(on_slurm(cpus_per_node=16), sweep.folder, print)
+    JobSweep.open(*on_slurm(cpus_per_node=16), sweep.folder, print)
     assert not resolved.exists()
     with pytest.raises(UserError, match="this one with another profile"):
         sweep.submit(again=True)
@@ -297,8 +319,8 @@ def test_an_array_that_is_refused_comes_later(tmp_path: Path, slurm: Path) -> No
     said: list[str] = []
     suite = load_suite("quickstart", seeds=5)
     profile = load_profile("slurm", [("options", {"array": 2})])
-    sweep = Sweep.open(asked(profile=profile, suite=suite), tmp_path / "quickstart", said.append)
-    assert sweep.submit(again=True) == 4
+    sweep = JobSweep.open(*asked(profile=profile, suite=suite), tmp_path / "quickstart", said.append)
+    assert len(sweep.submit(again=True)) == 4
     assert said[-1] == "sbatch: too many jobs; the other 1 jobs are submitted when those before have ended"
     assert "#SBATCH --dependency=afterany:7" in (slurm / "given8").read_text()
     (slurm / "most").write_text("6")
@@ -311,7 +333,7 @@ def test_an_array_that_is_refused_comes_later(tmp_path: Path, slurm: Path) -> No
 def test_a_detached_report_waits_for_all_jobs(tmp_path: Path, slurm: Path) -> None:
     """Also for those of an earlier call; there is one report, and none where no job is left."""
     said: list[str] = []
-    sweep = Sweep.open(on_slurm(), tmp_path / "quickstart", said.append)
+    sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", said.append)
     assert not sweep.submit_report()
     (slurm / "queue").write_text(line(sweep, "3_0") + line(sweep, "5_0"))
     assert sweep.submit_report()
@@ -328,13 +350,13 @@ def test_a_detached_report_waits_for_all_jobs(tmp_path: Path, slurm: Path) -> No
 def test_a_dry_run_prints_all_jobs_that_are_not_there(tmp_path: Path, slurm: Path) -> None:
     """A preparation, the units that have no job, the report; names that Slurm gives later stand in capitals."""
     wanted = on_slurm(prepare="job")
-    printed = Sweep.look(wanted, tmp_path / "quickstart", print).script(detach=True)
+    printed = JobSweep.look(*wanted, tmp_path / "quickstart", print).script(detach=True)
     assert [text.split()[-1] for text in printed.strip().split("#!/bin/bash")[1:]] == [
         "--prepare", '"$SLURM_ARRAY_TASK_ID"', str(tmp_path / "quickstart"),
     ]  # fmt: skip
     assert "--dependency=afterok:PREPARE\n" in printed
     assert "--dependency=afterany:PREPARE,afterany:UNITS\n" in printed
-    sweep = Sweep.open(wanted, tmp_path / "quickstart", print)
+    sweep = JobSweep.open(*wanted, tmp_path / "quickstart", print)
     (slurm / "queue").write_text(line(sweep, "7_0"))
     assert sweep.script() == ""
 
@@ -357,8 +379,8 @@ def test_a_fresh_sweep_of_some_methods_removes_runs_of_a_sweep_without_jobs(thre
         folder.begin()
         folder.commit(made_records.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id}))
         made.append(folder.path)
-    wanted = asked(suite=suite.model_copy(update={"settings": left_open}))
-    Sweep.open(wanted, tmp_path / "quickstart", print, fresh=True)
+    wanted = asked(suite=suite.model_copy(update={"settings": left_open}), fresh=True)
+    JobSweep.open(*wanted, tmp_path / "quickstart", print)
     assert [path.exists() for path in made] == [False, True, True, True, True]
 
 
@@ -367,31 +389,42 @@ def test_options_of_jobs_without_jobs_are_refused(option: str, tmp_path: Path) -
     """A dry run that runs a sweep would be no dry run."""
     found = CliRunner().invoke(main, ["run-all", "quickstart", option, "--out", str(tmp_path / "out")])
     assert found.exit_code == 2
-    assert f"{option} is of a sweep that jobs do; give --on PROFILE too" in found.output
+    assert f"{option} needs --on PROFILE" in found.output
     assert not (tmp_path / "out").exists()
 
 
 def test_who_waits_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And again where it was replaced; thousands of records are not read at each look."""
-    sweep = Sweep.open(asked(), tmp_path / "quickstart", print)
+    sweep = JobSweep.open(*asked(), tmp_path / "quickstart", print)
     settings = made_records.SETTINGS
     (tmp_path / "quickstart" / "resolved.json").write_text(settings.model_dump_json())
-    ((spec,),) = sweep.specs() or ()
+    ((spec,),) = observed_units(sweep)
     made = made_records.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id})
-    folder = RunFolder(sweep.folder / spec.run_id)
-    folder.begin()
-    folder.commit(made)
+    results = SharedResults(sweep.folder, JOB)
+
+    def publish(record: RunRecord) -> Path:
+        attempt = results.begin(spec)
+        attempt.begin()
+        return results.path / results.publish(spec, attempt.commit(record)).run_id
+
+    publish(made.model_copy(update={"status": "failed"}))
     looked: list[Path] = []
     read = RunFolder.record
     monkeypatch.setattr(RunFolder, "record", lambda run: looked.append(run.path) or read(run))
     for _ in range(3):
-        assert [record.status for record in sweep.records()] == ["ok"]
+        assert [record.status for record in sweep.records()] == ["failed"]
         sweep.missing(again=True)
     assert len(looked) == 1
-    folder.commit(made.model_copy(update={"status": "failed"}))
-    assert [record.status for record in sweep.records()] == ["failed"]
+    folder = publish(made)
+    looked.clear()
+    assert [record.status for record in sweep.records()] == ["ok"]
+    assert [sweep.whole(record) for record in sweep.records()] == [read(RunFolder(folder))]
     assert len(looked) == 2
-    (folder.path / "run.json").write_text("{")
+    replaced = folder.rename(folder.with_name("elsewhere"))
+    folder.mkdir()
+    (folder / "run.json").write_text("{")
+    looked.clear()
     assert sweep.records() == ()
     sweep.missing(again=True)
-    assert len(looked) == 4, "what couldn't be read is looked at again"
+    assert len(looked) == 2, "what couldn't be read is looked at again"
+    assert replaced.exists()

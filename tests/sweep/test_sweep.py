@@ -24,8 +24,6 @@ from hpml_bench.cli import main
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, outcome, preparation
-from hpml_bench.launch.limits import Limits
-from hpml_bench.launch.outcome import Place
 from hpml_bench.records.files import SET_ASIDE
 from hpml_bench.records.folder import RunFolder, locked, make_folder
 from hpml_bench.records.listing import load_records
@@ -36,7 +34,9 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.sweep import local as sweep
 from hpml_bench.sweep.order import shuffled
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.system import processes
+from hpml_bench.training.request import RunRequest
 
 Finished = tuple[Path, Path, Result]
 PREPARED = Prepared(
@@ -215,14 +215,15 @@ def quick_runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], li
     def arrange(statuses: dict[str, str]) -> list[str]:
         ran: list[str] = []
 
-        def run(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits, place: Place, *_: object) -> RunRecord:
-            ran.append(f"{spec.method.name}-{spec.seed}")
-            RunFolder(folder).begin()
-            if statuses.get(spec.method.name) == "interrupt":
+        def run(request: RunRequest, *_: object) -> RunRecord:
+            name = request.spec.method.name
+            ran.append(f"{name}-{request.spec.seed}")
+            RunFolder(request.folder).begin()
+            if statuses.get(name) == "interrupt":
                 raise launcher.Interrupted
-            ended = Outcome.model_validate({"status": statuses.get(spec.method.name, "ok")})
-            record = outcome.record(spec, prepared, ended, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0, place)
-            return RunFolder(folder).commit(record)
+            ended = Outcome.model_validate({"status": statuses.get(name, "ok")})
+            record = outcome.record(request, ended, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0)
+            return RunFolder(request.folder).commit(record)
 
         monkeypatch.setattr(fork_server, "start_fork_server", lambda: None)
         monkeypatch.setattr(preparation, "prepare", lambda *_: PREPARED)
@@ -241,7 +242,7 @@ def suite_of(*methods: str, seeds: int = 2) -> Suite:
 
 def go(suite: Suite, out: Path, **options: object) -> sweep.SweepResult:
     """Run a sweep without a word."""
-    return sweep.run_sweep(suite, out, Console(quiet=True), **options)  # type: ignore[arg-type]
+    return sweep.run_sweep(SweepRequest(suite, out, **options), Console(quiet=True))  # type: ignore[arg-type]
 
 
 def names_by_seed(runs: list[RunSpec]) -> dict[int, str]:
@@ -326,7 +327,7 @@ def test_fresh_forgets_the_runs_and_nothing_else(tmp_path: Path, quick_runs) -> 
 def test_one_seed_of_one_method(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
     """As `hpml-bench run` asks for it."""
     ran = quick_runs({})
-    result = go(suite_of("a", "b"), tmp_path, methods=["b"], seed=9)
+    result = go(suite_of("a", "b"), tmp_path, methods=("b",), seeds=(9,))
     assert ran == ["b-9"]
     assert [record.spec.seed for record in result.records] == [9]
 
@@ -347,7 +348,7 @@ def test_an_interruption_stops_the_sweep(tmp_path: Path, quick_runs) -> None:  #
     """Nothing more is started; what was done is in the result."""
     ran = quick_runs({"a": "interrupt"})
     result = go(suite_of("a", "b", seeds=3), tmp_path)
-    assert result.interrupted
+    assert result.ending.how == "interrupted"
     assert ran[-1].startswith("a")
     assert len(result.records) == len(ran) - 1
 

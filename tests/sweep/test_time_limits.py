@@ -9,31 +9,34 @@ from typing import Any
 
 import pytest
 
-from helpers import made_records
+from helpers import made_records, tiny
 from hpml_bench.errors import UserError
-from hpml_bench.launch.limits import Limits
 from hpml_bench.plugins.engine import make_engine
-from hpml_bench.records.plan import RESOLVED, Job, Plan
+from hpml_bench.records.jobs import RESOLVED, Job, JobPlan
+from hpml_bench.records.limits import Limits
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import load_profile
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.claims import Claim
-from hpml_bench.sweep.job import _Work
-from hpml_bench.sweep.request import Asked
-from hpml_bench.sweep.resolve_for_job import resolve
+from hpml_bench.sweep.execute import Ending
+from hpml_bench.sweep.job import JobWork, UnitQueue
+from hpml_bench.sweep.job_plan import plan_jobs
+from hpml_bench.sweep.request import SweepRequest
+from hpml_bench.sweep.resolve import resolve_for_job
 
 
-def planned(folder: Path, settings: dict[str, Any] | None = None, **profile: Any) -> Plan:
+def planned(folder: Path, settings: dict[str, Any] | None = None, **profile: Any) -> JobPlan:
     """Return a plan of one run of the quickstart."""
     suite = load_suite("quickstart", seeds=1)
     suite = suite.model_copy(update={"settings": suite.settings.model_copy(update=settings or {})})
-    return Asked(suite, load_profile("manual", profile.items()), ("head",), Limits()).plan(folder, None)
+    request = SweepRequest(suite, folder, ("head",))
+    return plan_jobs(request, load_profile("manual", profile.items()), folder, None)
 
 
-def work(folder: Path, plan: Plan, name: str = "j") -> _Work:
+def work(folder: Path, plan: JobPlan, name: str = "j") -> JobWork:
     """Return a job's work on its unit."""
     job = Job(engine="x", job=name, restart=0, unit=0, host="n1", pid=os.getpid(), began="2026-01-01T00:00:00Z")
-    return _Work(plan, folder, job, Claim(folder, job), make_engine(plan.profile))
+    return JobWork(plan, folder, job, Claim(folder, job), make_engine(plan.profile))
 
 
 @pytest.mark.parametrize(
@@ -57,22 +60,25 @@ def test_a_run_is_begun_where_it_can_end_or_no_job_has_longer(
     if left is not None:
         monkeypatch.setenv("HPML_BENCH_UNTIL", str(int(time.time()) + left))
     found = work(tmp_path, planned(tmp_path, **profile))
-    found.longest = longest
-    assert (found._time_for_another(first=True), found._time_for_another(first=False)) == begun
+    assert (found.time_for(longest, first=True), found.time_for(longest, first=False)) == begun
 
 
 def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After more time was given a run has two attempts again; the limit is named, also where the profile has none."""
     made = made_records.sweep(("head",), 1)[0].model_copy(update={"status": "interrupted"})
     monkeypatch.setenv("HPML_BENCH_UNTIL", str(int(time.time()) + 1800))
+    prepared = tiny.prepared(tmp_path / "prepared")
 
     def late(name: str, call: int) -> RunRecord | None:
         """Let a job be ended by a limit, and return the run's record then."""
         record = made.model_copy(update={"environment": made.environment | {"where": {"call": call}}})
         found = work(tmp_path, planned(tmp_path).model_copy(update={"call": call}), name)
         found.until = time.time() + 30
-        found.results.begin(record.spec).begin()
-        assert found._interrupted(record.spec, record) == "time"
+        folder = found.results.begin(record.spec)
+        folder.begin()
+        queue = UnitQueue([record.spec], {}, prepared, found)
+        request = tiny.request(record.spec, prepared, folder.path)
+        assert queue.interrupted(request, record) == Ending("time")
         return found.results.run_folder(record.spec).record()
 
     assert late("a", 1) is None
@@ -87,9 +93,9 @@ def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: p
 def test_a_node_that_would_resolve_otherwise_is_refused(settings: dict[str, Any], named: str, tmp_path: Path) -> None:
     """The first job decides what the suite leaves open; a later one on another kind of node says what differs."""
     plan = planned(tmp_path, settings)
-    first = resolve(plan, tmp_path, Limits()).suite.settings
-    assert resolve(plan, tmp_path, Limits()).suite.settings == first
+    first = resolve_for_job(plan, tmp_path, Limits()).suite.settings
+    assert resolve_for_job(plan, tmp_path, Limits()).suite.settings == first
     other = {"threads": 999, "device": "cuda"}[named]
     (tmp_path / RESOLVED).write_text(first.model_copy(update={named: other}).model_dump_json())
     with pytest.raises(UserError, match=f"this node would run with {named} .* instead of {other}"):
-        resolve(plan, tmp_path, Limits())
+        resolve_for_job(plan, tmp_path, Limits())

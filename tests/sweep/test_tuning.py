@@ -29,8 +29,9 @@ from hpml_bench.records.tuning import ACCURACY, Trial, TunedMethod, TuningRecord
 from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import MethodSpec, RunSpec, TaskSpec
 from hpml_bench.suite.suite import load_suite
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.sweep.studies import UNBOUNDED, Study, open_storage
-from hpml_bench.sweep.tune import FIRST_SEED, run_tuning, turns, validation_for_test
+from hpml_bench.sweep.tune import FIRST_SEED, TuningRequest, run_tuning, turns, validation_for_test
 
 Tuned = tuple[Path, Path, Result]
 
@@ -198,8 +199,9 @@ def test_a_second_call_runs_nothing(tuned: Tuned, tmp_path: Path) -> None:
 
 def go(tmp_path: Path, **more: Any) -> Any:
     """Tune the suite quickstart with a launcher that trains nothing."""
-    values: dict[str, Any] = {"trials": 4, "methods": ["lora", "full"]}
-    return run_tuning(load_suite("quickstart"), tmp_path / "out", Console(quiet=True), **(values | more))
+    values: dict[str, Any] = {"trials": 4, "methods": ("lora", "full")} | more
+    request = SweepRequest(load_suite("quickstart"), tmp_path / "out", values.pop("methods"))
+    return run_tuning(TuningRequest(request, **values), Console(quiet=True))
 
 
 @pytest.mark.parametrize("sampler", ["qmc", "tpe"])
@@ -211,7 +213,7 @@ def test_an_interrupted_tuning_tries_what_an_unbroken_one_does(
     unbroken, launcher.specs = launcher.rates, []
     launcher.interrupt_at = 5
     cut = go(tmp_path / "b", sampler=sampler)
-    assert cut.interrupted
+    assert cut.ending.how == "interrupted"
     assert sorted(len(one.trials) for one in read(cut.folder).methods) == [2, 3]
     assert not list(cut.folder.glob("*.yaml"))
     launcher.interrupt_at = None
@@ -249,11 +251,12 @@ def test_a_failing_method_spends_its_trials_too(launcher: Launcher, tmp_path: Pa
 def test_other_conditions_are_another_tuning(launcher: Launcher, tmp_path: Path) -> None:
     """With other steps nothing is taken over; with other methods the earlier ones stay in the record."""
     go(tmp_path, trials=1)
-    both = go(tmp_path, trials=1, methods=["head"])
+    both = go(tmp_path, trials=1, methods=("head",))
     assert [one.name for one in both.record.methods] == ["lora", "full", "head"]
     launcher.specs = []
     suite = load_suite("quickstart", ["steps=3"])
-    result = run_tuning(suite, tmp_path / "out", Console(quiet=True), 1, ["lora"])
+    request = SweepRequest(suite, tmp_path / "out", ("lora",))
+    result = run_tuning(TuningRequest(request, 1), Console(quiet=True))
     assert len(launcher.specs) == 1
     assert [one.name for one in result.record.methods] == ["lora"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Batch, Engine, Live
-from hpml_bench.records.plan import OWNER, Job, Plan, claims, ended_here
+from hpml_bench.records.jobs import OWNER, Job, JobPlan, claims, ended_here
 from hpml_bench.suite.profile import Profile
 from hpml_bench.sweep.claims import Claim, claimed, discard, release_dead
 from hpml_bench.system import processes
@@ -27,7 +27,7 @@ class Knowing(Engine):
         """Submit nothing."""
         return ""
 
-    def live(self, plan: Plan) -> tuple[Live, ...]:
+    def live(self, plan: JobPlan) -> tuple[Live, ...]:
         """Return nothing."""
         return ()
 

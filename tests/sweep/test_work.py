@@ -18,7 +18,7 @@ from helpers import tiny
 from helpers.held import Gates
 from helpers.warm import WarmProcess
 from hpml_bench.cli import main
-from hpml_bench.records.plan import CLAIMS, OWNER, Job, claims, read_jobs
+from hpml_bench.records.jobs import CLAIMS, OWNER, Job, claims, read_jobs
 from hpml_bench.system import heartbeat, processes
 
 Unit = Callable[..., WarmProcess]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpml_bench.records.files import remove_temporary, write_atomically
-from hpml_bench.records.plan import write_once
+from hpml_bench.records.jobs import write_once
 from hpml_bench.system import tempdir, temporary
 from hpml_bench.system.redaction import redact_files
 

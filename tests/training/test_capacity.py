@@ -20,7 +20,7 @@ from hpml_bench import registry
 from hpml_bench.builtin.probes.loss_scaling import LossScalingProbe
 from hpml_bench.data.prepare import prepare
 from hpml_bench.errors import Diverged, Unsupported, UserError
-from hpml_bench.launch import fork_server, launcher
+from hpml_bench.launch import fork_server
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.probe import Probe, Run, Step
@@ -109,7 +109,7 @@ def test_micro_batches_and_ranks_follow_the_same_path(task_folder: Path, tmp_pat
     for ranks, size in ((1, None), (2, None), (2, 3), (2, 2)):
         spec = spec_of(task_folder, WORDS, "full", micro_batch=size)
         spec = spec.model_copy(update={"settings": spec.settings.model_copy(update={"world_size": ranks})})
-        record = launcher.run(spec, prepare(spec.settings), tmp_path / f"{ranks}-{size}")
+        record = tiny.run(spec, prepare(spec.settings), tmp_path / f"{ranks}-{size}")
         assert record.status == "ok", record.error
         points = read_points(tmp_path / f"{ranks}-{size}")
         losses.append([point.value for point in points if point.metric == "train_loss"])

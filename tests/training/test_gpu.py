@@ -10,7 +10,7 @@ import pytest
 
 from helpers import tiny
 from hpml_bench.builtin.probes.memory import CUDA_BLOCK_MB, nvml_used_mb
-from hpml_bench.launch import fork_server, launcher
+from hpml_bench.launch import fork_server
 from hpml_bench.records.points import read_points
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.system.gpus import visible_gpus
@@ -27,7 +27,7 @@ def test_a_run_on_every_gpu(tmp_path: Path) -> None:
     found = resolve_devices(asked)
     assert (found.device, found.world_size) == ("cuda", len(visible_gpus()))
     spec = tiny.spec().model_copy(update={"settings": found})
-    record = launcher.run(spec, prepared, tmp_path / "run")
+    record = tiny.run(spec, prepared, tmp_path / "run")
     assert record.status == "ok", record.error
     metrics = {name: value or 0 for name, value in record.metrics.items()}
     assert metrics["peak_memory_mb"] == metrics["cuda_allocated_train_mb"] > 0
@@ -44,7 +44,7 @@ def test_the_gpu_follows_the_cpu(tmp_path: Path) -> None:
     courses = []
     for device in ("cpu", "cuda"):
         spec = tiny.spec(device=device, world_size=1)
-        assert launcher.run(spec, prepared, tmp_path / device).status == "ok"
+        assert tiny.run(spec, prepared, tmp_path / device).status == "ok"
         courses.append([p.value for p in read_points(tmp_path / device) if p.metric == "train_loss"])
     assert courses[0] == pytest.approx(courses[1], rel=1e-3)
 
@@ -58,11 +58,11 @@ def test_out_of_memory_has_a_status_of_its_own(tmp_path: Path) -> None:
 
     free = torch.cuda.mem_get_info()[0]
     hog = torch.empty(free - 300_000_000, dtype=torch.uint8, device="cuda")  # less than a context takes, on any card
-    assert launcher.run(spec, prepared, tmp_path / "large").status == "oom_cuda"
+    assert tiny.run(spec, prepared, tmp_path / "large").status == "oom_cuda"
     del hog
     torch.cuda.empty_cache()
     small = tiny.spec("full", device="cuda", world_size=1)
-    assert launcher.run(small, prepared, tmp_path / "small").status == "ok"
+    assert tiny.run(small, prepared, tmp_path / "small").status == "ok"
 
 
 @pytest.mark.multigpu
@@ -72,7 +72,7 @@ def test_two_gpus_follow_one(tmp_path: Path) -> None:
     prepared = tiny.prepared(tmp_path)
     courses = []
     for ranks in (1, 2):
-        record = launcher.run(tiny.spec(device="cuda", world_size=ranks), prepared, tmp_path / str(ranks))
+        record = tiny.run(tiny.spec(device="cuda", world_size=ranks), prepared, tmp_path / str(ranks))
         assert record.status == "ok", record.error
         courses.append([p.value for p in read_points(tmp_path / str(ranks)) if p.metric == "train_loss"])
     assert courses[0] == pytest.approx(courses[1], rel=1e-3)

@@ -13,12 +13,12 @@ import pytest
 
 from helpers import skips, tiny
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch import fork_server, launcher
-from hpml_bench.launch.outcome import Place
+from hpml_bench.launch import fork_server
 from hpml_bench.records.load import load_record
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord
+from hpml_bench.training.request import Place
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def prepared_for_ranks(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 def record(prepared_for_ranks: Prepared, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, Path]:
     """A LoRA run on two ranks."""
     folder = tmp_path_factory.mktemp("runs") / "lora"
-    return launcher.run(tiny.spec(), prepared_for_ranks, folder, place=Place(in_sweep=1)), folder
+    return tiny.run(tiny.spec(), prepared_for_ranks, folder, place=Place(in_sweep=1)), folder
 
 
 def test_a_run_is_recorded_whole(record: tuple[RunRecord, Path]) -> None:
@@ -79,7 +79,7 @@ def test_consumption_is_what_the_settings_ask(record: tuple[RunRecord, Path]) ->
 
 def losses(prepared: Prepared, folder: Path, **changes: int) -> list[float]:
     """Return the training losses of a run."""
-    result = launcher.run(tiny.spec("full", **changes), prepared, folder)
+    result = tiny.run(tiny.spec("full", **changes), prepared, folder)
     assert result.status == "ok", result.error
     return [p.value for p in read_points(folder) if p.metric == "train_loss" and p.value is not None]
 
@@ -105,13 +105,13 @@ def test_the_same_spec_twice_is_the_same_run(prepared_for_ranks: Prepared, tmp_p
 
 def test_methods_consume_the_same(prepared_for_ranks: Prepared, record: tuple[RunRecord, Path], tmp_path: Path) -> None:
     """At one seed every method sees the same samples in the same order."""
-    other = launcher.run(tiny.spec("prompt_tuning"), prepared_for_ranks, tmp_path / "prompt")
+    other = tiny.run(tiny.spec("prompt_tuning"), prepared_for_ranks, tmp_path / "prompt")
     assert other.consumed == record[0].consumed
 
 
 def test_divergence_is_a_status(prepared_for_ranks: Prepared, tmp_path: Path) -> None:
     """A loss that is no number ends the run on all ranks together; the record names the step."""
-    result = launcher.run(tiny.spec("full", lr=1e30, clip_norm=None), prepared_for_ranks, tmp_path / "diverged")
+    result = tiny.run(tiny.spec("full", lr=1e30, clip_norm=None), prepared_for_ranks, tmp_path / "diverged")
     assert result.status == "diverged"
     assert result.error is not None
     assert "at step" in result.error.message
@@ -120,17 +120,17 @@ def test_divergence_is_a_status(prepared_for_ranks: Prepared, tmp_path: Path) ->
 def test_a_rank_that_raises_is_in_the_record(prepared_for_ranks: Prepared, tmp_path: Path) -> None:
     """The rank's own exception is recorded with its traceback, and the next run starts clean."""
     broken = prepared_for_ranks.model_copy(update={"data": str(tmp_path / "nowhere")})
-    result = launcher.run(tiny.spec(), broken, tmp_path / "failed")
+    result = tiny.run(tiny.spec(), broken, tmp_path / "failed")
     assert result.status == "failed"
     assert result.error is not None
     assert result.error.traceback is not None
     assert "nowhere" in result.error.message
-    assert launcher.run(tiny.spec("head"), prepared_for_ranks, tmp_path / "next").status == "ok"
+    assert tiny.run(tiny.spec("head"), prepared_for_ranks, tmp_path / "next").status == "ok"
 
 
 def test_unsupported_is_a_finding(prepared_for_ranks: Prepared, tmp_path: Path) -> None:
     """A method that can't run with a model is recorded with the reason."""
-    result = launcher.run(tiny.spec("prompt_tuning", max_length=64), prepared_for_ranks, tmp_path / "unsupported")
+    result = tiny.run(tiny.spec("prompt_tuning", max_length=64), prepared_for_ranks, tmp_path / "unsupported")
     assert result.status == "unsupported"
     assert result.error is not None
     assert "positions" in result.error.message

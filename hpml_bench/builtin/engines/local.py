@@ -10,7 +10,7 @@ from functools import partial
 
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Batch, Engine, Live
-from hpml_bench.records.plan import LOGS, Job, Plan, ended_here
+from hpml_bench.records.jobs import LOGS, Job, JobPlan, ended_here
 from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child, environment, gpus
 from hpml_bench.system import job as jobs
@@ -64,7 +64,7 @@ class Local(Engine):
         self._begin()
         return ""
 
-    def live(self, plan: Plan) -> tuple[Live, ...]:
+    def live(self, plan: JobPlan) -> tuple[Live, ...]:
         """Return the jobs that wait or run."""
         self._begin()
         waiting = [Live(f"unit {unit}", unit, "WAITING", running=False) for _, unit, _ in self._waiting]
@@ -80,7 +80,7 @@ class Local(Engine):
                 return
             time.sleep(LOOK_SECONDS)
 
-    def stop(self, plan: Plan) -> int:
+    def stop(self, plan: JobPlan) -> int:
         """Ask the jobs of this process to end, and kill those that don't."""
         count = len(self._waiting) + len(self._running)
         self._waiting.clear()

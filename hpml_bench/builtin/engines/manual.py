@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from hpml_bench.plugins.engine import Batch, Engine, Live
-from hpml_bench.records.plan import Job, Plan, ended_here
+from hpml_bench.records.jobs import Job, JobPlan, ended_here
 
 
 class Manual(Engine):
@@ -23,11 +23,11 @@ class Manual(Engine):
         """Submit nothing."""
         return ""
 
-    def live(self, plan: Plan) -> tuple[Live, ...]:
+    def live(self, plan: JobPlan) -> tuple[Live, ...]:
         """Return nothing: it isn't known."""
         return ()
 
-    def stop(self, plan: Plan) -> int:
+    def stop(self, plan: JobPlan) -> int:
         """End nothing."""
         return 0
 

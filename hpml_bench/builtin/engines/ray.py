@@ -26,7 +26,7 @@ from pydantic import Field
 
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Batch, Engine, Live
-from hpml_bench.records.plan import LOGS, Job, Plan, ended_here
+from hpml_bench.records.jobs import LOGS, Job, JobPlan, ended_here
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child
@@ -100,7 +100,7 @@ class Ray(Engine):
         self._more()
         return ""
 
-    def live(self, plan: Plan) -> tuple[Live, ...]:
+    def live(self, plan: JobPlan) -> tuple[Live, ...]:
         """Return the jobs that wait or run, as far as this process has submitted them."""
         self._more()
         found = [Live(name, unit, "SUBMITTED", running=True) for unit, name in self._running.values()]
@@ -115,7 +115,7 @@ class Ray(Engine):
         else:
             time.sleep(seconds)
 
-    def stop(self, plan: Plan) -> int:
+    def stop(self, plan: JobPlan) -> int:
         """Ask the jobs to end, and kill the workers of those that don't."""
         import ray
 

@@ -20,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Batch, Engine, Kind, Live
-from hpml_bench.records.plan import LOGS, Job, Plan
+from hpml_bench.records.jobs import LOGS, Job, JobPlan
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system import child
 from hpml_bench.system import job as jobs
@@ -92,6 +92,8 @@ class Slurm(Engine):
     """Slurm."""
 
     title = "Slurm"
+    lag = 45.0  # sites cache squeue's answers
+    kills = True
     Options: ClassVar[type[Frozen]] = SlurmOptions
 
     def check(self) -> None:
@@ -159,7 +161,7 @@ class Slurm(Engine):
             raise UserError(f"sbatch answered {told[:200]!r}, and no number of a job")
         return str(numbers[-1])
 
-    def live(self, plan: Plan) -> tuple[Live, ...]:
+    def live(self, plan: JobPlan) -> tuple[Live, ...]:
         """Return the jobs with this plan's comment."""
         told = _run(["squeue", "--noheader", "--array", "--me", f"--format={FORMAT}"])
         several = "," in str(self.options.sbatch.get("partition", ""))  # the reason is then of one of them
@@ -182,7 +184,7 @@ class Slurm(Engine):
                 )
         return tuple(found)
 
-    def stop(self, plan: Plan) -> int:
+    def stop(self, plan: JobPlan) -> int:
         """Cancel the jobs of a plan: whole arrays, since scancel asks the controller once for each name."""
         found = self.live(plan)
         if found:

@@ -18,7 +18,8 @@ from hpml_bench.builtin.engines.local import Local, slots
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Batch
-from hpml_bench.records.plan import LOGS, Job, Limits, Plan, Task, Unit, claims, read_jobs
+from hpml_bench.records.jobs import LOGS, Job, JobPlan, Unit, UnitRun, claims, read_jobs
+from hpml_bench.records.limits import Limits
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system import environment, gpus, heartbeat, processes
@@ -237,8 +238,8 @@ class Printing(Local):
 def printing(folder: Path, parallel: int) -> tuple[Printing, Batch]:
     """Return such an engine that has been checked, and three jobs."""
     profile = Profile(engine="local", unit="run", parallel=parallel)
-    units = tuple(Unit(tasks=(Task(method="head", seed=seed),)) for seed in range(3))
-    plan = Plan(id="hpml-1", suite=load_suite("quickstart"), profile=profile, units=units, limits=Limits(stall=300))
+    units = tuple(Unit(tasks=(UnitRun(method="head", seed=seed),)) for seed in range(3))
+    plan = JobPlan(id="hpml-1", suite=load_suite("quickstart"), profile=profile, units=units, limits=Limits(stall=300))
     made = Printing(profile)
     made.check()
     return made, Batch(plan, folder, (0, 1, 2), ("work",))

@@ -23,7 +23,7 @@ from helpers.cli_process import Command
 from hpml_bench.builtin.engines.ray import Need, Ray, do, need
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
-from hpml_bench.records.plan import Job, claims, read_jobs
+from hpml_bench.records.jobs import Job, claims, read_jobs
 from hpml_bench.suite.profile import Profile
 from hpml_bench.system import heartbeat, processes
 

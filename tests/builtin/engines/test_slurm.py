@@ -15,7 +15,8 @@ import pytest
 from hpml_bench.builtin.engines.slurm import Slurm, _ranges
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Batch, make_engine
-from hpml_bench.records.plan import Job, Limits, Plan, Task, Unit
+from hpml_bench.records.jobs import Job, JobPlan, Unit, UnitRun
+from hpml_bench.records.limits import Limits
 from hpml_bench.suite.profile import Profile, load_profile
 from hpml_bench.suite.suite import load_suite
 
@@ -27,8 +28,8 @@ def engine(**changes: Any) -> Slurm:
 
 def batch(made: Slurm, folder: Path, units: tuple[int, ...] = (0, 1, 2), **changes: Any) -> Batch:
     """Return jobs of a plan of the quickstart."""
-    tasks = (Task(method="lora", seed=0),)
-    plan = Plan(
+    tasks = (UnitRun(method="lora", seed=0),)
+    plan = JobPlan(
         id="hpml-0123456789", suite=load_suite("quickstart"), profile=made.profile, units=(Unit(tasks=tasks),) * 5,
         limits=Limits(stall=300),
     )  # fmt: skip

@@ -601,7 +601,7 @@ def test_the_series_are_those_documented(run: Run) -> None:
     for probe in [registry.plugin("probes", name)() for name in registry.names("probes")]:
         probe.start(run)
         names |= {p.metric for p in [*probe.after_steps([step(1)]), *probe.after_eval(evaluation("validation"))]}
-    page = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs/metrics.md").read_text(encoding="utf-8")
     _, _, series = page.partition("## Series of `points.jsonl`")
     names = {"validation_<headline>" if name == "validation_accuracy" else name for name in names}
     assert names == {line.split("`")[1] for line in series.splitlines() if line.startswith("| `")}

@@ -20,7 +20,7 @@ from hpml_bench.builtin.scorers.number import number_of
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.scorer import Scorer, make_scorer
 
-FILES = Path(__file__).parents[1] / "files"
+FILES = Path(__file__).parents[2] / "files"
 NAMES = registry.names("scorers")
 TEXTS = (
     "Paris", " paris. ", "The  Paris", "Paris, France", "in Paris", "42", "1,000", "", " ", "a", "The", "...", "par is",

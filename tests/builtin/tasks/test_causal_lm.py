@@ -21,7 +21,7 @@ from hpml_bench.builtin.probes.quality import QualityProbe
 from hpml_bench.builtin.tasks.causal_lm import CausalLM, linearised_loss
 from hpml_bench.data.prepare import prepare
 from hpml_bench.errors import UserError
-from hpml_bench.launch import fork_server, launcher
+from hpml_bench.launch import fork_server
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Evaluation, Probe
 from hpml_bench.plugins.rows import Rows
@@ -413,7 +413,7 @@ def untrained(task_folder: Path) -> tuple[RunRecord, Path, Settings]:
     options = {"scorer": "exact", "max_new_tokens": 4, "retention": f"path:{task_folder / 'general.txt'}"}
     settings = settings_of(task_folder, options).model_copy(update={"world_size": 2})
     spec = tiny.spec("none").model_copy(update={"settings": settings})
-    return launcher.run(spec, prepare(settings), task_folder / "none"), task_folder / "none", settings
+    return tiny.run(spec, prepare(settings), task_folder / "none"), task_folder / "none", settings
 
 
 def test_the_base_model_takes_no_step_and_is_evaluated_whole(untrained: tuple[RunRecord, Path, Settings]) -> None:
@@ -454,7 +454,7 @@ def test_the_base_model_has_no_costs_of_training(untrained: tuple[RunRecord, Pat
 def test_the_base_model_of_a_task_with_a_head_is_unsupported(tmp_path: Path) -> None:
     """A head that is drawn at random answers nothing: the record says so."""
     fork_server.start_fork_server()
-    record = launcher.run(tiny.spec("none"), tiny.prepared(tmp_path / "prepared"), tmp_path / "run")
+    record = tiny.run(tiny.spec("none"), tiny.prepared(tmp_path / "prepared"), tmp_path / "run")
     assert record.status == "unsupported"
     assert record.error is not None
     assert "head" in record.error.message

@@ -18,8 +18,7 @@ import hpml_bench
 from helpers import tiny
 from helpers.cli_process import Command
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch import launcher
-from hpml_bench.launch.limits import Limits
+from hpml_bench.records.limits import Limits
 from hpml_bench.records.listing import load_records
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.steady import paused
@@ -40,7 +39,7 @@ def test_a_stepped_wall_clock(prepared_for_faults: Prepared, tmp_path: Path, mon
     clock, hours = time.time, itertools.count(1)
     monkeypatch.setattr(time, "time", lambda: clock() - 3600 * next(hours))
     began = time.monotonic()
-    record = launcher.run(
+    record = tiny.run(
         faulty("clock", rank=0), prepared_for_faults, tmp_path / "run", limits=Limits(stall=30, run_timeout=60)
     )
     whole = time.monotonic() - began

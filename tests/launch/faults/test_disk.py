@@ -19,7 +19,6 @@ from faulty_runs import endless
 from helpers import skips, tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
-from hpml_bench.launch import launcher
 from hpml_bench.records.files import write_atomically
 from hpml_bench.records.load import read_record
 from hpml_bench.system import cache, disk, processes
@@ -163,14 +162,14 @@ def test_a_file_size_limit(prepared_for_faults: Prepared, tmp_path: Path) -> Non
     before = resource.prlimit(server, resource.RLIMIT_FSIZE)
     resource.prlimit(server, resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        record = launcher.run(endless(), prepared_for_faults, tmp_path / "run")
+        record = tiny.run(endless(), prepared_for_faults, tmp_path / "run")
     finally:
         resource.prlimit(server, resource.RLIMIT_FSIZE, before)
     assert record.status == "failed"
     assert record.error is not None
     assert "File too large" in record.error.message
     assert read_record(tmp_path / "run") == record
-    assert launcher.run(tiny.spec("head"), prepared_for_faults, tmp_path / "next").status == "ok"
+    assert tiny.run(tiny.spec("head"), prepared_for_faults, tmp_path / "next").status == "ok"
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO])

@@ -19,17 +19,17 @@ from hpml_bench.cli import main
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, outcome, preparation
-from hpml_bench.launch.limits import Limits
-from hpml_bench.launch.outcome import Place
 from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.limits import Limits
 from hpml_bench.records.load import load_record
 from hpml_bench.records.run import Digests, Outcome, RunError, RunRecord
 from hpml_bench.report.render import load_libraries, write_report
-from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep import local as sweep
 from hpml_bench.sweep import tune
-from hpml_bench.sweep.tune import run_tuning
+from hpml_bench.sweep.request import SweepRequest
+from hpml_bench.sweep.tune import TuningRequest, run_tuning
+from hpml_bench.training.request import RunRequest
 
 PREPARED = Prepared(
     backbone="b", data="d", label_names=("x", "y"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
@@ -44,22 +44,15 @@ def quick_attempts(monkeypatch: pytest.MonkeyPatch) -> Arrange:
     def arrange(statuses: dict[str, list[str]]) -> list[str]:
         ran: list[str] = []
 
-        def run(
-            spec: RunSpec,
-            prepared: Prepared,
-            folder: Path,
-            limits: Limits,
-            place: Place,
-            earlier: tuple[str, ...],
-            *_: object,
-        ) -> RunRecord:
-            ran.append(spec.method.name)
-            RunFolder(folder).begin()
-            status = (statuses.get(spec.method.name, [])[len(earlier) :] or ["ok"])[0]
+        def run(request: RunRequest, *_: object) -> RunRecord:
+            name, earlier = request.spec.method.name, request.earlier_attempts
+            ran.append(name)
+            RunFolder(request.folder).begin()
+            status = (statuses.get(name, [])[len(earlier) :] or ["ok"])[0]
             error = None if status == "ok" else RunError(kind="Fault", message="as arranged")
             ended = Outcome.model_validate({"status": status, "error": error})
             began = f"2026-01-01T00:00:{len(ran):02d}+00:00"
-            return RunFolder(folder).commit(outcome.record(spec, prepared, ended, began, 1.0, place, earlier))
+            return RunFolder(request.folder).commit(outcome.record(request, ended, began, 1.0))
 
         monkeypatch.setattr(fork_server, "start_fork_server", lambda: None)
         monkeypatch.setattr(preparation, "prepare", lambda *_: PREPARED)
@@ -74,7 +67,7 @@ def go(out: Path, *methods: str, **limits: object) -> sweep.SweepResult:
     entries = {name: {"method": "head"} for name in methods}
     values = {"name": "quick", "seeds": 1, "settings": tiny.settings().model_dump(), "methods": entries}
     chosen = Limits(**limits)  # type: ignore[arg-type]
-    return sweep.run_sweep(Suite.model_validate(values), out, Console(quiet=True), limits=chosen)
+    return sweep.run_sweep(SweepRequest(Suite.model_validate(values), out, limits=chosen), Console(quiet=True))
 
 
 def test_nothing_is_tried_again_unasked(tmp_path: Path, quick_attempts: Arrange) -> None:
@@ -118,10 +111,10 @@ def test_fail_fast(tmp_path: Path, quick_attempts: Arrange) -> None:
     """The sweep ends with the first run that did not end well, and says that runs are left; else it goes on."""
     ran = quick_attempts({name: ["failed"] for name in "abc"})
     result = go(tmp_path / "fast", *"abc", fail_fast=True)
-    assert (len(ran), result.ended_by) == (1, "--fail-fast")
+    assert (len(ran), result.ending.why) == (1, "--fail-fast")
     ran = quick_attempts({name: ["failed"] for name in "abc"})
     result = go(tmp_path / "on", *"abc")
-    assert (len(ran), result.failed, result.ended_by) == (3, 3, None)
+    assert (len(ran), result.failed, result.ending.why) == (3, 3, None)
 
 
 def test_fail_fast_with_the_last_trial_leaves_none(tmp_path: Path, quick_attempts: Arrange) -> None:
@@ -135,15 +128,16 @@ def test_fail_fast_with_the_last_trial_leaves_none(tmp_path: Path, quick_attempt
     suite, limits = Suite.model_validate(values), Limits(fail_fast=True)
     for trials, ended_by in ((2, "--fail-fast"), (1, None)):
         quick_attempts({"a": ["failed"]})
-        result = run_tuning(suite, tmp_path / str(trials), Console(quiet=True), trials, limits=limits)
-        assert (result.ended_by, result.suite_file is None) == (ended_by, ended_by is not None)
+        request = SweepRequest(suite, tmp_path / str(trials), limits=limits)
+        result = run_tuning(TuningRequest(request, trials), Console(quiet=True))
+        assert (result.ending.why, result.suite_file is None) == (ended_by, ended_by is not None)
 
 
 def test_no_run_begins_after_the_hours(tmp_path: Path, quick_attempts: Arrange) -> None:
     """With none left nothing begins; the result says which limit it was."""
     ran = quick_attempts({})
     result = go(tmp_path, *"abc", max_hours=0)
-    assert (ran, result.ended_by) == ([], "--max-hours 0")
+    assert (ran, result.ending.why) == ([], "--max-hours 0")
     assert not Limits(max_hours=1).ended(3599)
     assert Limits(max_hours=1).ended(3600)
 
@@ -159,14 +153,14 @@ def test_no_attempt_begins_after_the_hours(
     load_libraries()  # which would take some of the hours
     pytest.importorskip("optuna")
     for name, command in (
-        ("run-all", lambda out: sweep.run_sweep(suite, out, Console(quiet=True), limits=limits)),
-        ("tune", lambda out: run_tuning(suite, out, Console(quiet=True), 2, limits=limits)),
+        ("run-all", lambda request: sweep.run_sweep(request, Console(quiet=True))),
+        ("tune", lambda request: run_tuning(TuningRequest(request, 2), Console(quiet=True))),
     ):
         ran = quick_attempts({"a": ["failed"] * 60})
         at_once = launcher.run
         monkeypatch.setattr(launcher, "run", lambda *args, run=at_once: (time.sleep(0.8), run(*args))[1])
         began = time.monotonic()
-        command(tmp_path / name)
+        command(SweepRequest(suite, tmp_path / name, limits=limits))
         assert 1 <= len(ran) <= 5, name
         assert 4 <= time.monotonic() - began < 30
         (path,) = (tmp_path / name).rglob("run.json")
@@ -183,9 +177,10 @@ def test_the_hours_of_a_tuning_begin_before_its_preparation(
     suite = Suite.model_validate(
         {"name": "quick", "seeds": 1, "settings": tiny.settings().model_dump(), "methods": {"a": {"method": "head"}}}
     )
-    result = run_tuning(suite, tmp_path, Console(quiet=True), 1, limits=Limits(max_hours=1 / 3600))
+    request = SweepRequest(suite, tmp_path, limits=Limits(max_hours=1 / 3600))
+    result = run_tuning(TuningRequest(request, 1), Console(quiet=True))
     assert ran == []
-    assert str(result.ended_by).startswith("--max-hours")
+    assert str(result.ending.why).startswith("--max-hours")
 
 
 @pytest.mark.parametrize("command", [["run-all"], ["run", "lora"], ["tune"]])
@@ -193,8 +188,8 @@ def test_the_limits_arrive(command: list[str], tmp_path: Path, monkeypatch: pyte
     """What the command line says of each of the five is what the sweep, or the tuning, gets."""
     got: list[object] = []
 
-    def note(*args: object, limits: Limits | None = None, **_: object) -> None:
-        got.append(limits or args[-1])
+    def note(request: SweepRequest | TuningRequest, _: object) -> None:
+        got.append((request.sweep if isinstance(request, TuningRequest) else request).limits)
         raise UserError("noted")
 
     monkeypatch.setattr(sweep, "run_sweep", note)

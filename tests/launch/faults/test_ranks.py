@@ -21,23 +21,23 @@ from pathlib import Path
 import psutil
 import pytest
 from faulty_runs import endless, faulty, send, when, when_training
+from hpml_bench.sweep.runner import Runner
 from rich.console import Console
 
 from helpers import plugin_packages, skips, tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
-from hpml_bench.launch import launcher, preparation
-from hpml_bench.launch.limits import Limits
+from hpml_bench.launch import preparation
 from hpml_bench.launch.watchdog import GRACE_SECONDS, free_launcher
 from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.folder import ResultsFolder
+from hpml_bench.records.limits import Limits
 from hpml_bench.records.load import read_record
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import write_report
 from hpml_bench.suite.settings import MethodSpec, RunSpec
 from hpml_bench.sweep.progress import SweepProgress
-from hpml_bench.sweep.runner import Runner
 from hpml_bench.system import oom, processes, tempdir
 
 ENDED_AT_LAST = Limits(stall=120)
@@ -95,7 +95,7 @@ class Stall:
 
 def run(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits | Stall = ENDED_AT_LAST) -> RunRecord:
     """Do a run."""
-    return launcher.run(spec, prepared, folder, limits)  # type: ignore[arg-type]  # the watchdog reads these at each poll
+    return tiny.run(spec, prepared, folder, limits)  # type: ignore[arg-type]  # the watchdog reads these at each poll
 
 
 def told(record: RunRecord) -> str:
@@ -106,12 +106,12 @@ def told(record: RunRecord) -> str:
 
 def the_next_is_ok(prepared: Prepared, tmp_path: Path) -> None:
     """What went before leaves no trace in the next run."""
-    assert launcher.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
+    assert tiny.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
 
 
 def test_a_rank_that_raises(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """The run is `failed` with that rank's own traceback, though the other one loses its peer."""
-    record = launcher.run(faulty("raise"), prepared_for_faults, tmp_path / "run")
+    record = tiny.run(faulty("raise"), prepared_for_faults, tmp_path / "run")
     assert record.status == "failed"
     assert record.error is not None
     assert (record.error.kind, record.error.rank) == ("ArithmeticError", 1)
@@ -127,7 +127,7 @@ def test_a_rank_that_raises(prepared_for_faults: Prepared, tmp_path: Path) -> No
 def test_a_rank_that_is_killed(rank: int, prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """The run is `killed`, by that rank, and not by what the other says of the lost connection."""
     when_training(tmp_path / "run", send(signal.SIGKILL, rank))
-    record = launcher.run(endless(), prepared_for_faults, tmp_path / "run", limits=ENDED_AT_LAST)
+    record = tiny.run(endless(), prepared_for_faults, tmp_path / "run", limits=ENDED_AT_LAST)
     assert record.status == "killed", record.error
     assert f"rank {rank} was ended by SIGKILL" in told(record)
     assert "memory had reached" in told(record)
@@ -143,7 +143,7 @@ def test_the_fork_server_is_killed(prepared_for_faults: Prepared, tmp_path: Path
         os.kill(processes.fork_server() or 0, signal.SIGKILL)
 
     when_training(tmp_path / "run", kill)
-    record = launcher.run(endless(), prepared_for_faults, tmp_path / "run", limits=ENDED_AT_LAST)
+    record = tiny.run(endless(), prepared_for_faults, tmp_path / "run", limits=ENDED_AT_LAST)
     assert record.status == "killed", record.error
     assert "the fork server was ended" in told(record)
     assert len(ranks) == 2
@@ -187,7 +187,7 @@ def test_the_launcher_does_not_wait_when_no_rank_is_left(prepared_for_faults: Pr
     began = time.monotonic()
     try:
         spec = faulty("SIGKILL", rank=0, world_size=1)
-        record = launcher.run(spec, prepared_for_faults, tmp_path / "run", limits=Limits(stall=0))
+        record = tiny.run(spec, prepared_for_faults, tmp_path / "run", limits=Limits(stall=0))
     finally:
         ended.set()
     assert GRACE_SECONDS < time.monotonic() - began < 30, record.error
@@ -239,7 +239,7 @@ def test_a_fork_server_that_is_stopped_as_its_ranks_end_by_themselves(
 
     when_training(tmp_path / "run", stop)
     began = time.monotonic()
-    record = launcher.run(tiny.spec("head", steps=200), prepared_for_faults, tmp_path / "run", limits=Limits(stall=0))
+    record = tiny.run(tiny.spec("head", steps=200), prepared_for_faults, tmp_path / "run", limits=Limits(stall=0))
     assert record.status == "ok", record.error
     assert time.monotonic() - began < 60
     assert len(stopped) == 1
@@ -250,7 +250,7 @@ def test_a_fork_server_that_is_stopped_as_its_ranks_end_by_themselves(
 
 def test_a_run_that_takes_too_long(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """`--run-timeout` ends it though it makes progress; what it wrote until then stays."""
-    record = launcher.run(endless(), prepared_for_faults, tmp_path / "run", limits=Limits(run_timeout=2))
+    record = tiny.run(endless(), prepared_for_faults, tmp_path / "run", limits=Limits(run_timeout=2))
     assert record.status == "timeout"
     assert "not done after 2 s" in told(record)
     assert read_points(tmp_path / "run")
@@ -259,14 +259,14 @@ def test_a_run_that_takes_too_long(prepared_for_faults: Prepared, tmp_path: Path
 @pytest.mark.serial
 def test_slow_is_not_hanging(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """A step that takes shorter than the limit is waited for."""
-    record = launcher.run(faulty("slow"), prepared_for_faults, tmp_path / "run", limits=Limits(stall=6))
+    record = tiny.run(faulty("slow"), prepared_for_faults, tmp_path / "run", limits=Limits(stall=6))
     assert record.status == "ok", record.error
 
 
 @pytest.mark.parametrize("who", ["python", "torch"])
 def test_no_memory_on_the_host(who: str, prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """An allocation over the cap is `oom_host`, with the peak that was reached."""
-    record = launcher.run(faulty(f"memory of {who}"), prepared_for_faults, tmp_path / "run")
+    record = tiny.run(faulty(f"memory of {who}"), prepared_for_faults, tmp_path / "run")
     assert record.status == "oom_host", record.error
     assert record.error is not None
     assert record.error.rank == 1
@@ -288,7 +288,7 @@ def test_the_kernels_kill_for_memory(
         events.write_text("low 0\noom 4\noom_kill 4\n")
 
     when_training(tmp_path / "run", kill)
-    record = launcher.run(endless(), prepared_for_faults, tmp_path / "run")
+    record = tiny.run(endless(), prepared_for_faults, tmp_path / "run")
     assert record.status == "oom_host", record.error
     assert "rank 1" in told(record)
     assert "memory had reached" in told(record)
@@ -325,7 +325,7 @@ def test_a_real_kill_for_memory(
     monkeypatch.syspath_prepend(plugin_packages.write(tmp_path, "methods", greedy=GREEDY))
     method = MethodSpec(name="greedy", method="greedy", options={"group": str(small_group)}, lr=1e-3)
     spec = endless().model_copy(update={"method": method})
-    record = launcher.run(spec, prepared_for_faults, tmp_path / "run")
+    record = tiny.run(spec, prepared_for_faults, tmp_path / "run")
     assert record.status == "oom_host", record.error
     assert "rank 1 was ended by the kernel" in told(record)
     assert "memory had reached" in told(record)
@@ -345,7 +345,7 @@ def test_kills_are_counted_in_the_own_group(small_group: Path) -> None:
 
 def test_a_loss_that_is_no_number(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """Both ranks stop together and leave by themselves: `diverged`, with the step, and no error of a lost peer."""
-    record = launcher.run(
+    record = tiny.run(
         tiny.spec("full", lr=1e30, clip_norm=None), prepared_for_faults, tmp_path / "run", limits=ENDED_AT_LAST
     )
     assert record.status == "diverged"
@@ -359,7 +359,7 @@ def test_a_loss_that_is_no_number_on_one_rank(
     value: str, rank: int, prepared_for_faults: Prepared, tmp_path: Path
 ) -> None:
     """The other's loss and all gradients are finite, and yet both ranks stop at that step."""
-    record = launcher.run(faulty(value, rank), prepared_for_faults, tmp_path / "run", limits=ENDED_AT_LAST)
+    record = tiny.run(faulty(value, rank), prepared_for_faults, tmp_path / "run", limits=ENDED_AT_LAST)
     assert record.status == "diverged", record.error
     assert re.fullmatch(rf"the loss is {value} and the gradient norm [\d.]+ at step 3", told(record))
     assert list((tmp_path / "run").glob("error-rank*")) == []
@@ -416,7 +416,7 @@ def test_failures_cost_the_parent_nothing(prepared_for_faults: Prepared, tmp_pat
     def fail(number: int) -> tuple[float, int, int, int, int]:
         folder = tmp_path / str(number)
         when_training(folder, send(signal.SIGKILL)).join(0)
-        launcher.run(endless(), prepared_for_faults, folder)
+        tiny.run(endless(), prepared_for_faults, folder)
         gc.collect()
         return held()
 
@@ -429,7 +429,7 @@ def test_failures_cost_the_parent_nothing(prepared_for_faults: Prepared, tmp_pat
 def test_a_rank_that_fails_does_not_leave_its_group(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """Its error is written at once, where leaving would wait for peers that wait for it, as it does in NCCL."""
     began = time.monotonic()
-    record = launcher.run(faulty("memory, and peers wait"), prepared_for_faults, tmp_path / "run", limits=ENDED_AT_LAST)
+    record = tiny.run(faulty("memory, and peers wait"), prepared_for_faults, tmp_path / "run", limits=ENDED_AT_LAST)
     assert record.status == "oom_cuda", record.error
     assert time.monotonic() - began < 60
     assert record.error is not None
@@ -441,7 +441,7 @@ def test_a_rank_that_fails_does_not_leave_its_group(prepared_for_faults: Prepare
 def test_no_memory_on_one_of_two_gpus(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """It is `oom_cuda` by that rank, and no stall, though the other rank waits in NCCL."""
     spec = faulty("memory of the GPU", rank=1, device="cuda", world_size=2)
-    record = launcher.run(spec, prepared_for_faults, tmp_path / "run", limits=Limits(stall=60))
+    record = tiny.run(spec, prepared_for_faults, tmp_path / "run", limits=Limits(stall=60))
     assert record.status == "oom_cuda", record.error
     assert record.error is not None
     assert record.error.rank == 1
@@ -452,7 +452,7 @@ def test_no_memory_on_one_of_two_gpus(prepared_for_faults: Prepared, tmp_path: P
 def test_no_memory_on_the_gpu(prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """A tensor larger than the GPU is `oom_cuda`, with the peak that was reached."""
     spec = faulty("memory of the GPU", rank=0, device="cuda", world_size=1)
-    record = launcher.run(spec, prepared_for_faults, tmp_path / "run")
+    record = tiny.run(spec, prepared_for_faults, tmp_path / "run")
     assert record.status == "oom_cuda", record.error
     assert "allocated on the GPU" in told(record)
     the_next_is_ok(prepared_for_faults, tmp_path)

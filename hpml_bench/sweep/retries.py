@@ -1,0 +1,74 @@
+"""Retries of units whose jobs ended with runs left to do, and reasons for which jobs wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from hpml_bench.plugins.engine import Live
+
+VAIN = 2
+"""Submissions in a row of a unit that bring no new run before it is given up."""
+AGAIN_SECONDS = 60.0
+"""Seconds between two submissions while other jobs live."""
+
+
+class Retries:
+    """Submissions of units anew, limited in number and in rate."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._tries: dict[int, tuple[int, int]] = {}
+        """Unit -> runs that were left at its last submission, and submissions in a row that brought none."""
+        self._last = self._refused_since = -float("inf")
+
+    def due(self, left: Mapping[int, int], live: bool) -> tuple[int, ...]:
+        """Return the units to be submitted now.
+
+        Args:
+            left: unit -> number of its runs that are left, of units without a job.
+            live: whether other jobs live.
+
+        """
+        if live and time.monotonic() - self._last < AGAIN_SECONDS:
+            return ()
+        self._last = time.monotonic()
+        return tuple(unit for unit in left if not self._given_up(unit, left[unit]))
+
+    def vain(self, left: Mapping[int, int]) -> bool:
+        """Whether all units are given up."""
+        return all(self._given_up(unit, runs) for unit, runs in left.items())
+
+    def _given_up(self, unit: int, left: int) -> bool:
+        runs, vain = self._tries.get(unit, (0, 0))
+        return runs == left and vain >= VAIN
+
+    def accepted(self, units: Iterable[int], left: Mapping[int, int]) -> None:
+        """Note that the engine has taken jobs of these units."""
+        self._refused_since = -float("inf")
+        for unit in units:
+            runs, vain = self._tries.get(unit, (0, 0))
+            self._tries[unit] = left[unit], vain + 1 if runs == left[unit] else 1
+
+    def refused(self) -> float:
+        """Note that the engine refuses jobs; return for how many seconds it has."""
+        now = time.monotonic()
+        self._refused_since = now if self._refused_since == -float("inf") else self._refused_since
+        return now - self._refused_since
+
+
+class Reasons:
+    """Reasons for which all jobs wait, each said once."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        """Keep how to say them."""
+        self._say, self._said = say, {""}
+
+    def say(self, live: Sequence[Live]) -> None:
+        """Say the new reasons, while no job runs."""
+        if any(job.running for job in live):
+            return
+        new = {job.reason for job in live} - self._said
+        if new:
+            self._say(f"no job runs, {len(live)} wait: {', '.join(sorted(new))}")
+        self._said |= new

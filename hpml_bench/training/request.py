@@ -1,0 +1,38 @@
+"""Request of a run: all that the processes that work on it need to know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.records.limits import Limits
+from hpml_bench.records.run import Declared
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import RunSpec
+
+
+class Place(NamedTuple):
+    """Position of a run among others, from 1; None where it is alone."""
+
+    in_sweep: int | None = None
+    in_seed: int | None = None
+    declared: Declared | None = None
+    """What their suite declared."""
+
+
+class RunRequest(Frozen):
+    """One run, whole when made."""
+
+    spec: RunSpec
+    prepared: Prepared
+    folder: Path
+    """Folder of the run, which is emptied first."""
+    limits: Limits = Limits(stall=0)
+    place: Place = Place()
+    earlier_attempts: tuple[str, ...] = ()
+    """How earlier attempts at the run ended, a sentence each."""
+    save_to: Path | None = None
+    """Absolute path of the folder in which rank 0 keeps what was trained; None to keep nothing."""
+    try_out: bool = False
+    """Whether the run only shows that it fits: two steps on its longest batch, and nothing is measured."""
