@@ -32,6 +32,7 @@ from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.sweep.studies import UNBOUNDED, Study, open_storage
 from hpml_bench.sweep.tune import FIRST_SEED, TuningRequest, run_tuning, turns, validation_for_test
+from hpml_bench.training.request import RunRequest
 
 Tuned = tuple[Path, Path, Result]
 
@@ -108,8 +109,9 @@ class Launcher:
         patch.setattr(preparation, "prepare", lambda *_: prepared)
         patch.setattr(launch, "run", self.run)
 
-    def run(self, spec: RunSpec, prepared: Prepared, folder: Path, order: int | None = None, *_: object) -> RunRecord:
+    def run(self, request: RunRequest, *_: object) -> RunRecord:
         """Return a record whose accuracy is best at three times the suite's rate."""
+        spec = request.spec
         self.specs.append(spec)
         if len(self.specs) - 1 == self.interrupt_at:
             raise launch.Interrupted
