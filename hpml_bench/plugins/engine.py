@@ -54,8 +54,6 @@ class Engine(ABC):
     """Whether jobs go on when the process that submitted them ends."""
     starts: ClassVar[bool] = True
     """Whether it starts jobs; else somebody does by hand."""
-    lag: ClassVar[float] = 0.0
-    """Seconds by which an answer of `live` may be old."""
     kills: ClassVar[bool] = False
     """Whether it kills a job some time after it has asked it to end, and may begin it anew only then."""
 
@@ -63,6 +61,11 @@ class Engine(ABC):
         """Keep the profile."""
         self.profile = profile
         self.options: Any = self.Options.model_validate(profile.options)
+
+    @property
+    def lag(self) -> float:
+        """Seconds by which an answer of `live` may be old."""
+        return 0.0
 
     def check(self) -> None:
         """Refuse what this machine or the profile can't have; submits nothing.

@@ -203,7 +203,7 @@ class JobSweep:
             if again and observed is not None and self.plan.digests is not None:
                 self._results.set_aside_unusable(observed.plan, self.say)
                 observed.look()
-            if live:
+            if live and again:
                 self.say(f"{len(live)} jobs of this sweep wait or run")
             units = sorted(self._submissions.absent(self._left(observed, again), units_of(live)))
             return self._give(units, self._submitted) if units else ()
@@ -320,19 +320,15 @@ class JobSweep:
             reasons.say(live)
             left = self._left(observed, again=False)
             idle = self._submissions.absent(left, units_of(live))
-            if not live and len(idle) == len(left) and self._over(left, retries):
+            if not live and left and plans.read_plan(self.folder).stopped:
+                self.say("the sweep was stopped")
+                return False
+            if not live and len(idle) == len(left) and (not left or self._refused or retries.vain(left)):
                 return not left
             if idle and not self._refused and (lost := retries.due({unit: left[unit] for unit in idle}, bool(live))):
                 self.say(f"{len(lost)} jobs ended with runs left to do; submitting them again")
                 self._submit_again(retries, left)
             self.engine.wait(min(poll, FIRST_POLL_SECONDS + (time.monotonic() - began) / 10))
-
-    def _over(self, left: Mapping[int, int], retries: Retries) -> bool:
-        """Whether nothing can be submitted any more, where no job is left."""
-        if left and plans.read_plan(self.folder).stopped:
-            self.say("the sweep was stopped")
-            return True
-        return not left or bool(self._refused) or retries.vain(left)
 
     def _submit_again(self, retries: Retries, left: Mapping[int, int]) -> None:
         """Submit what is left; an engine that refuses is tried again later.
@@ -366,6 +362,7 @@ class JobSweep:
                 if stuck:
                     self.say(f"job {stuck[0].name} ({len(stuck)} in all) is held: {stuck[0].state.lower()}; cancelled")
                     self.engine.cancel(stuck)
+                    self._submissions.forget(units_of(stuck))
                 refused = [job.reason for job in stuck if job.refused]
                 self._refused += [
                     f"{self.engine.title} would never begin such jobs: {reason}; change what the profile asks for"
@@ -404,6 +401,7 @@ class JobSweep:
         with self._submitting():
             plans.write_plan(self.folder, plans.read_plan(self.folder).model_copy(update={"stopped": True}))
             count = self.engine.stop(self.plan)
+            self._submissions.forget(range(len(self.plan.units)))
         deadline = time.monotonic() + 60
         while self.engine.live(self.plan) and time.monotonic() < deadline:
             time.sleep(0.5)

@@ -31,6 +31,14 @@ class Submissions:
             known = self._recent() | {str(unit): told for unit in units}
             write_atomically(self._folder / FILE, json.dumps(known))
 
+    def forget(self, units: Collection[int]) -> None:
+        """Take the jobs of these units for ended, as after they were cancelled."""
+        for unit in units:
+            self._seen.pop(unit, None)
+        if self._lag:
+            left = {unit: told for unit, told in self._recent().items() if int(unit) not in set(units)}
+            write_atomically(self._folder / FILE, json.dumps(left))
+
     def absent(self, units: Collection[int], live: Collection[int]) -> set[int]:
         """Return those of the units that have no job: none is live, and none was a moment ago unless it has ended."""
         now = time.time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from helpers import made_records
 from hpml_bench.cli import main, on
 from hpml_bench.errors import UserError
 from hpml_bench.records.folder import RunFolder, locked
-from hpml_bench.records.jobs import Job, read_plan
+from hpml_bench.records.jobs import Job, read_plan, write_job
 from hpml_bench.records.limits import Limits
 from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import Digests, RunRecord, Status
@@ -69,9 +70,9 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def on_slurm(**changes: object) -> Requested:
-    """Return what a call of run-all asks of Slurm, with changes to the profile."""
-    return asked(profile=load_profile("slurm", changes.items()))
+def on_slurm(lag: float = 0, **changes: object) -> Requested:
+    """Return what a call of run-all requests of Slurm, whose answers are `lag` s old, with changes to the profile."""
+    return asked(profile=load_profile("slurm", [*changes.items(), ("options", {"lag": lag})]))
 
 
 def observed_units(sweep: JobSweep) -> tuple[tuple[RunSpec, ...], ...]:
@@ -285,7 +286,7 @@ def test_a_sweep_that_was_stopped_meanwhile_is_not_submitted(tmp_path: Path, slu
 def test_two_sweeps_do_not_mix_in_a_folder(tmp_path: Path, slurm: Path) -> None:
     """The first is told that another was planned, before it has jobs; with jobs the second is refused."""
     first = JobSweep.open(*on_slurm(), tmp_path / "quickstart", print)
-    other = asked(profile=load_profile("slurm"), suite=load_suite("quickstart", seeds=2))
+    other = asked(profile=on_slurm()[1], suite=load_suite("quickstart", seeds=2))
     second = JobSweep.open(*other, first.folder, print)
     with pytest.raises(UserError, match="another sweep, or this one with another profile, was begun here meanwhile"):
         first.submit(again=True)
@@ -318,7 +319,7 @@ def test_an_array_that_is_refused_comes_later(tmp_path: Path, slurm: Path) -> No
     (slurm / "most").write_text("8")
     said: list[str] = []
     suite = load_suite("quickstart", seeds=5)
-    profile = load_profile("slurm", [("options", {"array": 2})])
+    profile = load_profile("slurm", [("options", {"array": 2, "lag": 0})])
     sweep = JobSweep.open(*asked(profile=profile, suite=suite), tmp_path / "quickstart", said.append)
     assert len(sweep.submit(again=True)) == 4
     assert said[-1] == "sbatch: too many jobs; the other 1 jobs are submitted when those before have ended"
@@ -428,3 +429,87 @@ def test_who_waits_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.Monke
     sweep.missing(again=True)
     assert len(looked) == 2, "what couldn't be read is looked at again"
     assert replaced.exists()
+
+
+def in_turn(slurm: Path, *answers: str) -> None:
+    """Let squeue give these answers one after another, and the last one from then on."""
+    (slurm / "squeue").write_text(
+        f"#!/bin/bash\ncd {slurm}\nnumber=$(($(cat asked 2>/dev/null || echo 0) + 1))\necho $number > asked\n"
+        f"[ $number -le {len(answers)} ] || number={len(answers)}\ncat answer$number\n"
+    )
+    for number, text in enumerate(answers, start=1):
+        (slurm / f"answer{number}").write_text(text)
+
+
+def publish_ok(sweep: JobSweep, number: int) -> None:
+    """Commit the runs of a unit as a job does."""
+    results = SharedResults(sweep.folder, JOB)
+    for spec in observed_units(sweep)[number]:
+        attempt = results.begin(spec)
+        attempt.begin()
+        made = made_records.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id})
+        results.publish(spec, attempt.commit(made))
+
+
+def test_an_old_answer_is_no_absence(tmp_path: Path, slurm: Path) -> None:
+    """Where squeue doesn't show a job yet that was submitted, its unit is not submitted again, also by another call."""
+    said: list[str] = []
+    sweep = JobSweep.open(*on_slurm(lag=2), tmp_path / "quickstart", said.append)
+    (sweep.folder / "resolved.json").write_text(made_records.SETTINGS.model_dump_json())
+    in_turn(slurm, *[""] * 4, line(sweep, "7_0"), "")
+    assert sweep.submit(again=True) == (0,)
+    assert JobSweep.open(*on_slurm(lag=2), sweep.folder, print).submit(again=True) == ()
+    publish_ok(sweep, 0)
+    assert sweep.wait(lambda _: None, poll=0.01)
+    assert len(list(slurm.glob("given*"))) == 1
+    assert not any("again" in text for text in said)
+
+
+def test_an_absence_is_believed_after_a_while(tmp_path: Path, slurm: Path) -> None:
+    """At once where the job has said that it ended; it is the same unit's last start that counts."""
+    sweep = JobSweep.open(*on_slurm(lag=1.5), tmp_path / "quickstart", print)
+    assert sweep.submit(again=True) == (0,)
+    assert sweep.submit(again=True) == ()
+    ended = JOB.model_copy(update={"began": "2999-01-01T00:00:00+00:00", "ended": "2999-01-01T00:00:01+00:00"})
+    write_job(sweep.folder, ended)
+    assert sweep.submit(again=True) == (0,)
+    write_job(
+        sweep.folder, ended.model_copy(update={"began": "2999-01-01T00:00:02+00:00", "ended": None, "restart": 1})
+    )
+    assert sweep.submit(again=True) == ()
+    time.sleep(1.6)
+    assert sweep.submit(again=True) == (0,)
+
+
+def test_a_lost_unit_is_submitted_anew_while_others_work(tmp_path: Path, slurm: Path) -> None:
+    """It doesn't wait for the end of them all."""
+    said: list[str] = []
+    request, profile = on_slurm()
+    request = replace(request, suite=load_suite("quickstart", seeds=2))
+    sweep = JobSweep.open(request, profile, tmp_path / "quickstart", said.append)
+    (sweep.folder / "resolved.json").write_text(made_records.SETTINGS.model_dump_json())
+    in_turn(slurm, "", line(sweep, "7_0") + line(sweep, "7_1"), line(sweep, "7_0"), line(sweep, "7_0"), "")
+    assert sweep.submit(again=True) == (0, 1)
+    publish_ok(sweep, 0)
+
+    def submitted(text: str) -> None:
+        said.append(text)
+        if text.startswith("1 jobs for 1 runs"):
+            publish_ok(sweep, 1)
+
+    sweep.say = submitted
+    assert sweep.wait(lambda _: None, poll=0.01)
+    assert "--array=1%" in (slurm / "given8").read_text()
+    assert said[-2] == "1 jobs ended with runs left to do; submitting them again"
+
+
+def test_a_refused_resubmission_is_tried_again(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait goes on for some minutes, and ends with the engine's own words where nothing changes."""
+    said: list[str] = []
+    sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", said.append)
+    assert sweep.submit(again=True) == (0,)
+    (slurm / "most").write_text("7")
+    monkeypatch.setattr("hpml_bench.sweep.submit.UNANSWERED_SECONDS", 0.3)
+    with pytest.raises(UserError, match="too many jobs"):
+        sweep.wait(lambda _: None, poll=0.01)
+    assert "sbatch: too many jobs; trying again" in said

@@ -62,6 +62,8 @@ class SlurmOptions(Frozen):
 
     array: int = Field(default=1000, ge=1, le=100_000)
     """Units of an array at most; less where MaxArraySize is below 1,001, or where fewer jobs may be in the queue."""
+    lag: float = Field(default=45.0, ge=0, le=3600)
+    """Seconds by which an answer of squeue may be old: for so long an absent job isn't taken for one that has ended."""
     sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
     """Such as `partition`, `account`, `qos`, `constraint`, `mem`; true for one without a value."""
 
@@ -92,9 +94,13 @@ class Slurm(Engine):
     """Slurm."""
 
     title = "Slurm"
-    lag = 45.0  # sites cache squeue's answers
     kills = True
     Options: ClassVar[type[Frozen]] = SlurmOptions
+
+    @property
+    def lag(self) -> float:
+        """Seconds by which an answer of squeue may be old."""
+        return float(self.options.lag)
 
     def check(self) -> None:
         """Refuse a machine without Slurm's commands."""
