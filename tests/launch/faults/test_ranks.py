@@ -21,7 +21,6 @@ from pathlib import Path
 import psutil
 import pytest
 from faulty_runs import endless, faulty, send, when, when_training
-from hpml_bench.sweep.runner import Runner
 from rich.console import Console
 
 from helpers import plugin_packages, skips, tiny
@@ -37,8 +36,13 @@ from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import write_report
 from hpml_bench.suite.settings import MethodSpec, RunSpec
+from hpml_bench.suite.suite import load_suite
+from hpml_bench.sweep.execute import Execution
+from hpml_bench.sweep.local import SweepQueue
 from hpml_bench.sweep.progress import SweepProgress
+from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.system import oom, processes, tempdir
+from hpml_bench.training.request import Place
 
 ENDED_AT_LAST = Limits(stall=120)
 """For runs that end otherwise; were they not ended, the test would fail after this."""
@@ -68,20 +72,18 @@ TOLERATED_MB = 4.0
 """By which the parent may have grown after three failures, since allocators keep some: less than two MB a failure."""
 
 
-class Stall:
+class Stall(Limits):
     """Limits of a run whose stall limit is short only once a moment has come.
 
     A rank's start-up counts as stall, and a busy machine draws it out.
     """
 
-    run_timeout = None
-
     def __init__(self) -> None:
-        self.stall = 120.0
+        super().__init__(stall=120.0)
 
     def begin(self, *_: object) -> None:
         """Let the run be ended after two seconds without progress."""
-        self.stall = 2.0
+        object.__setattr__(self, "stall", 2.0)  # the watchdog reads it at each poll
 
     def after(self, action: Callable[[dict[int, int]], None]) -> Callable[[dict[int, int]], None]:
         """Return an action that does `action`, from which on the limit is short."""
@@ -93,9 +95,9 @@ class Stall:
         return both
 
 
-def run(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits | Stall = ENDED_AT_LAST) -> RunRecord:
+def run(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits = ENDED_AT_LAST) -> RunRecord:
     """Do a run."""
-    return tiny.run(spec, prepared, folder, limits)  # type: ignore[arg-type]  # the watchdog reads these at each poll
+    return tiny.run(spec, prepared, folder, limits)
 
 
 def told(record: RunRecord) -> str:
@@ -369,9 +371,11 @@ def test_a_second_attempt_is_a_run_of_its_own(prepared_for_faults: Prepared, tmp
     """With `--retries 1` a run that raises is done twice; the record is the last attempt's, and names the first."""
     progress = SweepProgress(Console(quiet=True), 1)
     spec = faulty("raise")
-    record = Runner(ResultsFolder(tmp_path), prepared_for_faults, Limits(retries=1), progress, time.monotonic()).run(
-        spec
-    )
+    request = SweepRequest(load_suite("quickstart"), tmp_path, limits=Limits(retries=1))
+    results = ResultsFolder(tmp_path)
+    queue = SweepQueue([spec], {spec.run_id: Place()}, request, prepared_for_faults, results, progress)
+    assert Execution(request.limits, progress).execute(queue).how == "done"
+    (record,) = results.records([spec])
     assert record.status == "failed"
     assert record.earlier_attempts == ("failed: the fault that was asked for",)
     assert read_record(tmp_path / spec.run_id) == record
