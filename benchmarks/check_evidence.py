@@ -30,21 +30,21 @@ from pydantic import TypeAdapter
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.decide.rates import summarise
 from hpml_bench.gate.decide.sentences import rate
-from hpml_bench.gate.records import Rules, Trial, TrialStarted
+from hpml_bench.gate.records import CheckTrial, Rules, TrialStarted
 from hpml_bench.gate.trials import TrialFolder, conditions
 from hpml_bench.report.export import markdown_table
 from hpml_bench.statistics.intervals import t_quantile
 
 FINER = Rules(target=0.02)
 """What `--slowdown 2%` asks for."""
-_LINE: TypeAdapter[Trial | TrialStarted] = TypeAdapter(Trial | TrialStarted)
+_LINE: TypeAdapter[CheckTrial | TrialStarted] = TypeAdapter(CheckTrial | TrialStarted)
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What was recorded: the trials by session and number, and which were started."""
 
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[CheckTrial, ...] = ()
     started: tuple[TrialStarted, ...] = ()
 
     @property
@@ -55,14 +55,14 @@ class Evidence:
 
 def load(*paths: Path) -> Evidence:
     """Return the trials of folders that a self-test wrote, and of `.jsonl.gz` packed from such."""
-    found: list[Trial | TrialStarted] = []
+    found: list[CheckTrial | TrialStarted] = []
     for path in paths:
         if path.is_dir():
             folder = TrialFolder(path)
             found += [*folder.started(), *(trial for _, trial in folder.trials())]
         else:
             found += map(_LINE.validate_json, gzip.decompress(path.read_bytes()).decode().splitlines())
-    trials = (line for line in found if isinstance(line, Trial))
+    trials = (line for line in found if isinstance(line, CheckTrial))
     return Evidence(
         tuple(sorted(trials, key=lambda trial: (trial.session, trial.number))),
         tuple(line for line in found if isinstance(line, TrialStarted)),
@@ -76,7 +76,7 @@ def pack(evidence: Evidence, path: Path) -> None:
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
-def mixed(trials: Sequence[Trial]) -> str | None:
+def mixed(trials: Sequence[CheckTrial]) -> str | None:
     """Return why these trials can't be taken together; None where they can."""
     if len({trial.slowdown for trial in trials if trial.slowdown}) > 1:
         return "their slowdowns differ"
@@ -109,7 +109,7 @@ def wrong(evidence: Evidence) -> list[str]:
     ]
 
 
-def disagreeing(evidence: Evidence) -> list[Trial]:
+def disagreeing(evidence: Evidence) -> list[CheckTrial]:
     """Return the trials whose blocks give another outcome than the recorded one."""
     found = []
     for trial in evidence.trials:
@@ -162,7 +162,7 @@ def _live(evidence: Evidence) -> str:
     return "\n".join(f"- {sentence}" for sentence in [*sentences, *_spread(trials)])
 
 
-def _spread(trials: Sequence[Trial]) -> list[str]:
+def _spread(trials: Sequence[CheckTrial]) -> list[str]:
     """Return sentences on the standard deviation and the mean of A/A pairs."""
     pairs = middle(pairs_of(trials).ratios)
     if len(pairs) < 2:
@@ -180,7 +180,7 @@ def _percent(share: float, spec: str = ".2%") -> str:
     return f"{share:{spec}}".replace("%", " %")
 
 
-def _injected(trials: Iterable[Trial]) -> list[str]:
+def _injected(trials: Iterable[CheckTrial]) -> list[str]:
     """Return a sentence on the slowdown injected into the slowed trials, where it was recorded."""
     slowed = [trial for trial in trials if trial.slowdown]
     known = [trial for trial in slowed if trial.injected]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.decide.rank_tests import Floats
 from hpml_bench.gate.decide.sentences import rate
-from hpml_bench.gate.records import Rules, Trial
+from hpml_bench.gate.records import CheckTrial, Rules
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.tables import Cell, table
 
@@ -41,7 +41,7 @@ class Pairs:
     """Pairs in which some method lacks blocks, having been disturbed."""
 
 
-def pairs_of(trials: Iterable[Trial]) -> Pairs:
+def pairs_of(trials: Iterable[CheckTrial]) -> Pairs:
     """Return all whole A/A pairs: those in which every method has as many undisturbed blocks as is usual."""
     rows: list[tuple[int, list[list[float]]]] = []
     for index, trial in enumerate(trials):

@@ -153,7 +153,6 @@ def _trained(
     try:
         with process_group(settings) as group:
             trainer = _trainer(tiny, prepared, group, method, options, device=device, **changes)
-            trainer.wrap()
             trainer.model.train()
             trainer.rehearse()
             for index, indices in enumerate(trainer.order(), start=1):
@@ -255,7 +254,6 @@ def waits() -> dict[str, Any]:
         for optimizer, precision in (("adamw", "bf16"), ("adamw", "fp16"), ("adamw_8bit", "bf16")):
             changes = {"device": "cuda", "optimizer": optimizer, "precision": precision}
             trainer = _trainer(tiny, prepared, group, "lora", {}, **changes)
-            trainer.wrap()
             trainer.model.train()
             trainer.rehearse()
             batches = [*trainer.order()]
@@ -284,8 +282,9 @@ def memory() -> dict[str, Any]:
     with _alone() as (tiny, folder), process_group(tiny.settings(device="cuda", world_size=1)) as group:
         prepared = tiny.prepared(folder)
         GPT2Model(GPT2Config(vocab_size=tiny.VOCABULARY, n_layer=12)).save_pretrained(prepared.backbone)
-        trainer = _trainer(tiny, prepared, group, "lora", {}, device="cuda", precision="bf16")
-        trainer.wrap()
+        _made = _trainer(
+            tiny, prepared, group, "lora", {}, device="cuda", precision="bf16"
+        )  # is held until it is measured
         held, reserved = torch.cuda.memory_allocated() / 1e6, torch.cuda.memory_reserved() / 1e6
         grow = [bool(segment.get("is_expandable")) for segment in torch.cuda.memory_snapshot()]  # type: ignore[no-untyped-call]
     free = torch.cuda.mem_get_info()[0] / 1e6

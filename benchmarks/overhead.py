@@ -50,24 +50,22 @@ def measure(blocks: int, steps: int, method: str = "lora", *, only: bool | None 
     from hpml_bench import registry
     from hpml_bench.builtin.probes.memory import trim_heap
     from hpml_bench.data.prepare import prepare
-    from hpml_bench.plugins.probe import Run
-    from hpml_bench.plugins.rows import Rows
     from hpml_bench.records.points import PointWriter
     from hpml_bench.suite.suite import load_suite
+    from hpml_bench.training.assembly import assemble
     from hpml_bench.training.distributed import process_group
 
     suite = load_suite("quickstart", world_size=1, threads=1, steps=steps)
     (spec,) = suite.runs([method], [0])
     prepared = prepare(spec.settings)
-    test = Rows(Path(prepared.data) / "test", prepared.pad_id)
 
     def training(folder: Path, names: Sequence[str]) -> tuple[Alternating, Switched]:
         probes = Switched(registry.plugin("probes", name)() for name in names)
-        trainer = Alternating.build(spec, prepared, group, probes, PointWriter(folder).write)
-        run = Run(spec.settings, group, trainer.model, trainer.method, trainer.task, test, folder, time.monotonic())
+        run = assemble(spec, prepared, group)
+        seen = run.for_probes(folder, time.monotonic())
         for probe in probes:
-            probe.start(run)
-        return trainer, probes
+            probe.start(seen)
+        return Alternating(run, probes, PointWriter(folder).write), probes
 
     everything, found = registry.names("probes"), []
     with process_group(spec.settings) as group, tempfile.TemporaryDirectory() as name:

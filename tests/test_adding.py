@@ -17,8 +17,6 @@ from helpers import made_records, tiny
 from hpml_bench import registry
 from hpml_bench.data.prepare import prepare
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.probe import Run
-from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tracker import make_trackers
 from hpml_bench.records.run import RunRecord
@@ -29,6 +27,7 @@ from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, TaskSp
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.sweep.submit import JobSweep
+from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import Trainer
 
 PAGE = Path(__file__).parents[1] / "docs/adding.md"
@@ -86,10 +85,11 @@ def test_the_examples_train_and_evaluate_together(tmp_path: Path) -> None:
     prepared = prepare(spec.settings)
     probe = registry.plugin("probes", "longest")()
     with tiny.alone() as group:
-        trainer = Trainer.build(spec, prepared, group, [probe])
-        test = Rows(Path(prepared.data) / "test", prepared.pad_id)
+        assembly = assemble(spec, prepared, group)
+        test = assembly.test
         assert len(test.tokens(0)) == 3 * 3 + 1, "three words of three tokens, and the end"
-        probe.start(Run(spec.settings, group, trainer.model, trainer.method, trainer.task, test, tmp_path, 0.0))
+        probe.start(assembly.for_probes(tmp_path, 0.0))
+        trainer = Trainer(assembly, [probe])
         before = trainer.evaluate(test, "test", 0)
         frozen = {n: p.clone() for n, p in trainer.model.encoder.named_parameters() if not n.endswith("bias")}
         trainer.train()

@@ -18,6 +18,7 @@ import tempfile
 import time
 import warnings
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,8 +98,9 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 def _our_trainer(job: dict[str, Any], stack: ExitStack) -> OurTrainer:
     """Return what takes the harness's own steps, all probes on."""
     from hpml_bench import registry
-    from hpml_bench.plugins.probe import Probe, Run
+    from hpml_bench.plugins.probe import Probe
     from hpml_bench.suite.settings import DatasetSpec, MethodSpec, RunSpec, Settings
+    from hpml_bench.training.assembly import assemble
     from hpml_bench.training.distributed import process_group
     from hpml_bench.training.trainer import Trainer as OurTrainer
 
@@ -114,17 +116,15 @@ def _our_trainer(job: dict[str, Any], stack: ExitStack) -> OurTrainer:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     probes: list[Probe] = [registry.plugin("probes", probe)() for probe in registry.names("probes")]
     spec = RunSpec(suite="speed", settings=settings, method=method, seed=0)
-    trainer = OurTrainer.build(spec, shapes.prepared(Path(job["folder"]), job["model"]), group, probes)
+    assembly = assemble(spec, shapes.prepared(Path(job["folder"]), job["model"]), group)
     if job["lever"] == "compile":
         from speed.compiled import compile_blocks
 
-        compile_blocks(trainer.model.encoder)
-    run = Run(
-        settings, group, trainer.model, trainer.method, trainer.task, trainer.train_rows, folder, time.monotonic()
-    )
+        compile_blocks(assembly.model.encoder)
+    run = replace(assembly.for_probes(folder, time.monotonic()), test=assembly.train_rows)
     for probe in probes:
         probe.start(run)
-    trainer.wrap()
+    trainer = OurTrainer(assembly, probes)
     trainer.model.train()
     return trainer
 

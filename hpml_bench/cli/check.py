@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hpml_bench.gate.check import Request
-    from hpml_bench.gate.measure.sides import Comparison
+    from hpml_bench.gate.measure.sides import ComparedSides
     from hpml_bench.gate.records import CheckReport
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -193,7 +193,7 @@ def gate_request(
     return replace(request(options.load(suite, overrides), names, rules, minutes), time=not counts_only)
 
 
-def _comparison(against: str | None, against_env: str | None, asked: Request) -> Comparison:
+def _comparison(against: str | None, against_env: str | None, asked: Request) -> ComparedSides:
     from hpml_bench.gate.measure import revisions
 
     if against is not None:

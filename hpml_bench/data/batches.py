@@ -74,16 +74,16 @@ def pieces(order: np.ndarray, targets: np.ndarray, rows: int, most: int) -> Iter
         start += len(part)
 
 
-class Need(NamedTuple):
+class MemoryNeed(NamedTuple):
     """What a pass through the model takes memory for: activations grow with padded tokens, logits with targets."""
 
     padded: int
     targets: int
 
 
-def largest(passes: Iterable[tuple[Need, T]]) -> list[T]:
+def largest(passes: Iterable[tuple[MemoryNeed, T]]) -> list[T]:
     """Return the passes of which no other needs as much of both: what fits them fits all. Of equal ones the first."""
-    front: dict[Need, T] = {}
+    front: dict[MemoryNeed, T] = {}
     for need, what in passes:
         if not any(other.padded >= need.padded and other.targets >= need.targets for other in front):
             kept = {o: w for o, w in front.items() if o.padded > need.padded or o.targets > need.targets}

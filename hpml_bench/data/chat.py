@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
-from hpml_bench.data.chat_template import BARRIER, ChatTemplate, Rendered, Span
+from hpml_bench.data.chat_template import BARRIER, ChatTemplate, Rendered, TextSpan
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import IGNORE_INDEX, Scaffold
 from hpml_bench.plugins.tokenizer import Encoder
@@ -147,7 +147,7 @@ class Conversations:
         ids = list(example.ids[example.content :])
         return ids[: self._tail(ids, 0, len(ids))]
 
-    def _encoded(self, rendered: Rendered) -> tuple[list[int], list[Span], int]:
+    def _encoded(self, rendered: Rendered) -> tuple[list[int], list[TextSpan], int]:
         """Return tokens that reach over no border of an answer, their characters, and how many are the prompt.
 
         The prompt alone has the same tokens.
@@ -170,20 +170,20 @@ class Conversations:
 
     def _tokens(
         self, text: str, stand_ins: Mapping[str, str], cuts: Collection[int] = ()
-    ) -> tuple[list[int], list[Span]]:
+    ) -> tuple[list[int], list[TextSpan]]:
         """Return token ids, and the characters of each; those that stand in for special tokens become their text."""
         own = {place for place, character in enumerate(text) if character in stand_ins} if stand_ins else set()
         borders = sorted({0, len(text), *own, *(place + 1 for place in own), *(cut for cut in cuts if cut < len(text))})
         ids: list[int] = []
-        offsets: list[Span] = []
+        offsets: list[TextSpan] = []
         for start, end in pairwise(borders):
             if start in own:
                 part = self._as_text(stand_ins[text[start]], inside=start > 0)
-                within = [Span(0, 1)] * len(part)
+                within = [TextSpan(0, 1)] * len(part)
             else:
                 part, within = self._piece(text[start:end], inside=start > 0)
             ids += part
-            offsets += [Span(start + first, start + after) for first, after in within]
+            offsets += [TextSpan(start + first, start + after) for first, after in within]
         return ids, offsets
 
     def _as_text(self, text: str, *, inside: bool) -> list[int]:
@@ -199,7 +199,7 @@ class Conversations:
     def _texts(self) -> dict[tuple[str, bool], list[int]]:
         return {}
 
-    def _piece(self, text: str, *, inside: bool, as_text: bool = False) -> tuple[list[int], list[Span]]:
+    def _piece(self, text: str, *, inside: bool, as_text: bool = False) -> tuple[list[int], list[TextSpan]]:
         """Return token ids and the characters of each; no space is put before a text that stands inside another."""
         barrier = BARRIER if inside and self._puts_space else ""
         encoded = self._call(barrier + text, as_text=as_text)
@@ -209,9 +209,9 @@ class Conversations:
                 return self._piece(text, inside=False, as_text=as_text)
             skipped = sum(end <= 1 for _, end in offsets)
             ids, offsets = ids[skipped:], [(start - 1, end - 1) for start, end in offsets[skipped:]]
-        found: list[Span] = []
+        found: list[TextSpan] = []
         for start, end in offsets:  # some tokenizers leave the space before a word out of its token's characters
-            found.append(Span(min(start, found[-1].end if found else 0), end))
+            found.append(TextSpan(min(start, found[-1].end if found else 0), end))
         return ids, found
 
     def _call(self, text: str, *, as_text: bool = False) -> Any:
@@ -373,7 +373,7 @@ class Conversations:
         return found
 
 
-def _sizes(offsets: Sequence[Span], rendered: Rendered) -> Iterator[int]:
+def _sizes(offsets: Sequence[TextSpan], rendered: Rendered) -> Iterator[int]:
     """Yield the UTF-8 bytes of each token: those of its characters that no token before it has."""
     reached = 0
     for _, end in offsets:
@@ -384,24 +384,24 @@ def _sizes(offsets: Sequence[Span], rendered: Rendered) -> Iterator[int]:
         reached = max(reached, end)
 
 
-def _inside(offset: Span, spans: Sequence[Span]) -> bool:
+def _inside(offset: TextSpan, spans: Sequence[TextSpan]) -> bool:
     """Tell whether a token begins inside one of the spans."""
     return any(start <= offset.start < end for start, end in spans)
 
 
-def _reached_over(offsets: Sequence[Span], place: int) -> bool:
+def _reached_over(offsets: Sequence[TextSpan], place: int) -> bool:
     """Tell whether a token has characters before a place and behind it."""
     before = bisect_left(offsets, place, key=lambda offset: offset.start)
     return before > 0 and offsets[before - 1].end > place
 
 
-def _first_of(offsets: Sequence[Span], start: int) -> int:
+def _first_of(offsets: Sequence[TextSpan], start: int) -> int:
     """Return the first token that reaches behind a place."""
     return next((place for place, offset in enumerate(offsets) if offset.end > start), len(offsets))
 
 
-def _runs(flags: Sequence[bool]) -> list[Span]:
+def _runs(flags: Sequence[bool]) -> list[TextSpan]:
     """Return where the flags are set, as spans."""
     padded = [False, *flags, False]
     edges = [place for place in range(len(flags) + 1) if padded[place] != padded[place + 1]]
-    return [Span(*pair) for pair in zip(edges[::2], edges[1::2], strict=True)]
+    return [TextSpan(*pair) for pair in zip(edges[::2], edges[1::2], strict=True)]

@@ -50,7 +50,7 @@ class RefusedError(UserError):
     """A conversation that a chat template refuses."""
 
 
-class Span(NamedTuple):
+class TextSpan(NamedTuple):
     """A part of a text, by its first character and the one after its last."""
 
     start: int
@@ -65,7 +65,7 @@ class Rendered(NamedTuple):
     """Characters before the last answer: what a model is given to answer it."""
     content: int
     """Characters before what the last turn says; between them stands what the template begins an answer with."""
-    answers: tuple[Span, ...]
+    answers: tuple[TextSpan, ...]
     """What is learnt of the text, answer by answer: what the assistant writes, the turn's end included."""
     stand_ins: Mapping[str, str]
     """Character -> the special token that a turn holds as text, in whose place it stands."""
@@ -79,7 +79,7 @@ class _Whole(NamedTuple):
     text: str
     prompt: int
     content: int
-    marks: tuple[Span, ...] | None
+    marks: tuple[TextSpan, ...] | None
     """The template's own marks; None where it has none, or they are of another text."""
 
 
@@ -116,7 +116,7 @@ class ChatTemplate:
         writer = self._writer(safe, tools)
         whole = self._whole(writer, safe)
         spans = [self._earlier(writer, safe, place, whole) for place in asked if place < len(safe) - 1]
-        last = self._narrowed(Span(whole.prompt, len(whole.text)), whole, len(safe) - 1)
+        last = self._narrowed(TextSpan(whole.prompt, len(whole.text)), whole, len(safe) - 1)
         if len(safe) - 1 in asked:
             spans.append(last)
         return Rendered(whole.text, last.start, max(last.start, whole.content), tuple(spans), stand_ins, escaped)
@@ -202,7 +202,7 @@ class ChatTemplate:
                     return end, place + end - start
         return 0, 0
 
-    def _earlier(self, writer: _Writer, turns: Sequence[Mapping[str, str]], place: int, whole: _Whole) -> Span:
+    def _earlier(self, writer: _Writer, turns: Sequence[Mapping[str, str]], place: int, whole: _Whole) -> TextSpan:
         """Return where an answer before the last one stands in the whole, its end included where that is the same."""
         before = writer(turns[:place], prompt=True)[0] if place else self._unsaid(writer, turns[:1])
         until = writer(turns[: place + 1])[0]
@@ -216,7 +216,7 @@ class ChatTemplate:
             )
         end = _same(until, whole.text)
         end = next((m.start() for m in self.special.finditer(whole.text) if m.start() < end < m.end()), end)
-        return self._narrowed(Span(len(before), end), whole, place)
+        return self._narrowed(TextSpan(len(before), end), whole, place)
 
     def _unsaid(self, writer: _Writer, turns: Sequence[Mapping[str, str]]) -> str:
         """Return what comes before the content of the last turn, which is an answer."""
@@ -233,7 +233,7 @@ class ChatTemplate:
         barrier = next(chr(code) for code in reversed(STAND_INS) if chr(code) not in used)
         return writer([*turns[:-1], {**turns[-1], "content": barrier}], prompt=prompt)[0].partition(barrier)
 
-    def _narrowed(self, span: Span, whole: _Whole, place: int) -> Span:
+    def _narrowed(self, span: TextSpan, whole: _Whole, place: int) -> TextSpan:
         """Return an answer up to the end of what the template marks of it, where it marks any.
 
         It begins at its prompt, since a model has to write what stands before the mark; where the template knows no
@@ -247,7 +247,7 @@ class ChatTemplate:
                 f"{self.name} marks no part of an answer with {{% generation %}} (turn {place + 1}); mark all of them"
             )
         start = span.start if "add_generation_prompt" in self.template else max(span.start, inside[0].start)
-        return Span(start, min(span.end, inside[-1].end))
+        return TextSpan(start, min(span.end, inside[-1].end))
 
     @cached_property
     def _ends(self) -> re.Pattern[str]:
@@ -319,7 +319,7 @@ class _Writer:
 
     def __call__(
         self, turns: Sequence[Mapping[str, str]], *, prompt: bool = False, marks: bool = False
-    ) -> tuple[str, tuple[Span, ...]]:
+    ) -> tuple[str, tuple[TextSpan, ...]]:
         """Return turns as text, with the generation prompt if asked for, and the template's marks."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -337,7 +337,7 @@ class _Writer:
             raise
         except Exception as error:  # jinja's own, raise_exception's, or any a template runs into
             raise RefusedError(f"{self.chat.name} refuses a conversation: {first_line(error)}") from None
-        return texts[0], tuple(Span(*span) for span in indices[0] if span[0] < span[1]) if marks else ()
+        return texts[0], tuple(TextSpan(*span) for span in indices[0] if span[0] < span[1]) if marks else ()
 
 
 def chat_template(encoder: Encoder, given: str | None) -> str:

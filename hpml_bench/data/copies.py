@@ -46,7 +46,7 @@ Words = NDArray[np.uint64]
 Numbers = NDArray[np.int64]
 
 
-class Count(Frozen):
+class CopyCount(Frozen):
     """Rows that have copies."""
 
     near: int = 0
@@ -60,9 +60,9 @@ class Copies(Frozen):
     rows: dict[str, int] = Field(default_factory=dict)
     """Split -> rows in it."""
     looked_at: dict[str, int] = Field(default_factory=dict)
-    within: dict[str, Count] = Field(default_factory=dict)
+    within: dict[str, CopyCount] = Field(default_factory=dict)
     """Split -> its rows that have a copy in it; where rows have groups, in another group."""
-    in_train: dict[str, Count] = Field(default_factory=dict)
+    in_train: dict[str, CopyCount] = Field(default_factory=dict)
     """Split -> its rows that have a copy among the training rows."""
     groups: int | None = None
     """Test rows of a group that training rows are of too; None where rows have no groups."""
@@ -76,13 +76,13 @@ class Copies(Frozen):
         looked, rows = sum(self.looked_at.values()), sum(self.rows.values())
         return found + (f" ({looked:,} of {rows:,} rows looked at)" if looked < rows else "")
 
-    def _of(self, split: str, what: str, count: Count) -> str:
+    def _of(self, split: str, what: str, count: CopyCount) -> str:
         return f"{what} {count.near:,} of {self.looked_at[split]:,} ({count.equal:,} equal)" if count.near else ""
 
     @property
     def warning(self) -> str | None:
         """What makes scores of the test rows claim too much; None where nothing does."""
-        within, learnt = self.within.get("test", Count()), self.in_train.get("test", Count())
+        within, learnt = self.within.get("test", CopyCount()), self.in_train.get("test", CopyCount())
         others = "the others" if self.groups is None else "those of other groups"
         told = [
             f"{count.near:,} have a copy or near-copy among {where} ({count.equal:,} equal)"
@@ -117,9 +117,9 @@ def find_copies(rows: Mapping[str, Dataset], target: Target) -> Copies:
     return Copies(
         rows={split: len(rows[split]) for split in kinds},
         looked_at={split: len(of) for split, of in kinds.items()},
-        within={s: Count(near=_repeated(near[s], groups[s]), equal=_repeated(equal[s], groups[s])) for s in kinds},
+        within={s: CopyCount(near=_repeated(near[s], groups[s]), equal=_repeated(equal[s], groups[s])) for s in kinds},
         in_train={
-            split: Count(near=_among(near[split], near["train"]), equal=_among(equal[split], equal["train"]))
+            split: CopyCount(near=_among(near[split], near["train"]), equal=_among(equal[split], equal["train"]))
             for split in ("test", "validation")
         },
         groups=None if groups["test"] is None else _among(groups["test"], groups["train"]),

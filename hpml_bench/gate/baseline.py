@@ -22,7 +22,7 @@ from hpml_bench.gate.decide import count_diff, verdicts
 from hpml_bench.gate.measure.machine import between, shared_core, snapshot
 from hpml_bench.gate.measure.pairs import BLOCKS, PIECE
 from hpml_bench.gate.measure.sides import Installation, OutOfTime, ResidentProcess, settings_message
-from hpml_bench.gate.records import CheckReport, Count, Run, Side, Verdict
+from hpml_bench.gate.records import CheckReport, MethodCount, Side, TimedRun, Verdict
 from hpml_bench.records.files import write_atomically
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.options import without_defaults
@@ -48,7 +48,7 @@ class Baseline(Frozen):
     environment: dict[str, Any]
     counts: dict[str, dict[str, Any]]
     """Method -> what a resident counted."""
-    runs: tuple[Run, ...]
+    runs: tuple[TimedRun, ...]
     saved: str
     """UTC, ISO 8601."""
 
@@ -154,7 +154,9 @@ def check(asked: Request, file: Path, say: Say) -> CheckReport:
     )
 
 
-def _counts(asked: Request, before: Baseline, counted: Mapping[str, dict[str, Any]], same: bool) -> tuple[Count, ...]:
+def _counts(
+    asked: Request, before: Baseline, counted: Mapping[str, dict[str, Any]], same: bool
+) -> tuple[MethodCount, ...]:
     """Compare what was counted; on other hardware only what depends on none, which is what has no tolerance."""
     found = [
         count
@@ -164,7 +166,7 @@ def _counts(asked: Request, before: Baseline, counted: Mapping[str, dict[str, An
     return tuple(count for count in found if same or not count.tolerance)
 
 
-def _disturbed(runs: Iterable[Run], what: str) -> list[str]:
+def _disturbed(runs: Iterable[TimedRun], what: str) -> list[str]:
     """Return a sentence on the runs that don't count, by number and reason, if there are any."""
     runs = tuple(runs)
     named = [f"{number} ({run.disturbed})" for number, run in enumerate(runs, 1) if run.disturbed is not None]
@@ -207,10 +209,12 @@ def _dumped(settings: Settings) -> dict[str, Any]:
     return dumped
 
 
-def _runs(asked: Request, number: int, deadline: float | None, say: Say) -> tuple[dict[str, dict[str, Any]], list[Run]]:
+def _runs(
+    asked: Request, number: int, deadline: float | None, say: Say
+) -> tuple[dict[str, dict[str, Any]], list[TimedRun]]:
     """Count once, then make runs while there is time."""
     installed = Installation("installed", sys.executable)
-    made: list[Run] = []
+    made: list[TimedRun] = []
     longest = 0.0
     with ResidentProcess(installed, deadline) as resident:
         work = asked.work().message(resident.call("prepare", settings=settings_message(asked.settings)))
@@ -231,7 +235,7 @@ def _runs(asked: Request, number: int, deadline: float | None, say: Say) -> tupl
     return counts, made
 
 
-def _run(resident: ResidentProcess, methods: list[str]) -> Run:
+def _run(resident: ResidentProcess, methods: list[str]) -> TimedRun:
     """Time every method in turn, again and again, with a calibration before, after, and between rounds."""
     speed: Mapping[str, float] = resident.call("warm_up", core=shared_core())
     steps = {method: max(1, math.ceil(PIECE / speed[method])) for method in methods}
@@ -244,7 +248,7 @@ def _run(resident: ResidentProcess, methods: list[str]) -> Run:
                 seconds[method].append(wall - waited)
         calibration.append(resident.call("calibrate"))
     found = between(before, snapshot([resident.pid]))
-    return Run(
+    return TimedRun(
         seconds={method: tuple(values) for method, values in seconds.items()},
         steps=steps,
         calibration=tuple(calibration),

@@ -13,9 +13,9 @@ from typing import Any
 
 from hpml_bench import registry
 from hpml_bench.gate.decide import count_diff, spending, verdicts
-from hpml_bench.gate.measure.pairs import Pair, Work
-from hpml_bench.gate.measure.sides import Comparison, Incomparable, OutOfTime
-from hpml_bench.gate.records import Block, CheckReport, Count, Rules, Side, Verdict
+from hpml_bench.gate.measure.pairs import ProcessPair, Work
+from hpml_bench.gate.measure.sides import ComparedSides, Incomparable, OutOfTime
+from hpml_bench.gate.records import Block, CheckReport, MethodCount, Rules, Side, Verdict
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, Settings
@@ -84,7 +84,7 @@ class Measured:
     """What was measured so far."""
 
     blocks: list[Block] = field(default_factory=list)
-    counts: tuple[Count, ...] = ()
+    counts: tuple[MethodCount, ...] = ()
     uncounted: tuple[Verdict, ...] = ()
     """INCOMPARABLE, of what only one side counts."""
     verdicts: tuple[Verdict, ...] = ()
@@ -111,7 +111,7 @@ def request(suite: Suite, methods: list[str] | None, rules: Rules, minutes: floa
     return Request(suite.name, settings, specs, rules, minutes)
 
 
-def check(asked: Request, compared: Comparison, say: Say, work: Work | None = None) -> CheckReport:
+def check(asked: Request, compared: ComparedSides, say: Say, work: Work | None = None) -> CheckReport:
     """Measure, judge, and return the report.
 
     Raises:
@@ -175,16 +175,18 @@ def _described(side: Side, found: Mapping[str, Any] | None) -> Side:
     return side if found is None else side.model_copy(update={"versions": versions(found)})
 
 
-def _count(work: Work, compared: Comparison, deadline: float | None) -> tuple[tuple[Count, ...], tuple[Verdict, ...]]:
+def _count(
+    work: Work, compared: ComparedSides, deadline: float | None
+) -> tuple[tuple[MethodCount, ...], tuple[Verdict, ...]]:
     """Count on both sides in processes of their own, so that nothing of it is left where time is taken.
 
     Returns:
         What both sides count, and INCOMPARABLE for each quantity that only one of them does.
 
     """
-    found: list[Count] = []
+    found: list[MethodCount] = []
     lone: list[Verdict] = []
-    with Pair(work, compared.reference, compared.candidate, random.Random(0), deadline) as pair:  # noqa: S311
+    with ProcessPair(work, compared.reference, compared.candidate, random.Random(0), deadline) as pair:  # noqa: S311
         pair.prepare()
         pair.load()
         for method in work.methods:
@@ -196,16 +198,16 @@ def _count(work: Work, compared: Comparison, deadline: float | None) -> tuple[tu
     return tuple(found), tuple(lone)
 
 
-def _prepare(work: Work, compared: Comparison, deadline: float | None) -> None:
+def _prepare(work: Work, compared: ComparedSides, deadline: float | None) -> None:
     """Let both sides make model and data ready in processes that are not timed, where that isn't done yet."""
     if not {compared.reference.key, compared.candidate.key} <= work.prepared.keys():
-        with Pair(work, compared.reference, compared.candidate, random.Random(0), deadline) as pair:  # noqa: S311
+        with ProcessPair(work, compared.reference, compared.candidate, random.Random(0), deadline) as pair:  # noqa: S311
             pair.prepare()
 
 
 def _time(
     work: Work,
-    compared: Comparison,
+    compared: ComparedSides,
     rules: Rules,
     deadline: float | None,
     rng: random.Random,
@@ -249,8 +251,8 @@ def most_pairs(rules: Rules) -> int:
     return math.ceil(rules.looks[-1] * MORE)
 
 
-def _pair(work: Work, compared: Comparison, rng: random.Random, number: int, deadline: float | None) -> list[Block]:
-    with Pair(work, compared.reference, compared.candidate, rng, deadline) as pair:
+def _pair(work: Work, compared: ComparedSides, rng: random.Random, number: int, deadline: float | None) -> list[Block]:
+    with ProcessPair(work, compared.reference, compared.candidate, rng, deadline) as pair:
         pair.load()
         pair.warm_up()
         return list(pair.measure(number, deadline))

@@ -82,7 +82,7 @@ class Block(Frozen):
     """Why this block doesn't count and was repeated; judged from steal, load and throttling, never from `seconds`."""
 
 
-class Run(Frozen):
+class TimedRun(Frozen):
     """One run by itself, in a process of its own, for a stored baseline or against one."""
 
     seconds: dict[str, tuple[Seconds, ...]]
@@ -97,7 +97,7 @@ class Run(Frozen):
     """Why this run doesn't count; judged as a block's is."""
 
 
-class Count(Frozen):
+class MethodCount(Frozen):
     """A quantity without noise on both sides."""
 
     method: str
@@ -144,11 +144,11 @@ class CheckReport(Frozen):
     candidate: Side
     environment: dict[str, Any] = Field(default_factory=dict)
     blocks: tuple[Block, ...] = ()
-    runs: tuple[Run, ...] = ()
+    runs: tuple[TimedRun, ...] = ()
     """Against a baseline: the runs made now."""
-    reference_runs: tuple[Run, ...] = ()
+    reference_runs: tuple[TimedRun, ...] = ()
     """Against a baseline: the stored ones."""
-    counts: tuple[Count, ...] = ()
+    counts: tuple[MethodCount, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     pairs: int = 0
     notes: tuple[str, ...] = ()
@@ -157,7 +157,7 @@ class CheckReport(Frozen):
     seconds: float
 
 
-class Trial(Frozen):
+class CheckTrial(Frozen):
     """One trial of the gate itself, in a file of its own."""
 
     session: str = ""

@@ -19,7 +19,7 @@ from hpml_bench.gate.records import PROTOCOL
 from hpml_bench.system.parent_death import die_with_parent
 
 if TYPE_CHECKING:
-    from hpml_bench.gate.measure.workload import Job, Workload
+    from hpml_bench.gate.measure.workload import TimedMethod, Workload
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ class Resident:
         return {name: job.delay.inject(turns[name]) for name, job in self._jobs.items()}
 
     @property
-    def _jobs(self) -> dict[str, Job]:
+    def _jobs(self) -> dict[str, TimedMethod]:
         assert self.workload is not None  # noqa: S101 - the parent loads first
         return self.workload.jobs
 

@@ -13,8 +13,8 @@ from time import monotonic
 from hpml_bench.errors import UserError
 from hpml_bench.gate.check import Request, Say, check, gate_digest, most_pairs
 from hpml_bench.gate.decide import verdicts
-from hpml_bench.gate.measure.sides import Comparison, Installation
-from hpml_bench.gate.records import CheckReport, Side, Trial, TrialStarted
+from hpml_bench.gate.measure.sides import ComparedSides, Installation
+from hpml_bench.gate.records import CheckReport, CheckTrial, Side, TrialStarted
 from hpml_bench.gate.trials import TrialFolder, conditions
 from hpml_bench.system import environment
 from hpml_bench.system.text import utc_now
@@ -39,7 +39,9 @@ def total(same: int) -> int:
     return number
 
 
-def run(asked: Request, trials: int, slowdown: float, minutes: float | None, folder: Path, say: Say) -> list[Trial]:
+def run(
+    asked: Request, trials: int, slowdown: float, minutes: float | None, folder: Path, say: Say
+) -> list[CheckTrial]:
     """Do the trials that `folder` doesn't hold yet; return all it holds.
 
     With `minutes`, no trial is begun that might not end in time, judged by the slowest pairs so far and the most that
@@ -56,7 +58,7 @@ def run(asked: Request, trials: int, slowdown: float, minutes: float | None, fol
         session = kept.session(done.values())
         installed = Installation("installed", sys.executable)
         side = Side(label="installed", python=sys.executable)
-        compared = Comparison("self-test", installed, installed, (side, side))
+        compared = ComparedSides("self-test", installed, installed, (side, side))
         ready = asked.work()  # for all trials: model and data are made ready once
         for number in range(1, total(trials) + 1):
             if number in done:
@@ -71,7 +73,7 @@ def run(asked: Request, trials: int, slowdown: float, minutes: float | None, fol
                 asked.work(), delay=delay, delayable=True, prepared=ready.prepared, described=ready.described
             )
             report = check(replace(asked, count=False, minutes=None), compared, lambda _: None, work)
-            done[number] = Trial(
+            done[number] = CheckTrial(
                 session=session, number=number, slowdown=delay, planned=trials,
                 injected=injected_slowdown(report), report=report,
             )  # fmt: skip
@@ -104,7 +106,7 @@ class _Clock:
         return f"may need {needed} minutes, and {left:.1f} are left: the same command goes on from here"
 
 
-def _longest(done: Iterable[Trial], asked: Request) -> float:
+def _longest(done: Iterable[CheckTrial], asked: Request) -> float:
     """Return the seconds that a trial might take; 0 where none was made."""
     pair = max((trial.report.seconds / max(1, trial.report.pairs) for trial in done), default=0.0)
     return pair * most_pairs(asked.rules)
@@ -127,7 +129,7 @@ def injected_slowdown(report: CheckReport) -> dict[str, float]:
     return {method: statistics.median(shares) for method, shares in found.items()}
 
 
-def _matching(kept: TrialFolder, asked: Request, slowdown: float) -> list[Trial]:
+def _matching(kept: TrialFolder, asked: Request, slowdown: float) -> list[CheckTrial]:
     """Return a folder's trials.
 
     Raises:

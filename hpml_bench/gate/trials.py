@@ -12,7 +12,7 @@ from filelock import Timeout
 from pydantic import ValidationError
 
 from hpml_bench.errors import UserError
-from hpml_bench.gate.records import Trial, TrialStarted
+from hpml_bench.gate.records import CheckTrial, TrialStarted
 from hpml_bench.records.files import write_atomically
 from hpml_bench.system import locks
 
@@ -46,7 +46,7 @@ class TrialFolder:
         finally:
             lock.release()
 
-    def trials(self) -> list[tuple[Path, Trial]]:
+    def trials(self) -> list[tuple[Path, CheckTrial]]:
         """Return the trials in order, each with its file.
 
         Raises:
@@ -56,7 +56,7 @@ class TrialFolder:
         found = []
         for path in sorted(self.path.glob("trial-*.json")):
             try:
-                found.append((path, Trial.model_validate_json(path.read_text(encoding="utf-8"))))
+                found.append((path, CheckTrial.model_validate_json(path.read_text(encoding="utf-8"))))
             except (OSError, ValidationError):
                 raise UserError(f"{path}: is no trial that can be read; remove it, or name another --out") from None
         return found
@@ -76,7 +76,7 @@ class TrialFolder:
                 f"{self._started}: can't be read as the trials that were started; name another --out"
             ) from None
 
-    def session(self, done: Iterable[Trial]) -> str:
+    def session(self, done: Iterable[CheckTrial]) -> str:
         """Return the name of the session whose trials these are; a new one in a new folder.
 
         Raises:
@@ -94,7 +94,7 @@ class TrialFolder:
         known = "".join(f"{line.model_dump_json()}\n" for line in [*self.started(), trial])
         write_atomically(self._started, known)
 
-    def keep(self, trial: Trial) -> None:
+    def keep(self, trial: CheckTrial) -> None:
         """Write a trial."""
         write_atomically(self.path / f"trial-{trial.number:04d}.json", trial.model_dump_json(indent=1))
 

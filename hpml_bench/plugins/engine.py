@@ -22,7 +22,7 @@ Kind = Literal["units", "prepare", "report"]
 
 
 @dataclass(frozen=True)
-class Batch:
+class JobBatch:
     """Jobs that are submitted together."""
 
     plan: JobPlan
@@ -76,21 +76,21 @@ class Engine(ABC):
         """
         return
 
-    def script(self, batch: Batch) -> str:
+    def script(self, batch: JobBatch) -> str:
         """Return what `submit` would submit, as `--dry-run` prints it."""
         commands = (self.profile.command(self.command(batch, unit)) for unit in batch.units or (-1,))
         return "".join(f"{shlex.join(command)}\n" for command in commands)
 
-    def command(self, batch: Batch, unit: int) -> list[str]:
+    def command(self, batch: JobBatch, unit: int) -> list[str]:
         """Return the words of a job's command after the interpreter."""
         return child.module("hpml_bench", *(word.replace("{unit}", str(unit)) for word in batch.arguments))
 
-    def parts(self, batch: Batch) -> tuple[Batch, ...]:
+    def parts(self, batch: JobBatch) -> tuple[JobBatch, ...]:
         """Return a batch in parts that can be submitted at once, one after another."""
         return (batch,)
 
     @abstractmethod
-    def submit(self, batch: Batch) -> str:
+    def submit(self, batch: JobBatch) -> str:
         """Submit jobs and return the name by which `prepared` and `ended` of others ask for them.
 
         Raises:

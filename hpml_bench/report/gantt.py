@@ -8,7 +8,7 @@ from typing import Any
 
 from hpml_bench.plugins.blocks import Figure
 from hpml_bench.report.drawing import COLORS, INK, drawing, finish, legend, styles
-from hpml_bench.report.jobs import JobTimes, Span, SweepTimes
+from hpml_bench.report.jobs import JobSpan, JobTimes, SweepTimes
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import number
 from hpml_bench.system.text import sanitize
@@ -89,7 +89,7 @@ def _bars(results: Results, row: int, job: JobTimes) -> Iterator[Bar]:
         yield _run(results, row, span)
 
 
-def _run(results: Results, row: int, span: Span) -> Bar:
+def _run(results: Results, row: int, span: JobSpan) -> Bar:
     style, method = styles(results), results.labels.get(span.run_id, span.method)
     known = method in style
     color = style[method].color if known else COLORS[6]

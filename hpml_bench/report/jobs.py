@@ -58,7 +58,7 @@ def _word(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Span:
+class JobSpan:
     """A run within a job, in seconds since 1970; compared or not, it took the job's time."""
 
     run_id: str
@@ -80,7 +80,7 @@ class JobTimes:
     began: float
     ended: float
     """Of a job that works, or was killed, the last that is known of it."""
-    runs: tuple[Span, ...]
+    runs: tuple[JobSpan, ...]
 
     @property
     def name(self) -> str:
@@ -134,7 +134,7 @@ class SweepTimes:
 
 def sweep_times(folder: Path, records: Iterable[RunRecord]) -> SweepTimes | None:
     """Return the jobs of a results folder with their runs; None where no job did any, or their times can't be read."""
-    by_start: dict[tuple[str, int], list[Span]] = {}
+    by_start: dict[tuple[str, int], list[JobSpan]] = {}
     for record in records:
         place, begin = where(record), moment(record.started)
         if place is not None and begin is not None and 0 <= record.seconds < LONGEST:
@@ -153,8 +153,8 @@ def sweep_times(folder: Path, records: Iterable[RunRecord]) -> SweepTimes | None
     return SweepTimes(tuple(_requeued(found))) if found and by_start else None
 
 
-def _span(record: RunRecord, begin: float) -> Span:
-    return Span(record.run_id, record.spec.method.name, record.status == "ok", begin, begin + record.seconds)
+def _span(record: RunRecord, begin: float) -> JobSpan:
+    return JobSpan(record.run_id, record.spec.method.name, record.status == "ok", begin, begin + record.seconds)
 
 
 def _requeued(jobs: list[JobTimes]) -> list[JobTimes]:

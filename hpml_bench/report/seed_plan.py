@@ -18,7 +18,7 @@ DETECT = re.compile(r"([^=]+)=\s*(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.\d+)\s*(\S.*)
 
 
 @dataclass(frozen=True)
-class Pair:
+class PlannedPair:
     """A pair of methods in the pilot, and the seeds it needs."""
 
     a: str
@@ -39,12 +39,12 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SeedPlan:
     """What a plan says."""
 
     table: Table
     sentences: tuple[str, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[PlannedPair, ...]
     """The noisiest first."""
     unknown: tuple[str, ...]
     """The other pairs, as `a − b`: all their differences are equal, which does not tell their spread."""
@@ -55,7 +55,7 @@ class Plan:
     ran on several machines."""
 
 
-def plan(folder: Path, detect: str, power: float = statistics.POWER) -> Plan:
+def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan:
     """Return seeds and hours to find a difference with a chance of `power`, from the records in `folder`.
 
     By the page's own tests (noncentral t), at Holm's first step over all pairs of the page, for each pair's spread in
@@ -115,7 +115,7 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> Plan:
 
 def _pair(
     c: statistics.Comparison, size: float, family: Sequence[statistics.Comparison], look: int, power: float
-) -> Pair:
+) -> PlannedPair:
     """Return what a pair can find at this look, and needs at the next, after seeds are added.
 
     `size` is a factor less 1 where costs are compared by factors.
@@ -125,7 +125,7 @@ def _pair(
     wanted = math.log1p(size) if c.ratio else size
     cautious = [one.cautious() for one in evidence]
     least = max(statistics.detectable(one, n, statistics.levels(family, look)[0], power) for one in evidence)
-    return Pair(
+    return PlannedPair(
         c.a,
         c.b,
         n,
@@ -166,8 +166,8 @@ def _wanted(results: Results, detect: str) -> tuple[str, float]:
 
 
 def _told(
-    results: Results, metric: str, size: float, power: float, pairs: tuple[Pair, ...], unknown: tuple[str, ...]
-) -> Plan:
+    results: Results, metric: str, size: float, power: float, pairs: tuple[PlannedPair, ...], unknown: tuple[str, ...]
+) -> SeedPlan:
     seeds = None if any(p.seeds is None for p in pairs) else max(p.seeds for p in pairs if p.seeds)
     quantity = Quantity.of(results, metric)
     by_factor = any(c.ratio for c in results.comparisons(metric))
@@ -200,11 +200,16 @@ def _told(
         f"Seeds are those of the next look at this folder, which may use {100 * spent:.2g} % of its chance of error; "
         "in a folder of their own fewer are enough.",
     ]
-    return Plan(table("plan", caption, columns, rows), tuple(sentences), pairs, unknown, seeds, hours)
+    return SeedPlan(table("plan", caption, columns, rows), tuple(sentences), pairs, unknown, seeds, hours)
 
 
 def _on_seeds(
-    results: Results, metric: str, scaled: str, pairs: tuple[Pair, ...], unknown: tuple[str, ...], seeds: int | None
+    results: Results,
+    metric: str,
+    scaled: str,
+    pairs: tuple[PlannedPair, ...],
+    unknown: tuple[str, ...],
+    seeds: int | None,
 ) -> list[str]:
     """Return the sentences on how many seeds are enough, and for what."""
     worst = next((pair for pair in pairs if pair.seeds is None), pairs[0])

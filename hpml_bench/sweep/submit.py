@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hpml_bench.errors import UserError
 from hpml_bench.launch import preparation
-from hpml_bench.plugins.engine import Batch, Engine, Live, make_engine, units_of
+from hpml_bench.plugins.engine import Engine, JobBatch, Live, make_engine, units_of
 from hpml_bench.records import jobs as plans
 from hpml_bench.records.files import PLAN, as_typed, remove
 from hpml_bench.records.folder import ResultsFolder, locked
@@ -146,19 +146,19 @@ class JobSweep:
 
     # Jobs
 
-    def batches(self, units: Sequence[int], fresh: bool = False) -> list[Batch]:
+    def batches(self, units: Sequence[int], fresh: bool = False) -> list[JobBatch]:
         """Return the jobs of units, in parts that are submitted one after another; a preparation is the first."""
         plan = str(self.folder / PLAN)
         found = []
         prepared = not fresh and any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
         if self.plan.profile.prepare == "job" and not prepared:
-            found.append(Batch(self.plan, self.folder, (), ("work", plan, "--prepare"), kind="prepare"))
+            found.append(JobBatch(self.plan, self.folder, (), ("work", plan, "--prepare"), kind="prepare"))
         arguments = ("work", plan, "--unit", "{unit}")
-        return [*found, *self.engine.parts(Batch(self.plan, self.folder, tuple(units), arguments))]
+        return [*found, *self.engine.parts(JobBatch(self.plan, self.folder, tuple(units), arguments))]
 
-    def report_batch(self, ended: tuple[str, ...]) -> Batch:
+    def report_batch(self, ended: tuple[str, ...]) -> JobBatch:
         """Return the job that writes the report when others have ended."""
-        return Batch(self.plan, self.folder, (), ("report", str(self.folder)), kind="report", ended=ended)
+        return JobBatch(self.plan, self.folder, (), ("report", str(self.folder)), kind="report", ended=ended)
 
     def script(self, fresh: bool = False, detach: bool = False) -> str:
         """Return what would be submitted, names of jobs in capitals, without secrets; nothing if nothing is missing."""
@@ -173,7 +173,7 @@ class JobSweep:
         engine = make_engine(profile.model_copy(update={"env": shown}))
         names = [job.group for job in live]
 
-        def written(batch: Batch) -> str:
+        def written(batch: JobBatch) -> str:
             texts.append(engine.script(batch))
             names.append(batch.kind.upper())
             return names[-1]
@@ -208,7 +208,7 @@ class JobSweep:
             units = sorted(self._submissions.absent(self._left(observed, again), units_of(live)))
             return self._give(units, self._submitted) if units else ()
 
-    def _give(self, units: Sequence[int], take: Callable[[Batch], str], fresh: bool = False) -> tuple[int, ...]:
+    def _give(self, units: Sequence[int], take: Callable[[JobBatch], str], fresh: bool = False) -> tuple[int, ...]:
         """Give units to something that takes jobs; return those that it took, perhaps not all, and at least one.
 
         Raises:
@@ -234,7 +234,7 @@ class JobSweep:
             taken, ended = taken + batch.units, (name,)
         return taken
 
-    def _submitted(self, batch: Batch) -> str:
+    def _submitted(self, batch: JobBatch) -> str:
         """Submit jobs, say so, and return their name."""
         name = self.engine.submit(batch)
         self._submissions.note(batch.units)

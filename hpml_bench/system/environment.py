@@ -106,7 +106,7 @@ def has_bf16(device: str) -> bool:
     return bool({"avx512_bf16", "amx_bf16"} & set(_cpu().get("flags", "").split()))
 
 
-class OverNodes(NamedTuple):
+class NodeLayout(NamedTuple):
     """The nodes of a run that has several, the first rank's first."""
 
     hosts: tuple[str, ...]
@@ -139,7 +139,7 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def describe(over: OverNodes | None = None) -> dict[str, Any]:
+def describe(over: NodeLayout | None = None) -> dict[str, Any]:
     """Return what is written into a record: hardware and its fingerprint, versions, variables, threads.
 
     Of a run over several nodes (`over`) the fingerprint is theirs; `node_fingerprint`, where they are alike, is the one
@@ -169,7 +169,7 @@ def describe(over: OverNodes | None = None) -> dict[str, Any]:
     }
 
 
-def of_run(over: OverNodes | None = None) -> dict[str, Any]:
+def of_run(over: NodeLayout | None = None) -> dict[str, Any]:
     """Return `describe` with the names of the run's hosts, between which costs are not compared."""
     return describe(over) | {"hosts": list(over.hosts) if over else [socket.gethostname()]}
 

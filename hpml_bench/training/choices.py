@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from hpml_bench.data.batches import Need, largest, pieces
+from hpml_bench.data.batches import MemoryNeed, largest, pieces
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import IGNORE_INDEX, Task
@@ -29,7 +29,7 @@ class Chosen(NamedTuple):
     """By the log-likelihood a character."""
 
 
-class Pair(NamedTuple):
+class ChoicePair(NamedTuple):
     """A choice of a row of this rank."""
 
     place: int
@@ -75,18 +75,18 @@ def rehearse_choices(
 ) -> None:
     """Compare the choices of the largest batches of `choose`."""
     passes = (
-        (Need(len(part) * max(pair.length for pair in part), sum(len(pair.answer) for pair in part)), part)
+        (MemoryNeed(len(part) * max(pair.length for pair in part), sum(len(pair.answer) for pair in part)), part)
         for part in _batches(rows, settings, group, most)
     )
     for part in largest(passes):
         _losses(model, task, part, rows.pad_id, group.device)
 
 
-def _batches(rows: Rows, settings: Settings, group: Group, most: int) -> Iterator[list[Pair]]:
+def _batches(rows: Rows, settings: Settings, group: Group, most: int) -> Iterator[list[ChoicePair]]:
     """Yield the choices of this rank's rows, those of like length together."""
     tokens, prompts = rows.column("choice_ids"), rows.column("prompt")
     pairs = [
-        Pair(place, number, rows.tokens(row)[: prompts[row]].tolist(), answer)
+        ChoicePair(place, number, rows.tokens(row)[: prompts[row]].tolist(), answer)
         for place, row in enumerate(range(group.rank, len(rows), group.world))
         for number, answer in enumerate(tokens[row])
     ]
@@ -96,7 +96,9 @@ def _batches(rows: Rows, settings: Settings, group: Group, most: int) -> Iterato
         yield [pairs[number] for number in part]
 
 
-def _losses(model: torch.nn.Module, task: Task, part: list[Pair], pad_id: int, device: torch.device) -> torch.Tensor:
+def _losses(
+    model: torch.nn.Module, task: Task, part: list[ChoicePair], pad_id: int, device: torch.device
+) -> torch.Tensor:
     """Return the summed loss of each choice's tokens."""
     ids, mask, labels = padded([(pair.prompt, pair.answer) for pair in part], pad_id, device)
     return task.row_losses(model(ids, mask, labels).float(), labels).double().cpu()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hpml_bench.data.batches import Need, largest, pieces
+from hpml_bench.data.batches import MemoryNeed, largest, pieces
 from hpml_bench.plugins.dataset import GROUP
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
@@ -197,7 +197,7 @@ def rehearse(
     """
     model.eval()
     passes = (
-        (Need(len(part) * int(rows.lengths[part].max()), int(rows.targets[part].sum())), (rows, part))
+        (MemoryNeed(len(part) * int(rows.lengths[part].max()), int(rows.targets[part].sum())), (rows, part))
         for rows in (*answered, *read)
         for part in _batches(model, rows, settings, group)
     )

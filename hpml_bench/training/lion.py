@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-class Lion(torch.optim.Optimizer):
+class LionSteps(torch.optim.Optimizer):
     """Steps by the sign of an interpolated momentum, with decoupled weight decay.
 
     With gradient g, momentum m (first 0), rate r and weight decay d, a step on a parameter w is

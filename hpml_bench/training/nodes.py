@@ -16,7 +16,7 @@ LENGTH = 256
 """Bytes of a rank's text."""
 
 
-def over_nodes(group: Group) -> environment.OverNodes | None:
+def over_nodes(group: Group) -> environment.NodeLayout | None:
     """Return over which nodes the ranks are; None where all are on one. All ranks call it."""
     if group.nodes == 1:
         return None
@@ -31,7 +31,7 @@ def over_nodes(group: Group) -> environment.OverNodes | None:
     )
     hardware = _told(group, digest([environment.hardware(), between], 12))
     each = tuple(hardware[rank] for rank in first)
-    return environment.OverNodes(
+    return environment.NodeLayout(
         hosts=names,
         ranks_per_node=tuple(ranks[number] for number in sorted(ranks)),
         interconnect=between,

@@ -13,7 +13,7 @@ from hpml_bench.plugins.probe import Step
 from hpml_bench.training.clock import Clock
 
 
-class Entry(NamedTuple):
+class StepEntry(NamedTuple):
     """One step of this rank; the tensors stay on their device."""
 
     loss: torch.Tensor
@@ -53,7 +53,7 @@ class StepLog:
     real_tokens: int = 0
     padded_tokens: int = 0
     steps: int = 0
-    _entries: list[Entry] = field(default_factory=list)
+    _entries: list[StepEntry] = field(default_factory=list)
 
     def begin_window(self) -> None:
         """Begin a window: all ranks and their devices wait for each other, then their clocks start."""
@@ -61,7 +61,7 @@ class StepLog:
         settle(self.group.device)
         self.clock.start()
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: StepEntry) -> None:
         """Add a step, which ends here; doesn't wait for the device."""
         self._entries.append(entry)
         self.clock.lap()

@@ -1,50 +1,39 @@
-"""Trainer: assembles model, method, task and rows of a run, and has the only training loop; names no plug-in."""
+"""Trainer: the only training loop; names no plug-in."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
-from torch.nn.parallel import DistributedDataParallel
-from transformers import PreTrainedModel
 
-from hpml_bench.data.batches import Need, global_batches, largest, shard, training_rows
+from hpml_bench.data.batches import MemoryNeed, largest, shard
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import Diverged
 from hpml_bench.plugins.group import Group, settle
-from hpml_bench.plugins.method import Method, make_method
-from hpml_bench.plugins.model import TaskModel
+from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.probe import Evaluation, Probe, Write
 from hpml_bench.plugins.rows import Batch, Rows
-from hpml_bench.plugins.task import RETENTION, Generator, Task, make_task
 from hpml_bench.records.run import Consumed
-from hpml_bench.suite.settings import RunSpec, Settings
+from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import heartbeat
 from hpml_bench.system.failures import out_of_memory
+from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.clock import clock
 from hpml_bench.training.cuda import leave_free, release
-from hpml_bench.training.evaluation import base_losses, evaluate, rehearse
-from hpml_bench.training.generation import make_generator
-from hpml_bench.training.kernels import speed_up, store_frozen_as_bf16
-from hpml_bench.training.model import build_model, is_large
-from hpml_bench.training.optimization import lr_factor, make_optimizer, total_steps
-from hpml_bench.training.precision import (
-    autocast,
-    keep_trained_as_float32,
-    leave_out_cudnn_attention,
-    make_scaler,
-    set_float32_products,
-)
+from hpml_bench.training.evaluation import evaluate, rehearse
+from hpml_bench.training.kernels import store_frozen_as_bf16
+from hpml_bench.training.optimization import lr_factor, make_optimizer
+from hpml_bench.training.parallel import wrap
+from hpml_bench.training.precision import autocast, make_scaler
 from hpml_bench.training.random_numbers import kept_generators
-from hpml_bench.training.step_log import Entry, StepLog
+from hpml_bench.training.step_log import StepEntry, StepLog
 from hpml_bench.training.windows import Windows
 
 MARGIN = 0.05
@@ -81,102 +70,65 @@ def _untrained(what: str, setting: str) -> Iterator[None]:
         raise
 
 
-class Trainer:
-    """A run inside one rank: model, method, task and rows, and after `wrap` DDP, optimizer, schedule and log."""
+class Evaluator:
+    """Evaluations of an assembled run, whose results its probes get."""
 
-    def __init__(
-        self,
-        spec: RunSpec,
-        model: TaskModel,
-        method: Method,
-        task: Task,
-        group: Group,
-        rows: Mapping[str, Rows],
-        probes: Sequence[Probe] = (),
-        write: Write = _nowhere,
-    ) -> None:
-        """Put the parts together; `Trainer.build` makes them. The rows are those of each split by its name."""
-        self.generator: Generator | None = None
-        self.base_losses: np.ndarray | None = None
-        self.spec, self.model, self.method, self.task, self.group = spec, model, method, task, group
-        self.train_rows, self.validation, self.test = (rows[split] for split in ("train", "validation", "test"))
-        self.retention, self.probes, self.write = rows.get(RETENTION), probes, write
-        self.steps = total_steps(spec.settings, len(self.train_rows))
-
-    @classmethod
-    def build(
-        cls,
-        spec: RunSpec,
-        prepared: Prepared,
-        group: Group,
-        probes: Sequence[Probe] = (),
-        write: Write = _nowhere,
-    ) -> Self:
-        """Assemble a run: open the rows, build the model, let the method initialise it from data.
+    def __init__(self, run: Assembly, probes: Sequence[Probe] = (), write: Write = _nowhere) -> None:
+        """Keep the run.
 
         Args:
-            spec: what to run.
-            prepared: model and data on disk.
-            group: this rank's place.
-            probes: what is measured; they are started by whoever built the trainer.
+            run: an assembled run.
+            probes: what is measured; they have been started.
             write: takes the points of each window.
 
-        Raises:
-            Unsupported: the method can't run with this backbone.
-            UserError: the backbone can't be loaded, is too short for `max_length`, or an option is wrong.
-
         """
-        settings = spec.settings
-        rows = {"train": training_rows(prepared, settings, spec.seed)}
-        method = make_method(spec.method)
-        task = make_task(settings.task, prepared.label_names, prepared.facts)
-        for split in ("validation", "test", *([RETENTION] if task.retention else [])):
-            rows[split] = Rows(Path(prepared.data) / split, prepared.pad_id)
-        before: list[np.ndarray] = []
+        self.assembly, self.probes, self.write = run, probes, write
+        self.spec, self.model, self.method, self.task, self.group = run.spec, run.model, run.method, run.task, run.group
+        self.train_rows, self.validation, self.test, self.retention = (
+            run.train_rows, run.validation, run.test, run.retention,
+        )  # fmt: skip
+        self.settings, self.steps, self.generator = run.settings, run.steps, run.generator
 
-        def look(base: PreTrainedModel) -> None:
-            if task.retention:
-                speed_up(base, settings.device)  # as the model after it: the difference must not be of kernels
-                before.append(base_losses(base, task, rows[RETENTION], settings, group))
+    def evaluate(self, rows: Rows, phase: str, step: int) -> Evaluation:
+        """Evaluate every row exactly once and give the result to the probes."""
+        for probe in self.probes:
+            probe.before_eval(phase)
+        scored = phase != "validation" or step == self.steps or self.settings.eval_every is not None
+        generator = self.generator if scored else None
+        evaluation = evaluate(self.model, self.task, rows, self.settings, self.group, phase, step, generator)
+        self.write([point for probe in self.probes for point in probe.after_eval(evaluation)])
+        self.group.barrier()
+        return evaluation
 
-        set_float32_products(settings)
-        leave_out_cudnn_attention()
-        folder = Path(prepared.backbone)
-        loading = group.in_turn() if is_large(folder, settings) else nullcontext()
-        model = build_model(folder, spec, method, task, look, group.device, loading).to(group.device)
-        torch.manual_seed(spec.seed * 1000 + group.rank)  # dropout differs between ranks, as it must
-        trainer = cls(spec, model, method, task, group, rows, probes, write)
-        trainer.generator = make_generator(task, prepared, settings, spec.seed)
-        trainer.base_losses = before[0] if before else None
-        if not method.trains:
-            return trainer
-        batches = (trainer.train_rows.batch(indices).to(group.device) for indices in trainer.order())
-        with autocast(settings):
-            method.before_train(model.encoder, batches, trainer.steps)
-        keep_trained_as_float32(model)  # what was made anew from the data
-        return trainer
 
-    @property
-    def settings(self) -> Settings:
-        """The suite's settings."""
-        return self.spec.settings
+class Untrained(Evaluator):
+    """A run that trains nothing, as of the base model."""
 
-    def order(self) -> Iterator[np.ndarray]:
-        """Yield the global batches' row indices."""
-        return global_batches(self.train_rows.lengths, self.settings.global_batch, self.steps, self.spec.seed)
+    def train(self) -> Trained:
+        """Train nothing, and evaluate the validation rows once, as after a last step."""
+        for probe in self.probes:
+            probe.before_training()
+        self.evaluate(self.validation, "validation", self.steps)
+        for probe in self.probes:
+            probe.after_training()
+        consumed = Consumed(steps=0, samples=0, real_tokens=0, padded_tokens=0, order=hashlib.sha256().hexdigest()[:16])
+        return Trained(consumed, optimized=0, reached=0)
 
-    def wrap(self) -> None:
-        """Put the model under DDP, and make optimizer, schedule and log."""
+    def try_out(self) -> None:
+        """Do nothing: what isn't trained fits if it could be assembled."""
+
+
+class Trainer(Evaluator):
+    """A run with its model wrapped for several processes, optimizer, schedule and log."""
+
+    def __init__(self, run: Assembly, probes: Sequence[Probe] = (), write: Write = _nowhere) -> None:
+        """Wrap the model, and make optimizer, schedule and log; arguments as `Evaluator`."""
+        super().__init__(run, probes, write)
         device = self.group.device
         if self.settings.precision == "bf16" and not self.method.reads_frozen_weights:
             store_frozen_as_bf16(self.model.encoder)
             release(device)  # what the weights had in float32
-        self.ddp = DistributedDataParallel(
-            self.model,
-            device_ids=[device.index] if device.type == "cuda" else None,
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-        )
+        self.wrapped = wrap(self.model, self.group)
         self.optimizer = make_optimizer(self.model.encoder, self.model.head, self.spec.method, self.settings)
         self.parameters = [parameter for part in self.optimizer.param_groups for parameter in part["params"]]
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -187,7 +139,18 @@ class Trainer:
         self._skipped = self._taken = 0
         self.log = StepLog(self.group, clock(device))
         for probe in self.probes:
-            probe.wrapped(self.ddp)
+            probe.wrapped(self.wrapped)
+
+    @classmethod
+    def build(
+        cls, spec: RunSpec, prepared: Prepared, group: Group, probes: Sequence[Probe] = (), write: Write = _nowhere
+    ) -> Self:
+        """Assemble a run and return its trainer; arguments and errors as `assemble` and `Evaluator`."""
+        return cls(assemble(spec, prepared, group), probes, write)
+
+    def order(self) -> Iterator[np.ndarray]:
+        """Yield the global batches' row indices."""
+        return self.assembly.order()
 
     def step(self, index: int, indices: np.ndarray) -> None:
         """Take step `index` on this rank's shard of a global batch; it counts from the end of the step before.
@@ -215,7 +178,7 @@ class Trainer:
             self.method.after_step(encoder, index)
         self._clear_gradients()
         virtual = len(mine) * self.model.virtual_tokens
-        self.log.add(Entry(loss, norm, lr, len(mine), real_tokens, padded_tokens, virtual, targets))
+        self.log.add(StepEntry(loss, norm, lr, len(mine), real_tokens, padded_tokens, virtual, targets))
 
     def _accumulate(self, mine: np.ndarray, targets: float, told: str) -> tuple[torch.Tensor, int, int]:
         """Add up the gradients of this rank's micro-batches; ranks exchange them with the last one.
@@ -231,7 +194,7 @@ class Trainer:
                 heartbeat.beat(told)
             last = start + size >= len(mine)
             batch = self.train_rows.batch(mine[start : start + size]).to(self.group.device)
-            with nullcontext() if last else self.ddp.no_sync():
+            with nullcontext() if last else self.wrapped.no_sync():
                 loss = self._backward(batch, targets, with_auxiliary=last)
             total = loss if total is None else total + loss.detach()
             real_tokens += batch.real_tokens
@@ -245,7 +208,7 @@ class Trainer:
         What a method adds to the loss depends on its parameters alone, so it counts once a step.
         """
         with autocast(self.settings):
-            outputs = self.ddp(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt)
+            outputs = self.wrapped(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt)
             loss = self.task.loss(outputs.float(), batch.labels)
             auxiliary = self.method.auxiliary_loss(self.model.encoder) if with_auxiliary else None
         # 1 / targets is where the gradient begins: a division of the loss would be two more operators in every step
@@ -274,23 +237,18 @@ class Trainer:
         rows, world = self.train_rows, self.group.world
         size = self._micro_batch(self.settings.global_batch // world)
 
-        def need(indices: np.ndarray) -> Need:
+        def need(indices: np.ndarray) -> MemoryNeed:
             parts = indices.reshape(-1, world).T.reshape(-1, size)  # those of all ranks
-            return Need(size * int(rows.lengths[parts].max()), int(rows.targets[parts].sum(1).max()))
+            return MemoryNeed(size * int(rows.lengths[parts].max()), int(rows.targets[parts].sum(1).max()))
 
-        return largest(
-            (need(indices), indices) for indices in islice(Trainer.order(self), LOOKED_AT)
-        )  # a subclass's may act on the way
+        return largest((need(indices), indices) for indices in islice(self.assembly.order(), LOOKED_AT))
 
     def try_out(self) -> None:
         """Rehearse, and take two steps, all of it without the last of a GPU's memory.
 
         For a run that only shows whether it fits.
         """
-        if not self.method.trains:
-            return
         leave_free(MARGIN, self.group.device)
-        self.wrap()
         self.model.train()
         self.rehearse()
         for index in (1, 2):
@@ -345,9 +303,6 @@ class Trainer:
             Diverged: a loss or gradient norm is NaN or infinite; on all ranks alike.
 
         """
-        if not self.method.trains:
-            return self._as_it_is()
-        self.wrap()
         order = hashlib.sha256()
         windows = Windows(self.settings, self.steps)
         self.model.train()
@@ -382,16 +337,6 @@ class Trainer:
             reached=sum(p.numel() for p in self.optimizer.state),
         )
 
-    def _as_it_is(self) -> Trained:
-        """Train nothing, and evaluate the validation rows once, as after a last step."""
-        for probe in self.probes:
-            probe.before_training()
-        self.evaluate(self.validation, "validation", self.steps)
-        for probe in self.probes:
-            probe.after_training()
-        consumed = Consumed(steps=0, samples=0, real_tokens=0, padded_tokens=0, order=hashlib.sha256().hexdigest()[:16])
-        return Trained(consumed, optimized=0, reached=0)
-
     def _write_steps(self) -> None:
         """Reduce the steps since the last call and give them to the probes.
 
@@ -416,13 +361,7 @@ class Trainer:
                     f"were skipped up to step {step.index}"
                 )
 
-    def evaluate(self, rows: Rows, phase: str, step: int) -> Evaluation:
-        """Evaluate every row exactly once and give the result to the probes."""
-        for probe in self.probes:
-            probe.before_eval(phase)
-        scored = phase != "validation" or step == self.steps or self.settings.eval_every is not None
-        generator = self.generator if scored else None
-        evaluation = evaluate(self.model, self.task, rows, self.settings, self.group, phase, step, generator)
-        self.write([point for probe in self.probes for point in probe.after_eval(evaluation)])
-        self.group.barrier()
-        return evaluation
+
+def make_trainer(run: Assembly, probes: Sequence[Probe], write: Write) -> Trainer | Untrained:
+    """Return what trains an assembled run, or what leaves it as it is where its method trains nothing."""
+    return (Trainer if run.method.trains else Untrained)(run, probes, write)

@@ -26,7 +26,7 @@ from hpml_bench.data.sources import resolve_model
 from hpml_bench.errors import Diverged, Unsupported, UserError
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
-from hpml_bench.plugins.probe import Probe, Run
+from hpml_bench.plugins.probe import Probe
 from hpml_bench.records.files import OUTCOME, write_atomically
 from hpml_bench.records.points import PointWriter, read_points
 from hpml_bench.records.predictions import read_predictions, write_predictions
@@ -35,13 +35,14 @@ from hpml_bench.suite.settings import Settings
 from hpml_bench.system import environment, failures, heartbeat, processes
 from hpml_bench.system.redaction import redacted
 from hpml_bench.training import products
+from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.checks import all_checks
 from hpml_bench.training.cuda import check_gpus
 from hpml_bench.training.distributed import process_group
 from hpml_bench.training.nodes import over_nodes
 from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import save_trained
-from hpml_bench.training.trainer import Trained, Trainer
+from hpml_bench.training.trainer import Trained, make_trainer
 from hpml_bench.training.trial import unused_parameters
 
 LOST_PEER_SECONDS = 1.0
@@ -153,7 +154,7 @@ def _measured(
     request: RunRequest,
     group: Group,
     began: tuple[float | None, float],
-    over: environment.OverNodes | None,
+    over: environment.NodeLayout | None,
 ) -> Outcome:
     """Build, train, evaluate and measure."""
     spec, prepared, folder = request.spec, request.prepared, request.folder
@@ -165,52 +166,38 @@ def _measured(
             writer.write(points)
 
     with heartbeat.busy():
-        trainer = Trainer.build(spec, prepared, group, [], write)
-    trainable = _trainable(trainer.model)
+        run = assemble(spec, prepared, group)
+    trainable = _trainable(run.model)
     if request.try_out:
-        trainer.try_out()
+        make_trainer(run, [], write).try_out()
         return Outcome(status="ok")
-    probes = {name: probe for name, probe in probes.items() if trainer.method.trains or not probe.of_training}
-    trainer.probes = [*probes.values()]
-    test = trainer.test
-    run = Run(
-        spec.settings,
-        group,
-        trainer.model,
-        trainer.method,
-        trainer.task,
-        test,
-        folder,
-        began[1],
-        launched=began[0],
-        retention=trainer.retention,
-        base_losses=trainer.base_losses,
-        generator=trainer.generator,
-    )
+    probes = {name: probe for name, probe in probes.items() if run.method.trains or not probe.of_training}
+    seen = run.for_probes(folder, began[1], launched=began[0])
     for name, probe in probes.items():
         heartbeat.beat(f"starting probe {name}")
-        probe.start(run)
+        probe.start(seen)
+    trainer = make_trainer(run, [*probes.values()], write)
     trained = trainer.train()
     heartbeat.beat("evaluating test")
-    evaluation = trainer.evaluate(test, "test", trainer.steps)
+    evaluation = trainer.evaluate(run.test, "test", run.steps)
     if writer:
         writer.close()
-        write_predictions(folder, evaluation.predictions, trainer.task.scores(evaluation.predictions))
+        write_predictions(folder, evaluation.predictions, run.task.scores(evaluation.predictions))
     if request.save_to and group.main:  # before a probe merges the method into the model
         heartbeat.beat("saving what was trained")
         with heartbeat.busy():
-            save_trained(trainer.model, trainer.method, spec, prepared, request.save_to)
-    definitions, local = _stopped(probes, trainer.method.trains)
+            save_trained(run.model, run.method, spec, prepared, request.save_to)
+    definitions, local = _stopped(probes, run.method.trains)
     metrics, per_rank = reduce_over_ranks(definitions, local, group)
     return Outcome(
         status="ok",
         environment=environment.of_run(over),
-        headline=trainer.task.headline,
+        headline=run.task.headline,
         definitions=definitions,
         metrics=metrics,
         per_rank=per_rank,
         consumed=trained.consumed,
-        checks=_checks(folder, trainer, metrics, trained, len(test), trainable) if group.main else (),
+        checks=_checks(folder, run, metrics, trained, trainable) if group.main else (),
     )
 
 
@@ -253,14 +240,14 @@ def reduce_over_ranks(
 
 
 def _checks(
-    folder: Path, trainer: Trainer, metrics: Mapping[str, float | None], trained: Trained, rows: int, trainable: int
+    folder: Path, run: Assembly, metrics: Mapping[str, float | None], trained: Trained, trainable: int
 ) -> tuple[Check, ...]:
     """Check the run's figures against what lies on disk."""
     predictions = read_predictions(folder)
     assert predictions is not None  # noqa: S101 - written by this process just now
     parameters = {"trainable": trainable, "in the optimizer": trained.optimized, "with a gradient": trained.reached}
     points = read_points(folder)
-    return all_checks(metrics, points, trained.consumed, trainer.settings, predictions, rows, trainer.task, parameters)
+    return all_checks(metrics, points, trained.consumed, run.settings, predictions, len(run.test), run.task, parameters)
 
 
 def _trainable(model: TaskModel) -> int:
@@ -274,7 +261,7 @@ def _trainable(model: TaskModel) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def _ended(status: str, reason: Exception, over: environment.OverNodes | None) -> Outcome:
+def _ended(status: str, reason: Exception, over: environment.NodeLayout | None) -> Outcome:
     error = RunError(kind=type(reason).__name__, message=redacted(str(reason)))
     return Outcome.model_validate({"status": status, "error": error, "environment": environment.of_run(over)})
 

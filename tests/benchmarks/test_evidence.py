@@ -15,20 +15,22 @@ import pytest
 
 from helpers import made_checks
 from hpml_bench.gate.decide import verdicts
-from hpml_bench.gate.records import Rules, Trial, TrialStarted
+from hpml_bench.gate.records import CheckTrial, Rules, TrialStarted
 
 
-def trial(number: int, slowdown: float = 0.0, sd: float = 0.006) -> Trial:
+def trial(number: int, slowdown: float = 0.0, sd: float = 0.006) -> CheckTrial:
     """Return a made-up trial with its verdicts."""
     blocks = made_checks.blocks(dict.fromkeys(made_checks.METHODS, slowdown), sd=sd, seed=number)
     found = verdicts.look(verdicts.pair_effects(blocks), Rules(), 0)
-    return Trial(number=number, slowdown=slowdown, report=made_checks.report(blocks=blocks, counts=(), verdicts=found))
+    return CheckTrial(
+        number=number, slowdown=slowdown, report=made_checks.report(blocks=blocks, counts=(), verdicts=found)
+    )
 
 
 TRIALS = tuple(trial(number, 0.03 if number % 6 == 3 else 0.0) for number in range(1, 13))
 
 
-def recorded(*trials: Trial) -> Any:
+def recorded(*trials: CheckTrial) -> Any:
     """Return trials with the lines that they were started."""
     started = (TrialStarted(session=t.session, number=t.number, slowdown=t.slowdown, started="") for t in trials)
     return evidence.Evidence(trials, tuple(started))

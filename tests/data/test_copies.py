@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from hpml_bench.data import copies as module
-from hpml_bench.data.copies import Copies, Count, Texts, find_copies
+from hpml_bench.data.copies import Copies, CopyCount, Texts, find_copies
 from hpml_bench.plugins.dataset import Target
 
 WORDS = np.array([f"word{number}" for number in range(3000)])
@@ -55,9 +55,9 @@ def test_copies_within_and_between_splits_are_counted() -> None:
     equal, near, far = f"  {texts[0].upper()}\n", changed(texts[1], 20), changed(texts[2], 3, 9, 15, 20, 25, 30, 36)
     learnt = [texts[5].replace(" ", "  "), changed(texts[6], 8), *random_texts(30, 3)]
     counted = found([*texts, equal, near, far], learnt)
-    assert counted.within["test"] == Count(near=4, equal=2)
-    assert counted.within["train"] == counted.within["validation"] == Count()
-    assert counted.in_train == {"test": Count(near=2, equal=1), "validation": Count()}
+    assert counted.within["test"] == CopyCount(near=4, equal=2)
+    assert counted.within["train"] == counted.within["validation"] == CopyCount()
+    assert counted.in_train == {"test": CopyCount(near=2, equal=1), "validation": CopyCount()}
     assert counted.note == "test 4 of 23 (2 equal); test in train 2 of 23 (1 equal)"
     assert counted.warning == (
         "of 23 test rows 4 have a copy or near-copy among the others (2 equal) and 2 have a copy or near-copy among "
@@ -70,9 +70,9 @@ def test_copies_of_one_group_are_none() -> None:
     texts = random_texts(10, 4)
     test = [*texts[:4], changed(texts[0], 20), texts[1], texts[2]]
     apart = found(test, texts[5:], ([0, 1, 2, 3, 0, 1, 2], [5, 6, 7, 8, 9]))
-    assert (apart.within["test"], apart.groups, apart.warning) == (Count(), 0, None)
+    assert (apart.within["test"], apart.groups, apart.warning) == (CopyCount(), 0, None)
     across = found(test, texts[5:], ([0, 1, 2, 3, 0, 9, 4], [3, 6, 7, 8, 9]))
-    assert across.within["test"] == Count(near=4, equal=4)
+    assert across.within["test"] == CopyCount(near=4, equal=4)
     assert across.groups == 2
     assert across.warning is not None
     assert (
@@ -116,8 +116,8 @@ def test_a_frame_around_all_rows_makes_no_copies() -> None:
 def test_short_texts_are_copies_where_they_are_equal() -> None:
     """Under five words the whole text counts."""
     counted = found(["good", "Good", "bad", "not bad"], ["not good", "fine"])
-    assert counted.within["test"] == Count(near=2, equal=2)
-    assert counted.in_train["test"] == Count()
+    assert counted.within["test"] == CopyCount(near=2, equal=2)
+    assert counted.in_train["test"] == CopyCount()
 
 
 def test_a_script_without_spaces_is_compared_by_its_letters() -> None:
@@ -126,7 +126,7 @@ def test_a_script_without_spaces_is_compared_by_its_letters() -> None:
     random = np.random.default_rng(10)
     one, other = ("".join(random.choice(letters, 80)) for _ in range(2))
     counted = found([one, f"{one[:40]}。{one[41:]}", other], ["x"])
-    assert counted.within["test"] == Count(near=2, equal=0)
+    assert counted.within["test"] == CopyCount(near=2, equal=0)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_every_target_has_texts(target: Target, one: dict[str, object], other: d
     """Words; and what is asked with its choices, whatever the answer and the system prompt."""
     rows = {"train": [other], "validation": [other], "test": [one, one, other]}
     counted = find_copies({split: Dataset.from_list(of) for split, of in rows.items()}, target)
-    assert counted.within["test"] == Count(near=2, equal=2)
-    assert counted.in_train["test"] == Count(near=1, equal=1)
+    assert counted.within["test"] == CopyCount(near=2, equal=2)
+    assert counted.in_train["test"] == CopyCount(near=1, equal=1)
 
 
 def test_what_is_looked_at_is_bounded_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,4 +171,4 @@ def test_ten_thousand_rows_take_seconds() -> None:
 
 def test_rows_without_words_are_equal() -> None:
     """Nothing fails where a text is empty, or all are."""
-    assert found(["", " "], [""]).in_train["test"] == Count(near=2, equal=2)
+    assert found(["", " "], [""]).in_train["test"] == CopyCount(near=2, equal=2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import tiny
-from hpml_bench.data.batches import Need, global_batches, largest, pieces, shard
+from hpml_bench.data.batches import MemoryNeed, global_batches, largest, pieces, shard
 from hpml_bench.plugins.rows import Rows
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, 200)
@@ -67,5 +67,5 @@ def test_pieces_have_a_limit_of_targets_too() -> None:
 def test_the_largest_passes_are_those_that_no_other_exceeds() -> None:
     """The longest, the one with most targets, and those between; none that has less of both, and one of equal ones."""
     needs = [(50, 10), (100, 1), (60, 5), (40, 20), (60, 5), (100, 1), (45, 12), (50, 9)]
-    found = largest((Need(*need), number) for number, need in enumerate(needs))
+    found = largest((MemoryNeed(*need), number) for number, need in enumerate(needs))
     assert sorted(found) == [0, 1, 2, 3, 6]

@@ -17,7 +17,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.gate import baseline
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.measure import machine
-from hpml_bench.gate.records import Run
+from hpml_bench.gate.records import TimedRun
 from hpml_bench.gate.render import outputs, tables
 
 NOISY = "0.04 * __import__('random').uniform(0.999, 1.001)"
@@ -235,10 +235,10 @@ def test_a_baseline_cut_short_is_not_saved(tmp_path: Path, monkeypatch: pytest.M
 def test_the_machine_s_speed_is_taken_out() -> None:
     """A run on a machine that is a tenth slower in everything is the same run."""
 
-    def run(speed: float) -> Run:
+    def run(speed: float) -> TimedRun:
         fields: dict[str, Any] = {"steps": {"lora": 2}, "steal": 0.0, "load": 0.0}
         calibration = ({"matrix_product": 0.01 * speed, "memory_copy": 0.002 * speed},) * 2
-        return Run(seconds={"lora": (0.08 * speed,) * 4}, calibration=calibration, **fields)
+        return TimedRun(seconds={"lora": (0.08 * speed,) * 4}, calibration=calibration, **fields)
 
     (quick, slow) = verdicts.run_effects([run(1.0), run(1.1)], ["lora"])["lora"]
     assert quick == pytest.approx(slow)

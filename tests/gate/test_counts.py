@@ -15,7 +15,7 @@ from hpml_bench.data.batches import global_batches
 from hpml_bench.data.prepare import prepare
 from hpml_bench.gate.decide.count_diff import compare, grew, judge, one_sided
 from hpml_bench.gate.measure.sides import Installation, ResidentProcess
-from hpml_bench.gate.records import Count
+from hpml_bench.gate.records import MethodCount
 from hpml_bench.plugins.rows import Rows
 
 INSTALLED = Installation("installed", sys.executable)
@@ -40,7 +40,7 @@ def reference() -> dict[str, dict[str, Any]]:
     return counts(INSTALLED, "head", "lora")
 
 
-def failures(reference: dict[str, Any], installation: Installation) -> dict[str, Count]:
+def failures(reference: dict[str, Any], installation: Installation) -> dict[str, MethodCount]:
     """Return the counts of lora in which an installation fails against the installed version."""
     found = compare("lora", reference["lora"], counts(installation, "lora")["lora"])
     failed = {verdict.metric for verdict in judge(found) if verdict.status == "FAIL"}

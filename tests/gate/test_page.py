@@ -12,7 +12,7 @@ import pytest
 from helpers import made_checks
 from hpml_bench.errors import UserError
 from hpml_bench.gate.decide import verdicts
-from hpml_bench.gate.records import CheckReport, Rules, Run, Verdict
+from hpml_bench.gate.records import CheckReport, Rules, TimedRun, Verdict
 from hpml_bench.gate.render import drawings, outputs
 
 
@@ -100,10 +100,10 @@ def test_runs_against_a_baseline_are_drawn() -> None:
     """A chart a method of stored runs and those of now; no process pairs are spoken of."""
     generator = random.Random(0)
 
-    def run(factor: float) -> Run:
+    def run(factor: float) -> TimedRun:
         seconds = {method: (factor * generator.uniform(0.99, 1.01),) * 3 for method in ("lora", "adapter")}
         steps = dict.fromkeys(seconds, 4)
-        return Run(seconds=seconds, steps=steps, calibration=({"gemm": 0.1}, {"gemm": 0.1}), steal=0.0, load=0.1)
+        return TimedRun(seconds=seconds, steps=steps, calibration=({"gemm": 0.1}, {"gemm": 0.1}), steal=0.0, load=0.1)
 
     stored, now = tuple(run(1.0) for _ in range(10)), tuple(run(1.1) for _ in range(10))
     found = verdicts.of_runs(

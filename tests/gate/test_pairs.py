@@ -15,7 +15,7 @@ from residents import asked, fake
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.measure import machine, pairs
 from hpml_bench.gate.measure.machine import Snapshot, between
-from hpml_bench.gate.measure.pairs import BLOCKS, REPEATS, OutOfTime, Pair
+from hpml_bench.gate.measure.pairs import BLOCKS, REPEATS, OutOfTime, ProcessPair
 from hpml_bench.gate.measure.sides import ResidentProcess
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.usefixtures("quiet_machine")
 QUIET = Snapshot(at=0, total=0, busy=0, stolen=0, own=0, throttled=0)
 
 
-def pair(tmp_path: Path, *methods: str, seed: int = 0) -> Pair:
+def pair(tmp_path: Path, *methods: str, seed: int = 0) -> ProcessPair:
     """Return a pair of residents that answer at once; the candidate's steps take 5 % longer."""
     reference, candidate = fake(tmp_path / "a", "0.04"), fake(tmp_path / "b", "0.042", label="b")
     work = asked(*methods).work()
     work.prepared |= {side.key: {} for side in (reference, candidate)}
-    return Pair(work, reference, candidate, random.Random(seed))
+    return ProcessPair(work, reference, candidate, random.Random(seed))
 
 
 def test_every_pair_measures_all_methods_in_blocks_of_both_orders(tmp_path: Path) -> None:

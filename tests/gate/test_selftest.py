@@ -15,7 +15,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.gate import selftest
 from hpml_bench.gate.check import gate_digest
 from hpml_bench.gate.decide.rates import Rate, Summary, summarise
-from hpml_bench.gate.records import CheckReport, Trial
+from hpml_bench.gate.records import CheckReport, CheckTrial
 from hpml_bench.gate.selftest import run, slowed, total
 from hpml_bench.gate.trials import TrialFolder
 from hpml_bench.system import environment
@@ -66,7 +66,7 @@ def test_trials_are_kept_and_not_repeated(tmp_path: Path, monkeypatch: pytest.Mo
     trials = run(asked(), 4, 0.03, None, tmp_path, lambda _: None)
     assert calls == [0.0, 0.0, 0.03, 0.0, 0.0]
     assert [trial.number for trial in trials] == [1, 2, 3, 4, 5]
-    assert Trial.model_validate_json((tmp_path / "trial-0003.json").read_text()).slowdown == 0.03
+    assert CheckTrial.model_validate_json((tmp_path / "trial-0003.json").read_text()).slowdown == 0.03
     assert summarise(trials).good
 
 
@@ -97,8 +97,8 @@ def test_a_false_alarm_or_a_miss_is_no_good(wrong: int, tmp_path: Path, monkeypa
 def test_no_trial_or_none_slowed_is_no_good() -> None:
     """A gate that was not tried has proved nothing, which is an error; a false alarm is one all the same."""
     assert summarise([]).status == 2
-    assert summarise([Trial(number=1, slowdown=0.0, report=report({"lora": 0.0}))]).status == 2
-    assert summarise([Trial(number=1, slowdown=0.0, report=report({"lora": 0.05}))]).status == 1
+    assert summarise([CheckTrial(number=1, slowdown=0.0, report=report({"lora": 0.0}))]).status == 2
+    assert summarise([CheckTrial(number=1, slowdown=0.0, report=report({"lora": 0.05}))]).status == 1
 
 
 def test_time_that_is_up_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +170,7 @@ def test_one_self_test_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
 
 def test_trials_of_one_number_and_two_sessions_both_count() -> None:
     """A false alarm is not hidden by another session's trial of the same number."""
-    alarm, quiet = (Trial(number=1, slowdown=0.0, report=report({"lora": slowdown})) for slowdown in (0.05, 0.0))
+    alarm, quiet = (CheckTrial(number=1, slowdown=0.0, report=report({"lora": slowdown})) for slowdown in (0.05, 0.0))
     for order in ([alarm, quiet], [quiet, alarm]):
         assert summarise(order).false_alarms == Rate(1, 2)
 
@@ -212,7 +212,7 @@ def test_trials_of_another_kind_are_not_mixed_in(tmp_path: Path, monkeypatch: py
 
 def test_trials_under_the_earlier_names_are_read(tmp_path: Path) -> None:
     """`receipt`, `put_in` and `tainted` were what is `report`, `injected` and `disturbed` today."""
-    made = Trial(number=1, slowdown=0.03, injected={"lora": 0.03}, report=report({"lora": 0.03}))
+    made = CheckTrial(number=1, slowdown=0.03, injected={"lora": 0.03}, report=report({"lora": 0.03}))
     blocks = tuple(block.model_copy(update={"disturbed": "steal"}) for block in made.report.blocks)
     made = made.model_copy(update={"report": made.report.model_copy(update={"blocks": blocks})})
     text = made.model_dump_json()

@@ -10,7 +10,7 @@ import pytest
 from helpers import made_checks
 from hpml_bench.errors import UserError
 from hpml_bench.gate.decide import count_diff, rank_tests, spending, verdicts
-from hpml_bench.gate.records import Block, Count, Rules, Verdict
+from hpml_bench.gate.records import Block, MethodCount, Rules, Verdict
 
 RULES = Rules()
 
@@ -206,7 +206,7 @@ def test_runs_of_a_method_the_baseline_lacks_now() -> None:
 )
 def test_counts(reference: float, candidate: float, tolerance: float, status: str) -> None:
     """Any increase above the tolerance fails, from nothing too."""
-    count = Count(
+    count = MethodCount(
         method="lora", name="ops", title="Operators", unit="per step", reference=reference, candidate=candidate,
         tolerance=tolerance,
     )  # fmt: skip
@@ -216,7 +216,7 @@ def test_counts(reference: float, candidate: float, tolerance: float, status: st
 def test_a_grown_count_names_what_grew() -> None:
     """The operators are in the sentence, the first few of many."""
     grew = tuple(f"aten::op{i}" for i in range(7))
-    count = Count(method="lora", name="ops", title="Operators", unit="", reference=10, candidate=17, grew=grew)
+    count = MethodCount(method="lora", name="ops", title="Operators", unit="", reference=10, candidate=17, grew=grew)
     detail = count_diff.judge([count])[0].detail
     assert "17, from 10 (+70 %); what grew: aten.op0" in detail
     assert detail.endswith("aten.op4 and 2 others")

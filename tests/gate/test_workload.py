@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from hpml_bench.gate.measure.machine import Stopwatch
-from hpml_bench.gate.measure.workload import Job
+from hpml_bench.gate.measure.workload import TimedMethod
 from hpml_bench.plugins.group import Group
 from hpml_bench.training.clock import CpuClock
-from hpml_bench.training.step_log import Entry, StepLog
+from hpml_bench.training.step_log import StepEntry, StepLog
 
 pytestmark = [
     pytest.mark.serial,
@@ -112,12 +112,12 @@ class Steps:
     def step(self, _: int, indices: np.ndarray) -> None:
         """Take a while."""
         time.sleep(0.02)
-        self.log.add(Entry(torch.tensor(1.0), torch.tensor(1.0), 0.1, len(indices), 0, 0, 0))
+        self.log.add(StepEntry(torch.tensor(1.0), torch.tensor(1.0), 0.1, len(indices), 0, 0, 0))
 
 
 def test_seconds_are_the_loops_own() -> None:
     """Three steps of 20 ms are 60 ms: meeting, reading the log, and a step that nobody timed are in none."""
-    job = object.__new__(Job)
+    job = object.__new__(TimedMethod)
     job.batches, job.trainer, job._index = [np.arange(4)] * 2, Steps(), 0  # type: ignore[assignment]
     began = time.perf_counter()
     job.step(job.batches[0])

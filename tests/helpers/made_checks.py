@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hpml_bench.gate.decide import count_diff, verdicts
-from hpml_bench.gate.records import Block, CheckReport, Count, Rules, Side
+from hpml_bench.gate.records import Block, CheckReport, MethodCount, Rules, Side
 
 METHODS = ("lora", "prompt_tuning", "adapter")
 HOSTILE = "<script>alert(1)</script>|`x`\x1b[31m%0A::error::pwned\n$$ & \"q\" 'a' ]]> \u202e [a](javascript:b) ${{ x }}"
@@ -37,13 +37,13 @@ def blocks(slowdowns: Mapping[str, float], pairs: int = 12, sd: float = 0.005, s
     return tuple(found)
 
 
-def counts(method: str = "lora", grown: int = 0) -> tuple[Count, ...]:
+def counts(method: str = "lora", grown: int = 0) -> tuple[MethodCount, ...]:
     """Return two counts, one of them grown."""
     grew = ("aten::item x 12",) if grown else ()
     return (
-        Count(method=method, name="host_syncs", title="Host synchronisations", unit="per step", reference=2,
+        MethodCount(method=method, name="host_syncs", title="Host synchronisations", unit="per step", reference=2,
               candidate=2 + grown, grew=grew),
-        Count(method=method, name="flops", title="FLOPs", unit="per step", reference=1.5e9, candidate=1.5e9),
+        MethodCount(method=method, name="flops", title="FLOPs", unit="per step", reference=1.5e9, candidate=1.5e9),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.engine import Batch, Engine, Live
+from hpml_bench.plugins.engine import Engine, JobBatch, Live
 from hpml_bench.records.jobs import OWNER, Job, JobPlan, claims, ended_here
 from hpml_bench.suite.profile import Profile
 from hpml_bench.sweep.claims import Claim, claimed, discard, release_dead
@@ -23,7 +23,7 @@ class Knowing(Engine):
     title = "stand-in"
     gone: tuple[str, ...] = ()
 
-    def submit(self, batch: Batch) -> str:
+    def submit(self, batch: JobBatch) -> str:
         """Submit nothing."""
         return ""
 

@@ -188,6 +188,6 @@ def test_ranks_on_several_machines_share_each_machine(make_machine: Any) -> None
 def test_a_run_names_its_hosts() -> None:
     """A record says on which hosts its run was, between which costs aren't compared; what the gate compares doesn't."""
     assert environment.of_run()["hosts"] == [socket.gethostname()]
-    over = environment.OverNodes(("n1", "n2"), (1, 1), "eth0")
+    over = environment.NodeLayout(("n1", "n2"), (1, 1), "eth0")
     assert environment.of_run(over)["hosts"] == ["n1", "n2"]
     assert "hosts" not in environment.describe()

@@ -23,8 +23,7 @@ from hpml_bench.errors import Diverged, Unsupported, UserError
 from hpml_bench.launch import fork_server
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import make_method
-from hpml_bench.plugins.probe import Probe, Run, Step
-from hpml_bench.plugins.rows import Rows
+from hpml_bench.plugins.probe import Probe, Step
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.points import read_points
 from hpml_bench.suite.devices import resolve_devices
@@ -34,8 +33,10 @@ from hpml_bench.training import checkpointing, choices, cuda, evaluation, trial,
 from hpml_bench.training import model as model_module
 from hpml_bench.training import peft as peft_method
 from hpml_bench.training import trainer as trainer_module
+from hpml_bench.training.assembly import assemble
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.model import build_model
+from hpml_bench.training.parallel import wrap
 from hpml_bench.training.trainer import Trainer
 
 CLASSES, WORDS = TASKS = ("sequence_classification", "causal_lm")
@@ -194,7 +195,6 @@ def test_the_batch_with_most_targets_is_rehearsed_too(
     watched_backward(monkeypatch, lambda _, batch: seen.append((batch.padded_tokens, batch.learnt)))
     trainer = Trainer.build(spec, prepare(spec.settings), group)
     monkeypatch.setattr(trainer, "step", lambda *_: pytest.fail("a step was taken"))
-    trainer.wrap()
     trainer.rehearse()
     rehearsed = seen[1:]  # after a row by itself
     batches = [trainer.train_rows.batch(indices) for indices in trainer.order()]
@@ -210,7 +210,6 @@ def test_the_rehearsal_is_made_with_the_optimizers_state_and_in_ddps_buckets(
     trainer = Trainer.build(spec := spec_of(task_folder, WORDS, "full"), prepare(spec.settings), group)
     states: list[int] = []
     watched_backward(monkeypatch, lambda seen, _: states.append(len(seen.optimizer.state)))
-    trainer.wrap()
     rates = [part["lr"] for part in trainer.optimizer.param_groups]
     trainer.rehearse()
     assert states[0] == 0 < states[1] == states[-1] == len(trainer.parameters)
@@ -225,7 +224,6 @@ def test_micro_batches_add_up_in_ddps_buckets(
     """Of a step no gradient has memory of its own: a second copy of all would be 32 GB for 8 billion parameters."""
     spec = spec_of(task_folder, WORDS, "full", micro_batch=3)
     trainer = Trainer.build(spec, prepare(spec.settings), group)
-    trainer.wrap()
     trainer.model.train()
     if place == "steps":
         trainer.rehearse()
@@ -320,16 +318,17 @@ def test_what_frozen_weights_had_in_float32_is_given_back(
 ) -> None:
     """After the cast, and before anything else is made: else the allocator holds both."""
     types: list[set[torch.dtype]] = []
-    trainer = Trainer.build(spec := spec_of(task_folder, WORDS, precision="bf16"), prepare(spec.settings), group)
-    kept = [layer for layer in trainer.model.modules() if isinstance(layer, torch.nn.Embedding)]
-    frozen = [w for w in trainer.model.parameters() if not w.requires_grad and w.dim() == 2 and w is not kept[0].weight]
+    run = assemble(spec := spec_of(task_folder, WORDS, precision="bf16"), prepare(spec.settings), group)
+    kept = [layer for layer in run.model.modules() if isinstance(layer, torch.nn.Embedding)]
+    frozen = [w for w in run.model.parameters() if not w.requires_grad and w.dim() == 2 and w is not kept[0].weight]
 
-    def released(_: object) -> None:
-        assert not hasattr(trainer, "ddp")
-        types.append({weight.dtype for weight in frozen})
+    def wrapped(*parts: Any) -> Any:
+        assert len(types) == 1, "nothing is released yet"
+        return wrap(*parts)
 
-    monkeypatch.setattr(trainer_module, "release", released)
-    trainer.wrap()
+    monkeypatch.setattr(trainer_module, "release", lambda _: types.append({weight.dtype for weight in frozen}))
+    monkeypatch.setattr(trainer_module, "wrap", wrapped)
+    Trainer(run)
     assert len(types) == 1
     assert torch.bfloat16 in types[0]
 
@@ -350,7 +349,6 @@ def test_each_micro_batch_shows_that_the_rank_is_at_work(
     """One step of many on a large model may take longer than the time after which a rank counts as hanging."""
     spec = spec_of(task_folder, CLASSES, micro_batch=3)
     trainer = Trainer.build(spec, prepare(spec.settings), group)
-    trainer.wrap()
     beats: list[str] = []
     monkeypatch.setattr(heartbeat, "beat", beats.append)
     trainer.step(1, next(trainer.order()))
@@ -491,9 +489,9 @@ def test_steps_that_overflow_are_skipped_and_counted(
     spec = spec_of(task_folder, "sequence_classification", "full", precision="fp16", steps=40)
     scaled_by(2.0**34, monkeypatch)
     prepared, recorder, probe = prepare(spec.settings), Recorder(), LossScalingProbe()
-    trainer = Trainer.build(spec, prepared, group, [recorder, probe])
-    test = Rows(Path(prepared.data) / "test", prepared.pad_id)
-    probe.start(Run(spec.settings, group, trainer.model, trainer.method, trainer.task, test, tmp_path, 0.0))
+    run = assemble(spec, prepared, group)
+    probe.start(run.for_probes(tmp_path, 0.0))
+    trainer = Trainer(run, [recorder, probe])
     trainer.train()
     skipped = [step.overflowed for step in recorder.steps]
     count = sum(skipped)
@@ -553,7 +551,6 @@ def test_a_step_in_fp16_waits_no_more_than_another(
         made = registry.plugin("methods", method).Options(**options).model_dump()
         spec = spec.model_copy(update={"method": MethodSpec(name="a", method=method, options=made, lr=1e-2)})
         trainer = Trainer.build(spec, prepare(spec.settings), group)
-        trainer.wrap()
         trainer.model.train()
         batches = trainer.order()
         trainer.step(1, next(batches))

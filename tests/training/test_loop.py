@@ -17,12 +17,12 @@ from helpers import tiny
 from hpml_bench import registry
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.group import Group
-from hpml_bench.plugins.probe import Probe, Run, Step
-from hpml_bench.plugins.rows import Rows
+from hpml_bench.plugins.probe import Probe, Step
 from hpml_bench.suite.settings import RunSpec
+from hpml_bench.training.assembly import assemble
 from hpml_bench.training.clock import CpuClock
 from hpml_bench.training.optimization import lr_factor, total_steps
-from hpml_bench.training.step_log import Entry, StepLog, step_seconds
+from hpml_bench.training.step_log import StepEntry, StepLog, step_seconds
 from hpml_bench.training.trainer import Trainer
 from hpml_bench.training.windows import Windows
 
@@ -46,14 +46,12 @@ def build(spec: RunSpec, prepared: Prepared, group: Group, probes: Sequence[Prob
 
 def losses(spec: RunSpec, prepared: Prepared, group: Group, folder: Path, probes: list[Probe]) -> list[float]:
     """Train, evaluate and stop the probes; return the losses of the steps and of the test rows."""
-    recorder = Recorder()
-    trainer = build(spec, prepared, group, [*probes, recorder])
-    test = Rows(Path(prepared.data) / "test", prepared.pad_id)
-    run = Run(spec.settings, group, trainer.model, trainer.method, trainer.task, test, folder, time.monotonic())
+    recorder, run = Recorder(), assemble(spec, prepared, group)
     for probe in probes:
-        probe.start(run)
+        probe.start(run.for_probes(folder, time.monotonic()))
+    trainer = Trainer(run, [*probes, recorder])
     trainer.train()
-    result = trainer.evaluate(test, "test", trainer.steps)
+    result = trainer.evaluate(run.test, "test", run.steps)
     for probe in probes:
         probe.stop()
     return [step.loss for step in recorder.steps] + result.predictions.loss.tolist()
@@ -179,7 +177,7 @@ def test_the_log_reduces_seconds_over_the_ranks(group: Group) -> None:
 
     log = StepLog(Two(0, 2, group.device), CpuClock())
     for _ in range(2):
-        log.add(Entry(torch.tensor(1.0), torch.tensor(1.0), 0.1, 4, 10, 12, 0))
+        log.add(StepEntry(torch.tensor(1.0), torch.tensor(1.0), 0.1, 4, 10, 12, 0))
     log.clock = Times(1.0, 3.0)
     first, last = log.reduce()
     assert (first.seconds, last.seconds) == (2.0, 2.0)

@@ -7,7 +7,7 @@ import torch
 
 from hpml_bench.plugins.group import Group
 from hpml_bench.training.clock import CpuClock
-from hpml_bench.training.step_log import Entry, StepLog
+from hpml_bench.training.step_log import StepEntry, StepLog
 
 
 class Alone(Group):
@@ -25,8 +25,8 @@ def test_the_log_divides_a_loss_by_its_targets_in_the_loss_s_own_precision() -> 
     """Ten over three targets is float32's 10 / 3, as of a mean taken in the step itself; the default is one target."""
     log = StepLog(Alone(0, 1, torch.device("cpu")), CpuClock())
     log.begin_window()
-    log.add(Entry(torch.tensor(10.0), torch.tensor(1.0), 0.1, 4, 20, 24, 0, targets=3.0))
-    log.add(Entry(torch.tensor(10.0), torch.tensor(1.0), 0.1, 4, 20, 24, 0))
+    log.add(StepEntry(torch.tensor(10.0), torch.tensor(1.0), 0.1, 4, 20, 24, 0, targets=3.0))
+    log.add(StepEntry(torch.tensor(10.0), torch.tensor(1.0), 0.1, 4, 20, 24, 0))
     first, second = log.reduce()
     assert first.loss == (torch.tensor(10.0) / 3).item() != pytest.approx(10 / 3, rel=1e-12)
     assert second.loss == 10.0

@@ -19,7 +19,7 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.system import environment, network
 from hpml_bench.training.nodes import LENGTH, over_nodes
 
-TWO = environment.OverNodes(hosts=("n1", "n2"), ranks_per_node=(1, 1), interconnect="eth0 10000 Mb/s")
+TWO = environment.NodeLayout(hosts=("n1", "n2"), ranks_per_node=(1, 1), interconnect="eth0 10000 Mb/s")
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.engine import Batch, Engine, Live
+from hpml_bench.plugins.engine import Engine, JobBatch, Live
 from hpml_bench.records.jobs import LOGS, Job, JobPlan, ended_here
 from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child, environment, gpus
@@ -41,7 +41,7 @@ class Local(Engine):
         """Keep the profile; no slot is free before `check` has looked at the machine."""
         super().__init__(profile)
         self._free: list[Slot] = []
-        self._waiting: list[tuple[Batch, int, str]] = []
+        self._waiting: list[tuple[JobBatch, int, str]] = []
         """Jobs, units, and when they were submitted."""
         self._running: dict[int, tuple[Slot, subprocess.Popen[bytes]]] = {}
 
@@ -58,7 +58,7 @@ class Local(Engine):
             raise UserError("engine local: one machine has no nodes, memory_per_node or time of a job; leave them out")
         self._free = slots(self.profile.parallel, self.profile.gpus_per_node, self.profile.cpus_per_node)
 
-    def submit(self, batch: Batch) -> str:
+    def submit(self, batch: JobBatch) -> str:
         """Begin as many jobs as there are slots; `wait` begins the others."""
         self._waiting += [(batch, unit, utc_now()) for unit in batch.units]
         self._begin()
@@ -103,7 +103,7 @@ class Local(Engine):
             batch, unit, queued = self._waiting.pop(0)
             self._running[unit] = slot, self._process(batch, unit, queued, slot)
 
-    def _process(self, batch: Batch, unit: int, queued: str, slot: Slot) -> subprocess.Popen[bytes]:
+    def _process(self, batch: JobBatch, unit: int, queued: str, slot: Slot) -> subprocess.Popen[bytes]:
         profile = self.profile
         variables = {
             **profile.env,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from hpml_bench.plugins.engine import Batch, Engine, Live
+from hpml_bench.plugins.engine import Engine, JobBatch, Live
 from hpml_bench.records.jobs import Job, JobPlan, ended_here
 
 
@@ -14,12 +14,12 @@ class Manual(Engine):
     title = "any scheduler"
     starts = False
 
-    def script(self, batch: Batch) -> str:
+    def script(self, batch: JobBatch) -> str:
         """Return the command of each unit."""
         words = [self.command(batch, unit) for unit in batch.units or (-1,)]
         return "".join(f"{shlex.join(['hpml-bench', *own[own.index('hpml_bench') + 1 :]])}\n" for own in words)
 
-    def submit(self, batch: Batch) -> str:
+    def submit(self, batch: JobBatch) -> str:
         """Submit nothing."""
         return ""
 

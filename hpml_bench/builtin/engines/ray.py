@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.engine import Batch, Engine, Live
+from hpml_bench.plugins.engine import Engine, JobBatch, Live
 from hpml_bench.records.jobs import LOGS, Job, JobPlan, ended_here
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.profile import Profile
@@ -51,7 +51,7 @@ class RayOptions(Frozen):
 
 
 @dataclass(frozen=True)
-class Need:
+class NodeNeed:
     """What a task takes of one node."""
 
     cpus: float
@@ -71,7 +71,7 @@ class Ray(Engine):
     def __init__(self, profile: Profile) -> None:
         """Keep the profile; `check` connects to the cluster."""
         super().__init__(profile)
-        self._waiting: list[tuple[Batch, int | None, Any]] = []
+        self._waiting: list[tuple[JobBatch, int | None, Any]] = []
         self._running: dict[Any, tuple[int | None, str]] = {}
         self._names: set[str] = set()
         self._prepared: Any = None
@@ -90,7 +90,7 @@ class Ray(Engine):
         self._connect()
         self._need = need(self.profile, [node["Resources"] for node in _nodes()])
 
-    def submit(self, batch: Batch) -> str:
+    def submit(self, batch: JobBatch) -> str:
         """Begin as many jobs as the profile lets run at a time; `wait` begins the others."""
         after = self._prepared if batch.prepared else None
         if batch.kind == "prepare":
@@ -166,7 +166,7 @@ class Ray(Engine):
         while self._waiting and len(self._running) < self.profile.parallel:
             self._begin(*self._waiting.pop(0))
 
-    def _begin(self, batch: Batch, unit: int | None, after: Any) -> Any:
+    def _begin(self, batch: JobBatch, unit: int | None, after: Any) -> Any:
         """Submit a task; one `after` another begins when that has ended well."""
         import ray
 
@@ -191,7 +191,7 @@ class Ray(Engine):
         return {**own, **profile.env, **share, **told}
 
 
-def need(profile: Profile, nodes: list[dict[str, float]]) -> Need:
+def need(profile: Profile, nodes: list[dict[str, float]]) -> NodeNeed:
     """Return what a task takes: what the profile says, else all cores and GPUs that every node has.
 
     Args:
@@ -213,7 +213,7 @@ def need(profile: Profile, nodes: list[dict[str, float]]) -> Need:
     if not any(all(node.get(kind, 0) >= number for kind, number in asked.items()) for node in working):
         said = ", ".join(f"{number:.0f} {kind}" for kind, number in asked.items() if number) or "a CPU"
         raise UserError(f"no node of Ray's cluster has what a job takes ({said}); give the profile less, or add nodes")
-    return Need(cpus, cards, memory, alone=whole and len({node["CPU"] for node in working}) == 1)
+    return NodeNeed(cpus, cards, memory, alone=whole and len({node["CPU"] for node in working}) == 1)
 
 
 def do(words: list[str], variables: dict[str, str], log: str, profile: dict[str, Any], after: int | None) -> int:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, cast
 from pydantic import Field, field_validator, model_validator
 
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.engine import Batch, Engine, Kind, Live
+from hpml_bench.plugins.engine import Engine, JobBatch, Kind, Live
 from hpml_bench.records.jobs import LOGS, Job, JobPlan
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system import child
@@ -108,7 +108,7 @@ class Slurm(Engine):
         if missing:
             raise UserError(f"--on: {', '.join(missing)} can't be found; submit from a login node of a Slurm cluster")
 
-    def parts(self, batch: Batch) -> tuple[Batch, ...]:
+    def parts(self, batch: JobBatch) -> tuple[JobBatch, ...]:
         """Return a batch in parts that are an array each, every one after the one before.
 
         Slurm limits the parallel tasks of one array only.
@@ -116,7 +116,7 @@ class Slurm(Engine):
         groups = groupby(sorted(batch.units), lambda unit: unit // self.options.array)
         return tuple(replace(batch, units=tuple(units)) for _, units in groups) or (batch,)
 
-    def script(self, batch: Batch) -> str:
+    def script(self, batch: JobBatch) -> str:
         """Return the script of a job or an array."""
         profile, plan = self.profile, batch.plan
         first = batch.units[0] // self.options.array * self.options.array if batch.units else 0
@@ -154,7 +154,7 @@ class Slurm(Engine):
         # exec: Slurm signals the shell, which would end without a word to its child
         return "\n".join([*lines, f"exec {' '.join(words)}", ""])
 
-    def submit(self, batch: Batch) -> str:
+    def submit(self, batch: JobBatch) -> str:
         """Submit the script and return the number of the job or array."""
         (batch.folder / LOGS).mkdir(exist_ok=True)
         try:
@@ -284,7 +284,7 @@ def _line(name: str, value: str | int | bool) -> str:
     return f"#SBATCH --{name}={value if plain else shlex.quote(str(value))}"
 
 
-def _after(batch: Batch) -> str:
+def _after(batch: JobBatch) -> str:
     """Return what a job waits for, as sbatch's `dependency`."""
     prepared = [] if batch.prepared is None else [f"afterok:{batch.prepared}"]
     return ",".join([*prepared, *(f"afterany:{name}" for name in batch.ended)])

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from hpml_bench.gate.decide import sentences
-from hpml_bench.gate.records import Count, Verdict
+from hpml_bench.gate.records import MethodCount, Verdict
 
 NAMED = 5
 """Parts that are named at most, those that grew most first."""
 
 
-def compare(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -> list[Count]:
+def compare(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -> list[MethodCount]:
     """Return a `Count` for each quantity that both sides know.
 
     Args:
@@ -22,7 +22,7 @@ def compare(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -
 
     """
     return [
-        Count(
+        MethodCount(
             method=method,
             name=name,
             title=now["title"],
@@ -49,12 +49,12 @@ def one_sided(method: str, reference: dict[str, Any], candidate: dict[str, Any])
     ]  # fmt: skip
 
 
-def judge(counts: Iterable[Count]) -> tuple[Verdict, ...]:
+def judge(counts: Iterable[MethodCount]) -> tuple[Verdict, ...]:
     """Return a verdict per count: FAIL for any increase above its tolerance."""
     return tuple(map(_judged, counts))
 
 
-def _judged(count: Count) -> Verdict:
+def _judged(count: MethodCount) -> Verdict:
     grown = count.candidate - count.reference > abs(count.reference) * count.tolerance
     change = count.candidate / count.reference - 1 if count.reference else None
     return Verdict(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hpml_bench.gate.decide import verdicts
-from hpml_bench.gate.records import Trial
+from hpml_bench.gate.records import CheckTrial
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Summary:
         return (*said, f"A trial took {self.seconds:.0f} s on average, and {self.longest:.0f} s at most.")
 
 
-def summarise(trials: Iterable[Trial]) -> Summary:
+def summarise(trials: Iterable[CheckTrial]) -> Summary:
     """Count alarms among A/A trials and among slowed ones."""
     trials = tuple(trials)
     same, slowed = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hpml_bench.gate.records import Count, Rules, Verdict
+from hpml_bench.gate.records import MethodCount, Rules, Verdict
 from hpml_bench.report.tables import MINUS, MISSING, number
 from hpml_bench.system.text import sanitize
 
@@ -59,7 +59,7 @@ def longer(value: float | None) -> str:
     return f"{shown} {'shorter' if value < 0 else 'longer'}"
 
 
-def of_count(count: Count) -> str:
+def of_count(count: MethodCount) -> str:
     """Say by how much a count grew or fell, and what made it grow."""
     title, unit = sanitize(count.title, 80), sanitize(count.unit, 40)
     now = f"{amount(count.candidate)} {unit}".strip()
@@ -82,6 +82,6 @@ def amount(value: float) -> str:
     return f"{value:,.0f}" if value.is_integer() else f"{value:,.6g}"
 
 
-def grown(count: Count) -> list[str]:
+def grown(count: MethodCount) -> list[str]:
     """Return what made a count grow; operators as torch writes them in Python: `aten.item`."""
     return [sanitize(name, 80).replace("::", ".") for name in count.grew]

@@ -11,7 +11,7 @@ from statistics import fmean
 
 from hpml_bench.gate.decide import sentences, spending
 from hpml_bench.gate.decide.rank_tests import RankTest, rank_sum, signed_rank
-from hpml_bench.gate.records import Block, Rules, Run, Status, Verdict
+from hpml_bench.gate.records import Block, Rules, Status, TimedRun, Verdict
 from hpml_bench.statistics import holm
 from hpml_bench.statistics.intervals import t_quantile
 
@@ -53,17 +53,17 @@ def log_ratio(block: Block) -> float:
     return ratio if block.order == "ABBA" else -ratio
 
 
-def run_effects(runs: Iterable[Run], methods: Iterable[str]) -> dict[str, list[float]]:
+def run_effects(runs: Iterable[TimedRun], methods: Iterable[str]) -> dict[str, list[float]]:
     """Return for each method the log of each undisturbed run's step time, in units of the calibration's time."""
     runs = tuple(run for run in runs if run.disturbed is None)
     return {method: [_log_step(run, method) - _log_speed(run) for run in runs] for method in methods}
 
 
-def _log_step(run: Run, method: str) -> float:
+def _log_step(run: TimedRun, method: str) -> float:
     return middle([math.log(seconds / run.steps[method]) for seconds in run.seconds[method]])
 
 
-def _log_speed(run: Run) -> float:
+def _log_speed(run: TimedRun) -> float:
     """Return the mean log of all kinds of work, before, within and after the run."""
     return fmean(math.log(seconds) for kinds in run.calibration for seconds in kinds.values())
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from hpml_bench.gate.measure.workload import Job
+from hpml_bench.gate.measure.workload import TimedMethod
 
 WARM_UP = 3
 """Steps before those that are counted: the optimizer makes its state and DDP its buckets."""
@@ -24,7 +24,7 @@ CUDA_TOLERANCE = 0.01
 """Relative growth of CUDA's peak that is let through: its allocator rounds, and libraries keep workspaces."""
 
 
-def count(job: Job) -> dict[str, Any]:
+def count(job: TimedMethod) -> dict[str, Any]:
     """Return name -> {title, unit, value, tolerance, parts}, each of one step unless the unit says otherwise.
 
     Counted over the steps on the same first batches on either side. `parts` is the same quantity by what makes it up.
@@ -55,11 +55,11 @@ def _quantity(
     return {"title": title, "unit": unit, "value": whole, "tolerance": tolerance, "parts": dict(parts)}
 
 
-def _step(job: Job) -> None:
+def _step(job: TimedMethod) -> None:
     job.step(job.batches[0])
 
 
-def _padding(job: Job) -> tuple[dict[str, int], int]:
+def _padding(job: TimedMethod) -> tuple[dict[str, int], int]:
     """Return the padding that the model is handed in each batch, and the real tokens of all, gone through once."""
     seen: list[tuple[int, torch.Tensor]] = []
 
@@ -75,7 +75,7 @@ def _padding(job: Job) -> tuple[dict[str, int], int]:
     return {f"batch {index}": seen[index][0] - real[index] for index in range(len(seen))}, sum(real)
 
 
-def _flops(job: Job) -> dict[str, int]:
+def _flops(job: TimedMethod) -> dict[str, int]:
     """Return the floating-point operations of a step, forward and backward, by operator.
 
     Fused attention counts nothing on the CPU: attention is computed by matrix products meanwhile.
@@ -86,14 +86,14 @@ def _flops(job: Job) -> dict[str, int]:
     return {str(operator): flops for operator, flops in counter.get_flop_counts()["Global"].items()}
 
 
-def _operators(job: Job) -> _Operators:
+def _operators(job: TimedMethod) -> _Operators:
     operators = _Operators()
     with operators:
         _step(job)
     return operators
 
 
-def _memory(job: Job, operators: _Operators) -> dict[str, Any]:
+def _memory(job: TimedMethod, operators: _Operators) -> dict[str, Any]:
     """Return the peak of a step: of CUDA's allocator, or on a CPU of the tensors that operators return and keep."""
     device = job.trainer.group.device
     if device.type != "cuda":

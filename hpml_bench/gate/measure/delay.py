@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hpml_bench.gate.measure.machine import Stopwatch, without_waiting
+from hpml_bench.plugins.method import Method
 from hpml_bench.training.trainer import Trainer
 
 REPEATS = 3
@@ -33,9 +34,8 @@ class Delay:
         self._job = job
         self.turns = 0
 
-    def install(self) -> None:
-        """Let every step of the method be followed by it."""
-        method = self._job.trainer.method
+    def install(self, method: Method) -> None:
+        """Let every step of a method be followed by it."""
         after = method.after_step
 
         def after_step(encoder: Any, index: int) -> None:

@@ -60,7 +60,7 @@ class Work:
         return common | {"prepared": prepared}
 
 
-class Pair:
+class ProcessPair:
     """Reference and candidate, both alive, one at work at a time."""
 
     def __init__(

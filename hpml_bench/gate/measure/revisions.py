@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hpml_bench import registry
 from hpml_bench.errors import UserError
-from hpml_bench.gate.measure.sides import Comparison, Installation
+from hpml_bench.gate.measure.sides import ComparedSides, Installation
 from hpml_bench.gate.records import Side
 from hpml_bench.system import pip
 from hpml_bench.system.cache import cache_folder, locked, new_entry
@@ -30,7 +30,7 @@ Plugins = Collection[tuple[registry.Kind, str]]
 """Kind and name of each."""
 
 
-def against_revision(revision: str, folder: Path, plugins: Plugins) -> Comparison:
+def against_revision(revision: str, folder: Path, plugins: Plugins) -> ComparedSides:
     """Install a revision of the project in `folder` and its working tree as it is, changes included.
 
     Args:
@@ -58,10 +58,10 @@ def against_revision(revision: str, folder: Path, plugins: Plugins) -> Compariso
         Side(label=revision, revision=commit, python=sys.executable),
         Side(label=WORKING_TREE, revision=head, dirty=dirty, python=sys.executable),
     )
-    return Comparison("revision", reference, candidate, sides, note)
+    return ComparedSides("revision", reference, candidate, sides, note)
 
 
-def against_environment(python: str) -> Comparison:
+def against_environment(python: str) -> ComparedSides:
     """Compare this interpreter and what is installed for it with another one, the reference.
 
     Raises:
@@ -72,7 +72,7 @@ def against_environment(python: str) -> Comparison:
     if found is None:
         raise UserError(f"--against-env {python}: there is no such interpreter; give the path of another python")
     other = str(Path(found).absolute())  # not resolved: a virtual environment is known by its link
-    return Comparison(
+    return ComparedSides(
         "environment",
         Installation(python, other),
         Installation("this interpreter", sys.executable),

@@ -59,7 +59,7 @@ class Installation:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedSides:
     """Which two things are compared."""
 
     mode: Mode

@@ -17,6 +17,7 @@ from hpml_bench.gate.measure.delay import Delay
 from hpml_bench.gate.measure.machine import Stopwatch, without_waiting
 from hpml_bench.plugins.group import Group, settle
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.training.assembly import assemble
 from hpml_bench.training.distributed import process_group
 from hpml_bench.training.trainer import Trainer
 
@@ -30,18 +31,18 @@ os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1"
 os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0")  # 0: any free one
 
 
-class Job:
+class TimedMethod:
     """One method, ready to be trained."""
 
     def __init__(self, spec: MethodSpec, settings: Settings, prepared: Prepared, group: Group, delayable: bool) -> None:
         run = RunSpec(suite="check", settings=settings, method=spec, seed=SEED)
-        self.trainer = Trainer.build(run, prepared, group)
-        rows, size = self.trainer.train_rows, settings.global_batch
+        assembly = assemble(run, prepared, group)
+        rows, size = assembly.train_rows, settings.global_batch
         self.batches = list(global_batches(rows.lengths, size, min(BATCHES, len(rows) // size), SEED))
         self.delay = Delay(self)
         if delayable:
-            self.delay.install()
-        self.trainer.wrap()
+            self.delay.install(assembly.method)
+        self.trainer = Trainer(assembly)
         self.trainer.model.train()
         self._index = 0
 
@@ -80,7 +81,7 @@ class Job:
 class Workload:
     """The methods of a comparison in one process group of one rank."""
 
-    def __init__(self, jobs: dict[str, Job], stay: ExitStack) -> None:
+    def __init__(self, jobs: dict[str, TimedMethod], stay: ExitStack) -> None:
         self.jobs = jobs
         self._stay = stay  # in the process group: left with the process
 
@@ -104,4 +105,4 @@ class Workload:
         group = stay.enter_context(process_group(chosen))
         specs = [MethodSpec.model_validate(method) for method in methods]
         ready = Prepared.model_validate(prepared)
-        return cls({spec.name: Job(spec, chosen, ready, group, delayable) for spec in specs}, stay)
+        return cls({spec.name: TimedMethod(spec, chosen, ready, group, delayable) for spec in specs}, stay)

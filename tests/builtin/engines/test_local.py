@@ -17,7 +17,7 @@ from helpers.held import Gates
 from hpml_bench.builtin.engines.local import Local, slots
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.engine import Batch
+from hpml_bench.plugins.engine import JobBatch
 from hpml_bench.records.jobs import LOGS, Job, JobPlan, Unit, UnitRun, claims, read_jobs
 from hpml_bench.records.limits import Limits
 from hpml_bench.suite.profile import Profile
@@ -229,20 +229,20 @@ def test_a_refusal_is_one_sentence(tmp_path: Path) -> None:
 class Printing(Local):
     """Jobs that print what they were given."""
 
-    def command(self, batch: Batch, unit: int) -> list[str]:
+    def command(self, batch: JobBatch, unit: int) -> list[str]:
         """Return words of Python's."""
         shown = "os.environ['CUDA_VISIBLE_DEVICES'], *os.sched_getaffinity(0), os.environ['HPML_BENCH_JOB']"
         return ["-c", f"import os, time; print({shown}, flush=True); time.sleep(0.5)"]
 
 
-def printing(folder: Path, parallel: int) -> tuple[Printing, Batch]:
+def printing(folder: Path, parallel: int) -> tuple[Printing, JobBatch]:
     """Return such an engine that has been checked, and three jobs."""
     profile = Profile(engine="local", unit="run", parallel=parallel)
     units = tuple(Unit(tasks=(UnitRun(method="head", seed=seed),)) for seed in range(3))
     plan = JobPlan(id="hpml-1", suite=load_suite("quickstart"), profile=profile, units=units, limits=Limits(stall=300))
     made = Printing(profile)
     made.check()
-    return made, Batch(plan, folder, (0, 1, 2), ("work",))
+    return made, JobBatch(plan, folder, (0, 1, 2), ("work",))
 
 
 @two_cores

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from helpers import skips, tiny
 from helpers.cli_process import Command
-from hpml_bench.builtin.engines.ray import Need, Ray, do, need
+from hpml_bench.builtin.engines.ray import NodeNeed, Ray, do, need
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
 from hpml_bench.records.jobs import Job, claims, read_jobs
@@ -150,15 +150,17 @@ NODES: list[dict[str, float]] = [{"CPU": 32, "GPU": 4, "memory": 64e9}, {"CPU": 
 @pytest.mark.parametrize(
     ("asked", "nodes", "found"),
     [
-        ({}, NODES, Need(16, 4, None, alone=False)),  # not alone on the larger one
-        ({}, NODES[:1], Need(32, 4, None, alone=True)),
-        ({"cpus_per_node": 8, "gpus_per_node": 1}, NODES, Need(8, 1, None, alone=False)),
-        ({"cpus_per_node": 32, "gpus_per_node": 0}, NODES, Need(32, 0, None, alone=False)),
-        ({"cpus_per_node": 8, "gpus_per_node": 1, "exclusive": True}, NODES[:1], Need(32, 1, None, alone=True)),
-        ({"memory_per_node": "2G"}, NODES[:1], Need(32, 4, 2**31, alone=True)),
+        ({}, NODES, NodeNeed(16, 4, None, alone=False)),  # not alone on the larger one
+        ({}, NODES[:1], NodeNeed(32, 4, None, alone=True)),
+        ({"cpus_per_node": 8, "gpus_per_node": 1}, NODES, NodeNeed(8, 1, None, alone=False)),
+        ({"cpus_per_node": 32, "gpus_per_node": 0}, NODES, NodeNeed(32, 0, None, alone=False)),
+        ({"cpus_per_node": 8, "gpus_per_node": 1, "exclusive": True}, NODES[:1], NodeNeed(32, 1, None, alone=True)),
+        ({"memory_per_node": "2G"}, NODES[:1], NodeNeed(32, 4, 2**31, alone=True)),
     ],
 )
-def test_a_task_takes_what_the_profile_says(asked: dict[str, Any], nodes: list[dict[str, float]], found: Need) -> None:
+def test_a_task_takes_what_the_profile_says(
+    asked: dict[str, Any], nodes: list[dict[str, float]], found: NodeNeed
+) -> None:
     """Or all that every node has: a unit has a node to itself where the nodes are alike."""
     assert need(Profile(engine="ray", **asked), nodes) == found
 

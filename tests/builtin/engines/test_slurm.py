@@ -14,7 +14,7 @@ import pytest
 
 from hpml_bench.builtin.engines.slurm import Slurm, _ranges
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.engine import Batch, make_engine
+from hpml_bench.plugins.engine import JobBatch, make_engine
 from hpml_bench.records.jobs import Job, JobPlan, Unit, UnitRun
 from hpml_bench.records.limits import Limits
 from hpml_bench.suite.profile import Profile, load_profile
@@ -26,14 +26,14 @@ def engine(**changes: Any) -> Slurm:
     return Slurm(Profile.model_validate({"engine": "slurm", **changes}))
 
 
-def batch(made: Slurm, folder: Path, units: tuple[int, ...] = (0, 1, 2), **changes: Any) -> Batch:
+def batch(made: Slurm, folder: Path, units: tuple[int, ...] = (0, 1, 2), **changes: Any) -> JobBatch:
     """Return jobs of a plan of the quickstart."""
     tasks = (UnitRun(method="lora", seed=0),)
     plan = JobPlan(
         id="hpml-0123456789", suite=load_suite("quickstart"), profile=made.profile, units=(Unit(tasks=tasks),) * 5,
         limits=Limits(stall=300),
     )  # fmt: skip
-    return Batch(plan, folder, units, ("work", str(folder / "plan.json"), "--unit", "{unit}"), **changes)
+    return JobBatch(plan, folder, units, ("work", str(folder / "plan.json"), "--unit", "{unit}"), **changes)
 
 
 def options(script: str) -> dict[str, str]:
@@ -133,7 +133,7 @@ def test_the_warning_comes_at_a_quarter_of_a_short_limit(time: str, warned: int,
 def test_a_report_waits_for_whatever_end_and_units_for_a_good_preparation(tmp_path: Path) -> None:
     """A report of half a sweep is wanted; runs without data are not."""
     made = engine()
-    report = Batch(
+    report = JobBatch(
         batch(made, tmp_path).plan, tmp_path, (), ("report", str(tmp_path)), kind="report", ended=("9", "11")
     )
     assert options(made.script(report))["dependency"] == "afterany:9,afterany:11"

@@ -295,7 +295,6 @@ def test_a_head_alone_is_trained_by_any(name: str, task_folder: Path, group: Gro
 def test_a_schedule_scales_all_rates(name: str, task_folder: Path, group: Group) -> None:
     """The first group has the method's rate and the last the head's, before the first step and halfway down."""
     trainer = build(task_folder, TASKS[0], "lora", name, group)
-    trainer.wrap()
     groups = trainer.optimizer.param_groups
     first = [part["lr"] for part in groups]
     assert (first[0], first[-1]) == (LR, trainer.settings.head_lr)

@@ -23,10 +23,10 @@ from hpml_bench.builtin.probes.merging import MergingProbe
 from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Evaluation, Probe, Run
-from hpml_bench.plugins.rows import Rows
 from hpml_bench.suite.settings import TaskSpec
+from hpml_bench.training.assembly import assemble
 from hpml_bench.training.causal_lm import LanguageModel
-from hpml_bench.training.trainer import Trainer
+from hpml_bench.training.trainer import Trainer, Untrained, make_trainer
 
 GENERAL = [" ".join(f"w{(i * j) % 150}" for j in range(1, 3 + i % 7)) for i in range(1, 31)]
 
@@ -41,20 +41,16 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_of(
     folder: Path, group: Group, method: str, kind: type[Probe], options: dict[str, Any], **changes: Any
-) -> tuple[Trainer, Probe, Run]:
+) -> tuple[Trainer | Untrained, Probe, Run]:
     """Start a probe on a run that has taken no step."""
     settings = tiny.task_settings(folder, "causal_lm", world_size=1, steps=6, **changes)
     settings = settings.model_copy(update={"task": TaskSpec(name="causal_lm", options=options)})
     spec, prepared = tiny.spec(method, lr=1e-2).model_copy(update={"settings": settings}), prepare(settings)
     probe = kind()
-    trainer = Trainer.build(spec, prepared, group, [probe])
-    test = Rows(Path(prepared.data) / "test", prepared.pad_id)
-    run = Run(
-        settings, group, trainer.model, trainer.method, trainer.task, test, folder, time.monotonic(),
-        retention=trainer.retention, base_losses=trainer.base_losses, generator=trainer.generator,
-    )  # fmt: skip
+    assembly = assemble(spec, prepared, group)
+    run = assembly.for_probes(folder, time.monotonic())
     probe.start(run)
-    return trainer, probe, run
+    return make_trainer(assembly, [probe], lambda _: None), probe, run
 
 
 def measured(

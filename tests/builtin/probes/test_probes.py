@@ -37,6 +37,7 @@ from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Run
 from hpml_bench.records.run import Metric
 from hpml_bench.training import worker
+from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import Trainer
 
 
@@ -444,17 +445,17 @@ def test_the_set_up_ends_when_the_frozen_weights_are_cast(tmp_path: Path, monkey
     prepared, seen = tiny.prepared(tmp_path), []
     with tiny.alone() as group:
         probe = memory.MemoryProbe()
-        trainer = Trainer.build(tiny.spec("lora", precision="bf16", world_size=1), prepared, group, [probe])
+        assembly = assemble(tiny.spec("lora", precision="bf16", world_size=1), prepared, group)
         taken = probe._take
 
         def take(phase: str, **options: bool) -> bool:
-            frozen = [p for layer in trainer.model.encoder.modules() for p in kept_of(layer)]
+            frozen = [p for layer in assembly.model.encoder.modules() for p in kept_of(layer)]
             seen.append((phase, bool(frozen) and {p.dtype for p in frozen} == {torch.bfloat16}))
             return taken(phase, **options)
 
         monkeypatch.setattr(probe, "_take", take)
         probe.start(make_run(tmp_path))
-        trainer.train()
+        Trainer(assembly, [probe]).train()
     assert seen[0] == ("setup", True)
 
 

@@ -31,6 +31,7 @@ from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import Predictions, Said, read_predictions, same_answers, write_predictions
 from hpml_bench.records.run import Point, RunRecord
 from hpml_bench.suite.settings import Settings, TaskSpec
+from hpml_bench.training.assembly import assemble
 from hpml_bench.training.choices import chosen
 from hpml_bench.training.trainer import Trainer
 
@@ -393,9 +394,9 @@ def test_answers_are_generated_at_the_last_validation_and_where_a_suite_says_whe
     settings = settings_of(task_folder, {"scorer": "exact", "max_new_tokens": 4}, eval_every=every)
     spec = tiny.spec("lora").model_copy(update={"settings": settings})
     watch, quality, points = Watch(), QualityProbe(), list[Point]()
-    trainer = Trainer.build(spec, prepare(settings), group, [watch, quality], points.extend)
-    quality.task, quality.losses = trainer.task, []
-    trainer.train()
+    run = assemble(spec, prepare(settings), group)
+    quality.task, quality.losses = run.task, []
+    Trainer(run, [watch, quality], points.extend).train()
     assert watch.scored == scored
     losses = {point.step for point in points if point.metric == "validation_loss"}
     scores = {point.step for point in points if point.metric == "validation_score"}

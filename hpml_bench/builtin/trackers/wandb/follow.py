@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from hpml_bench.builtin.trackers.wandb.content import closing, group_of, history, opening
 from hpml_bench.builtin.trackers.wandb.helper import FINISH_SECONDS, Helper, HelperFailedError, end_within, tell
 from hpml_bench.builtin.trackers.wandb.mode import Mode
-from hpml_bench.builtin.trackers.wandb.published import Entry, PublishedRuns, identity
+from hpml_bench.builtin.trackers.wandb.published import PublishedEntry, PublishedRuns, identity
 from hpml_bench.records.files import POINTS
 from hpml_bench.records.load import read_record
 from hpml_bench.records.points import Tail
@@ -61,7 +61,7 @@ def follow(
         if record is not None:
             with suppress(OSError):
                 place = mode if why is None else ""
-                PublishedRuns(directory).note({spec.run_id: Entry(name, record.started, place)})
+                PublishedRuns(directory).note({spec.run_id: PublishedEntry(name, record.started, place)})
 
 
 def _give_up(directory: Path, why: str) -> None:

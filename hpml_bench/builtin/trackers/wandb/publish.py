@@ -13,7 +13,7 @@ from pathlib import Path
 from hpml_bench.builtin.trackers.wandb import content
 from hpml_bench.builtin.trackers.wandb.helper import Helper, HelperFailedError, end_within, tell
 from hpml_bench.builtin.trackers.wandb.mode import Mode, server_host
-from hpml_bench.builtin.trackers.wandb.published import COMPARISON, Entry, PublishedRuns, identity
+from hpml_bench.builtin.trackers.wandb.published import COMPARISON, PublishedEntry, PublishedRuns, identity
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.points import iterate_points
 from hpml_bench.records.run import RunRecord
@@ -76,14 +76,14 @@ def _publish(
     patience: float,
 ) -> None:
     new = [record for record in records if not published.has(record.run_id, record.started, place)]
-    entries = {record.run_id: Entry(published.identity(record), record.started, place) for record in new}
+    entries = {record.run_id: PublishedEntry(published.identity(record), record.started, place) for record in new}
     state = digest([version("hpml-bench"), *((record.run_id, record.started) for record in records)])
     group = content.group_of(records[-1].spec)
     name = f"{COMPARISON} {group}"
     compared = published.has(name, state, place)
     if not compared:
         before = published.entries.get(name)
-        entries[name] = Entry(before.id if before else identity(name, records[-1].started), state, place)
+        entries[name] = PublishedEntry(before.id if before else identity(name, records[-1].started), state, place)
     if not entries:
         return
     replaced = [path for entry in entries.values() for path in (directory / "wandb").glob(f"offline-run-*-{entry.id}")]

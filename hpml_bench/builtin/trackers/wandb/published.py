@@ -17,7 +17,7 @@ COMPARISON = "comparison"
 
 
 @dataclass
-class Entry:
+class PublishedEntry:
     """One wandb run: its id, which state of ours it shows, and where that is ("" while it isn't whole)."""
 
     id: str
@@ -31,10 +31,10 @@ class PublishedRuns:
     def __init__(self, directory: Path) -> None:
         """Read it; a damaged one is as good as none."""
         self._path = directory / "wandb" / "published.json"
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, PublishedEntry] = {}
         content: dict[str, Any] = read_json(self._path) or {}
         try:
-            self.entries = {name: Entry(**entry) for name, entry in content.items()}
+            self.entries = {name: PublishedEntry(**entry) for name, entry in content.items()}
         except TypeError:
             self.entries = {}
 
@@ -50,7 +50,7 @@ class PublishedRuns:
             return entry.id
         return identity(group_of(record.spec), record.run_id, record.started)
 
-    def note(self, entries: dict[str, Entry]) -> None:
+    def note(self, entries: dict[str, PublishedEntry]) -> None:
         """Add or replace entries, on disk."""
         self.entries |= entries
         content = {name: vars(entry) for name, entry in self.entries.items()}

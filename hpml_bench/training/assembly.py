@@ -1,0 +1,114 @@
+"""Assembly of a run inside a rank: model, method, task and rows; names no plug-in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from hpml_bench.data.batches import global_batches, training_rows
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.method import Method, make_method
+from hpml_bench.plugins.model import TaskModel
+from hpml_bench.plugins.probe import Run
+from hpml_bench.plugins.rows import Rows
+from hpml_bench.plugins.task import RETENTION, Generator, Task, make_task
+from hpml_bench.suite.settings import RunSpec, Settings
+from hpml_bench.training.evaluation import base_losses
+from hpml_bench.training.generation import make_generator
+from hpml_bench.training.kernels import speed_up
+from hpml_bench.training.model import build_model, is_large
+from hpml_bench.training.optimization import total_steps
+from hpml_bench.training.precision import (
+    autocast,
+    keep_trained_as_float32,
+    leave_out_cudnn_attention,
+    set_float32_products,
+)
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A run's model, method, task and rows, before its model is wrapped for several processes."""
+
+    spec: RunSpec
+    model: TaskModel
+    method: Method
+    task: Task
+    group: Group
+    train_rows: Rows
+    validation: Rows
+    test: Rows
+    retention: Rows | None = None
+    """General text, where the task has some."""
+    generator: Generator | None = None
+    """How prompts are answered, where they are."""
+    base_losses: np.ndarray | None = None
+    """Loss of the base model on each row of `retention`, before the method changed it, summed over tokens, [n] in
+    nats."""
+
+    @property
+    def settings(self) -> Settings:
+        """The suite's settings."""
+        return self.spec.settings
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the training."""
+        return total_steps(self.settings, len(self.train_rows))
+
+    def for_probes(self, folder: Path, began: float, launched: float | None = None) -> Run:
+        """Return the run as probes see it; arguments as `Run`."""
+        return Run(
+            self.settings, self.group, self.model, self.method, self.task, self.test, folder, began, launched,
+            self.retention, self.base_losses, self.generator,
+        )  # fmt: skip
+
+    def order(self) -> Iterator[np.ndarray]:
+        """Yield the global batches' row indices."""
+        return global_batches(self.train_rows.lengths, self.settings.global_batch, self.steps, self.spec.seed)
+
+
+def assemble(spec: RunSpec, prepared: Prepared, group: Group) -> Assembly:
+    """Open the rows, build the model, and let the method initialise it from data.
+
+    Raises:
+        Unsupported: the method can't run with this backbone.
+        UserError: the backbone can't be loaded, is too short for `max_length`, or an option is wrong.
+
+    """
+    settings = spec.settings
+    rows = {"train": training_rows(prepared, settings, spec.seed)}
+    method = make_method(spec.method)
+    task = make_task(settings.task, prepared.label_names, prepared.facts)
+    for split in ("validation", "test", *([RETENTION] if task.retention else [])):
+        rows[split] = Rows(Path(prepared.data) / split, prepared.pad_id)
+    before: list[np.ndarray] = []
+
+    def look(base: PreTrainedModel) -> None:
+        if task.retention:
+            speed_up(base, settings.device)  # as the model after it: the difference must not be of kernels
+            before.append(base_losses(base, task, rows[RETENTION], settings, group))
+
+    set_float32_products(settings)
+    leave_out_cudnn_attention()
+    folder = Path(prepared.backbone)
+    loading = group.in_turn() if is_large(folder, settings) else nullcontext()
+    model = build_model(folder, spec, method, task, look, group.device, loading).to(group.device)
+    torch.manual_seed(spec.seed * 1000 + group.rank)  # dropout differs between ranks, as it must
+    assembly = Assembly(
+        spec, model, method, task, group, rows["train"], rows["validation"], rows["test"], rows.get(RETENTION),
+        make_generator(task, prepared, settings, spec.seed), before[0] if before else None,
+    )  # fmt: skip
+    if method.trains:
+        batches = (assembly.train_rows.batch(indices).to(group.device) for indices in assembly.order())
+        with autocast(settings):
+            method.before_train(model.encoder, batches, assembly.steps)
+        keep_trained_as_float32(model)  # what was made anew from the data
+    return assembly
