@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpml_bench import registry
-from hpml_bench.cli import list as listing
+from hpml_bench.cli.commands import list as listing
 from hpml_bench.errors import UserError
 from hpml_bench.suite import suite
 

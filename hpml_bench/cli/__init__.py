@@ -1,15 +1,16 @@
-"""Command line, a file for each command. May import everything, but nothing heavy until a command needs it."""
+"""Command line. May import everything, but nothing heavy until a command needs it."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 import click
 
-from hpml_bench.cli import baseline, check, plan, preview, report, run, run_all, status, stop, tune, work
-from hpml_bench.cli import list as list_command
+from hpml_bench.cli import commands
 from hpml_bench.cli.exit_status import Sentences
-from hpml_bench.cli.report import result_folders
 
-__all__ = ["main", "result_folders"]
+__all__ = ["main"]
 
 
 @click.group(cls=Sentences, context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,19 +22,11 @@ def main() -> None:
     """
 
 
-COMMANDS = (
-    run_all.run_all,
-    run.run,
-    tune.tune,
-    report.report,
-    plan.plan,
-    preview.preview,
-    list_command.list_,
-    check.check,
-    baseline.baseline,
-    work.work,
-    status.status,
-    stop.stop,
-)
-for _command in COMMANDS:
-    main.add_command(_command)
+def _command(name: str) -> click.Command:
+    """Return the command in a file of `commands`: the one of its name."""
+    found = vars(importlib.import_module(f"{commands.__name__}.{name}")).values()
+    return next(c for c in found if isinstance(c, click.Command) and c.name == name.replace("_", "-"))
+
+
+for _module in pkgutil.iter_modules(commands.__path__):
+    main.add_command(_command(_module.name))

@@ -9,7 +9,7 @@ import click
 
 from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK
 from hpml_bench.cli.options import JobOptions
-from hpml_bench.cli.report import write
+from hpml_bench.cli.reporting import write
 from hpml_bench.errors import UserError
 
 if TYPE_CHECKING:

@@ -67,6 +67,12 @@ class Engine(ABC):
         """Seconds by which an answer of `live` may be old."""
         return 0.0
 
+    @property
+    def place(self) -> tuple[object, ...]:
+        """What decides the devices that a job finds."""
+        profile = self.profile
+        return profile.engine, profile.nodes, profile.gpus_per_node, profile.cpus_per_node
+
     def check(self) -> None:
         """Refuse what this machine or the profile can't have; submits nothing.
 

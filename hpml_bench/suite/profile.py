@@ -98,12 +98,6 @@ class Profile(Frozen):
         return [*self.launcher, self.python or sys.executable, *words]
 
     @property
-    def place(self) -> tuple[object, ...]:
-        """What decides the devices that a job finds."""
-        side_by_side = self.parallel if self.engine == "local" else None
-        return self.engine, self.nodes, self.gpus_per_node, self.cpus_per_node, side_by_side
-
-    @property
     def warned(self) -> float:
         """Seconds before its time limit at which a job is asked to end: a quarter of it, at most two minutes."""
         return min(WARNED_SECONDS, (self.seconds or math.inf) / 4)

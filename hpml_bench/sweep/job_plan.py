@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hpml_bench.errors import UserError
+from hpml_bench.plugins.engine import make_engine
 from hpml_bench.records.jobs import JobPlan, Unit, UnitRun, plan_id
 from hpml_bench.records.listing import load_records
 from hpml_bench.suite.profile import Profile
@@ -54,7 +55,8 @@ def same_runs(before: JobPlan, plan: JobPlan) -> bool:
 
 def resolved_alike(before: JobPlan, plan: JobPlan) -> bool:
     """Tell whether jobs of two plans resolve the same settings; if in doubt, they don't, and each job looks again."""
-    return before.suite.settings == plan.suite.settings and before.profile.place == plan.profile.place
+    same = before.suite.settings == plan.suite.settings and before.profile.engine == plan.profile.engine
+    return same and make_engine(before.profile).place == make_engine(plan.profile).place
 
 
 def continues(before: JobPlan, plan: JobPlan) -> bool:

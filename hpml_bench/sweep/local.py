@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.plugins.engine import make_engine
+from hpml_bench.plugins.tracker import follow_all
 from hpml_bench.records.files import PLAN
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.jobs import read_plan, refuse_if_worked_on
@@ -82,13 +83,9 @@ class SweepQueue(Queue):
             save_to=None if save is None else save.resolve(),
         )
 
-    @contextmanager
-    def around(self, request: RunRequest) -> Iterator[None]:
+    def around(self, request: RunRequest) -> AbstractContextManager[None]:
         """Let all trackers follow the run."""
-        with ExitStack() as stack:
-            for tracker in self._request.trackers:
-                stack.enter_context(tracker.follow(request.spec, request.folder, self._results.path))
-            yield
+        return follow_all(self._request.trackers, request.spec, request.folder, self._results.path)
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
         """Show the run, whose record is committed."""

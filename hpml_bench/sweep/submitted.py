@@ -22,7 +22,7 @@ class Submissions:
         """Keep the results folder, and the seconds by which the engine's answers may be old; 0: they are exact."""
         self._folder, self._lag = folder, lag
         self._seen: dict[int, float] = {}
-        """Unit -> time.time() at which a job of it was seen last by this process."""
+        """Unit -> time.monotonic() at which a job of it was seen last by this process."""
 
     def note(self, units: Iterable[int]) -> None:
         """Write down that jobs of these units were submitted."""
@@ -41,7 +41,7 @@ class Submissions:
 
     def absent(self, units: Collection[int], live: Collection[int]) -> set[int]:
         """Return those of the units that have no job: none is live, and none was a moment ago unless it has ended."""
-        now = time.time()
+        now = time.monotonic()
         self._seen |= dict.fromkeys(live, now)
         gone = set(units) - set(live)
         if not self._lag:
@@ -50,7 +50,7 @@ class Submissions:
         return {unit for unit in gone if not self._may_live(unit, recent.get(str(unit)), now)}
 
     def _may_live(self, unit: int, submission: dict[str, object] | None, now: float) -> bool:
-        seen = self._seen.get(unit, 0.0)
+        seen = self._seen.get(unit, -float("inf"))
         if submission is None and now - seen > self._lag:
             return False
         since = str(submission["began"]) if submission else ""

@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from helpers import made_records
 from hpml_bench import registry
-from hpml_bench.cli import main, result_folders
+from hpml_bench.cli import main
+from hpml_bench.cli.reporting import result_folders
 from hpml_bench.errors import UserError
 from hpml_bench.suite import suite
 from hpml_bench.system import gpus

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hpml_bench
-from hpml_bench.gate.check import Comparison, Request, request
-from hpml_bench.gate.measure.sides import Installation
+from hpml_bench.gate.check import Request, request
+from hpml_bench.gate.measure.sides import ComparedSides, Installation
 from hpml_bench.gate.records import Rules, Side
 from hpml_bench.suite.suite import load_suite
 
@@ -74,9 +74,9 @@ def copy(folder: Path, label: str = "copy", **changes: tuple[str, str]) -> Insta
     return Installation(label, sys.executable, folder)
 
 
-def compared(reference: Installation, candidate: Installation) -> Comparison:
+def compared(reference: Installation, candidate: Installation) -> ComparedSides:
     """Return the comparison of two installations."""
-    return Comparison("revision", reference, candidate, (Side(label=reference.label), Side(label=candidate.label)))
+    return ComparedSides("revision", reference, candidate, (Side(label=reference.label), Side(label=candidate.label)))
 
 
 def asked(*methods: str, rules: Rules | None = None, minutes: float | None = None) -> Request:

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 from residents import compared, fake
 
-from hpml_bench.cli import check, main
+from hpml_bench.cli import main
+from hpml_bench.cli.commands import check
 from hpml_bench.gate import baseline
 from hpml_bench.gate.render import outputs
 

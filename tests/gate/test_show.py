@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from helpers import made_checks
-from hpml_bench.cli.check import print_report
+from hpml_bench.cli.gate import print_report
 from hpml_bench.gate.records import CheckReport, Verdict
 from hpml_bench.gate.render import tables
 

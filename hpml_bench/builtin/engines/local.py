@@ -45,6 +45,11 @@ class Local(Engine):
         """Jobs, units, and when they were submitted."""
         self._running: dict[int, tuple[Slot, subprocess.Popen[bytes]]] = {}
 
+    @property
+    def place(self) -> tuple[object, ...]:
+        """What decides the devices that a job finds: how many share the machine, too."""
+        return *super().place, self.profile.parallel
+
     def check(self) -> None:
         """Part this machine into slots.
 

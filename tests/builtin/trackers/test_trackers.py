@@ -13,9 +13,8 @@ from helpers.plugin_packages import forget, install
 from hpml_bench import registry
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.tracker import Tracker, make_trackers
+from hpml_bench.plugins.tracker import Tracker, follow_all, make_trackers
 from hpml_bench.suite.settings import RunSpec
-from hpml_bench.sweep.local import _followed
 
 NOTEBOOK = '''
 """Keeps what it is told in a list, as a service would."""
@@ -63,7 +62,7 @@ def test_a_tracker_of_another_package_follows_and_publishes(tmp_path: Path) -> N
     """It is found by its entry point, called around each run, and its sentence ends `hpml-bench report`."""
     trackers = make_trackers({"wandb": "off", "notebook": "on"})
     told = registry.get("trackers", "notebook").TOLD
-    with _followed(trackers, spec(0), tmp_path / "r", tmp_path):
+    with follow_all(trackers, spec(0), tmp_path / "r", tmp_path):
         assert told == [("began", spec(0).run_id, True)]
     assert told[-1] == ("ended", spec(0).run_id)
     folder = made_records.write(tmp_path / "example", made_records.sweep(("lora", "full"), 1))

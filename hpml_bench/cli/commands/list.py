@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from hpml_bench.cli.report import result_folders
+from hpml_bench.cli.reporting import result_folders
 
 if TYPE_CHECKING:
     from hpml_bench.registry import Kind

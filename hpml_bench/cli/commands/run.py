@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from hpml_bench.cli.exit_status import FAILED, OK
+from hpml_bench.cli.local import sweep
 from hpml_bench.cli.options import RunOptions, limited, load, shared
-from hpml_bench.cli.run_all import sweep
 from hpml_bench.errors import UserError
 
 if TYPE_CHECKING:

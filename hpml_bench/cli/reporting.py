@@ -1,4 +1,4 @@
-"""`hpml-bench report`, and the writing of a report after a sweep."""
+"""Reports as commands write them: which folders have runs, and their pages, tables and publications."""
 
 from __future__ import annotations
 
@@ -8,33 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpml_bench.cli.options import names, tracked
-
 if TYPE_CHECKING:
     from hpml_bench.plugins.tracker import Tracker
-
-
-@click.command()
-@click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write; the results folder if not given."
-)
-@click.option("--format", "formats", default="html,md", show_default=True, metavar="html,md,csv,tex")
-@tracked("off", "Also publish runs and tables.")
-def report(folder: Path, out: Path | None, formats: str, trackers: dict[str, str]) -> None:
-    """Rebuild the report of DIR (a suite's results, or a folder of such) from its records alone."""
-    from hpml_bench.errors import UserError
-    from hpml_bench.plugins.tracker import make_trackers
-
-    wanted = names(formats)
-    unknown = sorted(set(wanted) - {"html", "md", "csv", "tex"})
-    if unknown or not wanted:
-        raise UserError(f"--format {formats}: choose from html, md, csv, tex, separated by commas")
-    folders = result_folders(folder)
-    used = make_trackers(trackers)
-    for results in folders:
-        target = out / results.name if out and len(folders) > 1 else out
-        write(results, target, wanted, used)
 
 
 def result_folders(folder: Path) -> list[Path]:

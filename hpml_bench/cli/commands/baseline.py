@@ -1,4 +1,4 @@
-"""The command `baseline`: runs saved to compare with later. Nothing heavy is imported until it needs it."""
+"""`hpml-bench baseline`: runs saved to compare with later."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hpml_bench.cli.check import FILE, bugs_are_errors, gate_request, workload_options
+from hpml_bench.cli.gate import FILE, bugs_are_errors, gate_request, workload_options
 
 
 @click.group()

@@ -1,0 +1,136 @@
+"""Gate as commands use it: options, requests, errors, and the report on a terminal."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hpml_bench.cli import options
+from hpml_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hpml_bench.gate.check import Request
+    from hpml_bench.gate.records import CheckReport
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def share(ctx: click.Context, param: click.Parameter, value: str) -> float:  # noqa: ARG001 - click's signature
+    """Return a share above 0, written as 3% or 0.03, as a fraction."""
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", value)
+    share = float(found[1]) / (100 if found[2] else 1) if found else 0.0
+    if not 0 < share <= 1:
+        raise click.BadParameter(f"{value!r} is no share between 0 and 100 %, as 3% or 0.03")
+    return share
+
+
+def workload_options(function: options.Function) -> options.Function:
+    """Add the options that say what is trained."""
+    added: list[options.Option] = [
+        click.argument("suite", default="quickstart"),
+        click.option("--methods", metavar="A,B", help="Only these; lora, prompt_tuning and adapter if not given."),
+        options.overrides("Override a setting. Repeatable."),
+        click.option("--max-minutes", "minutes", type=click.FloatRange(0, min_open=True), metavar="M",
+                     help="Stop in time, decided or not."),
+    ]  # fmt: skip
+    for option in reversed(added):
+        function = option(function)
+    return function
+
+
+class Annotated(click.Command):
+    """A command whose usage errors also become annotations where it runs in a GitHub workflow."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options."""
+        with _mistakes_annotated():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _mistakes_annotated():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _mistakes_annotated() -> Iterator[None]:
+    try:
+        yield
+    except (click.ClickException, UserError) as error:
+        from hpml_bench.gate.render import github
+
+        github.emit_error(error.format_message() if isinstance(error, click.ClickException) else str(error))
+        raise
+
+
+@contextmanager
+def bugs_are_errors() -> Iterator[None]:
+    """Turn unexpected exceptions into user errors with status 2: Python's and click's status 1 means a regression."""
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort, UserError):
+        raise
+    except Exception as error:  # a bug of the gate is no regression of what it checks
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}, in {place.name}"
+        raise UserError(
+            f"an error of hpml-bench itself: {type(error).__name__}: {error} ({where}); it says nothing about the code "
+            "that was checked; please report it"
+        ) from None
+
+
+def gate_request(
+    suite: str,
+    methods: str | None,
+    overrides: tuple[str, ...],
+    minutes: float | None,
+    target: float = 0.03,
+    counts_only: bool = False,
+) -> Request:
+    """Return the gate's request.
+
+    Raises:
+        UserError: the suite, a method or the slowdown is wrong.
+
+    """
+    from hpml_bench.gate.check import request
+    from hpml_bench.gate.records import Rules
+
+    try:
+        rules = Rules(target=target)
+    except ValueError:
+        raise UserError(f"--slowdown {target:.2%}: must be above the {Rules().null:.0%} that is let through") from None
+    names = None if methods is None else options.names(methods)
+    return replace(request(options.load(suite, overrides), names, rules, minutes), time=not counts_only)
+
+
+def print_report(report: CheckReport, console: Console) -> None:
+    """Print sides, tables, what is wrong in a sentence each, what is undecided, and the outcome as the last line."""
+    from rich.text import Text
+
+    from hpml_bench.gate.decide.verdicts import exit_status, overall
+    from hpml_bench.gate.render import tables
+    from hpml_bench.report.terminal import print_table
+    from hpml_bench.system.text import for_terminal
+
+    console.print(Text(for_terminal(f"{tables.side(report.candidate)} against {tables.side(report.reference)}")))
+    if tables.of_step_time(report):
+        print_table(tables.step_times(report), console)
+    changed = tables.counted(report, changed_only=True)
+    if changed.rows:
+        print_table(changed, console)
+    for sentence in filter(None, [tables.unchanged(report), *tables.notes(report), *tables.details(report)]):
+        console.print(Text(for_terminal(sentence)))
+    if exit_status(report.verdicts, strict=False) != exit_status(report.verdicts, strict=True):
+        console.print("what is not decided leaves the exit status at 0; with --strict it is 3")
+    color = {"PASS": "green", "FAIL": "red"}.get(overall(report.verdicts), "yellow")
+    console.print(Text(for_terminal(tables.headline(report)), style=f"bold {color}"))
