@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(server.end)
 
 
-LONGEST_FIRST = ("test_wheel.py", "tracking/test_wandb.py", "launch/", "cluster/", "engines/", "training/", "gate/")
+LONGEST_FIRST = ("test_wheel.py", "trackers/test_wandb.py", "launch/", "sweep/", "engines/", "training/", "gate/")
 """Parts of paths of the tests that take longest: begun last, one would run while the other processes are idle."""
 APART = ("wheel", "browser", "tables", "calibration", "suites", "benchmarks", "disks", "cluster", "cluster_slow")
 """Markers of tests that an environment of their own runs, and README's command doesn't; see CONTRIBUTING.md."""

@@ -443,8 +443,8 @@ def test_a_probe(name: str, tmp_path: Path) -> None:
     probe.after_eval(probe_run.evaluation("test"))
     found = probe.stop()
     assert all(point.step >= 1 for point in points)
-    assert set(found) <= {metric.name for metric in probe.here()}
-    assert not probe.metrics or {m.name for m in probe.here()} <= {m.name for m in probe.metrics}
+    assert set(found) <= {metric.name for metric in probe.definitions()}
+    assert not probe.metrics or {m.name for m in probe.definitions()} <= {m.name for m in probe.metrics}
     for value in found.values():
         assert value is None or isinstance(float(value), float)
 

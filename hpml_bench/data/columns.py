@@ -81,7 +81,7 @@ def choose(
 
     """
     names = list(dataset.column_names)
-    with told(where):
+    with column_errors_as_user_errors(where):
         chosen_text = tuple(_given(column, names, where, "text") for column in text)
         chosen_label = None if label is None else _given(label, names, where, "label")
         if target == "tags":
@@ -127,7 +127,7 @@ def _called(names: Sequence[str], wanted: Sequence[str]) -> str | None:
 
 
 @contextmanager
-def told(where: str) -> Iterator[None]:
+def column_errors_as_user_errors(where: str) -> Iterator[None]:
     """Make one sentence of what the libraries say to columns of lists or mappings, or of text in no encoding."""
     try:
         yield

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpml_bench.data.columns import Column, listed, short, told
+from hpml_bench.data.columns import Column, column_errors_as_user_errors, listed, short
 from hpml_bench.errors import UserError
 from hpml_bench.suite.base import Frozen
 
@@ -167,7 +167,7 @@ def as_conversations(
     text, texts = Value("string"), [Value("string")]
     types = {"contents": texts, "roles": texts, "choices": texts, "place": text, "unread": texts, "bad": text}
     some = {"weights": [Value("float64")], "tools": text, "messages": Value("bool")}
-    with told(file):
+    with column_errors_as_user_errors(file):
         found = dataset.map(
             _convert,
             batched=True,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpml_bench.data import cells
-from hpml_bench.data.columns import Columns, listed, told
+from hpml_bench.data.columns import Columns, column_errors_as_user_errors, listed
 from hpml_bench.data.conversations import Shape, as_conversations
 from hpml_bench.data.groups import groups_of, whole_groups
 from hpml_bench.data.names import BATCH, Index, class_index, tag_index
@@ -88,11 +88,11 @@ def labelled(
             number is none.
 
     """
-    with told(splits.train[1]):
+    with column_errors_as_user_errors(splits.train[1]):
         names, convert, types = _conversion(splits.train, columns, target, separator, label_names)
 
     def rows(split: tuple[Dataset, str]) -> Dataset:
-        with told(split[1]):
+        with column_errors_as_user_errors(split[1]):
             return _converted(*split, columns, convert, types)
 
     what = "words: {}; tags: {}" if target == "tags" else "text: {}; label: {}"

@@ -22,7 +22,7 @@ from hpml_bench.records.files import read_json
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import processes, tempdir
 from hpml_bench.system.cache import check_space
-from hpml_bench.training.products import Products
+from hpml_bench.training.cpu_precision import Products
 
 STOPPED_SECONDS = 10
 """Seconds after which a preparation, or its fork server, that a signal has stopped is given up."""

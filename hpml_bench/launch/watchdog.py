@@ -22,7 +22,7 @@ from hpml_bench.system.signals import Stop
 AGENT_SIGNAL = signal.SIGUSR2
 """The signal at which torch's agent ends; ignored outside it, since one sent here may arrive late."""
 POLL_SECONDS = 0.2
-LOOKS = 5
+POLLS_PER_SCAN = 5
 """Polls from one look at the processes to the next: each look takes CPU time from the ranks."""
 LONGEST_POLL = 1.0
 """The most seconds that count between two polls: a suspended machine must not look like a hang."""
@@ -85,9 +85,13 @@ class Watchdog:
             passed, last = min(now - last, LONGEST_POLL), now
             beats = heartbeat.read(self._beats)
             self._note_memory(beats)
-            if polls % LOOKS == 0 or len(beats) != len(counts):
+            if polls % POLLS_PER_SCAN == 0 or len(beats) != len(counts):
                 self._seen |= processes.descendants()
-                gone = gone + LOOKS * POLL_SECONDS if self._seen and not any(map(processes.alive, self._seen)) else 0.0
+                gone = (
+                    gone + POLLS_PER_SCAN * POLL_SECONDS
+                    if self._seen and not any(map(processes.alive, self._seen))
+                    else 0.0
+                )
                 if gone > GRACE_SECONDS:
                     _end_stopped_server()
                     free_launcher()

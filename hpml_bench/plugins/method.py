@@ -65,7 +65,7 @@ class Method(ABC):
 
     @property
     def reads_frozen_weights(self) -> bool:
-        """Whether frozen weights are computed with outside their layers' own forward passes: bf16 then keeps them."""
+        """Whether frozen weights are used outside their layers' forward passes; bf16 then keeps them in float32."""
         return False
 
     @property

@@ -170,8 +170,8 @@ class Probe:
     def after_training(self) -> None:
         """The last step and its validation are done; the test rows come next."""
 
-    def here(self) -> tuple[Metric, ...]:
-        """Return `metrics` as they hold for this run, where that is not everywhere the same."""
+    def definitions(self) -> tuple[Metric, ...]:
+        """Return the metrics that this run can report."""
         return self.metrics
 
     def stop(self) -> dict[str, Any]:

@@ -179,7 +179,7 @@ def ended_here(owner: Job) -> bool:
         return False
     if owner.process is None:
         return processes.identify(owner.pid) is None
-    return processes.is_here(owner.process) and owner.process != processes.mark(owner.pid)
+    return processes.is_here(owner.process) and owner.process != processes.identity(owner.pid)
 
 
 def refuse_if_worked_on(folder: Path) -> None:

@@ -26,7 +26,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Named(Frozen):
-    """What a name alone stands for, and options complete."""
+    """A plug-in by its name, or by name and options."""
 
     @model_validator(mode="before")
     @classmethod

@@ -136,7 +136,7 @@ def _this_job(plan: JobPlan, unit: int) -> Job:
         unit=unit,
         host=own.host,
         pid=own.pid,
-        process=processes.mark(own.pid),
+        process=processes.identity(own.pid),
         queued=own.queued,
         began=utc_now(),
     )

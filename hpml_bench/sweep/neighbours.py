@@ -32,7 +32,7 @@ class Neighbours:
         """Say that this run is under way here, then look who else is: of two that begin at once, both see the other."""
         self._folder.mkdir(exist_ok=True)
         host = socket.gethostname()
-        own = {"job": self._results.job.name, "pid": os.getpid(), "process": processes.mark(os.getpid())}
+        own = {"job": self._results.job.name, "pid": os.getpid(), "process": processes.identity(os.getpid())}
         write_atomically(self._file, json.dumps({"run": self._run, "host": host, "hosts": sorted(self._hosts)} | own))
         working = {owner.name for owner in claims(self._results.path)}
         for path in self._folder.glob("*.json"):
@@ -40,7 +40,7 @@ class Neighbours:
             if path == self._file or other is None or self._hosts.isdisjoint(other["hosts"]):
                 continue
             here = other["host"] == host and processes.is_here(other["process"])
-            if not (processes.mark(int(other["pid"])) == other["process"] if here else other["job"] in working):
+            if not (processes.identity(int(other["pid"])) == other["process"] if here else other["job"] in working):
                 _remove(path)  # it was killed
                 continue
             self._there.add(str(other["run"]))

@@ -21,7 +21,7 @@ from hpml_bench.suite.settings import RunSpec, Settings, identity
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment, gpus, tempdir
 from hpml_bench.system.hashing import digest
-from hpml_bench.training.products import Products
+from hpml_bench.training.cpu_precision import Products
 from hpml_bench.training.request import RunRequest
 
 BY_NODE = ("device", "world_size", "threads", "precision")

@@ -32,10 +32,10 @@ def identify(pid: int) -> psutil.Process | None:
         return None
 
 
-def mark(pid: int) -> str | None:
-    """Return the identity of a process among those that have its number somewhere, or had it: place, and begin.
+def identity(pid: int) -> str | None:
+    """Return machine, boot and start time of a process: another one of its number, here or elsewhere, differs.
 
-    None where there is none here, or a zombie.
+    None where there is no such process here, or a zombie.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()

@@ -21,14 +21,14 @@ _OWN = re.compile(r"\.(?P<place>[0-9a-f]{12})\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp$")
 
 def beside(path: Path) -> Path:
     """Return a new name for a temporary file in a file's folder: with host, process namespace, process, random part."""
-    return path.with_name(f".{path.name}.{place()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    return path.with_name(f".{path.name}.{host_id()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
 @cache
-def place() -> str:
-    """Return by what processes here are told from those of other hosts and containers, whose numbers may be equal.
+def host_id() -> str:
+    """Return the id of host, boot and process namespace: numbers of processes are unique under it.
 
-    Names of hosts may be equal too (localhost); the kernel's boot id isn't.
+    Names of hosts may be equal (localhost); the kernel's boot id isn't.
     """
     return digest([socket.gethostname(), processes.boot(), processes.namespace()], 12)
 
@@ -36,7 +36,7 @@ def place() -> str:
 def left_over(path: Path) -> bool:
     """Whether a temporary file was left by a process of this place that has ended, or is older than a day."""
     name = _OWN.search(path.name)
-    if name is not None and name["place"] == place():
+    if name is not None and name["place"] == host_id():
         return processes.identify(int(name["pid"])) is None
     try:
         return time.time() - path.lstat().st_mtime > FOREIGN_SECONDS

@@ -34,7 +34,7 @@ from hpml_bench.records.run import Check, Metric, Outcome, Point, RunError
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import environment, failures, heartbeat, processes
 from hpml_bench.system.redaction import redacted
-from hpml_bench.training import products
+from hpml_bench.training import cpu_precision as products
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.checks import all_checks
 from hpml_bench.training.cuda import check_gpus
@@ -203,7 +203,7 @@ def _measured(
 
 def _stopped(probes: dict[str, Probe], trains: bool) -> tuple[tuple[Metric, ...], dict[str, float | None]]:
     """End the probes and return the definitions of their metrics, and this rank's values."""
-    definitions = tuple(metric for probe in probes.values() for metric in probe.here())
+    definitions = tuple(metric for probe in probes.values() for metric in probe.definitions())
     local: dict[str, float | None] = {}
     for name, probe in probes.items():
         heartbeat.beat(f"ending probe {name}")

@@ -20,7 +20,7 @@ from hpml_bench.system.signals import Stop
 
 def test_the_peak_is_read_on_each_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank that grows after it was first seen has its peak known two polls later, however rare other looks are."""
-    monkeypatch.setattr(watchdog, "LOOKS", 10**6)
+    monkeypatch.setattr(watchdog, "POLLS_PER_SCAN", 10**6)
     program = "input(); kept = b'x' * 200_000_000; print(flush=True); input()"
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as child:

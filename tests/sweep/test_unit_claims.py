@@ -122,7 +122,7 @@ def test_a_claim_without_a_readable_name_is_nobodys(tmp_path: Path) -> None:
 def test_a_job_of_this_host_has_ended_where_another_process_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after a reboot; of a job whose record doesn't say which process it was, the number alone is known."""
     monkeypatch.setattr(processes, "home", lambda: "machine:4026531836")
-    own = processes.mark(os.getpid())
+    own = processes.identity(os.getpid())
     here = job("a").model_copy(update={"host": socket.gethostname(), "pid": os.getpid(), "process": own})
     assert own is not None
     home, boot, began = own.rsplit(":", 2)

@@ -36,7 +36,7 @@ def aged(path: Path, seconds: float) -> Path:
 
 def foreign(path: Path) -> Path:
     """Return a name as a process with this one's number has it in another container, or on another host."""
-    return path.with_name(temporary.beside(path).name.replace(temporary.place(), "0123456789ab"))
+    return path.with_name(temporary.beside(path).name.replace(temporary.host_id(), "0123456789ab"))
 
 
 def test_only_what_was_left_is_removed(tmp_path: Path) -> None:
@@ -57,13 +57,13 @@ def test_only_what_was_left_is_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["gethostname", "boot", "namespace"])
 def test_places_differ(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By host, kernel or namespace: a process there with the number of a dead one here is none that has ended."""
-    here = temporary.place()
+    here = temporary.host_id()
     owner = temporary.socket if what == "gethostname" else temporary.processes
     monkeypatch.setattr(owner, what, lambda: "another")
-    monkeypatch.setattr(temporary, "place", temporary.place.__wrapped__)
-    assert temporary.place() != here
+    monkeypatch.setattr(temporary, "host_id", temporary.host_id.__wrapped__)
+    assert temporary.host_id() != here
     monkeypatch.undo()
-    assert temporary.place() == here
+    assert temporary.host_id() == here
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_no_two_writers_share_a_name(
     for _ in range(2):
         write(tmp_path / "file")
     assert len(set(seen)) == 2
-    assert all(temporary.place() in one and f".{os.getpid()}." in one for one in seen)
+    assert all(temporary.host_id() in one and f".{os.getpid()}." in one for one in seen)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

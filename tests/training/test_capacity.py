@@ -499,7 +499,7 @@ def test_steps_that_overflow_are_skipped_and_counted(
     assert skipped == [True] * count + [False] * (len(skipped) - count)
     assert trainer.scaler.get_scale() == 2.0 ** (34 - count)
     assert probe.stop() == {"skipped_steps": count}
-    assert [metric.name for metric in probe.here()] == ["skipped_steps"]
+    assert [metric.name for metric in probe.definitions()] == ["skipped_steps"]
     assert len({step.loss for step in recorder.steps[: count + 1]}) > 1, "other batches, the same model"
 
 

@@ -105,14 +105,14 @@ def test_bytes_between_nodes_are_those_of_a_ring(tmp_path: Path) -> None:
     alone = communication.CommunicationProbe()
     alone.start(run)
     names = {metric.name for metric in communication.OVER_NODES}
-    assert names & ({metric.name for metric in alone.here()} | set(alone.stop())) == set()
+    assert names & ({metric.name for metric in alone.definitions()} | set(alone.stop())) == set()
     run.group.__dict__.update(nodes=2, world=4)
     probe = communication.CommunicationProbe()
     probe.start(replace(run))
     found = probe.stop()
     assert found["between_nodes_bytes_per_step"] == 2 * 1.5 * found["allreduced_bytes_per_step"]
     assert found["within_nodes_bytes_per_step"] == 2 * 1.5 * found["allreduced_bytes_per_step"]
-    assert names <= {metric.name for metric in probe.here()}
+    assert names <= {metric.name for metric in probe.definitions()}
 
 
 def test_infiniband_comes_before_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

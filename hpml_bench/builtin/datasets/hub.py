@@ -93,7 +93,7 @@ def _snapshot(uri: str) -> Resolved:
         return hub_snapshot(uri, "dataset", PATTERNS, top_only=False)
     found = resolve(uri)
     if not found.folder_or_file.is_dir():
-        raise UserError(f"{uri}: is a file; the task text_files reads those, this one a dataset's folder")
+        raise UserError(f"{uri}: is a file; use the data set text_files for files")
     return found
 
 

@@ -165,7 +165,7 @@ class Peft(Method):
                 raise Unsupported(f"PEFT: {error}") from error
 
     def after_step(self, model: Any, step: int) -> None:
-        """Let AdaLoRA share its ranks out anew; `step` counts from 1."""
+        """Let AdaLoRA reallocate its ranks; `step` counts from 1."""
         allocate: Callable[[int], None] | None = getattr(model.base_model, "update_and_allocate", None)
         if allocate:
             allocate(step)

@@ -161,7 +161,7 @@ class CommunicationProbe(Probe):
         if last.steps > before.steps:
             self.milliseconds = (last.nanoseconds - before.nanoseconds) / (last.steps - before.steps) / 1e6
 
-    def here(self) -> tuple[Metric, ...]:
+    def definitions(self) -> tuple[Metric, ...]:
         """Return the definitions, those about nodes where there are several."""
         return self.metrics if self.nodes > 1 else METRICS
 

@@ -42,7 +42,7 @@ class DequantizedProbe(Probe):
         self.before: Evaluation | None = None
         self.applies = run.task.model_kind == "language_model" and is_quantized(run.model)
 
-    def here(self) -> tuple[Metric, ...]:
+    def definitions(self) -> tuple[Metric, ...]:
         """Return the definitions of a quantised language model's; the score's where answers are generated or chosen."""
         if not self.applies:
             return ()

@@ -68,7 +68,7 @@ class ForgettingProbe(Probe):
         self.run = run
         self.found: dict[str, Any] = {}
 
-    def here(self) -> tuple[Metric, ...]:
+    def definitions(self) -> tuple[Metric, ...]:
         """Return the definitions where there is such text."""
         return METRICS if self.run.retention is not None else ()
 

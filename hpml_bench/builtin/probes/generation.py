@@ -65,7 +65,7 @@ class GenerationProbe(Probe):
             self.found["generated_tokens_per_second"] = generated.tokens / generated.seconds
         return []
 
-    def here(self) -> tuple[Metric, ...]:
+    def definitions(self) -> tuple[Metric, ...]:
         """Return the definitions where the task generates answers."""
         if self.run.task.decoding is None:
             return ()
@@ -74,7 +74,7 @@ class GenerationProbe(Probe):
     def stop(self) -> dict[str, Any]:
         """Time the first token of single prompts."""
         run = self.run
-        if READ_ANEW in self.here():
+        if READ_ANEW in self.definitions():
             self.found[READ_ANEW.name] = 1.0
         if run.task.decoding is not None and run.settings.latency_samples:
             if run.group.main:

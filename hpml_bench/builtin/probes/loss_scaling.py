@@ -35,7 +35,7 @@ class LossScalingProbe(Probe):
         self.scaled = run.settings.precision == "fp16"
         self.skipped = 0
 
-    def here(self) -> tuple[Metric, ...]:
+    def definitions(self) -> tuple[Metric, ...]:
         """Return the definitions in fp16, where steps can be skipped."""
         return METRICS if self.scaled else ()
 

@@ -141,7 +141,7 @@ class MemoryProbe(Probe):
             **peaks,
         }
 
-    def here(self) -> tuple[Metric, ...]:
+    def definitions(self) -> tuple[Metric, ...]:
         """Give the peak that is CUDA's the grid of CUDA's allocator."""
         if self.device.type == "cpu":
             return self.metrics

@@ -54,7 +54,7 @@ class MergingProbe(Probe):
         self.run = run
         self.before: Evaluation | None = None
 
-    def here(self) -> tuple[Metric, ...]:
+    def definitions(self) -> tuple[Metric, ...]:
         """Return the definitions of a language model's; the score's where answers are generated or chosen."""
         if self.run.task.model_kind != "language_model":
             return ()

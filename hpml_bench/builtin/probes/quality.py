@@ -37,7 +37,7 @@ class QualityProbe(Probe):
         self.final = {f"test_{name}": value for name, value in evaluation.metrics.items()}
         return []
 
-    def here(self) -> tuple[Metric, ...]:
+    def definitions(self) -> tuple[Metric, ...]:
         """Return the task's definitions."""
         return self.task.metrics
 

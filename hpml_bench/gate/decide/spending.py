@@ -1,4 +1,4 @@
-"""The chance of error, spent over the looks so that the sum is what was promised."""
+"""Alpha spending over interim looks: the levels of all looks add up to the stated one."""
 
 from __future__ import annotations
 

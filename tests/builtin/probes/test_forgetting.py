@@ -142,7 +142,7 @@ def test_without_general_text_there_is_no_forgetting(text_folder: Path, group: G
     _, probe, _ = run_of(text_folder, group, "lora", ForgettingProbe, {})
     probe.after_training()
     assert probe.stop() == {}
-    assert probe.here() == ()
+    assert probe.definitions() == ()
 
 
 def test_looking_at_the_base_model_changes_no_training(
@@ -248,7 +248,7 @@ def test_merging_defines_what_it_finds(text_folder: Path, group: Group) -> None:
         trainer.train()
         trainer.evaluate(run.test, "test", trainer.steps)
         found = probe.stop()
-        assert set(found) == {metric.name for metric in probe.here()}
+        assert set(found) == {metric.name for metric in probe.definitions()}
         assert len(found) == count
 
 
@@ -274,7 +274,7 @@ def test_answers_that_are_read_anew_are_said_to_be(text_folder: Path, group: Gro
     for caches in (True, False):
         _, probe, run = run_of(text_folder, group, "lora", GenerationProbe, options)
         cast(LanguageModel, run.model).caches = caches
-        defined, found = {metric.name for metric in probe.here()}, probe.stop()
+        defined, found = {metric.name for metric in probe.definitions()}, probe.stop()
         assert ("answers_read_anew" in defined) == ("answers_read_anew" in found) == (not caches)
         assert found.get("answers_read_anew", 1.0) == 1.0
 
@@ -284,4 +284,4 @@ def test_where_nothing_is_generated_nothing_is_timed(text_folder: Path, group: G
     trainer, probe, run = run_of(text_folder, group, "lora", GenerationProbe, {})
     trainer.evaluate(run.test, "test", 0)
     assert probe.stop() == {}
-    assert probe.here() == ()
+    assert probe.definitions() == ()

@@ -498,13 +498,13 @@ def test_memory_moves_in_known_steps(run: Run) -> None:
     """The host's in huge pages of 2 MiB, that of tensors on CUDA in blocks of 512 bytes; NVML's is not known."""
     probe = memory.MemoryProbe()
     probe.start(run)
-    grids = {m.name: m.grid for m in probe.here()}
+    grids = {m.name: m.grid for m in probe.definitions()}
     page, block = 2 * 2**20 / 1e6, 512 / 1e6
     assert {grid for name, grid in grids.items() if name.startswith(("host", "peak"))} == {page}
     assert {grid for name, grid in grids.items() if name.startswith("cuda_allocated")} == {block}
     assert {grid for name, grid in grids.items() if name.startswith("nvml")} == {None}
     probe.device = torch.device("cuda", 0)
-    assert {m.name: m.grid for m in probe.here()}["peak_memory_mb"] == block
+    assert {m.name: m.grid for m in probe.definitions()}["peak_memory_mb"] == block
 
 
 @pytest.mark.usefixtures("resettable")

@@ -1,0 +1,187 @@
+"""Same runs: what two versions of the harness compute, compared bit for bit.
+
+    python benchmarks/same_runs.py --against REV
+
+Each way to do runs is taken by both versions: `run-all` of the embedded suites, `--parallel 2`, `run` under torchrun,
+`tune`, `work` by hand, and a results folder that the older version began and this one completes. Run ids, protocol
+ids, orders of samples, losses, gradient norms, predictions, counts and notes must be equal, and no recorded run may be
+done again or set aside. Times, memory and the environment are not compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+SUITES = ("quickstart", "chat", "regression", "tagging")
+"""Suites whose model and data lie in the repository."""
+SMALL = ("steps=6", "train_samples=96", "validation_samples=16", "test_samples=32", "latency_samples=0", "log_every=2")
+VOLATILE = ("started", "seconds", "environment", "files", "earlier_attempts", "checks", "neighbours")
+"""Fields of a record that differ between two runs of one version."""
+
+
+class Version:
+    """A version of the harness: its checkout, and a folder for what it computes."""
+
+    def __init__(self, checkout: Path, room: Path) -> None:
+        self.checkout, self.room = checkout, room
+        room.mkdir(parents=True)
+
+    def call(self, *words: str, launcher: tuple[str, ...] = ()) -> str:
+        """Return what a command prints.
+
+        Raises:
+            RuntimeError: it ends with a status above 0.
+
+        """
+        variables = {
+            "PYTHONPATH": str(self.checkout), "HPML_BENCH_CACHE": str(self.room.parent / "cache"),
+            "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline",
+        }  # fmt: skip
+        command = [sys.executable, *launcher, "-m", "hpml_bench", *words]
+        done = subprocess.run(
+            command, cwd=self.room, env=os.environ | variables, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{shlex.join(command)} in {self.room}: {done.stderr[-2000:]}{done.stdout[-2000:]}")
+        return done.stdout
+
+    def small(self, command: str, suite: str, out: str, *words: str, launcher: tuple[str, ...] = ()) -> str:
+        """Call a command on a suite with a small budget."""
+        changes = [part for value in SMALL for part in ("--set", value)]
+        return self.call(*shlex.split(command), suite, "--out", out, "--device", "cpu", *changes, *words,
+                         launcher=launcher)  # fmt: skip
+
+
+def way_sweeps(version: Version) -> None:
+    """`run-all` of each suite."""
+    for suite in SUITES:
+        version.small("run-all", suite, "sweeps", "--wandb", "off", "--seeds", "2")
+
+
+def way_parallel(version: Version) -> None:
+    """`run-all --parallel 2`."""
+    version.small(
+        "run-all", "quickstart", "parallel", "--wandb", "off", "--seeds", "1", "--parallel", "2", "--nproc", "1"
+    )
+
+
+def way_torchrun(version: Version) -> None:
+    """`run` under torchrun."""
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
+    version.small("run lora", "quickstart", "torchrun", "--wandb", "off", launcher=torchrun)
+
+
+def way_tuning(version: Version) -> None:
+    """`tune`."""
+    version.small("tune", "quickstart", "tuning", "--trials", "2", "--methods", "lora,head")
+
+
+def way_work(version: Version) -> None:
+    """`work` on each unit, as any scheduler would call it."""
+    said = version.small("run-all", "quickstart", "work", "--wandb", "off", "--seeds", "2", "--on", "manual")
+    for line in said.splitlines():
+        if line.startswith("hpml-bench work "):
+            version.call(*shlex.split(line)[1:])
+
+
+WAYS = (way_sweeps, way_parallel, way_torchrun, way_tuning, way_work)
+
+
+def computed(room: Path) -> dict[str, Any]:
+    """Return what lies below a folder, by path; nothing that is timed."""
+    found: dict[str, Any] = {}
+    for path in sorted(room.rglob("run.json")):
+        record = json.loads(path.read_text())
+        timed = {metric["name"] for metric in record["definitions"] if metric["depends_on_machine"]}
+        values = {name: {key: value for key, value in record[name].items() if key not in timed}
+                  for name in ("metrics", "per_rank")}  # fmt: skip
+        kept = {key: value for key, value in record.items() if key not in VOLATILE} | values
+        kept["predictions"] = record["files"].get("predictions.parquet")
+        found[str(path.parent.relative_to(room))] = kept | {"points": list(points(path.with_name("points.jsonl")))}
+    for path in sorted(room.rglob("trials.json")):
+        record = json.loads(path.read_text())
+        trials = [{key: value for key, value in trial.items() if key != "seconds"}
+                  for method in record["methods"] for trial in method["trials"]]  # fmt: skip
+        found[str(path.relative_to(room))] = trials
+    return found
+
+
+def points(path: Path) -> Iterator[Any]:
+    """Yield the points of losses, gradient norms and rates."""
+    for line in path.read_text().splitlines() if path.exists() else ():
+        point = json.loads(line)
+        if any(word in point["metric"] for word in ("loss", "norm", "lr", "accuracy", "score")):
+            yield point
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return a line for each run that only one version has, and for each field in which two differ."""
+    lines = [f"{name}: made by one version alone" for name in sorted(before.keys() ^ after.keys())]
+    for name in sorted(before.keys() & after.keys()):
+        one, other = before[name], after[name]
+        if isinstance(one, dict):
+            lines += [f"{name}: {key} differs" for key in one.keys() | other.keys() if one.get(key) != other.get(key)]
+        elif one != other:
+            lines.append(f"{name}: differs")
+    return lines
+
+
+def completed(old: Version, new: Version) -> list[str]:
+    """Let the older version begin a sweep, a tuning and a sweep by jobs in new folders, and this one complete them."""
+    begun = Version(old.checkout, old.room.parent / "begun")
+    goes_on = Version(new.checkout, begun.room / "again")
+    begun.small("run-all", "quickstart", "sweep", "--wandb", "off", "--seeds", "1", "--methods", "head,lora")
+    begun.small("tune", "quickstart", "tuning", "--trials", "1", "--methods", "lora,head")
+    said = begun.small("run-all", "quickstart", "jobs", "--wandb", "off", "--seeds", "2", "--on", "manual")
+    units = [shlex.split(line)[1:] for line in said.splitlines() if line.startswith("hpml-bench work ")]
+    begun.call(*units[0])
+    stamps = {path: path.stat().st_mtime_ns for path in begun.room.rglob("run.json")}
+    goes_on.room = begun.room
+    goes_on.small("run-all", "quickstart", "sweep", "--wandb", "off", "--seeds", "1")
+    goes_on.small("tune", "quickstart", "tuning", "--trials", "2", "--methods", "lora,head")
+    goes_on.small("run-all", "quickstart", "jobs", "--wandb", "off", "--seeds", "2", "--on", "manual")
+    goes_on.call(*units[1])
+    lines = [f"{path.relative_to(begun.room)}: was done again" for path, stamp in stamps.items()
+             if not path.exists() or path.stat().st_mtime_ns != stamp]  # fmt: skip
+    lines += [f"{path.relative_to(begun.room)}: was set aside" for path in begun.room.rglob("set-aside/*")]
+    whole = computed(new.room)
+    there = {name.replace("sweep/", "sweeps/", 1).replace("jobs/", "work/", 1): kept
+             for name, kept in computed(begun.room).items()}  # fmt: skip
+    common = {name: kept for name, kept in whole.items() if name in there}
+    return lines + differences(common, {name: there[name] for name in common})
+
+
+def main() -> None:
+    """Compare, and print what differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", metavar="REV", required=True, help="the older version, a git revision")
+    given = parser.parse_args()
+    here = Path(__file__).parents[1]
+    with tempfile.TemporaryDirectory(prefix="hpml-same-") as name:
+        checkout = Path(name) / "checkout"
+        subprocess.run(["git", "-C", here, "worktree", "add", "--detach", checkout, given.against], check=True)
+        try:
+            old, new = Version(checkout, Path(name) / "old"), Version(here, Path(name) / "new")
+            for way in WAYS:
+                for version in (old, new):
+                    way(version)
+                print(f"{way.__name__.removeprefix('way_')}: done", flush=True)
+            before, after = computed(old.room), computed(new.room)
+            lines = differences(before, after) + completed(old, new)
+        finally:
+            subprocess.run(["git", "-C", here, "worktree", "remove", "--force", checkout], check=True)
+    print(*lines, f"{len(before)} runs and tunings, {len(lines)} differences", sep="\n")
+    sys.exit(1 if lines else 0)
+
+
+if __name__ == "__main__":
+    main()
