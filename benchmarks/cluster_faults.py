@@ -1,4 +1,4 @@
-"""Each fault of docs/clusters.md once, on a Slurm of two nodes: the tests of tests/slurm, and a record of them.
+"""Each fault of docs/reliability.md once, on a Slurm of two nodes: the tests of tests/slurm, and a record of them.
 
     python benchmarks/cluster_faults.py --out reports/reference/soak/cluster-faults.json
 

@@ -15,10 +15,18 @@ PAGES = [
     *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("*.md")),
     *(ROOT / name for name in ("reports/README.md", "reports/reference/README.md", "benchmarks/tuning/README.md")),
+    ROOT / "reports/reference/performance/README.md",
     *sorted(ROOT.glob("hpml_bench/assets/*/README.md")),
 ]
-FOLDERS = {"clusters.md": "tests/slurm", "reliability.md": "tests/launch/faults", "security.md": "tests/hostile"}
+FOLDERS = {"reliability.md": "tests/launch/faults", "security.md": "tests/hostile"}
 """Where the tests lie that a page names without a folder."""
+GENERATED = {"metrics.md", "settings.md", "methods-support.md"}
+MOST_WORDS = {ROOT / "README.md": 900} | {
+    page: 1200 for page in PAGES if page.parent == ROOT / "docs" and page.name not in GENERATED
+}
+"""Words of prose that a first-time reader may be given; an appendix holds what else a page has."""
+NO_PROSE = re.compile(r"^#+ Appendix\b.*|^```.*?^```$|^(?:#|\||<!--| {4})[^\n]*", re.MULTILINE | re.DOTALL)
+"""An appendix to its end, a block of code, and a line of a heading, a table, a comment or indented code."""
 EXTERNAL = re.compile(r"^[a-z]+:")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 PYTHON = re.compile(r"(?<![\w.])([\w*./-]*\w\.py)((?:(?:`, `)?::test_\w+)*)(?!\w)")
@@ -32,6 +40,11 @@ PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b")
 def text(page: Path) -> str:
     """Return a page's text."""
     return page.read_text(encoding="utf-8")
+
+
+def words(page: str) -> int:
+    """Return how many words of prose a page's text has."""
+    return len(NO_PROSE.sub("", page).split())
 
 
 def anchors(page: Path) -> set[str]:
@@ -105,6 +118,18 @@ def test_what_a_page_names_exists(page: Path) -> None:
     assert missing_files(page) == []
     assert missing_tests(page) == []
     assert missing_modules(page) == []
+
+
+@pytest.mark.parametrize("page", MOST_WORDS, ids=lambda page: page.name)
+def test_a_page_is_short(page: Path) -> None:
+    """Outside code, tables and its appendix a page has at most 1,200 words, README 900."""
+    assert words(text(page)) <= MOST_WORDS[page]
+
+
+def test_words_are_those_of_prose() -> None:
+    """Code, tables, headings, comments and the appendix don't count; a list does."""
+    page = "# A page\nOne two.\n\n    code\n```\nmore code\n```\n| a | b |\n<!-- c -->\n- three\n  four\n"
+    assert words(page) == words(page + "## Appendix\nfive\n## A\nsix") == 5
 
 
 def test_the_table_of_packages_is_the_order_of_imports() -> None:
