@@ -28,10 +28,10 @@ from typing import Any
 import soak
 from two_nodes import NODES, TwoNodes, slurm, until
 
-from hpml_bench.records.files import RECORD, SET_ASIDE, write_atomically
+from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SET_ASIDE, write_atomically
 from hpml_bench.records.jobs import ATTEMPTS, claims, read_jobs
 from hpml_bench.records.run import DONE
-from hpml_bench.system import heartbeat
+from hpml_bench.system import heartbeat, tempdir
 from hpml_bench.system.text import utc_now
 
 PROFILE = Path(__file__).parents[1] / "tests" / "slurm" / "slurm.yaml"
@@ -39,6 +39,8 @@ WITH = ("python", "torch", "hpml_bench", "slurm", "kernel", "cores")
 """With what the record was made."""
 BETWEEN = (2.0, 25.0)
 """Seconds from a fault to the next."""
+STOPPED = (1.0, 15.0)
+"""Seconds for which a process is stopped."""
 AWAY = (0.0, 40.0)
 """Seconds for which a node is lost or its link down: Slurm gives it up after about 30."""
 MOST_SECONDS = 900.0
@@ -119,18 +121,67 @@ def kill_job(scene: Scene) -> bool:
 
 def kill_rank(scene: Scene) -> bool:
     """SIGKILL of a rank."""
+    rank = _rank(scene)
+    return rank is not None and _kill(scene, *rank)
+
+
+def stop_rank(scene: Scene) -> bool:
+    """SIGSTOP of a rank, and some seconds later SIGCONT."""
+    rank = _rank(scene)
+    if rank is None or not _kill(scene, *rank, "STOP"):
+        return False
+    time.sleep(scene.rng.uniform(*STOPPED))
+    _kill(scene, *rank, "CONT")
+    return True
+
+
+def _rank(scene: Scene) -> tuple[str, int] | None:
+    """Return host and number of a rank's process."""
     for job in claims(scene.sweep.folder):
         for attempt in (scene.sweep.folder / ATTEMPTS).glob(f"*.{job.name}"):
             if beats := heartbeat.read(attempt):
-                return _kill(scene, job.host, scene.rng.choice(beats).pid)
-    return False
+                return job.host, scene.rng.choice(beats).pid
+    return None
 
 
-def _kill(scene: Scene, host: str, pid: int) -> bool:
+def _kill(scene: Scene, host: str, pid: int, name: str = "KILL") -> bool:
     try:
-        scene.cluster.do("in", host, "kill", "-9", str(pid))
+        scene.cluster.do("in", host, "kill", f"-{name}", str(pid))
     except RuntimeError:  # it has ended meanwhile
         return False
+    return True
+
+
+def remove_temporary(scene: Scene) -> bool:
+    """Remove the temporary folder of a living process of the sweep: of run-all, of a job or of its ranks."""
+    found = sorted(Path(tempfile.gettempdir()).glob(f"{tempdir.PREFIX}*"))
+    if found:
+        shutil.rmtree(scene.rng.choice(found), ignore_errors=True)
+    return bool(found)
+
+
+def cut_file(scene: Scene) -> bool:
+    """Cut a file of a recorded run to half of its length."""
+    found = [path for name in (RECORD, POINTS, PREDICTIONS) for path in sorted(scene.sweep.folder.glob(f"*/{name}"))]
+    if found:
+        path = scene.rng.choice(found)
+        os.truncate(path, path.stat().st_size // 2)
+    return bool(found)
+
+
+def stop_sweep(scene: Scene) -> bool:
+    """`hpml-bench stop` in another terminal."""
+    command = [sys.executable, "-m", "hpml_bench", "stop", str(scene.sweep.folder)]
+    subprocess.run(command, capture_output=True, check=False)
+    return True
+
+
+def submit_twice(scene: Scene) -> bool:
+    """The same run-all in another terminal, ended by Ctrl-C after a while."""
+    other = scene.sweep.start()
+    time.sleep(scene.rng.uniform(*BETWEEN))
+    other.send_signal(signal.SIGINT)
+    other.wait()
     return True
 
 
@@ -203,6 +254,11 @@ FAULTS: dict[str, Fault] = {
     "a node lost": lose_node,
     "slurmd killed": kill_slurmd,
     "a link down": cut_link,
+    "SIGSTOP of a rank": stop_rank,
+    "a temporary folder removed": remove_temporary,
+    "a file cut": cut_file,
+    "stop": stop_sweep,
+    "a second run-all": submit_twice,
     "Ctrl-C of run-all": end_waiter(signal.SIGINT),
     "SIGKILL of run-all": end_waiter(signal.SIGKILL),
 }
@@ -212,11 +268,11 @@ def disturb(rng: random.Random, cluster: TwoNodes, sweep: Sweep, faults: int) ->
     """Call the sweep until it is complete and all faults are spent; return what went wrong or was left."""
     names = [list(FAULTS)[number % len(FAULTS)] for number in range(faults)]  # each about as often
     rng.shuffle(names)
-    status = 1
-    while status != 0 or names:
-        if status == 0:  # complete before all faults were spent: there must be something left to do
+    status, struck = 1, True
+    while status != 0 or names or struck:  # a fault in a call that ends well may have broken what the next one mends
+        if status == 0 and names:  # complete before all faults were spent: there must be something left to do
             shutil.rmtree(rng.choice(sorted(path.parent for path in sweep.folder.glob(f"*/{RECORD}"))))
-        waiter = sweep.start()
+        waiter, struck = sweep.start(), False
         scene = Scene(rng, cluster, sweep, waiter)
         due, given_up = time.monotonic() + rng.uniform(*BETWEEN), time.monotonic() + MOST_SECONDS
         while waiter.poll() is None:
@@ -228,6 +284,7 @@ def disturb(rng: random.Random, cluster: TwoNodes, sweep: Sweep, faults: int) ->
                 sweep.events.append({"fault": names.pop(), "call": sweep.calls, "at": utc_now()})
                 print(f"{len(sweep.events)} of {faults}: {sweep.events[-1]['fault']}", flush=True)
                 due, given_up = time.monotonic() + rng.uniform(*BETWEEN), time.monotonic() + MOST_SECONDS
+                struck = True
         status = waiter.wait()
         if sweep.calls > 10 + 2 * faults:
             return [f"not complete after {sweep.calls} calls"]

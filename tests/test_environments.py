@@ -49,4 +49,6 @@ def test_continuous_integration_runs_both() -> None:
     )
     assert command in script.replace("install -q", "install")
     assert re.search(r"^export CI=1", script, re.MULTILINE)
-    assert re.search(r"^\.venv/bin/tox -e ci$", script, re.MULTILINE)
+    after = script.partition("tox -e tests ")[2]
+    for key in ("commands", "commands_pre", "pass_env"):
+        assert f"-x 'testenv:tests.{key}={{[testenv:ci]{key}}}'" in after, "all of ci in the tests' environment"
