@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from helpers import made_records, tiny
 from hpml_bench import registry
+from hpml_bench.cli import main
 from hpml_bench.data.prepare import prepare
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import make_task
@@ -41,6 +43,7 @@ EXAMPLES = {
     "trackers": "diary",
     "engines": "turns",
     "sections": "machine",
+    "commands": "where",
 }
 
 
@@ -158,6 +161,13 @@ def test_the_example_of_a_tracker_keeps_its_diary(tmp_path: Path) -> None:
         assert not (results.folder / "diary.txt").exists()
     assert (results.folder / "diary.txt").read_text() == f"{spec.run_id}\n"
     assert diary.publish(results.folder, results.compared, list) == f"2 runs are in {results.folder / 'diary.txt'}"
+
+
+def test_the_example_of_a_command_prints_its_folders(tmp_path: Path) -> None:
+    """It is listed beside the others, and runs."""
+    made_records.write(tmp_path / "example", made_records.sweep(("lora",), 1))
+    assert "where" in CliRunner().invoke(main, ["--help"]).output
+    assert CliRunner().invoke(main, ["where", str(tmp_path)]).output == f"{tmp_path / 'example'}\n"
 
 
 def test_the_example_of_a_scorer_is_taken_by_the_task() -> None:

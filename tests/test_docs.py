@@ -7,8 +7,11 @@ import re
 from functools import cache
 from pathlib import Path
 
+import click
 import pytest
 from test_layers import ORDER
+
+from hpml_bench.cli import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -130,6 +133,14 @@ def test_words_are_those_of_prose() -> None:
     """Code, tables, headings, comments and the appendix don't count; a list does."""
     page = "# A page\nOne two.\n\n    code\n```\nmore code\n```\n| a | b |\n<!-- c -->\n- three\n  four\n"
     assert words(page) == words(page + "## Appendix\nfive\n## A\nsix") == 5
+
+
+def test_every_command_stands_on_a_page() -> None:
+    """As a reader types it; one that nobody can find need not be there."""
+    pages = "\n".join(text(page) for page in PAGES)
+    assert [
+        name for name in main.list_commands(click.Context(main)) if not re.search(rf"hpml-bench {name}\b", pages)
+    ] == []
 
 
 def test_the_table_of_packages_is_the_order_of_imports() -> None:

@@ -86,7 +86,6 @@ def ours(folder: Path, precision: str = "auto", everywhere: bool = False) -> dic
     trainer = _trainer(folder, precision)
     if everywhere:
         _all_logits(trainer.model)
-    trainer.wrap()
     trainer.model.train()
     began, samples = 0.0, 0
     for index, indices in enumerate(trainer.order(), start=1):

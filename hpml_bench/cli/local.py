@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -14,19 +15,21 @@ if TYPE_CHECKING:
     from hpml_bench.sweep.request import SweepRequest
 
 
-def sweep(request: SweepRequest) -> int:
-    """Run, report, and return the exit status."""
+def sweep(request: SweepRequest, modes: Mapping[str, str]) -> int:
+    """Run, report, publish to trackers in these modes, and return the exit status."""
+    from hpml_bench.plugins.tracker import make_trackers
     from hpml_bench.report.model_card import write_card
     from hpml_bench.report.terminal import terminal
     from hpml_bench.sweep.local import run_sweep
     from hpml_bench.system import disk
     from hpml_bench.system.signals import stoppable
 
+    trackers = make_trackers(modes)
     # for the report too: signals end it, and disk errors are the user's
     with disk.errors_as_user_errors(request.out), stoppable():
-        result = run_sweep(request, terminal())
+        result = run_sweep(request, terminal(), trackers)
         if result.records:
-            write(result.folder, None, ["html", "md"], request.trackers)
+            write(result.folder, None, ["html", "md"], trackers)
         if request.save is not None and result.records and result.records[0].status == "ok":
             write_card(result.records[0], request.save)
             click.echo(request.save)

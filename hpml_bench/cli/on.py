@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,15 @@ from hpml_bench.cli.reporting import write
 from hpml_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from hpml_bench.records.run import RunRecord, Status
+    from hpml_bench.records.plan import RunState
+    from hpml_bench.records.run import Status
     from hpml_bench.suite.profile import Profile
     from hpml_bench.sweep.request import SweepRequest
     from hpml_bench.sweep.submit import JobSweep
 
 
-def sweep_on(request: SweepRequest, jobs: JobOptions) -> int:
-    """Submit what is missing, wait for it, report, and return the exit status."""
+def sweep_on(request: SweepRequest, jobs: JobOptions, modes: Mapping[str, str]) -> int:
+    """Submit what is missing, wait for it, report, publish to trackers in these modes, and return the exit status."""
     from hpml_bench.plugins.engine import make_engine
     from hpml_bench.records.files import as_typed
     from hpml_bench.sweep.submit import JobSweep
@@ -40,7 +42,7 @@ def sweep_on(request: SweepRequest, jobs: JobOptions) -> int:
             raise UserError(f"--detach: jobs on {engine.title} end with this command")
         sweep = JobSweep.open(request, profile, folder, _say)
         with sweep.held():
-            return _done(sweep, request, jobs.detach)
+            return _done(sweep, modes, jobs.detach)
 
 
 def _profile(jobs: JobOptions) -> Profile:
@@ -52,13 +54,13 @@ def _profile(jobs: JobOptions) -> Profile:
     return load_profile(jobs.on, changes)
 
 
-def _done(sweep: JobSweep, request: SweepRequest, detach: bool) -> int:
+def _done(sweep: JobSweep, modes: Mapping[str, str], detach: bool) -> int:
     """Prepare, submit, then wait or leave."""
     stop = f"hpml-bench stop {_shown(sweep.folder)}"
     if sweep.unprepared:
         sweep.prepare_here()
     try:
-        before = {(record.run_id, record.started): record.status for record in sweep.records()}
+        before = {(state.run_id, state.started): state.status for state in sweep.states()}
         count = sweep.submit(again=True)
         if count and not sweep.engine.starts:
             click.echo(sweep.script(), nl=False)
@@ -75,7 +77,7 @@ def _done(sweep: JobSweep, request: SweepRequest, detach: bool) -> int:
         _say("ending the runs under way ...")
         sweep.stop()
         complete = None
-    return _reported(sweep, request, complete)
+    return _reported(sweep, modes, complete)
 
 
 def _waited(sweep: JobSweep, before: dict[tuple[str, str], Status]) -> bool:
@@ -85,31 +87,32 @@ def _waited(sweep: JobSweep, before: dict[tuple[str, str], Status]) -> bool:
     from hpml_bench.sweep.progress import SweepProgress
 
     with SweepProgress(terminal(), sum(len(unit.tasks) for unit in sweep.plan.units)) as progress:
-        there = {(record.run_id, record.started) for record in sweep.records()}  # what was damaged is set aside since
+        there = {(state.run_id, state.started) for state in sweep.states()}  # what was damaged is set aside since
         progress.skip(sum(status in DONE for key, status in before.items() if key in there))
         sweep.say = progress.say
 
-        def found(record: RunRecord) -> None:
-            if (record.run_id, record.started) not in before:
-                progress.finished_elsewhere(sweep.whole(record))
+        def found(state: RunState) -> None:
+            if (state.run_id, state.started) not in before and (record := sweep.record(state)):
+                progress.finished_elsewhere(record)
 
         return sweep.wait(found)
 
 
-def _reported(sweep: JobSweep, request: SweepRequest, complete: bool | None) -> int:
+def _reported(sweep: JobSweep, modes: Mapping[str, str], complete: bool | None) -> int:
     """Write the report; `complete` is None where the user ended the sweep."""
+    from hpml_bench.plugins.tracker import make_trackers
     from hpml_bench.records.run import DONE
     from hpml_bench.system.text import for_terminal
 
-    records = sweep.records()
-    if records:
-        write(sweep.folder, None, ["html", "md"], request.trackers)
+    states = sweep.states()
+    if states:
+        write(sweep.folder, None, ["html", "md"], make_trackers(modes))
     if complete is None:
         click.echo("interrupted; the same command goes on from here", err=True)
         return INTERRUPTED
-    failed = sum(record.status not in DONE for record in records)
+    failed = sum(state.status not in DONE for state in states)
     if failed:
-        click.echo(f"{failed} of {len(records)} runs did not end well; see the report's failures", err=True)
+        click.echo(f"{failed} of {len(states)} runs did not end well; see the report's failures", err=True)
     if not complete:
         for reason in sweep.reasons():
             click.echo(for_terminal(reason, 2000), err=True)

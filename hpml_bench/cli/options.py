@@ -37,7 +37,6 @@ class RunOptions:
 
     def request(self, suite: Suite, limits: Limits, methods: Sequence[str] | None, **only: Any) -> SweepRequest:
         """Return the request of a suite's runs under these options; `only` has its seeds and where a model is saved."""
-        from hpml_bench.plugins.tracker import make_trackers
         from hpml_bench.sweep.request import SweepRequest
 
         return SweepRequest(
@@ -47,7 +46,6 @@ class RunOptions:
             limits=limits,
             fresh=self.fresh,
             verbose=self.verbose,
-            trackers=make_trackers(self.trackers),
             **only,
         )
 
@@ -149,13 +147,13 @@ def shared(function: Function) -> Function:
 def limited(function: Function) -> Function:
     """Add the options that bound runs, and hand them over as `limits`."""
     return _added(_bundled(function, "limits", _limits), [
-        click.option("--stall", type=click.FloatRange(0), default=300.0, show_default=True, metavar="SECONDS",
+        click.option("--stall", type=click.FloatRange(0, 1e9), default=300.0, show_default=True, metavar="SECONDS",
                      help="End a run in which no rank makes progress for so long; 0: never."),
-        click.option("--run-timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+        click.option("--run-timeout", type=click.FloatRange(0, 1e9, min_open=True), metavar="SECONDS",
                      help="End a run that takes longer."),
         click.option("--retries", type=click.IntRange(0, 100), default=0, show_default=True, metavar="N",
                      help="Try a run again that failed, was killed, timed out or ran out of memory."),
-        click.option("--max-hours", type=click.FloatRange(0), metavar="H", help="Begin no run after so long."),
+        click.option("--max-hours", type=click.FloatRange(0, 1e6), metavar="H", help="Begin no run after so long."),
         click.option("--fail-fast/--keep-going", default=False, show_default="keep going",
                      help="Whether to end with the first run that does not end well."),
     ])  # fmt: skip

@@ -51,7 +51,7 @@ def write(folder: Path, out: Path | None, formats: list[str], trackers: Sequence
     others = [path for path in paths if not path.name.startswith("report.") and path.suffix in {".csv", ".tex"}]
     if others:
         click.echo(for_terminal(f"{len(others)} tables in {others[0].parent}"))
-    records = load_records(folder).records
+    records = load_records(folder).records if trackers else ()
     for tracker in trackers:
         if sentence := tracker.publish(folder, records, lambda: tables_of(all_sections(results))):
             click.echo(for_terminal(sentence))

@@ -125,8 +125,14 @@ class Engine(ABC):
         """
         raise NotImplementedError
 
-    def stop(self, plan: JobPlan) -> int:
-        """End the jobs of a plan, and return how many there were."""
+    def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
+        """End the jobs of a plan, and return how many there were.
+
+        Args:
+            plan: a plan.
+            names: names that `submit` returned a moment ago, whose jobs `live` may not show yet.
+
+        """
         raise NotImplementedError
 
     def cancel(self, jobs: Sequence[Live]) -> None:

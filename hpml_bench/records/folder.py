@@ -29,7 +29,7 @@ from hpml_bench.records.files import (
     write_atomically,
 )
 from hpml_bench.records.load import load_record, read_record
-from hpml_bench.records.plan import Plan
+from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import DONE, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk, locks
@@ -166,7 +166,7 @@ class ResultsFolder:
             if why:
                 moved = run.set_aside()
                 say(f"{run.path.name}: {why}; it is kept as {SET_ASIDE}/{moved.name}, and the run is done again")
-            elif record is not None and record.status in DONE and not plan.settles(record):
+            elif record is not None and record.status in DONE and not plan.settles(RunState.of(record)):
                 moved = run.set_aside()
                 say(
                     f"{run.path.name} was made on other rows or weights than the present ones; it is kept as "
@@ -204,6 +204,10 @@ class ResultsFolder:
     def records(self, specs: Iterable[RunSpec]) -> tuple[RunRecord, ...]:
         """Return the records of those of these runs that have one."""
         return tuple(found for spec in specs if (found := self.run_folder(spec).record()))
+
+    def states(self, specs: Iterable[RunSpec]) -> tuple[RunState, ...]:
+        """Return the states of those of these runs that have a record."""
+        return tuple(map(RunState.of, self.records(specs)))
 
     def forget_measured(self) -> None:
         """Remove what was measured to decide settings that the suite leaves open."""

@@ -14,7 +14,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.records.files import RECORD, SET_ASIDE, sync_folder
 from hpml_bench.records.folder import ResultsFolder, RunFolder
 from hpml_bench.records.jobs import ATTEMPTS, Job
-from hpml_bench.records.plan import Plan
+from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk
@@ -73,7 +73,7 @@ class SharedResults(ResultsFolder):
                     return record
                 there = RunFolder(own)
                 found = there.record()
-                if found is not None and plan.settles(found) and there.damage() is None:
+                if found is not None and plan.settles(RunState.of(found)) and there.damage() is None:
                     self._aside(attempt)
                     return found
                 self._aside(own)

@@ -9,10 +9,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpml_bench import registry
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, preparation
@@ -93,7 +94,7 @@ def work(path: Path, number: int) -> JobResult:
             _write_end(folder, own, result.ending)
             if result.ending.how == "interrupted":
                 claim.release()
-                _await_kill(stop, plan.profile.warned, engine)
+                _await_kill(stop, plan.profile.warned)
         return result
 
 
@@ -147,10 +148,11 @@ def _at_limit(until: float | None, warned: float) -> bool:
     return _left(until) <= warned + EARLY
 
 
-def _await_kill(stop: Stop, warned: float, engine: Engine) -> None:
+def _await_kill(stop: Stop, warned: float) -> None:
     """After a request to end that is no time limit, wait a while for the kill that follows it."""
     own = jobs.this_job()
-    if stop.asked and engine.kills and not _at_limit(own.until, warned):
+    kills = own.engine in registry.names("engines") and registry.plugin("engines", own.engine).kills
+    if stop.asked and kills and not _at_limit(own.until, warned):
         sys.stdout.flush()
         with stop.deferred():
             time.sleep(KILL_WAIT)
@@ -204,16 +206,17 @@ class UnitQueue(Queue):
         if record.status not in DONE:
             disk.check_space(self._work.folder)  # what failed for want of it is no result
         record = self._neighbours.told(record)
-        if record.seconds > self._longest:
-            self._longest = record.seconds
-            if record.status == "ok":
-                _note_longest(self._work.folder, record.seconds)
+        self._longest = max(self._longest, record.seconds)
         self._work.progress.finished(self._results.publish(request.spec, record))
+        if record.status == "ok":
+            _note_longest(self._work.folder, record.seconds)
 
     def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
         """Commit a run that was done all the same; say of another whether the job's time limit ended it."""
         if record is not None and record.status in DONE:
             self.keep(request, record)
+        if record is not None and record.status not in DONE:
+            disk.check_space(self._work.folder)  # what failed for want of it is no result
         if record is None or not self._work.at_limit:
             return Ending("interrupted")
         if record.status not in DONE:
@@ -267,7 +270,7 @@ class JobWork:
                 )
             prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
             own = Plan((specs,), prepared.digests, self.plan.call)
-            (left,) = own.remaining(self.results.records(specs))
+            (left,) = own.remaining(self.results.states(specs))
             self.progress.skip(len(specs) - len(left))
             ending = self._execution.execute(UnitQueue(left, places(whole.runs, suite), prepared, self))
             if ending.why:
@@ -302,11 +305,15 @@ def _longest(folder: Path) -> float:
     if known is not None:
         return float(known["seconds"])
     longest = max((run.seconds for run in headlines(folder) if run.status == "ok"), default=0.0)
-    _note_longest(folder, longest)
+    if longest:
+        _note_longest(folder, longest)
     return longest
 
 
 def _note_longest(folder: Path, seconds: float) -> None:
-    """Write the seconds of the longest run so far; of two jobs at once, the last one's stay."""
-    (folder / JOBS).mkdir(exist_ok=True)
-    write_atomically(folder / JOBS / LONGEST, json.dumps({"seconds": seconds}))
+    """Write the seconds of a run if no longer one is known; without the file, the next job reads all records."""
+    known = read_json(folder / JOBS / LONGEST)
+    if known is None or seconds > float(known["seconds"]):
+        with suppress(OSError):
+            (folder / JOBS).mkdir(exist_ok=True)
+            write_atomically(folder / JOBS / LONGEST, json.dumps({"seconds": seconds}))

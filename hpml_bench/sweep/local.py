@@ -15,7 +15,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.plugins.engine import make_engine
-from hpml_bench.plugins.tracker import follow_all
+from hpml_bench.plugins.tracker import Tracker, follow_all
 from hpml_bench.records.files import PLAN
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.jobs import read_plan, refuse_if_worked_on
@@ -28,6 +28,7 @@ from hpml_bench.sweep.order import places
 from hpml_bench.sweep.progress import SweepProgress
 from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.sweep.resolve import Findings, ResolvedSuite, resolve
+from hpml_bench.sweep.submitted import Submissions
 from hpml_bench.system.signals import stoppable
 from hpml_bench.training.request import Place, RunRequest
 
@@ -61,10 +62,11 @@ class SweepQueue(Queue):
         prepared: Prepared,
         results: ResultsFolder,
         progress: SweepProgress,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         """Keep them; `places` are the runs' by run id."""
         self._runs, self._places, self._request = deque(runs), places, request
-        self._prepared, self._results, self._progress = prepared, results, progress
+        self._prepared, self._results, self._progress, self._trackers = prepared, results, progress, trackers
 
     @property
     def left(self) -> bool:
@@ -85,7 +87,7 @@ class SweepQueue(Queue):
 
     def around(self, request: RunRequest) -> AbstractContextManager[None]:
         """Let all trackers follow the run."""
-        return follow_all(self._request.trackers, request.spec, request.folder, self._results.path)
+        return follow_all(self._trackers, request.spec, request.folder, self._results.path)
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
         """Show the run, whose record is committed."""
@@ -96,8 +98,8 @@ class SweepQueue(Queue):
         return Ending("interrupted")
 
 
-def run_sweep(request: SweepRequest, console: Console) -> SweepResult:
-    """Do what is missing of a sweep; every finished run is kept, whatever happens to the next.
+def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracker] = ()) -> SweepResult:
+    """Do what is missing of a sweep, followed by trackers; every finished run is kept, whatever happens to the next.
 
     Raises:
         UserError: the settings can't be met on this machine, a source can't be had, the folder is in use, also by jobs,
@@ -121,7 +123,7 @@ def run_sweep(request: SweepRequest, console: Console) -> SweepResult:
         try:
             with SweepProgress(console, len(runs), request.verbose) as progress:
                 execution = Execution(request.limits, progress, began)
-                ending = _run_missing(request, resolved, runs, results, execution)
+                ending = _run_missing(request, resolved, runs, results, execution, trackers)
         except KeyboardInterrupt:  # between runs
             ending = Ending("interrupted")
         return SweepResult(results.path, results.records(runs), ending)
@@ -138,12 +140,13 @@ def _refuse_if_queued(folder: Path) -> None:
         return
     plan = read_plan(folder)
     try:
-        waiting = make_engine(plan.profile).live(plan)
+        engine = make_engine(plan.profile)
+        waiting = [*(job.name for job in engine.live(plan)), *Submissions(folder, engine.lag).names()]
     except (UserError, OSError):  # such as on a machine without the engine's commands
         return
     if waiting:
         raise UserError(
-            f"{folder}: job {waiting[0].name} of a plan waits for it ({len(waiting)} jobs); hpml-bench stop {folder} "
+            f"{folder}: job {waiting[0]} of a plan waits for it ({len(waiting)} jobs); hpml-bench stop {folder} "
             "ends them, or give another --out"
         )
 
@@ -154,6 +157,7 @@ def _run_missing(
     runs: tuple[RunSpec, ...],
     results: ResultsFolder,
     execution: Execution,
+    trackers: Sequence[Tracker],
 ) -> Ending:
     from hpml_bench.report.render import load_libraries
 
@@ -167,6 +171,8 @@ def _run_missing(
         progress.say(warning)
     plan = Plan((runs,), prepared.digests)
     results.set_aside_unusable(plan, progress.say)
-    (left,) = plan.remaining(results.records(runs))
+    (left,) = plan.remaining(results.states(runs))
     progress.skip(len(runs) - len(left))
-    return execution.execute(SweepQueue(left, places(runs, resolved.suite), request, prepared, results, progress))
+    return execution.execute(
+        SweepQueue(left, places(runs, resolved.suite), request, prepared, results, progress, trackers)
+    )

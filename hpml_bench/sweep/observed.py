@@ -1,56 +1,60 @@
-"""Records of a plan's runs as the process that waits for jobs sees them: each read once, and kept small."""
+"""Runs of a plan as the process that waits for jobs sees them: each record is read once, and little of it is kept."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from hpml_bench.records.files import RECORD
 from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.plan import Plan
-from hpml_bench.records.run import RunRecord
-from hpml_bench.suite.settings import RunSpec
+from hpml_bench.records.plan import Plan, RunState
+from hpml_bench.records.run import DONE, RunRecord
+
+Mark = tuple[int, ...]
 
 
 class ObservedRuns:
     """The runs of a plan in a results folder to which jobs commit by renaming a folder."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
-        """Keep them; nothing is read."""
+        """Keep results folder and plan; nothing is read."""
         self._folder, self.plan = folder, plan
         self._specs = {spec.run_id: spec for spec in plan.runs}
-        self._known: dict[str, tuple[int, RunRecord]] = {}
-        """run_id -> inode of the run's folder, and the record read there without what is large."""
+        self._known: dict[str, tuple[Mark, RunState]] = {}
+        """run_id -> mark of the record that was read, and its state."""
 
     def look(self) -> None:
-        """List the folder once, and read the records that are new since the last look."""
-        there: dict[str, int] = {}
-        with os.scandir(self._folder) as entries:
-            for entry in entries:
-                if entry.name in self._specs:
-                    there[entry.name] = entry.inode()
-        self._known = {run: known for run, known in self._known.items() if there.get(run) == known[0]}
-        for run in self._specs:
-            if run in there and run not in self._known and (record := RunFolder(self._folder / run).record()):
-                self._known[run] = there[run], _small(record, self._specs[run])
+        """List the folder once, and read new records; a folder that can't be read leaves all as it was."""
+        try:
+            with os.scandir(self._folder) as entries:
+                there = {entry.name: entry.inode() for entry in entries if entry.name in self._specs}
+        except OSError:
+            return
+        known = {run: old for run, old in self._known.items() if run in there and self._holds(run, there[run], *old)}
+        for run in there.keys() - known.keys():
+            mark = _mark(self._folder / run, there[run])
+            if record := RunFolder(self._folder / run).record():
+                known[run] = mark, RunState.of(record, self._specs[run])
+        self._known = known
+
+    def _holds(self, run: str, inode: int, mark: Mark, state: RunState) -> bool:
+        """Tell whether the record of a run is the one that was read: one that ended well is replaced with its folder."""
+        return inode == mark[0] if state.status in DONE else mark == _mark(self._folder / run, inode)
 
     @property
-    def records(self) -> tuple[RunRecord, ...]:
-        """The records of the last look, in the plan's order, without metrics and what else is large."""
+    def states(self) -> tuple[RunState, ...]:
+        """The states of the recorded runs at the last look, in the plan's order."""
         return tuple(self._known[run][1] for run in self._specs if run in self._known)
 
-    def whole(self, record: RunRecord) -> RunRecord:
-        """Return a record with all that it has on disk; as it is, where it has gone meanwhile."""
-        return RunFolder(self._folder / record.run_id).record() or record
+    def record(self, state: RunState) -> RunRecord | None:
+        """Return the record of a run; None where it has gone since the last look."""
+        return RunFolder(self._folder / state.run_id).record()
 
 
-def _small(record: RunRecord, spec: RunSpec) -> RunRecord:
-    """Return a record with what a wait needs of it; the plan's own `spec` takes no more memory."""
-    return RunRecord(
-        run_id=record.run_id,
-        spec=spec,
-        status=record.status,
-        digests=record.digests,
-        environment={"where": {"call": record.call}},
-        started=record.started,
-        seconds=record.seconds,
-    )
+def _mark(run: Path, inode: int) -> Mark:
+    """Return the inode of a run's folder, and inode, time and size of its record, where there is one."""
+    try:
+        stat = (run / RECORD).stat()
+    except OSError:
+        return (inode,)
+    return inode, stat.st_ino, stat.st_mtime_ns, stat.st_size

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.method import check_methods
-from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.limits import UNLIMITED, Limits
 from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.suite.suite import Suite
@@ -33,7 +32,6 @@ class SweepRequest:
     """Whether the log of rank 0 is shown."""
     save: Path | None = None
     """Folder in which a single run keeps what it trained."""
-    trackers: tuple[Tracker, ...] = ()
 
     @property
     def folder(self) -> Path:

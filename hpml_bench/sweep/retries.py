@@ -48,11 +48,15 @@ class Retries:
         self._refused_since = -float("inf")
         for unit in units:
             runs, vain = self._tries.get(unit, (0, 0))
-            self._tries[unit] = left[unit], vain + 1 if runs == left[unit] else 1
+            now = left.get(unit, 0)
+            self._tries[unit] = now, vain + 1 if runs == now else 1
 
-    def refused(self) -> float:
-        """Note that the engine refuses jobs; return for how many seconds it has."""
+    def refused(self, live: bool) -> float:
+        """Note that the engine refuses jobs; return for how many seconds it has, since no other jobs live."""
         now = time.monotonic()
+        if live:
+            self._refused_since = -float("inf")
+            return 0.0
         self._refused_since = now if self._refused_since == -float("inf") else self._refused_since
         return now - self._refused_since
 

@@ -20,7 +20,7 @@ def state(sweep: JobSweep) -> tuple[str, list[Row]]:
     held = {owner.unit for owner in owners if owner.name not in dead}
     last: dict[int, Job] = {job.unit: job for job in read_jobs(sweep.folder)}
     observed = sweep.observe()
-    recorded = {} if observed is None else {record.run_id: record for record in observed.records}
+    recorded = {} if observed is None else {state.run_id: state for state in observed.states}
     found, total, failed = [HEAD], 0, 0
     states: Counter[str] = Counter()
     for number, unit in enumerate(sweep.plan.units):

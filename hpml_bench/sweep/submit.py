@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from hpml_bench.records import jobs as plans
 from hpml_bench.records.files import PLAN, as_typed, remove
 from hpml_bench.records.folder import ResultsFolder, locked
 from hpml_bench.records.jobs import JobPlan
+from hpml_bench.records.plan import RunState
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
 from hpml_bench.sweep.claims import release_dead
@@ -28,7 +29,7 @@ from hpml_bench.system.redaction import HIDDEN, SECRET_VARIABLE, redacted
 
 Say = Callable[[str], None]
 POLL_SECONDS = 60.0
-FIRST_POLL_SECONDS = 1.0
+FIRST_POLL_SECONDS = 2.0
 ASK_SECONDS = 5.0
 """Seconds between two questions to an engine that doesn't answer."""
 UNANSWERED_SECONDS = 600.0
@@ -72,6 +73,8 @@ class JobSweep:
                 results.clear()
                 results.forget_measured()
                 remove(folder / plans.LOGS)
+            if request.fresh:
+                Submissions(folder, engine.lag).clear()
             if before is None or not resolved_alike(before, plan) or _damaged(folder, say):
                 (folder / plans.RESOLVED).unlink(missing_ok=True)
             results.write_suite(request.suite.model_dump_json(indent=1))
@@ -123,14 +126,14 @@ class JobSweep:
             self._observed.look()
         return self._observed
 
-    def records(self) -> tuple[RunRecord, ...]:
-        """Return the records of the plan's runs, without what is large."""
+    def states(self) -> tuple[RunState, ...]:
+        """Return the states of the plan's recorded runs."""
         observed = self.observe()
-        return () if observed is None else observed.records
+        return () if observed is None else observed.states
 
-    def whole(self, record: RunRecord) -> RunRecord:
-        """Return a record with its metrics."""
-        return record if self._observed is None else self._observed.whole(record)
+    def record(self, state: RunState) -> RunRecord | None:
+        """Return the record of a run; None where it has gone."""
+        return None if self._observed is None else self._observed.record(state)
 
     def missing(self, again: bool) -> tuple[int, ...]:
         """Return the units of which runs are left; with `again`, failed runs count as left."""
@@ -141,17 +144,24 @@ class JobSweep:
         if observed is None:
             return {number: len(unit.tasks) for number, unit in enumerate(self.plan.units)}
         plan = replace(observed.plan, since=None if again else self.plan.call)
-        left = plan.remaining(observed.records)
+        left = plan.remaining(observed.states)
         return {number: len(unit) for number, unit in enumerate(left) if unit}
 
     # Jobs
 
-    def batches(self, units: Sequence[int], fresh: bool = False) -> list[JobBatch]:
-        """Return the jobs of units, in parts that are submitted one after another; a preparation is the first."""
+    def batches(self, units: Sequence[int], preparing: str | None = None, fresh: bool = False) -> list[JobBatch]:
+        """Return the jobs of units, in parts that are submitted one after another; a preparation is the first.
+
+        Args:
+            units: numbers of units.
+            preparing: name of the job that prepares model and data already; None if there is none.
+            fresh: whether an earlier preparation doesn't count.
+
+        """
         plan = str(self.folder / PLAN)
         found = []
         prepared = not fresh and any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
-        if self.plan.profile.prepare == "job" and not prepared:
+        if self.plan.profile.prepare == "job" and not prepared and preparing is None:
             found.append(JobBatch(self.plan, self.folder, (), ("work", plan, "--prepare"), kind="prepare"))
         arguments = ("work", plan, "--unit", "{unit}")
         return [*found, *self.engine.parts(JobBatch(self.plan, self.folder, tuple(units), arguments))]
@@ -179,13 +189,17 @@ class JobSweep:
             return names[-1]
 
         if units:
-            self._give(units, written, fresh)
+            self._give(units, written, fresh=fresh)
         if detach and names and not any(job.kind == "report" for job in live):
             texts.append(engine.script(self.report_batch(tuple(dict.fromkeys(names)))))
         return "\n".join(texts)
 
-    def submit(self, again: bool) -> tuple[int, ...]:
-        """Submit the units that have runs left and no job; return the accepted ones. `again`: failed runs count.
+    def submit(self, again: bool, only: Collection[int] | None = None) -> tuple[int, ...]:
+        """Submit the units that have runs left and no job; return the accepted ones.
+
+        Args:
+            again: whether failed runs count as left.
+            only: units; None for all.
 
         Raises:
             UserError: the engine refuses them, another process that submits doesn't end, or another sweep was begun in
@@ -205,20 +219,23 @@ class JobSweep:
                 observed.look()
             if live and again:
                 self.say(f"{len(live)} jobs of this sweep wait or run")
-            units = sorted(self._submissions.absent(self._left(observed, again), units_of(live)))
-            return self._give(units, self._submitted) if units else ()
+            units = self._submissions.absent(self._left(observed, again), units_of(live))
+            units &= units if only is None else set(only)
+            preparing = next((job.group for job in live if job.kind == "prepare"), None)
+            return self._give(sorted(units), self._submitted, preparing) if units else ()
 
-    def _give(self, units: Sequence[int], take: Callable[[JobBatch], str], fresh: bool = False) -> tuple[int, ...]:
+    def _give(
+        self, units: Sequence[int], take: Callable[[JobBatch], str], preparing: str | None = None, fresh: bool = False
+    ) -> tuple[int, ...]:
         """Give units to something that takes jobs; return those that it took, perhaps not all, and at least one.
 
         Raises:
             UserError: it refuses the first of them.
 
         """
-        prepared: str | None = None
-        ended: tuple[str, ...] = ()
+        prepared, ended = preparing, tuple[str, ...]()
         taken: tuple[int, ...] = ()
-        for batch in self.batches(units, fresh):
+        for batch in self.batches(units, preparing, fresh):
             try:
                 name = take(replace(batch, prepared=prepared, ended=ended))
             except UserError as error:
@@ -237,7 +254,7 @@ class JobSweep:
     def _submitted(self, batch: JobBatch) -> str:
         """Submit jobs, say so, and return their name."""
         name = self.engine.submit(batch)
-        self._submissions.note(batch.units)
+        self._submissions.note(batch.units, name)
         if self.engine.starts and batch.kind == "units":
             runs = sum(len(self.plan.units[unit].tasks) for unit in batch.units)
             shown = f" as {name}" if name else ""
@@ -283,21 +300,22 @@ class JobSweep:
         """Submit a job that writes the report when all others have ended; return whether any is left to wait for."""
         with self._submitting():
             live = () if self._planned().stopped else self._live()
-            if live and not any(job.kind == "report" for job in live):
+            names = dict.fromkeys([*(job.group for job in live if job.group), *self._submissions.names()])
+            if names and not any(job.kind == "report" for job in live):
                 try:
-                    self.engine.submit(self.report_batch(tuple(dict.fromkeys(job.group for job in live if job.group))))
+                    self.engine.submit(self.report_batch(tuple(names)))
                 except UserError as error:
                     self.say(f"{error}; no job writes the report: when the others have ended, the same command does")
-        return bool(live)
+        return bool(names)
 
-    def wait(self, found: Callable[[RunRecord], None], poll: float = POLL_SECONDS) -> bool:
+    def wait(self, found: Callable[[RunState], None], poll: float = POLL_SECONDS) -> bool:
         """Wait until no job is left, and submit units anew whose jobs ended with runs left to do.
 
         While no job runs, each reason for which they wait is said once. A unit whose jobs bring no new run is given up
         after some submissions in a row.
 
         Args:
-            found: takes each record once, as it is found, without what is large.
+            found: takes each recorded run once, as it is found.
             poll: seconds between two looks, in the end; the first ones come sooner.
 
         Returns:
@@ -313,35 +331,44 @@ class JobSweep:
         while True:
             live = self._live()  # before the records: a job that ends in between has written its own
             observed = self.observe()
-            for record in () if observed is None else observed.records:
-                if (key := (record.run_id, record.started)) not in shown:
+            for state in () if observed is None else observed.states:
+                if (key := (state.run_id, state.started)) not in shown:
                     shown.add(key)
-                    found(record)
+                    found(state)
             reasons.say(live)
             left = self._left(observed, again=False)
             idle = self._submissions.absent(left, units_of(live))
-            if not live and left and plans.read_plan(self.folder).stopped:
+            stopped = bool(left) and plans.read_plan(self.folder).stopped
+            if stopped and not live:
                 self.say("the sweep was stopped")
                 return False
             if not live and len(idle) == len(left) and (not left or self._refused or retries.vain(left)):
                 return not left
-            if idle and not self._refused and (lost := retries.due({unit: left[unit] for unit in idle}, bool(live))):
-                self.say(f"{len(lost)} jobs ended with runs left to do; submitting them again")
-                self._submit_again(retries, left)
-            self.engine.wait(min(poll, FIRST_POLL_SECONDS + (time.monotonic() - began) / 10))
+            if idle and not stopped and not self._refused:
+                self._submit_again(retries, {unit: left[unit] for unit in idle}, bool(live))
+            self.engine.wait(min(poll, FIRST_POLL_SECONDS + (time.monotonic() - began) / 5))
 
-    def _submit_again(self, retries: Retries, left: Mapping[int, int]) -> None:
-        """Submit what is left; an engine that refuses is tried again later.
+    def _submit_again(self, retries: Retries, left: Mapping[int, int], live: bool) -> None:
+        """Submit units that have no job; an engine that refuses them is tried again later.
+
+        Args:
+            retries: earlier submissions.
+            left: unit -> number of its runs that are left.
+            live: whether other jobs live; then a limit on jobs in the queue may be the reason for a refusal.
 
         Raises:
             UserError: it has refused for a long time, or another sweep was begun in the folder meanwhile.
 
         """
+        due = retries.due(left, live)
+        if not due:
+            return
         self._planned()
+        self.say(f"{len(due)} units have runs left and no job; submitting them")
         try:
-            retries.accepted(self.submit(again=False), left)
+            retries.accepted(self.submit(again=False, only=due), left)
         except UserError as error:
-            if retries.refused() > UNANSWERED_SECONDS:
+            if retries.refused(live) > UNANSWERED_SECONDS:
                 raise
             self.say(f"{error}; trying again")
 
@@ -362,7 +389,7 @@ class JobSweep:
                 if stuck:
                     self.say(f"job {stuck[0].name} ({len(stuck)} in all) is held: {stuck[0].state.lower()}; cancelled")
                     self.engine.cancel(stuck)
-                    self._submissions.forget(units_of(stuck))
+                    self._submissions.cancelled(units_of(stuck))
                 refused = [job.reason for job in stuck if job.refused]
                 self._refused += [
                     f"{self.engine.title} would never begin such jobs: {reason}; change what the profile asks for"
@@ -400,8 +427,8 @@ class JobSweep:
         """End all jobs, and remove their claims; return how many there were. Who waits for them submits none again."""
         with self._submitting():
             plans.write_plan(self.folder, plans.read_plan(self.folder).model_copy(update={"stopped": True}))
-            count = self.engine.stop(self.plan)
-            self._submissions.forget(range(len(self.plan.units)))
+            count = self.engine.stop(self.plan, self._submissions.names())
+            self._submissions.clear()
         deadline = time.monotonic() + 60
         while self.engine.live(self.plan) and time.monotonic() < deadline:
             time.sleep(0.5)
@@ -443,7 +470,8 @@ def _refuse_if_jobs_live(folder: Path, before: JobPlan, engine: Engine) -> None:
     """
     owned = engine if before.profile.engine == engine.profile.engine else make_engine(before.profile)
     owners = release_dead(folder, owned)
-    living = sorted({owner.job for owner in owners} | {job.name for job in owned.live(before)})
+    submitted = Submissions(folder, owned.lag).names()
+    living = sorted({owner.job for owner in owners} | {job.name for job in owned.live(before)} | set(submitted))
     if living:
         claimed = f" (of one that was killed, remove {folder / plans.CLAIMS / str(owners[0].unit)})" if owners else ""
         raise UserError(

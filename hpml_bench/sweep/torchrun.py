@@ -11,7 +11,7 @@ from hpml_bench.launch import outcome
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.records.folder import ResultsFolder, RunFolder, make_folder
 from hpml_bench.records.jobs import refuse_if_worked_on
-from hpml_bench.records.plan import Plan
+from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import DONE
 from hpml_bench.report.model_card import write_card
 from hpml_bench.suite.suite import Suite
@@ -44,7 +44,7 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
     results = ResultsFolder(out / suite.name)
     refuse_if_worked_on(results.path)
     there = results.run_folder(spec).record()
-    if there is not None and Plan(((spec,),)).settles(there) and not fresh and save is None:
+    if there is not None and Plan(()).settles(RunState.of(there)) and not fresh and save is None:
         return True
     prepared = prepare(spec.settings)
     prepared = prepared.model_copy(update={"notes": prepared.notes | notes})

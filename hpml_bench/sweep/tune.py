@@ -19,7 +19,7 @@ from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.task import RETENTION, make_task
 from hpml_bench.records.files import write_atomically
 from hpml_bench.records.folder import ResultsFolder, make_folder
-from hpml_bench.records.plan import Plan
+from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.records.tuning import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord, load
 from hpml_bench.suite.devices import resolve_devices
@@ -252,16 +252,16 @@ class TrialQueue(Queue):
         self._number, self._name = self._turns.popleft()
         self._handle, lr = self._studies[self._name].ask()
         spec = self._studies.spec(self._name, lr, self._number)
-        folder, limits = self._results.begin(spec).path, self._request.sweep.limits
+        folder, limits = self._results.path / spec.run_id, self._request.sweep.limits
         return RunRequest(spec=spec, prepared=self._prepared, folder=folder, limits=limits)
 
     def recorded(self, request: RunRequest) -> RunRecord | None:
         """Return the record of a trial where a kill came between it and the study."""
-        plan, found = Plan(((request.spec,),), self._prepared.digests, since=0), self._results.records([request.spec])
-        if plan.remaining(found)[0]:
+        record = self._results.run_folder(request.spec).record()
+        if record is None or not Plan((), self._prepared.digests, since=0).settles(RunState.of(record)):
             return None
         self._progress.skip(1)
-        return found[0]
+        return record
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
         """Tell the study, keep all trials on disk, and show this one."""

@@ -114,9 +114,6 @@ class Untrained(Evaluator):
         consumed = Consumed(steps=0, samples=0, real_tokens=0, padded_tokens=0, order=hashlib.sha256().hexdigest()[:16])
         return Trained(consumed, optimized=0, reached=0)
 
-    def try_out(self) -> None:
-        """Do nothing: what isn't trained fits if it could be assembled."""
-
 
 class Trainer(Evaluator):
     """A run with its model wrapped for several processes, optimizer, schedule and log."""
@@ -232,7 +229,7 @@ class Trainer(Evaluator):
         share = self.settings.global_batch // self.group.world
         self.optimizer.zero_grad(set_to_none=self._micro_batch(share) == share)
 
-    def _largest(self) -> list[np.ndarray]:
+    def largest(self) -> list[np.ndarray]:
         """Return the first global batches of which a micro-batch needs most memory on a rank; the same on all ranks."""
         rows, world = self.train_rows, self.group.world
         size = self._micro_batch(self.settings.global_batch // world)
@@ -243,17 +240,6 @@ class Trainer(Evaluator):
 
         return largest((need(indices), indices) for indices in islice(self.assembly.order(), LOOKED_AT))
 
-    def try_out(self) -> None:
-        """Rehearse, and take two steps, all of it without the last of a GPU's memory.
-
-        For a run that only shows whether it fits.
-        """
-        leave_free(MARGIN, self.group.device)
-        self.model.train()
-        self.rehearse()
-        for index in (1, 2):
-            self.step(index, self._largest()[0])
-
     def rehearse(self) -> None:
         """Run the largest batches of all evaluations and of the training, with the optimizer's state, without a step.
 
@@ -261,7 +247,7 @@ class Trainer(Evaluator):
         gradients, the optimizer and the random generators are left as they were.
         """
         retention = [] if self.retention is None else [self.retention]
-        batches, group = self._largest(), self.group
+        batches, group = self.largest(), self.group
         with kept_generators(), self._stepped_nowhere(batches[0][: group.world]):
             with _untrained("evaluation batch", "eval_batch"):
                 rehearse(
@@ -365,3 +351,15 @@ class Trainer(Evaluator):
 def make_trainer(run: Assembly, probes: Sequence[Probe], write: Write) -> Trainer | Untrained:
     """Return what trains an assembled run, or what leaves it as it is where its method trains nothing."""
     return (Trainer if run.method.trains else Untrained)(run, probes, write)
+
+
+def try_out(run: Assembly) -> None:
+    """Rehearse, and take two steps, all of it without the last of a GPU's memory: it only shows whether a run fits."""
+    if not run.method.trains:
+        return
+    leave_free(MARGIN, run.group.device)
+    trainer = Trainer(run)
+    trainer.model.train()
+    trainer.rehearse()
+    for index in (1, 2):
+        trainer.step(index, trainer.largest()[0])

@@ -42,7 +42,7 @@ from hpml_bench.training.distributed import process_group
 from hpml_bench.training.nodes import over_nodes
 from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import save_trained
-from hpml_bench.training.trainer import Trained, make_trainer
+from hpml_bench.training.trainer import Trained, make_trainer, try_out
 from hpml_bench.training.trial import unused_parameters
 
 LOST_PEER_SECONDS = 1.0
@@ -169,7 +169,7 @@ def _measured(
         run = assemble(spec, prepared, group)
     trainable = _trainable(run.model)
     if request.try_out:
-        make_trainer(run, [], write).try_out()
+        try_out(run)
         return Outcome(status="ok")
     probes = {name: probe for name, probe in probes.items() if run.method.trains or not probe.of_training}
     seen = run.for_probes(folder, began[1], launched=began[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -85,7 +86,7 @@ class Local(Engine):
                 return
             time.sleep(LOOK_SECONDS)
 
-    def stop(self, plan: JobPlan) -> int:
+    def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
         """Ask the jobs of this process to end, and kill those that don't."""
         count = len(self._waiting) + len(self._running)
         self._waiting.clear()

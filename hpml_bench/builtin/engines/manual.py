@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from hpml_bench.plugins.engine import Engine, JobBatch, Live
 from hpml_bench.records.jobs import Job, JobPlan, ended_here
@@ -27,7 +28,7 @@ class Manual(Engine):
         """Return nothing: it isn't known."""
         return ()
 
-    def stop(self, plan: JobPlan) -> int:
+    def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
         """End nothing."""
         return 0
 

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +115,7 @@ class Ray(Engine):
         else:
             time.sleep(seconds)
 
-    def stop(self, plan: JobPlan) -> int:
+    def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
         """Ask the jobs to end, and kill the workers of those that don't."""
         import ray
 

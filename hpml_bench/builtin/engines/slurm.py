@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, ClassVar, cast
 
@@ -190,12 +191,13 @@ class Slurm(Engine):
                 )
         return tuple(found)
 
-    def stop(self, plan: JobPlan) -> int:
+    def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
         """Cancel the jobs of a plan: whole arrays, since scancel asks the controller once for each name."""
         found = self.live(plan)
-        if found:
-            _run(["scancel", *dict.fromkeys(job.group for job in found)])
-        return len(found)
+        groups = dict.fromkeys([*(job.group for job in found), *names])
+        if groups:
+            _run(["scancel", "--quiet", *groups])  # quiet: of those that have ended meanwhile
+        return max(len(found), len(groups))
 
     def cancel(self, jobs: Sequence[Live]) -> None:
         """Cancel jobs, those of an array by one name."""
@@ -211,7 +213,8 @@ class Slurm(Engine):
 
     def dead_among(self, owners: Sequence[Job]) -> set[str]:
         """Return the names of the starts that Slurm knows to have ended, by one call of squeue."""
-        names = {owner.name: re.sub(r"-(\d+)$", r"_\1", owner.job) for owner in owners if owner.engine == "slurm"}
+        own = [owner for owner in owners if owner.engine == "slurm" and not self._is_young(owner)]
+        names = {owner.name: re.sub(r"-(\d+)$", r"_\1", owner.job) for owner in own}
         if not names or shutil.which("squeue") is None:
             return set()
         asked = ["squeue", "--noheader", "--array", f"--jobs={','.join(sorted(set(names.values())))}"]
@@ -234,6 +237,11 @@ class Slurm(Engine):
             if (job := names.get(owner.name)) is not None
             and (job not in there or there[job][0] in ENDED or there[job][1] > owner.restart)
         }
+
+    def _is_young(self, owner: Job) -> bool:
+        """Tell whether a job began after the oldest answer that squeue may give."""
+        began = datetime.fromisoformat(owner.began).timestamp()
+        return datetime.now(UTC).timestamp() - began <= self.lag
 
     def hosts(self) -> tuple[str, ...]:
         """Return the names of this job's nodes."""

@@ -49,7 +49,7 @@ def run(
         from hpml_bench.training.worker import end
 
         end(OK if run_as_rank(loaded, method, seed, options.out, options.fresh, save) else FAILED)
-    ctx.exit(sweep(options.request(loaded, limits, [method], seeds=(seed,), save=save)))
+    ctx.exit(sweep(options.request(loaded, limits, [method], seeds=(seed,), save=save), options.trackers))
 
 
 def check_folder(save: Path) -> None:

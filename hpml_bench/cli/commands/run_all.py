@@ -39,9 +39,9 @@ def run_all(
     if jobs.by_jobs:
         from hpml_bench.cli.on import sweep_on
 
-        ctx.exit(sweep_on(request, jobs))
+        ctx.exit(sweep_on(request, jobs, options.trackers))
     if jobs.detach or jobs.dry_run:
         from hpml_bench.errors import UserError
 
         raise UserError(f"{'--detach' if jobs.detach else '--dry-run'} needs --on PROFILE")
-    ctx.exit(sweep(request))
+    ctx.exit(sweep(request, options.trackers))
