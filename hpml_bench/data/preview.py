@@ -1,4 +1,4 @@
-"""Preview: some prepared rows as the model sees them, token by token, with what is learnt of each."""
+"""Preview of prepared rows as the model sees them, token by token, with their target tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 END = 40
-"""Characters of a prompt's end that are shown."""
+"""Characters shown of a prompt's end."""
 
 
 @dataclass(frozen=True)
@@ -28,25 +28,25 @@ class SeenRow:
     split: str
     number: int
     pieces: tuple[tuple[str, bool], ...]
-    """Its text in parts, each with whether the model learns it."""
+    """Text in parts, each with whether its tokens are targets."""
     ids: tuple[int, ...]
     learnt: int
-    """Tokens that the loss is taken of; 0 where a row has one label."""
+    """Number of target tokens; 0 for a row with one label."""
     label: str
-    """What it asks for, in words."""
+    """Label or expected answer, as text."""
     full: bool
     """Whether it has `max_length` tokens, so that it may have been cut."""
     cut: int
-    """Tokens cut off its prompt, where the task says so."""
+    """Tokens cut off its prompt, as far as the task records them."""
     prompt: int
-    """Tokens that a model is given to answer it; 0 where nothing is asked."""
+    """Tokens of its prompt; 0 for a row without one."""
     prompt_end: str
-    """The last characters of these."""
+    """Last characters of the prompt."""
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What a suite's rows become."""
+    """Rows of a suite as the model sees them."""
 
     facts: tuple[str, ...]
     """Sentences on model, template and rows."""
@@ -93,7 +93,7 @@ def preview(settings: Settings, count: int, split: str = "train") -> Preview:
 
 
 def _pieces(ids: tuple[int, ...], learnt: list[bool], tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[str, bool]]:
-    """Yield the text of each run of tokens that are learnt, or are not: what it adds to the text before it."""
+    """Yield each stretch of target tokens or of other tokens: the text that it adds to the text before, and which."""
     start, before = 0, ""
     for place in range(1, len(ids) + 1):
         if place == len(ids) or learnt[place] != learnt[start]:
