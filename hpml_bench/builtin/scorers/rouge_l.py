@@ -10,7 +10,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.plugins.scorer import Scorer
 
 UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR")
-"""How Unicode's names of the characters of scripts begin that put no spaces between words."""
+"""Beginnings of the Unicode names of characters of scripts without spaces between words."""
 
 
 class RougeL(Scorer):
@@ -37,7 +37,7 @@ class RougeL(Scorer):
         return RougeScorer(["rougeL"], tokenizer=_Words())
 
     def check(self) -> None:
-        """Refuse where the package is missing."""
+        """Refuse a missing package."""
         _ = self._scorer
 
     def score(self, answer: str, expected: str) -> float:
@@ -46,7 +46,7 @@ class RougeL(Scorer):
 
 
 class _Words:
-    """The tokenizer that `rouge-score` asks."""
+    """Tokenizer for `rouge-score`."""
 
     def tokenize(self, text: str) -> list[str]:
         return words(text)
