@@ -93,25 +93,25 @@ class Conversations:
         ids, offsets, prompt = self._encoded(rendered)
         self._check_control(ids, rendered)
         counts = self._row_counts(ids, rendered, turns)
-        learnt = [_inside(offset, rendered.answers) for offset in offsets]
+        targets = [_inside(offset, rendered.answers) for offset in offsets]
         opening = rendered.text[
             rendered.prompt : rendered.content
         ].strip()  # a space is part of the content's first token
         content = _first_of(offsets, rendered.content) if opening else prompt
-        ids, learnt, unended = self._ended(ids, learnt, prompt)
+        ids, targets, unended = self._ended(ids, targets, prompt)
         if unended:
             counts["answers before the last whose end is not learnt, as the template writes no end token there"] = (
                 unended
             )
         front = self._front(ids)
-        ids, learnt, prompt = [*front, *ids], [*[False] * len(front), *learnt], prompt + len(front)
+        ids, targets, prompt = [*front, *ids], [*[False] * len(front), *targets], prompt + len(front)
         content += len(front)
         sizes = [*[0] * len(front), *_sizes(offsets, rendered), 0]
-        first = learnt.index(True) if True in learnt else prompt
+        first = targets.index(True) if True in targets else prompt
         if self.loss_on == "all":
-            learnt = [True] * len(ids)
-        learnt[:1] = [False] * len(learnt[:1])  # no token before it predicts it
-        if not any(learnt):
+            targets = [True] * len(ids)
+        targets[:1] = [False] * len(targets[:1])  # no token before it predicts it
+        if not any(targets):
             self.counts["rows whose text has no token to learn, left out"] += 1
             return None
         self._check_ids(ids)
@@ -123,12 +123,12 @@ class Conversations:
         self.counts.update(counts)
         return Example(
             ids=tuple(ids[place] for place in kept),
-            labels=(IGNORE_INDEX, *(ids[place] if learnt[place] else IGNORE_INDEX for place in kept[1:])),
+            labels=(IGNORE_INDEX, *(ids[place] if targets[place] else IGNORE_INDEX for place in kept[1:])),
             prompt=prompt - cut,
             content=content - cut,
             question=turns[-2]["content"] if len(turns) > 1 and turns[-2]["role"] == "user" else "",
             expected=self.scaffold.content(turns[-1]["content"]) if len(turns) > 1 else turns[-1]["content"],
-            target_bytes=sum(sizes[at] for at in kept[1:] if learnt[at] and ids[at] not in self._special_ids),
+            target_bytes=sum(sizes[at] for at in kept[1:] if targets[at] and ids[at] not in self._special_ids),
             escaped=rendered.escaped,
             cut=cut,
         )
@@ -255,34 +255,34 @@ class Conversations:
         counts = {"special tokens in turns, kept as text": rendered.escaped} if rendered.escaped else {}
         return counts | ({"rows whose text the template or the tokenizer changes": 1} if changed else {})
 
-    def _ended(self, ids: list[int], learnt: list[bool], prompt: int) -> tuple[list[int], list[bool], int]:
+    def _ended(self, ids: list[int], targets: list[bool], prompt: int) -> tuple[list[int], list[bool], int]:
         """Return token ids, target flags up to each answer's end token, and how many earlier answers learn none.
 
         Tokens of a turn after the end token are no targets. Where the template ends the last answer without a special
         token, the tokenizer's end token is appended.
         """
-        learnt, eos, ends = list(learnt), self.encoder.tokenizer.eos_token_id, set(self._known_ends)
+        targets, eos, ends = list(targets), self.encoder.tokenizer.eos_token_id, set(self._known_ends)
         unended = []
-        for start, end in _runs(learnt):
+        for start, end in _runs(targets):
             last = self._end(ids, start, end)
             if last is None:
                 unended.append(end)
             else:
-                learnt[last + 1 : end] = [False] * (end - last - 1)
+                targets[last + 1 : end] = [False] * (end - last - 1)
                 ends.add(ids[last])
         final = unended.pop() if unended and unended[-1] > prompt else None
         if final is None:
             pass
         elif final < len(ids) and ids[final] in self._special_ids:  # an end token that the template's marks leave out
-            learnt[final] = True
+            targets[final] = True
             ends.add(ids[final])
         elif eos is not None:
-            ids, learnt = [*ids[:final], eos], [*learnt[:final], True]
+            ids, targets = [*ids[:final], eos], [*targets[:final], True]
         else:
             self.counts["rows whose answer has no end token, as the tokenizer has none"] += 1
         for end in unended:  # an end token that marks leave out, or the first token of the next turn
-            learnt[end] = ids[end] in ends
-        return ids, learnt, sum(not learnt[end] for end in unended)
+            targets[end] = ids[end] in ends
+        return ids, targets, sum(not targets[end] for end in unended)
 
     def _end(self, ids: Sequence[int], start: int, end: int) -> int | None:
         """Return the place of the special token that ends an answer, the first after its content; None without one.

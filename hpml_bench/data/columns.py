@@ -178,11 +178,11 @@ def _find_number(names: list[str], sample: Mapping[str, list[Any]], where: str) 
     called = _called(names, NUMBER_NAMES)
     if called is not None:
         return called
-    found = [name for name in names if sample[name] and all(is_number(str(value)) for value in sample[name])]
-    if len(found) != 1:
-        what = "no column holds numbers" if not found else f"{len(found)} columns hold numbers"
+    numeric = [name for name in names if sample[name] and all(is_number(str(value)) for value in sample[name])]
+    if len(numeric) != 1:
+        what = "no column holds numbers" if not numeric else f"{len(numeric)} columns hold numbers"
         raise UserError(f"{where}: {what}; name the one to learn with dataset.options.label ({listed(names)})")
-    return found[0]
+    return numeric[0]
 
 
 def _find_text(

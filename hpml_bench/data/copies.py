@@ -82,18 +82,18 @@ class Copies(Frozen):
     @property
     def warning(self) -> str | None:
         """Warning that copies bias the scores of the test rows; None without such copies."""
-        within, learnt = self.within.get("test", CopyCount()), self.in_train.get("test", CopyCount())
+        within, trained = self.within.get("test", CopyCount()), self.in_train.get("test", CopyCount())
         others = "the others" if self.groups is None else "those of other groups"
         findings = [
             f"{count.near:,} have a copy or near-copy among {where} ({count.equal:,} equal)"
-            for count, where in ((within, others), (learnt, "the training rows"))
+            for count, where in ((within, others), (trained, "the training rows"))
             if count.near
         ]
         if self.groups:
             findings.append(f"{self.groups:,} belong to a group that has training rows too")
         if not findings:
             return None
-        effects = ["better"] * bool(learnt.near or self.groups) + ["more certain"] * bool(within.near)
+        effects = ["better"] * bool(trained.near or self.groups) + ["more certain"] * bool(within.near)
         return (
             f"of {self.looked_at['test']:,} test rows {' and '.join(findings)}, so that scores look "
             f"{' and '.join(effects)} than they are"
@@ -113,10 +113,10 @@ def find_copies(rows: Mapping[str, Dataset], target: Target) -> Copies:
         kinds[split] = np.array(numbers, dtype=np.int64)
     alike = texts.near_copies()
     equal, near = kinds, {split: alike[numbers] for split, numbers in kinds.items()}
-    groups = {split: groups_of(rows[split].select(range(len(kinds[split])))) for split in kinds}
+    groups = {split: groups_of(rows[split].select(range(len(numbers)))) for split, numbers in kinds.items()}
     return Copies(
         rows={split: len(rows[split]) for split in kinds},
-        looked_at={split: len(kinds[split]) for split in kinds},
+        looked_at={split: len(numbers) for split, numbers in kinds.items()},
         within={s: CopyCount(near=_repeated(near[s], groups[s]), equal=_repeated(equal[s], groups[s])) for s in kinds},
         in_train={
             split: CopyCount(near=_among(near[split], near["train"]), equal=_among(equal[split], equal["train"]))
@@ -217,8 +217,8 @@ class Texts:
         """Return the sequences that many texts share, judged by a sample of texts."""
         chosen = np.linspace(0, len(self) - 1, min(len(self), SAMPLE)).astype(int).tolist()
         none = np.zeros(0, dtype=np.uint64)
-        found = [np.unique(self._sequences(text, text + 1, none).numbers) for text in chosen]
-        numbers, counts = np.unique(np.concatenate([none, *found]), return_counts=True)
+        per_text = [np.unique(self._sequences(text, text + 1, none).numbers) for text in chosen]
+        numbers, counts = np.unique(np.concatenate([none, *per_text]), return_counts=True)
         return np.asarray(numbers[counts > max(ANY, min(len(chosen) / 2, max(FEW, FRAME * len(chosen))))])
 
     def _sequences(self, first: int, last: int, frame: Words) -> Sequences:

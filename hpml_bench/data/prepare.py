@@ -197,10 +197,10 @@ def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validatio
     order, held_out = _permutation(loaded.train, settings.data_seed, 0), 0
     if loaded.validation is None:
         held_out = settings.validation_samples or min(most, max(1, len(order) // VALIDATION_SHARE))
-    held, train, groups = order[:held_out], order[held_out:], groups_of(loaded.train)
+    held_rows, train, groups = order[:held_out], order[held_out:], groups_of(loaded.train)
     if held_out and groups is not None:
         chosen = whole_groups(groups, held_out, np.random.default_rng([settings.data_seed, HELD_OUT]))[order]
-        held, train = order[chosen][:held_out], order[~chosen]
+        held_rows, train = order[chosen][:held_out], order[~chosen]
     if len(train) < settings.global_batch:
         by_groups = "" if groups is None else " by whole groups"
         raise UserError(
@@ -209,7 +209,7 @@ def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validatio
             + f"one global_batch of {settings.global_batch}; lower these"
         )
     if loaded.validation is None:
-        validation = loaded.train.select(held)
+        validation = loaded.train.select(held_rows)
     else:
         drawn = _permutation(loaded.validation, settings.data_seed, 1)
         validation = loaded.validation.select(drawn[: settings.validation_samples or most])
@@ -340,7 +340,7 @@ def _about_copies(settings: Settings) -> str:
     """Return advice on copies; empty where the rows are not the user's own."""
     if GROUP not in options_class("datasets", settings.dataset.name).model_fields:
         return ""
-    return "; name the column of what belongs together with dataset.options.group, or remove the copies"
+    return "; name the column of groups with dataset.options.group, or remove the copies"
 
 
 def _group_note(folder: Path) -> dict[str, str]:

@@ -74,14 +74,14 @@ def preview(settings: Settings, count: int, split: str = "train") -> Preview:
     for number in range(min(count, len(rows))):
         ids = tuple(rows.tokens(number).tolist())
         labels = rows.token_labels[number] if rows.token_labels is not None else None
-        learnt = [bool(label != IGNORE_INDEX) for label in labels] if labels is not None else [False] * len(ids)
+        targets = [bool(label != IGNORE_INDEX) for label in labels] if labels is not None else [False] * len(ids)
         seen.append(
             SeenRow(
                 split=split,
                 number=number,
-                pieces=tuple(_pieces(ids, learnt, tokenizer)),
+                pieces=tuple(_pieces(ids, targets, tokenizer)),
                 ids=ids,
-                learnt=sum(learnt),
+                learnt=sum(targets),
                 label=_label(rows, number, prepared.label_names),
                 full=len(ids) == settings.max_length and task.cuts_texts,
                 cut=cuts[number],
@@ -92,13 +92,15 @@ def preview(settings: Settings, count: int, split: str = "train") -> Preview:
     return Preview(tuple(facts), tuple(seen))
 
 
-def _pieces(ids: tuple[int, ...], learnt: list[bool], tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[str, bool]]:
+def _pieces(
+    ids: tuple[int, ...], targets: list[bool], tokenizer: PreTrainedTokenizerFast
+) -> Iterator[tuple[str, bool]]:
     """Yield each stretch of target tokens or of other tokens: the text that it adds to the text before, and which."""
     start, before = 0, ""
     for place in range(1, len(ids) + 1):
-        if place == len(ids) or learnt[place] != learnt[start]:
+        if place == len(ids) or targets[place] != targets[start]:
             text = str(tokenizer.decode(list(ids[:place]), clean_up_tokenization_spaces=False))
-            yield text[len(before) :], learnt[start]
+            yield text[len(before) :], targets[start]
             start, before = place, text
 
 

@@ -77,7 +77,7 @@ def labelled(
         splits: the tables.
         settings: of the suite, which say how many test rows are split off.
         columns: the chosen columns; all tables must have them.
-        target: what is learnt; classes and tags become 0..C-1.
+        target: kind of the target; classes and tags become 0..C-1.
         separator: stands between the texts of several columns.
         label_names: names in the order of the labels; empty to take the values themselves, sorted.
         notes: facts to print with the results.

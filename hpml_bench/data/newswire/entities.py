@@ -84,8 +84,8 @@ def _part(frame: str, slots: Iterator[list[Tagged]], end: str) -> list[Tagged]:
 @cache
 def _pieces(frame: str) -> tuple[tuple[str, bool, str], ...]:
     """Return a frame word by word: the text before its slot, whether it has a slot, and the text after it."""
-    found = []
+    pieces = []
     for word in frame.split():
         slot = re.search(r"\{\w+\}", word)
-        found.append((word[: slot.start()], True, word[slot.end() :]) if slot else (word, False, ""))
-    return tuple(found)
+        pieces.append((word[: slot.start()], True, word[slot.end() :]) if slot else (word, False, ""))
+    return tuple(pieces)

@@ -305,7 +305,7 @@ def test_tags_of_parquet_know_their_names(tmp_path: Path) -> None:
         (lines(ANNA, ROME | {"ner_tags": [None]}), "", r"row 2 has the tag '', which is not among"),
         (lines(ANNA, ROME | {"tokens": [None]}), "", r"row 2 holds no list of words in column 'tokens'"),
         (lines({"tokens": "Anna", "ner_tags": ["O"]}), "", r"row 1 holds no list of words"),
-        (lines({"tokens": ["Anna"], "ner_tags": "O"}), "", r"column 'ner_tags' holds no lists of tags"),
+        (lines({"tokens": ["Anna"], "ner_tags": "O"}), "", r"column 'ner_tags' has no lists of tags"),
         (
             lines({"text": "Anna", "ner_tags": ["O"]}),
             "",
