@@ -120,8 +120,8 @@ class CausalLM(Task):
         """Chat template, target tokens, generation and scoring."""
 
         template: str | None = None
-        """How a conversation becomes text: `plain` (its turns one after the other), `path:FILE` or a jinja template;
-        empty for the tokenizer's chat template, or `plain` where it has none."""
+        """Chat template: `plain` (the turns one after the other), `path:FILE` or a jinja template; empty for the
+        tokenizer's chat template, or `plain` where it has none."""
         template_options: dict[str, Any] = Field(default_factory=dict)
         """Further arguments of the template, such as `{enable_thinking: false}`."""
 
@@ -179,7 +179,7 @@ class CausalLM(Task):
 
     @property
     def decoding(self) -> Decoding | None:
-        """How answers are generated; None where none are."""
+        """Options of generation; None where no answers are generated."""
         if self.scorer is None or self.scorer.of != "answers":
             return None
         options = self.options
@@ -484,7 +484,7 @@ def _rows(batch: Mapping[str, list[Any]]) -> Iterator[_Row]:
 
 
 def _place(rows: pa.Table, split: str, row: int) -> str:
-    """Return where a row of a batch comes from: its file and number, where the data set says so."""
+    """Return a row's file and number where the data set gives them, else its split and number."""
     return rows.column("place")[row].as_py() if "place" in rows.column_names else f"{split} row {row + 1}"
 
 

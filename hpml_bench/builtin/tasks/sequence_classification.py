@@ -68,7 +68,7 @@ class SequenceClassification(Task):
     )
 
     class Options(Frozen):
-        """What the head reads."""
+        """Input of the head."""
 
         pooling: Literal["last", "first", "mean"] = "last"
         """Which hidden state the head reads: the last real token's, the first's, or the mean over real tokens."""

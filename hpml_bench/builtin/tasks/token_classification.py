@@ -45,7 +45,7 @@ def _share(name: str, title: str, definition: str) -> Metric:
 class TokenClassification(Task):
     """A linear layer on the hidden state of each word's first token gives one logit per tag.
 
-    Words that `max_length` cuts off are neither learnt from nor scored.
+    Words that `max_length` cuts off are neither trained on nor scored.
     """
 
     title = "Token classification"
