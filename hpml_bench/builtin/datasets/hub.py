@@ -90,10 +90,10 @@ class HubDataset(DatasetLoader):
 def _snapshot(uri: str) -> Resolved:
     if uri.startswith("hub:"):
         return hub_snapshot(uri, "dataset", PATTERNS, top_only=False)
-    found = resolve(uri)
-    if not found.folder_or_file.is_dir():
+    source = resolve(uri)
+    if not source.folder_or_file.is_dir():
         raise UserError(f"{uri}: is a file; use the data set text_files for files")
-    return found
+    return source
 
 
 def _read(folder: Path, options: Any) -> dict[str, Dataset]:

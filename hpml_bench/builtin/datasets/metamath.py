@@ -84,8 +84,8 @@ class MetaMath(DatasetLoader):
 def _split(source: str, config: str | None, split: str, columns: tuple[str, ...]) -> Dataset:
     from datasets import load_dataset
 
-    found = _snapshot(source).folder_or_file
-    folder = found / config if config and (found / config).is_dir() else found
+    root = _snapshot(source).folder_or_file
+    folder = root / config if config and (root / config).is_dir() else root
     try:
         rows = load_dataset(str(folder), split=split, cache_dir=str(cache_folder() / "datasets"))
     except Exception as error:

@@ -39,7 +39,7 @@ class WordProblems(DatasetLoader):
     targets = ("answer",)
 
     class Options(Frozen):
-        """How hard the problems are."""
+        """Difficulty of the problems."""
 
         steps: tuple[int, int] = Field(default=(2, 3))
         """Fewest and most changes in a problem."""

@@ -33,8 +33,8 @@ class Number(Scorer):
 
     def score(self, answer: str, expected: str) -> float:
         """Return 1 where both give the same number; 0 where one gives none."""
-        found = number_of(answer)
-        return float(found is not None and found == number_of(expected))
+        number = number_of(answer)
+        return float(number is not None and number == number_of(expected))
 
 
 def number_of(text: str) -> Fraction | tuple[Fraction, ...] | None:
@@ -45,8 +45,8 @@ def number_of(text: str) -> Fraction | tuple[Fraction, ...] | None:
     text = LATEX.sub(_in_a_line, text.replace(MINUS, "-"))
     text = MIXED.sub(_improper, text)
     _, mark, behind = text.rpartition(MARK)
-    found = NUMBER.findall(behind) if mark else []
-    chosen = found[0] if found else next(iter(NUMBER.findall(text)[::-1]), None)
+    after_mark = NUMBER.findall(behind) if mark else []
+    chosen = after_mark[0] if after_mark else next(iter(NUMBER.findall(text)[::-1]), None)
     return None if chosen is None else _value(chosen)
 
 

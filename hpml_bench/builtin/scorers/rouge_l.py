@@ -57,20 +57,20 @@ def words(text: str) -> list[str]:
 
     Compatible forms of a character (NFKC) and upper and lower case are the same; invisible characters are left out.
     """
-    found: list[str] = []
+    parts: list[str] = []
     grows = marked = False  # whether letters join the last word, and whether marks do
     for character in unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()):
         kind = unicodedata.category(character)
         if kind == "Cf":
             continue
         if (kind[0] == "M" and marked) or (kind[0] in "LN" and grows and not _unspaced(character)):
-            found[-1] += character
+            parts[-1] += character
         elif kind[0] in "LN":
-            found.append(character)
+            parts.append(character)
             grows, marked = not _unspaced(character), True
         else:
             grows = marked = False
-    return found
+    return parts
 
 
 @cache
