@@ -180,9 +180,9 @@ def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validatio
     """Return the rows of each split that the settings ask for, or all where there are fewer, drawn with `data_seed`.
 
     Training rows are a prefix of one permutation, so that more `train_samples` only add rows; validation rows split
-    off them come first in it and are never trained on. A group of rows is never in both. With `vary_data` all rows are
-    training rows, of which each seed draws its own (data.batches.training_rows): one preparation, and one digest, for
-    all seeds.
+    off them come first in it and are never trained on. A group of rows is never in both. With `vary_data` all remaining
+    rows are training rows, of which each seed draws its own (data.batches.training_rows): one preparation, and one
+    digest, for all seeds.
 
     Args:
         loaded: the data set's rows.
@@ -222,7 +222,7 @@ def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validatio
 
 
 def _training(order: np.ndarray, settings: Settings) -> np.ndarray:
-    """Return the training rows; with `vary_data` all rows, from which each seed draws its own."""
+    """Return the training rows; with `vary_data` all of `order`, from which each seed draws its own."""
     if not settings.vary_data:
         return order[: settings.train_samples]
     if settings.train_samples is None:

@@ -32,7 +32,8 @@ def best_rmse(
 ) -> tuple[float, float]:
     """Return the RMSE of the best possible guess: on these rows, and expected over all documents.
 
-    The best guess is the posterior mean of the level; its squared error is the posterior variance plus the noise's.
+    The best guess is the posterior mean of the level; its expected squared error is the posterior variance plus
+    the noise's.
     """
     belief = beat_posterior(world, documents)
     mean = belief @ LEVELS
