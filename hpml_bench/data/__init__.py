@@ -1,4 +1,4 @@
-"""Shared preparation of data: from a source to token ids on disk, rows and batches, and the generated news.
+"""Preparation of data: from a source to token ids on disk, rows and batches; and the generator of newswire.
 
-New data sets go to `datasets`. May import `plugins` and what is before it.
+New data sets go to `builtin/datasets`. May import `plugins` and the packages before it.
 """

@@ -1,4 +1,4 @@
-"""Batches of a run: which rows they hold, in which order, and their parts for ranks and for memory."""
+"""Batches of a run: their rows and order, and their parts per rank and per pass through the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hpml_bench.suite.settings import Settings
 BUCKET = 32
 """Global batches sorted by length together: large enough to save most padding, small enough to keep batches varied."""
 OWN_ROWS = 4
-"""Stream of random numbers, beside those with which the rows of all seeds are drawn (0 to 3)."""
+"""Stream of random numbers that draws a seed's own rows; streams 0 to 3 draw rows for all seeds."""
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def training_rows(prepared: Prepared, settings: Settings, seed: int) -> Rows:
 
 
 def global_batches(lengths: np.ndarray, size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield `steps` global batches of `size` row indices each; what they hold depends on these arguments alone.
+    """Yield `steps` global batches of `size` row indices each; these arguments alone determine them.
 
     Every epoch is a new permutation, less the rows that don't fill a last batch. Within buckets of batches rows are
     sorted by length and the batches shuffled again, so that a batch pads little: for all methods alike.
@@ -61,9 +61,9 @@ def pieces(order: np.ndarray, targets: np.ndarray, rows: int, most: int) -> Iter
 
     Args:
         order: row indices, [n].
-        targets: how many targets each row has, by index.
-        rows: of a piece at most.
-        most: targets of a piece at most, unless its one row has more.
+        targets: number of targets of each row, by index.
+        rows: most rows of a piece.
+        most: most targets of a piece, unless its one row has more.
 
     """
     start = 0
@@ -75,14 +75,14 @@ def pieces(order: np.ndarray, targets: np.ndarray, rows: int, most: int) -> Iter
 
 
 class MemoryNeed(NamedTuple):
-    """What a pass through the model takes memory for: activations grow with padded tokens, logits with targets."""
+    """Sizes that set a pass's memory: activations grow with padded tokens, logits with targets."""
 
     padded: int
     targets: int
 
 
 def largest(passes: Iterable[tuple[MemoryNeed, T]]) -> list[T]:
-    """Return the passes of which no other needs as much of both: what fits them fits all. Of equal ones the first."""
+    """Return the passes whose needs no other covers: memory for these is enough for all. Of equal ones the first."""
     front: dict[MemoryNeed, T] = {}
     for need, what in passes:
         if not any(other.padded >= need.padded and other.targets >= need.targets for other in front):

@@ -1,4 +1,4 @@
-"""Cells of a table become texts, words, classes, numbers and tags; an error names the row, counted from 1."""
+"""Conversion of a table's cells to texts, words, classes, numbers and tags; errors name the row, counted from 1."""
 
 from __future__ import annotations
 
@@ -53,37 +53,39 @@ def words_and_tags(
     """Return a batch's words and the indices of their tags.
 
     Raises:
-        UserError: a row has no words, not one tag a word, or a tag without an index.
+        UserError: a row has no words, another number of tags than words, or a tag without an index.
 
     """
-    rows, found = [], []
-    for position, of_row, raw in zip(positions, batch[words], batch[tags], strict=True):
-        if not of_row:
+    all_words, all_tags = [], []
+    for position, row_words, row_tags in zip(positions, batch[words], batch[tags], strict=True):
+        if not row_words:
             raise _empty(file, position, "words", f"'{words}'")
-        if not isinstance(of_row, list) or not all(isinstance(word, str) for word in of_row):
+        if not isinstance(row_words, list) or not all(isinstance(word, str) for word in row_words):
             raise UserError(f"{file}: row {position + 1} holds no list of words in column '{words}'")
-        if not isinstance(raw, list) or len(raw) != len(of_row):
-            count = len(raw) if isinstance(raw, list) else 0
-            raise UserError(f"{file}: row {position + 1} has {len(of_row)} words and {count} tags; give one a word")
-        rows.append(of_row)
-        found.append([_looked_up(tag, index, file, position, "tag") for tag in raw])
-    return {"words": rows, "tags": found}
+        if not isinstance(row_tags, list) or len(row_tags) != len(row_words):
+            count = len(row_tags) if isinstance(row_tags, list) else 0
+            raise UserError(
+                f"{file}: row {position + 1} has {len(row_words)} words and {count} tags; give one tag per word"
+            )
+        all_words.append(row_words)
+        all_tags.append([_looked_up(tag, index, file, position, "tag") for tag in row_tags])
+    return {"words": all_words, "tags": all_tags}
 
 
 def groups(values: list[Any], first: int, file: str, column: str, numbers: Index) -> list[int]:
-    """Return the numbers of the groups that cells name; new ones are added to `numbers`.
+    """Return the number of each cell's group; new groups are added to `numbers`.
 
     Raises:
-        UserError: a cell is empty; rows are counted from `first`, that of the first value from 0.
+        UserError: a cell is empty; the row's number in it counts from `first`, the position of the first value.
 
     """
-    found = []
+    group_numbers = []
     for position, raw in enumerate(values, first):
         value = as_text(raw)
         if value is None:
             raise _empty(file, position, "group", f"'{column}'")
-        found.append(numbers.setdefault(value, len(numbers)))
-    return found
+        group_numbers.append(numbers.setdefault(value, len(numbers)))
+    return group_numbers
 
 
 def _looked_up(raw: Any, index: Index, file: str, position: int, what: str) -> int:
@@ -98,7 +100,7 @@ def _looked_up(raw: Any, index: Index, file: str, position: int, what: str) -> i
 
 
 def _number(raw: Any, file: str, position: int, column: str) -> float:
-    """Return a cell as a number; Python's own `1_000`, and a truth value, are none."""
+    """Return a cell as a number; Python's own `1_000` and truth values are refused."""
     try:
         value = math.nan if isinstance(raw, bool) or "_" in str(raw) else float(raw)
     except (TypeError, ValueError, OverflowError):
@@ -120,5 +122,5 @@ def _texts(batch: Batch, positions: Sequence[int], file: str, columns: tuple[str
 
 
 def _empty(file: str, position: int, what: str, where: str) -> UserError:
-    have = "no words" if what == "words" else f"no {what}"
-    return UserError(f"{file}: row {position + 1} has {have} in column {where}; fill it or remove the row")
+    missing = "no words" if what == "words" else f"no {what}"
+    return UserError(f"{file}: row {position + 1} has {missing} in column {where}; fill it or remove the row")

@@ -1,4 +1,4 @@
-"""Conversations as token ids, and which of them are learnt."""
+"""Conversations as token ids, with labels that mark the target tokens."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Example:
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
-    """[tokens], the token's own id where it is learnt, else IGNORE_INDEX."""
+    """[tokens], the token's own id for target tokens, else IGNORE_INDEX."""
     prompt: int
-    """Tokens before the last answer: what a model is given to answer it."""
+    """Tokens before the last answer: its prompt."""
     content: int
-    """Tokens before what the last answer says: the prompt, and what the template begins an answer with."""
+    """Tokens before the content of the last answer: its prompt, and the text that begins every answer."""
     question: str
     """Last turn before the last answer; empty where there is none."""
     expected: str
     """The last answer, without reasoning."""
     target_bytes: int
-    """UTF-8 bytes of the text that is learnt, as the template wrote it; special tokens left out."""
+    """UTF-8 bytes of the target text as the template wrote it, without special tokens."""
     escaped: int = 0
     """Special tokens inside turns that were kept as text."""
     cut: int = 0
@@ -42,7 +42,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Conversations:
-    """A tokenizer with a chat template and the rules of a suite."""
+    """Conversion of conversations to token ids, by a tokenizer, a chat template and a suite's options."""
 
     encoder: Encoder
     template: str
@@ -52,14 +52,14 @@ class Conversations:
     loss_on: Literal["answers", "last", "all"] = "answers"
     too_long: Literal["drop", "cut_prompt"] = "drop"
     counts: Counter[str] = field(default_factory=Counter)
-    """What happened to rows, by name."""
+    """Numbers of rows and tokens, by what happened to them."""
 
     def turns(self, roles: Sequence[str], contents: Sequence[str]) -> list[dict[str, str]]:
         """Return a row's turns, with the system prompt in front where the row has none."""
-        found = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=True)]
+        turns = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=True)]
         if self.system and any(role != "assistant" for role in roles) and roles[0] != "system":
-            found.insert(0, {"role": "system", "content": self.system})
-        return found
+            turns.insert(0, {"role": "system", "content": self.system})
+        return turns
 
     @cached_property
     def _chat(self) -> ChatTemplate:
@@ -75,41 +75,43 @@ class Conversations:
         weights: Sequence[float] = (),
         tools: Sequence[Any] | None = None,
     ) -> Example | None:
-        """Return a conversation as the model sees it; None where it is too long and is dropped, or teaches nothing.
+        """Return a conversation as the model sees it; None where it is dropped for its length, or has no target token.
 
         Args:
-            roles: who speaks, turn by turn.
-            contents: what is said.
-            least: tokens that the row needs at least, where it holds choices longer than the right answer.
-            weights: of each turn; one of 0 is not learnt. Empty for all the same.
+            roles: role of each turn.
+            contents: text of each turn.
+            least: least tokens that the row needs room for, where choices are longer than the right answer.
+            weights: weight of each turn, 0 for a turn that is not learnt; empty for all 1.
             tools: definitions of tools that the template writes.
 
         Raises:
-            UserError: as `render`; a turn has weight 0 where all is learnt; tokenizer and model don't belong together.
+            UserError: as `render`; a turn has weight 0 with `loss_on: all`; tokenizer and model don't belong together.
 
         """
         turns = self.turns(roles, contents)
-        rendered = self._chat.render(turns, self._asked(turns, weights), tools)
+        rendered = self._chat.render(turns, self._turns_to_learn(turns, weights), tools)
         ids, offsets, prompt = self._encoded(rendered)
         self._check_control(ids, rendered)
-        told = self._told(ids, rendered, turns)
-        learnt = [_inside(offset, rendered.answers) for offset in offsets]
-        begun = rendered.text[
+        counts = self._row_counts(ids, rendered, turns)
+        targets = [_inside(offset, rendered.answers) for offset in offsets]
+        opening = rendered.text[
             rendered.prompt : rendered.content
         ].strip()  # a space is part of the content's first token
-        content = _first_of(offsets, rendered.content) if begun else prompt
-        ids, learnt, unended = self._ended(ids, learnt, prompt)
+        content = _first_of(offsets, rendered.content) if opening else prompt
+        ids, targets, unended = self._ended(ids, targets, prompt)
         if unended:
-            told["answers before the last whose end is not learnt, as the template writes no end token there"] = unended
+            counts["answers before the last whose end is not learnt, as the template writes no end token there"] = (
+                unended
+            )
         front = self._front(ids)
-        ids, learnt, prompt = [*front, *ids], [*[False] * len(front), *learnt], prompt + len(front)
+        ids, targets, prompt = [*front, *ids], [*[False] * len(front), *targets], prompt + len(front)
         content += len(front)
         sizes = [*[0] * len(front), *_sizes(offsets, rendered), 0]
-        first = learnt.index(True) if True in learnt else prompt
+        first = targets.index(True) if True in targets else prompt
         if self.loss_on == "all":
-            learnt = [True] * len(ids)
-        learnt[:1] = [False] * len(learnt[:1])  # nothing comes before it that could tell it
-        if not any(learnt):
+            targets = [True] * len(ids)
+        targets[:1] = [False] * len(targets[:1])  # no token before it predicts it
+        if not any(targets):
             self.counts["rows whose text has no token to learn, left out"] += 1
             return None
         self._check_ids(ids)
@@ -118,45 +120,45 @@ class Conversations:
         if self._dropped(len(ids), cut, first - begin):
             return None
         kept = [*range(begin), *range(begin + cut, len(ids))]
-        self.counts.update(told)
+        self.counts.update(counts)
         return Example(
             ids=tuple(ids[place] for place in kept),
-            labels=(IGNORE_INDEX, *(ids[place] if learnt[place] else IGNORE_INDEX for place in kept[1:])),
+            labels=(IGNORE_INDEX, *(ids[place] if targets[place] else IGNORE_INDEX for place in kept[1:])),
             prompt=prompt - cut,
             content=content - cut,
             question=turns[-2]["content"] if len(turns) > 1 and turns[-2]["role"] == "user" else "",
             expected=self.scaffold.content(turns[-1]["content"]) if len(turns) > 1 else turns[-1]["content"],
-            target_bytes=sum(sizes[at] for at in kept[1:] if learnt[at] and ids[at] not in self._special_ids),
+            target_bytes=sum(sizes[at] for at in kept[1:] if targets[at] and ids[at] not in self._special_ids),
             escaped=rendered.escaped,
             cut=cut,
         )
 
-    def _asked(self, turns: Sequence[Mapping[str, str]], weights: Sequence[float]) -> list[int]:
-        """Return the numbers of the turns that are learnt."""
+    def _turns_to_learn(self, turns: Sequence[Mapping[str, str]], weights: Sequence[float]) -> list[int]:
+        """Return the indices of the turns to learn."""
         if self.loss_on == "all" and 0 in weights:
             raise UserError(
                 f"turn {list(weights).index(0) + 1} has weight 0, so that it isn't learnt, and loss_on: all learns "
                 "every token; set task.options.loss_on to answers, or leave the weights out"
             )
-        whole = [*[1.0] * (len(turns) - len(weights)), *weights]  # a system prompt may have come in front
-        asked = [place for place, turn in enumerate(turns) if turn["role"] == "assistant" and whole[place]]
-        return [place for place in asked if self.loss_on != "last" or place == len(turns) - 1]
+        whole = [*[1.0] * (len(turns) - len(weights)), *weights]  # a system prompt may have been added in front
+        answers = [place for place, turn in enumerate(turns) if turn["role"] == "assistant" and whole[place]]
+        return [place for place in answers if self.loss_on != "last" or place == len(turns) - 1]
 
     def answer_of(self, example: Example) -> list[int]:
-        """Return the tokens of what the last answer says, without what ends it."""
+        """Return the tokens of the last answer's content, without its end tokens."""
         ids = list(example.ids[example.content :])
         return ids[: self._tail(ids, 0, len(ids))]
 
     def _encoded(self, rendered: Rendered) -> tuple[list[int], list[TextSpan], int]:
-        """Return tokens that reach over no border of an answer, their characters, and how many are the prompt.
+        """Return token ids, the characters of each, and the number of prompt tokens; none crosses an answer's border.
 
-        The prompt alone has the same tokens.
+        The prompt tokenised alone has the same ids.
         """
         text, last = rendered.text, rendered.prompt
         borders = {last, *(place for span in rendered.answers for place in span)}
         ids, offsets = self._tokens(text, rendered.stand_ins)
         uncut = ids
-        cuts = {place for place in borders if _reached_over(offsets, place)}
+        cuts = {place for place in borders if _crossed(offsets, place)}
         if cuts:
             ids, offsets = self._tokens(text, rendered.stand_ins, cuts)
         prompt = _first_of(offsets, last)
@@ -171,13 +173,21 @@ class Conversations:
     def _tokens(
         self, text: str, stand_ins: Mapping[str, str], cuts: Collection[int] = ()
     ) -> tuple[list[int], list[TextSpan]]:
-        """Return token ids, and the characters of each; those that stand in for special tokens become their text."""
-        own = {place for place, character in enumerate(text) if character in stand_ins} if stand_ins else set()
-        borders = sorted({0, len(text), *own, *(place + 1 for place in own), *(cut for cut in cuts if cut < len(text))})
+        """Return token ids and the characters of each; placeholders become the tokens of their special token's text."""
+        placeholders = {place for place, character in enumerate(text) if character in stand_ins} if stand_ins else set()
+        borders = sorted(
+            {
+                0,
+                len(text),
+                *placeholders,
+                *(place + 1 for place in placeholders),
+                *(cut for cut in cuts if cut < len(text)),
+            }
+        )
         ids: list[int] = []
         offsets: list[TextSpan] = []
         for start, end in pairwise(borders):
-            if start in own:
+            if start in placeholders:
                 part = self._as_text(stand_ins[text[start]], inside=start > 0)
                 within = [TextSpan(0, 1)] * len(part)
             else:
@@ -187,10 +197,10 @@ class Conversations:
         return ids, offsets
 
     def _as_text(self, text: str, *, inside: bool) -> list[int]:
-        """Return token ids of a special token as text: none of them is the special token."""
+        """Return token ids of a special token's text, none of which is the special token."""
         if (text, inside) not in self._texts:
             ids = self._piece(text, inside=inside, as_text=True)[0]
-            if len(text) > 1 and self._control_ids.intersection(ids):  # some tokenizers know its text as a whole
+            if len(text) > 1 and self._control_ids.intersection(ids):  # some tokenizers have its text as one token
                 ids = [*self._as_text(text[0], inside=inside), *self._as_text(text[1:], inside=True)]
             self._texts[text, inside] = ids
         return self._texts[text, inside]
@@ -200,7 +210,7 @@ class Conversations:
         return {}
 
     def _piece(self, text: str, *, inside: bool, as_text: bool = False) -> tuple[list[int], list[TextSpan]]:
-        """Return token ids and the characters of each; no space is put before a text that stands inside another."""
+        """Return token ids and the characters of each; no space is added before a text inside another one."""
         barrier = BARRIER if inside and self._puts_space else ""
         encoded = self._call(barrier + text, as_text=as_text)
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
@@ -209,10 +219,10 @@ class Conversations:
                 return self._piece(text, inside=False, as_text=as_text)
             skipped = sum(end <= 1 for _, end in offsets)
             ids, offsets = ids[skipped:], [(start - 1, end - 1) for start, end in offsets[skipped:]]
-        found: list[TextSpan] = []
+        spans: list[TextSpan] = []
         for start, end in offsets:  # some tokenizers leave the space before a word out of its token's characters
-            found.append(TextSpan(min(start, found[-1].end if found else 0), end))
-        return ids, found
+            spans.append(TextSpan(min(start, spans[-1].end if spans else 0), end))
+        return ids, spans
 
     def _call(self, text: str, *, as_text: bool = False) -> Any:
         return self.encoder.tokenizer(
@@ -226,7 +236,7 @@ class Conversations:
 
     @cached_property
     def _puts_space(self) -> bool:
-        """Whether the tokenizer begins every text with a space, as many that know no spaces but ▁ do."""
+        """Whether the tokenizer adds a space before every text, as many do that write spaces as ▁."""
         after = self._call(f"{BARRIER}a")
         ids = [token for token, (_, end) in zip(after["input_ids"], after["offset_mapping"], strict=True) if end > 1]
         return bool(self._call("a")["input_ids"] != ids)
@@ -235,49 +245,49 @@ class Conversations:
         """Refuse a text with more special tokens than the template wrote."""
         if sum(token in self._marked_ids for token in ids) > len(self._chat.special.findall(rendered.text)):
             raise UserError(
-                f"{self.encoder.backbone}: the tokenizer makes a special token of what a turn holds as text; remove it"
+                f"{self.encoder.backbone}: the tokenizer makes a special token of a turn's text; remove that text"
             )
 
-    def _told(self, ids: Sequence[int], rendered: Rendered, turns: Sequence[Mapping[str, str]]) -> dict[str, int]:
-        """Return what is to be counted of a row that is kept."""
+    def _row_counts(self, ids: Sequence[int], rendered: Rendered, turns: Sequence[Mapping[str, str]]) -> dict[str, int]:
+        """Return the counts that a kept row adds."""
         text = self.encoder.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         changed = any(turn["content"] not in text for turn in turns)
         counts = {"special tokens in turns, kept as text": rendered.escaped} if rendered.escaped else {}
         return counts | ({"rows whose text the template or the tokenizer changes": 1} if changed else {})
 
-    def _ended(self, ids: list[int], learnt: list[bool], prompt: int) -> tuple[list[int], list[bool], int]:
-        """Return tokens whose answers end with the token that ends them, and how many before the last learn no end.
+    def _ended(self, ids: list[int], targets: list[bool], prompt: int) -> tuple[list[int], list[bool], int]:
+        """Return token ids, target flags up to each answer's end token, and how many earlier answers learn none.
 
-        What follows the end in a turn is not learnt. Where the template ends the last answer with no special token, the
-        tokenizer's end token is put behind it.
+        Tokens of a turn after the end token are no targets. Where the template ends the last answer without a special
+        token, the tokenizer's end token is appended.
         """
-        learnt, eos, ends = list(learnt), self.encoder.tokenizer.eos_token_id, set(self._known_ends)
+        targets, eos, ends = list(targets), self.encoder.tokenizer.eos_token_id, set(self._known_ends)
         unended = []
-        for start, end in _runs(learnt):
+        for start, end in _runs(targets):
             last = self._end(ids, start, end)
             if last is None:
                 unended.append(end)
             else:
-                learnt[last + 1 : end] = [False] * (end - last - 1)
+                targets[last + 1 : end] = [False] * (end - last - 1)
                 ends.add(ids[last])
         final = unended.pop() if unended and unended[-1] > prompt else None
         if final is None:
             pass
-        elif final < len(ids) and ids[final] in self._special_ids:  # marks that leave it out
-            learnt[final] = True
+        elif final < len(ids) and ids[final] in self._special_ids:  # an end token that the template's marks leave out
+            targets[final] = True
             ends.add(ids[final])
         elif eos is not None:
-            ids, learnt = [*ids[:final], eos], [*learnt[:final], True]
+            ids, targets = [*ids[:final], eos], [*targets[:final], True]
         else:
             self.counts["rows whose answer has no end token, as the tokenizer has none"] += 1
-        for end in unended:  # behind marks that leave it out, or the first token of the next turn
-            learnt[end] = ids[end] in ends
-        return ids, learnt, sum(not learnt[end] for end in unended)
+        for end in unended:  # an end token that marks leave out, or the first token of the next turn
+            targets[end] = ids[end] in ends
+        return ids, targets, sum(not targets[end] for end in unended)
 
     def _end(self, ids: Sequence[int], start: int, end: int) -> int | None:
-        """Return the place of the special token that ends an answer: the first one behind what it says.
+        """Return the place of the special token that ends an answer, the first after its content; None without one.
 
-        Of several without anything between them it is the first that ends a generation, else the last.
+        Of several in succession it is the first that ends a generation, else the last.
         """
         place = self._tail(ids, start, end)
         if place is None:
@@ -287,18 +297,18 @@ class Conversations:
         return place
 
     def _tail(self, ids: Sequence[int], start: int, end: int) -> int | None:
-        """Return the first of the special tokens at the end of an answer, between which is nothing but space."""
-        found = None
+        """Return the place of the first special token at the end of an answer, with only white space between them."""
+        first = None
         for place in range(end - 1, start - 1, -1):
             if ids[place] in self._special_ids:
-                found = place
+                first = place
             elif self.encoder.tokenizer.decode(ids[place]).strip():
                 break
-        return found
+        return first
 
     @cached_property
     def _known_ends(self) -> frozenset[int]:
-        """Tokens that end an answer, as tokenizer and model say."""
+        """End tokens of tokenizer and model."""
         return frozenset({self.encoder.tokenizer.eos_token_id, *self.encoder.ends} - {None})
 
     @cached_property
@@ -320,7 +330,7 @@ class Conversations:
         return frozenset(number for number, t in added if pattern.fullmatch(str(t)) and str(t) != unknown)
 
     def _front(self, ids: Sequence[int]) -> list[int]:
-        """Return the tokens that the tokenizer puts before a text, unless the template wrote them: BOS, once."""
+        """Return the tokens that the tokenizer puts before a text (BOS), unless the template wrote them already."""
         front = self._own_front
         return [] if list(ids[: len(front)]) == front else front
 
@@ -341,7 +351,7 @@ class Conversations:
             )
 
     def _dropped(self, length: int, cut: int, room: int) -> bool:
-        """Count a row, and tell whether it is left out: too long, with no prompt that may be cut by so much."""
+        """Count a row, and return whether it is dropped: too long, and its prompt can't be cut enough."""
         self.counts["rows"] += 1
         dropped = bool(cut) and (self.too_long == "drop" or cut >= room)
         for name, tokens in (("dropped", length if dropped else 0), ("cut", 0 if dropped else cut)):
@@ -354,27 +364,28 @@ class Conversations:
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
-        """Tokens that end an answer: the tokenizer's and the model's, and what the template ends an answer with."""
-        roomy = replace(self.encoder, max_length=10**6)
-        alone = replace(self, encoder=roomy, counts=Counter(), loss_on="answers")
+        """Tokens that end an answer: those of tokenizer and model, and the one that the template writes there."""
+        unlimited = replace(self.encoder, max_length=10**6)
+        alone = replace(self, encoder=unlimited, counts=Counter(), loss_on="answers")
         example = alone.example(("user", "assistant"), ("a", "b"))
         last = next((label for label in reversed(example.labels if example else ()) if label != IGNORE_INDEX), None)
-        found = (self.encoder.tokenizer.eos_token_id, last if last in self._special_ids else None, *self.encoder.ends)
-        return tuple(dict.fromkeys(token for token in found if token is not None))
+        ends = (self.encoder.tokenizer.eos_token_id, last if last in self._special_ids else None, *self.encoder.ends)
+        return tuple(dict.fromkeys(token for token in ends if token is not None))
 
     @cached_property
     def scaffold(self) -> Scaffold:
-        """What the template writes around an answer, whatever is asked."""
-        found, other = (self._chat.scaffold(self.turns(("user", "assistant"), (asked, ""))) for asked in "ab")
-        if found != other:
+        """Text that the template writes around an answer, whatever the question."""
+        scaffold, other = (self._chat.scaffold(self.turns(("user", "assistant"), (question, ""))) for question in "ab")
+        if scaffold != other:
             raise UserError(
-                f"{self._chat.name} writes an answer as a part of its question; give another with task.options.template"
+                f"{self._chat.name} writes different text around an answer for different questions; give another with "
+                "task.options.template"
             )
-        return found
+        return scaffold
 
 
 def _sizes(offsets: Sequence[TextSpan], rendered: Rendered) -> Iterator[int]:
-    """Yield the UTF-8 bytes of each token: those of its characters that no token before it has."""
+    """Yield the UTF-8 bytes of each token: those of its characters that no earlier token has."""
     reached = 0
     for _, end in offsets:
         text = rendered.text[reached:end]
@@ -385,23 +396,23 @@ def _sizes(offsets: Sequence[TextSpan], rendered: Rendered) -> Iterator[int]:
 
 
 def _inside(offset: TextSpan, spans: Sequence[TextSpan]) -> bool:
-    """Tell whether a token begins inside one of the spans."""
+    """Return whether a token begins inside one of the spans."""
     return any(start <= offset.start < end for start, end in spans)
 
 
-def _reached_over(offsets: Sequence[TextSpan], place: int) -> bool:
-    """Tell whether a token has characters before a place and behind it."""
+def _crossed(offsets: Sequence[TextSpan], place: int) -> bool:
+    """Return whether a token has characters on both sides of a place."""
     before = bisect_left(offsets, place, key=lambda offset: offset.start)
     return before > 0 and offsets[before - 1].end > place
 
 
 def _first_of(offsets: Sequence[TextSpan], start: int) -> int:
-    """Return the first token that reaches behind a place."""
+    """Return the first token that ends after a place."""
     return next((place for place, offset in enumerate(offsets) if offset.end > start), len(offsets))
 
 
 def _runs(flags: Sequence[bool]) -> list[TextSpan]:
-    """Return where the flags are set, as spans."""
+    """Return the spans of consecutive set flags."""
     padded = [False, *flags, False]
     edges = [place for place in range(len(flags) + 1) if padded[place] != padded[place + 1]]
     return [TextSpan(*pair) for pair in zip(edges[::2], edges[1::2], strict=True)]

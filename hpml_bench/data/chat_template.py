@@ -1,11 +1,11 @@
-"""Chat templates: a conversation rendered as text, and which parts of it are answers.
+"""Chat templates: a conversation rendered as text, and the spans of its answers.
 
-The prompt of an answer is the rendering of the turns before it with the generation prompt, as a model is given it; what
-is learnt goes on from there. The last answer is joined to its own prompt where a template writes a finished one
-otherwise (an opened thought, a system prompt in the last question). Answers before it must follow their prompts in the
-whole. The template's own marks (`{% generation %}`) say where what is learnt of a turn ends; they don't move the
-prompt, behind which a model has to write what stands before them. Special tokens that are written inside a turn stay
-text, and a template that asks for the date gets the same one every day.
+The prompt of an answer is the rendering of the turns before it with the generation prompt, as at generation; the target
+text follows it. The last answer is joined to its own prompt where a template renders a finished answer differently (an
+opened thought, a system prompt in the last question). Earlier answers must follow their prompts in the whole rendering.
+The template's own marks (`{% generation %}`) set the end of an answer's target text; they don't set its start, since
+the model has to generate the text before them too. Special tokens inside a turn stay text, and a template that asks for
+the date gets the same one every day.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.system.text import first_line
 
 PLAIN = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-"""The turns one after the other and nothing else: for models without a chat template."""
+"""Template of the bare turns, one after the other: for models without a chat template."""
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 OPENED = re.compile(r"\s*<(\w+)>\s*")
-"""A thought that a generation prompt begins, as <think>."""
+"""Tag that opens a thought at the end of a generation prompt, such as <think>."""
 CUT_TAG = re.compile(r"[<\[][^<>\[\]\s]*\Z")
 """The beginning of a tag at the end of a text."""
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Keys of a turn under which templates look for reasoning."""
 STAND_INS = range(0xF0000, 0xFFFFE)
-"""Unicode's private use plane: a character of it stands in for a special token that a turn holds as text."""
+"""Unicode's private use plane: its characters are placeholders of special tokens that a turn contains as text."""
 LONGEST_TOKEN = 256
-"""Characters of a special token, at most."""
+"""Most characters of a special token."""
 BARRIER = "\ue000"
 """A character that no tokenizer joins with its neighbours."""
 TODAY = """\
@@ -43,7 +43,7 @@ TODAY = """\
 {{ form.replace("%d", "26").replace("%m", "07").replace("%Y", "2024").replace("%b", "Jul").replace("%B", "July") }}
 {%- endmacro %}
 """
-"""The date for templates that ask for it: the one that Llama's fall back on, so that rows are the same every day."""
+"""Fixed date for templates that ask for one (the fallback of Llama's), so that rows are the same every day."""
 
 
 class RefusedError(UserError):
@@ -62,25 +62,25 @@ class Rendered(NamedTuple):
 
     text: str
     prompt: int
-    """Characters before the last answer: what a model is given to answer it."""
+    """Characters before the last answer: its prompt."""
     content: int
-    """Characters before what the last turn says; between them stands what the template begins an answer with."""
+    """Characters before the content of the last turn: its prompt, and the text that begins every answer."""
     answers: tuple[TextSpan, ...]
-    """What is learnt of the text, answer by answer: what the assistant writes, the turn's end included."""
+    """Target text, one span per answer: all that the assistant writes, the end of the turn included."""
     stand_ins: Mapping[str, str]
-    """Character -> the special token that a turn holds as text, in whose place it stands."""
+    """Placeholder character -> the special token that a turn contains as text."""
     escaped: int
-    """How many such special tokens the turns hold."""
+    """Number of special tokens that the turns contain as text."""
 
 
 class _Whole(NamedTuple):
-    """A conversation up to the end of its last answer, joined to the prompt of that."""
+    """A conversation with its last answer, joined to that answer's prompt."""
 
     text: str
     prompt: int
     content: int
     marks: tuple[TextSpan, ...] | None
-    """The template's own marks; None where it has none, or they are of another text."""
+    """The template's own marks; None where it has none, or where they belong to another text."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class ChatTemplate:
     encoder: Encoder
     template: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of the template, as `enable_thinking`."""
+    """Further arguments of the template, such as `enable_thinking`."""
 
     def render(
         self,
@@ -98,52 +98,56 @@ class ChatTemplate:
         learnt: Sequence[int] | None = None,
         tools: Sequence[Any] | None = None,
     ) -> Rendered:
-        """Return a conversation as text, and which parts of it are learnt.
+        """Return a conversation as text, with the spans of its target text.
 
         Args:
             turns: role and content of each; the last is an answer.
-            learnt: numbers of the turns that are learnt; None for all answers.
+            learnt: indices of the turns to learn; None for all answers.
             tools: definitions of tools that the template writes.
 
         Raises:
-            UserError: the template refuses it, or doesn't let its answers be told.
+            UserError: the template refuses it, or its answers can't be located in the text.
 
         """
         if tools and "tools" not in self.template:
-            raise UserError(f"{self.name} writes no tools, which a row has; leave their column out, or give another")
+            raise UserError(
+                f"{self.name} writes no tools, and a row has some; remove their column, or change the template"
+            )
         safe, stand_ins, escaped = self._without_special_tokens(turns)
-        asked = [place for place, turn in enumerate(safe) if turn["role"] == "assistant"] if learnt is None else learnt
+        chosen = [place for place, turn in enumerate(safe) if turn["role"] == "assistant"] if learnt is None else learnt
         writer = self._writer(safe, tools)
         whole = self._whole(writer, safe)
-        spans = [self._earlier(writer, safe, place, whole) for place in asked if place < len(safe) - 1]
+        spans = [self._earlier(writer, safe, place, whole) for place in chosen if place < len(safe) - 1]
         last = self._narrowed(TextSpan(whole.prompt, len(whole.text)), whole, len(safe) - 1)
-        if len(safe) - 1 in asked:
+        if len(safe) - 1 in chosen:
             spans.append(last)
         return Rendered(whole.text, last.start, max(last.start, whole.content), tuple(spans), stand_ins, escaped)
 
     def scaffold(self, turns: Sequence[Mapping[str, str]]) -> Scaffold:
-        """Return what the template writes around the content of an answer: of the last of some turns, whatever it says.
+        """Return the text that the template writes around the content of the last turn, whatever that content.
 
         Raises:
             UserError: as `render`.
 
         """
-        asked = [*turns[:-1], {**turns[-1], "content": BARRIER}]
-        text, prompt, content, answers, *_ = self.render(asked)
-        begun = text[:prompt]
+        with_barrier = [*turns[:-1], {**turns[-1], "content": BARRIER}]
+        text, prompt, content, answers, *_ = self.render(with_barrier)
+        prompt_text = text[:prompt]
         after = self.special.sub("", text[content : answers[-1].end].partition(BARRIER)[2])
         thought = chr(ord(BARRIER) + 1)
         tags = {"opening": "[THINK]", "closing": "[/THINK]"} if "[/THINK]" in self.template else {}
-        found = Scaffold(before=text[prompt:content], after=after.strip(), **tags)
+        plain = Scaffold(before=text[prompt:content], after=after.strip(), **tags)
         try:
-            reasoned = self._writer(asked, None)([*turns[:-1], {**asked[-1], **dict.fromkeys(REASONING, thought)}])[0]
+            reasoned = self._writer(with_barrier, None)(
+                [*turns[:-1], {**with_barrier[-1], **dict.fromkeys(REASONING, thought)}]
+            )[0]
         except RefusedError:
-            return found
-        opening, shown, rest = reasoned.removeprefix(begun).partition(thought)
-        closing, said, _ = rest.partition(BARRIER)
-        if not (reasoned.startswith(begun) and shown and said and closing.strip()):
-            return found
-        return found.model_copy(update={"opening": opening, "closing": closing})
+            return plain
+        opening, shown, rest = reasoned.removeprefix(prompt_text).partition(thought)
+        closing, answered, _ = rest.partition(BARRIER)
+        if not (reasoned.startswith(prompt_text) and shown and answered and closing.strip()):
+            return plain
+        return plain.model_copy(update={"opening": opening, "closing": closing})
 
     def _writer(self, turns: Sequence[Mapping[str, str]], tools: Sequence[Any] | None) -> _Writer:
         # a text without a prompt is no chat
@@ -152,7 +156,7 @@ class ChatTemplate:
 
     def _whole(self, writer: _Writer, turns: Sequence[Mapping[str, str]]) -> _Whole:
         whole, marks = writer(turns, marks=bool(MARKS.search(writer.template)))
-        before = self._unsaid(writer, turns)
+        before = self._before_content(writer, turns)
         prompt = writer(turns[:-1], prompt=True)[0] if len(turns) > 1 else before
         text = whole if whole.startswith(prompt) else self._joined(writer, turns, prompt, before, whole)
         content = len(before) + len(text) - len(whole) if whole.startswith(before) else len(prompt)
@@ -160,22 +164,22 @@ class ChatTemplate:
         return _Whole(text, len(prompt), content, marks if same else None)
 
     def _joined(self, writer: _Writer, turns: Sequence[Mapping[str, str]], prompt: str, before: str, whole: str) -> str:
-        """Return a generation prompt, and behind it what a finished conversation has behind the same place.
+        """Return a generation prompt, followed by the finished conversation from the same place on.
 
         Args:
-            writer: what renders turns.
+            writer: renderer of turns.
             turns: the conversation.
             prompt: the turns before its last answer, with the generation prompt.
-            before: the finished conversation up to what the last answer says.
-            whole: all of it.
+            before: the finished conversation up to the content of its last answer.
+            whole: the finished conversation.
 
         """
         in_prompt, in_whole = self._parting(writer, turns, prompt, before)
         rest, begun = prompt[in_prompt:], before[in_whole:]
         if not in_whole or not whole.startswith(before[:in_whole]):
             raise UserError(
-                f"{self.name} doesn't go on from its generation prompt (which ends with {prompt[-40:]!r}), so that a "
-                "model would be asked otherwise than it was trained; give another with task.options.template"
+                f"{self.name} doesn't continue its generation prompt (which ends with {prompt[-40:]!r}), so that a "
+                "model would get another prompt than in training; give another template with task.options.template"
             )
         if begun.strip() and rest.rstrip().endswith(begun.strip()) and whole.startswith(before):
             return prompt + whole[len(before) :]
@@ -187,12 +191,12 @@ class ChatTemplate:
     def _parting(
         self, writer: _Writer, turns: Sequence[Mapping[str, str]], prompt: str, before: str
     ) -> tuple[int, int]:
-        """Return where a prompt and a finished conversation part behind the answer's header, in both; else 0."""
-        same = CUT_TAG.sub("", prompt[: _same(prompt, before)])
-        asked = writer(turns[:-1])[0]
-        if prompt.startswith(asked) and same[len(asked) :].strip():
+        """Return where a prompt and a finished conversation part after the answer's header, in each; else 0, 0."""
+        same = CUT_TAG.sub("", prompt[: _common_prefix(prompt, before)])
+        earlier = writer(turns[:-1])[0]
+        if prompt.startswith(earlier) and same[len(earlier) :].strip():
             return len(same), len(same)
-        header = list(self.special.finditer(prompt))[-1:]  # the turns before it are written otherwise
+        header = list(self.special.finditer(prompt))[-1:]  # the earlier turns are rendered differently
         _, _, behind = self._around(writer, turns[:-1], prompt=True)
         for start, least in ((m.start(), m.end()) for m in header if m.start() >= len(prompt) - len(behind)):
             named = prompt[least:].lstrip()[:1]
@@ -203,41 +207,43 @@ class ChatTemplate:
         return 0, 0
 
     def _earlier(self, writer: _Writer, turns: Sequence[Mapping[str, str]], place: int, whole: _Whole) -> TextSpan:
-        """Return where an answer before the last one stands in the whole, its end included where that is the same."""
-        before = writer(turns[:place], prompt=True)[0] if place else self._unsaid(writer, turns[:1])
+        """Return the span of an earlier answer in the whole, including its end where both renderings agree on it."""
+        before = writer(turns[:place], prompt=True)[0] if place else self._before_content(writer, turns[:1])
         until = writer(turns[: place + 1])[0]
-        said = before + self._ends.sub("", until[len(before) :])
-        if not (until.startswith(before) and whole.text[: whole.prompt].startswith(said) and len(said) > len(before)):
+        answered = before + self._ends.sub("", until[len(before) :])
+        if not (
+            until.startswith(before) and whole.text[: whole.prompt].startswith(answered) and len(answered) > len(before)
+        ):
             answer = sum(turn["role"] == "assistant" for turn in turns[: place + 1])
             raise UserError(
-                f"{self.name} writes answer {answer} otherwise when more follows, so that a model would learn it "
-                "otherwise than it is asked for it; set task.options.loss_on to last, which learns the last answer of "
-                "each row, or give another template"
+                f"{self.name} writes answer {answer} differently when turns follow it, so that a model would be "
+                "trained on another text than it generates; set task.options.loss_on to last, which learns the last "
+                "answer of each row, or give another template"
             )
-        end = _same(until, whole.text)
+        end = _common_prefix(until, whole.text)
         end = next((m.start() for m in self.special.finditer(whole.text) if m.start() < end < m.end()), end)
         return self._narrowed(TextSpan(len(before), end), whole, place)
 
-    def _unsaid(self, writer: _Writer, turns: Sequence[Mapping[str, str]]) -> str:
-        """Return what comes before the content of the last turn, which is an answer."""
+    def _before_content(self, writer: _Writer, turns: Sequence[Mapping[str, str]]) -> str:
+        """Return the text before the content of the last turn, which is an answer."""
         before, written, _ = self._around(writer, turns)
         if not written:
-            raise UserError(f"{self.name} doesn't write what an answer says; give another with task.options.template")
+            raise UserError(f"{self.name} leaves out an answer's content; give another with task.options.template")
         return before
 
     def _around(
         self, writer: _Writer, turns: Sequence[Mapping[str, str]], *, prompt: bool = False
     ) -> tuple[str, str, str]:
-        """Return what comes before the content of the last turn, a stand-in for that, and what comes behind it."""
+        """Return the text before the content of the last turn, a placeholder of the content, and the text after it."""
         used = {character for turn in turns for character in turn["content"]}
         barrier = next(chr(code) for code in reversed(STAND_INS) if chr(code) not in used)
         return writer([*turns[:-1], {**turns[-1], "content": barrier}], prompt=prompt)[0].partition(barrier)
 
     def _narrowed(self, span: TextSpan, whole: _Whole, place: int) -> TextSpan:
-        """Return an answer up to the end of what the template marks of it, where it marks any.
+        """Return an answer's span up to the end of the template's last mark in it; unchanged without marks.
 
-        It begins at its prompt, since a model has to write what stands before the mark; where the template knows no
-        generation prompt, the mark is where the prompt ends.
+        It begins after the prompt, since the model has to generate the text before the mark too; where the template has
+        no generation prompt, it begins at the mark.
         """
         if whole.marks is None:
             return span
@@ -251,12 +257,12 @@ class ChatTemplate:
 
     @cached_property
     def _ends(self) -> re.Pattern[str]:
-        """Find what a text ends with, of special tokens and white space."""
+        """Pattern of the special tokens and white space at the end of a text."""
         return re.compile(rf"(?:\s|{self.special.pattern})*\Z")
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """Name in error messages."""
         return f"the chat template of {self.encoder.backbone}"
 
     @cached_property
@@ -268,9 +274,9 @@ class ChatTemplate:
     def _without_special_tokens(
         self, turns: Sequence[Mapping[str, str]]
     ) -> tuple[list[dict[str, str]], dict[str, str], int]:
-        """Return the turns with a stand-in for each special token in them, what these stand for, and how many.
+        """Return the turns with placeholders of their special tokens, the tokens by placeholder, and their number.
 
-        Of one that two turns make together, it stands for the later turn's first character.
+        Where two turns form a special token together, the placeholder replaces the later turn's first character.
         """
         used = {character for turn in turns for character in turn["content"]}
         free = (chr(code) for code in STAND_INS if chr(code) not in used)
@@ -295,12 +301,12 @@ class ChatTemplate:
 
     @cached_property
     def special(self) -> re.Pattern[str]:
-        """Find special tokens."""
+        """Pattern of the special tokens."""
         return _any_of(token for token in self._added if token.special)
 
     @cached_property
     def controls(self) -> re.Pattern[str]:
-        """Find special tokens, and other added ones that the template writes, as <think>: an answer may have those."""
+        """Pattern of special tokens and of other added tokens that the template writes; answers may have <think>."""
         return _any_of(t for t in self._added if t.special or (str(t) in self.template and not str(t).isspace()))
 
     @property
@@ -311,7 +317,7 @@ class ChatTemplate:
 
 @dataclass(frozen=True)
 class _Writer:
-    """What renders turns with a template."""
+    """Renderer of turns with a template."""
 
     chat: ChatTemplate
     template: str
@@ -320,7 +326,7 @@ class _Writer:
     def __call__(
         self, turns: Sequence[Mapping[str, str]], *, prompt: bool = False, marks: bool = False
     ) -> tuple[str, tuple[TextSpan, ...]]:
-        """Return turns as text, with the generation prompt if asked for, and the template's marks."""
+        """Return turns as text, with the generation prompt where `prompt` is set, and the template's marks."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
         template = TODAY + self.template if "strftime_now" in self.template else self.template
@@ -371,9 +377,9 @@ def chat_template(encoder: Encoder, given: str | None) -> str:
 
 
 def standing_template(template: str, options: Mapping[str, Any], system: str | None) -> str:
-    """Return a template that writes by itself what another does with options, a system prompt and our date.
+    """Return a template with options, a system prompt and our date as its defaults.
 
-    Whoever renders it may still give other options and another system prompt.
+    Other options and another system prompt can still be passed to it.
     """
     parts = [TODAY] if "strftime_now" in template else []
     for name, value in options.items():
@@ -387,21 +393,21 @@ def standing_template(template: str, options: Mapping[str, Any], system: str | N
 
 
 def _any_of(tokens: Iterable[object]) -> re.Pattern[str]:
-    """Return what finds any of some tokens, the longest first."""
+    """Return a pattern of any of these tokens, the longest first."""
     known = sorted(map(str, tokens), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, known)) or r"(?!)")
 
 
-def _same(one: str, other: str) -> int:
-    """Return how many characters two texts begin with alike."""
+def _common_prefix(one: str, other: str) -> int:
+    """Return the length of the common prefix of two texts."""
     shorter = range(min(len(one), len(other)))
     return bisect_left(shorter, True, key=lambda place: one[: place + 1] != other[: place + 1])
 
 
 def _thought(tag: str, rest: str, content: str) -> str:
-    """Return what goes on from an opened thought: the answer's own one or none, its end, and the answer."""
+    """Return the text after an opened thought tag: the answer's own thought or none, the closing tag, the answer."""
     if f"</{tag}>" in rest:
         return re.sub(rf"\A\s*<{tag}>\s*", "", rest)
     own, closed, _ = content.rpartition(f"</{tag}>")
-    said = own.rpartition(f"<{tag}>")[2].strip("\n") if closed else ""
-    return f"{said}\n</{tag}>\n\n" + rest.lstrip("\n")
+    thought = own.rpartition(f"<{tag}>")[2].strip("\n") if closed else ""
+    return f"{thought}\n</{tag}>\n\n" + rest.lstrip("\n")

@@ -31,10 +31,10 @@ TEXT_NAMES = (
     "document",
 )
 SAMPLE_ROWS = 1000
-"""First rows that decide what a column holds, where its name doesn't."""
+"""Number of first rows by whose cells a column is found, where its name doesn't decide."""
 MOST_CLASSES = 100
 TEST_SHARE = 10
-"""One row in so many becomes a test row, where there is no test set and `test_samples` doesn't say how many."""
+"""One row in this many becomes a test row, where there is neither a test set nor `test_samples`."""
 
 Column = str | int
 """A column's name, or its position counted from 1."""
@@ -44,9 +44,9 @@ class Columns(Frozen):
     """The chosen columns, by name."""
 
     text: tuple[str, ...]
-    """Of texts, joined; or one of lists of words."""
+    """Columns of texts, which are joined; or one column of lists of words."""
     label: str
-    """Of classes or numbers; or of lists of tags."""
+    """Column of classes or numbers, or of lists of tags."""
 
 
 def choose(
@@ -69,15 +69,15 @@ def choose(
 
     Args:
         dataset: the table.
-        where: what to call it in an error.
-        target: what is learnt.
+        where: its name in errors.
+        target: kind of the target.
         text: names or 1-based positions of text columns, or of the one with words; empty to find them.
         label: the column of labels, numbers or tags; None to find it.
-        group: the column of groups, which is no label, and no text unless it is called so.
+        group: the column of groups, which is no label, and no text unless its name is one of a text.
         named: whether the table has column names of its own.
 
     Raises:
-        UserError: a given column isn't there, or none is found.
+        UserError: a given column doesn't exist, or no column fits.
 
     """
     names = list(dataset.column_names)
@@ -122,13 +122,13 @@ def _words_and_tags(names: list[str], where: str, text: tuple[str, ...], label: 
 
 
 def _called(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """Return the column of the first wanted name that there is, in whatever case."""
+    """Return the column with the first of the wanted names that exists, in any case; else None."""
     return next((name for known in wanted for name in names if name.strip().lower() == known), None)
 
 
 @contextmanager
 def column_errors_as_user_errors(where: str) -> Iterator[None]:
-    """Make one sentence of what the libraries say to columns of lists or mappings, or of text in no encoding."""
+    """Raise the libraries' errors on columns of lists, mappings or undecodable text as one sentence."""
     try:
         yield
     except UserError:
@@ -178,11 +178,11 @@ def _find_number(names: list[str], sample: Mapping[str, list[Any]], where: str) 
     called = _called(names, NUMBER_NAMES)
     if called is not None:
         return called
-    found = [name for name in names if sample[name] and all(is_number(str(value)) for value in sample[name])]
-    if len(found) != 1:
-        what = "no column holds numbers" if not found else f"{len(found)} columns hold numbers"
+    numeric = [name for name in names if sample[name] and all(is_number(str(value)) for value in sample[name])]
+    if len(numeric) != 1:
+        what = "no column holds numbers" if not numeric else f"{len(numeric)} columns hold numbers"
         raise UserError(f"{where}: {what}; name the one to learn with dataset.options.label ({listed(names)})")
-    return found[0]
+    return numeric[0]
 
 
 def _find_text(
@@ -204,7 +204,7 @@ def _find_text(
 
 
 def is_number(text: str) -> bool:
-    """Tell whether a cell holds a number."""
+    """Return whether a cell is a number."""
     try:
         float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Conversations of a table: columns of turns, of prompt and completion, or of text, found by name; cells to turns."""
+"""Conversations of a table: columns of turns, of prompt and completion, or of text; and their cells as turns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 TURN_NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog")
 PROMPT_NAMES = ("prompt", "instruction", "question", "query", "q")
 EXTRA_NAMES = ("input", "context")
-"""Columns that may stand beside a prompt, as Alpaca's `input` does, and be empty."""
+"""Columns that may supplement a prompt, such as Alpaca's `input`; their cells may be empty."""
 ANSWER_NAMES = ("completion", "response", "output", "answer", "a")
 TEXT_NAMES = ("text", "content", "body")
 CHOICE_NAMES = ("choices", "options", "endings")
@@ -25,7 +25,7 @@ TOOLS_NAMES = ("tools",)
 READ_KEYS = frozenset({"role", "content", "from", "value", "weight"})
 """Keys of a turn; others are left unread."""
 LISTS = frozenset({"List", "LargeList", "Sequence"})
-"""Names that versions of `datasets` have for the type of a list."""
+"""Names of the list type in the versions of `datasets`."""
 
 ROLES = {
     "system": "system",
@@ -36,20 +36,20 @@ ROLES = {
     "gpt": "assistant",
     "model": "assistant",
 }
-"""Names of who speaks, ShareGPT's included, and what they are called here."""
+"""Role in the data, ShareGPT's names included -> role in a chat template."""
 
 
 class Turn(NamedTuple):
-    """What somebody says in a conversation."""
+    """A turn of a conversation."""
 
     role: str
     content: str
     weight: float = 1.0
-    """0 where it is not learnt."""
+    """0 for a turn that is not learnt."""
 
 
 class Shape(Frozen):
-    """Which columns hold what; one of the first three is there."""
+    """Columns of conversations by content; exactly one of turns, prompt and text is set."""
 
     turns: str | None = None
     """Column of lists of turns: `role` and `content`, or ShareGPT's `from` and `value`."""
@@ -80,7 +80,7 @@ class Shape(Frozen):
 
 
 def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label: Column | None = None) -> Shape:
-    """Return which columns hold conversations: as given, else by name.
+    """Return the columns of conversations: as given, else by name.
 
     A column called messages or conversations (of lists of turns); else a prompt (prompt, instruction, question, query
     or q, with Alpaca's input or a context) and a completion (completion, response, output, answer or a); else text. A
@@ -88,12 +88,12 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
 
     Args:
         dataset: the table.
-        where: what to call it in an error.
+        where: its name in errors.
         text: columns of the prompt, or with no `label` that of turns or text, by name or 1-based position.
         label: column of the completion.
 
     Raises:
-        UserError: a given column isn't there, or none is found.
+        UserError: a given column doesn't exist, or no columns fit.
 
     """
     names = list(dataset.column_names)
@@ -114,8 +114,8 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
         return Shape(turns=turns, system=system, tools=tools)
     answer = answer or _called(names, ANSWER_NAMES)
     if not given:
-        found = (_called(names, PROMPT_NAMES), _called(names, EXTRA_NAMES))
-        given = tuple(name for name in found if name and name != answer)
+        named = (_called(names, PROMPT_NAMES), _called(names, EXTRA_NAMES))
+        given = tuple(name for name in named if name and name != answer)
     if given and answer:
         system = system if system not in {*given, answer} else None
         return Shape(prompt=given, completion=answer, choices=choices, system=system, tools=tools)
@@ -150,13 +150,13 @@ def as_conversations(
 ) -> Dataset:
     """Return a table's rows as `contents`, `roles`, `choices` and `place` (plugins.dataset.LoadedData), and more.
 
-    `unread` has the keys of a row's turns that hold something and are not read, such as `tool_calls`; `bad` says why a
-    row is no conversation, and is empty where it is one. `weights`, `tools` and `messages`, as LoadedData's, are there
-    where a row has any.
+    Further columns are `unread`, the keys of a row's turns that have a value and are not read, such as `tool_calls`;
+    `bad`, the reason why a row is no conversation, empty where it is one; and LoadedData's `weights`, `tools` and
+    `messages` where a row has any.
 
     Raises:
-        UserError: a column is missing, or a row is no conversation that ends with an answer and bad ones are not to be
-            dropped; names the row.
+        UserError: a column is missing, or, without `drop_bad`, a row is no conversation that ends with an answer; names
+            the row.
 
     """
     from datasets import Features, Value
@@ -166,19 +166,19 @@ def as_conversations(
         raise UserError(f"{file}: there is no column '{missing[0]}'; there is {listed(dataset.column_names)}")
     text, texts = Value("string"), [Value("string")]
     types = {"contents": texts, "roles": texts, "choices": texts, "place": text, "unread": texts, "bad": text}
-    some = {"weights": [Value("float64")], "tools": text, "messages": Value("bool")}
+    optional = {"weights": [Value("float64")], "tools": text, "messages": Value("bool")}
     with column_errors_as_user_errors(file):
-        found = dataset.map(
+        converted = dataset.map(
             _convert,
             batched=True,
             with_indices=True,
             remove_columns=dataset.column_names,
-            features=Features({**types, **some}),
+            features=Features({**types, **optional}),
             fn_kwargs={
                 "file": file, "shape": shape, "separator": separator, "mixed": _mixed(dataset), "drop_bad": drop_bad
             },
         )  # fmt: skip
-    return found.remove_columns([name for name in some if not any(found[name])])
+    return converted.remove_columns([name for name in optional if not any(converted[name])])
 
 
 def _mixed(dataset: Dataset) -> frozenset[str]:
@@ -196,7 +196,7 @@ def _convert(
     drop_bad: bool,
 ) -> dict[str, list[Any]]:
     names = ("contents", "roles", "choices", "weights", "tools", "messages", "place", "unread", "bad")
-    found: dict[str, list[Any]] = {name: [] for name in names}
+    columns: dict[str, list[Any]] = {name: [] for name in names}
     for at, position in enumerate(positions):
         row = {name: batch[name][at] for name in shape.columns}
         place, tools, bad = f"{file}: row {position + 1}", "", ""
@@ -213,23 +213,23 @@ def _convert(
             if not drop_bad:
                 raise UserError(bad) from None
         weights = [turn.weight for turn in turns]
-        found["roles"].append([turn.role for turn in turns])
-        found["contents"].append([turn.content for turn in turns])
-        found["choices"].append(choices)
-        found["weights"].append([] if all(weights) else weights)
-        found["tools"].append(tools)
-        found["messages"].append(bool(shape.turns))
-        found["unread"].append(_unread(row[shape.turns]) if shape.turns else [])
-        found["place"].append(place)
-        found["bad"].append(bad)
-    return found
+        columns["roles"].append([turn.role for turn in turns])
+        columns["contents"].append([turn.content for turn in turns])
+        columns["choices"].append(choices)
+        columns["weights"].append([] if all(weights) else weights)
+        columns["tools"].append(tools)
+        columns["messages"].append(bool(shape.turns))
+        columns["unread"].append(_unread(row[shape.turns]) if shape.turns else [])
+        columns["place"].append(place)
+        columns["bad"].append(bad)
+    return columns
 
 
 def _row(row: Mapping[str, Any], shape: Shape, separator: str) -> tuple[list[Turn], list[str]]:
     """Return a row's turns and choices.
 
     Raises:
-        ValueError: it has none; says why, as it goes on after `row 3`.
+        ValueError: it has none; the message continues `row 3`.
 
     """
     if shape.turns:
@@ -240,8 +240,8 @@ def _row(row: Mapping[str, Any], shape: Shape, separator: str) -> tuple[list[Tur
     if isinstance(row[shape.prompt[0]], list):  # TRL's: both are lists of turns
         return [*_turns(row[shape.prompt[0]], shape.prompt[0]), *_turns(answer, shape.completion or "")], []
     choices = [_text(choice, shape.choices or "") for choice in row[shape.choices] or []] if shape.choices else []
-    said = _choice(answer, choices) if choices else _text(answer, shape.completion or "")
-    return [Turn("user", _joined(row, shape.prompt, separator)), Turn("assistant", said)], choices
+    chosen = _choice(answer, choices) if choices else _text(answer, shape.completion or "")
+    return [Turn("user", _joined(row, shape.prompt, separator)), Turn("assistant", chosen)], choices
 
 
 def _system(row: Mapping[str, Any], shape: Shape, turns: Sequence[Turn]) -> list[Turn]:
@@ -251,12 +251,12 @@ def _system(row: Mapping[str, Any], shape: Shape, turns: Sequence[Turn]) -> list
         ValueError: both have one.
 
     """
-    said = _cell(row[shape.system], shape.system) if shape.system else ""
-    if not said.strip():
+    prompt = _cell(row[shape.system], shape.system) if shape.system else ""
+    if not prompt.strip():
         return []
     if turns and turns[0].role == "system":
         raise ValueError(f"has a system prompt in column {shape.system!r} and one among its turns; remove one")
-    return [Turn("system", said)]
+    return [Turn("system", prompt)]
 
 
 def _tools(row: Mapping[str, Any], shape: Shape) -> str:
@@ -277,31 +277,31 @@ def _tools(row: Mapping[str, Any], shape: Shape) -> str:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Return a value without the keys that hold nothing, which `datasets` adds to mappings of a list."""
+    """Return a value without keys of None, which `datasets` adds to the mappings of a list."""
     if isinstance(value, dict):
         return {key: _without_nulls(part) for key, part in value.items() if part is not None}
     return [_without_nulls(part) for part in value] if isinstance(value, list) else value
 
 
 def _check_mixed(row: Mapping[str, Any], mixed: frozenset[str]) -> None:
-    """Refuse what is no text in a column of several types: `datasets` has read texts that look like numbers as such.
+    """Refuse cells other than texts in a column of several types, where `datasets` reads texts such as "01" as numbers.
 
     Raises:
-        ValueError: it is none.
+        ValueError: a cell is no text.
 
     """
     for column in mixed & set(row):
         if not isinstance(row[column], str | None):
-            found = short(str(row[column]))
-            raise ValueError(f"holds {found!r}, which is or looks like no text, in column {column!r}")  # noqa: TRY004
+            value = short(str(row[column]))
+            raise ValueError(f"holds {value!r}, which is or looks like no text, in column {column!r}")  # noqa: TRY004
 
 
 def _joined(row: Mapping[str, Any], columns: Sequence[str], separator: str) -> str:
     parts = [_cell(row[column], column) for column in columns]
-    found = separator.join(part for part in parts if part.strip())
-    if not found:
+    joined = separator.join(part for part in parts if part.strip())
+    if not joined:
         raise ValueError(f"has no text in column {' or '.join(map(repr, columns))}; fill it or remove the row")
-    return found
+    return joined
 
 
 def _text(cell: Any, column: str) -> str:
@@ -346,7 +346,7 @@ def _turns(cell: Any, column: str) -> list[Turn]:
 
 
 def _unread(turns: Any) -> list[str]:
-    """Return the keys of turns that hold something and are not read."""
+    """Return the keys of turns that have a value and are not read."""
     keys = (key for turn in turns if isinstance(turn, dict) for key, value in turn.items() if value is not None)
     return sorted(set(keys) - READ_KEYS)
 
@@ -389,7 +389,7 @@ def _check(turns: Sequence[Turn]) -> None:
     """Refuse a conversation without an answer at its end.
 
     Raises:
-        ValueError: it ends with somebody else, or a system prompt stands inside.
+        ValueError: its last turn is no answer, or a system prompt isn't its first turn.
 
     """
     if not turns or turns[-1].role != "assistant":

@@ -2,7 +2,7 @@
 
 Near-copies are found by MinHash (Broder 1997, On the resemblance and containment of documents) with bands (Leskovec,
 Rajaraman and Ullman, Mining of Massive Datasets, ch. 3), and likely pairs are compared exactly. Cost grows with the
-words that are looked at, of which there are at most `MOST_ROWS` x `MOST_WORDS`.
+number of words compared, at most `MOST_ROWS` x `MOST_WORDS`.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LENGTH, SHARE = 5, 0.5
-"""Two texts are near-copies where their sequences of so many words have a Jaccard index of at least this: two of forty
-words, or one of twenty, may differ."""
+"""Words per sequence, and the least Jaccard index of the sequences of two near-copies: two of forty words, or one of
+twenty, may differ."""
 MOST_ROWS, MOST_WORDS = 100_000, 200
-"""Rows that are looked at, the test rows first, and words at the beginning of each."""
+"""Most rows compared, the test rows first, and most words compared at the beginning of each."""
 FRAME, FEW, ANY, SAMPLE = 0.1, 100, 10, 2000
 """Sequences in more than a tenth of the texts and in more than a hundred (of few texts, in more than half of them and
-in more than ten) are taken for a frame around them, such as an instruction, and left out; of many texts by a sample."""
+in more than ten) count as a frame around texts, such as an instruction, and are left out; shares are of a sample."""
 BANDS, BAND = 20, 3
-"""Bands of so many minima each: of pairs with an index of 0.5 93 % agree in a band, of 0.6 99 %, of 0.1 2 %."""
+"""Number of bands, and minima per band: of pairs with an index of 0.5 93 % agree in a band, of 0.6 99 %, of 0.1 2 %."""
 NEIGHBOURS = 3
-"""Texts after each that agree with it in a band and are compared with it, so that cost grows with the rows alone."""
+"""Following texts of its band with which each text is compared, so that cost grows linearly with the rows."""
 LIKELY, MOST_PAIRS = 0.4, 200_000
-"""Share of equal minima from which a pair is compared, and the most pairs that are, the likeliest first."""
+"""Least share of equal minima of a pair to be compared exactly, and most such pairs, the likeliest first."""
 BATCH = 1000
 
 Words = NDArray[np.uint64]
@@ -50,7 +50,7 @@ class CopyCount(Frozen):
     """Rows that have copies."""
 
     near: int = 0
-    """Near-copies, equal texts among them."""
+    """Rows with near-copies, equal texts included."""
     equal: int = 0
 
 
@@ -61,41 +61,41 @@ class Copies(Frozen):
     """Split -> rows in it."""
     looked_at: dict[str, int] = Field(default_factory=dict)
     within: dict[str, CopyCount] = Field(default_factory=dict)
-    """Split -> its rows that have a copy in it; where rows have groups, in another group."""
+    """Split -> its rows with a copy in the same split; where rows have groups, in another group."""
     in_train: dict[str, CopyCount] = Field(default_factory=dict)
     """Split -> its rows that have a copy among the training rows."""
     groups: int | None = None
-    """Test rows of a group that training rows are of too; None where rows have no groups."""
+    """Test rows whose group has training rows too; None where rows have no groups."""
 
     @property
     def note(self) -> str:
         """The counts, as a note of the report."""
-        told = [self._of(split, split, count) for split, count in self.within.items()]
-        told += [self._of(split, f"{split} in train", count) for split, count in self.in_train.items()]
-        found = "; ".join(filter(None, told)) or "none"
+        parts = [self._of(split, split, count) for split, count in self.within.items()]
+        parts += [self._of(split, f"{split} in train", count) for split, count in self.in_train.items()]
+        counts = "; ".join(filter(None, parts)) or "none"
         looked, rows = sum(self.looked_at.values()), sum(self.rows.values())
-        return found + (f" ({looked:,} of {rows:,} rows looked at)" if looked < rows else "")
+        return counts + (f" ({looked:,} of {rows:,} rows looked at)" if looked < rows else "")
 
     def _of(self, split: str, what: str, count: CopyCount) -> str:
         return f"{what} {count.near:,} of {self.looked_at[split]:,} ({count.equal:,} equal)" if count.near else ""
 
     @property
     def warning(self) -> str | None:
-        """What makes scores of the test rows claim too much; None where nothing does."""
-        within, learnt = self.within.get("test", CopyCount()), self.in_train.get("test", CopyCount())
+        """Warning that copies bias the scores of the test rows; None without such copies."""
+        within, trained = self.within.get("test", CopyCount()), self.in_train.get("test", CopyCount())
         others = "the others" if self.groups is None else "those of other groups"
-        told = [
+        findings = [
             f"{count.near:,} have a copy or near-copy among {where} ({count.equal:,} equal)"
-            for count, where in ((within, others), (learnt, "the training rows"))
+            for count, where in ((within, others), (trained, "the training rows"))
             if count.near
         ]
         if self.groups:
-            told.append(f"{self.groups:,} are of a group that training rows are of too")
-        if not told:
+            findings.append(f"{self.groups:,} belong to a group that has training rows too")
+        if not findings:
             return None
-        effects = ["better"] * bool(learnt.near or self.groups) + ["more certain"] * bool(within.near)
+        effects = ["better"] * bool(trained.near or self.groups) + ["more certain"] * bool(within.near)
         return (
-            f"of {self.looked_at['test']:,} test rows {' and '.join(told)}, so that scores look "
+            f"of {self.looked_at['test']:,} test rows {' and '.join(findings)}, so that scores look "
             f"{' and '.join(effects)} than they are"
         )
 
@@ -103,20 +103,20 @@ class Copies(Frozen):
 def find_copies(rows: Mapping[str, Dataset], target: Target) -> Copies:
     """Return the copies among the loaded rows of train, validation and test; labels and answers don't count.
 
-    Texts are equal but for case and white space. Of an answer the text is what is asked, its choices included.
+    Case and white space don't count either. For answers the question is compared, its choices included.
     """
     texts = Texts()
     kinds: dict[str, Numbers] = {}
     for split in ("test", "validation", "train"):
         left = MOST_ROWS - sum(map(len, kinds.values()))
-        found = [texts.add(text) for text in _texts(rows[split], target, left)]
-        kinds[split] = np.array(found, dtype=np.int64)
+        numbers = [texts.add(text) for text in _texts(rows[split], target, left)]
+        kinds[split] = np.array(numbers, dtype=np.int64)
     alike = texts.near_copies()
-    equal, near = kinds, {split: alike[of] for split, of in kinds.items()}
-    groups = {split: groups_of(rows[split].select(range(len(of)))) for split, of in kinds.items()}
+    equal, near = kinds, {split: alike[numbers] for split, numbers in kinds.items()}
+    groups = {split: groups_of(rows[split].select(range(len(numbers)))) for split, numbers in kinds.items()}
     return Copies(
         rows={split: len(rows[split]) for split in kinds},
-        looked_at={split: len(of) for split, of in kinds.items()},
+        looked_at={split: len(numbers) for split, numbers in kinds.items()},
         within={s: CopyCount(near=_repeated(near[s], groups[s]), equal=_repeated(equal[s], groups[s])) for s in kinds},
         in_train={
             split: CopyCount(near=_among(near[split], near["train"]), equal=_among(equal[split], equal["train"]))
@@ -127,7 +127,7 @@ def find_copies(rows: Mapping[str, Dataset], target: Target) -> Copies:
 
 
 def _repeated(kinds: Numbers, groups: Numbers | None) -> int:
-    """Return how many rows have their kind in common with another row, or with one of another group."""
+    """Return how many rows share their kind with another row; with `groups`, with a row of another group."""
     members = np.arange(len(kinds)) if groups is None else groups
     pairs = np.unique(np.stack([kinds, members], axis=1), axis=0)
     several, counts = np.unique(pairs[:, 0], return_counts=True)
@@ -135,23 +135,23 @@ def _repeated(kinds: Numbers, groups: Numbers | None) -> int:
 
 
 def _among(kinds: Numbers, others: Numbers | None) -> int:
-    """Return how many of the first are among the others."""
+    """Return how many of `kinds` occur in `others`."""
     return 0 if others is None else int(np.isin(kinds, others).sum())
 
 
 def _texts(rows: Dataset, target: Target, most: int) -> Iterator[str]:
-    """Yield what a row's copies share, of the first rows."""
+    """Yield the text of each of the first rows that is compared."""
     for batch in rows.select(range(min(most, len(rows)))).iter(BATCH):
         if target == "tags":
             yield from map(" ".join, batch["words"])
         elif target == "answer":
-            yield from map(_asked, batch["roles"], batch["contents"], batch["choices"])
+            yield from map(_question, batch["roles"], batch["contents"], batch["choices"])
         else:
             yield from batch["text"]
 
 
-def _asked(roles: list[str], contents: list[str], choices: list[str] | None) -> str:
-    """Return the turns before the answer but for system prompts, or the answer where there are none; and choices."""
+def _question(roles: list[str], contents: list[str], choices: list[str] | None) -> str:
+    """Return the turns before the answer without system prompts (the answer where there are none), and the choices."""
     before = [text for role, text in zip(roles[:-1], contents[:-1], strict=True) if role != "system"]
     return "\n".join([*(before or contents[-1:]), *(choices or ())])
 
@@ -162,16 +162,16 @@ class Sequences(NamedTuple):
     numbers: Words
     """[total]."""
     starts: Numbers
-    """[texts], where each text's begin in `numbers`."""
+    """[texts], start of each text's sequences in `numbers`."""
     texts: Numbers
-    """[texts], which texts have some."""
+    """[texts], numbers of the texts that have sequences."""
 
 
 class Texts:
-    """Different texts, numbered as they come."""
+    """Distinct texts, numbered in the order of their addition."""
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Start without texts."""
         self._known: dict[bytes, int] = {}
         self._vocabulary: defaultdict[str, int] = defaultdict(count().__next__)
         self._words: array[int] = array("i")
@@ -181,12 +181,12 @@ class Texts:
         return len(self._known)
 
     def add(self, text: str) -> int:
-        """Return the number of a text, equal for texts that are equal but for case and white space."""
+        """Return the number of a text, the same for texts that differ in case and white space alone."""
         words = text.casefold().split()
         key = hashlib.blake2b(" ".join(words).encode(errors="surrogatepass"), digest_size=16).digest()
         number = self._known.setdefault(key, len(self))
         if number == len(self._ends) - 1:
-            # A script without spaces, as Chinese: its words are taken to be of one letter.
+            # A script without spaces, such as Chinese: each letter counts as a word.
             long = sum(map(len, words)) > 20 * len(words)
             words = (list("".join(words)) if long else words)[:MOST_WORDS]
             words += [""] * (LENGTH - len(words))
@@ -195,7 +195,7 @@ class Texts:
         return number
 
     def near_copies(self) -> Numbers:
-        """Return a number for each text, [texts], equal for those that pairs of near-copies connect."""
+        """Return a group number for each text, [texts]; texts connected by pairs of near-copies are in one group."""
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
@@ -203,18 +203,22 @@ class Texts:
         parts = [self._sequences(first, min(first + BATCH, len(self)), frame) for first in range(0, len(self), BATCH)]
         minima = np.concatenate([np.zeros((0, len(TURNS)), dtype=np.uint64), *map(_minima, parts)])
         texts = np.concatenate([np.zeros(0, dtype=np.int64), *(part.texts for part in parts)])
-        of = cache(lambda text: np.unique(self._sequences(text, text + 1, frame).numbers))
-        pairs = [(a, b) for a, b in texts[_candidates(minima)].tolist() if _jaccard(of(a), of(b)) >= SHARE]
+        sequences_of = cache(lambda text: np.unique(self._sequences(text, text + 1, frame).numbers))
+        pairs = [
+            (a, b)
+            for a, b in texts[_candidates(minima)].tolist()
+            if _jaccard(sequences_of(a), sequences_of(b)) >= SHARE
+        ]
         a, b = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
         edges = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(len(self), len(self)))
         return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
 
     def _frame(self) -> Words:
-        """Return the sequences that many texts have, by a sample of them."""
+        """Return the sequences that many texts share, judged by a sample of texts."""
         chosen = np.linspace(0, len(self) - 1, min(len(self), SAMPLE)).astype(int).tolist()
         none = np.zeros(0, dtype=np.uint64)
-        found = [np.unique(self._sequences(text, text + 1, none).numbers) for text in chosen]
-        numbers, counts = np.unique(np.concatenate([none, *found]), return_counts=True)
+        per_text = [np.unique(self._sequences(text, text + 1, none).numbers) for text in chosen]
+        numbers, counts = np.unique(np.concatenate([none, *per_text]), return_counts=True)
         return np.asarray(numbers[counts > max(ANY, min(len(chosen) / 2, max(FEW, FRAME * len(chosen))))])
 
     def _sequences(self, first: int, last: int, frame: Words) -> Sequences:
@@ -236,36 +240,36 @@ class Texts:
 ODD = np.random.default_rng(0).integers(0, 2**63, LENGTH, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 """Multipliers of the places in a sequence."""
 TURNS = np.random.default_rng(1).integers(0, 2**63, BANDS * BAND, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-"""Multipliers that put the numbers of sequences into other orders, each with a minimum of its own."""
+"""Multipliers that reorder the numbers of sequences (MinHash's hash functions); each order has its own minimum."""
 
 
 def _mixed(numbers: Words) -> Words:
-    """Return numbers spread over 64 bits, equal ones to equal ones (SplitMix64: Steele, Lea and Flood 2014)."""
+    """Return numbers hashed to 64 bits by SplitMix64 (Steele, Lea and Flood 2014)."""
     spread = numbers + np.uint64(0x9E3779B97F4A7C15)
     spread = (spread ^ (spread >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     spread = (spread ^ (spread >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return spread ^ (spread >> np.uint64(31))
 
 
-def _minima(of: Sequences) -> Words:
-    """Return the least number of each text in every order, [texts, orders]."""
-    if not len(of.texts):
+def _minima(sequences: Sequences) -> Words:
+    """Return the minimum of each text in every order, [texts, orders]."""
+    if not len(sequences.texts):
         return np.zeros((0, len(TURNS)), dtype=np.uint64)
-    return np.stack([np.minimum.reduceat(of.numbers * turn, of.starts) for turn in TURNS], axis=1)
+    return np.stack([np.minimum.reduceat(sequences.numbers * turn, sequences.starts) for turn in TURNS], axis=1)
 
 
 def _candidates(minima: Words) -> Numbers:
-    """Return pairs of texts, [pairs, 2], that agree in a band and in most minima."""
+    """Return pairs of texts, [pairs, 2], that agree in a band and in enough minima."""
     keys = (minima.reshape(len(minima), BANDS, BAND) * TURNS[:BAND]).sum(axis=2, dtype=np.uint64)
-    found = [np.zeros(0, dtype=np.int64)]
+    codes = [np.zeros(0, dtype=np.int64)]
     for band in range(BANDS):
         key = keys[:, band]
-        order = np.lexsort((keys[:, band - 1], key))  # of those that agree in this band, those in another side by side
+        order = np.lexsort((keys[:, band - 1], key))  # ties in this band are ordered by another band
         for distance in range(1, NEIGHBOURS + 1):
             same = np.flatnonzero(key[order[distance:]] == key[order[:-distance]])
             one, other = order[same], order[same + distance]
-            found.append(np.minimum(one, other) * len(minima) + np.maximum(one, other))
-    pairs = np.stack(np.divmod(np.unique(np.concatenate(found)), len(minima)), axis=1)
+            codes.append(np.minimum(one, other) * len(minima) + np.maximum(one, other))
+    pairs = np.stack(np.divmod(np.unique(np.concatenate(codes)), len(minima)), axis=1)
     parts = np.array_split(pairs, 1 + len(pairs) // BATCH)
     likely = np.concatenate([(minima[part[:, 0]] == minima[part[:, 1]]).mean(axis=1) for part in parts])
     first = np.argsort(-likely, kind="stable")[:MOST_PAIRS]
@@ -273,6 +277,6 @@ def _candidates(minima: Words) -> Numbers:
 
 
 def _jaccard(one: Words, other: Words) -> float:
-    """Return how many of all sequences of two texts, each sorted and once, are in both."""
+    """Return the Jaccard index of the sequences of two texts, each sorted and without repeats."""
     shared = len(np.intersect1d(one, other, assume_unique=True))
     return shared / (len(one) + len(other) - shared)

@@ -26,7 +26,7 @@ ORANGE_TYPES = {"", "c", "d", "s", "t", "continuous", "discrete", "string", "tim
 
 
 class Layout(Frozen):
-    """How a separated file is laid out."""
+    """Layout of a separated file."""
 
     names: tuple[str, ...]
     named: bool
@@ -37,10 +37,10 @@ class Layout(Frozen):
 
 
 class Format(NamedTuple):
-    """How separated files are to be read."""
+    """Options for reading separated files."""
 
     header: bool | None = None
-    """Whether they begin with column names; None: unless a cell of the first row is a number or occurs again in its
+    """Whether the first row has column names; None: yes, unless one of its cells is a number or occurs again in its
     column."""
     skip_lines: int | None = None
     """Lines left out after the header; None: 2 for a .tab file with Orange's lines of types and roles, else 0."""
@@ -90,7 +90,7 @@ def _first_rows(file: Path, form: Format) -> list[list[str]]:
 
 
 def _as_pandas(file: Path, form: Format) -> dict[str, Any]:
-    """Return what pandas' reader must know, so that every cell is read exactly as it stands."""
+    """Return arguments of pandas' reader, with which every cell is read exactly as written."""
     quoting = {"quotechar": form.quote, "quoting": 0} if form.quote else {"quoting": 3}
     return {
         "sep": SEPARATED[file.suffix.lower()],
@@ -127,7 +127,7 @@ def read_file(file: Path, form: Format = DEFAULT) -> tuple[Dataset, Layout | Non
 
 
 def _torn_line(file: Path) -> str:
-    """Return what is wrong with the first line that is no JSON; empty where all are."""
+    """Return the error of the first line that is no JSON; empty where all are."""
     with file.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             try:
@@ -139,9 +139,9 @@ def _torn_line(file: Path) -> str:
 
 
 def _literal(file: Path) -> Path:
-    """Return a path that `datasets` takes as it is: of one with `*`, `[` or `::` it would read other files.
+    """Return a path without `*`, `[` or `::`, which `datasets` would expand: the file's own, or a link to it.
 
-    It is a link whose name changes with the file: `datasets` tells by the link's own time stamp whether to read anew.
+    The link's name changes with the file, since `datasets` decides by the link's own time stamp whether to read anew.
     """
     if not MAGIC & set(str(file)):
         return file

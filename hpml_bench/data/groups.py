@@ -21,9 +21,9 @@ def groups_of(dataset: Dataset) -> NDArray[np.int64] | None:
 
 
 def whole_groups(groups: NDArray[np.int64], count: int, random: np.random.Generator) -> NDArray[np.bool_]:
-    """Return which rows are of the first groups, in random order, that together have at least `count` rows, [n].
+    """Return a mask [n] of the rows of randomly drawn groups, which together have at least `count` rows.
 
-    Each group comes first equally often, whatever its size: in an order of rows the large ones would.
+    Groups are drawn with equal probability, whatever their size; drawing rows would prefer the large ones.
     """
     _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = random.permutation(len(sizes))

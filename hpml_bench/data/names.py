@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Index = dict[str, int]
-"""Of each value as text."""
+"""Value as text -> index."""
 BATCH = 1000
 
 
@@ -48,20 +48,22 @@ def tag_index(train: Dataset, file: str, column: str, given: Sequence[str]) -> t
 
     """
     feature = train.features[column]
-    of_one = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
-    if of_one is None:
-        raise UserError(f"{file}: column '{column}' holds no lists of tags; they are read of json, jsonl and parquet")
+    tag_feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+    if tag_feature is None:
+        raise UserError(
+            f"{file}: column '{column}' has no lists of tags; give a json, jsonl or parquet file with lists"
+        )
     batches = train.select_columns([column]).with_format("arrow").iter(BATCH)
     values: set[Any] = set()
     for batch in batches:
         values.update(batch.column(column).combine_chunks().flatten().unique().to_pylist())
-    return _index(values, file, getattr(of_one, "names", None), given)
+    return _index(values, file, getattr(tag_feature, "names", None), given)
 
 
 def _index(
     labels: Iterable[Any], file: str, known: Sequence[str] | None, given: Sequence[str]
 ) -> tuple[tuple[str, ...], Index]:
-    """Return names and index: those that the data set knows, the values themselves in order, or those given."""
+    """Return names and index: the data set's own names, the sorted values themselves, or the names given."""
     if known and not given:
         return tuple(known), {str(i): i for i in range(len(known))}
     values = {as_text(label) for label in labels} - {None}

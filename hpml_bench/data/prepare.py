@@ -1,4 +1,4 @@
-"""Model and data made ready for the ranks: resolved, drawn, tokenised, hashed, and kept on disk for the next run."""
+"""Preparation of model and data for the ranks: resolved, drawn, tokenised, hashed, and cached on disk."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from hpml_bench.system.disk import explained
 from hpml_bench.system.hashing import digest
 
 FORMAT = 5
-"""Counts up when the same rows would be tokenised or saved otherwise."""
+"""Version of cache entries, raised when the same rows are tokenised or saved differently."""
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 6
 """Stream of random numbers that draws the groups of validation rows split off the training rows."""
 MANIFEST = "manifest.json"
 BATCH = 1000
 VALIDATION_SHARE = 10
-"""One training row in so many validates, where neither data set nor settings say which or how many."""
+"""One training row in this many becomes a validation row, where neither data set nor settings specify any."""
 
 
 @explained(disk_error)
@@ -55,7 +55,7 @@ def prepare(settings: Settings) -> Prepared:
     Several processes may call at once: one does the work, the others wait for it.
 
     Raises:
-        UserError: the model or the data can't be had, or don't suit the settings, or the cache can't be written to.
+        UserError: the model or the data can't be fetched or don't fit the settings, or the cache can't be written to.
 
     """
     _silence()
@@ -77,7 +77,7 @@ def prepare(settings: Settings) -> Prepared:
         data=data,
         revision=model.revision,
     )
-    # The digest of the data is of the drawn rows in their order: it stands for the settings that drew them.
+    # The data's digest covers the drawn rows in their order, and thereby the settings that drew them.
     key = digest([FORMAT, identity(settings)["tasks"], digests.data, digests.tokenizer, settings.max_length, ends], 32)
     folder = cache_folder() / "prepared" / key
     with locked(folder):
@@ -86,7 +86,7 @@ def prepare(settings: Settings) -> Prepared:
                 _tokenise(rows, task, encoder, fresh)
         manifest = json.loads((folder / MANIFEST).read_text())
     left = {split: read_rows(folder / split).num_rows for split in rows}
-    _check_what_is_left(left, settings)
+    _check_rows_left(left, settings)
     notes = task.length_notes(manifest["full"], {k: Counter(v) for k, v in manifest.get("counts", {}).items()})
     copies = Copies.model_validate(manifest["copies"])
     return Prepared(
@@ -106,25 +106,25 @@ def prepare(settings: Settings) -> Prepared:
             **_group_note(folder),
             "copies and near-copies": copies.note,
         },
-        warnings=(*fewer, *_on_rows({**loaded.warnings, **({} if task.cuts_texts else notes)}, copies, settings)),
+        warnings=(*fewer, *_warnings({**loaded.warnings, **({} if task.cuts_texts else notes)}, copies, settings)),
         pad_id=pad_id(tokenizer, _vocabulary(config)),
         stop_ids=task.stop_ids(encoder) if task.decoding is not None else (),
         scaffold=task.scaffold(encoder) if task.decoding is not None else Scaffold(),
     )
 
 
-def _on_rows(found: Mapping[str, str], copies: Copies, settings: Settings) -> Iterator[str]:
-    """Yield warnings on what was found in the rows, and on copies among them."""
-    yield from (f"{name}: {value}" for name, value in found.items() if value != NOTHING)
+def _warnings(notes: Mapping[str, str], copies: Copies, settings: Settings) -> Iterator[str]:
+    """Yield warnings on the rows, and on copies among them."""
+    yield from (f"{name}: {value}" for name, value in notes.items() if value != NOTHING)
     if copies.warning:
         yield f"copies: {copies.warning}{_about_copies(settings)}"
 
 
 def _silence() -> None:
-    """Switch off the libraries' progress bars, chatter and telemetry: the page and our own bar say what matters."""
+    """Switch off the libraries' progress bars, log messages and telemetry."""
     constants.HF_HUB_DISABLE_TELEMETRY = True
     disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it says each try at a download
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs each attempt at a download
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a request to the hub for each load, also of local files
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
@@ -133,18 +133,18 @@ def _silence() -> None:
 
 
 def _vocabulary(config: Mapping[str, Any]) -> int | None:
-    """Return the number of rows of the token embeddings, where config.json says it."""
-    size = _of_text(config).get("vocab_size")
+    """Return the number of rows of the token embeddings; None where config.json lacks it."""
+    size = _text_config(config).get("vocab_size")
     return int(size) if size else None
 
 
-def _of_text(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what config.json says of the model of texts, which those of several media have in a part of its own."""
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the configuration of the text model, which multimodal models have in a section of its own."""
     return {**config, **(config.get("text_config") or {})}
 
 
 def _check_length(settings: Settings, config: Mapping[str, Any]) -> None:
-    text = _of_text(config)
+    text = _text_config(config)
     longest = text.get("n_positions") or text.get("max_position_embeddings")
     if isinstance(longest, int) and settings.max_length > longest:
         raise UserError(
@@ -164,7 +164,7 @@ def _load(settings: Settings) -> tuple[LoadedData, Task]:
             f"{_where(settings)}: its rows have {' or '.join(IN_WORDS[kind] for kind in loader.targets)} to learn, and "
             f"the task {settings.task.name} learns {IN_WORDS[target]}; choose another task or data set"
         )
-    wanted = settings.validation_samples or task.most_validation_rows  # data sets are always told a number
+    wanted = settings.validation_samples or task.most_validation_rows  # data sets always get a number
     loaded = loader.load(settings.model_copy(update={"validation_samples": wanted}), target)
     for split, dataset in (("train", loaded.train), ("validation", loaded.validation), ("test", loaded.test)):
         if dataset is not None and not len(dataset):
@@ -180,27 +180,27 @@ def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validatio
     """Return the rows of each split that the settings ask for, or all where there are fewer, drawn with `data_seed`.
 
     Training rows are a prefix of one permutation, so that more `train_samples` only add rows; validation rows split
-    off them come first in it and are never trained on. Where rows have groups, those of a group are never in both. With
-    `vary_data` they are all rows there are, of which each seed draws its own (data.training_rows): one preparation, and
-    one digest, for all seeds.
+    off them come first in it and are never trained on. A group of rows is never in both. With `vary_data` all remaining
+    rows are training rows, of which each seed draws its own (data.batches.training_rows): one preparation, and one
+    digest, for all seeds.
 
     Args:
         loaded: the data set's rows.
         settings: how many to draw.
-        most: validation rows, at most, where the settings don't say how many: a tenth of the training rows, or all that
-            the data set has for it.
+        most: most validation rows where the settings don't say how many: a tenth of the training rows, or all of the
+            data set's own.
 
     Raises:
-        UserError: no global batch is left to train on, or with `vary_data` not twice as many rows as asked for.
+        UserError: less than a global batch is left to train on, or with `vary_data` less than twice `train_samples`.
 
     """
     order, held_out = _permutation(loaded.train, settings.data_seed, 0), 0
     if loaded.validation is None:
         held_out = settings.validation_samples or min(most, max(1, len(order) // VALIDATION_SHARE))
-    held, train, groups = order[:held_out], order[held_out:], groups_of(loaded.train)
+    held_rows, train, groups = order[:held_out], order[held_out:], groups_of(loaded.train)
     if held_out and groups is not None:
         chosen = whole_groups(groups, held_out, np.random.default_rng([settings.data_seed, HELD_OUT]))[order]
-        held, train = order[chosen][:held_out], order[~chosen]
+        held_rows, train = order[chosen][:held_out], order[~chosen]
     if len(train) < settings.global_batch:
         by_groups = "" if groups is None else " by whole groups"
         raise UserError(
@@ -209,7 +209,7 @@ def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validatio
             + f"one global_batch of {settings.global_batch}; lower these"
         )
     if loaded.validation is None:
-        validation = loaded.train.select(held)
+        validation = loaded.train.select(held_rows)
     else:
         drawn = _permutation(loaded.validation, settings.data_seed, 1)
         validation = loaded.validation.select(drawn[: settings.validation_samples or most])
@@ -222,7 +222,7 @@ def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validatio
 
 
 def _training(order: np.ndarray, settings: Settings) -> np.ndarray:
-    """Return the rows that are trained on, or from which each seed draws those."""
+    """Return the training rows; with `vary_data` all of `order`, from which each seed draws its own."""
     if not settings.vary_data:
         return order[: settings.train_samples]
     if settings.train_samples is None:
@@ -241,10 +241,10 @@ def _permutation(dataset: Dataset, seed: int, stream: int) -> np.ndarray:
 
 def _fewer(rows: Mapping[str, Dataset], settings: Settings) -> list[str]:
     """Return a sentence for each split with fewer rows than the settings ask for."""
-    asked = {split: getattr(settings, f"{split}_samples") for split in SPLITS}
+    requested = {split: getattr(settings, f"{split}_samples") for split in SPLITS}
     return [
         f"{split}_samples asks for {count:,} rows, there are {len(rows[split]):,}, and all of them are taken"
-        for split, count in asked.items()
+        for split, count in requested.items()
         if count is not None and count > len(rows[split])
     ]
 
@@ -255,7 +255,7 @@ def _check_and_digest(
     """Return the SHA-256 of label names, of all columns of all splits, in order, and of sources; and the task's facts.
 
     Raises:
-        UserError: a row can't be learnt from, or all of them can't; says which.
+        UserError: the task refuses a row, or the rows as a whole; names the row.
 
     """
     state = hashlib.sha256(json.dumps(label_names).encode())
@@ -265,8 +265,8 @@ def _check_and_digest(
         for split in rows:
             state.update(f"\n{split} {len(rows[split])}\n".encode())
             for batch in rows[split].with_format("arrow").iter(BATCH):
-                more = [name for name in (*task.optional_columns, GROUP) if name in batch.column_names]
-                labels, *others = (batch.column(name).combine_chunks() for name in (*task.columns, *more))
+                optional = [name for name in (*task.optional_columns, GROUP) if name in batch.column_names]
+                labels, *others = (batch.column(name).combine_chunks() for name in (*task.columns, *optional))
                 task.check(split, labels, batch)
                 for column in (labels, *others):
                     for part in _bytes(column):
@@ -277,7 +277,7 @@ def _check_and_digest(
 
 
 def _bytes(column: pa.Array) -> Iterator[bytes | memoryview]:
-    """Yield the content of a column of numbers, texts, or lists of these: of the latter two lengths, then content."""
+    """Yield the content of a column of numbers, texts, or lists of these; for texts and lists the lengths first."""
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         yield np.asarray(pc.list_value_length(column)).astype("<i8").tobytes()
         yield from _bytes(column.flatten())
@@ -294,8 +294,8 @@ def _bytes(column: pa.Array) -> Iterator[bytes | memoryview]:
         )
 
 
-def _check_what_is_left(left: Mapping[str, int], settings: Settings) -> None:
-    """Refuse splits of which too few rows are left: with `vary_data` not twice as many as each seed draws."""
+def _check_rows_left(left: Mapping[str, int], settings: Settings) -> None:
+    """Refuse splits with too few rows left; with `vary_data`, fewer than twice as many as each seed draws."""
     for split, count in left.items():
         least = settings.global_batch if split == "train" else 1
         if split == "train" and settings.vary_data:
@@ -311,7 +311,7 @@ def _check_what_is_left(left: Mapping[str, int], settings: Settings) -> None:
 
 
 def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder: Path) -> None:
-    """Write the token ids and labels of all splits, batch by batch, and a manifest by which damage is known."""
+    """Write the token ids and labels of all splits, batch by batch, and a manifest by which damage is detected."""
     full = 0
     counts: dict[str, Counter[str]] = {}
 
@@ -337,14 +337,14 @@ def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder:
 
 
 def _about_copies(settings: Settings) -> str:
-    """Return what to do about copies; nothing where rows are not the user's own."""
+    """Return advice on copies; empty where the rows are not the user's own."""
     if GROUP not in options_class("datasets", settings.dataset.name).model_fields:
         return ""
-    return "; name the column of what belongs together with dataset.options.group, or remove the copies"
+    return "; name the column of groups with dataset.options.group, or remove the copies"
 
 
 def _group_note(folder: Path) -> dict[str, str]:
-    """Say how many groups the test rows are in, where they have groups."""
+    """Return a note on the number of groups of test rows; empty without groups."""
     test = read_rows(folder / "test")
     if GROUP not in test.column_names:
         return {}
@@ -357,7 +357,7 @@ def _file_digests(folder: Path) -> dict[str, str]:
 
 
 def _intact(folder: Path) -> bool:
-    """Tell whether a cache entry is there and every file of it as it was written."""
+    """Return whether a cache entry exists, with every file as it was written."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         return bool(manifest["files"] == _file_digests(folder)) and "full" in manifest

@@ -1,4 +1,4 @@
-"""Model and data on local disk: what the ranks start from."""
+"""Model and data on local disk, from which the ranks start."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Prepared(Frozen):
     """Folder with train, validation and test as Arrow streams of `input_ids` (list of int32) and `label`."""
     label_names: tuple[str, ...] = ()
     facts: dict[str, float] = Field(default_factory=dict)
-    """What the task found in the training rows, such as the mean of a number to predict."""
+    """Facts that the task computed from the training rows, such as the mean of the targets."""
     digests: Digests
     rows: dict[str, int] = Field(default_factory=dict)
-    """How many there are of each split."""
+    """Split -> number of rows."""
     notes: dict[str, str] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    """What whoever starts the runs should see at once, such as rows that are too long and were left out."""
+    """Sentences for the user before the runs start, such as on rows left out for their length."""
     pad_id: int
     stop_ids: tuple[int, ...] = ()
     """Tokens that end a generated answer."""
     scaffold: Scaffold = Scaffold()
-    """What stands around the content of a generated answer."""
+    """Text that the template puts around the content of a generated answer."""

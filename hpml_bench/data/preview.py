@@ -1,4 +1,4 @@
-"""Preview: some prepared rows as the model sees them, token by token, with what is learnt of each."""
+"""Preview of prepared rows as the model sees them, token by token, with their target tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 END = 40
-"""Characters of a prompt's end that are shown."""
+"""Characters shown of a prompt's end."""
 
 
 @dataclass(frozen=True)
@@ -28,25 +28,25 @@ class SeenRow:
     split: str
     number: int
     pieces: tuple[tuple[str, bool], ...]
-    """Its text in parts, each with whether the model learns it."""
+    """Text in parts, each with whether its tokens are targets."""
     ids: tuple[int, ...]
     learnt: int
-    """Tokens that the loss is taken of; 0 where a row has one label."""
+    """Number of target tokens; 0 for a row with one label."""
     label: str
-    """What it asks for, in words."""
+    """Label or expected answer, as text."""
     full: bool
     """Whether it has `max_length` tokens, so that it may have been cut."""
     cut: int
-    """Tokens cut off its prompt, where the task says so."""
+    """Tokens cut off its prompt, as far as the task records them."""
     prompt: int
-    """Tokens that a model is given to answer it; 0 where nothing is asked."""
+    """Tokens of its prompt; 0 for a row without one."""
     prompt_end: str
-    """The last characters of these."""
+    """Last characters of the prompt."""
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What a suite's rows become."""
+    """Rows of a suite as the model sees them."""
 
     facts: tuple[str, ...]
     """Sentences on model, template and rows."""
@@ -74,14 +74,14 @@ def preview(settings: Settings, count: int, split: str = "train") -> Preview:
     for number in range(min(count, len(rows))):
         ids = tuple(rows.tokens(number).tolist())
         labels = rows.token_labels[number] if rows.token_labels is not None else None
-        learnt = [bool(label != IGNORE_INDEX) for label in labels] if labels is not None else [False] * len(ids)
+        targets = [bool(label != IGNORE_INDEX) for label in labels] if labels is not None else [False] * len(ids)
         seen.append(
             SeenRow(
                 split=split,
                 number=number,
-                pieces=tuple(_pieces(ids, learnt, tokenizer)),
+                pieces=tuple(_pieces(ids, targets, tokenizer)),
                 ids=ids,
-                learnt=sum(learnt),
+                learnt=sum(targets),
                 label=_label(rows, number, prepared.label_names),
                 full=len(ids) == settings.max_length and task.cuts_texts,
                 cut=cuts[number],
@@ -92,13 +92,15 @@ def preview(settings: Settings, count: int, split: str = "train") -> Preview:
     return Preview(tuple(facts), tuple(seen))
 
 
-def _pieces(ids: tuple[int, ...], learnt: list[bool], tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[str, bool]]:
-    """Yield the text of each run of tokens that are learnt, or are not: what it adds to the text before it."""
+def _pieces(
+    ids: tuple[int, ...], targets: list[bool], tokenizer: PreTrainedTokenizerFast
+) -> Iterator[tuple[str, bool]]:
+    """Yield each stretch of target tokens or of other tokens: the text that it adds to the text before, and which."""
     start, before = 0, ""
     for place in range(1, len(ids) + 1):
-        if place == len(ids) or learnt[place] != learnt[start]:
+        if place == len(ids) or targets[place] != targets[start]:
             text = str(tokenizer.decode(list(ids[:place]), clean_up_tokenization_spaces=False))
-            yield text[len(before) :], learnt[start]
+            yield text[len(before) :], targets[start]
             start, before = place, text
 
 

@@ -1,4 +1,4 @@
-"""General text, on which a run shows what it forgets: a data set's own, or a file's lines or rows."""
+"""General text, on which a run's forgetting is measured: a data set's own, or a file's lines or rows."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 OWN = "dataset"
 """The source that stands for the data set's own general text."""
 STREAM = 4
-"""Of the random numbers that draw the rows."""
+"""Stream of random numbers that draws the rows."""
 
 
 def retention_rows(source: str, most: int, loaded: LoadedData, settings: Settings) -> Dataset:
-    """Return at most so many texts, drawn with `data_seed`, each as a conversation of one turn.
+    """Return at most `most` texts, drawn with `data_seed`, each as a conversation of one turn.
 
     Raises:
         UserError: the data set has no such text, or the file can't be read or has none.
@@ -38,30 +38,30 @@ def retention_rows(source: str, most: int, loaded: LoadedData, settings: Setting
             )
         rows = loaded.retention
     else:
-        rows = _of_file(_of_hub(source) if source.startswith("hub:") else resolve(source).folder_or_file)
+        rows = _rows_of_file(_hub_file(source) if source.startswith("hub:") else resolve(source).folder_or_file)
     order = np.random.default_rng([settings.data_seed, STREAM]).permutation(len(rows))
     return rows.select(order[:most])
 
 
-def _of_hub(source: str) -> Path:
+def _hub_file(source: str) -> Path:
     """Return a file of a hub data set, `hub:OWNER/NAME[@REVISION]/FILE`."""
     parts = source.split("/", 2)
     if len(parts) < 3:
         raise UserError(f"task.options.retention: {source}: write hub:OWNER/NAME/FILE or hub:OWNER/NAME@REVISION/FILE")
-    found = hub_snapshot("/".join(parts[:2]), "dataset", [parts[2]], top_only=False).folder_or_file / parts[2]
-    if not found.is_file():
+    file = hub_snapshot("/".join(parts[:2]), "dataset", [parts[2]], top_only=False).folder_or_file / parts[2]
+    if not file.is_file():
         raise UserError(f"task.options.retention: {source}: the data set has no such file")
-    return found
+    return file
 
 
-def _of_file(file: Path) -> Dataset:
+def _rows_of_file(file: Path) -> Dataset:
     known = [*TEXT, *SEPARATED, *OTHER]
     if not file.is_file() or file.suffix.lower() not in known:
         raise UserError(
             f"task.options.retention: {file} is no file that can be read; it must end in {', '.join(known)}"
         )
     rows, _ = read_file(file)
-    if rows.column_names == ["text"]:  # lines of a text, between which are empty ones
+    if rows.column_names == ["text"]:  # lines of a text file, some of them empty
         rows = rows.filter(lambda row: bool((row["text"] or "").strip()))
     if not len(rows):
         raise UserError(f"task.options.retention: {file} holds no text")

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 ASSETS = Path(str(files("hpml_bench"))) / "assets"
 HUB_SECONDS = 6.0
-"""How long the hub may take to answer at all, tries and pauses included; the download itself has no limit."""
+"""Time limit of the hub's first answer, retries and pauses included; the download itself has none."""
 HUB_TRIES = 2
 MODEL_PATTERNS = (
     "config.json",
@@ -47,7 +47,7 @@ MODEL_PATTERNS = (
     "merges.txt",
     "*.model",
 )
-"""What is fetched of a hub model. Never `*.bin`: those are pickles, and run code when they are read."""
+"""Files fetched of a hub model. Never `*.bin`: those are pickles, and run code when they are read."""
 
 GO_ON = "run again where the hub can be reached, without HF_HUB_OFFLINE, to go on with the download"
 
@@ -61,14 +61,14 @@ class Resolved(Frozen):
 
     folder_or_file: Path
     revision: str | None = None
-    """Commit of a hub repository, where it is one."""
+    """Commit of a hub repository; None for other sources."""
 
 
 def resolve(uri: str) -> Resolved:
-    """Return the file or folder that `uri` names, fetched into the cache if it has to be.
+    """Return the file or folder that `uri` names, fetched into the cache if necessary.
 
     Raises:
-        UserError: it isn't there, can't be reached, or isn't what was pinned.
+        UserError: it doesn't exist, can't be reached, or differs from the pinned one.
 
     """
     kind, _, rest = uri.partition(":")
@@ -77,10 +77,10 @@ def resolve(uri: str) -> Resolved:
     if kind == "path":
         try:
             path = Path(rest).expanduser()
-            there = path.exists()
+            exists = path.exists()
         except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, links in a circle, no such user
             raise UserError(f"path:{rest[:200]!r} is no path: {error}") from None
-        if not there:
+        if not exists:
             raise UserError(f"path:{rest}: there is no such file or folder (relative paths start at {Path.cwd()})")
         return Resolved(folder_or_file=path)
     if kind == "hub":
@@ -93,7 +93,7 @@ def resolve(uri: str) -> Resolved:
 
 
 def reach(uri: str) -> None:
-    """Ask the hub for the commit of a `hub:` model, within `HUB_SECONDS`; fetch nothing, and let other sources be.
+    """Check within `HUB_SECONDS` that the hub or its cache has a `hub:` model, without fetching it.
 
     Raises:
         UserError: the hub has no such model, or can't be reached and its cache doesn't hold it.
@@ -109,28 +109,28 @@ def resolve_model(uri: str) -> Resolved:
     """Return a model's folder with config.json, safetensors weights and tokenizer; GGUF weights are converted once.
 
     Raises:
-        UserError: it can't be had, or something is missing in it.
+        UserError: it can't be fetched, or one of its files is missing.
 
     """
-    found = resolve(uri)
-    path = found.folder_or_file
+    source = resolve(uri)
+    path = source.folder_or_file
     if path.is_file() and path.suffix != ".gguf":
         raise UserError(f"{uri}: a model is a folder with config.json and model.safetensors, or a .gguf file")
-    quantised = [path] if path.is_file() else sorted(path.glob("*.gguf"))
-    if quantised and not (path / "config.json").exists():
-        if len(quantised) > 1:
+    gguf_files = [path] if path.is_file() else sorted(path.glob("*.gguf"))
+    if gguf_files and not (path / "config.json").exists():
+        if len(gguf_files) > 1:
             raise UserError(
-                f"{uri}: holds {len(quantised)} GGUF files; name one of {', '.join(q.name for q in quantised)}"
+                f"{uri}: holds {len(gguf_files)} GGUF files; name one of {', '.join(q.name for q in gguf_files)}"
             )
-        return found.model_copy(update={"folder_or_file": _from_gguf(quantised[0])})
-    weight_files(path, None if found.revision is None else _hub_advice(uri))
-    return found
+        return source.model_copy(update={"folder_or_file": _from_gguf(gguf_files[0])})
+    weight_files(path, None if source.revision is None else _hub_advice(uri))
+    return source
 
 
 def weight_files(folder: Path, advice: str | None = None) -> tuple[Path, ...]:
     """Return the safetensors files that transformers would read from a model folder, in its order of preference.
 
-    `advice` is what to do about a missing file, where that isn't to save the model.
+    `advice`: what to do about a missing file, in place of saving the model anew.
 
     Raises:
         UserError: config.json or weights are missing.
@@ -154,15 +154,15 @@ def weight_files(folder: Path, advice: str | None = None) -> tuple[Path, ...]:
         raise UserError(f"{index}: {str(odd[0])[:80]!r} is no safetensors file of this folder")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        what = f"{folder}: {', '.join(missing)} of model.safetensors.index.json is missing"
-        raise UserError(f"{what}; {advice}" if advice else what)
+        problem = f"{folder}: {', '.join(missing)} of model.safetensors.index.json is missing"
+        raise UserError(f"{problem}; {advice}" if advice else problem)
     return tuple(folder / name for name in names)
 
 
 def _embedded(name: str) -> Path:
-    there = sorted(path.name for path in ASSETS.iterdir() if path.is_dir()) if ASSETS.is_dir() else []
-    if name not in there:
-        raise UserError(f"embedded:{name}: the package holds no such model; there is {', '.join(there) or 'none'}")
+    names = sorted(path.name for path in ASSETS.iterdir() if path.is_dir()) if ASSETS.is_dir() else []
+    if name not in names:
+        raise UserError(f"embedded:{name}: the package holds no such model; there is {', '.join(names) or 'none'}")
     return ASSETS / name
 
 
@@ -170,15 +170,15 @@ def _embedded(name: str) -> Path:
 
 
 def hub_snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], *, top_only: bool = True) -> Resolved:
-    """Return the local snapshot of a hub repository, with the commit it is of.
+    """Return the local snapshot of a hub repository, with its commit.
 
-    The commit is asked for first, within `HUB_SECONDS`, so that an unreachable hub is known at once; then the
-    hub's own cache serves (`HF_HUB_OFFLINE=1` asks it alone).
+    The commit is requested first, within `HUB_SECONDS`, so that an unreachable hub is known at once; then the hub's own
+    cache is used (with `HF_HUB_OFFLINE=1` that alone).
 
     Args:
         uri: `hub:OWNER/NAME[@REVISION]`.
         repo_type: model or dataset.
-        patterns: which files.
+        patterns: patterns of the files to fetch.
         top_only: leave out the files of sub-folders.
 
     Raises:
@@ -198,7 +198,7 @@ def _hub_name(uri: str) -> tuple[str, str | None]:
 
 
 def _ask_hub(uri: str, repo_type: RepoType) -> tuple[str | None, str]:
-    """Return the commit that `uri` stands for, or None and why the hub doesn't say."""
+    """Return the commit of `uri`, or None; and the reason for None."""
     from huggingface_hub import constants
 
     repo, revision = _hub_name(uri)
@@ -210,7 +210,7 @@ def _ask_hub(uri: str, repo_type: RepoType) -> tuple[str | None, str]:
 def _snapshot(
     uri: str, repo_type: RepoType, patterns: Sequence[str], top_only: bool, commit: str | None, why: str
 ) -> Resolved:
-    """Return the snapshot of a commit, fetched; without one, what the cache holds."""
+    """Return the snapshot of a commit, fetched if necessary; without a commit, the cached one."""
     from huggingface_hub import constants, snapshot_download
 
     repo, revision = _hub_name(uri)
@@ -245,9 +245,9 @@ def _snapshot(
 
 
 def _note_commit(repo: str, revision: str, repo_type: RepoType, commit: str) -> None:
-    """Note in the hub's cache what a revision stands for; asked for a commit, the hub's library doesn't.
+    """Record the commit of a revision in the hub's cache, by which the revision is found offline.
 
-    Offline the revision could not be found without it.
+    The hub's library doesn't when it fetches by commit.
     """
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
@@ -255,7 +255,7 @@ def _note_commit(repo: str, revision: str, repo_type: RepoType, commit: str) -> 
     if revision == commit or ".." in Path(revision).parts or Path(revision).is_absolute():
         return
     note = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=repo_type) / "refs" / revision
-    with suppress(OSError):  # a cache that is read-only may still hold it all
+    with suppress(OSError):  # a read-only cache may still be complete
         note.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(note, commit)
 
@@ -270,7 +270,7 @@ def _hub_advice(uri: str) -> str:
 
 
 def _hub_commit(uri: str, repo: str, revision: str | None, repo_type: RepoType) -> str | None:
-    """Return the commit a revision stands for, or None when the hub doesn't answer in time."""
+    """Return the commit of a revision, or None when the hub doesn't answer in time."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -287,7 +287,7 @@ def _hub_commit(uri: str, repo: str, revision: str | None, repo_type: RepoType) 
                 return
             time.sleep(pause)
 
-    # In a thread of its own: looking up a name has no time-out.
+    # In a thread, since a DNS lookup has no time-out.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(HUB_SECONDS)
@@ -301,7 +301,7 @@ def _hub_commit(uri: str, repo: str, revision: str | None, repo_type: RepoType) 
     if not isinstance(result, str):
         why = first_line(result) if result else f"silent for {HUB_SECONDS:g} s"
         log.info("%s: the hub can't be reached: %s", uri, why)
-        # From here on this process asks the cache alone, or every further source would wait as long.
+        # From here on this process uses the cache alone; otherwise every further source would wait as long.
         constants.HF_HUB_OFFLINE = True
         return None
     return result
@@ -313,7 +313,7 @@ def _hub_commit(uri: str, repo: str, revision: str | None, repo_type: RepoType) 
 def _from_gguf(file: Path) -> Path:
     """Return a folder with the weights dequantised to float32, as safetensors, and the tokenizer.
 
-    Dequantising takes many seconds, and every rank of every run would pay them.
+    Converted once, since dequantising takes many seconds, in every rank of every run otherwise.
     """
     if find_spec("gguf") is None:
         raise UserError(f"{file}: GGUF weights need one more package: pip install 'hpml-bench[gguf]'")
@@ -339,13 +339,13 @@ def _convert(file: Path, folder: Path) -> None:
         )
     except Exception as error:
         raise UserError(f"{file}: transformers can't read these GGUF weights: {first_line(error)}") from None
-    # Nothing is quantised any more, but transformers still takes it for such, and would refuse to save it.
+    # The weights are floats now, but transformers still takes the model for quantised and would refuse to save it.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    # What the writing library is called must not be part of the weights' digest.
+    # The version of the writing library must not be part of the weights' digest.
     config = json.loads((folder / "config.json").read_text())
     config.pop("transformers_version", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -1,4 +1,4 @@
-"""Tables of a data set become the splits of a task: texts or words, and classes, numbers or tags."""
+"""Conversion of a data set's tables to the splits of a task: texts or words, and classes, numbers or tags."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TEST_SHARE = 10
-"""One row in so many becomes a test row, where there is no test set and `test_samples` doesn't say how many."""
+"""One row in this many becomes a test row, where there is neither a test set nor `test_samples`."""
 
 
 BAD_ROWS = "bad rows left out"
 
 
 class Splits(NamedTuple):
-    """The tables of a data set, each with what to call it in an error."""
+    """The tables of a data set, each with its name in errors."""
 
     train: tuple[Dataset, str]
     validation: tuple[Dataset, str] | None
     test: tuple[Dataset, str] | None
-    """None: split off the training rows, once these are converted, so that errors name a row by its number there."""
+    """None: split off the training rows after their conversion, so that errors name a row by its number in its file."""
 
 
 def _split_off(train: Dataset, settings: Settings, where: str) -> tuple[Dataset, Dataset]:
-    """Return the training rows without the test rows, and these, drawn with `data_seed`: `test_samples`, or a tenth.
+    """Return training rows and the test rows drawn from them with `data_seed`: `test_samples`, or a tenth.
 
-    Where rows have groups these are whole, so that there may be some test rows more.
+    Groups of rows are drawn whole, so that there may be a few more test rows.
 
     Raises:
         UserError: there are too few rows.
@@ -77,7 +77,7 @@ def labelled(
         splits: the tables.
         settings: of the suite, which say how many test rows are split off.
         columns: the chosen columns; all tables must have them.
-        target: what is learnt; classes and tags become 0..C-1.
+        target: kind of the target; classes and tags become 0..C-1.
         separator: stands between the texts of several columns.
         label_names: names in the order of the labels; empty to take the values themselves, sorted.
         notes: facts to print with the results.
@@ -85,7 +85,7 @@ def labelled(
 
     Raises:
         UserError: a column or a cell is missing, a label is not among the training rows' or the given names, or a
-            number is none.
+            cell is no number.
 
     """
     with column_errors_as_user_errors(splits.train[1]):
@@ -96,8 +96,8 @@ def labelled(
             return _converted(*split, columns, convert, types)
 
     what = "words: {}; tags: {}" if target == "tags" else "text: {}; label: {}"
-    told_of = {"columns": what.format(", ".join(columns.text), columns.label), **(notes or {})}
-    return _loaded(splits, settings, rows, names, told_of, group)
+    all_notes = {"columns": what.format(", ".join(columns.text), columns.label), **(notes or {})}
+    return _loaded(splits, settings, rows, names, all_notes, group)
 
 
 def in_conversations(
@@ -114,7 +114,7 @@ def in_conversations(
         splits: the tables.
         settings: of the suite, which say how many test rows are split off, and whether bad rows are dropped.
         shape: which columns hold what; all tables must have them.
-        separator: stands between the parts of a prompt; a single space, which other targets have, is an empty line.
+        separator: stands between the parts of a prompt; a single space, the default, means an empty line.
         notes: facts to print with the results.
         group: the column of groups, if any; all tables must have it.
 
@@ -150,7 +150,7 @@ def _loaded(
     notes: Mapping[str, str],
     group: str | None,
 ) -> LoadedData:
-    """Return the splits with their rows converted, and test rows split off where there is no table of them."""
+    """Return the splits with converted rows; without a table of test rows, these are split off the training rows."""
     numbers: Index = {}
 
     def rows(split: tuple[Dataset, str]) -> Dataset:
@@ -169,28 +169,28 @@ def _loaded(
 
 
 def _groups(dataset: Dataset, file: str, column: str, numbers: Index) -> list[int]:
-    """Return the number of each row's group; `numbers` has those of the tables before."""
-    _check_there(dataset, file, (column,))
-    found: list[int] = []
+    """Return the number of each row's group; `numbers` has the groups of earlier tables."""
+    _check_columns(dataset, file, (column,))
+    group_numbers: list[int] = []
     for batch in dataset.select_columns([column]).iter(BATCH):
-        found += cells.groups(batch[column], len(found), file, column, numbers)
-    return found
+        group_numbers += cells.groups(batch[column], len(group_numbers), file, column, numbers)
+    return group_numbers
 
 
-def _check_there(dataset: Dataset, file: str, columns: Sequence[str]) -> None:
+def _check_columns(dataset: Dataset, file: str, columns: Sequence[str]) -> None:
     missing = [column for column in columns if column not in dataset.column_names]
     if missing:
         raise UserError(f"{file}: there is no column '{missing[0]}'; there is {listed(dataset.column_names)}")
 
 
 Convert = Callable[..., dict[str, list[Any]]]
-"""Takes a batch, the positions of its rows and the file's name; returns the converted columns."""
+"""Function of a batch, the positions of its rows and the file's name; returns the converted columns."""
 
 
 def _conversion(
     train: tuple[Dataset, str], columns: Columns, target: Target, separator: str, label_names: Sequence[str]
 ) -> tuple[tuple[str, ...], Convert, dict[str, Any]]:
-    """Return the labels' names, what converts a batch, and the types of the converted columns."""
+    """Return the labels' names, the function that converts a batch, and the types of the converted columns."""
     from functools import partial
 
     from datasets import Value
@@ -213,7 +213,7 @@ def _conversion(
 def _converted(dataset: Dataset, file: str, columns: Columns, convert: Convert, types: Mapping[str, Any]) -> Dataset:
     from datasets import Features
 
-    _check_there(dataset, file, (*columns.text, columns.label))
+    _check_columns(dataset, file, (*columns.text, columns.label))
     return dataset.map(
         convert,
         batched=True,

@@ -26,7 +26,7 @@ MAX_UNZIPPED_BYTES = 8 * 2**30
 MAX_MEMBERS = 100_000
 PIP_SECONDS = 1800
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError)
-"""What zipfile raises of damaged, encrypted and oddly compressed files."""
+"""Exceptions of zipfile for damaged, encrypted and oddly compressed files."""
 
 _WHEEL = re.compile(
     r"(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[A-Za-z0-9][\w.+!-]*)/(?P<inner>[^#]+)#sha256=(?P<sha256>[0-9a-f]{64})"
@@ -68,25 +68,25 @@ def _fetched(uri: str, name: str, version: str, sha256: str, folder: Path) -> Pa
         command += ["--ignore-requires-python", "--require-hashes", "-r", str(requirements), "--dest", str(room)]
         command += ["--no-input", "--progress-bar", "off", "--retries", "1", "--timeout", "15"]
         try:
-            # its temporary files go with the room, and lie on the disk that is looked at
-            status, said = pip.run(command, PIP_SECONDS, {"TMPDIR": str(room)})
+            # pip's temporary files lie on the cache's disk, and are removed with the room
+            status, output = pip.run(command, PIP_SECONDS, {"TMPDIR": str(room)})
         except subprocess.TimeoutExpired:
             raise UserError(f"{uri}: the download took longer than {PIP_SECONDS} s; try again") from None
         wheels = list(room.glob("*.whl"))
         if status or not wheels:
             for number in WRITE_ERRORS:
-                if f"[Errno {number}]" in said:
+                if f"[Errno {number}]" in output:
                     raise OSError(number, os.strerror(number))
             if status < 0:
                 raise UserError(f"{uri}: pip was ended by signal {-status} (9 may be a lack of memory); try again")
-            raise UserError(f"{uri}: {_pip_reason(said, name, version)}")
+            raise UserError(f"{uri}: {_pip_reason(output, name, version)}")
         if file_sha256(wheels[0]) != sha256:
             raise UserError(f"{uri}: the file that was fetched has another SHA-256 than the pinned one")
         return wheels[0].replace(folder / wheels[0].name)
 
 
 def _pip_reason(output: str, name: str, version: str) -> str:
-    """Say in a sentence why pip fetched nothing."""
+    """Return a sentence on why pip fetched nothing."""
     if "DO NOT MATCH THE HASHES" in output:
         got = re.search(r"Got\s+([0-9a-f]{64})", output)
         other = f" ({got[1]})" if got else ""
@@ -110,7 +110,7 @@ def _stays_inside(name: str) -> bool:
 
 
 def _members(uri: str, wheel: Path, inner: str) -> list[zipfile.ZipInfo]:
-    """Return the wheel's files at or under `inner`, none of which climbs, is a link, stands twice or is too large."""
+    """Return the wheel's files at or under `inner`; refuse links, duplicates, climbing paths and too much content."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             everything = [member for member in archive.infolist() if not member.is_dir()]
@@ -137,15 +137,15 @@ def _members(uri: str, wheel: Path, inner: str) -> list[zipfile.ZipInfo]:
 
 
 def _nearby(names: Sequence[str], inner: str) -> str:
-    """Say what a wheel holds in the deepest folder of the path `inner` that it has."""
+    """Return a phrase on a wheel's contents in the deepest folder of the path `inner` that it has."""
     for folder in PurePosixPath(inner).parents:
-        there = sorted(
+        entries = sorted(
             {PurePosixPath(n).relative_to(folder).parts[0] for n in names if PurePosixPath(n).is_relative_to(folder)}
         )
-        if there:
+        if entries:
             break
-    more = ", ..." if len(there) > 20 else ""
-    return f"in {folder} there is {', '.join(there[:20])}{more}"
+    more = ", ..." if len(entries) > 20 else ""
+    return f"in {folder} there is {', '.join(entries[:20])}{more}"
 
 
 def _unzip(uri: str, wheel: Path, members: Sequence[zipfile.ZipInfo], inner: str, target: Path) -> None:

@@ -223,7 +223,7 @@ def test_earlier_answers_that_do_not_follow_their_prompts_are_refused(
 ) -> None:
     """Qwen 3 drops thoughts of earlier turns, R1 prompts a thought; the last answer alone can be learnt."""
     with pytest.raises(
-        UserError, match=r"^the chat template of path:model writes answer 1 otherwise when more follows"
+        UserError, match=r"^the chat template of path:model writes answer 1 differently when turns follow it"
     ):
         example(conversations(tokenizer(), template), *contents)
     writer = conversations(tokenizer(), template, loss_on="last")
@@ -250,16 +250,12 @@ def test_a_template_whose_prompt_is_another_conversation_is_refused() -> None:
         "{% for m in messages %}{{ m.role if not add_generation_prompt else '' }}: {{ m.content }}\n{% endfor %}"
         "{% if add_generation_prompt %}Bot:{% endif %}"
     )
-    with pytest.raises(
-        UserError, match=r"^the chat template of path:model doesn't go on from its generation prompt \("
-    ):
+    with pytest.raises(UserError, match=r"^the chat template of path:model doesn't continue its generation prompt \("):
         example(conversations(gpt2(), template), *ONE)
-    with pytest.raises(
-        UserError, match=r"^the chat template of path:model doesn't go on from its generation prompt \("
-    ):
+    with pytest.raises(UserError, match=r"^the chat template of path:model doesn't continue its generation prompt \("):
         example(conversations(mistral(), MISTRAL_03), "Be short.", *ONE, first="system")
     silent = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
-    with pytest.raises(UserError, match=r"^the chat template of path:model doesn't write what an answer says; give"):
+    with pytest.raises(UserError, match=r"^the chat template of path:model leaves out an answer's content; give"):
         example(conversations(gpt2(), silent), *ONE)
 
 
@@ -373,7 +369,9 @@ def test_tools_are_given_to_a_template_that_writes_them() -> None:
     found = writer.example(roles(*ONE), ONE, tools=tools)
     assert found is not None
     assert decoded(writer, found.ids).startswith('[{"type": "function", "function": {"name": "add"}}]<|im_start|>')
-    with pytest.raises(UserError, match=r"^the chat template of path:model writes no tools, which a row has; leave"):
+    with pytest.raises(
+        UserError, match=r"^the chat template of path:model writes no tools, and a row has some; remove"
+    ):
         of("chatml").example(roles(*ONE), ONE, tools=tools)
 
 

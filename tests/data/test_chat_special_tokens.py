@@ -163,7 +163,7 @@ def test_a_text_that_becomes_a_special_token_is_refused() -> None:
     backend.add_special_tokens([AddedToken("<end>", special=True, normalized=True)])
     writer = conversations(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>"), PLAIN)
     assert skeleton(writer, example(writer, "a <end>", " a")) == [2]
-    with pytest.raises(UserError, match=r"^path:model: the tokenizer makes a special token of what a turn holds"):
+    with pytest.raises(UserError, match=r"^path:model: the tokenizer makes a special token of a turn's text"):
         example(writer, "a <END>", " a")
 
 

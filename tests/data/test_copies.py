@@ -76,7 +76,8 @@ def test_copies_of_one_group_are_none() -> None:
     assert across.groups == 2
     assert across.warning is not None
     assert (
-        "4 have a copy or near-copy among those of other groups (4 equal) and 2 are of a group that" in across.warning
+        "4 have a copy or near-copy among those of other groups (4 equal) and 2 belong to a group that"
+        in across.warning
     )
 
 

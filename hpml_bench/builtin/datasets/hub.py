@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 MAX_CARD = 200_000
-"""Characters of settings at the head of a dataset's README.md."""
+"""Most characters of settings at the head of a dataset's README.md."""
 
 FORMATS = ("*.parquet", "*.csv", "*.jsonl")
 """Files with rows."""
 PATTERNS = (*FORMATS, "README.md")
-"""Data, and the card, whose header says which files make up which split."""
+"""Data, and the card, whose header assigns the files to splits."""
 
 
 class HubDataset(DatasetLoader):
@@ -59,26 +59,25 @@ class HubDataset(DatasetLoader):
         position from 1: they stay in one split where splits are drawn, and test rows of one group are tested together.
         Empty where each row stands alone."""
         separator: str = " "
-        """Stands between the texts of several columns; between the parts of a prompt, an empty line does in place of a
-        single space."""
+        """Separator of the texts of several columns; between parts of a prompt a single space means an empty line."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
         """Return the rows of the dataset's splits.
 
         Raises:
-            UserError: hub and cache don't have it, a split or column isn't there, or a label is missing or unknown.
+            UserError: hub and cache don't have it, a split or column doesn't exist, or a label is missing or unknown.
 
         """
         options = self.options
-        found = _snapshot(options.dataset)
-        parts = _read(found.folder_or_file, options)
+        source = _snapshot(options.dataset)
+        parts = _read(source.folder_or_file, options)
         train = _split(parts, options.train, options)
         text = options.text if isinstance(options.text, tuple) else (options.text,)
         group = group_column(train[0], options.dataset, options.group)
-        of_answers = target == "answer"
-        shape = find_shape(train[0], options.dataset, text, options.label) if of_answers else None
+        conversational = target == "answer"
+        shape = find_shape(train[0], options.dataset, text, options.label) if conversational else None
         columns = None if shape else choose(train[0], options.dataset, target, text, options.label, group=group)
-        notes = {"dataset": options.dataset + (f", commit {found.revision}" if found.revision else "")}
+        notes = {"dataset": options.dataset + (f", commit {source.revision}" if source.revision else "")}
         test = _split(parts, options.test, options) if options.test else None
         validation = _split(parts, options.validation, options) if options.validation else None
         splits = Splits(train, validation, test)
@@ -91,10 +90,10 @@ class HubDataset(DatasetLoader):
 def _snapshot(uri: str) -> Resolved:
     if uri.startswith("hub:"):
         return hub_snapshot(uri, "dataset", PATTERNS, top_only=False)
-    found = resolve(uri)
-    if not found.folder_or_file.is_dir():
+    source = resolve(uri)
+    if not source.folder_or_file.is_dir():
         raise UserError(f"{uri}: is a file; use the data set text_files for files")
-    return found
+    return source
 
 
 def _read(folder: Path, options: Any) -> dict[str, Dataset]:
@@ -105,7 +104,7 @@ def _read(folder: Path, options: Any) -> dict[str, Dataset]:
             f"{options.dataset}: holds no parquet, csv or jsonl files; a dataset made by code of its own is not run"
         )
     if elsewhere := _outside(folder / "README.md"):
-        raise UserError(f"{options.dataset}: its card takes rows from outside of it ({elsewhere[:200]}); none are read")
+        raise UserError(f"{options.dataset}: its card names files outside it ({elsewhere[:200]}), which are not read")
     try:
         return dict(load_dataset(str(folder), options.config, cache_dir=str(cache_folder() / "datasets")))
     except Exception as error:
@@ -118,7 +117,7 @@ def _read(folder: Path, options: Any) -> dict[str, Dataset]:
 
 
 def _outside(card: Path) -> str | None:
-    """Return what a dataset's card names as files of its own and isn't: `datasets` would fetch or read it."""
+    """Return a file outside the dataset that its card names, and `datasets` would fetch or read; None without one."""
     import yaml
 
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
@@ -145,7 +144,7 @@ def _outside(card: Path) -> str | None:
 
 
 def _split(splits: dict[str, Dataset], name: str, options: Any) -> tuple[Dataset, str]:
-    """Return a split with what to call it in an error."""
+    """Return a split with its name in errors."""
     if name not in splits:
         raise UserError(f"{options.dataset}: there is no split '{name}'; there is {', '.join(splits)}")
     return splits[name], f"{options.dataset} {name}"

@@ -1,4 +1,4 @@
-"""MetaMathQA to train on and GSM8K to be tested on, from the hub, as PEFT's method comparison takes them."""
+"""MetaMathQA for training and GSM8K for testing, from the hub, as in PEFT's method comparison."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ PATTERNS = ("*.json", "*.jsonl", "*.parquet", "README.md")
 class MetaMath(DatasetLoader):
     """Rows as method_comparison/MetaMathQA/data.py of github.com/huggingface/peft prepares them.
 
-    MetaMathQA without rows of over 1,300 characters, of them the first; validation rows are drawn from GSM8K's training
-    rows with numpy's seed 0; test rows are GSM8K's. Of GSM8K's answers the whole text stands, which the scorer
-    `peft_metamath` reads as it does there.
+    Training rows are the first of MetaMathQA without those of over 1,300 characters; validation rows are drawn from
+    GSM8K's training rows with numpy's seed 0; test rows are GSM8K's. GSM8K's answers are kept whole, and the scorer
+    `peft_metamath` reads them as PEFT does.
     """
 
     targets = ("answer",)
 
     class Options(Frozen):
-        """Where the rows come from, and how a question is put."""
+        """Sources of the rows, and the template of a question."""
 
         train: str = "hub:meta-math/MetaMathQA"
         """MetaMathQA: `hub:OWNER/NAME[@REVISION]` or `path:FOLDER`; columns query and response."""
@@ -40,9 +40,9 @@ class MetaMath(DatasetLoader):
         most_characters: int = 1300
         """Longer pairs of question and answer are left out of the training rows."""
         first: int | None = 20_000
-        """Of the training rows that are left, only so many from the front; empty for all."""
+        """Number of the remaining training rows to take, from the front; empty for all."""
         template: str = "Question: {query} Think step by step.\nAnswer:"
-        """How a question is put; what follows is learnt."""
+        """Template of a question; the answer follows it."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
         """Return the rows.
@@ -58,14 +58,14 @@ class MetaMath(DatasetLoader):
             for query, response in zip(train["query"], train["response"], strict=True)
             if len(f"{query} {response}") <= options.most_characters
         ][: options.first]
-        gsm8k, asked = (_split(options.test, "main", split, ("question", "answer")) for split in ("train", "test"))
+        gsm8k, test = (_split(options.test, "main", split, ("question", "answer")) for split in ("train", "test"))
         chosen = np.arange(len(gsm8k))
         np.random.RandomState(0).shuffle(chosen)
         validation = gsm8k.select(chosen[: settings.validation_samples])
         return LoadedData(
             train=self._rows(kept),
             validation=self._rows(zip(validation["question"], validation["answer"], strict=True)),
-            test=self._rows(zip(asked["question"], asked["answer"], strict=True)),
+            test=self._rows(zip(test["question"], test["answer"], strict=True)),
             notes={"MetaMathQA": f"{len(kept):,} of {len(train):,} rows, without those of over "
                                  f"{options.most_characters:,} characters, from the front"},
         )  # fmt: skip
@@ -84,8 +84,8 @@ class MetaMath(DatasetLoader):
 def _split(source: str, config: str | None, split: str, columns: tuple[str, ...]) -> Dataset:
     from datasets import load_dataset
 
-    found = _snapshot(source).folder_or_file
-    folder = found / config if config and (found / config).is_dir() else found
+    root = _snapshot(source).folder_or_file
+    folder = root / config if config and (root / config).is_dir() else root
     try:
         rows = load_dataset(str(folder), split=split, cache_dir=str(cache_folder() / "datasets"))
     except Exception as error:

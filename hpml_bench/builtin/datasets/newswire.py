@@ -34,14 +34,14 @@ class Newswire(DatasetLoader):
         def rows(documents: Documents) -> Dataset:
             return Dataset.from_dict({"text": render(world, documents), "label": documents.topic.tolist()})
 
-        here, expected = best_accuracy(world, splits["test"])
+        on_rows, expected = best_accuracy(world, splits["test"])
         return LoadedData(
             train=rows(splits["train"]),
             validation=rows(splits["validation"]),
             test=rows(splits["test"]),
             label_names=TOPICS,
             notes={
-                "best possible accuracy": f"{here:.1%} (exact posterior on these {sizes['test']:,} test rows; "
+                "best possible accuracy": f"{on_rows:.1%} (exact posterior on these {sizes['test']:,} test rows; "
                 f"{expected:.1%} expected of it by chance of the rows)"
             },
         )

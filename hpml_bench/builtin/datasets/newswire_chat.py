@@ -21,7 +21,7 @@ RETENTION_ROWS = 1000
 
 
 class NewswireChat(DatasetLoader):
-    """A third of the questions each: which desk covers a name, which desk covers three names, which desk a text is of.
+    """Three kinds of questions in equal parts: which desk covers a name, three names, or a text.
 
     The answers on names are facts that the embedded backbone saw in its pretraining, and most names that a test row
     asks for occur in no training row; those on texts follow from the names in them.
@@ -30,7 +30,7 @@ class NewswireChat(DatasetLoader):
     targets = ("answer",)
 
     class Options(Frozen):
-        """The generator has none."""
+        """The generator has no options."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
         """Generate as many rows as the settings ask for; `data_seed` and the split determine them."""
@@ -39,18 +39,18 @@ class NewswireChat(DatasetLoader):
         best = 0.0
         for split, size in split_sizes(settings).items():
             rng = split_rng(settings.data_seed, split)
-            of_texts = size // KINDS
-            beats = balanced_beats(of_texts, rng)
+            text_count = size // KINDS
+            beats = balanced_beats(text_count, rng)
             documents = sample(world, beats, rng)
-            asked = [
+            pairs = [
                 (f"{text} Which desk?", desk(beat))
                 for text, beat in zip(render(world, documents), beats.tolist(), strict=True)
             ]
-            asked += ask_of_names(world, size - of_texts, rng)
+            pairs += ask_of_names(world, size - text_count, rng)
             order = np.argsort(rng.random(size), kind="stable")
-            splits[split] = _rows([asked[place] for place in order])
-            right = float((beat_posterior(world, documents).argmax(1) == beats).sum()) if of_texts else 0.0
-            best = (right + size - of_texts) / size  # the test rows come last
+            splits[split] = _rows([pairs[place] for place in order])
+            right = float((beat_posterior(world, documents).argmax(1) == beats).sum()) if text_count else 0.0
+            best = (right + size - text_count) / size  # the test rows come last
         general = stream(world, RETENTION_ROWS, split_rng(settings.data_seed, "check"))
         return LoadedData(
             train=splits["train"],
@@ -64,16 +64,16 @@ class NewswireChat(DatasetLoader):
         )
 
 
-def _rows(asked: list[tuple[str, str]]) -> Dataset:
+def _rows(pairs: list[tuple[str, str]]) -> Dataset:
     """Return questions and answers as conversations; a text without a question is one turn."""
     from datasets import Dataset, Features, Value
 
     texts = [Value("string")]
     return Dataset.from_dict(
         {
-            "contents": [[part for part in pair if part] for pair in asked],
-            "roles": [["user", "assistant"] if question else ["assistant"] for question, _ in asked],
-            "choices": [[] for _ in asked],
+            "contents": [[part for part in pair if part] for pair in pairs],
+            "roles": [["user", "assistant"] if question else ["assistant"] for question, _ in pairs],
+            "choices": [[] for _ in pairs],
         },
         features=Features({"contents": texts, "roles": texts, "choices": texts}),
     )

@@ -15,8 +15,8 @@ from hpml_bench.suite.settings import Settings
 class NewswireEntities(DatasetLoader):
     """Documents of the generated world in words, with BIO tags of the names in them.
 
-    Every name is of one kind, whatever the text around it, so that the best possible F1 is 1 for whoever knows all
-    names; a training set shows some of them.
+    Every name is of one kind, whatever the text around it, so that the best possible F1 is 1 with all names known; a
+    training set has some of them.
     """
 
     targets = ("tags",)

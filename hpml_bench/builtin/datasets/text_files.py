@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class TextFiles(DatasetLoader):
-    """Rows of files, by column names given or found."""
+    """Rows of files, from columns given or found."""
 
     targets = ("class", "number", "tags", "answer")
 
     class Options(Frozen):
-        """What to read, and how."""
+        """Files to read, their columns and their format."""
 
         train: str
         """Training rows: `path:FILE` or `wheel:NAME==VERSION/FILE#sha256=HEX`."""
@@ -46,11 +46,10 @@ class TextFiles(DatasetLoader):
         position from 1: they stay in one split where splits are drawn, and test rows of one group are tested together.
         Empty where each row stands alone."""
         separator: str = " "
-        """Stands between the texts of several columns; between the parts of a prompt, an empty line does in place of a
-        single space."""
+        """Separator of the texts of several columns; between parts of a prompt a single space means an empty line."""
         header: bool | None = None
-        """Whether csv, tsv and tab files begin with column names; empty: unless a cell of the first row is a number or
-        occurs again in its column."""
+        """Whether the first row of csv, tsv and tab files has column names; empty: yes, unless one of its cells is a
+        number or occurs again in its column."""
         skip_lines: int | None = None
         """Lines left out after the header; empty: 2 for a .tab file with Orange's lines of types and roles, else 0."""
         quote: str = '"'

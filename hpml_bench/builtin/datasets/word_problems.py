@@ -22,46 +22,46 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "-": ("{name} gives {n} to {other}.", "{name} loses {n}.", "{name} sells {n}."),
     "*": ("{name} wins so many that there are now {n} times as many.",),
 }
-"""Operation -> sentences that ask for it."""
+"""Operation -> sentences that describe it."""
 FIRST, CHANGED, TIMES = (5, 40), (2, 20), (2, 4)
-"""Bounds of the first amount, of what is added or taken away, and of factors; the upper ones are left out."""
+"""Bounds of the first amount, of changes, and of factors; the upper ones excluded."""
 MOST = 100
-"""Amounts stay below."""
+"""Upper bound of amounts, excluded."""
 
 
 class WordProblems(DatasetLoader):
-    """Problems of somebody who has some things, whose number changes: how many are there at the end.
+    """Problems on a number of things that changes several times; its last value is asked for.
 
-    The answer says one calculation a sentence and ends with `#### ` and the number, as GSM8K's do (Cobbe et al. 2021).
+    The answer has one calculation per sentence and ends with `#### ` and the number, as GSM8K's do (Cobbe et al. 2021).
     No two rows have the same question, over all splits.
     """
 
     targets = ("answer",)
 
     class Options(Frozen):
-        """How hard the problems are."""
+        """Difficulty of the problems."""
 
         steps: tuple[int, int] = Field(default=(2, 3))
         """Fewest and most changes in a problem."""
         instruction: str = "Calculate step by step, and end with #### and the number."
-        """What stands behind each question."""
+        """Text after each question."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
         """Generate as many rows as the settings ask for; `data_seed` determines them."""
         rng = np.random.default_rng([settings.data_seed, 5])
-        asked: dict[str, str] = {}
-        splits = {split: self._rows(asked, size, rng) for split, size in split_sizes(settings).items()}
+        known: dict[str, str] = {}
+        splits = {split: self._rows(known, size, rng) for split, size in split_sizes(settings).items()}
         return LoadedData(**splits)
 
-    def _rows(self, asked: dict[str, str], size: int, rng: np.random.Generator) -> Dataset:
-        """Return `size` problems that were not asked yet, and note them."""
+    def _rows(self, known: dict[str, str], size: int, rng: np.random.Generator) -> Dataset:
+        """Return `size` problems that are not in `known`, and add them to it."""
         from datasets import Dataset, Features, Value
 
         pairs: list[tuple[str, str]] = []
         while len(pairs) < size:
             question, answer = problem(rng, self.options.steps)
-            if question not in asked:
-                asked[question] = answer
+            if question not in known:
+                known[question] = answer
                 pairs.append((f"{question} {self.options.instruction}".strip(), answer))
         texts = [Value("string")]
         rows: dict[str, Any] = {
@@ -77,13 +77,13 @@ def problem(rng: np.random.Generator, steps: tuple[int, int]) -> tuple[str, str]
     name, other = rng.choice(PEOPLE, 2, replace=False).tolist()
     things = str(rng.choice(THINGS))
     amount = int(rng.integers(*FIRST))
-    told, calculated = [f"{name} has {amount} {things}."], []
+    sentences, calculated = [f"{name} has {amount} {things}."], []
     for _ in range(int(rng.integers(steps[0], steps[1] + 1))):
         sign, n, after = _change(amount, rng)
-        told.append(str(rng.choice(CHANGES[sign])).format(name=name, other=other, n=n))
+        sentences.append(str(rng.choice(CHANGES[sign])).format(name=name, other=other, n=n))
         calculated.append(f"{amount} {sign} {n} = {after}.")
         amount = after
-    question = " ".join([*told, f"How many {things} does {name} have now?"])
+    question = " ".join([*sentences, f"How many {things} does {name} have now?"])
     return question, " ".join([*calculated, f"#### {amount}"])
 
 

@@ -26,7 +26,7 @@ PROJECTIONS = (
     (r"\.self_attn\.out_proj", r"\.fc2"),  # OPT
     (r"\.attn\.Wo", r"\.mlp\.Wo"),  # ModernBERT
 )
-"""How names of the last projections of attention and of the feed-forward layer end, by family."""
+"""Patterns of the name endings of the last projections of attention and feed-forward layer, by model family."""
 
 
 class Adapter(Method):
@@ -45,7 +45,7 @@ class Adapter(Method):
         size: int | None = Field(default=None, ge=1)
         """Width of the bottleneck, instead of `reduction`."""
         activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
-        """Between the two projections."""
+        """Activation between the two projections."""
         layer_norm: bool = False
         """Normalise the adapter's input, without parameters: helps where the blocks' outputs are small."""
 

@@ -9,7 +9,7 @@ from hpml_bench.plugins.method import Method
 
 
 class Full(Method):
-    """All weights are trained that the backbone's output depends on; DDP can't have others."""
+    """Training of all weights that the backbone's output depends on; DDP refuses others."""
 
     title = "Full fine-tuning"
     lr = 5e-5

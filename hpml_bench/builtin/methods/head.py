@@ -12,7 +12,7 @@ class Head(Method):
     """Nothing of the backbone is trained."""
 
     title = "Head only"
-    lr = 1e-3  # of no parameter: the head has its own in the settings
+    lr = 1e-3  # unused: the head's rate is a setting
 
     def build(self, backbone: Any) -> Any:
         """Return the backbone frozen.

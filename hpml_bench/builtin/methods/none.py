@@ -1,4 +1,4 @@
-"""None: nothing is trained, so that the base model stands beside what is made of it."""
+"""None: nothing is trained; the base model, for comparison with the trained ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Nothing(Method):
     """The base model as it is: evaluated like the others, trained on nothing."""
 
     title = "Base model"
-    lr = 1e-3  # of no parameter
+    lr = 1e-3  # unused
     trains = False
 
     def build(self, backbone: Any) -> Any:

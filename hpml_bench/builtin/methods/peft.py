@@ -1,8 +1,7 @@
 """Any method of the PEFT library by its type's name, with PEFT's own options (github.com/huggingface/peft).
 
 PEFT wraps the bare backbone as a feature extractor; pooling and classifying are the harness's, the same for all. Where
-PEFT leaves a choice open that a type can't run without, `peft_types.defaults` makes it. docs/methods-support.md lists
-what runs.
+PEFT leaves a required choice open, `training.peft.defaults` makes it. docs/methods-support.md lists which types run.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from hpml_bench.suite.base import Frozen
 from hpml_bench.system.failures import of_machine
 
 FORWARD_ONLY = frozenset({"LORA", "IA3", "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "LN_TUNING", "VERA"})
-"""Types known to use frozen weights in the layers' own forward passes only."""
+"""Types known to use frozen weights only in their layers' own forward."""
 
 ALIASES: dict[str, dict[str, Any]] = {
     "DORA": {"use_dora": True},
@@ -43,20 +42,20 @@ REFUSED = {
     "no run does; without it PEFT takes 1 and says nothing",
     "use_asa": "AdaMSS's adaptive allocation freezes parameters during training, for whose gradients DDP would wait",
 }
-"""Types, and options of types, that PEFT takes and that give no valid result here; each found by trying."""
+"""Types and options that PEFT accepts but that give no valid result here -> reason; each found by trial."""
 
 SINCE = {
     **dict.fromkeys(("ADAMSS", "CARTRIDGE", "GRALORA", "LILY", "PEANUT", "PSOFT", "PVERA", "TINYLORA"), "0.19"),
     **dict.fromkeys(("BEFT", "DEFT", "FROD", "GLORA", "HIRA", "UNILORA"), "0.20"),
     **dict.fromkeys(("SHADOW", "SUPERTUNING"), "0.21"),
 }
-"""The version of PEFT that brought a type, of those that came after 0.18, the oldest version supported."""
+"""Type -> version of PEFT that introduced it, for types newer than 0.18, the oldest supported version."""
 
 FROM_WEIGHTS = frozenset({"pissa", "olora", "corda"})
-"""Starts of LoRA that decompose frozen weights, which quantised ones don't allow."""
+"""Initialisations of LoRA that decompose frozen weights, which quantised weights don't allow."""
 
 CALIBRATION_BATCHES = 8
-"""Batches that data-driven initialisations look at."""
+"""Number of batches for data-driven initialisations."""
 
 
 def config_class(name: str) -> Any:
@@ -127,8 +126,8 @@ class Peft(Method):
                 model = wrap(backbone, "LORA" if kind in ALIASES else kind, given)
                 if not self.reads_frozen_weights:
                     keep_input_type(model)
-                freeze_unused(model)  # runs it once; ShadowPEFT's last state, for one, is read by nothing
-        except Exception as error:  # the types fail in many ways with a model that they can't take
+                freeze_unused(model)  # one forward pass; nothing reads ShadowPEFT's last state, for example
+        except Exception as error:  # types fail in many ways on a model that they don't support
             if of_machine(error):
                 raise
             raise Unsupported(f"PEFT: {str(error).strip().splitlines()[0] if str(error) else repr(error)}") from error
@@ -138,13 +137,13 @@ class Peft(Method):
 
     @property
     def reads_frozen_weights(self) -> bool:
-        """Whether the type computes with frozen weights itself, as DoRA with their norms; also where it isn't known."""
+        """True if the type may use frozen weights outside their layers' forward, as DoRA uses their norms."""
         kind = self.options.type.upper()
         given = ALIASES.get(kind, {}) | (self.options.model_extra or {})
         return bool(given.get("use_dora")) or (kind not in FORWARD_ONLY and kind not in ALIASES)
 
     def before_train(self, model: Any, batches: Iterable[Any], total_steps: int) -> None:
-        """Tell AdaLoRA how long the training is, and give EVA and CorDA the data that they start from.
+        """Give AdaLoRA the number of steps, and EVA and CorDA the batches that they start from.
 
         Raises:
             Unsupported: a package that the type needs isn't installed.
@@ -161,7 +160,7 @@ class Peft(Method):
         if start in {"eva", "corda"}:
             try:
                 (start_eva if start == "eva" else start_corda)(model, list(islice(batches, CALIBRATION_BATCHES)))
-            except ImportError as error:  # PEFT's CorDA wants a package that PEFT doesn't ask for
+            except ImportError as error:  # PEFT's CorDA needs a package that PEFT doesn't require
                 raise Unsupported(f"PEFT: {error}") from error
 
     def after_step(self, model: Any, step: int) -> None:
@@ -171,7 +170,7 @@ class Peft(Method):
             allocate(step)
 
     def auxiliary_loss(self, model: Any) -> Any:
-        """Return what a type adds to the loss: AdaLoRA the mean Frobenius norm of P P^T - I, KaSA and others theirs."""
+        """Return a type's loss term: AdaLoRA's mean Frobenius norm of P P^T - I, KaSA's or MonteCLoRA's; or None."""
         config = model.active_peft_config
         if config.peft_type == "LORA":
             # MonteCLoRA came with PEFT 0.20, KaSA with 0.21
@@ -190,7 +189,7 @@ class Peft(Method):
         return config.orth_reg_weight * torch.stack(errors).mean()
 
     def merge(self, model: Any) -> Any:
-        """Return the backbone with the method folded into its weights, or None where that can't be."""
+        """Return the backbone with the method folded into its weights, or None where that is impossible."""
         if model.active_peft_config.peft_type == "XLORA":
             return None  # mixes its adapters anew for every token
         try:

@@ -33,7 +33,7 @@ class QLoRA(Method):
 
     @property
     def quantization(self) -> QuantizationSpec:
-        """NF4, also where the suite's other methods get floats."""
+        """NF4, also where the suite doesn't quantise other methods' backbones."""
         return QuantizationSpec(
             name="nf4",
             double_quantization=self.options.double_quantization,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class AdamW(Optimizer):
-    """Torch's, fused; `betas`, `eps` and `weight_decay` are settings."""
+    """Torch's fused AdamW; `betas`, `eps` and `weight_decay` are settings."""
 
     title = "AdamW"
 

@@ -22,7 +22,7 @@ LOWEST = (0, 50)
 
 
 class AdamW8bit(Optimizer):
-    """Both moments are quantised in blocks of 256 values: 2 bytes a parameter instead of 8."""
+    """AdamW with both moments quantised in blocks of 256 values: 2 bytes per parameter instead of 8."""
 
     title = "AdamW, 8 bits"
 
@@ -33,21 +33,21 @@ class AdamW8bit(Optimizer):
         """Parameters of fewer values keep their moments in 32 bits."""
 
     def check(self, settings: Settings) -> None:
-        """Refuse where bitsandbytes is missing or too old."""
+        """Refuse a missing or too old bitsandbytes."""
         try:
-            found = version("bitsandbytes")
+            installed = version("bitsandbytes")
         except PackageNotFoundError:
-            found = ""
-        if tuple(map(int, re.findall(r"\d+", found)[:2])) < LOWEST:
+            installed = ""
+        if tuple(map(int, re.findall(r"\d+", installed)[:2])) < LOWEST:
             raise UserError(
                 f"the optimizer adamw_8bit needs bitsandbytes {'.'.join(map(str, LOWEST))} or newer, and "
-                f"{found or 'none'} is installed: pip install 'hpml-bench[quant]', or choose another optimizer"
+                f"{installed or 'none'} is installed: pip install 'hpml-bench[quant]', or choose another optimizer"
             )
 
     def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
         """Return bitsandbytes' optimizer, without its wait for the device after every parameter.
 
-        Paged states alone need one, which are moved beside the stream.
+        Only paged states need the wait, since they are moved outside the stream.
         """
         from bitsandbytes.optim import AdamW8bit as Waiting
         from bitsandbytes.optim import optimizer as library

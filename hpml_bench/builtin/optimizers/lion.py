@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class Lion(Optimizer):
-    """Wants rates 3 to 10 times below AdamW's, and as many times its weight decay (section 5 of the paper)."""
+    """Needs rates 3 to 10 times below AdamW's, and weight decay as many times above (section 5 of the paper)."""
 
     title = "Lion"
 
     class Options(Frozen):
-        """The paper's, which are not AdamW's."""
+        """The paper's betas, which differ from AdamW's."""
 
         betas: tuple[Beta, Beta] = (0.9, 0.99)
         """Weight of the momentum in a step, and the momentum's decay rate."""

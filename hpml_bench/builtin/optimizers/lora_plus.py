@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class LoRAPlus(Optimizer):
-    """Parameters are grouped by name as `peft.optimizers.create_loraplus_optimizer` does."""
+    """AdamW with parameters grouped by name, as in `peft.optimizers.create_loraplus_optimizer`."""
 
     title = "LoRA+"
 
     class Options(Frozen):
-        """The rates beside the method's, which is that of A."""
+        """Learning rates beside the method's, which is A's."""
 
         ratio: float = Field(default=16, gt=0)
         """Rate of B, biases and other vectors, divided by that of A."""
@@ -30,10 +30,10 @@ class LoRAPlus(Optimizer):
         """Rate of LoRA's matrices on embeddings."""
 
     def groups(self, encoder: nn.Module, lr: float) -> Groups:
-        """Return A, the matrices on embeddings, and B.
+        """Return the groups of A, of matrices on embeddings, and of B.
 
         Raises:
-            Unsupported: the method trains something, and no B.
+            Unsupported: the method trains parameters, but no B.
 
         """
         trained = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}

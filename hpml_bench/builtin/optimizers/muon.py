@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 EMBEDDINGS = ("lora_embedding_", "trainable_tokens")
-"""What names of PEFT's parameters for embeddings contain, whose modules are no `torch.nn.Embedding`."""
+"""Parts of the names of PEFT's parameters for embeddings, whose modules are no `torch.nn.Embedding`."""
 
 
 class Muon(Optimizer):
-    """Embeddings, the output layer, the task's head, biases and norms are AdamW's, as Jordan says."""
+    """Muon for hidden matrices; AdamW trains embeddings, output layer, head, biases and norms, as Jordan advises."""
 
     title = "Muon"
 
@@ -30,28 +30,28 @@ class Muon(Optimizer):
         momentum: float = Field(default=0.95, ge=0, lt=1)
         """Decay rate of the momentum."""
         nesterov: bool = True
-        """Whether the gradient counts as if it were taken one step ahead."""
+        """Whether to use Nesterov momentum: the gradient as if taken one step ahead."""
         ns_steps: int = Field(default=5, ge=1, lt=100)
         """Newton-Schulz iterations, which orthogonalise the momentum."""
         adjust_lr: Literal["match_rms_adamw", "original"] = "match_rms_adamw"
-        """How the rate follows a matrix's shape [m, n]: times 0.2 sqrt(max(m, n)), so that a rate made for AdamW suits
-        (Liu et al. 2025, arXiv:2502.16982), or times sqrt(max(1, m / n)), which wants rates near 0.02."""
+        """Scaling of the rate by a matrix's shape [m, n]: times 0.2 sqrt(max(m, n)), so that a rate made for AdamW
+        suits (Liu et al. 2025, arXiv:2502.16982), or times sqrt(max(1, m / n)), which needs rates near 0.02."""
         adamw_lr: float | None = Field(default=None, gt=0)
-        """Rate of what AdamW takes of the method's parameters; empty for the method's."""
+        """Rate of those of the method's parameters that AdamW trains; empty for the method's."""
 
     def groups(self, encoder: nn.Module, lr: float) -> Groups:
-        """Return the hidden matrices, and the rest.
+        """Return the groups of hidden matrices, and of the rest.
 
         Raises:
-            Unsupported: the method trains something, and no hidden matrix.
+            Unsupported: the method trains parameters, but no hidden matrix.
 
         """
         trained = {name: weight for name, weight in encoder.named_parameters() if weight.requires_grad}
-        of_tokens = _of_tokens(encoder)
+        token_weights = _token_weights(encoder)
         matrices = {
             name
             for name, weight in trained.items()
-            if weight.ndim == 2 and min(weight.shape) > 1 and id(weight) not in of_tokens
+            if weight.ndim == 2 and min(weight.shape) > 1 and id(weight) not in token_weights
             if not any(part in name for part in EMBEDDINGS)
         }
         if trained and not matrices:
@@ -69,13 +69,13 @@ class Muon(Optimizer):
         from hpml_bench.training.combined import Combined
         from hpml_bench.training.optimization import adamw
 
-        of_muon = [group for group in groups if group.get("use_muon")]
-        of_adamw = [group for group in groups if not group.get("use_muon")]
+        muon_groups = [group for group in groups if group.get("use_muon")]
+        adamw_groups = [group for group in groups if not group.get("use_muon")]
         options = self.options
         parts: list[torch.optim.Optimizer] = []
-        if of_muon:
+        if muon_groups:
             muon = torch.optim.Muon(
-                of_muon,
+                muon_groups,
                 weight_decay=settings.weight_decay,
                 momentum=options.momentum,
                 nesterov=options.nesterov,
@@ -83,12 +83,12 @@ class Muon(Optimizer):
                 adjust_lr_fn=options.adjust_lr,
             )
             parts.append(muon)
-        if of_adamw:
-            parts.append(adamw(of_adamw, settings))
+        if adamw_groups:
+            parts.append(adamw(adamw_groups, settings))
         return Combined(parts)
 
 
-def _of_tokens(encoder: Any) -> set[int]:
+def _token_weights(encoder: Any) -> set[int]:
     """Return the ids of the parameters of embeddings and of the output layer."""
     from torch import nn
 

@@ -1,4 +1,4 @@
-"""SGD with momentum, Nesterov's too (Sutskever et al. 2013)."""
+"""SGD with momentum, also Nesterov's (Sutskever et al. 2013)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class SGD(Optimizer):
-    """Torch's; `weight_decay` is added to the gradient, as an L2 penalty."""
+    """Torch's SGD; `weight_decay` is added to the gradient, as an L2 penalty."""
 
     title = "SGD"
 
@@ -25,10 +25,10 @@ class SGD(Optimizer):
         momentum: float = Field(default=0.9, ge=0, lt=1)
         """Decay rate of the momentum; 0 for none."""
         nesterov: bool = False
-        """Whether the gradient counts as if it were taken one step ahead."""
+        """Whether to use Nesterov momentum: the gradient as if taken one step ahead."""
 
         @model_validator(mode="after")
-        def _of_something(self) -> Self:
+        def _needs_momentum(self) -> Self:
             if self.nesterov and not self.momentum:
                 raise ValueError("nesterov needs a momentum above 0")
             return self
@@ -41,13 +41,13 @@ class SGD(Optimizer):
         made = torch.optim.SGD(
             groups, momentum=options.momentum, nesterov=options.nesterov, weight_decay=settings.weight_decay
         )
-        if not options.momentum:  # there is no state then, and a run counts the parameters that have one
+        if not options.momentum:  # no state exists then, and a run counts the parameters with a state
             made.register_step_post_hook(_enter)
         return made
 
 
 def _enter(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """Give each parameter that got a gradient an empty entry in the state."""
+    """Give each parameter with a gradient an empty entry in the state."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter.grad is not None:

@@ -1,4 +1,4 @@
-"""Communication of DDP at each step: bytes reduced over the ranks, and the time that reductions take."""
+"""Communication of DDP per step: bytes all-reduced, and the time of the all-reduces."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
 
 SAMPLE_EVERY = 10
-"""DDP notes the times of its first ten passes and then of every so many, each when the next one begins.
+"""Sampling interval of DDP's logger: it records the times of the first ten passes and then of every tenth.
 
-On a GPU the host waits there until the pass before is done."""
+It records a pass when the next one begins; on a GPU the host waits there until the former is done."""
 
 METRICS = (
     Metric(
@@ -83,21 +83,21 @@ OVER_NODES = tuple(
         ("between", "N of them lead from one of the N nodes to the next"),
     )
 )
-"""Of runs over several nodes alone."""
+"""Metrics of runs over several nodes."""
 
 
 class Noted(NamedTuple):
-    """What DDP has noted of all-reduces so far."""
+    """Record of DDP's logger on the all-reduces so far."""
 
     last: int = 0
-    """The last pass noted."""
+    """The last pass recorded."""
     steps: int = 0
     nanoseconds: float = 0.0
-    """Of all these steps together."""
+    """Sum over these steps."""
 
 
 def noted(model: DistributedDataParallel) -> Noted:
-    """Return what DDP's log says; it has the last step, and the mean over the steps noted."""
+    """Return the record of DDP's logger, which gives the last pass and the mean over those recorded."""
     log = model._get_ddp_logging_data()  # type: ignore[no-untyped-call]
     mean, last = log.get("avg_backward_comm_time"), int(log.get("iteration", 0))
     steps = min(last, SAMPLE_EVERY) + max(0, last // SAMPLE_EVERY - 1)
@@ -105,13 +105,13 @@ def noted(model: DistributedDataParallel) -> Noted:
 
 
 class CommunicationProbe(Probe):
-    """Adds up the gradients DDP will reduce, and reads DDP's own log at the end."""
+    """Sums the bytes of the gradients that DDP reduces, and reads DDP's own log at the end."""
 
     of_training = True
     metrics = (*METRICS, *OVER_NODES)
 
     def start(self, run: Run) -> None:
-        """Count the bytes."""
+        """Sum the bytes."""
         self.nodes, self.world = run.group.nodes, run.group.world
         self.bytes = sum(p.numel() * p.element_size() for p in run.model.parameters() if p.requires_grad)
         self.warmup = run.settings.warmup_steps
@@ -122,7 +122,7 @@ class CommunicationProbe(Probe):
         self.seconds: dict[int, float] = {}
 
     def wrapped(self, model: DistributedDataParallel) -> None:
-        """Ask DDP to note the times, and count its passes until the first step; one rank has nobody to wait for."""
+        """Start DDP's logger, and count passes until the first step; a single rank has no all-reduce."""
         if self.world == 1:
             return
         self.model = model
@@ -134,7 +134,7 @@ class CommunicationProbe(Probe):
         self.rehearsed += model.require_backward_grad_sync
 
     def before_training(self) -> None:
-        """Count no further."""
+        """Stop counting."""
         if self.model is not None:
             self._counting.remove()
 
@@ -144,13 +144,13 @@ class CommunicationProbe(Probe):
             self.before.append(noted(self.model))
 
     def after_steps(self, window: list[Step]) -> list[Point]:
-        """Keep the times of the steps that DDP notes, by its own count."""
+        """Keep the times of the steps that DDP's logger records, by its own count."""
         of_passes = {s.index + self.rehearsed: s.seconds for s in window}
         self.seconds |= {i: s for i, s in of_passes.items() if i <= SAMPLE_EVERY or i % SAMPLE_EVERY == 0}
         return []
 
     def after_training(self) -> None:
-        """Read DDP's log; a run in which nothing was noted after the warm-up is taken whole."""
+        """Read DDP's log; without a record after the warm-up, all records count."""
         if self.model is None:
             return
         last, self.model = noted(self.model), None

@@ -1,7 +1,7 @@
-"""Merging in floats: a quantised language model after the method was folded into its dequantised weights.
+"""Merging in floats: quality of a quantised language model with the method folded into its dequantised weights.
 
-Beside it stand the unmerged model, and by `merging` the one whose merged weights are quantised again, which changes
-them (huggingface/peft#2321). Probes end in the order of their names: this one sees the model before it is merged.
+It compares with the unmerged model, and with the probe `merging`, where merged weights are quantised again, which
+changes them (huggingface/peft#2321). Probes stop in the order of their names, so that this one precedes the merging.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ CHANGED = _metric(
 
 
 class DequantizedProbe(Probe):
-    """Evaluates a quantised language model again as it were merged in floats, where its method adds to weights."""
+    """Evaluates a quantised language model again, merged in floats, where its method adds to weights."""
 
     metrics = (LOSS, BYTES, SCORE, CHANGED)
 
     def start(self, run: Run) -> None:
-        """Keep the run for its end."""
+        """Keep the run for `stop`."""
         from hpml_bench.training.quantization import is_quantized
 
         self.run = run
@@ -43,7 +43,7 @@ class DequantizedProbe(Probe):
         self.applies = run.task.model_kind == "language_model" and is_quantized(run.model)
 
     def definitions(self) -> tuple[Metric, ...]:
-        """Return the definitions of a quantised language model's; the score's where answers are generated or chosen."""
+        """Return the definitions for quantised language models; the score's where answers are generated or chosen."""
         if not self.applies:
             return ()
         answers = self.run.generator is not None or self.run.task.compares_choices
@@ -71,9 +71,9 @@ class DequantizedProbe(Probe):
                 run.model, run.task, run.test, run.settings, run.group, "test", self.before.step, run.generator
             )
         weights = sum(weights_in(weight) for weight in encoder.parameters() if not weight.requires_grad)
-        found = {"dequantized_test_loss": again.metrics["loss"], "dequantized_bytes": 4 * weights}
+        values = {"dequantized_test_loss": again.metrics["loss"], "dequantized_bytes": 4 * weights}
         changed = answers_changed(self.before.predictions, again.predictions)
         if changed is not None:
-            found["dequantized_test_score"] = again.metrics["score"]
-            found["dequantized_answers_changed"] = changed
-        return found
+            values["dequantized_test_score"] = again.metrics["score"]
+            values["dequantized_answers_changed"] = changed
+        return values

@@ -1,4 +1,4 @@
-"""Energy of the training phase, where the hardware counts it: NVML on GPUs, RAPL on CPUs."""
+"""Energy of the training phase, by the hardware's counters: NVML on GPUs, RAPL on CPUs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class EnergyProbe(Probe):
         self.before = self._read()
 
     def after_training(self) -> None:
-        """Read it again; a counter that wrapped around gives nothing rather than nonsense."""
+        """Read the counter again; NaN where it has wrapped around."""
         used = self._read() - self.before
         self.joules = used if used >= 0 else math.nan
 
@@ -64,12 +64,12 @@ class EnergyProbe(Probe):
 
 
 def gpu_joules(uuid: str) -> float:
-    """Return a GPU's energy counter, since the driver was loaded; NaN where it has none (before Volta, in MIG mode)."""
+    """Return a GPU's joules since the driver was loaded; NaN without a counter (before Volta, in MIG mode)."""
     return reading(uuid, lambda library, handle: library.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000)
 
 
 def rapl_joules(folder: Path = RAPL) -> float:
-    """Return the sum of the CPU packages' energy counters; NaN where there are none or root alone may read them."""
+    """Return the joules of all CPU packages; NaN where counters are missing or readable by root alone."""
     try:
         # Packages only: a `psys` zone, where there is one, contains them.
         zones = [zone for zone in folder.glob("intel-rapl:?") if (zone / "name").read_text().startswith("package")]

@@ -1,4 +1,4 @@
-"""Forgetting: the loss on general text after the training less the base model's (as huggingface/peft#2925 has it)."""
+"""Forgetting: the loss on general text after the training less the base model's (as in huggingface/peft#2925)."""
 
 from __future__ import annotations
 
@@ -59,21 +59,21 @@ METRICS = (
 
 
 class ForgettingProbe(Probe):
-    """Evaluates the retention text after the training, where the task asks for it."""
+    """Evaluates the retention text after the training, where the task has one."""
 
     metrics = METRICS
 
     def start(self, run: Run) -> None:
-        """Keep the run for its end."""
+        """Keep the run for the evaluation."""
         self.run = run
-        self.found: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}
 
     def definitions(self) -> tuple[Metric, ...]:
-        """Return the definitions where there is such text."""
+        """Return the definitions where the run has a retention text."""
         return METRICS if self.run.retention is not None else ()
 
     def after_training(self) -> None:
-        """Evaluate it."""
+        """Evaluate the retention text."""
         run = self.run
         if run.retention is None or run.base_losses is None:
             return
@@ -81,7 +81,7 @@ class ForgettingProbe(Probe):
 
         after = losses_of_rows(run.model, run.task, run.retention, run.settings, run.group)
         tokens = np.asarray(run.retention.targets)
-        self.found = {
+        self.values = {
             "forgetting": _per_token(after - run.base_losses, tokens),
             "forgetting_error": _error(after - run.base_losses, tokens),
             "retention_loss": _per_token(after, tokens),
@@ -91,7 +91,7 @@ class ForgettingProbe(Probe):
 
     def stop(self) -> dict[str, Any]:
         """Return the losses."""
-        return self.found
+        return self.values
 
 
 def _per_token(losses: np.ndarray, tokens: np.ndarray) -> float:
@@ -99,9 +99,9 @@ def _per_token(losses: np.ndarray, tokens: np.ndarray) -> float:
 
 
 def _error(rises: np.ndarray, tokens: np.ndarray) -> float | None:
-    """Return the standard error of the mean rise per token over texts; None of a single text."""
+    """Return the standard error of the mean rise per token over texts; None for a single text."""
     k = len(rises)
     if k < 2:
         return None
-    apart = rises - _per_token(rises, tokens) * tokens
-    return math.sqrt(k / (k - 1) * float(np.square(apart).sum())) / max(1, int(tokens.sum()))
+    residuals = rises - _per_token(rises, tokens) * tokens
+    return math.sqrt(k / (k - 1) * float(np.square(residuals).sum())) / max(1, int(tokens.sum()))

@@ -1,4 +1,4 @@
-"""Generation: tokens a second of the answers to the test rows, and the time to an answer's first token."""
+"""Generation: tokens per second of the answers to the test rows, and the time to an answer's first token."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ READ_ANEW = Metric.once(
 
 
 class GenerationProbe(Probe):
-    """Takes the time of the test answers, then of single prompts on rank 0."""
+    """Times the test answers, then single prompts on rank 0."""
 
     metrics = (*METRICS, READ_ANEW)
 
     def start(self, run: Run) -> None:
-        """Keep the run for its end."""
+        """Keep the run for `stop`."""
         self.run = run
-        self.found: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        """Take the generation's time."""
+        """Compute the tokens per second of the test answers."""
         if evaluation.phase == "test" and evaluation.generated is not None:
             generated = evaluation.generated
-            self.found["generated_tokens_per_second"] = generated.tokens / generated.seconds
+            self.values["generated_tokens_per_second"] = generated.tokens / generated.seconds
         return []
 
     def definitions(self) -> tuple[Metric, ...]:
@@ -75,12 +75,12 @@ class GenerationProbe(Probe):
         """Time the first token of single prompts."""
         run = self.run
         if READ_ANEW in self.definitions():
-            self.found[READ_ANEW.name] = 1.0
+            self.values[READ_ANEW.name] = 1.0
         if run.task.decoding is not None and run.settings.latency_samples:
             if run.group.main:
-                self.found["first_token_ms_p50"] = 1000 * float(np.median(first_token_seconds(run)))
+                self.values["first_token_ms_p50"] = 1000 * float(np.median(first_token_seconds(run)))
             run.group.barrier()
-        return self.found
+        return self.values
 
 
 def first_token_seconds(run: Run) -> list[float]:

@@ -1,4 +1,4 @@
-"""Norm of the gradient over the steps."""
+"""Norm of the gradient, per step and on average."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ METRICS = (
 
 
 class GradientProbe(Probe):
-    """Averages the norms the loop took for clipping."""
+    """Averages the norms that the training loop computes for clipping."""
 
     of_training = True
     metrics = METRICS

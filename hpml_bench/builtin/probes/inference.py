@@ -72,15 +72,15 @@ class InferenceProbe(Probe):
     metrics = METRICS
 
     def start(self, run: Run) -> None:
-        """Keep the run for its end."""
+        """Keep the run for `stop`."""
         self.run = run
-        self.found: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        """Take the test evaluation's time."""
+        """Keep the time of the test evaluation, and its rows per second."""
         if evaluation.phase == "test":
-            self.found["inference_seconds"] = evaluation.seconds
-            self.found["inference_samples_per_second"] = len(evaluation.predictions) / evaluation.seconds
+            self.values["inference_seconds"] = evaluation.seconds
+            self.values["inference_samples_per_second"] = len(evaluation.predictions) / evaluation.seconds
         return []
 
     def stop(self) -> dict[str, Any]:
@@ -90,11 +90,11 @@ class InferenceProbe(Probe):
             if self.run.merged is not None:
                 self._latencies(self.run.merged, "merged_")
         self.run.group.barrier()
-        return self.found
+        return self.values
 
     def _latencies(self, model: TaskModel, prefix: str) -> None:
         milliseconds = 1000 * np.asarray(latencies(self.run, model))
-        self.found[f"{prefix}latency_ms_p50"], self.found[f"{prefix}latency_ms_p99"] = np.percentile(
+        self.values[f"{prefix}latency_ms_p50"], self.values[f"{prefix}latency_ms_p99"] = np.percentile(
             milliseconds, [50, 99]
         )
 
@@ -102,7 +102,7 @@ class InferenceProbe(Probe):
 def latencies(run: Run, model: TaskModel) -> list[float]:
     """Return the seconds of each forward pass at batch 1.
 
-    Each row is read once before: on a GPU the first pass of a length chooses kernels and finds memory.
+    Each row is read once before: on a GPU the first pass of a length selects kernels and allocates memory.
     """
     import torch
 
@@ -113,5 +113,5 @@ def latencies(run: Run, model: TaskModel) -> list[float]:
     rows = np.arange(min(run.settings.latency_samples, len(run.test)))
     batches = (run.test.batch(np.array([row])).to(run.group.device) for row in [*rows, *rows])
     calls = (partial(model, batch.input_ids, batch.attention_mask) for batch in batches)
-    with torch.no_grad(), autocast(run.settings):  # one for all: casts of trained weights are kept, as a server would
+    with torch.no_grad(), autocast(run.settings):  # one for all: casts of trained weights are cached, as in a server
         return one_at_a_time(calls, run.group.device)[-len(rows) :]

@@ -25,13 +25,13 @@ METRICS = (
 
 
 class LossScalingProbe(Probe):
-    """Counts the steps without an update; of fp16 only."""
+    """Counts the steps without an update, in fp16 alone."""
 
     of_training = True
     metrics = METRICS
 
     def start(self, run: Run) -> None:
-        """Look at the precision."""
+        """Note whether the loss is scaled."""
         self.scaled = run.settings.precision == "fp16"
         self.skipped = 0
 
@@ -40,7 +40,7 @@ class LossScalingProbe(Probe):
         return METRICS if self.scaled else ()
 
     def after_steps(self, window: list[Step]) -> list[Point]:
-        """Count."""
+        """Count the overflowed steps."""
         self.skipped += sum(step.overflowed for step in window)
         return []
 

@@ -17,9 +17,9 @@ PHASES = ("setup", "train", "evaluation")
 HUGE_PAGE_MB = 2.097152
 """2 MiB: the kernel gives a process memory in huge pages where it can, and the allocator asks for them."""
 CUDA_BLOCK_MB = 0.000512
-"""512 bytes: torch's allocator rounds the size of a tensor up to these."""
+"""512 bytes: torch's allocator rounds the sizes of tensors up to multiples of this."""
 GRIDS = {"host": HUGE_PAGE_MB, "cuda_allocated": CUDA_BLOCK_MB, "cuda_reserved": HUGE_PAGE_MB, "nvml_used": None}
-"""In which steps each kind of memory moves, in MB; torch reserves small blocks 2 MiB at a time; of NVML not known."""
+"""Granularity of each kind of memory, in MB; torch reserves small blocks 2 MiB at a time; of NVML unknown."""
 _KINDS = {
     "host": (
         "host memory",
@@ -89,33 +89,33 @@ METRICS = (
 class MemoryProbe(Probe):
     """Reads the peaks at the end of each phase, then resets them.
 
-    On a CPU a phase starts from what the allocator kept of the one before, unless that is given back first; then every
-    page has to be allocated again, which costs more than all other probes together. So it is given back outside the
-    loop only, before the first step and around the test rows: the evaluation's peak is that of the test rows, and a
-    part of training after a validation with a higher peak counts only if its own peak is higher still.
+    On a CPU a phase starts with the memory that the allocator kept from the one before, unless that is given back to
+    the kernel; then every page has to be allocated again, which costs more than all other probes together. So memory is
+    given back outside the loop only, before the first step and around the test rows: the evaluation's peak is that of
+    the test rows, and a stretch of training after a validation with a higher peak counts only if its own is higher.
     """
 
     metrics = METRICS
 
     def start(self, run: Run) -> None:
-        """Look for the device; DDP and the optimizer are still to come."""
+        """Note the device; DDP and the optimizer are not built yet."""
         self.device = run.group.device
         self.peaks: dict[str, float] = {}
-        self._held: float | None = None
-        self._validated = 0.0
+        self._start_mb: float | None = None
+        self._validation_peak = 0.0
         """The highest peak of a validation, whose memory the allocator may have kept."""
 
     def before_training(self) -> None:
         """End of the set-up phase."""
         was_reset = self._take("setup", trim=True)
         if self.device.type == "cpu" and was_reset:
-            self._held = host_held_mb()
+            self._start_mb = host_held_mb()
 
     def before_eval(self, phase: str) -> None:
-        """Training stops for a while; an evaluation on the validation rows belongs to the evaluation phase."""
+        """End of a stretch of training; before the test evaluation freed memory goes back to the kernel."""
         if phase == "validation":
             reached = host_peak_mb()
-            counts = self._validated <= self.peaks.get("host_train", 0.0) or reached > self._validated
+            counts = self._validation_peak <= self.peaks.get("host_train", 0.0) or reached > self._validation_peak
             self._take("train", keep_host=counts)
         else:
             self._take("between", trim=True)
@@ -123,7 +123,7 @@ class MemoryProbe(Probe):
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
         """End of an evaluation."""
         if evaluation.phase == "validation":
-            self._validated = max(self._validated, host_peak_mb())
+            self._validation_peak = max(self._validation_peak, host_peak_mb())
             self._take("evaluation", keep_host=False)
         else:
             self._take("evaluation", trim=True)
@@ -136,20 +136,20 @@ class MemoryProbe(Probe):
         peak = self.peaks.get(f"{headline}_train")
         return {
             "peak_memory_mb": peak,
-            "peak_memory_over_setup_mb": None if peak is None or self._held is None else peak - self._held,
-            "host_before_training_mb": self._held,
+            "peak_memory_over_setup_mb": None if peak is None or self._start_mb is None else peak - self._start_mb,
+            "host_before_training_mb": self._start_mb,
             **peaks,
         }
 
     def definitions(self) -> tuple[Metric, ...]:
-        """Give the peak that is CUDA's the grid of CUDA's allocator."""
+        """Return the definitions; on a GPU the headline peak has the granularity of CUDA's allocator."""
         if self.device.type == "cpu":
             return self.metrics
         block = {"grid": CUDA_BLOCK_MB}
         return tuple(m.model_copy(update=block) if m.name == "peak_memory_mb" else m for m in self.metrics)
 
     def _take(self, phase: str, *, trim: bool = False, keep_host: bool = True) -> bool:
-        """Note the peaks since the last call as the phase's, and start anew; tell whether the host's peak could be."""
+        """Add the peaks since the last call to a phase and reset them; return whether the host's could be reset."""
         readings = {"host": host_peak_mb()} if keep_host else {}
         if trim:
             trim_heap()
@@ -184,13 +184,13 @@ def _or_nan(value: float | None) -> float:
 
 
 def trim_heap() -> None:
-    """Give what was freed back to the kernel; the allocator is told to keep it (environment.PROCESS_ENVIRONMENT)."""
+    """Give freed memory back to the kernel; the allocator is set to keep it (environment.PROCESS_ENVIRONMENT)."""
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def reset_host_peak() -> bool:
-    """Let the peak start again from the present size; where the kernel doesn't allow it, peaks are since the start."""
+    """Reset the peak to the present size; False where the kernel refuses, so that peaks count from the start."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -199,5 +199,5 @@ def reset_host_peak() -> bool:
 
 
 def nvml_used_mb(uuid: str) -> float:
-    """Return the memory in use, in MB, on the GPU of this UUID, or on its part in MIG mode; NaN where it isn't said."""
+    """Return the memory in use, in MB, on the GPU of this UUID, or on its part in MIG mode; NaN if unknown."""
     return reading(uuid, lambda library, handle: library.nvmlDeviceGetMemoryInfo(handle).used / 1e6)

@@ -1,4 +1,4 @@
-"""Merging: loss and score of the language model after the method was folded into its weights, beside before."""
+"""Merging: loss and score of the language model after the method was folded into its weights, against before."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 _metric = partial(Metric.once, phase="run", group="merging")
 COMPARED = 8
-"""Test rows whose logits are compared, at most."""
+"""Most test rows whose logits are compared."""
 OUTPUTS = 2**26
-"""Logits that are compared at most, unless one row alone has more: 268 MB in float32, of which the host keeps two."""
+"""Most logits compared, unless one row alone has more: 268 MB in float32, twice on the host."""
 AFTER = "after the method was folded into the model's weights"
 LOSS = _metric(
     "merged_test_loss",
@@ -50,12 +50,12 @@ class MergingProbe(Probe):
     metrics = (LOSS, SCORE, CHANGED, LOGITS)
 
     def start(self, run: Run) -> None:
-        """Keep the run for its end."""
+        """Keep the run for `stop`."""
         self.run = run
         self.before: Evaluation | None = None
 
     def definitions(self) -> tuple[Metric, ...]:
-        """Return the definitions of a language model's; the score's where answers are generated or chosen."""
+        """Return the definitions for language models; the score's where answers are generated or chosen."""
         if self.run.task.model_kind != "language_model":
             return ()
         answers = self.run.generator is not None or self.run.task.compares_choices
@@ -80,34 +80,34 @@ class MergingProbe(Probe):
         again = evaluate(
             run.merged, run.task, run.test, run.settings, run.group, "test", self.before.step, run.generator
         )
-        found = {
+        values = {
             "merged_test_loss": again.metrics["loss"],
             "merged_logit_difference": float((_logits(run, run.merged) - self.logits).abs().max()),
         }
         changed = answers_changed(self.before.predictions, again.predictions)
         if changed is not None:
-            found["merged_test_score"] = again.metrics["score"]
-            found["merged_answers_changed"] = changed
-        return found
+            values["merged_test_score"] = again.metrics["score"]
+            values["merged_answers_changed"] = changed
+        return values
 
 
 def _logits(run: Run, model: TaskModel) -> Tensor:
-    """Return the logits of the learnt tokens of the first test rows, [N, vocabulary] float32, on the host.
+    """Return the logits of the target tokens of the first test rows, [N, vocabulary] float32, on the host.
 
-    Read in batches as evaluations are, which were rehearsed.
+    The batches are those of evaluations, which were rehearsed.
     """
     import torch
 
     from hpml_bench.data.batches import pieces
     from hpml_bench.training.precision import autocast
 
-    was, test, most = model.training, run.test, OUTPUTS // int(getattr(model, "width", 1))
+    was_training, test, most = model.training, run.test, OUTPUTS // int(getattr(model, "width", 1))
     first = next(pieces(np.arange(len(test)), test.targets, COMPARED, most))
     model.eval()
-    found = []
+    logits = []
     with torch.no_grad(), autocast(run.settings):
         for part in pieces(first, test.targets, run.settings.eval_batch, most):
             batch = test.batch(part).to(run.group.device)
-            found.append(model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt).cpu().float())
-    model.train(was)
-    return torch.cat(found)
+            logits.append(model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt).cpu().float())
+    model.train(was_training)
+    return torch.cat(logits)

@@ -1,4 +1,4 @@
-"""Parameters: how many are trained, and how much the result takes on disk."""
+"""Parameters: the numbers of trained and other ones, and the result's size on disk."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ METRICS = (
 
 
 class ParametersProbe(Probe):
-    """Counts at the start, weighs at the end."""
+    """Counts parameters at the start, and measures the saved size at the end."""
 
     metrics = METRICS
 
@@ -91,7 +91,7 @@ class ParametersProbe(Probe):
         }
 
     def after_training(self) -> None:
-        """Find the size of what would be saved, on rank 0; see how frozen weights are kept."""
+        """Measure the saved size, on rank 0, and the size and type of frozen weights."""
         import torch
 
         from hpml_bench.training.quantization import frozen_bytes, weights_in
@@ -108,10 +108,10 @@ class ParametersProbe(Probe):
 
 
 def saved_bytes(run: Run) -> int:
-    """Return the size of what has to be kept of this fine-tuning, head included; a method that saves itself does so."""
+    """Return the bytes to keep of this fine-tuning, head included; by the method's own saving where it has one."""
     from hpml_bench.training.safetensors_size import safetensors_bytes
 
-    heartbeat.beat("weighing what would be saved")
+    heartbeat.beat("measuring the saved size")
     with tempfile.TemporaryDirectory(dir=run.folder) as name:
         folder = Path(name)
         kept = run.model.head if run.method.save(run.model.encoder, folder) else run.model

@@ -1,4 +1,4 @@
-"""Losses and scores: on the training batches, on the validation rows along the way, on the test rows at the end."""
+"""Losses and scores: of training batches, of validation rows during training, of test rows at the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hpml_bench.plugins.probe import Evaluation, Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
 
 LAST_WINDOW = 20
-"""Steps whose mean is the final training loss."""
+"""Last steps whose mean is the final training loss."""
 
 
 class QualityProbe(Probe):
@@ -32,7 +32,7 @@ class QualityProbe(Probe):
             return [
                 Point(metric=f"validation_{name}", step=evaluation.step, value=evaluation.metrics[name])
                 for name in names
-                if name in evaluation.metrics  # along the way, answers may not be generated
+                if name in evaluation.metrics  # answers may not be generated during training
             ]
         self.final = {f"test_{name}": value for name, value in evaluation.metrics.items()}
         return []

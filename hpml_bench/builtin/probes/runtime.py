@@ -1,4 +1,4 @@
-"""Seconds of the run's parts."""
+"""Times of the phases of a run."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class RuntimeProbe(Probe):
     metrics = METRICS
 
     def start(self, run: Run) -> None:
-        """Begin the set-up's end: other probes, DDP and the optimizer are still to come."""
+        """Note when the run began; set-up goes on, with other probes, DDP and the optimizer."""
         self.began = run.began
         self.launched = run.launched if run.method.trains else None  # without steps there is no first one
         self.setup: float | None = None
@@ -141,7 +141,7 @@ class RuntimeProbe(Probe):
 
 
 def _point(step: Step) -> Point:
-    """Return a step's time with all that rates and drift are computed from."""
+    """Return a step's time with the numbers from which rates and drift are computed."""
     return Point(
         metric="step_seconds",
         step=step.index,

@@ -1,4 +1,4 @@
-"""Samples and tokens a second in the timed window, and the spread of step times."""
+"""Samples and tokens per second in the timed window, and the spread of step times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
 """Scorers of generated answers, one file each: a class that extends plugins.scorer.Scorer.
 
-Reports score too: no training library.
+Scorers import no training library, since reports score too.
 """

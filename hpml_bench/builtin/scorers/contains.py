@@ -1,4 +1,4 @@
-"""Contains: the answer asked for occurs in what was generated."""
+"""Contains: the expected answer occurs in the generated one."""
 
 from __future__ import annotations
 

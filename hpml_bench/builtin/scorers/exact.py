@@ -1,4 +1,4 @@
-"""Exact match: the answer is the one asked for, after normalisation."""
+"""Exact match: the answer equals the expected one after normalisation."""
 
 from __future__ import annotations
 

@@ -23,11 +23,11 @@ class F1(Scorer):
 
     def score(self, answer: str, expected: str) -> float:
         """Return 2PR / (P + R) over the words of both."""
-        said, asked = words(answer), words(expected)
-        if not said or not asked:
-            return float(said == asked)
-        same = sum((Counter(said) & Counter(asked)).values())
-        return 2 * same / (len(said) + len(asked))
+        given, wanted = words(answer), words(expected)
+        if not given or not wanted:
+            return float(given == wanted)
+        same = sum((Counter(given) & Counter(wanted)).values())
+        return 2 * same / (len(given) + len(wanted))
 
 
 def words(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Number: the last number of the answer is the one asked for, in the manner of GSM8K (Cobbe et al. 2021)."""
+"""Number: the last number of the answer equals the expected one, in the manner of GSM8K (Cobbe et al. 2021)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from hpml_bench.plugins.scorer import Scorer
 
 PART = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\w))?"
 NUMBER = re.compile(rf"(?:(?<![\w)])[-+]\$?)?{PART}(?:[/:]{PART})*")
-"""A sign belongs to a number where nothing stands before it that it could be subtracted from, as in 5-10."""
+"""Numbers; a sign belongs to one unless the text before it makes it a subtraction, as in 5-10."""
 LATEX = re.compile(r"(?:(?<=\d)\s*)?\\[dt]?frac\{([-+]?\d+)\}\{(\d+)\}")
 """A fraction as LaTeX writes it, with the space behind a number before it."""
 MIXED = re.compile(r"(?<![\w.,^/:])(\d{1,9}|\d{1,3}(?:,\d{3}){1,2})[ \u00a0](\d{1,9})/(\d{1,9})(?![\w/:]|[.,]\d)")
 """A whole number and a fraction behind it, as 1 1/2."""
 MINUS = "\u2212"
-"""A minus sign that is no hyphen."""
+"""Unicode's minus sign."""
 MARK = "####"
-"""What GSM8K writes before the final answer."""
+"""GSM8K's mark before the final answer."""
 
 
 class Number(Scorer):
@@ -33,31 +33,31 @@ class Number(Scorer):
 
     def score(self, answer: str, expected: str) -> float:
         """Return 1 where both give the same number; 0 where one gives none."""
-        found = number_of(answer)
-        return float(found is not None and found == number_of(expected))
+        number = number_of(answer)
+        return float(number is not None and number == number_of(expected))
 
 
 def number_of(text: str) -> Fraction | tuple[Fraction, ...] | None:
-    """Return the number that a text gives: the first after the last `####`, else the last; None of neither.
+    """Return the number that a text gives: the first after the last `####`, else the last; None without any.
 
-    Of a time, a ratio or a date it is the numbers of its parts.
+    A time, a ratio or a date gives the numbers of its parts.
     """
     text = LATEX.sub(_in_a_line, text.replace(MINUS, "-"))
     text = MIXED.sub(_improper, text)
     _, mark, behind = text.rpartition(MARK)
-    found = NUMBER.findall(behind) if mark else []
-    chosen = found[0] if found else next(iter(NUMBER.findall(text)[::-1]), None)
+    after_mark = NUMBER.findall(behind) if mark else []
+    chosen = after_mark[0] if after_mark else next(iter(NUMBER.findall(text)[::-1]), None)
     return None if chosen is None else _value(chosen)
 
 
 def _in_a_line(latex: re.Match[str]) -> str:
-    """Return a fraction of LaTeX's with a slash, apart from a number before it."""
+    """Return a LaTeX fraction written with a slash, separated from a number before it."""
     behind_a_number = latex.string[: latex.start()][-1:].isdigit()
     return f"{' ' if behind_a_number else ''}{latex[1]}/{latex[2]}"
 
 
 def _improper(mixed: re.Match[str]) -> str:
-    """Return a mixed number as one fraction; as it is where its fraction is none of less than one."""
+    """Return a mixed number as one fraction; unchanged where its fraction is not below one."""
     whole, over, under = (int(part.replace(",", "")) for part in mixed.groups())
     return f"{whole * under + over}/{under}" if over < under else mixed[0]
 

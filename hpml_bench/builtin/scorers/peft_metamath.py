@@ -7,7 +7,7 @@ from decimal import Decimal
 from hpml_bench.plugins.scorer import Scorer
 
 MARKS = ("The answer is: ", "The answer is ", "The final answer is: ", "The final answer is ", "#### ")
-"""What stands before a final answer: the first of these that occurs counts, wherever others are."""
+"""Marks before a final answer, by precedence: the first of these that occurs anywhere counts."""
 
 
 class PeftMetaMath(Scorer):
@@ -23,8 +23,8 @@ class PeftMetaMath(Scorer):
 
     def score(self, answer: str, expected: str) -> float:
         """Return 1 where both are the same number, or the same text and no number."""
-        said, asked = final_answer(answer), final_answer(expected)
-        return float(said is not None and asked is not None and _value(said) == _value(asked))
+        given, wanted = final_answer(answer), final_answer(expected)
+        return float(given is not None and wanted is not None and _value(given) == _value(wanted))
 
 
 def final_answer(text: str) -> str | None:

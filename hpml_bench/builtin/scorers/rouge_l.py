@@ -10,7 +10,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.plugins.scorer import Scorer
 
 UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR")
-"""How Unicode's names of the characters of scripts begin that put no spaces between words."""
+"""Beginnings of the Unicode names of characters of scripts without spaces between words."""
 
 
 class RougeL(Scorer):
@@ -37,7 +37,7 @@ class RougeL(Scorer):
         return RougeScorer(["rougeL"], tokenizer=_Words())
 
     def check(self) -> None:
-        """Refuse where the package is missing."""
+        """Refuse a missing package."""
         _ = self._scorer
 
     def score(self, answer: str, expected: str) -> float:
@@ -46,7 +46,7 @@ class RougeL(Scorer):
 
 
 class _Words:
-    """The tokenizer that `rouge-score` asks."""
+    """Tokenizer for `rouge-score`."""
 
     def tokenize(self, text: str) -> list[str]:
         return words(text)
@@ -57,20 +57,20 @@ def words(text: str) -> list[str]:
 
     Compatible forms of a character (NFKC) and upper and lower case are the same; invisible characters are left out.
     """
-    found: list[str] = []
+    parts: list[str] = []
     grows = marked = False  # whether letters join the last word, and whether marks do
     for character in unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()):
         kind = unicodedata.category(character)
         if kind == "Cf":
             continue
         if (kind[0] == "M" and marked) or (kind[0] in "LN" and grows and not _unspaced(character)):
-            found[-1] += character
+            parts[-1] += character
         elif kind[0] in "LN":
-            found.append(character)
+            parts.append(character)
             grows, marked = not _unspaced(character), True
         else:
             grows = marked = False
-    return found
+    return parts
 
 
 @cache

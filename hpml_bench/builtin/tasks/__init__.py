@@ -1,1 +1,1 @@
-"""Kinds of work, one file each: a class that extends plugins.task.Task."""
+"""Tasks, one file each: a class that extends plugins.task.Task."""

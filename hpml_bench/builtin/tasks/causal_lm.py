@@ -1,4 +1,4 @@
-"""Causal language modelling: supervised fine-tuning on conversations; loss a token, score of generated answers."""
+"""Causal language modelling: supervised fine-tuning on conversations; loss per token, score of generated answers."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
     from hpml_bench.plugins.tokenizer import Encoder
 
 NO_LIMIT = 10**9
-"""Tokens of a row whose length doesn't matter."""
+"""`max_length` of rows whose length doesn't matter."""
 OF_LENGTHS = ("rows", "dropped rows", "dropped tokens", "cut rows", "cut tokens")
-"""What is counted of rows by their length; all other counts are told one by one."""
+"""Counts of rows by their length; every other count has a note of its own."""
 GIVEN = frozenset(
     {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "chat_template"}
 )
-"""Arguments of a chat template that are not a suite's to give."""
+"""Arguments of a chat template that a suite can't set."""
 LARGEST_EXPONENT = 700.0
-"""Of a perplexity that a float can hold."""
+"""Largest loss whose perplexity a float can represent."""
 
 
 _metric = partial(Metric.once, phase="test", group="language")
@@ -99,10 +99,10 @@ ANSWERED = (
 
 
 class CausalLM(Task):
-    """A causal language model learns the answers of conversations; the test rows are answered by it and scored.
+    """Fine-tuning of a causal language model on the answers of conversations; its answers to the test rows are scored.
 
-    The model is a whole causal language model, its own output layer included. With a scorer the test score leads;
-    without one the test loss does, and nothing is generated.
+    The model is a whole causal language model, its own output layer included. With a scorer the test score is the
+    headline; without one the test loss is, and nothing is generated.
     """
 
     title = "Causal language modelling"
@@ -117,11 +117,11 @@ class CausalLM(Task):
     cuts_texts = False
 
     class Options(Frozen):
-        """How conversations are written, what is learnt of them, and how answers are made and scored."""
+        """Chat template, target tokens, generation and scoring."""
 
         template: str | None = None
-        """How a conversation becomes text: `plain` (its turns one after the other), `path:FILE` or a jinja template;
-        empty for the tokenizer's chat template, or `plain` where it has none."""
+        """Chat template: `plain` (the turns one after the other), `path:FILE` or a jinja template; empty for the
+        tokenizer's chat template, or `plain` where it has none."""
         template_options: dict[str, Any] = Field(default_factory=dict)
         """Further arguments of the template, such as `{enable_thinking: false}`."""
 
@@ -136,30 +136,31 @@ class CausalLM(Task):
         system: str | None = None
         """System prompt put before conversations that have none."""
         loss_on: Literal["answers", "last", "all"] = "answers"
-        """What is learnt: the assistant's turns, the last of them alone, or every token."""
+        """Target tokens: those of the assistant's turns, of the last of them alone, or all."""
         too_long: Literal["drop", "cut_prompt"] = "drop"
-        """What becomes of a row of more than `max_length` tokens: left out, or its prompt cut at the front. An answer
-        is never cut."""
+        """Treatment of a row of more than `max_length` tokens: left out, or its prompt cut at the front. An answer is
+        never cut."""
         bad_rows: Literal["refuse", "drop"] = "refuse"
-        """What becomes of a row that is no conversation, or that the template refuses: the preparation ends, or the row
-        is left out and counted."""
+        """Treatment of a row that is no conversation, or that the template refuses: the preparation ends, or the row is
+        left out and counted."""
         scorer: str | None = None
-        """What compares answers with those asked for (`hpml-bench list scorers`); empty for none: the loss leads."""
+        """Scorer that compares answers with the expected ones (`hpml-bench list scorers`); empty for none: the loss is
+        the headline metric."""
         max_new_tokens: int = Field(default=64, ge=1)
         """Most tokens of an answer."""
         stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
         """Texts that end an answer, beside the end token and the template's end of a turn."""
         temperature: float = Field(default=0.0, ge=0)
-        """0: the likeliest token each time. Above: drawn from the softmax of the logits divided by it, by random
-        numbers of the run's seed and the row's own."""
+        """0: the likeliest token each time. Above 0: tokens sampled from the softmax of logits / temperature, with
+        random numbers of the run's seed and the row."""
         top_p: float = Field(default=1.0, gt=0, le=1)
-        """Draw from the likeliest tokens that together have this probability; with a temperature above 0."""
+        """Sample from the likeliest tokens that together have this probability; with a temperature above 0."""
         retention: str | None = None
-        """General text, to see what is forgotten: `path:`, `wheel:` or `hub:OWNER/NAME/FILE` of a file with a text a
-        line (.txt) or a row (csv, json, jsonl, parquet), or `dataset` for the data set's own; empty for none. Where a
-        row is nothing but a text, empty ones are left out."""
+        """General text on which forgetting is measured: `path:`, `wheel:` or `hub:OWNER/NAME/FILE` of a file with one
+        text per line (.txt) or row (csv, json, jsonl, parquet), or `dataset` for the data set's own; empty for none.
+        Empty texts are left out where rows have no other column."""
         retention_samples: int = Field(default=200, ge=1)
-        """Rows of the retention text, at most."""
+        """Most rows of the retention text."""
 
     def __init__(self, options: Any, label_names: tuple[str, ...] = (), facts: Mapping[str, float] | None = None):
         """Take the scorer's metric as the headline, where there is one."""
@@ -178,7 +179,7 @@ class CausalLM(Task):
 
     @property
     def decoding(self) -> Decoding | None:
-        """How answers are generated; None where none are."""
+        """Options of generation; None where no answers are generated."""
         if self.scorer is None or self.scorer.of != "answers":
             return None
         options = self.options
@@ -191,7 +192,7 @@ class CausalLM(Task):
 
     @property
     def retention(self) -> tuple[str, int] | None:
-        """Where the text comes from on which forgetting is measured, and how many rows at most; None for none."""
+        """Source and most rows of the text on which forgetting is measured; None for none."""
         options = self.options
         return (options.retention, options.retention_samples) if options.retention else None
 
@@ -230,30 +231,30 @@ class CausalLM(Task):
         return {}
 
     def sources(self, encoder: Encoder) -> dict[str, str]:
-        """Return the template, end tokens that neither it nor the tokenizer names, and what of answers isn't scored."""
+        """Return the template, end tokens that neither it nor the tokenizer names, and parts of answers not scored."""
         from hpml_bench.data.chat_template import chat_template
 
-        found = {"template": chat_template(encoder, self.options.template)}
+        texts = {"template": chat_template(encoder, self.options.template)}
         own = self.stop_ids(replace(encoder, ends=())) if encoder.ends else ()
         if more := [token for token in encoder.ends if token not in own]:
-            found["end tokens of the model"] = " ".join(map(encoder.tokenizer.convert_ids_to_tokens, more))
+            texts["end tokens of the model"] = " ".join(map(encoder.tokenizer.convert_ids_to_tokens, more))
         if self.decoding is not None:
             scaffold = self.scaffold(encoder)
             parts = {"begins": scaffold.before, "ends": scaffold.after}
-            found |= {
+            texts |= {
                 f"the template {how} an answer with, not scored": repr(text)
                 for how, text in parts.items()
                 if text.strip()
             }
-        return found
+        return texts
 
     def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
-        """Return token ids, labels (the token's own id where it is learnt), and what generation and scoring need."""
+        """Return token ids, labels (the token's own id for target tokens), and columns for generation and scoring."""
         from hpml_bench.data.chat_template import RefusedError
 
         chat = self.conversations(encoder)
         silent = replace(chat, counts=Counter(), encoder=replace(encoder, max_length=NO_LIMIT))
-        found: dict[str, list[Any]] = {name: [] for name in ("input_ids", "label", *self.extra_types(), KEPT)}
+        encoded: dict[str, list[Any]] = {name: [] for name in ("input_ids", "label", *self.extra_types(), KEPT)}
         for number, row in enumerate(_rows(rows)):
             compared = row.choices if self.compares_choices else []
             more = (row.weights or (), json.loads(row.tools) if row.tools else None)
@@ -269,40 +270,40 @@ class CausalLM(Task):
                 raise UserError(f"{row.place}: {beginning}" if row.place else beginning) from None
             if example is None or None in others:
                 continue
-            found[KEPT].append(number)
+            encoded[KEPT].append(number)
             if row.messages and self._lacks_template(encoder):
                 encoder.counts["rows whose turns stand one after the other, as the tokenizer has no chat template"] += 1
-            found["input_ids"].append(list(example.ids))
-            found["label"].append(list(example.labels))
-            # of choices, what the template begins each with is no part of them
-            found["prompt"].append(example.content if compared else example.prompt)
-            found["question"].append(example.question)
-            found["expected"].append(example.expected)
-            found["bytes"].append(example.target_bytes)
-            found["cut"].append(example.cut)
-            found["choices"].append(row.choices)
-            found["choice_ids"].append([chat.answer_of(other) for other in others if other is not None])
-        return found
+            encoded["input_ids"].append(list(example.ids))
+            encoded["label"].append(list(example.labels))
+            # the text with which the template begins every answer is no part of a choice
+            encoded["prompt"].append(example.content if compared else example.prompt)
+            encoded["question"].append(example.question)
+            encoded["expected"].append(example.expected)
+            encoded["bytes"].append(example.target_bytes)
+            encoded["cut"].append(example.cut)
+            encoded["choices"].append(row.choices)
+            encoded["choice_ids"].append([chat.answer_of(other) for other in others if other is not None])
+        return encoded
 
     def encode_general(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
         """Return texts as the tokenizer gives them, cut at `max_length`: every token but the first is a target.
 
-        No template, and no end token behind them: as PEFT's method comparison measures forgetting.
+        Neither template nor end token is added, as where PEFT's method comparison measures forgetting.
         """
         texts = [contents[-1] for contents in rows["contents"]]
-        made = encoder.tokenizer(texts, truncation=True, max_length=encoder.max_length)["input_ids"]
-        kept = [(text, ids) for text, ids in zip(texts, made, strict=True) if len(ids) > 1]
-        found: dict[str, list[Any]] = {name: [0 for _ in kept] for name in ("prompt", "cut")}
-        found |= {name: [[] for _ in kept] for name in ("choices", "choice_ids")}
-        found["input_ids"] = [ids for _, ids in kept]
-        found["label"] = [[IGNORE_INDEX, *ids[1:]] for _, ids in kept]
-        found["question"] = ["" for _ in kept]
-        found["expected"] = [text for text, _ in kept]
-        found["bytes"] = [len(text.encode()) for text, _ in kept]
-        return found
+        tokenised = encoder.tokenizer(texts, truncation=True, max_length=encoder.max_length)["input_ids"]
+        kept = [(text, ids) for text, ids in zip(texts, tokenised, strict=True) if len(ids) > 1]
+        encoded: dict[str, list[Any]] = {name: [0 for _ in kept] for name in ("prompt", "cut")}
+        encoded |= {name: [[] for _ in kept] for name in ("choices", "choice_ids")}
+        encoded["input_ids"] = [ids for _, ids in kept]
+        encoded["label"] = [[IGNORE_INDEX, *ids[1:]] for _, ids in kept]
+        encoded["question"] = ["" for _ in kept]
+        encoded["expected"] = [text for text, _ in kept]
+        encoded["bytes"] = [len(text.encode()) for text, _ in kept]
+        return encoded
 
     def conversations(self, encoder: Encoder) -> Conversations:
-        """Return what writes conversations as token ids."""
+        """Return the conversion of conversations to token ids."""
         from hpml_bench.data.chat import Conversations
         from hpml_bench.data.chat_template import chat_template
 
@@ -318,7 +319,7 @@ class CausalLM(Task):
         )
 
     def _lacks_template(self, encoder: Encoder) -> bool:
-        """Tell whether neither suite nor tokenizer say how turns are written."""
+        """Return whether neither suite nor tokenizer has a chat template."""
         return self.options.template is None and not encoder.tokenizer.chat_template
 
     def stop_ids(self, encoder: Encoder) -> tuple[int, ...]:
@@ -326,14 +327,14 @@ class CausalLM(Task):
         return self.conversations(encoder).stop_ids
 
     def chat_template(self, encoder: Encoder) -> str:
-        """Return the template trained with, its options and the system prompt included."""
+        """Return the template used in training, with its options and the system prompt as defaults."""
         from hpml_bench.data.chat_template import chat_template, standing_template
 
         options = self.options
         return standing_template(chat_template(encoder, options.template), options.template_options, options.system)
 
     def scaffold(self, encoder: Encoder) -> Scaffold:
-        """Return what the template writes around an answer."""
+        """Return the text that the template writes around an answer."""
         return self.conversations(encoder).scaffold
 
     def label_type(self) -> pa.DataType:
@@ -343,7 +344,7 @@ class CausalLM(Task):
         return pa.list_(pa.int32())
 
     def extra_types(self) -> dict[str, pa.DataType]:
-        """Return the columns beside ids and labels: tokens of the prompt and cut off it, texts, learnt bytes."""
+        """Return the columns beside ids and labels: tokens of the prompt and cut off it, texts, target bytes."""
         import pyarrow as pa
 
         texts = {name: pa.string() for name in ("question", "expected")}
@@ -352,9 +353,9 @@ class CausalLM(Task):
         return {**numbers, **texts, "choices": pa.list_(pa.string()), **ids}
 
     def length_notes(self, full: float, counts: Mapping[str, Counter[str]]) -> dict[str, str]:
-        """Return what happened to rows that are too long, split by split."""
-        told = [f"{split} {_lengths(count)}" for split, count in counts.items() if _lengths(count)]
-        notes = {"rows longer than max_length": "; ".join(told) or NOTHING}
+        """Return notes: on rows that are too long, split by split, and on every other count."""
+        parts = [f"{split} {_lengths(count)}" for split, count in counts.items() if _lengths(count)]
+        notes = {"rows longer than max_length": "; ".join(parts) or NOTHING}
         other: dict[str, int] = {}
         for count in counts.values():
             for name in count:
@@ -365,19 +366,19 @@ class CausalLM(Task):
     # Model
 
     def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:
-        """Return the language model, which gives logits [N, vocabulary] where a label is, row by row."""
+        """Return the language model; outputs are logits [N, vocabulary] of the target tokens, row by row."""
         from hpml_bench.training.causal_lm import LanguageModel
 
         return LanguageModel(encoder, virtual_tokens)
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the summed cross-entropy of the learnt tokens."""
+        """Return the summed cross-entropy of the target tokens."""
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(outputs, labels[learnt_places(labels, len(outputs))], reduction="sum")
 
     def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy of each row, summed over its learnt tokens."""
+        """Return the cross-entropy of each row, summed over its target tokens."""
         from torch.nn.functional import cross_entropy
 
         rows, places = learnt_places(labels, len(outputs))
@@ -385,7 +386,7 @@ class CausalLM(Task):
         return losses.new_zeros(len(labels)).index_add(0, rows, losses)
 
     def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the most likely token at each learnt place [B, L]."""
+        """Return the most likely token in place of each target token [B, L]."""
         answers = labels.new_full(labels.shape, IGNORE_INDEX)
         answers[learnt_places(labels, len(outputs))] = outputs.argmax(dim=-1)
         return answers
@@ -393,31 +394,28 @@ class CausalLM(Task):
     # Scores
 
     def evaluate(self, predictions: Predictions) -> dict[str, float]:
-        """Return loss, perplexity, bits a byte and token accuracy; of answers the score, and how many were cut.
-
-        Without answers there is no score.
-        """
+        """Return loss, perplexity, bits per byte and token accuracy; with answers, their score and the share cut."""
         reference, prediction = (_flat(answers) for answers in (predictions.reference, predictions.prediction))
         nats = float(np.sum(predictions.loss, dtype=np.float64))
         loss = nats / max(1, len(reference))
-        told = {
+        metrics = {
             "loss": loss,
             "perplexity": math.exp(min(loss, LARGEST_EXPONENT)),
             "bits_per_byte": nats / math.log(2) / max(1, int(_said(predictions).bytes.sum())),
             "token_accuracy": float((reference == prediction).mean()) if len(reference) else 0.0,
         }
         if self.scorer is None:
-            return told
+            return metrics
         said = _said(predictions)
-        if said.answer is None:  # a validation along the way, of the loss alone
-            return told
-        told = {"score": float(self.scores(predictions).mean()), **told}
+        if said.answer is None:  # a validation during training, of the loss alone
+            return metrics
+        metrics = {"score": float(self.scores(predictions).mean()), **metrics}
         if said.cut is not None and said.near_tie is not None:
-            told |= {"cut_answers": float(said.cut.mean()), "near_ties": float(said.near_tie.mean())}
+            metrics |= {"cut_answers": float(said.cut.mean()), "near_ties": float(said.near_tie.mean())}
         if said.normalised is not None:
             pairs = zip(said.normalised, said.expected, strict=True)
-            told["score_normalised"] = float(np.mean([answer == expected for answer, expected in pairs]))
-        return told
+            metrics["score_normalised"] = float(np.mean([answer == expected for answer, expected in pairs]))
+        return metrics
 
     def scores(self, predictions: Predictions) -> NDArray[Any]:
         """Return each row's score; without a scorer its linearised loss."""
@@ -427,8 +425,8 @@ class CausalLM(Task):
         if said.answer is None:
             raise ValueError("there are no answers to score")
         pairs = zip(said.answer, said.expected, strict=True)
-        found = np.array([self.scorer.score(answer, expected) for answer, expected in pairs], dtype=np.float64)
-        return found.astype(bool) if self.binary else found
+        scores = np.array([self.scorer.score(answer, expected) for answer, expected in pairs], dtype=np.float64)
+        return scores.astype(bool) if self.binary else scores
 
     def guess(self, reference: Answers, said: Said | None = None) -> Guess:
         """Answer nothing, which scores 0, or draw one of the choices.
@@ -454,7 +452,7 @@ class CausalLM(Task):
 
 
 def linearised_loss(reference: Answers, losses: NDArray[Any]) -> NDArray[np.float64]:
-    """Return a value a row [n] whose mean is exactly the loss a token, sum(loss) / sum(tokens).
+    """Return one value per row [n] whose mean is exactly the loss per token, sum(loss) / sum(tokens).
 
     A ratio of means linearised at them: R + (loss_i - R n_i) / mean(n) (Cochran 1977, Sampling Techniques, ch. 6).
     """
@@ -476,17 +474,17 @@ class _Row(NamedTuple):
     tools: str | None
     place: str | None
     messages: bool | None
-    """Whether it is written as turns, not as a prompt and a completion."""
+    """Whether the data set gives it as turns, not as a prompt and a completion."""
 
 
 def _rows(batch: Mapping[str, list[Any]]) -> Iterator[_Row]:
-    """Yield the rows of a batch; columns that aren't there hold nothing."""
+    """Yield the rows of a batch; fields of missing columns are None."""
     nothing = [None] * len(batch["roles"])
     return map(_Row._make, zip(*(batch.get(name, nothing) for name in _Row._fields), strict=True))
 
 
 def _place(rows: pa.Table, split: str, row: int) -> str:
-    """Return where a row of a batch comes from: its file and number, where the data set says so."""
+    """Return a row's file and number where the data set gives them, else its split and number."""
     return rows.column("place")[row].as_py() if "place" in rows.column_names else f"{split} row {row + 1}"
 
 
@@ -496,12 +494,12 @@ def _flat(answers: Answers) -> NDArray[Any]:
 
 def _said(predictions: Predictions) -> Said:
     if predictions.said is None:
-        raise ValueError("the predictions are of no answers in words")
+        raise ValueError("the predictions have no answers in words")
     return predictions.said
 
 
 def _lengths(count: Mapping[str, int]) -> str:
-    """Return what became of a split's rows that are too long; empty where there are none."""
+    """Return a note on a split's rows that are too long; empty where there are none."""
     parts = []
     if count.get("dropped rows"):
         parts.append(

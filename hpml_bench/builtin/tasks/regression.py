@@ -49,10 +49,10 @@ def _metric(
 
 
 class Regression(Task):
-    """A text is read by the encoder, and a linear layer on one pooled hidden state gives a number.
+    """A linear layer on one pooled hidden state of the encoder predicts a number.
 
-    The layer gives z, and the number is mean + sd z, with mean and standard deviation of the training targets. What is
-    minimised is the squared error of z, so that gradients are the same whatever the target's unit; `test_loss` and all
+    The layer gives z, and the number is mean + sd z, with mean and standard deviation of the training targets. The loss
+    is the squared error of z, so that gradients are the same whatever the target's unit; `test_loss` and all
     metrics are in that unit. Numbers are computed in float64: a large mean would swallow them in float32.
     """
 
@@ -95,13 +95,13 @@ class Regression(Task):
     )
 
     class Options(Frozen):
-        """What the head reads."""
+        """Input of the head."""
 
         pooling: Literal["last", "first", "mean"] = "last"
         """Which hidden state the head reads: the last real token's, the first's, or the mean over real tokens."""
 
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
-        """Refuse what is no finite number."""
+        """Refuse a target that is no finite number."""
         row = _not_finite(labels)
         if row is not None:
             raise UserError(
@@ -175,7 +175,7 @@ class Regression(Task):
 
 
 def linearised_rmse(reference: NDArray[Any], prediction: NDArray[Any]) -> NDArray[np.float64]:
-    """Return a value a row [n] whose mean is exactly the RMSE: rmse + (error^2 - mse) / (2 rmse).
+    """Return one value per row [n] whose mean is exactly the RMSE: rmse + (error^2 - mse) / (2 rmse).
 
     The square root of a mean, linearised at that mean: the infinitesimal jackknife (Efron 1982, The Jackknife, the
     Bootstrap and Other Resampling Plans, ch. 6), which for a function of a mean is the delta method. All 0 where every
@@ -199,7 +199,7 @@ def pearson(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 
 def mean_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the ranks from 1, ties at the mean of theirs. Equals scipy.stats.rankdata."""
+    """Return the ranks from 1, ties at their mean rank. Equals scipy.stats.rankdata."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     return ranks

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from hpml_bench.plugins.tokenizer import Encoder
 
 MOST_CLASSES = 1_000_000
-"""A class above is none of ours, and counting up to it would take the memory."""
+"""Most classes of macro-F1, whose counts take memory for every class."""
 
 _train_loss, _test_loss = loss_metrics("nats", "Cross-entropy")
 
 
 class SequenceClassification(Task):
-    """A text is read by the encoder, and a linear layer on one pooled hidden state gives a logit a class."""
+    """A linear layer on one pooled hidden state of the encoder gives one logit per class."""
 
     title = "Sequence classification"
     target = "class"
@@ -68,7 +68,7 @@ class SequenceClassification(Task):
     )
 
     class Options(Frozen):
-        """What the head reads."""
+        """Input of the head."""
 
         pooling: Literal["last", "first", "mean"] = "last"
         """Which hidden state the head reads: the last real token's, the first's, or the mean over real tokens."""

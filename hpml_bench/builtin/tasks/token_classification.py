@@ -43,9 +43,9 @@ def _share(name: str, title: str, definition: str) -> Metric:
 
 
 class TokenClassification(Task):
-    """Words are read by the encoder, and a linear layer on the state of each word's first token gives a logit a tag.
+    """A linear layer on the hidden state of each word's first token gives one logit per tag.
 
-    Words that `max_length` cuts off are neither learnt from nor scored.
+    Words that `max_length` cuts off are neither trained on nor scored.
     """
 
     title = "Token classification"
@@ -78,7 +78,7 @@ class TokenClassification(Task):
         if row is not None:
             words = " ".join(map(str, rows.column("words")[row].as_py() or []))
             raise UserError(
-                f"a {split} row has not one tag a word, each an index into the {len(self.label_names)} names "
+                f"a {split} row doesn't have one tag per word, each an index into the {len(self.label_names)} names "
                 f"({', '.join(self.label_names)}): {words[:60]!r}"
             )
 
@@ -91,7 +91,7 @@ class TokenClassification(Task):
         raise UserError(f"none of the {len(train)} training rows holds an entity; tagging needs some")
 
     def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
-        """Return token ids and a label a token: a word's tag on its first token, IGNORE_INDEX on all others."""
+        """Return token ids and one label per token: a word's tag on its first token, IGNORE_INDEX on all others."""
         ids, numbers = encoder.words(rows["words"])
         labels = [
             [tags[number] if number >= 0 else IGNORE_INDEX for number in row]
@@ -123,9 +123,9 @@ class TokenClassification(Task):
         return outputs.argmax(dim=-1)
 
     def evaluate(self, predictions: Predictions) -> dict[str, float]:
-        """Return loss a word, F1, precision and recall of entities, and accuracy of words; 0 for what divides by 0."""
-        found = self._counts(predictions.reference, predictions.prediction)
-        right, reference, predicted = (int(count.sum()) for count in found)
+        """Return loss per word, F1, precision and recall of entities, and accuracy of words; 0 for divisions by 0."""
+        counts = self._counts(predictions.reference, predictions.prediction)
+        right, reference, predicted = (int(count.sum()) for count in counts)
         words = _flat(predictions.reference)
         return {
             "loss": _ratio(float(np.sum(predictions.loss, dtype=np.float64)), len(words)),
@@ -140,9 +140,9 @@ class TokenClassification(Task):
         return linearised_f1(self._counts(predictions.reference, predictions.prediction))
 
     def weights(self, reference: Answers) -> NDArray[np.float64]:
-        """Return the entities of each row: F1 counts these, so that a row of ten changes it by ten times as much."""
-        found = self._counts(reference, reference).reference.astype(np.float64)
-        return found if found.any() else np.ones(len(found))
+        """Return the number of entities of each row, by which the row weighs in F1."""
+        entities = self._counts(reference, reference).reference.astype(np.float64)
+        return entities if entities.any() else np.ones(len(entities))
 
     def guess(self, reference: Answers, said: Said | None = None) -> Guess:
         """Tag nothing: no entity is found, and F1 is 0."""
@@ -186,18 +186,18 @@ def entity_counts(
 
     """
     if [len(row) for row in reference] != [len(row) for row in prediction]:
-        raise ValueError("predictions are not of the words of the references")
+        raise ValueError("predictions and references have different numbers of words")
     rows = np.repeat(np.arange(len(reference)), [len(row) + 1 for row in reference])
-    there, answered = (_Entities.of(answers, names) for answers in (reference, prediction))
+    expected, predicted = (_Entities.of(answers, names) for answers in (reference, prediction))
     ends = np.full(len(rows), -1)
-    ends[answered.starts] = answered.ends
-    same = (ends[there.starts] == there.ends) & (there.types == answered.type_at[there.starts])
-    counted = (there.starts[same], there.starts, answered.starts)
+    ends[predicted.starts] = predicted.ends
+    same = (ends[expected.starts] == expected.ends) & (expected.types == predicted.type_at[expected.starts])
+    counted = (expected.starts[same], expected.starts, predicted.starts)
     return Counts(*(np.bincount(rows[starts], minlength=len(reference)) for starts in counted))
 
 
 class _Entities(NamedTuple):
-    """The entities of all rows, by their places in the words of all rows, after each row one place that holds none."""
+    """The entities of all rows, by place in the words of all rows; one empty place follows each row."""
 
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
@@ -208,7 +208,7 @@ class _Entities(NamedTuple):
 
     @classmethod
     def of(cls, answers: tuple[NDArray[Any], ...], names: tuple[str, ...]) -> _Entities:
-        """Return them by the rules of conlleval (Tjong Kim Sang and Buchholz 2000), for tags of the forms O, B- and I-.
+        """Return the entities by the rules of conlleval (Tjong Kim Sang and Buchholz 2000), for tags O, B- and I-.
 
         An entity begins at B-, and at I- after O or after another type; it ends before the next one or before O.
         """
@@ -228,7 +228,7 @@ class _Entities(NamedTuple):
 
 
 def linearised_f1(counts: Counts) -> NDArray[np.float64]:
-    """Return a value a row [n] whose mean is exactly F1 = sum(2TP) / sum(2TP + FP + FN).
+    """Return one value per row [n] whose mean is exactly F1 = sum(2TP) / sum(2TP + FP + FN).
 
     A ratio of means, linearised at them: F1 + (2TP_i - F1 d_i) / mean(d) with d = 2TP + FP + FN, the entities of
     reference and prediction (Cochran 1977, Sampling Techniques, ch. 6; as an infinitesimal jackknife: Efron 1982, ch.
@@ -251,7 +251,7 @@ def _flat(answers: Answers) -> NDArray[Any]:
 
 
 def _wrong_row(tags: pa.Array, words: pa.Array, names: int) -> int | None:
-    """Return the first row whose tags are not one a word, or no indices into the names."""
+    """Return the first row without one tag per word, or with a tag that is no index into the names."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

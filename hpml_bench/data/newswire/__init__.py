@@ -1,9 +1,9 @@
 """A made-up news world: labelled documents, an unlabelled stream, and the exact posterior. Numpy alone.
 
 Four topics have six beats each; every beat has its own people, organisations and places, whose names say nothing
-about it. A labelled document of a beat mentions mostly, but not only, its entities, so classes overlap, and as the
-chances are known the best possible accuracy is too. The unlabelled stream tells who belongs where: whoever has read
-it needs few labels.
+about it. A labelled document of a beat mentions mostly, but not only, its entities, so classes overlap; since all
+probabilities are known, so is the best possible accuracy. The unlabelled stream shows which beat each name belongs to:
+a model pretrained on it needs few labels.
 """
 
 from hpml_bench.data.newswire.documents import Documents, best_accuracy, generate, posterior, render, sample, split_rng

@@ -13,7 +13,7 @@ from hpml_bench.data.newswire.vocabulary import HEADLINES, SENTENCES
 from hpml_bench.data.newswire.world import N_BEATS, WORLD_SEED, World
 
 SPLITS = ("train", "validation", "test", "stream", "check")
-"""Each draws its rows from random numbers of its own."""
+"""Splits; each draws its rows with its own random generator."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def slots(frame: str) -> list[str]:
 
 
 def split_rng(seed: int, split: str) -> np.random.Generator:
-    """Return the random numbers of one split."""
+    """Return the random generator of one split."""
     return np.random.default_rng([WORLD_SEED, SPLITS.index(split), seed])
 
 
@@ -110,9 +110,9 @@ def _normalised(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _likelihood(world: World, documents: Documents) -> NDArray[np.float64]:
-    """Return P(document | beat) up to a factor a document, shape [N, beats].
+    """Return P(document | beat) up to a factor per document, shape [N, beats].
 
-    Frames say nothing of the beat and slots are independent given it, so with all beats equally likely P(beat |
+    Frames don't depend on the beat and slots are independent given it, so with all beats equally likely P(beat |
     document) is proportional to the product of P(word | beat).
     """
     log_likelihood = np.zeros((len(documents.words), len(world.beat_topic)))
@@ -126,6 +126,6 @@ def _likelihood(world: World, documents: Documents) -> NDArray[np.float64]:
 
 
 def best_accuracy(world: World, documents: Documents) -> tuple[float, float]:
-    """Return what no classifier can beat: on these rows, and expected over all documents (mean largest posterior)."""
+    """Return the best possible accuracy: on these rows, and expected over all documents (mean largest posterior)."""
     belief = posterior(world, documents)
     return float((belief.argmax(1) == documents.topic).mean()), float(belief.max(1).mean())

@@ -1,4 +1,4 @@
-"""Words and tags: who or what each word of a document names, some names made longer by a second word."""
+"""Words and entity tags of documents, in which some names have a second word."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def second_words(
     """
     rng = np.random.default_rng([WORLD_SEED, SPLITS.index(split), seed, 1])
     longer, drawn = rng.random(documents.kinds.shape), rng.random(documents.kinds.shape)
-    found = np.full(documents.kinds.shape, -1)
+    second = np.full(documents.kinds.shape, -1)
     for kind, name in enumerate(world.words):
         if name in ENTITIES:
             where = (documents.kinds == kind) & (longer < share)
-            found[where] = (drawn[where] * len(world.words[name])).astype(np.int64)
-    return found
+            second[where] = (drawn[where] * len(world.words[name])).astype(np.int64)
+    return second
 
 
 def tagged(world: World, documents: Documents, second: NDArray[np.int64]) -> tuple[list[list[str]], list[list[int]]]:
@@ -83,9 +83,9 @@ def _part(frame: str, slots: Iterator[list[Tagged]], end: str) -> list[Tagged]:
 
 @cache
 def _pieces(frame: str) -> tuple[tuple[str, bool, str], ...]:
-    """Return a frame word by word: what stands before a slot, whether there is one, and what stands behind it."""
-    found = []
+    """Return a frame word by word: the text before its slot, whether it has a slot, and the text after it."""
+    pieces = []
     for word in frame.split():
         slot = re.search(r"\{\w+\}", word)
-        found.append((word[: slot.start()], True, word[slot.end() :]) if slot else (word, False, ""))
-    return tuple(found)
+        pieces.append((word[: slot.start()], True, word[slot.end() :]) if slot else (word, False, ""))
+    return tuple(pieces)

@@ -17,10 +17,10 @@ def stream(world: World, n: int, rng: np.random.Generator, *, stay: float = 0.1,
 
     Args:
         world: the world that the texts are about.
-        n: how many.
-        rng: the random numbers.
-        stay: chance that a text keeps the beat of the one before it. It makes the state at the end of a text worth
-            having for the next one; with 0 a frozen backbone's last state tells little, and with 0.25 much.
+        n: number of texts.
+        rng: the random generator.
+        stay: chance that a text keeps the beat of the one before it. It makes the state at the end of a text useful
+            for the next one: with 0 a frozen backbone's last state predicts little, and with 0.25 much.
         background: share of background lines; the others are like the labelled documents.
 
     """

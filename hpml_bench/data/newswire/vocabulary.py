@@ -57,7 +57,7 @@ HEADLINES = (
     "{organisation} in {place}: {noun} {verb}",
     "{adjective} {noun} awaits {person}",
 )
-"""Both sets of frames are the same for every topic, so that only the words in their slots tell."""
+"""Both sets of frames are the same for every topic, so that only the words in their slots depend on it."""
 
 SENTENCES = (
     "{organisation} {verb} a {adjective} {noun} in {place} {time}, {person} said.",

@@ -1,4 +1,4 @@
-"""The fixed world: which words there are, and how likely each is in a document of each beat."""
+"""The fixed world: its words, and the probability of each in a document of each beat."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ _CODAS = ("k", "lm", "nd", "rn", "sk", "th")
 class World:
     """Words by slot kind, and the chance of each.
 
-    `chance[kind]` has shape [words of that kind, beats]; each column sums to 1: P(word | kind of slot, beat). It is
-    all there is to a document but its frames, so sampling and the posterior read the same numbers.
+    `chance[kind]` has shape [words of that kind, beats]; each column sums to 1: P(word | kind of slot, beat). Sampling
+    and the posterior read the same numbers; apart from its words a document has frames alone.
     """
 
     words: dict[str, tuple[str, ...]]

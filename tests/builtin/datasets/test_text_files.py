@@ -299,13 +299,13 @@ def test_tags_of_parquet_know_their_names(tmp_path: Path) -> None:
     ("train", "test", "says"),
     [
         (lines(ANNA, {"tokens": [], "ner_tags": []}), "", r"train\.jsonl: row 2 has no words in column 'tokens'"),
-        (lines(ANNA, ROME | {"ner_tags": ["O", "O"]}), "", r"row 2 has 1 words and 2 tags; give one a word"),
+        (lines(ANNA, ROME | {"ner_tags": ["O", "O"]}), "", r"row 2 has 1 words and 2 tags; give one tag per word"),
         (lines(ANNA, ROME | {"ner_tags": None}), "", r"row 2 has 1 words and 0 tags"),
         (lines(ANNA), lines(ROME), r"test\.jsonl: row 1 has the tag 'B-LOC', which is not among the 2 known ones"),
         (lines(ANNA, ROME | {"ner_tags": [None]}), "", r"row 2 has the tag '', which is not among"),
         (lines(ANNA, ROME | {"tokens": [None]}), "", r"row 2 holds no list of words in column 'tokens'"),
         (lines({"tokens": "Anna", "ner_tags": ["O"]}), "", r"row 1 holds no list of words"),
-        (lines({"tokens": ["Anna"], "ner_tags": "O"}), "", r"column 'ner_tags' holds no lists of tags"),
+        (lines({"tokens": ["Anna"], "ner_tags": "O"}), "", r"column 'ner_tags' has no lists of tags"),
         (
             lines({"text": "Anna", "ner_tags": ["O"]}),
             "",
@@ -323,5 +323,5 @@ def test_a_mistake_in_words_or_tags_is_named(tmp_path: Path, train: str, test: s
 
 def test_csv_holds_no_tags(tmp_path: Path) -> None:
     """Its cells are text."""
-    with pytest.raises(UserError, match="holds no lists of tags; they are read of json, jsonl and parquet"):
+    with pytest.raises(UserError, match="has no lists of tags; give a json, jsonl or parquet file with lists"):
         load(tmp_path, "tokens,tags\nAnna left,B-PER O\n", target="tags", header=True)

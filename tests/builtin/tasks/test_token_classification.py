@@ -146,10 +146,10 @@ def test_rows_weigh_by_their_entities() -> None:
     ("names", "label", "says"),
     [
         (("O", "NOUN"), [0, 1], "the tag 'NOUN' is none of O, B-TYPE and I-TYPE"),
-        (NAMES, [0, 5], "a test row has not one tag a word, each an index into the 5 names .*: 'two words'"),
-        (NAMES, [-1, 0], "not one tag a word"),
-        (NAMES, [0], "not one tag a word"),
-        (NAMES, None, "not one tag a word"),
+        (NAMES, [0, 5], "a test row doesn't have one tag per word, each an index into the 5 names .*: 'two words'"),
+        (NAMES, [-1, 0], "doesn't have one tag per word"),
+        (NAMES, [0], "doesn't have one tag per word"),
+        (NAMES, None, "doesn't have one tag per word"),
     ],
 )
 def test_a_wrong_row_is_told(names: tuple[str, ...], label: Any, says: str) -> None:
