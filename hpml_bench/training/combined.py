@@ -9,7 +9,7 @@ import torch
 
 
 class Combined(torch.optim.Optimizer):
-    """Steps with all of its parts, whose groups and states are its own.
+    """Optimizer made of several, which share its parameter groups and state.
 
     A schedule changes the rates of the groups, and `load_state_dict` replaces groups and state: the parts see both.
     """
@@ -21,7 +21,7 @@ class Combined(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Let the parts have the state of the whole, and each its own of the groups."""
+        """Give all parts the state of the whole, and each its own groups."""
         groups = iter(self.param_groups)
         for part, size in zip(self.parts, self._sizes, strict=True):
             part.state = self.state
