@@ -169,7 +169,7 @@ def _batches(model: TaskModel, rows: Rows, settings: Settings, group: Group) -> 
 
 
 def _most_targets(model: TaskModel) -> int:
-    """Return the most targets that a batch may have; for models with few outputs this is no real limit."""
+    """Return the largest number of targets in a batch; for models with few outputs it is no real limit."""
     return OUTPUTS // int(getattr(model, "width", 1))
 
 

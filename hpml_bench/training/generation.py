@@ -32,13 +32,13 @@ NEAR = 1e-4
 In half precision it is one rounding step at the largest logit: at most 2^-7 of it in bfloat16, 2^-10 in float16.
 """
 SHRINK = 0.5
-"""Share of unfinished rows in a batch down from which finished rows are removed from it."""
+"""Share of unfinished rows in a batch at or below which the finished ones leave it."""
 
 CHECKED_ROWS, CHECKED_TOKENS = 4, 8
 """Prompts of the first batch, and tokens of each answer, with which a model's cache is checked."""
 EXACT, ROUNDED = 0.01, 0.35
-"""Most that logits with and without the cache may differ, in standard deviations over the vocabulary: for exact float32
-products and weights, and for rounded ones."""
+"""Largest difference of logits with and without the cache, in standard deviations over the vocabulary: for exact
+float32 products and weights, and for rounded ones."""
 
 
 def make_generator(task: Task, prepared: Prepared, settings: Settings, seed: int) -> Generator | None:
@@ -260,7 +260,7 @@ def generate(
 
 
 def _positions(model: LanguageModel) -> float:
-    """Return a model's most positions, virtual ones included."""
+    """Return the number of a model's positions, virtual ones included."""
     config: Any = cast(Any, model.encoder).config.get_text_config()
     return getattr(config, "max_position_embeddings", None) or math.inf
 
