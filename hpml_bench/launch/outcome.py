@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExitEvidence:
-    """What is known of a run's end besides its files."""
+    """Evidence of a run's end besides its files."""
 
     failure: ChildFailedError | None = None
     """The first rank that failed, as the launcher saw it."""
     broken: RunError | None = None
-    """What the launcher itself raised."""
+    """Error that the launcher itself raised."""
     verdict: tuple[Status, RunError] | None = None
     """Status and reason where the watchdog ended it."""
     peak_mb: dict[int, float] = field(default_factory=dict)
-    """Peak memory seen of each rank."""
+    """Rank -> highest memory observed."""
     oom_kill: bool = False
     """Whether the kernel killed a process for lack of memory meanwhile."""
     server: int | None = None
-    """The fork server that the run began with."""
+    """Process id of the fork server at the start of the run."""
 
     @property
     def well(self) -> bool:
-        """Whether nothing but the ranks' outcome tells how they ended."""
+        """Whether only the ranks' outcome shows how they ended."""
         return self.failure is None and self.broken is None and self.verdict is None
 
 
@@ -91,7 +91,7 @@ def record(request: RunRequest, outcome: Outcome, started: str, seconds: float) 
 def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = None) -> tuple[Status, RunError]:
     """Return the first cause; errors of other ranks that follow from it don't count.
 
-    Only of `ranks`, those of one node, where a run has several: the clocks of nodes differ.
+    With several nodes only the errors of `ranks`, one node's, are compared: the clocks of nodes differ.
 
     A rank's own error comes before that of a rank that lost a peer, in whatever order they ended. A killed rank
     leaves no error: it is the one that the launcher saw end first, since ranks that lost a peer wait a moment.
