@@ -12,13 +12,13 @@ from hpml_bench.plugins.method import Method
 from hpml_bench.training.trainer import Trainer
 
 REPEATS = 3
-"""Times the batches are gone through to know how long a step, or the busy work beside it, takes."""
+"""Passes over the batches to time a step, or the busy work beside it."""
 TURNS = 50_000
 """Turns of busy work that are timed beside each of those steps: about a millisecond."""
 
 
 class Steps(Protocol):
-    """A method that takes steps on batches: what a delay needs of a job."""
+    """A method that takes steps on batches: the part of a job that a delay needs."""
 
     trainer: Trainer
     batches: list[np.ndarray]
@@ -35,7 +35,7 @@ class Delay:
         self.turns = 0
 
     def install(self, method: Method) -> None:
-        """Let every step of a method be followed by it."""
+        """Let the busy work follow every step of a method."""
         after = method.after_step
 
         def after_step(encoder: Any, index: int) -> None:
@@ -47,7 +47,7 @@ class Delay:
     def calibrate(self, share: float) -> int:
         """Return the turns that take this share of a step's time.
 
-        Steps and turns are timed in turns, so that both see the machine alike.
+        Steps and turns are timed alternately, so that both see the machine alike.
         """
         self.turns = 0
         found = []
@@ -72,6 +72,6 @@ def _seconds(turns: int) -> float:
 
 
 def spin(turns: int) -> None:
-    """Be busy: work on the processor that no library can make faster."""
+    """Keep the processor busy with work that no library can make faster."""
     for _ in range(turns):
         pass
