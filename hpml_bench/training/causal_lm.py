@@ -42,7 +42,7 @@ class State:
 
 
 class LanguageModel(nn.Module):
-    """A causal language model as the method left it: what the task `causal_lm` builds.
+    """A causal language model as the method left it, which the task `causal_lm` builds.
 
     A vocabulary of 50,000 to 250,000 makes logits the largest tensor of a step, and most places have no target. So a
     hook on the output layer selects the hidden states that it reads; what single architectures do with logits

@@ -11,7 +11,7 @@ from hpml_bench.errors import Unsupported
 REFUSED = {
     "PREFIX_TUNING": "its prefix is in the cache of keys and values, which blocks are not given then",
     "CARTRIDGE": "its prefix is in the cache of keys and values, which blocks are not given then",
-    "POLY": "its layers are told the task by hooks, which are gone when activations are computed again",
+    "POLY": "hooks give its layers the task, and are gone when activations are computed again",
     "XLORA": "its layers mix adapters by a first pass, which is over when activations are computed again",
 }
 """PEFT's types that checkpointing breaks, and why; for the first, PEFT says so itself."""

@@ -187,7 +187,7 @@ def rehearse(
 
     Args:
         model: the model, in training mode, to which it returns.
-        task: what is evaluated.
+        task: the run's task.
         answered: the splits that `evaluate` gets.
         read: the splits of which only losses are computed.
         settings: the suite's settings.

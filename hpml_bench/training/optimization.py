@@ -23,7 +23,7 @@ def make_optimizer(encoder: nn.Module, head: nn.Module, spec: MethodSpec, settin
     """Return the optimizer of the method's parameters, at its learning rate, and of the head's, at the suite's.
 
     Raises:
-        Unsupported: the optimizer has no use for what the method trains.
+        Unsupported: the optimizer can't train the method's parameters.
         UserError: there is no such optimizer, or its options are wrong.
 
     """
