@@ -32,7 +32,7 @@ class Group:
 
     @property
     def first_here(self) -> bool:
-        """Whether this is the first rank of its node, which measures what the node's ranks share."""
+        """Whether this is the first rank of its node, which measures for all ranks of the node."""
         return self.rank % (self.world // self.nodes) == 0
 
     @property

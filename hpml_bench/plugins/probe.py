@@ -82,7 +82,7 @@ class Step:
     """One optimizer step, reduced over ranks."""
 
     index: int
-    """From 1."""
+    """Number of the step, from 1."""
     loss: float
     """Mean over the global batch."""
     grad_norm: float
@@ -90,7 +90,7 @@ class Step:
     lr: float
     """Learning rate of the method's parameters in this step."""
     seconds: float
-    """From the moment all ranks had ended the step before (or met before the window) until all had ended this one. The
+    """Time from when all ranks had ended the step before (or met before the window) until all had ended this one. The
     steps of a window add up to the slowest rank's wall time of it."""
     rank_seconds: tuple[float, ...]
     """Each rank's own seconds, from its end of the step before to its end of this one."""

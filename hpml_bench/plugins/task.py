@@ -160,7 +160,7 @@ class Task(ABC):
     headline: str
     """Name of the metric that is ranked, tuned and drawn over the steps, one of `metrics`; it begins with `test_`."""
     metrics: tuple[Metric, ...]
-    """Definitions of what `evaluate` returns, named `test_` and its key, and of `train_loss`."""
+    """Definitions of the metrics that `evaluate` returns, named `test_` and its key, and of `train_loss`."""
     binary: bool = False
     """Whether scores are 0 or 1, right or wrong: McNemar's test is for these."""
     model_kind: ClassVar[Literal["encoder", "language_model"]] = "encoder"

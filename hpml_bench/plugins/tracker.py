@@ -69,15 +69,15 @@ def follow_all(trackers: Sequence[Tracker], spec: RunSpec, folder: Path, results
         yield
 
 
-def make_trackers(asked: Mapping[str, str]) -> tuple[Tracker, ...]:
-    """Return the trackers that are on, given each one's option by name; those that are off are not imported.
+def make_trackers(modes: Mapping[str, str]) -> tuple[Tracker, ...]:
+    """Return the trackers that are on, given the mode of each by name; those that are off are not imported.
 
     Raises:
         UserError: there is no such tracker, or it can't be used as asked.
 
     """
     trackers = []
-    for name, wanted in asked.items():
+    for name, wanted in modes.items():
         if wanted != Tracker.OFF:
             kind = cast(type[Tracker], registry.plugin("trackers", name))
             mode = kind.choose_mode(wanted)
