@@ -95,7 +95,7 @@ def merged(
 
     Args:
         reports: the reports that nodes sent.
-        hosts: number -> host, of the nodes whose agent had begun.
+        hosts: number -> host, for the nodes whose agent had begun.
         count: number of nodes.
         words: message of the agents' starter.
 
