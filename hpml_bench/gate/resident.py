@@ -95,7 +95,7 @@ class Resident:
         return self.workload.jobs
 
     def do_run(self, method: str, steps: int, first: int = 0) -> tuple[float, float]:
-        """Take steps from batch `first` on; return the seconds, and how many of them others had the core."""
+        """Take steps from batch `first` on; return the seconds, and those in which others had the core."""
         return self._jobs[method].run(steps, first)
 
     def do_counts(self, method: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Counts of two sides, compared and judged, with the names of what grew."""
+"""Counts of two sides, compared and judged, with the names of the parts that grew."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from hpml_bench.gate.records import CheckTrial
 
 @dataclass(frozen=True)
 class Rate:
-    """How often something happened, with its exact one-sided 95 % bounds (Clopper and Pearson 1934)."""
+    """Rate of an event, with its exact one-sided 95 % bounds (Clopper and Pearson 1934)."""
 
     happened: int
     of: int

@@ -24,7 +24,7 @@ class Steps(Protocol):
     batches: list[np.ndarray]
 
     def run(self, steps: int, first: int = 0) -> tuple[float, float]:
-        """Take steps from batch `first` on; return the seconds, and how many of them others had the core."""
+        """Take steps from batch `first` on; return the seconds, and those in which others had the core."""
 
 
 class Delay:

@@ -74,7 +74,7 @@ class Disturbance:
     steal: float
     load: float
     reason: str | None
-    """Why what was timed meanwhile doesn't count; None where it does."""
+    """Why measurements meanwhile don't count; None where they do."""
 
 
 def snapshot(processes: Iterable[int]) -> Snapshot:

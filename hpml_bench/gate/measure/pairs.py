@@ -161,8 +161,8 @@ class ProcessPair:
     def _block(self, method: str, index: int) -> tuple[Order, list[tuple[float, float]]]:
         """Let the sides take turns on the same batches; return the order, and each piece's seconds and waiting."""
         order, steps = self.rng.choice(ORDERS), self.work.steps[method]
-        who = {"A": self.reference, "B": self.candidate}
-        return order, [who[side].call("run", method=method, steps=steps, first=index * steps) for side in order]
+        sides = {"A": self.reference, "B": self.candidate}
+        return order, [sides[side].call("run", method=method, steps=steps, first=index * steps) for side in order]
 
 
 def _four(values: Iterable[float]) -> tuple[float, float, float, float]:

@@ -29,7 +29,7 @@ def headline(report: CheckReport) -> str:
         ruled_out = "slower or heavier" if timed and counted else "slower" if timed else "heavier"
         methods = sentence_list([sanitize(method, _WIDTH) for method in report.methods])
         return f"PASS: nothing got {ruled_out} in {methods}" + ("" if timed else "; step time was not measured")
-    phrases = {"FAIL": "slower or heavier", "INCONCLUSIVE": "can't be told", "INCOMPARABLE": "can't be compared"}
+    phrases = {"FAIL": "slower or heavier", "INCONCLUSIVE": "undecided", "INCOMPARABLE": "can't be compared"}
     named = [f"{sanitize(verdict.method, _WIDTH)} ({metric(report, verdict)})" for verdict in concerned]
     shown = named[:6] + ([f"{len(named) - 6} more"] if len(named) > 6 else [])
     return f"{status}: {phrases[status]}: {sentence_list(shown)}"
