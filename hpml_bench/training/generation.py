@@ -132,8 +132,8 @@ def answer_all(model: LanguageModel, rows: Rows, generator: Generator, group: Gr
 
 def text_of(tokens: list[int], generator: Generator) -> str:
     """Return an answer's text up to its end token or stop text, without that."""
-    kept = tokens[:-1] if tokens and tokens[-1] in generator.stop_ids else tokens
-    text = generator.decode(kept)
+    content = tokens[:-1] if tokens and tokens[-1] in generator.stop_ids else tokens
+    text = generator.decode(content)
     ends = [text.find(stop) for stop in generator.decoding.stop if stop in text]
     return text[: min(ends)] if ends else text
 

@@ -31,12 +31,12 @@ def over_nodes(group: Group) -> environment.NodeLayout | None:
         [os.environ.get("MASTER_ADDR", ""), *(n for n in names if n != socket.gethostname())]
     )
     hardware = _gathered(group, digest([environment.hardware(), between], 12))
-    each = tuple(hardware[rank] for rank in first)
+    per_node = tuple(hardware[rank] for rank in first)
     return environment.NodeLayout(
         hosts=names,
         ranks_per_node=tuple(ranks[number] for number in sorted(ranks)),
         interconnect=between,
-        unlike=() if len(set(each)) == 1 else each,
+        unlike=() if len(set(per_node)) == 1 else per_node,
     )
 
 

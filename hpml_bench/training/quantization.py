@@ -41,12 +41,12 @@ def loading_options(settings: Settings, device: torch.device) -> dict[str, Any]:
     if chosen.name == "int8":
         config = BitsAndBytesConfig(load_in_8bit=True)
     else:
-        given = chosen.compute_dtype
+        dtype = chosen.compute_dtype
         config = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type=chosen.name,
             bnb_4bit_use_double_quant=chosen.double_quantization,
-            bnb_4bit_compute_dtype=getattr(torch, given) if given else AUTOCAST.get(settings.precision, torch.float32),
+            bnb_4bit_compute_dtype=getattr(torch, dtype) if dtype else AUTOCAST.get(settings.precision, torch.float32),
         )
     return {"quantization_config": config, "device_map": {"": device}}  # else transformers takes a GPU if there is one
 
