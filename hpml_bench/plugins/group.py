@@ -50,13 +50,13 @@ class Group:
     @contextmanager
     def in_turn(self) -> Iterator[None]:
         """Let the ranks of each machine run the body one after another; one that raises lets the next go on."""
-        place, here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", self.world))
-        for _ in range(place):
+        local_rank, local_world = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", self.world))
+        for _ in range(local_rank):
             self.barrier()
         try:
             yield
         finally:
-            for _ in range(here - place):
+            for _ in range(local_world - local_rank):
                 self.barrier()
 
     def barrier(self) -> None:

@@ -149,11 +149,11 @@ class Rows:
         """Return predictions, [n, 1] or [n, longest row], in the form of `references`."""
         if self.token_labels is None:
             return predictions[:, 0].astype(self.labels.dtype)
-        found = []
+        answers = []
         for index, row in enumerate(predictions):
             labels = self.token_labels[self._number(index)]
-            found.append(row[: len(labels)][labels != IGNORE_INDEX].astype(labels.dtype))
-        return tuple(found)
+            answers.append(row[: len(labels)][labels != IGNORE_INDEX].astype(labels.dtype))
+        return tuple(answers)
 
     def batch(self, indices: np.ndarray) -> Batch:
         """Return these rows, padded on the right to the longest of them."""
