@@ -52,13 +52,13 @@ def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
         OSError: the folder can't be written to.
 
     """
-    own = RunFolder(request.folder)
-    own.begin()
+    folder = RunFolder(request.folder)
+    folder.begin()
     fork_server.start_fork_server()  # a server that died before must not count as this run's
     started, began = utc_now(), time.monotonic()
     with stoppable() as stop, stop.deferred():
         ended = run_ranks(request, stop)
-        record = own.commit(outcome.record(request, ended, started, time.monotonic() - began))
+        record = folder.commit(outcome.record(request, ended, started, time.monotonic() - began))
     if stop.asked:  # even if this run was done: no further one may begin
         raise Interrupted(record)
     return record

@@ -104,10 +104,10 @@ def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = N
         error = _first_error(folder, ranks)
         return (failures.status_of(error.kind, error.message), error) if error else ("failed", no_outcome())
     rank, first = evidence.failure.get_first_failure()
-    own = _read_error(folder / f"error-rank{rank}.json")
-    if own is None and first.exitcode < 0:
+    own_error = _read_error(folder / f"error-rank{rank}.json")
+    if own_error is None and first.exitcode < 0:
         return _killed(rank, _name(-first.exitcode), evidence)
-    error = own if own and not lost_peer(own.message) else _first_error(folder, ranks)
+    error = own_error if own_error and not lost_peer(own_error.message) else _first_error(folder, ranks)
     if error is not None:
         return failures.status_of(error.kind, error.message), error
     return "failed", RunError(kind="Exit", message=f"rank {rank} ended with status {first.exitcode}", rank=rank)
@@ -133,8 +133,8 @@ def _killed(rank: int, name: str, evidence: ExitEvidence) -> tuple[Status, RunEr
 def _first_error(folder: Path, ranks: Container[int] | None) -> RunError | None:
     """Return the error of the rank that failed first by itself; only if there is none, of one that lost a peer."""
     files = sorted(folder.glob("error-rank*.json"), key=lambda path: path.stat().st_mtime_ns)
-    found = [error for path in files if (error := _read_error(path))]
-    errors = [error for error in found if ranks is None or error.rank in ranks]
+    readable = [error for path in files if (error := _read_error(path))]
+    errors = [error for error in readable if ranks is None or error.rank in ranks]
     return min(errors, key=lambda error: lost_peer(error.message), default=None)
 
 

@@ -37,8 +37,8 @@ class KnownNodes(StaticTCPRendezvous):
             store = stores.hosted(self.master_addr, self.timeout)
         else:
             store = stores.joined(self.master_addr, self.master_port, self.timeout)
-        found = RendezvousStoreInfo(self.master_addr, store.port)
-        return RendezvousInfo(PrefixStore(self.run_id, store), self.rank, self.world_size, found)
+        address = RendezvousStoreInfo(self.master_addr, store.port)
+        return RendezvousInfo(PrefixStore(self.run_id, store), self.rank, self.world_size, address)
 
 
 def _create(parameters: RendezvousParameters) -> KnownNodes:
