@@ -64,7 +64,7 @@ def save(request: Request, file: Path, runs: int, say: Say) -> None:
     counts, made = _runs(request, runs, deadline, say)
     if len(made) < runs:
         raise UserError(f"only {len(made)} of {runs} runs were made in {request.minutes:g} minutes; nothing was saved")
-    kept = Baseline(
+    baseline = Baseline(
         suite=request.suite,
         settings=request.settings,
         methods=request.methods,
@@ -77,7 +77,7 @@ def save(request: Request, file: Path, runs: int, say: Say) -> None:
         say(sentence)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, kept.model_dump_json(indent=1) + "\n")
+        write_atomically(file, baseline.model_dump_json(indent=1) + "\n")
     except OSError as error:
         raise UserError(f"{file}: can't be written ({error.strerror or error}); name another file") from None
     say(f"{file}: {len(made)} runs; compare with hpml-bench check --baseline {file}")
@@ -247,14 +247,14 @@ def _run(resident: ResidentProcess, methods: list[str]) -> TimedRun:
                 wall, waited = resident.call("run", method=method, steps=steps[method], first=index * steps[method])
                 seconds[method].append(wall - waited)
         calibration.append(resident.call("calibrate"))
-    found = between(before, snapshot([resident.pid]))
+    disturbance = between(before, snapshot([resident.pid]))
     return TimedRun(
         seconds={method: tuple(values) for method, values in seconds.items()},
         steps=steps,
         calibration=tuple(calibration),
-        steal=round(found.steal, 4),
-        load=round(found.load, 3),
-        disturbed=found.reason,
+        steal=round(disturbance.steal, 4),
+        load=round(disturbance.load, 3),
+        disturbed=disturbance.reason,
     )
 
 

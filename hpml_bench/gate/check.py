@@ -123,19 +123,19 @@ def check(request: Request, compared: ComparedSides, say: Say, work: Work | None
     deadline = None if request.minutes is None else began + request.minutes * 60
     seed = secrets.randbits(32)
     work = work or request.work()
-    found = Measured(notes=list(compared.notes))
+    measured = Measured(notes=list(compared.notes))
     try:
         if request.count:
-            found.counts, found.uncounted = _count(work, compared, deadline)
+            measured.counts, measured.uncounted = _count(work, compared, deadline)
         if request.time:
-            _time(work, compared, request.rules, deadline, random.Random(seed), found, say)  # noqa: S311 - no secret
+            _time(work, compared, request.rules, deadline, random.Random(seed), measured, say)  # noqa: S311 - no secret
     except Incomparable as reason:
-        found.verdicts = tuple(verdicts.incomparable(method.name, str(reason)) for method in request.methods)
-    if request.time and not found.verdicts:
-        if not found.counts:
-            why = found.late or GIVE_MORE
+        measured.verdicts = tuple(verdicts.incomparable(method.name, str(reason)) for method in request.methods)
+    if request.time and not measured.verdicts:
+        if not measured.counts:
+            why = measured.late or GIVE_MORE
             raise OutOfTime(f"not one process pair was measured in {request.minutes:g} minutes; {why}")
-        found.verdicts = tuple(verdicts.unmeasured(method.name) for method in request.methods)
+        measured.verdicts = tuple(verdicts.unmeasured(method.name) for method in request.methods)
     return CheckReport(
         mode=compared.mode,
         suite=request.suite,
@@ -151,11 +151,11 @@ def check(request: Request, compared: ComparedSides, say: Say, work: Work | None
             "delay_seconds": work.delays,
             "settings": request.settings.model_dump(mode="json"),
         },
-        blocks=tuple(found.blocks),
-        counts=found.counts,
-        verdicts=found.verdicts + count_diff.judge(found.counts) + found.uncounted,
-        pairs=found.pairs,
-        notes=tuple(found.notes),
+        blocks=tuple(measured.blocks),
+        counts=measured.counts,
+        verdicts=measured.verdicts + count_diff.judge(measured.counts) + measured.uncounted,
+        pairs=measured.pairs,
+        notes=tuple(measured.notes),
         started=started,
         seconds=round(monotonic() - began, 1),
     )
@@ -171,8 +171,8 @@ def versions(described: Mapping[str, Any]) -> dict[str, str]:
     return {name: version for name, version in described.get("packages", {}).items() if version}
 
 
-def _described(side: Side, found: Mapping[str, Any] | None) -> Side:
-    return side if found is None else side.model_copy(update={"versions": versions(found)})
+def _described(side: Side, description: Mapping[str, Any] | None) -> Side:
+    return side if description is None else side.model_copy(update={"versions": versions(description)})
 
 
 def _count(
@@ -184,7 +184,7 @@ def _count(
         The counts of both sides, and INCOMPARABLE for each quantity that only one side counts.
 
     """
-    found: list[MethodCount] = []
+    counts: list[MethodCount] = []
     lone: list[Verdict] = []
     with ProcessPair(work, compared.reference, compared.candidate, random.Random(0), deadline) as pair:  # noqa: S311
         pair.prepare()
@@ -193,9 +193,9 @@ def _count(
             for side in pair.both:
                 side.send("counts", method=method.name)
             reference, candidate = pair.reference.receive(), pair.candidate.receive()
-            found.extend(count_diff.compare(method.name, reference, candidate))
+            counts.extend(count_diff.compare(method.name, reference, candidate))
             lone.extend(count_diff.one_sided(method.name, reference, candidate))
-    return tuple(found), tuple(lone)
+    return tuple(counts), tuple(lone)
 
 
 def _prepare(work: Work, compared: ComparedSides, deadline: float | None) -> None:
@@ -211,7 +211,7 @@ def _time(
     rules: Rules,
     deadline: float | None,
     rng: random.Random,
-    found: Measured,
+    measured: Measured,
     say: Say,
 ) -> None:
     """Add pairs until a look decides, the last look was taken, or the next pair would end too late."""
@@ -224,26 +224,26 @@ def _time(
             if not number:
                 _prepare(work, compared, deadline)
                 began = monotonic()
-            found.blocks.extend(_pair(work, compared, rng, number, deadline))
+            measured.blocks.extend(_pair(work, compared, rng, number, deadline))
         except OutOfTime as late:
-            found.late = str(late)
-            found.notes.append(found.late)
+            measured.late = str(late)
+            measured.notes.append(measured.late)
             break
         longest = max(longest, monotonic() - began)
-        found.pairs += 1
-        effects = verdicts.pair_effects(found.blocks)
+        measured.pairs += 1
+        effects = verdicts.pair_effects(measured.blocks)
         done = spending.looks_done(rules, min(map(len, effects.values())))
         if done > looked:
             looked = done
-            found.verdicts = verdicts.look(effects, rules, done - 1)
-            say(f"{found.pairs} pairs: {_in_short(found.verdicts)}")
-            if verdicts.settled(found.verdicts) or done == len(rules.looks):
+            measured.verdicts = verdicts.look(effects, rules, done - 1)
+            say(f"{measured.pairs} pairs: {_in_short(measured.verdicts)}")
+            if verdicts.settled(measured.verdicts) or done == len(rules.looks):
                 break
-    if found.pairs and not (found.verdicts and verdicts.settled(found.verdicts)):
-        found.verdicts = verdicts.final(verdicts.pair_effects(found.blocks), rules)
-    disturbed = sum(block.disturbed is not None for block in found.blocks)
+    if measured.pairs and not (measured.verdicts and verdicts.settled(measured.verdicts)):
+        measured.verdicts = verdicts.final(verdicts.pair_effects(measured.blocks), rules)
+    disturbed = sum(block.disturbed is not None for block in measured.blocks)
     if disturbed:
-        found.notes.append(f"{disturbed} of {len(found.blocks)} blocks were disturbed and don't count")
+        measured.notes.append(f"{disturbed} of {len(measured.blocks)} blocks were disturbed and don't count")
 
 
 def most_pairs(rules: Rules) -> int:

@@ -117,7 +117,7 @@ def injected_slowdown(report: CheckReport) -> dict[str, float]:
 
     It is the delay's seconds in a pair's candidate over the middle step of that pair's reference.
     """
-    found: dict[str, list[float]] = {}
+    by_method: dict[str, list[float]] = {}
     for pair, delays in enumerate(report.environment.get("delay_seconds") or ()):
         for method, delay in delays.items():
             blocks = [b for b in report.blocks if (b.pair, b.method, b.disturbed) == (pair, method, None)]
@@ -125,8 +125,8 @@ def injected_slowdown(report: CheckReport) -> dict[str, float]:
                 seconds / b.steps for b in blocks for seconds, s in zip(b.seconds, b.order, strict=True) if s == "A"
             ]
             if steps:
-                found.setdefault(method, []).append(delay / statistics.median(steps))
-    return {method: statistics.median(shares) for method, shares in found.items()}
+                by_method.setdefault(method, []).append(delay / statistics.median(steps))
+    return {method: statistics.median(shares) for method, shares in by_method.items()}
 
 
 def _matching(kept: TrialFolder, request: Request, slowdown: float) -> list[CheckTrial]:
@@ -137,13 +137,13 @@ def _matching(kept: TrialFolder, request: Request, slowdown: float) -> list[Chec
 
     """
     settings = request.settings.model_dump(mode="json")
-    here = conditions({**environment.describe(), "gate": gate_digest(), "settings": settings})
+    current = conditions({**environment.describe(), "gate": gate_digest(), "settings": settings})
     methods = tuple(method.name for method in request.methods)
     for path, trial in (found := kept.trials()):
         report = trial.report
         same = (report.suite, report.methods, report.rules) == (request.suite, methods, request.rules)
         if not same or trial.slowdown not in (0.0, slowdown):
             raise UserError(f"{path}: is a trial with other methods, rules or slowdown; name another --out")
-        if conditions(report.environment) != here:
+        if conditions(report.environment) != current:
             raise UserError(f"{path}: is a trial with other hardware, versions, gate or settings; name another --out")
     return [trial for _, trial in found]

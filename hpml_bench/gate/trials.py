@@ -53,13 +53,13 @@ class TrialFolder:
             UserError: one can't be read.
 
         """
-        found = []
+        trials = []
         for path in sorted(self.path.glob("trial-*.json")):
             try:
-                found.append((path, CheckTrial.model_validate_json(path.read_text(encoding="utf-8"))))
+                trials.append((path, CheckTrial.model_validate_json(path.read_text(encoding="utf-8"))))
             except (OSError, ValidationError):
                 raise UserError(f"{path}: is no trial that can be read; remove it, or name another --out") from None
-        return found
+        return trials
 
     def started(self) -> list[TrialStarted]:
         """Return the trials that were started, in order.

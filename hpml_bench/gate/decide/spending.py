@@ -32,13 +32,13 @@ def alphas(rules: Rules, methods: int) -> tuple[float, ...]:
         UserError: so many methods can't be judged with so few pairs.
 
     """
-    found = levels(rules.alpha, rules.looks, methods)
-    if not any(found):
+    per_look = levels(rules.alpha, rules.looks, methods)
+    if not any(per_look):
         raise UserError(
             f"{methods} methods can't be judged at a false-alarm rate of {rules.alpha:.2%} with {rules.looks[-1]} "
             "pairs: ask for fewer methods, a higher rate or more pairs"
         )
-    return found
+    return per_look
 
 
 def betas(rules: Rules) -> tuple[float, ...]:

@@ -30,13 +30,14 @@ def pair_effects(blocks: Iterable[Block]) -> dict[str, list[float]]:
     cancels; for a pair it is the interquartile mean over blocks. A pair without an undisturbed block of a method has no
     value there.
     """
-    found: dict[str, dict[int, list[float]]] = {}
+    ratios: dict[str, dict[int, list[float]]] = {}
     for block in blocks:
-        of_pair = found.setdefault(block.method, {}).setdefault(block.pair, [])
+        of_pair = ratios.setdefault(block.method, {}).setdefault(block.pair, [])
         if block.disturbed is None:
             of_pair.append(log_ratio(block))
     return {
-        method: [middle(values) for _, values in sorted(by_pair.items()) if values] for method, by_pair in found.items()
+        method: [middle(values) for _, values in sorted(by_pair.items()) if values]
+        for method, by_pair in ratios.items()
     }
 
 

@@ -50,14 +50,14 @@ class Delay:
         Steps and turns are timed alternately, so that both see the machine alike.
         """
         self.turns = 0
-        found = []
+        ratios = []
         for _ in range(REPEATS):
             steps = turns = 0.0
             for first in range(len(self._job.batches)):
                 steps += without_waiting(self._job.run(1, first))
                 turns += _seconds(TURNS)
-            found.append(steps / turns)
-        return round(share * statistics.median(found) * TURNS)
+            ratios.append(steps / turns)
+        return round(share * statistics.median(ratios) * TURNS)
 
     def inject(self, turns: int) -> float:
         """Inject so many turns into each step; return the seconds they take here, the median of several times."""

@@ -68,10 +68,10 @@ def against_environment(python: str) -> ComparedSides:
         UserError: there is no such interpreter.
 
     """
-    found = shutil.which(python)
-    if found is None:
+    interpreter = shutil.which(python)
+    if interpreter is None:
         raise UserError(f"--against-env {python}: there is no such interpreter; give the path of another python")
-    other = str(Path(found).absolute())  # not resolved: a virtual environment is known by its link
+    other = str(Path(interpreter).absolute())  # not resolved: a virtual environment is known by its link
     return ComparedSides(
         "environment",
         Installation(python, other),

@@ -51,11 +51,11 @@ class Installation:
 
     def variables(self) -> dict[str, str]:
         """Return the environment in which its processes start: allocator and threads are the same for both sides."""
-        given = {**environment.PROCESS_ENVIRONMENT, **os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-        given.pop("PYTHONPATH", None)
+        variables = {**environment.PROCESS_ENVIRONMENT, **os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+        variables.pop("PYTHONPATH", None)
         if self.path is not None:
-            given["PYTHONPATH"] = str(self.path)
-        return {**given, **self.environment}
+            variables["PYTHONPATH"] = str(self.path)
+        return {**variables, **self.environment}
 
 
 @dataclass(frozen=True)

@@ -103,11 +103,11 @@ def _property(text: str) -> str:
 
 
 def _append(path: Path, text: str) -> None:
-    kept = text.encode()
-    if len(kept) > LONGEST_SUMMARY:
-        kept = kept[:LONGEST_SUMMARY].decode(errors="ignore").encode() + b"\n\n(cut)\n"
+    content = text.encode()
+    if len(content) > LONGEST_SUMMARY:
+        content = content[:LONGEST_SUMMARY].decode(errors="ignore").encode() + b"\n\n(cut)\n"
     try:
         with path.open("ab") as file:
-            file.write(kept)
+            file.write(content)
     except OSError as error:
         raise UserError(f"GITHUB_STEP_SUMMARY: {path} can't be written ({error.strerror})") from None

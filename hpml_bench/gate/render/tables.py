@@ -55,7 +55,7 @@ def side(given: Side) -> str:
 def facts(report: CheckReport) -> dict[str, str]:
     """Return the facts of a check that stand beside the verdicts."""
     minutes, seconds = divmod(round(report.seconds), 60)
-    found = {
+    entries = {
         "Candidate": side(report.candidate),
         "Reference": side(report.reference),
         "Suite": sanitize(report.suite, _WIDTH),
@@ -64,7 +64,7 @@ def facts(report: CheckReport) -> dict[str, str]:
         "Began": sanitize(report.started, 40),
     }
     changed = versions_changed(report)
-    return found | ({"Versions": changed} if changed else {})
+    return entries | ({"Versions": changed} if changed else {})
 
 
 def _evidence(report: CheckReport) -> dict[str, str]:
@@ -157,15 +157,15 @@ def unchanged(report: CheckReport) -> str | None:
 def details(report: CheckReport) -> tuple[str, ...]:
     """Return a sentence per verdict that isn't PASS, the gravest first."""
     order = {"FAIL": 0, "INCOMPARABLE": 1, "INCONCLUSIVE": 2}
-    found = sorted((v for v in report.verdicts if v.status in order), key=lambda verdict: order[verdict.status])
-    return tuple(f"{v.status} {sanitize(v.method, _WIDTH)}: {sanitize(v.detail, 600)}" for v in found)
+    ordered = sorted((v for v in report.verdicts if v.status in order), key=lambda verdict: order[verdict.status])
+    return tuple(f"{v.status} {sanitize(v.method, _WIDTH)}: {sanitize(v.detail, 600)}" for v in ordered)
 
 
 def of_step_time(report: CheckReport) -> tuple[Verdict, ...]:
     """Return the verdicts on step times, in the order of the report's methods."""
     place = {method: index for index, method in enumerate(report.methods)}
-    found = [verdict for verdict in report.verdicts if verdict.metric == STEP_TIME]
-    return tuple(sorted(found, key=lambda verdict: place.get(verdict.method, len(place))))
+    verdicts = [verdict for verdict in report.verdicts if verdict.metric == STEP_TIME]
+    return tuple(sorted(verdicts, key=lambda verdict: place.get(verdict.method, len(place))))
 
 
 def notes(report: CheckReport) -> Iterable[str]:
