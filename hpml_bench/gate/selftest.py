@@ -20,7 +20,7 @@ from hpml_bench.system import environment
 from hpml_bench.system.text import utc_now
 
 PER_SLOWED = 5
-"""A/A trials to each slowed one: a false-alarm rate takes more trials to bound than a power."""
+"""A/A trials per slowed one: a false-alarm rate takes more trials to bound than a power."""
 SPARE = 0.1
 """Minutes advised in addition to those of a trial: a call does other work before."""
 
@@ -42,7 +42,7 @@ def total(same: int) -> int:
 def run(
     request: Request, trials: int, slowdown: float, minutes: float | None, folder: Path, say: Say
 ) -> list[CheckTrial]:
-    """Do the trials that `folder` doesn't hold yet; return all it holds.
+    """Run the trials that `folder` doesn't hold yet; return all trials in it.
 
     With `minutes`, no trial is begun that might not end in time, judged by the slowest pairs so far and the most that
     a trial may take; the first is begun whatever. One that is begun is carried to its end: to cut short those that are

@@ -51,7 +51,7 @@ def outcome(folder: Path, evidence: ExitEvidence) -> Outcome:
 
 
 def written(folder: Path) -> Outcome | None:
-    """Return the outcome that the ranks wrote; None where there is none, or a torn one."""
+    """Return the outcome that the ranks wrote; None where there is none, or a truncated one."""
     try:
         return Outcome.model_validate_json((folder / OUTCOME).read_text())
     except (OSError, ValidationError):

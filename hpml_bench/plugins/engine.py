@@ -53,7 +53,7 @@ class Engine(ABC):
     outlives: ClassVar[bool] = True
     """Whether jobs go on when the process that submitted them ends."""
     starts: ClassVar[bool] = True
-    """Whether it starts jobs; else somebody does by hand."""
+    """Whether it starts jobs; else a person does by hand."""
     kills: ClassVar[bool] = False
     """Whether it kills a job some time after it asked it to end, and restarts it only after that."""
 
@@ -148,7 +148,7 @@ class Engine(ABC):
 
 @dataclass(frozen=True)
 class Live:
-    """A job that an engine has not ended."""
+    """A job that has not ended."""
 
     name: str
     unit: int | None

@@ -33,7 +33,7 @@ class Combined(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take a step of every part; return what the closure returns, if there is one."""
+        """Take a step of every part; return the result of the closure, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -187,6 +187,6 @@ def _adjust(config: PretrainedConfig, dropout: float | None) -> None:
             if "drop" not in key or isinstance(value, bool) or not isinstance(value, int | float):
                 continue
             if "layerdrop" in key:
-                setattr(part, key, 0.0)  # a skipped layer has no gradient, which DDP can't have
+                setattr(part, key, 0.0)  # a skipped layer has no gradient, for which DDP would wait
             elif dropout is not None:
                 setattr(part, key, dropout)

@@ -1,4 +1,4 @@
-"""Request of a run: all that the processes that work on it need to know."""
+"""Request of a run, with everything that its processes need."""
 
 from __future__ import annotations
 

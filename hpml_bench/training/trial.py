@@ -107,7 +107,7 @@ def is_causal(model: PreTrainedModel) -> bool:
 def _twin(model: PreTrainedModel) -> PreTrainedModel:
     """Return a model of the same class and attention with random weights, one layer and 64 tokens."""
     config = copy.deepcopy(model.config)
-    for name in config.sub_configs:  # of a model of several media
+    for name in config.sub_configs:  # of a multimodal model
         if (part := getattr(config, name, None)) is not None:
             part.update({"num_hidden_layers": 1})
     config.get_text_config().update({"num_hidden_layers": 1, "vocab_size": 64, "pad_token_id": 0})

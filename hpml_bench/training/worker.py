@@ -129,7 +129,7 @@ def _exit(status: int) -> NoReturn:
 
 
 def execute(request: RunRequest, launched: float | None = None) -> Outcome:
-    """Do a run as one rank of the group described in the environment; rank 0 writes points, predictions and outcome."""
+    """Execute a run as one rank of the environment's group; rank 0 writes points, predictions and outcome."""
     began, settings = time.monotonic(), request.spec.settings
     torch.set_num_threads(settings.threads or 1)
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
