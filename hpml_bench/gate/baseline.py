@@ -1,7 +1,7 @@
-"""Baselines: runs saved to compare with later, where both versions can't run side by side: only on the same hardware.
+"""Baselines: saved runs to compare with, where both versions can't run side by side; on the same hardware only.
 
-The spread that counts is that between separate runs. Work that is none of ours, timed before, within and after each
-run, takes out how fast the machine was.
+The spread that counts is that between separate runs. The machine's speed is taken out by reference work that is none of
+ours, timed before, within and after each run.
 """
 
 from __future__ import annotations
@@ -33,41 +33,41 @@ from hpml_bench.system.text import utc_now
 ROUNDS = 3
 """Times each run goes through the batches of each method."""
 RESOLVED = ("device", "precision")
-"""Settings that `auto` takes from the hardware."""
+"""Settings that `auto` resolves by the hardware."""
 
 
 class Baseline(Frozen):
-    """What `baseline save` writes."""
+    """File that `baseline save` writes."""
 
     kind: Literal["hpml-bench baseline"] = "hpml-bench baseline"
     schema_version: Literal[1, 2] = 2
-    """1 said `tainted` for a run that is disturbed, and had settings of records of schema 1; it is read."""
+    """Version 1, still read, has `tainted` for `disturbed`, and settings as in records of schema 1."""
     suite: str
     settings: Settings
     methods: tuple[MethodSpec, ...]
     environment: dict[str, Any]
     counts: dict[str, dict[str, Any]]
-    """Method -> what a resident counted."""
+    """Method -> counts of a resident."""
     runs: tuple[TimedRun, ...]
     saved: str
     """UTC, ISO 8601."""
 
 
-def save(asked: Request, file: Path, runs: int, say: Say) -> None:
+def save(request: Request, file: Path, runs: int, say: Say) -> None:
     """Make separate runs and write them.
 
     Raises:
         UserError: a run fails, the time is up before all were made, or the file can't be written.
 
     """
-    deadline = None if asked.minutes is None else monotonic() + asked.minutes * 60
-    counts, made = _runs(asked, runs, deadline, say)
+    deadline = None if request.minutes is None else monotonic() + request.minutes * 60
+    counts, made = _runs(request, runs, deadline, say)
     if len(made) < runs:
-        raise UserError(f"only {len(made)} of {runs} runs were made in {asked.minutes:g} minutes; nothing was saved")
-    kept = Baseline(
-        suite=asked.suite,
-        settings=asked.settings,
-        methods=asked.methods,
+        raise UserError(f"only {len(made)} of {runs} runs were made in {request.minutes:g} minutes; nothing was saved")
+    baseline = Baseline(
+        suite=request.suite,
+        settings=request.settings,
+        methods=request.methods,
         environment=environment.describe(),
         counts=counts,
         runs=tuple(made),
@@ -77,7 +77,7 @@ def save(asked: Request, file: Path, runs: int, say: Say) -> None:
         say(sentence)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, kept.model_dump_json(indent=1) + "\n")
+        write_atomically(file, baseline.model_dump_json(indent=1) + "\n")
     except OSError as error:
         raise UserError(f"{file}: can't be written ({error.strerror or error}); name another file") from None
     say(f"{file}: {len(made)} runs; compare with hpml-bench check --baseline {file}")
@@ -100,54 +100,54 @@ def load(file: Path) -> Baseline:
         ) from None
 
 
-def check(asked: Request, file: Path, say: Say) -> CheckReport:
+def check(request: Request, file: Path, say: Say) -> CheckReport:
     """Make as many runs as were stored, or as the time allows, and compare.
 
-    On other hardware nothing is timed; what is counted exactly is compared all the same, unless the hardware made the
-    work itself another: bf16 has operators that fp32 hasn't.
+    On other hardware nothing is timed; exact counts are still compared, unless the hardware changed the work itself:
+    bf16 has operators that fp32 hasn't.
 
     Raises:
         UserError: the file is no baseline or of other work, or there was no time to count.
 
     """
     before, started, began = load(file), utc_now(), monotonic()
-    here, there = environment.describe(), before.environment
-    same = here["fingerprint"] == there["fingerprint"]
-    resolved = _same_work(asked, before, file, same)
-    deadline = None if asked.minutes is None else began + asked.minutes * 60
-    wanted = len(before.runs) if asked.time and same else 0
-    counted, made = _runs(asked, wanted, deadline, say)
-    counts = () if resolved else _counts(asked, before, counted, same)
+    here, stored = environment.describe(), before.environment
+    same = here["fingerprint"] == stored["fingerprint"]
+    resolved = _same_work(request, before, file, same)
+    deadline = None if request.minutes is None else began + request.minutes * 60
+    wanted = len(before.runs) if request.time and same else 0
+    counted, made = _runs(request, wanted, deadline, say)
+    counts = () if resolved else _counts(request, before, counted, same)
     lone = (
         []
         if resolved
         else [v for name in counted for v in count_diff.one_sided(name, before.counts[name], counted[name])]
     )
-    names = [method.name for method in asked.methods]
-    said: tuple[Verdict, ...] = ()
-    if resolved or (asked.time and not same):
-        reason = f"{file} was made on other hardware: {_words(there)}; here: {_words(here)}"
+    names = [method.name for method in request.methods]
+    timed: tuple[Verdict, ...] = ()
+    if resolved or (request.time and not same):
+        reason = f"{file} was made on other hardware: {_words(stored)}; here: {_words(here)}"
         reason += f"; settings.{resolved[0]} is another too, so that counts say nothing either" if resolved else ""
-        said = tuple(verdicts.incomparable(name, reason) for name in names)
-    elif asked.time:
-        said = verdicts.of_runs(
-            verdicts.run_effects(before.runs, names), verdicts.run_effects(made, names), asked.rules
+        timed = tuple(verdicts.incomparable(name, reason) for name in names)
+    elif request.time:
+        timed = verdicts.of_runs(
+            verdicts.run_effects(before.runs, names), verdicts.run_effects(made, names), request.rules
         )
     notes = ["the time was up before all runs were made; give --max-minutes more"] if len(made) < wanted else []
-    if asked.time and same:
+    if request.time and same:
         notes += [*_disturbed(before.runs, f"stored runs of {file}"), *_disturbed(made, "runs made now")]
     return CheckReport(
         mode="baseline",
-        suite=asked.suite,
-        methods=tuple(method.name for method in asked.methods),
-        rules=asked.rules,
-        reference=Side(label=str(file), python=there.get("python"), versions=versions(there)),
+        suite=request.suite,
+        methods=tuple(method.name for method in request.methods),
+        rules=request.rules,
+        reference=Side(label=str(file), python=stored.get("python"), versions=versions(stored)),
         candidate=Side(label="installed", python=here["python"], versions=versions(here)),
         environment=here,
         runs=tuple(made),
         reference_runs=before.runs,
         counts=counts,
-        verdicts=(*said, *count_diff.judge(counts), *lone),
+        verdicts=(*timed, *count_diff.judge(counts), *lone),
         notes=tuple(notes),
         started=started,
         seconds=round(monotonic() - began, 1),
@@ -155,15 +155,15 @@ def check(asked: Request, file: Path, say: Say) -> CheckReport:
 
 
 def _counts(
-    asked: Request, before: Baseline, counted: Mapping[str, dict[str, Any]], same: bool
+    request: Request, before: Baseline, counted: Mapping[str, dict[str, Any]], same: bool
 ) -> tuple[MethodCount, ...]:
-    """Compare what was counted; on other hardware only what depends on none, which is what has no tolerance."""
-    found = [
+    """Compare the counts; on other hardware only those without a tolerance, which don't depend on hardware."""
+    counts = [
         count
-        for method in asked.methods
+        for method in request.methods
         for count in count_diff.compare(method.name, before.counts[method.name], counted[method.name])
     ]
-    return tuple(count for count in found if same or not count.tolerance)
+    return tuple(count for count in counts if same or not count.tolerance)
 
 
 def _disturbed(runs: Iterable[TimedRun], what: str) -> list[str]:
@@ -174,33 +174,33 @@ def _disturbed(runs: Iterable[TimedRun], what: str) -> list[str]:
     return [f"{count}: {', '.join(named)}"] if named else []
 
 
-def _same_work(asked: Request, before: Baseline, file: Path, same_hardware: bool) -> list[str]:
-    """See that the suite, its settings and methods are those of the baseline.
+def _same_work(request: Request, before: Baseline, file: Path, same_hardware: bool) -> list[str]:
+    """Check that the suite, its settings and methods are those of the baseline.
 
     Returns:
-        The settings that are others because the hardware is, and make the operators others.
+        The settings that differ because the hardware does, and change the operators.
 
     Raises:
-        UserError: something is another on the same hardware, or whatever the hardware.
+        UserError: something differs for another reason.
 
     """
     stored = {method.name: method for method in before.methods}
-    missing = [method.name for method in asked.methods if method.name not in stored]
+    missing = [method.name for method in request.methods if method.name not in stored]
     if missing:
         raise UserError(f"--baseline {file}: has no {missing[0]}, but {', '.join(stored)}; choose with --methods")
-    changed = [method.name for method in asked.methods if method != stored[method.name]]
-    then, now = _dumped(before.settings), _dumped(asked.settings)
+    changed = [method.name for method in request.methods if method != stored[method.name]]
+    then, now = _dumped(before.settings), _dumped(request.settings)
     different = [key for key in now if now[key] != then[key]]
     resolved = [] if same_hardware else [key for key in different if key in RESOLVED]
     changed += [f"settings.{key}" for key in different if key not in resolved]
-    if before.suite != asked.suite or changed:
+    if before.suite != request.suite or changed:
         what = changed[0] if changed else f"the suite, {before.suite}"
         raise UserError(f"--baseline {file}: was made with another {what}; save a new one")
     return resolved
 
 
 def _dumped(settings: Settings) -> dict[str, Any]:
-    """Return settings so that they are equal where they mean the same: of options only those that are no defaults."""
+    """Return settings in a form that is equal where they mean the same: options without those at their defaults."""
     dumped = settings.model_dump(mode="json")
     kinds: tuple[tuple[registry.Kind, str], ...]
     kinds = (("tasks", "task"), ("datasets", "dataset"), ("optimizers", "optimizer"))
@@ -210,16 +210,16 @@ def _dumped(settings: Settings) -> dict[str, Any]:
 
 
 def _runs(
-    asked: Request, number: int, deadline: float | None, say: Say
+    request: Request, number: int, deadline: float | None, say: Say
 ) -> tuple[dict[str, dict[str, Any]], list[TimedRun]]:
-    """Count once, then make runs while there is time."""
+    """Count once, then make up to `number` runs while there is time."""
     installed = Installation("installed", sys.executable)
     made: list[TimedRun] = []
     longest = 0.0
     with ResidentProcess(installed, deadline) as resident:
-        work = asked.work().message(resident.call("prepare", settings=settings_message(asked.settings)))
+        work = request.work().message(resident.call("prepare", settings=settings_message(request.settings)))
         resident.call("load", **work)
-        counts = {method.name: resident.call("counts", method=method.name) for method in asked.methods}
+        counts = {method.name: resident.call("counts", method=method.name) for method in request.methods}
     for _ in range(number):
         began = monotonic()
         if deadline is not None and began + longest > deadline:
@@ -227,7 +227,7 @@ def _runs(
         try:
             with ResidentProcess(installed, deadline) as resident:
                 resident.call("load", **work)
-                made.append(_run(resident, [method.name for method in asked.methods]))
+                made.append(_run(resident, [method.name for method in request.methods]))
         except OutOfTime:
             break
         longest = max(longest, monotonic() - began)
@@ -247,14 +247,14 @@ def _run(resident: ResidentProcess, methods: list[str]) -> TimedRun:
                 wall, waited = resident.call("run", method=method, steps=steps[method], first=index * steps[method])
                 seconds[method].append(wall - waited)
         calibration.append(resident.call("calibrate"))
-    found = between(before, snapshot([resident.pid]))
+    disturbance = between(before, snapshot([resident.pid]))
     return TimedRun(
         seconds={method: tuple(values) for method, values in seconds.items()},
         steps=steps,
         calibration=tuple(calibration),
-        steal=round(found.steal, 4),
-        load=round(found.load, 3),
-        disturbed=found.reason,
+        steal=round(disturbance.steal, 4),
+        load=round(disturbance.load, 3),
+        disturbed=disturbance.reason,
     )
 
 

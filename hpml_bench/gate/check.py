@@ -27,10 +27,10 @@ from hpml_bench.system.text import utc_now
 USUAL = ("lora", "prompt_tuning", "adapter")
 """The methods compared where none are named, if the suite has them."""
 ENDLESS = 1_000_000
-"""Steps that the schedule reckons with; pairs end long before."""
+"""Number of steps of the schedule; pairs end long before."""
 
 MORE = 1.5
-"""Pairs that are begun at most, in multiples of the last look's: some may have been disturbed."""
+"""Most pairs that are begun, in multiples of the last look's: some may be disturbed."""
 
 GIVE_MORE = "give --max-minutes more"
 
@@ -39,31 +39,31 @@ MEASURING = (
     *("measure/delay", "measure/machine", "measure/pairs", "measure/sides", "measure/workload"),
     *("../statistics/paired_tests", "../statistics/intervals"),
 )
-"""The files on which it depends how a check of given code ends."""
+"""Files that decide the outcome of a check of given code."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a check."""
+    """Request of a check: the work, the rules, and what to measure."""
 
     suite: str
     settings: Settings
     methods: tuple[MethodSpec, ...]
     rules: Rules = field(default_factory=Rules)
     minutes: float | None = None
-    """Stop in time, decided or not."""
+    """Time limit, after which the check ends decided or not."""
     count: bool = True
     time: bool = True
 
     @property
     def title(self) -> str:
-        """What is trained, in a line."""
+        """Suite and methods, in a line."""
         return f"suite {self.suite}, {', '.join(method.name for method in self.methods)}"
 
     def plugins(self) -> frozenset[tuple[registry.Kind, str]]:
-        """Return kind and name of the plug-ins that take part in a step, or make what it is taken on."""
+        """Return kind and name of the plug-ins that take part in a step, or provide its data."""
         settings = self.settings
         optimizers = {(method.optimizer or settings.optimizer).name for method in self.methods}
         named: dict[registry.Kind, set[str]] = {
@@ -75,27 +75,27 @@ class Request:
         return frozenset((kind, name) for kind, names in named.items() for name in names)
 
     def work(self) -> Work:
-        """Return what all pairs share."""
+        """Return the work that all pairs share."""
         return Work(self.settings, self.methods)
 
 
 @dataclass
 class Measured:
-    """What was measured so far."""
+    """Measurements so far, and the verdicts on them."""
 
     blocks: list[Block] = field(default_factory=list)
     counts: tuple[MethodCount, ...] = ()
     uncounted: tuple[Verdict, ...] = ()
-    """INCOMPARABLE, of what only one side counts."""
+    """INCOMPARABLE for each quantity that only one side counts."""
     verdicts: tuple[Verdict, ...] = ()
     pairs: int = 0
     notes: list[str] = field(default_factory=list)
     late: str = ""
-    """Why the time was up within a pair."""
+    """Reason why the time was up within a pair."""
 
 
 def request(suite: Suite, methods: list[str] | None, rules: Rules, minutes: float | None) -> Request:
-    """Return the request for a suite's methods, made ready to be timed: one rank, one thread, a rate that stays.
+    """Return the request for a suite's methods, made ready to be timed: one rank, one thread, a constant rate.
 
     Raises:
         UserError: a method is unknown, there are too many to judge, or the device isn't there.
@@ -103,7 +103,7 @@ def request(suite: Suite, methods: list[str] | None, rules: Rules, minutes: floa
     """
     usual = [name for name in USUAL if name in suite.methods] or list(suite.methods)
     specs = tuple(suite.method(name) for name in dict.fromkeys(methods or usual))
-    spending.alphas(rules, len(specs))  # told now, not after the first look
+    spending.alphas(rules, len(specs))  # refused now, not after the first look
     one = suite.settings.model_copy(update={"world_size": 1, "threads": 1})
     steady = {"steps": ENDLESS, "epochs": None, "schedule": "constant", "lr_warmup": 0.0}
     settings = Settings.model_validate(resolve_devices(one).model_dump() | steady)
@@ -111,7 +111,7 @@ def request(suite: Suite, methods: list[str] | None, rules: Rules, minutes: floa
     return Request(suite.name, settings, specs, rules, minutes)
 
 
-def check(asked: Request, compared: ComparedSides, say: Say, work: Work | None = None) -> CheckReport:
+def check(request: Request, compared: ComparedSides, say: Say, work: Work | None = None) -> CheckReport:
     """Measure, judge, and return the report.
 
     Raises:
@@ -120,27 +120,27 @@ def check(asked: Request, compared: ComparedSides, say: Say, work: Work | None =
 
     """
     started, began = utc_now(), monotonic()
-    deadline = None if asked.minutes is None else began + asked.minutes * 60
+    deadline = None if request.minutes is None else began + request.minutes * 60
     seed = secrets.randbits(32)
-    work = work or asked.work()
-    found = Measured(notes=list(compared.notes))
+    work = work or request.work()
+    measured = Measured(notes=list(compared.notes))
     try:
-        if asked.count:
-            found.counts, found.uncounted = _count(work, compared, deadline)
-        if asked.time:
-            _time(work, compared, asked.rules, deadline, random.Random(seed), found, say)  # noqa: S311 - no secret
+        if request.count:
+            measured.counts, measured.uncounted = _count(work, compared, deadline)
+        if request.time:
+            _time(work, compared, request.rules, deadline, random.Random(seed), measured, say)  # noqa: S311 - no secret
     except Incomparable as reason:
-        found.verdicts = tuple(verdicts.incomparable(method.name, str(reason)) for method in asked.methods)
-    if asked.time and not found.verdicts:
-        if not found.counts:
-            why = found.late or GIVE_MORE
-            raise OutOfTime(f"not one process pair was measured in {asked.minutes:g} minutes; {why}")
-        found.verdicts = tuple(verdicts.unmeasured(method.name) for method in asked.methods)
+        measured.verdicts = tuple(verdicts.incomparable(method.name, str(reason)) for method in request.methods)
+    if request.time and not measured.verdicts:
+        if not measured.counts:
+            why = measured.late or GIVE_MORE
+            raise OutOfTime(f"not one process pair was measured in {request.minutes:g} minutes; {why}")
+        measured.verdicts = tuple(verdicts.unmeasured(method.name) for method in request.methods)
     return CheckReport(
         mode=compared.mode,
-        suite=asked.suite,
-        methods=tuple(method.name for method in asked.methods),
-        rules=asked.rules,
+        suite=request.suite,
+        methods=tuple(method.name for method in request.methods),
+        rules=request.rules,
         reference=_described(compared.sides[0], work.described.get(compared.reference.key)),
         candidate=_described(compared.sides[1], work.described.get(compared.candidate.key)),
         environment={
@@ -149,42 +149,42 @@ def check(asked: Request, compared: ComparedSides, say: Say, work: Work | None =
             "order_seed": seed,
             "delay_turns": work.turns,
             "delay_seconds": work.delays,
-            "settings": asked.settings.model_dump(mode="json"),
+            "settings": request.settings.model_dump(mode="json"),
         },
-        blocks=tuple(found.blocks),
-        counts=found.counts,
-        verdicts=found.verdicts + count_diff.judge(found.counts) + found.uncounted,
-        pairs=found.pairs,
-        notes=tuple(found.notes),
+        blocks=tuple(measured.blocks),
+        counts=measured.counts,
+        verdicts=measured.verdicts + count_diff.judge(measured.counts) + measured.uncounted,
+        pairs=measured.pairs,
+        notes=tuple(measured.notes),
         started=started,
         seconds=round(monotonic() - began, 1),
     )
 
 
 def gate_digest() -> str:
-    """Return what tells apart versions of the code that measures and decides."""
+    """Return a digest of the code that measures and decides, which tells its versions apart."""
     return digest([(Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8") for name in MEASURING], 12)
 
 
 def versions(described: Mapping[str, Any]) -> dict[str, str]:
-    """Return the packages' versions of what `environment.describe` returned."""
+    """Return the packages' versions from a result of `environment.describe`."""
     return {name: version for name, version in described.get("packages", {}).items() if version}
 
 
-def _described(side: Side, found: Mapping[str, Any] | None) -> Side:
-    return side if found is None else side.model_copy(update={"versions": versions(found)})
+def _described(side: Side, description: Mapping[str, Any] | None) -> Side:
+    return side if description is None else side.model_copy(update={"versions": versions(description)})
 
 
 def _count(
     work: Work, compared: ComparedSides, deadline: float | None
 ) -> tuple[tuple[MethodCount, ...], tuple[Verdict, ...]]:
-    """Count on both sides in processes of their own, so that nothing of it is left where time is taken.
+    """Count on both sides in processes of their own, so that nothing of it is left in timed ones.
 
     Returns:
-        What both sides count, and INCOMPARABLE for each quantity that only one of them does.
+        The counts of both sides, and INCOMPARABLE for each quantity that only one side counts.
 
     """
-    found: list[MethodCount] = []
+    counts: list[MethodCount] = []
     lone: list[Verdict] = []
     with ProcessPair(work, compared.reference, compared.candidate, random.Random(0), deadline) as pair:  # noqa: S311
         pair.prepare()
@@ -193,13 +193,13 @@ def _count(
             for side in pair.both:
                 side.send("counts", method=method.name)
             reference, candidate = pair.reference.receive(), pair.candidate.receive()
-            found.extend(count_diff.compare(method.name, reference, candidate))
+            counts.extend(count_diff.compare(method.name, reference, candidate))
             lone.extend(count_diff.one_sided(method.name, reference, candidate))
-    return tuple(found), tuple(lone)
+    return tuple(counts), tuple(lone)
 
 
 def _prepare(work: Work, compared: ComparedSides, deadline: float | None) -> None:
-    """Let both sides make model and data ready in processes that are not timed, where that isn't done yet."""
+    """Let both sides prepare model and data in processes that are not timed, unless that is done."""
     if not {compared.reference.key, compared.candidate.key} <= work.prepared.keys():
         with ProcessPair(work, compared.reference, compared.candidate, random.Random(0), deadline) as pair:  # noqa: S311
             pair.prepare()
@@ -211,7 +211,7 @@ def _time(
     rules: Rules,
     deadline: float | None,
     rng: random.Random,
-    found: Measured,
+    measured: Measured,
     say: Say,
 ) -> None:
     """Add pairs until a look decides, the last look was taken, or the next pair would end too late."""
@@ -224,30 +224,30 @@ def _time(
             if not number:
                 _prepare(work, compared, deadline)
                 began = monotonic()
-            found.blocks.extend(_pair(work, compared, rng, number, deadline))
+            measured.blocks.extend(_pair(work, compared, rng, number, deadline))
         except OutOfTime as late:
-            found.late = str(late)
-            found.notes.append(found.late)
+            measured.late = str(late)
+            measured.notes.append(measured.late)
             break
         longest = max(longest, monotonic() - began)
-        found.pairs += 1
-        effects = verdicts.pair_effects(found.blocks)
+        measured.pairs += 1
+        effects = verdicts.pair_effects(measured.blocks)
         done = spending.looks_done(rules, min(map(len, effects.values())))
         if done > looked:
             looked = done
-            found.verdicts = verdicts.look(effects, rules, done - 1)
-            say(f"{found.pairs} pairs: {_in_short(found.verdicts)}")
-            if verdicts.settled(found.verdicts) or done == len(rules.looks):
+            measured.verdicts = verdicts.look(effects, rules, done - 1)
+            say(f"{measured.pairs} pairs: {_in_short(measured.verdicts)}")
+            if verdicts.settled(measured.verdicts) or done == len(rules.looks):
                 break
-    if found.pairs and not (found.verdicts and verdicts.settled(found.verdicts)):
-        found.verdicts = verdicts.final(verdicts.pair_effects(found.blocks), rules)
-    disturbed = sum(block.disturbed is not None for block in found.blocks)
+    if measured.pairs and not (measured.verdicts and verdicts.settled(measured.verdicts)):
+        measured.verdicts = verdicts.final(verdicts.pair_effects(measured.blocks), rules)
+    disturbed = sum(block.disturbed is not None for block in measured.blocks)
     if disturbed:
-        found.notes.append(f"{disturbed} of {len(found.blocks)} blocks were disturbed and don't count")
+        measured.notes.append(f"{disturbed} of {len(measured.blocks)} blocks were disturbed and don't count")
 
 
 def most_pairs(rules: Rules) -> int:
-    """Return how many pairs a check begins at most."""
+    """Return the most pairs that a check begins."""
     return math.ceil(rules.looks[-1] * MORE)
 
 

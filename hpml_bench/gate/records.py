@@ -1,6 +1,6 @@
 """Records of the gate: blocks, runs, counts, verdicts, and the report of a check, which is written as JSON.
 
-No heavy imports here. What was written under earlier names is read: `tainted`, `put_in`, `receipt`.
+No heavy imports here. Earlier names of fields are still read: `tainted`, `put_in`, `receipt`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pydantic import AliasChoices, Field, model_validator
 from hpml_bench.suite.base import Frozen
 
 SCHEMA_VERSION = 2
-"""Of a report. 1 said `tainted` for `disturbed`."""
+"""Schema of a report. Version 1 has `tainted` for `disturbed`."""
 PROTOCOL = 1
-"""Of residents: counts up when requests or answers change. Versions that differ in it can't be compared.
+"""Protocol of residents: counted up when requests or answers change. Versions that differ in it can't be compared.
 A self-test's own requests (`calibrate_delay`, `inject_delay`) never go to another version."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -27,7 +27,7 @@ class Rules(Frozen):
     """The decision rule, fixed before anything is measured."""
 
     null: float = Field(default=0.01, ge=0)
-    """Slowdown that is not yet called one: FAIL needs the lower bound above it."""
+    """Slowdown that is let through: FAIL needs the lower bound above it."""
     target: float = Field(default=0.03, gt=0)
     """Slowdown that must not pass: PASS needs the upper bound below it."""
     alpha: float = Field(default=0.01, gt=0, lt=1)
@@ -35,7 +35,7 @@ class Rules(Frozen):
     beta: float = Field(default=0.05, gt=0, lt=1)
     """Chance to miss the target slowdown."""
     looks: tuple[int, ...] = (12, 16, 24)
-    """Numbers of process pairs after which the data are looked at."""
+    """Numbers of process pairs after which verdicts are tried."""
 
     @model_validator(mode="after")
     def _can_decide(self) -> Rules:
@@ -47,14 +47,14 @@ class Rules(Frozen):
 
 
 class Side(Frozen):
-    """One of the two things compared."""
+    """One of the two compared versions."""
 
     label: str
-    """What the user called it: a git ref, `working tree`, an interpreter, a baseline's file."""
+    """Name that the user gave: a git ref, `working tree`, an interpreter, a baseline's file."""
     revision: str | None = None
     """Commit, where there is one."""
     dirty: bool = False
-    """Whether there were changes that are in no commit."""
+    """Whether there were uncommitted changes."""
     python: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -77,7 +77,7 @@ class Block(Frozen):
     steal: float
     """Share of the machine's CPU time that the host took away meanwhile."""
     load: float
-    """Runnable processes of others, on average, meanwhile."""
+    """Average number of other runnable processes meanwhile."""
     disturbed: str | None = Field(default=None, validation_alias=AliasChoices("disturbed", "tainted"))
     """Why this block doesn't count and was repeated; judged from steal, load and throttling, never from `seconds`."""
 
@@ -86,11 +86,11 @@ class TimedRun(Frozen):
     """One run by itself, in a process of its own, for a stored baseline or against one."""
 
     seconds: dict[str, tuple[Seconds, ...]]
-    """Method -> time of each piece of training, less what others had the core."""
+    """Method -> time of each piece of training, less the time in which others had the core."""
     steps: dict[str, int]
     """Method -> optimizer steps in each piece."""
     calibration: tuple[dict[str, Seconds], ...]
-    """Seconds of work that is none of ours, before, within and after."""
+    """Seconds of each kind of reference work, before, within and after."""
     steal: float
     load: float
     disturbed: str | None = Field(default=None, validation_alias=AliasChoices("disturbed", "tainted"))
@@ -98,7 +98,7 @@ class TimedRun(Frozen):
 
 
 class MethodCount(Frozen):
-    """A quantity without noise on both sides."""
+    """A quantity without noise, counted on both sides."""
 
     method: str
     name: str = Field(pattern=r"^[a-z0-9_]+$")
@@ -109,11 +109,11 @@ class MethodCount(Frozen):
     tolerance: float = 0.0
     """Relative increase that is allowed."""
     grew: tuple[str, ...] = ()
-    """What made it grow, by name, where the parts are known: operators, parameters, buckets."""
+    """Parts that grew, by name, where they are known: operators, parameters, buckets."""
 
 
 class Verdict(Frozen):
-    """What is said of one method and one metric."""
+    """Verdict on one metric of one method."""
 
     method: str
     metric: str
@@ -124,7 +124,7 @@ class Verdict(Frozen):
     lower: float | None = None
     upper: float | None = None
     p: float | None = None
-    """Of the test against the null slowdown, Holm-adjusted over methods."""
+    """p of the test against the null slowdown, Holm-adjusted over methods."""
     mde: float | None = None
     """Smallest slowdown that this many pairs would have found with the stated power."""
     pairs: int = 0
@@ -161,10 +161,10 @@ class CheckTrial(Frozen):
     """One trial of the gate itself, in a file of its own."""
 
     session: str = ""
-    """Of which folder of trials it is; numbers begin anew in each."""
+    """Session, one for each folder of trials; numbers begin anew in each."""
     number: int
     slowdown: float
-    """Meant to be injected into the candidate's steps, as a share of their time; 0: an A/A trial."""
+    """Slowdown to inject into the candidate's steps, as a share of their time; 0: an A/A trial."""
     planned: int = 0
     """A/A trials requested by the call that made it; 0: not recorded."""
     injected: dict[str, float] = Field(default_factory=dict, validation_alias=AliasChoices("injected", "put_in"))
@@ -173,7 +173,7 @@ class CheckTrial(Frozen):
 
 
 class TrialStarted(Frozen):
-    """A trial that was started: a line written before it, so that none goes missing unseen."""
+    """Line that is written before a trial starts, so that a missing trial is noticed."""
 
     session: str
     number: int

@@ -1,7 +1,7 @@
-"""Resident: one side of a comparison, a process that trains when told to and says how long it took.
+"""Resident: one side of a comparison, a process that trains on request and returns how long it took.
 
-It is a newly started interpreter (`python -m hpml_bench.gate.resident`), never a fork, and speaks JSON, a line for a
-request and a line for the answer. What libraries print goes to standard error. It ends with its parent.
+It is a newly started interpreter (`python -m hpml_bench.gate.resident`), never a fork. Requests and answers are JSON, a
+line each. Output of libraries goes to standard error. It ends with its parent.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     with answers:
-        _say(answers, {"protocol": PROTOCOL})
+        _send(answers, {"protocol": PROTOCOL})
         resident = Resident()
         for line in sys.stdin:
-            _say(answers, resident.answer(json.loads(line)))
+            _send(answers, resident.answer(json.loads(line)))
 
 
-def _say(answers: TextIO, what: dict[str, Any]) -> None:
-    answers.write(json.dumps(what) + "\n")
+def _send(answers: TextIO, message: dict[str, Any]) -> None:
+    answers.write(json.dumps(message) + "\n")
     answers.flush()
 
 
 class Resident:
-    """What the process can be asked; everything heavy is imported at the first request."""
+    """Requests that the process answers; everything heavy is imported at the first one."""
 
     workload: Workload | None = None
 
@@ -57,13 +57,13 @@ class Resident:
             return {"error": f"{type(error).__name__}: {error}", "bug": True}
 
     def do_describe(self) -> dict[str, Any]:
-        """Return what this process runs on."""
+        """Return hardware and software of this process."""
         from hpml_bench.system import environment
 
         return environment.describe()
 
     def do_prepare(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Make model and data ready with this side's own code; return a `Prepared`."""
+        """Prepare model and data with this side's own code; return a `Prepared`."""
         from hpml_bench.data.prepare import prepare
         from hpml_bench.suite.settings import Settings
 
@@ -76,7 +76,7 @@ class Resident:
         self.workload = Workload.load(**arguments)
 
     def do_warm_up(self, core: int | None = None) -> dict[str, float]:
-        """Stay on a core, where one is given, and take first steps; return each method's seconds a step."""
+        """Stay on a core, where one is given, and take first steps; return each method's seconds per step."""
         if core is not None:
             _stay_on(core)
         return {name: job.warm_up() for name, job in self._jobs.items()}
@@ -86,7 +86,7 @@ class Resident:
         return {name: job.delay.calibrate(share) for name, job in self._jobs.items()}
 
     def do_inject_delay(self, turns: dict[str, int]) -> dict[str, float]:
-        """Inject busy work into each method's steps; return the seconds of a step that it takes."""
+        """Inject busy work into each method's steps; return its seconds per step."""
         return {name: job.delay.inject(turns[name]) for name, job in self._jobs.items()}
 
     @property
@@ -95,7 +95,7 @@ class Resident:
         return self.workload.jobs
 
     def do_run(self, method: str, steps: int, first: int = 0) -> tuple[float, float]:
-        """Take steps from batch `first` on; return the seconds, and how many of them others had the core."""
+        """Take steps from batch `first` on; return the seconds, and those in which others had the core."""
         return self._jobs[method].run(steps, first)
 
     def do_counts(self, method: str) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Resident:
         return count(self._jobs[method])
 
     def do_calibrate(self) -> dict[str, float]:
-        """Return how fast this machine is right now, by work that is none of ours."""
+        """Return the seconds of reference work, which show how fast this machine is right now."""
         from hpml_bench.gate.measure.calibration import calibrate
 
         return calibrate()

@@ -1,4 +1,4 @@
-"""Trials of the gate on itself: of equals, and of a side with a known delay, on this machine."""
+"""Trials of the gate itself on this machine: of two equal sides (A/A), and with a known delay in one side."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from hpml_bench.system import environment
 from hpml_bench.system.text import utc_now
 
 PER_SLOWED = 5
-"""A/A trials to each slowed one: a false-alarm rate takes more trials to bound than a power."""
+"""A/A trials per slowed one: a false-alarm rate takes more trials to bound than a power."""
 SPARE = 0.1
-"""Minutes that are advised beyond what a trial may need: a call does other things before."""
+"""Minutes advised in addition to those of a trial: a call does other work before."""
 
 
 def slowed(number: int) -> bool:
-    """Tell whether trial `number` (from 1) is a slowed one: the third of every six."""
+    """Return whether trial `number` (from 1) is a slowed one: the third of every six."""
     return number % (PER_SLOWED + 1) == 3
 
 
 def total(same: int) -> int:
-    """Return how many trials there are with this many A/A trials, and at least one slowed."""
+    """Return the number of all trials with this many A/A trials, and at least one slowed."""
     number = done = 0
     while done < same or number < 3:
         number += 1
@@ -40,39 +40,39 @@ def total(same: int) -> int:
 
 
 def run(
-    asked: Request, trials: int, slowdown: float, minutes: float | None, folder: Path, say: Say
+    request: Request, trials: int, slowdown: float, minutes: float | None, folder: Path, say: Say
 ) -> list[CheckTrial]:
-    """Do the trials that `folder` doesn't hold yet; return all it holds.
+    """Run the trials that `folder` doesn't hold yet; return all trials in it.
 
     With `minutes`, no trial is begun that might not end in time, judged by the slowest pairs so far and the most that
     a trial may take; the first is begun whatever. One that is begun is carried to its end: to cut short those that are
     slow to decide would leave the easy ones.
 
     Raises:
-        UserError: the folder holds trials made otherwise, is in use, or can't be written.
+        UserError: the folder holds trials of other conditions, is in use, or can't be written.
 
     """
     kept, clock = TrialFolder(folder), _Clock(minutes, monotonic())
     with kept.held():
-        done = {trial.number: trial for trial in _matching(kept, asked, slowdown)}
+        done = {trial.number: trial for trial in _matching(kept, request, slowdown)}
         session = kept.session(done.values())
         installed = Installation("installed", sys.executable)
         side = Side(label="installed", python=sys.executable)
         compared = ComparedSides("self-test", installed, installed, (side, side))
-        ready = asked.work()  # for all trials: model and data are made ready once
+        ready = request.work()  # for all trials: model and data are made ready once
         for number in range(1, total(trials) + 1):
             if number in done:
                 continue
-            if told := clock.refuses(_longest(done.values(), asked)):
-                say(f"trial {number} of {total(trials)} {told}")
+            if reason := clock.refuses(_longest(done.values(), request)):
+                say(f"trial {number} of {total(trials)} {reason}")
                 break
             delay = slowdown if slowed(number) else 0.0
             now = utc_now()
             kept.start(TrialStarted(session=session, number=number, slowdown=delay, started=now))
             work = replace(
-                asked.work(), delay=delay, delayable=True, prepared=ready.prepared, described=ready.described
+                request.work(), delay=delay, delayable=True, prepared=ready.prepared, described=ready.described
             )
-            report = check(replace(asked, count=False, minutes=None), compared, lambda _: None, work)
+            report = check(replace(request, count=False, minutes=None), compared, lambda _: None, work)
             done[number] = CheckTrial(
                 session=session, number=number, slowdown=delay, planned=trials,
                 injected=injected_slowdown(report), report=report,
@@ -88,13 +88,13 @@ def run(
 
 @dataclass(frozen=True)
 class _Clock:
-    """The time that a call was given."""
+    """Time limit of a call."""
 
     minutes: float | None
     began: float
 
     def refuses(self, longest: float) -> str:
-        """Return why a trial that may need so many seconds is not begun, and how to go on; nothing where it is."""
+        """Return why a trial that may need so many seconds is not begun, and how to go on; empty where it is."""
         if self.minutes is None:
             return ""
         left = max(0.0, self.minutes - (monotonic() - self.began) / 60)
@@ -106,18 +106,18 @@ class _Clock:
         return f"may need {needed} minutes, and {left:.1f} are left: the same command goes on from here"
 
 
-def _longest(done: Iterable[CheckTrial], asked: Request) -> float:
+def _longest(done: Iterable[CheckTrial], request: Request) -> float:
     """Return the seconds that a trial might take; 0 where none was made."""
     pair = max((trial.report.seconds / max(1, trial.report.pairs) for trial in done), default=0.0)
-    return pair * most_pairs(asked.rules)
+    return pair * most_pairs(request.rules)
 
 
 def injected_slowdown(report: CheckReport) -> dict[str, float]:
-    """Return for each method the slowdown really injected, the median over pairs; of an A/A trial nothing.
+    """Return for each method the slowdown really injected, the median over pairs; empty for an A/A trial.
 
     It is the delay's seconds in a pair's candidate over the middle step of that pair's reference.
     """
-    found: dict[str, list[float]] = {}
+    by_method: dict[str, list[float]] = {}
     for pair, delays in enumerate(report.environment.get("delay_seconds") or ()):
         for method, delay in delays.items():
             blocks = [b for b in report.blocks if (b.pair, b.method, b.disturbed) == (pair, method, None)]
@@ -125,25 +125,25 @@ def injected_slowdown(report: CheckReport) -> dict[str, float]:
                 seconds / b.steps for b in blocks for seconds, s in zip(b.seconds, b.order, strict=True) if s == "A"
             ]
             if steps:
-                found.setdefault(method, []).append(delay / statistics.median(steps))
-    return {method: statistics.median(shares) for method, shares in found.items()}
+                by_method.setdefault(method, []).append(delay / statistics.median(steps))
+    return {method: statistics.median(shares) for method, shares in by_method.items()}
 
 
-def _matching(kept: TrialFolder, asked: Request, slowdown: float) -> list[CheckTrial]:
+def _matching(kept: TrialFolder, request: Request, slowdown: float) -> list[CheckTrial]:
     """Return a folder's trials.
 
     Raises:
-        UserError: one was made otherwise, so that its outcome doesn't belong to the others'.
+        UserError: one was made under other conditions, so that its outcome can't be counted with the others.
 
     """
-    settings = asked.settings.model_dump(mode="json")
-    here = conditions({**environment.describe(), "gate": gate_digest(), "settings": settings})
-    methods = tuple(method.name for method in asked.methods)
+    settings = request.settings.model_dump(mode="json")
+    current = conditions({**environment.describe(), "gate": gate_digest(), "settings": settings})
+    methods = tuple(method.name for method in request.methods)
     for path, trial in (found := kept.trials()):
         report = trial.report
-        same = (report.suite, report.methods, report.rules) == (asked.suite, methods, asked.rules)
+        same = (report.suite, report.methods, report.rules) == (request.suite, methods, request.rules)
         if not same or trial.slowdown not in (0.0, slowdown):
             raise UserError(f"{path}: is a trial with other methods, rules or slowdown; name another --out")
-        if conditions(report.environment) != here:
+        if conditions(report.environment) != current:
             raise UserError(f"{path}: is a trial with other hardware, versions, gate or settings; name another --out")
     return [trial for _, trial in found]

@@ -18,7 +18,7 @@ from hpml_bench.system import locks
 
 
 class TrialFolder:
-    """A folder of trials; `held` while they are made."""
+    """A folder of trials, locked by `held` while they are made."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -26,10 +26,10 @@ class TrialFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder alone, made where it isn't there.
+        """Lock the folder, and make it where it doesn't exist.
 
         Raises:
-            UserError: another self-test has it, or it can't be made.
+            UserError: another self-test has locked it, or it can't be made.
 
         """
         lock = locks.file_lock(self.path / ".lock", timeout=0)
@@ -37,8 +37,8 @@ class TrialFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             locks.acquire(lock, "name another with --out")
         except Timeout:  # which is an OSError too
-            told = "another self-test writes there; wait for it, or name another with --out"
-            raise UserError(f"{self.path}: {told}") from None
+            reason = "another self-test writes there; wait for it, or name another with --out"
+            raise UserError(f"{self.path}: {reason}") from None
         except OSError as error:
             raise UserError(f"{self.path}: can't be made ({error.strerror}); name another with --out") from None
         try:
@@ -53,19 +53,19 @@ class TrialFolder:
             UserError: one can't be read.
 
         """
-        found = []
+        trials = []
         for path in sorted(self.path.glob("trial-*.json")):
             try:
-                found.append((path, CheckTrial.model_validate_json(path.read_text(encoding="utf-8"))))
+                trials.append((path, CheckTrial.model_validate_json(path.read_text(encoding="utf-8"))))
             except (OSError, ValidationError):
                 raise UserError(f"{path}: is no trial that can be read; remove it, or name another --out") from None
-        return found
+        return trials
 
     def started(self) -> list[TrialStarted]:
-        """Return which trials were started, in order.
+        """Return the trials that were started, in order.
 
         Raises:
-            UserError: what stands there can't be read.
+            UserError: their file can't be read.
 
         """
         try:
@@ -100,5 +100,5 @@ class TrialFolder:
 
 
 def conditions(described: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what of a report's environment must be alike in trials whose rates are taken together."""
+    """Return the parts of a report's environment that must be equal in trials whose rates are pooled."""
     return tuple(described.get(key) for key in ("fingerprint", "python", "packages", "gate", "settings"))

@@ -1,4 +1,4 @@
 """One run: preparation, fork server, launcher, watchdog, outcome, agents on further nodes.
 
-May import `training` and what is before it.
+May import `training` and the packages before it.
 """

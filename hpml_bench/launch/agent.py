@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.05
 OTHERS_SECONDS = 5.0
-"""For so long an agent whose ranks ended badly waits for the others' reports: its end makes the engine end theirs."""
+"""Seconds that an agent whose ranks failed waits for the others' reports: its end makes the engine end theirs."""
 FOLDER_SECONDS = 10.0
-"""For so long a file of another host may take to be seen here: clients of NFS keep what a folder held for seconds."""
+"""Seconds that a file of another host may take to appear here: NFS clients cache a folder's content."""
 LEAVE_SECONDS = 15.0
-"""After so long an agent that was asked to end does so, whatever it waits for."""
+"""Seconds after which an agent that was asked to end does so, whatever it waits for."""
 
 
 def main(address: str) -> int:
@@ -68,7 +68,7 @@ def _run(meeting: Meeting, number: int, stop: Stop) -> Report:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that is not the run's, whose parent has made a file in it before the agents were started.
+    """Refuse a folder without the file that the run's parent wrote into its folder before it started the agents.
 
     Raises:
         UserError: this node doesn't see the file.
@@ -83,7 +83,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _await_fork_server() -> None:
-    """Wait until the fork server has imported all, which takes longer than a run's launch and is no part of it."""
+    """Wait until the fork server has imported everything, which takes longer than a launch and is no part of it."""
     first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
     with tempdir.as_temporary():
         first.start()
@@ -95,7 +95,7 @@ def _ended(meeting: Meeting, request: NodeRequest, number: int, name: str, stop:
     nodes, run = Nodes(request.nodes, number, meeting.host, meeting.port, run_id="run"), request.run
 
     def late() -> None:
-        """Wait for the other nodes: when the first one kills its ranks, theirs fail and can't tell where they are."""
+        """Wait for the other nodes: when the first one kills its ranks, theirs fail and can't report where they are."""
         meeting.late(number)
         _wait(lambda: meeting.all_late(request.nodes), OTHERS_SECONDS)
 
@@ -108,7 +108,7 @@ def _ended(meeting: Meeting, request: NodeRequest, number: int, name: str, stop:
 
 
 def _leash(meeting: Meeting, stop: Stop) -> None:
-    """End the ranks when the parent asks for it or has ended; a wait in C++ hears no signal, so end this process."""
+    """End the ranks when the parent asks for it or has ended; a wait in C++ ignores signals, so end this process."""
     meeting.await_end()
     stop.asked = True
     time.sleep(LEAVE_SECONDS)

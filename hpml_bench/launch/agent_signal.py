@@ -1,4 +1,4 @@
-"""Signal to which torch's agent reacts, in place of those that ask for the end (Ctrl-C, SIGTERM, SIGHUP)."""
+"""Signal to which torch's agent reacts, in place of those that request the end (Ctrl-C, SIGTERM, SIGHUP)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hpml_bench.launch.watchdog import AGENT_SIGNAL
 
 @contextmanager
 def only_agent_signal() -> Iterator[dict[str, Any]]:
-    """Let the agent handle AGENT_SIGNAL alone while the body runs; yields the arguments of LaunchConfig that say so.
+    """Let the agent handle AGENT_SIGNAL alone while the body runs; yields the arguments of LaunchConfig for that.
 
     It has to handle at least one. Ctrl-C, SIGTERM and SIGHUP are handled here: the agent would wait 30 s for ranks that
     hang.

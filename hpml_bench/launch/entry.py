@@ -23,5 +23,5 @@ def start(request_json: str, beats: str, launched: float) -> None:
     """Run `worker.start` in a rank."""
     from hpml_bench.training import worker
 
-    die_with_parent()  # torch's launcher asks for SIGINT, which ranks ignore, where this is a SIGKILL
+    die_with_parent()  # by SIGKILL; torch's launcher asks for SIGINT, which ranks ignore
     worker.start(request_json, beats, launched)

@@ -17,7 +17,7 @@ from hpml_bench.system.signals import blocked
 
 PRELOAD = ["hpml_bench.launch.fork_server_main", "hpml_bench.training.worker"]
 WITHOUT_PEFT = [PRELOAD[0], "torch", "transformers.modeling_utils"]
-"""What initialises no CUDA, also where bitsandbytes is installed: more than half of the time that the rest takes."""
+"""Modules that don't initialise CUDA, even where bitsandbytes is installed: more than half of the import time."""
 SAFE_PATH = "PYTHONSAFEPATH"
 LONGEST_TMPDIR = 60
 """A socket's path has 107 characters at most, of which ours and multiprocessing's names take 47."""
@@ -51,7 +51,7 @@ def start_fork_server() -> None:
 def _own_modules() -> Iterator[None]:
     """Let the server look for modules in the working folder only if this process does.
 
-    It is `python -c`, which does so first of all, and a `datasets.py` there would stand in for the library.
+    It is `python -c`, which looks there first, and a `datasets.py` there would replace the library.
     """
     before = os.environ.get(SAFE_PATH)
     if not child.imports_from_working_folder():
@@ -68,7 +68,7 @@ def _own_modules() -> Iterator[None]:
 def preload() -> list[str]:
     """Return the modules that the server imports; without PEFT where that would initialise CUDA.
 
-    PEFT imports bitsandbytes where it is installed, which asks for the GPUs' capability, and processes that are forked
+    PEFT imports bitsandbytes where it is installed, which queries the GPUs' capability, and processes that are forked
     after CUDA was initialised can't use it. Each process then imports the rest itself.
     """
     initialises = find_spec("bitsandbytes") is not None and gpus.visible_gpus()

@@ -20,4 +20,4 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 die_with_parent()
 os.register_at_fork(after_in_child=die_with_parent)
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it: it tells of a package that it lacks
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it, and it warns of a missing package

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 RunRanks = Callable[[RunRequest, Stop], Outcome]
-"""Runs all ranks of a run until they have ended; returns how."""
+"""Runs all ranks of a run until they have ended; returns the outcome."""
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -41,7 +41,7 @@ def here(request: RunRequest, stop: Stop) -> Outcome:
 
 
 def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
-    """Do one run in a process group of its own and commit its record; returns whatever happens to the ranks.
+    """Execute one run in a process group of its own and commit its record, whatever happens to the ranks.
 
     Args:
         request: the run.
@@ -52,13 +52,13 @@ def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
         OSError: the folder can't be written to.
 
     """
-    own = RunFolder(request.folder)
-    own.begin()
+    folder = RunFolder(request.folder)
+    folder.begin()
     fork_server.start_fork_server()  # a server that died before must not count as this run's
     started, began = utc_now(), time.monotonic()
     with stoppable() as stop, stop.deferred():
         ended = run_ranks(request, stop)
-        record = own.commit(outcome.record(request, ended, started, time.monotonic() - began))
+        record = folder.commit(outcome.record(request, ended, started, time.monotonic() - began))
     if stop.asked:  # even if this run was done: no further one may begin
         raise Interrupted(record)
     return record
@@ -71,7 +71,7 @@ def watched(
     beats: Path | None = None,
     late: Callable[[], object] = lambda: None,
 ) -> outcome.ExitEvidence:
-    """Run this node's ranks under watch and return what is known of their end.
+    """Run this node's ranks under a watchdog and return the evidence of their end.
 
     Args:
         request: the run.
@@ -95,7 +95,7 @@ def watched(
 
 
 def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError | None:
-    """Run the ranks to their end; return what failed, if anything did."""
+    """Run the ranks to their end; return the error of failed ranks, if any failed."""
     launched = time.monotonic()
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the ranks' messages are in their logs
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs

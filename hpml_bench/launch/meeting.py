@@ -1,7 +1,7 @@
 """Meeting point of a run's nodes: a store in the run's parent, with the request, the reports and the request to end.
 
 All is text; nothing is unpickled. Whoever reaches the store can write to it, so the request, the hosts and the reports
-are signed with a key that the run's parent and agents share (HMAC, RFC 2104), and what isn't is not read.
+are signed with a key that the run's parent and agents share (HMAC, RFC 2104); unsigned ones are ignored.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from hpml_bench.training.request import RunRequest
 CONNECT = timedelta(seconds=60)
 FOREVER = timedelta(days=30)
 DIGITS = 64
-"""Of a signature, in hexadecimal."""
+"""Hexadecimal digits of a signature."""
 
 
 class NodeRequest(Frozen):
-    """A run over several nodes, as their agents get it."""
+    """Request of a run over several nodes, for their agents."""
 
     run: RunRequest
     nodes: int
 
 
 class Meeting:
-    """The store, hosted here or elsewhere."""
+    """Client of the store, which this process or another one hosts."""
 
     def __init__(self, host: str, key: str, port: int = 0) -> None:
-        """Host it on a port that the kernel picks, or join one."""
+        """Host the store on a port that the kernel picks, or join that on `port`."""
         self.host, self._key = host, key.encode()
         self._store = store.joined(host, port, CONNECT) if port else store.hosted(host, CONNECT)
         self.port = int(self._store.port)
@@ -62,35 +62,35 @@ class Meeting:
         return NodeRequest.model_validate_json(text)
 
     def arrive(self, number: int, host: str) -> None:
-        """Say that a node's agent is about to start its ranks."""
+        """Announce that a node's agent is about to start its ranks."""
         self._write(f"host/{number}", host)
 
     def hosts(self, count: int) -> dict[int, str]:
         """Return number -> host, of the nodes whose agents have arrived."""
-        found = {number: self._read(f"host/{number}") for number in range(count)}
-        return {number: host for number, host in found.items() if host is not None}
+        hosts = {number: self._read(f"host/{number}") for number in range(count)}
+        return {number: host for number, host in hosts.items() if host is not None}
 
     def late(self, number: int) -> None:
-        """Say that a node's ranks have reached a limit."""
+        """Announce that a node's ranks have reached a limit."""
         with suppress(DistError):
             self._store.set(f"late/{number}", "")
 
     def all_late(self, count: int) -> bool:
-        """Whether those of all nodes have, or nobody can tell any more."""
+        """Return whether the ranks of all nodes have reached a limit; True also where the store is gone."""
         try:
             return bool(self._store.check([f"late/{number}" for number in range(count)]))
         except DistError:
             return True
 
     def report(self, report: Report) -> None:
-        """Say how a node's ranks ended; where the parent has ended nobody asks."""
+        """Report how a node's ranks ended; does nothing where the parent has ended."""
         with suppress(DistError):
             self._write(f"report/{report.node}", report.model_dump_json())
 
     def reports(self, count: int) -> list[Report]:
-        """Return the reports that there are."""
-        found = [self._read(f"report/{number}") for number in range(count)]
-        return [Report.model_validate_json(text) for text in found if text is not None]
+        """Return the reports so far."""
+        texts = [self._read(f"report/{number}") for number in range(count)]
+        return [Report.model_validate_json(text) for text in texts if text is not None]
 
     def end(self) -> None:
         """Ask the agents to end."""
@@ -99,7 +99,7 @@ class Meeting:
     def await_end(self) -> None:
         """Wait until the agents are asked to end, or the parent has ended: its connections are closed then.
 
-        It waits in one call without looks at a clock, so that it takes nothing from the ranks.
+        It waits in one call without polling, so that it takes no time from the ranks.
         """
         with suppress(DistError):
             self._store.wait(["end"], FOREVER)
@@ -108,13 +108,13 @@ class Meeting:
         self._store.set(name, self._signature(name, text.encode()).decode() + text)
 
     def _read(self, name: str) -> str | None:
-        """Return what was written under a name; None where nothing was, or by somebody without the key."""
+        """Return the text under a name; None where there is none, or none signed with the key."""
         if not self._store.check([name]):
             return None
-        found = self._store.get(name)
-        signature, text = found[:DIGITS], found[DIGITS:]
+        signed = self._store.get(name)
+        signature, text = signed[:DIGITS], signed[DIGITS:]
         return text.decode() if hmac.compare_digest(signature, self._signature(name, text)) else None
 
     def _signature(self, name: str, text: bytes) -> bytes:
-        """Return the signature of a text under a name: under another one it is not valid."""
+        """Return the signature of a text under a name; it isn't valid under another name."""
         return hmac.new(self._key, name.encode() + b"\0" + text, hashlib.sha256).hexdigest().encode()

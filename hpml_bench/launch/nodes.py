@@ -1,4 +1,4 @@
-"""Nodes of a run: the place of one among them, what its agent reports, and the one cause of a bad end."""
+"""Nodes of a run: the position of one among them, the report of its agent, and the one cause of a failure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hpml_bench.suite.base import Frozen
 from hpml_bench.system.failures import lost_peer
 
 LOG = "agents.log"
-"""What the agents of a run and their starter print; in its folder, which all nodes see."""
+"""File for the output of a run's agents and their starter, in the run's folder, which all nodes see."""
 KEY = "HPML_BENCH_MEETING_KEY"
-"""Variable by which the engine hands a run's key to its agents; arguments can be read by all users of a node."""
+"""Environment variable of a run's key for its agents; all users of a node could read an argument."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Nodes:
 
     count: int = 1
     number: int = 0
-    """Of this node, from 0; it has the ranks `number * ranks` to `(number + 1) * ranks - 1`."""
+    """Number of this node, from 0; it has the ranks `number * ranks` to `(number + 1) * ranks - 1`."""
     host: str = "127.0.0.1"
-    """Where the store is by which the nodes meet; an address, since a bare system doesn't know the name localhost."""
+    """Address of the store by which the nodes meet; no name, since a bare system doesn't know localhost."""
     port: int = 0
     """0: the store is this node's own, on a port that the kernel picks."""
     run_id: str = ""
-    """Of the store's keys; empty where the store is of one launch alone."""
+    """Prefix of the store's keys; empty where the store serves one launch alone."""
 
     def ranks(self, world_size: int) -> range:
         """Return the ranks of this node."""
@@ -40,7 +40,7 @@ ALONE = Nodes()
 
 
 class Weight(IntEnum):
-    """What a bad end says of the run's cause, from the cause itself to what only follows from it."""
+    """Weight of a node's failure as the run's cause, from the cause itself to mere consequences."""
 
     KILLED = 0
     """A rank, or the fork server, was ended by a signal."""
@@ -53,7 +53,7 @@ class Weight(IntEnum):
     PEER = 4
     """A rank, or the launcher, lost its peers."""
     ASKED = 5
-    """The ranks were ended because somebody asked for it."""
+    """The ranks were ended on request."""
 
 
 class Report(Frozen):
@@ -72,7 +72,7 @@ class Report(Frozen):
 
     @property
     def weight(self) -> Weight:
-        """What it says of the cause; of ranks that ended well nothing."""
+        """Weight of the failure as the run's cause; meaningless for ranks that ended well."""
         kind, message = (self.error.kind, self.error.message) if self.error else ("", "")
         if self.status == "interrupted":
             return Weight.ASKED
@@ -84,7 +84,7 @@ class Report(Frozen):
 
     @property
     def decisive(self) -> bool:
-        """Whether another node's report can't say better what happened."""
+        """Whether no other node's report can show the cause better."""
         return self.well or self.weight in {Weight.KILLED, Weight.OWN}
 
 
@@ -94,10 +94,10 @@ def merged(
     """Return status and cause of a run from what its nodes reported; None where all ended well.
 
     Args:
-        reports: of the nodes that reported.
-        hosts: number -> host, of the nodes whose agent had begun.
-        count: how many nodes there are.
-        words: what the agents' starter says of it.
+        reports: the reports that nodes sent.
+        hosts: number -> host, for the nodes whose agent had begun.
+        count: number of nodes.
+        words: message of the agents' starter.
 
     """
     bad = [report for report in reports if not report.well]
@@ -117,7 +117,7 @@ def merged(
 
 
 def _lost(number: int, hosts: Mapping[int, str], words: str) -> Report:
-    """Return what stands for the report of a node from which there is none."""
+    """Return a substitute for the report of a node that sent none."""
     name = f"node {number} ({hosts[number]})" if number in hosts else f"node {number}, whose agent had not begun"
     message = f"no report from {name}: its agent or the node was lost" + (f" ({words})" if words else "")
     return Report(
@@ -126,11 +126,11 @@ def _lost(number: int, hosts: Mapping[int, str], words: str) -> Report:
 
 
 def _stalled(reports: Sequence[Report]) -> RunError:
-    """Return one error of the nodes whose watchdogs ended their ranks, with the stacks of all."""
-    told = [(f"node {report.node} ({report.host})", report.error) for report in reports if report.error]
+    """Return one error for the nodes whose watchdogs ended their ranks, with the stacks of all."""
+    errors = [(f"node {report.node} ({report.host})", report.error) for report in reports if report.error]
     return RunError(
-        kind=told[0][1].kind,
-        message="; ".join(f"{node}: {error.message}" for node, error in told),
-        rank=min((error.rank for _, error in told if error.rank is not None), default=None),
-        traceback="\n\n".join(f"{node}, {error.traceback}" for node, error in told if error.traceback) or None,
+        kind=errors[0][1].kind,
+        message="; ".join(f"{node}: {error.message}" for node, error in errors),
+        rank=min((error.rank for _, error in errors if error.rank is not None), default=None),
+        traceback="\n\n".join(f"{node}, {error.traceback}" for node, error in errors if error.traceback) or None,
     )

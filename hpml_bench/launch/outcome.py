@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExitEvidence:
-    """What is known of a run's end besides its files."""
+    """Evidence of a run's end besides its files."""
 
     failure: ChildFailedError | None = None
     """The first rank that failed, as the launcher saw it."""
     broken: RunError | None = None
-    """What the launcher itself raised."""
+    """Error that the launcher itself raised."""
     verdict: tuple[Status, RunError] | None = None
     """Status and reason where the watchdog ended it."""
     peak_mb: dict[int, float] = field(default_factory=dict)
-    """Peak memory seen of each rank."""
+    """Rank -> highest memory observed."""
     oom_kill: bool = False
     """Whether the kernel killed a process for lack of memory meanwhile."""
     server: int | None = None
-    """The fork server that the run began with."""
+    """Process id of the fork server at the start of the run."""
 
     @property
     def well(self) -> bool:
-        """Whether nothing but the ranks' outcome tells how they ended."""
+        """Whether only the ranks' outcome shows how they ended."""
         return self.failure is None and self.broken is None and self.verdict is None
 
 
@@ -51,7 +51,7 @@ def outcome(folder: Path, evidence: ExitEvidence) -> Outcome:
 
 
 def written(folder: Path) -> Outcome | None:
-    """Return the outcome that the ranks wrote; None where there is none, or a torn one."""
+    """Return the outcome that the ranks wrote; None where there is none, or a truncated one."""
     try:
         return Outcome.model_validate_json((folder / OUTCOME).read_text())
     except (OSError, ValidationError):
@@ -91,7 +91,7 @@ def record(request: RunRequest, outcome: Outcome, started: str, seconds: float) 
 def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = None) -> tuple[Status, RunError]:
     """Return the first cause; errors of other ranks that follow from it don't count.
 
-    Only of `ranks`, those of one node, where a run has several: the clocks of nodes differ.
+    With several nodes only the errors of `ranks`, one node's, are compared: the clocks of nodes differ.
 
     A rank's own error comes before that of a rank that lost a peer, in whatever order they ended. A killed rank
     leaves no error: it is the one that the launcher saw end first, since ranks that lost a peer wait a moment.
@@ -104,10 +104,10 @@ def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = N
         error = _first_error(folder, ranks)
         return (failures.status_of(error.kind, error.message), error) if error else ("failed", no_outcome())
     rank, first = evidence.failure.get_first_failure()
-    own = _read_error(folder / f"error-rank{rank}.json")
-    if own is None and first.exitcode < 0:
+    own_error = _read_error(folder / f"error-rank{rank}.json")
+    if own_error is None and first.exitcode < 0:
         return _killed(rank, _name(-first.exitcode), evidence)
-    error = own if own and not lost_peer(own.message) else _first_error(folder, ranks)
+    error = own_error if own_error and not lost_peer(own_error.message) else _first_error(folder, ranks)
     if error is not None:
         return failures.status_of(error.kind, error.message), error
     return "failed", RunError(kind="Exit", message=f"rank {rank} ended with status {first.exitcode}", rank=rank)
@@ -133,8 +133,8 @@ def _killed(rank: int, name: str, evidence: ExitEvidence) -> tuple[Status, RunEr
 def _first_error(folder: Path, ranks: Container[int] | None) -> RunError | None:
     """Return the error of the rank that failed first by itself; only if there is none, of one that lost a peer."""
     files = sorted(folder.glob("error-rank*.json"), key=lambda path: path.stat().st_mtime_ns)
-    found = [error for path in files if (error := _read_error(path))]
-    errors = [error for error in found if ranks is None or error.rank in ranks]
+    readable = [error for path in files if (error := _read_error(path))]
+    errors = [error for error in readable if ranks is None or error.rank in ranks]
     return min(errors, key=lambda error: lost_peer(error.message), default=None)
 
 

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.2
 START_SECONDS = 600.0
-"""By then all agents must have begun."""
+"""Seconds within which all agents must have begun."""
 OTHERS_SECONDS = 10.0
-"""For so long the engine may take to end the agents after one has ended badly."""
+"""Seconds that the engine may take to end the agents after one has failed."""
 END_SECONDS = 30.0
-"""For so long agents that were asked to end may take."""
+"""Seconds that agents may take to end on request."""
 
 OnEachNode = Callable[[list[str]], list[str]]
 """Returns the command that runs another one on each node, once, and ends when all have ended or one has failed."""
@@ -44,7 +44,7 @@ class OverNodes:
         self.count, self._on_each_node = count, on_each_node
 
     def __call__(self, request: RunRequest, stop: Stop) -> Outcome:
-        """Run the ranks until all have ended; return how."""
+        """Run the ranks until all have ended; return the outcome."""
         from hpml_bench.launch.meeting import Meeting, NodeRequest
 
         key, folder = secrets.token_hex(32), request.folder
@@ -55,12 +55,12 @@ class OverNodes:
         except OSError as error:
             message = f"the agents on the nodes can't be started: {error}"
             return outcome.ended_as("failed", RunError(kind=type(error).__name__, message=message))
-        there = outcome.written(folder)
-        if stop.asked and there is None:
+        written = outcome.written(folder)
+        if stop.asked and written is None:
             return outcome.ended_as("interrupted", RunError(kind="Interrupted", message=INTERRUPTED))
         cause = merged(meeting.reports(self.count), meeting.hosts(self.count), self.count, _words(folder / LOG))
-        if there is not None and (cause is None or cause[0] != "timeout"):
-            return there
+        if written is not None and (cause is None or cause[0] != "timeout"):
+            return written
         return outcome.ended_as(*(cause or ("failed", outcome.no_outcome())))
 
     def _agents(self, meeting: Meeting, variables: Mapping[str, str], log: Path, stop: Stop) -> None:
@@ -83,23 +83,23 @@ class OverNodes:
                 step.wait()
 
     def _await(self, step: subprocess.Popen[bytes], meeting: Meeting, stop: Stop) -> None:
-        """Wait for the agents; ask them to end for a signal, or if one has failed and the engine leaves the others."""
-        began, failed, asked = time.monotonic(), float("inf"), float("inf")
+        """Wait for the agents; ask them to end after a signal, a late start, or a failure that leaves some running."""
+        began, failed_at, asked_at = time.monotonic(), float("inf"), float("inf")
         while step.poll() is None:
             now = time.monotonic()
-            if failed > now and any(not report.well for report in meeting.reports(self.count)):
-                failed = now
+            if failed_at > now and any(not report.well for report in meeting.reports(self.count)):
+                failed_at = now
             late = now - began > START_SECONDS and len(meeting.hosts(self.count)) < self.count
-            if asked > now and (stop.asked or late or now - failed > OTHERS_SECONDS):
+            if asked_at > now and (stop.asked or late or now - failed_at > OTHERS_SECONDS):
                 meeting.end()
-                asked = now
-            if now - asked > END_SECONDS:
+                asked_at = now
+            if now - asked_at > END_SECONDS:
                 return
             time.sleep(POLL_SECONDS)
 
 
 def _words(log: Path) -> str:
-    """Return what an agent says of itself, else the first line that tells of an error, else the last one."""
+    """Return an agent's own message, else the first line with the word error, else the last one."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     own = [line for line in lines if line.startswith("hpml-bench:")]
     return next(iter([*own, *(line for line in lines if "error" in line.lower()), *lines[-1:]]), "")[:300]

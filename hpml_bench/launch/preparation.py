@@ -37,7 +37,7 @@ def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
     """Prepare model and data in a process of their own, which imports torch and can be ended during a download.
 
     Raises:
-        UserError: a source can't be had, is not what the settings say, or takes longer than `max_seconds`; the cache
+        UserError: a source isn't available, doesn't fit the settings, or takes longer than `max_seconds`; the cache
             can't be written to; the preparation was ended or stopped.
 
     """
@@ -55,10 +55,10 @@ def products(settings: Settings, max_seconds: float | None = None) -> Products:
 
 
 def _done(settings: Settings, work: Callable[[str, str], None], max_seconds: float | None) -> dict[str, Any]:
-    """Let a child do some work, and return what it wrote.
+    """Let a child do some work, and return its result.
 
     Raises:
-        UserError: the user's mistake that it met; or it ended without a result, was stopped, or was too late.
+        UserError: the work raised one; or it ended without a result, was stopped, or was too late.
 
     """
     deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
@@ -90,7 +90,7 @@ def _done(settings: Settings, work: Callable[[str, str], None], max_seconds: flo
 def _in_child(
     settings: Settings, work: Callable[[str, str], None], target: Path, deadline: float
 ) -> tuple[End, int, dict[str, Any] | None]:
-    """Do the work in a child of the fork server; return why the wait for it ended, its exit status, and what it wrote.
+    """Do the work in a child of the fork server; return why the wait for it ended, its exit status, and its result.
 
     In every case, the processes that it started are ended.
     """
@@ -122,7 +122,7 @@ def _in_child(
 def _start(child: BaseProcess, deadline: float, family: set[psutil.Process]) -> End:
     """Start the preparation; return why the wait for the server's answer ended.
 
-    Multiprocessing waits for it without limit: if it doesn't come, the server is ended, which ends that wait.
+    Multiprocessing waits for the answer without limit: without one, the server is ended, which ends that wait.
     """
     fork_server.start_fork_server()  # one that multiprocessing starts itself would not ignore Ctrl-C
     started = threading.Event()
@@ -158,16 +158,16 @@ def _join(child: BaseProcess, deadline: float, family: set[psutil.Process]) -> E
 
 
 def _wait(over: Callable[[float], bool], deadline: float, family: set[psutil.Process]) -> End:
-    """Wait until it is over, the deadline has passed, or a signal has stopped the fork server or what it started.
+    """Wait until the work is over, the deadline has passed, or a signal has stopped the fork server or what it started.
 
     Args:
-        over: waits for so many seconds; returns whether it is over.
+        over: waits for so many seconds; returns whether the work is over.
         deadline: of time.monotonic().
         family: set to which the processes seen meanwhile are added.
 
     """
-    looks = 0
-    while looks < STOPPED_SECONDS:
+    polls = 0
+    while polls < STOPPED_SECONDS:
         left = deadline - time.monotonic()
         if over(max(0.0, min(1.0, left))):
             return "over"
@@ -175,5 +175,5 @@ def _wait(over: Callable[[float], bool], deadline: float, family: set[psutil.Pro
             return "late"
         now = processes.descendants()
         family |= now
-        looks = looks + 1 if any(map(processes.stopped, [processes.fork_server() or 0, *(p.pid for p in now)])) else 0
+        polls = polls + 1 if any(map(processes.stopped, [processes.fork_server() or 0, *(p.pid for p in now)])) else 0
     return "stopped"

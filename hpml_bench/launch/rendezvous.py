@@ -25,20 +25,20 @@ BACKEND = "hpml_bench"
 
 
 class KnownNodes(StaticTCPRendezvous):
-    """The static rendezvous of nodes that are known; its store is this node's own, or has a host of its own."""
+    """Static rendezvous of known nodes; this node hosts its store, or another host does."""
 
     def get_backend(self) -> str:
         """Return the name of the backend."""
         return BACKEND
 
     def next_rendezvous(self) -> RendezvousInfo:
-        """Return the store, and where ranks find it."""
+        """Return the store, and its address for the ranks."""
         if self.master_port == 0:
             store = stores.hosted(self.master_addr, self.timeout)
         else:
             store = stores.joined(self.master_addr, self.master_port, self.timeout)
-        found = RendezvousStoreInfo(self.master_addr, store.port)
-        return RendezvousInfo(PrefixStore(self.run_id, store), self.rank, self.world_size, found)
+        address = RendezvousStoreInfo(self.master_addr, store.port)
+        return RendezvousInfo(PrefixStore(self.run_id, store), self.rank, self.world_size, address)
 
 
 def _create(parameters: RendezvousParameters) -> KnownNodes:
@@ -48,7 +48,7 @@ def _create(parameters: RendezvousParameters) -> KnownNodes:
 
 
 def arguments(nodes: Nodes) -> dict[str, Any]:
-    """Register it with torch's launcher, and return the arguments of LaunchConfig that ask for it."""
+    """Register the rendezvous with torch's launcher, and return the arguments of LaunchConfig that select it."""
     rendezvous_handler_registry.register(BACKEND, _create)
     return {
         "min_nodes": nodes.count,

@@ -12,7 +12,7 @@ WAITING = 1024
 
 
 def hosted(address: str, timeout: timedelta) -> TCPStore:
-    """Return a store that this process hosts, on a port that the kernel picks; `timeout` is for keys to be there."""
+    """Return a store that this process hosts, on a port that the kernel picks; `timeout` limits the wait for a key."""
     listener = socket.create_server((address, 0), backlog=WAITING)
     port = listener.getsockname()[1]
     return TCPStore(

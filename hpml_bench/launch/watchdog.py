@@ -23,7 +23,7 @@ AGENT_SIGNAL = signal.SIGUSR2
 """The signal at which torch's agent ends; ignored outside it, since one sent here may arrive late."""
 POLL_SECONDS = 0.2
 POLLS_PER_SCAN = 5
-"""Polls from one look at the processes to the next: each look takes CPU time from the ranks."""
+"""Polls from one scan of the processes to the next: each scan takes CPU time from the ranks."""
 LONGEST_POLL = 1.0
 """The most seconds that count between two polls: a suspended machine must not look like a hang."""
 STACK_SECONDS = 2.0
@@ -52,7 +52,7 @@ class Watchdog:
         self.verdict: tuple[Status, RunError] | None = None
         """Status and error of the run where the watchdog ended it."""
         self.peak_mb: dict[int, float] = {}
-        """Peak memory seen of each rank."""
+        """Rank -> highest memory observed."""
         self._folder, self._limits, self._stop = folder, limits, stop
         self._beats, self._late = beats or folder, late
         self._over = threading.Event()
@@ -162,13 +162,13 @@ class Watchdog:
         while time.monotonic() < deadline and any(_size(log) == size for log, size in zip(logs, begun, strict=True)):
             time.sleep(KILL_SECONDS)
         time.sleep(POLL_SECONDS)  # the last may still write
-        told = []
+        stacks = []
         for beat, log, size in zip(beats, logs, begun, strict=True):
             with suppress(OSError), log.open("rb") as file:
                 file.seek(size)
                 text = file.read(20_000).decode(errors="replace").strip()
-                told.append(f"rank {beat.rank}, {beat.where}:\n{text or 'gave no answer'}")
-        return "\n\n".join(told)
+                stacks.append(f"rank {beat.rank}, {beat.where}:\n{text or 'gave no answer'}")
+        return "\n\n".join(stacks)
 
 
 def free_launcher() -> None:

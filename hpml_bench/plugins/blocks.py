@@ -35,7 +35,7 @@ class Text(Frozen):
 
 
 class Section(Frozen):
-    """A heading and what stands under it."""
+    """A heading and the blocks under it."""
 
     slug: str = Field(pattern=r"^[a-z0-9-]+$")
     title: Line

@@ -1,4 +1,4 @@
-"""Data sets: the base class of what loads rows, and what it returns."""
+"""Data sets: the base class of loaders, and the splits that they return."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FEWER = "fewer rows than asked for"
-"""Name of the note on splits that have not as many rows as the settings ask for."""
+"""Name of the note on splits with fewer rows than the settings ask for."""
 
 Target = Literal["class", "number", "tags", "answer"]
 """The target that a task learns from a row: a class, a number, a tag for every word, or an answer in words."""
@@ -29,21 +29,21 @@ IN_WORDS: dict[Target, str] = {
 
 
 GROUP = "group"
-"""Column that says which rows belong together."""
+"""Column of numbers that are equal for rows that belong together."""
 
 
 @dataclass(frozen=True)
 class LoadedData:
-    """The splits of a data set, and what their labels are called.
+    """The splits of a data set, and the names of their labels.
 
     The columns depend on the task's target: `text` (str) and `label` (int, an index into `label_names`) for a class;
     `text` and `label` (float) for a number; `words` (list of str) and `tags` (list of int, indices into `label_names`)
     for tags; `contents` and `roles` (lists of str: the turns of a conversation, each by system, user or assistant, the
     last by the assistant) and `choices` (list of str: answers to choose from, or none) for an answer; there may be
     `place` (str), the file and row that a row comes from, for errors; `group` (int), which is equal for rows that
-    belong together, over all splits; and for an answer `weights` (list of float, empty or one a turn: 0 for a turn that
-    is not learnt), `tools` (str, empty or a JSON list of tools' definitions) and `messages` (bool, whether the row was
-    written as turns).
+    belong together, over all splits; and for an answer `weights` (list of float, empty or one per turn: 0 for a turn
+    that is no target), `tools` (str, empty or a JSON list of tools' definitions) and `messages` (bool, whether the row
+    was written as turns).
     """
 
     train: Dataset
@@ -54,9 +54,9 @@ class LoadedData:
     notes: Mapping[str, str] = field(default_factory=dict)
     """Facts worth printing with the results, such as the best possible accuracy."""
     warnings: Mapping[str, str] = field(default_factory=dict)
-    """As notes, and to be seen before the runs, such as rows that were left out."""
+    """Notes that are also shown before the runs, such as rows that were left out."""
     retention: Dataset | None = None
-    """General text, of rows with an answer: one turn each, to see what a training forgets; not trained on."""
+    """General text, on which forgetting is measured: rows with an answer, one turn each; not trained on."""
 
 
 class DatasetLoader(ABC):
@@ -64,7 +64,7 @@ class DatasetLoader(ABC):
 
     plugin_kind: ClassVar[str] = "datasets"
     targets: ClassVar[tuple[Target, ...]]
-    """What can be learnt from its rows."""
+    """Targets that its rows have."""
     Options: ClassVar[type[Frozen]]
     """Its own options."""
 

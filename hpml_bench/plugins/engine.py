@@ -1,4 +1,4 @@
-"""Engines: the base class of what starts the jobs of a sweep, on a cluster or beside each other on one machine."""
+"""Engines: the base class for starting the jobs of a sweep, on a cluster or side by side on one machine."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class JobBatch:
     folder: Path
     """The results folder, absolute; every node sees it."""
     units: tuple[int, ...]
-    """A job for each; none where this is one job that prepares or reports."""
+    """Numbers of the units, a job for each; empty for one job that prepares or reports."""
     arguments: tuple[str, ...]
-    """Of `python -m hpml_bench`; `{unit}` stands for the unit's number."""
+    """Arguments of `python -m hpml_bench`; `{unit}` stands for the unit's number."""
     kind: Kind = "units"
     prepared: str | None = None
-    """The job that must have ended well before."""
+    """Name of the job that must have succeeded before."""
     ended: tuple[str, ...] = ()
-    """Jobs that must have ended before, in whatever way."""
+    """Names of the jobs that must have ended before, successfully or not."""
 
 
 class Engine(ABC):
     """An engine: `title`, `submit` and `live` are required.
 
-    `live` asks the engine, never the files: a job that was killed leaves those of one that works.
+    `live` asks the engine, never the files: those of a killed job look like those of a running one.
     """
 
     plugin_kind: ClassVar[str] = "engines"
@@ -53,9 +53,9 @@ class Engine(ABC):
     outlives: ClassVar[bool] = True
     """Whether jobs go on when the process that submitted them ends."""
     starts: ClassVar[bool] = True
-    """Whether it starts jobs; else somebody does by hand."""
+    """Whether it starts jobs; else a person does by hand."""
     kills: ClassVar[bool] = False
-    """Whether it kills a job some time after it has asked it to end, and may begin it anew only then."""
+    """Whether it kills a job some time after it asked it to end, and restarts it only after that."""
 
     def __init__(self, profile: Profile) -> None:
         """Keep the profile."""
@@ -64,17 +64,17 @@ class Engine(ABC):
 
     @property
     def lag(self) -> float:
-        """Seconds by which an answer of `live` may be old."""
+        """Greatest age of an answer of `live`, in seconds."""
         return 0.0
 
     @property
     def place(self) -> tuple[object, ...]:
-        """What decides the devices that a job finds."""
+        """Values that decide which devices a job has."""
         profile = self.profile
         return profile.engine, profile.nodes, profile.gpus_per_node, profile.cpus_per_node
 
     def check(self) -> None:
-        """Refuse what this machine or the profile can't have; submits nothing.
+        """Refuse a profile that can't be used on this machine; submits nothing.
 
         Raises:
             UserError: says what is missing.
@@ -83,7 +83,7 @@ class Engine(ABC):
         return
 
     def script(self, batch: JobBatch) -> str:
-        """Return what `submit` would submit, as `--dry-run` prints it."""
+        """Return the script that `submit` would submit, as `--dry-run` prints it."""
         commands = (self.profile.command(self.command(batch, unit)) for unit in batch.units or (-1,))
         return "".join(f"{shlex.join(command)}\n" for command in commands)
 
@@ -92,15 +92,15 @@ class Engine(ABC):
         return child.module("hpml_bench", *(word.replace("{unit}", str(unit)) for word in batch.arguments))
 
     def parts(self, batch: JobBatch) -> tuple[JobBatch, ...]:
-        """Return a batch in parts that can be submitted at once, one after another."""
+        """Split a batch into parts for one submission each, one after another."""
         return (batch,)
 
     @abstractmethod
     def submit(self, batch: JobBatch) -> str:
-        """Submit jobs and return the name by which `prepared` and `ended` of others ask for them.
+        """Submit jobs and return their name, for `prepared` and `ended` of later batches.
 
         Raises:
-            UserError: the engine refuses them; with its own words.
+            UserError: the engine refuses them; quotes its message.
 
         """
 
@@ -109,16 +109,16 @@ class Engine(ABC):
         """Return the jobs of a plan that wait or run.
 
         Raises:
-            UserError: the engine can't be asked.
+            UserError: the engine can't be queried.
 
         """
 
     def hosts(self) -> tuple[str, ...]:
-        """Return the hosts of this job, whose own process is on the first; one that can have several overrides it."""
+        """Return the hosts of this job, the first with its own process; an engine with several hosts overrides it."""
         return (socket.gethostname(),)
 
     def over_nodes(self, command: list[str]) -> list[str]:
-        """Return what runs a command once on each node of this job, and ends when all have ended or one has failed.
+        """Return the command that runs another once on each node of this job, and ends when all ended or one failed.
 
         Only an engine that overrides it can have `nodes` above 1; the command finds its node's number in
         HPML_BENCH_NODE or SLURM_NODEID.
@@ -140,11 +140,11 @@ class Engine(ABC):
         raise NotImplementedError
 
     def dead(self, owner: Job) -> bool:
-        """Tell whether the engine knows that this start of a job has ended; False where it can't say."""
+        """Return whether the engine knows that this start of a job has ended; False where it doesn't know."""
         return False
 
     def dead_among(self, owners: Sequence[Job]) -> set[str]:
-        """Return the names of the starts that have ended; one that can ask for all at once overrides it."""
+        """Return the names of the starts that have ended; an engine that can query all at once overrides it."""
         return {owner.name for owner in owners if self.dead(owner)}
 
     def wait(self, seconds: float) -> None:
@@ -154,23 +154,23 @@ class Engine(ABC):
 
 @dataclass(frozen=True)
 class Live:
-    """A job that an engine has not ended."""
+    """A job that has not ended."""
 
     name: str
     unit: int | None
     """None for a preparation or a report."""
     state: str
-    """The engine's word for it, such as RUNNING."""
+    """Its state in the engine's terms, such as RUNNING."""
     running: bool
     stuck: bool = False
-    """Whether the engine will never begin it by itself."""
+    """Whether the engine will never start it by itself."""
     kind: Kind = "units"
     group: str = ""
     """The name that `submit` returned."""
     reason: str = ""
-    """Why it waits, in the engine's word for it."""
+    """Why it waits, in the engine's terms."""
     refused: bool = False
-    """Whether it is stuck for what the profile asks for, so that another one would be too."""
+    """Whether it is stuck because of what the profile requests, so that another job would be stuck too."""
 
 
 def make_engine(profile: Profile) -> Engine:

@@ -1,4 +1,4 @@
-"""Process group of a run as one rank sees it: its place, and what it does together with the others. Tensors only.
+"""Process group of a run as one rank sees it: its rank, and collective operations. Tensors only.
 
 Nothing is unpickled.
 """
@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 
 def settle(device: torch.device) -> None:
-    """Wait until a device has done all its work; the CPU has."""
+    """Wait until a GPU has done all its work; on the CPU there is nothing to wait for."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -28,11 +28,11 @@ class Group:
     world: int
     device: torch.device
     nodes: int = 1
-    """Nodes over which the ranks are, equally many on each."""
+    """Number of nodes, all with the same number of ranks."""
 
     @property
     def first_here(self) -> bool:
-        """Whether this is the first rank of its node, which measures what the node's ranks share."""
+        """Whether this is the first rank of its node, which measures for all ranks of the node."""
         return self.rank % (self.world // self.nodes) == 0
 
     @property
@@ -43,23 +43,23 @@ class Group:
     def gather(self, local: torch.Tensor) -> torch.Tensor:
         """Return the stacked tensors of all ranks, [world, *local.shape], on the CPU; all have one shape and type."""
         local = local.cpu().contiguous()
-        everyone = [torch.empty_like(local) for _ in range(self.world)]
-        dist.all_gather(everyone, local)
-        return torch.stack(everyone)
+        gathered = [torch.empty_like(local) for _ in range(self.world)]
+        dist.all_gather(gathered, local)
+        return torch.stack(gathered)
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
         """Let the ranks of each machine run the body one after another; one that raises lets the next go on."""
-        place, here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", self.world))
-        for _ in range(place):
+        local_rank, local_world = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", self.world))
+        for _ in range(local_rank):
             self.barrier()
         try:
             yield
         finally:
-            for _ in range(here - place):
+            for _ in range(local_world - local_rank):
                 self.barrier()
 
     def barrier(self) -> None:
-        """Wait until all ranks are here and their devices have done their work."""
+        """Wait until all ranks have called this and their devices have done their work."""
         settle(self.device)
         dist.all_reduce(torch.zeros(1))  # dist.barrier would take NCCL

@@ -1,4 +1,4 @@
-"""Fine-tuning methods: the base class of what differs between the runs of a suite."""
+"""Fine-tuning methods: their base class, and the checks of a suite's methods before its runs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Method(ABC):
     lr: ClassVar[float]
     """Learning rate where a suite gives none."""
     trains: ClassVar[bool] = True
-    """Whether anything is trained; of the base model nothing is, and it takes no steps."""
+    """Whether anything is trained; the base model trains nothing and takes no steps."""
     Options: ClassVar[type[Frozen]] = NoOptions
     """The method's own options, with their defaults."""
 
@@ -79,18 +79,18 @@ class Method(ABC):
         """Initialise from data; `batches` are those of the training, in its order."""
 
     def auxiliary_loss(self, encoder: Any) -> Tensor | None:
-        """Return what the method adds to the loss, a scalar."""
+        """Return the term that the method adds to the loss, a scalar; None for no term."""
         return None
 
     def after_step(self, encoder: Any, step: int) -> None:  # noqa: B027
         """Act after the optimizer and before gradients are cleared; `step` counts from 1."""
 
     def merge(self, encoder: Any) -> Any | None:
-        """Return the backbone with the method folded into its weights, or None where that can't be."""
+        """Return the backbone with the method folded into its weights; None where that is impossible."""
         return None
 
     def save(self, encoder: Any, folder: Path) -> bool:
-        """Write what must be kept of the encoder; False leaves it to the harness, which writes what was trained."""
+        """Write the encoder's files and return True; False leaves it to the harness, which writes trained weights."""
         return False
 
 
@@ -109,7 +109,7 @@ def check_methods(methods: Iterable[MethodSpec], settings: Settings) -> None:
     """Refuse methods that lack something here, before hours are spent on the others.
 
     Raises:
-        UserError: an optimizer or a package can't be had, or options are wrong.
+        UserError: an optimizer or a package is missing, or options are wrong.
 
     """
     for spec in methods:
@@ -126,9 +126,9 @@ def quantization_of(method: Method, settings: Settings) -> QuantizationSpec | No
         UserError: the package that quantises them isn't installed.
 
     """
-    found = method.quantization or settings.quantization
-    if found is not None and find_spec("bitsandbytes") is None:
+    chosen = method.quantization or settings.quantization
+    if chosen is not None and find_spec("bitsandbytes") is None:
         raise UserError(
-            f"a backbone in {found.name} needs one more package, for {method.title}: pip install 'hpml-bench[quant]'"
+            f"a backbone in {chosen.name} needs one more package, for {method.title}: pip install 'hpml-bench[quant]'"
         )
-    return found
+    return chosen

@@ -23,7 +23,7 @@ class TaskModel(nn.Module):
         encoder: maps (input_ids, attention_mask) to an output with `last_hidden_state` [B, V + L, H].
         head: maps what `select` returns, in float32, to the outputs.
         select: takes hidden states [B, L, H] and attention mask [B, L] of right-padded texts, and returns those that
-            the head reads: one a text [B, H] (`pool`), or all of them.
+            the head reads: one per text [B, H] (`pool`), or all of them.
         virtual_tokens: V, leading positions that the method adds.
 
     """
@@ -36,14 +36,14 @@ class TaskModel(nn.Module):
         self.virtual_tokens = virtual_tokens
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, *_: object) -> Tensor:
-        """Return the head's outputs, float32 also under autocast, of right-padded texts [B, L]; labels don't matter."""
+        """Return the head's outputs, float32 also under autocast, of right-padded texts [B, L]; ignores labels."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         read = self.select(hidden[:, self.virtual_tokens :], attention_mask)
         with torch.autocast(hidden.device.type, enabled=False):
             return cast(Tensor, self.head(read.float()))
 
     def with_encoder(self, encoder: nn.Module, virtual_tokens: int = 0) -> TaskModel:
-        """Return a model of another encoder and the same head."""
+        """Return a model with another encoder and the same head."""
         return TaskModel(encoder, self.head, self.select, virtual_tokens)
 
 

@@ -1,4 +1,4 @@
-"""Optimizers: the base class of what turns gradients into steps, and the choice between a method's and the suite's."""
+"""Optimizers: their base class, and the choice between a method's and the suite's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Optimizer(ABC):
         groups(encoder, lr)             on every rank, once the model is built
         make(groups, settings)          with the head's group at the end, at the suite's `head_lr`
 
-    The loop multiplies the rates of all groups by the schedule, and takes the first group's for the method's.
+    The loop multiplies the rates of all groups by the schedule, and records the first group's as the method's.
     """
 
     plugin_kind: ClassVar[str] = "optimizers"
@@ -50,17 +50,17 @@ class Optimizer(ABC):
         return
 
     def groups(self, encoder: nn.Module, lr: float) -> Groups:
-        """Return the groups of what the method trains, the first of them at its rate `lr`.
+        """Return the groups of the method's trained parameters, the first of them at its rate `lr`.
 
         Raises:
-            Unsupported: the optimizer has no use for what the method trains; the reason is shown in the report.
+            Unsupported: the optimizer can't train the method's parameters; the reason is shown in the report.
 
         """
         return [{"params": [parameter for parameter in encoder.parameters() if parameter.requires_grad], "lr": lr}]
 
     @abstractmethod
     def make(self, groups: Groups, settings: Settings) -> TorchOptimizer:
-        """Return torch's optimizer of these groups, none of which is empty.
+        """Return torch's optimizer for these groups, none of which is empty.
 
         Each parameter that got a gradient must have an entry in its `state` after a step: a run counts them. A step at
         rate 0 with gradients of 0 must move nothing: the rehearsal takes one, and clears the state afterwards.

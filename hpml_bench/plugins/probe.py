@@ -1,4 +1,4 @@
-"""Probes: the base class of what is measured during a run, and the types of what they see.
+"""Probes: the base class of measurements during a run, and the types of their inputs.
 
 The order of events in every rank:
 
@@ -6,16 +6,16 @@ The order of events in every rank:
     wrapped(model)                  under DDP
     before_training()
     for each window, the steps between two writings of points:
-        all ranks meet, and their clocks begin
+        all ranks meet, and their clocks start
         for each step, timed from the end of the one before:
             before_step(index), batch, forward, backward, after_backward(index), optimizer
         after_steps(window)         reduced over ranks, not timed
         every `eval_every` steps:   before_eval("validation"), after_eval(evaluation), not timed
     after_training()
     before_eval("test"), after_eval(evaluation)
-    stop() -> this rank's values by metric name; they become the run's by each metric's `over_ranks`
+    stop() -> this rank's values by metric name; reduced to the run's by each metric's `over_ranks`
 
-A probe must not change what it measures: on a CPU, tests hold the losses with and without it bit for bit.
+A probe must not change what it measures: on a CPU, tests compare the losses with and without it bit for bit.
 """
 
 from __future__ import annotations
@@ -61,17 +61,17 @@ class Run:
     launched: float | None = None
     """time.monotonic() at which the parent began to start the ranks; None when torchrun did."""
     retention: Rows | None = None
-    """General text, where the task asks for some."""
+    """General text; None where the task measures no forgetting."""
     base_losses: np.ndarray | None = None
     """Loss of the base model on each of these texts, before the method changed it, summed over tokens, [n] in nats."""
     generator: Generator | None = None
-    """How prompts are answered, where they are."""
+    """Generation of answers; None where the task generates none."""
 
     @cached_property
     def merged(self) -> TaskModel | None:
-        """The model with the method folded into the backbone's weights; None where that can't be.
+        """The model with the method folded into the backbone's weights; None where that is impossible.
 
-        Folding changes the model: whatever else is measured of it comes before.
+        Folding changes the model, so measure everything else before.
         """
         encoder = self.method.merge(self.model.encoder)
         return None if encoder is None else self.model.with_encoder(encoder)
@@ -82,7 +82,7 @@ class Step:
     """One optimizer step, reduced over ranks."""
 
     index: int
-    """From 1."""
+    """Number of the step, from 1."""
     loss: float
     """Mean over the global batch."""
     grad_norm: float
@@ -90,16 +90,16 @@ class Step:
     lr: float
     """Learning rate of the method's parameters in this step."""
     seconds: float
-    """From the moment all ranks had ended the step before (or met before the window) until all had ended this one. The
+    """Time from when all ranks had ended the step before (or met before the window) until all had ended this one. The
     steps of a window add up to the slowest rank's wall time of it."""
     rank_seconds: tuple[float, ...]
-    """Each rank's own, from its end of the step before to its end of this one."""
+    """Each rank's own seconds, from its end of the step before to its end of this one."""
     samples: int
     real_tokens: int
     padded_tokens: int
     virtual_tokens: int
     second_clock: float | None = None
-    """Of a window's last step: the wall time of the whole window by another clock, the slowest rank's."""
+    """On a window's last step, the slowest rank's wall time of the whole window by another clock."""
 
     @property
     def overflowed(self) -> bool:
@@ -113,7 +113,7 @@ class Generated:
 
     tokens: int
     seconds: float
-    """Of the slowest rank."""
+    """Seconds of the slowest rank."""
 
 
 @dataclass(frozen=True)
@@ -129,17 +129,17 @@ class Evaluation:
     seconds: float
     """Time of the slowest rank, without generation."""
     generated: Generated | None = None
-    """Where answers were generated."""
+    """None where no answers were generated."""
 
 
 class Probe:
-    """Does nothing at any event; a probe overrides those it needs."""
+    """Base class of probes: does nothing at any event; a probe overrides the events it needs."""
 
     plugin_kind: ClassVar[str] = "probes"
     of_training: ClassVar[bool] = False
-    """Whether it measures steps alone: it is left out where nothing is trained."""
+    """Whether it measures only training steps: it is left out where nothing is trained."""
     metrics: ClassVar[tuple[Metric, ...]] = ()
-    """Definitions of what `stop` returns; they are stored with each run."""
+    """Definitions of the metrics that `stop` returns; they are stored with each run."""
 
     def start(self, run: Run) -> None:
         """Model and data are ready, no step was taken."""

@@ -19,15 +19,15 @@ FILE = "rows.arrow"
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded token ids [B, L] int64, mask [B, L] int64 (1 = real token), labels [B], or [B, L] of tokens."""
+    """Right-padded token ids [B, L] int64, mask [B, L] int64 (1 = real token), labels [B], or [B, L] for tokens."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     labels: torch.Tensor
     real_tokens: int
     learnt: int | None = None
-    """How many tokens a language model learns: those after each row's first that have a label. Known without asking the
-    device."""
+    """Number of a language model's target tokens: those after each row's first that have a label. Known without waiting
+    for the device."""
 
     @property
     def padded_tokens(self) -> int:
@@ -61,7 +61,7 @@ class Ragged:
     """A memory-mapped column of lists; a row is copied only into its batch."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
-        """Open it."""
+        """Open the column."""
         self._chunks = [(c.values.to_numpy(), c.offsets.to_numpy()) for c in column.chunks]
         self._starts = np.cumsum([0] + [len(offsets) - 1 for _, offsets in self._chunks])
         self.lengths = np.concatenate([np.diff(offsets) for _, offsets in self._chunks])
@@ -76,7 +76,7 @@ class Ragged:
 
 
 def read_rows(folder: Path) -> pa.Table:
-    """Return what `write_rows` wrote, memory-mapped: no row is in memory before it is looked at."""
+    """Return the table that `write_rows` wrote, memory-mapped: a row is in memory only once it is read."""
     return pa.ipc.open_stream(pa.memory_map(str(folder / FILE))).read_all()
 
 
@@ -84,7 +84,7 @@ class Rows:
     """A split, or some rows of it: memory-mapped token ids and their labels."""
 
     def __init__(self, folder: Path, pad_id: int, chosen: np.ndarray | None = None) -> None:
-        """Open a split; of it the `chosen` rows, by their numbers on disk, in this order, or all."""
+        """Open a split, or its `chosen` rows by their numbers on disk, in this order."""
         table = read_rows(folder)
         self._table = table
         self.pad_id = pad_id
@@ -93,10 +93,10 @@ class Rows:
         self.lengths = self._of_chosen(self._tokens.lengths)
         label = table.column("label")
         self.token_labels = Ragged(label) if pa.types.is_list(label.type) else None
-        """Labels a token, where rows have those."""
+        """Labels per token, where rows have them."""
         self._labels = None if self.token_labels else self._of_chosen(label.to_numpy())
         self.targets = self._count_targets()
-        """How many targets each row has, [n]: what the loss is a mean over."""
+        """Number of targets of each row, [n]; the loss is a mean over targets."""
 
     def _of_chosen(self, values: np.ndarray) -> np.ndarray:
         return values if self._chosen is None else values[self._chosen]
@@ -119,11 +119,11 @@ class Rows:
 
     def column(self, name: str) -> list[Any]:
         """Return a column that the task wrote beside token ids and labels, [n]."""
-        found: list[Any] = self._table.column(name).to_pylist()
-        return found if self._chosen is None else [found[number] for number in self._chosen]
+        values: list[Any] = self._table.column(name).to_pylist()
+        return values if self._chosen is None else [values[number] for number in self._chosen]
 
     def has(self, name: str) -> bool:
-        """Tell whether there is such a column."""
+        """Return whether the rows have this column."""
         return name in self._table.column_names
 
     def tokens(self, index: int) -> np.ndarray:
@@ -133,13 +133,13 @@ class Rows:
 
     @property
     def labels(self) -> np.ndarray:
-        """The label of each row, [n]; of rows that have one each."""
+        """The label of each row, [n]; for rows with one label each."""
         assert self._labels is not None  # noqa: S101 - rows have labels of one kind
         return self._labels
 
     @property
     def references(self) -> Answers:
-        """What is to be answered: the label of each row, or of each row the labels of its tokens that have one."""
+        """Reference answers: the label of each row, or the labels of each row's tokens that have one."""
         if self.token_labels is None:
             return self.labels
         labels = (self.token_labels[self._number(index)] for index in range(len(self)))
@@ -149,11 +149,11 @@ class Rows:
         """Return predictions, [n, 1] or [n, longest row], in the form of `references`."""
         if self.token_labels is None:
             return predictions[:, 0].astype(self.labels.dtype)
-        found = []
+        answers = []
         for index, row in enumerate(predictions):
             labels = self.token_labels[self._number(index)]
-            found.append(row[: len(labels)][labels != IGNORE_INDEX].astype(labels.dtype))
-        return tuple(found)
+            answers.append(row[: len(labels)][labels != IGNORE_INDEX].astype(labels.dtype))
+        return tuple(answers)
 
     def batch(self, indices: np.ndarray) -> Batch:
         """Return these rows, padded on the right to the longest of them."""

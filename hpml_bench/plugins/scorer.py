@@ -1,4 +1,4 @@
-"""Scorers: the base class of what compares a generated answer with the one that was asked for."""
+"""Scorers: the base class for comparing a generated answer with the expected one."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Scorer(ABC):
 
     plugin_kind: ClassVar[str] = "scorers"
     title: ClassVar[str]
-    """What the mean over rows is called."""
+    """Name of the mean over rows."""
     definition: ClassVar[str]
-    """What exactly is scored, in a sentence; printed in the glossary."""
+    """Exact definition of the score, in a sentence; printed in the glossary."""
     binary: ClassVar[bool] = True
     """Whether a score is 0 or 1, right or wrong."""
     of: ClassVar[str] = "answers"
-    """`answers`: texts that the model generates. `choices`: how likely a row's choices are; nothing is generated."""
+    """What is scored: `answers` that are generated, or the likelihoods of `choices`, without generation."""
 
     def check(self) -> None:
         """Refuse to score where something is missing, such as a package; called in the preparation.
@@ -39,19 +39,19 @@ class Scorer(ABC):
 class LmEvalGsm8k(Scorer):
     """GSM8K's exact match as lm-evaluation-harness's task gsm8k (version 3) counts it, after one of its filters.
 
-    The filter's part of the answer is compared with what follows the last `#### ` of the answer asked for, both without
+    The filter's part of the answer is compared with the text after the last `#### ` of the expected one, both without
     commas, dollar signs and a full stop at the end, in lower case.
     """
 
     pattern: ClassVar[re.Pattern[str]]
-    """What the filter looks for; its group, where it has one, is the part."""
+    """Pattern of the filter; its group, where it has one, is the part of the answer."""
     place: ClassVar[int]
-    """Which of the matches: 0 the first, -1 the last."""
+    """Index of the match: 0 the first, -1 the last."""
 
     def score(self, answer: str, expected: str) -> float:
         """Return 1 where both are the same; 0 where the filter finds nothing."""
-        found = self.pattern.findall(answer)
-        return float(bool(found) and _plain(found[self.place]) == _plain(expected))
+        matches = self.pattern.findall(answer)
+        return float(bool(matches) and _plain(matches[self.place]) == _plain(expected))
 
 
 def _plain(text: str) -> str:

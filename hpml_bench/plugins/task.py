@@ -33,21 +33,21 @@ IGNORE_INDEX = -100
 
 
 def learnt_places(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return rows and places, [count] each, of the tokens that a language model learns, row by row.
+    """Return rows and columns, [count] each, of a language model's target tokens, row by row.
 
     Args:
-        labels: [B, L]; the first of a row is never learnt.
-        count: how many there are, so that the host need not wait for the device.
+        labels: [B, L]; the first token of a row is never a target.
+        count: the number of targets, so that the host need not wait for the device.
 
     """
-    rows, places = (labels[:, 1:] != IGNORE_INDEX).nonzero_static(size=count).unbind(1)
-    return rows, places + 1
+    rows, columns = (labels[:, 1:] != IGNORE_INDEX).nonzero_static(size=count).unbind(1)
+    return rows, columns + 1
 
 
 KEPT = "kept"
-"""What `encode` calls the places of a batch's rows that it kept, where it leaves some out."""
+"""Key of the indices of the rows that `encode` kept, where it leaves some out."""
 NOTHING = "none"
-"""A note on what happened to rows where nothing did."""
+"""Value of a note on changed rows where no row was changed."""
 RETENTION = "retention"
 """The split of general text, beside train, validation and test, on which forgetting is measured."""
 
@@ -60,9 +60,9 @@ class Decoding:
     stop: tuple[str, ...] = ()
     """Texts that end an answer, and are no part of it."""
     temperature: float = 0.0
-    """0: the likeliest token; above: drawn."""
+    """0: the likeliest token; above 0: sampling."""
     top_p: float = 1.0
-    """Share of the probability that is drawn from."""
+    """Share of the probability from which tokens are sampled."""
 
 
 Decode = Callable[[list[int]], str]
@@ -70,36 +70,36 @@ Decode = Callable[[list[int]], str]
 
 @dataclass(frozen=True)
 class Generator:
-    """How a run answers prompts."""
+    """Generation of a run's answers: its options, and the decoding of token ids."""
 
     decoding: Decoding
     stop_ids: tuple[int, ...]
     decode: Decode
-    """Text of an answer's token ids: special ones, scaffold and reasoning left out."""
+    """Function from an answer's token ids to its text: special ones, scaffold and reasoning left out."""
     pad_id: int
     batch: int
-    """Prompts side by side."""
+    """Number of prompts in a batch."""
     seed: int
-    """Of draws, with a temperature."""
+    """Seed of the sampling."""
 
 
 class Scaffold(Frozen):
-    """What a chat template writes around the content of an answer, besides its end: no part of what is scored."""
+    """Text that a chat template writes around the content of an answer, besides its end; it is not scored."""
 
     before: str = ""
-    """Between the prompt and the content, as an empty thought."""
+    """Text between the prompt and the content, such as empty reasoning."""
     after: str = ""
-    """Between the content and the end token; special tokens left out."""
+    """Text between the content and the end token; special tokens left out."""
     opening: str = "<think>"
-    """Begins reasoning behind the prompt; white space where the prompt has begun it."""
+    """Text that begins reasoning after the prompt; white space where the prompt has begun it."""
     closing: str = "</think>"
-    """Ends reasoning, and begins the content."""
+    """Text that ends reasoning and begins the content."""
 
     def begin(self, text: str) -> int:
-        """Return where the content of a generated text begins, behind reasoning and scaffold.
+        """Return where the content of a generated text begins, after reasoning and scaffold.
 
         Args:
-            text: what was generated, special tokens written out; its length is returned where reasoning doesn't end.
+            text: the generated text with special tokens; its length is returned where reasoning doesn't end.
 
         """
         before, opening, closing = self.before.strip(), self.opening.strip(), self.closing.strip()
@@ -119,14 +119,14 @@ class Scaffold(Frozen):
 
 @dataclass(frozen=True)
 class Guess:
-    """An answer that needs no model, and what it scores on the test rows: a method must be above it."""
+    """An answer that needs no model, and its scores on the test rows, which a method must exceed."""
 
     sentence: str
-    """What is guessed and what that gives, to stand beside the scores."""
+    """The guess and its result in words, shown beside the scores."""
     scores: NDArray[np.float64]
     """[rows], the task's scores of that answer, or the expected ones where it is drawn."""
     chance: float
-    """Value of the headline metric from which learning is counted: what an untrained model is expected to get."""
+    """Value of the headline metric from which learning is counted: the expected one of an untrained model."""
 
 
 class Task(ABC):
@@ -143,7 +143,7 @@ class Task(ABC):
         evaluate(predictions), scores(predictions)      on numpy arrays, again when a report is made
 
     `evaluate`, `scores` and `guess` must not import a training library: reports are made without one. A score is a
-    number a row whose mean over the rows is exactly the headline metric, on which intervals over rows are built; of a
+    number per row whose mean over the rows is exactly the headline metric; intervals over rows are built on it. For a
     metric that is no mean of rows it is the linearised value (infinitesimal jackknife: Efron 1982, The Jackknife, the
     Bootstrap and Other Resampling Plans, ch. 6).
     """
@@ -152,7 +152,7 @@ class Task(ABC):
     title: ClassVar[str]
     """Name in prose."""
     target: ClassVar[Target]
-    """What is learnt from a row; data sets give the columns for it."""
+    """What is learnt from a row; data sets provide the columns for it."""
     columns: ClassVar[tuple[str, ...]]
     """Columns of the loaded rows, the labels first."""
     optional_columns: ClassVar[tuple[str, ...]] = ()
@@ -160,22 +160,22 @@ class Task(ABC):
     headline: str
     """Name of the metric that is ranked, tuned and drawn over the steps, one of `metrics`; it begins with `test_`."""
     metrics: tuple[Metric, ...]
-    """Definitions of what `evaluate` returns, named `test_` and its key, and of `train_loss`."""
+    """Definitions of the metrics that `evaluate` returns, named `test_` and its key, and of `train_loss`."""
     binary: bool = False
     """Whether scores are 0 or 1, right or wrong: McNemar's test is for these."""
     model_kind: ClassVar[Literal["encoder", "language_model"]] = "encoder"
-    """What methods get to change: a bare backbone, on which the task puts a head, or a whole causal language model."""
+    """Model that methods change: a bare backbone, on which the task puts a head, or a whole causal language model."""
     max_length: ClassVar[int] = MAX_LENGTH
-    """The setting of that name where a suite leaves it out."""
+    """Default of the setting of this name."""
     most_validation_rows: ClassVar[int] = 500
-    """Rows that validate where a suite leaves their number open: at most so many."""
+    """Most validation rows where a suite leaves their number open."""
     cuts_texts: ClassVar[bool] = True
     """Whether texts of more than `max_length` tokens are cut at the end."""
     Options: ClassVar[type[Frozen]] = Frozen
     """The task's own options, with their defaults."""
 
     def __init__(self, options: Any, label_names: tuple[str, ...] = (), facts: Mapping[str, float] | None = None):
-        """Keep the options, the names of the labels, and what `facts` found."""
+        """Keep the options, the names of the labels, and the result of `facts`."""
         self.options = options
         self.label_names = label_names
         self.found = dict(facts or {})
@@ -184,11 +184,11 @@ class Task(ABC):
 
     @abstractmethod
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
-        """Look at a batch of loaded rows.
+        """Check a batch of loaded rows.
 
         Args:
             split: `train`, `validation` or `test`.
-            labels: the first of `columns`, of the batch.
+            labels: the batch's values of the first of `columns`.
             rows: all columns of the batch.
 
         Raises:
@@ -197,7 +197,7 @@ class Task(ABC):
         """
 
     def facts(self, train: Dataset) -> dict[str, float]:
-        """Return what the task must know of the training rows.
+        """Return the facts about the training rows that the task needs.
 
         Raises:
             UserError: nothing can be learnt from them.
@@ -207,18 +207,18 @@ class Task(ABC):
 
     @abstractmethod
     def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
-        """Return `input_ids` and `label` of a batch of rows: a label a row, or one a token, IGNORE_INDEX for none.
+        """Return `input_ids` and `label` of a batch of rows: a label per row or per token, IGNORE_INDEX for none.
 
-        A task that leaves rows out says as `kept` which places in the batch the others have.
+        A task that leaves rows out returns the others' indices in the batch as `kept`.
         """
 
     def encode_general(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
-        """Return the same of general text, on which forgetting is measured."""
+        """Return the same for general text, on which forgetting is measured."""
         return self.encode(rows, encoder)
 
     @abstractmethod
     def label_type(self) -> pa.DataType:
-        """Return the Arrow type of `label`: int64, float64, or a list of int32 for a label a token."""
+        """Return the Arrow type of `label`: int64, float64, or a list of int32 for a label per token."""
 
     def extra_types(self) -> dict[str, pa.DataType]:
         """Return the Arrow types of the columns that `encode` returns beside `input_ids` and `label`."""
@@ -229,18 +229,18 @@ class Task(ABC):
         return {}
 
     def length_notes(self, full: float, counts: Mapping[str, Counter[str]]) -> dict[str, str]:
-        """Return what became of rows that are too long, as notes of the report.
+        """Return notes for the report on rows that are too long.
 
         Args:
             full: share of all rows that have `max_length` tokens.
-            counts: what `encode` counted in `encoder.counts`, by split.
+            counts: the counts that `encode` made in `encoder.counts`, by split.
 
         """
         return {"texts that fill max_length": f"{full:.0%} of all rows (longer ones are cut)"}
 
     @property
     def decoding(self) -> Decoding | None:
-        """How answers are generated in an evaluation; None where the task has no such."""
+        """How answers are generated in an evaluation; None where none are."""
         return None
 
     @property
@@ -250,7 +250,7 @@ class Task(ABC):
 
     @property
     def retention(self) -> tuple[str, int] | None:
-        """Where general text comes from on which forgetting is measured, and how many rows at most; None for none."""
+        """Source of the general text on which forgetting is measured, and its maximum of rows; None for none."""
         return None
 
     def stop_ids(self, encoder: Encoder) -> tuple[int, ...]:
@@ -258,11 +258,11 @@ class Task(ABC):
         return ()
 
     def chat_template(self, encoder: Encoder) -> str | None:
-        """Return the chat template to keep beside a trained model, in place of the tokenizer's; None to keep that."""
+        """Return the chat template to save with a trained model; None for the tokenizer's own."""
         return None
 
     def scaffold(self, encoder: Encoder) -> Scaffold:
-        """Return what stands around the content of a generated answer and is not scored."""
+        """Return the text around the content of a generated answer, which is not scored."""
         return Scaffold()
 
     # Model
@@ -281,7 +281,7 @@ class Task(ABC):
 
     @abstractmethod
     def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the answers, [B] or one a token [B, L]; what stands where no label is doesn't count."""
+        """Return the answers, [B] or one per token [B, L]; those without a label don't count."""
 
     # Scores
 
@@ -291,7 +291,7 @@ class Task(ABC):
 
     @abstractmethod
     def scores(self, predictions: Predictions) -> NDArray[Any]:
-        """Return a score a row [n], bool where `binary`; their mean is the headline metric."""
+        """Return a score per row [n], bool where `binary`; their mean is the headline metric."""
 
     def weights(self, reference: Answers) -> NDArray[np.float64]:
         """Return how much each row counts in the score, [n], not all 0: equally, where it is a mean over rows."""
@@ -299,11 +299,11 @@ class Task(ABC):
 
     @abstractmethod
     def guess(self, reference: Answers, said: Said | None = None) -> Guess:
-        """Return what an answer that needs no model gives on these references.
+        """Return an answer that needs no model, and its scores on these references.
 
         Args:
-            reference: what the test rows ask for.
-            said: the same in words, where the task has such.
+            reference: the reference answers of the test rows.
+            said: the texts of questions and answers, where the task has them.
 
         """
 

@@ -33,10 +33,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         ) from None
     if not tokenizer.is_fast:
         raise UserError(f"{folder}: the tokenizer is not a fast one; save it with a tokenizer.json")
-    if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # what transformers makes up where no file is
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # transformers makes one up where there is no file
         raise UserError(f"{folder}: holds no tokenizer (tokenizer.json) that knows any token")
     tokenizer.padding_side = tokenizer.truncation_side = "right"
-    # What the file says of padding and cutting is no part of its digest: we say that ourselves.
+    # The file's padding and truncation must not be part of its digest: both are set here.
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
     return tokenizer
@@ -51,9 +51,9 @@ class Encoder:
     vocabulary: int | None
     """Rows of the model's token embeddings, where they are known."""
     backbone: str
-    """What to call the model in an error."""
+    """Name of the model in errors."""
     counts: Counter[str] = field(default_factory=Counter)
-    """What a task noted of the rows it encoded, by name."""
+    """Counts that a task makes of the rows it encodes, by name."""
     ends: tuple[int, ...] = ()
     """Tokens at which the model's own generation_config.json ends an answer."""
 
@@ -145,10 +145,10 @@ def generation_ends(folder: Path, tokenizer: PreTrainedTokenizerFast) -> tuple[i
     Ids that are no added tokens of the tokenizer are left out: they are defaults of a class of models, not this one's.
     """
     try:
-        found = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
+        value = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
     except (OSError, ValueError, KeyError, TypeError):
         return ()
-    ids = found if isinstance(found, list) else [found]
+    ids = value if isinstance(value, list) else [value]
     return tuple(token for token in ids if token in tokenizer.added_tokens_decoder)
 
 

@@ -36,10 +36,10 @@ class Tracker:
 
     @classmethod
     def choose_mode(cls, asked: str) -> str:
-        """Return how to publish, decided from what the command line asks for.
+        """Return the mode in which to publish, from the option of the command line.
 
         Raises:
-            UserError: `asked` is no mode of this tracker, or can't be had here.
+            UserError: `asked` is no mode of this tracker, or isn't available here.
 
         """
         return asked
@@ -49,7 +49,7 @@ class Tracker:
         return nullcontext()
 
     def publish(self, folder: Path, records: Sequence[RunRecord], tables: Callable[[], Sequence[Table]]) -> str | None:
-        """Publish what the service doesn't have of a results folder; return a sentence on where it is, if any.
+        """Publish what the service lacks of a results folder; return a sentence that says where, if any.
 
         Args:
             folder: the results folder.
@@ -69,18 +69,18 @@ def follow_all(trackers: Sequence[Tracker], spec: RunSpec, folder: Path, results
         yield
 
 
-def make_trackers(asked: Mapping[str, str]) -> tuple[Tracker, ...]:
-    """Return the trackers that are on, from what is asked of each by name; those that are off are not imported.
+def make_trackers(modes: Mapping[str, str]) -> tuple[Tracker, ...]:
+    """Return the trackers that are on, given the mode of each by name; those that are off are not imported.
 
     Raises:
         UserError: there is no such tracker, or it can't be used as asked.
 
     """
-    found = []
-    for name, wanted in asked.items():
+    trackers = []
+    for name, wanted in modes.items():
         if wanted != Tracker.OFF:
             kind = cast(type[Tracker], registry.plugin("trackers", name))
             mode = kind.choose_mode(wanted)
             if mode != Tracker.OFF:
-                found.append(kind(mode))
-    return tuple(found)
+                trackers.append(kind(mode))
+    return tuple(trackers)

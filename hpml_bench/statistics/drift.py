@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 LEAST, MOST = 4, 300
-"""Steps of a third: fewer have no interval at this level, more are averaged, since all pairs are looked at."""
+"""Least and most steps of a third: fewer have no interval at this level, more are averaged, to limit the pairs."""
 CONFIDENCE = 0.95
 OUTLYING = 3.0
-"""Deviations, estimated from the median's, beyond which a step doesn't count for the line."""
+"""Standard deviations, estimated from the median absolute one, beyond which a step doesn't count for the line."""
 MAD_TO_SD = 1 / NormalDist().inv_cdf(0.75)
-"""Standard deviations of a normal distribution in a median absolute deviation."""
+"""Standard deviation of a normal distribution per median absolute deviation."""
 
 Array = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ def step_time_drift(seconds: ArrayLike, tokens: ArrayLike) -> Drift:
 
     Args:
         seconds: of each step, in order, [steps].
-        tokens: padded tokens of each step, [steps]; what its time depends on besides.
+        tokens: padded tokens of each step, [steps], on which its time depends too.
 
     """
     ratios = _to_expected(np.asarray(seconds, dtype=float), np.asarray(tokens, dtype=float))
@@ -63,9 +63,9 @@ def hodges_lehmann(first: Array, last: Array) -> tuple[float, float, float]:
 
 
 def _to_expected(seconds: Array, tokens: Array) -> Array:
-    """Return each time over that which a batch of its size is expected to take.
+    """Return each time divided by the expected time of a batch of its size.
 
-    That is a straight line in tokens, and the time per token where no line with sensible values can be laid.
+    The expected time is a straight line in tokens; where no line with positive values fits, tokens take its place.
     """
     line = _line(seconds, tokens)
     if line is not None:
@@ -77,7 +77,7 @@ def _to_expected(seconds: Array, tokens: Array) -> Array:
 
 
 def _line(seconds: Array, tokens: Array) -> tuple[float, float] | None:
-    """Return constant and slope by least squares; None where all batches are of one size."""
+    """Return constant and slope by least squares; None where all batches have one size."""
     if len(tokens) == 0 or np.ptp(tokens) == 0:
         return None
     apart = tokens - tokens.mean()
@@ -90,13 +90,13 @@ def _at(line: tuple[float, float], tokens: Array) -> Array:
 
 
 def _near(residuals: Array) -> NDArray[np.bool_]:
-    """Tell which residuals are no outliers."""
+    """Return which residuals are no outliers."""
     apart = np.abs(residuals - np.median(residuals))
     return np.asarray(apart <= OUTLYING * MAD_TO_SD * np.median(apart))
 
 
 def _blocks(ratios: Array) -> Array:
-    """Return the ratios, consecutive ones averaged where there are many."""
+    """Return the ratios, with consecutive ones averaged where there are many."""
     if len(ratios) <= MOST:
         return ratios
     return np.array([block.mean() for block in np.array_split(ratios, MOST)])

@@ -17,7 +17,7 @@ POWER = 0.8
 """Power at which a difference counts as detectable."""
 MOST_SEEDS = 10_000
 LEAST_SEEDS = 3
-"""Seeds under which no verdict is given: two differences tell next to nothing of their spread."""
+"""Fewest seeds for a verdict: two differences show next to nothing of their spread."""
 
 
 class Evidence(Protocol):
@@ -25,7 +25,7 @@ class Evidence(Protocol):
 
     @property
     def n(self) -> int:
-        """Seeds."""
+        """Number of seeds."""
 
     @property
     def mean(self) -> float:
@@ -35,19 +35,19 @@ class Evidence(Protocol):
         """Return the standard error of the mean over n seeds."""
 
     def error_at(self, difference: float, n: int, /) -> float:
-        """Return the standard error over n seeds, were `difference` the true one: that of a test of it."""
+        """Return the standard error over n seeds if `difference` is the true one, for a test of it."""
 
     def p_rare(self) -> float:
-        """Return the two-sided p of rare rows, of which these are too few to show how many, making up for the mean."""
+        """Return the two-sided p of a true mean of 0, if rare rows of the other sign are too few among these."""
 
     def least_rare(self, alpha: float, /) -> float:
-        """Return the least mean of which `p_rare` is below a level."""
+        """Return the least mean for which `p_rare` is below a level."""
 
     def freedom(self, n: int) -> float:
         """Return the degrees of freedom of that error's estimate."""
 
     def cautious(self) -> Evidence:
-        """Return the same, were the spread over seeds at its 80 % upper bound."""
+        """Return the same with the spread over seeds at its 80 % upper bound."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class OverSeeds:
 
     @classmethod
     def of(cls, differences: ArrayLike, grid: float | None = None) -> OverSeeds | None:
-        """Return the evidence of one difference a seed; None where nothing tells their spread (see `paired_sd`)."""
+        """Return the evidence of one difference per seed; None where their spread is unknown (see `paired_sd`)."""
         data = finite(differences)
         sd = paired_sd(data, grid)
         return None if sd is None else cls(data.size, float(data.mean()), sd)
@@ -74,7 +74,7 @@ class OverSeeds:
         return self.error(n)
 
     def p_rare(self) -> float:
-        """Return 0: a claim is on these rows."""
+        """Return 0: a claim is about these rows."""
         return 0.0
 
     def least_rare(self, _: float, /) -> float:
@@ -92,12 +92,12 @@ class OverSeeds:
 
 @dataclass(frozen=True)
 class OverSeedsAndRows:
-    """A seeds x rows table of differences, as the two-way random-effects analysis of variance sees it.
+    """A seeds x rows table of differences in the two-way random-effects analysis of variance.
 
     With the mean squares of seeds, rows and their interaction, the mean of n x m values has variance
     (MS_seeds + MS_rows - MS_interaction) / (n m). That is what a bootstrap over seeds and rows estimates, without its
     counting the interaction three times (Owen 2007). Degrees of freedom after Satterthwaite (1946). At another
-    number of seeds the squares are those that their expectations give: E MS_seeds = σ²_i + m σ²_s, E MS_rows = σ²_i +
+    number of seeds the squares follow from their expectations: E MS_seeds = σ²_i + m σ²_s, E MS_rows = σ²_i +
     n σ²_r, E MS_interaction = σ²_i.
     """
 
@@ -131,7 +131,7 @@ class OverSeedsAndRows:
         """Return the standard error over n seeds and m rows; no less than that of one row that changes by its range.
 
         An interaction above a main effect's square is chance: the variance is no less than that of rows or seeds alone.
-        Where no row or only one ever differs the table doesn't tell how rare that is: a row is the least unit.
+        Where no row or only one ever differs the table doesn't show how rare that is: a row is the least unit.
         """
         seeds, rows, rest = (square / (n * self.m) for square in self._squares(n))
         return math.sqrt(max(seeds + rows - rest, seeds, rows, (self.span / self.m) ** 2))
@@ -245,15 +245,15 @@ def _noncentrality(freedom: float, quantile: float, power: float) -> float:
 def seeds_to_decide(
     evidence: Sequence[Evidence], margin: float | None, alpha: float, alpha_equivalent: float
 ) -> int | None:
-    """Return the least number of seeds that would tell, were the mean difference the true one; None above 10,000.
+    """Return the least number of seeds that would decide if the mean difference is the true one; None above 10,000.
 
-    To tell is to find the difference, or to show that it lies within the margin, with a chance of 80 % each.
+    To decide is to find the difference, or to show that it lies within the margin, with a chance of 80 % each.
     """
-    found = seeds_to_find(evidence, abs(evidence[0].mean), alpha)
+    to_find = seeds_to_find(evidence, abs(evidence[0].mean), alpha)
     if margin is None or abs(evidence[0].mean) >= margin:
-        return found
-    shown = seeds_to_show(evidence, margin, alpha_equivalent, mean=evidence[0].mean)
-    return min((n for n in (found, shown) if n is not None), default=None)
+        return to_find
+    to_show = seeds_to_show(evidence, margin, alpha_equivalent, mean=evidence[0].mean)
+    return min((n for n in (to_find, to_show) if n is not None), default=None)
 
 
 def seeds_to_find(evidence: Sequence[Evidence], size: float, alpha: float, power: float = POWER) -> int | None:
@@ -264,12 +264,12 @@ def seeds_to_find(evidence: Sequence[Evidence], size: float, alpha: float, power
 def seeds_to_show(
     evidence: Sequence[Evidence], margin: float, alpha: float, power: float = POWER, mean: float = 0.0
 ) -> int | None:
-    """Return the least number of seeds that show equivalence within the margin, were `mean` the true difference."""
+    """Return the least number of seeds that show equivalence within the margin if `mean` is the true difference."""
     return _least(lambda n: max(provable(one, margin, n, alpha, power) for one in evidence) <= margin - abs(mean))
 
 
 def _least(enough: Callable[[int], bool]) -> int | None:
-    """Return the least number of seeds that is enough; None above 10,000. What isn't enough falls with n: bisect."""
+    """Return by bisection the least number of seeds that is enough, as all larger ones are; None above 10,000."""
     low, high = LEAST_SEEDS - 1, MOST_SEEDS
     if not enough(high):
         return None

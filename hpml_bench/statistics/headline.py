@@ -24,15 +24,15 @@ def compare_scores(scores: Scores, margin: float, span: float = 1.0, step: float
     Args:
         scores: of every method and seed.
         margin: difference of means that counts as none.
-        span: range of a row's score, 1 of right and wrong; 0 where it has none.
-        step: least amount by which a row's score changes, 1 of right and wrong; 0 of real numbers.
+        span: range of a row's score, 1 for right and wrong; 0 where it has none.
+        step: least amount by which a row's score changes, 1 for right and wrong; 0 for real numbers.
 
     """
     means = {method: {seed: float(rows.mean()) for seed, rows in of.items()} for method, of in scores.items()}
 
     def evidence(a: str, b: str, seeds: Sequence[int]) -> tuple[Evidence, ...] | None:
         table = [scores[a][seed].astype(float) - scores[b][seed] for seed in seeds]
-        return crossed_evidence(table, span, step) if table[0].size > 1 else None  # one row tells nothing of others
+        return crossed_evidence(table, span, step) if table[0].size > 1 else None  # one row shows nothing of others
 
     pairs = compare_pairs(means, margin=margin, evidence=evidence)
     return pairs if span else tuple(replace(c, skewed=c.skewed or _carried_by_few(c, scores)) for c in pairs)
@@ -43,7 +43,7 @@ ROW_SKEW = 3.0
 
 
 def _carried_by_few(c: Comparison, scores: Scores) -> bool:
-    """Tell whether the mean difference over seeds is skewed over rows, so that few of them carry it."""
+    """Return whether the mean difference over seeds is skewed over rows, so that few of them carry it."""
     shared = scores[c.a].keys() & scores[c.b].keys()
     rows = np.mean([scores[c.a][seed].astype(float) - scores[c.b][seed] for seed in shared], axis=0)
     return skewness(rows) > ROW_SKEW
@@ -55,7 +55,7 @@ def compare_costs(values: Values, margin: float, grid: float | None = None) -> t
     Args:
         values: all above 0.
         margin: share of a cost that counts as none: 0.05 for factors between 1 / 1.05 and 1.05.
-        grid: distance of the values that can be measured, where it is known.
+        grid: spacing of the values that can be measured, where it is known.
 
     """
     return compare_pairs(values, ratio=True, margin=math.log1p(margin), grid=grid)

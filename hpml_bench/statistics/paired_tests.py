@@ -16,8 +16,8 @@ from hpml_bench.statistics.intervals import finite
 def paired_t(differences: ArrayLike, grid: float | None = None) -> float | None:
     """Return the two-sided p of the paired t test: t = mean / (sd / √n) with n - 1 degrees of freedom.
 
-    The sd is `paired_sd`'s. Where that is unknown since all differences are equal, all zero gives 1, and equal but not
-    zero the sign-flip p. None with fewer than two differences.
+    The sd is `paired_sd`'s. Where that is unknown since all differences are equal, p is 1 if they are zero, else the
+    sign-flip p. None with fewer than two differences.
     """
     data = finite(differences)
     if data.size < 2:
@@ -31,11 +31,11 @@ def paired_t(differences: ArrayLike, grid: float | None = None) -> float | None:
 
 
 def paired_sd(differences: ArrayLike, grid: float | None = None) -> float | None:
-    """Return the standard deviation that the paired t test takes for differences, and so what it can detect.
+    """Return the standard deviation of differences in the paired t test, which decides what it can detect.
 
     Where the values lie on a known grid (accuracies on 1 / rows, memory on pages) they may agree by luck: the variance
     of rounding to it, g²/12 (Sheppard 1898), is added to the variance, always, so that equal differences are no less
-    sure than nearly equal ones, and no surer than their grid. None where nothing tells the spread: fewer than two
+    sure than nearly equal ones, and no surer than their grid. None where the spread is unknown: fewer than two
     differences, or all of them equal on no known grid.
     """
     data = finite(differences)
@@ -57,7 +57,7 @@ def sign_flip(differences: ArrayLike) -> float:
     observed = abs(data.sum()) * (1 - 1e-12)
     if data.size <= 16:
         return float(np.mean(np.abs(_all_patterns(data.size) @ data) >= observed))
-    parts = np.array_split(_patterns(data.size), max(1, data.size // 50))  # as numbers they take eight times the room
+    parts = np.array_split(_patterns(data.size), max(1, data.size // 50))  # as floats they take eight times the memory
     larger = sum(int(np.sum(np.abs(part.astype(float) @ data) >= observed)) for part in parts)
     return (larger + 1) / 20_001
 

@@ -29,7 +29,7 @@ Values = Mapping[str, Mapping[int, float]]
 Better = Literal["higher", "lower", "neither"]
 Verdict = Literal["different", "equivalent", "undecided", "untested"]
 FOR_DIFFERENCES, FOR_EQUIVALENCES, FOR_GUESSING = 0.8, 0.15, 0.05
-"""How a page's 5 % are shared out: each kind of claim is held to its share by Holm, and so all together to 5 %.
+"""Shares of a page's 5 %: Holm holds each kind of claim to its share, and so all together to 5 %.
 
 They can't share it as one list: a pair rightly called equivalent would raise the level at which the others are wrongly
 called different, to 9 % in the worst case."""
@@ -40,8 +40,8 @@ FIRST_LOOK = 0.9
 def spent_at(look: int) -> float:
     """Return the share of a page's 5 % for a look, from 1: each later one takes half of what is left, 1 in all.
 
-    Whoever adds seeds until a verdict comes looks several times, and each look may err; by Boole the chance of any
-    error is at most the sum. Alpha spending (Lan and DeMets 1983) with a function of the look's number, since how
+    Adding seeds until there is a verdict means several looks, each of which may err; by Boole the chance of any error
+    is at most the sum. Alpha spending (Lan and DeMets 1983) with a function of the look's number, since how
     many will follow isn't known.
     """
     return FIRST_LOOK if look <= 1 else (1 - FIRST_LOOK) / 2 ** (look - 1)
@@ -56,14 +56,14 @@ class Comparison:
     difference: Interval
     """Mean of the differences within a seed and its own 95 % interval, of logarithms where `ratio`."""
     p: float | None
-    """Of no difference, two-sided. None under three seeds."""
+    """Two-sided p of no difference. None under three seeds."""
     p_equivalent: float | None
-    """Of a difference of the margin or more: the larger of two one-sided tests. None also without a margin."""
+    """p of a difference of the margin or more: the larger of two one-sided tests. None also without a margin."""
     margin: float | None
     ratio: bool = False
-    """Differences are of natural logarithms: the costs are compared by their factor a / b."""
+    """Whether differences are of natural logarithms: the costs are compared by their factor a / b."""
     exact: bool = False
-    """Both methods are the same in every seed and are counts: the values themselves decide, not a test."""
+    """Whether the values are counts that are the same in every seed: they decide themselves, without a test."""
     p_sign_flip: float | None = None
     """Exact sign-flip permutation test over seeds, which assumes symmetry only."""
     sign_flip_floor: float | None = None
@@ -74,9 +74,9 @@ class Comparison:
     """The seeds look like skewed noise of unequal spread, or few rows of a score without a range carry the difference;
     tests claim too much there."""
     evidence: tuple[Evidence, ...] = field(default=(), repr=False)
-    """What p, interval and plans follow from; where there are several a claim needs each. None: spread unknown."""
+    """Evidence for p, interval and plans; where there are several, a claim needs each. Empty: spread unknown."""
     p_adjusted: float | None = None
-    """p after Holm over its family, so that below 5 % is a claim."""
+    """p after Holm over its family; a claim where it is below 5 %."""
     p_equivalent_adjusted: float | None = None
     """`p_equivalent` likewise."""
     first_levels: tuple[float, float] | None = None
@@ -91,7 +91,7 @@ class Comparison:
 
     @property
     def uncertain(self) -> bool:
-        """Whether the chance of error of what is claimed of the pair may exceed the level."""
+        """Whether a claim on the pair may be wrong with a chance above the level."""
         return self.skewed and (self.differs or self.equivalent)
 
     @property
@@ -101,7 +101,7 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """What may be said of the pair; one that differs may be equivalent as well: real, and too small to matter."""
+        """Verdict on the pair; one that differs may be equivalent as well: real, and too small to matter."""
         if self.p is None:
             return "untested"
         if self.differs:
@@ -117,7 +117,7 @@ class Comparison:
 
     @cached_property
     def seeds_needed(self) -> int | None:
-        """Seeds that would decide at the next look with a chance of 80 %, were the mean difference the true one.
+        """Seeds that would decide at the next look with a chance of 80 % if the mean difference is the true one.
 
         None above 10,000.
         """
@@ -160,12 +160,12 @@ def compare_pairs(
     Args:
         values: method -> seed -> value; pairs that share no seed are left out.
         exact: a method that has the same value in several seeds has no noise (a count of parameters): between two such
-            methods any difference is real, and p is 0 or 1. Without it, equal values may be luck, as of accuracies.
+            methods any difference is real, and p is 0 or 1. Without it, equal values may be luck, as with accuracies.
         ratio: compare logarithms; all values must be above 0.
         margin: difference (of logarithms where `ratio`) that counts as none.
-        grid: distance of the values that can be measured, where it is known.
-        evidence: what a pair is tested with, from its methods and shared seeds; empty where nothing tells the spread,
-            None where the pair can't be tested; by default the paired t test's.
+        grid: spacing of the values that can be measured, where it is known.
+        evidence: returns a pair's evidence from its methods and shared seeds; empty where the spread is unknown, None
+            where the pair can't be tested; by default the paired t test's.
 
     """
     return tuple(
@@ -194,10 +194,10 @@ def decide(comparisons: Iterable[Comparison], look: int = 1) -> tuple[Comparison
         if c.exact or c.p is None:
             return replace(c, p_adjusted=c.p)
         adjusted = min(1.0, next(different) / (share * FOR_DIFFERENCES))
-        found = replace(c, p_adjusted=adjusted, first_levels=first, next_levels=following)
+        decided = replace(c, p_adjusted=adjusted, first_levels=first, next_levels=following)
         if c.p_equivalent is None:
-            return found
-        return replace(found, p_equivalent_adjusted=min(1.0, next(equivalent) / (share * FOR_EQUIVALENCES)))
+            return decided
+        return replace(decided, p_equivalent_adjusted=min(1.0, next(equivalent) / (share * FOR_EQUIVALENCES)))
 
     return tuple(map(member, family))
 
@@ -298,7 +298,7 @@ ones, of ten 9 % and 46 %; three can't be."""
 
 
 def looks_skewed(of_a: NDArray[np.float64], of_b: NDArray[np.float64]) -> bool:
-    """Tell whether two methods' values over the same seeds look like skewed noise of unequal spread."""
+    """Return whether two methods' values over the same seeds look like skewed noise of unequal spread."""
     if of_a.size < LEAST_SEEDS:
         return False
     low, high = sorted((float(of_a.std(ddof=1)), float(of_b.std(ddof=1))))
@@ -306,7 +306,7 @@ def looks_skewed(of_a: NDArray[np.float64], of_b: NDArray[np.float64]) -> bool:
 
 
 def skewness(values: NDArray[np.float64]) -> float:
-    """Return the absolute coefficient of skewness, m₃ / m₂^1.5 with moments about the mean; 0 of constant values."""
+    """Return the absolute coefficient of skewness, m₃ / m₂^1.5 with moments about the mean; 0 for constant values."""
     spread = values - values.mean()
     square = float(np.mean(spread**2))
     return abs(float(np.mean(spread**3))) / square**1.5 if square else 0.0

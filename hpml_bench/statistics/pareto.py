@@ -1,4 +1,4 @@
-"""The Pareto front over several metrics, as far as verdicts tell it."""
+"""The Pareto front over several metrics, as far as verdicts show it."""
 
 from __future__ import annotations
 

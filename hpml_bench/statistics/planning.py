@@ -1,4 +1,4 @@
-"""Power of the paired t test: what a number of seeds can find, and how many seeds a difference needs."""
+"""Power of the paired t test: the differences that seeds can find, and the seeds that a difference needs."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
 def group_scores(scores: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
     """Return a score per group, [G], whose mean over the groups is exactly the mean of the rows' scores.
 
-    Rows of a group depend on each other, so that groups are what another sample would have others of. The mean over
+    Rows of a group depend on each other, so the groups are the units that another sample would replace. The mean over
     rows is a ratio of two means over groups, of their scores' totals and of their sizes; linearised at them a group's
     score is s + G size_g / m (s_g - s), with m rows in G groups, mean s_g in group g and mean s over all rows. Its
     variance over groups is that of the ratio (Cochran 1977, Sampling Techniques, ch. 9A). Groups of one row each keep
@@ -43,13 +43,13 @@ def group_scores(scores: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
 def crossed_evidence(values: ArrayLike, span: float = 1.0, step: float = 1.0) -> tuple[Evidence, ...]:
     """Return the evidence of a seeds x rows table for other seeds and rows, and that for other seeds alone.
 
-    A claim needs both: Satterthwaite's approximation would now and then be surer of other rows than of these. What
-    shows no spread is left out: of real numbers the second where all seeds agree, without a range both where rows do.
+    A claim needs both: Satterthwaite's approximation would now and then be surer of other rows than of these. Evidence
+    without spread is left out: for real numbers the second where all seeds agree, without a range both where rows do.
 
     Args:
         values: [n seeds, m rows] with n, m >= 2: scores of a method, or differences of two methods' scores.
-        span: range of a row's score, 1 of right and wrong; 0 where it has none.
-        step: least amount by which a row's score changes, 1 of right and wrong; 0 of real numbers.
+        span: range of a row's score, 1 for right and wrong; 0 where it has none.
+        step: least amount by which a row's score changes, 1 for right and wrong; 0 for real numbers.
 
     """
     table = np.asarray(values, dtype=float)

@@ -38,7 +38,7 @@ class ObservedRuns:
         self._known = known
 
     def _holds(self, run: str, inode: int, mark: Mark, state: RunState) -> bool:
-        """Tell whether the record of a run is the one that was read: one that ended well is replaced with its folder."""
+        """Tell whether a run's record is the one that was read: that of a run that ended well goes with its folder."""
         return inode == mark[0] if state.status in DONE else mark == _mark(self._folder / run, inode)
 
     @property

@@ -1,4 +1,4 @@
 """One run inside a rank: model, trainer, evaluation, clocks, self-checks, and the worker that puts them to use.
 
-May import `data` and what is before it.
+May import `data` and the packages before it.
 """

@@ -46,9 +46,9 @@ class Assembly:
     validation: Rows
     test: Rows
     retention: Rows | None = None
-    """General text, where the task has some."""
+    """General text; None where the task measures no forgetting."""
     generator: Generator | None = None
-    """How prompts are answered, where they are."""
+    """Generation of answers; None where the task generates none."""
     base_losses: np.ndarray | None = None
     """Loss of the base model on each row of `retention`, before the method changed it, summed over tokens, [n] in
     nats."""
@@ -89,26 +89,26 @@ def assemble(spec: RunSpec, prepared: Prepared, group: Group) -> Assembly:
     task = make_task(settings.task, prepared.label_names, prepared.facts)
     for split in ("validation", "test", *([RETENTION] if task.retention else [])):
         rows[split] = Rows(Path(prepared.data) / split, prepared.pad_id)
-    before: list[np.ndarray] = []
+    losses: list[np.ndarray] = []
 
-    def look(base: PreTrainedModel) -> None:
+    def measure_base(base: PreTrainedModel) -> None:
         if task.retention:
-            speed_up(base, settings.device)  # as the model after it: the difference must not be of kernels
-            before.append(base_losses(base, task, rows[RETENTION], settings, group))
+            speed_up(base, settings.device)  # as for the trained model: their difference must not come from kernels
+            losses.append(base_losses(base, task, rows[RETENTION], settings, group))
 
     set_float32_products(settings)
     leave_out_cudnn_attention()
     folder = Path(prepared.backbone)
     loading = group.in_turn() if is_large(folder, settings) else nullcontext()
-    model = build_model(folder, spec, method, task, look, group.device, loading).to(group.device)
+    model = build_model(folder, spec, method, task, measure_base, group.device, loading).to(group.device)
     torch.manual_seed(spec.seed * 1000 + group.rank)  # dropout differs between ranks, as it must
     assembly = Assembly(
         spec, model, method, task, group, rows["train"], rows["validation"], rows["test"], rows.get(RETENTION),
-        make_generator(task, prepared, settings, spec.seed), before[0] if before else None,
+        make_generator(task, prepared, settings, spec.seed), losses[0] if losses else None,
     )  # fmt: skip
     if method.trains:
         batches = (assembly.train_rows.batch(indices).to(group.device) for indices in assembly.order())
         with autocast(settings):
             method.before_train(model.encoder, batches, assembly.steps)
-        keep_trained_as_float32(model)  # what was made anew from the data
+        keep_trained_as_float32(model)  # weights that were made anew from the data
     return assembly

@@ -14,15 +14,15 @@ from torch.nn.utils.rnn import pad_sequence
 from hpml_bench.plugins.task import IGNORE_INDEX, learnt_places
 
 READS_ANEW = ("SHADOW", "XLORA")
-"""PEFT's types that read the text by a second model or pass, whose keys and values our cache doesn't hold."""
+"""PEFT's types that read the text with a second model or pass, whose keys and values our cache doesn't hold."""
 KEYS_AND_VALUES = ("CARTRIDGE", "PREFIX_TUNING")
 """PEFT's types whose prefix is in the cache, so that padding on the left comes between it and the text."""
 WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
-"""Options of models in which a token sees some of the places before it only; padding takes up places."""
+"""Options of models whose tokens attend to a limited number of positions back; padding takes up some of them."""
 
 
 class Places(NamedTuple):
-    """The places of a batch at which logits are wanted: rows [N], columns [N] of texts [B, width]."""
+    """Positions in a batch for which logits are computed: rows [N], columns [N] of texts [B, width]."""
 
     rows: Tensor
     columns: Tensor
@@ -31,22 +31,22 @@ class Places(NamedTuple):
 
 @dataclass
 class State:
-    """What has been read: logits of the next token [B, vocabulary], what is kept of the texts, and the mask [B, L]."""
+    """State of a generation: logits of the next token [B, vocabulary], cache or texts, and the mask [B, L]."""
 
     logits: Tensor
     cache: Any
-    """Of keys and values; without one, the token ids of each text."""
+    """Keys and values; where none are cached, the token ids of each text."""
     mask: Tensor
     positions: Tensor
-    """[B], of the next token."""
+    """Position of the next token, [B]."""
 
 
 class LanguageModel(nn.Module):
-    """A causal language model as the method left it: what the task `causal_lm` builds.
+    """A causal language model as the method left it, which the task `causal_lm` builds.
 
-    A vocabulary of 50,000 to 250,000 makes logits the largest tensor of a step, and most places have no target. So the
-    hidden states that the output layer reads are chosen before it (a hook on that layer, which keeps what single
-    architectures do with logits afterwards).
+    A vocabulary of 50,000 to 250,000 makes logits the largest tensor of a step, and most places have no target. So a
+    hook on the output layer selects the hidden states that it reads; what single architectures do with logits
+    afterwards stays as it is.
 
     Args:
         encoder: the language model, or PEFT's around it.
@@ -60,34 +60,34 @@ class LanguageModel(nn.Module):
         self.head = nn.Identity()  # the output layer is the model's own
         self.virtual_tokens = virtual_tokens
         self.caches = _caches(encoder)
-        """Whether a token is read with the keys and values of those before; else all of the text, as in training."""
+        """Whether a token is read with cached keys and values of those before; else the whole text, as in training."""
         self.cache_checked = not self.caches
-        """Whether `caches` was tried on this model's texts, or needs no trial."""
+        """Whether `caches` was verified on this model's texts, or needs no check."""
         self._attends = _attends(encoder)
         self._chosen: Places | None = None
         self._watch(encoder)
 
     @property
     def width(self) -> int:
-        """Numbers that it gives for each target: the words of its vocabulary."""
+        """Outputs per target: the size of the vocabulary."""
         return int(cast(Any, self.encoder).get_output_embeddings().weight.shape[0])
 
     @property
     def prefix(self) -> int:
         """Positions that the method puts before each text, in its hidden states or in the cache."""
-        found = _prefix(self.encoder, rows=1)
-        return 0 if found is None else found.length
+        prefix = _prefix(self.encoder, rows=1)
+        return 0 if prefix is None else prefix.length
 
     def _watch(self, encoder: nn.Module) -> None:
         output = cast(Any, encoder).get_output_embeddings()
         self._hook = output.register_forward_pre_hook(lambda _, args: (self._choose(args[0]), *args[1:]))
 
     def release(self) -> None:
-        """Let the output layer go, which computes all logits again."""
+        """Remove the hook, so that the output layer computes all logits again."""
         self._hook.remove()
 
     def _choose(self, hidden: Tensor) -> Tensor:
-        """Return the states [N, H] of [B, V + L, H] that logits are wanted of."""
+        """Return the hidden states [N, H], out of [B, V + L, H], whose logits are computed."""
         chosen = self._chosen
         if chosen is None:
             return hidden
@@ -101,10 +101,10 @@ class LanguageModel(nn.Module):
         Args:
             input_ids: token ids [B, L].
             attention_mask: 1 for a token, 0 for padding, [B, L].
-            labels: a token's own id where it is learnt, else IGNORE_INDEX, [B, L]. The logits are of these tokens, each
-                from the place before it: [N, vocabulary], row by row. Without labels, of the token after each text:
-                [B, vocabulary].
-            learnt: N, where the host knows it; without it, the host waits for the device.
+            labels: a token's own id where it is a target, else IGNORE_INDEX, [B, L]. The logits are of the targets,
+                each from the position before it: [N, vocabulary], row by row. Without labels, of the token after each
+                text: [B, vocabulary].
+            learnt: N, the number of targets; without it, the host waits for the device to count them.
 
         """
         if labels is None:
@@ -118,7 +118,7 @@ class LanguageModel(nn.Module):
         return cast(Tensor, output.logits)
 
     def _output(self, model: Any, chosen: Places, **inputs: Any) -> Any:
-        """Return what a model gives, with logits at the chosen places alone."""
+        """Return a model's output, with logits at the chosen positions alone."""
         self._chosen = chosen
         try:
             return model(**inputs)
@@ -126,13 +126,13 @@ class LanguageModel(nn.Module):
             self._chosen = None
 
     def with_encoder(self, encoder: nn.Module, virtual_tokens: int = 0) -> LanguageModel:
-        """Return a model of another encoder."""
+        """Return a model with another encoder."""
         return LanguageModel(encoder, virtual_tokens)
 
     # Token by token
 
     def read(self, input_ids: Tensor, attention_mask: Tensor) -> State:
-        """Read left-padded prompts [B, L] and return what is needed to go on.
+        """Read left-padded prompts [B, L] and return the state from which to generate.
 
         Positions are counted without padding, so that a prompt's answer doesn't depend on the prompts beside it.
         """
@@ -146,7 +146,7 @@ class LanguageModel(nn.Module):
             if prefix.embeddings is not None:
                 words = base.get_input_embeddings()(input_ids)
                 states = torch.cat([prefix.embeddings.to(words.dtype), words], dim=1)
-                order = attention_mask.argsort(dim=1, stable=True)  # padding before the prompt: it must not part them
+                order = attention_mask.argsort(dim=1, stable=True)  # padding first, not between prefix and prompt
                 inputs = {"inputs_embeds": states.gather(1, order[..., None].expand_as(states))}
                 attention_mask = attention_mask.gather(1, order)
         positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
@@ -169,8 +169,8 @@ class LanguageModel(nn.Module):
         ids = pad_sequence(texts, batch_first=True)
         lengths = torch.tensor([len(text) for text in texts], device=ids.device)
         mask = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
-        of_peft = getattr(self.encoder, "active_peft_config", None)
-        virtual = getattr(of_peft, "num_virtual_tokens", None) or 0
+        config = getattr(self.encoder, "active_peft_config", None)
+        virtual = getattr(config, "num_virtual_tokens", None) or 0
         return State(self(ids, mask), texts, mask, lengths + virtual)
 
     def _go_on(self, base: Any, mask: Tensor, positions: Tensor, inputs: dict[str, Any]) -> State:
@@ -192,13 +192,13 @@ class LanguageModel(nn.Module):
         return State(state.logits[rows], cache, state.mask[rows], state.positions[rows])
 
 
-def _every_row(of: Tensor) -> Tensor:
-    """Return the numbers of a batch's rows, [B]."""
-    return torch.arange(len(of), device=of.device)
+def _every_row(batch: Tensor) -> Tensor:
+    """Return the indices of a batch's rows, [B]."""
+    return torch.arange(len(batch), device=batch.device)
 
 
 def _caches(encoder: Any) -> bool:
-    """Tell whether a model goes on from the keys and values of a left-padded text as if it had read it all anew."""
+    """Return whether a model computes the same from cached keys and values of left-padded texts as from the texts."""
     if not isinstance(encoder, PeftModel):
         return True
     kind, config = encoder.active_peft_config.peft_type, encoder.get_base_model().config.get_text_config()
@@ -207,23 +207,23 @@ def _caches(encoder: Any) -> bool:
 
 
 def _attends(encoder: Any) -> bool:
-    """Tell whether a model reads the mask of all tokens with the last one.
+    """Return whether a model takes the mask of all tokens together with the last one.
 
-    A state-space model without attention (Mamba) multiplies the new tokens' states by the mask it is given.
+    A state-space model without attention (Mamba) multiplies the new tokens' states by the mask.
     """
     base = encoder.get_base_model() if isinstance(encoder, PeftModel) else encoder
     return not getattr(base, "_is_stateful", False) or hasattr(base.config.get_text_config(), "num_attention_heads")
 
 
 def _cache_name(base: Any) -> str:
-    """Return what a model calls its cache: `past_key_values` until transformers 5.2x, `cache` since."""
+    """Return the name of a model's cache argument: `past_key_values` until transformers 5.2x, `cache` since."""
     inner = base.get_base_model() if isinstance(base, PeftModel) else base
     return "cache" if "cache" in inspect.signature(inner.forward).parameters else "past_key_values"
 
 
 @dataclass
 class _Prefix:
-    """What a prompt method puts before a text: embeddings [B, V, H], or keys and values of V positions."""
+    """Prefix that a prompt method puts before a text: embeddings [B, V, H], or keys and values of V positions."""
 
     length: int
     embeddings: Tensor | None = None
@@ -231,12 +231,12 @@ class _Prefix:
 
 
 def _has_prefix(encoder: Any) -> bool:
-    """Tell whether a method puts positions before each text, as PEFT's prompt methods do."""
+    """Return whether a method puts positions before each text, as PEFT's prompt methods do."""
     return isinstance(encoder, PeftModel) and encoder.active_peft_config.is_prompt_learning
 
 
 def _reader(encoder: Any) -> Any:
-    """Return the model that reads tokens: of a prompt method the one behind its prefix.
+    """Return the model that reads tokens: for a prompt method the one behind its prefix.
 
     PEFT's own `generate` drops position ids, so that under left padding answers depend on the prompts beside them.
     """
@@ -244,7 +244,7 @@ def _reader(encoder: Any) -> Any:
 
 
 def _prefix(encoder: Any, rows: int) -> _Prefix | None:
-    """Return what a prompt method puts before `rows` texts; None of any other."""
+    """Return a prompt method's prefix for `rows` texts; None for any other method."""
     if not _has_prefix(encoder):
         return None
     prompt = encoder.get_prompt(batch_size=rows)

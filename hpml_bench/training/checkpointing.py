@@ -11,19 +11,19 @@ from hpml_bench.errors import Unsupported
 REFUSED = {
     "PREFIX_TUNING": "its prefix is in the cache of keys and values, which blocks are not given then",
     "CARTRIDGE": "its prefix is in the cache of keys and values, which blocks are not given then",
-    "POLY": "its layers are told the task by hooks, which are gone when activations are computed again",
+    "POLY": "hooks give its layers the task, and are gone when activations are computed again",
     "XLORA": "its layers mix adapters by a first pass, which is over when activations are computed again",
 }
-"""PEFT's types that it breaks, and why; of the first PEFT says so itself."""
+"""PEFT's types that checkpointing breaks, and why; for the first, PEFT says so itself."""
 
 
 def checkpoint_activations(backbone: PreTrainedModel) -> None:
-    """Let a backbone keep the input of each block alone while it trains.
+    """Let a backbone keep only the input of each block while it trains.
 
-    By torch's non-reentrant kind: DDP takes it as it is, and inputs need no gradient.
+    It is torch's non-reentrant kind: DDP needs no change for it, and inputs need no gradient.
 
     Raises:
-        Unsupported: transformers has no checkpoints in this model.
+        Unsupported: transformers has no checkpointing for this model.
 
     """
     if not backbone.supports_gradient_checkpointing:

@@ -21,7 +21,7 @@ STORED = 1e-6
 """Relative: losses on disk are float32."""
 
 CLOCKS, CLOCKS_A_WINDOW = 0.01, 0.001
-"""Allowed difference of two clocks: a share of the time, and seconds a window, since they are read in turn."""
+"""Allowed difference of two clocks: a share of the time, and seconds per window, since they are read in turn."""
 
 Metrics = Mapping[str, float | None]
 
@@ -36,7 +36,7 @@ def all_checks(  # each argument is one of the places
     task: Task,
     parameters: Mapping[str, int],
 ) -> tuple[Check, ...]:
-    """Return every check of a run that ended; where it trains nothing, those of steps are left out."""
+    """Return all checks of a finished run; those of steps are left out where it trained nothing."""
     untrained = not any(parameters.values()) and consumed.steps == 0
     of_steps = (
         ()
@@ -59,7 +59,7 @@ def all_checks(  # each argument is one of the places
 
 
 def budget(consumed: Consumed, settings: Settings) -> Check:
-    """The samples that the ranks counted, summed, are steps x global batch."""
+    """The samples counted by all ranks are steps x global batch."""
     detail = f"{consumed.samples} samples over all ranks in {consumed.steps} steps of {settings.global_batch}"
     return Check(name="budget", passed=consumed.samples == consumed.steps * settings.global_batch, detail=detail)
 
@@ -102,19 +102,19 @@ def train_loss(metrics: Metrics, points: Sequence[Point], window: int = 20) -> C
 
 
 def once_each(predictions: Predictions, rows: int) -> Check:
-    """The predictions on disk are of every test row exactly once."""
-    found = predictions.index.tolist()
-    detail = f"{len(found)} predictions of {len(set(found))} rows for {rows} test rows"
-    return Check(name="predictions", passed=sorted(found) == list(range(rows)), detail=detail)
+    """The predictions on disk have every test row exactly once."""
+    indices = predictions.index.tolist()
+    detail = f"{len(indices)} predictions of {len(set(indices))} rows for {rows} test rows"
+    return Check(name="predictions", passed=sorted(indices) == list(range(rows)), detail=detail)
 
 
 def headline(metrics: Metrics, predictions: Predictions, task: Task) -> Check:
-    """The headline metric is that of the predictions on disk, and the mean of the rows' scores."""
+    """The headline metric equals that of the predictions on disk, and the mean of the rows' scores."""
     name = task.headline.removeprefix("test_")
-    given = _get(metrics, task.headline)
+    reported = _get(metrics, task.headline)
     stored, mean = task.evaluate(predictions)[name], float(task.scores(predictions).mean())
-    passed = all(math.isclose(given, other, rel_tol=STORED, abs_tol=STORED) for other in (stored, mean))
-    detail = f"{name} {given:.10g}, of the predictions on disk {stored:.10g}, mean of the rows' scores {mean:.10g}"
+    passed = all(math.isclose(reported, other, rel_tol=STORED, abs_tol=STORED) for other in (stored, mean))
+    detail = f"{name} {reported:.10g}, of the predictions on disk {stored:.10g}, mean of the rows' scores {mean:.10g}"
     return Check(name=name, passed=passed, detail=detail)
 
 

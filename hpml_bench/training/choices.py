@@ -1,7 +1,7 @@
-"""Choices: how likely a language model finds each of a row's answers, every row once over the ranks.
+"""Multiple choice: log-likelihoods of each row's answers under a language model, every row once over the ranks.
 
-As lm-evaluation-harness counts multiple choice: the log-likelihood of a choice's tokens after the prompt, summed; and
-the same divided by the choice's characters, where long choices would lose by their length.
+As in lm-evaluation-harness: the log-likelihood of a choice's tokens after the prompt, summed; and the same divided by
+the choice's characters, since long choices would lose by their length.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ class Chosen(NamedTuple):
 
     plain: tuple[str, ...]
     normalised: tuple[str, ...]
-    """By the log-likelihood a character."""
+    """By the log-likelihood per character."""
 
 
 class ChoicePair(NamedTuple):
-    """A choice of a row of this rank."""
+    """One choice of one of this rank's rows."""
 
     place: int
-    """Of the row among this rank's."""
+    """Index of the row among this rank's rows."""
     number: int
-    """Of the choice among the row's."""
+    """Index of the choice among the row's choices."""
     prompt: list[int]
     answer: list[int]
 
     @property
     def length(self) -> int:
-        """Tokens to read."""
+        """Number of tokens to read."""
         return len(self.prompt) + len(self.answer)
 
 
@@ -61,9 +61,9 @@ def choose(model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, g
         for pair, loss in zip(part, _losses(model, task, part, rows.pad_id, group.device), strict=True):
             local[pair.place, 1 + pair.number] = loss
         done += len(part)
-    everyone = group.gather(local).flatten(0, 1).numpy()
-    everyone = everyone[np.isfinite(everyone[:, 0])]
-    losses_of = everyone[np.argsort(everyone[:, 0], kind="stable")]
+    gathered = group.gather(local).flatten(0, 1).numpy()
+    gathered = gathered[np.isfinite(gathered[:, 0])]
+    losses_of = gathered[np.argsort(gathered[:, 0], kind="stable")]
     if not np.array_equal(losses_of[:, 0], np.arange(len(rows))):
         raise RuntimeError("the choices of the rows were not compared exactly once each")
     return chosen(choices, losses_of[:, 1:])
@@ -83,7 +83,7 @@ def rehearse_choices(
 
 
 def _batches(rows: Rows, settings: Settings, group: Group, most: int) -> Iterator[list[ChoicePair]]:
-    """Yield the choices of this rank's rows, those of like length together."""
+    """Yield the choices of this rank's rows in batches of similar length."""
     tokens, prompts = rows.column("choice_ids"), rows.column("prompt")
     pairs = [
         ChoicePair(place, number, rows.tokens(row)[: prompts[row]].tolist(), answer)

@@ -12,9 +12,9 @@ from hpml_bench.plugins.group import settle
 
 
 class Clock(Protocol):
-    """Times consecutive laps, each from the end of the one before; `start` and `lap` don't wait for the device.
+    """Clock of consecutive laps, each from the end of the one before; `start` and `lap` don't wait for the device.
 
-    A lap before any `start` counts from the making of the clock.
+    Before any `start`, the first lap begins when the clock is made.
     """
 
     def start(self) -> None:
@@ -31,12 +31,12 @@ class Clock(Protocol):
 
 
 TOGETHER = 1e-4
-"""Seconds within which both clocks are read, so that they agree on a moment also on a busy machine."""
+"""Most seconds between two readings that count as one moment; on a busy machine they can lie further apart."""
 TRIES = 10
 
 
 class CpuClock:
-    """perf_counter: on the CPU the work is done when the call returns."""
+    """Clock by perf_counter: on the CPU the work is done when its call returns."""
 
     def __init__(self) -> None:
         self._seconds: list[float] = []
@@ -74,7 +74,7 @@ def _both_clocks() -> tuple[float, float]:
 
 
 class CudaClock:
-    """Events in the stream: kernels run long after their call returns, and a wait at every step would slow them."""
+    """Clock by events in the stream: kernels run long after their call returns, and waiting would slow each step."""
 
     def __init__(self) -> None:
         self._laps: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
@@ -115,13 +115,13 @@ def clock(device: torch.device) -> Clock:
 
 
 def second_clock() -> float:
-    """Return the seconds of a third clock: the hardware's, which the system never steps or slews."""
+    """Return the seconds of the hardware's clock, which the system never steps or slews."""
     raw = getattr(time, "CLOCK_MONOTONIC_RAW", None)
     return time.monotonic() if raw is None else time.clock_gettime(raw)
 
 
 def one_at_a_time(calls: Iterable[Callable[[], object]], device: torch.device) -> list[float]:
-    """Return the seconds of each call, each begun when the device has ended the one before, as a server's requests."""
+    """Return the seconds of each call; each begins when the device has ended the one before, as a server's requests."""
     watch = clock(device)
     for call in calls:
         watch.start()

@@ -9,7 +9,7 @@ import torch
 
 
 class Combined(torch.optim.Optimizer):
-    """Steps with all of its parts, whose groups and states are its own.
+    """Optimizer made of several, which share its parameter groups and state.
 
     A schedule changes the rates of the groups, and `load_state_dict` replaces groups and state: the parts see both.
     """
@@ -21,7 +21,7 @@ class Combined(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Let the parts have the state of the whole, and each its own of the groups."""
+        """Give all parts the state of the whole, and each its own groups."""
         groups = iter(self.param_groups)
         for part, size in zip(self.parts, self._sizes, strict=True):
             part.state = self.state
@@ -33,7 +33,7 @@ class Combined(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take a step of every part; return what the closure returns, if there is one."""
+        """Take a step of every part; return the result of the closure, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""Speed of matrix products on this CPU, by which the precision `auto` decides: flags of a processor don't tell."""
+"""Speed of fp32 and bf16 matrix products on this CPU, to choose `precision: auto`: CPU flags don't show it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from hpml_bench.suite.base import Frozen
 
 FASTER = 1.15
-"""Times that bf16 must be faster than fp32 to be taken."""
+"""Least speedup over fp32 for which bf16 is taken."""
 SECONDS = 0.25
-"""Of timing, all in all."""
+"""Total duration of the timing."""
 LEAST = 3
-"""Products of each type, at least."""
+"""Least number of products timed in each type."""
 ROWS, WORK = 512, 1e9
-"""Most rows of a product, and most multiplications: what is timed takes milliseconds. Rather columns are left out than
-rows, with few of which reading the weights would be timed."""
+"""Most rows of a product, and most multiplications, so that it takes milliseconds. Columns are left out rather than
+rows: with few rows, reading the weights would take most of the time."""
 
 
 class Products(Frozen):
-    """Seconds that a product takes in both types, medians."""
+    """Median seconds of a matrix product in both types."""
 
     shape: tuple[int, int, int]
     """Rows, inner size, columns."""
@@ -45,7 +45,7 @@ class Products(Frozen):
 
 
 def shape_of(config: Mapping[str, Any], tokens: int) -> tuple[int, int, int]:
-    """Return the shape of a feed-forward layer's product, by a model's config.json and the tokens of a batch."""
+    """Return the shape of a feed-forward layer's product, from a model's config.json and the tokens of a batch."""
     text = config.get("text_config") or config
     hidden = int(text.get("hidden_size") or text.get("n_embd") or text.get("dim") or text.get("d_model") or 768)
     columns = int(text.get("intermediate_size") or text.get("n_inner") or text.get("hidden_dim") or 4 * hidden)
@@ -54,7 +54,7 @@ def shape_of(config: Mapping[str, Any], tokens: int) -> tuple[int, int, int]:
 
 
 def measure(shape: tuple[int, int, int], threads: int) -> Products:
-    """Time products in both types in turn."""
+    """Time products of both types alternately."""
     import torch
 
     rows, inner, columns = shape

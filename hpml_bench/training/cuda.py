@@ -9,9 +9,9 @@ from hpml_bench.system.text import first_line
 
 
 def check_gpus(ranks: int, own: int | None = None) -> None:
-    """Multiply on the GPU of each rank. It initialises CUDA: call it in a process that ends and has forked no rank.
+    """Check by a product on each rank's GPU that torch can compute there; `own` checks this one GPU alone.
 
-    A rank that something else started gives its `own` GPU, and looks at no other.
+    It initialises CUDA: call it in a process that ends and has forked no rank.
 
     Raises:
         UserError: torch was built without CUDA, or not for such a GPU or driver; it sees fewer GPUs than ranks; or CUDA
@@ -45,7 +45,7 @@ def release(device: torch.device) -> None:
 
 
 def leave_free(share: float, device: torch.device) -> None:
-    """Let tensors have all but a share of a device's memory from now on; nothing on a CPU."""
+    """Limit tensors to all but a share of a device's memory from now on; nothing on a CPU."""
     if device.type == "cuda":
         torch.cuda.set_per_process_memory_fraction(1 - share, device)
 

@@ -27,9 +27,9 @@ from hpml_bench.training.generation import Answers, answer_all, rehearse_answers
 from hpml_bench.training.precision import autocast
 
 OUTPUTS = 2**28
-"""Outputs of an evaluation's batch at most, unless a row alone has more: with their losses' softmax 2.1 GB in float32.
+"""Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1 GB in float32.
 
-A language model gives as many as its vocabulary has words for each target, 50,000 to 250,000.
+A language model has as many outputs per target as its vocabulary has tokens, 50,000 to 250,000.
 """
 
 
@@ -45,7 +45,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate every row exactly once, and with a generator answer every prompt; the same on all ranks."""
     model.eval()
-    everyone, seconds = _everyone(model, task, rows, settings, group, phase)
+    gathered, seconds = _evaluate_rows(model, task, rows, settings, group, phase)
     answers = None
     if generator is not None:
         with autocast(settings), torch.no_grad():
@@ -58,8 +58,8 @@ def evaluate(
     predictions = Predictions(
         index=np.arange(len(rows)),
         reference=rows.references,
-        prediction=rows.answers(everyone[:, 2:]),
-        loss=everyone[:, 1],
+        prediction=rows.answers(gathered[:, 2:]),
+        loss=gathered[:, 1],
         said=_said(rows, answers, chosen) if rows.has("expected") else None,
         group=np.asarray(rows.column(GROUP)) if rows.has(GROUP) else None,
     )
@@ -67,7 +67,7 @@ def evaluate(
     return Evaluation(phase, step, predictions, task.evaluate(predictions), seconds, generated)
 
 
-def _everyone(
+def _evaluate_rows(
     model: TaskModel, task: Task, rows: Rows, settings: Settings, group: Group, phase: str
 ) -> tuple[np.ndarray, float]:
     """Return row index, loss and answers of all rows, [n, 2 + width], on all ranks; and the slowest rank's seconds.
@@ -82,27 +82,27 @@ def _everyone(
     local = _answer(model, task, rows, settings, group)
     watch.lap()
     seconds = group.gather(torch.tensor(watch.take(), dtype=torch.float64)).max().item()
-    everyone = group.gather(local).flatten(0, 1).numpy()  # [world * share, 2 + width]
-    everyone = everyone[everyone[:, 0] >= 0]
-    everyone = everyone[np.argsort(everyone[:, 0], kind="stable")]
-    if not np.array_equal(everyone[:, 0], np.arange(len(rows))):
+    gathered = group.gather(local).flatten(0, 1).numpy()  # [world * share, 2 + width]
+    gathered = gathered[gathered[:, 0] >= 0]
+    gathered = gathered[np.argsort(gathered[:, 0], kind="stable")]
+    if not np.array_equal(gathered[:, 0], np.arange(len(rows))):
         raise RuntimeError(f"the {phase} rows were not evaluated exactly once each")
-    return everyone, seconds
+    return gathered, seconds
 
 
 def losses_of_rows(model: TaskModel, task: Task, rows: Rows, settings: Settings, group: Group) -> np.ndarray:
     """Return the loss of each row, summed over its targets, [n] in nats, the same on all ranks."""
-    was = model.training
+    mode = model.training
     model.eval()
-    everyone, _ = _everyone(model, task, rows, settings, group, "retention")
-    model.train(was)
-    return everyone[:, 1]
+    gathered, _ = _evaluate_rows(model, task, rows, settings, group, "retention")
+    model.train(mode)
+    return gathered[:, 1]
 
 
 def base_losses(base: PreTrainedModel, task: Task, rows: Rows, settings: Settings, group: Group) -> np.ndarray:
-    """Return the same of a language model as it was loaded."""
+    """Return `losses_of_rows` of a language model as it was loaded."""
     model = LanguageModel(base)
-    model.train(base.training)  # as which it is left
+    model.train(base.training)  # its mode stays as it was
     try:
         return losses_of_rows(cast(TaskModel, model), task, rows, settings, group)
     finally:
@@ -136,7 +136,7 @@ def _answer(model: TaskModel, task: Task, rows: Rows, settings: Settings, group:
     local = torch.full(shape, -1.0, dtype=torch.float64, device=group.device)
     local[: len(mine), 0] = torch.from_numpy(mine).to(local)  # not in the loop: it waits for the device
     start = 0
-    with autocast(settings):  # one for all batches: it keeps the casts of trained weights, for all methods alike
+    with autocast(settings):  # one for all batches: it caches the casts of trained weights, for all methods alike
         for number, part in enumerate(_batches(model, rows, settings, group), start=1):
             heartbeat.beat(f"evaluation, batch {number}")
             losses, answers = _losses_and_answers(model, task, rows, part, group)
@@ -158,7 +158,7 @@ def _losses_and_answers(
 
 
 def _order(rows: Rows, group: Group) -> np.ndarray:
-    """Return this rank's rows: r, r + N, ... of N ranks, those of like length together, which pads little."""
+    """Return this rank's rows, r, r + N, ... of N ranks, sorted by length, which pads little."""
     mine = np.arange(group.rank, len(rows), group.world)
     return mine[np.argsort(rows.lengths[mine], kind="stable")]
 
@@ -169,7 +169,7 @@ def _batches(model: TaskModel, rows: Rows, settings: Settings, group: Group) -> 
 
 
 def _most_targets(model: TaskModel) -> int:
-    """Return how many targets a batch may have; of models whose outputs are small, any number."""
+    """Return the largest number of targets in a batch; for models with few outputs it is no real limit."""
     return OUTPUTS // int(getattr(model, "width", 1))
 
 
@@ -187,12 +187,12 @@ def rehearse(
 
     Args:
         model: the model, in training mode, to which it returns.
-        task: what is evaluated.
-        answered: the splits of `evaluate`.
-        read: the splits of which only losses are taken.
-        settings: the suite's.
-        group: this rank's place.
-        generator: how prompts are answered, where they are.
+        task: the run's task.
+        answered: the splits that `evaluate` gets.
+        read: the splits of which only losses are computed.
+        settings: the suite's settings.
+        group: this rank's process group.
+        generator: generation of answers; None where there is none.
 
     """
     model.eval()

@@ -1,4 +1,4 @@
-"""Generation: every prompt answered once over the ranks, greedily or by draws of the row's own, with a cache."""
+"""Generation: every prompt answered once over the ranks, greedily or sampled by the row's own seed, with a cache."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from hpml_bench.training.quantization import is_quantized
 NEAR = 1e-4
 """Distance of the two largest logits below which rounding may decide between their tokens, in float32.
 
-In half precision it is a step of the type at the largest: 2^-7 of it at most in bfloat16, 2^-10 in float16.
+In half precision it is one rounding step at the largest logit: at most 2^-7 of it in bfloat16, 2^-10 in float16.
 """
 SHRINK = 0.5
-"""Share of the rows of a batch still being answered below which the others leave it."""
+"""Share of unfinished rows in a batch at or below which the finished ones leave it."""
 
 CHECKED_ROWS, CHECKED_TOKENS = 4, 8
-"""Prompts of a first batch, and tokens of an answer to each, with which a model's cache is checked."""
+"""Prompts of the first batch, and tokens of each answer, with which a model's cache is checked."""
 EXACT, ROUNDED = 0.01, 0.35
-"""How far logits of both ways may lie apart, in standard deviations over the vocabulary: of float32 products on weights
-as they are, and of rounded ones."""
+"""Largest difference of logits with and without the cache, in standard deviations over the vocabulary: for exact
+float32 products and weights, and for rounded ones."""
 
 
 def make_generator(task: Task, prepared: Prepared, settings: Settings, seed: int) -> Generator | None:
-    """Return how the runs of a task answer prompts; None where they answer none.
+    """Return the generation settings of a task's runs; None where they generate no answers.
 
     Raises:
         UserError: the backbone's tokenizer can't be read.
@@ -55,7 +55,7 @@ def make_generator(task: Task, prepared: Prepared, settings: Settings, seed: int
 
 
 def decoder(tokenizer: PreTrainedTokenizerFast, scaffold: Scaffold) -> Decode:
-    """Return what makes the text of an answer of its token ids, without special tokens, scaffold and reasoning."""
+    """Return a function from an answer's token ids to its text, without special tokens, scaffold and reasoning."""
 
     def read(tokens: list[int], *, skip: bool = True) -> str:
         return str(tokenizer.decode(tokens, skip_special_tokens=skip, clean_up_tokenization_spaces=False))
@@ -72,12 +72,12 @@ def decoder(tokenizer: PreTrainedTokenizerFast, scaffold: Scaffold) -> Decode:
 
 @dataclass
 class Answer:
-    """What was generated for one row."""
+    """Answer generated for one row."""
 
     tokens: list[int]
-    """With the end token, where there is one."""
+    """Token ids, with the end token where there is one."""
     cut: bool = False
-    """Whether it has the most tokens it may have, and no end."""
+    """Whether it reached the limit of tokens without an end."""
     near_tie: bool = False
     """Whether two tokens were nearly equally likely somewhere in it."""
 
@@ -88,18 +88,18 @@ class Answers:
 
     texts: tuple[str, ...]
     tokens: np.ndarray
-    """[n], their number for each row."""
+    """Number of tokens of each answer, [n]."""
     cut: np.ndarray
     near_tie: np.ndarray
     seconds: float
-    """Of the slowest rank."""
+    """Seconds of the slowest rank."""
 
 
 def answer_all(model: LanguageModel, rows: Rows, generator: Generator, group: Group, where: str) -> Answers:
     """Answer every row exactly once and return the answers on all ranks.
 
-    Before a model's first answers its cache is checked; where a rank finds it wrong, all read the texts anew for each
-    token from then on (`model.caches`).
+    Before a model's first answers its cache is checked; where it is wrong on a rank, all ranks read the whole texts for
+    each token from then on (`model.caches`).
 
     Raises:
         RuntimeError: a row was answered twice or not at all.
@@ -121,19 +121,19 @@ def answer_all(model: LanguageModel, rows: Rows, generator: Generator, group: Gr
         torch.cuda.synchronize()
     seconds = time.monotonic() - began
     slowest = group.gather(torch.tensor(seconds, dtype=torch.float64)).max().item()
-    everyone = group.gather(local).flatten(0, 1).numpy()
-    everyone = everyone[everyone[:, 0] >= 0]
-    everyone = everyone[np.argsort(everyone[:, 0], kind="stable")]
-    if not np.array_equal(everyone[:, 0], np.arange(len(rows))):
+    gathered = group.gather(local).flatten(0, 1).numpy()
+    gathered = gathered[gathered[:, 0] >= 0]
+    gathered = gathered[np.argsort(gathered[:, 0], kind="stable")]
+    if not np.array_equal(gathered[:, 0], np.arange(len(rows))):
         raise RuntimeError(f"the {where} rows were not answered exactly once each")
-    texts = tuple(text_of(row[4 : 4 + row[1]].tolist(), generator) for row in everyone)
-    return Answers(texts, everyone[:, 1], everyone[:, 2] == 1, everyone[:, 3] == 1, slowest)
+    texts = tuple(text_of(row[4 : 4 + row[1]].tolist(), generator) for row in gathered)
+    return Answers(texts, gathered[:, 1], gathered[:, 2] == 1, gathered[:, 3] == 1, slowest)
 
 
 def text_of(tokens: list[int], generator: Generator) -> str:
-    """Return an answer's text, up to a stop text, without what ended it."""
-    kept = tokens[:-1] if tokens and tokens[-1] in generator.stop_ids else tokens
-    text = generator.decode(kept)
+    """Return an answer's text up to its end token or stop text, without that."""
+    content = tokens[:-1] if tokens and tokens[-1] in generator.stop_ids else tokens
+    text = generator.decode(content)
     ends = [text.find(stop) for stop in generator.decoding.stop if stop in text]
     return text[: min(ends)] if ends else text
 
@@ -143,11 +143,11 @@ def _answers(model: LanguageModel, rows: Rows, generator: Generator, group: Grou
     share, done = len(range(group.rank, len(rows), group.world)), 0
     began = time.monotonic()
     for numbers, prompts in _batches(rows, generator, group):
-        told = f"answering {where} rows, {done} of {share}"
+        progress = f"answering {where} rows, {done} of {share}"
         if done:
-            told += f", {(time.monotonic() - began) / done * (share - done):.0f} s left"
-        heartbeat.beat(told)
-        yield from zip(numbers, generate(model, prompts, generator, group.device, numbers, told), strict=True)
+            progress += f", {(time.monotonic() - began) / done * (share - done):.0f} s left"
+        heartbeat.beat(progress)
+        yield from zip(numbers, generate(model, prompts, generator, group.device, numbers, progress), strict=True)
         done += len(numbers)
 
 
@@ -155,7 +155,7 @@ def _batches(rows: Rows, generator: Generator, group: Group) -> Iterator[tuple[l
     """Yield numbers and prompts of this rank's rows, r, r + N, ... of N ranks, the longest prompts first."""
     lengths = np.asarray(rows.column("prompt"))
     mine = np.arange(group.rank, len(rows), group.world)
-    mine = mine[np.argsort(-lengths[mine], kind="stable")]  # like lengths together, and lack of memory at once
+    mine = mine[np.argsort(-lengths[mine], kind="stable")]  # similar lengths together, and lack of memory at once
     for start in range(0, len(mine), generator.batch):
         part = mine[start : start + generator.batch].tolist()
         yield part, [rows.tokens(row)[: lengths[row]].astype(np.int64).tolist() for row in part]
@@ -165,9 +165,9 @@ def _batches(rows: Rows, generator: Generator, group: Group) -> Iterator[tuple[l
 def _cache_holds(
     model: LanguageModel, batch: tuple[list[int], list[list[int]]] | None, generator: Generator, device: torch.device
 ) -> bool:
-    """Tell whether a model goes on from its cache with the logits that reading the texts anew gives.
+    """Return whether a model gives the same logits from its cache as from reading the whole texts.
 
-    Tried side by side on prompts from the longest to the shortest of a batch, over the first tokens of a greedy answer.
+    Compared on prompts from the longest to the shortest of a batch, over the first tokens of a greedy answer.
     """
     if batch is None:
         return True
@@ -175,7 +175,7 @@ def _cache_holds(
     prompts = [batch[1][place] for place in places]
     heartbeat.beat("checking the cache against reading anew")
     state = model.read(*_left_padded(prompts, generator.pad_id, device))
-    room = _positions(model) - int(state.positions.max())  # the tokens are read by both ways
+    room = _positions(model) - int(state.positions.max())  # both ways read the tokens
     logits, tokens = [state.logits.float()], [state.logits.argmax(dim=-1)]
     while len(tokens) < min(CHECKED_TOKENS, room):
         state = model.next(state, tokens[-1])
@@ -194,10 +194,10 @@ def _tolerance(model: LanguageModel, device: torch.device) -> float:
 
 @torch.no_grad()
 def rehearse_answers(model: LanguageModel, rows: Rows, generator: Generator, group: Group) -> None:
-    """Read what this rank's largest batch has been given and has answered before its last token, and that token.
+    """Read this rank's largest batch of prompts with answers of full length: the last token by itself.
 
-    The cache is then as large as it gets. The answers' tokens are made up and read at once, which takes a little more
-    memory than one after another.
+    The cache is then as large as it gets. The answers' other tokens are made up and read at once, which takes a little
+    more memory than one after another.
     """
     batch = next(_batches(rows, generator, group), None)
     if batch is None:
@@ -218,7 +218,7 @@ def generate(
     generator: Generator,
     device: torch.device,
     numbers: list[int],
-    told: str = "answering",
+    progress: str = "answering",
 ) -> list[Answer]:
     """Answer prompts side by side.
 
@@ -226,9 +226,9 @@ def generate(
         model: the model, in evaluation mode.
         prompts: token ids of each.
         generator: how to answer.
-        device: where the model is.
-        numbers: the rows' numbers, from which draws follow.
-        told: what the heartbeat says.
+        device: device of the model.
+        numbers: the rows' numbers, which seed the sampling.
+        progress: message of the heartbeat.
 
     """
     answers = [Answer([]) for _ in prompts]
@@ -244,13 +244,13 @@ def generate(
         greedy = generator.decoding.temperature == 0
         chosen = top.indices[:, 0] if greedy else _drawn(logits, generator, draws, active)
         step = (top.values[:, 0].abs() * torch.finfo(state.logits.dtype).eps).clamp(min=NEAR)
-        near = ((top.values[:, 0] - top.values[:, 1] <= step) & greedy).tolist()  # of draws they tell nothing
+        near = ((top.values[:, 0] - top.values[:, 1] <= step) & greedy).tolist()  # sampling has no ties
         for row, token, close in zip(active, chosen.tolist(), near, strict=True):
             if row in unfinished and _finished(answers[row], token, close, most[row], generator):
                 unfinished.remove(row)
         if not unfinished:
             break
-        heartbeat.beat(told)
+        heartbeat.beat(progress)
         if len(unfinished) <= SHRINK * len(active) or any(made >= most[row] for row in active):
             stay = torch.tensor([place for place, row in enumerate(active) if row in unfinished], device=device)
             state, chosen = model.keep(state, stay), chosen[stay]
@@ -260,13 +260,13 @@ def generate(
 
 
 def _positions(model: LanguageModel) -> float:
-    """Return how many positions a model was made for, virtual ones included."""
+    """Return the number of a model's positions, virtual ones included."""
     config: Any = cast(Any, model.encoder).config.get_text_config()
     return getattr(config, "max_position_embeddings", None) or math.inf
 
 
 def _finished(answer: Answer, token: int, near_tie: bool, most: int, generator: Generator) -> bool:
-    """Append a token to an answer, and tell whether that was its last: of so many at most."""
+    """Append a token to an answer of at most `most`, and return whether it was the last."""
     answer.tokens.append(token)
     answer.near_tie |= near_tie
     if _ends(answer, generator):
@@ -293,7 +293,7 @@ def _left_padded(prompts: list[list[int]], pad_id: int, device: torch.device) ->
 def _drawn(logits: Tensor, generator: Generator, draws: list[torch.Generator], active: list[int]) -> Tensor:
     """Return a token for each row, drawn by the row's own random numbers.
 
-    Tokens are counted in the vocabulary's order: by likelihood, rounding would swap neighbours, and so draws.
+    Probabilities are cumulated in the vocabulary's order: sorted by size, rounding could swap neighbours and the draw.
     """
     chances = (logits / generator.decoding.temperature).softmax(dim=-1).cpu().double()
     if generator.decoding.top_p < 1:

@@ -1,8 +1,8 @@
 """Kernels: the same mathematics in fewer passes over memory, for every method alike (gains: docs/performance.md).
 
-Each function changes a model in place. What they compute differs from what they replace by rounding only (the fused
+Each function changes a model in place. Results differ from those of the replaced code by rounding only (the fused
 activation; attention with dropout, whose products are rounded to the training's precision, as in transformers' eager
-attention, where torch's kernel has them in float32), by the random numbers drawn (dropout), or not at all (frozen
+attention, while torch's kernel has them in float32), by the random numbers drawn (dropout), or not at all (frozen
 weights under autocast).
 """
 
@@ -25,7 +25,7 @@ from transformers.pytorch_utils import Conv1D
 
 ATTENTION = "hpml_sdpa"
 SMALL = 1 << 13
-"""Elements below which seeding a generator costs more than drawing with torch's."""
+"""Number of elements below which seeding a generator costs more than drawing from torch's."""
 
 
 def speed_up(encoder: nn.Module, device: str) -> None:
@@ -41,7 +41,7 @@ def speed_up(encoder: nn.Module, device: str) -> None:
 class Dropout(nn.Dropout):
     """Dropout (Srivastava et al. 2014) whose mask costs less than torch's on a CPU.
 
-    Drops with p rounded to a multiple of 2^-16. The mask depends on torch's generator alone.
+    p is rounded to a multiple of 2^-16. The mask depends on torch's generator alone.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
@@ -50,7 +50,7 @@ class Dropout(nn.Dropout):
 
 
 def apply_dropout(values: Tensor, p: float) -> Tensor:
-    """Apply dropout; 16 random bits an element from SFC64, seeded by one number of torch's generator."""
+    """Apply dropout with 16 random bits per element from SFC64, seeded by one number of torch's generator."""
     if p == 0 or _threshold(p) == 2**16 or values.numel() < SMALL:
         return torch_dropout(values, p)
     return values * dropout_mask(values, p).mul_(1 / (1 - p))
@@ -65,7 +65,7 @@ def dropout_mask(values: Tensor, p: float) -> Tensor:
 
 
 def _threshold(p: float) -> int:
-    """Return how many of the 2^16 values of 16 bits drop an element."""
+    """Return the number of values, of the 2^16 that 16 bits have, that drop an element."""
     return round(p * 2**16)
 
 
@@ -110,19 +110,19 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def dispatches(kind: type) -> bool:
-    """Tell whether a model's code looks its attention up by name, and asks for no name of its own."""
+    """Return whether a model's code looks up its attention by name, and tests for no particular name."""
     source = inspect.getsource(sys.modules[kind.__module__])
     # GPT-2 before transformers 5.2, for cross-attention only
     source = source.replace('_use_sdpa = self._attn_implementation == "sdpa"', "")
-    asks = re.search(r"""_attn_implementation\s*(?:in\b|[!=]=\s*["']sdpa)""", source)
-    return "ALL_ATTENTION_FUNCTIONS" in source and not asks
+    tests_name = re.search(r"""_attn_implementation\s*(?:in\b|[!=]=\s*["']sdpa)""", source)
+    return "ALL_ATTENTION_FUNCTIONS" in source and not tests_name
 
 
 def store_frozen_as_bf16(encoder: nn.Module) -> None:
-    """Keep the frozen weights of linear layers in bfloat16, as which autocast would hand them to every step.
+    """Store the frozen weights of linear layers in bfloat16, to which autocast would cast them in every step.
 
-    Half their memory, and no cast a step. On a CPU the results are the same bit for bit, as long as nothing but the
-    layers' own forward passes reads the weights.
+    That halves their memory and saves the cast per step. On a CPU the results are the same bit for bit, as long as
+    nothing but the layers' own forward passes reads the weights.
     """
     shared = {
         id(weight) for layer in encoder.modules() if isinstance(layer, nn.Embedding) for weight in layer.parameters()

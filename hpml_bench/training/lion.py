@@ -28,7 +28,7 @@ class LionSteps(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take a step; return what the closure returns, which computes the gradients anew, if there is one."""
+        """Take a step; return the result of the closure, which computes the gradients anew, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

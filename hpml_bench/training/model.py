@@ -31,17 +31,17 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "encoder": (MODEL_MAPPING, AutoModel),
     "language_model": (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
 }
-"""What can be loaded: the classes by configuration, and what loads them."""
+"""Kinds of models: the classes by configuration, and the class that loads them."""
 
 CPU = torch.device("cpu")
 LARGE_BYTES = 1_000_000_000
 
 
 def is_large(folder: Path, settings: Settings) -> bool:
-    """Tell whether weights take so many bytes of the host that the ranks of a machine load them one after another.
+    """Return whether weights take so much of the host's memory that a machine's ranks load them one after another.
 
-    Each rank holds, for a moment, more than what it keeps; small ones are loaded sooner together, and so are those that
-    go straight from the mapped file to a GPU, in half precision.
+    While loading, a rank takes more memory than afterwards. Small weights are loaded sooner by all ranks at once, and
+    so are those that go straight from the mapped file to a GPU, in half precision.
     """
     if settings.device == "cuda" and settings.weights != "float32":
         return False
@@ -60,8 +60,8 @@ def build_model(
     """Load the backbone, let the method change it, and put the task's head on.
 
     The head's first weights depend on the seed alone, and so do the method's: random numbers drawn before or
-    elsewhere don't change them, and the global generators keep their state. `look` gets the backbone as it was loaded;
-    it is loaded inside `loading`.
+    elsewhere don't change them, and the global generators keep their state. `look` gets the backbone as it was
+    loaded; loading happens inside the context `loading`.
 
     Raises:
         Unsupported: the method can't run with this backbone.
@@ -81,7 +81,7 @@ def build_model(
             checkpoint_activations(backbone)
         encoder = _encoder(backbone, method, spec)
         if device.type != "cpu":
-            encoder.to(device)  # what the method added
+            encoder.to(device)  # weights that the method added
         if settings.gradient_checkpointing:
             check_checkpointed(encoder)
         keep_trained_as_float32(encoder)
@@ -113,15 +113,15 @@ def load_backbone(
 ) -> PreTrainedModel:
     """Load a bare backbone, or a whole causal language model, from safetensors in a local folder.
 
-    Weights come in the type that the settings say, straight to the device: the host maps the file, and holds no copy of
-    it for a GPU. No code of the model's is run.
+    Weights are loaded in the type of the settings, straight to the device: the host maps the file and keeps no copy for
+    a GPU. No code that comes with the model is run.
 
     Raises:
         UserError: there is no such model, it is not of a known kind, or its file lacks weights.
 
     """
     logging.disable_progress_bar()
-    logging.set_verbosity_error()  # its warnings on missing weights are checked below
+    logging.set_verbosity_error()  # missing weights, of which it warns, are checked below
     config, kind = _read_config(folder, kind_of_model)
     _adjust(config, settings.dropout)
     # BERT's pooler would be trained by `full` and never get a gradient.
@@ -179,7 +179,7 @@ def _read_config(folder: Path, kind_of_model: str) -> tuple[PretrainedConfig, ty
 
 
 def _adjust(config: PretrainedConfig, dropout: float | None) -> None:
-    """Set in a configuration and that of its text model, in place, what is the same for all backbones."""
+    """Set the options that are the same for all backbones in a configuration and its text model's, in place."""
     for part in {id(part): part for part in (config, config.get_text_config())}.values():
         if hasattr(part, "use_cache"):
             part.use_cache = False
@@ -187,6 +187,6 @@ def _adjust(config: PretrainedConfig, dropout: float | None) -> None:
             if "drop" not in key or isinstance(value, bool) or not isinstance(value, int | float):
                 continue
             if "layerdrop" in key:
-                setattr(part, key, 0.0)  # a skipped layer has no gradient, which DDP can't have
+                setattr(part, key, 0.0)  # a skipped layer has no gradient, for which DDP would wait
             elif dropout is not None:
                 setattr(part, key, dropout)

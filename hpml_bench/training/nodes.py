@@ -1,4 +1,4 @@
-"""Nodes of a run's ranks: hosts, hardware and interconnect, told by every rank through the group, as tensors."""
+"""Nodes of a run's ranks: hosts, hardware and interconnect, gathered from every rank as tensors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from hpml_bench.system import environment, network
 from hpml_bench.system.hashing import digest
 
 LENGTH = 256
-"""Bytes of a rank's text."""
+"""Most bytes of a rank's text."""
 
 
 def over_nodes(group: Group) -> environment.NodeLayout | None:
-    """Return over which nodes the ranks are; None where all are on one. All ranks call it."""
+    """Return the layout of the ranks over nodes; None where all are on one. All ranks call it."""
     if group.nodes == 1:
         return None
     numbers, hosts = zip(
-        *(text.split("\t") for text in _told(group, f"{os.environ['GROUP_RANK']}\t{socket.gethostname()}")), strict=True
+        *(text.split("\t") for text in _gathered(group, f"{os.environ['GROUP_RANK']}\t{socket.gethostname()}")),
+        strict=True,
     )
     ranks = Counter(map(int, numbers))
     first = [numbers.index(str(number)) for number in sorted(ranks)]
@@ -29,17 +30,17 @@ def over_nodes(group: Group) -> environment.NodeLayout | None:
     between = network.interconnect(
         [os.environ.get("MASTER_ADDR", ""), *(n for n in names if n != socket.gethostname())]
     )
-    hardware = _told(group, digest([environment.hardware(), between], 12))
-    each = tuple(hardware[rank] for rank in first)
+    hardware = _gathered(group, digest([environment.hardware(), between], 12))
+    per_node = tuple(hardware[rank] for rank in first)
     return environment.NodeLayout(
         hosts=names,
         ranks_per_node=tuple(ranks[number] for number in sorted(ranks)),
         interconnect=between,
-        unlike=() if len(set(each)) == 1 else each,
+        unlike=() if len(set(per_node)) == 1 else per_node,
     )
 
 
-def _told(group: Group, text: str) -> list[str]:
+def _gathered(group: Group, text: str) -> list[str]:
     """Return the texts of all ranks."""
     row = torch.zeros(LENGTH, dtype=torch.uint8)
     own = list(text.encode()[:LENGTH])

@@ -20,10 +20,10 @@ def total_steps(settings: Settings, rows: int) -> int:
 
 
 def make_optimizer(encoder: nn.Module, head: nn.Module, spec: MethodSpec, settings: Settings) -> torch.optim.Optimizer:
-    """Return the optimizer of what the method trains, at its learning rate, and of the head, at the suite's.
+    """Return the optimizer of the method's parameters, at its learning rate, and of the head's, at the suite's.
 
     Raises:
-        Unsupported: the optimizer has no use for what the method trains.
+        Unsupported: the optimizer can't train the method's parameters.
         UserError: there is no such optimizer, or its options are wrong.
 
     """
@@ -33,14 +33,14 @@ def make_optimizer(encoder: nn.Module, head: nn.Module, spec: MethodSpec, settin
 
 
 def adamw(groups: Groups, settings: Settings) -> torch.optim.Optimizer:
-    """Return torch's AdamW of these groups as the settings have it, which several optimizers consist of or contain."""
+    """Return torch's AdamW for these groups with the settings' options; several optimizers are or contain it."""
     return torch.optim.AdamW(
         groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay, fused=True
     )
 
 
 def lr_factor(step: int, steps: int, settings: Settings) -> float:
-    """Return what the learning rates are multiplied by in step `step` (from 0): linear warm-up, then the schedule."""
+    """Return the factor of the learning rates in step `step` (from 0): linear warm-up, then the schedule."""
     warmup = math.ceil(settings.lr_warmup * steps)
     if step < warmup:
         return (step + 1) / warmup

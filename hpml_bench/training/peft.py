@@ -17,23 +17,23 @@ from peft.tuners.boft import layer as boft
 from hpml_bench.training.trial import unread_parts
 
 TOKENS = 20
-"""Virtual tokens where none are asked for, as in `prompt_tuning`."""
+"""Default number of virtual tokens, as in `prompt_tuning`."""
 STEPS_UNKNOWN = 10**9
-"""AdaLoRA's `total_step` until `before_train` knows better."""
+"""AdaLoRA's `total_step` until `before_train` sets it."""
 
 
-def wrap(backbone: Any, kind: str, given: dict[str, Any]) -> Any:
+def wrap(backbone: Any, kind: str, options: dict[str, Any]) -> Any:
     """Return PEFT's model for a type, with the options given and our defaults for the others."""
     replace_conv1d(backbone)
-    made = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
-    hints = typing.get_type_hints(made)
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
+    hints = typing.get_type_hints(config_class)
     chosen = {key: value for key, value in defaults(kind, backbone).items() if key in hints and value is not None}
-    config = made(**{key: _nested(hints[key], value) for key, value in (chosen | given).items()})
+    config = config_class(**{key: _nested(hints[key], value) for key, value in (chosen | options).items()})
     config.task_type = task_type(backbone)  # CPT takes no other than CAUSAL_LM when made
     if kind == "XLORA":
         return _mixture(backbone, config)
     if kind == "BOFT":
-        boft._FBD_CUDA = False  # else PEFT compiles it in every rank, and trains otherwise where that fails
+        boft._FBD_CUDA = False  # else PEFT compiles it in every rank, and computes differently where that fails
     corda = getattr(config, "init_lora_weights", None) == "corda"
     if corda:
         config.init_lora_weights = True  # until `before_train` has data
@@ -68,7 +68,7 @@ def task_type(backbone: Any) -> str:
 
 
 def keep_input_type(model: Any) -> Any:
-    """Let adapted layers take their input as it is: PEFT casts it to float32, and autocast back to bfloat16."""
+    """Leave the input of adapted layers as it is: PEFT would cast it to float32, and autocast back to bfloat16."""
     for layer in model.modules():
         if hasattr(layer, "cast_input_dtype_enabled"):
             layer.cast_input_dtype_enabled = False
@@ -76,7 +76,7 @@ def keep_input_type(model: Any) -> Any:
 
 
 def defaults(kind: str, backbone: Any) -> dict[str, Any]:
-    """Return what PEFT leaves open or sets too large for small models; None leaves it to PEFT."""
+    """Return the options that PEFT leaves open or sets too large for small models; None leaves one to PEFT."""
     config, unread = backbone.config.get_text_config(), _pattern(unread_parts(backbone))
     inner = "" if backbone.base_model is backbone else f"{backbone.base_model_prefix}."  # without an output layer
     layers = dict(backbone.base_model.named_modules())
@@ -119,12 +119,12 @@ def defaults(kind: str, backbone: Any) -> dict[str, Any]:
 
 
 def _pattern(parts: list[str]) -> str | None:
-    """Return a regular expression for the names of some parts of a model and of all within them; None of none."""
+    """Return a regular expression for the names of some parts of a model and of all within them; None for no parts."""
     return rf"(?:{'|'.join(map(re.escape, parts))})(?:\..*)?" if parts else None
 
 
 def replace_conv1d(backbone: Any) -> None:
-    """Replace GPT-2's Conv1D layers by linear ones of the same function: most types know no other."""
+    """Replace GPT-2's Conv1D layers by linear ones of the same function, the only layers that most types know."""
     for name, layer in list(backbone.named_modules()):
         if type(layer).__name__ == "Conv1D":
             linear = torch.nn.Linear(layer.nx, layer.nf, device="meta")
@@ -150,7 +150,7 @@ def _mixture(backbone: Any, config: Any) -> Any:
 
 
 def start_eva(model: Any, batches: list[Any]) -> None:
-    """Start LoRA from the principal directions of its inputs, padding left out; ranks can move between layers."""
+    """Start LoRA from the principal directions of its inputs, padding left out; LoRA ranks can move between layers."""
     inputs = [{"input_ids": batch.input_ids, "attention_mask": batch.attention_mask} for batch in batches]
     initialize_lora_eva_weights(
         model,
@@ -162,7 +162,7 @@ def start_eva(model: Any, batches: list[Any]) -> None:
 
 
 def start_corda(model: Any, batches: list[Any]) -> None:
-    """Wrap the backbone anew, from a decomposition of its weights that knows the covariance of their inputs."""
+    """Wrap the backbone anew, from a decomposition of its weights by the covariance of their inputs."""
     from peft.tuners.lora.corda import preprocess_corda
 
     config, backbone = model.active_peft_config, model.unload()

@@ -27,7 +27,7 @@ def autocast_of(model: nn.Module) -> AbstractContextManager[object]:
 
 
 def make_scaler(settings: Settings) -> torch.amp.GradScaler:
-    """Return what scales the loss in fp16, whose small gradients would be zero (Micikevicius et al. 2018); else no-op.
+    """Return the scaler of the loss in fp16, where small gradients would be 0 (Micikevicius et al. 2018); else a no-op.
 
     A step whose gradients overflow is skipped, and the scale halved.
     """
@@ -43,14 +43,14 @@ def set_float32_products(settings: Settings) -> None:
 def leave_out_cudnn_attention() -> None:
     """Keep torch's attention from cuDNN's kernel, which torch prefers on an H100 from 2.11 on.
 
-    With a mask its gradient is NaN at some lengths (pytorch/pytorch#196678), and it makes a plan of half a second for
-    every new shape (modelscope/FunASR#3704), which would stand in the times of steps and of generated tokens.
+    With a mask its gradient is NaN at some lengths (pytorch/pytorch#196678), and it plans for half a second at every
+    new shape (modelscope/FunASR#3704), which would be part of the times of steps and of generated tokens.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def keep_trained_as_float32(model: nn.Module) -> None:
-    """Let trained parameters be float32: a step of an optimizer is often smaller than bfloat16 can add."""
+    """Convert trained parameters to float32: an optimizer's step is often too small to be added in bfloat16."""
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype in {torch.bfloat16, torch.float16}:
             parameter.data = parameter.data.float()

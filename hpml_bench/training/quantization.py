@@ -37,16 +37,16 @@ def loading_options(settings: Settings, device: torch.device) -> dict[str, Any]:
     chosen = settings.quantization
     if chosen is None:
         return {}
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says with every product that it casts the input
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at every product that it casts the input
     if chosen.name == "int8":
         config = BitsAndBytesConfig(load_in_8bit=True)
     else:
-        given = chosen.compute_dtype
+        dtype = chosen.compute_dtype
         config = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type=chosen.name,
             bnb_4bit_use_double_quant=chosen.double_quantization,
-            bnb_4bit_compute_dtype=getattr(torch, given) if given else AUTOCAST.get(settings.precision, torch.float32),
+            bnb_4bit_compute_dtype=getattr(torch, dtype) if dtype else AUTOCAST.get(settings.precision, torch.float32),
         )
     return {"quantization_config": config, "device_map": {"": device}}  # else transformers takes a GPU if there is one
 
@@ -55,7 +55,7 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
     """Freeze a quantised model, in place, and make it ready for training; leave any other as it is.
 
     As PEFT's `prepare_model_for_kbit_training`, but for embeddings and output layer, which keep their type, and
-    for inputs, which need no gradient: only re-entrant gradient checkpointing asks for one.
+    for inputs, which need no gradient: only re-entrant gradient checkpointing requires one.
     """
     if not is_quantized(model):
         return model
@@ -69,7 +69,7 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-# What can't be had
+# Refusals
 
 
 @contextmanager
@@ -96,17 +96,17 @@ def refusing(backbone: nn.Module, method: Method) -> Iterator[None]:
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Tell whether any layer of a model has quantised weights."""
+    """Return whether any layer of a model has quantised weights."""
     return any(_is_quantized(layer) for layer in model.modules())
 
 
 def _is_quantized(layer: nn.Module) -> bool:
-    """Tell whether a layer itself has a quantised weight; PEFT's layers around one have not."""
+    """Return whether a layer itself has a quantised weight; PEFT's layers around one have not."""
     return type(layer._parameters.get("weight")).__name__ in WEIGHTS
 
 
 def weights_in(parameter: nn.Parameter) -> int:
-    """Return how many weights a parameter holds: of a packed one twice its bytes, or one less."""
+    """Return the number of weights in a parameter; a packed one has twice its bytes, or one less."""
     state = getattr(parameter, "quant_state", None)
     return parameter.numel() if state is None else math.prod(state.shape)
 
@@ -119,15 +119,15 @@ def frozen_bytes(model: nn.Module) -> int:
 
 
 def _scales(layer: nn.Module) -> list[Tensor]:
-    """Return the tensors beside a layer's quantised weight that give its values: scales, and tables of levels."""
+    """Return the tensors beside a layer's quantised weight that dequantise it: scales, and tables of levels."""
     if not _is_quantized(layer):
         return []
     weight = cast(Any, layer.weight)
     if type(weight).__name__ == "Int8Params":
         return [cast(Any, layer).state.SCB if weight.SCB is None else weight.SCB]
     states = [weight.quant_state, weight.quant_state.state2]
-    found = [getattr(state, name, None) for state in states for name in ("absmax", "code", "offset")]
-    return [part for part in found if part is not None]
+    tensors = [getattr(state, name, None) for state in states for name in ("absmax", "code", "offset")]
+    return [part for part in tensors if part is not None]
 
 
 # Merging
@@ -135,10 +135,10 @@ def _scales(layer: nn.Module) -> list[Tensor]:
 
 @contextmanager
 def merged_in_floats(encoder: nn.Module) -> Iterator[bool]:
-    """Let the body compute as if the method were folded into the dequantised weights; give False where that can't be.
+    """Let the body compute as if the method were folded into the dequantised weights; yield False if that can't be.
 
-    A layer's weight is put together when it is needed, dequantised and with the method's update added, so that no more
-    than one is in memory as floats.
+    A layer's weight is dequantised and the method's update added when the layer is called, so that no more than one is
+    in memory as floats.
     """
     layers = [layer for layer in encoder.modules() if _is_quantized(_base(layer))]
     adapted = [layer for layer in layers if isinstance(layer, BaseTunerLayer)]
@@ -163,7 +163,7 @@ def _moves_bias(layer: Any) -> bool:
 
 
 def _forward_in_floats(layer: Any, states: Tensor) -> Tensor:
-    """Return what a layer gives whose weight is the dequantised one, and the updates of its adapters added."""
+    """Return a layer's output with its weight dequantised and the updates of its adapters added."""
     base: Any = _base(layer)
     weight = dequantize_bnb_weight(base.weight, getattr(base, "state", None)).detach().float()
     if isinstance(layer, BaseTunerLayer):

@@ -1,4 +1,4 @@
-"""Request of a run: all that the processes that work on it need to know."""
+"""Request of a run, with everything that its processes need."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Place(NamedTuple):
     in_sweep: int | None = None
     in_seed: int | None = None
     declared: Declared | None = None
-    """What their suite declared."""
+    """Declaration of their suite."""
 
 
 class RunRequest(Frozen):
-    """One run, whole when made."""
+    """Request of one run, complete when made."""
 
     spec: RunSpec
     prepared: Prepared
@@ -33,6 +33,6 @@ class RunRequest(Frozen):
     earlier_attempts: tuple[str, ...] = ()
     """How earlier attempts at the run ended, a sentence each."""
     save_to: Path | None = None
-    """Absolute path of the folder in which rank 0 keeps what was trained; None to keep nothing."""
+    """Absolute path of the folder to which rank 0 saves the trained weights; None to save nothing."""
     try_out: bool = False
-    """Whether the run only shows that it fits: two steps on its longest batch, and nothing is measured."""
+    """Whether the run only tests that it fits in memory: two steps on its largest batch, without measurement."""

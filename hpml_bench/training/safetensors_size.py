@@ -15,7 +15,7 @@ ALIGNMENT = 8
 
 
 def safetensors_bytes(tensors: Iterable[tuple[str, torch.Tensor]]) -> int:
-    """Return the bytes of the file that `save_file` writes of these tensors.
+    """Return the size in bytes of the file that `save_file` writes for these tensors.
 
     That is eight bytes with the header's length, the header (JSON padded with spaces to a multiple of eight), and the
     tensors by type and name (https://huggingface.co/docs/safetensors#format).

@@ -1,4 +1,4 @@
-"""Saving what a run trained, and loading it again: tensors, PEFT's own files, the whole model where all is trained."""
+"""Saving and loading of trained weights: tensors, PEFT's own files, the whole model where all of it is trained."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from hpml_bench.training.model import build_model
 TENSORS = "trained.safetensors"
 RUN = "run_spec.json"
 FROM_DATA = {"eva": "load PEFT's files by PeftModel.from_pretrained", "corda": "use another method to keep its result"}
-"""Starts of LoRA that can't be built anew, and what to do."""
+"""Initialisations of LoRA that can't be repeated, and what to do instead."""
 
 
 def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prepared, folder: Path) -> None:
-    """Write what was trained: every trained tensor by name, and besides what other programs read.
+    """Write every trained tensor by name, and the files that other programs read.
 
-    That is PEFT's adapter files of its models, else the whole model where its own weights were trained; and the
-    tokenizer with the chat template that was trained with.
+    These are PEFT's adapter files for its models, else the whole model where its own weights were trained; and the
+    tokenizer with the chat template of the training.
     """
     folder.mkdir(parents=True, exist_ok=True)
     encoder: Any = model.encoder
@@ -61,7 +61,7 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
 
 
 def _save_tokenizer(spec: RunSpec, prepared: Prepared, folder: Path) -> None:
-    """Copy the tokenizer, and write the chat template and the end tokens that the run had."""
+    """Copy the tokenizer, and write the run's chat template and end tokens."""
     backbone = Path(prepared.backbone)
     if not (backbone / "tokenizer.json").exists():
         return
@@ -80,7 +80,7 @@ def _save_tokenizer(spec: RunSpec, prepared: Prepared, folder: Path) -> None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Return what a JSON file holds; nothing where there is none."""
+    """Return the content of a JSON file; an empty one where there is no file."""
     return cast(dict[str, Any], json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
@@ -91,20 +91,20 @@ def _amend(file: Path, values: dict[str, Any]) -> None:
 
 
 def _is_whole(encoder: nn.Module) -> bool:
-    """Tell whether a model was trained and is as its class makes it, so that its class loads it."""
+    """Return whether a model was trained and has no weights beyond its class's, so that its class can load it."""
     if not any(weight.requires_grad for weight in encoder.parameters()):
         return False
-    made = type(cast(Any, encoder).config)
+    config_class = type(cast(Any, encoder).config)
     with torch.device("meta"):
-        fresh = type(encoder)(made.from_dict(cast(Any, encoder).config.to_dict()))
-    return set(encoder.state_dict()) <= set(fresh.state_dict())  # BERT's has a pooler besides
+        fresh = type(encoder)(config_class.from_dict(cast(Any, encoder).config.to_dict()))
+    return set(encoder.state_dict()) <= set(fresh.state_dict())  # BERT's class has a pooler besides
 
 
 def load_trained(folder: Path) -> TaskModel:
     """Return the model of a run that `save_trained` wrote, in evaluation mode; the base model comes from its source.
 
     Raises:
-        UserError: the folder holds no such run, or its base model can't be had.
+        UserError: the folder holds no such run, or its base model isn't available.
 
     """
     try:
@@ -117,18 +117,18 @@ def load_trained(folder: Path) -> TaskModel:
     base = resolve_model(spec.settings.backbone).folder_or_file
     if weights_digest(base) != facts["digests"]["weights"]:
         raise UserError(f"{folder}: was trained from other weights than {spec.settings.backbone} has now")
-    with torch.enable_grad():  # whoever loads may have switched it off, and some methods are built by trying
+    with torch.enable_grad():  # the caller may have switched it off, and some methods are built by a trial pass
         model = build_model(base, spec, make_method(spec.method), task)
-    start = getattr(getattr(model.encoder, "active_peft_config", None), "init_lora_weights", None)
-    if start in FROM_DATA:
-        raise UserError(f"{folder}: {start} starts from the training's data, which isn't kept; {FROM_DATA[start]}")
-    there = dict(model.named_parameters())
-    lacking = sorted(name for name, tensor in tensors.items() if name not in there or there[name].shape != tensor.shape)
+    init = getattr(getattr(model.encoder, "active_peft_config", None), "init_lora_weights", None)
+    if init in FROM_DATA:
+        raise UserError(f"{folder}: {init} starts from the training's data, which isn't kept; {FROM_DATA[init]}")
+    built = dict(model.named_parameters())
+    lacking = sorted(name for name, tensor in tensors.items() if name not in built or built[name].shape != tensor.shape)
     if lacking:
         raise UserError(
             f"{folder}: the model built anew has no such parameter {lacking[0]}; was it saved by another version?"
         )
     with torch.no_grad():
         for name, tensor in tensors.items():
-            there[name].copy_(tensor)
+            built[name].copy_(tensor)
     return model.eval()

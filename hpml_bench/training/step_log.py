@@ -1,4 +1,4 @@
-"""Step log of a rank: filled without waiting for the device, reduced over ranks once a window."""
+"""Step log of a rank: filled without waiting for the device, reduced over ranks once per window."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StepEntry(NamedTuple):
     padded_tokens: int
     virtual_tokens: int
     targets: float = 1.0
-    """What the loss is divided by when it is read; the mean over ranks is then that over the global batch."""
+    """Divisor of the loss when it is read; the mean over ranks is then that over the global batch."""
 
 
 class _Columns(NamedTuple):
@@ -76,12 +76,12 @@ class StepLog:
         seconds = torch.tensor(self.clock.take(), dtype=torch.float64)
         rest = torch.tensor([[*entry[2:-1], window] for entry in entries], dtype=torch.float64)
         local = torch.cat([losses[:, None], norms[:, None], seconds[:, None], rest], dim=1)
-        everyone = self.group.gather(local).numpy()  # [world, steps, columns]
-        columns = _Columns(*np.moveaxis(everyone, 2, 0))
+        gathered = self.group.gather(local).numpy()  # [world, steps, columns]
+        columns = _Columns(*np.moveaxis(gathered, 2, 0))
         slowest = step_seconds(columns.seconds)
-        found = [self._step(columns, row, float(slowest[row])) for row in range(len(entries))]
-        found[-1] = replace(found[-1], second_clock=float(columns.window[:, -1].max()))
-        return found
+        steps = [self._step(columns, row, float(slowest[row])) for row in range(len(entries))]
+        steps[-1] = replace(steps[-1], second_clock=float(columns.window[:, -1].max()))
+        return steps
 
     def _step(self, columns: _Columns, row: int, seconds: float) -> Step:
         self.steps += 1

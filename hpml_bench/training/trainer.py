@@ -39,20 +39,20 @@ from hpml_bench.training.windows import Windows
 MARGIN = 0.05
 """Share of a GPU's memory that a try-out must leave: fragmentation differs between runs, and shapes between steps."""
 LOOKED_AT = 10_000
-"""Global batches among which the largest are found before the first step, however long the training is."""
+"""Most global batches that are searched for the largest ones before the first step."""
 MOST_SKIPPED = 30
-"""Steps in a row whose gradient may overflow in fp16: the scale of the loss, halved each time, begins at 2^16."""
+"""Most consecutive steps whose gradient may overflow in fp16: the loss scale, halved each time, begins at 2^16."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training used and reached."""
+    """Samples and tokens that a training consumed, and parameters that it reached."""
 
     consumed: Consumed
     optimized: int
-    """Parameters that the optimizer has."""
+    """Number of parameters in the optimizer."""
     reached: int
-    """Parameters that got a gradient, and so have a state in the optimizer."""
+    """Number of parameters that got a gradient, and so have a state in the optimizer."""
 
 
 def _nowhere(_: object) -> None:
@@ -60,13 +60,13 @@ def _nowhere(_: object) -> None:
 
 
 @contextmanager
-def _untrained(what: str, setting: str) -> Iterator[None]:
+def _untrained(batch: str, setting: str) -> Iterator[None]:
     """Note in an error for lack of memory which batch it was, and the setting that makes it smaller."""
     try:
         yield
     except Exception as error:
         if out_of_memory(error):
-            error.add_note(f"no step was taken: it is the largest {what}; lower {setting}")
+            error.add_note(f"no step was taken: it is the largest {batch}; lower {setting}")
         raise
 
 
@@ -78,7 +78,7 @@ class Evaluator:
 
         Args:
             run: an assembled run.
-            probes: what is measured; they have been started.
+            probes: the run's probes, which have been started.
             write: takes the points of each window.
 
         """
@@ -102,7 +102,7 @@ class Evaluator:
 
 
 class Untrained(Evaluator):
-    """A run that trains nothing, as of the base model."""
+    """A run that trains nothing, such as one of the base model."""
 
     def train(self) -> Trained:
         """Train nothing, and evaluate the validation rows once, as after a last step."""
@@ -124,7 +124,7 @@ class Trainer(Evaluator):
         device = self.group.device
         if self.settings.precision == "bf16" and not self.method.reads_frozen_weights:
             store_frozen_as_bf16(self.model.encoder)
-            release(device)  # what the weights had in float32
+            release(device)  # the weights' memory in float32
         self.wrapped = wrap(self.model, self.group)
         self.optimizer = make_optimizer(self.model.encoder, self.model.head, self.spec.method, self.settings)
         self.parameters = [parameter for part in self.optimizer.param_groups for parameter in part["params"]]
@@ -150,11 +150,11 @@ class Trainer(Evaluator):
         return self.assembly.order()
 
     def step(self, index: int, indices: np.ndarray) -> None:
-        """Take step `index` on this rank's shard of a global batch; it counts from the end of the step before.
+        """Take step `index` on this rank's shard of a global batch, timed from the end of the step before.
 
         The gradient is that of the loss summed over the targets of the global batch, divided by their number, so that
-        one rank and several, one micro-batch and several follow the same path. DDP takes the mean over ranks, for which
-        the number is a rank's.
+        one rank and several, one micro-batch and several follow the same path. DDP takes the mean over ranks, so that
+        each rank divides by that number over the number of ranks.
         """
         group, encoder = self.group, self.model.encoder
         heartbeat.beat(f"training step {index}")
@@ -171,24 +171,24 @@ class Trainer(Evaluator):
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
-        if not self._may_skip or bool(norm.isfinite()):  # the device is waited for only where a method must know
+        if not self._may_skip or bool(norm.isfinite()):  # waits for the device, only where a method must know
             self.method.after_step(encoder, index)
         self._clear_gradients()
         virtual = len(mine) * self.model.virtual_tokens
         self.log.add(StepEntry(loss, norm, lr, len(mine), real_tokens, padded_tokens, virtual, targets))
 
-    def _accumulate(self, mine: np.ndarray, targets: float, told: str) -> tuple[torch.Tensor, int, int]:
+    def _accumulate(self, mine: np.ndarray, targets: float, progress: str) -> tuple[torch.Tensor, int, int]:
         """Add up the gradients of this rank's micro-batches; ranks exchange them with the last one.
 
-        With each, the heartbeat says what is `told`. Returns the summed loss, and how many tokens there were, real and
-        padded ones.
+        `progress` is the heartbeat's message with each. Returns the summed loss, and the numbers of real and padded
+        tokens.
         """
         size = self._micro_batch(len(mine))
         total: torch.Tensor | None = None
         real_tokens = padded_tokens = 0
         for start in range(0, len(mine), size):
             if start:
-                heartbeat.beat(told)
+                heartbeat.beat(progress)
             last = start + size >= len(mine)
             batch = self.train_rows.batch(mine[start : start + size]).to(self.group.device)
             with nullcontext() if last else self.wrapped.no_sync():
@@ -200,15 +200,15 @@ class Trainer(Evaluator):
         return total, real_tokens, padded_tokens
 
     def _backward(self, batch: Batch, targets: float, *, with_auxiliary: bool) -> torch.Tensor:
-        """Add the gradient of a batch to those there are, and return its summed loss.
+        """Add the gradient of a batch to those of earlier ones, and return its summed loss.
 
-        What a method adds to the loss depends on its parameters alone, so it counts once a step.
+        A method's auxiliary loss depends on its parameters alone, so it counts once per step.
         """
         with autocast(self.settings):
             outputs = self.wrapped(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt)
             loss = self.task.loss(outputs.float(), batch.labels)
             auxiliary = self.method.auxiliary_loss(self.model.encoder) if with_auxiliary else None
-        # 1 / targets is where the gradient begins: a division of the loss would be two more operators in every step
+        # the gradient begins with 1 / targets: dividing the loss would be two more operators in every step
         roots, begin = [loss], [self.scaler.scale(torch.full_like(loss, 1 / targets))]
         if auxiliary is not None:
             roots, begin = [*roots, auxiliary], [*begin, self.scaler.scale(torch.ones_like(auxiliary))]
@@ -216,21 +216,21 @@ class Trainer(Evaluator):
         return loss
 
     def _micro_batch(self, share: int) -> int:
-        """Return the samples of a forward pass; under torchrun nothing is tried out, so that `auto` is the share."""
-        asked = self.settings.micro_batch
-        return asked if isinstance(asked, int) else share
+        """Return the samples per forward pass; under torchrun nothing is tried out, so that `auto` is the share."""
+        setting = self.settings.micro_batch
+        return setting if isinstance(setting, int) else share
 
     def _clear_gradients(self) -> None:
         """Clear the gradients.
 
-        Where micro-batches add them up they stay in DDP's buckets, since new ones would lie beside these until the
-        last micro-batch; else autograd hands its own over, which costs a pass over them less.
+        With several micro-batches they stay in DDP's buckets, set to 0: new ones would take memory beside the buckets
+        until the last micro-batch. Else autograd hands over its own, which saves a pass over them.
         """
         share = self.settings.global_batch // self.group.world
         self.optimizer.zero_grad(set_to_none=self._micro_batch(share) == share)
 
     def largest(self) -> list[np.ndarray]:
-        """Return the first global batches of which a micro-batch needs most memory on a rank; the same on all ranks."""
+        """Return the global batches with the micro-batches that need most memory on a rank; the same on all ranks."""
         rows, world = self.train_rows, self.group.world
         size = self._micro_batch(self.settings.global_batch // world)
 
@@ -243,7 +243,7 @@ class Trainer(Evaluator):
     def rehearse(self) -> None:
         """Run the largest batches of all evaluations and of the training, with the optimizer's state, without a step.
 
-        What doesn't fit shows now, and the allocator and first uses are done before the first step. The model, its
+        Lack of memory shows now, and first allocations and calls are done before the first step. The model, its
         gradients, the optimizer and the random generators are left as they were.
         """
         retention = [] if self.retention is None else [self.retention]
@@ -253,21 +253,21 @@ class Trainer(Evaluator):
                 rehearse(
                     self.model, self.task, [self.validation, self.test], retention, self.settings, group, self.generator
                 )
-            release(group.device)  # training reserves by its own needs
+            release(group.device)  # training reserves memory by its own needs
             for indices in batches:
-                told = "rehearsing the largest batch"
-                heartbeat.beat(told)
+                progress = "rehearsing the largest batch"
+                heartbeat.beat(progress)
                 with _untrained("training batch", "micro_batch"):
-                    self._accumulate(shard(indices, group.rank, group.world), 1.0, told)
+                    self._accumulate(shard(indices, group.rank, group.world), 1.0, progress)
                 self._clear_gradients()
-        settle(group.device)  # what is read before the first step, such as energy, must not be of this
+        settle(group.device)  # readings before the first step, such as energy, must not contain this
 
     @contextmanager
     def _stepped_nowhere(self, indices: np.ndarray) -> Iterator[None]:
-        """Let the optimizer have its state in the body, made by a step at rate 0 with gradients of 0.
+        """Create the optimizer's state for the body, by a step at rate 0 with gradients of 0.
 
         Args:
-            indices: a row for each rank. With their gradients DDP's buckets are in use, so that none lies beside them.
+            indices: a row for each rank. Their gradients use DDP's buckets, so that none take memory beside them.
 
         """
         self._accumulate(shard(indices, self.group.rank, self.group.world), 1.0, "rehearsing a row")
@@ -349,12 +349,12 @@ class Trainer(Evaluator):
 
 
 def make_trainer(run: Assembly, probes: Sequence[Probe], write: Write) -> Trainer | Untrained:
-    """Return what trains an assembled run, or what leaves it as it is where its method trains nothing."""
+    """Return the trainer of an assembled run, or an `Untrained` where its method trains nothing."""
     return (Trainer if run.method.trains else Untrained)(run, probes, write)
 
 
 def try_out(run: Assembly) -> None:
-    """Rehearse, and take two steps, all of it without the last of a GPU's memory: it only shows whether a run fits."""
+    """Rehearse and take two steps with a margin of the GPU's memory left free, to test whether the run fits."""
     if not run.method.trains:
         return
     leave_free(MARGIN, run.group.device)

@@ -1,8 +1,8 @@
 """Trial of a model before it is trained: positions of its output, parameters that no gradient reaches, causality.
 
 Each is found by a pass over a few made-up tokens, which works for all kinds of models. Where such a pass would take
-long, that is on a CPU with a large model, no numbers are computed: torch's fake tensors have shapes and gradients
-alone.
+long, that is on a CPU with a large model, no numbers are computed: torch's fake tensors have only shapes and
+gradients.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hpml_bench.training.precision import autocast_of
 from hpml_bench.training.random_numbers import seeded
 
 LARGE = 1_000_000_000
-"""Parameters above which no pass is computed on a CPU."""
+"""Number of parameters above which no pass is computed on a CPU."""
 
 POSITIONS = re.compile(r"(?:^|\.)(?:wpe|position_embeddings|embed_positions)$")
 """Names of tables of learned positions."""
@@ -78,8 +78,7 @@ def unread_parts(model: PreTrainedModel) -> list[str]:
 def positions(module: nn.Module, length: int) -> int | None:
     """Return the positions of an encoder's output for a text of `length` tokens; None where it doesn't fit.
 
-    On a GPU a position beyond a table of learned ones would end the process, so that the table's size is looked at
-    before.
+    On a GPU a position beyond a table of learned ones would end the process, so the table's size is compared first.
     """
     virtual = getattr(getattr(module, "active_peft_config", None), "num_virtual_tokens", None) or 0
     if length + virtual > _learned_positions(module):
@@ -95,7 +94,7 @@ def positions(module: nn.Module, length: int) -> int | None:
 
 @torch.no_grad()
 def is_causal(model: PreTrainedModel) -> bool:
-    """Tell whether a token's logits are the same whatever follows it; of a large model, in a twin with one layer."""
+    """Return whether a token's logits don't depend on what follows it; for a large model, by a twin with one layer."""
     tried = _twin(model) if _is_large(model) else model
     with _evaluating(tried), autocast_of(tried):
         ids = _tokens(tried, rows=2, length=4)["input_ids"][:1].repeat(2, 1)
@@ -108,7 +107,7 @@ def is_causal(model: PreTrainedModel) -> bool:
 def _twin(model: PreTrainedModel) -> PreTrainedModel:
     """Return a model of the same class and attention with random weights, one layer and 64 tokens."""
     config = copy.deepcopy(model.config)
-    for name in config.sub_configs:  # of a model of several media
+    for name in config.sub_configs:  # of a multimodal model
         if (part := getattr(config, name, None)) is not None:
             part.update({"num_hidden_layers": 1})
     config.get_text_config().update({"num_hidden_layers": 1, "vocab_size": 64, "pad_token_id": 0})
@@ -117,7 +116,7 @@ def _twin(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _is_large(module: nn.Module) -> bool:
-    """Tell whether a pass takes too long; quantised weights are more than numbers, and are computed with."""
+    """Return whether a pass takes too long; not for quantised weights, which fake tensors can't replace."""
     weights = list(module.parameters())
     if any(type(weight) is not nn.Parameter for weight in weights):
         return False
@@ -126,17 +125,17 @@ def _is_large(module: nn.Module) -> bool:
 
 @contextmanager
 def _parameters(module: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Yield the parameters to call a module with: its own, or of a large one fake ones, inside their mode."""
+    """Yield the parameters to call a module with: its own, or fake ones for a large module, inside their mode."""
     own = dict(module.named_parameters())
     if not _is_large(module):
         yield cast(dict[str, Tensor], own)
         return
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # PEFT keeps some tensors that are neither
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # PEFT keeps tensors beside parameters and buffers
         yield {name: mode.from_tensor(weight) for name, weight in own.items()}
 
 
 def _called(module: nn.Module, parameters: dict[str, Tensor], rows: int, length: int) -> Any:
-    """Return what a module gives for made-up tokens with these parameters."""
+    """Return a module's output for made-up tokens with these parameters."""
     if not _is_large(module):
         return module(**_tokens(module, rows, length))
     mode = next(iter(parameters.values())).fake_mode  # type: ignore[attr-defined]
@@ -152,7 +151,7 @@ def _tokens(module: nn.Module, rows: int, length: int) -> dict[str, Tensor]:
 
 
 def _learned_positions(module: nn.Module) -> float:
-    """Return how many positions a model's table of learned ones has; infinity where it has none."""
+    """Return the size of a model's table of learned positions; infinity where it has none."""
     tables = (
         part.num_embeddings - (getattr(part, "offset", 0) or (0 if part.padding_idx is None else part.padding_idx + 1))
         for name, part in module.named_modules()

@@ -1,4 +1,4 @@
-"""Worker: one run inside a rank, and the preparation of model and data. Imports all that is heavy, once per sweep."""
+"""Worker: one run inside a rank, and the preparation of model and data. Imports all heavy libraries, once per sweep."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ from hpml_bench.training.trainer import Trained, make_trainer, try_out
 from hpml_bench.training.trial import unused_parameters
 
 LOST_PEER_SECONDS = 1.0
-"""Time that a rank which lost a peer waits to end, so that a killed one, which leaves no error, ends first."""
+"""Time that a rank waits to end after it lost a peer, so that a killed one, which leaves no error, ends first."""
 
 
 def prepare_to(settings_json: str, target: str) -> None:
-    """Prepare model and data after a look at the GPUs, and write the result or the user's mistake to a JSON file."""
+    """Check the GPUs, prepare model and data, and write the result or the user error to a JSON file."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # this process forks no other, and there are no ranks yet
     settings = Settings.model_validate_json(settings_json)
     try:
@@ -63,14 +63,14 @@ def prepare_to(settings_json: str, target: str) -> None:
 
 
 def measure_to(settings_json: str, target: str) -> None:
-    """Time products of the backbone's shape, and write the result or the user's mistake to a JSON file."""
+    """Time products of the backbone's shape, and write the result or the user error to a JSON file."""
     settings = Settings.model_validate_json(settings_json)
     try:
         folder = resolve_model(settings.backbone).folder_or_file
         config = json.loads((folder / "config.json").read_text())
         tokens = settings.max_length * settings.global_batch // (settings.world_size or 1)
-        found = products.measure(products.shape_of(config, tokens), settings.threads or 1)
-        result: dict[str, Any] = {"products": found.model_dump()}
+        measured = products.measure(products.shape_of(config, tokens), settings.threads or 1)
+        result: dict[str, Any] = {"products": measured.model_dump()}
     except UserError as error:
         result = {"error": redacted(str(error))}
     write_atomically(Path(target), json.dumps(result))
@@ -98,12 +98,12 @@ def start(request_json: str, beats: str, launched: float) -> None:
 
 
 def leave_error(error: BaseException, folder: Path, rank: int) -> None:
-    """Print an exception and write it to this rank's error file; that of a lost peer after a moment."""
-    told = run_error(error, rank)
-    print(told.traceback, file=sys.stderr)
-    if failures.lost_peer(told.message):
+    """Print an exception and write it to this rank's error file; after a moment where it lost a peer."""
+    record = run_error(error, rank)
+    print(record.traceback, file=sys.stderr)
+    if failures.lost_peer(record.message):
         time.sleep(LOST_PEER_SECONDS)
-    write_atomically(folder / f"error-rank{rank}.json", told.model_dump_json())
+    write_atomically(folder / f"error-rank{rank}.json", record.model_dump_json())
 
 
 def end_at_once() -> NoReturn:
@@ -129,22 +129,22 @@ def _exit(status: int) -> NoReturn:
 
 
 def execute(request: RunRequest, launched: float | None = None) -> Outcome:
-    """Do a run as one rank of the group described in the environment; rank 0 writes points, predictions and outcome."""
+    """Execute a run as one rank of the environment's group; rank 0 writes points, predictions and outcome."""
     began, settings = time.monotonic(), request.spec.settings
     torch.set_num_threads(settings.threads or 1)
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
     heartbeat.beat("joining the process group")
     with process_group(settings) as group:
-        over = over_nodes(group)
+        nodes = over_nodes(group)
         heartbeat.beat("building the model")
         try:
-            outcome = _measured(request, group, (launched, began), over)
+            outcome = _measured(request, group, (launched, began), nodes)
         except Unsupported as reason:  # raised alike on all ranks, as the next two are
-            outcome = _ended("unsupported", reason, over)
+            outcome = _ended("unsupported", reason, nodes)
         except Diverged as reason:
-            outcome = _ended("diverged", reason, over)
+            outcome = _ended("diverged", reason, nodes)
         except UserError as reason:
-            outcome = _ended("failed", reason, over)
+            outcome = _ended("failed", reason, nodes)
         if group.main:
             write_atomically(request.folder / OUTCOME, outcome.model_dump_json())
         return outcome
@@ -154,7 +154,7 @@ def _measured(
     request: RunRequest,
     group: Group,
     began: tuple[float | None, float],
-    over: environment.NodeLayout | None,
+    nodes: environment.NodeLayout | None,
 ) -> Outcome:
     """Build, train, evaluate and measure."""
     spec, prepared, folder = request.spec, request.prepared, request.folder
@@ -172,10 +172,10 @@ def _measured(
         try_out(run)
         return Outcome(status="ok")
     probes = {name: probe for name, probe in probes.items() if run.method.trains or not probe.of_training}
-    seen = run.for_probes(folder, began[1], launched=began[0])
+    probed = run.for_probes(folder, began[1], launched=began[0])
     for name, probe in probes.items():
         heartbeat.beat(f"starting probe {name}")
-        probe.start(seen)
+        probe.start(probed)
     trainer = make_trainer(run, [*probes.values()], write)
     trained = trainer.train()
     heartbeat.beat("evaluating test")
@@ -191,7 +191,7 @@ def _measured(
     metrics, per_rank = reduce_over_ranks(definitions, local, group)
     return Outcome(
         status="ok",
-        environment=environment.of_run(over),
+        environment=environment.of_run(nodes),
         headline=run.task.headline,
         definitions=definitions,
         metrics=metrics,
@@ -242,7 +242,7 @@ def reduce_over_ranks(
 def _checks(
     folder: Path, run: Assembly, metrics: Mapping[str, float | None], trained: Trained, trainable: int
 ) -> tuple[Check, ...]:
-    """Check the run's figures against what lies on disk."""
+    """Check the run's figures against the files on disk."""
     predictions = read_predictions(folder)
     assert predictions is not None  # noqa: S101 - written by this process just now
     parameters = {"trainable": trainable, "in the optimizer": trained.optimized, "with a gradient": trained.reached}
@@ -261,30 +261,30 @@ def _trainable(model: TaskModel) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def _ended(status: str, reason: Exception, over: environment.NodeLayout | None) -> Outcome:
+def _ended(status: str, reason: Exception, nodes: environment.NodeLayout | None) -> Outcome:
     error = RunError(kind=type(reason).__name__, message=redacted(str(reason)))
-    return Outcome.model_validate({"status": status, "error": error, "environment": environment.of_run(over)})
+    return Outcome.model_validate({"status": status, "error": error, "environment": environment.of_run(nodes)})
 
 
 def run_error(error: BaseException, rank: int) -> RunError:
-    """Return an exception as a record has it; for lack of memory, with the peak that was reached."""
+    """Return an exception in the form of a record; for lack of memory, with the peak that was reached."""
     message = "; ".join([redacted(str(error))[:2000] or type(error).__name__, *getattr(error, "__notes__", [])])
-    told = RunError(
+    record = RunError(
         kind=type(error).__name__,
         message=message + failures.hint(message),
         rank=rank,
         traceback=redacted("".join(traceback.format_exception(error)))[-20_000:],
     )
-    status = failures.status_of(told.kind, told.message)
+    status = failures.status_of(record.kind, record.message)
     if status == "failed":
-        return told
+        return record
     peak = (
         torch.cuda.max_memory_allocated() / 1e6
         if status == "oom_cuda"
         else processes.memory_mb(os.getpid(), "VmHWM") or 0
     )
     what = "allocated on the GPU" if status == "oom_cuda" else "resident"
-    return told.model_copy(update={"message": f"peak of {peak:,.0f} MB {what}; {told.message}"})
+    return record.model_copy(update={"message": f"peak of {peak:,.0f} MB {what}; {record.message}"})
 
 
 def _log_to(path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Deciding: from times and counts to verdicts and their sentences; of the gate it imports `records`."""
+"""Decisions: from times and counts to verdicts and their sentences; imports only `records` of the gate."""

@@ -1,4 +1,4 @@
-"""Counts of two sides, compared and judged, with the names of what grew."""
+"""Counts of two sides, compared and judged, with the names of the parts that grew."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from hpml_bench.gate.decide import sentences
 from hpml_bench.gate.records import MethodCount, Verdict
 
 NAMED = 5
-"""Parts that are named at most, those that grew most first."""
+"""Most parts that are named, the largest growth first."""
 
 
 def compare(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -> list[MethodCount]:
-    """Return a `Count` for each quantity that both sides know.
+    """Return a `MethodCount` for each quantity that both sides count.
 
     Args:
         method: its name.
@@ -38,7 +38,7 @@ def compare(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -
 
 
 def one_sided(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -> list[Verdict]:
-    """Return INCOMPARABLE for each quantity that only one side counts: a gate that is gone is not passed."""
+    """Return INCOMPARABLE for each quantity that only one side counts: a removed count must not pass."""
     lone = dict.fromkeys(reference.keys() - candidate.keys(), "reference")
     lone |= dict.fromkeys(candidate.keys() - reference.keys(), "candidate")
     return [

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RankTest:
-    """A one-sided test of a shift and, by turning it round, an estimate and bounds of the shift.
+    """A one-sided test of a shift and, by inverting it, an estimate and bounds of the shift.
 
     The statistic of "the shift is `value`" is the number of comparisons above `value`; a comparison that equals it
     counts for neither side, which makes ties err on the side of no verdict.
@@ -28,7 +28,7 @@ class RankTest:
     tail: Floats
     """tail[c] = P(at least c comparisons lie above the true shift)."""
     error: float | None
-    """Standard error of the mean shift; None where a single value tells no spread."""
+    """Standard error of the mean shift; None where a single value has no spread."""
     freedom: int
     """Degrees of freedom of `error`."""
 

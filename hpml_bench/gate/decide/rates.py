@@ -13,19 +13,19 @@ from hpml_bench.gate.records import CheckTrial
 
 @dataclass(frozen=True)
 class Rate:
-    """How often something happened, with its exact one-sided 95 % bounds (Clopper and Pearson 1934)."""
+    """Rate of an event, with its exact one-sided 95 % bounds (Clopper and Pearson 1934)."""
 
     happened: int
     of: int
 
     @property
     def upper(self) -> float:
-        """The rate is at most this."""
+        """Upper bound of the rate."""
         return 1.0 if self.happened == self.of else _beta(0.95, self.happened + 1, self.of - self.happened)
 
     @property
     def lower(self) -> float:
-        """The rate is at least this."""
+        """Lower bound of the rate."""
         return 0.0 if not self.happened else _beta(0.05, self.happened, self.of - self.happened + 1)
 
 
@@ -37,12 +37,12 @@ def _beta(level: float, a: float, b: float) -> float:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the trials say."""
+    """Rates and durations of the trials."""
 
     false_alarms: Rate
     caught: Rate
     seconds: float
-    """Mean of a trial."""
+    """Mean seconds of a trial."""
     longest: float
     """Seconds of the longest."""
     planned: tuple[int, ...] = ()
@@ -51,8 +51,8 @@ class Summary:
     @property
     def good(self) -> bool:
         """Whether no A/A trial failed and every slowed one did, and there is one of each."""
-        asked = self.false_alarms.of and self.caught.of
-        return bool(asked) and not self.false_alarms.happened and self.caught.happened == self.caught.of
+        both_kinds = self.false_alarms.of and self.caught.of
+        return bool(both_kinds) and not self.false_alarms.happened and self.caught.happened == self.caught.of
 
     @property
     def status(self) -> int:
@@ -63,26 +63,26 @@ class Summary:
         return verdicts.REGRESSION if wrong else verdicts.ERROR
 
     def sentences(self, slowdown: float) -> tuple[str, ...]:
-        """Return the rates and bounds in words; bounds are rounded to the side on which they say less."""
+        """Return the rates and bounds in words; bounds are rounded to the side on which they claim less."""
         wrong, right = self.false_alarms, self.caught
-        said = []
+        lines = []
         if wrong.of:
-            said.append(
+            lines.append(
                 f"False alarms: {wrong.happened} of {wrong.of} A/A trials; the rate is at most "
                 f"{math.ceil(wrong.upper * 1e4) / 100:.2f} % (exact, 95 %)."
             )
         if right.of:
-            said.append(
+            lines.append(
                 f"Power: {right.happened} of {right.of} trials with all methods slowed by {slowdown * 100:.4g} % were "
                 f"caught; the power is at least {math.floor(right.lower * 1e4) / 100:.2f} % (exact, 95 %)."
             )
         if len(self.planned) > 1:
             numbers = ", then ".join(map(str, self.planned))
-            said.append(
+            lines.append(
                 f"The number of A/A trials was changed between calls ({numbers}); the bounds hold where it is fixed "
                 "before the first."
             )
-        return (*said, f"A trial took {self.seconds:.0f} s on average, and {self.longest:.0f} s at most.")
+        return (*lines, f"A trial took {self.seconds:.0f} s on average, and {self.longest:.0f} s at most.")
 
 
 def summarise(trials: Iterable[CheckTrial]) -> Summary:

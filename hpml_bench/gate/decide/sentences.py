@@ -9,7 +9,7 @@ from hpml_bench.report.tables import MINUS, MISSING, number
 from hpml_bench.system.text import sanitize
 
 _NAMED = 5
-"""What grew is named up to this number."""
+"""Most parts named as grown."""
 
 
 def percent(value: float | None, *, sign: bool = True) -> str:
@@ -38,7 +38,7 @@ def interval(verdict: Verdict) -> str:
 
 
 def of_step_time(verdict: Verdict, rules: Rules, unit: str = "pairs") -> str:
-    """Say what the step time's verdict rests on."""
+    """Return a sentence on the evidence for the step time's verdict."""
     seen = f"{verdict.pairs} {unit if verdict.pairs != 1 else unit.removesuffix('s')}"
     takes = f"a step takes {longer(verdict.estimate)} by {seen}"
     if verdict.status == "FAIL":
@@ -60,7 +60,7 @@ def longer(value: float | None) -> str:
 
 
 def of_count(count: MethodCount) -> str:
-    """Say by how much a count grew or fell, and what made it grow."""
+    """Return a sentence on how much a count grew or fell, and on the parts that grew."""
     title, unit = sanitize(count.title, 80), sanitize(count.unit, 40)
     now = f"{amount(count.candidate)} {unit}".strip()
     if count.candidate == count.reference:
@@ -83,5 +83,5 @@ def amount(value: float) -> str:
 
 
 def grown(count: MethodCount) -> list[str]:
-    """Return what made a count grow; operators as torch writes them in Python: `aten.item`."""
+    """Return the parts that made a count grow; operators as torch writes them in Python: `aten.item`."""
     return [sanitize(name, 80).replace("::", ".") for name in count.grew]

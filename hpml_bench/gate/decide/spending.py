@@ -13,8 +13,8 @@ def levels(total: float, looks: Sequence[int], hypotheses: int = 1) -> tuple[flo
 
     Spent in proportion to the pairs seen (Kim and DeMets 1987, with exponent 1): half of it at half of the pairs.
     O'Brien and Fleming's function would leave the first look too little for a rank test: the least p of n pairs is
-    2^-n, and Holm's first step asks for level / hypotheses. A look that can't reach that is passed over (its level is
-    0), and what it would have spent goes to the next.
+    2^-n, and Holm's first step requires level / hypotheses. A look that can't reach that is passed over (its level is
+    0), and its share goes to the next.
     """
     spent, result = 0.0, []
     for look in looks:
@@ -32,13 +32,13 @@ def alphas(rules: Rules, methods: int) -> tuple[float, ...]:
         UserError: so many methods can't be judged with so few pairs.
 
     """
-    found = levels(rules.alpha, rules.looks, methods)
-    if not any(found):
+    per_look = levels(rules.alpha, rules.looks, methods)
+    if not any(per_look):
         raise UserError(
             f"{methods} methods can't be judged at a false-alarm rate of {rules.alpha:.2%} with {rules.looks[-1]} "
             "pairs: ask for fewer methods, a higher rate or more pairs"
         )
-    return found
+    return per_look
 
 
 def betas(rules: Rules) -> tuple[float, ...]:
@@ -50,13 +50,13 @@ def betas(rules: Rules) -> tuple[float, ...]:
 
 
 def looks_done(rules: Rules, pairs: int) -> int:
-    """Return how many looks a number of pairs has allowed."""
+    """Return the number of looks that so many pairs allow."""
     return sum(look <= pairs for look in rules.looks)
 
 
 def remaining(spent: Sequence[float], done: int) -> float:
-    """Return the level for one last look after `done` of the scheduled ones: what they have left, 0 after all.
+    """Return the level for one last look after `done` of the scheduled ones: their unspent rest, 0 after all.
 
-    When time runs out is not decided by the measured values, so that what is unspent may be used then.
+    The measured values don't decide when time runs out, so the rest may be spent then.
     """
     return sum(spent[done:])

@@ -1,4 +1,4 @@
-"""Verdicts on step times: from blocks or runs to what may be said of each method, at the error rates promised.
+"""Verdicts on step times: from blocks or runs to a verdict on each method, at the promised error rates.
 
 The unit of evidence is a process pair; docs/check.md explains the rule and shows its error rates.
 """
@@ -20,23 +20,24 @@ PASSED, REGRESSION, ERROR, UNDECIDED = 0, 1, 2, 3
 """Exit statuses."""
 
 Effects = Mapping[str, Sequence[float]]
-"""method -> log ratio of the candidate's step time to the reference's, a value a process pair in the order measured."""
+"""method -> log ratios of the candidate's step time to the reference's, one per process pair, as measured."""
 
 
 def pair_effects(blocks: Iterable[Block]) -> dict[str, list[float]]:
     """Return each method's log ratio per process pair, in the order of pairs, over its undisturbed blocks.
 
-    Of a block it is (ln B1 B2 - ln A1 A2) / 2, from which a drift of the machine's speed that is linear over the block
-    cancels; of a pair it is the interquartile mean over blocks. A pair without an undisturbed block of a method has no
+    For a block it is (ln B1 B2 - ln A1 A2) / 2, from which a drift of the machine's speed that is linear over the block
+    cancels; for a pair it is the interquartile mean over blocks. A pair without an undisturbed block of a method has no
     value there.
     """
-    found: dict[str, dict[int, list[float]]] = {}
+    ratios: dict[str, dict[int, list[float]]] = {}
     for block in blocks:
-        of_pair = found.setdefault(block.method, {}).setdefault(block.pair, [])
+        of_pair = ratios.setdefault(block.method, {}).setdefault(block.pair, [])
         if block.disturbed is None:
             of_pair.append(log_ratio(block))
     return {
-        method: [middle(values) for _, values in sorted(by_pair.items()) if values] for method, by_pair in found.items()
+        method: [middle(values) for _, values in sorted(by_pair.items()) if values]
+        for method, by_pair in ratios.items()
     }
 
 
@@ -73,7 +74,7 @@ def look(effects: Effects, rules: Rules, look_index: int) -> tuple[Verdict, ...]
 
     Earlier looks are gone through again over the pairs they saw: a method's first decision stands, and the result
     depends on nothing but the values in their order. Call it when every method has `rules.looks[look_index]` values;
-    later ones are not looked at.
+    later ones are ignored.
 
     Raises:
         UserError: so many methods can't be judged with so few pairs.
@@ -89,7 +90,7 @@ def look(effects: Effects, rules: Rules, look_index: int) -> tuple[Verdict, ...]
 
 
 def final(effects: Effects, rules: Rules) -> tuple[Verdict, ...]:
-    """Return what may be said when time ran out: the looks that were reached, then one with the error left unspent.
+    """Return the verdicts when time ran out: of the looks that were reached, then of one with the unspent error.
 
     The looks reached are those that the method with the most values allows.
 
@@ -134,12 +135,12 @@ def incomparable(method: str, reason: str) -> Verdict:
 
 
 def unmeasured(method: str, unit: str = "pairs") -> Verdict:
-    """Return the verdict on a method's step time of which there is not one value; its counts stand."""
+    """Return the verdict on a method whose step time has no value; its counts stand."""
     return Verdict(method=method, metric=STEP_TIME, status="INCONCLUSIVE", detail=f"no {unit} were measured")
 
 
 def settled(verdicts: Iterable[Verdict]) -> bool:
-    """Tell whether measuring on can't change the exit status: something failed, or everything is decided."""
+    """Return whether further measuring can't change the exit status: something failed, or everything is decided."""
     statuses = {verdict.status for verdict in verdicts}
     return "FAIL" in statuses or "INCONCLUSIVE" not in statuses
 
@@ -154,7 +155,7 @@ def overall(verdicts: Iterable[Verdict]) -> Status:
 def exit_status(verdicts: Iterable[Verdict], strict: bool) -> int:
     """Return 0 for pass, 1 for a regression, 2 where nothing was measured, 3 for undecided under `strict`.
 
-    Step time that was asked for and has not one value is nothing measured, whatever the counts say, unless one grew.
+    A requested step time without any value is nothing measured, whatever the counts say, unless one grew.
     """
     verdicts = tuple(verdicts)
     status = overall(verdicts)

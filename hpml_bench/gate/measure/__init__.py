@@ -1,1 +1,1 @@
-"""Measuring: installations, the processes that train in them, times and counts; of the gate it imports `records`."""
+"""Measurement: installations, processes that train in them, times and counts; imports only `records` of the gate."""

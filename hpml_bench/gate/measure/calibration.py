@@ -1,4 +1,4 @@
-"""Speed of the machine right now, by work that is none of ours: matrix products, copies, all-reduces."""
+"""Current speed of the machine, by reference work that is none of ours: matrix products, copies, all-reduces."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ TIMES = 15
 SIZE = 384
 """Rows of the square matrices multiplied."""
 MEGABYTES = 16
-"""Copied, and given into the all-reduce in quarters."""
+"""Size of the copy; the all-reduce takes a quarter of it."""
 
 
 def calibrate() -> dict[str, float]:
-    """Return the seconds of each kind of work, the median of several times; a process group must be there."""
+    """Return the seconds of each kind of work, the median of several times; a process group must exist."""
     device = torch.device("cuda", torch.cuda.current_device()) if "nccl" in dist.get_backend() else torch.device("cpu")
     matrix = torch.ones(SIZE, SIZE, device=device)
     memory = torch.ones(MEGABYTES << 18, device=device)

@@ -1,4 +1,4 @@
-"""Quantities of a training step that have no noise: they move only when the code does."""
+"""Quantities of a training step that have no noise: they change only with the code."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ CUDA_TOLERANCE = 0.01
 
 
 def count(job: TimedMethod) -> dict[str, Any]:
-    """Return name -> {title, unit, value, tolerance, parts}, each of one step unless the unit says otherwise.
+    """Return name -> {title, unit, value, tolerance, parts}, per step unless the unit says otherwise.
 
-    Counted over the steps on the same first batches on either side. `parts` is the same quantity by what makes it up.
+    Both sides count steps on the same first batches. `parts` is the same quantity, split by the names of its parts.
     """
     job.run(WARM_UP)
     padding, real = _padding(job)
@@ -60,7 +60,7 @@ def _step(job: TimedMethod) -> None:
 
 
 def _padding(job: TimedMethod) -> tuple[dict[str, int], int]:
-    """Return the padding that the model is handed in each batch, and the real tokens of all, gone through once."""
+    """Return the padding that the model gets in each batch, and the real tokens of all, each taken once."""
     seen: list[tuple[int, torch.Tensor]] = []
 
     def look(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -78,7 +78,7 @@ def _padding(job: TimedMethod) -> tuple[dict[str, int], int]:
 def _flops(job: TimedMethod) -> dict[str, int]:
     """Return the floating-point operations of a step, forward and backward, by operator.
 
-    Fused attention counts nothing on the CPU: attention is computed by matrix products meanwhile.
+    Fused attention isn't counted on the CPU, so attention is computed by matrix products here.
     """
     counter = FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH), counter:
@@ -152,9 +152,9 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def waits(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Tell whether an operator copies from a device to the host and waits for it.
+    """Return whether an operator copies from a device to the host and waits for it.
 
-    Copies to a device from memory that isn't pinned wait too, but what they copy is ready: not counted.
+    Copies to a device from memory that isn't pinned wait too, but their data is ready: not counted.
     """
     if name == "aten::_to_copy":
         source, target = args[0].device, torch.device(kwargs.get("device") or args[0].device)
@@ -168,7 +168,7 @@ def waits(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
 
 
 def _caller() -> str:
-    """Return the innermost function that is neither torch's nor ours here."""
+    """Return the innermost function that is neither torch's nor of this module."""
     frame = sys._getframe(2)
     while frame.f_back and ("/torch/" in frame.f_code.co_filename or frame.f_code.co_filename == __file__):
         frame = frame.f_back

@@ -12,19 +12,19 @@ from hpml_bench.plugins.method import Method
 from hpml_bench.training.trainer import Trainer
 
 REPEATS = 3
-"""Times the batches are gone through to know how long a step, or the busy work beside it, takes."""
+"""Passes over the batches to time a step, or the busy work beside it."""
 TURNS = 50_000
 """Turns of busy work that are timed beside each of those steps: about a millisecond."""
 
 
 class Steps(Protocol):
-    """A method that takes steps on batches: what a delay needs of a job."""
+    """A method that takes steps on batches: the part of a job that a delay needs."""
 
     trainer: Trainer
     batches: list[np.ndarray]
 
     def run(self, steps: int, first: int = 0) -> tuple[float, float]:
-        """Take steps from batch `first` on; return the seconds, and how many of them others had the core."""
+        """Take steps from batch `first` on; return the seconds, and those in which others had the core."""
 
 
 class Delay:
@@ -35,7 +35,7 @@ class Delay:
         self.turns = 0
 
     def install(self, method: Method) -> None:
-        """Let every step of a method be followed by it."""
+        """Let the busy work follow every step of a method."""
         after = method.after_step
 
         def after_step(encoder: Any, index: int) -> None:
@@ -47,17 +47,17 @@ class Delay:
     def calibrate(self, share: float) -> int:
         """Return the turns that take this share of a step's time.
 
-        Steps and turns are timed in turns, so that both see the machine alike.
+        Steps and turns are timed alternately, so that both see the machine alike.
         """
         self.turns = 0
-        found = []
+        ratios = []
         for _ in range(REPEATS):
             steps = turns = 0.0
             for first in range(len(self._job.batches)):
                 steps += without_waiting(self._job.run(1, first))
                 turns += _seconds(TURNS)
-            found.append(steps / turns)
-        return round(share * statistics.median(found) * TURNS)
+            ratios.append(steps / turns)
+        return round(share * statistics.median(ratios) * TURNS)
 
     def inject(self, turns: int) -> float:
         """Inject so many turns into each step; return the seconds they take here, the median of several times."""
@@ -72,6 +72,6 @@ def _seconds(turns: int) -> float:
 
 
 def spin(turns: int) -> None:
-    """Be busy: work on the processor that no library can make faster."""
+    """Keep the processor busy with work that no library can make faster."""
     for _ in range(turns):
         pass

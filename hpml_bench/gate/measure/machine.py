@@ -1,4 +1,4 @@
-"""The machine while something is timed: the core used, a stopwatch, stolen time, other processes, throttling."""
+"""State of the machine during a measurement: the core used, a stopwatch, stolen time, other processes, throttling."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 STEAL = 0.02
 """Share of the machine's time that the host may take away from a block that counts."""
 CROWD = 1.5
-"""Processes of others a core, on average, that may run beside a block that counts; their share of the time is known."""
+"""Other processes per core, on average, that may run beside a block that counts; their share of the time is known."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Stopwatch:
     """Wall time, and the part of it in which the main thread could have run but others had its core.
 
-    The kernel keeps the latter for each thread (/proc/self/schedstat, nanoseconds on the run queue). What this
-    process's own threads ran meanwhile is taken off, for then it may have been they.
+    The kernel keeps the latter for each thread (/proc/self/schedstat, nanoseconds on the run queue). The time of this
+    process's own threads is taken off, since it may have been they that had the core.
     """
 
     def __init__(self) -> None:
@@ -40,15 +40,15 @@ class Stopwatch:
 
 
 def without_waiting(time_and_waiting: tuple[float, float]) -> float:
-    """Return what is left of the first when the second is taken out."""
+    """Return the time without the waiting."""
     return time_and_waiting[0] - time_and_waiting[1]
 
 
 def shared_core() -> int | None:
     """Return the core both sides are timed on, or None where a process may not choose.
 
-    One for both, so that a difference between cores is none between sides; the last, since the first serves most
-    interrupts.
+    Both sides share it, so that a difference between cores is none between sides. It is the last, since the first
+    serves most interrupts.
     """
     return max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
@@ -62,19 +62,19 @@ class Snapshot:
     busy: float
     stolen: float
     own: float
-    """Processor time of the processes that were named, which are not "others"."""
+    """Processor time of this process and the given ones, which are no others."""
     throttled: int
     """Periods in which the control group's quota ran out."""
 
 
 @dataclass(frozen=True)
 class Disturbance:
-    """What went on between two snapshots."""
+    """Disturbances between two snapshots."""
 
     steal: float
     load: float
     reason: str | None
-    """Why what was timed meanwhile doesn't count; None where it does."""
+    """Why measurements meanwhile don't count; None where they do."""
 
 
 def snapshot(processes: Iterable[int]) -> Snapshot:
@@ -92,7 +92,7 @@ def snapshot(processes: Iterable[int]) -> Snapshot:
 
 
 def between(before: Snapshot, after: Snapshot) -> Disturbance:
-    """Judge a time by what else went on, whatever was measured in it."""
+    """Judge the time between two snapshots by its disturbances, whatever was measured in it."""
     seconds = max(after.at - before.at, 1e-9)
     steal = max(0.0, after.stolen - before.stolen) / max(after.total - before.total, 1e-9)
     load = max(0.0, (after.busy - before.busy) - (after.own - before.own)) / seconds
@@ -107,7 +107,7 @@ def between(before: Snapshot, after: Snapshot) -> Disturbance:
 
 
 def cores() -> int:
-    """Return how many cores this process may run on; a quota says nothing about who else runs there."""
+    """Return how many cores this process may run on; a quota says nothing about other processes there."""
     return len(_allowed())
 
 

@@ -1,7 +1,7 @@
 """Process pairs: two residents, newly started, that take turns in blocks of ABBA or BAAB.
 
-A block is short, mostly four single steps on the same batch: what disturbs a shared machine comes in bursts, and the
-shorter the turns, the more alike it hits both sides. Time during which other processes had the core is taken out, as
+A block is short, mostly four single steps on the same batch: disturbances of a shared machine come in bursts, and the
+shorter the turns, the more alike they hit both sides. Time during which other processes had the core is taken out, as
 the kernel counts it.
 """
 
@@ -21,7 +21,7 @@ from hpml_bench.gate.records import Block
 from hpml_bench.suite.settings import MethodSpec, Settings
 
 REPEATS = 2
-"""Times a disturbed round is repeated."""
+"""Most repetitions of a disturbed round."""
 PIECE = 0.03
 """Seconds that one of a block's four pieces should take at least."""
 BLOCKS = 8
@@ -32,10 +32,10 @@ ORDERS: tuple[Order, ...] = ("ABBA", "BAAB")
 
 @dataclass
 class Work:
-    """What all pairs of a check share. What the first pair finds out is kept for the others."""
+    """Work that all pairs of a check share. Results of the first pair are kept for the others."""
 
     settings: Settings
-    """Definite, one rank."""
+    """Resolved, with one rank."""
     methods: tuple[MethodSpec, ...]
     rounds: int = 1
     """Rounds of blocks of each method in a pair."""
@@ -43,18 +43,18 @@ class Work:
     """Share of a step that the candidate is slowed down by, in trials of the gate itself."""
     delayable: bool = False
     prepared: dict[Key, dict[str, Any]] = field(default_factory=dict)
-    """Model and data that each installation's own code made ready."""
+    """Model and data that each installation's own code prepared."""
     described: dict[Key, dict[str, Any]] = field(default_factory=dict)
-    """What each installation runs on."""
+    """Hardware and software of each installation."""
     steps: dict[str, int] = field(default_factory=dict)
     """Method -> steps of a piece."""
     turns: dict[str, int] | None = None
-    """Method -> busy work that makes the delay."""
+    """Method -> turns of busy work that make the delay."""
     delays: list[dict[str, float]] = field(default_factory=list)
-    """Of each pair: method -> seconds that the delay takes of a step, timed in the candidate's process."""
+    """For each pair: method -> seconds of the delay per step, timed in the candidate's process."""
 
     def message(self, prepared: dict[str, Any]) -> dict[str, Any]:
-        """Return what a resident is to load, of the model and data that its own code made ready."""
+        """Return the arguments of `load` for a resident, with the model and data that its own code prepared."""
         methods = [method.model_dump(mode="json", exclude_defaults=True) for method in self.methods]
         common = {"settings": settings_message(self.settings), "methods": methods, "delayable": self.delayable}
         return common | {"prepared": prepared}
@@ -71,7 +71,7 @@ class ProcessPair:
         rng: random.Random,
         deadline: float | None = None,
     ) -> None:
-        """Prepare a pair; whatever is asked of it ends with `OutOfTime` at the deadline (of `time.monotonic`)."""
+        """Prepare a pair; every request to it ends with `OutOfTime` at the deadline (of `time.monotonic`)."""
         self.work, self.rng = work, rng
         self.reference, self.candidate = ResidentProcess(reference, deadline), ResidentProcess(candidate, deadline)
         self.both = (self.reference, self.candidate)
@@ -89,9 +89,9 @@ class ProcessPair:
         self._stack.close()
 
     def prepare(self) -> None:
-        """Let each installation's own code make model and data ready, unless it has.
+        """Let each installation's own code prepare model and data, unless it has.
 
-        Not in a pair that is timed: the side that did it would have more behind it than the other.
+        Not in a pair that is timed: the side that prepared would have done more work than the other.
         """
         for side in self.both:
             key = side.installation.key
@@ -100,7 +100,7 @@ class ProcessPair:
                 self.work.prepared[key] = side.call("prepare", settings=settings_message(self.work.settings))
 
     def load(self) -> None:
-        """Let both build the methods, at the same time; which is told first, and so gets memory first, is left to lot.
+        """Let both build the methods at the same time; which gets the request first, and so memory, is random.
 
         Both have to be prepared.
         """
@@ -138,11 +138,11 @@ class ProcessPair:
                         break
 
     def _round(self, number: int, method: str) -> list[Block]:
-        """Measure blocks of one method; what else went on is known too coarsely to judge each by itself."""
+        """Measure blocks of one method; disturbances are known too coarsely to judge each block by itself."""
         processes = [side.pid for side in self.both]
         before = snapshot(processes)
         timed = [self._block(method, index) for index in range(BLOCKS)]
-        found = between(before, snapshot(processes))
+        disturbance = between(before, snapshot(processes))
         return [
             Block(
                 pair=number,
@@ -151,18 +151,18 @@ class ProcessPair:
                 steps=self.work.steps[method],
                 seconds=_four(wall - waited for wall, waited in pieces),
                 waited=_four(waited for _, waited in pieces),
-                steal=round(found.steal, 4),
-                load=round(found.load, 3),
-                disturbed=found.reason,
+                steal=round(disturbance.steal, 4),
+                load=round(disturbance.load, 3),
+                disturbed=disturbance.reason,
             )
             for order, pieces in timed
         ]
 
     def _block(self, method: str, index: int) -> tuple[Order, list[tuple[float, float]]]:
-        """Let the sides take turns on the same batches; return the order, and of each piece seconds and waiting."""
+        """Let the sides take turns on the same batches; return the order, and each piece's seconds and waiting."""
         order, steps = self.rng.choice(ORDERS), self.work.steps[method]
-        who = {"A": self.reference, "B": self.candidate}
-        return order, [who[side].call("run", method=method, steps=steps, first=index * steps) for side in order]
+        sides = {"A": self.reference, "B": self.candidate}
+        return order, [sides[side].call("run", method=method, steps=steps, first=index * steps) for side in order]
 
 
 def _four(values: Iterable[float]) -> tuple[float, float, float, float]:

@@ -1,4 +1,4 @@
-"""Installations of what is compared: a git revision and the working tree, or two interpreters."""
+"""Installations of the compared sides: a git revision and the working tree, or two interpreters."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps")
 INSTALL_SECONDS = 600
 WORKING_TREE = "working tree"
 Plugins = Collection[tuple[registry.Kind, str]]
-"""Kind and name of each."""
+"""Kind and name of each plug-in."""
 
 
 def against_revision(revision: str, folder: Path, plugins: Plugins) -> ComparedSides:
     """Install a revision of the project in `folder` and its working tree as it is, changes included.
 
     Args:
-        revision: what git knows a commit by.
+        revision: a name that git knows of a commit.
         folder: any folder of the repository.
-        plugins: kind and name of those that the check runs.
+        plugins: kind and name of the plug-ins that the check runs.
 
     Raises:
         UserError: there is no git, repository, commit or project, pip can't install it, or the check would run none of
@@ -68,10 +68,10 @@ def against_environment(python: str) -> ComparedSides:
         UserError: there is no such interpreter.
 
     """
-    found = shutil.which(python)
-    if found is None:
+    interpreter = shutil.which(python)
+    if interpreter is None:
         raise UserError(f"--against-env {python}: there is no such interpreter; give the path of another python")
-    other = str(Path(found).absolute())  # not resolved: a virtual environment is known by its link
+    other = str(Path(interpreter).absolute())  # not resolved: a virtual environment is known by its link
     return ComparedSides(
         "environment",
         Installation(python, other),
@@ -84,7 +84,7 @@ def _git(folder: Path, *arguments: str) -> bytes:
     """Return what git prints.
 
     Raises:
-        UserError: git isn't there, or says no.
+        UserError: git is missing, or fails.
 
     """
     try:
@@ -92,8 +92,8 @@ def _git(folder: Path, *arguments: str) -> bytes:
     except FileNotFoundError:
         raise UserError("--against: git is not installed; install it, or compare with --against-env") from None
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        reason = said[-1].removeprefix("fatal: ") if said else f"git {arguments[0]} ended with {done.returncode}"
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1].removeprefix("fatal: ") if lines else f"git {arguments[0]} ended with {done.returncode}"
         raise UserError(f"--against: {folder}: {reason}")
     return done.stdout
 
@@ -140,9 +140,9 @@ def _copied(top: Path) -> Iterator[Path]:
 
 
 def _installed(source: Path, label: str) -> Path:
-    """Return a cached folder into which this source is installed, without what it depends on.
+    """Return a cached folder into which this source is installed, without its dependencies.
 
-    Both sides are installed in this one way, to paths of equal length. The cache knows them by the content of all files
+    Both sides are installed in this one way, to paths of equal length. The key of the cache is the content of all files
     and the interpreter, so that a revision is installed once.
     """
     if not any((source / name).is_file() for name in ("pyproject.toml", "setup.py")):
@@ -161,7 +161,7 @@ def _check_part(side: Installation, plugins: Plugins) -> None:
     """Refuse an installed project that is neither the harness nor has a plug-in that the check runs.
 
     Raises:
-        UserError: every check of it would pass; says which plug-ins it has.
+        UserError: every check of it would pass; names its plug-ins.
 
     """
     assert side.path is not None  # noqa: S101 - it was installed into a folder
@@ -177,9 +177,9 @@ def _check_part(side: Installation, plugins: Plugins) -> None:
             "plugin of it"
         )
     if not any(plugin in plugins and not registry.is_built_in(*plugin) for plugin in own):
-        told = ", ".join(f"{registry.ONE[kind]} {name}" for kind, name in sorted(own))
+        named = ", ".join(f"{registry.ONE[kind]} {name}" for kind, name in sorted(own))
         raise UserError(
-            f"{side.label}: this check runs nothing of the project ({told}), so that it would pass whatever changed; "
+            f"{side.label}: this check runs nothing of the project ({named}), so that it would pass whatever changed; "
             "name its methods with --methods, or a suite that uses what it has"
         )
 
@@ -192,12 +192,12 @@ def _pip(command: Sequence[str], label: str) -> None:
 
     """
     try:
-        status, said = pip.run(command, INSTALL_SECONDS)
+        status, output = pip.run(command, INSTALL_SECONDS)
     except subprocess.TimeoutExpired:
         raise UserError(
             f"{label}: pip took over {INSTALL_SECONDS:g} s to install it; see what its build waits for"
         ) from None
     if status:
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
-        errors = [line for line in lines if line.lower().startswith("error")] or lines or ["it said nothing"]
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        errors = [line for line in lines if line.lower().startswith("error")] or lines or ["it printed nothing"]
         raise UserError(f"{label}: pip can't install it: {errors[0][:500]}")

@@ -1,4 +1,4 @@
-"""Sides of a comparison: what is installed, and its resident as the parent sees it: started, called, ended."""
+"""Sides of a comparison: their installations, and their residents as the parent sees them."""
 
 from __future__ import annotations
 
@@ -31,36 +31,36 @@ class Incomparable(Exception):  # noqa: N818 - a finding: the verdict is INCOMPA
 
 
 class OutOfTime(UserError):  # noqa: N818 - what it says is its name
-    """The time given is up: a side didn't answer before, or a pair can't be ended."""
+    """The time given is up: a side didn't answer before, or a pair can't be completed."""
 
 
 @dataclass(frozen=True)
 class Installation:
-    """An interpreter, and the folder (if any) in front of what it has installed."""
+    """An interpreter, and the folder (if any) in front of its installed packages."""
 
     label: str
     python: str
     path: Path | None = None
     environment: dict[str, str] = field(default_factory=dict)
-    """More variables for its processes."""
+    """Additional environment variables of its processes."""
 
     @property
     def key(self) -> Key:
-        """What tells installations apart, whatever they are called."""
+        """Identity of the installation, whatever its label."""
         return self.python, str(self.path)
 
     def variables(self) -> dict[str, str]:
-        """Return the environment its processes are born with: allocator and threads are the same for both sides."""
-        given = {**environment.PROCESS_ENVIRONMENT, **os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-        given.pop("PYTHONPATH", None)
+        """Return the environment in which its processes start: allocator and threads are the same for both sides."""
+        variables = {**environment.PROCESS_ENVIRONMENT, **os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+        variables.pop("PYTHONPATH", None)
         if self.path is not None:
-            given["PYTHONPATH"] = str(self.path)
-        return {**given, **self.environment}
+            variables["PYTHONPATH"] = str(self.path)
+        return {**variables, **self.environment}
 
 
 @dataclass(frozen=True)
 class ComparedSides:
-    """Which two things are compared."""
+    """The two sides of a comparison."""
 
     mode: Mode
     reference: Installation
@@ -74,7 +74,7 @@ def settings_message(settings: Settings) -> dict[str, Any]:
 
     Defaults are left out: they are each side's own, and a key that a version doesn't know is refused; but `max_length`,
     whose default follows the task in some versions. Versions that write records of schema 1 call the data set `task`
-    and have `pooling` among the settings; today's read that form too (`config.settings.modernised`), unless a task is
+    and have `pooling` among the settings; today's read that form too (`suite.settings.modernised`), unless a task is
     called as the data set is.
     """
     today = settings.model_dump(mode="json", exclude_defaults=True)
@@ -94,13 +94,13 @@ class ResidentProcess:
         self._deadline = deadline  # of `time.monotonic`; an answer is not waited for any longer
 
     def __enter__(self) -> Self:
-        """Start it; it greets when first asked."""
+        """Start it; its greeting is read before its first answer."""
         self._stack = ExitStack()
         self._log = self._stack.enter_context(tempfile.TemporaryFile("w+", errors="replace"))
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="hpml-bench-side-"))
         try:
             self._process = subprocess.Popen(  # noqa: S603
-                # -P: no module of the folder it happens to start in stands before the installed ones
+                # -P: no module of the working folder precedes the installed ones
                 [self.installation.python, "-P", "-m", MODULE],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -118,7 +118,7 @@ class ResidentProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it and what it started, and see it gone."""
+        """End it and its children, and wait for its end."""
         try:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -126,7 +126,7 @@ class ResidentProcess:
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe:
-                    with suppress(BrokenPipeError):  # what was told to a dead process is flushed once more
+                    with suppress(BrokenPipeError):  # a request to a dead process is flushed once more
                         pipe.close()
         finally:
             self._stack.close()
@@ -141,7 +141,7 @@ class ResidentProcess:
 
         Raises:
             Incomparable: there is no resident of our protocol in that installation.
-            UserError: it says why it can't, or it died.
+            UserError: it answers with an error, or it died.
             OutOfTime: the deadline came before the answer.
 
         """
@@ -189,7 +189,7 @@ class ResidentProcess:
         return answer
 
     def _read(self) -> bytes:
-        """Return what it wrote, as soon as it wrote something.
+        """Return its output as soon as there is some.
 
         Raises:
             UserError: it died.
@@ -197,20 +197,20 @@ class ResidentProcess:
 
         """
         assert self._process.stdout is not None  # noqa: S101
-        poll = select.poll()  # and no file's buffer: what lies there would not be seen by it
+        poll = select.poll()  # without a file's buffer, whose content poll doesn't see
         poll.register(self._process.stdout, select.POLLIN)
         left = None if self._deadline is None else max(0.0, self._deadline - monotonic()) * 1000
         if not poll.poll(left):
             label = self.installation.label
             raise OutOfTime(f"{label}: did not answer before the time was up; give --max-minutes more")
-        found = os.read(self._process.stdout.fileno(), 65536)
-        if not found:
+        output = os.read(self._process.stdout.fileno(), 65536)
+        if not output:
             status = self._process.wait()
             raise UserError(
                 f"{self.installation.label}: its process ended with status {status}: "
-                f"{self._last_words() or 'it said nothing'}"
+                f"{self._last_words() or 'it printed nothing'}"
             )
-        return found
+        return output
 
     def _last_words(self) -> str:
         self._log.seek(0)

@@ -1,4 +1,4 @@
-"""Work that is timed: whole optimizer steps of the project's own training loop, on the same batches every time."""
+"""Timed work: whole optimizer steps of the project's own training loop, on the same batches every time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hpml_bench.training.distributed import process_group
 from hpml_bench.training.trainer import Trainer
 
 BATCHES = 8
-"""Batches that are gone through again and again."""
+"""Number of batches, which are used again and again."""
 WARM_UP = 3
 """Steps before the first that counts: the optimizer makes its state, DDP its buckets, the allocator its pools."""
 SEED = 0
@@ -49,7 +49,7 @@ class TimedMethod:
     def run(self, steps: int, first: int = 0) -> tuple[float, float]:
         """Take optimizer steps from batch `first` on.
 
-        Time is what a run calls it: by the loop's own clock, from the start of the window to the end of each step,
+        Time is measured as in a run: by the loop's own clock, from the start of the window to the end of each step,
         summed. The stopwatch covers the same steps and gives only the time waited, which the loop doesn't know.
 
         Returns:
@@ -64,7 +64,7 @@ class TimedMethod:
             self.step(indices)
         settle(self.trainer.group.device)
         _, waited = watch.read()
-        taken = log.reduce()[-steps:]  # before them may come steps that nobody timed
+        taken = log.reduce()[-steps:]  # before them there may be untimed steps
         return sum(step.seconds for step in taken), waited
 
     def step(self, indices: np.ndarray) -> None:
@@ -92,7 +92,7 @@ class Workload:
         """Build the jobs.
 
         Args:
-            settings: a `Settings`, definite.
+            settings: a `Settings`, resolved.
             prepared: a `Prepared` of this side.
             methods: `MethodSpec`s.
             delayable: whether busy work can be injected into their steps, for trials of the gate itself.

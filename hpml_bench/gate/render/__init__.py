@@ -1,1 +1,1 @@
-"""Rendering: a report as tables, drawings, files and annotations; of the gate it imports `records` and `decide`."""
+"""Rendering: a report as tables, drawings, files and annotations; imports `records` and `decide` of the gate."""

@@ -1,4 +1,4 @@
-"""Drawings of a report's blocks and bounds as inline SVG, so that a person sees what a verdict rests on."""
+"""Drawings of a report's blocks and bounds as inline SVG, so that a person sees the evidence for a verdict."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_METHODS = 40
 
 
 def bounds(report: CheckReport) -> Figure | None:
-    """Draw a row a method: estimate and bounds against the slowdowns that are let through and that must not pass."""
+    """Draw one row per method: estimate and bounds against the slowdown let through and that which must not pass."""
     judged = [v for v in tables.of_step_time(report) if v.estimate is not None][:_MOST_METHODS]
     if not judged:
         return None
@@ -43,16 +43,16 @@ def bounds(report: CheckReport) -> Figure | None:
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("change of step time (%)")
         legend(canvas, axes)
-        said = [f"{sanitize(v.method, 40)} {percent(v.estimate)} {interval(v)} {v.status}" for v in judged]
+        described = [f"{sanitize(v.method, 40)} {percent(v.estimate)} {interval(v)} {v.status}" for v in judged]
         caption = (
             "Estimate and bounds of each method's step time: FAIL lies right of the first limit, PASS left of the "
             "second. The tick is the least slowdown that was detectable."
         )
-        return finish(canvas, "bounds", caption, f"Interval plot of the change of step time: {'; '.join(said)}.")
+        return finish(canvas, "bounds", caption, f"Interval plot of the change of step time: {'; '.join(described)}.")
 
 
 def blocks(report: CheckReport) -> tuple[Figure, ...]:
-    """Draw a chart a method: every block's ratio by process pair, the pairs' values, the estimate and the limits."""
+    """Draw one chart per method: all blocks' ratios by process pair, the pairs' values, the estimate and the limits."""
     drawn = []
     effects = pair_effects(report.blocks)
     for index, verdict in enumerate(tables.of_step_time(report)[:_MOST_METHODS]):
@@ -101,7 +101,7 @@ def _blocks_of(
 
 
 def runs(report: CheckReport) -> tuple[Figure, ...]:
-    """Draw a chart a method, against a baseline: every stored run and every run made now, against the stored middle."""
+    """Draw one chart per method against a baseline: every stored run and every run now, against the stored median."""
     drawn = []
     judged = tables.of_step_time(report)[:_MOST_METHODS] if report.runs else ()
     for index, verdict in enumerate(judged):
@@ -134,7 +134,7 @@ def _change(ratio: float) -> float:
 
 
 def _bar(axes: Axes, row: int, verdict: Verdict, left: float, right: float) -> None:
-    """Draw one method's bounds; one that so few pairs don't give reaches to the edge."""
+    """Draw one method's bounds; a bound that too few pairs don't give reaches to the edge."""
     color = STATUS_COLORS[verdict.status]
     low = left if verdict.lower is None else 100 * verdict.lower
     high = right if verdict.upper is None else 100 * verdict.upper

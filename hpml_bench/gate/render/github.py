@@ -14,9 +14,9 @@ from hpml_bench.system.redaction import redacted
 from hpml_bench.system.text import sanitize
 
 MARK = "<!-- hpml-bench check -->"
-"""Begins the text, so that a bot finds its own comment and updates it."""
+"""Beginning of the text, by which a bot finds and updates its own comment."""
 MOST = 10
-"""Annotations of one kind that GitHub shows of a step."""
+"""Most annotations of one kind that GitHub shows for a step."""
 LONGEST_SUMMARY = 1_000_000
 """Bytes; GitHub drops the summary of a step that writes more than 1 MiB."""
 
@@ -66,29 +66,29 @@ def emit(report: CheckReport) -> None:
 
 
 def emit_error(sentence: str) -> None:
-    """Print an annotation of what ended a check without a report, where it runs in a GitHub workflow."""
+    """Print an annotation with the error that ended a check, where it runs in a GitHub workflow."""
     if on_github():
         print(f"::error title=hpml-bench check::{_data(sanitize(redacted(sentence), 2000))}", flush=True)
 
 
 def on_github() -> bool:
-    """Tell whether this runs in a GitHub workflow."""
+    """Return whether this runs in a GitHub workflow."""
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 def commands(report: CheckReport) -> Iterator[str]:
     """Return a workflow command for each verdict that isn't PASS, and one for the outcome where all are."""
     kinds = {"FAIL": "error", "INCONCLUSIVE": "warning", "INCOMPARABLE": "warning"}
-    said = {"error": 0, "warning": 0}
+    counts = {"error": 0, "warning": 0}
     for verdict in report.verdicts:
         kind = kinds.get(verdict.status)
         if kind is None:
             continue
-        said[kind] += 1
-        if said[kind] <= MOST:
+        counts[kind] += 1
+        if counts[kind] <= MOST:
             title = f"{verdict.status} {sanitize(verdict.method, 60)}: {tables.metric(report, verdict)}"
             yield f"::{kind} title={_property(title)}::{_data(sanitize(verdict.detail, 600))}"
-    if not any(said.values()):
+    if not any(counts.values()):
         yield f"::notice title=hpml-bench check::{_data(tables.headline(report))}"
 
 
@@ -103,11 +103,11 @@ def _property(text: str) -> str:
 
 
 def _append(path: Path, text: str) -> None:
-    kept = text.encode()
-    if len(kept) > LONGEST_SUMMARY:
-        kept = kept[:LONGEST_SUMMARY].decode(errors="ignore").encode() + b"\n\n(cut)\n"
+    content = text.encode()
+    if len(content) > LONGEST_SUMMARY:
+        content = content[:LONGEST_SUMMARY].decode(errors="ignore").encode() + b"\n\n(cut)\n"
     try:
         with path.open("ab") as file:
-            file.write(kept)
+            file.write(content)
     except OSError as error:
         raise UserError(f"GITHUB_STEP_SUMMARY: {path} can't be written ({error.strerror})") from None

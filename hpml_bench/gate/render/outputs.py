@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 def try_out(**files: Path | None) -> None:
-    """See, before anything is measured, that a file can be written wherever one is asked for.
+    """Check, before anything is measured, that all requested files can be written.
 
     Raises:
-        UserError: one can't be.
+        UserError: a file can't be written.
 
     """
     for kind, path in files.items():
         if path is not None:
             with _place(kind, path), NamedTemporaryFile(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent):
-                pass  # neither a file system that is read-only nor root's rights show in a folder's mode
+                pass  # a folder's mode shows neither a read-only file system nor root's rights
 
 
 def write(report: CheckReport, **files: Path | None) -> None:
@@ -50,7 +50,7 @@ def write(report: CheckReport, **files: Path | None) -> None:
 
 @contextmanager
 def _place(kind: str, path: Path) -> Iterator[None]:
-    """Make the file's folder, and tell in a sentence why there or in the body something can't be written."""
+    """Make the file's folder; turn an error of writing, here or in the body, into one sentence."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
@@ -59,7 +59,7 @@ def _place(kind: str, path: Path) -> Iterator[None]:
 
 
 def junit(report: CheckReport) -> str:
-    """Return JUnit XML, which most CI systems show, a test case a verdict.
+    """Return JUnit XML, which most CI systems show, with one test case per verdict.
 
     It is valid against the schema of Jenkins' xUnit plugin (junit-10.xsd). FAIL is a failure; INCONCLUSIVE and
     INCOMPARABLE are skipped, with the reason as message.

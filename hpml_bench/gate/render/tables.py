@@ -29,14 +29,14 @@ def headline(report: CheckReport) -> str:
         ruled_out = "slower or heavier" if timed and counted else "slower" if timed else "heavier"
         methods = sentence_list([sanitize(method, _WIDTH) for method in report.methods])
         return f"PASS: nothing got {ruled_out} in {methods}" + ("" if timed else "; step time was not measured")
-    said = {"FAIL": "slower or heavier", "INCONCLUSIVE": "can't be told", "INCOMPARABLE": "can't be compared"}
+    phrases = {"FAIL": "slower or heavier", "INCONCLUSIVE": "undecided", "INCOMPARABLE": "can't be compared"}
     named = [f"{sanitize(verdict.method, _WIDTH)} ({metric(report, verdict)})" for verdict in concerned]
     shown = named[:6] + ([f"{len(named) - 6} more"] if len(named) > 6 else [])
-    return f"{status}: {said[status]}: {sentence_list(shown)}"
+    return f"{status}: {phrases[status]}: {sentence_list(shown)}"
 
 
 def metric(report: CheckReport, verdict: Verdict) -> str:
-    """Return what a verdict is about, in words."""
+    """Return the name of a verdict's metric, in words."""
     if verdict.metric == STEP_TIME:
         return "step time"
     titles = {count.name: count.title for count in report.counts}
@@ -53,9 +53,9 @@ def side(given: Side) -> str:
 
 
 def facts(report: CheckReport) -> dict[str, str]:
-    """Return what a reader needs to know beside the verdicts."""
+    """Return the facts of a check that stand beside the verdicts."""
     minutes, seconds = divmod(round(report.seconds), 60)
-    found = {
+    entries = {
         "Candidate": side(report.candidate),
         "Reference": side(report.reference),
         "Suite": sanitize(report.suite, _WIDTH),
@@ -64,16 +64,16 @@ def facts(report: CheckReport) -> dict[str, str]:
         "Began": sanitize(report.started, 40),
     }
     changed = versions_changed(report)
-    return found | ({"Versions": changed} if changed else {})
+    return entries | ({"Versions": changed} if changed else {})
 
 
 def _evidence(report: CheckReport) -> dict[str, str]:
-    asked = rule(report)
+    limits = rule(report)
     if report.mode == "baseline":
         runs = f"{len(report.runs)} now, {len(report.reference_runs)} stored"
-        return {"Runs": runs, "Rule": asked}
+        return {"Runs": runs, "Rule": limits}
     looks = sentence_list([str(look) for look in report.rules.looks])
-    return {"Process pairs": str(report.pairs), "Rule": f"{asked}; looks at {looks} pairs"}
+    return {"Process pairs": str(report.pairs), "Rule": f"{limits}; looks at {looks} pairs"}
 
 
 def versions_changed(report: CheckReport) -> str:
@@ -94,7 +94,7 @@ def rule(report: CheckReport) -> str:
 
 
 def step_times(report: CheckReport) -> Table:
-    """Return the step times' verdicts, a row a method."""
+    """Return the step times' verdicts, one row per method."""
     rows: list[list[Cell]] = []
     for verdict in of_step_time(report):
         p = verdict.p
@@ -123,7 +123,7 @@ def step_times(report: CheckReport) -> Table:
 
 
 def counted(report: CheckReport, *, changed_only: bool = False) -> Table:
-    """Return the counts' verdicts, a row a method and count."""
+    """Return the counts' verdicts, one row per method and count."""
     status = {(verdict.method, verdict.metric): verdict.status for verdict in report.verdicts}
     rows: list[list[Cell]] = []
     for count in report.counts:
@@ -147,7 +147,7 @@ def counted(report: CheckReport, *, changed_only: bool = False) -> Table:
 
 
 def unchanged(report: CheckReport) -> str | None:
-    """Return a sentence on the counts that are as they were."""
+    """Return a sentence on the unchanged counts."""
     same = sum(count.reference == count.candidate for count in report.counts)
     if not report.counts:
         return None
@@ -157,15 +157,15 @@ def unchanged(report: CheckReport) -> str | None:
 def details(report: CheckReport) -> tuple[str, ...]:
     """Return a sentence per verdict that isn't PASS, the gravest first."""
     order = {"FAIL": 0, "INCOMPARABLE": 1, "INCONCLUSIVE": 2}
-    found = sorted((v for v in report.verdicts if v.status in order), key=lambda verdict: order[verdict.status])
-    return tuple(f"{v.status} {sanitize(v.method, _WIDTH)}: {sanitize(v.detail, 600)}" for v in found)
+    ordered = sorted((v for v in report.verdicts if v.status in order), key=lambda verdict: order[verdict.status])
+    return tuple(f"{v.status} {sanitize(v.method, _WIDTH)}: {sanitize(v.detail, 600)}" for v in ordered)
 
 
 def of_step_time(report: CheckReport) -> tuple[Verdict, ...]:
     """Return the verdicts on step times, in the order of the report's methods."""
     place = {method: index for index, method in enumerate(report.methods)}
-    found = [verdict for verdict in report.verdicts if verdict.metric == STEP_TIME]
-    return tuple(sorted(found, key=lambda verdict: place.get(verdict.method, len(place))))
+    verdicts = [verdict for verdict in report.verdicts if verdict.metric == STEP_TIME]
+    return tuple(sorted(verdicts, key=lambda verdict: place.get(verdict.method, len(place))))
 
 
 def notes(report: CheckReport) -> Iterable[str]:
@@ -174,7 +174,7 @@ def notes(report: CheckReport) -> Iterable[str]:
 
 
 def measured(report: CheckReport) -> tuple[str, ...]:
-    """Return what a reader wants to know of the measuring: blocks, disturbance, order."""
+    """Return sentences on the measurement: blocks, times, disturbances."""
     blocks = report.blocks
     if report.runs:
         return (
