@@ -21,7 +21,7 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tracker import make_trackers
-from hpml_bench.records.run import RunRecord
+from hpml_bench.records.plan import RunState
 from hpml_bench.report.results import Results
 from hpml_bench.suite import options
 from hpml_bench.suite.profile import load_profile
@@ -137,9 +137,12 @@ def test_the_example_of_an_engine_does_a_sweep(tmp_path: Path, monkeypatch: pyte
     request = SweepRequest(suite, tmp_path, ("head",))
     sweep = JobSweep.open(request, load_profile("turns"), request.folder, print)
     assert sweep.submit(again=True) == (0,)
-    found: list[RunRecord] = []
+    found: list[RunState] = []
     assert sweep.wait(found.append)
-    assert [(record.status, record.spec.seed, record.neighbours) for record in found] == [("ok", 0, ())]
+    assert [(state.status, state.spec.seed) for state in found] == [("ok", 0)]
+    record = sweep.record(found[0])
+    assert record is not None
+    assert record.neighbours == ()
     assert sweep.submit(again=True) == ()
 
 

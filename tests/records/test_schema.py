@@ -17,6 +17,7 @@ from hpml_bench.cli import main
 from hpml_bench.errors import UserError
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.load import load_record
+from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import SCHEMA_VERSION, Metric, protocol_id
 from hpml_bench.suite.devices import resolve_suite
 from hpml_bench.suite.settings import FORMER_DEFAULTS, OptimizerSpec, RunSpec, Settings, identity
@@ -161,9 +162,8 @@ def test_a_sweep_of_schema_1_goes_on(tmp_path: Path) -> None:
     with ResultsFolder.open(tmp_path / "quickstart") as results:
         records = results.records(runs)
         assert len(records) == len(runs) == 25
-        protocol = str(records[0].protocol_id)
-        assert {record.protocol_id for record in records} == {protocol}
-        assert all(results.settled(spec, protocol) for spec in runs)
+        assert {record.protocol_id for record in records} == {records[0].protocol_id}
+        assert Plan((runs,), records[0].digests).remaining(results.states(runs)) == ((),)
         before = results.run_folder(runs[0]).path
         again = results.begin(runs[0])
         assert again.path.name == runs[0].run_id
@@ -217,8 +217,9 @@ def test_a_damaged_run_of_schema_1_is_set_aside(tmp_path: Path) -> None:
     old.write_text(old.read_text()[:500])
     said: list[str] = []
     with ResultsFolder.open(folder) as results:
-        results.set_aside_unusable(runs, str(results.records(runs)[0].protocol_id), said.append)
-        assert not results.settled(lora, "")
+        plan = Plan((runs,), results.records(runs)[0].digests)
+        results.set_aside_unusable(plan, said.append)
+        assert plan.remaining(results.states(runs)) == ((lora,),)
     assert [path.name for path in (folder / "set-aside").iterdir()] == [f"{old.parent.name}.1"]
     assert len(said) == 1
     assert old.parent.name in said[0]

@@ -13,6 +13,7 @@ from two_nodes import PATIENCE, TwoNodes, until
 from hpml_bench.records.files import SET_ASIDE
 from hpml_bench.records.jobs import Job, claims, read_jobs
 from hpml_bench.records.limits import Limits
+from hpml_bench.records.listing import load_records
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.suite import load_suite
@@ -130,7 +131,7 @@ class Disturbed:
 
     def record(self, method: str = "held", seed: int = 0) -> RunRecord:
         """Return the record of a run."""
-        (found,) = [r for r in self.sweep.records() if (r.spec.method.name, r.spec.seed) == (method, seed)]
+        (found,) = [r for r in load_records(self.folder).records if (r.spec.method.name, r.spec.seed) == (method, seed)]
         return found
 
     def starts(self) -> list[tuple[str, str | None]]:

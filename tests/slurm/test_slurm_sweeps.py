@@ -18,6 +18,7 @@ from two_nodes import TwoNodes, slurm, until
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
 from hpml_bench.records.jobs import read_jobs
+from hpml_bench.records.listing import load_records
 from hpml_bench.sweep import job as worker
 from hpml_bench.sweep.submit import find
 
@@ -34,7 +35,7 @@ def test_a_sweep_equals_a_local_one(disturbed: Make, truth: dict[str, Any]) -> N
     assert len(sweep.open(seeds=2).submit(again=True)) == 2
     assert sweep.complete()
     assert sweep.content() == truth
-    where = [record.environment["where"] for record in sweep.sweep.records()]
+    where = [record.environment["where"] for record in load_records(sweep.folder).records]
     assert {(place["unit"], place["host"]) for place in where} in ({(0, "n1"), (1, "n2")}, {(0, "n2"), (1, "n1")})
     assert [how for _, how in sweep.starts()] == ["done", "done"]
     assert not sweep.left()

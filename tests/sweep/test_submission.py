@@ -17,7 +17,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.records.folder import RunFolder, locked
 from hpml_bench.records.jobs import Job, read_plan, write_job
 from hpml_bench.records.limits import Limits
-from hpml_bench.records.plan import Plan
+from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import Digests, RunRecord, Status
 from hpml_bench.records.shared import SharedResults
 from hpml_bench.suite.profile import Profile, load_profile
@@ -109,9 +109,12 @@ def test_a_failed_run_is_done_again_once_a_call(
     assert planned.call == 2
     made = record(status, call)
     plan = Plan(((made.spec,),), made.digests, since=None if again else planned.call)
-    assert plan.settles(made) is settled
-    assert plan.remaining([made]) == ((() if settled else (made.spec,)),)
-    assert not replace(plan, digests=OTHER).settles(made)
+    state = RunState.of(made)
+    assert plan.settles(state) is settled
+    assert plan.remaining([state]) == ((() if settled else (made.spec,)),)
+    assert not replace(plan, digests=OTHER).settles(state)
+    stale = made.model_copy(update={"protocol_id": "of other settings"})
+    assert not plan.settles(RunState.of(stale))
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
@@ -257,7 +260,8 @@ def test_a_damaged_run_that_is_done_again_is_counted_once(
     made = made_records.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id})
     before = {(made.run_id, made.started): made.status}
     again = made.model_copy(update={"started": "2030-01-01T00:00:00+00:00"})
-    monkeypatch.setattr(sweep, "wait", lambda found: found(again) is None)
+    monkeypatch.setattr(sweep, "record", lambda _: again)
+    monkeypatch.setattr(sweep, "wait", lambda found: found(RunState.of(again)) is None)
     assert on._waited(sweep, before)
     assert "[1/1] head seed 0: ok" in capsys.readouterr().out
 
@@ -413,19 +417,19 @@ def test_who_waits_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.Monke
     read = RunFolder.record
     monkeypatch.setattr(RunFolder, "record", lambda run: looked.append(run.path) or read(run))
     for _ in range(3):
-        assert [record.status for record in sweep.records()] == ["failed"]
+        assert [state.status for state in sweep.states()] == ["failed"]
         sweep.missing(again=True)
     assert len(looked) == 1
     folder = publish(made)
     looked.clear()
-    assert [record.status for record in sweep.records()] == ["ok"]
-    assert [sweep.whole(record) for record in sweep.records()] == [read(RunFolder(folder))]
+    assert [state.status for state in sweep.states()] == ["ok"]
+    assert [sweep.record(state) for state in sweep.states()] == [read(RunFolder(folder))]
     assert len(looked) == 2
     replaced = folder.rename(folder.with_name("elsewhere"))
     folder.mkdir()
     (folder / "run.json").write_text("{")
     looked.clear()
-    assert sweep.records() == ()
+    assert sweep.states() == ()
     sweep.missing(again=True)
     assert len(looked) == 2, "what couldn't be read is looked at again"
     assert replaced.exists()
@@ -451,7 +455,7 @@ def publish_ok(sweep: JobSweep, number: int) -> None:
         results.publish(spec, attempt.commit(made))
 
 
-def test_an_old_answer_is_no_absence(tmp_path: Path, slurm: Path) -> None:
+def test_an_old_answer_is_no_absence(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where squeue doesn't show a job yet that was submitted, its unit is not submitted again, also by another call."""
     said: list[str] = []
     sweep = JobSweep.open(*on_slurm(lag=2), tmp_path / "quickstart", said.append)
@@ -459,10 +463,11 @@ def test_an_old_answer_is_no_absence(tmp_path: Path, slurm: Path) -> None:
     in_turn(slurm, *[""] * 4, line(sweep, "7_0"), "")
     assert sweep.submit(again=True) == (0,)
     assert JobSweep.open(*on_slurm(lag=2), sweep.folder, print).submit(again=True) == ()
-    publish_ok(sweep, 0)
+    looks = iter(range(100))
+    monkeypatch.setattr(sweep.engine, "wait", lambda _: publish_ok(sweep, 0) if next(looks) == 6 else None)
     assert sweep.wait(lambda _: None, poll=0.01)
     assert len(list(slurm.glob("given*"))) == 1
-    assert not any("again" in text for text in said)
+    assert not any("no job" in text for text in said)
 
 
 def test_an_absence_is_believed_after_a_while(tmp_path: Path, slurm: Path) -> None:
@@ -500,7 +505,7 @@ def test_a_lost_unit_is_submitted_anew_while_others_work(tmp_path: Path, slurm: 
     sweep.say = submitted
     assert sweep.wait(lambda _: None, poll=0.01)
     assert "--array=1%" in (slurm / "given8").read_text()
-    assert said[-2] == "1 jobs ended with runs left to do; submitting them again"
+    assert said[-2] == "1 units have runs left and no job; submitting them"
 
 
 def test_a_refused_resubmission_is_tried_again(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -513,3 +518,67 @@ def test_a_refused_resubmission_is_tried_again(tmp_path: Path, slurm: Path, monk
     with pytest.raises(UserError, match="too many jobs"):
         sweep.wait(lambda _: None, poll=0.01)
     assert "sbatch: too many jobs; trying again" in said
+
+
+def test_a_full_queue_does_not_end_the_wait(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Units that a limit on jobs in the queue leaves out are submitted when others have ended, however late."""
+    said: list[str] = []
+    request, _ = on_slurm()
+    request = replace(request, suite=load_suite("quickstart", seeds=2))
+    profile = load_profile("slurm", [("options", {"array": 1, "lag": 0})])
+    sweep = JobSweep.open(request, profile, tmp_path / "quickstart", said.append)
+    (sweep.folder / "resolved.json").write_text(made_records.SETTINGS.model_dump_json())
+    (slurm / "most").write_text("7")
+    monkeypatch.setattr("hpml_bench.sweep.submit.UNANSWERED_SECONDS", 0.0)
+    monkeypatch.setattr("hpml_bench.sweep.retries.AGAIN_SECONDS", 0.0)
+    assert sweep.submit(again=True) == (0,)
+    (slurm / "queue").write_text(line(sweep, "7_0"))
+    looks = iter(range(100))
+
+    def work(_: float) -> None:
+        number = next(looks)
+        if number == 5:
+            publish_ok(sweep, 0)
+            (slurm / "most").write_text("9")
+            (slurm / "queue").unlink()
+        elif (slurm / "given8").exists():
+            publish_ok(sweep, 1)
+
+    monkeypatch.setattr(sweep.engine, "wait", work)
+    assert sweep.wait(lambda _: None)
+    assert "sbatch: too many jobs; trying again" in said
+    assert len(list(slurm.glob("given*"))) == 2
+
+
+def test_a_unit_is_given_up_while_others_go_on(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has so many submissions in a row that bring no new run, whatever becomes of the others."""
+    request, profile = on_slurm()
+    request = replace(request, suite=load_suite("quickstart", seeds=2))
+    sweep = JobSweep.open(request, profile, tmp_path / "quickstart", lambda _: None)
+    (sweep.folder / "resolved.json").write_text(made_records.SETTINGS.model_dump_json())
+    monkeypatch.setattr("hpml_bench.sweep.retries.AGAIN_SECONDS", 0.0)
+    assert sweep.submit(again=True) == (0, 1)
+    (slurm / "queue").write_text(line(sweep, "7_0"))
+    looks = iter(range(100))
+
+    def work(_: float) -> None:
+        if next(looks) == 9:
+            publish_ok(sweep, 0)
+            (slurm / "queue").unlink()
+
+    monkeypatch.setattr(sweep.engine, "wait", work)
+    assert not sweep.wait(lambda _: None)
+    assert len(list(slurm.glob("given*"))) == 1 + VAIN
+
+
+def test_stop_ends_jobs_that_squeue_does_not_show_yet(tmp_path: Path, slurm: Path) -> None:
+    """By the number that sbatch returned; until then another plan is refused, and a report waits for them."""
+    sweep = JobSweep.open(*on_slurm(lag=60), tmp_path / "quickstart", lambda _: None)
+    assert sweep.submit(again=True) == (0,)
+    with pytest.raises(UserError, match=r"of another profile, work in it \(7\)"):
+        JobSweep.open(*on_slurm(lag=60, cpus_per_node=3), sweep.folder, print)
+    assert sweep.submit_report()
+    assert "--dependency=afterany:7\n" in (slurm / "given8").read_text()
+    assert find(sweep.folder, print).stop() == 1
+    assert (slurm / "cancelled").read_text() == "--quiet 7\n"
+    assert find(sweep.folder, print).stop() == 0

@@ -292,14 +292,23 @@ def test_a_try_out_rehearses_as_the_run_does_and_leaves_a_margin(
 ) -> None:
     """Evaluation, optimizer and all, of a GPU without the last twentieth; then two steps."""
     calls: list[Any] = []
-    trainer = Trainer.build(spec := spec_of(task_folder, WORDS), prepare(spec.settings), group)
-    rehearse, step = trainer.rehearse, trainer.step
+    made: list[Trainer] = []
+
+    class Watched(Trainer):
+        def rehearse(self) -> None:
+            made.append(self)
+            calls.append("rehearsed")
+            super().rehearse()
+
+        def step(self, index: int, indices: Any) -> None:
+            calls.append(index)
+            super().step(index, indices)
+
     monkeypatch.setattr(trainer_module, "leave_free", lambda share, device: calls.append((share, device.type)))
-    monkeypatch.setattr(trainer, "rehearse", lambda: (calls.append("rehearsed"), rehearse()))
-    monkeypatch.setattr(trainer, "step", lambda index, rows: (calls.append(index), step(index, rows)))
-    trainer.try_out()
+    monkeypatch.setattr(trainer_module, "Trainer", Watched)
+    trainer_module.try_out(assemble(spec := spec_of(task_folder, WORDS), prepare(spec.settings), group))
     assert calls == [(0.05, "cpu"), "rehearsed", 1, 2]
-    assert len(trainer.optimizer.state) == len(trainer.parameters)
+    assert len(made[0].optimizer.state) == len(made[0].parameters)
 
 
 def test_memory_of_a_gpu_is_given_back_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
