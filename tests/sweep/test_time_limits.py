@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 from helpers import made_records, tiny
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.records.jobs import RESOLVED, Job, JobPlan
 from hpml_bench.records.limits import Limits
+from hpml_bench.records.listing import headlines, load_records
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import load_profile
 from hpml_bench.suite.suite import load_suite
+from hpml_bench.sweep import job
 from hpml_bench.sweep.claims import Claim
 from hpml_bench.sweep.execute import Ending
 from hpml_bench.sweep.job import JobWork, UnitQueue
@@ -67,7 +70,7 @@ def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: p
     """After more time was given a run has two attempts again; the limit is named, also where the profile has none."""
     made = made_records.sweep(("head",), 1)[0].model_copy(update={"status": "interrupted"})
     monkeypatch.setenv("HPML_BENCH_UNTIL", str(int(time.time()) + 1800))
-    prepared = tiny.prepared(tmp_path / "prepared")
+    prepared = Prepared(backbone="b", data="d", digests=made_records.DIGESTS, pad_id=0)
 
     def late(name: str, call: int) -> RunRecord | None:
         """Let a job be ended by a limit, and return the run's record then."""
@@ -99,3 +102,25 @@ def test_a_node_that_would_resolve_otherwise_is_refused(settings: dict[str, Any]
     (tmp_path / RESOLVED).write_text(first.model_copy(update={named: other}).model_dump_json())
     with pytest.raises(UserError, match=f"this node would run with {named} .* instead of {other}"):
         resolve_for_job(plan, tmp_path, Limits())
+
+
+def test_the_longest_run_is_known_without_reading_all_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first job reads them, later ones a file, which a shorter run never lowers, nor an error of the disk harms."""
+    folder = made_records.write(tmp_path / "r", made_records.sweep(("lora", "full"), 2))
+    slowest = max(record.seconds for record in load_records(folder).records)
+    reads: list[Path] = []
+    monkeypatch.setattr(job, "headlines", lambda path: reads.append(path) or headlines(path))
+    assert [job._longest(folder) for _ in range(3)] == [slowest] * 3
+    assert reads == [folder]
+    job._note_longest(folder, slowest - 1)
+    assert job._longest(folder) == slowest
+    job._note_longest(folder, slowest + 1)
+    monkeypatch.setattr(job, "write_atomically", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    job._note_longest(folder, slowest + 2)
+    assert job._longest(folder) == slowest + 1
+
+
+def test_without_records_no_run_is_the_longest(tmp_path: Path) -> None:
+    """And nothing is written that a later job would believe."""
+    assert job._longest(tmp_path) == 0
+    assert list(tmp_path.iterdir()) == []
