@@ -59,7 +59,7 @@ def _precision(settings: Settings, device: str) -> str:
     asked: str = settings.precision
     if asked == "auto":
         asked = NEEDED.get(settings.weights, asked)
-    if asked == "auto":  # on a CPU its flags don't tell what is faster: launch.definite measures it
+    if asked == "auto":  # on a CPU its flags don't tell what is faster: sweep.resolve measures it
         return "bf16" if device == "cuda" and environment.has_bf16(device) else "fp32"
     if (asked == "tf32" and device == "cpu") or (
         asked in {"tf32", "bf16"} and device == "cuda" and not environment.has_bf16(device)

@@ -27,7 +27,7 @@ from hpml_bench.sweep.execute import Ending, Execution, Queue
 from hpml_bench.sweep.order import places
 from hpml_bench.sweep.progress import SweepProgress
 from hpml_bench.sweep.request import SweepRequest
-from hpml_bench.sweep.resolve import Findings, ResolvedSuite, resolve
+from hpml_bench.sweep.resolve import Findings, Measurements, ResolvedSuite, resolve
 from hpml_bench.sweep.submitted import Submissions
 from hpml_bench.system.signals import stoppable
 from hpml_bench.training.request import Place, RunRequest
@@ -113,7 +113,7 @@ def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracke
         _refuse_if_queued(results.path)
         if request.fresh and request.whole:
             results.forget_measured()
-        resolved = resolve(request.suite, Findings(results.path, limits=request.limits))
+        resolved = resolve(request.suite, Findings(results.path, Measurements(request.limits)))
         runs = request.runs(resolved.suite)
         if request.fresh:
             results.clear(None if request.whole else runs)

@@ -6,7 +6,6 @@ import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,42 +47,74 @@ class Fitted(NamedTuple):
         return f"{self.size}, the largest that fitted for all methods{but} when it was tried out"
 
 
+class Measurements:
+    """Measurements by which settings are decided, in processes of their own on this machine."""
+
+    def __init__(self, limits: Limits = UNLIMITED) -> None:
+        """Keep the limits of the sweep, which hold for measurements too."""
+        self._limits = limits
+
+    def products(self, settings: Settings) -> Products:
+        """Time matrix products of the backbone's shape in fp32 and bf16."""
+        return preparation.products(settings, self._limits.max_seconds)
+
+    def fits(self, suite: Suite) -> Callable[[RunSpec], bool]:
+        """Return a function that runs a method on its longest batch and returns whether the GPU's memory was enough.
+
+        Raises:
+            UserError: model and data can't be had, or a run ended for another reason.
+
+        """
+        prepared = preparation.prepare(suite.settings, self._limits.max_seconds)
+
+        def fits(spec: RunSpec) -> bool:
+            with tempfile.TemporaryDirectory(dir=tempdir.folder()) as name:
+                folder = Path(name) / spec.run_id
+                request = RunRequest(spec=spec, prepared=prepared, folder=folder, limits=self._limits, try_out=True)
+                try:
+                    record = launcher.run(request)
+                except launcher.Interrupted:
+                    raise KeyboardInterrupt from None
+            if record.status not in {*DONE, "oom_cuda"}:
+                why = f": {record.error.message}" if record.error else ""
+                raise UserError(
+                    f"micro_batch auto: {spec.method.name} with {spec.settings.micro_batch} ended as "
+                    f"{record.status}{why}; give micro_batch as a number"
+                )
+            return record.status != "oom_cuda"
+
+        return fits
+
+
 @dataclass(frozen=True)
 class Findings:
-    """Measurements by which settings are decided, kept in a results folder by all that they depend on."""
+    """Results of measurements, kept in a results folder by all that they depend on."""
 
     folder: Path
-    measures: bool = True
-    """Whether what the folder doesn't hold is measured; else it is decided without."""
-    limits: Limits = UNLIMITED
-    """Limits of the sweep, which hold for measurements too."""
-    measure: Callable[[Settings], Products] | None = None
-    """Times the products of the backbone's shape; None to do so in a process of its own."""
-    fits: Callable[[RunSpec], bool] | None = None
-    """Returns whether a run fits into memory; None to try it."""
+    measurements: Measurements | None = None
+    """Makes the results that the folder doesn't hold; None: settings are decided without them."""
 
     def products(self, settings: Settings) -> Products | None:
-        """Return the times of the backbone's matrix products in fp32 and bf16."""
+        """Return the times of the backbone's matrix products in fp32 and bf16; None where they are not known."""
         key = f"precision of {settings.backbone} on {environment.processor()}, threads: {settings.threads}"
-        measure = self.measure or partial(preparation.products, max_seconds=self.limits.max_seconds)
-        kept = self._kept(key, lambda: measure(settings).model_dump())
+        kept = self._kept(key, lambda made: made.products(settings).model_dump())
         return Products.model_validate(kept) if kept else None
 
     def fitted(self, suite: Suite) -> Fitted | None:
-        """Return the largest micro-batch of a suite with resolved devices."""
+        """Return the largest micro-batch of a suite with resolved devices; None where it is not known."""
         cards = ", ".join(f"{gpu['name']} {gpu['memory_mb']} MB" for gpu in gpus.visible_gpus())
-        asked = suite.settings.model_copy(update={"micro_batch": None})
-        key = f"micro_batch of {suite.settings.backbone} on {cards}, settings {digest(identity(asked), 12)}"
-        kept = self._kept(key, lambda: _largest(suite, self.fits or _tried(suite, self.limits))._asdict())
+        others = suite.settings.model_copy(update={"micro_batch": None})
+        key = f"micro_batch of {suite.settings.backbone} on {cards}, settings {digest(identity(others), 12)}"
+        kept = self._kept(key, lambda made: _largest(suite, made.fits(suite))._asdict())
         if isinstance(kept, int):  # until methods were left out, a folder held the size alone
             return Fitted(kept)
         return None if kept is None else Fitted(kept["size"], tuple(kept["never"]))
 
-    def _kept(self, key: str, find: Callable[[], Any]) -> Any:
-        """Return what the folder holds under a key, else find it and keep it there."""
+    def _kept(self, key: str, find: Callable[[Measurements], Any]) -> Any:
+        """Return what the folder holds under a key, else measure it and keep it there."""
         known = read_json(self.folder / DEFINITE) or {}
-        if key not in known and self.measures:
-            known |= {key: find()}
+        if key not in known and self.measurements is not None:
+            known |= {key: find(self.measurements)}
             write_atomically(self.folder / DEFINITE, json.dumps(known, indent=1))
         return known.get(key)
 
@@ -97,7 +128,7 @@ def resolve(suite: Suite, findings: Findings, here: int | None = None) -> Resolv
 
     Args:
         suite: as requested.
-        findings: earlier measurements, or those made now.
+        findings: results of earlier measurements, or of those made now.
         here: ranks on this machine, where a run has others on further ones.
 
     Raises:
@@ -112,7 +143,7 @@ def resolve(suite: Suite, findings: Findings, here: int | None = None) -> Resolv
     if found.settings.micro_batch == "auto":
         fitted = findings.fitted(found)
         found = _with(found, micro_batch=fitted and fitted.size)
-        notes |= {"micro_batch": str(fitted)} if fitted and findings.measures else {}
+        notes |= {"micro_batch": str(fitted)} if fitted else {}
     return ResolvedSuite(found, notes)
 
 
@@ -126,11 +157,12 @@ def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuit
     suite, here = _over_nodes(plan)
     kept = read_resolved(folder)
     if kept is None:
-        first = resolve(suite, Findings(folder, plan.profile.nodes == 1, limits), here)
+        measurements = Measurements(limits) if plan.profile.nodes == 1 else None
+        first = resolve(suite, Findings(folder, measurements), here)
         write_once(folder / RESOLVED, first.suite.settings.model_dump_json())
         kept = read_resolved(folder)
         assert kept is not None  # noqa: S101 - it was written just now
-    notes = resolve(suite, Findings(folder, measures=False), here).notes
+    notes = resolve(suite, Findings(folder), here).notes
     pinned = {"precision": kept.precision, "micro_batch": kept.micro_batch}
     own = resolve_devices(suite.settings.model_copy(update=pinned), here)
     different = [f"{key} {getattr(own, key)} instead of {getattr(kept, key)}"
@@ -193,31 +225,3 @@ def _largest(suite: Suite, fits: Callable[[RunSpec], bool]) -> Fitted:
         else:
             sizes = sizes[place:]
     return Fitted(1 if len(never) == len(suite.methods) else sizes[0], tuple(never))
-
-
-def _tried(suite: Suite, limits: Limits) -> Callable[[RunSpec], bool]:
-    """Return a function that runs a method on its longest batch and returns whether the GPU's memory was enough.
-
-    Raises:
-        UserError: model and data can't be had, or a run ended for another reason.
-
-    """
-    prepared = preparation.prepare(suite.settings, limits.max_seconds)
-
-    def fits(spec: RunSpec) -> bool:
-        with tempfile.TemporaryDirectory(dir=tempdir.folder()) as name:
-            folder = Path(name) / spec.run_id
-            request = RunRequest(spec=spec, prepared=prepared, folder=folder, limits=limits, try_out=True)
-            try:
-                record = launcher.run(request)
-            except launcher.Interrupted:
-                raise KeyboardInterrupt from None
-        if record.status not in {*DONE, "oom_cuda"}:
-            why = f": {record.error.message}" if record.error else ""
-            raise UserError(
-                f"micro_batch auto: {spec.method.name} with {spec.settings.micro_batch} ended as {record.status}{why}; "
-                "give micro_batch as a number"
-            )
-        return record.status != "oom_cuda"
-
-    return fits

@@ -36,7 +36,7 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
     environment.set_cuda_environment()
     rank = int(os.environ["RANK"])
     here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
-    suite, notes = resolve(suite, Findings(out / suite.name, measures=False), here)
+    suite, notes = resolve(suite, Findings(out / suite.name), here)
     (spec,) = suite.runs([method], [seed])
     check_methods([spec.method], spec.settings)
     if spec.settings.device == "cuda":

@@ -27,7 +27,7 @@ from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings, identity
 from hpml_bench.sweep.execute import Ending, Execution, Queue
 from hpml_bench.sweep.progress import SweepProgress
 from hpml_bench.sweep.request import SweepRequest
-from hpml_bench.sweep.resolve import Findings, resolve
+from hpml_bench.sweep.resolve import Findings, Measurements, resolve
 from hpml_bench.sweep.studies import Study, open_storage
 from hpml_bench.sweep.write_suite import check_target, write_suite
 from hpml_bench.system import environment, tempdir
@@ -105,7 +105,7 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
     progress = SweepProgress(console, request.trials * len(specs), sweep.verbose)
     with ResultsFolder.open(folder, lock=folder.parent) as results, stoppable(), progress:
         execution = Execution(sweep.limits, progress)
-        suite, notes = resolve(sweep.suite, Findings(folder.parent, limits=sweep.limits))
+        suite, notes = resolve(sweep.suite, Findings(folder.parent, Measurements(sweep.limits)))
         storage = open_storage(folder)
         fork_server.start_fork_server()
         progress.say(f"preparing model and data of {suite.settings.backbone} ...")

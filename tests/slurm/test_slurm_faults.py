@@ -59,7 +59,7 @@ def test_a_requeued_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_cl
 def test_a_preempted_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
     """A job of a partition of higher priority takes the node, and the preempted one is done after it.
 
-    Protection: as for a requeue; and the job that was asked to end waits for its kill (worker._await_kill): where it
+    Protection: as for a requeue; and the job that was asked to end waits for its kill (job._await_kill): where it
     leaves by itself, some versions of Slurm don't begin it anew.
     """
     sweep = disturbed()
@@ -219,7 +219,7 @@ def test_no_run_is_begun_that_the_time_left_is_too_short_for(
     """A job with ten minutes left begins no run of half an hour; another job does it.
 
     The first run is one made before, whose record says that it took so long; the time limit is a variable's.
-    Protection: the longest run so far is compared with what is left (worker._Work._time_for_another).
+    Protection: the longest run so far is compared with what is left (job.JobWork.time_for).
     """
     sweep = disturbed(time="1:00:00")
     later = sweep.out / "later"
@@ -244,7 +244,7 @@ def test_a_run_longer_than_the_limit_fails_by_name(disturbed: Make, slurm_cluste
     """Two jobs are asked to end by their time limit during the same run: it is a timeout, and a third does the others.
 
     The limit is a variable's, and the request `scancel --batch`, as Slurm's own at a limit.
-    Protection: attempts that a limit ended are counted (worker.TRIES), and a run that failed since it was asked for is
+    Protection: attempts that a limit ended are counted (job.TRIES), and a run that failed since it was asked for is
     not begun again by a further job (Plan.settles).
     """
     sweep = disturbed(time="1:00:00", setup=["export HPML_BENCH_UNTIL=$(($(date +%s) + 179))"])

@@ -80,7 +80,7 @@ def test_a_job_that_meets_its_time_limit_is_submitted_again(disturbed: Make, tru
 def test_a_limit_shorter_than_a_run_is_named_and_not_tried_for_ever(disturbed: Make) -> None:
     """A run that takes longer than two minutes, in jobs of two minutes: a timeout after two of them.
 
-    Protection: attempts that a limit ended are counted (worker.TRIES).
+    Protection: attempts that a limit ended are counted (job.TRIES).
     """
     sweep = disturbed(time="0:02:00")
     sweep.begin(methods=("held",))

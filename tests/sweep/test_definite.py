@@ -31,9 +31,30 @@ def suite_of(folder: Path, **changes: object) -> Suite:
     return load_suite(str(tiny.local_suite(folder, precision="auto", **changes)))
 
 
-def resolve(suite: Suite, folder: Path, here: int | None = None, **findings: Any) -> ResolvedSuite:
-    """Resolve a suite by what a folder holds, and by findings that need no measurement."""
-    return resolving.resolve(suite, Findings(folder, **findings), here)
+class Arranged(resolving.Measurements):
+    """Measurements with these results; what isn't given is measured."""
+
+    def __init__(self, measure: Any = None, fits: Any = None) -> None:
+        super().__init__()
+        self._measure, self._fits = measure, fits
+
+    def products(self, settings: Settings) -> Products:
+        """Return the given times."""
+        return self._measure(settings) if self._measure else super().products(settings)
+
+    def fits(self, suite: Suite) -> Any:
+        """Return the given function."""
+        return self._fits or super().fits(suite)
+
+
+def resolve(suite: Suite, folder: Path, here: int | None = None, **arranged: Any) -> ResolvedSuite:
+    """Resolve a suite by what a folder holds, and by measurements with these results."""
+    return resolving.resolve(suite, Findings(folder, Arranged(**arranged)), here)
+
+
+def resolve_as_known(suite: Suite, folder: Path, here: int | None = None) -> ResolvedSuite:
+    """Resolve a suite by what a folder holds alone."""
+    return resolving.resolve(suite, Findings(folder), here)
 
 
 def with_flags(flags: str, patch: pytest.MonkeyPatch) -> None:
@@ -68,9 +89,9 @@ def test_a_second_call_takes_the_same(tmp_path: Path, monkeypatch: pytest.Monkey
     assert resolve(suite, tmp_path, measure=never) == first
     again = resolve(suite, tmp_path, measure=never).suite
     assert [spec.run_id for spec in again.runs()] == [spec.run_id for spec in first.suite.runs()]
-    assert resolve(suite, tmp_path, here=2, measures=False) == first
+    assert resolve_as_known(suite, tmp_path, here=2) == first
     monkeypatch.setattr(environment, "_cpu", lambda: {"model name": "another", "flags": "amx_bf16"})
-    assert resolve(suite, tmp_path, here=2, measures=False).suite.settings.precision == "fp32"
+    assert resolve_as_known(suite, tmp_path, here=2).suite.settings.precision == "fp32"
     assert resolve(suite, tmp_path, measure=lambda _: figures(1, 1)).suite.settings.precision == "fp32"
     assert len(json.loads((tmp_path / "definite.json").read_text())) == 2
 
@@ -180,7 +201,7 @@ def test_a_method_that_fits_with_no_size_is_left_out(
     assert (never, 1) in tried
     assert {spec.method.name for spec in first.suite.runs()} == {"head", "lora"}
     assert resolve(suite, tmp_path, fits=lambda _: False) == first
-    assert resolve(suite, tmp_path, measures=False).suite == first.suite
+    assert resolve_as_known(suite, tmp_path).suite == first.suite
 
 
 def test_a_size_that_was_kept_alone_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +214,7 @@ def test_a_size_that_was_kept_alone_is_read(tmp_path: Path, monkeypatch: pytest.
     file.write_text(json.dumps({key: 6}))
     found = resolve(suite, tmp_path, fits=lambda _: False)
     assert (found.suite.settings.micro_batch, found.notes["micro_batch"][:14]) == (6, "6, the largest")
-    assert resolve(suite, tmp_path, measures=False).suite.settings.micro_batch == 6
+    assert resolve_as_known(suite, tmp_path).suite.settings.micro_batch == 6
 
 
 def test_where_nothing_fits_one_sample_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
