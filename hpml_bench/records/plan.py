@@ -1,4 +1,4 @@
-"""Plan of runs: which there are, in which order, and which of them are left."""
+"""Plan of runs: their order, and which of them remain."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Plan:
         return tuple(spec for unit in self.units for spec in unit)
 
     def remaining(self, records: Iterable[RunRecord]) -> tuple[tuple[RunSpec, ...], ...]:
-        """Return the runs of each unit that have no record which settles them."""
+        """Return each unit's runs that no record settles."""
         settled = {record.spec.run_id for record in records if self.settles(record)}
         return tuple(tuple(spec for spec in unit if spec.run_id not in settled) for unit in self.units)
 
     def settles(self, record: RunRecord) -> bool:
         """Whether a run with this record need not be done again: it has ended, on the same model and data.
 
-        Settings need no look: run ids are made of them.
+        Settings needn't be compared: run ids are made of them.
         """
         if record.digests is not None and self.digests not in {None, record.digests}:
             return False
