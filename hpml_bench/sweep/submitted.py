@@ -1,4 +1,4 @@
-"""Submitted units: an engine's answer may be older than a submission, so an absence is believed after a while only."""
+"""Submitted units: an engine's list of jobs may be older than a submission, so a unit counts as absent later only."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from hpml_bench.records.jobs import read_jobs
 from hpml_bench.system.text import utc_now
 
 FILE = "submitted.json"
-"""Units of the last submissions, in the results folder: unit -> when it was submitted (UTC, seconds of time.time())."""
+"""Units of the last submissions, in the results folder: unit -> time of submission (UTC, seconds of time.time())."""
 
 
 class Submissions:
-    """Units that have a job, or had one a moment ago."""
+    """Units that have a job, or had one recently."""
 
     def __init__(self, folder: Path, lag: float) -> None:
-        """Keep the results folder, and the seconds by which the engine's answers may be old; 0: they are exact."""
+        """Keep the results folder, and the seconds by which the engine's list may be old; 0: it is exact."""
         self._folder, self._lag = folder, lag
         self._seen: dict[int, float] = {}
-        """Unit -> time.monotonic() at which a job of it was seen last by this process."""
+        """Unit -> time.monotonic() at which this process last saw a job of it."""
 
     def note(self, units: Iterable[int]) -> None:
-        """Write down that jobs of these units were submitted."""
+        """Note that jobs of these units were submitted."""
         if self._lag:
-            told = {"at": time.time(), "began": utc_now()}
-            known = self._recent() | {str(unit): told for unit in units}
+            submission = {"at": time.time(), "began": utc_now()}
+            known = self._recent() | {str(unit): submission for unit in units}
             write_atomically(self._folder / FILE, json.dumps(known))
 
     def forget(self, units: Collection[int]) -> None:
-        """Take the jobs of these units for ended, as after they were cancelled."""
+        """Treat the jobs of these units as ended, such as after a cancellation."""
         for unit in units:
             self._seen.pop(unit, None)
         if self._lag:
-            left = {unit: told for unit, told in self._recent().items() if int(unit) not in set(units)}
+            left = {unit: entry for unit, entry in self._recent().items() if int(unit) not in set(units)}
             write_atomically(self._folder / FILE, json.dumps(left))
 
     def absent(self, units: Collection[int], live: Collection[int]) -> set[int]:
-        """Return those of the units that have no job: none is live, and none was a moment ago unless it has ended."""
+        """Return the units without a job: none is live, and none was recently unless it has ended."""
         now = time.monotonic()
         self._seen |= dict.fromkeys(live, now)
         gone = set(units) - set(live)
@@ -59,4 +59,4 @@ class Submissions:
 
     def _recent(self) -> dict[str, dict[str, object]]:
         known = read_json(self._folder / FILE) or {}
-        return {unit: told for unit, told in known.items() if time.time() - float(told["at"]) <= self._lag}
+        return {unit: entry for unit, entry in known.items() if time.time() - float(entry["at"]) <= self._lag}
