@@ -16,16 +16,16 @@ __all__ = ["main"]
 @click.group(cls=Sentences, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hpml-bench")
 def main() -> None:
-    """Compare fine-tuning methods under one protocol: cost, quality, and what can be told apart.
+    """Compare fine-tuning methods under one protocol: cost, quality, and which differences are significant.
 
-    Exit status: 0 all well, 1 something failed (it is in the report), 2 a mistake in what was asked, 130 interrupted.
+    Exit status: 0 all well, 1 something failed (it is in the report), 2 a usage error, 130 interrupted.
     """
 
 
 def _command(name: str) -> click.Command:
-    """Return the command in a file of `commands`: the one of its name."""
-    found = vars(importlib.import_module(f"{commands.__name__}.{name}")).values()
-    return next(c for c in found if isinstance(c, click.Command) and c.name == name.replace("_", "-"))
+    """Return the command that has the name of its file in `commands`."""
+    members = vars(importlib.import_module(f"{commands.__name__}.{name}")).values()
+    return next(c for c in members if isinstance(c, click.Command) and c.name == name.replace("_", "-"))
 
 
 for _module in pkgutil.iter_modules(commands.__path__):

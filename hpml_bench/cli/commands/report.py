@@ -13,7 +13,7 @@ from hpml_bench.cli.reporting import result_folders, write
 @click.command()
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write; the results folder if not given."
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write to; the results folder if not given."
 )
 @click.option("--format", "formats", default="html,md", show_default=True, metavar="html,md,csv,tex")
 @tracked("off", "Also publish runs and tables.")
