@@ -1,4 +1,4 @@
-"""Summary of the comparison in one table: a row a method, mean and spread over seeds, ranks and place on the front."""
+"""Summary of the comparison, one row per method: mean and spread over seeds, ranks and place on the front."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COSTS = (TIME, "samples_per_second", *MEMORY, "grad_norm", "trainable_percent")
 
 
 def section(results: Results) -> Section | None:
-    """Return the summary, with every seed's score and training time drawn; without an ok run there is none."""
+    """Return the summary, with every seed's score and training time drawn; None without an ok run."""
     if not results.compared:
         return None
     from hpml_bench.report.figures import strip
@@ -96,7 +96,7 @@ def _notes(results: Results, ranked: bool) -> list[str]:
 
 
 def _of_front(results: Results) -> str:
-    """Say who is on the Pareto front, where costs rank methods."""
+    """Say which methods are on the Pareto front, where costs rank methods."""
     if not results.costs_ranked:
         return ""
     front = [results.definitions[metric].title for metric in results.headline]

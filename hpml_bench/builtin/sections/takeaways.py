@@ -18,9 +18,9 @@ order = 10
 
 OVER_SETUP, PEAK = MEMORY
 SAY_NOTHING = frozenset({"interrupted", "unsupported"})
-"""Ends of a run that say nothing of how often its method ends well."""
+"""Statuses of runs that are no evidence on how often a method ends well."""
 MAX_HOSTS = 8
-"""So many are named."""
+"""Number of hosts that are named."""
 
 
 def section(results: Results) -> Section | None:
@@ -63,7 +63,7 @@ def _too_few(results: Results) -> str:
 
 
 def _standing(results: Results, metric: str) -> Iterator[str]:
-    """Say who is ahead on a metric, of whom, and what is equivalent, undecided or never compared."""
+    """Say which method leads on a metric, which it beats, and which are equivalent, undecided or never compared."""
     quantity, pairs = Quantity.of(results, metric), results.comparisons(metric)
     means = {m: interval.mean for m in results.methods if (interval := results.interval(m, metric))}
     if len(means) == 1:
@@ -86,15 +86,15 @@ def _standing(results: Results, metric: str) -> Iterator[str]:
 def leading(results: Results, metric: str) -> str | None:
     """Return the method with the best mean of those that no test on shared seeds shows to be worse than another.
 
-    Only of those that were tested at all: a lucky few seeds lead nothing. Where means are over seeds of their own and
-    don't compare, the one that beats most.
+    Only tested methods can lead, so that a lucky few seeds can't. Where means are over different seeds and don't
+    compare, the method that beats most others leads.
     """
     better, pairs = results.definitions[metric].better, results.comparisons(metric)
     tested = {method for c in pairs if c.verdict != "untested" for method in (c.a, c.b)}
     able = [method for method in unbeaten(results, metric) if method in tested]
     if not able:
         return None
-    if results.uneven(metric) and not results.common_seeds(metric):  # means don't compare: who beats most
+    if results.uneven(metric) and not results.common_seeds(metric):  # means don't compare: the one that beats most
         return max(able, key=lambda method: sum(c.winner(better) == method for c in pairs))
     means = {m: interval.mean for m in able if (interval := results.interval(m, metric)) is not None}
     chosen = max if better == "higher" else min
@@ -130,7 +130,7 @@ def _lead(results: Results, quantity: Quantity, leader: str, means: Mapping[str,
 
 
 def _whole_peak(results: Results, metric: str) -> str:
-    """Return between which values the whole peaks lie, where methods are ranked by what training adds to a process."""
+    """Return the range of whole peaks, where methods are ranked by the memory that training adds to a process."""
     if metric != OVER_SETUP or not results.measured(PEAK):
         return ""
     peak = Quantity.of(results, PEAK)
@@ -141,7 +141,7 @@ def _whole_peak(results: Results, metric: str) -> str:
 
 
 def _wins(results: Results, quantity: Quantity, leader: str, own: Sequence[Comparison]) -> str:
-    """Return whom the leader is shown to be better than, the nearest first; of a cost by what factor."""
+    """Return the methods that the leader is shown to beat, the nearest first; of a cost with the factor."""
     beaten = sorted(
         (c for c in own if c.winner(quantity.metric.better) == leader), key=lambda c: abs(c.difference.mean)
     )
@@ -223,7 +223,7 @@ def _between(quantity: Quantity, means: Mapping[str, float]) -> str:
 
 
 def _front(results: Results) -> Iterator[str]:
-    """Say who is on the Pareto front of the headline metrics, who is off it, and whose place is undecided."""
+    """Say which methods are on the Pareto front of the headline metrics, off it, or undecided."""
     if len(results.headline) < 2:
         return
     front = results.front(results.headline)
@@ -330,7 +330,7 @@ def _limits(results: Results) -> Iterator[str]:
 
 
 def _beside(results: Results) -> str:
-    """Say what the costs of runs with neighbours count for."""
+    """Say whether costs of runs with neighbours count."""
     which = f"{len(results.beside)} of {len(results.compared)} compared runs"
     if "neighbours" not in results.selection.unranked:
         return (
@@ -344,7 +344,7 @@ def _beside(results: Results) -> str:
 
 
 def _over_hosts(results: Results) -> str:
-    """Say what the costs of runs that shared no host with the others of their seed count for."""
+    """Say whether costs of runs count that shared no host with the others of their seed."""
     if results.costs_ranked:
         return (
             f"{len(results.astray)} of {len(results.compared)} compared runs ran on another host than the runs of "
@@ -359,7 +359,7 @@ def _over_hosts(results: Results) -> str:
 
 
 def hosts_in_words(results: Results) -> str:
-    """Return the hosts that costs are of, the first of many."""
+    """Return the hosts whose costs count, the first of many."""
     named, more = results.hosts[:MAX_HOSTS], len(results.hosts) - MAX_HOSTS
     return sentence_list([*named, f"{more} more"] if more > 0 else named)
 
@@ -374,7 +374,7 @@ def _where(results: Results) -> str:
 
 
 def _family(results: Results, tested: Sequence[Comparison]) -> str:
-    """Say what every verdict of the page is, and for what it holds."""
+    """Say what the page's verdicts mean, and their scope."""
     n = min(c.difference.n for c in tested)
     costs = f", costs for other seeds {_where(results)}" if results.costs_ranked else ""
     few = f" {n} seeds are few: only large differences can be found." if n < 5 else ""
@@ -388,7 +388,7 @@ def _family(results: Results, tested: Sequence[Comparison]) -> str:
 
 
 def _looks(results: Results) -> str:
-    """Return what a page of added seeds shares its chance of error with; nothing at the first look."""
+    """Return the earlier looks that share a page's chance of error, in words; empty at the first look."""
     if results.look == 1:
         return ""
     share = 100 * statistics.spent_at(results.look)

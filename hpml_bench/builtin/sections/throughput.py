@@ -1,4 +1,4 @@
-"""Throughput: samples, real and padded tokens a second, and the proof that it was a steady state."""
+"""Throughput: samples, real and padded tokens per second, and evidence of a steady state."""
 
 from __future__ import annotations
 
