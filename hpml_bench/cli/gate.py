@@ -34,7 +34,7 @@ def share(ctx: click.Context, param: click.Parameter, value: str) -> float:  # n
 
 
 def workload_options(function: options.Function) -> options.Function:
-    """Add the options that choose what is trained."""
+    """Add the options of the workload."""
     added: list[options.Option] = [
         click.argument("suite", default="quickstart"),
         click.option("--methods", metavar="A,B", help="Only these methods; else lora, prompt_tuning and adapter."),

@@ -1,4 +1,4 @@
-"""Limits that users set on runs and sweeps: what is tried and for how long, never what a run computes."""
+"""Limits that users set on runs and sweeps: of attempts and time, never of what a run computes."""
 
 from __future__ import annotations
 

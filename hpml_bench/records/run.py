@@ -114,7 +114,7 @@ class Check(Frozen):
 
 
 class Declared(Frozen):
-    """What the suite declared when a run was made, before its results were known."""
+    """Declarations of the suite when a run was made, before its results were known."""
 
     seeds: int
     """Seeds of each method."""

@@ -65,7 +65,7 @@ def set_process_environment() -> None:
 
 
 def set_cuda_environment() -> None:
-    """Set what CUDA and torch's allocator read when a process first uses a GPU; what the user set is kept."""
+    """Set the variables that CUDA and torch's allocator read at the first use of a GPU; those the user set are kept."""
     os.environ.setdefault("CUDA_DEVICE_ORDER", PROCESS_ENVIRONMENT["CUDA_DEVICE_ORDER"])
     if gpus.visible_gpus():
         os.environ.setdefault(*CUDA_ALLOCATOR)

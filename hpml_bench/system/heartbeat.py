@@ -46,7 +46,7 @@ def begin(folder: Path, rank: int) -> None:
 
 
 def beat(where: str) -> None:
-    """Write where this rank is, such as `training step 3`. Takes microseconds: one write to the page cache."""
+    """Write this rank's current work, such as `training step 3`. Takes microseconds: one write to the page cache."""
     if _Heart.file is not None:
         _Heart.count += 1
         _Heart.where = where
