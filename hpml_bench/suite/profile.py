@@ -48,9 +48,9 @@ class Profile(Frozen):
     time: str | None = None
     """Time limit of a job, as H:MM:SS or D-HH:MM:SS in quotes; a run that would exceed it is not begun."""
     exclusive: bool = False
-    """Whether a job has its nodes to itself, so that no neighbour slows what is measured."""
+    """Whether a job has its nodes to itself, so that no neighbour slows its runs."""
     prepare: Literal["here", "job"] = "here"
-    """Where model and data are prepared: before anything is submitted, where there is a network, or in a first job."""
+    """Where model and data are prepared: before the submission, where there is a network, or in a first job."""
     scratch: str | None = None
     """Folder on each node for temporary files; its variables are expanded there. Empty: TMPDIR, or /tmp."""
     setup: tuple[str, ...] = ()

@@ -88,9 +88,9 @@ class Settings(Frozen):
     """Pretrained model: `embedded:NAME`, `hub:OWNER/NAME[@REVISION]`, `path:FOLDER` or
     `wheel:NAME==VERSION/FOLDER#sha256=HEX`."""
     task: TaskSpec = TaskSpec()
-    """What the model learns to do."""
+    """Task that the model learns."""
     dataset: DatasetSpec
-    """Where the rows come from."""
+    """Data set of the rows."""
     train_samples: int | None = Field(default=None, ge=1)
     """Training rows to use, drawn once with `data_seed`; empty for all. A split with fewer rows is taken
     whole, and the page says so."""
@@ -131,7 +131,7 @@ class Settings(Frozen):
     world_size: int | None = Field(default=None, ge=1)
     """Ranks of the process group; empty for one per GPU, or two on CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to run; `auto` takes all visible GPUs, else the CPU."""
+    """Device of the run; `auto` takes all visible GPUs, else the CPU."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads per rank; empty for the cores shared out."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"

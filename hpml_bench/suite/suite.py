@@ -27,7 +27,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 
 class MethodEntry(Frozen):
-    """A method as a suite file writes it; what is left out comes from the method's own file."""
+    """A method as a suite file writes it; missing keys come from the method's own file."""
 
     method: str | None = None
     """The method's file (`hpml-bench list methods`); empty where the entry's own name is one."""
@@ -61,7 +61,7 @@ class Suite(Frozen):
     settings: Settings
     """All that is identical for every method."""
     margin: Margin = Margin()
-    """Differences that are too small to matter; they decide what is called equivalent, and must be set beforehand."""
+    """Differences that are too small to matter: methods within them are called equivalent. Set them beforehand."""
     methods: dict[str, MethodEntry] = Field(max_length=MAX_METHODS)
     """The methods to compare, each under the name the report shows."""
 
