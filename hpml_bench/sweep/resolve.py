@@ -117,7 +117,7 @@ def resolve(suite: Suite, findings: Findings, here: int | None = None) -> Resolv
 
 
 def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuite:
-    """Return a plan's suite with the settings that all jobs share; the first job decides what the suite leaves open.
+    """Return a plan's suite with the settings that all jobs share; the first job decides open ones.
 
     Raises:
         UserError: this node can't meet them, or would have decided otherwise.

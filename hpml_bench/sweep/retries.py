@@ -1,4 +1,4 @@
-"""Retries of units whose jobs ended with runs left to do, and reasons for which jobs wait."""
+"""Retries of units whose jobs ended with runs left to do, and reasons why jobs wait."""
 
 from __future__ import annotations
 
