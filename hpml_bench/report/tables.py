@@ -197,7 +197,7 @@ class Quantity:
         return (number(factor, ".3f"), factor), MISSING if low is None else f"[{low}, {high}]"
 
     def found(self, comparison: Comparison) -> Cell:
-        """Return the cell of the least difference that a pair's seeds find, in points or %; none beyond the scale."""
+        """Return the cell of the least difference a pair's seeds could find, in points or %; none beyond the scale."""
         least = comparison.detectable
         if least is None:
             return MISSING, None
@@ -256,7 +256,7 @@ def table(
 def by_method(
     results: Results, name: str, caption: str, metrics: Iterable[str], notes: Iterable[str] = ()
 ) -> Table | None:
-    """Return a table of `mean ± sd` with one row per method, one column per measured metric; None without."""
+    """Return a table of `mean ± sd`, one row per method, one column per measured metric; None if there is none."""
     quantities = [Quantity.of(results, metric) for metric in results.measured(*metrics)]
     if not quantities:
         return None

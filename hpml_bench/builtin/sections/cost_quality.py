@@ -34,7 +34,7 @@ def section(results: Results) -> Section | None:
 
 
 def _told(results: Results, cost: str) -> list[str]:
-    """Say which methods are on the front of the score and one cost, and by which ones others are dominated."""
+    """Return a sentence on the front of score and one cost: methods on it, off it (dominated by which), undecided."""
     front = results.front((results.quality, cost))
     title = f"{Quantity.of(results, results.quality).heading} against {Quantity.of(results, cost).title}"
     if not front:

@@ -136,7 +136,7 @@ def _consumed(figures: Mapping[str, float]) -> Cell:
 
 
 def _unequal_budgets(reference: Reference) -> tuple[str, ...]:
-    """Say if the document's training budgets, samples/s x runtime, differ: then its runtimes don't compare."""
+    """Return a sentence if the document's budgets, samples/s x runtime, differ: then its runtimes don't compare."""
     budgets = {p.title: samples for p in reference.methods if (samples := _samples(p.figures)) is not None}
     parts = [f"{round(samples, -3):,.0f} samples for {title}" for title, samples in budgets.items()]
     equal = not budgets or max(budgets.values()) <= 1.02 * min(budgets.values())

@@ -72,7 +72,7 @@ def _hosts(record: RunRecord) -> str:
 
 
 def _turns(results: Results) -> list[str]:
-    """Say whether the methods took turns within seeds, by their recorded places."""
+    """Return a note on whether the methods took turns within seeds, by their recorded places."""
     if any(record.place is None for record in results.compared):
         return []
     apart = [seed for seed in results.seeds if not _in_order(results, seed)]

@@ -53,7 +53,7 @@ def _sentences(results: Results) -> Iterator[str]:
 
 
 def _too_few(results: Results) -> str:
-    """Say that no pair has the seeds for a verdict."""
+    """Return the sentence that no pair has the seeds for a verdict."""
     least = statistics.LEAST_SEEDS
     have = "one seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
     return (
@@ -63,7 +63,7 @@ def _too_few(results: Results) -> str:
 
 
 def _standing(results: Results, metric: str) -> Iterator[str]:
-    """Say which method leads on a metric, which it beats, and which are equivalent, undecided or never compared."""
+    """Yield a sentence on a metric: its leader, the methods that it beats, and the equivalent or undecided ones."""
     quantity, pairs = Quantity.of(results, metric), results.comparisons(metric)
     means = {m: interval.mean for m in results.methods if (interval := results.interval(m, metric))}
     if len(means) == 1:
@@ -109,7 +109,7 @@ def unbeaten(results: Results, metric: str) -> list[str]:
 
 
 def _lead(results: Results, quantity: Quantity, leader: str, means: Mapping[str, float]) -> str:
-    """Name the leader with its mean; claim the best mean only where all methods' means can be compared and one is."""
+    """Return a clause on the leader and its mean, called the best only where all means can be compared and one is."""
     name, value = quantity.metric.name, quantity.text(means[leader], unit=True)
     best = (max if quantity.metric.better == "higher" else min)(means.values())
     alone = means[leader] == best and list(means.values()).count(best) == 1
@@ -214,7 +214,7 @@ def enough(results: Results, quantity: Quantity, c: Comparison) -> str:
 
 
 def _between(quantity: Quantity, means: Mapping[str, float]) -> str:
-    """Say between which values a metric lies, without a claim that they differ."""
+    """Return a sentence on a metric's range, without a claim of a difference."""
     low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
     if means[low] == means[high]:
         return f"{quantity.heading}: {quantity.text(means[low], unit=True)} for every method."
@@ -223,7 +223,7 @@ def _between(quantity: Quantity, means: Mapping[str, float]) -> str:
 
 
 def _front(results: Results) -> Iterator[str]:
-    """Say which methods are on the Pareto front of the headline metrics, off it, or undecided."""
+    """Yield a sentence on the methods on the Pareto front of the headline metrics, off it, and undecided."""
     if len(results.headline) < 2:
         return
     front = results.front(results.headline)
@@ -250,7 +250,7 @@ def _guessing(results: Results) -> Iterator[str]:
 
 
 def _learning(results: Results) -> Iterator[str]:
-    """Say which methods were still learning when their budget ended."""
+    """Yield a sentence on methods that were still learning when their budget ended."""
     if found := under_trained(results):
         clauses = [f"{method} ({len(seeds)} of {len(results.runs(method))} runs)" for method, seeds in found.items()]
         yield (
@@ -260,7 +260,7 @@ def _learning(results: Results) -> Iterator[str]:
 
 
 def _failures(results: Results) -> Iterator[str]:
-    """Say which methods have runs that ended otherwise than well, and what that does to the claims."""
+    """Yield a sentence on methods with runs that did not end well, and the effect on the claims."""
     reference = identity(results.reference.spec.settings)
     by_method: dict[str, Counter[str]] = {}
     for record in results.left_out.unfinished:
@@ -283,7 +283,7 @@ def _failures(results: Results) -> Iterator[str]:
 
 
 def _limits(results: Results) -> Iterator[str]:
-    """Say what makes the claims narrower: failures, lacking seeds, other machines, skewed noise."""
+    """Yield sentences on limits of the claims: failures, lacking seeds, other machines, skewed noise."""
     yield from _failures(results)
     over: dict[str, list[str]] = {}
     for metric in results.headline:
@@ -330,7 +330,7 @@ def _limits(results: Results) -> Iterator[str]:
 
 
 def _beside(results: Results) -> str:
-    """Say whether costs of runs with neighbours count."""
+    """Return a sentence on whether costs of runs with neighbours count."""
     which = f"{len(results.beside)} of {len(results.compared)} compared runs"
     if "neighbours" not in results.selection.unranked:
         return (
@@ -344,7 +344,7 @@ def _beside(results: Results) -> str:
 
 
 def _over_hosts(results: Results) -> str:
-    """Say whether costs of runs count that shared no host with the others of their seed."""
+    """Return a sentence on costs of runs that shared no host with the others of their seed."""
     if results.costs_ranked:
         return (
             f"{len(results.astray)} of {len(results.compared)} compared runs ran on another host than the runs of "
@@ -365,7 +365,7 @@ def hosts_in_words(results: Results) -> str:
 
 
 def _where(results: Results) -> str:
-    """Say for which hosts claims on costs hold."""
+    """Return the hosts for which claims on costs hold, in words."""
     if not results.hosts:
         return "on this machine (taken as one: not every record names its host)"
     if len(results.hosts) == 1:
@@ -374,7 +374,7 @@ def _where(results: Results) -> str:
 
 
 def _family(results: Results, tested: Sequence[Comparison]) -> str:
-    """Say what the page's verdicts mean, and their scope."""
+    """Return sentences on the meaning and scope of the page's verdicts."""
     n = min(c.difference.n for c in tested)
     costs = f", costs for other seeds {_where(results)}" if results.costs_ranked else ""
     few = f" {n} seeds are few: only large differences can be found." if n < 5 else ""

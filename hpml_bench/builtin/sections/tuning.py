@@ -177,7 +177,7 @@ def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
 
 
 def _noise(results: Results, record: TuningRecord, drawn: Sequence[TunedMethod]) -> str:
-    """Say the rows' standard error, where they are right or wrong: √(p (1 - p) / rows), at the best ones' mean p.
+    """Return a clause on the rows' standard error, if right or wrong: √(p (1 - p) / rows), p the best ones' mean.
 
     For other scores, and rows in groups, it needs predictions, which a tuning's record doesn't have.
     """

@@ -214,7 +214,7 @@ class ComparedRuns:
 
     @cached_property
     def astray(self) -> tuple[RunRecord, ...]:
-        """Runs there without neighbours, on another host than those of their seed whose costs count."""
+        """Runs without neighbours, in the environment whose costs count, but on another host than their seed's."""
         return tuple(r for r in self._here if alone(r) and r.run_id not in self.selection.costed)
 
     @cached_property
