@@ -243,5 +243,5 @@ def read_resolved(folder: Path) -> Settings | None:
         return Settings.model_validate(read_json(folder / RESOLVED))
     except ValidationError:
         raise UserError(
-            f"{folder / RESOLVED}: can't be read; remove it, and the next job decides anew what the suite leaves open"
+            f"{folder / RESOLVED}: can't be read; remove it, and the next job resolves the open settings again"
         ) from None

@@ -77,7 +77,7 @@ def work(path: Path, number: int) -> JobResult:
     plan, folder = read_plan(path), as_typed(path if path.is_dir() else path.parent)
     plan.unit(number)
     engine, own = make_engine(plan.profile), _this_job(plan, number)
-    signal.signal(AGENT_SIGNAL, signal.SIG_IGN)  # engines send it as a warning; here it is torch's agent's
+    signal.signal(AGENT_SIGNAL, signal.SIG_IGN)  # engines send it as a warning; here it is for torch's agent
     with stoppable() as stop, claimed(folder, own, engine) as claim:
         write_job(folder, own)
         result = JobResult(Ending("failed"))
@@ -282,7 +282,7 @@ class JobWork:
         needed = MARGIN * longest + self.plan.profile.warned
         whole = self.plan.profile.seconds or self.had
         begun = time.monotonic() - self._execution.began
-        most = whole if whole > MARGIN * self.had else self.had  # what is less than that went into the start
+        most = whole if whole > MARGIN * self.had else self.had  # a smaller difference went into the start
         return _left(self.until) > needed or (first and needed > most - begun)
 
     @property

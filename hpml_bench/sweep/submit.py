@@ -365,7 +365,7 @@ class JobSweep:
                     self._submissions.forget(units_of(stuck))
                 refused = [job.reason for job in stuck if job.refused]
                 self._refused += [
-                    f"{self.engine.title} would never begin such jobs: {reason}; change what the profile asks for"
+                    f"{self.engine.title} would never begin such jobs: {reason}; change the profile's requests"
                     for reason in dict.fromkeys(refused)
                 ]
                 return tuple(job for job in live if not job.stuck)
@@ -429,7 +429,7 @@ def _damaged(folder: Path, say: Say) -> bool:
     try:
         plans.read_resolved(folder)
     except UserError:
-        say(f"{folder / plans.RESOLVED} is damaged; the next job decides anew what the suite leaves open")
+        say(f"{folder / plans.RESOLVED} is damaged; the next job resolves the open settings again")
         return True
     return False
 

@@ -42,7 +42,7 @@ def _counters() -> Iterator[Path]:
             controller = "" if kind == "cgroup2" else "memory" if "memory" in options.split(",") else kind
             if not kind.startswith("cgroup") or controller not in groups:
                 continue
-            with suppress(ValueError):  # the group is outside what is mounted
+            with suppress(ValueError):  # the group is outside the mount
                 folder = Path(place) / Path(groups[controller]).relative_to(root)
                 if not controller:
                     yield folder / "memory.events"

@@ -130,7 +130,7 @@ class Slurm(Engine):
         }
         if batch.units:
             given["array"] = f"{_ranges([unit - first for unit in batch.units])}%{profile.parallel}"
-        if batch.kind != "report":  # a preparation decides what the suite leaves to the node
+        if batch.kind != "report":  # a preparation resolves the settings that a node decides
             given |= self._resources()
         if profile.seconds is not None:
             given["time"] = str(profile.time)

@@ -34,7 +34,7 @@ Row = tuple[str, ...]
 @click.argument("what", type=click.Choice(WHAT))
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 def list_(what: str, folder: Path) -> None:
-    """List suites, kinds of plug-ins, clusters (what --on takes), or the runs in DIR."""
+    """List suites, kinds of plug-ins, clusters (names for --on), or the runs in DIR."""
     if what == "suites":
         rows = suites()
     elif what == "clusters":

@@ -20,7 +20,7 @@ def main(mode: str, directory: str) -> NoReturn:
     """Carry out the orders."""
     orders, errors = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w")
     nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):  # what wandb prints, or its own service inherits, must not hold our pipes
+    for stream in (0, 1, 2):  # neither wandb's output nor its own service may hold our pipes
         os.dup2(nothing, stream)
     signal.signal(signal.SIGALRM, _too_long)
     status = 0
