@@ -169,7 +169,7 @@ class RunRecord(Outcome):
     files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of the files that belong to the record, by name: points and predictions."""
     started: str
-    """UTC, ISO 8601."""
+    """Time of its start; UTC, ISO 8601."""
     seconds: float
     """Wall time of the whole run as its parent saw it, start-up included."""
 

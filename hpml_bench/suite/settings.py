@@ -100,11 +100,11 @@ class Settings(Frozen):
     test_samples: int | None = Field(default=None, ge=1)
     """Test rows of the final evaluation; empty for all."""
     data_seed: int = Field(default=0, ge=0)
-    """Draws the subsets (and generated rows), the same for every run: seeds differ in initialisation and order only,
+    """Seed of the subsets (and generated rows), the same for every run: seeds differ in initialisation and order only,
     and with `vary_data` in their training rows."""
     vary_data: bool = False
-    """Each seed draws its own `train_samples` training rows, the same for all methods within a seed, so that intervals
-    are for other training rows too (Bouthillier et al. 2021)."""
+    """Whether each seed draws its own `train_samples` training rows, the same for all methods, so that intervals are
+    for other training rows too (Bouthillier et al. 2021)."""
     epochs: int | None = Field(default=None, ge=1)
     """Passes over the training rows. Give this or `steps`."""
     steps: int | None = Field(default=None, ge=1)
@@ -116,7 +116,7 @@ class Settings(Frozen):
     micro-batches are summed before the step, to the same update but for rounding; must divide the share. `auto` tries
     every method on a GPU and takes the largest that fits for all, once per results folder; on a CPU the share."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
+    """Whether the backward pass computes activations again instead of keeping them: less memory, more time."""
     eval_batch: int = Field(default=64, ge=1)
     """Samples per evaluation batch and rank."""
     eval_every: int | None = Field(default=None, ge=1)
@@ -142,7 +142,7 @@ class Settings(Frozen):
     """Type in which the backbone is loaded. Trained parameters and the optimizer's state are float32 all the same.
     bfloat16 goes with the precision bf16, float16 with fp16."""
     quantization: QuantizationSpec | None = None
-    """How the frozen weights of the backbone's linear layers are stored; empty for floats. A method can have its own,
+    """Storage of the frozen weights of the backbone's linear layers; empty for floats. A method can have its own,
     as `qlora`; those that train or read these weights are unsupported with quantised ones."""
     max_length: int = Field(default=MAX_LENGTH, ge=2)
     """Tokens per text, end token included; longer texts are cut, or left out by `causal_lm`, whose default is 1024."""

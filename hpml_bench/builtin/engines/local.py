@@ -28,7 +28,7 @@ class Slot:
     number: int
     cores: tuple[int, ...]
     cards: tuple[str, ...]
-    """As CUDA_VISIBLE_DEVICES names them."""
+    """GPUs, as CUDA_VISIBLE_DEVICES names them."""
 
 
 class Local(Engine):

@@ -28,7 +28,7 @@ from hpml_bench.system.text import utc_now
 
 COMMANDS = ("sbatch", "squeue", "scancel")
 FORMAT = "%i|%F|%K|%T|%k|%r"
-"""Of squeue: job, array, task, state, comment, reason."""
+"""Output format of squeue: job, array, task, state, comment, reason."""
 STUCK = "launch failed requeued held"
 """Reason of a job that could not be launched: Slurm holds it until somebody releases it."""
 REFUSED = frozenset(
@@ -91,7 +91,7 @@ class SlurmOptions(Frozen):
 
 
 class Slurm(Engine):
-    """Slurm."""
+    """Jobs and job arrays of Slurm."""
 
     title = "Slurm"
     kills = True
@@ -99,7 +99,7 @@ class Slurm(Engine):
 
     @property
     def lag(self) -> float:
-        """Seconds by which an answer of squeue may be old."""
+        """Seconds by which the answer of squeue may be old."""
         return float(self.options.lag)
 
     def check(self) -> None:

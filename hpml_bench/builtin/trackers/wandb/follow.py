@@ -82,7 +82,7 @@ class _Follower(threading.Thread):
         self._broken: str | None = None
 
     def run(self) -> None:
-        """Follow."""
+        """Send points until the run is over, then its record."""
         from hpml_bench.records.load import read_record
 
         try:

@@ -54,7 +54,7 @@ class Session:
         self._at, self._step = -1, None
 
     def log(self, order: dict[str, Any]) -> None:
-        """Add values at a step."""
+        """Log the values of one step."""
         # wandb's own step may only grow: it is ours while ours grows, and the next free one when a point comes late.
         if order["step"] != self._step:
             self._at, self._step = max(self._at + 1, order["step"]), order["step"]
