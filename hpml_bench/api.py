@@ -23,7 +23,7 @@ def run_suite(
     quiet: bool = True,
     report: bool = True,
 ) -> pd.DataFrame:
-    """Run what is missing of a suite, write its report, and return its results as `load_results` does.
+    """Run a suite's missing runs, write the report, and return the results as `load_results` does.
 
     Ranks are processes of their own, which import the calling script: call this under `if __name__ == "__main__":`.
 
@@ -38,7 +38,7 @@ def run_suite(
         report: write report.html and report.md.
 
     Raises:
-        hpml_bench.errors.UserError: the suite or a setting is wrong, or a source can't be had.
+        hpml_bench.errors.UserError: the suite or a setting is invalid, or a source isn't available.
 
     """
     from rich.console import Console
@@ -66,13 +66,13 @@ def load_results(folder: str | Path) -> pd.DataFrame:
 
 
 def load_trained(folder: str | Path) -> Any:
-    """Return the model that `hpml-bench run --save` kept in a folder, in evaluation mode.
+    """Return the model that `hpml-bench run --save` wrote into a folder, in evaluation mode.
 
-    It maps (input_ids, attention_mask) to the outputs of the task's head; of a language model to the logits of the next
-    token, and `.encoder` is the model with transformers' or PEFT's own `generate`.
+    It maps (input_ids, attention_mask) to the outputs of the task's head. A language model maps to the logits of the
+    next token, and its `.encoder` is the model with transformers' or PEFT's own `generate`.
 
     Raises:
-        hpml_bench.errors.UserError: the folder holds no such model, or its base model can't be had.
+        hpml_bench.errors.UserError: the folder has no such model, or its base model isn't available.
 
     """
     from hpml_bench.training.saving import load_trained as load

@@ -1,4 +1,4 @@
-"""Plug-ins (methods, tasks, ..., sections) by file name or entry point; one is imported when asked for."""
+"""Registry of plug-ins (methods, tasks, ..., sections) by file name or entry point, imported at their first use."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ ONE: Mapping[Kind, str] = {
     "engines": "engine",
     "sections": "section",
 }
-"""The word for one of each kind, in messages."""
+"""Singular of each kind, for messages."""
 
 
 def package(kind: Kind) -> str:
-    """Return the package of the plug-ins of a kind that ship with this one."""
+    """Return the package of a kind's built-in plug-ins."""
     return f"hpml_bench.builtin.{kind}"
 
 
@@ -50,7 +50,7 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 
 def is_built_in(kind: Kind, name: str) -> bool:
-    """Tell whether a name is one of this package's own, which another package can't take."""
+    """Return whether a plug-in is built in; another package can't replace it."""
     return name in _own(kind)
 
 
@@ -58,7 +58,7 @@ def get(kind: Kind, name: str) -> ModuleType:
     """Import and return the module registered as `name`.
 
     Raises:
-        UserError: nothing of that name is registered, or another package's entry point can't be imported.
+        UserError: no plug-in has this name, or another package's entry point can't be imported.
 
     """
     if name not in names(kind):
@@ -78,14 +78,14 @@ def get(kind: Kind, name: str) -> ModuleType:
 def plugin(kind: Kind, name: str) -> type[Any]:
     """Import and return the class registered as `name`: the one in its module that extends the base class of the kind.
 
-    The base classes are in `plugins`; each says in `plugin_kind` what it is the base of.
+    The base classes are in `plugins`; each names its kind in `plugin_kind`.
 
     Raises:
-        UserError: as `get`, or the module has no such class, or several, or the class lacks something.
+        UserError: as `get`; or the module has no such class, or several, or the class is incomplete.
 
     """
     module = get(kind, name)
-    found = {
+    classes = {
         value
         for value in vars(module).values()
         if isinstance(value, type)
@@ -93,12 +93,12 @@ def plugin(kind: Kind, name: str) -> type[Any]:
         and value.__module__ == module.__name__
         and not value.__name__.startswith("_")
     }
-    if len(found) != 1:
+    if len(classes) != 1:
         raise UserError(
-            f"the {ONE[kind]} '{name}': {module.__name__} defines {len(found)} classes that extend the base class of "
+            f"the {ONE[kind]} '{name}': {module.__name__} defines {len(classes)} classes that extend the base class of "
             f"{kind}, and must define one (docs/adding.md)"
         )
-    (chosen,) = found
+    (chosen,) = classes
     if missing := _missing(chosen):
         raise UserError(
             f"the {ONE[kind]} '{name}': {module.__name__}.{chosen.__name__} lacks {', '.join(missing)} (docs/adding.md)"
@@ -107,7 +107,7 @@ def plugin(kind: Kind, name: str) -> type[Any]:
 
 
 def _missing(plugin: type[Any]) -> list[str]:
-    """Return what our base classes ask for and the class lacks: abstract methods, attributes without a value."""
+    """Return the names that base classes require and a class lacks: abstract methods, attributes without a value."""
     bases = [base for base in plugin.__mro__ if base.__module__.startswith("hpml_bench.plugins.")]
     declared = {name for base in bases for name in vars(base).get("__annotations__", {}) if not hasattr(plugin, name)}
     return sorted(declared | getattr(plugin, "__abstractmethods__", frozenset()))

@@ -1,4 +1,4 @@
-"""Gate as commands use it: options, requests, errors, and the report on a terminal."""
+"""Command line's part of the gate: options, requests, errors, and the report on a terminal."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 def share(ctx: click.Context, param: click.Parameter, value: str) -> float:  # noqa: ARG001 - click's signature
     """Return a share above 0, written as 3% or 0.03, as a fraction."""
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", value)
-    share = float(found[1]) / (100 if found[2] else 1) if found else 0.0
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", value)
+    share = float(match[1]) / (100 if match[2] else 1) if match else 0.0
     if not 0 < share <= 1:
         raise click.BadParameter(f"{value!r} is no share between 0 and 100 %, as 3% or 0.03")
     return share
 
 
 def workload_options(function: options.Function) -> options.Function:
-    """Add the options that say what is trained."""
+    """Add the options of the workload."""
     added: list[options.Option] = [
         click.argument("suite", default="quickstart"),
-        click.option("--methods", metavar="A,B", help="Only these; lora, prompt_tuning and adapter if not given."),
+        click.option("--methods", metavar="A,B", help="Only these methods; else lora, prompt_tuning and adapter."),
         options.overrides("Override a setting. Repeatable."),
         click.option("--max-minutes", "minutes", type=click.FloatRange(0, min_open=True), metavar="M",
-                     help="Stop in time, decided or not."),
+                     help="Stop after M minutes at most, decided or not."),
     ]  # fmt: skip
     for option in reversed(added):
         function = option(function)
@@ -99,7 +99,7 @@ def gate_request(
     """Return the gate's request.
 
     Raises:
-        UserError: the suite, a method or the slowdown is wrong.
+        UserError: the suite, a method or the slowdown is invalid.
 
     """
     from hpml_bench.gate.check import request
@@ -114,7 +114,7 @@ def gate_request(
 
 
 def print_report(report: CheckReport, console: Console) -> None:
-    """Print sides, tables, what is wrong in a sentence each, what is undecided, and the outcome as the last line."""
+    """Print the sides, tables, a sentence for each change, a note on undecided verdicts, and last the outcome."""
     from rich.text import Text
 
     from hpml_bench.gate.decide.verdicts import exit_status, overall

@@ -33,7 +33,7 @@ def sweep(request: SweepRequest, modes: Mapping[str, str]) -> int:
         if request.save is not None and result.records and result.records[0].status == "ok":
             write_card(result.records[0], request.save)
             click.echo(request.save)
-        elif request.save is not None:  # a folder that looks like a saved model holds one
+        elif request.save is not None:  # a folder that looks like a saved model must have one
             shutil.rmtree(request.save, ignore_errors=True)
     if result.ending.how == "interrupted":
         click.echo("interrupted; the same command goes on from here", err=True)

@@ -1,4 +1,4 @@
-"""`hpml-bench run-all --on` and `--parallel`: a sweep that jobs do."""
+"""`hpml-bench run-all --on` and `--parallel`: a sweep by jobs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def sweep_on(request: SweepRequest, jobs: JobOptions, modes: Mapping[str, str]) -> int:
-    """Submit what is missing, wait for it, report, publish to trackers in these modes, and return the exit status."""
+    """Submit the units with runs left, wait, report, publish to trackers in these modes; return the exit status."""
     from hpml_bench.plugins.engine import make_engine
     from hpml_bench.records.files import as_typed
     from hpml_bench.sweep.submit import JobSweep
@@ -31,7 +31,7 @@ def sweep_on(request: SweepRequest, jobs: JobOptions, modes: Mapping[str, str]) 
 
     profile, folder = _profile(jobs), as_typed(request.folder)
     if request.limits.max_hours is not None or request.limits.fail_fast:
-        raise UserError("--max-hours and --fail-fast are of runs one after another; a profile has time, per job")
+        raise UserError("--max-hours and --fail-fast are for runs one after another; limit jobs by time in the profile")
     with disk.errors_as_user_errors(request.out), stoppable():
         if jobs.dry_run:
             script = JobSweep.look(request, profile, folder, _say).script(request.fresh, jobs.detach)
@@ -64,7 +64,7 @@ def _done(sweep: JobSweep, modes: Mapping[str, str], detach: bool) -> int:
         count = sweep.submit(again=True)
         if count and not sweep.engine.starts:
             click.echo(sweep.script(), nl=False)
-            _say(f"have each command run, then hpml-bench report {_shown(sweep.folder)}")
+            _say(f"run each command, then hpml-bench report {_shown(sweep.folder)}")
             return OK
         if detach and sweep.submit_report():
             _say(f"hpml-bench status {_shown(sweep.folder)} shows the jobs, and {stop} ends them")
@@ -81,7 +81,7 @@ def _done(sweep: JobSweep, modes: Mapping[str, str], detach: bool) -> int:
 
 
 def _waited(sweep: JobSweep, before: dict[tuple[str, str], Status]) -> bool:
-    """Wait, and show each run that was not there before; return whether all runs have a record."""
+    """Wait, and show each new run; return whether all runs have a record."""
     from hpml_bench.records.run import DONE
     from hpml_bench.report.terminal import terminal
     from hpml_bench.sweep.progress import SweepProgress
@@ -130,7 +130,7 @@ def _say(text: str) -> None:
 
 
 def _shown(folder: Path) -> Path:
-    """Return a folder as it is shortest from here."""
+    """Return a folder's path, relative where it is below the working folder."""
     from hpml_bench.records.files import as_typed
 
     here = as_typed(Path())

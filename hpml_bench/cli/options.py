@@ -25,7 +25,7 @@ VERBOSE = click.option("--verbose", is_flag=True, help="Show the log of rank 0."
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options that `run-all` and `run` share."""
+    """Options that `run-all` and `run` share."""
 
     out: Path
     overrides: tuple[str, ...]
@@ -52,7 +52,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class JobOptions:
-    """The options of `run-all` that let jobs do the runs."""
+    """Options of `run-all` for runs by jobs."""
 
     on: str | None
     parallel: int | None
@@ -66,19 +66,19 @@ class JobOptions:
 
 
 def names(text: str) -> list[str]:
-    """Return the names in a text in which commas stand between them."""
+    """Return the names in a comma-separated text."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def load(suite: str, overrides: tuple[str, ...] = (), **changes: Any) -> Suite:
-    """Return a packaged suite, or one of a file, with changes."""
+    """Return a suite, packaged or from a file, with changes."""
     from hpml_bench.suite.suite import load_suite
 
     return load_suite(suite, overrides, **changes)
 
 
 def out(text: str) -> Option:
-    """Return the option that says in which folder the results are."""
+    """Return the option of the folder with the results."""
     folder = click.Path(path_type=Path)
     return click.option("--out", type=folder, default=Path("reports"), show_default=True, help=text, metavar="DIR")
 
@@ -89,24 +89,24 @@ def overrides(text: str) -> Option:
 
 
 def tracked(default: str, text: str) -> Option:
-    """Return the options that say where to publish, handed over as `trackers`: what is asked of each by name."""
+    """Return the options on where to publish, passed as `trackers`: name -> mode."""
     modes = click.Choice(["auto", "online", "offline", "off"])
     wandb = click.option("--wandb", "wandb_mode", type=modes, default=default, show_default=True, help=text)
     other = click.option("--tracker", "others", multiple=True, metavar="NAME=MODE", callback=_by_name,
-                         help="Another tracker, as list trackers has them. Repeatable.")  # fmt: skip
+                         help="Another tracker (hpml-bench list trackers). Repeatable.")  # fmt: skip
 
     def added(function: Function) -> Function:
         @functools.wraps(function)
-        def handed(*args: Any, wandb_mode: str, others: dict[str, str], **given: Any) -> Any:
+        def with_trackers(*args: Any, wandb_mode: str, others: dict[str, str], **given: Any) -> Any:
             return function(*args, trackers={"wandb": wandb_mode} | others, **given)
 
-        return _added(handed, [wandb, other])
+        return _added(with_trackers, [wandb, other])
 
     return added
 
 
 def _by_name(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
-    pairs = [one.partition("=") for one in given]
+    pairs = [option.partition("=") for option in given]
     for name, _equals, mode in pairs:
         if not name or not mode:
             raise click.BadParameter("write NAME=MODE, as in --tracker mlflow=online")
@@ -132,35 +132,35 @@ def _limits() -> Any:
 
 
 def shared(function: Function) -> Function:
-    """Add the options that `run-all` and `run` share, and hand them over as `options`."""
+    """Add the options that `run-all` and `run` share, passed as `options`."""
     return _added(_bundled(function, "options", lambda: RunOptions), [
         out("Results go to DIR/SUITE."),
         overrides("Override a setting by dotted path, as in --set train_samples=512. Repeatable."),
         NPROC,
         DEVICE,
-        click.option("--fresh", is_flag=True, help="Forget earlier results."),
+        click.option("--fresh", is_flag=True, help="Remove earlier results."),
         tracked("auto", "Weights & Biases; auto: online with a key and a route, else offline."),
         VERBOSE,
     ])  # fmt: skip
 
 
 def limited(function: Function) -> Function:
-    """Add the options that bound runs, and hand them over as `limits`."""
+    """Add the options that limit runs, passed as `limits`."""
     return _added(_bundled(function, "limits", _limits), [
         click.option("--stall", type=click.FloatRange(0, 1e9), default=300.0, show_default=True, metavar="SECONDS",
-                     help="End a run in which no rank makes progress for so long; 0: never."),
+                     help="End a run in which no rank makes progress for this long; 0: never."),
         click.option("--run-timeout", type=click.FloatRange(0, 1e9, min_open=True), metavar="SECONDS",
                      help="End a run that takes longer."),
         click.option("--retries", type=click.IntRange(0, 100), default=0, show_default=True, metavar="N",
                      help="Try a run again that failed, was killed, timed out or ran out of memory."),
-        click.option("--max-hours", type=click.FloatRange(0, 1e6), metavar="H", help="Begin no run after so long."),
+        click.option("--max-hours", type=click.FloatRange(0, 1e6), metavar="H", help="Begin no run after this long."),
         click.option("--fail-fast/--keep-going", default=False, show_default="keep going",
                      help="Whether to end with the first run that does not end well."),
     ])  # fmt: skip
 
 
 def by_jobs(function: Function) -> Function:
-    """Add the options by which jobs do the runs, and hand them over as `jobs`."""
+    """Add the options for runs by jobs, passed as `jobs`."""
     return _added(_bundled(function, "jobs", lambda: JobOptions), [
         click.option("--on", metavar="PROFILE",
                      help="Let jobs do the runs: a profile's YAML file or name, or an engine (list clusters)."),

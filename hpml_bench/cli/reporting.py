@@ -1,4 +1,4 @@
-"""Reports as commands write them: which folders have runs, and their pages, tables and publications."""
+"""Reports for commands: folders with runs, and their pages, tables and publications."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def result_folders(folder: Path) -> list[Path]:
-    """Return `folder` if it holds runs, else those of its subfolders that do.
+    """Return `folder` if it has runs, else its subfolders that have some.
 
     Raises:
-        UserError: neither does.
+        UserError: none has runs.
 
     """
     from hpml_bench.errors import UserError
@@ -35,7 +35,7 @@ def result_folders(folder: Path) -> list[Path]:
 
 
 def write(folder: Path, out: Path | None, formats: list[str], trackers: Sequence[Tracker] = ()) -> None:
-    """Write a folder's report, print its table and where it is."""
+    """Write a folder's report, print its table and the paths."""
     from hpml_bench.records.listing import load_records
     from hpml_bench.report.render import all_sections, load, load_libraries, tables_of, write_report
     from hpml_bench.report.terminal import show_table, terminal

@@ -1,4 +1,4 @@
-"""Terminal's table after a tuning, and hints on choices that should not be taken as they are."""
+"""Table of a tuning for the terminal, and hints on choices to reconsider."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def show(record: TuningRecord, console: Console) -> None:
-    """Print a row a method, then what the reader should do something about."""
+    """Print one row per method, then hints on choices to reconsider."""
     from rich.text import Text
 
     score = Quantity.alone(record.headline)
@@ -41,15 +41,15 @@ def _cells(tuned: TunedMethod, score: Quantity) -> list[Cell]:
 
 
 def hints(record: TuningRecord) -> list[str]:
-    """Return a sentence for each method whose choice should not be taken as it is."""
-    found = []
+    """Return a sentence for each method whose choice should be reconsidered."""
+    sentences = []
     for tuned in record.methods:
         if tuned.best is None:
-            found.append(f"{tuned.name}: no trial ended well; it keeps {tuned.spec.lr:.3g}, see its logs")
+            sentences.append(f"{tuned.name}: no trial ended well; it keeps {tuned.spec.lr:.3g}, see its logs")
         elif tuned.at_edge:
             side = "below" if tuned.best.lr == min(trial.lr for trial in tuned.trials) else "above"
-            found.append(
+            sentences.append(
                 f"{tuned.name}: the best rate is the last one tried; a better one may lie {side} {tuned.best.lr:.3g}: "
                 f"tune again with --set methods.{tuned.name}.lr={tuned.best.lr:.3g}"
             )
-    return found
+    return sentences

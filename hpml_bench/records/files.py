@@ -14,9 +14,9 @@ RECORD = "run.json"
 SUITE = "suite.json"
 """The suite as it was run, beside the runs; the report takes its description and order."""
 PLAN = "plan.json"
-"""Plan of a sweep whose runs are done by jobs."""
+"""Plan of a sweep by jobs."""
 DEFINITE = "definite.json"
-"""What was measured to decide settings that a suite leaves open."""
+"""Measurements by which settings are decided that a suite leaves open."""
 POINTS = "points.jsonl"
 OUTCOME = "outcome.json"
 PREDICTIONS = "predictions.parquet"
@@ -26,14 +26,14 @@ MAX_RECORD_BYTES = 50_000_000
 
 
 def as_typed(path: Path) -> Path:
-    """Return an absolute path in which links stay as they were typed: other hosts may not have what they lead to."""
-    here = os.environ.get("PWD", "")  # the shell's name of the working folder, in which links stay too
-    there = Path(here) if here and Path(here).is_absolute() and Path(here).exists() else Path.cwd()
-    return (there if there.samefile(Path.cwd()) else Path.cwd()) / path
+    """Return an absolute path with its links unresolved: other hosts may not have their targets."""
+    typed = os.environ.get("PWD", "")  # the shell's path of the working folder, with links unresolved too
+    folder = Path(typed) if typed and Path(typed).is_absolute() and Path(typed).exists() else Path.cwd()
+    return (folder if folder.samefile(Path.cwd()) else Path.cwd()) / path
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file atomically: after a crash there is the whole old file or the whole new one."""
+    """Write a file atomically: a crash leaves the whole old file or the whole new one."""
     fresh = temporary.beside(path)
     try:
         with fresh.open("w", encoding="utf-8") as file:
@@ -56,13 +56,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove what kills during `write_atomically` left in a folder; not what living processes write, here or not."""
+    """Remove temporary files that killed processes left in a folder; those of living processes stay, on any host."""
     for path in filter(temporary.left_over, folder.glob(temporary.PATTERN)):
         path.unlink(missing_ok=True)
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder if there is one; of a link only the link, not its target."""
+    """Remove a folder if it exists; of a link only the link, not its target."""
     if folder.is_symlink():
         folder.unlink()
     elif folder.exists():
@@ -70,7 +70,7 @@ def remove(folder: Path) -> None:
 
 
 def is_plain_file(path: Path) -> bool:
-    """Whether this is a regular file: no link, pipe or device."""
+    """Return whether a path is a regular file: no link, pipe or device."""
     return path.is_file() and not path.is_symlink()
 
 

@@ -46,7 +46,7 @@ class RunFolder:
         self.path = path
 
     def begin(self) -> None:
-        """Make it empty, so that two attempts are never mixed."""
+        """Create the folder empty, so that two attempts are never mixed."""
         remove(self.path)
         self.path.mkdir(parents=True)
 
@@ -58,32 +58,32 @@ class RunFolder:
         return record
 
     def record(self) -> RunRecord | None:
-        """Return its record, or None where there is none that can be read."""
+        """Return the record; None if it is missing or unreadable."""
         return read_record(self.path)
 
     def digests(self) -> dict[str, str]:
         """Return the SHA-256 of the files that belong to a run's record, by name."""
-        found = {}
+        digests = {}
         for name in (POINTS, PREDICTIONS):
             if is_plain_file(self.path / name):
                 with (self.path / name).open("rb") as file:
-                    found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        return found
+                    digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return digests
 
     def changed(self, record: RunRecord) -> str | None:
-        """Return which file is missing or is not the recorded one, as a sentence; None where all are as recorded."""
-        there = self.digests()
+        """Return the first difference between files and record, as a sentence; None if there is none."""
+        present = self.digests()
         for name, value in record.files.items():
-            if name not in there:
+            if name not in present:
                 return f"{name} is missing"
-            if there[name] != value:
+            if present[name] != value:
                 return f"{name} is not the file that was recorded"
         return None
 
     def damage(self) -> str | None:
-        """Return what is wrong with its files, such as `run.json is not readable`; None where nothing is.
+        """Return the first damage of its files, such as `run.json is not readable`; None if there is none.
 
-        A run without a record is not damaged: it was not finished.
+        A run without a record is unfinished, not damaged.
         """
         if not (self.path / RECORD).exists():
             return None
@@ -94,7 +94,7 @@ class RunFolder:
         return self.changed(record)
 
     def set_aside(self) -> Path:
-        """Move it to the folder of those set aside, with its record renamed; return the new path."""
+        """Move the folder into `SET_ASIDE` with its record renamed; return the new path."""
         parent = self.path.parent / SET_ASIDE
         if parent.is_symlink():
             parent.unlink()  # the link only: none is followed
@@ -118,12 +118,12 @@ class ResultsFolder:
     @classmethod
     @contextmanager
     def open(cls, path: Path, lock: Path | None = None, seconds: float = 0) -> Iterator[ResultsFolder]:
-        """Make the folder, lock it, and repair what a killed process left; disk errors become user errors.
+        """Make the folder, lock it, and clean up after killed processes; disk errors become user errors.
 
         Args:
             path: the folder.
             lock: the folder whose lock is held, if it is another one.
-            seconds: for so long another process that holds it is waited for.
+            seconds: how long to wait for another process that holds the lock.
 
         Raises:
             UserError: it can't be made or written to, its disk is full or read-only, or another process holds it.
@@ -133,10 +133,8 @@ class ResultsFolder:
         with disk.errors_as_user_errors(path), locked(lock or path, seconds):
             for folder in (path, path / jobs.JOBS, path / jobs.RUNNING):
                 remove_temporary(folder)
-            for run in (
-                *path.glob("*/"),
-                *jobs.left_attempts(path),
-            ):  # with a record, logs were redacted before it was committed
+            for run in (*path.glob("*/"), *jobs.left_attempts(path)):
+                # Logs of runs with a record were redacted before the commit.
                 if not run.is_symlink() and not (run / RECORD).exists():
                     redact_files(*run.glob("rank*.log"))
             yield cls(path)
@@ -146,19 +144,19 @@ class ResultsFolder:
         write_atomically(self.path / SUITE, content)
 
     def run_folder(self, spec: RunSpec) -> RunFolder:
-        """Return the folder of a run: the one of its id, or of the id that an older schema gave it."""
+        """Return a run's folder, named by its id or by the id that an older schema gave it."""
         own = self.path / spec.run_id
         return RunFolder(own if own.exists() else self._of_older_schema().get(spec.run_id, own))
 
     def _of_older_schema(self) -> dict[str, Path]:
-        """Return today's id -> folder of the runs whose folder has another name."""
+        """Return current id -> folder of the runs whose folder has another name."""
         if self._older is None:
-            found = [(path.parent, read_record(path.parent)) for path in self.path.glob(f"*/{RECORD}")]
-            self._older = {r.spec.run_id: folder for folder, r in found if r and r.spec.run_id != folder.name}
+            loaded = [(path.parent, read_record(path.parent)) for path in self.path.glob(f"*/{RECORD}")]
+            self._older = {r.spec.run_id: folder for folder, r in loaded if r and r.spec.run_id != folder.name}
         return self._older
 
     def set_aside_unusable(self, plan: Plan, say: Say) -> None:
-        """Set damaged runs of a plan aside, and good ones on other rows or weights; they are then done again."""
+        """Set aside a plan's damaged runs, and intact ones on other rows or weights, so that they are done again."""
         for spec in plan.runs:
             self._set_aside_unreadable(spec, say)
             run = self.run_folder(spec)
@@ -174,14 +172,14 @@ class ResultsFolder:
                 )
 
     def set_aside(self, specs: Iterable[RunSpec], say: Say) -> None:
-        """Set runs aside, whatever they are, so that they are done again."""
+        """Set runs aside unconditionally, so that they are done again."""
         for run in map(self.run_folder, specs):
             if (run.path / RECORD).exists():
                 moved = run.set_aside()
                 say(f"{run.path.name} is kept as {SET_ASIDE}/{moved.name}, and the run is done again")
 
     def _set_aside_unreadable(self, spec: RunSpec, say: Say) -> None:
-        """Set aside the folders of a run's method and seed whose record can't be read, whatever id named them."""
+        """Set aside the folders of a run's method and seed, under any id, whose record is unreadable."""
         for path in self.path.glob(f"{spec.run_id.rpartition('-')[0]}-*/{RECORD}"):
             run = RunFolder(path.parent)
             if path.parent.name != spec.run_id and run.record() is None:
@@ -196,25 +194,25 @@ class ResultsFolder:
 
         """
         disk.check_space(self.path)
-        there, own = self.run_folder(spec).path, self.path / spec.run_id
-        if there != own:  # an attempt of an older schema
-            remove(there)
+        existing, own = self.run_folder(spec).path, self.path / spec.run_id
+        if existing != own:  # an attempt of an older schema
+            remove(existing)
         return RunFolder(own)
 
     def records(self, specs: Iterable[RunSpec]) -> tuple[RunRecord, ...]:
-        """Return the records of those of these runs that have one."""
-        return tuple(found for spec in specs if (found := self.run_folder(spec).record()))
+        """Return the records of these runs; runs without one are left out."""
+        return tuple(record for spec in specs if (record := self.run_folder(spec).record()))
 
     def states(self, specs: Iterable[RunSpec]) -> tuple[RunState, ...]:
         """Return the states of those of these runs that have a record."""
         return tuple(map(RunState.of, self.records(specs)))
 
     def forget_measured(self) -> None:
-        """Remove what was measured to decide settings that the suite leaves open."""
+        """Remove the measurements by which open settings were decided."""
         (self.path / DEFINITE).unlink(missing_ok=True)
 
     def clear(self, specs: Iterable[RunSpec] | None = None) -> None:
-        """Remove these runs, or all with what jobs left of them; other files of the folder are kept."""
+        """Remove these runs, or all runs and the jobs' files; other files of the folder stay."""
         for path in self.path.glob("*/") if specs is None else [self.run_folder(spec).path for spec in specs]:
             if (path / RECORD).exists() or (path / POINTS).exists() or (path / "rank0.log").exists():
                 remove(path)
@@ -245,10 +243,10 @@ def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
 
     Args:
         folder: the results folder.
-        seconds: for so long another process that holds it is waited for.
+        seconds: how long to wait for another process that holds the lock.
 
     Raises:
-        UserError: another process holds it, and says which; or the file system has no locks.
+        UserError: another process holds it, which the message names; or the file system has no locks.
 
     """
     lock, holder = locks.file_lock(folder / ".lock", timeout=seconds), folder / ".lock-holder.json"
@@ -257,9 +255,9 @@ def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
     try:
         locks.acquire(lock, "give an --out on another one")
     except Timeout:
-        who = read_json(holder) or {}
+        owner = read_json(holder) or {}
         raise UserError(
-            f"{folder} is in use by process {who.get('pid', '?')} on {who.get('host', 'another machine')}; "
+            f"{folder} is in use by process {owner.get('pid', '?')} on {owner.get('host', 'another machine')}; "
             "wait for it, or give another --out"
         ) from None
     try:

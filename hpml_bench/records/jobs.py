@@ -1,4 +1,4 @@
-"""Plan of a sweep that jobs do, cut into units, and the files by which jobs and their submitter agree."""
+"""Plan of a sweep by jobs, cut into units, and the files through which jobs and their submitter coordinate."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from hpml_bench.system import processes, temporary
 from hpml_bench.system.hashing import digest
 
 CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS = "claims", "attempts", "jobs", "running", "logs"
-"""Folders beside the runs: who works on units, runs not committed, what jobs did, runs under way, what jobs print.
+"""Folders beside the runs: claims on units, uncommitted attempts, states of jobs, runs under way, output of jobs.
 
-Of a run under way there is a file, and beside it a list of the runs that have come since."""
+Each run under way has a file, and beside it a list of the runs that have begun since."""
 NO_RUNS = frozenset({CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS, SET_ASIDE})
 RESOLVED = "resolved.json"
 """Settings as the first job resolved them."""
 OWNER = "owner.json"
-"""In the folder of a claim: who holds it."""
+"""File in a claim's folder: the job that holds it."""
 
 
 class UnitRun(Frozen):
@@ -47,7 +47,7 @@ class Unit(Frozen):
 
     @property
     def title(self) -> str:
-        """What it is, such as `seed 3`."""
+        """Title for people, such as `seed 3`."""
         seeds = sorted({task.seed for task in self.tasks})
         if len(self.tasks) == 1:
             return f"{self.tasks[0].method} seed {seeds[0]}"
@@ -58,19 +58,19 @@ class JobPlan(Frozen):
     """A sweep as it was requested, cut into units; written by the process that submits."""
 
     id: str = Field(pattern=r"^[a-z0-9-]+$")
-    """Name by which an engine's jobs are found again."""
+    """Name by which an engine finds its jobs."""
     suite: Suite
-    """As requested: settings are resolved in the jobs."""
+    """Suite as requested; the jobs resolve its settings."""
     profile: Profile
     units: tuple[Unit, ...]
     limits: Limits
     digests: Digests | None = None
-    """Of the model and data that were prepared before anything was submitted; None where a job prepares them."""
+    """Digests of model and data prepared before the submission; None where a job prepares them."""
     verbose: bool = False
     call: int = 1
-    """Number of the last call of run-all for it; a run that failed in this call is not done again by further jobs."""
+    """Number of the last call of run-all; further jobs don't repeat a run that failed in this call."""
     stopped: bool = False
-    """Whether the sweep was stopped since, so that nobody who waits submits it again."""
+    """Whether the sweep was stopped since; a waiting process then submits nothing more."""
 
     def resolved(self, settings: Settings) -> Plan:
         """Return the plan of the runs with resolved settings."""
@@ -84,7 +84,7 @@ class JobPlan(Frozen):
         """Return a unit.
 
         Raises:
-            UserError: the plan has none of that number.
+            UserError: the plan has no unit of this number.
 
         """
         if not 0 <= number < len(self.units):
@@ -93,43 +93,43 @@ class JobPlan(Frozen):
 
 
 class Job(Frozen):
-    """A job that worked on a unit, or does; a line of the page's chart."""
+    """A past or present job on a unit; a line of the page's chart."""
 
     engine: str
     job: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    """The engine's name of it, equal after a requeue."""
+    """The engine's id of the job, equal after a requeue."""
     restart: int
-    """How often the engine has begun it anew."""
+    """Number of times that the engine has restarted it."""
     unit: int
-    """-1: the preparation."""
+    """Number of the unit; -1: the preparation."""
     host: str
     pid: int
     process: str | None = None
-    """By what this process is told from others with its number, on other hosts of its name or after a reboot."""
+    """Identity of the process, which differs on another host or after a reboot (`processes.identity`)."""
     queued: str | None = None
     """When it was submitted; UTC, ISO 8601."""
     began: str
     ended: str | None = None
     how: Literal["done", "left", "interrupted", "time", "failed"] | None = None
-    """`left`: begun anew elsewhere; `time`: for the job's time limit; None: it works, or was killed."""
+    """How it ended. `left`: restarted elsewhere; `time`: at the job's time limit; None: it works, or was killed."""
     why: str | None = None
-    """Of a job that failed, what it failed of."""
+    """Error of a failed job."""
 
     @property
     def name(self) -> str:
-        """The name of what belongs to this start of the job."""
+        """Name of the files of this start of the job."""
         return f"{self.job}.{self.restart}"
 
 
 def plan_id(folder: Path) -> str:
-    """Return the id of the plans of a results folder: jobs of an earlier plan are found by it too."""
-    return f"hpml-{digest(str(folder.resolve()), 10)}"  # the same by whatever links it is named
+    """Return the id of a results folder's plans, which jobs of earlier plans have too."""
+    return f"hpml-{digest(str(folder.resolve()), 10)}"  # the same through any link
 
 
 def write_plan(folder: Path, plan: JobPlan) -> Path:
-    """Write a plan into a results folder, and return its path; variables of the jobs may be secrets: left out."""
-    told = plan.model_copy(update={"profile": plan.profile.model_copy(update={"env": {}})})
-    write_atomically(folder / PLAN, told.model_dump_json(indent=1))
+    """Write a plan into a results folder, return its path; the jobs' variables, which may be secrets, are left out."""
+    public = plan.model_copy(update={"profile": plan.profile.model_copy(update={"env": {}})})
+    write_atomically(folder / PLAN, public.model_dump_json(indent=1))
     return folder / PLAN
 
 
@@ -150,31 +150,31 @@ def read_plan(path: Path) -> JobPlan:
 
 
 def write_job(folder: Path, job: Job) -> None:
-    """Write what a job does, or did."""
+    """Write a job's state."""
     (folder / JOBS).mkdir(exist_ok=True)
     write_atomically(folder / JOBS / f"{job.unit}.{job.name}.json", job.model_dump_json())
 
 
 def read_jobs(folder: Path, unit: int | None = None) -> tuple[Job, ...]:
     """Return the jobs of a results folder, or of one unit, by the time they began; unreadable files are left out."""
-    found = []
+    jobs = []
     for path in (folder / JOBS).glob(f"{'*' if unit is None else unit}.*.json"):
         with suppress(OSError, ValidationError):
-            found.append(Job.model_validate_json(path.read_bytes()))
-    return tuple(sorted(found, key=lambda job: (job.began, job.unit)))
+            jobs.append(Job.model_validate_json(path.read_bytes()))
+    return tuple(sorted(jobs, key=lambda job: (job.began, job.unit)))
 
 
 def claims(folder: Path) -> tuple[Job, ...]:
-    """Return who holds units of a results folder."""
-    found = []
+    """Return the jobs that hold units of a results folder."""
+    owners = []
     for path in (folder / CLAIMS).glob(f"[0-9]*/{OWNER}"):
         with suppress(OSError, ValidationError):
-            found.append(Job.model_validate_json(path.read_bytes()))
-    return tuple(sorted(found, key=lambda job: job.unit))
+            owners.append(Job.model_validate_json(path.read_bytes()))
+    return tuple(sorted(owners, key=lambda job: job.unit))
 
 
 def ended_here(owner: Job) -> bool:
-    """Tell whether a job was a process of this host, and has ended."""
+    """Return whether a job was a process of this host, and has ended."""
     if owner.host != socket.gethostname():
         return False
     if owner.process is None:
@@ -183,10 +183,10 @@ def ended_here(owner: Job) -> bool:
 
 
 def refuse_if_worked_on(folder: Path) -> None:
-    """Refuse a results folder in which jobs work; one whose owner was a process of this host and has ended doesn't.
+    """Refuse a results folder in which jobs work; jobs that were processes of this host and have ended don't count.
 
     Raises:
-        UserError: names the job, its host, and how to end it.
+        UserError: a job works there; the message names it, its host, and how to end it.
 
     """
     living = [owner for owner in claims(folder) if not ended_here(owner)]
@@ -200,13 +200,13 @@ def refuse_if_worked_on(folder: Path) -> None:
 
 
 def left_attempts(folder: Path) -> list[Path]:
-    """Return the attempts of jobs that hold no unit any more."""
+    """Return the attempts of jobs that no longer hold a unit."""
     living = tuple(f".{owner.name}" for owner in claims(folder))
     return [path for path in (folder / ATTEMPTS).glob("*/") if not path.name.endswith(living)]
 
 
 def clear(folder: Path) -> None:
-    """Remove what jobs left in a results folder whose runs are done anew; claims of jobs that may work are kept."""
+    """Remove the jobs' files from a results folder whose runs are repeated; claims of jobs that may still work stay."""
     (folder / RESOLVED).unlink(missing_ok=True)
     for name in (ATTEMPTS, JOBS, RUNNING):
         remove(folder / name)
@@ -215,7 +215,7 @@ def clear(folder: Path) -> None:
 
 
 def write_once(path: Path, text: str) -> bool:
-    """Write a file unless there is one, whole or not at all; return whether this call wrote it."""
+    """Write a file atomically unless it exists; return whether this call wrote it."""
     fresh = temporary.beside(path)
     try:
         with fresh.open("x", encoding="utf-8") as file:
@@ -243,5 +243,5 @@ def read_resolved(folder: Path) -> Settings | None:
         return Settings.model_validate(read_json(folder / RESOLVED))
     except ValidationError:
         raise UserError(
-            f"{folder / RESOLVED}: can't be read; remove it, and the next job decides anew what the suite leaves open"
+            f"{folder / RESOLVED}: can't be read; remove it, and the next job resolves the open settings again"
         ) from None

@@ -1,4 +1,4 @@
-"""Limits that users set on runs and sweeps: what is tried and for how long, never what a run computes."""
+"""Limits that users set on runs and sweeps: of attempts and time, never of what a run computes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Limits:
 
     @property
     def max_seconds(self) -> float | None:
-        """The same in seconds."""
+        """`max_hours` in seconds."""
         return None if self.max_hours is None else self.max_hours * 3600
 
     def ended(self, seconds: float) -> bool:
-        """Whether a sweep that has taken so long may begin no further run."""
+        """Return whether a sweep that has taken this many seconds may begin no further run."""
         return self.max_seconds is not None and seconds >= self.max_seconds
 
 

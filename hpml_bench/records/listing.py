@@ -18,14 +18,14 @@ from hpml_bench.records.run import RunRecord, Status, in_words
 
 @dataclass(frozen=True)
 class LoadedRuns:
-    """What a results folder holds."""
+    """Runs of a results folder."""
 
     records: tuple[RunRecord, ...]
-    """The readable ones, oldest first."""
+    """Readable records, oldest first."""
     problems: tuple[str, ...]
-    """One sentence for each record that was set aside, naming the file."""
+    """One sentence per record that is left out, naming the file."""
     named: Mapping[str, str] = field(default_factory=dict)
-    """run_id, which is the folder's name -> the one that stands in the record."""
+    """run_id (the folder's name) -> the id written in the record."""
 
 
 def load_records(folder: Path) -> LoadedRuns:
@@ -45,7 +45,7 @@ def load_records(folder: Path) -> LoadedRuns:
             problems.append(f"{path.parent.name}/{why}; {again}")
         else:
             named[path.parent.name] = record.run_id
-            record = record.model_copy(update={"run_id": path.parent.name})  # a copied folder: where its files are
+            record = record.model_copy(update={"run_id": path.parent.name})  # of a copied folder, its own name
             records.append(_sharing(record, records[-1]) if records else record)
     return LoadedRuns(
         tuple(sorted(records, key=lambda record: (record.started, record.run_id))), tuple(problems), named
@@ -53,7 +53,7 @@ def load_records(folder: Path) -> LoadedRuns:
 
 
 def _sharing(record: RunRecord, other: RunRecord) -> RunRecord:
-    """Return a record that shares with another one the fields that are equal: it saves memory over thousands."""
+    """Return a record that shares its equal fields with another one, which saves memory over thousands."""
     alike = ("definitions", "environment", "notes", "digests", "label_names")
     return record.model_copy(
         update={name: getattr(other, name) for name in alike if getattr(record, name) == getattr(other, name)}
@@ -71,7 +71,7 @@ class Headline(BaseModel):
         suite: str
 
     class Definition(BaseModel):
-        """Of a metric: how it is shown."""
+        """How a metric is shown."""
 
         name: str = ""
         title: str = ""
@@ -83,22 +83,22 @@ class Headline(BaseModel):
     status: Status
     seconds: float
     headline: str | None = "test_accuracy"
-    """All runs of schema 1 classified texts."""
+    """The default is for schema 1, whose runs all classified texts."""
     metrics: dict[str, float | None]
     definitions: list[Definition] = []
 
     @property
     def shown(self) -> str:
-        """The metric that leads with its value; empty where there is none."""
+        """The headline metric's title and value; empty if there is none."""
         value = self.metrics.get(self.headline or "")
-        defined = next((one for one in self.definitions if one.name == self.headline), self.Definition())
+        defined = next((metric for metric in self.definitions if metric.name == self.headline), self.Definition())
         return "" if value is None else in_words(defined.title, defined.format, value)
 
 
 def headlines(folder: Path) -> Iterator[Headline]:
-    """Return the headline of every record one level below `folder` that can be read, by folder's name.
+    """Yield the headline of every readable record one level below `folder`, by folder's name.
 
-    One at a time: the collector of Python's objects would walk through thousands of them again and again.
+    One at a time: Python's garbage collector would scan a list of thousands again and again.
     """
     for path in sorted(folder.glob(f"*/{RECORD}")):
         with suppress(OSError, ValueError):

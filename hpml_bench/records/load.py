@@ -1,4 +1,4 @@
-"""Reading of records: validated, of every known schema version; damaged ones raise an error that says why."""
+"""Loading of records of every known schema version: validated; a damaged one raises an error with the reason."""
 
 from __future__ import annotations
 
@@ -62,13 +62,14 @@ def load_record(path: Path) -> RunRecord:
 
 
 def wrong_id(record: RunRecord, run_id: str) -> str | None:
-    """Return which id of a record is not that of its settings, method, seed and digests, in words; None where none is.
+    """Return a sentence on an id that isn't that of the record's settings, method, seed and digests; None if all are.
 
-    Ids of schema 1 were made otherwise; where a plug-in isn't installed its defaults, which ids leave out, are unknown.
+    Ids of schema 1, which were made otherwise, aren't checked, nor ids of plug-ins that aren't installed: ids leave out
+    defaults, which are then unknown.
 
     Args:
-        record: a run's.
-        run_id: as it stands in the record, which its folder's name may not be.
+        record: a run's record.
+        run_id: the id written in the record, which the folder's name may differ from.
 
     """
     spec, settings = record.spec, record.spec.settings
@@ -82,7 +83,7 @@ def wrong_id(record: RunRecord, run_id: str) -> str | None:
 
 
 def _installed(spec: RunSpec) -> bool:
-    """Tell whether all plug-ins whose options are part of a run's ids can be had here."""
+    """Return whether all plug-ins whose options are part of a run's ids are installed."""
     settings, own = spec.settings, spec.method.optimizer
     try:
         registry.plugin("tasks", settings.task.name)
@@ -96,10 +97,9 @@ def _installed(spec: RunSpec) -> bool:
 
 
 def _oddity(content: Any, raw: bytes) -> str | None:
-    """Return what the content has that no record may have, deep nesting or a large integer; None if there is none.
+    """Return the first value that no record may have, nested too deep or too large an integer, in words; None if none.
 
-    Checks the fields without a type, and all fields where a number is long. The types check the rest, and are faster
-    than a walk.
+    Walks the untyped fields, or all fields if a number is long. Types check the others, faster than a walk.
     """
     todo = [(content, 0)] if _holds_long_number(raw) else [(value, 0) for value in _untyped(content)]
     while todo:
@@ -116,13 +116,13 @@ def _oddity(content: Any, raw: bytes) -> str | None:
 
 
 def _holds_long_number(raw: bytes) -> bool:
-    """Tell whether 19 digits or more begin anywhere but after a point; a regular expression takes ten times as long."""
+    """Return whether 19 or more digits stand anywhere but after a point; a regular expression is ten times slower."""
     return b" " + b"0" * 19 in b" " + raw.translate(_AS_ZEROS)
 
 
 def _untyped(content: Any) -> list[Any]:
     """Return the values of a record's fields that are declared as Any."""
-    found = []
+    values = []
     for path in (
         ("environment",),
         ("spec", "settings", "task", "options"),
@@ -132,12 +132,12 @@ def _untyped(content: Any) -> list[Any]:
         value = content
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
-        found.append(value)
-    return found
+        values.append(value)
+    return values
 
 
 def read_record(folder: Path) -> RunRecord | None:
-    """Return a run's record, or None where there is none that can be read."""
+    """Return a run's record; None if it is missing or unreadable."""
     try:
         return load_record(folder / RECORD)
     except ValueError:

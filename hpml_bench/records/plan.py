@@ -1,4 +1,4 @@
-"""Plan of runs: which there are, in which order, and which of them are left."""
+"""Plan of runs: their order, and which of them remain."""
 
 from __future__ import annotations
 

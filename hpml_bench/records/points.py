@@ -20,7 +20,7 @@ _POINTS = TypeAdapter(list[Point])
 
 
 class PointWriter:
-    """Appends points to points.jsonl, a line each; flushed lines survive the process."""
+    """Appends points to points.jsonl, one per line; flushed lines survive the process."""
 
     def __init__(self, folder: Path) -> None:
         self._file: IO[str] = (folder / POINTS).open("a", encoding="utf-8")
@@ -40,9 +40,9 @@ def iterate_points(folder: Path) -> Iterator[Point]:
     path = folder / POINTS
     if not is_plain_file(path):
         return
-    quickly = _all_points(path)
-    if quickly is not None:
-        yield from quickly
+    points = _all_points(path)
+    if points is not None:
+        yield from points
         return
     with path.open(encoding="utf-8", errors="replace") as file:
         while line := file.readline(MAX_LINE):

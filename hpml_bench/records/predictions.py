@@ -13,28 +13,28 @@ from numpy.typing import NDArray
 from hpml_bench.records.files import PREDICTIONS, is_plain_file
 
 Answers = NDArray[Any] | tuple[NDArray[Any], ...]
-"""An answer a row, or where rows have several (a tag a word) an array of them a row."""
+"""One answer per row, or one array per row where rows have several answers (one tag per word)."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """Answers in words to n rows, beside what was asked."""
+    """Text answers to n rows, with their questions."""
 
     question: tuple[str, ...]
     expected: tuple[str, ...]
-    """The answer asked for."""
+    """The reference answer."""
     bytes: NDArray[Any]
     """[n], UTF-8 bytes of the text whose loss is taken."""
     answer: tuple[str, ...] | None = None
-    """What the model answered; None where it was asked for nothing."""
+    """The model's answer; None where no answers were generated or compared."""
     normalised: tuple[str, ...] | None = None
-    """The choice that is likeliest a character, where choices were compared."""
+    """The choice with the highest likelihood per character, where choices were compared."""
     choices: NDArray[Any] | None = None
-    """[n], how many choices were compared."""
+    """[n], number of choices compared."""
     tokens: NDArray[Any] | None = None
-    """[n], tokens of the answer, the one that ended it included."""
+    """[n], tokens of the answer, end token included."""
     cut: NDArray[Any] | None = None
-    """[n], whether the answer reached the most tokens it may have."""
+    """[n], whether the answer reached the maximum number of tokens."""
     near_tie: NDArray[Any] | None = None
     """[n], whether two tokens were nearly equally likely somewhere in it, so that rounding may decide."""
 
@@ -53,11 +53,11 @@ class Predictions:
     loss: NDArray[Any]
     """[n], the sum over a row's answers."""
     said: Said | None = None
-    """Answers in words, where the task has such."""
+    """Text answers, where the task has them."""
     group: NDArray[Any] | None = None
     """[n], equal for rows that belong together; None where each stands alone."""
     scores: NDArray[Any] | None = None
-    """[n], the rows' scores as the run itself counted them, of predictions that were read."""
+    """[n], the rows' scores as the run recorded them; only in predictions read from disk."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -100,7 +100,7 @@ def _column(answers: Answers) -> Any:
 
 
 def read_predictions(folder: Path) -> Predictions | None:
-    """Return a run's predictions in the rows' order; None where there are none that can be read.
+    """Return a run's predictions in row order; None if they are missing or unreadable.
 
     In schema 1, references were called labels.
     """
@@ -113,17 +113,19 @@ def read_predictions(folder: Path) -> Predictions | None:
     try:
         with parquet.ParquetFile(path) as file:  # `read_table` builds a data set first, which takes longer than reading
             reference = "reference" if "reference" in file.schema_arrow.names else "label"
-            told = [name for name in file.schema_arrow.names if name.startswith("said_")]
-            more = [name for name in ("group", "score") if name in file.schema_arrow.names]
-            table = file.read(columns=["index", reference, "prediction", "loss", *more, *told], use_threads=False)
+            said_columns = [name for name in file.schema_arrow.names if name.startswith("said_")]
+            optional = [name for name in ("group", "score") if name in file.schema_arrow.names]
+            table = file.read(
+                columns=["index", reference, "prediction", "loss", *optional, *said_columns], use_threads=False
+            )
         index, loss = table.column("index").to_numpy(), table.column("loss").to_numpy()
         order = np.argsort(index, kind="stable")
         if not order.size:
             return None
         references, answers = (_answers(table.column(name), order) for name in (reference, "prediction"))
-        said = _said(table, order) if told else None
-        groups = _groups(table, order) if "group" in more else None
-        scores = table.column("score").to_numpy()[order] if "score" in more else None
+        said = _said(table, order) if said_columns else None
+        groups = _groups(table, order) if "group" in optional else None
+        scores = table.column("score").to_numpy()[order] if "score" in optional else None
     except (OSError, ValueError, TypeError, IndexError, KeyError, AttributeError, pa.ArrowException):
         return None
     return Predictions(index[order], references, answers, loss[order], said, groups, scores)
@@ -137,37 +139,37 @@ def _groups(table: Any, order: NDArray[Any]) -> NDArray[Any]:
 
 
 def _said(table: Any, order: NDArray[Any]) -> Said:
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name in (*Said.TEXTS, *Said.NUMBERS):
         if f"said_{name}" in table.column_names:
             values = table.column(f"said_{name}").to_pylist()
             if any(value is None for value in values):
                 raise ValueError(f"a row has no {name}")
             chosen = [values[place] for place in order]
-            found[name] = tuple(map(str, chosen)) if name in Said.TEXTS else np.asarray(chosen)
-    return Said(**found)
+            fields[name] = tuple(map(str, chosen)) if name in Said.TEXTS else np.asarray(chosen)
+    return Said(**fields)
 
 
 def _answers(column: Any, order: NDArray[Any]) -> Answers:
     import pyarrow as pa
 
     if not pa.types.is_list(column.type):
-        found: NDArray[Any] = column.to_numpy()[order]
-        return found
+        single: NDArray[Any] = column.to_numpy()[order]
+        return single
     rows = column.combine_chunks()
     values, offsets = rows.values.to_numpy(), rows.offsets.to_numpy()
     return tuple(values[offsets[row] : offsets[row + 1]] for row in order)
 
 
 def same_answers(a: Answers, b: Answers) -> bool:
-    """Tell whether two are equal, row by row."""
+    """Return whether two sets of answers are equal, row by row."""
     if isinstance(a, tuple) or isinstance(b, tuple):
         return len(a) == len(b) and all(map(np.array_equal, a, b))
     return np.array_equal(a, b)
 
 
 def answers_changed(one: Predictions, other: Predictions) -> float | None:
-    """Return the share of the rows that are answered otherwise; None where nothing was answered in words."""
+    """Return the share of rows whose text answers differ; None where there are no text answers."""
     if one.said is None or other.said is None or one.said.answer is None or other.said.answer is None:
         return None
     return float(np.mean([a != b for a, b in zip(one.said.answer, other.said.answer, strict=True)]))

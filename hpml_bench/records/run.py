@@ -46,15 +46,15 @@ class Metric(Frozen):
     depends_on_machine: bool = False
     """Whether another machine gives another value: a time, a rate, memory, energy."""
     noisy: bool = True
-    """Whether its values carry noise even where a few seeds happen to agree; of an exact count they don't."""
+    """Whether its values are noisy even if a few seeds happen to agree; not for an exact count."""
     bounds: tuple[float | None, float | None] = (None, None)
-    """The least and the largest value there can be, where there are such."""
+    """Smallest and largest possible value; None for no such bound."""
     definition: Line
     """What exactly is measured, in one or two sentences; printed in the glossary."""
 
     @classmethod
     def once(cls, name: str, title: str, unit: str, better: Any, form: str, definition: str, **more: Any) -> Metric:
-        """Return the definition of what is measured once in a run and is equal on all ranks."""
+        """Return the definition of a metric that is measured once per run and equal on all ranks."""
         return cls(
             name=name,
             title=title,
@@ -79,11 +79,11 @@ class Point(Frozen):
     tokens: int | None = None
     """Padded tokens of the step over all ranks, beside its seconds."""
     real_tokens: int | None = None
-    """Those of them that are no padding."""
+    """The same without padding."""
 
 
 class Digests(Frozen):
-    """SHA-256 of what a run starts from."""
+    """SHA-256 of a run's inputs: weights, tokenizer and data."""
 
     weights: str
     tokenizer: str
@@ -93,7 +93,7 @@ class Digests(Frozen):
 
 
 class Consumed(Frozen):
-    """What a run really used up, summed over ranks."""
+    """Steps, samples and tokens that a run consumed, summed over ranks."""
 
     steps: int
     samples: int
@@ -114,15 +114,15 @@ class Check(Frozen):
 
 
 class Declared(Frozen):
-    """What the suite declared when a run was made, before its results were known."""
+    """Declarations of the suite when a run was made, before its results were known."""
 
     seeds: int
-    """Of each method."""
+    """Seeds of each method."""
     margin: Margin
 
 
 class RunError(Frozen):
-    """Why a run did not end well."""
+    """Reason why a run did not end well."""
 
     kind: str
     message: str
@@ -131,13 +131,13 @@ class RunError(Frozen):
 
 
 class Outcome(Frozen):
-    """What the ranks tell their parent about a run."""
+    """Outcome of a run, as the ranks report it to their parent."""
 
     status: Status
     error: RunError | None = None
     environment: dict[str, Any] = Field(default_factory=dict)
     headline: str | None = None
-    """Name of the metric that leads: what methods are ranked and tuned by."""
+    """Name of the headline metric, by which methods are ranked and tuned."""
     definitions: tuple[Metric, ...] = ()
     metrics: dict[str, float | None] = Field(default_factory=dict)
     per_rank: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
@@ -146,7 +146,7 @@ class Outcome(Frozen):
 
 
 class RunRecord(Outcome):
-    """The commit point of a run: run.json, written atomically by the parent alone."""
+    """Record of a run, run.json: its commit point, written atomically by the parent alone."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,199}$")
@@ -161,16 +161,15 @@ class RunRecord(Outcome):
     place: int | None = None
     """Place of its method among those of its seed in that sweep, from 1."""
     declared: Declared | None = None
-    """What decides verdicts, as declared before this run; None in older records, and where no sweep did this run."""
+    """Declarations that decide verdicts; None in older records, and where no sweep did this run."""
     earlier_attempts: tuple[str, ...] = ()
-    """How earlier attempts at this run ended, in the same call with `--retries`; status and reason of each."""
+    """Status and reason of each earlier attempt at this run in the same call (`--retries`)."""
     neighbours: tuple[str, ...] | None = None
-    """Runs of other jobs that ran on the same host meanwhile, as far as they are of the same sweep; None where no job
-    did this run."""
+    """Runs of the same sweep by other jobs on the same host meanwhile; None where no job did this run."""
     files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of the files that belong to the record, by name: points and predictions."""
     started: str
-    """UTC, ISO 8601."""
+    """Time of its start; UTC, ISO 8601."""
     seconds: float
     """Wall time of the whole run as its parent saw it, start-up included."""
 
@@ -181,14 +180,14 @@ class RunRecord(Outcome):
 
     @property
     def shown(self) -> str:
-        """The metric that leads with its value, such as `accuracy 78.1%`; empty where there is none."""
+        """The headline metric's title and value, such as `accuracy 78.1%`; empty if there is none."""
         value = self.metrics.get(self.headline or "")
         defined = next((metric for metric in self.definitions if metric.name == self.headline), None)
         return "" if value is None or defined is None else in_words(defined.title, defined.format, value)
 
 
 def in_words(title: str, form: str, value: float) -> str:
-    """Return a metric's title with a value in its format; in a plain one where the format isn't Python's."""
+    """Return a metric's title with a value in its format, or in a plain one where Python doesn't know the format."""
     try:
         return f"{title} {value:{form}}"
     except ValueError:
@@ -196,10 +195,10 @@ def in_words(title: str, form: str, value: float) -> str:
 
 
 def protocol_id(settings: Settings, digests: Digests) -> str:
-    """Return the name of what two runs must share to be compared.
+    """Return the id that two runs must share to be compared.
 
     Covers every setting and the digests of weights, tokenizer and data. Of a `path:` only the content counts, which
-    the digests cover, so that the same files in another folder are the same protocol.
+    the digests cover: the same files in another folder are the same protocol.
     """
     placeless = map_texts(identity(settings), lambda text: "path:" if text.startswith("path:") else text)
     return digest([placeless, digests.model_dump(mode="json")], 12)

@@ -1,6 +1,6 @@
 """Records of schema 1, read as schema 2.
 
-In schema 1, `task` named a data set and pooling was a setting (config.settings.modernised reads both), a metric did not
+In schema 1, `task` named a data set and pooling was a setting (suite.settings.modernised reads both), a metric did not
 name its table and whether it depends on the machine, and every run classified texts.
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 ESTIMATED = frozenset({"validation", "test", "inference"})
-"""Phases whose metrics carry noise even where a few seeds happen to agree."""
+"""Phases whose metrics are noisy even if a few seeds happen to agree."""
 MACHINE_FREE = frozenset({"", "nats", "%", "bytes", "tokens/sample"})
 """Units of values that are the same on every machine; times, rates, memory in MB and energy have others."""
 COUNTED_SHARES = frozenset({"setup", "validation", "test"})
 """Phases whose shares are of rows or parameters; those of others are of time or memory."""
 COUNTS = frozenset({"", "%", "bytes"})
-"""Units of what may be an exact count."""
+"""Units of values that may be exact counts."""
 
 
 def upgraded(content: dict[str, Any]) -> dict[str, Any]:

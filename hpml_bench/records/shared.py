@@ -1,4 +1,4 @@
-"""Results folder to which several jobs write: attempts in folders of their own, committed by a rename."""
+"""Results folder shared by several jobs: attempts in folders of their own, committed by a rename."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hpml_bench.system import disk
 
 T = TypeVar("T")
 STALE_TRIES = 8
-"""Tries of an operation on a file system that says that a handle is stale; the wait doubles each time."""
+"""Tries of an operation that fails with a stale file handle; the wait doubles each time."""
 TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 
 
@@ -49,15 +49,15 @@ class SharedResults(ResultsFolder):
         return RunFolder(self.path / ATTEMPTS / f"{spec.run_id}.{self.job.name}")
 
     def attempts(self, spec: RunSpec) -> list[RunRecord]:
-        """Return the records of attempts at a run that were not committed, by whatever job."""
-        found = (RunFolder(path).record() for path in (self.path / ATTEMPTS).glob(f"{spec.run_id}.*/"))
-        return [record for record in found if record is not None]
+        """Return the records of attempts at a run that were not committed, by any job."""
+        records = (RunFolder(path).record() for path in (self.path / ATTEMPTS).glob(f"{spec.run_id}.*/"))
+        return [record for record in records if record is not None]
 
     def publish(self, spec: RunSpec, record: RunRecord) -> RunRecord:
-        """Make an attempt, whose record is written, the run; return the record that counts.
+        """Commit an attempt, whose record is written, as the run; return the record that counts.
 
-        The first attempt that is done counts, whichever job began last: a later one is set aside. One that is not done
-        is replaced.
+        The first attempt that settles the run counts, whichever job began last; later ones are set aside. An attempt
+        that doesn't settle it is replaced.
 
         Raises:
             UserError: the file system fails; the attempt is left where it is.
@@ -71,11 +71,12 @@ class SharedResults(ResultsFolder):
                 if patient(lambda: _renamed(attempt, own, record)):
                     patient(lambda: sync_folder(self.path))
                     return record
-                there = RunFolder(own)
-                found = there.record()
-                if found is not None and plan.settles(RunState.of(found)) and there.damage() is None:
+                existing = RunFolder(own)
+                committed = existing.record()
+                settled = committed is not None and plan.settles(RunState.of(committed))
+                if committed is not None and settled and existing.damage() is None:
                     self._aside(attempt)
-                    return found
+                    return committed
                 self._aside(own)
         except OSError as error:
             raise UserError(
@@ -84,7 +85,7 @@ class SharedResults(ResultsFolder):
             ) from error
 
     def _aside(self, folder: Path) -> None:
-        """Move a folder to those set aside, its record renamed; another process may do so first."""
+        """Move a folder into `SET_ASIDE` with its record renamed; another process may do so first."""
         parent = self.path / SET_ASIDE
         parent.mkdir(exist_ok=True)
         number = next(number for number in count(1) if not os.path.lexists(parent / f"{folder.name}.{number}"))
@@ -97,7 +98,7 @@ class SharedResults(ResultsFolder):
 
 
 def patient(work: Callable[[], T]) -> T:
-    """Return what some work returns; it is done again where a network's file system says that a handle is stale."""
+    """Call `work` and return its result; repeat it where a network file system reports a stale handle."""
     for number in range(STALE_TRIES - 1):
         try:
             return work()
@@ -109,9 +110,9 @@ def patient(work: Callable[[], T]) -> T:
 
 
 def _renamed(attempt: Path, own: Path, record: RunRecord) -> bool:
-    """Rename an attempt; False where another is there.
+    """Rename an attempt to the run's folder; return False if that exists.
 
-    A network's file system may do a rename and answer that there was nothing: then it counts if ours is there.
+    A network file system may do a rename and report a missing file: then the rename counts if our record is there.
     """
     try:
         os.rename(attempt, own)  # noqa: PTH104 - pathlib's would look the same; this one is replaced in tests
@@ -126,7 +127,7 @@ def _renamed(attempt: Path, own: Path, record: RunRecord) -> bool:
 
 
 def _sync(folder: Path) -> None:
-    """Have an attempt's files on disk before it counts."""
+    """Fsync an attempt, so that its files survive a crash."""
     for path in folder.iterdir():
         if path.is_file() and not path.is_symlink():
             with path.open("rb") as file:

@@ -17,10 +17,10 @@ SCHEMA_VERSION = 2
 """In schema 1 every score was an accuracy, and was called so."""
 Sampler = Literal["qmc", "tpe"]
 FOLDER = "tuning"
-"""Beside the runs in a suite's results folder."""
+"""Folder beside the runs in a suite's results folder."""
 RECORD = "trials.json"
 NEAR = 3.0
-"""Rates within this factor of the best one tell how much the choice matters."""
+"""Scores at rates within this factor of the best one show how much the choice matters."""
 ACCURACY = Metric(
     name="test_accuracy",
     title="accuracy",
@@ -41,7 +41,7 @@ class Trial(Frozen):
     """One run of a tuning."""
 
     number: int
-    """Place among the method's trials, from 0: the rate the suite had."""
+    """Position among the method's trials, from 0; trial 0 has the suite's rate."""
     lr: float
     seed: int
     """The same for all methods at the same number, and never a seed of the comparison."""
@@ -55,7 +55,7 @@ class Trial(Frozen):
     samples: int | None
     """Training samples consumed: the budget, equal over methods."""
     parameters: int | None
-    """Parameters that the rate reaches: 0 for `head`, whose trials show what the seed alone does."""
+    """Parameters trained at this rate: 0 for `head`, whose trials differ by their seeds alone."""
     run_id: str
 
     @model_validator(mode="before")
@@ -75,7 +75,7 @@ class TunedMethod(Frozen):
     """The trials of one method."""
 
     spec: MethodSpec
-    """The method as the suite has it, its rate before tuning included."""
+    """The method as in the suite, with its rate before tuning."""
     low: float
     high: float
     """Bounds of the range that rates were drawn from, evenly in log."""
@@ -85,20 +85,20 @@ class TunedMethod(Frozen):
 
     @property
     def name(self) -> str:
-        """How the suite calls it."""
+        """Its name in the suite."""
         return self.spec.name
 
     @property
     def rated(self) -> bool:
-        """Whether the rate reaches any parameter."""
+        """Whether any parameter is trained at the tuned rate."""
         return any(trial.parameters != 0 for trial in self.trials)
 
     @property
     def best(self) -> Trial | None:
-        """The trial of the best score, of equals the lowest loss, then the first; None where none ended well."""
+        """The trial with the best score, among equals the lowest loss, then the first; None if none ended well."""
         sign = 1 if self.better == "higher" else -1
-        ended = [(sign * of[0], -of[1], trial) for trial in self.trials if (of := trial.ended)]
-        return max(ended, key=lambda one: one[:2])[2] if ended else None
+        ended = [(sign * result[0], -result[1], trial) for trial in self.trials if (result := trial.ended)]
+        return max(ended, key=lambda entry: entry[:2])[2] if ended else None
 
     @property
     def best_score(self) -> float | None:
@@ -107,18 +107,18 @@ class TunedMethod(Frozen):
 
     @property
     def chosen(self) -> float:
-        """The best trial's rate; the suite's own where no trial tells."""
+        """The best trial's rate; the suite's own where no trial ended well or no parameter is trained at it."""
         return self.best.lr if self.best and self.rated else self.spec.lr
 
     @property
     def at_edge(self) -> bool:
-        """Whether no rate beyond the best one was tried on one side, so that a better one may lie there."""
+        """Whether the best rate is the lowest or highest one tried, so that a better one may lie beyond."""
         tried = sorted({trial.lr for trial in self.trials})
         return self.rated and self.best is not None and len(tried) > 2 and self.best.lr in (tried[0], tried[-1])
 
     @property
     def seconds(self) -> float:
-        """What tuning the method cost."""
+        """Wall time of the method's trials."""
         return sum(trial.seconds for trial in self.trials)
 
     @property
@@ -133,7 +133,7 @@ class TunedMethod(Frozen):
 
 
 class TuningRecord(Frozen):
-    """A tuning: what was held equal, and every trial."""
+    """A tuning: its fixed settings, and every trial."""
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
     suite: str
@@ -141,19 +141,19 @@ class TuningRecord(Frozen):
     factor: float
     """The range reaches from the suite's rate divided by this to the rate times this, for every method."""
     settings: Settings
-    """The suite's; trials leave out only the evaluations along the way and the latencies, which train nothing."""
+    """The suite's settings; trials skip only intermediate evaluations and latencies, which train nothing."""
     validation_rows: int | None = None
-    """How many validated; of older records, what the settings say."""
+    """Number of validation rows; None in older records, where the settings have it."""
     digests: dict[str, str]
     """SHA-256 of weights, tokenizer and data, as in the comparison's records."""
     environment: dict[str, Any] = Field(default_factory=dict)
     headline: Metric = ACCURACY
-    """The task's metric by which trials are ranked, here of the validation rows."""
+    """The task's metric by which trials are ranked, on the validation rows."""
     methods: tuple[TunedMethod, ...]
 
     @property
     def rows(self) -> int:
-        """How many validation rows the trials were compared on."""
+        """Number of validation rows on which trials were compared."""
         return self.validation_rows or self.settings.validation_samples or 0
 
     def in_words(self, score: float) -> str:
@@ -162,7 +162,7 @@ class TuningRecord(Frozen):
 
 
 def load(path: Path) -> TuningRecord | None:
-    """Return a tuning's record, or None where there is none that can be read."""
+    """Return a tuning's record; None if it is missing or unreadable."""
     try:
         return TuningRecord.model_validate(read_json(path))
     except ValidationError:
@@ -170,10 +170,10 @@ def load(path: Path) -> TuningRecord | None:
 
 
 def find(results: Path, suite: str) -> TuningRecord | None:
-    """Return the tuning that belongs to a results folder.
+    """Return the tuning record that belongs to a results folder.
 
-    Its own, or for the suite `NAME-tuned` that a tuning wrote, that of NAME beside it; else the one a packaged suite
-    comes with.
+    That is its own, or for a suite `NAME-tuned` that a tuning wrote, that of NAME beside it; else the one that is
+    packaged with the suite.
     """
     original = suite.removesuffix("-tuned")
     places = (

@@ -1,4 +1,4 @@
-"""Comparability of runs: their protocol, what they consumed, where they ran; and the differences by name."""
+"""Comparability of runs: protocol, consumption and environment, and the differences by name."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ COSTS_DEPEND_ON = (
     "fingerprint", "packages", "python", "system", "kernel", "driver", "libraries", "power_limits_w", "process",
     "threads",
 )  # fmt: skip
-"""What of a run's environment makes its costs incomparable with others': hardware (by its fingerprint), versions of
+"""Parts of a run's environment on which its costs depend: hardware (by its fingerprint), versions of
 packages and of Python, system and kernel release, GPU driver, CUDA's libraries, power limits of GPUs, settings of
 allocator and threads."""
 
 
 def protocol_of(record: RunRecord) -> str:
-    """Return the protocol id, or what stands for it in a run that ended before it was known."""
+    """Return the protocol id, or a substitute for a run that ended before it was known."""
     return record.protocol_id or f"unknown ({record.spec.settings.model_dump_json()})"
 
 
 def agreed_budget(records: Iterable[RunRecord]) -> tuple[int, int] | None:
-    """Return the (steps, samples) that most methods and seeds consumed; of equally many the larger."""
+    """Return the (steps, samples) that most methods and seeds consumed; among equals the larger."""
     trained = [r for r in records if r.consumed and not untrained(r)]
     once = {(method_of(r), r.spec.seed, r.consumed.steps, r.consumed.samples) for r in trained if r.consumed}
     size = Counter((steps, samples) for _, _, steps, samples in once)
@@ -34,7 +34,7 @@ def agreed_budget(records: Iterable[RunRecord]) -> tuple[int, int] | None:
 
 
 def agreed_consumption(records: Iterable[RunRecord]) -> dict[int, Consumed]:
-    """Return seed -> what most methods of the agreed budget consumed in it; of equally many the least by its text.
+    """Return seed -> consumption of most methods of the agreed budget; among equals the least by its text.
 
     A method counts once, however many records of it there are.
     """
@@ -49,44 +49,44 @@ def agreed_consumption(records: Iterable[RunRecord]) -> dict[int, Consumed]:
 
 
 def untrained(record: RunRecord) -> bool:
-    """Tell whether nothing was trained in a run, as of the base model: it has no budget that could differ."""
+    """Return whether a run trained nothing, such as the base model's: it has no budget that could differ."""
     none = record.consumed is not None and record.consumed.steps == record.consumed.samples == 0
     return none and record.metrics.get("trainable_parameters") == 0
 
 
 def method_of(record: RunRecord) -> str:
-    """Return a method's specification as text: two records of one text, seed and protocol are one too many."""
+    """Return a method's specification as text: two records of one text, seed and protocol are duplicates."""
     return json.dumps(method_identity(record.spec.method), sort_keys=True)
 
 
 def but_ranks(record: RunRecord) -> object:
-    """Return all that two protocols must share for their speeds to show what ranks bring."""
+    """Return all that two protocols must share for their speeds to show the effect of ranks."""
     return identity(record.spec.settings.model_copy(update={"world_size": None})), record.digests
 
 
 def but_checkpointing(record: RunRecord) -> object:
-    """Return all that two protocols must share for their costs to show what gradient checkpointing brings."""
+    """Return all that two protocols must share for their costs to show the effect of gradient checkpointing."""
     return identity(record.spec.settings.model_copy(update={"gradient_checkpointing": False})), record.digests
 
 
 def environment_of(record: RunRecord) -> dict[str, str]:
-    """Return what of a run's environment its costs depend on, by dotted key."""
+    """Return the parts of a run's environment on which its costs depend, by dotted key."""
     parts = {key: record.environment.get(key) for key in COSTS_DEPEND_ON}
     return {key: value for key, value in flat(parts) if value != "none"}
 
 
 def machine_of(record: RunRecord) -> str:
-    """Return what a run's costs depend on as one text; costs of runs with different texts are not compared."""
+    """Return the environment on which a run's costs depend as text; costs are compared between equal texts only."""
     return json.dumps(environment_of(record), sort_keys=True)
 
 
 def alone(record: RunRecord) -> bool:
-    """Tell whether no other run of the sweep was on a run's host meanwhile, as far as is known: neighbours slow it."""
+    """Return whether a run had no known neighbours: other runs of the sweep on its host meanwhile, which slow it."""
     return not record.neighbours
 
 
 def hosts_of(record: RunRecord) -> tuple[str, ...] | None:
-    """Return the names of a run's hosts, sorted; None where its record, one of before, names none."""
+    """Return the names of a run's hosts, sorted; None where its record, an older one, names none."""
     said = record.environment.get("where")
     named = record.environment.get("hosts")
     if named is None and isinstance(said, dict):
@@ -97,21 +97,21 @@ def hosts_of(record: RunRecord) -> tuple[str, ...] | None:
 
 
 def share_a_host(one: RunRecord, other: RunRecord) -> bool:
-    """Tell whether two runs had a host in common; runs that name none are taken to be of one machine."""
+    """Return whether two runs share a host; runs that name none are taken to be of one machine."""
     here, there = hosts_of(one), hosts_of(other)
     return here == there or bool(here and there and set(here) & set(there))
 
 
 def nodes_of(record: RunRecord) -> int:
-    """Return over how many nodes a run's ranks were."""
+    """Return the number of nodes of a run."""
     hardware = record.environment.get("hardware")
     return int(hardware.get("nodes", 1)) if isinstance(hardware, dict) else 1
 
 
 def node_of(record: RunRecord) -> str:
-    """Return what the costs of a run on one of a run's nodes would depend on; with `machine_of` it equals on one node.
+    """Return, as `machine_of` does, the environment of a run on a single one of a run's nodes.
 
-    Nodes that are not alike have no such thing: then it is `machine_of`.
+    Equal to `machine_of` for runs on one node, and for nodes that are not alike.
     """
     parts = environment_of(record)
     return json.dumps(parts | {"fingerprint": record.environment.get("node_fingerprint", parts.get("fingerprint"))},

@@ -1,4 +1,4 @@
-"""Courses of metrics over the optimizer steps, from the points of the runs."""
+"""Curves of metrics over the optimizer steps, from the points of the runs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
 
 TIMED = frozenset({"step_seconds"})
-"""Courses that depend on where a run ran."""
+"""Metrics whose curves depend on the machine."""
 LARGEST = 1e100
 """Beyond this (or NaN) a number is no measurement, and its square would overflow."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One seed's course of one metric."""
+    """One seed's curve of one metric."""
 
     seed: int
     steps: tuple[int, ...]
@@ -27,12 +27,12 @@ class Curve:
 def read_curves(
     folder: Path, runs: Mapping[str, Sequence[RunRecord]], costed: Collection[str]
 ) -> dict[str, dict[str, tuple[Curve, ...]]]:
-    """Return metric -> method -> one curve a seed.
+    """Return metric -> method -> one curve per seed.
 
     Args:
         folder: the results folder.
-        runs: of each method, by seed.
-        costed: run_ids of those whose times count.
+        runs: method -> runs, by seed.
+        costed: run_ids of the runs whose times count.
 
     """
     found: dict[str, dict[str, list[Curve]]] = {}
@@ -54,5 +54,5 @@ def _points(run: Path) -> dict[str, dict[int, float]]:
 
 
 def validation_of(metric: str) -> str:
-    """Return the name of the points of a test metric on the validation rows."""
+    """Return the name of a test metric's points on the validation rows."""
     return f"validation_{metric.removeprefix('test_')}"

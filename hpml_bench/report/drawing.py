@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#7d7d7d", "#8c6d31")
-"""Okabe and Ito 2008, told apart with any colour vision; a page may redefine them as --m1 to --m8."""
+"""Okabe and Ito 2008, distinguishable with any colour vision; a page may redefine them as --m1 to --m8."""
 MARKERS = "osD^vPX*<>"
 INK, GRID, PAPER = "#454647", "#c8c9ca", "#fdfefe"
 SIZE = (4.7, 3.1)
@@ -48,7 +48,7 @@ _STYLE: Any = {
 
 @dataclass(frozen=True)
 class Style:
-    """How a method is drawn, everywhere."""
+    """Colour and marker of a method, the same in all charts."""
 
     color: str
     marker: str
@@ -65,7 +65,7 @@ class Style:
 
 
 def styles(results: Results) -> dict[str, Style]:
-    """Return each method's colour and marker; with more methods than colours the marker tells them apart."""
+    """Return each method's colour and marker; with more methods than colours the markers differ."""
     return {
         method: Style(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(results.methods)
     }
@@ -83,7 +83,7 @@ def drawing(height: float = SIZE[1]) -> Iterator[tuple[Any, Axes]]:
 
 
 def finish(canvas: Any, name: str, caption: str, alt: str) -> Figure:
-    """Return what was drawn as an inline SVG with its caption and text alternative."""
+    """Return the drawing as an inline SVG with its caption and text alternative."""
     buffer = io.StringIO()
     canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return Figure(name=name, caption=caption, svg=_inline(buffer.getvalue(), name), alt=alt)

@@ -1,4 +1,4 @@
-"""A table as Markdown, CSV or LaTeX; every format escapes what it would otherwise obey."""
+"""A table as Markdown, CSV or LaTeX; every format escapes its own control characters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SPREAD = re.compile(r"[^±]*\d ± ([\d.,e-]*\d)(?:,? (\D.*))?")
 """A mean with its standard deviation, and what may follow: marks of notes, or seeds without a value."""
 _MARKED = re.compile(r"[^†§¶]*\d ([†§¶ ]+)")
 _FORMULA = frozenset("=+@-＝＋＠－")
-"""What a spreadsheet takes for the beginning of a formula; of full width in some languages."""
+"""Characters that begin a formula in a spreadsheet; of full width in some languages."""
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -46,7 +46,7 @@ def markdown_table(table: Table) -> str:
 
 
 def numeric_columns(table: Table) -> tuple[bool, ...]:
-    """Tell for each column whether all its known values are numbers."""
+    """Return for each column whether all its known values are numbers."""
     if table.values is None or not table.values:
         return (False,) * len(table.columns)
     columns = zip(*table.values, strict=True)
@@ -60,8 +60,8 @@ def numeric_columns(table: Table) -> tuple[bool, ...]:
 def csv_text(table: Table) -> str:
     """Return the values behind a table at full precision (RFC 4180).
 
-    Beside a column stand, where it has any, its standard deviations as shown ("sd") and what a cell says beyond its
-    value ("note"): marks, or "never (2 of 5)". Text that a spreadsheet would run as a formula gets an apostrophe.
+    Beside a column stand, where it has any, its standard deviations as shown ("sd") and the rest of its cells' text
+    ("note"): marks, or "never (2 of 5)". Text that a spreadsheet would run as a formula gets an apostrophe.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -78,7 +78,7 @@ def csv_text(table: Table) -> str:
 
 
 def _parts(shown: str, value: float | str | None) -> tuple[float | str | None, str, str]:
-    """Return a cell's value, its standard deviation as shown, and what else it shows; the last two may be empty."""
+    """Return a cell's value, its standard deviation as shown, and the rest of its text; the last two may be empty."""
     if isinstance(value, str):
         return value, "", ""
     if found := _SPREAD.fullmatch(shown):
@@ -121,7 +121,7 @@ def latex_table(table: Table) -> str:
 
 def _latex_row(cells: Sequence[str]) -> str:
     row = " & ".join(map(latex_text, cells))
-    # After the row before, [ or * would be an argument of its end.
+    # At the start of a row, [ or * would be an argument of the end of the row before.
     return ("{}" if row.startswith(("[", "*")) else "") + row + r" \\"
 
 

@@ -59,7 +59,7 @@ def _thin(steps: Any, values: Any) -> tuple[Any, Any]:
 
 
 def strip(results: Results, metric: str) -> Figure | None:
-    """Draw a row a method: every seed as a dot, the mean as a bar, the 95 % interval as a line."""
+    """Draw one row per method: every seed as a dot, the mean as a bar, the 95 % interval as a line."""
     if not results.values(metric):
         return None
     values = results.shown(metric)
@@ -171,7 +171,7 @@ def trade_off(results: Results, cost: str, gain: str, name: str, on: Sequence[st
 
 
 def _told(on: Sequence[str], real: bool, methods: int) -> str:
-    """Return what a caption says of who is ringed, and of the differences; nothing of a single method."""
+    """Return a caption's sentences on ringed methods and on differences; empty for a single method."""
     if methods < 2:
         return ""
     ringed = "Ringed: shown to be on the Pareto front of the two." if on else "None is shown to be on their front."
@@ -180,7 +180,7 @@ def _told(on: Sequence[str], real: bool, methods: int) -> str:
 
 
 def _arms(interval: statistics.Interval, scale: float) -> list[list[float]]:
-    """Return how far the interval reaches below and above the mean: one cut at the end of a scale is not symmetric."""
+    """Return an interval's lengths below and above the mean, unequal if it is cut at the end of a scale."""
     if interval.low is None or interval.high is None:
         return [[0.0], [0.0]]
     return [[max(0.0, interval.mean - interval.low) * scale], [max(0.0, interval.high - interval.mean) * scale]]

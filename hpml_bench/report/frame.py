@@ -1,4 +1,4 @@
-"""Records as a tidy pandas frame: a row a run, a column a metric."""
+"""Records as a tidy pandas frame: one row per run, one column per metric."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUN_COLUMNS = ("run_id", "suite", "method", "seed", "status", "protocol_id", "or
 
 
 def load_results(folder: Path | str) -> pd.DataFrame:
-    """Return the runs recorded under a suite's results folder: one row a run, oldest first.
+    """Return the runs recorded under a suite's results folder: one row per run, oldest first.
 
     Columns: run_id, suite, method, seed, status, protocol_id, order, started (UTC timestamp), seconds, and one per
     metric (NaN where a run didn't measure it). Units and definitions are in run.json and in the report's glossary.

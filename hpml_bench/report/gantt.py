@@ -1,4 +1,4 @@
-"""Gantt chart of a sweep's jobs: a row a job, with the time it waited, its runs by method, and none between."""
+"""Gantt chart of a sweep's jobs: one row per job, with its waiting time, its runs by method, and idle time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hpml_bench.system.text import sanitize
 UNITS = ((2 * 3600.0, 3600.0, "h"), (180.0, 60.0, "min"), (0.0, 1.0, "s"))
 """Least makespan, seconds and name of a unit of time."""
 LABELLED = 30
-"""Rows up to which each has its job's name."""
+"""Number of rows up to which each has its job's name."""
 ROW, TALLEST, MARGINS = 0.26, 8.0, 1.5
 """Height of a row, the largest of all rows together, and of axis and legend, in inches."""
 WAITING: dict[str, Any] = {"height": 0.7, "facecolor": "none", "edgecolor": INK, "hatch": "////", "linewidth": 0.4}
@@ -36,7 +36,7 @@ class Bar:
 
 
 def unit_of(seconds: float) -> tuple[float, str]:
-    """Return the unit for so long a time: its seconds and its name."""
+    """Return the unit of time for a duration: its seconds and its name."""
     return next((size, name) for least, size, name in UNITS if seconds >= least)
 
 

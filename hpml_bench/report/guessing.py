@@ -1,4 +1,4 @@
-"""Guessing: what a constant answer scores on the test rows, and how methods are shown to do better."""
+"""Guessing: the score of a constant answer on the test rows, and tests whether methods score better."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hpml_bench import statistics
 from hpml_bench.report.results import Results
 
 Shown = Literal["seeds", "rows", "not"]
-"""What a method is shown to score better than guessing for: other seeds and rows, other rows in each of its runs."""
+"""Scope for which a method is shown to beat guessing: other seeds and rows; other rows in each of its runs; none."""
 
 
 def beside_guess(results: Results) -> dict[str, Shown]:
-    """Return of each method how it is shown to score better than a constant answer; empty where that can't be tested.
+    """Return method -> scope for which it is shown to beat a constant answer; empty where that can't be tested.
 
     One-sided, Holm over both tests of all methods at guessing's share of the page's 5 %: over other seeds and rows, or
     their groups, from three seeds on; over other rows in each run.
@@ -34,13 +34,13 @@ def beside_guess(results: Results) -> dict[str, Shown]:
 
 
 def above(gains: Sequence[NDArray[np.float64]], span: float, look: int, step: float = 1.0) -> list[Shown]:
-    """Return of each method how it is shown to score better than guessing.
+    """Return for each method the scope for which it is shown to beat guessing.
 
     Args:
-        gains: of each method [seeds, rows], how much better its rows score than the guess.
+        gains: of each method [seeds, rows], gains of its rows' scores over the guess.
         span: range of a row's score; 0 where it has none.
         look: the number of this look at the suite's seeds, from 1.
-        step: least amount by which a row's score changes, 1 of right and wrong; 0 of real numbers.
+        step: least change of a row's score: 1 for right or wrong, 0 for real numbers.
 
     """
     tested = {at: _p_above(of, span, step) for at, of in enumerate(gains) if len(of) >= statistics.LEAST_SEEDS}

@@ -1,4 +1,4 @@
-"""Integrity of records: times that their points give, metrics that are defined alike, files of one run alone."""
+"""Integrity of records: times agree with their points, metrics are defined alike, no files are copies."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ DECISIVE = ("unit", "better", "grid", "depends_on_machine", "noisy", "bounds")
 """Fields of a metric's definition that decide comparisons."""
 _decisive = attrgetter(*DECISIVE)
 TOLERANCE = 1e-6
-"""Relative, between a recorded time and that of the stored points; sums in another order differ by far less."""
+"""Relative, between a recorded time and the stored points' time; sums in another order differ by far less."""
 
 
 def faults(folder: Path, records: Iterable[RunRecord]) -> dict[str, str]:
-    """Return, by run_id, what shows that runs of one protocol are not what their records say.
+    """Return run_id -> evidence that a run is not as its record says, for runs of one protocol.
 
     Args:
         folder: the results folder.
@@ -50,7 +50,7 @@ def _of_times(folder: Path, record: RunRecord) -> str | None:
 
 
 def _times(settings: Settings, seconds: Sequence[float]) -> dict[str, float]:
-    """Return what the seconds of all steps give; the rate is that of the steps after the warm-up."""
+    """Return training time and rate from the seconds of all steps; the rate is that of the steps after the warm-up."""
     timed = seconds[settings.warmup_steps :] or seconds  # a run no longer than the warm-up is timed whole
     rate = {"samples_per_second": len(timed) * settings.global_batch / math.fsum(timed)} if any(timed) else {}
     return {"train_seconds": math.fsum(seconds), **rate}
@@ -59,8 +59,8 @@ def _times(settings: Settings, seconds: Sequence[float]) -> dict[str, float]:
 def _of_copies(records: Sequence[RunRecord]) -> dict[str, str]:
     """Return the runs that have the points of another, or its order of samples in another seed: one is a copy.
 
-    No file says which one is. Points hold times. Predictions may agree: of a method under two names, or of one that
-    changes nothing.
+    No file shows which one. Points hold times, which never agree. Predictions may: of a method under two names, or of
+    one that changes nothing.
     """
     by_points: dict[str, list[RunRecord]] = {}
     by_order: dict[tuple[str, str], list[RunRecord]] = {}
@@ -74,7 +74,7 @@ def _of_copies(records: Sequence[RunRecord]) -> dict[str, str]:
 
 
 def _shared(groups: Iterable[Sequence[RunRecord]]) -> dict[str, str]:
-    """Return, by run_id, with which runs it shares what groups are by, of groups of more than one."""
+    """Return run_id -> clause naming the other runs of its group, for groups of more than one."""
     found = {}
     for group in groups:
         for record in group if len(group) > 1 else ():
@@ -84,9 +84,9 @@ def _shared(groups: Iterable[Sequence[RunRecord]]) -> dict[str, str]:
 
 
 def _of_definitions(records: Sequence[RunRecord]) -> dict[str, str]:
-    """Return the runs that define a metric, or what methods are ranked by, otherwise than most; of equals the oldest.
+    """Return the runs that define a metric, or the headline, otherwise than most; among equals the oldest's counts.
 
-    What decides a comparison counts. Words may differ between versions, and a version may lack a field.
+    Only fields that decide comparisons count. Words may differ between versions, and a version may lack a field.
     """
     ordered = sorted(records, key=lambda record: (record.started, record.run_id))
     said = {record.run_id: {m.name: (_decisive(m), m) for m in record.definitions} for record in ordered}
@@ -107,7 +107,7 @@ def _of_definitions(records: Sequence[RunRecord]) -> dict[str, str]:
 
 
 def _differing(metric: Metric, values: Sequence[object], usual: Sequence[object]) -> list[str]:
-    """Return in words which fields that a record has of a metric are not the usual ones."""
+    """Return, in words, the recorded fields of a metric that are not the usual ones."""
     return [
         f"{metric.name} has {field} {value} instead of {most}"
         for field, value, most in zip(DECISIVE, values, usual, strict=True)

@@ -1,4 +1,4 @@
-"""Jobs of a sweep in time: when each waited, which runs it did, and when it did none."""
+"""Timeline of a sweep's jobs: waiting, runs and idle time of each."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.system.text import sanitize
 
 LONGEST = 100 * 365 * 86_400.0
-"""Seconds beyond which a run's length is no length."""
+"""Seconds beyond which a run's length is invalid."""
 
 
 @dataclass(frozen=True)
 class Where:
-    """Where a run ran, as its record says."""
+    """Job and hosts of a run, from its record."""
 
     engine: str
     job: str
@@ -39,7 +39,7 @@ class Where:
 
 
 def where(record: RunRecord) -> Where | None:
-    """Return where a run ran; None where no job did it, or the record's word can't be read."""
+    """Return the job and hosts of a run; None where no job did it, or the record's entry is unreadable."""
     said: Any = record.environment.get("where")
     if not isinstance(said, dict):
         return None
@@ -76,21 +76,21 @@ class JobTimes:
 
     job: Job
     queued: float
-    """When it began to wait: submitted, or ended before by the engine that began it anew."""
+    """Time at which it began to wait: its submission, or the end of the start before a restart."""
     began: float
     ended: float
-    """Of a job that works, or was killed, the last that is known of it."""
+    """End; of a job that works, or was killed, the last known time."""
     runs: tuple[JobSpan, ...]
 
     @property
     def name(self) -> str:
-        """How the chart calls it."""
+        """Its label in the chart."""
         again = f".{self.job.restart}" if self.job.restart else ""
         return sanitize(f"{self.job.job}{again} on {self.job.host}", 26)
 
     @property
     def preparing(self) -> float:
-        """Seconds that it prepared model and data, where that is all it did."""
+        """Seconds of a job that only prepared model and data."""
         return self.ended - self.began if self.job.unit < 0 else 0.0
 
     @property
@@ -100,7 +100,7 @@ class JobTimes:
 
     @property
     def idle(self) -> float:
-        """Seconds in which it worked and no run of it went on that is kept."""
+        """Seconds in which the job worked without a run that is kept."""
         return max(0.0, self.ended - self.began - self.running - self.preparing)
 
 
@@ -112,7 +112,7 @@ class SweepTimes:
 
     @cached_property
     def first(self) -> float:
-        """When the first of them was submitted."""
+        """Time of the first submission."""
         return min(job.queued for job in self.jobs)
 
     @property
@@ -148,7 +148,7 @@ def sweep_times(folder: Path, records: Iterable[RunRecord]) -> SweepTimes | None
         ended = max([began, *(span.end for span in spans)]) if job.ended is None else moment(job.ended)
         queued = began if job.queued is None else moment(job.queued)
         if ended is not None and queued is not None:
-            end = max([began, ended, *(span.end for span in spans)])  # a run's start is told to the second
+            end = max([began, ended, *(span.end for span in spans)])  # a run's start is recorded to the second
             found.append(JobTimes(job, min(queued, began), began, end, tuple(spans)))
     return SweepTimes(tuple(_requeued(found))) if found and by_start else None
 
@@ -158,7 +158,7 @@ def _span(record: RunRecord, begin: float) -> JobSpan:
 
 
 def _requeued(jobs: list[JobTimes]) -> list[JobTimes]:
-    """Return jobs whose restarts have waited since their job's start before ended, not since it was submitted."""
+    """Return jobs whose restarts have waited since the end of the start before, not since the submission."""
     last: dict[tuple[str, int], float] = {}
     found = []
     for job in sorted(jobs, key=lambda job: (job.began, job.job.unit)):

@@ -1,7 +1,7 @@
-"""Groups of metrics as sections: a table of all that was measured of a group, with bar charts.
+"""Groups of metrics as sections: a table of each group's measured metrics, with bar charts.
 
-Metrics say in `group` what table shows them. Those of the harness stand in an order of their own; a plug-in's metric
-joins the table of its group, with a bar chart, and a group that no section has gets a table in the section `others`.
+A metric's `group` decides which table shows it. The harness's metrics have an order of their own; a plug-in's metric
+joins the table of its group, with a bar chart, and a group without a section gets a table in the section `others`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ELSEWHERE = frozenset({
     "communication_ms", "communication_percent",  # scaling
     "nvml_used_setup_mb", "nvml_used_train_mb", "nvml_used_evaluation_mb",  # the glossary: of the whole device
 })  # fmt: skip
-"""The harness's own metrics that other tables have, or that serve as a check: none is a column of its group's table."""
+"""The harness's metrics that other tables show, or that serve as a check: no columns of their groups' tables."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,17 @@ class GroupSection:
     """A section that shows one group of metrics, or several."""
 
     slug: str
-    """Also the name of its table."""
+    """Anchor of the section, and name of its table."""
     title: str
     caption: str
     groups: tuple[str, ...]
     metrics: tuple[str, ...] = ()
-    """Columns of the harness's own metrics in their order, also of other groups; what else is of `groups` follows."""
+    """Columns of the harness's own metrics in their order, also of other groups; other metrics of `groups` follow."""
     notes: Callable[[Results], list[str]] = lambda _: []
     chart: Callable[[Results], Figure | None] = lambda _: None
 
     def __call__(self, results: Results) -> Section | None:
-        """Return the section; None where nothing of the groups was measured."""
+        """Return the section; None if no metric of the groups was measured."""
         added = self.added(results)
         own = results.measured(*(m.name for m in results.definitions.values() if m.group in self.groups))
         shown = (*self.metrics, *added) if own else ()  # columns of other groups alone make no table
@@ -50,7 +50,7 @@ class GroupSection:
         return Section(slug=self.slug, title=self.title, blocks=tuple(b for b in blocks if b is not None))
 
     def added(self, results: Results) -> tuple[str, ...]:
-        """Return the measured metrics of the groups beyond the section's own: a plug-in's."""
+        """Return the measured metrics of the groups beyond the section's own: those of plug-ins."""
         return added_to(results, self.groups)
 
 
@@ -104,12 +104,12 @@ _OWN = ELSEWHERE.union(*HARNESS.values())
 
 
 def added_to(results: Results, groups: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the measured metrics of groups that the harness has no place for, as they are defined."""
+    """Return the measured metrics of groups that are not the harness's own, in the order of definition."""
     return results.measured(*(m.name for m in results.definitions.values() if m.group in groups and m.name not in _OWN))
 
 
 def other_groups(results: Results) -> tuple[str, ...]:
-    """Return the groups that no section shows, as they are defined."""
+    """Return the groups that no section shows, in the order of definition."""
     known = {"quality"}.union(*SHOWN.values())
     return tuple(dict.fromkeys(m.group for m in results.definitions.values() if m.group not in known))
 

@@ -1,4 +1,4 @@
-"""Model card of a saved run: what was trained, how, its figures, and how to load it."""
+"""Model card of a saved run: its training, its figures, and how to load the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpml_bench.report.tables import number
 from hpml_bench.system.text import sanitize
 
 SHOWN = ("quality", "language", "forgetting", "merging", "parameters", "time")
-"""Groups of metrics that a card has."""
+"""Groups of metrics on a card."""
 LOADS = {
     "adapter_config.json": (
         "from peft import PeftModel",
@@ -22,7 +22,7 @@ LOADS = {
         'model = AutoModel.from_pretrained("FOLDER")  # AutoModelForCausalLM of a language model',
     ),
 }
-"""How transformers and PEFT load a model, by the file that shows whose it is."""
+"""Python that loads a model with transformers or PEFT, by the file that shows its format."""
 
 
 def write_card(record: RunRecord, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Predictions of the runs of a report: what they score, and whether they can be right."""
+"""Predictions of the runs of a report: their scores, and whether they can be right."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from hpml_bench.records.predictions import Answers, Said, bytes_of, read_predict
 from hpml_bench.records.run import Metric, RunRecord
 
 TOLERANCE = 1e-6
-"""Relative, between a recorded metric and that of the stored predictions, whose losses are float32."""
+"""Relative tolerance between a recorded metric and that of the stored predictions, whose losses are float32."""
 
 CHECK_FAILED = "self-check failed"
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A run's test rows as stored, in the rows' order, and what the task says of them."""
+    """A run's stored predictions of the test rows, in row order, scored by the task."""
 
     index: NDArray[Any]
     reference: Answers
@@ -35,12 +35,12 @@ class Scored:
     metrics: Mapping[str, float]
     """The test metrics by their names."""
     said: Said | None = None
-    """Answers in words, where the task has such."""
+    """Text answers, where the task has them."""
     group: NDArray[Any] | None = None
     """[rows], equal for rows that belong together; None where each stands alone."""
 
     def sharing(self, other: Scored | None) -> Scored:
-        """Return the same with the rows of another run where they are equal, so that they are held once."""
+        """Return the same with the rows of another run where they are equal, so that memory has them once."""
         same = other is not None and np.array_equal(self.index, other.index)
         if other is None or not same or not same_answers(self.reference, other.reference):
             return self
@@ -58,13 +58,13 @@ def task_of(record: RunRecord) -> Task:
 
 
 def read_all(folder: Path, records: Iterable[RunRecord]) -> dict[str, Scored]:
-    """Return run_id -> scored predictions, of those of the runs that have some."""
+    """Return run_id -> scored predictions, of the runs that have some."""
     found: dict[str, Scored] = {}
     last: Scored | None = None
     for record in records:
         try:
             own = read(folder / record.run_id, record, task_of(record))
-        except UserError:  # its task can't be had here: `faults` says so
+        except UserError:  # its task isn't installed here: `faults` says so
             continue
         if own is not None:
             last = found[record.run_id] = own.sharing(last)  # most runs have the same rows
@@ -72,9 +72,9 @@ def read_all(folder: Path, records: Iterable[RunRecord]) -> dict[str, Scored]:
 
 
 def read(folder: Path, record: RunRecord, task: Task) -> Scored | None:
-    """Return a run's predictions, scored; None where there are none that can be read and scored.
+    """Return a run's predictions, scored; None if they can't be read or scored.
 
-    A headline that the record defines otherwise than this version stays as it was counted, row by row.
+    If the record defines the headline metric otherwise than this version, its recorded scores are kept, row by row.
     """
     stored = read_predictions(folder)
     if stored is None:
@@ -95,7 +95,7 @@ def _definition(metrics: Iterable[Metric], task: Task) -> str | None:
 
 
 def faults(records: Iterable[RunRecord], stored: Mapping[str, Scored]) -> dict[str, str]:
-    """Return, by run_id, what makes a run invalid: a failed self-check, or predictions that can't be right.
+    """Return run_id -> reason why a run is invalid: a failed self-check, or predictions that can't be right.
 
     Args:
         records: runs of one protocol, which have the same test rows.
@@ -121,7 +121,7 @@ def faults(records: Iterable[RunRecord], stored: Mapping[str, Scored]) -> dict[s
 
 
 def _no_task(record: RunRecord) -> str | None:
-    """Return why a run's task can't be had here, so that its scores can't be checked; None where it can."""
+    """Return the reason if a run's task isn't installed here, so that its scores can't be checked; else None."""
     try:
         task_of(record)
     except UserError as error:
@@ -130,7 +130,7 @@ def _no_task(record: RunRecord) -> str | None:
 
 
 def _usual(stored: Iterable[Scored]) -> Scored | None:
-    """Return a run that asks what most do, in references and groups, of those that hold each row once; None of none."""
+    """Return a run with the references and groups of most runs, of those with each row once; None if there is none."""
     whole = [one for one in stored if np.array_equal(one.index, np.arange(len(one.index)))]
     kinds = [(bytes_of(one.reference), _groups_of(one)) for one in whole]
     return whole[kinds.index(Counter(kinds).most_common(1)[0][0])] if whole else None
@@ -155,7 +155,7 @@ def _fault(scored: Scored, usual: Scored | None, record: RunRecord) -> str | Non
         return f"the {what} beside its predictions are not those of the other runs"
     for name, given in scored.metrics.items():
         recorded = record.metrics.get(name)
-        if recorded is None and math.isnan(given):  # a correlation with a constant: there is none
+        if recorded is None and math.isnan(given):  # a correlation with a constant is undefined
             continue
         if recorded is None or not math.isclose(recorded, given, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
             told = "not recorded" if recorded is None else f"recorded as {recorded:.4f}"

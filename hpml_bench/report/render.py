@@ -35,8 +35,8 @@ def write_report(
     """Write the report of a suite's results folder and return the files, pages first.
 
     Args:
-        source: what run-all wrote, with a folder a run; or read already.
-        out: where to write; the results folder itself by default.
+        source: results folder that run-all wrote, or its results.
+        out: folder of the report; the results folder itself by default.
         formats: of `html` (report.html), `md` (report.md and figures/), `csv` and `tex` (tables/).
 
     Raises:
@@ -62,9 +62,9 @@ def write_report(
 
 
 def load_libraries() -> None:
-    """Import what a report needs, which takes about a second, while there is nothing else to do.
+    """Import the libraries of a report, which takes about a second, while there is nothing else to do.
 
-    A section of another package that can't be imported is told when the report is written.
+    A section of another package that can't be imported is an error later, when the report is written.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads that wait for products this small take a core
     for name in ("jinja2", "matplotlib.backends.backend_svg", "matplotlib.figure", "pyarrow.parquet", "scipy.special"):
@@ -85,7 +85,7 @@ def load(folder: Path) -> Results:
 
 
 def all_sections(results: Results) -> tuple[Section, ...]:
-    """Return every registered section that has something to say, in the order the sections ask for."""
+    """Return every registered section that isn't empty, by the sections' `order`."""
     modules = [registry.get("sections", name) for name in registry.names("sections")]
     modules.sort(key=lambda module: (module.order, module.__name__))
     found = (module.section(results) for module in modules)
@@ -104,7 +104,7 @@ def summary_table(results: Results) -> Table:
 
 
 def facts(results: Results) -> dict[str, str]:
-    """Return what a reader needs to know before the first number."""
+    """Return the facts at the head of a report."""
     settings = results.reference.spec.settings
     budget = f"{settings.steps} steps" if settings.steps else f"{settings.epochs} epochs"
     fewer = FEWER in results.reference.notes
@@ -124,7 +124,7 @@ def facts(results: Results) -> dict[str, str]:
 
 
 def _counts(results: Results) -> str:
-    """Return how many runs are compared, and beside it how many are not."""
+    """Return the number of compared runs, and the numbers of the others by reason."""
     left = results.left_out
     others = {
         "on other ranks": results.on_other_ranks,
@@ -172,12 +172,12 @@ def _environment(results: Results, *, html: bool) -> Environment:
 
 
 def _folded(block: Text | Table | Figure, shown: str) -> bool:
-    """Whether a page opens a table by a click: those of pairs but for the one of the score."""
+    """Return whether a page shows a table only after a click: those of pairs but the score's."""
     return isinstance(block, Table) and block.name.startswith("pairs_") and block.name != shown
 
 
 def _emphasise(sentence: str, names: Sequence[str], opening: str, closing: str) -> str:
-    """Mark the methods' names in an (escaped) sentence, as a reader styles for them first."""
+    """Mark the methods' names in an (escaped) sentence, since readers look for them first."""
     if not names:
         return sentence
     longest = sorted(map(re.escape, names), key=len, reverse=True)

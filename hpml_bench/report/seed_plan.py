@@ -1,4 +1,4 @@
-"""Seeds and hours that it takes to find a difference of a given size, from the spread of a pilot's records."""
+"""Seeds and hours needed to find a difference of a given size, from the spread of a pilot's records."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PlannedPair:
     sd: float
     """Standard deviation of the differences within a seed; of logarithms where costs are compared by factors."""
     detectable: float
-    """What the pilot's own seeds can find, at Holm's first step."""
+    """Least difference that the pilot's own seeds can find, at Holm's first step."""
     alone: int | None
     """Seeds for this pair tested alone; None where no number up to 10,000 is enough."""
     seeds: int | None
@@ -40,14 +40,14 @@ class PlannedPair:
 
 @dataclass(frozen=True)
 class SeedPlan:
-    """What a plan says."""
+    """Result of a plan."""
 
     table: Table
     sentences: tuple[str, ...]
     pairs: tuple[PlannedPair, ...]
     """The noisiest first."""
     unknown: tuple[str, ...]
-    """The other pairs, as `a − b`: all their differences are equal, which does not tell their spread."""
+    """The other pairs, as `a − b`: all their differences are equal, so that their spread is unknown."""
     seeds: int | None
     """Seeds that suffice for every pair of `pairs`; None above 10,000."""
     hours: float | None

@@ -1,4 +1,4 @@
-"""Selection of the recorded runs that a report is made of, and reasons of those left out; made nowhere else."""
+"""Selection of the recorded runs of a report, and reasons of those left out; made nowhere else."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from hpml_bench.report.comparability import (
 from hpml_bench.report.predictions import Scored
 
 Unranked = Literal["neighbours", "hosts"]
-"""Why costs rank nothing."""
+"""Reason why costs rank nothing."""
 Stored = Mapping[str, Scored]
 """run_id -> predictions."""
 
@@ -50,53 +50,53 @@ class Excluded:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """The recorded runs that enter no number of the page; the section on failures alone looks at them."""
+    """The recorded runs that enter no number of the page; only the section on failures shows them."""
 
     unfinished: tuple[RunRecord, ...]
-    """Those that did not end well."""
+    """Runs that did not end well."""
     excluded: tuple[Excluded, ...]
-    """Those that ended well and may not be compared."""
+    """Runs that ended well and may not be compared."""
     problems: tuple[str, ...]
     """A sentence for each record that can't be read, or whose files are not those recorded."""
 
     @property
     def excluded_runs(self) -> int:
-        """How many runs ended well and are not compared."""
+        """Number of runs that ended well and are not compared."""
         return sum(len(group.records) for group in self.excluded)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a results folder gives a report."""
+    """Runs of a results folder, selected for a report."""
 
     folder: Path
     reference: RunRecord
-    """A run of the compared protocol, the newest; where nothing can be compared, of what was tried most."""
+    """The newest run of the compared protocol; where nothing can be compared, of the protocol tried most."""
     compared: tuple[RunRecord, ...]
-    """One protocol, believed, of equal consumption, one record a method and seed."""
+    """Valid runs of one protocol and equal consumption, one record per method and seed."""
     costed: frozenset[str]
-    """run_ids of those compared whose costs count: run where most did, alone, and on one host within a seed.
+    """run_ids of compared runs whose costs count: in the environment of most, without neighbours, on one host per seed.
 
-    Where too few are so, of all that ran where most did.
+    Where too few are, all in the environment of most.
     """
     scaled: tuple[RunRecord, ...]
     """Runs chosen by the same rules that differ from those compared in the number of ranks alone."""
     checkpointed: tuple[RunRecord, ...]
-    """Runs chosen by the same rules that differ from one that costs are of in gradient checkpointing alone."""
+    """Runs chosen by the same rules that differ from one whose costs count in gradient checkpointing alone."""
     stored: Stored
     """Predictions of the compared runs."""
     left_out: LeftOut
 
     @property
     def unranked(self) -> tuple[Unranked, ...]:
-        """Why costs rank no methods: runs had neighbours, or those of a seed ran on several hosts; else nothing."""
+        """Reasons why costs rank no methods: neighbours, or several hosts within a seed; empty if costs rank."""
         costed = [record for record in self.compared if record.run_id in self.costed]
         found: list[Unranked] = [] if all(map(alone, costed)) else ["neighbours"]
         return (*found, "hosts") if len(_on_one_host(costed)) < len(costed) else tuple(found)
 
     @classmethod
     def load(cls, folder: Path | str) -> Selection:
-        """Read a suite's results folder and choose.
+        """Read a suite's results folder and select its runs.
 
         Raises:
             UserError: there is no such folder, or no readable record in it.
@@ -130,9 +130,9 @@ def select(
     problems: tuple[str, ...] = (),
     misnamed: Mapping[str, str] = MappingProxyType({}),
 ) -> Selection:
-    """Choose among the readable records of a folder; `misnamed` says of some why their ids don't fit.
+    """Select among the readable records of a folder; `misnamed`: run_id -> reason why its ids don't fit.
 
-    The protocol with the most comparable runs is the report's, of equals the one with the newest.
+    The report's protocol is the one with the most comparable runs, among equals the one with the newest.
     """
     ok = [record for record in records if record.status == "ok"]
     stored = predictions.read_all(folder, ok)
@@ -170,7 +170,7 @@ def select(
 
 
 def _choose(folder: Path, records: Sequence[RunRecord], stored: Stored, misnamed: Mapping[str, str]) -> _Group:
-    """Choose among the ok runs of one protocol: each method and seed once, believed, of agreed consumption."""
+    """Select among the ok runs of one protocol: each method and seed once, valid, of agreed consumption."""
     same: dict[tuple[str, int], list[RunRecord]] = {}
     for record in records:
         same.setdefault((method_of(record), record.spec.seed), []).append(record)
@@ -210,9 +210,9 @@ def _consumed_other(record: RunRecord, valid: Sequence[RunRecord]) -> str:
 
 
 def _costed(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
-    """Return the runs that costs are of: of those alone on their host, the ones where most ran, a host a seed.
+    """Return the runs whose costs count: without neighbours, in the environment of most, on one host per seed.
 
-    Where these are few, the others too: their costs are shown, and rank nothing.
+    Where these are few, the others too: their costs are shown, but rank nothing.
     """
     quiet = [record for record in compared if alone(record)]
     here = _of_one_machine(quiet)
@@ -222,7 +222,7 @@ def _costed(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
 
 
 def _on_one_host(runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
-    """Return the runs of each seed on the host that most of them share, of equals the one with the newest run.
+    """Return the runs of each seed on the host that most of them share, among equals the one with the newest run.
 
     Machines of one kind differ by some percent, always in the same direction, which no number of seeds averages out
     where methods and not seeds are spread over them. A seed in which no two methods share a host has no runs here.
@@ -244,7 +244,7 @@ def _on_one_host(runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
 
 
 def _testable(runs: Sequence[RunRecord]) -> bool:
-    """Tell whether two methods share the seeds that a verdict takes."""
+    """Return whether two methods share enough seeds for a verdict."""
     seeds: dict[str, set[int]] = {}
     for record in runs:
         seeds.setdefault(method_of(record), set()).add(record.spec.seed)
@@ -252,7 +252,7 @@ def _testable(runs: Sequence[RunRecord]) -> bool:
 
 
 def _of_one_machine(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
-    """Return the runs of the environment that most share, of equals of the one with the newest run."""
+    """Return the runs of the environment that most share, among equals the one with the newest run."""
     size = Counter(map(machine_of, compared))
     newest: dict[str, str] = {}
     for record in compared:
@@ -262,15 +262,15 @@ def _of_one_machine(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
 
 
 def _scales(group: _Group, primary: _Group) -> bool:
-    """Tell whether a group's runs differ from those compared in the number of ranks alone."""
+    """Return whether a group's runs differ from those compared in the number of ranks alone."""
     return bool(group.compared) and bool(primary.compared) and but_ranks(group.newest) == but_ranks(primary.newest)
 
 
 def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> tuple[RunRecord, ...]:
-    """Return the runs on other numbers of ranks that can be set beside those that costs are of.
+    """Return the runs on other numbers of ranks that are comparable with those whose costs count.
 
-    All were alone, on the same host or on it and others like it, and every number of ranks of their method that shares
-    a seed with it has their seed.
+    All ran without neighbours, on the same host or on it and others like it, and every number of ranks of their method
+    that shares a seed with it has their seed.
     """
     base = _by_method_and_seed(costed)
     here: dict[str, set[int]] = {}
@@ -291,7 +291,7 @@ def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> t
 
 
 def _of_checkpointing(costed: Sequence[RunRecord], others: Sequence[_Group]) -> tuple[RunRecord, ...]:
-    """Return the runs that differ in gradient checkpointing alone from one that costs are of, both alone on a host."""
+    """Return the runs without neighbours that differ from one whose costs count in gradient checkpointing alone."""
     base = _by_method_and_seed(costed)
 
     def like(record: RunRecord) -> bool:
@@ -304,12 +304,12 @@ def _of_checkpointing(costed: Sequence[RunRecord], others: Sequence[_Group]) -> 
 
 
 def _by_method_and_seed(costed: Sequence[RunRecord]) -> dict[tuple[str, int], RunRecord]:
-    """Return those of the runs that were alone on their host."""
+    """Return (method, seed) -> run, of the runs without neighbours."""
     return {(method_of(record), record.spec.seed): record for record in filter(alone, costed)}
 
 
 def _not_scaled(group: _Group, counted: Sequence[RunRecord], reference: RunRecord) -> tuple[Excluded, ...]:
-    """Return the runs of a group on another number of ranks that have nothing to be compared with."""
+    """Return the runs of a group on another number of ranks that have no run to be compared with."""
     used = {record.run_id for record in counted}
     idle = tuple(record for record in group.compared if record.run_id not in used)
     lacks = "no run of that method and seed on the same host to scale from"
@@ -318,7 +318,7 @@ def _not_scaled(group: _Group, counted: Sequence[RunRecord], reference: RunRecor
 
 
 def _of_another_protocol(group: _Group, reference: RunRecord, used: Set[str]) -> tuple[Excluded, ...]:
-    """Return the runs of a group that aren't used as excluded; what else is wrong with some of them is said as well."""
+    """Return the unused runs of a group as excluded, with further reasons where there are some."""
     idle = tuple(record for record in group.compared if record.run_id not in used)
     whole = (Excluded(idle, protocol_difference(reference, group.newest)),) if idle else ()
     return (*whole, *(Excluded(a.records, f"of another protocol, and {a.reason}") for a in group.excluded))

@@ -10,17 +10,16 @@ from hpml_bench.report.results import Results
 
 MOST_DRIFT, LONGEST_PAUSE = 0.05, 0.2
 TELLING = 0.1
-"""A drift that the windows of a method must be able to exclude together, or they are too short to tell."""
+"""Drift that the windows of a method together must exclude; else they are too short to tell."""
 Flag = Literal["drifts", "too short to tell", "paused"]
 
 
 def unsteady(results: Results, flag: Flag) -> dict[str, tuple[str, ...]]:
-    """Return method -> clauses on what speaks against a steady state in its timed windows; only flagged methods.
+    """Return method -> clauses with evidence against a steady state in its timed windows; only flagged methods.
 
     A run drifts where the whole interval of its drift lies beyond 5 %, and paused where one step took over a fifth of
     the time. The windows of a method are too short to tell where the interval of their mean drift reaches beyond 10 %
-    and doesn't show one.
-    What isn't recorded says nothing.
+    and doesn't show one. Values that aren't recorded raise no flag.
     """
     found = {method: _clauses(results.costed(method), flag) for method in results.methods}
     return {method: clauses for method, clauses in found.items() if clauses}
@@ -50,7 +49,7 @@ def paused(record: RunRecord) -> str | None:
 
 
 def _too_short(runs: tuple[RunRecord, ...]) -> tuple[str, ...]:
-    """Return the interval of the runs' mean drift where it reaches beyond what it should exclude.
+    """Return the interval of the runs' mean drift where it doesn't exclude a drift of `TELLING`.
 
     Of logarithms d with half widths h over n runs: mean d ± √Σ h² / n.
     """

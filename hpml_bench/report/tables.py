@@ -28,7 +28,7 @@ Cell = str | tuple[str, float | str | None]
 
 
 def number(value: float | None, spec: str = ".3g") -> str:
-    """Return a number as a reader wants it: thousands separated, significant digits without an exponent.
+    """Return a number as text: thousands separated, significant digits without an exponent.
 
     `spec` is a metric's format; one that isn't understood counts as `.3g`. Percent signs belong to the header.
     """
@@ -197,7 +197,7 @@ class Quantity:
         return (number(factor, ".3f"), factor), MISSING if low is None else f"[{low}, {high}]"
 
     def found(self, comparison: Comparison) -> Cell:
-        """Return the cell of what a pair's seeds could have found: in points or %, none beyond the scale."""
+        """Return the cell of the least difference a pair's seeds could find, in points or %; none beyond the scale."""
         least = comparison.detectable
         if least is None:
             return MISSING, None
@@ -256,7 +256,7 @@ def table(
 def by_method(
     results: Results, name: str, caption: str, metrics: Iterable[str], notes: Iterable[str] = ()
 ) -> Table | None:
-    """Return a table of `mean ± sd` with a row a method and a column a measured metric; None where none was."""
+    """Return a table of `mean ± sd`, one row per method, one column per measured metric; None if there is none."""
     quantities = [Quantity.of(results, metric) for metric in results.measured(*metrics)]
     if not quantities:
         return None
@@ -270,7 +270,7 @@ def by_method(
 
 
 def unranked_because(results: Results) -> str:
-    """Return what the runs did by whose costs methods are not ranked."""
+    """Return why costs rank no methods, as a clause on the runs."""
     return " and ".join(UNRANKED[why] for why in results.selection.unranked)
 
 

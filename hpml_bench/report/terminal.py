@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hpml_bench.report.results import Results
 
 WIDE = 140
-"""Characters a line where the output is no terminal."""
+"""Characters per line where the output is no terminal."""
 
 
 def terminal() -> Console:

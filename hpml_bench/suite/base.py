@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from hpml_bench.system.text import sanitize
 
 Line = Annotated[str, AfterValidator(sanitize)]
-"""Text in one line without control characters: sanitised where it enters, so that no one who shows it need do so."""
+"""One line of text without control characters, sanitised when it is set, so that it can be shown as it is."""
 
 
 class Frozen(BaseModel):

@@ -19,11 +19,11 @@ def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
     """Return the settings with device, world size, threads and precision resolved for this machine.
 
     Args:
-        settings: what was asked for.
-        here: ranks on this machine, where they are on several; else all are.
+        settings: the settings as requested.
+        here: ranks on this machine; None: all of them.
 
     Raises:
-        UserError: a GPU was asked for and there is none, or fewer than ranks.
+        UserError: a GPU was requested and there is none, or fewer than ranks.
 
     """
     cards = len(gpus.visible_gpus())
@@ -39,11 +39,11 @@ def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
         raise UserError(f"{ranks}, but {cards} GPU(s) are visible; use --nproc {cards}")
     threads = settings.threads or max(1, environment.cores() // here)
     precision = _precision(settings, device)
-    definite: dict[str, Any] = {"device": device, "world_size": world, "threads": threads, "precision": precision}
+    resolved: dict[str, Any] = {"device": device, "world_size": world, "threads": threads, "precision": precision}
     if settings.micro_batch == "auto" and device == "cpu":
-        definite["micro_batch"] = None
+        resolved["micro_batch"] = None
     try:
-        return Settings.model_validate({**settings.model_dump(), **definite})
+        return Settings.model_validate({**settings.model_dump(), **resolved})
     except ValueError as error:
         message = str(error).partition("Value error, ")[2].partition(" [type=")[0]
         raise UserError(f"settings: {message or error}") from None
@@ -53,18 +53,19 @@ def _precision(settings: Settings, device: str) -> str:
     """Return the precision to train in.
 
     Raises:
-        UserError: the device can't have the one that was asked for.
+        UserError: the device doesn't support the requested one.
 
     """
-    asked: str = settings.precision
-    if asked == "auto":
-        asked = NEEDED.get(settings.weights, asked)
-    if asked == "auto":  # on a CPU its flags don't tell what is faster: sweep.resolve measures it
+    requested: str = settings.precision
+    if requested == "auto":
+        requested = NEEDED.get(settings.weights, requested)
+    if requested == "auto":  # on a CPU its flags don't tell what is faster: sweep.resolve measures it
         return "bf16" if device == "cuda" and environment.has_bf16(device) else "fp32"
-    if (asked == "tf32" and device == "cpu") or (
-        asked in {"tf32", "bf16"} and device == "cuda" and not environment.has_bf16(device)
+    if (requested == "tf32" and device == "cpu") or (
+        requested in {"tf32", "bf16"} and device == "cuda" and not environment.has_bf16(device)
     ):
         raise UserError(
-            f"settings.precision is {asked}, which GPUs have from compute capability 8.0 on; use fp32, or fp16 on a GPU"
+            f"settings.precision is {requested}, which GPUs have from compute capability 8.0 on; use fp32, or fp16 on "
+            "a GPU"
         )
-    return asked
+    return requested

@@ -33,8 +33,8 @@ def options_class(kind: registry.Kind, name: str) -> type[BaseModel]:
         UserError: there is no such plug-in.
 
     """
-    found: type[BaseModel] = registry.plugin(kind, name).Options
-    return found
+    options: type[BaseModel] = registry.plugin(kind, name).Options
+    return options
 
 
 def without_defaults(kind: registry.Kind, name: str, options: dict[str, Any]) -> dict[str, Any]:

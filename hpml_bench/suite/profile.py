@@ -23,36 +23,36 @@ TIME = re.compile(
     r"^(?:(?P<days>\d+)-(?P<first>\d{1,2})(?::(?P<second>\d{2}))?(?::(?P<third>\d{2}))?"
     r"|(?:(?P<hours>\d{1,3}):)?(?P<minutes>\d{1,2}):(?P<seconds>\d{2}))$"
 )
-"""As Slurm reads it: after days come hours first, however many parts there are; else seconds are last (sbatch(1))."""
+"""Time as Slurm reads it: after days, hours come first, with any number of parts; else seconds are last (sbatch(1))."""
 MEMORY = r"^\d+[KMGT]?$"
 WARNED_SECONDS = 120.0
 
 
 class Profile(Frozen):
-    """Where a sweep runs, as a YAML file says it."""
+    """Where and how a sweep's jobs run; read from a YAML file."""
 
     engine: str
-    """What starts the jobs (`hpml-bench list engines`)."""
+    """Engine that starts the jobs (`hpml-bench list engines`)."""
     unit: Literal["seed", "run"] = "seed"
-    """What one job does: all methods of a seed, so that their costs are compared on one node, or a single run."""
+    """Runs of one job: all methods of a seed, so that their costs are compared on one node, or a single run."""
     parallel: int = Field(default=8, ge=1, le=10_000)
     """Jobs that may run at the same time."""
     nodes: int = Field(default=1, ge=1, le=1000)
     """Nodes of each run."""
     gpus_per_node: int | None = Field(default=None, ge=0)
-    """GPUs that a job gets on each node; empty: what the engine gives without being asked."""
+    """GPUs that a job gets on each node; empty: the engine's default."""
     cpus_per_node: int | None = Field(default=None, ge=1)
-    """CPU cores that a job gets on each node; empty: what the engine gives without being asked."""
+    """CPU cores that a job gets on each node; empty: the engine's default."""
     memory_per_node: str | None = Field(default=None, pattern=MEMORY)
-    """Memory that a job gets on each node, such as 64G; empty: what the engine gives without being asked."""
+    """Memory that a job gets on each node, such as 64G; empty: the engine's default."""
     time: str | None = None
-    """Time limit of a job, as H:MM:SS or D-HH:MM:SS in quotes; a run that is longer than what is left is not begun."""
+    """Time limit of a job, as H:MM:SS or D-HH:MM:SS in quotes; a run that would exceed it is not begun."""
     exclusive: bool = False
-    """Whether a job has its nodes to itself, so that no neighbour slows what is measured."""
+    """Whether a job has its nodes to itself, so that no neighbour slows its runs."""
     prepare: Literal["here", "job"] = "here"
-    """Where model and data are prepared: before anything is submitted, where there is a network, or in a first job."""
+    """Where model and data are prepared: before the submission, where there is a network, or in a first job."""
     scratch: str | None = None
-    """Folder on each node for temporary files; variables in it are read there. Empty: TMPDIR, or /tmp."""
+    """Folder on each node for temporary files; its variables are expanded there. Empty: TMPDIR, or /tmp."""
     setup: tuple[str, ...] = ()
     """Shell lines before each job's command, such as `module load cuda`; a line that fails ends the job."""
     launcher: tuple[str, ...] = ()
@@ -84,10 +84,10 @@ class Profile(Frozen):
     @property
     def seconds(self) -> float | None:
         """The time limit of a job in seconds; None without one."""
-        found = TIME.match(self.time or "")
-        if found is None:
+        match = TIME.match(self.time or "")
+        if match is None:
             return None
-        days, *parts = (int(part or 0) for part in found.groups())
+        days, *parts = (int(part or 0) for part in match.groups())
         hours, minutes, seconds = (
             a + b for a, b in zip(parts[:3], parts[3:], strict=True)
         )  # one of the two forms is 0
@@ -99,7 +99,7 @@ class Profile(Frozen):
 
     @property
     def warned(self) -> float:
-        """Seconds before its time limit at which a job is asked to end: a quarter of it, at most two minutes."""
+        """Seconds before its time limit at which a job is signalled to end: a quarter of it, at most two minutes."""
         return min(WARNED_SECONDS, (self.seconds or math.inf) / 4)
 
 
@@ -109,7 +109,7 @@ def profiles_folder() -> Path:
 
 
 def known_profiles() -> dict[str, str]:
-    """Return name -> where it is from, of the user's own profiles and of the engines, which need none."""
+    """Return name -> origin of the user's own profiles, and of the engines, which need no profile."""
     engines = dict.fromkeys(registry.names("engines"), "the engine with its defaults")
     return engines | {path.stem: str(path) for path in sorted(profiles_folder().glob("*.yaml"))}
 
@@ -140,7 +140,7 @@ def load_profile(name: str, overrides: Iterable[tuple[str, Any]] = ()) -> Profil
 
 
 def _content(name: str) -> tuple[str, dict[str, Any]]:
-    """Return what a profile is called in messages, and what it says."""
+    """Return a profile's name in messages, and its content."""
     path = next((p for p in (Path(name), profiles_folder() / f"{name}.yaml") if p.is_file()), None)
     if path is None:
         if name in registry.names("engines"):

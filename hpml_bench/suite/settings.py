@@ -16,11 +16,11 @@ CLASSIFICATION = "sequence_classification"
 """The task of a suite that names none."""
 
 MAX_LENGTH = 128
-"""The setting `max_length` that ids leave out: that of most tasks."""
+"""Default of the setting `max_length`, which ids leave out: that of most tasks."""
 FORMER_DEFAULTS = {"validation_samples": 500}
-"""Settings that ids leave out although the default is another one now: the same ids mean the same runs."""
+"""Former defaults, which ids still leave out: the same ids mean the same runs."""
 NEEDED = {"bfloat16": "bf16", "float16": "fp16"}
-"""The precision that weights of a type go with."""
+"""Type of the weights -> the precision it needs."""
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -68,9 +68,9 @@ class QuantizationSpec(Named):
     """`nf4`: 4-bit NormalFloat in blocks of 64 weights (Dettmers et al. 2023). `int8`: 8-bit integers scaled by rows,
     with which inputs are multiplied as integers too (LLM.int8(), Dettmers et al. 2022)."""
     double_quantization: bool = True
-    """Of nf4: the scales of the blocks are quantised too, to 8 bits."""
+    """Whether the scales of nf4's blocks are quantised too, to 8 bits."""
     compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Of nf4: the type in which inputs are multiplied with the weights; empty for that of `precision`."""
+    """Type in which nf4 multiplies inputs with weights; empty for that of `precision`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> QuantizationSpec:
@@ -88,23 +88,23 @@ class Settings(Frozen):
     """Pretrained model: `embedded:NAME`, `hub:OWNER/NAME[@REVISION]`, `path:FOLDER` or
     `wheel:NAME==VERSION/FOLDER#sha256=HEX`."""
     task: TaskSpec = TaskSpec()
-    """What the model learns to do."""
+    """Task that the model learns."""
     dataset: DatasetSpec
-    """Where the rows come from."""
+    """Data set of the rows."""
     train_samples: int | None = Field(default=None, ge=1)
-    """Training rows to use, drawn once with `data_seed`; empty for all. Where a split has fewer rows than asked for,
-    all of them are taken, and the page says so."""
+    """Training rows to use, drawn once with `data_seed`; empty for all. A split with fewer rows is taken
+    whole, and the page says so."""
     validation_samples: int | None = Field(default=None, ge=1)
     """Rows for the curves; split off the training rows where the data set has no validation set of its own. Empty for a
     tenth of the training rows, or the whole validation set, but 500 at most (100 of `causal_lm`)."""
     test_samples: int | None = Field(default=None, ge=1)
     """Test rows of the final evaluation; empty for all."""
     data_seed: int = Field(default=0, ge=0)
-    """Draws the subsets (and generated rows), the same for every run: seeds differ in initialisation and order only,
+    """Seed of the subsets (and generated rows), the same for every run: seeds differ in initialisation and order only,
     and with `vary_data` in their training rows."""
     vary_data: bool = False
-    """Each seed draws its own `train_samples` training rows, the same for all methods within a seed, so that intervals
-    are for other training rows too (Bouthillier et al. 2021)."""
+    """Whether each seed draws its own `train_samples` training rows, the same for all methods, so that intervals are
+    for other training rows too (Bouthillier et al. 2021)."""
     epochs: int | None = Field(default=None, ge=1)
     """Passes over the training rows. Give this or `steps`."""
     steps: int | None = Field(default=None, ge=1)
@@ -114,42 +114,42 @@ class Settings(Frozen):
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     """Samples per forward pass and rank; empty for a rank's whole share of `global_batch`. Gradients of several
     micro-batches are summed before the step, to the same update but for rounding; must divide the share. `auto` tries
-    every method on a GPU and takes the largest that fits for all, once for a results folder; on a CPU the share."""
+    every method on a GPU and takes the largest that fits for all, once per results folder; on a CPU the share."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
+    """Whether the backward pass computes activations again instead of keeping them: less memory, more time."""
     eval_batch: int = Field(default=64, ge=1)
     """Samples per evaluation batch and rank."""
     eval_every: int | None = Field(default=None, ge=1)
     """Steps between evaluations on the validation rows; empty for five over the run, of which those before the last
     generate no answers."""
     log_every: int = Field(default=10, ge=1)
-    """Steps between two writings of points; reductions over ranks for them happen outside the timed steps."""
+    """Steps between two writes of points; their reductions over ranks are outside the timed steps."""
     warmup_steps: int = Field(default=5, ge=0)
     """First steps left out of the timed window (throughput, step times)."""
     latency_samples: int = Field(default=50, ge=0, le=2000)
     """Forward passes at batch 1 for the latency percentiles; 0 for none."""
     world_size: int | None = Field(default=None, ge=1)
-    """Ranks of the process group; empty for one a GPU, or two on CPU."""
+    """Ranks of the process group; empty for one per GPU, or two on CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to run; `auto` takes all visible GPUs, else the CPU."""
+    """Device of the run; `auto` takes all visible GPUs, else the CPU."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads per rank; empty for the cores shared out."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    """Of matrix products: `bf16` and `fp16` are autocast, the latter with loss scaling; `tf32` rounds the inputs of
-    float32 products on a GPU to 10 bits, `fp32` doesn't. `auto` takes bf16 on GPUs that have it, and on a CPU where a
-    product of the model's shape is measured to be 1.15 times as fast in it."""
+    """Precision of matrix products: `bf16` and `fp16` are autocast, the latter with loss scaling; `tf32` rounds inputs
+    of float32 products on a GPU to 10 bits, `fp32` doesn't. `auto` takes bf16 on GPUs that have it, and on a CPU where
+    a product of the model's shape is measured to be 1.15 times as fast in it."""
     weights: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type in which the backbone is loaded. Trained parameters and the optimizer's state are float32 all the same.
     bfloat16 goes with the precision bf16, float16 with fp16."""
     quantization: QuantizationSpec | None = None
-    """How the frozen weights of the backbone's linear layers are stored; empty for floats. A method can have its own,
+    """Storage of the frozen weights of the backbone's linear layers; empty for floats. A method can have its own,
     as `qlora`; those that train or read these weights are unsupported with quantised ones."""
     max_length: int = Field(default=MAX_LENGTH, ge=2)
     """Tokens per text, end token included; longer texts are cut, or left out by `causal_lm`, whose default is 1024."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
-    """Dropout of the backbone; empty for what its configuration says."""
+    """Dropout of the backbone; empty for that of its configuration."""
     optimizer: OptimizerSpec = OptimizerSpec()
-    """What turns gradients into steps, of the methods that name none of their own."""
+    """Optimizer of the methods that have none of their own."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     """AdamW's decay rates, also where another optimizer contains it."""
     eps: float = Field(default=1e-8, gt=0)
@@ -162,7 +162,7 @@ class Settings(Frozen):
     lr_warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps over which the learning rate rises linearly from 0."""
     lr_decay: float = Field(default=0.2, gt=0, le=1)
-    """Share of the steps over which `wsd` decays; no other schedule looks at it."""
+    """Share of the steps over which `wsd` decays; other schedules ignore it."""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """Largest global gradient norm; empty for no clipping."""
     head_lr: float = Field(default=1e-3, gt=0)
@@ -203,12 +203,12 @@ class Settings(Frozen):
 
 
 class MethodSpec(Frozen):
-    """What differs between the methods of a suite, and is printed as such."""
+    """A method, with all that differs between the methods of a suite."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:+-]{0,63}$")
-    """How this suite calls it."""
+    """Its name in this suite."""
     method: str
     """The file in `builtin/methods` (or an entry point's name)."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -220,7 +220,7 @@ class MethodSpec(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out an optimizer that isn't the method's own: a method is written as before there was the choice."""
+        """Leave out an optimizer of None, so that a method is written as before the field existed."""
         dumped: dict[str, Any] = handler(self)
         if self.optimizer is None:
             dumped.pop("optimizer", None)
@@ -249,10 +249,10 @@ class RunSpec(Frozen):
 
 
 def identity(settings: Settings) -> dict[str, Any]:
-    """Return what ids hash of the settings: what differs from the defaults, so that a new setting renames no run.
+    """Return the settings that ids hash: those that differ from their defaults, so that a new setting renames no run.
 
-    Ids leave out the default that a setting had first (`FORMER_DEFAULTS`). Options have no such list: a changed default
-    of theirs needs a new schema version (records.run.SCHEMA_VERSION), as the same ids would mean other runs.
+    Ids leave out the default that a setting had first (`FORMER_DEFAULTS`). Options have no such list: a changed
+    default of one needs a new schema version (records.run.SCHEMA_VERSION), or the same ids would mean other runs.
     """
     dumped = settings.model_dump(mode="json", exclude_defaults=True)
     for key in ("task", "dataset", "optimizer"):
@@ -270,16 +270,16 @@ def identity(settings: Settings) -> dict[str, Any]:
 
 
 def method_identity(method: MethodSpec) -> dict[str, Any]:
-    """Return what ids hash of a method: all but the options at their defaults."""
+    """Return the parts of a method that ids hash: all but options at their defaults."""
     options = without_defaults("methods", method.method, method.options)
-    found = method.model_dump(mode="json") | {"options": options}
+    hashed = method.model_dump(mode="json") | {"options": options}
     if (own := method.optimizer) is not None:
-        found["optimizer"] = {"name": own.name, "options": without_defaults("optimizers", own.name, own.options)}
-    return found
+        hashed["optimizer"] = {"name": own.name, "options": without_defaults("optimizers", own.name, own.options)}
+    return hashed
 
 
 def _short(kind: registry.Kind, spec: TaskSpec | DatasetSpec | OptimizerSpec) -> str | dict[str, Any]:
-    """Return a plug-in's name, with the options that differ from their defaults where there are such."""
+    """Return a plug-in's name, with the options that differ from their defaults if any do."""
     options = without_defaults(kind, spec.name, spec.options)
     return {"name": spec.name, "options": options} if options else spec.name
 
@@ -295,7 +295,7 @@ def _with_max_length(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def modernised(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings in today's form: in schema 1 `task` named a data set, and pooling was a setting."""
+    """Return settings in the current form: in schema 1 `task` named a data set, and pooling was a setting."""
     found = dict(settings)
     named = found.get("task")
     name = named.get("name") if isinstance(named, dict) else named

@@ -27,7 +27,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 
 class MethodEntry(Frozen):
-    """A method as a suite file writes it; what is left out comes from the method's own file."""
+    """A method as a suite file writes it; missing keys come from the method's own file."""
 
     method: str | None = None
     """The method's file (`hpml-bench list methods`); empty where the entry's own name is one."""
@@ -40,33 +40,33 @@ class MethodEntry(Frozen):
 
 
 class Margin(Frozen):
-    """How much of a difference counts as none: two methods within it are called equivalent."""
+    """Largest difference that counts as none: two methods within it are called equivalent."""
 
     quality: float | None = Field(default=None, gt=0)
-    """Of a score, in its unit: 0.01 is one point of accuracy, or an RMSE of 0.01. Empty for 0.01 of the score's range,
-    or where it has none, as RMSE, of what guessing gives."""
+    """Margin of a score, in its unit: 0.01 is one point of accuracy, or an RMSE of 0.01. Empty for 0.01 of the score's
+    range, or where it has none, as RMSE, of the score of guessing."""
     cost: float = Field(default=0.05, gt=0, lt=1)
-    """Of a cost, as a share of it: 0.05 is 5 %."""
+    """Margin of a cost, as a share of it: 0.05 is 5 %."""
 
 
 class Suite(Frozen):
-    """What is compared: one set of settings, several methods, several seeds."""
+    """A comparison: one set of settings, several methods, several seeds."""
 
     name: str = Field(pattern=NAME)
     """Results go to a folder of this name; the file's own name where it is left out."""
     description: str = ""
-    """A sentence that stands at the head of the report."""
+    """A sentence at the head of the report."""
     seeds: int = Field(default=5, ge=1, le=1000)
     """Runs of each method: seeds 0, 1, ... decide initialisation, order and dropout."""
     settings: Settings
     """All that is identical for every method."""
     margin: Margin = Margin()
-    """Differences that are too small to matter; they decide what is called equivalent, and must be set beforehand."""
+    """Differences that are too small to matter: methods within them are called equivalent. Set them beforehand."""
     methods: dict[str, MethodEntry] = Field(max_length=MAX_METHODS)
     """The methods to compare, each under the name the report shows."""
 
     def runs(self, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None) -> tuple[RunSpec, ...]:
-        """Return every method x seed, or those asked for, methods in the suite's order.
+        """Return a run for each seed and method, of all or the given ones; seed by seed.
 
         Raises:
             UserError: a method is unknown, or its options are.
@@ -215,22 +215,22 @@ def _anchored(uri: str, folder: Path) -> str:
 
 
 def _modernise(content: dict[str, Any]) -> bool:
-    """Write settings as they are written today, in place.
+    """Rewrite settings in the current form, in place.
 
     Returns:
-        Whether `task` named a data set, as until schema 1.
+        Whether `task` named a data set, as in schema 1.
 
     """
     settings = content.get("settings")
     if not isinstance(settings, dict):
         return False
-    found = modernised(settings)
-    content["settings"] = found
-    return "dataset" in found and "dataset" not in settings
+    current = modernised(settings)
+    content["settings"] = current
+    return "dataset" in current and "dataset" not in settings
 
 
 def _full_key(key: str, old: bool) -> list[str]:
-    """Return the keys from the suite's top; of a suite in which `task` named a data set, `task` still does."""
+    """Return the keys from the suite's top; in a suite whose `task` named a data set (`old`), `task` still does."""
     parts = key.split(".")
     below = parts[1:] if parts[0] == "settings" else parts
     if below == ["pooling"]:  # a setting until schema 1

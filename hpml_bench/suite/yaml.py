@@ -15,7 +15,7 @@ MAX_DEPTH = 16
 
 
 class _Loader(yaml.SafeLoader):
-    """A loader of the values that JSON has; 1e-3 is read as a number.
+    """A loader of JSON's values only; 1e-3 is read as a number.
 
     Refused are aliases, a few lines of which expand to gigabytes, all tags but that of a string, deep nesting, and a
     key given twice.

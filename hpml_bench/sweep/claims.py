@@ -1,7 +1,7 @@
 """Claims: at most one living job works on a unit.
 
-A claim is a folder with its owner's name in it, moved to its place by a rename, which only one of several can do. It is
-broken by the same job begun anew, and where the engine knows that its owner has ended; never for its age.
+A claim is a folder with its owner's record in it, moved to its place by a rename, which succeeds for one job only. It
+is broken by a restart of the same job, or where the engine knows that its owner has ended; never for its age.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class Claim:
         self.path, self.job = folder / CLAIMS / str(job.unit), job
 
     def owner(self) -> Job | None:
-        """Return who holds it; None where nobody does."""
+        """Return the job that holds the unit; None if none does."""
         return read_owner(self.path)
 
     @property
     def held(self) -> bool:
-        """Whether this start of this job still holds it: it may have been begun anew elsewhere."""
+        """Whether this start of the job still holds the unit: the job may have been restarted elsewhere."""
         owner = self.owner()
         return owner is not None and owner.name == self.job.name
 
     def take(self) -> bool:
-        """Take it, if nobody holds it."""
+        """Take the unit unless a job holds it; return whether it was taken."""
         own = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}")
         own.mkdir(parents=True)
         (own / OWNER).write_text(self.job.model_dump_json(), encoding="utf-8")
@@ -53,23 +53,23 @@ class Claim:
         return True
 
     def release(self) -> None:
-        """Give it up, if it is still held."""
+        """Release the unit if it is still held."""
         if self.held:
             discard(self.path, self.job)
 
 
 def discard(path: Path, owner: Job | None) -> None:
-    """Remove the claim of an owner that was looked at; None where its name couldn't be read.
+    """Remove a claim that was seen with this owner; None if its owner's record was unreadable.
 
-    Another may have removed it and taken the unit since: that one's claim is put back.
+    Another job may have removed it and taken the unit since: then that job's claim is put back.
     """
     away = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         os.rename(path, away)  # noqa: PTH104 - of two that remove it, one fails here
     except FileNotFoundError:
         return
-    found = read_owner(away)
-    if found is not None and (owner is None or found.name != owner.name):
+    current = read_owner(away)
+    if current is not None and (owner is None or current.name != owner.name):
         with suppress(OSError):  # a third has taken the unit meanwhile: the second sees that its claim is gone
             os.rename(away, path)  # noqa: PTH104 - fails where a claim lies there
             return
@@ -77,7 +77,7 @@ def discard(path: Path, owner: Job | None) -> None:
 
 
 def read_owner(claim: Path) -> Job | None:
-    """Return who holds a claim; None where that can't be read."""
+    """Return the job that holds a claim; None if its record is unreadable."""
     try:
         return Job.model_validate_json((claim / OWNER).read_bytes())
     except (OSError, ValidationError):
@@ -89,7 +89,7 @@ def claimed(folder: Path, job: Job, engine: Engine) -> Iterator[Claim]:
     """Hold a unit while the body runs.
 
     Raises:
-        UserError: another job holds it, of which the engine doesn't know that it has ended.
+        UserError: another job holds it, and hasn't ended as far as the engine knows.
 
     """
     claim = Claim(folder, job)
@@ -108,7 +108,7 @@ def claimed(folder: Path, job: Job, engine: Engine) -> Iterator[Claim]:
 
 
 def release_dead(folder: Path, engine: Engine) -> tuple[Job, ...]:
-    """Remove the claims of jobs that have ended, and return the owners of those that are left."""
+    """Remove the claims of jobs that have ended, and return the owners of the other claims."""
     living, owners = [], claims(folder)
     dead = engine.dead_among(owners)
     for owner in owners:

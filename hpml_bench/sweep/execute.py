@@ -1,4 +1,4 @@
-"""Execution of runs: the one loop that does them, whether for a sweep, for a job or for a tuning."""
+"""Execution of runs: the one loop, whether for a sweep, a job or a tuning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Ending:
     """How the execution of a queue ended."""
 
     how: Literal["done", "limit", "interrupted", "left", "time", "failed"] = "done"
-    """`limit`: for one of `Limits`; `left`: the job was begun anew elsewhere; `time`: for the job's time limit."""
+    """`limit`: at one of `Limits`; `left`: the job was restarted elsewhere; `time`: at the job's time limit."""
     why: str | None = None
     """The limit as its option, or the reason in a sentence."""
 
@@ -42,10 +42,10 @@ class Queue(ABC):
 
     @abstractmethod
     def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
-        """Return how the execution ends when a signal has ended it during a run; None where there is no record."""
+        """Return the ending after a signal during a run; `record` is None if the run has none."""
 
     def stop(self) -> Ending | None:
-        """Return why the next run may not begin; None if it may."""
+        """Return the ending if the next run may not begin; None if it may."""
         return None
 
     def around(self, request: RunRequest) -> AbstractContextManager[object]:
@@ -53,7 +53,7 @@ class Queue(ABC):
         return nullcontext()
 
     def recorded(self, request: RunRequest) -> RunRecord | None:
-        """Return the record of a run that was made before; None to do the run."""
+        """Return the earlier record of a run that is done already; None to do the run."""
         return None
 
     @abstractmethod
@@ -63,7 +63,7 @@ class Queue(ABC):
 
 @dataclass(frozen=True)
 class Execution:
-    """Limits and progress of one call, in which queues are executed."""
+    """Execution of queues under the limits and progress of one call."""
 
     limits: Limits
     progress: SweepProgress
@@ -72,7 +72,7 @@ class Execution:
     run_ranks: RunRanks = launcher.here
 
     def execute(self, queue: Queue) -> Ending:
-        """Do the runs of a queue until none is left, a limit is reached, or a signal comes.
+        """Do the runs of a queue until none is left, a limit is reached, or a signal arrives.
 
         Raises:
             UserError: the disk is nearly full.
@@ -99,7 +99,7 @@ class Execution:
         return Ending("limit", self._max_hours) if self._out_of_time() else None
 
     def _attempts(self, queue: Queue, request: RunRequest) -> RunRecord:
-        """Do one run, again while it fails and the limits let it be retried."""
+        """Do one run, and repeat it while it fails and the limits allow a retry."""
         while True:
             disk.check_space(request.folder.parent)
             with self.progress.run(request.spec, request.folder, steps_of(request.spec)), queue.around(request):
@@ -124,7 +124,7 @@ class Execution:
 
 
 def steps_of(spec: RunSpec) -> int | None:
-    """Return the optimizer steps of a run as far as its settings alone tell."""
+    """Return the optimizer steps of a run if its settings alone determine them, else None."""
     settings = spec.settings
     if settings.steps or not settings.train_samples:
         return settings.steps

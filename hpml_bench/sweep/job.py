@@ -1,4 +1,4 @@
-"""Work of a job: the runs of a unit that are not done, one after another, each committed as it ends."""
+"""Work of a job: the remaining runs of a unit, one after another, each committed as it ends."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ from hpml_bench.system.text import utc_now
 from hpml_bench.training.request import Place, RunRequest
 
 LONGEST = "longest"
-"""File beside the jobs' own with the seconds of the longest run so far."""
+"""File beside the jobs' states with the seconds of the longest run so far."""
 MARGIN = 1.1
 """Safety factor on the longest run so far."""
 TIME_LIMIT = "TimeLimit"
 EARLY = 60.0
-"""By so many seconds the request to end before a time limit may come too early (sbatch(1), `--signal`)."""
+"""Seconds by which the signal before a time limit may arrive too early (sbatch(1), `--signal`)."""
 TRIES = 2
-"""Attempts at a run that a time limit ends before it counts as too long."""
+"""Attempts that a time limit may end before a run counts as too long."""
 KILL_WAIT = 60.0
-"""Seconds that a job which was asked to end waits for its kill: an engine that preempts may begin it anew only then."""
+"""Seconds that a job signalled to end waits for its kill: an engine that preempts may restart it only then."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,16 @@ class JobResult:
 
 
 def work(path: Path, number: int) -> JobResult:
-    """Do the runs of a unit of a plan that are not done.
+    """Do the remaining runs of a plan's unit.
 
     Raises:
-        UserError: there is no such plan or unit, another job holds the unit, or this node can't have its settings.
+        UserError: there is no such plan or unit, another job holds the unit, or this node can't meet its settings.
 
     """
     plan, folder = read_plan(path), as_typed(path if path.is_dir() else path.parent)
     plan.unit(number)
     engine, own = make_engine(plan.profile), _this_job(plan, number)
-    signal.signal(AGENT_SIGNAL, signal.SIG_IGN)  # engines send it as a warning; here it is torch's agent's
+    signal.signal(AGENT_SIGNAL, signal.SIG_IGN)  # engines send it as a warning; here it is for torch's agent
     with stoppable() as stop, claimed(folder, own, engine) as claim:
         write_job(folder, own)
         result = JobResult(Ending("failed"))
@@ -102,7 +102,7 @@ def prepare(path: Path) -> None:
     """Prepare the model and data of a plan, so that its jobs find them.
 
     Raises:
-        UserError: they can't be had.
+        UserError: they aren't available.
 
     """
     plan, folder = read_plan(path), as_typed(path if path.is_dir() else path.parent)
@@ -126,7 +126,7 @@ def _write_end(folder: Path, job: Job, ending: Ending) -> None:
 
 
 def _this_job(plan: JobPlan, unit: int) -> Job:
-    """Return what this process says of itself, also to its ranks."""
+    """Return the job of this process, and set the variables that describe it to its ranks."""
     own = jobs.this_job()
     os.environ |= {jobs.ENGINE: own.engine, jobs.JOB: own.job, jobs.RESTART: str(own.restart), jobs.UNIT: str(unit)}
     os.environ[jobs.CALL] = str(plan.call)
@@ -144,12 +144,12 @@ def _this_job(plan: JobPlan, unit: int) -> Job:
 
 
 def _at_limit(until: float | None, warned: float) -> bool:
-    """Tell whether a request to end that comes now is for the time limit."""
+    """Return whether a signal to end that arrives now is for the time limit."""
     return _left(until) <= warned + EARLY
 
 
 def _await_kill(stop: Stop, warned: float) -> None:
-    """After a request to end that is no time limit, wait a while for the kill that follows it."""
+    """Wait a while for the kill that follows a signal to end, unless that was for the time limit."""
     own = jobs.this_job()
     kills = own.engine in registry.names("engines") and registry.plugin("engines", own.engine).kills
     if stop.asked and kills and not _at_limit(own.until, warned):
@@ -159,12 +159,12 @@ def _await_kill(stop: Stop, warned: float) -> None:
 
 
 class UnitQueue(Queue):
-    """The runs of a job's unit that are left, in the job's time, while the job holds the unit."""
+    """Remaining runs of a job's unit, within the job's time and while the job holds the unit."""
 
     def __init__(
         self, runs: Sequence[RunSpec], position: Mapping[str, Place], prepared: Prepared, work: JobWork
     ) -> None:
-        """Keep them; `position` has the place of each run by run id."""
+        """Keep the runs; `position`: run_id -> place."""
         self._runs, self._position, self._prepared, self._work = deque(runs), position, prepared, work
         self._results = work.results
         self._longest = _longest(work.folder) if work.until is not None else 0.0
@@ -176,9 +176,9 @@ class UnitQueue(Queue):
         return bool(self._runs)
 
     def stop(self) -> Ending | None:
-        """End when the job was begun anew elsewhere, or has no time for another run."""
+        """End if the job was restarted elsewhere, or has no time for another run."""
         if not self._work.claim.held:
-            return Ending("left", "this job was begun anew elsewhere; it ends here")
+            return Ending("left", "this job was restarted elsewhere; it ends here")
         if not self._work.time_for(self._longest, first=not self._begun):
             left = _left(self._work.until)
             return Ending("time", f"{left:.0f} s are left of the job's time, and a run took {self._longest:.0f} s")
@@ -198,13 +198,13 @@ class UnitQueue(Queue):
         )
 
     def around(self, request: RunRequest) -> AbstractContextManager[object]:
-        """Note which runs of other jobs are on the hosts meanwhile."""
+        """Collect the runs of other jobs on the same hosts meanwhile."""
         return self._neighbours
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
         """Commit the attempt, and show the record that counts."""
         if record.status not in DONE:
-            disk.check_space(self._work.folder)  # what failed for want of it is no result
+            disk.check_space(self._work.folder)  # a failure for lack of space is no result
         record = self._neighbours.told(record)
         self._longest = max(self._longest, record.seconds)
         self._work.progress.finished(self._results.publish(request.spec, record))
@@ -212,7 +212,7 @@ class UnitQueue(Queue):
             _note_longest(self._work.folder, record.seconds)
 
     def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
-        """Commit a run that was done all the same; say of another whether the job's time limit ended it."""
+        """Commit a run that was done all the same; else return whether the job's time limit ended it."""
         if record is not None and record.status in DONE:
             self.keep(request, record)
         if record is not None and record.status not in DONE:
@@ -227,15 +227,15 @@ class UnitQueue(Queue):
         """Keep an attempt that the job's time limit ended; after the second one, the run has failed."""
         plan = self._work.plan
         message = f"not done in the job's time limit of {plan.profile.time or f'{self._work.had / 60:.0f} minutes'}"
-        ended = [found for found in self._results.attempts(spec) if found.error and found.error.kind == TIME_LIMIT]
-        earlier = [found for found in ended if found.call == plan.call]
+        ended = [past for past in self._results.attempts(spec) if past.error and past.error.kind == TIME_LIMIT]
+        earlier = [past for past in ended if past.call == plan.call]
         attempt = self._results.attempt(spec)
         late = RunError(kind=TIME_LIMIT, message=message)
         record = attempt.commit(record.model_copy(update={"error": late}))
         if len(earlier) + 1 >= TRIES:
             message = f"{message}, {TRIES} times; give the profile more time"
-            told = record.model_copy(update={"status": "timeout", "error": RunError(kind=TIME_LIMIT, message=message)})
-            self._results.publish(spec, attempt.commit(told))
+            final = record.model_copy(update={"status": "timeout", "error": RunError(kind=TIME_LIMIT, message=message)})
+            self._results.publish(spec, attempt.commit(final))
 
 
 class JobWork:
@@ -255,7 +255,7 @@ class JobWork:
         self.had = _left(self.until)
 
     def run(self) -> JobResult:
-        """Do what is missing of the unit."""
+        """Do the unit's remaining runs."""
         suite, notes = resolve_for_job(self.plan, self.folder, self.plan.limits)
         whole = self.plan.resolved(suite.settings)
         specs = whole.units[self.job.unit]
@@ -278,19 +278,19 @@ class JobWork:
         return JobResult(ending, self.results.records(specs))
 
     def time_for(self, longest: float, first: bool) -> bool:
-        """Whether a run as long as the longest so far ends before the job is asked to end.
+        """Return whether a run as long as the longest so far ends before the job is signalled to end.
 
-        Where another job would have as little for its first run, it is begun all the same: it may be shorter.
+        A first run for which another job would have no more time is begun all the same: it may be shorter.
         """
         needed = MARGIN * longest + self.plan.profile.warned
         whole = self.plan.profile.seconds or self.had
         begun = time.monotonic() - self._execution.began
-        most = whole if whole > MARGIN * self.had else self.had  # what is less than that went into the start
+        most = whole if whole > MARGIN * self.had else self.had  # a smaller difference went into the start
         return _left(self.until) > needed or (first and needed > most - begun)
 
     @property
     def at_limit(self) -> bool:
-        """Whether a request to end that comes now is for the time limit."""
+        """Whether a signal to end that arrives now is for the time limit."""
         return _at_limit(self.until, self.plan.profile.warned)
 
 
@@ -300,7 +300,7 @@ def _left(until: float | None) -> float:
 
 
 def _longest(folder: Path) -> float:
-    """Return the seconds of the longest run so far; reading thousands of records for it would delay each job."""
+    """Return the seconds of the longest run so far, from a file: reading thousands of records would delay each job."""
     known = read_json(folder / JOBS / LONGEST)
     if known is not None:
         return float(known["seconds"])

@@ -1,4 +1,4 @@
-"""Plan of a sweep that jobs do, made from a request; and what of an earlier plan of the folder still holds."""
+"""Plan of a sweep by jobs, made from a request, and the parts of the folder's earlier plan that still hold."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from hpml_bench.sweep.resolve import BY_NODE
 
 
 def plan_jobs(request: SweepRequest, profile: Profile, folder: Path, before: JobPlan | None) -> JobPlan:
-    """Return a new plan of a results folder; of the plan there before it keeps what still holds.
+    """Return a new plan of a results folder; it keeps the digests of the plan `before` if both have the same runs.
 
     Raises:
-        UserError: there is no method to run, or one can't be run, or the nodes can't have equal parts of the ranks.
+        UserError: there is no method to run, or one can't be run, or the ranks can't be divided equally over the nodes.
 
     """
     suite = request.suite
     request.check(suite.settings)
     ranks, nodes = suite.settings.world_size, profile.nodes
     if ranks is not None and ranks % nodes:
-        raise UserError(f"{ranks} ranks can't be parted over {nodes} nodes; give --nproc a multiple of {nodes}")
+        raise UserError(f"{ranks} ranks can't be divided over {nodes} nodes; give --nproc a multiple of {nodes}")
     earlier = [record.call for record in load_records(folder).records] if before is None else [before.call]
     made = JobPlan(
         id=plan_id(folder), suite=suite, profile=profile, units=_units(request, profile), limits=request.limits,
@@ -38,7 +38,7 @@ def plan_jobs(request: SweepRequest, profile: Profile, folder: Path, before: Job
 
 
 def _units(request: SweepRequest, profile: Profile) -> tuple[Unit, ...]:
-    """Return the runs, in the order of a sweep, cut into units as the profile says: a run or a seed each."""
+    """Return the runs, in the order of a sweep, cut into the profile's units: a run or a seed each."""
     tasks = [UnitRun(method=spec.method.name, seed=spec.seed) for spec in request.runs(request.suite)]
     if profile.unit == "run":
         return tuple(Unit(tasks=(task,)) for task in tasks)
@@ -49,36 +49,36 @@ def _units(request: SweepRequest, profile: Profile) -> tuple[Unit, ...]:
 
 
 def same_runs(before: JobPlan, plan: JobPlan) -> bool:
-    """Tell whether two plans are of the same runs, cut in the same way."""
+    """Return whether two plans have the same runs, cut into the same units."""
     return before.suite == plan.suite and before.units == plan.units and before.profile.nodes == plan.profile.nodes
 
 
 def resolved_alike(before: JobPlan, plan: JobPlan) -> bool:
-    """Tell whether jobs of two plans resolve the same settings; if in doubt, they don't, and each job looks again."""
+    """Return whether jobs of two plans resolve the same settings; False in doubt, so that they are resolved again."""
     same = before.suite.settings == plan.suite.settings and before.profile.engine == plan.profile.engine
     return same and make_engine(before.profile).place == make_engine(plan.profile).place
 
 
 def continues(before: JobPlan, plan: JobPlan) -> bool:
-    """Tell whether jobs of an earlier plan may work on while those of this one are submitted."""
+    """Return whether jobs of an earlier plan may go on while those of this one are submitted."""
     engines = before.profile.engine == plan.profile.engine
     return same_runs(before, plan) and resolved_alike(before, plan) and engines
 
 
 def recorded(folder: Path, plan: JobPlan) -> list[RunSpec]:
-    """Return the recorded runs of a plan, whatever a node decided of the settings that it leaves open."""
+    """Return the recorded runs of a plan, with any values that a node decided for open settings."""
     planned = {(task.method, task.seed) for unit in plan.units for task in unit.tasks}
-    found = [record.spec for record in load_records(folder).records]
+    specs = [record.spec for record in load_records(folder).records]
     return [
-        spec for spec in found if (spec.method.name, spec.seed) in planned and spec == _decided_as(plan.suite, spec)
+        spec for spec in specs if (spec.method.name, spec.seed) in planned and spec == _decided_as(plan.suite, spec)
     ]
 
 
-def _decided_as(suite: Suite, found: RunSpec) -> RunSpec:
-    """Return the suite's run with a recorded one's method and seed, and what it leaves open as it is there."""
+def _decided_as(suite: Suite, run: RunSpec) -> RunSpec:
+    """Return the suite's run with a recorded run's method, seed and values of the open settings."""
     requested = suite.settings
     left_open = [name for name in BY_NODE if getattr(requested, name) in {None, "auto"}]
     left_open += ["micro_batch"] if requested.micro_batch == "auto" else []
-    settings = requested.model_copy(update={name: getattr(found.settings, name) for name in left_open})
-    (spec,) = suite.model_copy(update={"settings": settings}).runs([found.method.name], [found.seed])
+    settings = requested.model_copy(update={name: getattr(run.settings, name) for name in left_open})
+    (spec,) = suite.model_copy(update={"settings": settings}).runs([run.method.name], [run.seed])
     return spec

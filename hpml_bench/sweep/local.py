@@ -42,17 +42,17 @@ class SweepResult:
 
     folder: Path
     records: tuple[RunRecord, ...]
-    """One for each requested run that has a record, whether made now or before."""
+    """Records of the requested runs, made now or before."""
     ending: Ending
 
     @property
     def failed(self) -> int:
-        """How many runs did not end well."""
+        """Number of runs that did not end well."""
         return sum(record.status not in DONE for record in self.records)
 
 
 class SweepQueue(Queue):
-    """The runs of a sweep that are left."""
+    """Remaining runs of a sweep."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class SweepQueue(Queue):
         progress: SweepProgress,
         trackers: Sequence[Tracker] = (),
     ) -> None:
-        """Keep them; `places` are the runs' by run id."""
+        """Keep the runs; `places`: run_id -> place."""
         self._runs, self._places, self._request = deque(runs), places, request
         self._prepared, self._results, self._progress, self._trackers = prepared, results, progress, trackers
 
@@ -102,7 +102,7 @@ def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracke
     """Do what is missing of a sweep, followed by trackers; every finished run is kept, whatever happens to the next.
 
     Raises:
-        UserError: the settings can't be met on this machine, a source can't be had, the folder is in use, also by jobs,
+        UserError: this machine can't meet the settings, a source isn't available, the folder is in use, also by jobs,
             or its disk is full or read-only.
 
     """
@@ -117,7 +117,7 @@ def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracke
         runs = request.runs(resolved.suite)
         if request.fresh:
             results.clear(None if request.whole else runs)
-        elif request.save is not None:  # what was trained is kept of a new run only
+        elif request.save is not None:  # only a new run has a model to save
             results.set_aside(runs, say)
         results.write_suite(resolved.suite.model_dump_json(indent=1))
         try:
@@ -130,10 +130,10 @@ def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracke
 
 
 def _refuse_if_queued(folder: Path) -> None:
-    """Refuse a results folder for which jobs wait in a queue, which hold no claims yet.
+    """Refuse a results folder for which jobs are queued, which hold no claims yet.
 
     Raises:
-        UserError: names one, and how to end it.
+        UserError: jobs are queued; the message names one, and how to end them.
 
     """
     if not (folder / PLAN).exists():

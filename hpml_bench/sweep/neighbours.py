@@ -18,18 +18,18 @@ from hpml_bench.system import processes
 
 
 class Neighbours:
-    """A run under way; who begins a run beside it writes itself into its list."""
+    """Registration of a run on its hosts; collects overlapping runs, each of which adds itself to the others' lists."""
 
     def __init__(self, results: SharedResults, spec: RunSpec, hosts: Iterable[str]) -> None:
-        """Keep them; `hosts` are those of this job."""
+        """Keep the arguments; `hosts` are this job's."""
         self._hosts = {_short(host) for host in hosts}
         self._results, self._run = results, spec.run_id
         self._folder = results.path / RUNNING
         self._file = self._folder / f"{spec.run_id}.{results.job.name}.json"
-        self._there: set[str] = set()
+        self._others: set[str] = set()
 
     def __enter__(self) -> Neighbours:
-        """Say that this run is under way here, then look who else is: of two that begin at once, both see the other."""
+        """Register this run, then look for others: of two that begin at once, both see the other."""
         self._folder.mkdir(exist_ok=True)
         host = socket.gethostname()
         own = {"job": self._results.job.name, "pid": os.getpid(), "process": processes.identity(os.getpid())}
@@ -43,32 +43,32 @@ class Neighbours:
             if not (processes.identity(int(other["pid"])) == other["process"] if here else other["job"] in working):
                 _remove(path)  # it was killed
                 continue
-            self._there.add(str(other["run"]))
-            with _came(path).open("a", encoding="utf-8") as file:
+            self._others.add(str(other["run"]))
+            with _arrivals(path).open("a", encoding="utf-8") as file:
                 file.write(f"{self._run}\n")
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        """Read who came, and leave."""
-        if _came(self._file).exists():
-            self._there |= set(_came(self._file).read_text(encoding="utf-8").split())
+        """Read the runs that began meanwhile, and deregister this one."""
+        if _arrivals(self._file).exists():
+            self._others |= set(_arrivals(self._file).read_text(encoding="utf-8").split())
         _remove(self._file)
 
     def told(self, record: RunRecord) -> RunRecord:
-        """Return the run's record with its neighbours, and write it."""
-        record = record.model_copy(update={"neighbours": tuple(sorted(self._there - {self._run}))})
+        """Commit the run's record with its neighbours, and return it."""
+        record = record.model_copy(update={"neighbours": tuple(sorted(self._others - {self._run}))})
         return self._results.attempt(record.spec).commit(record)
 
 
 def _short(host: str) -> str:
-    """Return a host's name without its domain, which one of two names may have."""
+    """Return a host's name without its domain, which not every name of it has."""
     return host.partition(".")[0]
 
 
-def _came(path: Path) -> Path:
+def _arrivals(path: Path) -> Path:
     return path.with_suffix(".came")
 
 
 def _remove(path: Path) -> None:
-    for file in (path, _came(path)):
+    for file in (path, _arrivals(path)):
         file.unlink(missing_ok=True)

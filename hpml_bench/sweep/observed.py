@@ -1,4 +1,4 @@
-"""Runs of a plan as the process that waits for jobs sees them: each record is read once, and little of it is kept."""
+"""Recorded runs of a plan for the process that waits for jobs: each record is read once, and little of it kept."""
 
 from __future__ import annotations
 

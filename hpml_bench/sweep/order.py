@@ -1,8 +1,8 @@
-"""Order of methods within a seed: drawn by lot, so that the place of a method doesn't bias its figures.
+"""Order of methods within a seed: drawn at random, so that the place of a method doesn't bias its figures.
 
-A machine gets faster or slower over hours, or disturbs every so many runs. Any fixed design, a Williams square among
-them, meets some period of a disturbance with the same method again and again; random orders are met by chance alone,
-which is what tests over seeds allow for (Fisher 1935, *The Design of Experiments*, §9).
+A machine gets faster or slower over hours, or is disturbed every so many runs. Any fixed design, such as a Williams
+square, meets a disturbance of some period with the same method again and again; random orders meet it by chance alone,
+for which tests over seeds allow (Fisher 1935, *The Design of Experiments*, §9).
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ def shuffled(runs: Iterable[RunSpec], suite: Suite) -> list[RunSpec]:
 
 
 def places(runs: Iterable[RunSpec], suite: Suite) -> dict[str, Place]:
-    """Return run_id -> place in the sweep and within its seed, with what the suite declares."""
+    """Return run_id -> place in the sweep and within its seed, with the suite's declarations."""
     declared, seen = Declared(seeds=suite.seeds, margin=suite.margin), Counter[int]()
-    found = {}
+    by_run = {}
     for order, spec in enumerate(runs, start=1):
         seen[spec.seed] += 1
-        found[spec.run_id] = Place(order, seen[spec.seed], declared)
-    return found
+        by_run[spec.run_id] = Place(order, seen[spec.seed], declared)
+    return by_run
 
 
 def methods_of_seed(count: int, seed: int, lot: str) -> tuple[int, ...]:
-    """Return the numbers of `count` methods in the order of one seed; `lot` is what other suites' orders differ by.
+    """Return the numbers of `count` methods in the order of one seed; `lot` makes it differ between suites.
 
-    Two methods don't keep one order in three seeds, counted from 0: a lot would do that in a quarter of suites, and a
-    disturbance of every second run would then meet the same method in all of them.
+    Two methods don't keep one order in three seeds, counted from 0: by chance they would in a quarter of suites, and a
+    disturbance of every second run would then meet the same method in all three.
     """
     if count == 2 and seed % 3 == 2 and _drawn(2, seed - 2, lot) == _drawn(2, seed - 1, lot):
         return _drawn(2, seed - 1, lot)[::-1]

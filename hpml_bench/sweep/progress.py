@@ -1,4 +1,4 @@
-"""Progress of a sweep: a bar for all runs and one for the current run; without a terminal, a line for each run."""
+"""Progress of a sweep: a bar for all runs and one for the current run; without a terminal, one line per run."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ POLL_SECONDS = 0.5
 
 
 LONG = ("answering", "comparing choices")
-"""How the heartbeats of stages begin that may last as long as the training, and say how far they are."""
+"""Prefixes of heartbeats of stages that may last as long as the training, and report their progress."""
 
 
 class SweepProgress:
-    """Bars with the time that is left, which follow the steps that a run has written."""
+    """Progress bars with the remaining time, which follow the steps that a run has written."""
 
     def __init__(self, console: Console, total: int, verbose: bool = False) -> None:
         self._console = console
@@ -46,7 +46,7 @@ class SweepProgress:
             TextColumn("left"),
             Remaining(),
             console=console,
-            speed_estimate_period=86_400,  # the overall bar moves once a run, and runs may last minutes
+            speed_estimate_period=86_400,  # the overall bar moves once per run, and runs may last minutes
             refresh_per_second=2,  # drawing must not take the cores that are being measured
             disable=not console.is_terminal,
         )
@@ -61,7 +61,7 @@ class SweepProgress:
             self._bars.stop()
 
     def skip(self, runs: int) -> None:
-        """Say how many runs are recorded already."""
+        """Count and print the number of runs that are recorded already."""
         self._done += runs
         self._bars.update(self._overall, completed=self._done)
         if runs:
@@ -106,7 +106,7 @@ class SweepProgress:
         self.finished(record)
 
     def again(self, number: int, most: int) -> None:
-        """Say that the run is tried again; it is not counted twice."""
+        """Print that the run is retried; it is not counted twice."""
         self._done -= 1
         self.say(f"trying it again ({number} of {most})")
 
@@ -115,8 +115,8 @@ class SweepProgress:
             while not ended.wait(POLL_SECONDS):
                 self._look(points, log, bar)
                 where = next((beat.where for beat in heartbeat.read(folder) if beat.rank == 0), "")
-                told = f", {where}" if where.startswith(LONG) else ""
-                self._bars.update(bar, description=name + for_terminal(told))
+                stage = f", {where}" if where.startswith(LONG) else ""
+                self._bars.update(bar, description=name + for_terminal(stage))
             self._look(points, log, bar)
 
     def _look(self, points: Tail, log: Tail, bar: TaskID) -> None:

@@ -18,9 +18,9 @@ class SweepRequest:
     """Runs of a suite that a call requests."""
 
     suite: Suite
-    """As requested: settings may be left open."""
+    """Suite as requested: settings may be left open."""
     out: Path
-    """Folder in which the suite's results folder is."""
+    """Parent of the suite's results folder."""
     methods: tuple[str, ...] | None = None
     """Names of methods; None for the suite's own."""
     seeds: tuple[int, ...] | None = None
@@ -31,7 +31,7 @@ class SweepRequest:
     verbose: bool = False
     """Whether the log of rank 0 is shown."""
     save: Path | None = None
-    """Folder in which a single run keeps what it trained."""
+    """Folder in which a single run saves its model."""
 
     @property
     def folder(self) -> Path:
@@ -44,14 +44,14 @@ class SweepRequest:
         return self.methods is None and self.seeds is None
 
     def runs(self, suite: Suite) -> tuple[RunSpec, ...]:
-        """Return the runs of the suite as it was resolved, in the order in which they are done."""
+        """Return the runs of the resolved suite, in the order of execution."""
         return tuple(shuffled(suite.runs(self.methods, self.seeds), suite))
 
     def check(self, settings: Settings) -> None:
-        """Refuse what can't be run, before anything is written.
+        """Refuse methods that can't be run, before anything is written.
 
         Args:
-            settings: as resolved, or as requested where a node resolves them.
+            settings: the resolved ones, or the requested ones where a node resolves them.
 
         Raises:
             UserError: there is no method to run, or one can't be run here.

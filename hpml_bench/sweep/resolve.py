@@ -1,4 +1,4 @@
-"""Resolution of a suite's settings for a machine: devices, and what has to be measured, once for a results folder."""
+"""Resolution of a suite's settings for a machine: devices, and measured settings once per results folder."""
 
 from __future__ import annotations
 
@@ -106,12 +106,12 @@ class Findings:
         others = suite.settings.model_copy(update={"micro_batch": None})
         key = f"micro_batch of {suite.settings.backbone} on {cards}, settings {digest(identity(others), 12)}"
         kept = self._kept(key, lambda made: _largest(suite, made.fits(suite))._asdict())
-        if isinstance(kept, int):  # until methods were left out, a folder held the size alone
+        if isinstance(kept, int):  # older folders have the size alone
             return Fitted(kept)
         return None if kept is None else Fitted(kept["size"], tuple(kept["never"]))
 
     def _kept(self, key: str, find: Callable[[Measurements], Any]) -> Any:
-        """Return what the folder holds under a key, else measure it and keep it there."""
+        """Return the folder's result under a key; measure a missing one, and write it there."""
         known = read_json(self.folder / DEFINITE) or {}
         if key not in known and self.measurements is not None:
             known |= {key: find(self.measurements)}
@@ -122,18 +122,18 @@ class Findings:
 def resolve(suite: Suite, findings: Findings, here: int | None = None) -> ResolvedSuite:
     """Return a suite with its settings resolved for this machine.
 
-    On a CPU with instructions for bfloat16, `precision: auto` takes what is faster there, fp32 where it isn't measured;
-    on a GPU, `micro_batch: auto` takes the largest that fits for all methods of the suite that fit at all, a rank's
-    whole share where it isn't measured.
+    On a CPU with instructions for bfloat16, `precision: auto` takes the faster one, fp32 where that isn't measured; on
+    a GPU, `micro_batch: auto` takes the largest that fits for all methods of the suite that fit at all, a rank's whole
+    share where it isn't measured.
 
     Args:
         suite: as requested.
         findings: results of earlier measurements, or of those made now.
-        here: ranks on this machine, where a run has others on further ones.
+        here: ranks on this machine; None: all of them.
 
     Raises:
-        UserError: the settings can't be met on this machine, or the backbone can't be had.
-        KeyboardInterrupt: the user ended it while a run was tried out.
+        UserError: this machine can't meet the settings, or the backbone isn't available.
+        KeyboardInterrupt: the user interrupted a trial run.
 
     """
     notes: dict[str, str] = {}
@@ -148,10 +148,10 @@ def resolve(suite: Suite, findings: Findings, here: int | None = None) -> Resolv
 
 
 def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuite:
-    """Return a plan's suite with the settings that all jobs share; the first job decides what the suite leaves open.
+    """Return a plan's suite with the settings that all jobs share; the first job decides open ones.
 
     Raises:
-        UserError: this node can't have them, or would have decided otherwise.
+        UserError: this node can't meet them, or would have decided otherwise.
 
     """
     suite, here = _over_nodes(plan)
@@ -169,7 +169,7 @@ def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuit
                  for key in BY_NODE if getattr(own, key) != getattr(kept, key)]  # fmt: skip
     if different:
         raise UserError(
-            f"this node would run with {', '.join(different)}, as the first job of this sweep did; give the profile a "
+            f"this node would run with {', '.join(different)}, unlike the first job of this sweep; give the profile a "
             "constraint for nodes that are alike, or set these in the suite"
         )
     return ResolvedSuite(plan.suite.model_copy(update={"settings": kept}), notes)
@@ -184,7 +184,7 @@ def _over_nodes(plan: JobPlan) -> tuple[Suite, int | None]:
     """Return a plan's suite with the number of ranks over all nodes, and those of this node; None for all of them.
 
     Raises:
-        UserError: the nodes can't have equal parts of the ranks that the suite requests.
+        UserError: the ranks that the suite requests can't be divided equally over the nodes.
 
     """
     suite, nodes = plan.suite, plan.profile.nodes
@@ -193,7 +193,7 @@ def _over_nodes(plan: JobPlan) -> tuple[Suite, int | None]:
         suite = _with(suite, world_size=nodes * (cards or min(2, environment.cores())))
     ranks = suite.settings.world_size
     if ranks is not None and ranks % nodes:
-        raise UserError(f"{ranks} ranks can't be parted over {nodes} nodes; give --nproc a multiple of {nodes}")
+        raise UserError(f"{ranks} ranks can't be divided over {nodes} nodes; give --nproc a multiple of {nodes}")
     return suite, _ranks_here(suite.settings, plan)
 
 
@@ -202,7 +202,7 @@ def _ranks_here(settings: Settings, plan: JobPlan) -> int | None:
 
 
 def _leaves_precision_open(requested: Settings, settings: Settings) -> bool:
-    """Tell whether the precision is left open, on a CPU that has bfloat16."""
+    """Return whether the precision is left open, on a CPU that has bfloat16."""
     left_open = requested.precision == "auto" and requested.weights == "float32"
     return left_open and settings.device == "cpu" and environment.has_bf16("cpu")
 
@@ -212,7 +212,7 @@ def _with(suite: Suite, **changes: Any) -> Suite:
 
 
 def _largest(suite: Suite, fits: Callable[[RunSpec], bool]) -> Fitted:
-    """Return the largest divisor of a rank's share with which every method fits that fits with any; 1 if none does."""
+    """Return the largest divisor of a rank's share that fits for every method that fits at all; 1 if none does."""
     settings = suite.settings
     share = settings.global_batch // (settings.world_size or 1)
     sizes = [size for size in range(share, 0, -1) if share % size == 0]

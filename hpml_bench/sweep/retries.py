@@ -1,4 +1,4 @@
-"""Retries of units whose jobs ended with runs left to do, and reasons for which jobs wait."""
+"""Retries of units whose jobs ended with runs left to do, and reasons why jobs wait."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hpml_bench.plugins.engine import Live
 
 VAIN = 2
-"""Submissions in a row of a unit that bring no new run before it is given up."""
+"""Submissions of a unit in a row without a new run before it is given up."""
 AGAIN_SECONDS = 60.0
 """Seconds between two submissions while other jobs live."""
 
 
 class Retries:
-    """Submissions of units anew, limited in number and in rate."""
+    """Resubmissions of units, limited in number and in rate."""
 
     def __init__(self) -> None:
         """Begin with none."""
         self._tries: dict[int, tuple[int, int]] = {}
-        """Unit -> runs that were left at its last submission, and submissions in a row that brought none."""
+        """Unit -> runs left at its last submission, and submissions in a row without a new run."""
         self._last = self._refused_since = -float("inf")
 
     def due(self, left: Mapping[int, int], live: bool) -> tuple[int, ...]:
         """Return the units to be submitted now.
 
         Args:
-            left: unit -> number of its runs that are left, of units without a job.
+            left: unit -> number of its remaining runs, of units without a job.
             live: whether other jobs live.
 
         """
@@ -44,7 +44,7 @@ class Retries:
         return runs == left and vain >= VAIN
 
     def accepted(self, units: Iterable[int], left: Mapping[int, int]) -> None:
-        """Note that the engine has taken jobs of these units."""
+        """Note that the engine has accepted jobs of these units."""
         self._refused_since = -float("inf")
         for unit in units:
             runs, vain = self._tries.get(unit, (0, 0))
@@ -62,14 +62,14 @@ class Retries:
 
 
 class Reasons:
-    """Reasons for which all jobs wait, each said once."""
+    """Reasons why all jobs wait, each printed once."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        """Keep how to say them."""
+        """Keep the function that prints them."""
         self._say, self._said = say, {""}
 
     def say(self, live: Sequence[Live]) -> None:
-        """Say the new reasons, while no job runs."""
+        """Print the new reasons, while no job runs."""
         if any(job.running for job in live):
             return
         new = {job.reason for job in live} - self._said

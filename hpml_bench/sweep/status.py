@@ -1,4 +1,4 @@
-"""State of a sweep's units: of each its job, where it runs, and how many of its runs are done."""
+"""State of a sweep's units: each unit's job, its host, and the number of runs done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEAD: Row = ("unit", "runs", "state", "job", "host", "done")
 
 
 def state(sweep: JobSweep) -> tuple[str, list[Row]]:
-    """Return a sentence with sums, and a row for each unit below a head."""
+    """Return a sentence with sums, and a table: the head, then a row for each unit."""
     live = {job.unit: job for job in sweep.engine.live(sweep.plan) if job.unit is not None}
     owners = claims(sweep.folder)
     dead = sweep.engine.dead_among(owners)
@@ -21,7 +21,7 @@ def state(sweep: JobSweep) -> tuple[str, list[Row]]:
     last: dict[int, Job] = {job.unit: job for job in read_jobs(sweep.folder)}
     observed = sweep.observe()
     recorded = {} if observed is None else {state.run_id: state for state in observed.states}
-    found, total, failed = [HEAD], 0, 0
+    rows, total, failed = [HEAD], 0, 0
     states: Counter[str] = Counter()
     for number, unit in enumerate(sweep.plan.units):
         specs = () if observed is None else observed.plan.units[number]
@@ -35,7 +35,7 @@ def state(sweep: JobSweep) -> tuple[str, list[Row]]:
         states[now] += 1
         host = worked.host if worked and (job is None or job.running) else ""
         name = job.name if job else worked.job if worked else ""
-        found.append((str(number), unit.title, now, name, host, f"{done} of {len(unit.tasks)}"))
+        rows.append((str(number), unit.title, now, name, host, f"{done} of {len(unit.tasks)}"))
     runs = sum(len(unit.tasks) for unit in sweep.plan.units)
     sums = f"{total} of {runs} runs are done" + (f", {failed} failed" if failed else "")
-    return f"{sums}; units: {', '.join(f'{count} {now}' for now, count in states.items())}", found
+    return f"{sums}; units: {', '.join(f'{count} {now}' for now, count in states.items())}", rows

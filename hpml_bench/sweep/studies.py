@@ -1,4 +1,4 @@
-"""Study of a method's trials, Optuna's on disk: which rate comes next, and what became of it."""
+"""Study of a method's trials by Optuna, on disk: chooses the next rate and keeps its result."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 JOURNAL = "journal.log"
 UNBOUNDED = 1e30
-"""Beyond any score, and finite, as samplers need it."""
+"""Value beyond any score, finite as samplers require."""
 
 
 def open_storage(folder: Path) -> optuna.storages.BaseStorage:
-    """Open the journal that all studies of a tuning are kept in; it survives a kill at any moment.
+    """Open the journal of all studies of a tuning; it survives a kill at any moment.
 
     Raises:
         UserError: Optuna is not installed.
@@ -32,13 +32,13 @@ def open_storage(folder: Path) -> optuna.storages.BaseStorage:
         raise UserError("tune needs Optuna, which is not installed: pip install 'hpml-bench[tune]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = folder / JOURNAL
-    # Left by a process that was killed; no other is at work here, by the lock on the results folder.
+    # The lock of a killed process: by the lock on the results folder no other process works here.
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
 
 
 class Study:
-    """The trials of one method. The first takes the suite's own rate, which is thereby among those chosen from."""
+    """Trials of one method. The first takes the suite's own rate, so that it can be chosen too."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Study:
         factor: float,
         metric: Metric,
     ) -> None:
-        """Open or create it; `metric` is the score that trials are ranked by."""
+        """Open or create the study; `metric` is the score by which trials are ranked."""
         import optuna
 
         self._metric = metric
@@ -69,34 +69,34 @@ class Study:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """The trials that count, in their order."""
+        """Complete trials, in their order."""
         import optuna
 
         complete = self._study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
         return tuple(Trial.model_validate(trial.user_attrs["trial"]) for trial in complete)
 
     def ask(self) -> tuple[optuna.Trial, float]:
-        """Return a handle to answer by, and the rate to try: of two significant digits, as one would write it."""
+        """Return a handle for `tell`, and the rate to try, rounded to two significant digits."""
         self._study.sampler = _make(self._sampler, len(self.trials))
         handle = self._study.ask()
         lr = handle.suggest_float("lr", self.low, self.high, log=True)
         return handle, lr if lr == self.default else float(f"{lr:.2g}")
 
     def tell(self, handle: optuna.Trial, trial: Trial) -> None:
-        """Keep what became of a trial; one that did not end well counts as well, with the worst value."""
+        """Keep the result of a trial; one that did not end well counts with the worst value."""
         handle.set_user_attr("trial", trial.model_dump(mode="json"))
         self._study.tell(handle, trial.ended[0] if trial.ended else self._worst)
 
     @property
     def _worst(self) -> float:
-        """The worst score there can be; where it has no bound, one beyond all that are measured."""
+        """Worst possible score; if it has no bound, one beyond all measured scores."""
         least, most = self._metric.bounds
         if self._metric.better == "higher":
             return -UNBOUNDED if least is None else least
         return UNBOUNDED if most is None else most
 
     def give_back(self, handle: optuna.Trial) -> None:
-        """Take a trial as not having been: its rate has its turn again."""
+        """Discard a trial; its rate will be tried again."""
         self._again(self._study.trials[handle.number])
 
     def _again(self, trial: optuna.trial.FrozenTrial) -> None:
@@ -109,7 +109,7 @@ class Study:
 
 
 def _make(sampler: Sampler, place: int) -> optuna.samplers.BaseSampler:
-    """Return a sampler that depends on the place alone: a resumed tuning tries what an unbroken one would have."""
+    """Return a sampler that depends on the trial's place alone: a resumed tuning tries the rates of an unbroken one."""
     import optuna
 
     if sampler == "tpe":

@@ -1,4 +1,4 @@
-"""Sweep by jobs, as its submitter sees it: plan, submission of what is missing, waiting, stopping."""
+"""Sweep by jobs, on the submitter's side: plan, submission of units with runs left, waiting, stopping."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ Say = Callable[[str], None]
 POLL_SECONDS = 60.0
 FIRST_POLL_SECONDS = 2.0
 ASK_SECONDS = 5.0
-"""Seconds between two questions to an engine that doesn't answer."""
+"""Seconds between two queries to an engine that doesn't answer."""
 UNANSWERED_SECONDS = 600.0
-"""For so long an engine may fail to answer what jobs there are."""
+"""Seconds for which an engine may fail to list its jobs."""
 SUBMITTED_SECONDS = 2 * UNANSWERED_SECONDS
-"""For so long another process that submits to the same folder is waited for: it would not see our jobs, nor we its."""
+"""Seconds to wait for another process that submits to the same folder: neither would see the other's jobs."""
 OPENED_SECONDS = 10.0
-"""For so long one is waited for without a word."""
+"""Seconds to wait for such a process without a message."""
 
 
 class JobSweep:
-    """A sweep that jobs do."""
+    """A sweep by jobs."""
 
     def __init__(self, folder: Path, plan: JobPlan, engine: Engine, say: Say, resolved: bool = True) -> None:
-        """Keep them; `resolved`: whether the settings that jobs have resolved are this plan's."""
+        """Keep the arguments; `resolved`: whether the settings that jobs have resolved are this plan's."""
         self.folder, self.plan, self.engine, self.say = folder, plan, engine, say
         self._results, self._resolved = ResultsFolder(folder), resolved
         self._submissions = Submissions(folder, engine.lag)
         self._observed: ObservedRuns | None = None
         self._refused: list[str] = []
-        """Why the engine would never begin jobs that it has taken."""
+        """Reasons why the engine would never begin jobs that it has accepted."""
 
     @classmethod
     def open(cls, request: SweepRequest, profile: Profile, folder: Path, say: Say) -> JobSweep:
-        """Return the sweep of a results folder: the one that was planned before, or a new one.
+        """Return the sweep of a results folder, continued from an earlier plan or new.
 
         Raises:
-            UserError: the engine can't be had, or jobs of another plan work in the folder.
+            UserError: the engine isn't available, or jobs of another plan work in the folder.
 
         """
         engine = make_engine(profile)
@@ -83,7 +83,7 @@ class JobSweep:
 
     @classmethod
     def look(cls, request: SweepRequest, profile: Profile, folder: Path, say: Say) -> JobSweep:
-        """Return the same without writing anything, for `--dry-run`."""
+        """Return the same sweep without writing anything, for `--dry-run`."""
         engine = make_engine(profile)
         engine.check()
         before = plans.read_plan(folder) if (folder / PLAN).exists() else None
@@ -92,7 +92,7 @@ class JobSweep:
 
     @property
     def unprepared(self) -> bool:
-        """Whether model and data are to be prepared in this process, since jobs are to be submitted that need them."""
+        """Whether this process has to prepare model and data for jobs to be submitted."""
         if self.plan.profile.prepare != "here":
             return False
         return self.plan.digests is None or bool(self.missing(again=True) and not self._live())
@@ -101,14 +101,14 @@ class JobSweep:
         """Prepare model and data in this process, so that the jobs need no network.
 
         Raises:
-            UserError: they can't be had.
+            UserError: they aren't available.
 
         """
         settings = self.plan.suite.settings
         self.say(f"preparing model and data of {settings.backbone.partition('#')[0]} ...")
         here = {"device": "cpu", "world_size": 1, "threads": 1, "micro_batch": None}
         prepared = preparation.prepare(settings.model_copy(update=here))
-        processes.end_fork_server()  # while jobs are waited for, its memory is not held
+        processes.end_fork_server()  # its memory is free while this process waits
         for warning in prepared.warnings:
             self.say(warning)
         with self._submitting():
@@ -136,11 +136,11 @@ class JobSweep:
         return None if self._observed is None else self._observed.record(state)
 
     def missing(self, again: bool) -> tuple[int, ...]:
-        """Return the units of which runs are left; with `again`, failed runs count as left."""
+        """Return units with runs left; `again`: failed runs count as left."""
         return tuple(self._left(self.observe(), again))
 
     def _left(self, observed: ObservedRuns | None, again: bool) -> dict[int, int]:
-        """Return unit -> number of its runs that are left."""
+        """Return unit -> number of its remaining runs."""
         if observed is None:
             return {number: len(unit.tasks) for number, unit in enumerate(self.plan.units)}
         plan = replace(observed.plan, since=None if again else self.plan.call)
@@ -150,7 +150,7 @@ class JobSweep:
     # Jobs
 
     def batches(self, units: Sequence[int], preparing: str | None = None, fresh: bool = False) -> list[JobBatch]:
-        """Return the jobs of units, in parts that are submitted one after another; a preparation is the first.
+        """Return the jobs of units in batches, in the order of submission; a preparation is the first.
 
         Args:
             units: numbers of units.
@@ -159,19 +159,19 @@ class JobSweep:
 
         """
         plan = str(self.folder / PLAN)
-        found = []
+        first = []
         prepared = not fresh and any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
         if self.plan.profile.prepare == "job" and not prepared and preparing is None:
-            found.append(JobBatch(self.plan, self.folder, (), ("work", plan, "--prepare"), kind="prepare"))
+            first.append(JobBatch(self.plan, self.folder, (), ("work", plan, "--prepare"), kind="prepare"))
         arguments = ("work", plan, "--unit", "{unit}")
-        return [*found, *self.engine.parts(JobBatch(self.plan, self.folder, tuple(units), arguments))]
+        return [*first, *self.engine.parts(JobBatch(self.plan, self.folder, tuple(units), arguments))]
 
     def report_batch(self, ended: tuple[str, ...]) -> JobBatch:
         """Return the job that writes the report when others have ended."""
         return JobBatch(self.plan, self.folder, (), ("report", str(self.folder)), kind="report", ended=ended)
 
     def script(self, fresh: bool = False, detach: bool = False) -> str:
-        """Return what would be submitted, names of jobs in capitals, without secrets; nothing if nothing is missing."""
+        """Return the script to submit, names of jobs in capitals, without secrets; empty if no run is left."""
         missing = range(len(self.plan.units)) if fresh else self.missing(again=True)
         live = [job for job in self.engine.live(self.plan) if not job.stuck]
         units = sorted(set(missing) - units_of(live))
@@ -227,10 +227,10 @@ class JobSweep:
     def _give(
         self, units: Sequence[int], take: Callable[[JobBatch], str], preparing: str | None = None, fresh: bool = False
     ) -> tuple[int, ...]:
-        """Give units to something that takes jobs; return those that it took, perhaps not all, and at least one.
+        """Pass units in batches to `take`; return the accepted ones, perhaps not all, but at least one.
 
         Raises:
-            UserError: it refuses the first of them.
+            UserError: `take` refuses the first batch.
 
         """
         prepared, ended = preparing, tuple[str, ...]()
@@ -252,7 +252,7 @@ class JobSweep:
         return taken
 
     def _submitted(self, batch: JobBatch) -> str:
-        """Submit jobs, say so, and return their name."""
+        """Submit a batch, print that, and return its name."""
         name = self.engine.submit(batch)
         self._submissions.note(batch.units, name)
         if self.engine.starts and batch.kind == "units":
@@ -266,10 +266,10 @@ class JobSweep:
 
     @contextmanager
     def _submitting(self) -> Iterator[None]:
-        """Keep other processes from submitting, stopping and planning here; where jobs end with this one it is so.
+        """Hold the lock of submitting, stopping and planning here; no-op where jobs end with this process.
 
         Raises:
-            UserError: another one doesn't end.
+            UserError: another process doesn't release it.
 
         """
         with ExitStack() as held:
@@ -282,19 +282,19 @@ class JobSweep:
             yield
 
     def _planned(self) -> JobPlan:
-        """Return the plan as it is in the folder.
+        """Return the folder's plan.
 
         Raises:
-            UserError: it is another one.
+            UserError: it is another sweep's.
 
         """
-        there = plans.read_plan(self.folder)
-        if not continues(there, self.plan):
+        planned = plans.read_plan(self.folder)
+        if not continues(planned, self.plan):
             raise UserError(
                 f"{self.folder}: another sweep, or this one with another profile, was begun here meanwhile; give "
                 "another --out"
             )
-        return there
+        return planned
 
     def submit_report(self) -> bool:
         """Submit a job that writes the report when all others have ended; return whether any is left to wait for."""
@@ -309,13 +309,13 @@ class JobSweep:
         return bool(names)
 
     def wait(self, found: Callable[[RunState], None], poll: float = POLL_SECONDS) -> bool:
-        """Wait until no job is left, and submit units anew whose jobs ended with runs left to do.
+        """Wait until no job is left, and resubmit units whose jobs ended with runs left to do.
 
-        While no job runs, each reason for which they wait is said once. A unit whose jobs bring no new run is given up
+        While no job runs, each reason why they wait is printed once. A unit whose jobs bring no new run is given up
         after some submissions in a row.
 
         Args:
-            found: takes each recorded run once, as it is found.
+            found: called with each recorded run once.
             poll: seconds between two looks, in the end; the first ones come sooner.
 
         Returns:
@@ -375,7 +375,7 @@ class JobSweep:
     def _live(self) -> tuple[Live, ...]:
         """Return the jobs that wait or run; those that the engine will never begin are cancelled.
 
-        An engine that doesn't answer is asked again for some minutes.
+        An engine that doesn't answer is queried again for some minutes.
 
         Raises:
             UserError: it hasn't answered all that time.
@@ -392,7 +392,7 @@ class JobSweep:
                     self._submissions.cancelled(units_of(stuck))
                 refused = [job.reason for job in stuck if job.refused]
                 self._refused += [
-                    f"{self.engine.title} would never begin such jobs: {reason}; change what the profile asks for"
+                    f"{self.engine.title} would never begin such jobs: {reason}; change the profile's requests"
                     for reason in dict.fromkeys(refused)
                 ]
                 return tuple(job for job in live if not job.stuck)
@@ -403,10 +403,10 @@ class JobSweep:
                 time.sleep(ASK_SECONDS)
 
     def reasons(self) -> list[str]:
-        """Return why runs are missing, each reason once: jobs were refused, have failed, or have left no trace."""
+        """Return the distinct reasons why runs are missing: jobs were refused, have failed, or have left no log."""
         last = {job.unit: job for job in plans.read_jobs(self.folder)}
-        found = (last.get(unit) for unit in (-1, *self.missing(again=False)))
-        reasons = [f"a job ended: {job.why}" for job in found if job is not None and job.why is not None]
+        ended = (last.get(unit) for unit in (-1, *self.missing(again=False)))
+        reasons = [f"a job ended: {job.why}" for job in ended if job is not None and job.why is not None]
         logs = self.folder / plans.LOGS
         if not self._refused and not plans.read_plan(self.folder).stopped and not any(logs.glob("*")):
             reasons.append(f"no job has left a log in {logs}: see that the nodes have this folder, under this path")
@@ -414,17 +414,17 @@ class JobSweep:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder while the body runs, if jobs end with this process: nobody else is to work in it meanwhile.
+        """Lock the folder while the body runs, if jobs end with this process.
 
         Raises:
-            UserError: another process holds it; says which.
+            UserError: another process holds it, which the message names.
 
         """
         with nullcontext() if self.engine.outlives else locked(self.folder):
             yield
 
     def stop(self) -> int:
-        """End all jobs, and remove their claims; return how many there were. Who waits for them submits none again."""
+        """End all jobs, and remove their claims; return their number. A process that waits for them resubmits none."""
         with self._submitting():
             plans.write_plan(self.folder, plans.read_plan(self.folder).model_copy(update={"stopped": True}))
             count = self.engine.stop(self.plan, self._submissions.names())
@@ -452,11 +452,11 @@ def find(path: Path, say: Say) -> JobSweep:
 
 
 def _damaged(folder: Path, say: Say) -> bool:
-    """Tell, and say, whether the settings that jobs have resolved can't be read."""
+    """Return whether the settings that jobs have resolved are unreadable; print it if so."""
     try:
         plans.read_resolved(folder)
     except UserError:
-        say(f"{folder / plans.RESOLVED} is damaged; the next job decides anew what the suite leaves open")
+        say(f"{folder / plans.RESOLVED} is damaged; the next job resolves the open settings again")
         return True
     return False
 
@@ -465,7 +465,7 @@ def _refuse_if_jobs_live(folder: Path, before: JobPlan, engine: Engine) -> None:
     """Refuse a folder in which jobs of another plan wait or work.
 
     Raises:
-        UserError: says which, and how to end them.
+        UserError: there are such jobs; the message names them, and how to end them.
 
     """
     owned = engine if before.profile.engine == engine.profile.engine else make_engine(before.profile)

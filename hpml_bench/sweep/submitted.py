@@ -1,4 +1,4 @@
-"""Submitted units: an engine's answer may be older than a submission, so an absence is believed after a while only."""
+"""Submitted units: an engine's list of jobs may be older than a submission, so a unit counts as absent later only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Submissions:
     """Units that have a job which the engine may not show yet, or no longer."""
 
     def __init__(self, folder: Path, lag: float) -> None:
-        """Keep the results folder, and the seconds by which the engine's answers may be old; 0: they are exact."""
+        """Keep the results folder, and the seconds by which the engine's list may be old; 0: it is exact."""
         self._folder, self._lag = folder, lag
         self._seen: dict[int, float] = {}
         """Unit -> time.monotonic() at which this process last saw a job of it."""
@@ -43,7 +43,7 @@ class Submissions:
         (self._folder / FILE).unlink(missing_ok=True)
 
     def absent(self, units: Collection[int], live: Collection[int]) -> set[int]:
-        """Return those of the units that have no job: none is live, and none was a moment ago unless it has ended."""
+        """Return the units without a job: none is live, and none was recently unless it has ended."""
         now = time.monotonic()
         self._seen |= dict.fromkeys(live, now)
         gone = set(units) - set(live)

@@ -29,8 +29,8 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
     The allocator's variables can't be set any more, since torchrun started this process; the record has their values.
 
     Raises:
-        UserError: a setting is wrong, torch can't compute on this rank's GPU, a source can't be had, or jobs work in
-            the results folder.
+        UserError: a setting is invalid, torch can't compute on this rank's GPU, a source isn't available, or jobs work
+            in the results folder.
 
     """
     environment.set_cuda_environment()
@@ -65,7 +65,7 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
     except Exception as error:
         own.path.mkdir(parents=True, exist_ok=True)
         worker.leave_error(error, own.path, rank)
-        if own.record() is None:  # the first to come here has it; torchrun then ends the others
+        if own.record() is None:  # the first rank here commits it; torchrun then ends the others
             ended = outcome.outcome(own.path, outcome.ExitEvidence())
             own.commit(outcome.record(request, ended, started, time.monotonic() - began))
         worker.end_at_once()

@@ -72,30 +72,30 @@ class TuningRequest:
         named = [suite.method(name) for name in (suite.methods if names is None else names)]
         specs = tuple(spec for spec in named if registry.plugin("methods", spec.method).trains)
         if not specs:
-            raise UserError(f"suite {suite.name}: there is no method to tune; none of those asked for trains anything")
+            raise UserError(f"suite {suite.name}: there is no method to tune; none of those named trains anything")
         check_methods(specs, resolve_devices(suite.settings))
         return specs
 
 
 @dataclass(frozen=True)
 class TuningResult:
-    """What a tuning left."""
+    """Result of a tuning."""
 
     folder: Path
     record: TuningRecord
     suite_file: Path | None
-    """The suite with the chosen rates; None where it ended before it was done."""
+    """The suite with the chosen rates; None if the tuning ended early."""
     ending: Ending
 
 
 def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
-    """Do what is missing of the trials of every method; write trials.json and the suite with the chosen rates.
+    """Do the missing trials of every method; write trials.json and the suite with the chosen rates.
 
     A trial is a run of the suite's own budget in a process group of its own. It is evaluated on the validation rows;
     the ranks are given no path to the test rows.
 
     Raises:
-        UserError: Optuna is missing, a method is unknown, a source can't be had, or the folder is in use.
+        UserError: Optuna is missing, a method is unknown, a source isn't available, or the folder is in use.
 
     """
     specs = request.methods()  # refused before a folder is made
@@ -133,7 +133,7 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
 
 
 def headline_of(settings: Settings) -> Metric:
-    """Return the definition of the metric that the task is ranked by.
+    """Return the definition of the task's headline metric.
 
     Raises:
         UserError: there is no such task.
@@ -144,7 +144,7 @@ def headline_of(settings: Settings) -> Metric:
 
 
 def trial_settings(settings: Settings) -> Settings:
-    """Return the settings of a trial: what trains is the same, what only measures is left out."""
+    """Return the settings of a trial: the same training, without measurements that train nothing."""
     return settings.model_copy(update={"eval_every": END_ONLY, "latency_samples": 0})
 
 
@@ -152,12 +152,12 @@ def trial_settings(settings: Settings) -> Settings:
 def validation_for_test(prepared: Prepared) -> Iterator[Prepared]:
     """Yield the prepared data with the validation rows in the place of the test rows, under digests of its own."""
     with tempfile.TemporaryDirectory(prefix="tuning-", dir=tempdir.folder()) as name:
-        there = Path(prepared.data).resolve()
+        data_folder = Path(prepared.data).resolve()
         splits = {"train": "train", "validation": "validation", "test": "validation"}
-        if (there / RETENTION).is_dir():
+        if (data_folder / RETENTION).is_dir():
             splits[RETENTION] = RETENTION
         for split, source in splits.items():
-            (Path(name) / split).symlink_to(there / source, target_is_directory=True)
+            (Path(name) / split).symlink_to(data_folder / source, target_is_directory=True)
         data = digest([prepared.digests.data, "validation rows for test rows"], 64)
         note = "the validation rows stand in the place of the test rows, none of which is read"
         yield prepared.model_copy(
@@ -172,7 +172,7 @@ def validation_for_test(prepared: Prepared) -> Iterator[Prepared]:
 def turns(methods: Sequence[str], trials: int) -> Iterator[tuple[int, str]]:
     """Yield number and method of each trial: all first trials, then all second ones, methods shuffled in each round.
 
-    A tuning that is cut short has then spent the same on every method, to one trial.
+    A tuning that is cut short has spent the same on every method, up to one trial.
     """
     for number in range(trials):
         yield from ((number, name) for name in random.Random(number).sample(list(methods), len(methods)))  # noqa: S311
@@ -182,7 +182,7 @@ class Studies:
     """The studies of one call, and the record they make."""
 
     def __init__(self, folder: Path, blank: TuningRecord, specs: Sequence[MethodSpec], storage: BaseStorage) -> None:
-        """Open them; `blank` is the record without methods."""
+        """Open the studies; `blank` is the record without methods."""
         self._folder, self.blank, self._specs = folder, blank, {spec.name: spec for spec in specs}
         before = load(folder / RECORD)
         same = before is not None and _conditions(before) == _conditions(blank)
@@ -191,7 +191,7 @@ class Studies:
         self._studies = {spec.name: self._study(spec, storage) for spec in specs}
 
     def _study(self, spec: MethodSpec, storage: BaseStorage) -> Study:
-        """Return the study under a name that other conditions don't share: what was tried there tells nothing here."""
+        """Return the study of these conditions: trials under others, whose studies have other names, don't count."""
         name = f"{spec.name} {digest([*_conditions(self.blank), spec.model_dump(mode='json')])}"
         return Study(storage, name, self.blank.sampler, spec.lr, self.blank.factor, self.blank.headline)
 
@@ -225,7 +225,7 @@ class Studies:
 
 
 class TrialQueue(Queue):
-    """The trials that are left, in turns over the methods; a study says which rate comes next."""
+    """Remaining trials, in turns over the methods; a study chooses the next rate."""
 
     def __init__(
         self,
@@ -235,7 +235,7 @@ class TrialQueue(Queue):
         results: ResultsFolder,
         progress: SweepProgress,
     ) -> None:
-        """Take the turns of trials that were not made before."""
+        """Queue the trials that were not made before."""
         self._studies, self._request, self._prepared = studies, request, prepared
         self._results, self._progress = results, progress
         trials = request.trials
@@ -248,7 +248,7 @@ class TrialQueue(Queue):
         return bool(self._turns)
 
     def next(self) -> RunRequest:
-        """Take the next trial off the queue, with the rate that its study asks for."""
+        """Take the next trial off the queue, with the rate that its study chooses."""
         self._number, self._name = self._turns.popleft()
         self._handle, lr = self._studies[self._name].ask()
         spec = self._studies.spec(self._name, lr, self._number)
@@ -256,7 +256,7 @@ class TrialQueue(Queue):
         return RunRequest(spec=spec, prepared=self._prepared, folder=folder, limits=limits)
 
     def recorded(self, request: RunRequest) -> RunRecord | None:
-        """Return the record of a trial where a kill came between it and the study."""
+        """Return the record of a trial that a kill kept out of its study."""
         record = self._results.run_folder(request.spec).record()
         if record is None or not Plan((), self._prepared.digests, since=0).settles(RunState.of(record)):
             return None
@@ -264,23 +264,23 @@ class TrialQueue(Queue):
         return record
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
-        """Tell the study, keep all trials on disk, and show this one."""
+        """Pass the trial to its study, write all trials to disk, and show this one."""
         blank = self._studies.blank
         trial = _trial(self._number, record, blank.headline.name)
         self._studies[self._name].tell(self._handle, trial)
         self._studies.keep()
-        found = trial.status if trial.score is None else f"validation {blank.in_words(trial.score)}"
+        result = trial.status if trial.score is None else f"validation {blank.in_words(trial.score)}"
         count = f"trial {self._number + 1} of {self._request.trials}"
-        self._progress.say(f"{self._name} {count}: lr {trial.lr:.3g}, {found} in {trial.seconds:.1f} s")
+        self._progress.say(f"{self._name} {count}: lr {trial.lr:.3g}, {result} in {trial.seconds:.1f} s")
 
     def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
-        """Give the rate back to the study: it has its turn again."""
+        """Give the rate back to the study, which will choose it again."""
         self._studies[self._name].give_back(self._handle)
         return Ending("interrupted")
 
 
 def _conditions(record: TuningRecord) -> list[object]:
-    """Return what trials must share to be compared."""
+    """Return the conditions that trials must share to be compared."""
     return [identity(record.settings), record.digests, record.sampler, record.factor]
 
 

@@ -1,4 +1,4 @@
-"""The chosen rates as a suite file that run-all takes."""
+"""Suite file with the chosen rates, for run-all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_target(path: Path) -> Path:
     """Return the path if a suite can be written there, before hours are spent.
 
     Raises:
-        UserError: the name is none of a suite's, or the folder can't be made.
+        UserError: the name can't be a suite's, or the folder can't be made.
 
     """
     if path.suffix not in {".yaml", ".yml"} or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", path.stem):
@@ -55,7 +55,7 @@ def write_suite(path: Path, suite: Suite, record: TuningRecord) -> None:
 
 
 def _set_rate(methods: dict[str, Any], tuned: TunedMethod) -> None:
-    if tuned.name not in methods:  # asked for by --methods, as in peft:IA3
+    if tuned.name not in methods:  # named by --methods, as in peft:IA3
         methods[tuned.name] = {"method": tuned.spec.method, "options": dict(tuned.spec.options)}
     if tuned.rated and tuned.best is not None:
         methods[tuned.name]["lr"] = tuned.chosen

@@ -25,16 +25,16 @@ RACY_SECONDS = 2.0
 NEW = ".new-"
 """Prefix of folders whose content is not complete yet."""
 FOREIGN_SECONDS = 86_400
-"""Age below which such a folder is left alone where it has no lock."""
+"""Age below which an incomplete folder without a lock stays."""
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-"""Errors that only writes have; a disk's other errors may be of the file that is read."""
+"""Errors of writes only; other errors of a disk may concern the file that is read."""
 ELSEWHERE = "set HPML_BENCH_CACHE to a folder on another disk"
 _AS_TEXT = re.compile(r"\(os error (\d+)\)")
 """The errno in messages of libraries written in Rust."""
 
 
 def cache_folder() -> Path:
-    """Return where fetched and prepared files are kept: $HPML_BENCH_CACHE, or hpml-bench in the user's cache folder."""
+    """Return the folder of fetched and prepared files: $HPML_BENCH_CACHE, or hpml-bench in the user's cache folder."""
     own = os.environ.get("HPML_BENCH_CACHE")
     return Path(own).expanduser() if own else platformdirs.user_cache_path("hpml-bench")
 
@@ -128,7 +128,7 @@ def check_space() -> None:
 
 
 def _make(folder: Path) -> None:
-    """Make a folder of the cache if there is none, and remove what killed processes left in it."""
+    """Make a cache folder if it is missing, and remove the incomplete entries of killed processes."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

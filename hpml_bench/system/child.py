@@ -1,4 +1,4 @@
-"""Jobs as children of this process, which end with it and print into a file; the words by which modules are run."""
+"""Jobs as child processes that end with this one and print into a file; arguments that run a module."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from hpml_bench.system.parent_death import die_with_parent
 
 
 def module(name: str, *arguments: str) -> list[str]:
-    """Return an interpreter's words that run a module; it imports from the working folder only if this process does.
+    """Return the interpreter's arguments to run a module; it imports from the working folder only if this process does.
 
-    A `datasets.py` that lies there would stand in for the library.
+    A `datasets.py` there would shadow the library.
     """
     return [*([] if imports_from_working_folder() else ["-P"]), "-m", name, *arguments]
 
 
 def imports_from_working_folder() -> bool:
-    """Tell whether this process finds modules in the working folder, as one does that `python -m` started there."""
+    """Return whether this process imports modules from the working folder, as after `python -m`."""
     with suppress(FileNotFoundError):  # it was removed
         return not {"", str(Path.cwd())}.isdisjoint(sys.path)
     return False
@@ -39,12 +39,12 @@ def start(
     """Start a job; the kernel kills it when this thread's process ends, whatever the reason.
 
     Args:
-        command: its words.
-        variables: of the environment, beside those of this process.
-        log: the file to which what it prints is added.
+        command: its arguments.
+        variables: environment variables, added to those of this process.
+        log: file to which its output is appended.
         setup: shell lines before the command; the first that fails ends the job.
-        scratch: folder for its temporary files, made if it isn't there; variables in it are expanded.
-        place: what the child does before its command.
+        scratch: folder for its temporary files, made if missing; variables in its path are expanded.
+        place: called in the child before its command.
 
     """
     environment = {**os.environ, **variables}
@@ -73,7 +73,7 @@ def start(
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
-    """Ask jobs to end, and kill those that have not ended after so long."""
+    """Terminate jobs, and kill those that have not ended after `seconds`."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + seconds

@@ -17,7 +17,7 @@ from hpml_bench.system.redaction import SECRET_VARIABLE, redacted
 
 PACKAGES = ("hpml-bench", "torch", "transformers", "peft", "datasets", "tokenizers", "numpy")
 OPTIONAL = ("bitsandbytes",)
-"""Packages that the others import where they are installed, so that the processes of every run hold more memory."""
+"""Packages that the others import if installed, so that the processes of every run take more memory."""
 
 PROCESS_ENVIRONMENT = {
     # Large temporaries are kept instead of being returned to the kernel at every step: fewer page faults, more
@@ -36,9 +36,9 @@ PROCESS_ENVIRONMENT = {
 }
 
 CUDA_ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-"""Set where there is a GPU: batches of ever new shapes leave holes in segments of fixed sizes.
+"""Allocator's option on GPUs: batches of ever new shapes fragment segments of fixed sizes.
 
-All supported versions of torch read this name; where the user set PYTORCH_ALLOC_CONF, they take that.
+All supported versions of torch read this name; PYTORCH_ALLOC_CONF, if the user set it, has precedence.
 """
 
 RECORDED = (
@@ -54,7 +54,7 @@ RECORDED_WHERE_SET = (
     "PYTORCH_ALLOC_CONF",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )
-"""The same of GPUs, with NCCL's own: left out where they are not set, so that other records say nothing of them."""
+"""Variables of GPUs that are recorded, like NCCL's, only where they are set."""
 
 
 def set_process_environment() -> None:
@@ -65,7 +65,7 @@ def set_process_environment() -> None:
 
 
 def set_cuda_environment() -> None:
-    """Set what CUDA and torch's allocator read when a process first uses a GPU; what the user set is kept."""
+    """Set the variables that CUDA and torch's allocator read at the first use of a GPU; those the user set are kept."""
     os.environ.setdefault("CUDA_DEVICE_ORDER", PROCESS_ENVIRONMENT["CUDA_DEVICE_ORDER"])
     if gpus.visible_gpus():
         os.environ.setdefault(*CUDA_ALLOCATOR)
@@ -100,30 +100,30 @@ def cores() -> int:
 
 
 def has_bf16(device: str) -> bool:
-    """Tell whether a device, `cpu` or `cuda`, has instructions for bfloat16."""
+    """Return whether a device, `cpu` or `cuda`, has instructions for bfloat16."""
     if device == "cuda":
         return all(float(gpu["capability"] or 0) >= 8 for gpu in gpus.visible_gpus())
     return bool({"avx512_bf16", "amx_bf16"} & set(_cpu().get("flags", "").split()))
 
 
 class NodeLayout(NamedTuple):
-    """The nodes of a run that has several, the first rank's first."""
+    """Nodes of a run over several; the first has rank 0."""
 
     hosts: tuple[str, ...]
     ranks_per_node: tuple[int, ...]
     interconnect: str
-    """What connects them, with its rate where that is known."""
+    """Network between them, with its rate if known."""
     unlike: tuple[str, ...] = ()
-    """Digests of the nodes' hardware where it is not the same."""
+    """Digests of the nodes' hardware if they differ."""
 
     def parts(self) -> dict[str, Any]:
-        """Return what a run's costs depend on beside the first node's hardware."""
-        told: dict[str, Any] = {
+        """Return the parts on which a run's costs depend beside the first node's hardware."""
+        parts: dict[str, Any] = {
             "nodes": len(self.hosts),
             "ranks_per_node": list(self.ranks_per_node),
             "interconnect": self.interconnect,
         }
-        return told | ({"unlike": list(self.unlike)} if self.unlike else {})
+        return parts | ({"unlike": list(self.unlike)} if self.unlike else {})
 
 
 def hardware() -> dict[str, Any]:
@@ -140,13 +140,13 @@ def hardware() -> dict[str, Any]:
 
 
 def describe(over: NodeLayout | None = None) -> dict[str, Any]:
-    """Return what is written into a record: hardware and its fingerprint, versions, variables, threads.
+    """Return the environment for a record: hardware and its fingerprint, versions, variables, threads.
 
-    Of a run over several nodes (`over`) the fingerprint is theirs; `node_fingerprint`, where they are alike, is the one
-    that a run on one of them has.
+    For a run over several nodes (`over`) the fingerprint covers all of them; `node_fingerprint`, given if they are
+    alike, is that of a run on one of them.
 
     Only the variables in `RECORDED` and `RECORDED_WHERE_SET`, and NCCL's, are taken from the environment, so that no
-    key or token is.
+    key or token gets into a record.
     """
     node, where = hardware(), job.where()
     parts = node | over.parts() if over else node

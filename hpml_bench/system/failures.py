@@ -10,9 +10,9 @@ _CUDA = re.compile(
     r"|\bCUBLAS_STATUS_NOT_INITIALIZED|failed to cuda [a-z]*alloc",
     re.IGNORECASE,
 )
-"""Messages of CUDA, cuBLAS, cuDNN and NCCL, whose errors are not of torch's OutOfMemoryError.
+"""Out-of-memory messages of CUDA, cuBLAS, cuDNN and NCCL, which don't raise torch's OutOfMemoryError.
 
-cuBLAS says that it isn't initialised where there is no memory for its handle.
+cuBLAS reports that it isn't initialised if there is no memory for its handle.
 """
 _HOST = re.compile(
     r"can't allocate memory|cannot allocate memory|std::bad_alloc|\b(m|re)alloc of size \d+ failed", re.IGNORECASE
@@ -22,14 +22,14 @@ _LOST_PEER = re.compile(
     r"|watchdog caught collective",
     re.IGNORECASE,
 )
-"""Messages of gloo and NCCL on the ranks that are left when one has ended, or doesn't answer."""
+"""Messages of gloo and NCCL on the remaining ranks when one has ended or doesn't answer."""
 _DEVICE = re.compile(
     r"\b(cuda|nccl)\b( \w+)? (error|failure)|\bcublas|\bcudnn|\bCU[A-Z]+_STATUS_|same device",
     re.IGNORECASE,
 )
 """Messages of CUDA's errors and its libraries', and torch's where tensors are on two devices."""
 _SHARED_MEMORY = re.compile(r"/dev/shm|shared memory\b.*No space left|\bSIGBUS\b", re.DOTALL)  # noqa: S108
-"""What NCCL and torch say, and how a process ends, where there is no room for shared memory."""
+"""Messages of NCCL and torch, and the signal, where shared memory has run out."""
 
 
 def status_of(kind: str, message: str) -> Literal["oom_cuda", "oom_host", "failed"]:
@@ -42,23 +42,23 @@ def status_of(kind: str, message: str) -> Literal["oom_cuda", "oom_host", "faile
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception is for lack of memory, on the host or on the GPU."""
+    """Return whether an exception is for lack of memory, on the host or on the GPU."""
     return status_of(type(error).__name__, str(error)) != "failed"
 
 
 def of_machine(error: BaseException) -> bool:
-    """Whether an exception is a lack of memory, or the GPU's or its libraries': never a reason to refuse a model."""
+    """Return whether an exception is for lack of memory or of the GPU or its libraries: no reason to refuse a model."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return "AcceleratorError" in kinds or _DEVICE.search(str(error)) is not None or out_of_memory(error)
 
 
 def hint(message: str) -> str:
-    """Return what to do about an error, to stand behind its message; empty where there is nothing to say."""
+    """Return advice on an error, to append to its message; empty if there is none."""
     if _SHARED_MEMORY.search(message):
         return "; /dev/shm may be full: give the container more of it (docker run --shm-size=8g, or --ipc=host)"
     return ""
 
 
 def lost_peer(message: str) -> bool:
-    """Whether a rank failed only because another one had ended."""
+    """Return whether a rank failed only because another one had ended."""
     return _LOST_PEER.search(message) is not None

@@ -11,7 +11,7 @@ from typing import Any
 
 MIG_ENABLED = 1
 MIG = "MIG-"
-"""Start of the UUID of an instance of a card in MIG mode, as `GPU-` is of a card's."""
+"""Prefix of the UUID of an instance of a card in MIG mode, as `GPU-` is of a card's."""
 
 
 @contextmanager
@@ -35,29 +35,29 @@ def nvml() -> Iterator[Any]:
 def visible_gpus() -> tuple[dict[str, Any], ...]:
     """Return name, UUID, memory (MB), compute capability, power limit (W) and index of each GPU that CUDA may use.
 
-    Chosen by CUDA_VISIBLE_DEVICES as CUDA does. The index is CUDA's where it counts in the order of the bus. What the
-    driver doesn't say is None. A card in MIG mode stands for its instances, of which a process can use one.
+    Selected by CUDA_VISIBLE_DEVICES as in CUDA. The index is CUDA's where it counts in the order of the bus. Values
+    unknown to the driver are None. Of instances of cards in MIG mode only one is returned: a process can use one.
     """
     found = shareable_gpus()
     return found[:1] if found and found[0]["uuid"].startswith(MIG) else found
 
 
 def shareable_gpus() -> tuple[dict[str, Any], ...]:
-    """Return the same of what several processes can have side by side: the cards, or all instances where all are such.
+    """Return the same for GPUs that several processes can divide: the cards, else all MIG instances.
 
-    Those that `visible_gpus` leaves out are of use to processes to which they are given.
+    Instances that `visible_gpus` leaves out can be given to other processes.
     """
     with nvml() as library:
         found = [] if library is None else list(_devices(library))
-    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
-    chosen = found if asked is None else _chosen(found, asked)
+    selection = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = found if selection is None else _chosen(found, selection)
     return tuple([gpu for gpu in chosen if not gpu["uuid"].startswith(MIG)] or chosen)
 
 
 def reading(uuid: str, read: Callable[[Any, Any], float]) -> float:
-    """Return what `read` gets from `pynvml` and the handle of a device; NaN where the driver doesn't say.
+    """Return `read(pynvml, handle)` for a device; NaN where the driver doesn't report it.
 
-    The UUID is CUDA's, with or without a prefix. Of a card in MIG mode nothing is read: other processes use it too.
+    The UUID is CUDA's, with or without a prefix. A card in MIG mode is not read: other processes use it too.
     """
     with nvml() as library:
         handle = None if library is None else _handle(library, uuid)
@@ -70,7 +70,7 @@ def reading(uuid: str, read: Callable[[Any, Any], float]) -> float:
 
 
 def _ask(library: Any, call: str, *arguments: Any) -> Any:
-    """Return what a call of NVML's returns, or None where it fails: no permission, not supported, an old driver."""
+    """Return the result of an NVML call; None where it fails: no permission, not supported, an old driver."""
     try:
         return getattr(library, call)(*arguments)
     except library.NVMLError:
@@ -82,7 +82,7 @@ def _devices(library: Any) -> Iterator[dict[str, Any]]:
     index = 0
     for number in range(_ask(library, "nvmlDeviceGetCount") or 0):
         card = _ask(library, "nvmlDeviceGetHandleByIndex", number)
-        if card is None:  # of others, as in a control group of Slurm's: CUDA doesn't count it
+        if card is None:  # not ours, as in a control group of Slurm: CUDA doesn't count it
             continue
         capability = _ask(library, "nvmlDeviceGetCudaComputeCapability", card)
         instances = _instances(library, card)
@@ -114,11 +114,11 @@ def _in_mig_mode(library: Any, card: Any) -> bool:
     return modes is not None and modes[0] == MIG_ENABLED
 
 
-def _chosen(found: list[dict[str, Any]], asked: str) -> list[dict[str, Any]]:
-    """Return the devices named, each once, up to the first name that is none's."""
+def _chosen(devices: list[dict[str, Any]], selection: str) -> list[dict[str, Any]]:
+    """Return the devices that CUDA_VISIBLE_DEVICES names, each once, up to the first unknown name."""
     chosen: list[dict[str, Any]] = []
-    for name in map(str.strip, asked.split(",")):
-        named = [gpu for gpu in found if name and (name == str(gpu["index"]) or gpu["uuid"].startswith(name))]
+    for name in map(str.strip, selection.split(",")):
+        named = [gpu for gpu in devices if name and (name == str(gpu["index"]) or gpu["uuid"].startswith(name))]
         if not named:
             break
         if named[0] not in chosen:

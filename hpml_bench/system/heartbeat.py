@@ -1,4 +1,4 @@
-"""Heartbeats: a small file for each rank, written in place, by which the parent tells work from a hang."""
+"""Heartbeats: a small file per rank, written in place, by which the parent distinguishes work from a hang."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STACK_SIGNAL = signal.SIGUSR1
 """The signal at which a rank that has begun writes its Python stacks to its log."""
 LOOK_SECONDS = 10.0
 BUSY_CPU, BUSY_BYTES = 0.1, 1e6
-"""What a process that is at work uses at least: a tenth of a core, or bytes a second read from disk or written."""
+"""Least use of a working process: a tenth of a core, or bytes per second read from or written to disk."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def begin(folder: Path, rank: int) -> None:
 
 
 def beat(where: str) -> None:
-    """Write where this rank is, such as `training step 3`. Takes microseconds: one write to the page cache."""
+    """Write this rank's current work, such as `training step 3`. Takes microseconds: one write to the page cache."""
     if _Heart.file is not None:
         _Heart.count += 1
         _Heart.where = where
@@ -82,7 +82,7 @@ def busy(every: float = LOOK_SECONDS) -> Iterator[None]:
 
 
 def _work() -> tuple[float, int]:
-    """Return the CPU seconds and the bytes of disks that this process has used; no bytes where /proc doesn't say."""
+    """Return the CPU seconds and the disk bytes that this process has used; 0 bytes if /proc has no count."""
     try:
         lines = (line.split() for line in Path("/proc/self/io").read_text().splitlines())
         moved = sum(int(value) for name, value in lines if name in {"read_bytes:", "write_bytes:"})

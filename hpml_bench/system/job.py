@@ -1,4 +1,4 @@
-"""Job of this process: what a cluster's engine calls it, and when it has to end; read from environment variables."""
+"""Job of this process: its id in a cluster's engine and its time limit, read from environment variables."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ CORES = "HPML_BENCH_CORES"
 """CPU cores that an engine gave to this job without binding it to them."""
 NODE = "HPML_BENCH_NODE"
 SCHEDULERS = (("slurm", "SLURM_JOB_ID"), ("pbs", "PBS_JOBID"), ("lsf", "LSB_JOBID"))
-"""Engines that say in a variable which job this is; others are told by `HPML_BENCH_JOB`."""
+"""Engines and their own variables for a job's id; for other engines it is in `HPML_BENCH_JOB`."""
 
 
 @dataclass(frozen=True)
 class ThisJob:
-    """The job that this process is."""
+    """Job of this process."""
 
     engine: str
     job: str
@@ -30,15 +30,15 @@ class ThisJob:
     host: str
     pid: int
     exclusive: bool
-    """Whether it has its nodes to itself, as far as it was told."""
+    """Whether it has its nodes to itself, according to its engine."""
     queued: str | None
     """When it was submitted; UTC, ISO 8601."""
     until: float | None
-    """When its time limit ends it, in seconds since 1970."""
+    """End of its time limit, in seconds since 1970."""
 
 
 def this_job() -> ThisJob:
-    """Return the job of this process; without an engine one that is named by host and process."""
+    """Return the job of this process; without an engine, one named by host and process."""
     host, pid = socket.gethostname(), os.getpid()
     engine, job = os.environ.get(ENGINE), os.environ.get(JOB)
     for name, variable in SCHEDULERS:
@@ -57,7 +57,7 @@ def this_job() -> ThisJob:
 
 
 def where() -> dict[str, Any] | None:
-    """Return what a record says of the job that made it; None where no job did."""
+    """Return a record's entry on the job that makes it; None without a job."""
     if JOB not in os.environ:
         return None
     own = this_job()
@@ -79,7 +79,7 @@ def node_number() -> int:
 
 
 def plain(text: str) -> str:
-    """Return a name of a job as it stands in names of files."""
+    """Return a job's id as used in file names."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:80].strip("-") or "job"
 
 

@@ -1,6 +1,6 @@
-"""Locks on files, which the kernel releases when their process ends; a file system without such locks is told.
+"""Locks on files, which the kernel releases when their process ends; a file system without such locks is an error.
 
-There `filelock` would take a marker file instead, which outlives a process that is killed, and only warn of it.
+There `filelock` would only warn and take a marker file instead, which outlives a killed process.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from filelock import FileLock
 from hpml_bench.errors import UserError
 
 UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
-"""What flock answers where there are no locks: on Lustre mounted without `flock`, on NFS without its lock daemon."""
+"""Errors of flock where there are no locks: on Lustre mounted without `flock`, on NFS without its lock daemon."""
 
 
 def file_lock(path: Path | str, timeout: float = -1) -> FileLock:
-    """Return a lock that is one of the kernel or none."""
+    """Return a kernel lock, never filelock's marker file."""
     return FileLock(path, timeout=timeout, fallback_to_soft=False)
 
 

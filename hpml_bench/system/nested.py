@@ -7,7 +7,7 @@ from typing import Any
 
 
 def map_texts(value: Any, change: Callable[[str], str], leave_out: Callable[[str], bool] = lambda _: False) -> Any:
-    """Return the value with every text in it changed, but for keys; those that `leave_out` names go with their values.
+    """Return a value with every text in it changed but keys; keys that `leave_out` selects go with their values.
 
     Tuples become lists.
     """

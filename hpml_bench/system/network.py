@@ -11,16 +11,16 @@ from pathlib import Path
 import psutil
 
 ANYWHERE = "192.0.2.1"
-"""An address that is nobody's (RFC 5737): the route to it is the default one."""
+"""An unassigned address (RFC 5737): the route to it is the default one."""
 INFINIBAND = Path("/sys/class/infiniband")
 NAMED = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 """Variables by which users name the interface of a run."""
 
 
 def own_address() -> str:
-    """Return the IPv4 address of this machine for other nodes: of the interface that the user named, else by its name.
+    """Return the IPv4 address of this machine for other nodes: of the interface that the user named, else of its name.
 
-    Its name may stand for the loopback, as Debian writes it into /etc/hosts: then it is the default route's address.
+    Its name may resolve to the loopback, as in Debian's /etc/hosts: then it is the default route's address.
     """
     named = _named()
     if named is not None and (found := _addresses().get(named)):
@@ -34,16 +34,16 @@ def own_address() -> str:
 
 
 def interface_to(host: str) -> str | None:
-    """Return the interface from which packets leave for a host, or which has its address; None where none does."""
+    """Return the interface that leads to a host, or has its address; None if there is none."""
     source = _source(host)
     return next((name for name, address in _addresses().items() if address == source), None)
 
 
 def interconnect(hosts: list[str]) -> str:
-    """Return what a run's nodes are connected by, such as `mlx5_0 200 Gb/sec (4X HDR)` or `eth0 10000 Mb/s`.
+    """Return the network between a run's nodes, such as `mlx5_0 200 Gb/sec (4X HDR)` or `eth0 10000 Mb/s`.
 
-    InfiniBand's devices where there are any, else the socket interface that the user named, or that leads to the first
-    of the hosts which is not this machine.
+    InfiniBand's devices if there are any, else the socket interface that the user named, or that leads to the first of
+    the other hosts.
     """
     devices = _infiniband()
     if devices:
@@ -55,7 +55,7 @@ def interconnect(hosts: list[str]) -> str:
 
 
 def _infiniband() -> list[str]:
-    """Return InfiniBand's devices with their rates, of ports that are up."""
+    """Return InfiniBand's devices whose ports are up, with their rates."""
     found = []
     for port in sorted(INFINIBAND.glob("*/ports/*")):
         with suppress(OSError):
@@ -65,15 +65,15 @@ def _infiniband() -> list[str]:
 
 
 def _named() -> str | None:
-    """Return the interface that a variable names; NCCL takes the beginning of a name, and `=` before a whole one."""
+    """Return the interface that a variable names: as in NCCL by a prefix, or after `=` by its whole name."""
     for variable in NAMED:
         first = os.environ.get(variable, "").partition(",")[0]
-        asked = re.fullmatch(r"=?([\w.@-]+)", first)
-        if asked:
-            start = asked[1]
-            there = sorted(n for n in _addresses() if n == start or (n.startswith(start) and not first.startswith("=")))
-            if there:
-                return start if start in there else there[0]
+        match = re.fullmatch(r"=?([\w.@-]+)", first)
+        if match:
+            start = match[1]
+            names = sorted(n for n in _addresses() if n == start or (n.startswith(start) and not first.startswith("=")))
+            if names:
+                return start if start in names else names[0]
     return None
 
 
@@ -87,7 +87,7 @@ def _addresses() -> dict[str, str]:
 
 
 def _source(host: str) -> str | None:
-    """Return the own address from which packets leave for a host; nothing is sent."""
+    """Return the source address of packets to a host; nothing is sent."""
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, 9))
         return str(probe.getsockname()[0])

@@ -30,7 +30,7 @@ def oom_kills() -> int:
 def _counters() -> Iterator[Path]:
     """Yield the counters of this process's control group, wherever it is mounted.
 
-    In version 2 a group counts what happens below it; in version 1 it doesn't, so that each group below it is read.
+    In version 2 a group's count includes groups below it; in version 1 it doesn't, so that each of them is read.
     """
     with suppress(OSError):
         lines = [line.split(":", 2) for line in GROUPS.read_text().splitlines()]
@@ -42,7 +42,7 @@ def _counters() -> Iterator[Path]:
             controller = "" if kind == "cgroup2" else "memory" if "memory" in options.split(",") else kind
             if not kind.startswith("cgroup") or controller not in groups:
                 continue
-            with suppress(ValueError):  # the group is outside what is mounted
+            with suppress(ValueError):  # the group is outside the mount
                 folder = Path(place) / Path(groups[controller]).relative_to(root)
                 if not controller:
                     yield folder / "memory.events"

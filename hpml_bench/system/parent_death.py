@@ -1,4 +1,4 @@
-"""Parent-death signal of the kernel: a child that asks for it never outlives its parent."""
+"""Parent-death signal of the kernel: a child that requests it never outlives its parent."""
 
 from __future__ import annotations
 

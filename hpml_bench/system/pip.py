@@ -27,9 +27,9 @@ def command(*arguments: str) -> list[str]:
 
 
 def run(command: Sequence[str], seconds: float, variables: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Run a pip command; return its status and what it printed.
+    """Run a pip command; return its status and output.
 
-    When this process is interrupted, pip and what it started end too; when it is killed, pip does.
+    When this process is interrupted, pip and its children end too; when it is killed, pip does.
 
     Args:
         command: what `command` returns, and more arguments.

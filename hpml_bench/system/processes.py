@@ -19,7 +19,7 @@ PR_SET_CHILD_SUBREAPER = 36
 PF_EXITING = 4
 """From <linux/sched.h>: flag of a process that is exiting and no zombie yet."""
 LAST_SECONDS = 5.0
-"""For so long a killed process is waited for."""
+"""Seconds to wait for a killed process."""
 ENDED = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
 
 
@@ -33,7 +33,7 @@ def identify(pid: int) -> psutil.Process | None:
 
 
 def identity(pid: int) -> str | None:
-    """Return machine, boot and start time of a process: another one of its number, here or elsewhere, differs.
+    """Return machine, boot and start time of a process, unequal for any other process with its number.
 
     None where there is no such process here, or a zombie.
     """
@@ -46,19 +46,19 @@ def identity(pid: int) -> str | None:
 
 
 def is_here(identity: str) -> bool:
-    """Tell whether a process with this identity is, or was, one of this machine, or of this container on it.
+    """Return whether a process with this identity is, or was, one of this machine, or of this container on it.
 
-    Where a machine has no id of its own, one that was begun anew can't be told from another one: False.
+    False for earlier boots of a machine without an id, which can't be distinguished from other machines.
     """
     place, started, _ = identity.rsplit(":", 2)
     return place == home() and (started == boot() or not place.startswith(":"))
 
 
 def home() -> str:
-    """Return the identity of this machine, or of this container on it, where processes are numbered.
+    """Return the identity of this machine, or of this container on it, within which processes are numbered.
 
-    It stays after a reboot of a machine, whose first namespace has always the same number. Names of hosts don't tell:
-    containers may have the one of their host, or all the same.
+    A reboot doesn't change it: a machine's first namespace always has the same number. Names of hosts aren't unique:
+    containers may have that of their host, or all the same.
     """
     try:
         machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
@@ -68,7 +68,7 @@ def home() -> str:
 
 
 def namespace() -> int:
-    """Return the inode of the namespace in which processes are numbered; 0 where the system doesn't say."""
+    """Return the inode of the PID namespace; 0 where it is unknown."""
     try:
         return Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
@@ -76,7 +76,7 @@ def namespace() -> int:
 
 
 def boot() -> str:
-    """Return the identity of this start of the kernel; empty where it doesn't say."""
+    """Return the kernel's boot id; empty where it is unknown."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -167,7 +167,7 @@ def _killed(pid: int) -> bool:
 
 
 def terminate(processes: Iterable[psutil.Process]) -> None:
-    """Kill what is left of a run, wait until it has ended, and reap what became our child when its parent died."""
+    """Kill a run's remaining processes, wait for their end, and reap those that became our children as orphans."""
     left = set(processes)
     deadline = time.monotonic() + LAST_SECONDS
     while left:
@@ -193,7 +193,7 @@ def _gone(process: psutil.Process) -> bool:
 
 @contextmanager
 def subreaper() -> Iterator[None]:
-    """While the body runs, orphans among our descendants become our children instead of init's."""
+    """Adopt orphans among our descendants while the body runs, in place of init."""
     library = ctypes.CDLL(None, use_errno=True)
     library.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:

@@ -1,4 +1,4 @@
-"""Redaction: keys, tokens and passwords of the environment are removed from records, logs and what wandb gets.
+"""Redaction of the environment's keys, tokens and passwords in records, logs and uploads to wandb.
 
 A variable is a secret by the words in its name. Passwords in addresses, `scheme://user:password@host`, are secrets too.
 """

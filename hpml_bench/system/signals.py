@@ -1,4 +1,4 @@
-"""Signals that ask for the end, such as Ctrl-C: the first ends the current run and records it, the second exits."""
+"""Signals that request the end, such as Ctrl-C: the first ends the current run and records it, the second exits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STATUS = 130
 
 
 class Stop:
-    """Whether a signal has asked for the end."""
+    """Whether a signal has requested the end."""
 
     def __init__(self) -> None:
         self.asked = False

@@ -1,8 +1,8 @@
 """Temporary folder of this process: removed when it ends, or by the next process of this host if it was killed.
 
-The folder may lie on a file system that several hosts share. A lock there may be known to one host alone (of NFS and
-Lustre, on folders always), so a host removes only what its own processes left: a file in each folder is named after
-the host, and is what its process locks.
+The folder may lie on a file system that several hosts share. A lock there may be visible to one host alone (on NFS and
+Lustre locks on folders always are), so a host removes only folders of its own processes: a process locks a file in its
+folder that is named after the host.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hpml_bench.system.hashing import digest
 PREFIX = "hpmlt-"
 """Short, since sockets are made in the folder, and a socket's path has at most 107 characters.
 
-Earlier versions have `hpmlb-`, lock the folder itself, and would remove one in which only a file is locked."""
+Earlier versions use `hpmlb-`, lock the folder itself, and would remove one in which only a file is locked."""
 AFTER_MULTIPROCESSING = -200
 """Exit priority: multiprocessing removes its own folder, which is inside ours, at -100."""
 
@@ -37,7 +37,7 @@ class _Own:
 
 
 def folder() -> Path:
-    """Return the folder, made at the first call, which also removes those that killed processes left."""
+    """Return the folder, made at the first call, which also removes the folders of killed processes."""
     if _Own.path is None:
         _remove_abandoned(Path(tempfile.gettempdir()))
         while _Own.path is None:
@@ -104,7 +104,7 @@ def _remove_abandoned(parent: Path) -> None:
             descriptor = os.open(path / holder(), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                (path / holder()).unlink()  # while it is locked: who is about to lock it sees that it is gone
+                (path / holder()).unlink()  # while it is locked: a process about to lock it sees that it is gone
             finally:
                 os.close(descriptor)
             shutil.rmtree(path, ignore_errors=True)

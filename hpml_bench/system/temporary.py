@@ -15,7 +15,7 @@ from hpml_bench.system.hashing import digest
 
 PATTERN = ".*.tmp"
 FOREIGN_SECONDS = 86_400
-"""Age from which such a file is left over, whoever wrote it."""
+"""Age from which a temporary file counts as left over, whoever wrote it."""
 _OWN = re.compile(r"\.(?P<place>[0-9a-f]{12})\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp$")
 
 
@@ -26,7 +26,7 @@ def beside(path: Path) -> Path:
 
 @cache
 def host_id() -> str:
-    """Return the id of host, boot and process namespace: numbers of processes are unique under it.
+    """Return the id of host, boot and PID namespace, within which process numbers are unique.
 
     Names of hosts may be equal (localhost); the kernel's boot id isn't.
     """
@@ -34,7 +34,7 @@ def host_id() -> str:
 
 
 def left_over(path: Path) -> bool:
-    """Whether a temporary file was left by a process of this place that has ended, or is older than a day."""
+    """Return whether a temporary file is of an ended process with this `host_id`, or older than a day."""
     name = _OWN.search(path.name)
     if name is not None and name["place"] == host_id():
         return processes.identify(int(name["pid"])) is None

@@ -1,4 +1,4 @@
-"""Text of others (names, data, error messages) without control characters, so that terminals and CI don't obey it."""
+"""Untrusted text (names, data, error messages) without control characters, which terminals and CI would execute."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _printable(text: object, width: int) -> str:
 
 
 def first_line(error: BaseException, width: int = 300) -> str:
-    """Return the first line of what an exception says; its class's name where it says nothing."""
+    """Return the first line of an exception's message; its class's name if that is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:width]
 
 

@@ -98,7 +98,7 @@ def test_a_conversation_is_shown_with_what_is_learnt(tmp_path: Path) -> None:
     tokens = sum(len(turn["content"]) + 3 for turn in TURNS)
     learnt = sum(len(turn["content"]) + 1 for turn in TURNS if turn["role"] == "assistant")
     assert row.splitlines() == [
-        f"train row 1: {tokens} tokens, {learnt} learnt",
+        f"train row 1: {tokens} tokens, {learnt} target tokens",
         "<|system|>Be short.<|end|>",
         "<|user|>One?",
         "Two?<|end|>",
@@ -108,7 +108,7 @@ def test_a_conversation_is_shown_with_what_is_learnt(tmp_path: Path) -> None:
         "⟦not so.<|end|>⟧",
         "",
         f"prompt: {tokens - 13} tokens, which end with 'nd|>\\n<|user|>Three?<|end|>\\n<|assistant|>'",
-        "asked for: No, not so.",
+        "expected: No, not so.",
     ]
     assert "template: {% for m in messages %}" in facts
     assert "columns: turns: messages" in facts
@@ -127,7 +127,7 @@ def test_so_many_rows_of_a_split_are_shown(tmp_path: Path) -> None:
     assert [shown(path).count(f"train row {n}: ") for n in range(1, 5)] == [1, 1, 1, 0]
     out = shown(path, "--rows", "9", "--split", "test")
     assert out.count("test row ") == 6
-    assert {f"asked for: a{n}" for n in range(6)} <= set(out.splitlines())
+    assert {f"expected: a{n}" for n in range(6)} <= set(out.splitlines())
     assert shown(path, "--split", "validation").count("validation row ") == 1
 
 
@@ -135,7 +135,7 @@ def test_what_was_cut_off_a_prompt_is_told(tmp_path: Path) -> None:
     """With `cut_prompt`, at the row's head; the answer stays whole."""
     path = suite(tmp_path, [{"prompt": "q" * 450, "completion": "a"}] * 5, too_long="cut_prompt", template="plain")
     row = shown(path, "--rows", "1").partition("\n\n")[2]
-    assert row.startswith("train row 1: 400 tokens, 2 learnt, 52 cut off the prompt")
+    assert row.startswith("train row 1: 400 tokens, 2 target tokens, 52 cut off the prompt")
     assert "⟦a<|stop|>⟧" in row
 
 
@@ -167,7 +167,7 @@ def test_token_ids_are_shown_on_demand(tmp_path: Path) -> None:
     assert "ids: [" not in shown(path)
     out = shown(path, "--ids", "--rows", "1")
     (ids,) = [json.loads(line.removeprefix("ids: ")) for line in out.splitlines() if line.startswith("ids: ")]
-    assert f"train row 1: {len(ids)} tokens, 2 learnt" in out
+    assert f"train row 1: {len(ids)} tokens, 2 target tokens" in out
     assert len(ids) == 8
 
 
@@ -231,7 +231,7 @@ def test_a_text_with_its_class_is_shown(tmp_path: Path) -> None:
     out = shown(path, "--rows", "2")
     assert "train row 1: 8 tokens\n" in out
     assert "⟦" not in out
-    colour = next(line for line in out.splitlines() if line.startswith("asked for: ")).removeprefix("asked for: ")
+    colour = next(line for line in out.splitlines() if line.startswith("expected: ")).removeprefix("expected: ")
     text = out.splitlines()[out.splitlines().index("train row 1: 8 tokens") + 1]
     assert text.startswith(f"w{tiny.COLOURS.index(colour)} w")
     assert text.endswith(" <end>")
@@ -247,11 +247,11 @@ def test_numbers_and_tags_are_shown(tmp_path: Path, task: str) -> None:
     content = {"description": "Rows.", "seeds": 2, "settings": values, "methods": {"lora": {"lr": 1e-2}}}
     (tmp_path / "rows.yaml").write_text(yaml.safe_dump(content))
     out = shown(str(tmp_path / "rows.yaml"), "--rows", "1")
-    label = next(line for line in out.splitlines() if line.startswith("asked for: ")).removeprefix("asked for: ")
+    label = next(line for line in out.splitlines() if line.startswith("expected: ")).removeprefix("expected: ")
     if task == "regression":
         assert 9 < float(label) < 14
         return
     (marked,) = [line for line in out.splitlines() if "⟦" in line]
     words = marked.replace("⟦", "").replace("⟧", "").removesuffix(" <end>").split()
     assert label.split() == [tiny.TAGS[int(word[1:]) % len(tiny.TAGS)] for word in words]
-    assert f", {len(words)} learnt" in out
+    assert f", {len(words)} target tokens" in out

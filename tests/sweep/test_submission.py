@@ -179,9 +179,7 @@ def test_jobs_that_the_engine_would_never_begin_end_the_wait(tmp_path: Path, slu
     assert not sweep.wait(lambda _: None, poll=0.01)
     assert len(list(slurm.glob("given*"))) == 1
     assert (slurm / "cancelled").read_text() == "7_[0]\n"
-    assert sweep.reasons() == [
-        "Slurm would never begin such jobs: PartitionTimeLimit; change what the profile asks for"
-    ]
+    assert sweep.reasons() == ["Slurm would never begin such jobs: PartitionTimeLimit; change the profile's requests"]
     (slurm / "queue").write_text(line(sweep, "7_0", "PENDING|PartitionTimeLimit"))
     assert len(sweep.submit(again=True)) == 1, "of an earlier call, perhaps with another profile"
     (sweep.folder / "logs" / "7_0.log").touch()
@@ -246,7 +244,7 @@ def test_damaged_settings_are_decided_anew(tmp_path: Path, slurm: Path) -> None:
         with pytest.raises(UserError, match=r"resolved.json: can't be read; remove it"):
             resolve_for_job(sweep.plan, sweep.folder, Limits())
         JobSweep.open(*on_slurm(), sweep.folder, said.append)
-        assert said.pop() == f"{resolved} is damaged; the next job decides anew what the suite leaves open"
+        assert said.pop() == f"{resolved} is damaged; the next job resolves the open settings again"
         assert not resolved.exists()
 
 

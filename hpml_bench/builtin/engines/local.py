@@ -1,4 +1,4 @@
-"""This machine: runs beside each other, each on GPUs or cores of its own (`run-all --parallel N`)."""
+"""This machine: runs side by side, each on GPUs or cores of its own (`run-all --parallel N`)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from hpml_bench.system import job as jobs
 from hpml_bench.system.text import utc_now
 
 STOP_SECONDS = 30.0
-"""For so long a job that was asked to end is waited for before it is killed."""
+"""Seconds to wait for a job signalled to end before it is killed."""
 LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Slot:
-    """The part of this machine that one job at a time has."""
+    """Part of this machine for one job at a time."""
 
     number: int
     cores: tuple[int, ...]
     cards: tuple[str, ...]
-    """As CUDA_VISIBLE_DEVICES names them."""
+    """GPUs, as CUDA_VISIBLE_DEVICES names them."""
 
 
 class Local(Engine):
@@ -43,20 +43,20 @@ class Local(Engine):
         super().__init__(profile)
         self._free: list[Slot] = []
         self._waiting: list[tuple[JobBatch, int, str]] = []
-        """Jobs, units, and when they were submitted."""
+        """Batches, units, and times of submission."""
         self._running: dict[int, tuple[Slot, subprocess.Popen[bytes]]] = {}
 
     @property
     def place(self) -> tuple[object, ...]:
-        """What decides the devices that a job finds: how many share the machine, too."""
+        """Facts that decide the devices of a job: also how many jobs share the machine."""
         return *super().place, self.profile.parallel
 
     def check(self) -> None:
-        """Part this machine into slots.
+        """Divide this machine into slots.
 
         Raises:
-            UserError: it has too few cores or GPUs; says how many slots there can be. Or the profile has keys that
-                mean nothing here.
+            UserError: it has too few cores or GPUs, where the message says how many slots there can be; or the profile
+                has keys that don't apply here.
 
         """
         profile = self.profile
@@ -87,7 +87,7 @@ class Local(Engine):
             time.sleep(LOOK_SECONDS)
 
     def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
-        """Ask the jobs of this process to end, and kill those that don't."""
+        """Terminate the jobs of this process, and kill those that don't end."""
         count = len(self._waiting) + len(self._running)
         self._waiting.clear()
         child.end([process for _, process in self._running.values()], STOP_SECONDS)
@@ -95,7 +95,7 @@ class Local(Engine):
         return count
 
     def dead(self, owner: Job) -> bool:
-        """Tell whether the owner was a process of this host, and has ended."""
+        """Return whether the owner was a process of this host, and has ended."""
         return ended_here(owner)
 
     def _begin(self) -> None:
@@ -129,12 +129,12 @@ def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Sl
     """Return equal parts of this machine's GPUs and cores.
 
     Args:
-        count: how many.
+        count: number of parts.
         cards_each: GPUs of each; None: an equal part, and at least one where there are any.
         cores_each: cores of each; None: an equal part.
 
     Raises:
-        UserError: there are fewer GPUs or cores than that takes.
+        UserError: there are too few GPUs or cores.
 
     """
     cores = sorted(os.sched_getaffinity(0))[: environment.cores()]
@@ -155,18 +155,18 @@ def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Sl
     ]
 
 
-def _each(count: int, asked: int | None, there: int, what: str, otherwise: str = "") -> int:
-    """Return how many of `there` things each of `count` slots gets.
+def _each(count: int, requested: int | None, available: int, what: str, otherwise: str = "") -> int:
+    """Return how many of the `available` things each of `count` slots gets.
 
     Raises:
         UserError: they are too few.
 
     """
-    each = there // count if asked is None else asked
-    if each < 1 or each * count > there:
-        most = there // (asked or 1)
+    each = available // count if requested is None else requested
+    if each < 1 or each * count > available:
+        most = available // (requested or 1)
         hint = f"; give --parallel {most}{otherwise}" if most else ""
         raise UserError(
-            f"{count} runs side by side need {count * (asked or 1)} {what}, and {there} may be used here{hint}"
+            f"{count} runs side by side need {count * (requested or 1)} {what}, and {available} may be used here{hint}"
         )
     return each

@@ -10,7 +10,7 @@ from hpml_bench.records.jobs import Job, JobPlan, ended_here
 
 
 class Manual(Engine):
-    """No engine: somebody else starts the jobs, and knows of them."""
+    """No engine: another scheduler starts the jobs, and alone knows their states."""
 
     title = "any scheduler"
     starts = False
@@ -25,7 +25,7 @@ class Manual(Engine):
         return ""
 
     def live(self, plan: JobPlan) -> tuple[Live, ...]:
-        """Return nothing: it isn't known."""
+        """Return nothing: live jobs aren't known."""
         return ()
 
     def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
@@ -33,5 +33,5 @@ class Manual(Engine):
         return 0
 
     def dead(self, owner: Job) -> bool:
-        """Tell whether the owner was a process of this host, and has ended."""
+        """Return whether the owner was a process of this host, and has ended."""
         return ended_here(owner)

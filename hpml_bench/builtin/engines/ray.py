@@ -1,9 +1,9 @@
 """Ray: the units as tasks of a running cluster, or of one that is started on this machine.
 
-A task starts `hpml-bench work` as a process of its own, since a worker of Ray's is used again and isolates nothing. The
+A task starts `hpml-bench work` as a process of its own, since Ray reuses its workers, which isolate nothing. The
 kernel kills that process when the worker ends (ray-project/ray#42861: Ray leaves children of a killed worker alive).
-Ray's own retries are off: a task that was lost is submitted anew under another name, so that what a lost node still
-does is never taken for it.
+Ray's own retries are off: a lost task is submitted anew under another name, so that work which a lost node goes on
+with is never taken for it.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from hpml_bench.system.signals import SIGNALS
 from hpml_bench.system.text import utc_now
 
 STOP_SECONDS = 30.0
-"""For so long a job that was asked to end is waited for before it is killed."""
+"""Seconds to wait for a job signalled to end before it is killed."""
 LOOK_SECONDS = 0.2
 REACH_SECONDS = 10.0
 UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
 class RayOptions(Frozen):
-    """Where the cluster is, and what else a task takes of it."""
+    """Address of the cluster, and further resources of a task."""
 
     address: str | None = None
-    """Of the cluster, as ray.init takes it; empty: RAY_ADDRESS, or without it a cluster of this machine alone."""
+    """Address of the cluster, as in ray.init; empty: RAY_ADDRESS, or without it a cluster of this machine alone."""
     resources: dict[str, float] = Field(default_factory=dict)
     """Custom resources of each task."""
 
 
 @dataclass(frozen=True)
 class NodeNeed:
-    """What a task takes of one node."""
+    """Resources that a task takes of one node."""
 
     cpus: float
     cards: float
@@ -77,10 +77,10 @@ class Ray(Engine):
         self._prepared: Any = None
 
     def check(self) -> None:
-        """Connect to the cluster, and look whether a node of it has what a job takes.
+        """Connect to the cluster, and check that a node of it has the resources of a job.
 
         Raises:
-            UserError: Ray isn't installed, the cluster can't be reached, or no node has it.
+            UserError: Ray isn't installed, the cluster can't be reached, or no node has them.
 
         """
         if self.profile.nodes > 1:
@@ -91,7 +91,7 @@ class Ray(Engine):
         self._need = need(self.profile, [node["Resources"] for node in _nodes()])
 
     def submit(self, batch: JobBatch) -> str:
-        """Begin as many jobs as the profile lets run at a time; `wait` begins the others."""
+        """Begin as many jobs as the profile allows at a time; `wait` begins the others."""
         after = self._prepared if batch.prepared else None
         if batch.kind == "prepare":
             self._prepared = self._begin(batch, None, None)
@@ -116,7 +116,7 @@ class Ray(Engine):
             time.sleep(seconds)
 
     def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
-        """Ask the jobs to end, and kill the workers of those that don't."""
+        """Cancel the jobs, and kill the workers of those that don't end."""
         import ray
 
         count, tasks = len(self._waiting) + len(self._running), list(self._running)
@@ -130,7 +130,7 @@ class Ray(Engine):
         return count
 
     def dead(self, owner: Job) -> bool:
-        """Tell whether a task of this process has ended, or an owner's process is gone from its node."""
+        """Return whether a task of this process has ended, or an owner's process is gone from its node."""
         if owner.job in self._names:
             return all(name != owner.job for _, name in self._running.values())
         return ended_here(owner) or (self._connected() and _gone(owner))
@@ -156,7 +156,7 @@ class Ray(Engine):
             raise UserError(f"Ray's cluster at {address} can't be reached: {str(error).splitlines()[0]}") from None
 
     def _more(self) -> None:
-        """Forget what has ended, and begin what there is room for."""
+        """Forget ended tasks, and begin waiting ones while there is room."""
         if self._running:
             import ray
 
@@ -187,15 +187,16 @@ class Ray(Engine):
         profile = self.profile
         own = {key: value for key, value in os.environ.items() if key.startswith("HPML_BENCH_")}
         share = {} if self._need.alone else {jobs.CORES: f"{self._need.cpus:.0f}"}
-        told = {jobs.ENGINE: "ray", jobs.JOB: name, jobs.QUEUED: utc_now(), jobs.EXCLUSIVE: str(int(self._need.alone))}
-        return {**own, **profile.env, **share, **told}
+        exclusive = str(int(self._need.alone))
+        job = {jobs.ENGINE: "ray", jobs.JOB: name, jobs.QUEUED: utc_now(), jobs.EXCLUSIVE: exclusive}
+        return {**own, **profile.env, **share, **job}
 
 
 def need(profile: Profile, nodes: list[dict[str, float]]) -> NodeNeed:
-    """Return what a task takes: what the profile says, else all cores and GPUs that every node has.
+    """Return the resources of a task: those of the profile, else all cores and GPUs that every node has.
 
     Args:
-        profile: of the sweep.
+        profile: the sweep's profile.
         nodes: resources of each living node, by Ray's names.
 
     Raises:
@@ -207,17 +208,17 @@ def need(profile: Profile, nodes: list[dict[str, float]]) -> NodeNeed:
     whole = profile.exclusive or profile.cpus_per_node is None
     cpus = least["CPU"] if whole else float(profile.cpus_per_node or 0)
     cards = least["GPU"] if profile.gpus_per_node is None else float(profile.gpus_per_node)
-    found = re.fullmatch(r"(\d+)([KMGT]?)", profile.memory_per_node or "")
-    memory = None if found is None else int(found[1]) << UNITS.get(found[2], 20)  # as Slurm: megabytes
-    asked = {"CPU": cpus, "GPU": cards, "memory": memory or 0}
-    if not any(all(node.get(kind, 0) >= number for kind, number in asked.items()) for node in working):
-        said = ", ".join(f"{number:.0f} {kind}" for kind, number in asked.items() if number) or "a CPU"
-        raise UserError(f"no node of Ray's cluster has what a job takes ({said}); give the profile less, or add nodes")
+    match = re.fullmatch(r"(\d+)([KMGT]?)", profile.memory_per_node or "")
+    memory = None if match is None else int(match[1]) << UNITS.get(match[2], 20)  # as Slurm: megabytes
+    requested = {"CPU": cpus, "GPU": cards, "memory": memory or 0}
+    if not any(all(node.get(kind, 0) >= number for kind, number in requested.items()) for node in working):
+        shown = ", ".join(f"{number:.0f} {kind}" for kind, number in requested.items() if number) or "a CPU"
+        raise UserError(f"no node of Ray's cluster has what a job takes ({shown}); give the profile less, or add nodes")
     return NodeNeed(cpus, cards, memory, alone=whole and len({node["CPU"] for node in working}) == 1)
 
 
 def do(words: list[str], variables: dict[str, str], log: str, profile: dict[str, Any], after: int | None) -> int:
-    """Do a job in a process of its own, as a task on a node; return its exit status, or that of what it comes after."""
+    """Do a job in a process of its own, as a task on a node; return its exit status, or a failed job's before it."""
     if after:
         return after
     where = Profile.model_validate(profile)
@@ -243,8 +244,8 @@ def _reach(address: str) -> None:
         OSError: nothing answers there.
 
     """
-    if found := re.fullmatch(r"(?:ray://)?\[?([^\]/]+)\]?:(\d{1,5})", address):
-        socket.create_connection((found[1], int(found[2])), REACH_SECONDS).close()
+    if match := re.fullmatch(r"(?:ray://)?\[?([^\]/]+)\]?:(\d{1,5})", address):
+        socket.create_connection((match[1], int(match[2])), REACH_SECONDS).close()
 
 
 @contextmanager
@@ -259,14 +260,14 @@ def _own_signals() -> Iterator[None]:
 
 
 def _nodes() -> list[dict[str, Any]]:
-    """Return the nodes of the cluster that live."""
+    """Return the living nodes of the cluster."""
     import ray
 
     return [node for node in ray.nodes() if node["Alive"]]
 
 
 def _gone(owner: Job) -> bool:
-    """Look on the owner's node whether its process is gone; a node that Ray has lost has ended, others aren't known."""
+    """Return whether an owner's process has ended, checked on its node; a node that Ray has lost counts as ended."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

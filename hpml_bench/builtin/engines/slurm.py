@@ -1,6 +1,6 @@
-"""Slurm: job arrays by sbatch, a unit a task; asked by squeue alone, since sacct needs a database that many lack.
+"""Slurm: job arrays by sbatch, one task per unit; states by squeue alone, since sacct needs a database that many lack.
 
-The script is plain text, so that `--dry-run` shows what is submitted. Jobs may be requeued: what they did is found in
+The script is plain text, so that `--dry-run` can show it. Jobs may be requeued: runs that they have done are found in
 the records.
 """
 
@@ -29,7 +29,7 @@ from hpml_bench.system.text import utc_now
 
 COMMANDS = ("sbatch", "squeue", "scancel")
 FORMAT = "%i|%F|%K|%T|%k|%r"
-"""Of squeue: job, array, task, state, comment, reason."""
+"""Output format of squeue: job, array, task, state, comment, reason."""
 STUCK = "launch failed requeued held"
 """Reason of a job that could not be launched: Slurm holds it until somebody releases it."""
 REFUSED = frozenset(
@@ -38,35 +38,35 @@ REFUSED = frozenset(
         *("InvalidAccount", "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed", "BadConstraints"),
     }
 )
-"""Reasons of jobs that Slurm has taken and will never begin (squeue(1), job reasons)."""
+"""Reasons of jobs that Slurm has accepted and will never begin (squeue(1), job reasons)."""
 ENDED = frozenset(
     {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
 )
 SECONDS = 60
-"""After so long a command of Slurm's is given up."""
+"""Seconds after which a Slurm command is given up."""
 RESERVED = frozenset(
     {"array", "comment", "signal", "output", "error", "dependency", "wrap", "parsable", "time", "nodes"}
 )
 """Options of sbatch that this engine sets itself."""
 WORD = re.compile(r"^[a-z][a-z0-9-]*$")
 NUMBER = re.compile(r"^(?:Submitted batch job )?(\d+)(?:;\S+)?\s*$", re.MULTILINE)
-"""A job's number in what sbatch prints, where a site's wrapper of it may print more; after `;` stands the cluster."""
+"""A job's number in the output of sbatch, to which a site's wrapper may add lines; after `;` stands the cluster."""
 ARRAY_REFUSED = "Invalid job array specification"
 OVERRIDES = ("SBATCH_", "SQUEUE_", "SCANCEL_")
-"""Beginnings of the variables by which a user's shell changes what Slurm's commands do."""
+"""Prefixes of variables by which a user's shell changes Slurm's commands."""
 CONFIGURATION = "SLURM_CONF"
-"""The one variable of a job that Slurm's commands need; by the others a new job would take over what that one has."""
+"""The one variable of a job that Slurm's commands need; by the others a new job would inherit options of that one."""
 
 
 class SlurmOptions(Frozen):
     """Options of sbatch by their long names, beside those that the profile has."""
 
     array: int = Field(default=1000, ge=1, le=100_000)
-    """Units of an array at most; less where MaxArraySize is below 1,001, or where fewer jobs may be in the queue."""
+    """Most units in one array; give less where MaxArraySize is below 1,001, or where fewer jobs may be in the queue."""
     lag: float = Field(default=45.0, ge=0, le=3600)
-    """Seconds by which an answer of squeue may be old: for so long an absent job isn't taken for one that has ended."""
+    """Seconds by which the answer of squeue may be old: for this long an absent job doesn't count as ended."""
     sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
-    """Such as `partition`, `account`, `qos`, `constraint`, `mem`; true for one without a value."""
+    """Options such as `partition`, `account`, `qos`, `constraint`, `mem`; true for one without a value."""
 
     @model_validator(mode="before")
     @classmethod
@@ -92,7 +92,7 @@ class SlurmOptions(Frozen):
 
 
 class Slurm(Engine):
-    """Slurm."""
+    """Jobs and job arrays of Slurm."""
 
     title = "Slurm"
     kills = True
@@ -100,7 +100,7 @@ class Slurm(Engine):
 
     @property
     def lag(self) -> float:
-        """Seconds by which an answer of squeue may be old."""
+        """Seconds by which the answer of squeue may be old."""
         return float(self.options.lag)
 
     def check(self) -> None:
@@ -110,9 +110,9 @@ class Slurm(Engine):
             raise UserError(f"--on: {', '.join(missing)} can't be found; submit from a login node of a Slurm cluster")
 
     def parts(self, batch: JobBatch) -> tuple[JobBatch, ...]:
-        """Return a batch in parts that are an array each, every one after the one before.
+        """Return a batch in parts, one array each; each begins after the one before.
 
-        Slurm limits the parallel tasks of one array only.
+        Slurm limits the parallel tasks within one array only.
         """
         groups = groupby(sorted(batch.units), lambda unit: unit // self.options.array)
         return tuple(replace(batch, units=tuple(units)) for _, units in groups) or (batch,)
@@ -131,7 +131,7 @@ class Slurm(Engine):
         }
         if batch.units:
             given["array"] = f"{_ranges([unit - first for unit in batch.units])}%{profile.parallel}"
-        if batch.kind != "report":  # a preparation decides what the suite leaves to the node
+        if batch.kind != "report":  # a preparation resolves the settings that a node decides
             given |= self._resources()
         if profile.seconds is not None:
             given["time"] = str(profile.time)
@@ -146,34 +146,34 @@ class Slurm(Engine):
         unit = f'"$((SLURM_ARRAY_TASK_ID + {first}))"' if first else '"$SLURM_ARRAY_TASK_ID"'
         job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if batch.units else "${SLURM_JOB_ID}"
         lines.append(f'export {jobs.JOB}="{job}" {jobs.RESTART}="${{SLURM_RESTART_COUNT:-0}}"')
-        # the second alone where the job has whole nodes
+        # only the second is set where the job has whole nodes
         lines.append(f'export {jobs.CORES}="${{SLURM_CPUS_PER_TASK:-${{SLURM_CPUS_ON_NODE:-}}}}"')
         if profile.scratch:
             lines.append(f'export TMPDIR="{profile.scratch}" && mkdir -p "$TMPDIR"')
         command = profile.command(child.module("hpml_bench", *batch.arguments))
         words = [unit if word == "{unit}" else shlex.quote(word) for word in command]
-        # exec: Slurm signals the shell, which would end without a word to its child
+        # exec: Slurm signals the shell, which would end without signalling its child
         return "\n".join([*lines, f"exec {' '.join(words)}", ""])
 
     def submit(self, batch: JobBatch) -> str:
         """Submit the script and return the number of the job or array."""
         (batch.folder / LOGS).mkdir(exist_ok=True)
         try:
-            told = _run(["sbatch", "--parsable"], self.script(batch))
+            output = _run(["sbatch", "--parsable"], self.script(batch))
         except UserError as error:
             hint = "; where MaxArraySize is below 1,001, give the profile options: {array: N} with an N below it"
             raise UserError(f"{error}{hint if ARRAY_REFUSED in str(error) else ''}") from None
-        numbers = NUMBER.findall(told)
+        numbers = NUMBER.findall(output)
         if not numbers:
-            raise UserError(f"sbatch answered {told[:200]!r}, and no number of a job")
+            raise UserError(f"sbatch answered {output[:200]!r}, and no number of a job")
         return str(numbers[-1])
 
     def live(self, plan: JobPlan) -> tuple[Live, ...]:
         """Return the jobs with this plan's comment."""
-        told = _run(["squeue", "--noheader", "--array", "--me", f"--format={FORMAT}"])
+        output = _run(["squeue", "--noheader", "--array", "--me", f"--format={FORMAT}"])
         several = "," in str(self.options.sbatch.get("partition", ""))  # the reason is then of one of them
-        found = []
-        for line in told.splitlines():
+        live = []
+        for line in output.splitlines():
             parts = [part.strip() for part in line.split("|", 5)]
             if len(parts) < 6:  # a job of others with a line break in its comment
                 continue
@@ -186,13 +186,13 @@ class Slurm(Engine):
                 running = state in {"RUNNING", "COMPLETING"}
                 refused = reason in REFUSED and not several
                 stuck = refused or reason == STUCK
-                found.append(
+                live.append(
                     Live(name, unit, shown, running, stuck, cast(Kind, kind), group, "" if running else reason, refused)
                 )
-        return tuple(found)
+        return tuple(live)
 
     def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
-        """Cancel the jobs of a plan: whole arrays, since scancel asks the controller once for each name."""
+        """Cancel the jobs of a plan: whole arrays, since scancel calls the controller once per name."""
         found = self.live(plan)
         groups = dict.fromkeys([*(job.group for job in found), *names])
         if groups:
@@ -208,7 +208,7 @@ class Slurm(Engine):
             _run(["scancel", *(f"{group}_[{_ranges(own)}]" if own else group for group, own in tasks.items())])
 
     def dead(self, owner: Job) -> bool:
-        """Tell whether Slurm knows that a job has ended or was begun anew; without squeue nothing is known."""
+        """Return whether Slurm knows that a job has ended or was restarted; without squeue nothing is known."""
         return bool(self.dead_among([owner]))
 
     def dead_among(self, owners: Sequence[Job]) -> set[str]:
@@ -217,11 +217,11 @@ class Slurm(Engine):
         names = {owner.name: re.sub(r"-(\d+)$", r"_\1", owner.job) for owner in own}
         if not names or shutil.which("squeue") is None:
             return set()
-        asked = ["squeue", "--noheader", "--array", f"--jobs={','.join(sorted(set(names.values())))}"]
-        asked.append("--Format=JobArrayID:60,State:40,RestartCnt:20")
+        command = ["squeue", "--noheader", "--array", f"--jobs={','.join(sorted(set(names.values())))}"]
+        command.append("--Format=JobArrayID:60,State:40,RestartCnt:20")
         try:
             done = subprocess.run(
-                asked, capture_output=True, text=True, timeout=SECONDS, check=False, env=_environment()
+                command, capture_output=True, text=True, timeout=SECONDS, check=False, env=_environment()
             )
         except (subprocess.TimeoutExpired, OSError):
             return set()
@@ -230,12 +230,12 @@ class Slurm(Engine):
         lines = [line.split() for line in done.stdout.splitlines()]
         if any(len(words) != 3 for words in lines):
             return set()
-        there = {name: (state, int(restarts)) for name, state, restarts in lines}
+        states = {name: (state, int(restarts)) for name, state, restarts in lines}
         return {
             owner.name
             for owner in owners
             if (job := names.get(owner.name)) is not None
-            and (job not in there or there[job][0] in ENDED or there[job][1] > owner.restart)
+            and (job not in states or states[job][0] in ENDED or states[job][1] > owner.restart)
         }
 
     def _is_young(self, owner: Job) -> bool:
@@ -277,12 +277,12 @@ class Slurm(Engine):
         return given
 
     def _variables(self) -> dict[str, str]:
-        told = {
+        described = {
             jobs.ENGINE: "slurm",
             jobs.QUEUED: utc_now(),
             jobs.EXCLUSIVE: str(int(self.profile.exclusive)),
         }
-        return {**self.profile.env, **told, "PYTHONUNBUFFERED": "1"}
+        return {**self.profile.env, **described, "PYTHONUNBUFFERED": "1"}
 
 
 def _line(name: str, value: str | int | bool) -> str:
@@ -293,7 +293,7 @@ def _line(name: str, value: str | int | bool) -> str:
 
 
 def _after(batch: JobBatch) -> str:
-    """Return what a job waits for, as sbatch's `dependency`."""
+    """Return the jobs for which a job waits, as sbatch's `dependency`."""
     prepared = [] if batch.prepared is None else [f"afterok:{batch.prepared}"]
     return ",".join([*prepared, *(f"afterany:{name}" for name in batch.ended)])
 
@@ -310,13 +310,13 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment without what would change a script or an answer: of the user's shell, of a job around."""
+    """Return the environment without variables of the user's shell or an outer job that change Slurm's commands."""
     without = (*OVERRIDES, "SLURM_") if "SLURM_JOB_ID" in os.environ else OVERRIDES
     return {name: value for name, value in os.environ.items() if name == CONFIGURATION or not name.startswith(without)}
 
 
 def _run(command: list[str], text: str | None = None) -> str:
-    """Return what a command of Slurm's prints.
+    """Return the output of a Slurm command.
 
     Raises:
         UserError: it fails, or doesn't answer.

@@ -1,4 +1,4 @@
-"""Answers: what the methods answered to some test rows, those on which they disagree most first."""
+"""Answers of the methods to some test rows, those on which they disagree most first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST = 300
 
 
 def section(results: Results) -> Section | None:
-    """Return a table of answers, one method a column; None where the task generates or chooses none."""
+    """Return a table of answers, one column per method; None where the task generates or chooses none."""
     seed = next(iter(results.seeds), None)
     said = {
         method: stored.said

@@ -18,7 +18,7 @@ COLUMNS = ("method", "seeds", "time, kept (s)", "time, computed again (s)", "rat
 
 
 def section(results: Results) -> Section | None:
-    """Return a table with a row a method that ran both ways; None where none did."""
+    """Return a table with one row per method that ran both ways; None where none did."""
     found = {method: pairs for method in results.methods if (pairs := _pairs(results, method))}
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""Jobs and hosts: where each run ran, what it cost by hardware and beside others, and the jobs in time."""
+"""Jobs and hosts: host of each run, costs by hardware and with neighbours, and the jobs in time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ order = 128
 
 
 def section(results: Results) -> Section | None:
-    """Return where the runs ran; None where no record says that a job did it."""
+    """Return the runs' hosts, costs and jobs; None if no job did any."""
     if results.times is None and not any(where(record) for record in results.compared):
         return None
     found = (
@@ -66,7 +66,7 @@ Group = tuple[str, bool]
 
 
 def _costs(results: Results) -> Table | None:
-    """Return the costs of every hardware, of runs alone and of those with neighbours; None of one such group."""
+    """Return the costs of every hardware, of runs alone and of those with neighbours; None with a single group."""
     groups: dict[Group, list[RunRecord]] = {}
     for record in sorted(results.compared, key=lambda record: record.run_id not in results.selection.costed):
         groups.setdefault((str(record.environment.get("fingerprint")), alone(record)), []).append(record)

@@ -96,7 +96,7 @@ def _all_pairs(results: Results) -> Iterator[Table]:
 
 
 def _unit(results: Results) -> str:
-    """Return what other test rows are drawn by."""
+    """Return the unit in which other test rows are drawn."""
     return "row" if results.test_groups is None else f"group of rows ({results.test_rows_in_words})"
 
 
@@ -166,7 +166,7 @@ def verdict(quantity: Quantity, c: Comparison) -> str:
 
 
 def _these_rows(results: Results) -> Table | None:
-    """Return the score's pairs for other seeds on these very test rows, which are described and claim nothing."""
+    """Return the score's pairs for other seeds on these very test rows: a description without claims."""
     if results.quality not in results.headline:
         return None
     score = Quantity.of(results, results.quality)

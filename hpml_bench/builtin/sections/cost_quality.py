@@ -10,7 +10,7 @@ order = 40
 
 
 def section(results: Results) -> Section | None:
-    """Return a scatter per cost, with who is on the front of both, and the front over all headline metrics."""
+    """Return a scatter per cost with the methods on its front, and the front over all headline metrics."""
     if results.quality not in results.headline or len(results.headline) < 2:
         return None
     from hpml_bench.report.figures import trade_off
@@ -34,7 +34,7 @@ def section(results: Results) -> Section | None:
 
 
 def _told(results: Results, cost: str) -> list[str]:
-    """Say of the score and one cost who is on their front, and who is off it by whom."""
+    """Return a sentence on the front of score and one cost: methods on it, off it (dominated by which), undecided."""
     front = results.front((results.quality, cost))
     title = f"{Quantity.of(results, results.quality).heading} against {Quantity.of(results, cost).title}"
     if not front:
@@ -53,7 +53,7 @@ def _told(results: Results, cost: str) -> list[str]:
 
 
 def _front(results: Results) -> Table | None:
-    """Return who is on the front over score, training time and memory."""
+    """Return each method's place on the front over score, training time and memory."""
     if len(results.methods) < 2:
         return None
     quantities = [Quantity.of(results, metric) for metric in results.headline]

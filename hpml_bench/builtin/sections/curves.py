@@ -1,4 +1,4 @@
-"""Training curves: losses, the score and the gradient norm against the optimizer step, and what plug-ins record."""
+"""Training curves: losses, the score and the gradient norm against the optimizer step, and metrics of plug-ins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Environment of the runs: hardware, versions and process settings; of several, what differs, by run."""
+"""Environment of the runs: hardware, versions and process settings; of several environments, the differences by run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPEATABILITY = (
 
 
 def section(results: Results) -> Section | None:
-    """Return the environment that costs are of, and what differs in the others."""
+    """Return the environment whose costs count, and the differences of the others."""
     environments = list(results.machines.values())
     if not environments or not any(record.environment for record in results.compared):
         return None
@@ -39,7 +39,7 @@ def section(results: Results) -> Section | None:
 
 
 def _differences(results: Results, environments: list[tuple[RunRecord, ...]]) -> Table:
-    """Return a row for each environment and item in which it differs from the first, with the runs it is of."""
+    """Return a row for each environment and item in which it differs from the first, with its runs."""
     first, rows = environment_of(environments[0][0]), []
     for runs in environments[1:]:
         other = environment_of(runs[0])

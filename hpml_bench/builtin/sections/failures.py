@@ -1,4 +1,4 @@
-"""Failures, and runs that can't be compared: status, reason, and where the log is."""
+"""Failures, and runs that can't be compared: status, reason, and log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEANING = {
     "oom_cuda": "ran out of the GPU's memory",
 }
 TRACEBACKS = 5
-"""So many different ones are shown."""
+"""Number of different tracebacks that are shown."""
 TRACEBACK_LINES = 20
 TRACEBACK_WIDTH = 300
 

@@ -1,4 +1,4 @@
-"""Forgetting: what the training did to the loss on general text, beside the base model."""
+"""Forgetting: the change of the loss on general text by the training, from the base model's."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ order = 150
 
 
 def section(results: Results) -> Section | None:
-    """Return a row a metric, as its probe declared it."""
+    """Return one row per metric, as its probe declared it."""
     rows = [
         [
             m.title[:1].upper() + m.title[1:],

@@ -12,7 +12,7 @@ order = 56
 
 
 def _notes(results: Results) -> list[str]:
-    """Return which methods' answers were cut before they said anything, as in reasoning, so that 0 is no model's."""
+    """Return a note on methods with answers cut before any scored part, as in reasoning, which score 0 for that."""
     shares = {method: _cut_and_empty(results, method) for method in results.methods}
     told = [f"{method} {number(100 * share, '.1f')} %" for method, share in shares.items() if share]
     if not told:

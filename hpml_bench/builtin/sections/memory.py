@@ -1,4 +1,4 @@
-"""Memory: the peaks of set-up, training and evaluation apart."""
+"""Memory: separate peaks of set-up, training and evaluation."""
 
 from __future__ import annotations
 

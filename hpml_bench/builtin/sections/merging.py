@@ -1,4 +1,4 @@
-"""Merging: a language model's loss and score after the method was folded into its weights, beside before."""
+"""Merging: a language model's loss and score before and after the method was folded into its weights."""
 
 from __future__ import annotations
 

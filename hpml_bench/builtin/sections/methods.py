@@ -1,4 +1,4 @@
-"""Methods, by what differs between them and nothing else does: options, learning rate, optimizers of their own."""
+"""Methods, with all that differs between them: options, learning rate, optimizers of their own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ order = 110
 
 
 def section(results: Results) -> Section | None:
-    """Return a row a compared method; with its optimizer, where any has one of its own."""
+    """Return one row per compared method; with its optimizer, where any has one of its own."""
     if not results.compared:
         return None
     runs = [(label, results.runs(label)[0].spec) for label in results.methods]

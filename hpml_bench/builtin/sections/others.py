@@ -11,7 +11,7 @@ order = 92
 
 
 def section(results: Results) -> Section | None:
-    """Return a table a group, and bar charts of its metrics; None where there is no such group."""
+    """Return a table per group, and bar charts of its metrics; None where there is no such group."""
     blocks: list[Table | Figure] = []
     for group in other_groups(results):
         name, metrics = f"group_{group.replace('-', '_')}", added_to(results, (group,))

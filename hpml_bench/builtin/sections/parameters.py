@@ -1,4 +1,4 @@
-"""Parameters: what is trained, stored and sent, and the norms of gradients."""
+"""Parameters: numbers trained, bytes stored and sent, and the norms of gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Protocol: every setting, the digests of weights, tokenizer and data, and what the runs really consumed."""
+"""Protocol: every setting, the digests of weights, tokenizer and data, and the runs' consumption."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _settings(results: Results) -> Table:
     meaning = {name: field.description or "" for name, field in Settings.model_fields.items()}
     settings = results.reference.spec.settings.model_dump(mode="json")
     if any(record.spec.method.optimizer is not None for record in results.compared):
-        del settings["optimizer"]  # it stands among what differs between the methods
+        del settings["optimizer"]  # it is listed with the differences between methods
     leaves = flat(settings)
     rows = [[key, value, meaning.get(key.split(".")[0], "").replace("`", "")] for key, value in leaves]
     return table("settings", "Settings, identical for every method", ("Setting", "Value", "Meaning"), rows)
@@ -77,7 +77,7 @@ def _orders(used: list[Any]) -> str:
 
 
 def _checks(results: Results) -> Table | None:
-    """Return a row a method: how many of its compared runs made and passed each check."""
+    """Return one row per method: how many of its compared runs made and passed each check."""
     names = tuple(dict.fromkeys(check.name for record in results.compared for check in record.checks))
     if not names:
         return None

@@ -1,4 +1,4 @@
-"""Published figures of the same methods next to ours, and what may not be compared and why."""
+"""Published figures of the same methods next to ours, and the reasons why some may not be compared."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Published(Frozen):
     method: str
     """The file in `hpml_bench/builtin/methods` that is the same method."""
     type: str | None = None
-    """Of the method peft, its type."""
+    """Type of the method peft."""
     lr: float | None = None
     config: dict[str, Any] = Field(default_factory=dict)
-    """PEFT's configuration, what differs from its defaults; a test holds the suite's options to it."""
+    """PEFT's options that differ from its defaults; a test compares the suite's with them."""
     figures: dict[str, float]
 
 
@@ -45,7 +45,7 @@ class Reference(Frozen):
     dataset: str | None = None
     """The data set whose suites it stands beside; None for all that share a method and the score."""
     scorer: str | None = None
-    """The scorer of its answers: it stands beside suites with no other."""
+    """Scorer of its answers; shown beside suites with this scorer only, or None for all."""
     test_rows: int | None = None
     """Rows of its score, where that is a share of right ones, for an interval."""
     methods: tuple[Published, ...]
@@ -136,7 +136,7 @@ def _consumed(figures: Mapping[str, float]) -> Cell:
 
 
 def _unequal_budgets(reference: Reference) -> tuple[str, ...]:
-    """Multiply the document's own figures: its runtimes compare only if the products agree."""
+    """Return a sentence if the document's budgets, samples/s x runtime, differ: then its runtimes don't compare."""
     budgets = {p.title: samples for p in reference.methods if (samples := _samples(p.figures)) is not None}
     parts = [f"{round(samples, -3):,.0f} samples for {title}" for title, samples in budgets.items()]
     equal = not budgets or max(budgets.values()) <= 1.02 * min(budgets.values())

@@ -1,4 +1,4 @@
-"""Runs, every compared one: its seed, place in the sweep, time and scores."""
+"""Compared runs: seed, place in the sweep, time and scores of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ order = 140
 
 
 def section(results: Results) -> Section | None:
-    """Return a row a compared run, in the order they ran; the others are listed among the failures."""
+    """Return one row per compared run, in the order they ran; the others are listed among the failures."""
     if not results.compared:
         return None
     quantities = [Quantity.of(results, name) for name in results.measured(*_metrics(results))]
@@ -57,7 +57,7 @@ def _wall(results: Results, record: RunRecord) -> Cell:
 
 
 def _value(results: Results, record: RunRecord, quantity: Quantity) -> float | None:
-    """Return a run's value; a cost only of a run that ran where most did."""
+    """Return a run's value; a cost only of a run whose costs are shown."""
     shown = not quantity.metric.depends_on_machine or record.run_id in results.costs_shown
     return record.metrics.get(quantity.metric.name) if shown else None
 
@@ -72,7 +72,7 @@ def _hosts(record: RunRecord) -> str:
 
 
 def _turns(results: Results) -> list[str]:
-    """Say of recorded places whether the methods took turns, as the order of a sweep has it."""
+    """Return a note on whether the methods took turns within seeds, by their recorded places."""
     if any(record.place is None for record in results.compared):
         return []
     apart = [seed for seed in results.seeds if not _in_order(results, seed)]

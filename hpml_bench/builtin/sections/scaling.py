@@ -18,7 +18,7 @@ CROSSING = ("within_nodes_bytes_per_step", "between_nodes_bytes_per_step")
 
 
 def section(results: Results) -> Section | None:
-    """Return a table with a row a method and number of ranks and nodes; None where all runs have the same."""
+    """Return a table with one row per method and number of ranks and nodes; None where all runs have the same."""
     found = {method: by_size for method in results.methods if len(by_size := _matching(results, method)) > 1}
     over = any(nodes > 1 for by_size in found.values() for _, nodes in by_size)
     rows = [

@@ -1,4 +1,4 @@
-"""Single seed: what its test rows can tell, which is the noise of the test set and not that of training."""
+"""Single seed: intervals and tests over the test rows, for the noise of the test set, not that of training."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _scores(results: Results) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def _by_rows_alone(results: Results) -> bool:
-    """Tell whether rows are right or wrong and independent, as Wilson's interval and McNemar's test presume."""
+    """Return whether rows are right or wrong and independent, as Wilson's interval and McNemar's test presume."""
     return results.task.binary and results.test_groups is None
 
 
@@ -67,7 +67,7 @@ def _intervals(results: Results) -> Table | None:
 
 
 def _whose(results: Results) -> str:
-    """Return whose scores are taken for independent, in the genitive."""
+    """Return the units whose scores are taken as independent, rows or groups, in the genitive."""
     return "the rows'" if results.test_groups is None else f"the {results.test_groups:,} groups'"
 
 

@@ -1,4 +1,4 @@
-"""Summary of the comparison in one table: a row a method, mean and spread over seeds, ranks and place on the front."""
+"""Summary of the comparison, one row per method: mean and spread over seeds, ranks and place on the front."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COSTS = (TIME, "samples_per_second", *MEMORY, "grad_norm", "trainable_percent")
 
 
 def section(results: Results) -> Section | None:
-    """Return the summary, with every seed's score and training time drawn; without an ok run there is none."""
+    """Return the summary, with every seed's score and training time drawn; None without an ok run."""
     if not results.compared:
         return None
     from hpml_bench.report.figures import strip
@@ -57,7 +57,7 @@ def _caption(results: Results) -> str:
 
 
 def _seeds(results: Results) -> list[str]:
-    """Say which seeds means are over, where methods lack some."""
+    """Return notes on the seeds of means, where methods lack some."""
     metrics: dict[str, list[str]] = {}
     for name in _shown(results):
         if results.uneven(name):
@@ -96,7 +96,7 @@ def _notes(results: Results, ranked: bool) -> list[str]:
 
 
 def _of_front(results: Results) -> str:
-    """Say who is on the Pareto front, where costs rank methods."""
+    """Return a sentence that explains the Pareto front, where costs rank methods."""
     if not results.costs_ranked:
         return ""
     front = [results.definitions[metric].title for metric in results.headline]
@@ -107,7 +107,7 @@ def _of_front(results: Results) -> str:
 
 
 def _without_costs(results: Results) -> list[str]:
-    """Say which seeds of a method enter no cost, and why."""
+    """Return notes on seeds of methods that enter no cost, with the reason."""
     notes = []
     reasons = {record.run_id: "ran on another host than most of its seed" for record in results.astray}
     reasons |= {record.run_id: "had neighbours on its host" for record in results.beside}

@@ -18,9 +18,9 @@ order = 10
 
 OVER_SETUP, PEAK = MEMORY
 SAY_NOTHING = frozenset({"interrupted", "unsupported"})
-"""Ends of a run that say nothing of how often its method ends well."""
+"""Statuses of runs that are no evidence on how often a method ends well."""
 MAX_HOSTS = 8
-"""So many are named."""
+"""Number of hosts that are named."""
 
 
 def section(results: Results) -> Section | None:
@@ -53,7 +53,7 @@ def _sentences(results: Results) -> Iterator[str]:
 
 
 def _too_few(results: Results) -> str:
-    """Say that no pair has the seeds for a verdict."""
+    """Return the sentence that no pair has the seeds for a verdict."""
     least = statistics.LEAST_SEEDS
     have = "one seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
     return (
@@ -63,7 +63,7 @@ def _too_few(results: Results) -> str:
 
 
 def _standing(results: Results, metric: str) -> Iterator[str]:
-    """Say who is ahead on a metric, of whom, and what is equivalent, undecided or never compared."""
+    """Yield a sentence on a metric: its leader, the methods that it beats, and the equivalent or undecided ones."""
     quantity, pairs = Quantity.of(results, metric), results.comparisons(metric)
     means = {m: interval.mean for m in results.methods if (interval := results.interval(m, metric))}
     if len(means) == 1:
@@ -86,15 +86,15 @@ def _standing(results: Results, metric: str) -> Iterator[str]:
 def leading(results: Results, metric: str) -> str | None:
     """Return the method with the best mean of those that no test on shared seeds shows to be worse than another.
 
-    Only of those that were tested at all: a lucky few seeds lead nothing. Where means are over seeds of their own and
-    don't compare, the one that beats most.
+    Only tested methods can lead, so that a lucky few seeds can't. Where means are over different seeds and don't
+    compare, the method that beats most others leads.
     """
     better, pairs = results.definitions[metric].better, results.comparisons(metric)
     tested = {method for c in pairs if c.verdict != "untested" for method in (c.a, c.b)}
     able = [method for method in unbeaten(results, metric) if method in tested]
     if not able:
         return None
-    if results.uneven(metric) and not results.common_seeds(metric):  # means don't compare: who beats most
+    if results.uneven(metric) and not results.common_seeds(metric):  # means don't compare: the one that beats most
         return max(able, key=lambda method: sum(c.winner(better) == method for c in pairs))
     means = {m: interval.mean for m in able if (interval := results.interval(m, metric)) is not None}
     chosen = max if better == "higher" else min
@@ -109,7 +109,7 @@ def unbeaten(results: Results, metric: str) -> list[str]:
 
 
 def _lead(results: Results, quantity: Quantity, leader: str, means: Mapping[str, float]) -> str:
-    """Name the leader with its mean; claim the best mean only where all methods' means can be compared and one is."""
+    """Return a clause on the leader and its mean, called the best only where all means can be compared and one is."""
     name, value = quantity.metric.name, quantity.text(means[leader], unit=True)
     best = (max if quantity.metric.better == "higher" else min)(means.values())
     alone = means[leader] == best and list(means.values()).count(best) == 1
@@ -130,7 +130,7 @@ def _lead(results: Results, quantity: Quantity, leader: str, means: Mapping[str,
 
 
 def _whole_peak(results: Results, metric: str) -> str:
-    """Return between which values the whole peaks lie, where methods are ranked by what training adds to a process."""
+    """Return the range of whole peaks, where methods are ranked by the memory that training adds to a process."""
     if metric != OVER_SETUP or not results.measured(PEAK):
         return ""
     peak = Quantity.of(results, PEAK)
@@ -141,7 +141,7 @@ def _whole_peak(results: Results, metric: str) -> str:
 
 
 def _wins(results: Results, quantity: Quantity, leader: str, own: Sequence[Comparison]) -> str:
-    """Return whom the leader is shown to be better than, the nearest first; of a cost by what factor."""
+    """Return the methods that the leader is shown to beat, the nearest first; of a cost with the factor."""
     beaten = sorted(
         (c for c in own if c.winner(quantity.metric.better) == leader), key=lambda c: abs(c.difference.mean)
     )
@@ -214,7 +214,7 @@ def enough(results: Results, quantity: Quantity, c: Comparison) -> str:
 
 
 def _between(quantity: Quantity, means: Mapping[str, float]) -> str:
-    """Say between which values a metric lies, without a claim that they differ."""
+    """Return a sentence on a metric's range, without a claim of a difference."""
     low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
     if means[low] == means[high]:
         return f"{quantity.heading}: {quantity.text(means[low], unit=True)} for every method."
@@ -223,7 +223,7 @@ def _between(quantity: Quantity, means: Mapping[str, float]) -> str:
 
 
 def _front(results: Results) -> Iterator[str]:
-    """Say who is on the Pareto front of the headline metrics, who is off it, and whose place is undecided."""
+    """Yield a sentence on the methods on the Pareto front of the headline metrics, off it, and undecided."""
     if len(results.headline) < 2:
         return
     front = results.front(results.headline)
@@ -250,7 +250,7 @@ def _guessing(results: Results) -> Iterator[str]:
 
 
 def _learning(results: Results) -> Iterator[str]:
-    """Say which methods were still learning when their budget ended."""
+    """Yield a sentence on methods that were still learning when their budget ended."""
     if found := under_trained(results):
         clauses = [f"{method} ({len(seeds)} of {len(results.runs(method))} runs)" for method, seeds in found.items()]
         yield (
@@ -260,7 +260,7 @@ def _learning(results: Results) -> Iterator[str]:
 
 
 def _failures(results: Results) -> Iterator[str]:
-    """Say which methods have runs that ended otherwise than well, and what that does to the claims."""
+    """Yield a sentence on methods with runs that did not end well, and the effect on the claims."""
     reference = identity(results.reference.spec.settings)
     by_method: dict[str, Counter[str]] = {}
     for record in results.left_out.unfinished:
@@ -283,7 +283,7 @@ def _failures(results: Results) -> Iterator[str]:
 
 
 def _limits(results: Results) -> Iterator[str]:
-    """Say what makes the claims narrower: failures, lacking seeds, other machines, skewed noise."""
+    """Yield sentences on limits of the claims: failures, lacking seeds, other machines, skewed noise."""
     yield from _failures(results)
     over: dict[str, list[str]] = {}
     for metric in results.headline:
@@ -330,7 +330,7 @@ def _limits(results: Results) -> Iterator[str]:
 
 
 def _beside(results: Results) -> str:
-    """Say what the costs of runs with neighbours count for."""
+    """Return a sentence on whether costs of runs with neighbours count."""
     which = f"{len(results.beside)} of {len(results.compared)} compared runs"
     if "neighbours" not in results.selection.unranked:
         return (
@@ -344,7 +344,7 @@ def _beside(results: Results) -> str:
 
 
 def _over_hosts(results: Results) -> str:
-    """Say what the costs of runs that shared no host with the others of their seed count for."""
+    """Return a sentence on costs of runs that shared no host with the others of their seed."""
     if results.costs_ranked:
         return (
             f"{len(results.astray)} of {len(results.compared)} compared runs ran on another host than the runs of "
@@ -359,13 +359,13 @@ def _over_hosts(results: Results) -> str:
 
 
 def hosts_in_words(results: Results) -> str:
-    """Return the hosts that costs are of, the first of many."""
+    """Return the hosts whose costs count, the first of many."""
     named, more = results.hosts[:MAX_HOSTS], len(results.hosts) - MAX_HOSTS
     return sentence_list([*named, f"{more} more"] if more > 0 else named)
 
 
 def _where(results: Results) -> str:
-    """Say for which hosts claims on costs hold."""
+    """Return the hosts for which claims on costs hold, in words."""
     if not results.hosts:
         return "on this machine (taken as one: not every record names its host)"
     if len(results.hosts) == 1:
@@ -374,7 +374,7 @@ def _where(results: Results) -> str:
 
 
 def _family(results: Results, tested: Sequence[Comparison]) -> str:
-    """Say what every verdict of the page is, and for what it holds."""
+    """Return sentences on the meaning and scope of the page's verdicts."""
     n = min(c.difference.n for c in tested)
     costs = f", costs for other seeds {_where(results)}" if results.costs_ranked else ""
     few = f" {n} seeds are few: only large differences can be found." if n < 5 else ""
@@ -388,7 +388,7 @@ def _family(results: Results, tested: Sequence[Comparison]) -> str:
 
 
 def _looks(results: Results) -> str:
-    """Return what a page of added seeds shares its chance of error with; nothing at the first look."""
+    """Return the earlier looks that share a page's chance of error, in words; empty at the first look."""
     if results.look == 1:
         return ""
     share = 100 * statistics.spent_at(results.look)

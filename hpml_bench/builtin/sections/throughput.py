@@ -1,4 +1,4 @@
-"""Throughput: samples, real and padded tokens a second, and the proof that it was a steady state."""
+"""Throughput: samples, real and padded tokens per second, and evidence of a steady state."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def section(results: Results) -> Section | None:
 
 
 def _frozen(results: Results) -> list[str]:
-    """Say which methods keep their frozen weights in float32 where others keep theirs in bf16: they pay for it."""
+    """Return a note on methods with frozen weights in float32 where others have bf16: it costs time and memory."""
     shares = {method: max(of.values()) for method, of in results.values("frozen_bf16_percent").items()}
     without = [method for method, share in shares.items() if not share]
     if not without or len(without) == len(shares):

@@ -18,7 +18,7 @@ PARTS = {
 
 
 def section(results: Results) -> Section | None:
-    """Return a table with a row a method and one for all runs; None where no run says how long it took to start."""
+    """Return a table with one row per method and one for all runs; None if no run has its time to the first step."""
     by_method = {method: [run for run in results.costed(method) if _timed(run)] for method in results.methods}
     timed = [run for runs in by_method.values() for run in runs]
     if not timed:

@@ -18,13 +18,13 @@ from hpml_bench.report.tables import Cell, Quantity, number, table
 
 order = 45
 SHARES = (0.5, 0.75, 0.9)
-"""Targets, as shares of the way from where training begins to the best mean."""
+"""Targets, as shares of the way from the score at the start to the best mean."""
 ERRORS = 2.0
-"""Standard errors of a score on the validation rows within which a target says nothing: noise alone may reach it."""
+"""Standard errors of a score on the validation rows within which there is no target: noise alone may reach it."""
 
 
 class Reached(NamedTuple):
-    """When a run first stood at a target or beyond."""
+    """Samples and seconds at which a run first reached a target."""
 
     samples: float
     seconds: float | None
@@ -142,7 +142,7 @@ def noise(results: Results) -> float:
 
 
 def targets(results: Results) -> tuple[float, ...]:
-    """Return target scores: half, three quarters and nine tenths of the way from where training begins to the best.
+    """Return target scores: half, three quarters and nine tenths of the way from the start to the best mean.
 
     Rounded towards the start: percentages to 5 points, or to 1 where that way is short; other scores to a half or a
     tenth of the power of ten below that way. Those that the noise of the validation rows may reach are left out.

@@ -18,11 +18,11 @@ TRAINS_NOTHING = frozenset(
     {"test_samples", "eval_batch", "eval_every", "log_every", "warmup_steps", "latency_samples", "device", "world_size",
      "threads"}
 )  # fmt: skip
-"""Settings that may differ between tuning and comparison without a word."""
+"""Settings that may differ between tuning and comparison without a note."""
 
 
 def section(results: Results) -> Section | None:
-    """Return how the rates were chosen, the curve of each method, and its table; nothing where there was no tuning."""
+    """Return the choice of rates, the curve of each method, and a table; None without a tuning."""
     record = find(results.folder, results.suite)
     if record is None or not any(tuned.trials for tuned in record.methods):
         return None
@@ -77,7 +77,7 @@ def differing(tuned: Settings, compared: Settings) -> list[str]:
 
 
 def other_starts(results: Results, record: TuningRecord) -> list[str]:
-    """Return which of weights, tokenizer and data were not those of the compared runs; all where it isn't recorded."""
+    """Return the parts, of weights, tokenizer and data, that differ from the compared runs'; unrecorded ones do."""
     compared = results.reference.digests
     if compared is None:
         return []
@@ -85,7 +85,7 @@ def other_starts(results: Results, record: TuningRecord) -> list[str]:
 
 
 def other_options(results: Results, tuned: TunedMethod) -> list[str]:
-    """Return what but the rate differs between a tuned method and the runs of its name."""
+    """Return the options, but the rate, that differ between a tuned method and the runs of its name."""
     here = method_identity(tuned.spec)
     own = [method_identity(run.spec.method) for run in results.compared if run.spec.method.name == tuned.name]
     keys = {key for other in own for key, *_ in differences(here, other) if key != "lr"}
@@ -93,7 +93,7 @@ def other_options(results: Results, tuned: TunedMethod) -> list[str]:
 
 
 def _rates(results: Results, tuned: TunedMethod) -> list[float]:
-    """Return the rates of the compared runs of a method, where they ran at any."""
+    """Return the learning rates of a method's compared runs, sorted."""
     return sorted({run.spec.method.lr for run in results.compared if run.spec.method.name == tuned.name})
 
 
@@ -135,7 +135,7 @@ def _row(results: Results, tuned: TunedMethod, score: Quantity) -> list[Cell]:
 
 
 def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
-    """Draw the validation score against learning rate, a line a method."""
+    """Draw the validation score against learning rate, one line per method."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     from hpml_bench.report.drawing import COLORS, MARKERS, drawing, finish, legend
@@ -177,9 +177,9 @@ def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
 
 
 def _noise(results: Results, record: TuningRecord, drawn: Sequence[TunedMethod]) -> str:
-    """Say what the rows alone leave open, where they are right or wrong: √(p (1 - p) / rows), at the best ones' mean p.
+    """Return a clause on the rows' standard error, if right or wrong: √(p (1 - p) / rows), p the best ones' mean.
 
-    Of other scores, and of rows in groups, a tuning's record, which has no predictions, doesn't tell it.
+    For other scores, and rows in groups, it needs predictions, which a tuning's record doesn't have.
     """
     if not results.task.binary or results.test_groups is not None or record.headline.name != results.quality:
         return ""

@@ -1,4 +1,4 @@
-"""`hpml-bench baseline`: runs saved to compare with later."""
+"""`hpml-bench baseline`: saved runs for later comparison."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def baseline() -> None:
 @click.argument("file", type=FILE)
 @workload_options
 @click.option("--runs", type=click.IntRange(10, 1000), default=10, show_default=True, metavar="N",
-              help="Separate runs; their spread is what a later check goes by.")  # fmt: skip
+              help="Separate runs; a later check uses their spread.")  # fmt: skip
 def save(
     file: Path, suite: str, methods: str | None, overrides: tuple[str, ...], minutes: float | None, runs: int
 ) -> None:

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 @click.command(cls=Annotated)
 @workload_options
 @click.option("--against", metavar="REV", help="Compare the project here, as it is, with this git revision of it.")
-@click.option("--against-env", metavar="PYTHON", help="Compare this interpreter with another, and what each has.")
+@click.option("--against-env", metavar="PYTHON", help="Compare this interpreter's environment with another's.")
 @click.option("--baseline", type=FILE, metavar="FILE", help="Compare with runs that were saved on this hardware.")
-@click.option("--self-test", is_flag=True, help="Try the gate itself: trials of equals, and of a slowed side.")
-@click.option("--counts-only", is_flag=True, help="Only what has no noise: FLOPs, operators, collectives, memory.")
+@click.option("--self-test", is_flag=True, help="Test the gate itself: trials of equal sides, and of a slowed one.")
+@click.option("--counts-only", is_flag=True, help="Only noise-free counts: FLOPs, operators, collectives, memory.")
 @click.option("--strict", is_flag=True, help="Status 3 when something is inconclusive or incomparable.")
 @click.option("--trials", type=click.IntRange(1, 10_000), default=5, show_default=True, metavar="N",
-              help="Self-test: trials of equals; a slowed one is added to every five.")  # fmt: skip
+              help="Self-test: trials of equal sides; a slowed one is added to every five.")  # fmt: skip
 @click.option("--slowdown", callback=share, default="3%", show_default=True, metavar="SHARE",
-              help="Self-test: how much slower the slowed side is; else the slowdown that must not pass.")  # fmt: skip
+              help="Self-test: slowdown of the slowed side; else the slowdown that must not pass.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=Path("reports/self-test"), show_default=True,
-              metavar="DIR", help="Self-test: a file for each trial; what is there is not repeated.")  # fmt: skip
+              metavar="DIR", help="Self-test: a file per trial; recorded trials are not repeated.")  # fmt: skip
 @click.option("--json", "json_file", type=FILE, metavar="FILE", help="The whole report, with every block.")
 @click.option("--junit", type=FILE, metavar="FILE", help="JUnit XML.")
 @click.option("--markdown", type=FILE, metavar="FILE", help="For a pull request.")
@@ -53,7 +53,7 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
     out: Path,
     **files: Path | None,
 ) -> None:
-    """Tell whether a training step of SUITE got slower, or heavier.
+    """Check whether a training step of SUITE got slower, or heavier.
 
     Exit status: 0 pass, 1 regression, 2 error or nothing measured, 3 undecided and --strict, 130 interrupted.
     """
@@ -62,22 +62,22 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
     from hpml_bench.system.signals import stoppable
 
     with stoppable(), bugs_are_errors():
-        asked = gate_request(suite, methods, overrides, minutes, slowdown, counts_only)
+        request = gate_request(suite, methods, overrides, minutes, slowdown, counts_only)
         if self_test:
             _refuse_with_self_test({"strict": strict, "counts-only": counts_only, **files})
-            click.echo(asked.title)
-            ctx.exit(_self_test(asked, trials, slowdown, out))
+            click.echo(request.title)
+            ctx.exit(_self_test(request, trials, slowdown, out))
         files["json"] = files.pop("json_file")
         outputs.try_out(**files)  # now, not after ten minutes
-        click.echo(asked.title)
+        click.echo(request.title)
         if baseline is not None:
             from hpml_bench.gate.baseline import check as check_baseline
 
-            report = check_baseline(asked, baseline, click.echo)
+            report = check_baseline(request, baseline, click.echo)
         else:
             from hpml_bench.gate.check import check as run_check
 
-            report = run_check(asked, _comparison(against, against_env, asked), click.echo)
+            report = run_check(request, _comparison(against, against_env, request), click.echo)
         ctx.exit(_hand_over(report, strict, **files))
 
 
@@ -95,20 +95,20 @@ def _exactly_one(*modes: object) -> None:
         )
 
 
-def _comparison(against: str | None, against_env: str | None, asked: Request) -> ComparedSides:
+def _comparison(against: str | None, against_env: str | None, request: Request) -> ComparedSides:
     from hpml_bench.gate.measure import revisions
 
     if against is not None:
-        return revisions.against_revision(against, Path.cwd(), asked.plugins())
+        return revisions.against_revision(against, Path.cwd(), request.plugins())
     assert against_env is not None  # noqa: S101 - one of the two is given
     return revisions.against_environment(against_env)
 
 
-def _self_test(asked: Request, trials: int, slowdown: float, out: Path) -> int:
+def _self_test(request: Request, trials: int, slowdown: float, out: Path) -> int:
     from hpml_bench.gate import selftest
     from hpml_bench.gate.decide.rates import summarise
 
-    summary = summarise(selftest.run(asked, trials, slowdown, asked.minutes, out, click.echo))
+    summary = summarise(selftest.run(request, trials, slowdown, request.minutes, out, click.echo))
     for sentence in summary.sentences(slowdown):
         click.echo(sentence)
     return summary.status

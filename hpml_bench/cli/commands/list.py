@@ -34,7 +34,7 @@ Row = tuple[str, ...]
 @click.argument("what", type=click.Choice(WHAT))
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 def list_(what: str, folder: Path) -> None:
-    """List suites, kinds of plug-ins, clusters (what --on takes), or the runs in DIR."""
+    """List suites, kinds of plug-ins, clusters (names for --on), or the runs in DIR."""
     if what == "suites":
         rows = suites()
     elif what == "clusters":
@@ -61,7 +61,7 @@ def suites() -> list[Row]:
 
 
 def clusters() -> list[Row]:
-    """Return what `run-all --on` takes beside a path, and where it is from."""
+    """Return the names that `run-all --on` takes beside a path, with their origins."""
     from hpml_bench.suite.profile import known_profiles
 
     return list(known_profiles().items())
@@ -81,15 +81,15 @@ def _first_line(kind: Kind, name: str) -> str:
 
     from hpml_bench import registry
 
-    found = importlib.util.find_spec(f"{registry.package(kind)}.{name}")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec(f"{registry.package(kind)}.{name}")
+    if spec is None or spec.origin is None:
         return "(from another package)"
-    docstring = ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8"))) or ""
+    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
     return docstring.partition("\n")[0]
 
 
 def runs(folders: Iterable[Path]) -> list[Row]:
-    """Return a row for each recorded run: suite, run, status, seconds, the metric that leads."""
+    """Return a row for each recorded run: suite, run, status, seconds, headline metric."""
     from hpml_bench.records.listing import headlines
     from hpml_bench.system.text import for_terminal
 

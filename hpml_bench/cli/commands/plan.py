@@ -20,14 +20,14 @@ from hpml_bench.cli.options import load, out
 @click.option("--power", type=float, default=0.8, show_default=True, metavar="P", help="Chance to find it.")
 @out("The pilot's results are in DIR/SUITE.")
 def plan(suite: str, detect: str, power: float, out: Path) -> None:
-    """Say how many seeds, and hours, SUITE needs to tell methods apart that differ by SIZE; from recorded runs."""
+    """Plan the seeds, and hours, that SUITE needs to find differences of SIZE between methods, from recorded runs."""
     from hpml_bench.report import seed_plan
     from hpml_bench.report.terminal import print_table, terminal
     from hpml_bench.suite.suite import suite_name
     from hpml_bench.system.text import for_terminal
 
     name = suite_name(load(suite).name if suite.endswith((".yaml", ".yml")) else suite)
-    found = seed_plan.plan(out / name, detect, power)
-    print_table(found.table, terminal())
-    for sentence in found.sentences:
+    result = seed_plan.plan(out / name, detect, power)
+    print_table(result.table, terminal())
+    for sentence in result.sentences:
         click.echo(for_terminal(sentence))

@@ -9,12 +9,12 @@ from hpml_bench.cli.options import load, overrides
 
 @click.command()
 @click.argument("suite", default="quickstart")
-@click.option("--rows", type=click.IntRange(1, 1000), default=3, show_default=True, metavar="N", help="How many.")
+@click.option("--rows", type=click.IntRange(1, 1000), default=3, show_default=True, metavar="N", help="Number of rows.")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="train", show_default=True)
 @click.option("--ids", is_flag=True, help="Show the token ids too.")
 @overrides("Override a setting by dotted path, as in --set max_length=512. Repeatable.")
 def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, ...]) -> None:
-    """Show rows of SUITE as the model will see them: template, tokens, what is learnt (green, or in ⟦ ⟧), cuts."""
+    """Show rows of SUITE as the model will see them: template, tokens, target tokens (green, or in ⟦ ⟧), cuts."""
     from rich.text import Text
 
     from hpml_bench.data.preview import preview as look
@@ -22,35 +22,35 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
     from hpml_bench.suite.devices import resolve_suite
     from hpml_bench.system.text import for_terminal
 
-    found = look(resolve_suite(load(suite, overrides)).settings, rows, split)
+    view = look(resolve_suite(load(suite, overrides)).settings, rows, split)
     console = terminal()
     plain = console.no_color or not console.is_terminal
-    for fact in found.facts:
+    for fact in view.facts:
         console.print(Text(for_terminal(fact)), highlight=False)
-    for row in found.rows:
-        learnt = f", {row.learnt} learnt" if row.learnt else ""
+    for row in view.rows:
+        targets = f", {row.learnt} target tokens" if row.learnt else ""
         cut = ", as many as max_length: it may have been cut" if row.full else ""
         cut += f", {row.cut} cut off the prompt" if row.cut else ""
         console.print()
-        console.print(Text(f"{row.split} row {row.number + 1}: {len(row.ids)} tokens{learnt}{cut}", style="bold"))
+        console.print(Text(f"{row.split} row {row.number + 1}: {len(row.ids)} tokens{targets}{cut}", style="bold"))
         text = Text()
-        for piece, is_learnt in row.pieces:
+        for piece, is_target in row.pieces:
             for line, ended in _lines(piece):
                 shown = for_terminal("".join(map(_visible, line)))
-                marked = f"⟦{shown}⟧" if is_learnt and shown and plain else shown
-                text.append(marked, style="green" if is_learnt else "")
+                marked = f"⟦{shown}⟧" if is_target and shown and plain else shown
+                text.append(marked, style="green" if is_target else "")
                 text.append("\n" if ended else "")
         console.print(text, highlight=False, soft_wrap=True)
         if row.prompt > 1:  # more than the token that begins a text
             ending = for_terminal(repr(row.prompt_end))
             console.print(Text(f"prompt: {row.prompt} tokens, which end with {ending}", style="dim"), highlight=False)
-        console.print(Text(for_terminal(f"asked for: {row.label}"), style="dim"), highlight=False)
+        console.print(Text(for_terminal(f"expected: {row.label}"), style="dim"), highlight=False)
         if ids:
             console.print(Text(f"ids: {list(row.ids)}", style="dim"), highlight=False)
 
 
 def _visible(character: str) -> str:
-    """Return a character, or the escape of one that doesn't show, as NUL or what turns the direction of writing."""
+    """Return a character, or the escape of one that isn't printable, such as NUL or a mark of direction."""
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 

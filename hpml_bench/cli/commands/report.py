@@ -13,12 +13,12 @@ from hpml_bench.cli.reporting import result_folders, write
 @click.command()
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write; the results folder if not given."
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write to; the results folder if not given."
 )
 @click.option("--format", "formats", default="html,md", show_default=True, metavar="html,md,csv,tex")
 @tracked("off", "Also publish runs and tables.")
 def report(folder: Path, out: Path | None, formats: str, trackers: dict[str, str]) -> None:
-    """Rebuild the report of DIR (a suite's results, or a folder of such) from its records alone."""
+    """Rebuild the report of DIR (a suite's results, or a folder of several) from its records alone."""
     from hpml_bench.errors import UserError
     from hpml_bench.plugins.tracker import make_trackers
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "--save",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Keep what was trained in DIR, which must be empty; the run is done again if it is recorded.",
+    help="Save the trained model in DIR, which must be empty; a recorded run is done again.",
 )
 @shared
 @limited
@@ -53,7 +53,7 @@ def run(
 
 
 def check_folder(save: Path) -> None:
-    """Make the folder of a model to keep.
+    """Make the folder of a model to save.
 
     Raises:
         UserError: it is not empty, or can't be made or written to.

@@ -10,7 +10,7 @@ import click
 @click.command()
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 def status(folder: Path) -> None:
-    """Show the jobs of the sweep in DIR: what waits, runs, is done, and is left."""
+    """Show the jobs of the sweep in DIR: waiting, running and ended ones, and the runs done."""
     from hpml_bench.sweep.status import state
     from hpml_bench.sweep.submit import find
     from hpml_bench.system.text import for_terminal

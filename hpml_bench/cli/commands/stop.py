@@ -12,7 +12,7 @@ from hpml_bench.errors import UserError
 @click.command()
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 def stop(folder: Path) -> None:
-    """End the jobs of the sweep in DIR; what is recorded stays, and run-all goes on from there."""
+    """End the jobs of the sweep in DIR; recorded runs stay, and run-all goes on from there."""
     from hpml_bench.sweep.submit import find
 
     sweep = find(folder, click.echo)

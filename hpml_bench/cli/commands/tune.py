@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     type=click.Choice(["qmc", "tpe"]),
     default="qmc",
     show_default=True,
-    help="Optuna's: qmc tries the same multiples for all methods, tpe goes where it went well.",
+    help="Optuna's sampler: qmc tries the same multiples for all methods, tpe favours rates near good ones.",
 )
 @click.option(
     "--range",
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     "--write",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The suite with the chosen rates; DIR/SUITE/tuning/SUITE-tuned.yaml if not given.",
+    help="File of the suite with the chosen rates; DIR/SUITE/tuning/SUITE-tuned.yaml if not given.",
 )
 @VERBOSE
 @limited
@@ -63,7 +63,7 @@ def tune(  # noqa: PLR0913, PLR0917 - a command's options
     verbose: bool,
     limits: Limits,
 ) -> None:
-    """Choose each method's learning rate on the validation rows of SUITE: as many trials for every method.
+    """Choose each method's learning rate on the validation rows of SUITE, with equally many trials for all.
 
     Trials that are recorded are not repeated: call it again after a crash and it goes on.
     """

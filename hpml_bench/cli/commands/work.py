@@ -1,4 +1,4 @@
-"""`hpml-bench work`: what a job of a sweep does."""
+"""`hpml-bench work`: the work of a sweep's job."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hpml_bench.errors import UserError
 @click.option("--prepare", is_flag=True, help="Prepare model and data only.")
 @click.pass_context
 def work(ctx: click.Context, plan: Path, unit: int | None, prepare: bool) -> None:
-    """Do the runs of one unit of PLAN, a results folder's plan.json, that are not done.
+    """Do the remaining runs of one unit of PLAN, a results folder's plan.json.
 
-    Jobs call it; so may any scheduler. It may be called again at any time, and does what is left.
+    Jobs call it; so may any scheduler. It may be called again at any time, and does the runs that are left.
     """
     from hpml_bench.sweep import job
     from hpml_bench.system import disk

@@ -1,4 +1,4 @@
-"""Results: the values of the runs that may be compared, and what statistics say of them; all that a section sees."""
+"""Results: values of the compared runs, and statistics of them; the only input of sections."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hpml_bench.report.selection import Selection
 
 TIME = "train_seconds"
 MEMORY = ("peak_memory_over_setup_mb", "peak_memory_mb")
-"""The memory that methods are compared by: net of what a process holds before the first step, where that is measured
-(on a CPU), else the peak (on a GPU: of tensors)."""
+"""Memory by which methods are compared: net of the process's before the first step, where that is measured (on a CPU),
+else the peak (on a GPU: of tensors)."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Results(MeasuredRuns):
 
     @cached_property
     def headline(self) -> tuple[str, ...]:
-        """The metrics that methods are compared by: score, training time, memory; if costs rank nothing, the score."""
+        """Metrics by which methods are compared: score, training time, memory; if costs rank nothing, the score."""
         if not self.costs_ranked:
             return self.measured(self.quality)
         memory = self.measured(*MEMORY)[:1]
@@ -70,7 +70,7 @@ class Results(MeasuredRuns):
         return statistics.compare_pairs(values, exact=not definition.noisy, grid=definition.grid)
 
     def on_these_rows(self) -> tuple[statistics.Comparison, ...]:
-        """Return every pair's score compared over seeds on these very test rows; no verdict, p is a pair's own."""
+        """Return every pair's score compared over seeds on these very test rows; without verdicts, p unadjusted."""
         return statistics.compare_pairs(self.values(self.quality), grid=self.grid(self.quality))
 
     def ranks(self, metric: str) -> dict[str, tuple[int, int]]:
@@ -79,7 +79,7 @@ class Results(MeasuredRuns):
         return statistics.rank_intervals(self.comparisons(metric), list(self.values(metric)), better)
 
     def front(self, metrics: Sequence[str]) -> dict[str, statistics.Membership]:
-        """Return the place of each method that has all these headline metrics on their Pareto front; of one, none."""
+        """Return method -> place on the Pareto front of headline metrics, if it has all; empty under two methods."""
         methods = [m for m in self.methods if all(m in self.values(metric) for metric in metrics)]
         if len(methods) < 2:
             return {}

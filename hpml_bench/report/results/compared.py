@@ -23,7 +23,7 @@ from hpml_bench.system.text import sanitize
 
 @dataclass(frozen=True)
 class ComparedRuns:
-    """The runs that enter the tables, as methods and seeds."""
+    """Runs that enter the tables, by method and seed."""
 
     selection: Selection
 
@@ -36,7 +36,7 @@ class ComparedRuns:
 
     @property
     def reference(self) -> RunRecord:
-        """The newest run of those compared: what they share can be read from it."""
+        """The newest compared run, for all that the compared runs share."""
         return self.selection.reference
 
     @property
@@ -46,18 +46,18 @@ class ComparedRuns:
 
     @property
     def description(self) -> str:
-        """What the suite says of itself; empty where it says nothing."""
+        """The suite's description; empty if it has none."""
         return self._declared.description if self._declared else ""
 
     @property
     def judged_for(self) -> str:
-        """For what claims on scores hold: what was drawn anew, or differs, in each seed and row."""
+        """Scope of claims on scores: what differs between seeds and between rows."""
         varied = self.reference.spec.settings.vary_data
         return f"other seeds, {'other training rows' if varied else 'these training rows'} and other test rows"
 
     @property
     def never_run(self) -> int:
-        """How many methods x seeds of the suite, as the sweep wrote it, have no record; those unreadable among them."""
+        """Number of methods x seeds of the suite, as the sweep wrote it, without a readable record."""
         if not self._declared or not (self.folder / SUITE).exists():
             return 0
         there = {(r.spec.method.name, r.spec.seed) for r in (*self.compared, *self._not_compared)}
@@ -66,7 +66,7 @@ class ComparedRuns:
 
     @property
     def unrun(self) -> tuple[str, ...]:
-        """Names of the suite's methods of which there is no record."""
+        """Names of the suite's methods without a record."""
         tried = {record.spec.method.name for record in (*self.compared, *self._not_compared)}
         written = (self.folder / SUITE).exists()
         return tuple(
@@ -75,7 +75,7 @@ class ComparedRuns:
 
     @cached_property
     def margin(self) -> Margin:
-        """Differences that count as none, as the suite said before the first run: later edits decide no verdict."""
+        """Differences that count as none, as declared before the first run: later edits decide no verdict."""
         declared = [record.declared for record in self.by_start if record.declared is not None]
         return declared[0].margin if declared else self._margin_now
 
@@ -93,8 +93,8 @@ class ComparedRuns:
     def look(self) -> int:
         """Number of times, from 1, that the suite was declared with more seeds than before, enough for verdicts.
 
-        Each is a look at the results: seeds were added when those of fewer were known. Records that declare nothing
-        are those of one look.
+        Each is a look at the results: seeds were added when those of fewer were known. Records without a
+        declaration count as one look.
         """
         looks, most = 0, statistics.LEAST_SEEDS - 1
         undeclared = max((record.spec.seed + 1 for record in self.compared if record.declared is None), default=0)
@@ -119,7 +119,7 @@ class ComparedRuns:
 
     @property
     def validation_rows(self) -> int:
-        """Number of validation rows, as the preparation counted them, else as requested; 1 where neither says."""
+        """Number of validation rows, as the preparation counted them, else as requested; 1 if unknown."""
         counted = re.search(r"(\d+) validation", self.reference.notes.get("rows", ""))
         return int(counted[1]) if counted else self.reference.spec.settings.validation_samples or 1
 
@@ -142,7 +142,7 @@ class ComparedRuns:
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        """run_id -> how the report calls its method; one name with two specifications gets what differs appended."""
+        """run_id -> label of its method in the report; a name with two specifications gets the differences appended."""
         runs = (*self.compared, *self.selection.scaled)
         specs: dict[str, dict[str, RunRecord]] = {}
         for record in runs:
@@ -174,7 +174,7 @@ class ComparedRuns:
         return self._runs.get(method, ())
 
     def costed(self, method: str) -> tuple[RunRecord, ...]:
-        """Return those of a method's compared runs that costs are of."""
+        """Return a method's compared runs whose costs count."""
         return tuple(record for record in self.runs(method) if record.run_id in self.selection.costed)
 
     def scaled(self, method: str) -> dict[tuple[int, int], tuple[RunRecord, ...]]:
@@ -199,32 +199,32 @@ class ComparedRuns:
 
     @property
     def one_machine(self) -> bool:
-        """Whether all compared runs share what costs depend on."""
+        """Whether all compared runs share the environment on which costs depend."""
         return len(self.machines) < 2
 
     @property
     def _here(self) -> tuple[RunRecord, ...]:
-        """The compared runs in the environment that costs are of."""
+        """The compared runs in the environment whose costs count."""
         return next(iter(self.machines.values()), ())
 
     @cached_property
     def beside(self) -> tuple[RunRecord, ...]:
-        """The compared runs with neighbours, in the environment that costs are of: shown, and they rank nothing."""
+        """The compared runs with neighbours, in the environment whose costs count: shown, but they rank nothing."""
         return tuple(record for record in self._here if not alone(record))
 
     @cached_property
     def astray(self) -> tuple[RunRecord, ...]:
-        """Those that ran alone on another host than the runs of their seed that costs are of."""
+        """Runs without neighbours, in the environment whose costs count, but on another host than their seed's."""
         return tuple(r for r in self._here if alone(r) and r.run_id not in self.selection.costed)
 
     @cached_property
     def costs_shown(self) -> frozenset[str]:
-        """run_ids of the compared runs whose costs stand beside their scores: all in that environment."""
+        """run_ids of the compared runs whose costs are shown: all in the environment whose costs count."""
         return frozenset(record.run_id for record in self._here)
 
     @cached_property
     def hosts(self) -> tuple[str, ...]:
-        """Names of the hosts of the runs that costs are of; none where a record doesn't say."""
+        """Names of the hosts of the runs whose costs count; empty where a record names none."""
         named = [hosts_of(r) for r in self.compared if r.run_id in self.selection.costed and not untrained(r)]
         if any(hosts is None for hosts in named):
             return ()
@@ -232,12 +232,12 @@ class ComparedRuns:
 
     @property
     def costs_ranked(self) -> bool:
-        """Whether methods are ranked by costs; else those shown are of runs that can't be compared by them."""
+        """Whether methods are ranked by costs; else costs are shown of runs that can't be compared by them."""
         return not self.selection.unranked
 
     @cached_property
     def machines(self) -> dict[str, tuple[RunRecord, ...]]:
-        """The compared runs by what their costs depend on, those that costs are of first."""
+        """The compared runs by environment on which costs depend, the one whose costs count first."""
         found: dict[str, list[RunRecord]] = {}
         for record in sorted(self.compared, key=lambda r: r.run_id not in self.selection.costed):
             found.setdefault(machine_of(record), []).append(record)
@@ -245,7 +245,7 @@ class ComparedRuns:
 
     @property
     def on_other_ranks(self) -> int:
-        """How many runs on other numbers of ranks the section on scaling has."""
+        """Number of runs on other numbers of ranks, for the section on scaling."""
         return len(self.selection.scaled)
 
     @cached_property
@@ -263,11 +263,11 @@ class ComparedRuns:
 
     @property
     def quality(self) -> str:
-        """The metric that leads: the score that methods are compared by."""
+        """The headline metric: the score by which methods are compared."""
         return self.reference.headline or self.task.headline
 
     @property
     def score_title(self) -> str:
-        """Its title for headings, as the task that is installed here calls it: headings hold no text of a record."""
+        """Title of the score for headings, from the installed task: headings hold no text of a record."""
         titles = {metric.name: metric.title for metric in self.task.metrics}
         return titles.get(self.quality, titles[self.task.headline])

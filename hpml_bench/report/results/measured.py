@@ -25,7 +25,7 @@ DEFAULT_MARGIN = 0.01
 
 @dataclass(frozen=True)
 class MeasuredRuns(ComparedRuns):
-    """The compared runs with what was measured of them."""
+    """The compared runs with their measured values."""
 
     @cached_property
     def definitions(self) -> dict[str, Metric]:
@@ -34,16 +34,16 @@ class MeasuredRuns(ComparedRuns):
 
     @property
     def test_metrics(self) -> tuple[str, ...]:
-        """The metrics of the test rows: the one that leads, the other scores, the loss."""
+        """The metrics of the test rows: the headline, the other scores, the loss."""
         found = [m.name for m in self.definitions.values() if m.group == "quality" and m.phase == "test"]
         return tuple(sorted(found, key=lambda name: (name != self.quality, name.endswith("_loss"), found.index(name))))
 
     # Values
 
     def values(self, metric: str) -> dict[str, dict[int, float]]:
-        """Return method -> seed -> value of the compared runs; what wasn't measured, or is no number, is absent.
+        """Return method -> seed -> value of the compared runs; values not measured, or no numbers, are absent.
 
-        What depends on the machine is of the runs that ran where most did.
+        Metrics that depend on the machine are of the runs whose costs count.
         """
         if metric not in self._values:
             self._values[metric] = self._read(metric)
@@ -64,11 +64,11 @@ class MeasuredRuns(ComparedRuns):
         return found
 
     def measured(self, *metrics: str) -> tuple[str, ...]:
-        """Return those of the metrics that are defined and that some compared run has a value of, in this order."""
+        """Return the metrics that are defined and measured in some compared run, in this order."""
         return tuple(name for name in metrics if name in self.definitions and self.values(name))
 
     def common_seeds(self, metric: str) -> frozenset[int] | None:
-        """Return the seeds that means are over where methods lack some: those all share; None of fewer than three."""
+        """Return the seeds that all methods share, for means where methods lack some; None under three."""
         shared = frozenset.intersection(*(frozenset(of) for of in self.values(metric).values()))
         return shared if len(shared) >= statistics.LEAST_SEEDS else None
 
@@ -77,7 +77,7 @@ class MeasuredRuns(ComparedRuns):
         return len({frozenset(by_seed) for by_seed in self.values(metric).values()}) > 1
 
     def shown(self, metric: str) -> dict[str, dict[int, float]]:
-        """Return the values that means are of: over the seeds that all methods share, where methods lack some."""
+        """Return the values that enter means: of the seeds that all methods share, where methods lack some."""
         values = self.values(metric)
         common = self.common_seeds(metric) if self.uneven(metric) else None
         if common is None:
@@ -114,7 +114,7 @@ class MeasuredRuns(ComparedRuns):
     # Rows and steps
 
     def scores(self, method: str) -> dict[int, NDArray[Any]]:
-        """Return seed -> scores of a compared run, of what test rows are drawn by: rows, in their order, or groups."""
+        """Return seed -> scores of a compared run: of rows, in their order, or of groups if rows are in groups."""
         return {seed: self.by_group(of) for seed, of in self.row_scores(method).items()}
 
     def row_scores(self, method: str) -> dict[int, NDArray[Any]]:
@@ -122,13 +122,13 @@ class MeasuredRuns(ComparedRuns):
         return {r.spec.seed: self.selection.stored[r.run_id].scores for r in self.runs(method)}
 
     def by_group(self, scores: NDArray[Any]) -> NDArray[Any]:
-        """Return the scores of groups of test rows from those of the rows; of rows without groups their own."""
+        """Return the scores of groups of test rows from those of rows; rows without groups keep theirs."""
         asked = self.test_rows_asked
         return scores if asked is None or asked.group is None else statistics.group_scores(scores, asked.group)
 
     @property
     def score_step(self) -> float:
-        """Least amount by which a row's score changes: 1 where rows are right or wrong, 0 of real numbers."""
+        """Least change of a row's score: 1 where rows are right or wrong, 0 for real numbers."""
         return 1.0 if self.task.binary else 0.0
 
     @property
@@ -142,7 +142,7 @@ class MeasuredRuns(ComparedRuns):
     def score_span(self) -> float:
         """Range of a value of `scores`: that of the score times the weight of the heaviest row or group over the mean.
 
-        How rare it is that test rows differ is told by these values, of which one is the least that can change.
+        Tests use it for test rows that rarely differ: one such value is the least that can change.
         """
         asked = self.test_rows_asked
         if asked is None:
@@ -155,7 +155,7 @@ class MeasuredRuns(ComparedRuns):
 
     @cached_property
     def guess(self) -> Guess | None:
-        """What an answer that needs no model gives; None without test rows."""
+        """Scores of an answer that needs no model; None without test rows."""
         stored = self.test_rows_asked
         return None if stored is None else self.task.guess(stored.reference, stored.said)
 
@@ -168,12 +168,12 @@ class MeasuredRuns(ComparedRuns):
 
     @cached_property
     def test_rows_asked(self) -> Scored | None:
-        """Predictions of a compared run, for what the test rows ask, which is the same for all; None without one."""
+        """Predictions of one compared run, for the references of the test rows, equal in all; None without one."""
         return next(iter(self.selection.stored.values()), None)
 
     @property
     def test_references(self) -> Answers | None:
-        """What the test rows ask for; None without a compared run."""
+        """References of the test rows; None without a compared run."""
         return None if self.test_rows_asked is None else self.test_rows_asked.reference
 
     @property
@@ -183,24 +183,24 @@ class MeasuredRuns(ComparedRuns):
 
     @cached_property
     def test_groups(self) -> int | None:
-        """Number of groups that the test rows are in; None where each row stands alone."""
+        """Number of groups of test rows; None where each row stands alone."""
         asked = self.test_rows_asked
         return None if asked is None or asked.group is None else len(np.unique(asked.group))
 
     @property
     def test_rows_in_words(self) -> str:
-        """How many test rows there are, and in how many groups, where they have groups."""
+        """Number of test rows, and of their groups if they have some, in words."""
         groups = "" if self.test_groups is None else f" in {self.test_groups:,} groups"
         return f"{self.test_rows:,} test rows{groups}"
 
     @cached_property
     def curves(self) -> dict[str, dict[str, tuple[Curve, ...]]]:
-        """Metric -> method -> one curve a seed, of the compared runs; of time, of those that ran where most did."""
+        """Metric -> method -> one curve per seed, of the compared runs; of time, of those whose costs count."""
         runs = {method: self.runs(method) for method in self.methods}
         return read_curves(self.folder, runs, self.selection.costed)
 
     def curve(self, metric: str, method: str, seed: int) -> Curve | None:
-        """Return one seed's course of a metric, where there is one."""
+        """Return one seed's curve of a metric; None if there is none."""
         return self._by_seed.get((metric, method, seed))
 
     @cached_property

@@ -1,8 +1,8 @@
 """Weights & Biases: each run's history in one group, and one comparison run with the report's own tables.
 
 wandb runs in a helper process of its own (`python -m hpml_bench.builtin.trackers.wandb`). It may be slow, hang or die:
-the helper is ended, one sentence says so, and nothing else notices. The helper gets a short list of environment
-variables, so that other keys and tokens can't reach wandb; and since each attempt has its own helper, an online one
+then the helper is ended, one sentence says so, and nothing else is affected. The helper gets few environment variables,
+so that other keys and tokens can't reach wandb; and since each attempt has its own helper, an online one
 that failed doesn't spoil the offline one after it.
 """
 
@@ -41,7 +41,7 @@ class Wandb(Tracker):
         return follow(spec, folder, "online", results_folder)
 
     def publish(self, folder: Path, records: Sequence[RunRecord], tables: Callable[[], Sequence[Table]]) -> str | None:
-        """Publish what wandb doesn't have yet: runs, and their comparison."""
+        """Publish the runs that wandb doesn't have yet, and their comparison."""
         from hpml_bench.builtin.trackers.wandb.publish import publish
 
         return publish(records, tables, cast("Mode", self.mode), folder)

@@ -1,4 +1,4 @@
-"""The helper process: orders come as JSON lines on stdin, whose end ends it; stdout says what went wrong."""
+"""Helper process: reads orders as JSON lines from stdin until it ends; writes errors to stdout."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import NoReturn
 from hpml_bench.builtin.trackers.wandb.session import Session
 
 ORPHAN_SECONDS = 5
-"""When the orders break off, the parent is dead: never outlive it by more."""
+"""Seconds by which the helper may outlive its parent, which is dead when the orders break off."""
 
 
 def main(mode: str, directory: str) -> NoReturn:
     """Carry out the orders."""
     orders, errors = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w")
     nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):  # what wandb prints, or its own service inherits, must not hold our pipes
+    for stream in (0, 1, 2):  # neither wandb's output nor its own service may hold our pipes
         os.dup2(nothing, stream)
     signal.signal(signal.SIGALRM, _too_long)
     status = 0
@@ -35,14 +35,14 @@ def main(mode: str, directory: str) -> NoReturn:
             getattr(session, order["do"])(order)
         signal.alarm(patience)
         session.end()
-    except BaseException as error:  # also what wandb exits with
+    except BaseException as error:  # also a SystemExit of wandb
         status = 1
         text = f"{type(error).__name__}: {error}".removesuffix(": ")
         with suppress(OSError):
             print(" ".join(text.split()), file=errors, flush=True)
     _end_children()
     shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
-    os._exit(status)  # wandb's exit hooks would wait without end for what can't be sent
+    os._exit(status)  # wandb's exit hooks would wait without end for data that can't be sent
 
 
 def _too_long(*_: object) -> NoReturn:
@@ -52,7 +52,7 @@ def _too_long(*_: object) -> NoReturn:
 
 
 def _end_children() -> None:
-    """End wandb's own service, which would go on trying."""
+    """End wandb's own service, which would go on retrying."""
     import psutil
 
     children = psutil.Process().children(recursive=True)

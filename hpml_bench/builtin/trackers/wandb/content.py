@@ -18,7 +18,7 @@ SECRET_OPTION = re.compile(r"(?i)(^|_)(api_?key|access_key|auth|token|secret|pas
 PLACE = re.compile(r"^(path:|~|/|[A-Za-z]:[\\/])")
 
 Order = dict[str, Any]
-"""What to `do`, and with what."""
+"""An order: its name under `do`, and its arguments."""
 
 
 def group_of(spec: RunSpec) -> str:
@@ -40,14 +40,14 @@ def opening(spec: RunSpec, identity: str) -> Order:
 
 
 def history(points: Iterable[Point]) -> Iterator[Order]:
-    """Yield one order a step; points that follow each other at the same step go together."""
+    """Yield one order per step; consecutive points at the same step go together."""
     finite = (point for point in points if point.value is not None)
     for step, group in groupby(finite, key=lambda point: point.step):
         yield {"do": "log", "step": step, "values": {point.metric: point.value for point in group}}
 
 
 def closing(record: RunRecord | None) -> Order:
-    """Return the order that ends a run, with its final metrics; without a record it is a crashed one."""
+    """Return the order that ends a run, with its final metrics; without a record the run has crashed."""
     if record is None:
         return {"do": "close", "summary": {}, "exit_code": 1}
     summary = {name: value for name, value in record.metrics.items() if value is not None}
@@ -67,7 +67,7 @@ def comparison(spec: RunSpec, identity: str, tables: Sequence[Table]) -> list[Or
 
 
 def _cells(table: Table) -> list[list[float | str | None]]:
-    """Return the raw values; the shown text where there are none or JSON has no word for one."""
+    """Return the raw values; the shown text where there are none or JSON can't express one."""
 
     def cell(value: float | str | None, shown: str) -> float | str | None:
         return shown if isinstance(value, float) and not math.isfinite(value) else value
@@ -77,7 +77,7 @@ def _cells(table: Table) -> list[list[float | str | None]]:
 
 
 def _placeless(text: str) -> str:
-    """Return a text without the folders it lies in, where it is a path."""
+    """Return a text; of a path its last part alone."""
     if not PLACE.match(text):
         return text
     source = "path:" if text.startswith("path:") else ""

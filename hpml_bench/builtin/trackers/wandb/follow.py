@@ -26,7 +26,7 @@ POLL_SECONDS = 0.5
 INTERRUPTED_SECONDS = 2.0
 
 _given_up: set[Path] = set()
-"""Results folders whose live publishing failed once: the runs that follow must not pay for trying again."""
+"""Results folders whose live publishing failed once: later runs must not pay for another attempt."""
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def follow(
 ) -> Iterator[None]:
     """Publish a run live while the body runs it in `folder` and commits its record; wandb's files go to `directory`.
 
-    Nothing that wandb does is raised. PublishedRuns tell afterwards whether wandb has the whole run.
+    No error of wandb is raised. PublishedRuns records afterwards whether wandb has the whole run.
     """
     if mode == "off" or directory in _given_up:
         yield
@@ -70,7 +70,7 @@ def _give_up(directory: Path, why: str) -> None:
 
 
 class _Follower(threading.Thread):
-    """Sends what a run writes until it is over."""
+    """Thread that sends a run's points until the run is over."""
 
     def __init__(self, helper: Helper, spec: RunSpec, folder: Path, name: str, patience: float) -> None:
         super().__init__(name="wandb-follow", daemon=True)
@@ -82,7 +82,7 @@ class _Follower(threading.Thread):
         self._broken: str | None = None
 
     def run(self) -> None:
-        """Follow."""
+        """Send points until the run is over, then its record."""
         from hpml_bench.records.load import read_record
 
         try:
@@ -90,14 +90,14 @@ class _Follower(threading.Thread):
             tail = Tail(self._folder / POINTS)
             over = False
             while not over:
-                over = self._over.wait(POLL_SECONDS)  # asked before reading: what was written before is then read
+                over = self._over.wait(POLL_SECONDS)  # before reading, so that all points written until then are read
                 self._helper.send(*history(_points(tail.lines())))
             self._helper.send(closing(read_record(self._folder)), end_within(self._patience))
         except Exception as error:  # publishing must never hurt the sweep
             self._broken = str(error) or type(error).__name__
 
     def finish(self, seconds: float) -> str | None:
-        """Send what is left, for so long at most; return what went wrong."""
+        """Send the remaining points, for `seconds` at most; return the error, if any."""
         deadline = time.monotonic() + seconds
         self._over.set()
         try:

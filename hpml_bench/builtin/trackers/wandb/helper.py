@@ -1,4 +1,4 @@
-"""The helper process as its parent sees it: started with little, given orders, ended for certain."""
+"""Helper process, on its parent's side: started with few variables, given orders, ended for certain."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from hpml_bench.system.redaction import redacted, secrets
 from hpml_bench.system.text import for_terminal
 
 FINISH_SECONDS = 20.0
-"""How long the end of a run may wait for wandb."""
+"""Seconds that the end of a run may wait for wandb."""
 
 PASSED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "WANDB_ENTITY", "WANDB_PROJECT")
-"""What the helper gets of the environment."""
+"""Environment variables that the helper gets."""
 PASSED_ONLINE = (
     *("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_CONFIG_DIR", "NETRC"),
     *("WANDB_INSECURE_DISABLE_SSL", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 )
-"""What an online helper gets besides."""
+"""Further variables that an online helper gets."""
 
 
 def end_within(seconds: float) -> Order:
-    """Return the order to end; should this process die meanwhile, the helper gives up a little after so long."""
+    """Return the order to end; if this process dies meanwhile, the helper gives up 10 s after `seconds`."""
     return {"do": "end", "seconds": math.ceil(seconds) + 10}
 
 
 class HelperFailedError(Exception):
-    """The helper broke off; the message says why, in one line."""
+    """The helper failed; the message is one line with the reason."""
 
 
 class Helper:
-    """The process that talks to wandb. Whatever happens in it, it can be ended from here."""
+    """The process that calls wandb; whatever happens in it, it can be ended from here."""
 
     def __init__(self, mode: Mode, directory: Path, niceness: int = 0) -> None:
-        """Start it; it writes below `directory`/wandb only.
+        """Start the process; it writes below `directory`/wandb only.
 
         Raises:
             OSError: it can't be started, or the folder can't be made.
@@ -65,7 +65,7 @@ class Helper:
                 stderr=subprocess.DEVNULL,
                 cwd=home,
                 env=self._environment(mode, home),
-                start_new_session=True,  # Ctrl-C is for the benchmark; it tells the helper what to do
+                start_new_session=True,  # Ctrl-C is for the benchmark, which ends the helper itself
             )
         except BaseException:
             shutil.rmtree(self._scratch, ignore_errors=True)
@@ -88,7 +88,7 @@ class Helper:
         }
 
     def send(self, *orders: Order) -> None:
-        """Give orders; may block while the helper is busy, until it is ended.
+        """Send orders; may block while the helper is busy, until it is ended.
 
         Raises:
             HelperFailedError: the helper is gone.
@@ -100,8 +100,8 @@ class Helper:
                 self._process.stdin.write(json.dumps(redacted(order, self._secrets)).encode() + b"\n")
             self._process.stdin.flush()
         except (OSError, ValueError):
-            self._listener.join(1)  # its last words may be under way
-            raise HelperFailedError(self._said("its helper process ended")) from None
+            self._listener.join(1)  # its last message may be under way
+            raise HelperFailedError(self._reason("its helper process ended")) from None
 
     def _listen(self) -> None:
         assert self._process.stdout is not None  # noqa: S101 - for the type checker
@@ -109,7 +109,7 @@ class Helper:
             self._error = self._error or line.decode(errors="replace")
 
     def finish(self, seconds: float) -> None:
-        """Let the helper, told to `end`, do so by itself, at most so long.
+        """Wait until the helper ends by itself after the order `end`, for `seconds` at most.
 
         Raises:
             HelperFailedError: it met an error, or did not end in time.
@@ -118,13 +118,13 @@ class Helper:
         try:
             self._process.wait(max(seconds, 0.1))
         except subprocess.TimeoutExpired:
-            raise HelperFailedError(self._said("it did not end in time")) from None
+            raise HelperFailedError(self._reason("it did not end in time")) from None
         finally:
             self.end()
         if self._error or self._process.returncode:
-            raise HelperFailedError(self._said(f"its helper process ended with status {self._process.returncode}"))
+            raise HelperFailedError(self._reason(f"its helper process ended with status {self._process.returncode}"))
 
-    def _said(self, otherwise: str) -> str:
+    def _reason(self, otherwise: str) -> str:
         return for_terminal(redacted(self._error or otherwise, self._secrets), 300)
 
     def end(self) -> None:
@@ -147,5 +147,5 @@ class Helper:
 
 
 def tell(sentence: str) -> None:
-    """Say on stderr what went wrong with wandb."""
+    """Print a problem with wandb to stderr."""
     print(f"wandb: {sentence}", file=sys.stderr, flush=True)

@@ -28,7 +28,7 @@ def choose_mode(asked: str) -> Mode:
     `auto` follows WANDB_MODE; any other value of `--wandb` overrides it.
 
     Raises:
-        UserError: `online` was asked for without a key or a route, or `asked` is none of the choices.
+        UserError: `online` was requested without a key or a route, or `asked` is none of the choices.
 
     """
     if asked not in CHOICES:
@@ -47,12 +47,12 @@ def choose_mode(asked: str) -> Mode:
 
 
 def server_host() -> str:
-    """Return the name of the server that is published to."""
+    """Return the name of the server to publish to."""
     return urlsplit(os.environ.get("WANDB_BASE_URL") or SERVERS[0]).hostname or ""
 
 
 def _obstacle() -> str | None:
-    """Return why nothing can be sent, or None when there are a key and a route."""
+    """Return the reason why nothing can be sent; None if there are a key and a route."""
     chosen = os.environ.get("WANDB_BASE_URL")
     servers = (chosen,) if chosen else SERVERS
     try:
@@ -80,7 +80,7 @@ def _in_netrc(machine: str) -> bool:
 
 
 def _gateway(scheme: str, host: str, port: int) -> tuple[str, int]:
-    """Return what must be connected to: the server, or the proxy that the environment names for it."""
+    """Return the address to connect to: the server's, or that of the proxy that the environment names for it."""
     proxy = urllib.request.getproxies().get(scheme)
     if not proxy or urllib.request.proxy_bypass(host):
         return host, port
@@ -91,7 +91,7 @@ def _gateway(scheme: str, host: str, port: int) -> tuple[str, int]:
 
 
 def _reachable(host: str, port: int) -> bool:
-    """Tell whether a TCP connection opens in time; a name server that doesn't answer is bounded by it too."""
+    """Return whether a TCP connection opens in time; the limit covers a name server that doesn't answer."""
     opened = threading.Event()
 
     def connect() -> None:

@@ -21,7 +21,7 @@ from hpml_bench.system.hashing import digest
 from hpml_bench.system.text import for_terminal
 
 PUBLISH_SECONDS = 120.0
-"""How long publishing a whole sweep may take."""
+"""Seconds that publishing a whole sweep may take."""
 
 
 def publish(
@@ -31,10 +31,10 @@ def publish(
     directory: Path,
     patience: float = PUBLISH_SECONDS,
 ) -> str | None:
-    """Publish what wandb doesn't have yet of `directory`: runs, oldest first, and their comparison.
+    """Publish the runs of `directory` that wandb doesn't have yet, oldest first, and their comparison.
 
-    When online fails, what is here is kept offline, in `directory`/wandb. Nothing is raised; returned is one sentence
-    about where things are, or None when there is nothing to say.
+    If online fails, they are kept offline, in `directory`/wandb. Nothing is raised; returns a sentence on where they
+    are, or None if nothing was published.
     """
     if mode == "off" or not records:
         return None
@@ -42,7 +42,7 @@ def publish(
     for place in places:
         try:
             published = PublishedRuns(directory)
-            seconds = patience if place == mode else PUBLISH_SECONDS  # a disk is not slow for a server's reasons
+            seconds = patience if place == mode else PUBLISH_SECONDS  # a disk isn't slow because a server is
             _publish(records, tables, place, directory, published, seconds)
         except (OSError, HelperFailedError) as error:
             instead = "; they are kept offline instead" if place != places[-1] else ""

@@ -1,4 +1,4 @@
-"""Runs that wandb has already of a results folder: publishing again sends only what is new."""
+"""Runs of a results folder that wandb has already: publishing again sends only new ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMPARISON = "comparison"
 
 @dataclass
 class PublishedEntry:
-    """One wandb run: its id, which state of ours it shows, and where that is ("" while it isn't whole)."""
+    """One wandb run: its id, the state that was published, and where ("" while it isn't whole)."""
 
     id: str
     state: str
@@ -29,7 +29,7 @@ class PublishedRuns:
     """The entries of a results folder, by run id or comparison, in its `wandb/published.json`."""
 
     def __init__(self, directory: Path) -> None:
-        """Read it; a damaged one is as good as none."""
+        """Read the entries; a damaged file counts as none."""
         self._path = directory / "wandb" / "published.json"
         self.entries: dict[str, PublishedEntry] = {}
         content: dict[str, Any] = read_json(self._path) or {}
@@ -39,7 +39,7 @@ class PublishedRuns:
             self.entries = {}
 
     def has(self, name: str, state: str, place: Mode) -> bool:
-        """Tell whether this state is at `place`; what is online needs no keeping offline."""
+        """Return whether this state is at `place`; an online one needs no offline copy."""
         entry = self.entries.get(name)
         return entry is not None and entry.state == state and entry.place in {place, "online"}
 
@@ -58,5 +58,5 @@ class PublishedRuns:
 
 
 def identity(*what: str) -> str:
-    """Return a wandb id. It contains when something was begun: others' runs of the same suite have other ids."""
+    """Return a wandb id; the start time among `what` makes it differ from those of others' runs of the same suite."""
     return digest(what, 16)

@@ -1,4 +1,4 @@
-"""Session inside the helper: carries out orders with wandb, which is told to collect nothing by itself."""
+"""Session inside the helper: carries out orders with wandb, which is set to collect nothing by itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 PROJECT = "hpml-bench"
 
 UNASKED = ("host", "program", "email", "username", "docker")
-"""Facts about the machine and who runs it, which are left empty."""
+"""Facts about the machine and its user, which are left empty."""
 DISABLED = (
     *("disable_git", "disable_code", "disable_job_creation", "label_disable", "sagemaker_disable"),
     *("x_disable_meta", "x_disable_stats", "x_disable_machine_info"),
@@ -54,7 +54,7 @@ class Session:
         self._at, self._step = -1, None
 
     def log(self, order: dict[str, Any]) -> None:
-        """Add values at a step."""
+        """Log the values of one step."""
         # wandb's own step may only grow: it is ours while ours grows, and the next free one when a point comes late.
         if order["step"] != self._step:
             self._at, self._step = max(self._at + 1, order["step"]), order["step"]
@@ -78,7 +78,7 @@ class Session:
         self._run = None
 
     def end(self) -> None:
-        """End what is open, and wandb."""
+        """End an open run, and wandb."""
         if self._run is not None:
             self._run.finish(exit_code=1)
         self._wandb.teardown()
