@@ -33,8 +33,6 @@ TEXT_NAMES = (
 SAMPLE_ROWS = 1000
 """Number of first rows by whose cells a column is found, where its name doesn't decide."""
 MOST_CLASSES = 100
-TEST_SHARE = 10
-"""One row in this many becomes a test row, where there is neither a test set nor `test_samples`."""
 
 Column = str | int
 """A column's name, or its position counted from 1."""
@@ -82,8 +80,8 @@ def choose(
     """
     names = list(dataset.column_names)
     with column_errors_as_user_errors(where):
-        chosen_text = tuple(_given(column, names, where, "text") for column in text)
-        chosen_label = None if label is None else _given(label, names, where, "label")
+        chosen_text = tuple(column_named(column, names, where, "text") for column in text)
+        chosen_label = None if label is None else column_named(label, names, where, "label")
         if target == "tags":
             return _words_and_tags(names, where, chosen_text, chosen_label)
         sample: dict[str, list[Any]] = dataset[:SAMPLE_ROWS]
@@ -103,14 +101,14 @@ def group_column(dataset: Dataset, where: str, group: Column | None) -> str | No
         UserError: there is no such column.
 
     """
-    return None if group is None else _given(group, list(dataset.column_names), where, "group")
+    return None if group is None else column_named(group, list(dataset.column_names), where, "group")
 
 
 def _words_and_tags(names: list[str], where: str, text: tuple[str, ...], label: str | None) -> Columns:
     if len(text) > 1:
         raise UserError(f"{where}: dataset.options.text names {len(text)} columns of words; tags are of one")
-    words = text[0] if text else _called(names, WORD_NAMES)
-    tags = label or _called(names, TAG_NAMES)
+    words = text[0] if text else first_named(names, WORD_NAMES)
+    tags = label or first_named(names, TAG_NAMES)
     if words is None or tags is None:
         what, option = ("words", "text") if words is None else ("tags", "label")
         known = " or ".join(WORD_NAMES if words is None else TAG_NAMES)
@@ -121,7 +119,7 @@ def _words_and_tags(names: list[str], where: str, text: tuple[str, ...], label: 
     return Columns(text=(words,), label=tags)
 
 
-def _called(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+def first_named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
     """Return the column with the first of the wanted names that exists, in any case; else None."""
     return next((name for known in wanted for name in names if name.strip().lower() == known), None)
 
@@ -139,12 +137,20 @@ def column_errors_as_user_errors(where: str) -> Iterator[None]:
         raise disk_error(error) or unreadable from None
 
 
-def _given(column: Column, names: list[str], where: str, what: str) -> str:
+def column_named(column: Column, names: list[str], where: str, what: str = "") -> str:
+    """Return a column by its name, or by its position from 1.
+
+    Raises:
+        UserError: there is none; `what` is the word for it, such as `text`.
+
+    """
     if isinstance(column, str) and column in names:
         return column
     if isinstance(column, int) and 1 <= column <= len(names):
         return names[column - 1]
-    raise UserError(f"{where}: there is no {what} column {column!r}; the columns are {listed(names)}")
+    raise UserError(
+        f"{where}: there is no {f'{what} ' if what else ''}column {column!r}; the columns are {listed(names)}"
+    )
 
 
 def listed(names: Sequence[str]) -> str:
@@ -163,7 +169,7 @@ def some(values: Sequence[str], most: int = 30) -> str:
 
 
 def _find_label(names: list[str], sample: Mapping[str, list[Any]], where: str) -> str:
-    called = _called(names, LABEL_NAMES)
+    called = first_named(names, LABEL_NAMES)
     if called is not None:
         return called
     rows = len(next(iter(sample.values()), []))
@@ -175,7 +181,7 @@ def _find_label(names: list[str], sample: Mapping[str, list[Any]], where: str) -
 
 
 def _find_number(names: list[str], sample: Mapping[str, list[Any]], where: str) -> str:
-    called = _called(names, NUMBER_NAMES)
+    called = first_named(names, NUMBER_NAMES)
     if called is not None:
         return called
     numeric = [name for name in names if sample[name] and all(is_number(str(value)) for value in sample[name])]

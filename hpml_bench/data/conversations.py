@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpml_bench.data.columns import Column, column_errors_as_user_errors, listed, short
+from hpml_bench.data.columns import Column, column_errors_as_user_errors, column_named, first_named, listed, short
 from hpml_bench.errors import UserError
 from hpml_bench.suite.base import Frozen
 
@@ -97,29 +97,29 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
 
     """
     names = list(dataset.column_names)
-    given = tuple(_given(column, names, where) for column in text)
-    answer = None if label is None else _given(label, names, where)
-    choices = _called([name for name in names if _is_list(dataset, name)], CHOICE_NAMES)
-    system = _called([name for name in names if not _is_list(dataset, name)], SYSTEM_NAMES)
-    tools = _called(names, TOOLS_NAMES)
+    given = tuple(column_named(column, names, where) for column in text)
+    answer = None if label is None else column_named(label, names, where)
+    choices = first_named([name for name in names if _is_list(dataset, name)], CHOICE_NAMES)
+    system = first_named([name for name in names if not _is_list(dataset, name)], SYSTEM_NAMES)
+    tools = first_named(names, TOOLS_NAMES)
 
     if given and answer is None:
-        answer = _called([name for name in names if name not in given], ANSWER_NAMES)
+        answer = first_named([name for name in names if name not in given], ANSWER_NAMES)
         if len(given) == 1 and _is_list(dataset, given[0]) and not (answer and _is_list(dataset, answer)):
             return Shape(turns=given[0], system=system, tools=tools)
         if answer is None:
             return Shape(text=given)
-    turns = None if given or answer else _called(names, TURN_NAMES)
+    turns = None if given or answer else first_named(names, TURN_NAMES)
     if turns:
         return Shape(turns=turns, system=system, tools=tools)
-    answer = answer or _called(names, ANSWER_NAMES)
+    answer = answer or first_named(names, ANSWER_NAMES)
     if not given:
-        named = (_called(names, PROMPT_NAMES), _called(names, EXTRA_NAMES))
+        named = (first_named(names, PROMPT_NAMES), first_named(names, EXTRA_NAMES))
         given = tuple(name for name in named if name and name != answer)
     if given and answer:
         system = system if system not in {*given, answer} else None
         return Shape(prompt=given, completion=answer, choices=choices, system=system, tools=tools)
-    plain = _called(names, TEXT_NAMES)
+    plain = first_named(names, TEXT_NAMES)
     if plain:
         return Shape(text=(plain,))
     raise UserError(
@@ -127,18 +127,6 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
         f"{' or '.join(PROMPT_NAMES[:3])} with {' or '.join(ANSWER_NAMES[:4])}, or text; name them with "
         f"dataset.options.text and dataset.options.label ({listed(names)})"
     )
-
-
-def _given(column: Column, names: list[str], where: str) -> str:
-    if isinstance(column, str) and column in names:
-        return column
-    if isinstance(column, int) and 1 <= column <= len(names):
-        return names[column - 1]
-    raise UserError(f"{where}: there is no column {column!r}; the columns are {listed(names)}")
-
-
-def _called(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    return next((name for known in wanted for name in names if name.strip().lower() == known), None)
 
 
 def _is_list(dataset: Dataset, column: str) -> bool:
