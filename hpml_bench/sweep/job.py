@@ -169,6 +169,8 @@ class UnitQueue(Queue):
         self._results = work.results
         self._longest = _longest(work.folder) if work.until is not None else 0.0
         self._begun = False
+        self._neighbours: dict[str, Neighbours] = {}
+        """run_id of a run under way -> its neighbours."""
 
     @property
     def left(self) -> bool:
@@ -188,7 +190,7 @@ class UnitQueue(Queue):
         """Take the next run off the queue."""
         self._begun = True
         spec = self._runs.popleft()
-        self._neighbours = Neighbours(self._results, spec, self._work.hosts)
+        self._neighbours[spec.run_id] = Neighbours(self._results, spec, self._work.hosts)
         return RunRequest(
             spec=spec,
             prepared=self._prepared,
@@ -199,13 +201,13 @@ class UnitQueue(Queue):
 
     def around(self, request: RunRequest) -> AbstractContextManager[object]:
         """Collect the runs of other jobs on the same hosts meanwhile."""
-        return self._neighbours
+        return self._neighbours[request.spec.run_id]
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
         """Commit the attempt, and show the record that counts."""
         if record.status not in DONE:
             disk.check_space(self._work.folder)  # a failure for lack of space is no result
-        record = self._neighbours.told(record)
+        record = self._neighbours.pop(request.spec.run_id).told(record)
         self._longest = max(self._longest, record.seconds)
         self._work.progress.finished(self._results.publish(request.spec, record))
         if record.status == "ok":

@@ -36,6 +36,7 @@ from hpml_bench.system.signals import stoppable
 from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.storages import BaseStorage
     from rich.console import Console
 
@@ -240,6 +241,8 @@ class TrialQueue(Queue):
         self._results, self._progress = results, progress
         trials = request.trials
         self._turns = deque(turn for turn in turns(list(studies), trials) if turn[0] >= len(studies[turn[1]].trials))
+        self._handles: dict[str, optuna.Trial] = {}
+        """run_id of a trial under way -> its handle in the study."""
         progress.skip(sum(min(trials, len(studies[name].trials)) for name in studies))
 
     @property
@@ -249,9 +252,10 @@ class TrialQueue(Queue):
 
     def next(self) -> RunRequest:
         """Take the next trial off the queue, with the rate that its study chooses."""
-        self._number, self._name = self._turns.popleft()
-        self._handle, lr = self._studies[self._name].ask()
-        spec = self._studies.spec(self._name, lr, self._number)
+        number, name = self._turns.popleft()
+        handle, lr = self._studies[name].ask()
+        spec = self._studies.spec(name, lr, number)
+        self._handles[spec.run_id] = handle
         folder, limits = self._results.path / spec.run_id, self._request.sweep.limits
         return RunRequest(spec=spec, prepared=self._prepared, folder=folder, limits=limits)
 
@@ -265,17 +269,17 @@ class TrialQueue(Queue):
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
         """Pass the trial to its study, write all trials to disk, and show this one."""
-        blank = self._studies.blank
-        trial = _trial(self._number, record, blank.headline.name)
-        self._studies[self._name].tell(self._handle, trial)
+        blank, name = self._studies.blank, request.spec.method.name
+        trial = _trial(request.spec.seed - FIRST_SEED, record, blank.headline.name)
+        self._studies[name].tell(self._handles.pop(request.spec.run_id), trial)
         self._studies.keep()
         result = trial.status if trial.score is None else f"validation {blank.in_words(trial.score)}"
-        count = f"trial {self._number + 1} of {self._request.trials}"
-        self._progress.say(f"{self._name} {count}: lr {trial.lr:.3g}, {result} in {trial.seconds:.1f} s")
+        count = f"trial {trial.number + 1} of {self._request.trials}"
+        self._progress.say(f"{name} {count}: lr {trial.lr:.3g}, {result} in {trial.seconds:.1f} s")
 
     def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
         """Give the rate back to the study, which will choose it again."""
-        self._studies[self._name].give_back(self._handle)
+        self._studies[request.spec.method.name].give_back(self._handles.pop(request.spec.run_id))
         return Ending("interrupted")
 
 
