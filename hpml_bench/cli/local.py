@@ -42,6 +42,6 @@ def sweep(request: SweepRequest, modes: Mapping[str, str]) -> int:
         click.echo(
             f"{result.failed} of {len(result.records)} runs did not end well; see the report's failures", err=True
         )
-    if result.ending.why:
+    if result.ending.how == "limit":
         click.echo(f"ended by {result.ending.why} with runs left to do; the same command goes on from here", err=True)
-    return FAILED if result.failed or result.ending.why else OK
+    return FAILED if result.failed or result.ending.how == "limit" else OK

@@ -25,7 +25,7 @@ class Ending:
     how: Literal["done", "limit", "interrupted", "left", "time", "failed"] = "done"
     """`limit`: at one of `Limits`; `left`: the job was restarted elsewhere; `time`: at the job's time limit."""
     why: str | None = None
-    """The limit as its option, or the reason in a sentence."""
+    """The reason: of `limit` its option, else a sentence."""
 
 
 class Queue(ABC):

@@ -77,7 +77,7 @@ def tune(  # noqa: PLR0913, PLR0917 - a command's options
     sweep = SweepRequest(loaded, out, wanted, limits=limits, verbose=verbose)
     result = run_tuning(TuningRequest(sweep, trials, write, sampler, factor), terminal())
     show(result.record, terminal())
-    if result.ending.why:
+    if result.ending.how == "limit":
         click.echo(f"ended by {result.ending.why} with trials left to do; the same command goes on from here", err=True)
         ctx.exit(FAILED)
     if result.ending.how == "interrupted":
