@@ -97,6 +97,19 @@ class Profile(Frozen):
         """Return a job's command: the launcher, the interpreter and the interpreter's words."""
         return [*self.launcher, self.python or sys.executable, *words]
 
+    def ranks_per_node(self, ranks: int | None) -> int | None:
+        """Return the equal share of a run's ranks on each node; None if their number is left open.
+
+        Raises:
+            UserError: the ranks can't be divided equally over the nodes.
+
+        """
+        if ranks is not None and ranks % self.nodes:
+            raise UserError(
+                f"{ranks} ranks can't be divided over {self.nodes} nodes; give --nproc a multiple of {self.nodes}"
+            )
+        return None if ranks is None else ranks // self.nodes
+
     @property
     def warned(self) -> float:
         """Seconds before its time limit at which a job is signalled to end: a quarter of it, at most two minutes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.records.jobs import JobPlan, Unit, UnitRun, plan_id
 from hpml_bench.records.listing import load_records
@@ -24,9 +23,7 @@ def plan_jobs(request: SweepRequest, profile: Profile, folder: Path, before: Job
     """
     suite = request.suite
     request.check(suite.settings)
-    ranks, nodes = suite.settings.world_size, profile.nodes
-    if ranks is not None and ranks % nodes:
-        raise UserError(f"{ranks} ranks can't be divided over {nodes} nodes; give --nproc a multiple of {nodes}")
+    profile.ranks_per_node(suite.settings.world_size)  # refuses ranks that can't be divided equally
     earlier = [record.call for record in load_records(folder).records] if before is None else [before.call]
     made = JobPlan(
         id=plan_id(folder), suite=suite, profile=profile, units=_units(request, profile), limits=request.limits,

@@ -177,7 +177,7 @@ def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuit
 
 def on_one_node(settings: Settings, plan: JobPlan) -> Settings:
     """Return resolved settings with the ranks of one node, for the preparation, which looks at this node's GPUs."""
-    return settings.model_copy(update={"world_size": _ranks_here(settings, plan)})
+    return settings.model_copy(update={"world_size": plan.profile.ranks_per_node(settings.world_size)})
 
 
 def _over_nodes(plan: JobPlan) -> tuple[Suite, int | None]:
@@ -191,14 +191,7 @@ def _over_nodes(plan: JobPlan) -> tuple[Suite, int | None]:
     if nodes > 1 and suite.settings.world_size is None:
         cards = len(gpus.visible_gpus()) if suite.settings.device != "cpu" else 0
         suite = _with(suite, world_size=nodes * (cards or min(2, environment.cores())))
-    ranks = suite.settings.world_size
-    if ranks is not None and ranks % nodes:
-        raise UserError(f"{ranks} ranks can't be divided over {nodes} nodes; give --nproc a multiple of {nodes}")
-    return suite, _ranks_here(suite.settings, plan)
-
-
-def _ranks_here(settings: Settings, plan: JobPlan) -> int | None:
-    return None if settings.world_size is None else settings.world_size // plan.profile.nodes
+    return suite, plan.profile.ranks_per_node(suite.settings.world_size)
 
 
 def _leaves_precision_open(requested: Settings, settings: Settings) -> bool:
