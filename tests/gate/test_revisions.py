@@ -126,7 +126,7 @@ def test_a_project_that_no_check_would_run_is_refused(project_repository: Path, 
     ("unpacked", "told"),
     [
         ("[hpml_bench.methods]\nmine = tiny_module\nlora = tiny_module\n", "method lora, method mine"),
-        ("[hpml_bench.builtin.probes]\ntiny = tiny_module\n", "probe tiny"),
+        ("[hpml_bench.probes]\ntiny = tiny_module\n", "probe tiny"),
     ],
     indirect=["unpacked"],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hpml_bench.launch.outcome import record as record_of
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import Check, Consumed, Digests, Outcome, Point
 from hpml_bench.training.checks import all_checks
+from hpml_bench.training.request import RunRequest
 
 
 def predictions(*index: int) -> Predictions:
@@ -106,13 +108,15 @@ def test_parameters_without_gradient_are_found() -> None:
     assert failed(parameters=sound()["parameters"] | {"with a gradient": 9}) == ["parameters"]
 
 
-def test_a_failed_check_makes_the_run_invalid() -> None:
+def test_a_failed_check_makes_the_run_invalid(tmp_path: Path) -> None:
     """The record says `invalid`, and keeps the figures."""
     check = Check(name="budget", passed=False, detail="73 samples")
     prepared = Prepared(
         backbone="b", data="d", label_names=("a", "b"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
     )
     outcome = Outcome(status="ok", metrics={"test_accuracy": 0.9}, checks=(check,))
-    record = record_of(tiny.spec(), prepared, outcome, "2026-01-01T00:00:00+00:00", 1.0)
+    record = record_of(
+        RunRequest(spec=tiny.spec(), prepared=prepared, folder=tmp_path), outcome, "2026-01-01T00:00:00+00:00", 1.0
+    )
     assert record.status == "invalid"
     assert record.metrics == {"test_accuracy": 0.9}

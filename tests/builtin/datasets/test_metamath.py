@@ -109,14 +109,15 @@ def test_the_loss_is_on_question_and_answer(local_sources: dict[str, Any]) -> No
 @pytest.mark.parametrize("method", ["none", "lora", "ln_tuning", "deft", "prompt_tuning"])
 def test_a_tiny_llama_runs_the_suite(local_sources: dict[str, Any], method: str) -> None:
     """Each method trains, answers every test row, and is scored by numbers."""
-    from hpml_bench.training.trainer import Trainer
+    from hpml_bench.training.assembly import assemble
+    from hpml_bench.training.trainer import make_trainer
 
     loaded = load_suite("metamath", settings=local_sources)
     changes = {} if method != "prompt_tuning" else {f"methods.{method}.options.tokens": 8}
     (spec,) = load_suite("metamath", settings=local_sources | changes).runs([method], [0])
     with tiny.alone() as group:
         prepared = prepare(loaded.settings)
-        trainer = Trainer.build(spec, prepared, group)
+        trainer = make_trainer(assemble(spec, prepared, group), (), lambda _: None)
         trainer.train()
         evaluation = trainer.evaluate(Rows(Path(prepared.data) / "test", prepared.pad_id), "test", 3)
     said = evaluation.predictions.said

@@ -188,7 +188,7 @@ def test_live_jobs_are_those_with_the_plans_comment(tmp_path: Path, monkeypatch:
     ]  # fmt: skip
     assert [job.state for job in made.live(plan)] == ["RUNNING", "PENDING (Resources)", "PENDING (Dependency)"]
     assert made.stop(plan) == 3
-    assert "scancel 7 8\n" in asked.read_text()
+    assert "scancel --quiet 7 8\n" in asked.read_text()
 
 
 def test_a_sweep_of_thousands_is_cancelled_by_its_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +201,7 @@ def test_a_sweep_of_thousands_is_cancelled_by_its_arrays(tmp_path: Path, monkeyp
     made = engine()
     plan = batch(made, tmp_path).plan
     assert made.stop(plan) == 5000
-    assert asked.read_text().splitlines()[-1] == "scancel 7 8 9 10 11"
+    assert asked.read_text().splitlines()[-1] == "scancel --quiet 7 8 9 10 11"
     live = made.live(plan)
     made.cancel([*live[1:4], live[5], live[1000], replace(live[0], name="20", group="20")])
     assert asked.read_text().splitlines()[-1] == "scancel 7_[1-3,5] 8_[0] 20"

@@ -188,7 +188,7 @@ def test_the_limits_arrive(command: list[str], tmp_path: Path, monkeypatch: pyte
     """What the command line says of each of the five is what the sweep, or the tuning, gets."""
     got: list[object] = []
 
-    def note(request: SweepRequest | TuningRequest, _: object) -> None:
+    def note(request: SweepRequest | TuningRequest, *_: object) -> None:
         got.append((request.sweep if isinstance(request, TuningRequest) else request).limits)
         raise UserError("noted")
 
