@@ -34,7 +34,7 @@ def sweep_on(request: SweepRequest, jobs: JobOptions, modes: Mapping[str, str]) 
         raise UserError("--max-hours and --fail-fast are for runs one after another; limit jobs by time in the profile")
     with disk.errors_as_user_errors(request.out), stoppable():
         if jobs.dry_run:
-            script = JobSweep.look(request, profile, folder, _say).script(request.fresh, jobs.detach)
+            script = JobSweep.look(request, profile, folder, _say).script(jobs.detach)
             click.echo(script or "there is nothing to submit\n", nl=False)
             return OK
         engine = make_engine(profile)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hpml_bench.errors import UserError
 from hpml_bench.launch import preparation
-from hpml_bench.plugins.engine import Engine, JobBatch, Live, make_engine, units_of
+from hpml_bench.plugins.engine import Engine, JobBatch, make_engine, units_of
 from hpml_bench.records import jobs as plans
 from hpml_bench.records.files import PLAN, as_typed, remove
 from hpml_bench.records.folder import ResultsFolder, locked
@@ -18,8 +18,10 @@ from hpml_bench.records.jobs import JobPlan
 from hpml_bench.records.plan import RunState
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
+from hpml_bench.sweep.batches import give, preparation_batch, report_batch, unit_batches
 from hpml_bench.sweep.claims import release_dead
 from hpml_bench.sweep.job_plan import continues, plan_jobs, recorded, resolved_alike
+from hpml_bench.sweep.live import UNANSWERED_SECONDS, LiveJobs
 from hpml_bench.sweep.observed import ObservedRuns
 from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.sweep.retries import Reasons, Retries
@@ -30,10 +32,6 @@ from hpml_bench.system.redaction import HIDDEN, SECRET_VARIABLE, redacted
 Say = Callable[[str], None]
 POLL_SECONDS = 60.0
 FIRST_POLL_SECONDS = 2.0
-ASK_SECONDS = 5.0
-"""Seconds between two queries to an engine that doesn't answer."""
-UNANSWERED_SECONDS = 600.0
-"""Seconds for which an engine may fail to list its jobs."""
 SUBMITTED_SECONDS = 2 * UNANSWERED_SECONDS
 """Seconds to wait for another process that submits to the same folder: neither would see the other's jobs."""
 OPENED_SECONDS = 10.0
@@ -43,14 +41,13 @@ OPENED_SECONDS = 10.0
 class JobSweep:
     """A sweep by jobs."""
 
-    def __init__(self, folder: Path, plan: JobPlan, engine: Engine, say: Say, resolved: bool = True) -> None:
-        """Keep the arguments; `resolved`: whether the settings that jobs have resolved are this plan's."""
+    def __init__(self, folder: Path, plan: JobPlan, engine: Engine, say: Say, begun: bool = True) -> None:
+        """Keep the arguments; `begun`: whether settings, runs and a preparation in the folder count as this plan's."""
         self.folder, self.plan, self.engine, self.say = folder, plan, engine, say
-        self._results, self._resolved = ResultsFolder(folder), resolved
+        self._results, self._begun = ResultsFolder(folder), begun
         self._submissions = Submissions(folder, engine.lag)
+        self._jobs = LiveJobs(engine, self._submissions, say)
         self._observed: ObservedRuns | None = None
-        self._refused: list[str] = []
-        """Reasons why the engine would never begin jobs that it has accepted."""
 
     @classmethod
     def open(cls, request: SweepRequest, profile: Profile, folder: Path, say: Say) -> JobSweep:
@@ -88,14 +85,15 @@ class JobSweep:
         engine.check()
         before = plans.read_plan(folder) if (folder / PLAN).exists() else None
         plan = plan_jobs(request, profile, folder, before)
-        return cls(folder, plan, engine, say, resolved=before is not None and resolved_alike(before, plan))
+        begun = before is not None and not request.fresh and resolved_alike(before, plan)
+        return cls(folder, plan, engine, say, begun)
 
     @property
     def unprepared(self) -> bool:
         """Whether this process has to prepare model and data for jobs to be submitted."""
         if self.plan.profile.prepare != "here":
             return False
-        return self.plan.digests is None or bool(self.missing(again=True) and not self._live())
+        return self.plan.digests is None or bool(self.missing(again=True) and not self._jobs.of(self.plan))
 
     def prepare_here(self) -> None:
         """Prepare model and data in this process, so that the jobs need no network.
@@ -120,7 +118,7 @@ class JobSweep:
 
     def observe(self) -> ObservedRuns | None:
         """Look at the results folder, and return its runs; None before a job has resolved the settings."""
-        if self._observed is None and self._resolved and (settings := plans.read_resolved(self.folder)):
+        if self._observed is None and self._begun and (settings := plans.read_resolved(self.folder)):
             self._observed = ObservedRuns(self.folder, self.plan.resolved(settings))
         if self._observed is not None:
             self._observed.look()
@@ -149,49 +147,39 @@ class JobSweep:
 
     # Jobs
 
-    def batches(self, units: Sequence[int], preparing: str | None = None, fresh: bool = False) -> list[JobBatch]:
-        """Return the jobs of units in batches, in the order of submission; a preparation is the first.
+    def _batches(self, units: Sequence[int], preparing: str | None) -> tuple[JobBatch, ...]:
+        """Return the jobs of units in batches, a preparation before them where none is done or begun.
 
         Args:
             units: numbers of units.
             preparing: name of the job that prepares model and data already; None if there is none.
-            fresh: whether an earlier preparation doesn't count.
 
         """
-        plan = str(self.folder / PLAN)
-        first = []
-        prepared = not fresh and any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
-        if self.plan.profile.prepare == "job" and not prepared and preparing is None:
-            first.append(JobBatch(self.plan, self.folder, (), ("work", plan, "--prepare"), kind="prepare"))
-        arguments = ("work", plan, "--unit", "{unit}")
-        return [*first, *self.engine.parts(JobBatch(self.plan, self.folder, tuple(units), arguments))]
+        batches = unit_batches(self.plan, self.folder, self.engine, units)
+        prepared = self._begun and any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
+        if self.plan.profile.prepare != "job" or prepared or preparing is not None:
+            return batches
+        return (preparation_batch(self.plan, self.folder), *batches)
 
-    def report_batch(self, ended: tuple[str, ...]) -> JobBatch:
-        """Return the job that writes the report when others have ended."""
-        return JobBatch(self.plan, self.folder, (), ("report", str(self.folder)), kind="report", ended=ended)
-
-    def script(self, fresh: bool = False, detach: bool = False) -> str:
+    def script(self, detach: bool = False) -> str:
         """Return the script to submit, names of jobs in capitals, without secrets; empty if no run is left."""
-        missing = range(len(self.plan.units)) if fresh else self.missing(again=True)
         live = [job for job in self.engine.live(self.plan) if not job.stuck]
-        units = sorted(set(missing) - units_of(live))
-        texts: list[str] = []
+        units = sorted(set(self.missing(again=True)) - units_of(live))
         profile = self.plan.profile
         shown = {
             name: HIDDEN if SECRET_VARIABLE.match(name) else redacted(value) for name, value in profile.env.items()
         }
         engine = make_engine(profile.model_copy(update={"env": shown}))
-        names = [job.group for job in live]
+        texts, names = [], [job.group for job in live]
 
         def written(batch: JobBatch) -> str:
             texts.append(engine.script(batch))
             names.append(batch.kind.upper())
             return names[-1]
 
-        if units:
-            self._give(units, written, fresh=fresh)
+        give(self._batches(units, None) if units else (), written, self.say, prepared=None)
         if detach and names and not any(job.kind == "report" for job in live):
-            texts.append(engine.script(self.report_batch(tuple(dict.fromkeys(names)))))
+            texts.append(engine.script(report_batch(self.plan, self.folder, tuple(dict.fromkeys(names)))))
         return "\n".join(texts)
 
     def submit(self, again: bool, only: Collection[int] | None = None) -> tuple[int, ...]:
@@ -210,8 +198,8 @@ class JobSweep:
             if self._planned().stopped:
                 self.say("the sweep was stopped")
                 return ()
-            live = self._live()
-            self._refused.clear()  # of jobs of an earlier profile
+            live = self._jobs.of(self.plan)
+            self._jobs.refused.clear()  # of jobs of an earlier profile
             release_dead(self.folder, self.engine)
             observed = self.observe()
             if again and observed is not None and self.plan.digests is not None:
@@ -222,34 +210,7 @@ class JobSweep:
             units = self._submissions.absent(self._left(observed, again), units_of(live))
             units &= units if only is None else set(only)
             preparing = next((job.group for job in live if job.kind == "prepare"), None)
-            return self._give(sorted(units), self._submitted, preparing) if units else ()
-
-    def _give(
-        self, units: Sequence[int], take: Callable[[JobBatch], str], preparing: str | None = None, fresh: bool = False
-    ) -> tuple[int, ...]:
-        """Pass units in batches to `take`; return the accepted ones, perhaps not all, but at least one.
-
-        Raises:
-            UserError: `take` refuses the first batch.
-
-        """
-        prepared, ended = preparing, tuple[str, ...]()
-        taken: tuple[int, ...] = ()
-        for batch in self.batches(units, preparing, fresh):
-            try:
-                name = take(replace(batch, prepared=prepared, ended=ended))
-            except UserError as error:
-                if not taken:
-                    raise
-                self.say(
-                    f"{error}; the other {len(units) - len(taken)} jobs are submitted when those before have ended"
-                )
-                break
-            if batch.kind == "prepare":
-                prepared = name
-                continue
-            taken, ended = taken + batch.units, (name,)
-        return taken
+            return give(self._batches(sorted(units), preparing) if units else (), self._submitted, self.say, preparing)
 
     def _submitted(self, batch: JobBatch) -> str:
         """Submit a batch, print that, and return its name."""
@@ -299,11 +260,11 @@ class JobSweep:
     def submit_report(self) -> bool:
         """Submit a job that writes the report when all others have ended; return whether any is left to wait for."""
         with self._submitting():
-            live = () if self._planned().stopped else self._live()
+            live = () if self._planned().stopped else self._jobs.of(self.plan)
             names = dict.fromkeys([*(job.group for job in live if job.group), *self._submissions.names()])
             if names and not any(job.kind == "report" for job in live):
                 try:
-                    self.engine.submit(self.report_batch(tuple(names)))
+                    self.engine.submit(report_batch(self.plan, self.folder, tuple(names)))
                 except UserError as error:
                     self.say(f"{error}; no job writes the report: when the others have ended, the same command does")
         return bool(names)
@@ -329,7 +290,7 @@ class JobSweep:
         shown: set[tuple[str, str]] = set()
         retries, reasons, began = Retries(), Reasons(self.say), time.monotonic()
         while True:
-            live = self._live()  # before the records: a job that ends in between has written its own
+            live = self._jobs.of(self.plan)  # before the records: a job that ends in between has written its own
             observed = self.observe()
             for state in () if observed is None else observed.states:
                 if (key := (state.run_id, state.started)) not in shown:
@@ -342,9 +303,9 @@ class JobSweep:
             if stopped and not live:
                 self.say("the sweep was stopped")
                 return False
-            if not live and len(idle) == len(left) and (not left or self._refused or retries.vain(left)):
+            if not live and len(idle) == len(left) and (not left or self._jobs.refused or retries.vain(left)):
                 return not left
-            if idle and not stopped and not self._refused:
+            if idle and not stopped and not self._jobs.refused:
                 self._submit_again(retries, {unit: left[unit] for unit in idle}, bool(live))
             self.engine.wait(min(poll, FIRST_POLL_SECONDS + (time.monotonic() - began) / 5))
 
@@ -372,45 +333,15 @@ class JobSweep:
                 raise
             self.say(f"{error}; trying again")
 
-    def _live(self) -> tuple[Live, ...]:
-        """Return the jobs that wait or run; those that the engine will never begin are cancelled.
-
-        An engine that doesn't answer is queried again for some minutes.
-
-        Raises:
-            UserError: it hasn't answered all that time.
-
-        """
-        deadline = time.monotonic() + UNANSWERED_SECONDS
-        while True:
-            try:
-                live = self.engine.live(self.plan)
-                stuck = [job for job in live if job.stuck]
-                if stuck:
-                    self.say(f"job {stuck[0].name} ({len(stuck)} in all) is held: {stuck[0].state.lower()}; cancelled")
-                    self.engine.cancel(stuck)
-                    self._submissions.cancelled(units_of(stuck))
-                refused = [job.reason for job in stuck if job.refused]
-                self._refused += [
-                    f"{self.engine.title} would never begin such jobs: {reason}; change the profile's requests"
-                    for reason in dict.fromkeys(refused)
-                ]
-                return tuple(job for job in live if not job.stuck)
-            except UserError as error:
-                if time.monotonic() > deadline:
-                    raise
-                self.say(f"{error}; asking again")
-                time.sleep(ASK_SECONDS)
-
     def reasons(self) -> list[str]:
         """Return the distinct reasons why runs are missing: jobs were refused, have failed, or have left no log."""
         last = {job.unit: job for job in plans.read_jobs(self.folder)}
         ended = (last.get(unit) for unit in (-1, *self.missing(again=False)))
         reasons = [f"a job ended: {job.why}" for job in ended if job is not None and job.why is not None]
         logs = self.folder / plans.LOGS
-        if not self._refused and not plans.read_plan(self.folder).stopped and not any(logs.glob("*")):
+        if not self._jobs.refused and not plans.read_plan(self.folder).stopped and not any(logs.glob("*")):
             reasons.append(f"no job has left a log in {logs}: see that the nodes have this folder, under this path")
-        return list(dict.fromkeys([*self._refused, *reasons]))
+        return list(dict.fromkeys([*self._jobs.refused, *reasons]))
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import tiny
 from hpml_bench.builtin.probes.quality import QualityProbe
-from hpml_bench.builtin.tasks.causal_lm import CausalLM, linearised_loss
+from hpml_bench.builtin.tasks.causal_lm import CausalLM
+from hpml_bench.builtin.tasks.causal_lm.scores import linearised_loss
 from hpml_bench.data.prepare import prepare
 from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from hpml_bench.builtin.tasks.causal_lm.metrics import ANSWERED, LOSSES, NORMALISED, score_metric
+from hpml_bench.builtin.tasks.causal_lm.rows import conversation_rows, encode_texts, note_on_lengths, place_of
+from hpml_bench.builtin.tasks.causal_lm.scores import flat, guess_tokens, linearised_loss, said_of
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.plugins.task import (
@@ -26,10 +28,8 @@ from hpml_bench.plugins.task import (
     Scaffold,
     Task,
     learnt_places,
-    loss_metrics,
 )
 from hpml_bench.records.predictions import Answers, Predictions, Said
-from hpml_bench.records.run import Metric
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.text import sanitize
 
@@ -51,51 +51,6 @@ GIVEN = frozenset(
 """Arguments of a chat template that a suite can't set."""
 LARGEST_EXPONENT = 700.0
 """Largest loss whose perplexity a float can represent."""
-
-
-_metric = partial(Metric.once, phase="test", group="language")
-
-LOSSES = (
-    *loss_metrics("nats/token", "Cross-entropy a learnt token"),
-    _metric(
-        "test_perplexity", "perplexity", "", "lower", ".3f",
-        "exp of the test loss: how many equally likely tokens the model hesitates between, on average.",
-    ),
-    _metric(
-        "test_bits_per_byte", "bits a byte", "bits/byte", "lower", ".3f",
-        "Summed loss of the learnt tokens of all test rows in bits, divided by the UTF-8 bytes of their text: it can "
-        "be compared between tokenizers.",
-    ),
-    _metric(
-        "test_token_accuracy", "token accuracy", "", "higher", ".1%",
-        "Share of the learnt tokens of the test rows that are the model's most likely one, given all tokens before it "
-        "as they are.",
-        bounds=(0.0, 1.0),
-    ),
-)  # fmt: skip
-
-NORMALISED = _metric(
-    "test_score_normalised", "right choices, normalised", "", "higher", ".1%",
-    "Share of the test rows whose right choice has the largest log-likelihood a character (lm-evaluation-harness's "
-    "acc_norm).",
-    group="quality",
-    bounds=(0.0, 1.0),
-)  # fmt: skip
-
-ANSWERED = (
-    _metric(
-        "test_cut_answers", "cut answers", "", "lower", ".1%",
-        "Share of the test rows whose answer reached max_new_tokens, or the model's last position, before it ended.",
-        bounds=(0.0, 1.0),
-    ),
-    _metric(
-        "test_near_ties", "near ties", "", "neither", ".1%",
-        "Share of the test rows in whose answer two tokens' logits lay within 1e-4 of each other at the top somewhere, "
-        "or in half precision within a step of the type (2^-7 of the largest in bfloat16): there rounding, which "
-        "differs with the batch, can decide.",
-        bounds=(0.0, 1.0),
-    ),
-)  # fmt: skip
 
 
 class CausalLM(Task):
@@ -169,11 +124,7 @@ class CausalLM(Task):
         if self.scorer is not None:
             self.headline = "test_score"
             self.binary = self.scorer.binary
-            score = _metric(
-                "test_score", self.scorer.title, "", "higher", ".1%", self.scorer.definition, group="quality",
-                bounds=(0.0, 1.0),
-            )  # fmt: skip
-            self.metrics = (score, *LOSSES, *(ANSWERED if self.decoding else (NORMALISED,)))
+            self.metrics = (score_metric(self.scorer), *LOSSES, *(ANSWERED if self.decoding else (NORMALISED,)))
 
     # Rows
 
@@ -208,7 +159,7 @@ class CausalLM(Task):
             texts = pc.list_value_length(labels).to_pylist()
             if 1 in texts:
                 raise UserError(
-                    f"{_place(rows, split, texts.index(1))} is a text without a prompt, so that there is nothing to "
+                    f"{place_of(rows, split, texts.index(1))} is a text without a prompt, so that there is nothing to "
                     "answer; leave task.options.scorer empty, or give rows with prompts"
                 )
         if self.compares_choices:
@@ -216,7 +167,7 @@ class CausalLM(Task):
                    if (count or 0) < 2]  # fmt: skip
             if few:
                 raise UserError(
-                    f"{_place(rows, split, few[0])} has no choices, which the scorer {self.options.scorer} compares"
+                    f"{place_of(rows, split, few[0])} has no choices, which the scorer {self.options.scorer} compares"
                 )
 
     def facts(self, train: Dataset) -> dict[str, float]:
@@ -255,7 +206,7 @@ class CausalLM(Task):
         chat = self.conversations(encoder)
         silent = replace(chat, counts=Counter(), encoder=replace(encoder, max_length=NO_LIMIT))
         encoded: dict[str, list[Any]] = {name: [] for name in ("input_ids", "label", *self.extra_types(), KEPT)}
-        for number, row in enumerate(_rows(rows)):
+        for number, row in enumerate(conversation_rows(rows)):
             compared = row.choices if self.compares_choices else []
             more = (row.weights or (), json.loads(row.tools) if row.tools else None)
             try:
@@ -290,17 +241,7 @@ class CausalLM(Task):
 
         Neither template nor end token is added, as where PEFT's method comparison measures forgetting.
         """
-        texts = [contents[-1] for contents in rows["contents"]]
-        tokenised = encoder.tokenizer(texts, truncation=True, max_length=encoder.max_length)["input_ids"]
-        kept = [(text, ids) for text, ids in zip(texts, tokenised, strict=True) if len(ids) > 1]
-        encoded: dict[str, list[Any]] = {name: [0 for _ in kept] for name in ("prompt", "cut")}
-        encoded |= {name: [[] for _ in kept] for name in ("choices", "choice_ids")}
-        encoded["input_ids"] = [ids for _, ids in kept]
-        encoded["label"] = [[IGNORE_INDEX, *ids[1:]] for _, ids in kept]
-        encoded["question"] = ["" for _ in kept]
-        encoded["expected"] = [text for text, _ in kept]
-        encoded["bytes"] = [len(text.encode()) for text, _ in kept]
-        return encoded
+        return encode_texts([contents[-1] for contents in rows["contents"]], encoder)
 
     def conversations(self, encoder: Encoder) -> Conversations:
         """Return the conversion of conversations to token ids."""
@@ -354,7 +295,7 @@ class CausalLM(Task):
 
     def length_notes(self, full: float, counts: Mapping[str, Counter[str]]) -> dict[str, str]:
         """Return notes: on rows that are too long, split by split, and on every other count."""
-        parts = [f"{split} {_lengths(count)}" for split, count in counts.items() if _lengths(count)]
+        parts = [f"{split} {note_on_lengths(count)}" for split, count in counts.items() if note_on_lengths(count)]
         notes = {"rows longer than max_length": "; ".join(parts) or NOTHING}
         other: dict[str, int] = {}
         for count in counts.values():
@@ -395,18 +336,18 @@ class CausalLM(Task):
 
     def evaluate(self, predictions: Predictions) -> dict[str, float]:
         """Return loss, perplexity, bits per byte and token accuracy; with answers, their score and the share cut."""
-        reference, prediction = (_flat(answers) for answers in (predictions.reference, predictions.prediction))
+        reference, prediction = (flat(answers) for answers in (predictions.reference, predictions.prediction))
         nats = float(np.sum(predictions.loss, dtype=np.float64))
         loss = nats / max(1, len(reference))
         metrics = {
             "loss": loss,
             "perplexity": math.exp(min(loss, LARGEST_EXPONENT)),
-            "bits_per_byte": nats / math.log(2) / max(1, int(_said(predictions).bytes.sum())),
+            "bits_per_byte": nats / math.log(2) / max(1, int(said_of(predictions).bytes.sum())),
             "token_accuracy": float((reference == prediction).mean()) if len(reference) else 0.0,
         }
         if self.scorer is None:
             return metrics
-        said = _said(predictions)
+        said = said_of(predictions)
         if said.answer is None:  # a validation during training, of the loss alone
             return metrics
         metrics = {"score": float(self.scores(predictions).mean()), **metrics}
@@ -421,7 +362,7 @@ class CausalLM(Task):
         """Return each row's score; without a scorer its linearised loss."""
         if self.scorer is None:
             return linearised_loss(predictions.reference, predictions.loss)
-        said = _said(predictions)
+        said = said_of(predictions)
         if said.answer is None:
             raise ValueError("there are no answers to score")
         pairs = zip(said.answer, said.expected, strict=True)
@@ -439,72 +380,4 @@ class CausalLM(Task):
             return Guess(f"Choosing at random is right in {mean:.1%} of the test rows on average.", drawn, chance=mean)
         if self.scorer is not None:
             return Guess("An empty answer scores 0.", scores=np.zeros(len(reference)), chance=0.0)
-        tokens = _flat(reference)
-        kinds, counts = np.unique(tokens, return_counts=True)
-        cost = dict(zip(kinds.tolist(), (-np.log(counts / counts.sum())).tolist(), strict=True))
-        losses = np.array([sum(cost[token] for token in np.asarray(row).tolist()) for row in reference])
-        mean = float(losses.sum() / max(1, len(tokens)))
-        return Guess(
-            f"Guessing every token by how often it occurs in these rows has a loss of {mean:.3f} nats/token.",
-            scores=linearised_loss(reference, losses),
-            chance=mean,
-        )
-
-
-def linearised_loss(reference: Answers, losses: NDArray[Any]) -> NDArray[np.float64]:
-    """Return one value per row [n] whose mean is exactly the loss per token, sum(loss) / sum(tokens).
-
-    A ratio of means linearised at them: R + (loss_i - R n_i) / mean(n) (Cochran 1977, Sampling Techniques, ch. 6).
-    """
-    tokens = np.array([len(row) for row in reference], dtype=np.float64)
-    if not tokens.sum():
-        return np.zeros(len(tokens))
-    ratio = float(np.sum(losses, dtype=np.float64)) / tokens.sum()
-    linear: NDArray[np.float64] = ratio + (np.asarray(losses, dtype=np.float64) - ratio * tokens) / tokens.mean()
-    return linear
-
-
-class _Row(NamedTuple):
-    """A row as it was loaded."""
-
-    roles: list[str]
-    contents: list[str]
-    choices: list[str]
-    weights: list[float] | None
-    tools: str | None
-    place: str | None
-    messages: bool | None
-    """Whether the data set gives it as turns, not as a prompt and a completion."""
-
-
-def _rows(batch: Mapping[str, list[Any]]) -> Iterator[_Row]:
-    """Yield the rows of a batch; fields of missing columns are None."""
-    nothing = [None] * len(batch["roles"])
-    return map(_Row._make, zip(*(batch.get(name, nothing) for name in _Row._fields), strict=True))
-
-
-def _place(rows: pa.Table, split: str, row: int) -> str:
-    """Return a row's file and number where the data set gives them, else its split and number."""
-    return rows.column("place")[row].as_py() if "place" in rows.column_names else f"{split} row {row + 1}"
-
-
-def _flat(answers: Answers) -> NDArray[Any]:
-    return np.concatenate([np.zeros(0, dtype=np.int64), *answers])
-
-
-def _said(predictions: Predictions) -> Said:
-    if predictions.said is None:
-        raise ValueError("the predictions have no answers in words")
-    return predictions.said
-
-
-def _lengths(count: Mapping[str, int]) -> str:
-    """Return a note on a split's rows that are too long; empty where there are none."""
-    parts = []
-    if count.get("dropped rows"):
-        parts.append(
-            f"{count['dropped rows']:,} of {count['rows']:,} rows left out ({count['dropped tokens']:,} tokens)"
-        )
-    if count.get("cut rows"):
-        parts.append(f"{count['cut rows']:,} prompts cut ({count['cut tokens']:,} tokens)")
-    return ", ".join(parts)
+        return guess_tokens(reference)

@@ -1,0 +1,63 @@
+"""Rows of conversations as data sets give them, texts without turns, and notes on lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hpml_bench.plugins.task import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from hpml_bench.plugins.tokenizer import Encoder
+
+
+class ConversationRow(NamedTuple):
+    """A row as it was loaded."""
+
+    roles: list[str]
+    contents: list[str]
+    choices: list[str]
+    weights: list[float] | None
+    tools: str | None
+    place: str | None
+    messages: bool | None
+    """Whether the data set gives it as turns, not as a prompt and a completion."""
+
+
+def conversation_rows(batch: Mapping[str, list[Any]]) -> Iterator[ConversationRow]:
+    """Yield the rows of a batch; fields of missing columns are None."""
+    nothing = [None] * len(batch["roles"])
+    return map(ConversationRow._make, zip(*(batch.get(name, nothing) for name in ConversationRow._fields), strict=True))
+
+
+def place_of(rows: pa.Table, split: str, row: int) -> str:
+    """Return a row's file and number where the data set gives them, else its split and number."""
+    return rows.column("place")[row].as_py() if "place" in rows.column_names else f"{split} row {row + 1}"
+
+
+def encode_texts(texts: list[str], encoder: Encoder) -> dict[str, list[Any]]:
+    """Return texts as the tokenizer gives them, cut at `max_length`: every token but the first is a target."""
+    tokenised = encoder.tokenizer(texts, truncation=True, max_length=encoder.max_length)["input_ids"]
+    kept = [(text, ids) for text, ids in zip(texts, tokenised, strict=True) if len(ids) > 1]
+    encoded: dict[str, list[Any]] = {name: [0 for _ in kept] for name in ("prompt", "cut")}
+    encoded |= {name: [[] for _ in kept] for name in ("choices", "choice_ids")}
+    encoded["input_ids"] = [ids for _, ids in kept]
+    encoded["label"] = [[IGNORE_INDEX, *ids[1:]] for _, ids in kept]
+    encoded["question"] = ["" for _ in kept]
+    encoded["expected"] = [text for text, _ in kept]
+    encoded["bytes"] = [len(text.encode()) for text, _ in kept]
+    return encoded
+
+
+def note_on_lengths(count: Mapping[str, int]) -> str:
+    """Return a note on a split's rows that are too long; empty where there are none."""
+    parts = []
+    if count.get("dropped rows"):
+        parts.append(
+            f"{count['dropped rows']:,} of {count['rows']:,} rows left out ({count['dropped tokens']:,} tokens)"
+        )
+    if count.get("cut rows"):
+        parts.append(f"{count['cut rows']:,} prompts cut ({count['cut tokens']:,} tokens)")
+    return ", ".join(parts)
