@@ -35,7 +35,7 @@ def head(study: Study, found: re.Match[str]) -> Iterator[Fact]:
     yield "Runs", facts["Runs"], ", ".join(shown)
     yield "Methods", facts["Methods"], len(study.methods)
     yield "Seeds", facts["Seeds"], len({run.seed for run in study.compared})
-    yield "Protocol", facts["Protocol"], study.shown_protocol(run, facts["Protocol"])
+    yield "Protocol", facts["Protocol"], run.protocol_id
     yield "Model", facts["Model"], run.settings["backbone"].partition("#")[0]
     yield "Task", facts["Task"], run.settings["task"]["name"]
     yield "Data", facts["Data"], run.settings["dataset"]["name"]

@@ -62,7 +62,7 @@ def apart(study: Study, _: Table, row: Row) -> Cells:
         for run, reason in study.apart.items()
         if run.spec["name"] in study.named(row["method"])
         and str(run.seed) in row["Seeds"].split(", ")
-        and (study.shown_protocol(run, row["Protocol"]), reason) == (row["Protocol"], why)
+        and (run.protocol_id, reason) == (row["Protocol"], why)
     ]
     protocols: Cells = {"Protocol": row["Protocol"] if runs else "?", "Why it is not compared": (rf".*{why}.*", [])}
     return protocols | {"Seeds": ", ".join(map(str, sorted({run.seed for run in runs}))), "Runs": len(runs)}

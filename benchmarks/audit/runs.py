@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from audit.answers import LOSS, SCORE, language
-from audit.rows import ACCURACY, SCORED, Answers, Scored, as_bytes
+from audit.rows import SCORED, Answers, Scored, as_bytes
 from audit.values import Floats, Json
 
 OTHER_RANKS, OTHER_CHECKPOINTING = "on other ranks", "with other checkpointing"
@@ -80,8 +80,8 @@ class Run:
 
     @property
     def headline(self) -> str:
-        """The metric that leads; until schema 1 every run classified."""
-        return str(self.record.get("headline") or ACCURACY)
+        """The metric that leads."""
+        return str(self.record["headline"])
 
     @property
     def scorer(self) -> str | None:
@@ -125,9 +125,9 @@ class Run:
         return np.asarray(scores.mean() + share * (of.mean() - scores.mean()))
 
     @property
-    def protocol_id(self) -> str | None:
-        """The id of the protocol as recorded; that of schema 1 is made anew by the report."""
-        return str(self.record.get("protocol_id")) if self.record["schema_version"] > 1 else None
+    def protocol_id(self) -> str:
+        """The id of the protocol as recorded."""
+        return str(self.record.get("protocol_id"))
 
     def metric(self, name: str) -> float | None:
         """Return a metric as recorded."""
@@ -155,8 +155,7 @@ def read_run(folder: Path) -> Run | None:
     if path and hashlib.sha256(path.read_bytes()).hexdigest() == record["files"][path.name]:
         frame = pd.read_parquet(path).sort_values("index", kind="stable")
         predictions = {str(name): column(frame[name]) for name in frame.columns}
-        predictions.setdefault("reference", predictions.get("label"))  # as schema 1 calls it
-    spec, settings = record["spec"], modern(record["spec"]["settings"])
+    spec, settings = record["spec"], record["spec"]["settings"]
     protocol = json.dumps([nowhere(settings), record.get("digests")], sort_keys=True)
     parts = (spec["method"], settings, int(spec["seed"]), protocol, str(record["started"]))
     return Run(folder, record, [json.loads(line) for line in lines], predictions, *parts)
@@ -169,18 +168,6 @@ def column(values: Any) -> Answers:
     if len(values) and isinstance(values.iloc[0], str):
         return [str(text) for text in values]
     return values.to_numpy(dtype=np.float64)
-
-
-def modern(settings: Json) -> Json:
-    """Return settings as schema 2 writes them: in schema 1 `task` named the data set, and pooling was a setting."""
-    found = dict(settings)
-    if "dataset" not in found:
-        pooling = found.pop("pooling", "last")
-        found |= {
-            "dataset": found["task"],
-            "task": {"name": "sequence_classification", "options": {"pooling": pooling}},
-        }
-    return found
 
 
 def nowhere(settings: Json) -> Json:
@@ -226,8 +213,6 @@ def named_rightly(run: Run, runs: list[Run]) -> bool:
 
     What the id of a run hashes needs the package's defaults; its beginning is the method's name and the seed.
     """
-    if run.record["schema_version"] < 2:
-        return True
     name = re.sub(r"[^A-Za-z0-9]+", "-", str(run.spec["name"])).strip("-").lower()
     alike = [other.protocol for other in runs if other.protocol_id == run.protocol_id]
     begun = str(run.record["run_id"]).startswith(f"{name}-s{run.seed}-")

@@ -153,7 +153,7 @@ def seeds_of(runs: list[Run]) -> frozenset[int]:
 
 def protocol(study: Study, found: re.Match[str]) -> Iterator[Fact]:
     """Yield the id of the compared runs' protocol."""
-    yield "protocol", found[1], study.shown_protocol((study.compared or study.runs)[-1], found[1])
+    yield "protocol", found[1], (study.compared or study.runs)[-1].protocol_id
 
 
 Says = Callable[[Study, "re.Match[str]"], Iterator[Fact]]

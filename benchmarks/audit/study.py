@@ -23,17 +23,6 @@ from audit.trials import Tuning, read_tuning
 from audit.values import Floats, Json
 
 TIME = "train_seconds"
-COST_UNITS = {"s", "ms", "J", "MB", "samples/s", "tokens/s"}
-COST_SHARES = {
-    "communication_percent",
-    "step_time_cv",
-    "step_time_drift",
-    "step_time_drift_low",
-    "step_time_drift_high",
-    "step_time_outliers",
-    "slowest_rank_share",
-}
-"""Units and shares of what depends on where a run ran, in definitions that don't say it: those of schema 1."""
 
 
 @dataclass(eq=False)
@@ -179,22 +168,6 @@ class Study:
         low, high = self.definitions[metric].get("bounds") or ((0, 1) if metric == ACCURACY else (None, None))
         return -math.inf if low is None else low, math.inf if high is None else high
 
-    def shown_protocol(self, run: Run, shown: str) -> str:
-        """Return the id that a page must show for a run's protocol.
-
-        As recorded; of schema 1, whose ids are made anew with what the package knows of defaults, any that stands for
-        this protocol everywhere on the page and for no other.
-        """
-        if run.protocol_id is not None:
-            return run.protocol_id
-        known = self._shown.setdefault(run.protocol, shown)
-        alone = re.fullmatch(r"[0-9a-f]{12}", known) and list(self._shown.values()).count(known) == 1
-        return known if alone else "an id of its own"
-
-    @functools.cached_property
-    def _shown(self) -> dict[str, str]:
-        return {}
-
     @functools.cached_property
     def tuning(self) -> Tuning:
         """The tuning that belongs to the folder."""
@@ -230,10 +203,7 @@ class Study:
 
     def is_cost(self, metric: str) -> bool:
         """Return whether a metric depends on where a run ran."""
-        said = self.definitions[metric].get("depends_on_machine")
-        return (
-            bool(said) if said is not None else self.definitions[metric]["unit"] in COST_UNITS or metric in COST_SHARES
-        )
+        return bool(self.definitions[metric]["depends_on_machine"])
 
     def by_seed(self, metric: str) -> dict[str, dict[int, float]]:
         """Return a metric's values by method and seed; those of a cost are of one machine."""

@@ -35,8 +35,8 @@ class Tuning:
 
 
 def score(trial: Json) -> float:
-    """Return the score of a trial, which schema 1 calls accuracy."""
-    return float(trial["score"] if "score" in trial else trial["accuracy"])
+    """Return the score of a trial."""
+    return float(trial["score"])
 
 
 def read_tuning(folder: Path, suite: str) -> Tuning:

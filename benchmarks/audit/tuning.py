@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from audit.runs import modern, most, nowhere
+from audit.runs import most, nowhere
 from audit.study import Study
 from audit.values import Fact, Json
 from audit.words import listed
@@ -35,7 +35,7 @@ def other_starts(study: Study) -> list[str]:
 
 def other_settings(study: Study) -> list[str]:
     """Return the settings that both name and that differ, but for those that train nothing."""
-    here = nowhere(modern(study.tuning.record["settings"]))
+    here = nowhere(study.tuning.record["settings"])
     there = nowhere((study.compared or study.runs)[-1].settings)
     return [key for key in here if key in there and key not in BESIDE_TRAINING and unlike(here[key], there[key])]
 

@@ -40,8 +40,7 @@ class Baseline(Frozen):
     """File that `baseline save` writes."""
 
     kind: Literal["hpml-bench baseline"] = "hpml-bench baseline"
-    schema_version: Literal[1, 2] = 2
-    """Version 1, still read, has `tainted` for `disturbed`, and settings as in records of schema 1."""
+    schema_version: Literal[2] = 2
     suite: str
     settings: Settings
     methods: tuple[MethodSpec, ...]

@@ -1,6 +1,6 @@
 """Records of the gate: blocks, runs, counts, verdicts, and the report of a check, which is written as JSON.
 
-No heavy imports here. Earlier names of fields are still read: `tainted`, `put_in`, `receipt`.
+No heavy imports here. Fields of the first committed trials are read too: `tainted`, `put_in`, `receipt`.
 """
 
 from __future__ import annotations

@@ -113,7 +113,6 @@ class ResultsFolder:
     def __init__(self, path: Path) -> None:
         """Keep the path; to write to it, use `open`."""
         self.path = path
-        self._older: dict[str, Path] | None = None
 
     @classmethod
     @contextmanager
@@ -144,21 +143,12 @@ class ResultsFolder:
         write_atomically(self.path / SUITE, content)
 
     def run_folder(self, spec: RunSpec) -> RunFolder:
-        """Return a run's folder, named by its id or by the id that an older schema gave it."""
-        own = self.path / spec.run_id
-        return RunFolder(own if own.exists() else self._of_older_schema().get(spec.run_id, own))
-
-    def _of_older_schema(self) -> dict[str, Path]:
-        """Return current id -> folder of the runs whose folder has another name."""
-        if self._older is None:
-            loaded = [(path.parent, read_record(path.parent)) for path in self.path.glob(f"*/{RECORD}")]
-            self._older = {r.spec.run_id: folder for folder, r in loaded if r and r.spec.run_id != folder.name}
-        return self._older
+        """Return a run's folder, named by its id."""
+        return RunFolder(self.path / spec.run_id)
 
     def set_aside_unusable(self, plan: Plan, say: Say) -> None:
         """Set aside a plan's damaged runs, and intact ones on other rows or weights, so that they are done again."""
         for spec in plan.runs:
-            self._set_aside_unreadable(spec, say)
             run = self.run_folder(spec)
             why, record = run.damage(), run.record()
             if why:
@@ -178,14 +168,6 @@ class ResultsFolder:
                 moved = run.set_aside()
                 say(f"{run.path.name} is kept as {SET_ASIDE}/{moved.name}, and the run is done again")
 
-    def _set_aside_unreadable(self, spec: RunSpec, say: Say) -> None:
-        """Set aside the folders of a run's method and seed, under any id, whose record is unreadable."""
-        for path in self.path.glob(f"{spec.run_id.rpartition('-')[0]}-*/{RECORD}"):
-            run = RunFolder(path.parent)
-            if path.parent.name != spec.run_id and run.record() is None:
-                why, moved = run.damage(), run.set_aside()
-                say(f"{run.path.name}: {why}; it is kept as {SET_ASIDE}/{moved.name}, and the run is done again")
-
     def begin(self, spec: RunSpec) -> RunFolder:
         """Return the folder for a new attempt at a run.
 
@@ -194,10 +176,7 @@ class ResultsFolder:
 
         """
         disk.check_space(self.path)
-        existing, own = self.run_folder(spec).path, self.path / spec.run_id
-        if existing != own:  # an attempt of an older schema
-            remove(existing)
-        return RunFolder(own)
+        return self.run_folder(spec)
 
     def records(self, specs: Iterable[RunSpec]) -> tuple[RunRecord, ...]:
         """Return the records of these runs; runs without one are left out."""

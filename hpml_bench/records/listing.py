@@ -77,13 +77,12 @@ class Headline(BaseModel):
         title: str = ""
         format: str = ""
 
-    schema_version: Literal[1, 2]
+    schema_version: Literal[2]
     run_id: str
     spec: Spec
     status: Status
     seconds: float
-    headline: str | None = "test_accuracy"
-    """The default is for schema 1, whose runs all classified texts."""
+    headline: str | None
     metrics: dict[str, float | None]
     definitions: list[Definition] = []
 

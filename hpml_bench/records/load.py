@@ -1,4 +1,4 @@
-"""Loading of records of every known schema version: validated; a damaged one raises an error with the reason."""
+"""Loading of records: validated; a damaged one raises an error with the reason."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from pydantic_core import from_json
 
 from hpml_bench import registry
 from hpml_bench.errors import UserError
-from hpml_bench.records import schema1
 from hpml_bench.records.files import MAX_RECORD_BYTES, RECORD, is_plain_file
 from hpml_bench.records.run import SCHEMA_VERSION, RunRecord, protocol_id
 from hpml_bench.suite.settings import RunSpec
 
-READABLE = (1, SCHEMA_VERSION)
-"""Schema versions that are read."""
 MAX_DEPTH = 32
 """Levels of nesting in a record."""
 LARGEST_INTEGER = 2**63 - 1
@@ -45,27 +42,19 @@ def load_record(path: Path) -> RunRecord:
     if odd := _oddity(content, raw):
         raise ValueError(f"not a run record: it holds {odd}")
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if version not in READABLE:
-        raise ValueError(
-            f"of schema version {version!r:.40}, and this version of hpml-bench reads 1 to {SCHEMA_VERSION}"
-        )
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"of schema version {version!r:.40}, and this version of hpml-bench reads {SCHEMA_VERSION}")
     try:
-        if version == SCHEMA_VERSION:
-            return RunRecord.model_validate(content)
-        record = RunRecord.model_validate(schema1.upgraded(content))
+        return RunRecord.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ValueError(f"not a run record: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    if record.digests is None:
-        return record
-    return record.model_copy(update={"protocol_id": protocol_id(record.spec.settings, record.digests)})
 
 
 def wrong_id(record: RunRecord, run_id: str) -> str | None:
     """Return a sentence on an id that isn't that of the record's settings, method, seed and digests; None if all are.
 
-    Ids of schema 1, which were made otherwise, aren't checked, nor ids of plug-ins that aren't installed: ids leave out
-    defaults, which are then unknown.
+    Ids of plug-ins that aren't installed aren't checked: ids leave out defaults, which are then unknown.
 
     Args:
         record: a run's record.
@@ -73,7 +62,7 @@ def wrong_id(record: RunRecord, run_id: str) -> str | None:
 
     """
     spec, settings = record.spec, record.spec.settings
-    if record.schema_version < SCHEMA_VERSION or not _installed(spec):
+    if not _installed(spec):
         return None
     if run_id != spec.run_id:
         return f"its id {run_id} is not that of its settings, method and seed, {spec.run_id}"

@@ -100,10 +100,7 @@ def _column(answers: Answers) -> Any:
 
 
 def read_predictions(folder: Path) -> Predictions | None:
-    """Return a run's predictions in row order; None if they are missing or unreadable.
-
-    In schema 1, references were called labels.
-    """
+    """Return a run's predictions in row order; None if they are missing or unreadable."""
     path = folder / PREDICTIONS
     if not is_plain_file(path):
         return None
@@ -112,17 +109,16 @@ def read_predictions(folder: Path) -> Predictions | None:
 
     try:
         with parquet.ParquetFile(path) as file:  # `read_table` builds a data set first, which takes longer than reading
-            reference = "reference" if "reference" in file.schema_arrow.names else "label"
             said_columns = [name for name in file.schema_arrow.names if name.startswith("said_")]
             optional = [name for name in ("group", "score") if name in file.schema_arrow.names]
             table = file.read(
-                columns=["index", reference, "prediction", "loss", *optional, *said_columns], use_threads=False
+                columns=["index", "reference", "prediction", "loss", *optional, *said_columns], use_threads=False
             )
         index, loss = table.column("index").to_numpy(), table.column("loss").to_numpy()
         order = np.argsort(index, kind="stable")
         if not order.size:
             return None
-        references, answers = (_answers(table.column(name), order) for name in (reference, "prediction"))
+        references, answers = (_answers(table.column(name), order) for name in ("reference", "prediction"))
         said = _said(table, order) if said_columns else None
         groups = _groups(table, order) if "group" in optional else None
         scores = table.column("score").to_numpy()[order] if "score" in optional else None

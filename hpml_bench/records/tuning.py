@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from hpml_bench.records.files import read_json
 from hpml_bench.records.run import Metric, Status, in_words
@@ -14,27 +14,12 @@ from hpml_bench.suite.settings import MethodSpec, Settings
 from hpml_bench.suite.suite import packaged
 
 SCHEMA_VERSION = 2
-"""In schema 1 every score was an accuracy, and was called so."""
 Sampler = Literal["qmc", "tpe"]
 FOLDER = "tuning"
 """Folder beside the runs in a suite's results folder."""
 RECORD = "trials.json"
 NEAR = 3.0
 """Scores at rates within this factor of the best one show how much the choice matters."""
-ACCURACY = Metric(
-    name="test_accuracy",
-    title="accuracy",
-    unit="",
-    better="higher",
-    over_ranks="same",
-    over_steps="once",
-    phase="test",
-    format=".1%",
-    group="quality",
-    bounds=(0.0, 1.0),
-    definition="Share of the rows whose most likely class is the right one, after the last step.",
-)
-"""The score of schema 1."""
 
 
 class Trial(Frozen):
@@ -58,13 +43,6 @@ class Trial(Frozen):
     """Parameters trained at this rate: 0 for `head`, whose trials differ by their seeds alone."""
     run_id: str
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_schema_1(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "accuracy" in value:
-            return {**{k: v for k, v in value.items() if k != "accuracy"}, "score": value["accuracy"]}
-        return value
-
     @property
     def ended(self) -> tuple[float, float] | None:
         """Score and loss of a run that ended well."""
@@ -80,7 +58,7 @@ class TunedMethod(Frozen):
     high: float
     """Bounds of the range that rates were drawn from, evenly in log."""
     trials: tuple[Trial, ...]
-    better: Literal["higher", "lower"] = "higher"
+    better: Literal["higher", "lower"]
     """Which scores are better."""
 
     @property
@@ -135,26 +113,21 @@ class TunedMethod(Frozen):
 class TuningRecord(Frozen):
     """A tuning: its fixed settings, and every trial."""
 
-    schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
+    schema_version: int = Field(default=SCHEMA_VERSION, ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
     suite: str
     sampler: Sampler
     factor: float
     """The range reaches from the suite's rate divided by this to the rate times this, for every method."""
     settings: Settings
     """The suite's settings; trials skip only intermediate evaluations and latencies, which train nothing."""
-    validation_rows: int | None = None
-    """Number of validation rows; None in older records, where the settings have it."""
+    validation_rows: int
+    """Number of validation rows on which trials were compared."""
     digests: dict[str, str]
     """SHA-256 of weights, tokenizer and data, as in the comparison's records."""
     environment: dict[str, Any] = Field(default_factory=dict)
-    headline: Metric = ACCURACY
+    headline: Metric
     """The task's metric by which trials are ranked, on the validation rows."""
     methods: tuple[TunedMethod, ...]
-
-    @property
-    def rows(self) -> int:
-        """Number of validation rows on which trials were compared."""
-        return self.validation_rows or self.settings.validation_samples or 0
 
     def in_words(self, score: float) -> str:
         """Return a score with its title and unit: `accuracy 88.7%`."""

@@ -171,7 +171,7 @@ class Settings(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _completed(cls, value: Any) -> Any:
-        return _with_max_length(modernised(value)) if isinstance(value, dict) else value
+        return _with_max_length(value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -292,19 +292,3 @@ def _with_max_length(settings: dict[str, Any]) -> dict[str, Any]:
         return settings
     own = registry.plugin("tasks", name).max_length
     return settings if own == MAX_LENGTH else {**settings, "max_length": own}
-
-
-def modernised(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings in the current form: in schema 1 `task` named a data set, and pooling was a setting."""
-    found = dict(settings)
-    named = found.get("task")
-    name = named.get("name") if isinstance(named, dict) else named
-    if "dataset" not in found and isinstance(name, str) and name not in registry.names("tasks"):
-        found["dataset"] = found.pop("task")
-    if "pooling" in found:
-        task = found.get("task")
-        task = dict(task) if isinstance(task, dict) else {"name": task or CLASSIFICATION}
-        options = task.get("options") or {}
-        if isinstance(options, dict):  # else it is refused where it is validated
-            found["task"] = task | {"options": {"pooling": found.pop("pooling")} | options}
-    return found

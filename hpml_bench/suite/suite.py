@@ -16,7 +16,7 @@ from hpml_bench import registry
 from hpml_bench.errors import UserError
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.options import explain, validate_options
-from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings, modernised
+from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings
 from hpml_bench.suite.yaml import MAX_BYTES, MAX_DEPTH, parse
 
 MAX_METHODS = 200
@@ -158,14 +158,13 @@ def load_suite(
     path = _suite_path(name)
     content = _read(path)
     _anchor_paths(content, path.parent)
-    old = _modernise(content)
     for override in overrides:
-        _apply(content, override, path, old)
+        _apply(content, override, path)
     for key, value in (settings or {}).items():
-        _set(content, _full_key(key, old), value, path)
+        _set(content, _full_key(key), value, path)
     for key, value in changes.items():
         if value is not None:
-            _set(content, _full_key(key, old), value, path)
+            _set(content, _full_key(key), value, path)
     try:
         return Suite.model_validate(content)
     except ValidationError as error:
@@ -214,40 +213,20 @@ def _anchored(uri: str, folder: Path) -> str:
         raise UserError(f"{uri[:200]!r} is not a path: {error}") from None
 
 
-def _modernise(content: dict[str, Any]) -> bool:
-    """Rewrite settings in the current form, in place.
-
-    Returns:
-        Whether `task` named a data set, as in schema 1.
-
-    """
-    settings = content.get("settings")
-    if not isinstance(settings, dict):
-        return False
-    current = modernised(settings)
-    content["settings"] = current
-    return "dataset" in current and "dataset" not in settings
-
-
-def _full_key(key: str, old: bool) -> list[str]:
-    """Return the keys from the suite's top; in a suite whose `task` named a data set (`old`), `task` still does."""
+def _full_key(key: str) -> list[str]:
+    """Return the keys from the suite's top: a setting's first key may be left out."""
     parts = key.split(".")
-    below = parts[1:] if parts[0] == "settings" else parts
-    if below == ["pooling"]:  # a setting until schema 1
-        below = ["task", "options", "pooling"]
-    elif old and below[:1] == ["task"] and below != ["task", "options", "pooling"]:
-        below = ["dataset", *below[1:]]
-    return ["settings", *below] if below and below[0] in Settings.model_fields else parts
+    return ["settings", *parts] if parts[0] in Settings.model_fields else parts
 
 
-def _apply(content: dict[str, Any], override: str, path: Path, old: bool) -> None:
+def _apply(content: dict[str, Any], override: str, path: Path) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"--set {override}: write KEY=VALUE, as in --set train_samples=512")
     value = parse(text, f"--set {override}")
     if isinstance(value, str) and value.startswith("path:"):
         value = _anchored(value, Path())
-    _set(content, _full_key(key, old), value, path)
+    _set(content, _full_key(key), value, path)
 
 
 def _set(content: dict[str, Any], keys: list[str], value: Any, path: Path) -> None:

@@ -117,7 +117,7 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
             sampler=request.sampler,
             factor=request.factor,
             settings=suite.settings,
-            validation_rows=prepared.rows.get("validation"),
+            validation_rows=prepared.rows.get("validation", 0),
             digests={key: value for key, value in prepared.digests if value},
             environment=environment.describe(),
             headline=headline_of(suite.settings),

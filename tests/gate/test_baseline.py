@@ -243,22 +243,3 @@ def test_the_machine_s_speed_is_taken_out() -> None:
     (quick, slow) = verdicts.run_effects([run(1.0), run(1.1)], ["lora"])["lora"]
     assert quick == pytest.approx(slow)
     assert quick == pytest.approx(math.log(0.04) - (math.log(0.01) + math.log(0.002)) / 2)
-
-
-def test_a_baseline_of_the_first_schema_is_compared_with(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It said `tainted`, and its settings have a data set as `task`, and `pooling`; other pooling is other work."""
-    stored = json.loads(saved.read_text())
-    stored["schema_version"] = 1
-    for run in stored["runs"]:
-        run["tainted"] = run.pop("disturbed")
-    del stored["settings"]["task"]
-    stored["settings"] |= {"task": stored["settings"].pop("dataset"), "pooling": "last"}
-    saved.write_text(json.dumps(stored))
-    installed(monkeypatch, tmp_path / "now")
-    found = baseline.check(asked(), saved, lambda _: None)
-    assert [verdict.status for verdict in found.verdicts] == ["PASS", "PASS"]
-    saved.write_text(json.dumps(stored | {"settings": stored["settings"] | {"pooling": "mean"}}))
-    with pytest.raises(UserError, match=r"another settings\.task"):
-        baseline.check(asked(), saved, lambda _: None)

@@ -21,7 +21,6 @@ from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, write_atomical
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.jobs import Job, write_job
 from hpml_bench.records.run import Check, Consumed, Digests, Metric, Point, RunError, RunRecord, protocol_id
-from hpml_bench.records.schema1 import upgraded
 from hpml_bench.suite.settings import DatasetSpec, MethodSpec, RunSpec, Settings
 
 SETTINGS = Settings(
@@ -62,14 +61,40 @@ TYPICAL = {  # accuracy, train seconds, samples/s, memory MB, gradient norm, tra
 HEAD_PARAMETERS, BACKBONE_PARAMETERS = 516, 1_340_000
 
 
+GROUPS = {
+    "time": "setup_seconds train_seconds evaluation_seconds total_seconds",
+    "throughput": "samples_per_second tokens_per_second padded_tokens_per_second virtual_tokens step_ms_p50 "
+    "step_ms_p90 step_ms_p99 timed_steps timed_seconds step_time_cv step_time_drift step_time_drift_low "
+    "step_time_drift_high step_time_outliers",
+    "memory": "peak_memory_mb peak_memory_over_setup_mb host_setup_mb host_train_mb host_evaluation_mb",
+    "gradient": "grad_norm grad_norm_per_sqrt_parameter",
+    "quality": "train_loss test_loss test_accuracy test_macro_f1",
+    "parameters": "trainable_parameters head_parameters total_parameters trainable_percent saved_bytes "
+    "frozen_bf16_percent",
+    "communication": "allreduced_bytes_per_step",
+    "inference": "inference_seconds inference_samples_per_second latency_ms_p50 latency_ms_p99 merged_latency_ms_p50 "
+    "merged_latency_ms_p99",
+}
+EXACT = ("parameters", "communication")
+"""Groups of counts, which don't differ between repetitions."""
+MACHINE_UNITS = ("s", "ms", "MB", "samples/s", "tokens/s")
+
+
 def _metric(
     name: str, title: str, unit: str, better: str, phase: str = "train", spec: str = ".3g", **more: str
 ) -> Metric:
     reduction = {"over_ranks": "same", "over_steps": "once"} | more
-    definition = f"The {title.lower()} of a run, as its probe defines it."
-    fields = {"name": name, "title": title, "unit": unit, "better": better, "phase": phase, "format": spec}
-    metric = fields | reduction | {"definition": definition}
-    return Metric.model_validate(upgraded({"definitions": [metric]})["definitions"][0])
+    group = next(group for group, names in GROUPS.items() if name in names.split())
+    return Metric.model_validate(
+        {"name": name, "title": title, "unit": unit, "better": better, "phase": phase, "format": spec, "group": group}
+        | reduction
+        | {
+            "definition": f"The {title.lower()} of a run, as its probe defines it.",
+            "depends_on_machine": unit in MACHINE_UNITS or (spec.endswith("%") and phase == "train"),
+            "noisy": group not in EXACT and name not in ("virtual_tokens", "timed_steps"),
+            "bounds": (0.0, 1.0) if name == "test_accuracy" else (None, None),
+        }
+    )
 
 
 DEFINITIONS = (
@@ -362,7 +387,9 @@ def believable(place: Path, item: RunRecord, rows: int) -> RunRecord:
     if accuracy is None or loss is None or not 0 <= accuracy <= 1 or not abs(loss) < 1e30:
         return item.model_copy(update={"files": RunFolder(place).digests()})
     labels, predicted = answers(item, accuracy, rows)
-    frame = pd.DataFrame({"index": np.arange(rows), "label": labels, "prediction": predicted, "loss": np.float32(loss)})
+    frame = pd.DataFrame(
+        {"index": np.arange(rows), "reference": labels, "prediction": predicted, "loss": np.float32(loss)}
+    )
     frame.to_parquet(place / PREDICTIONS, index=False)
     scores = {
         "test_accuracy": float((labels == predicted).mean()),

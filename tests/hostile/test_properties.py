@@ -315,7 +315,7 @@ cells = st.one_of(
 columns = st.fixed_dictionaries(
     {},
     optional={
-        name: cells | st.lists(cells, min_size=50, max_size=50) for name in ("index", "label", "prediction", "loss")
+        name: cells | st.lists(cells, min_size=50, max_size=50) for name in ("index", "reference", "prediction", "loss")
     },
 )
 

@@ -156,12 +156,11 @@ def test_ids_are_recomputed(tmp_path: Path, change: Change, words: str) -> None:
     assert all(words in why for why in apart(results).values())
 
 
-def test_ids_of_before_and_of_unknown_plugins_are_not_judged() -> None:
-    """Schema 1 made ids otherwise; without a plug-in its defaults are unknown, which ids leave out."""
+def test_ids_of_unknown_plugins_are_not_judged() -> None:
+    """Without a plug-in its defaults are unknown, which ids leave out."""
     run = record()
     assert wrong_id(run, run.run_id) is None
     assert wrong_id(run, "another-id") is not None
-    assert wrong_id(run.model_copy(update={"schema_version": 1}), "another-id") is None
     unknown = run.spec.method.model_copy(update={"method": "of_a_package"})
     gone = run.model_copy(update={"spec": run.spec.model_copy(update={"method": unknown})})
     assert wrong_id(gone, "another-id") is None

@@ -55,10 +55,16 @@ def change(results: Results, method: str, seed: int, edit: Any) -> Results:
         (lambda f: pd.concat([f, f.head(3)]), "hold 3 test row(s) more than once"),
         (lambda f: f.drop(index=[5, 6]), "lack 2 of 1,000 test rows"),
         (lambda f: pd.concat([f, f.tail(1).assign(index=1000)]), "hold 1 row(s) that are no test rows"),
-        (lambda f: f.assign(label=(f.label + 1) % 4), "labels beside its predictions are not those of the other runs"),
-        (lambda f: f.assign(prediction=f.label), "its accuracy is recorded as 0.8730, and its predictions give 1.0000"),
         (
-            lambda f: f.assign(prediction=f.prediction.where(f.prediction == f.label, (f.label + 2) % 4)),
+            lambda f: f.assign(reference=(f.reference + 1) % 4),
+            "labels beside its predictions are not those of the other",
+        ),
+        (
+            lambda f: f.assign(prediction=f.reference),
+            "its accuracy is recorded as 0.8730, and its predictions give 1.0000",
+        ),
+        (
+            lambda f: f.assign(prediction=f.prediction.where(f.prediction == f.reference, (f.reference + 2) % 4)),
             "its macro-f1 is recorded as",
         ),
         (lambda f: f.assign(loss=f.loss * 1.00001), "its loss is recorded as"),
@@ -109,9 +115,9 @@ def test_a_changed_or_missing_file_is_a_problem(tmp_path: Path) -> None:
     [
         lambda f: f.head(0),
         lambda f: f.assign(index=[None, "x"] * (len(f) // 2)),
-        lambda f: f[["label"]],
-        lambda f: f.assign(label=-1),
-        lambda f: f.assign(label=2**40),
+        lambda f: f[["reference"]],
+        lambda f: f.assign(reference=-1),
+        lambda f: f.assign(reference=2**40),
         lambda f: f.assign(prediction="World"),
     ],
 )

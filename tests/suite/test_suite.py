@@ -18,7 +18,7 @@ description: Small.
 seeds: 2
 settings:
   backbone: path:model
-  task: {name: text_files, options: {train: path:rows.csv}}
+  dataset: {name: text_files, options: {train: path:rows.csv}}
   steps: 4
   global_batch: 8
 methods:
@@ -78,7 +78,7 @@ def test_any_registered_method_can_be_asked_for(path: str) -> None:
 
 def test_an_override_reaches_settings_options_and_methods(path: str) -> None:
     """`--set` takes settings by their short name, and dotted keys of the suite; values are YAML."""
-    overrides = ["max_length=64", "task.options.separator='; '", "methods.lora.lr=1e-4"]
+    overrides = ["max_length=64", "dataset.options.separator='; '", "methods.lora.lr=1e-4"]
     changed = load_suite(path, [*overrides, "settings.eps=1e-6", "clip_norm=null"])
     assert changed.settings.max_length == 64
     assert changed.settings.dataset.options["separator"] == "; "
@@ -107,7 +107,7 @@ def test_paths_are_relative_to_the_suite_file(path: str, monkeypatch: pytest.Mon
     """`path:` in a file starts at that file; in `--set` at the working folder."""
     folder = Path(path).parent
     monkeypatch.chdir(Path("/"))
-    loaded = load_suite(path, ["task.options.test=path:etc/rows.csv"])
+    loaded = load_suite(path, ["dataset.options.test=path:etc/rows.csv"])
     assert loaded.settings.backbone == f"path:{folder / 'model'}"
     assert loaded.settings.dataset.options == {"train": f"path:{folder / 'rows.csv'}", "test": "path:/etc/rows.csv"}
 

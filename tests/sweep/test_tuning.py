@@ -25,7 +25,7 @@ from hpml_bench.records.load import load_record
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import Metric, RunRecord
-from hpml_bench.records.tuning import ACCURACY, Trial, TunedMethod, TuningRecord
+from hpml_bench.records.tuning import Trial, TunedMethod, TuningRecord
 from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import MethodSpec, RunSpec, TaskSpec
 from hpml_bench.suite.suite import load_suite
@@ -35,6 +35,7 @@ from hpml_bench.sweep.tune import FIRST_SEED, TuningRequest, run_tuning, turns, 
 from hpml_bench.training.request import RunRequest
 
 Tuned = tuple[Path, Path, Result]
+ACCURACY = next(metric for metric in made_records.DEFINITIONS if metric.name == "test_accuracy")
 
 
 def tune(suite: Path, out: Path, *options: str) -> Result:
@@ -77,7 +78,9 @@ def trial(number: int = 0, lr: float = 1e-3, accuracy: float | None = 0.5, loss:
 
 def method(*trials: Trial, name: str = "lora") -> TunedMethod:
     """Return a method with these trials."""
-    return TunedMethod(spec=MethodSpec(name=name, method=name, lr=1e-3), low=1e-4, high=1e-2, trials=trials)
+    return TunedMethod(
+        spec=MethodSpec(name=name, method=name, lr=1e-3), low=1e-4, high=1e-2, trials=trials, better="higher"
+    )
 
 
 def made_up(*methods: TunedMethod) -> TuningRecord:
@@ -85,14 +88,8 @@ def made_up(*methods: TunedMethod) -> TuningRecord:
     return TuningRecord(
         suite=made_records.sweep(("lora",), 1)[0].spec.suite, sampler="qmc", factor=10, settings=made_records.SETTINGS,
         digests={}, methods=methods,
+        validation_rows=500, headline=ACCURACY,
     )  # fmt: skip
-
-
-def test_a_tuning_says_on_how_many_rows_it_rests() -> None:
-    """As many as validated; of records that don't say it, as many as were asked for."""
-    assert made_up().rows == made_records.SETTINGS.validation_samples
-    left_open = made_records.SETTINGS.model_copy(update={"validation_samples": None})
-    assert made_up().model_copy(update={"validation_rows": 63, "settings": left_open}).rows == 63
 
 
 class Launcher:
@@ -158,7 +155,7 @@ def test_the_test_rows_are_never_evaluated(tuned: Tuned) -> None:
         points = {point.metric: point.value for point in read_points(path.parent)}
         frame = read_predictions(path.parent)
         assert frame is not None
-        assert len(frame) == run.spec.settings.validation_samples == read(folder).rows == 16
+        assert len(frame) == run.spec.settings.validation_samples == read(folder).validation_rows == 16
         assert run.metrics["test_accuracy"] == points["validation_accuracy"]
         assert run.metrics["test_loss"] == pytest.approx(points["validation_loss"])
         assert "none of which is read" in run.notes["a trial of tuning"]
@@ -299,21 +296,6 @@ def test_a_study_goes_the_metrics_way(tmp_path: Path, metric: Metric, direction:
         study.tell(handle, trial(number, 1e-3, score, status="failed" if score is None else "ok"))
     assert study._study.direction.name == direction
     assert [one.value for one in study._study.trials] == [0.4, worst]
-
-
-def test_records_of_schema_1_are_read() -> None:
-    """What was called accuracy is the score, ranked by the accuracy's definition."""
-    old = made_up(method(trial(0, 1e-3, 0.6), trial(1, 2e-3, 0.7))).model_dump(mode="json")
-    old["schema_version"] = 1
-    del old["headline"]
-    for one in old["methods"]:
-        del one["better"]
-        for of in one["trials"]:
-            of["accuracy"] = of.pop("score")
-    read = TuningRecord.model_validate(old)
-    assert [one.score for one in read.methods[0].trials] == [0.6, 0.7]
-    assert read.headline.name == "test_accuracy"
-    assert read.methods[0].chosen == 2e-3
 
 
 @pytest.mark.parametrize(("best", "edge"), [(1e-4, True), (1e-3, False), (1e-2, True)])

@@ -38,7 +38,7 @@ def _sentences(results: Results, record: TuningRecord) -> tuple[str, ...]:
     other = " of other data, which may hold test rows of these runs"
     rows = f"validation rows{other if 'data' in starts else ', never on the test rows'}"
     found = [
-        f"Rates were tried on {record.rows:,} {rows}: "
+        f"Rates were tried on {record.validation_rows:,} {rows}: "
         f"{'–'.join(map(str, counts))} trials a method ({equal}), each of the whole budget, from 1/{record.factor:g} "
         f"to {record.factor:g} times the method's rate before."
     ]
@@ -185,5 +185,5 @@ def _noise(results: Results, record: TuningRecord, drawn: Sequence[TunedMethod])
         return ""
     best = [score for tuned in drawn if (score := tuned.best_score) is not None]
     p = sum(best) / len(best)
-    error = math.sqrt(p * (1 - p) / record.rows)
+    error = math.sqrt(p * (1 - p) / record.validation_rows)
     return f"; the rows alone give an {record.headline.title} a standard error of {number(100 * error, '.1f')} points"

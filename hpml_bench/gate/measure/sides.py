@@ -15,10 +15,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Self
 
-from hpml_bench import registry
 from hpml_bench.errors import UserError
 from hpml_bench.gate.records import PROTOCOL, Mode, Side
-from hpml_bench.suite.settings import CLASSIFICATION, Settings
+from hpml_bench.suite.settings import Settings
 from hpml_bench.system import environment
 
 MODULE = "hpml_bench.gate.resident"
@@ -70,20 +69,12 @@ class ComparedSides:
 
 
 def settings_message(settings: Settings) -> dict[str, Any]:
-    """Return settings in the form that every version of the gate reads, where they can be written so.
+    """Return settings in the form that both sides read.
 
     Defaults are left out: they are each side's own, and a key that a version doesn't know is refused; but `max_length`,
-    whose default follows the task in some versions. Versions that write records of schema 1 call the data set `task`
-    and have `pooling` among the settings; today's read that form too (`suite.settings.modernised`), unless a task is
-    called as the data set is.
+    whose default follows the task in some versions.
     """
-    today = settings.model_dump(mode="json", exclude_defaults=True)
-    task, dataset = settings.task, settings.dataset
-    old = task.name == CLASSIFICATION and task.options.keys() <= {"pooling"}
-    if not old or dataset.name in registry.names("tasks"):
-        return today | {"max_length": settings.max_length}
-    common = {key: value for key, value in today.items() if key not in ("task", "dataset")}
-    return common | {"task": today["dataset"]} | task.options
+    return settings.model_dump(mode="json", exclude_defaults=True) | {"max_length": settings.max_length}
 
 
 class ResidentProcess:

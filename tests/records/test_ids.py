@@ -1,32 +1,25 @@
-"""Ids of runs and protocols over time, and records and suites of schema 1."""
+"""Ids of runs and protocols over time."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from helpers import tiny
 from hpml_bench import registry
 from hpml_bench.cli import main
-from hpml_bench.errors import UserError
-from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.load import load_record
-from hpml_bench.records.plan import Plan
-from hpml_bench.records.run import SCHEMA_VERSION, Metric, protocol_id
+from hpml_bench.records.run import SCHEMA_VERSION
 from hpml_bench.suite.devices import resolve_suite
 from hpml_bench.suite.settings import FORMER_DEFAULTS, OptimizerSpec, RunSpec, Settings, identity
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.hashing import digest
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
-RECORDS = [path for path in sorted(REFERENCE.glob("*/*/run.json")) if path.parts[-3] in {"quickstart", "minilm"}]
-"""Records of schema 1."""
 DEFAULTS = {2: "17b6eb1589636155"}
 """Digest of all defaults at each schema version."""
 COMES_OUT = {"saved_bytes": 0.0, "test_loss": 1e-3, "train_loss": 1e-3, "grad_norm": 1e-2, "test_accuracy": 5e-3}
@@ -123,106 +116,11 @@ def defaults() -> dict[str, Any]:
 
 
 def test_a_changed_default_counts_the_schema_up() -> None:
-    """The same id would mean another run: raise SCHEMA_VERSION, read the version before, and note the digest here.
+    """The same id would mean another run: raise SCHEMA_VERSION, and note the digest here.
 
     A new setting or option changes the digest too; it needs no new version: note the new digest for the present one.
     """
     assert digest(defaults()) == DEFAULTS[SCHEMA_VERSION]
-
-
-@pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parts[-3]}-{path.parts[-2]}")
-def test_records_of_schema_1_are_read(path: Path) -> None:
-    """With their figures as they stand, the ids of today, and what schema 2 says besides."""
-    raw, record = json.loads(path.read_text()), load_record(path)
-    assert raw["schema_version"] == 1
-    assert record.metrics == raw["metrics"]
-    assert record.headline == "test_accuracy"
-    assert record.digests is not None
-    assert record.protocol_id == protocol_id(record.spec.settings, record.digests)
-    assert record.spec.settings.dataset.name == raw["spec"]["settings"]["task"]["name"]
-    assert record.spec.settings.task.name == "sequence_classification"
-
-
-def test_metrics_of_schema_1_say_what_those_of_today_do() -> None:
-    """Of each metric that is measured today: its table, and whether it depends on the machine."""
-    today: dict[str, Metric] = {}
-    for name in registry.names("probes"):
-        today |= {metric.name: metric for metric in registry.plugin("probes", name).metrics}
-    task = registry.plugin("tasks", "sequence_classification")
-    today |= {metric.name: metric for metric in task.metrics}
-    for metric in load_record(RECORDS[0]).definitions:
-        now = today[metric.name]
-        assert (metric.group, metric.depends_on_machine) == (now.group, now.depends_on_machine), metric.name
-
-
-def test_a_sweep_of_schema_1_goes_on(tmp_path: Path) -> None:
-    """All its runs are settled under their old folders' names, and a run that is done again has the new one's."""
-    shutil.copytree(REFERENCE / "quickstart", tmp_path / "quickstart")
-    runs = resolve_suite(load_suite("quickstart")).runs()
-    with ResultsFolder.open(tmp_path / "quickstart") as results:
-        records = results.records(runs)
-        assert len(records) == len(runs) == 25
-        assert {record.protocol_id for record in records} == {records[0].protocol_id}
-        assert Plan((runs,), records[0].digests).remaining(results.states(runs)) == ((),)
-        before = results.run_folder(runs[0]).path
-        again = results.begin(runs[0])
-        assert again.path.name == runs[0].run_id
-        again.begin()
-        assert before == again.path or not before.exists()
-
-
-def old_suite(folder: Path) -> Path:
-    """Write the quickstart suite as it was written before data sets had a key of their own."""
-    content = yaml.safe_load((Path(__file__).parents[2] / "benchmarks/suites/quickstart.yaml").read_text())
-    settings = content["settings"]
-    settings["task"] = {"name": settings.pop("dataset")}
-    settings["pooling"] = "mean"
-    path = folder / "quickstart.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return path
-
-
-def test_suites_in_which_the_task_names_a_data_set_are_read(tmp_path: Path) -> None:
-    """As the suite of today with the same data set and pooling: the same settings, and the same ids."""
-    old = load_suite(str(old_suite(tmp_path)), ["task.options.own_share=0.5"])
-    new = load_suite("quickstart", ["pooling=mean", "dataset.options.own_share=0.5"])
-    assert old.settings == new.settings
-    assert [spec.run_id for spec in old.runs()] == [spec.run_id for spec in new.runs()]
-
-
-@pytest.mark.parametrize("key", ["pooling", "settings.pooling", "task.options.pooling"])
-def test_pooling_of_an_old_suite_can_be_overridden(key: str, tmp_path: Path) -> None:
-    """It goes to the task, and other options of `task` to the data set that the suite names there."""
-    found = load_suite(str(old_suite(tmp_path)), [f"{key}=first", "task.options.own_share=0.5"]).settings
-    assert (found.task.options, found.dataset.options) == ({"pooling": "first"}, {"own_share": 0.5})
-
-
-@pytest.mark.parametrize("options", [[1], "x"])
-def test_options_that_are_no_mapping_are_refused(options: object, tmp_path: Path) -> None:
-    """Also beside a pooling of schema 1: one sentence, no traceback."""
-    content = yaml.safe_load(old_suite(tmp_path).read_text())
-    content["settings"]["task"] = {"name": "sequence_classification", "options": options}
-    (tmp_path / "odd.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(UserError, match=r"odd\.yaml"):
-        load_suite(str(tmp_path / "odd.yaml"))
-
-
-def test_a_damaged_run_of_schema_1_is_set_aside(tmp_path: Path) -> None:
-    """Its folder has a name of schema 1, and its record can't tell whose it is: method and seed do."""
-    folder = tmp_path / "quickstart"
-    shutil.copytree(REFERENCE / "quickstart", folder)
-    runs = resolve_suite(load_suite("quickstart")).runs()
-    lora = next(spec for spec in runs if spec.method.name == "lora" and spec.seed == 0)
-    (old,) = folder.glob("lora-s0-*/run.json")
-    old.write_text(old.read_text()[:500])
-    said: list[str] = []
-    with ResultsFolder.open(folder) as results:
-        plan = Plan((runs,), results.records(runs)[0].digests)
-        results.set_aside_unusable(plan, said.append)
-        assert plan.remaining(results.states(runs)) == ((lora,),)
-    assert [path.name for path in (folder / "set-aside").iterdir()] == [f"{old.parent.name}.1"]
-    assert len(said) == 1
-    assert old.parent.name in said[0]
 
 
 @pytest.mark.parametrize("method", ["lora", pytest.param("prompt_tuning", marks=pytest.mark.suites)])
