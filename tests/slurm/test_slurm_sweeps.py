@@ -134,7 +134,7 @@ def test_the_users_shell_changes_no_job(
 ) -> None:
     """`SBATCH_*` would win over the script's own lines; the job is where and as long as `--dry-run` says.
 
-    Protection: Slurm's commands don't get them (slurm._environment).
+    Protection: Slurm's commands don't get them (slurm._call).
     """
     monkeypatch.setenv("SBATCH_PARTITION", "high")
     monkeypatch.setenv("SBATCH_TIMELIMIT", "1")

@@ -19,14 +19,12 @@ from hpml_bench.system.text import utc_now
 
 STOP_SECONDS = 30.0
 """Seconds to wait for a job signalled to end before it is killed."""
-LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Slot:
     """Part of this machine for one job at a time."""
 
-    number: int
     cores: tuple[int, ...]
     cards: tuple[str, ...]
     """GPUs, as CUDA_VISIBLE_DEVICES names them."""
@@ -52,17 +50,11 @@ class Local(Engine):
         return *super().place, self.profile.parallel
 
     def check(self) -> None:
-        """Divide this machine into slots.
-
-        Raises:
-            UserError: it has too few cores or GPUs, where the message says how many slots there can be; or the profile
-                has keys that don't apply here.
-
-        """
+        """Divide this machine into slots; refuse too few cores or GPUs, and keys that don't apply here."""
         profile = self.profile
         if profile.nodes > 1 or profile.memory_per_node or profile.time:
             raise UserError("engine local: one machine has no nodes, memory_per_node or time of a job; leave them out")
-        self._free = slots(self.profile.parallel, self.profile.gpus_per_node, self.profile.cpus_per_node)
+        self._free = slots(profile.parallel, profile.gpus_per_node, profile.cpus_per_node)
 
     def submit(self, batch: JobBatch) -> str:
         """Begin as many jobs as there are slots; `wait` begins the others."""
@@ -84,7 +76,7 @@ class Local(Engine):
             self._begin()
             if len(self._running) + len(self._waiting) < before:
                 return
-            time.sleep(LOOK_SECONDS)
+            time.sleep(0.2)
 
     def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
         """Terminate the jobs of this process, and kill those that don't end."""
@@ -126,42 +118,25 @@ class Local(Engine):
 
 
 def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Slot]:
-    """Return equal parts of this machine's GPUs and cores.
+    """Return `count` parts of this machine's GPUs and cores, or refuse with a UserError where these are too few.
 
-    Args:
-        count: number of parts.
-        cards_each: GPUs of each; None: an equal part, and at least one where there are any.
-        cores_each: cores of each; None: an equal part.
-
-    Raises:
-        UserError: there are too few GPUs or cores.
-
+    Where it isn't said how many each part gets, the parts are equal, with at least one GPU each where there are any.
     """
     cores = sorted(os.sched_getaffinity(0))[: environment.cores()]
     cards = [str(gpu["uuid"] or gpu["index"]) for gpu in gpus.shareable_gpus()]
     own_cores = _each(count, cores_each, len(cores), "CPU cores")
     own_cards = 0
-    if cards_each != 0 and (cards or cards_each):
-        own_cards = _each(
-            count, cards_each, len(cards), "GPUs", "; for runs without GPUs, CUDA_VISIBLE_DEVICES= before"
-        )
+    if cards_each or (cards_each is None and cards):
+        otherwise = "; for runs without GPUs, CUDA_VISIBLE_DEVICES= before"
+        own_cards = _each(count, cards_each, len(cards), "GPUs", otherwise)
     return [
-        Slot(
-            number,
-            tuple(cores[number * own_cores : (number + 1) * own_cores]),
-            tuple(cards[number * own_cards : (number + 1) * own_cards]),
-        )
-        for number in range(count)
+        Slot(tuple(cores[i * own_cores : (i + 1) * own_cores]), tuple(cards[i * own_cards : (i + 1) * own_cards]))
+        for i in range(count)
     ]
 
 
 def _each(count: int, requested: int | None, available: int, what: str, otherwise: str = "") -> int:
-    """Return how many of the `available` things each of `count` slots gets.
-
-    Raises:
-        UserError: they are too few.
-
-    """
+    """Return how many of the `available` things each of `count` slots gets."""
     each = available // count if requested is None else requested
     if each < 1 or each * count > available:
         most = available // (requested or 1)

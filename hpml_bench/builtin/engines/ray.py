@@ -16,8 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,9 +35,6 @@ from hpml_bench.system.text import utc_now
 
 STOP_SECONDS = 30.0
 """Seconds to wait for a job signalled to end before it is killed."""
-LOOK_SECONDS = 0.2
-REACH_SECONDS = 10.0
-UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
 class RayOptions(Frozen):
@@ -77,18 +73,15 @@ class Ray(Engine):
         self._prepared: Any = None
 
     def check(self) -> None:
-        """Connect to the cluster, and check that a node of it has the resources of a job.
-
-        Raises:
-            UserError: Ray isn't installed, the cluster can't be reached, or no node has them.
-
-        """
+        """Connect to the cluster, and refuse one without a node that has the resources of a job."""
         if self.profile.nodes > 1:
             raise UserError("engine ray: a run is on one node; leave nodes out of the profile, or use Slurm")
         if importlib.util.find_spec("ray") is None:
             raise UserError("--on ray needs one more package: pip install 'hpml-bench[ray]'")
+        import ray
+
         self._connect()
-        self._need = need(self.profile, [node["Resources"] for node in _nodes()])
+        self._need = need(self.profile, [node["Resources"] for node in ray.nodes() if node["Alive"]])
 
     def submit(self, batch: JobBatch) -> str:
         """Begin as many jobs as the profile allows at a time; `wait` begins the others."""
@@ -133,27 +126,25 @@ class Ray(Engine):
         """Return whether a task of this process has ended, or an owner's process is gone from its node."""
         if owner.job in self._names:
             return all(name != owner.job for _, name in self._running.values())
-        return ended_here(owner) or (self._connected() and _gone(owner))
-
-    def _connected(self) -> bool:
-        """Whether this process is connected to a cluster; loads nothing."""
-        ray: Any = sys.modules.get("ray")
-        return ray is not None and bool(ray.is_initialized())
+        return ended_here(owner) or (_connected() and _gone(owner))
 
     def _connect(self) -> None:
         import ray
 
-        if self._connected():
+        if _connected():
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports to nobody
+        own_handlers = {number: signal.getsignal(number) for number in SIGNALS}  # Ray replaces one of them
         address = self.options.address or os.environ.get("RAY_ADDRESS") or "local"
         here = {"include_dashboard": False} if address == "local" else {}
         try:
             _reach(address)
-            with _own_signals():
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"Ray's cluster at {address} can't be reached: {str(error).splitlines()[0]}") from None
+        finally:
+            for number, handler in own_handlers.items():
+                signal.signal(number, handler)
 
     def _more(self) -> None:
         """Forget ended tasks, and begin waiting ones while there is room."""
@@ -184,24 +175,17 @@ class Ray(Engine):
         return task
 
     def _variables(self, name: str) -> dict[str, str]:
-        profile = self.profile
+        alone = self._need.alone
         own = {key: value for key, value in os.environ.items() if key.startswith("HPML_BENCH_")}
-        share = {} if self._need.alone else {jobs.CORES: f"{self._need.cpus:.0f}"}
-        exclusive = str(int(self._need.alone))
-        job = {jobs.ENGINE: "ray", jobs.JOB: name, jobs.QUEUED: utc_now(), jobs.EXCLUSIVE: exclusive}
-        return {**own, **profile.env, **share, **job}
+        share = {} if alone else {jobs.CORES: f"{self._need.cpus:.0f}"}
+        job = {jobs.ENGINE: "ray", jobs.JOB: name, jobs.QUEUED: utc_now(), jobs.EXCLUSIVE: str(int(alone))}
+        return {**own, **self.profile.env, **share, **job}
 
 
 def need(profile: Profile, nodes: list[dict[str, float]]) -> NodeNeed:
     """Return the resources of a task: those of the profile, else all cores and GPUs that every node has.
 
-    Args:
-        profile: the sweep's profile.
-        nodes: resources of each living node, by Ray's names.
-
-    Raises:
-        UserError: no node has as much.
-
+    `nodes` are the resources of each living node, by Ray's names; if none has as much, that is a UserError.
     """
     working = [node for node in nodes if node.get("CPU", 0) >= 1]
     least = {kind: min((node.get(kind, 0) for node in working), default=0) for kind in ("CPU", "GPU")}
@@ -209,7 +193,8 @@ def need(profile: Profile, nodes: list[dict[str, float]]) -> NodeNeed:
     cpus = least["CPU"] if whole else float(profile.cpus_per_node or 0)
     cards = least["GPU"] if profile.gpus_per_node is None else float(profile.gpus_per_node)
     match = re.fullmatch(r"(\d+)([KMGT]?)", profile.memory_per_node or "")
-    memory = None if match is None else int(match[1]) << UNITS.get(match[2], 20)  # as Slurm: megabytes
+    shift = {"K": 10, "G": 30, "T": 40}  # M, and no letter, are megabytes, as Slurm reads them
+    memory = None if match is None else int(match[1]) << shift.get(match[2], 20)
     requested = {"CPU": cpus, "GPU": cards, "memory": memory or 0}
     if not any(all(node.get(kind, 0) >= number for kind, number in requested.items()) for node in working):
         shown = ", ".join(f"{number:.0f} {kind}" for kind, number in requested.items() if number) or "a CPU"
@@ -228,7 +213,7 @@ def do(words: list[str], variables: dict[str, str], log: str, profile: dict[str,
     deadline = time.monotonic() + where.seconds - where.warned if where.seconds else None
     try:
         while process.poll() is None and (deadline is None or time.monotonic() < deadline):
-            time.sleep(LOOK_SECONDS)  # Ray's cancellation is seen between Python's instructions only
+            time.sleep(0.2)  # Ray's cancellation is seen between Python's instructions only
         if process.poll() is None:
             child.end([process], where.warned)
     except BaseException:  # it was cancelled
@@ -237,33 +222,16 @@ def do(words: list[str], variables: dict[str, str], log: str, profile: dict[str,
     return process.returncode
 
 
+def _connected() -> bool:
+    """Return whether this process is connected to a cluster; loads nothing."""
+    ray: Any = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
 def _reach(address: str) -> None:
-    """Open a connection to an address with a port, and close it: Ray would try for minutes.
-
-    Raises:
-        OSError: nothing answers there.
-
-    """
+    """Open a connection to an address with a port, and close it: Ray would try for minutes."""
     if match := re.fullmatch(r"(?:ray://)?\[?([^\]/]+)\]?:(\d{1,5})", address):
-        socket.create_connection((match[1], int(match[2])), REACH_SECONDS).close()
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep this process's handlers of signals, one of which Ray replaces."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _nodes() -> list[dict[str, Any]]:
-    """Return the living nodes of the cluster."""
-    import ray
-
-    return [node for node in ray.nodes() if node["Alive"]]
+        socket.create_connection((match[1], int(match[2])), timeout=10).close()
 
 
 def _gone(owner: Job) -> bool:

@@ -27,9 +27,6 @@ from hpml_bench.system import child
 from hpml_bench.system import job as jobs
 from hpml_bench.system.text import utc_now
 
-COMMANDS = ("sbatch", "squeue", "scancel")
-FORMAT = "%i|%F|%K|%T|%k|%r"
-"""Output format of squeue: job, array, task, state, comment, reason."""
 STUCK = "launch failed requeued held"
 """Reason of a job that could not be launched: Slurm holds it until somebody releases it."""
 REFUSED = frozenset(
@@ -51,11 +48,8 @@ RESERVED = frozenset(
 WORD = re.compile(r"^[a-z][a-z0-9-]*$")
 NUMBER = re.compile(r"^(?:Submitted batch job )?(\d+)(?:;\S+)?\s*$", re.MULTILINE)
 """A job's number in the output of sbatch, to which a site's wrapper may add lines; after `;` stands the cluster."""
-ARRAY_REFUSED = "Invalid job array specification"
 OVERRIDES = ("SBATCH_", "SQUEUE_", "SCANCEL_")
 """Prefixes of variables by which a user's shell changes Slurm's commands."""
-CONFIGURATION = "SLURM_CONF"
-"""The one variable of a job that Slurm's commands need; by the others a new job would inherit options of that one."""
 
 
 class SlurmOptions(Frozen):
@@ -71,13 +65,11 @@ class SlurmOptions(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _place(cls, value: Any) -> Any:
-        unknown = (
-            next((name for name in value if name not in cls.model_fields), None) if isinstance(value, dict) else None
-        )
-        if unknown is not None:
-            raise ValueError(
-                f"{unknown} is not known; write an option of sbatch under sbatch, as {{sbatch: {{{unknown}: ...}}}}"
-            )
+        for name in value if isinstance(value, dict) else ():
+            if name not in cls.model_fields:
+                raise ValueError(
+                    f"{name} is not known; write an option of sbatch under sbatch, as {{sbatch: {{{name}: ...}}}}"
+                )
         return value
 
     @field_validator("sbatch")
@@ -105,7 +97,7 @@ class Slurm(Engine):
 
     def check(self) -> None:
         """Refuse a machine without Slurm's commands."""
-        missing = [name for name in COMMANDS if shutil.which(name) is None]
+        missing = [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]
         if missing:
             raise UserError(f"--on: {', '.join(missing)} can't be found; submit from a login node of a Slurm cluster")
 
@@ -137,12 +129,16 @@ class Slurm(Engine):
             given["time"] = str(profile.time)
         if profile.seconds is not None and batch.units:
             given["signal"] = f"B:TERM@{profile.warned:.0f}"
-        if after := _after(batch):
-            given |= {"dependency": after, "kill-on-invalid-dep": "yes"}
+        after = [] if batch.prepared is None else [f"afterok:{batch.prepared}"]
+        after += [f"afterany:{name}" for name in batch.ended]
+        if after:
+            given |= {"dependency": ",".join(after), "kill-on-invalid-dep": "yes"}
         given |= self.options.sbatch
         lines = ["#!/bin/bash", *(_line(name, value) for name, value in given.items() if value is not False)]
         lines += ["set -e", *profile.setup]  # a job whose environment could not be set up must not run in another one
-        lines += [f"export {name}={shlex.quote(value)}" for name, value in self._variables().items()]
+        variables = profile.env | {jobs.ENGINE: "slurm", jobs.QUEUED: utc_now()}
+        variables |= {jobs.EXCLUSIVE: str(int(profile.exclusive)), "PYTHONUNBUFFERED": "1"}
+        lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
         unit = f'"$((SLURM_ARRAY_TASK_ID + {first}))"' if first else '"$SLURM_ARRAY_TASK_ID"'
         job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if batch.units else "${SLURM_JOB_ID}"
         lines.append(f'export {jobs.JOB}="{job}" {jobs.RESTART}="${{SLURM_RESTART_COUNT:-0}}"')
@@ -162,7 +158,7 @@ class Slurm(Engine):
             output = _run(["sbatch", "--parsable"], self.script(batch))
         except UserError as error:
             hint = "; where MaxArraySize is below 1,001, give the profile options: {array: N} with an N below it"
-            raise UserError(f"{error}{hint if ARRAY_REFUSED in str(error) else ''}") from None
+            raise UserError(f"{error}{hint if 'Invalid job array specification' in str(error) else ''}") from None
         numbers = NUMBER.findall(output)
         if not numbers:
             raise UserError(f"sbatch answered {output[:200]!r}, and no number of a job")
@@ -170,7 +166,7 @@ class Slurm(Engine):
 
     def live(self, plan: JobPlan) -> tuple[Live, ...]:
         """Return the jobs with this plan's comment."""
-        output = _run(["squeue", "--noheader", "--array", "--me", f"--format={FORMAT}"])
+        output = _run(["squeue", "--noheader", "--array", "--me", "--format=%i|%F|%K|%T|%k|%r"])
         several = "," in str(self.options.sbatch.get("partition", ""))  # the reason is then of one of them
         live = []
         for line in output.splitlines():
@@ -220,9 +216,7 @@ class Slurm(Engine):
         command = ["squeue", "--noheader", "--array", f"--jobs={','.join(sorted(set(names.values())))}"]
         command.append("--Format=JobArrayID:60,State:40,RestartCnt:20")
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=SECONDS, check=False, env=_environment()
-            )
+            done = _call(command)
         except (subprocess.TimeoutExpired, OSError):
             return set()
         if done.returncode and not (len(names) == 1 and "Invalid job id" in done.stderr):  # of several it never says so
@@ -252,8 +246,8 @@ class Slurm(Engine):
     def over_nodes(self, command: list[str]) -> list[str]:
         """Return a step with one task on each node of the job; it ends when one task fails."""
         command = [*self.profile.launcher, *command]
-        variables = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
-        cores = self.profile.cpus_per_node or next(filter(None, map(os.environ.get, variables)), None)
+        of_job = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
+        cores = self.profile.cpus_per_node or of_job
         scratch = self.profile.scratch
         if scratch:  # the job's script did so on the first node alone
             command = ["bash", "-c", f'export TMPDIR="{scratch}" && mkdir -p "$TMPDIR" && exec "$@"', "bash", *command]
@@ -265,24 +259,15 @@ class Slurm(Engine):
 
     def _resources(self) -> dict[str, str | int | bool]:
         profile = self.profile
-        given: dict[str, str | int | bool] = {"nodes": profile.nodes, "ntasks-per-node": 1}
-        if profile.cpus_per_node is not None:
-            given["cpus-per-task"] = profile.cpus_per_node
-        if profile.gpus_per_node is not None:
-            given["gpus-per-node"] = profile.gpus_per_node
-        if profile.memory_per_node is not None:
-            given["mem"] = profile.memory_per_node
-        if profile.exclusive:
-            given["exclusive"] = True
-        return given
-
-    def _variables(self) -> dict[str, str]:
-        described = {
-            jobs.ENGINE: "slurm",
-            jobs.QUEUED: utc_now(),
-            jobs.EXCLUSIVE: str(int(self.profile.exclusive)),
+        given = {
+            "nodes": profile.nodes,
+            "ntasks-per-node": 1,
+            "cpus-per-task": profile.cpus_per_node,
+            "gpus-per-node": profile.gpus_per_node,
+            "mem": profile.memory_per_node,
+            "exclusive": profile.exclusive or None,
         }
-        return {**self.profile.env, **described, "PYTHONUNBUFFERED": "1"}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def _line(name: str, value: str | int | bool) -> str:
@@ -292,40 +277,27 @@ def _line(name: str, value: str | int | bool) -> str:
     return f"#SBATCH --{name}={value if plain else shlex.quote(str(value))}"
 
 
-def _after(batch: JobBatch) -> str:
-    """Return the jobs for which a job waits, as sbatch's `dependency`."""
-    prepared = [] if batch.prepared is None else [f"afterok:{batch.prepared}"]
-    return ",".join([*prepared, *(f"afterany:{name}" for name in batch.ended)])
-
-
 def _ranges(numbers: Sequence[int]) -> str:
     """Return numbers as Slurm writes them: 0-3,7."""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and number == parts[-1][1] + 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+    ordered = enumerate(sorted(numbers))  # in a range, number and position grow together
+    ranges = [[number for _, number in run] for _, run in groupby(ordered, lambda pair: pair[1] - pair[0])]
+    return ",".join(str(own[0]) if len(own) == 1 else f"{own[0]}-{own[-1]}" for own in ranges)
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment without variables of the user's shell or an outer job that change Slurm's commands."""
+def _call(command: list[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a Slurm command without variables of the user's shell or an outer job that change what it does.
+
+    The one variable of a job that it needs is SLURM_CONF; by the others a new job would inherit options of that one.
+    """
     without = (*OVERRIDES, "SLURM_") if "SLURM_JOB_ID" in os.environ else OVERRIDES
-    return {name: value for name, value in os.environ.items() if name == CONFIGURATION or not name.startswith(without)}
+    kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or not name.startswith(without)}
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=SECONDS, check=False, env=kept)
 
 
 def _run(command: list[str], text: str | None = None) -> str:
-    """Return the output of a Slurm command.
-
-    Raises:
-        UserError: it fails, or doesn't answer.
-
-    """
+    """Return the output of a Slurm command; a UserError says that it fails, or doesn't answer."""
     try:
-        done = subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=SECONDS, check=False, env=_environment()
-        )
+        done = _call(command, text)
     except subprocess.TimeoutExpired:
         raise UserError(f"{command[0]} has not answered for {SECONDS} s; the same command goes on from here") from None
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpml_bench.plugins.probe import Probe, Run, Step
@@ -16,64 +17,32 @@ SAMPLE_EVERY = 10
 
 It records a pass when the next one begins; on a GPU the host waits there until the former is done."""
 
+_metric = partial(Metric, better="lower", phase="train", group="communication")
+_bytes = partial(_metric, unit="bytes", over_ranks="same", over_steps="once", format=",.0f", noisy=False)
+_time = partial(_metric, over_ranks="max", over_steps="mean", depends_on_machine=True)
+
 METRICS = (
-    Metric(
-        name="allreduced_bytes_per_step",
-        title="all-reduced per step",
-        unit="bytes",
-        better="lower",
-        over_ranks="same",
-        over_steps="once",
-        phase="train",
-        format=",.0f",
-        group="communication",
-        noisy=False,
+    _bytes(
+        name="allreduced_bytes_per_step", title="all-reduced per step",
         definition="Gradient bytes that each rank gives into DDP's all-reduce at every step: the sum over the trained "
         "parameters, head included. What crosses the wire depends on the algorithm (ring: 2(N-1)/N times this).",
     ),
-    Metric(
-        name="communication_ms",
-        title="all-reduce time",
-        unit="ms",
-        better="lower",
-        over_ranks="max",
-        over_steps="mean",
-        phase="train",
-        format=".2f",
-        group="communication",
-        depends_on_machine=True,
+    _time(
+        name="communication_ms", title="all-reduce time", unit="ms", format=".2f",
         definition="Time from the first all-reduce of a backward pass to the end of its last, as DDP's logger notes it "
         "in its first ten passes, those of the rehearsal among them, and every tenth after them, those of the warm-up "
         "left out; the largest rank's mean. Waiting for slower ranks is in it, and so is what runs beside the backward "
         "pass. None with one rank.",
     ),
-    Metric(
-        name="communication_percent",
-        title="all-reduce share",
-        unit="%",
-        better="lower",
-        over_ranks="max",
-        over_steps="mean",
-        phase="train",
-        format=".1f",
-        group="communication",
-        depends_on_machine=True,
+    _time(
+        name="communication_percent", title="all-reduce share", unit="%", format=".1f",
         definition="The all-reduce time as a percentage of the mean time of the same steps.",
     ),
-)
+)  # fmt: skip
 
 OVER_NODES = tuple(
-    Metric(
-        name=f"{where}_nodes_bytes_per_step",
-        title=f"all-reduced {where} nodes per step",
-        unit="bytes",
-        better="lower",
-        over_ranks="same",
-        over_steps="once",
-        phase="train",
-        format=",.0f",
-        group="communication",
-        noisy=False,
+    _bytes(
+        name=f"{where}_nodes_bytes_per_step", title=f"all-reduced {where} nodes per step",
         definition=f"Bytes that a ring all-reduce moves {where} nodes at every step, in runs over several: each of the "
         f"ring's W links, one a rank, carries 2(W-1)/W of the all-reduced bytes, and {links}. Computed, not measured: "
         "other algorithms move other amounts.",
@@ -82,7 +51,7 @@ OVER_NODES = tuple(
         ("within", "W - N of them stay within one of the N nodes"),
         ("between", "N of them lead from one of the N nodes to the next"),
     )
-)
+)  # fmt: skip
 """Metrics of runs over several nodes."""
 
 
@@ -166,21 +135,15 @@ class CommunicationProbe(Probe):
         return self.metrics if self.nodes > 1 else METRICS
 
     def stop(self) -> dict[str, Any]:
-        """Return bytes, time and share."""
+        """Return bytes, time and share; in a run over several nodes also the bytes within and between them."""
         mean = 1000 * sum(self.seconds.values()) / len(self.seconds) if self.seconds else math.nan
-        return {
+        values = {
             "allreduced_bytes_per_step": self.bytes,
             "communication_ms": self.milliseconds,
             "communication_percent": 100 * self.milliseconds / mean,
-            **self._over_nodes(),
         }
-
-    def _over_nodes(self) -> dict[str, float]:
-        """Return the bytes within and between nodes."""
-        if self.nodes == 1:
-            return {}
-        link = 2 * (self.world - 1) / self.world * self.bytes
-        return {
-            "within_nodes_bytes_per_step": (self.world - self.nodes) * link,
-            "between_nodes_bytes_per_step": self.nodes * link,
-        }
+        if self.nodes > 1:
+            link = 2 * (self.world - 1) / self.world * self.bytes
+            values["within_nodes_bytes_per_step"] = (self.world - self.nodes) * link
+            values["between_nodes_bytes_per_step"] = self.nodes * link
+        return values

@@ -14,20 +14,12 @@ RAPL = Path("/sys/class/powercap")
 
 METRICS = (
     Metric(
-        name="energy_joules",
-        title="energy of training",
-        unit="J",
-        better="lower",
-        over_ranks="sum",
-        over_steps="once",
-        phase="train",
-        format=",.0f",
-        group="energy",
-        depends_on_machine=True,
+        name="energy_joules", title="energy of training", unit="J", better="lower", over_ranks="sum", over_steps="once",
+        phase="train", format=",.0f", group="energy", depends_on_machine=True,
         definition="From the first step to the last, validation included: the GPUs' own counters (NVML total energy), "
         "or the CPU packages' (RAPL, whole machine, counted once a node). Empty where the hardware doesn't say.",
     ),
-)
+)  # fmt: skip
 
 
 class EnergyProbe(Probe):

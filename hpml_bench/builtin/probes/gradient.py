@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
 
+_norm = partial(
+    Metric, unit="", better="neither", over_ranks="same", over_steps="mean", phase="train", group="gradient"
+)
 METRICS = (
-    Metric(
-        name="grad_norm",
-        title="gradient norm",
-        unit="",
-        better="neither",
-        over_ranks="same",
-        over_steps="mean",
-        phase="train",
-        format=".3g",
-        group="gradient",
+    _norm(
+        name="grad_norm", title="gradient norm", format=".3g",
         definition="Global L2 norm of the gradient of all trained parameters, head included, after the all-reduce and "
         "before clipping; mean over all steps. Methods with different parameter counts don't compare by it.",
     ),
-    Metric(
-        name="grad_norm_per_sqrt_parameter",
-        title="gradient norm / √parameters",
-        unit="",
-        better="neither",
-        over_ranks="same",
-        over_steps="mean",
-        phase="train",
-        format=".2e",
-        group="gradient",
+    _norm(
+        name="grad_norm_per_sqrt_parameter", title="gradient norm / √parameters", format=".2e",
         definition="The gradient norm divided by the square root of the number of trained parameters, head included: "
         "the root mean square of a gradient entry, which depends less on the number of parameters.",
     ),
-)
+)  # fmt: skip
 
 
 class GradientProbe(Probe):

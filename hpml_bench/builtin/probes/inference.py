@@ -14,56 +14,33 @@ if TYPE_CHECKING:
     from hpml_bench.plugins.model import TaskModel
 
 
-def _latency(share: int, merged: bool) -> Metric:
+_metric = partial(Metric, group="inference", depends_on_machine=True)
+
+
+def _latency(share: int, *, merged: bool) -> Metric:
     after = " after the method was folded into the backbone's weights, where it can be" if merged else ""
-    return Metric(
+    return _metric(
         name=f"{'merged_' if merged else ''}latency_ms_p{share}",
         title=f"latency p{share}{', merged' if merged else ''}",
-        unit="ms",
-        better="lower",
-        over_ranks="rank0",
-        over_steps="percentile",
-        phase="inference",
-        format=".2f",
-        group="inference",
-        depends_on_machine=True,
+        unit="ms", better="lower", over_ranks="rank0", over_steps="percentile", phase="inference", format=".2f",
         definition=f"The {share}th percentile of the time from token ids to logits at batch 1 over the first "
         f"`latency_samples` test rows, each read once before, on one rank with the others idle{after}.",
-    )
+    )  # fmt: skip
 
 
 METRICS = (
-    Metric(
-        name="inference_seconds",
-        title="inference time",
-        unit="s",
-        better="lower",
-        over_ranks="same",
-        over_steps="once",
-        phase="test",
-        format=".2f",
-        group="inference",
-        depends_on_machine=True,
+    _metric(
+        name="inference_seconds", title="inference time", unit="s", better="lower",
+        over_ranks="same", over_steps="once", phase="test", format=".2f",
         definition="The exact evaluation pass over the test rows, the slowest rank's time, gathering left out.",
     ),
-    Metric(
-        name="inference_samples_per_second",
-        title="inference throughput",
-        unit="samples/s",
-        better="higher",
-        over_ranks="same",
-        over_steps="once",
-        phase="test",
-        format=",.0f",
-        group="inference",
-        depends_on_machine=True,
+    _metric(
+        name="inference_samples_per_second", title="inference throughput", unit="samples/s", better="higher",
+        over_ranks="same", over_steps="once", phase="test", format=",.0f",
         definition="Test rows divided by the inference time.",
     ),
-    _latency(50, merged=False),
-    _latency(99, merged=False),
-    _latency(50, merged=True),
-    _latency(99, merged=True),
-)
+    *(_latency(share, merged=merged) for merged in (False, True) for share in (50, 99)),
+)  # fmt: skip
 
 
 class InferenceProbe(Probe):
@@ -94,9 +71,7 @@ class InferenceProbe(Probe):
 
     def _latencies(self, model: TaskModel, prefix: str) -> None:
         milliseconds = 1000 * np.asarray(latencies(self.run, model))
-        self.values[f"{prefix}latency_ms_p50"], self.values[f"{prefix}latency_ms_p99"] = np.percentile(
-            milliseconds, [50, 99]
-        )
+        self.values |= {f"{prefix}latency_ms_p{share}": np.percentile(milliseconds, share) for share in (50, 99)}
 
 
 def latencies(run: Run, model: TaskModel) -> list[float]:

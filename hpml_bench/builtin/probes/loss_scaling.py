@@ -8,20 +8,12 @@ from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
 
 METRICS = (
-    Metric(
-        name="skipped_steps",
-        title="skipped steps",
-        unit="",
-        better="lower",
-        over_ranks="same",
-        over_steps="once",
-        phase="train",
-        format=",.0f",
-        group="gradient",
-        definition="Steps whose gradient overflowed in fp16: they change nothing, and after each the loss is scaled by "
-        "half as much.",
+    Metric.once(
+        "skipped_steps", "skipped steps", "", "lower", ",.0f",
+        "Steps whose gradient overflowed in fp16: they change nothing, and after each the loss is scaled by half as "
+        "much.", phase="train", group="gradient",
     ),
-)
+)  # fmt: skip
 
 
 class LossScalingProbe(Probe):

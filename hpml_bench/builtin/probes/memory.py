@@ -18,44 +18,37 @@ HUGE_PAGE_MB = 2.097152
 """2 MiB: the kernel gives a process memory in huge pages where it can, and the allocator asks for them."""
 CUDA_BLOCK_MB = 0.000512
 """512 bytes: torch's allocator rounds the sizes of tensors up to multiples of this."""
-GRIDS = {"host": HUGE_PAGE_MB, "cuda_allocated": CUDA_BLOCK_MB, "cuda_reserved": HUGE_PAGE_MB, "nvml_used": None}
-"""Granularity of each kind of memory, in MB; torch reserves small blocks 2 MiB at a time; of NVML unknown."""
-_KINDS = {
+_KINDS: dict[str, tuple[str, float | None, str]] = {
     "host": (
-        "host memory",
+        "host memory", HUGE_PAGE_MB,
         "Peak resident memory of a rank's process (VmHWM, reset between phases), libraries included; of training, "
         "a stretch after a validation that needed more counts if it reaches higher still; of evaluation, that of the "
         "test rows",
     ),
-    "cuda_allocated": ("CUDA allocated", "Peak of memory held by tensors (torch.cuda.max_memory_allocated)"),
+    "cuda_allocated": (
+        "CUDA allocated", CUDA_BLOCK_MB, "Peak of memory held by tensors (torch.cuda.max_memory_allocated)",
+    ),
     "cuda_reserved": (
-        "CUDA reserved",
+        "CUDA reserved", HUGE_PAGE_MB,
         "Peak of memory held by PyTorch's allocator (torch.cuda.max_memory_reserved); what an earlier phase reserved "
         "stays with it",
     ),
     "nvml_used": (
-        "GPU memory in use",
+        "GPU memory in use", None,
         "Memory in use on the rank's GPU as NVML says, the largest reading at the ends of the phase: contexts, caches "
         "and other processes included",
     ),
-}
+}  # fmt: skip
+"""Title, granularity in MB and definition of each kind of memory; torch reserves small blocks 2 MiB at a time; the
+granularity of NVML is unknown."""
 
 
 def _metric(name: str, title: str, definition: str, grid: float | None = HUGE_PAGE_MB) -> Metric:
     return Metric(
-        name=name,
-        title=title,
-        unit="MB",
-        better="lower",
-        over_ranks="max",
-        over_steps="max",
-        phase="train",
-        format=",.0f",
-        grid=grid,
-        group="memory",
-        depends_on_machine=True,
-        definition=definition + " The largest rank's; 1 MB = 10^6 bytes.",
-    )
+        name=name, title=title, unit="MB", better="lower", over_ranks="max", over_steps="max", phase="train",
+        format=",.0f", grid=grid, group="memory", depends_on_machine=True,
+        definition=f"{definition} The largest rank's; 1 MB = 10^6 bytes.",
+    )  # fmt: skip
 
 
 METRICS = (
@@ -79,8 +72,8 @@ METRICS = (
         "and what was free given back to the kernel. On a CPU only.",
     ),
     *(
-        _metric(f"{kind}_{phase}_mb", f"{title}, {phase}", f"{definition}; {phase} phase.", GRIDS[kind])
-        for kind, (title, definition) in _KINDS.items()
+        _metric(f"{kind}_{phase}_mb", f"{title}, {phase}", f"{definition}; {phase} phase.", grid)
+        for kind, (title, grid, definition) in _KINDS.items()
         for phase in PHASES
     ),
 )
@@ -132,13 +125,12 @@ class MemoryProbe(Probe):
     def stop(self) -> dict[str, Any]:
         """Return the peaks in MB."""
         headline = "cuda_allocated" if self.device.type == "cuda" else "host"
-        peaks = {f"{kind}_{phase}_mb": self.peaks.get(f"{kind}_{phase}") for kind in _KINDS for phase in PHASES}
         peak = self.peaks.get(f"{headline}_train")
         return {
             "peak_memory_mb": peak,
             "peak_memory_over_setup_mb": None if peak is None or self._start_mb is None else peak - self._start_mb,
             "host_before_training_mb": self._start_mb,
-            **peaks,
+            **{f"{kind}_{phase}_mb": self.peaks.get(f"{kind}_{phase}") for kind in _KINDS for phase in PHASES},
         }
 
     def definitions(self) -> tuple[Metric, ...]:
@@ -171,16 +163,12 @@ class MemoryProbe(Probe):
 
 def host_peak_mb() -> float:
     """Return the peak resident memory of this process since the last reset, in MB; NaN where /proc doesn't say."""
-    return _or_nan(memory_mb("self", "VmHWM"))
+    return memory_mb("self", "VmHWM") or math.nan
 
 
 def host_held_mb() -> float:
     """Return the resident memory of this process now, in MB; NaN where /proc doesn't say."""
-    return _or_nan(memory_mb("self", "VmRSS"))
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+    return memory_mb("self", "VmRSS") or math.nan
 
 
 def trim_heap() -> None:

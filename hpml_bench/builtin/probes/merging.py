@@ -25,13 +25,9 @@ OUTPUTS = 2**26
 """Most logits compared, unless one row alone has more: 268 MB in float32, twice on the host."""
 AFTER = "after the method was folded into the model's weights"
 LOSS = _metric(
-    "merged_test_loss",
-    "test loss, merged",
-    "nats/token",
-    "lower",
-    ".3f",
+    "merged_test_loss", "test loss, merged", "nats/token", "lower", ".3f",
     f"The test loss {AFTER}; those of a quantised backbone are quantised again.",
-)
+)  # fmt: skip
 SCORE = _metric("merged_test_score", "score, merged", "", "higher", ".1%", f"The test score {AFTER}.")
 CHANGED = _metric(
     "merged_answers_changed", "answers changed by merging", "", "lower", ".1%",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,63 +11,41 @@ from hpml_bench.plugins.probe import Probe, Run
 from hpml_bench.records.run import Metric
 from hpml_bench.system import heartbeat
 
-
-def _count(name: str, title: str, definition: str) -> Metric:
-    return Metric(
-        name=name,
-        title=title,
-        unit="",
-        better="lower",
-        over_ranks="same",
-        over_steps="once",
-        phase="setup",
-        format=",.0f",
-        group="parameters",
-        noisy=False,
-        definition=definition,
-    )
-
-
+_saved = partial(Metric, better="lower", over_steps="once", format=",.0f", group="parameters", noisy=False)
+_count = partial(_saved, unit="", over_ranks="same", phase="setup")
 METRICS = (
     _count(
-        "trainable_parameters",
-        "trainable parameters",
-        "Parameters of the backbone and the method that receive updates; the head is counted apart.",
+        name="trainable_parameters", title="trainable parameters",
+        definition="Parameters of the backbone and the method that receive updates; the head is counted apart.",
     ),
-    _count("head_parameters", "head parameters", "Weights and biases of the task's head, trained for all."),
-    _count("total_parameters", "total parameters", "All parameters of backbone, method and head."),
     _count(
-        "trainable_percent",
-        "trainable share",
-        "Trainable parameters (head apart) as a percentage of all parameters of backbone and method.",
-    ).model_copy(update={"unit": "%", "format": ".3g"}),
+        name="head_parameters", title="head parameters",
+        definition="Weights and biases of the task's head, trained for all.",
+    ),
     _count(
-        "frozen_bf16_percent",
-        "frozen weights in bf16",
-        "Frozen parameters kept in bfloat16 during training, as a percentage of all frozen ones: of methods that read "
-        "them only in the layers' own forward passes, in bf16. Others cast them at every step.",
-    ).model_copy(update={"unit": "%", "format": ".0f", "better": "higher"}),
+        name="total_parameters", title="total parameters",
+        definition="All parameters of backbone, method and head.",
+    ),
     _count(
-        "frozen_bytes",
-        "frozen weights' size",
-        "Bytes of the frozen weights of backbone and method as they are kept during training, with the scales of "
-        "quantised ones.",
-    ).model_copy(update={"unit": "bytes"}),
-    Metric(
-        name="saved_bytes",
-        title="saved size",
-        unit="bytes",
-        better="lower",
-        over_ranks="rank0",
-        over_steps="once",
-        phase="run",
-        format=",.0f",
-        group="parameters",
-        noisy=False,
+        name="trainable_percent", title="trainable share", unit="%", format=".3g",
+        definition="Trainable parameters (head apart) as a percentage of all parameters of backbone and method.",
+    ),
+    _count(
+        name="frozen_bf16_percent", title="frozen weights in bf16", unit="%", better="higher", format=".0f",
+        definition="Frozen parameters kept in bfloat16 during training, as a percentage of all frozen ones: of methods "
+        "that read them only in the layers' own forward passes, in bf16. Others cast them at every step.",
+    ),
+    _count(
+        name="frozen_bytes", title="frozen weights' size", unit="bytes",
+        definition="Bytes of the frozen weights of backbone and method as they are kept during training, with the "
+        "scales of quantised ones.",
+    ),
+    _saved(
+        name="saved_bytes", title="saved size", unit="bytes", over_ranks="rank0", phase="run",
         definition="Size on disk of what must be kept of one fine-tuning, head included: the method's own saving where "
         "it has one, which is carried out and measured, else the size of a safetensors file of its trained parameters.",
     ),
-)
+)  # fmt: skip
 
 
 class ParametersProbe(Probe):

@@ -3,97 +3,46 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from hpml_bench.plugins.probe import Evaluation, Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
 
+_seconds = partial(Metric, unit="s", better="lower", format=".2f", group="time", depends_on_machine=True)
 METRICS = (
-    Metric(
-        name="first_step_seconds",
-        title="launch to first step",
-        unit="s",
-        better="lower",
-        over_ranks="max",
-        over_steps="once",
-        phase="setup",
-        format=".2f",
-        group="time",
-        depends_on_machine=True,
+    _seconds(
+        name="first_step_seconds", title="launch to first step", over_ranks="max", over_steps="once", phase="setup",
         definition="From the moment the run's processes are launched to the first training step: processes forked, "
         "process group joined, data and weights opened, model built. Not known when torchrun starts them.",
     ),
-    Metric(
-        name="setup_seconds",
-        title="set-up time",
-        unit="s",
-        better="lower",
-        over_ranks="max",
-        over_steps="once",
-        phase="setup",
-        format=".2f",
-        group="time",
-        depends_on_machine=True,
+    _seconds(
+        name="setup_seconds", title="set-up time", over_ranks="max", over_steps="once", phase="setup",
         definition="From the moment a rank begins its work (libraries imported) to the first training step: data and "
         "weights opened, model built, process group joined.",
     ),
-    Metric(
-        name="train_seconds",
-        title="training time",
-        unit="s",
-        better="lower",
-        over_ranks="same",
-        over_steps="sum",
-        phase="train",
-        format=".2f",
-        group="time",
-        depends_on_machine=True,
+    _seconds(
+        name="train_seconds", title="training time", over_ranks="same", over_steps="sum", phase="train",
         definition="The slowest rank's wall time between the moments at which all ranks meet, summed over the steps: "
         "batch, forward, backward, all-reduce, clipping, optimizer, and all that lies between two steps. Evaluation, "
         "the writing of points and start-up lie outside.",
     ),
-    Metric(
-        name="train_seconds_second_clock",
-        title="training time, second clock",
-        unit="s",
-        better="neither",
-        over_ranks="same",
-        over_steps="sum",
-        phase="train",
-        format=".2f",
-        group="time",
-        depends_on_machine=True,
+    _seconds(
+        name="train_seconds_second_clock", title="training time, second clock", better="neither",
+        over_ranks="same", over_steps="sum", phase="train",
         definition="The same by another clock of the system (CLOCK_MONOTONIC_RAW on Linux), read only where the ranks "
         "meet and after the last step before they meet again; the slowest rank's, summed. A self-check compares.",
     ),
-    Metric(
-        name="evaluation_seconds",
-        title="validation time",
-        unit="s",
-        better="lower",
-        over_ranks="same",
-        over_steps="sum",
-        phase="validation",
-        format=".2f",
-        group="time",
-        depends_on_machine=True,
+    _seconds(
+        name="evaluation_seconds", title="validation time", over_ranks="same", over_steps="sum", phase="validation",
         definition="Sum over the evaluations on the validation rows during training, each the slowest rank's time.",
     ),
-    Metric(
-        name="total_seconds",
-        title="total time",
-        unit="s",
-        better="lower",
-        over_ranks="max",
-        over_steps="once",
-        phase="run",
-        format=".2f",
-        group="time",
-        depends_on_machine=True,
+    _seconds(
+        name="total_seconds", title="total time", over_ranks="max", over_steps="once", phase="run",
         definition="From the moment a rank begins its work to the end of the evaluation on the test rows, "
         "writing what is kept included; latency measurements and the start of processes lie outside.",
     ),
-)
+)  # fmt: skip
 
 
 class RuntimeProbe(Probe):
@@ -115,10 +64,16 @@ class RuntimeProbe(Probe):
         self.first_step = None if self.launched is None else time.monotonic() - self.launched
 
     def after_steps(self, window: list[Step]) -> list[Point]:
-        """Sum the steps and keep each one's time."""
+        """Sum the steps; keep each one's time with the numbers from which rates and drift are computed."""
         self.train += sum(step.seconds for step in window)
         self.second_clock += sum(step.second_clock or 0.0 for step in window)
-        return [_point(step) for step in window]
+        return [
+            Point(
+                metric="step_seconds", step=step.index, value=step.seconds, ranks=step.rank_seconds,
+                tokens=step.padded_tokens, real_tokens=step.real_tokens,
+            )
+            for step in window
+        ]  # fmt: skip
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
         """Sum the validations; the test evaluation ends the run."""
@@ -138,15 +93,3 @@ class RuntimeProbe(Probe):
             "evaluation_seconds": self.evaluation,
             "total_seconds": self.total,
         }
-
-
-def _point(step: Step) -> Point:
-    """Return a step's time with the numbers from which rates and drift are computed."""
-    return Point(
-        metric="step_seconds",
-        step=step.index,
-        value=step.seconds,
-        ranks=step.rank_seconds,
-        tokens=step.padded_tokens,
-        real_tokens=step.real_tokens,
-    )

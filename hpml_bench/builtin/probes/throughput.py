@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,120 +11,78 @@ from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
 from hpml_bench.statistics.drift import step_time_drift
 
+_SHARES = (50, 90, 99)
 _WINDOW = "in the timed window (all steps but the first `warmup_steps`)"
-
-
-def _rate(name: str, title: str, unit: str, what: str) -> Metric:
-    return Metric(
-        name=name,
-        title=title,
-        unit=unit,
-        better="higher",
-        over_ranks="same",
-        over_steps="mean",
-        phase="train",
-        format=",.0f",
-        group="throughput",
-        depends_on_machine=True,
-        definition=f"{what} that all ranks trained on {_WINDOW}, divided by the slowest rank's time in it.",
-    )
-
-
-def _percentile(share: int) -> Metric:
-    return Metric(
-        name=f"step_ms_p{share}",
-        title=f"step time p{share}",
-        unit="ms",
-        better="lower",
-        over_ranks="same",
-        over_steps="percentile",
-        phase="train",
-        format=".1f",
-        group="throughput",
-        depends_on_machine=True,
-        definition=f"The {share}th percentile (linear interpolation) over the steps {_WINDOW} of a step's time, from "
-        "the moment all ranks had ended the one before until all had ended it.",
-    )
-
-
-def _steadiness(name: str, title: str, unit: str, form: str, definition: str) -> Metric:
-    return Metric(
-        name=name,
-        title=title,
-        unit=unit,
-        better="neither",
-        over_ranks="same",
-        over_steps="once",
-        phase="train",
-        format=form,
-        group="throughput",
-        depends_on_machine=name != "timed_steps",
-        noisy=name != "timed_steps",
-        definition=definition,
-    )
-
+_RATE = f"that all ranks trained on {_WINDOW}, divided by the slowest rank's time in it."
+_metric = partial(Metric, over_ranks="same", phase="train", group="throughput")
+_timed = partial(_metric, depends_on_machine=True)
+_rate = partial(_timed, better="higher", over_steps="mean", format=",.0f")
+_steadiness = partial(_timed, better="neither", over_steps="once")
 
 METRICS = (
-    _rate("samples_per_second", "throughput", "samples/s", "Samples").model_copy(update={"format": ",.1f"}),
-    _rate("tokens_per_second", "tokens", "tokens/s", "Real tokens (no padding, no virtual tokens)"),
-    _rate("padded_tokens_per_second", "padded tokens", "tokens/s", "Tokens with padding (no virtual tokens)"),
-    Metric(
-        name="virtual_tokens",
-        title="virtual tokens",
-        unit="tokens/sample",
-        better="neither",
-        over_ranks="same",
-        over_steps="mean",
-        phase="train",
-        format=".0f",
-        group="throughput",
-        noisy=False,
+    _rate(
+        name="samples_per_second", title="throughput", unit="samples/s", format=",.1f", definition=f"Samples {_RATE}"
+    ),
+    _rate(
+        name="tokens_per_second", title="tokens", unit="tokens/s",
+        definition=f"Real tokens (no padding, no virtual tokens) {_RATE}",
+    ),
+    _rate(
+        name="padded_tokens_per_second", title="padded tokens", unit="tokens/s",
+        definition=f"Tokens with padding (no virtual tokens) {_RATE}",
+    ),
+    _metric(
+        name="virtual_tokens", title="virtual tokens", unit="tokens/sample", better="neither", over_steps="mean",
+        format=".0f", noisy=False,
         definition="Positions that the method adds to each sequence (prompt tuning); never counted as tokens.",
     ),
-    _percentile(50),
-    _percentile(90),
-    _percentile(99),
-    _steadiness("timed_steps", "timed steps", "", ".0f", "Steps in the timed window (all but the first warm-up)."),
-    _steadiness("timed_seconds", "timed window", "s", ".2f", "Sum of the timed steps' seconds: the slowest rank's."),
-    _steadiness(
-        "step_time_cv", "step time variation", "", ".1%", "Standard deviation of the timed steps' time over its mean."
+    *(
+        _timed(
+            name=f"step_ms_p{share}", title=f"step time p{share}", unit="ms", better="lower", over_steps="percentile",
+            format=".1f",
+            definition=f"The {share}th percentile (linear interpolation) over the steps {_WINDOW} of a step's time, "
+            "from the moment all ranks had ended the one before until all had ended it.",
+        )
+        for share in _SHARES
+    ),
+    _metric(
+        name="timed_steps", title="timed steps", unit="", better="neither", over_steps="once", format=".0f",
+        noisy=False, definition="Steps in the timed window (all but the first warm-up).",
     ),
     _steadiness(
-        "step_time_drift",
-        "step time drift",
-        "",
-        "+.1%",
-        "Time of a step in the last third of the timed steps over that in the first third, less 1: positive when the "
-        "run slows down. Each step's time is first divided by what a straight line in padded tokens, fitted to the "
-        "timed steps, gives for a batch of its size; the shift is the median over all pairs of the differences of "
-        "logarithms (Hodges and Lehmann 1963). Unknown with fewer than 4 steps a third.",
+        name="timed_seconds", title="timed window", unit="s", format=".2f",
+        definition="Sum of the timed steps' seconds: the slowest rank's.",
+    ),
+    _steadiness(
+        name="step_time_cv", title="step time variation", unit="", format=".1%",
+        definition="Standard deviation of the timed steps' time over its mean.",
+    ),
+    _steadiness(
+        name="step_time_drift", title="step time drift", unit="", format="+.1%",
+        definition="Time of a step in the last third of the timed steps over that in the first third, less 1: positive "
+        "when the run slows down. Each step's time is first divided by what a straight line in padded tokens, fitted "
+        "to the timed steps, gives for a batch of its size; the shift is the median over all pairs of the differences "
+        "of logarithms (Hodges and Lehmann 1963). Unknown with fewer than 4 steps a third.",
     ),
     *(
         _steadiness(
-            f"step_time_drift_{end}",
-            f"step time drift, {end} end",
-            "",
-            "+.1%",
-            f"The {end} end of the 95 % interval of the step time drift, from Mann and Whitney's rank-sum statistic.",
+            name=f"step_time_drift_{end}", title=f"step time drift, {end} end", unit="", format="+.1%",
+            definition=f"The {end} end of the 95 % interval of the step time drift, from Mann and Whitney's rank-sum "
+            "statistic.",
         )
         for end in ("low", "high")
     ),
     _steadiness(
-        "step_time_outliers",
-        "step time outliers",
-        "steps",
-        ".0f",
-        "Timed steps whose time per padded token is above the third quartile by more than three interquartile ranges.",
+        name="step_time_outliers", title="step time outliers", unit="steps", format=".0f",
+        definition="Timed steps whose time per padded token is above the third quartile by more than three "
+        "interquartile ranges.",
     ),
     _steadiness(
-        "slowest_rank_share",
-        "slowest rank",
-        "",
-        "+.1%",
-        "The slowest rank's time in the timed window over the mean of the ranks' own, less 1. Ranks wait for each "
-        "other in the all-reduce, so that this is small even where one is slow.",
+        name="slowest_rank_share", title="slowest rank", unit="", format="+.1%",
+        definition="The slowest rank's time in the timed window over the mean of the ranks' own, less 1. Ranks wait "
+        "for each other in the all-reduce, so that this is small even where one is slow.",
     ),
-)
+)  # fmt: skip
 
 
 class ThroughputProbe(Probe):
@@ -148,15 +107,13 @@ class ThroughputProbe(Probe):
         seconds = sum(step.seconds for step in timed)
         per_rank = np.sum([step.rank_seconds for step in timed], axis=0)
         samples = sum(step.samples for step in timed)
-        p50, p90, p99 = np.percentile([step.seconds * 1000 for step in timed], [50, 90, 99])
+        milliseconds = [step.seconds * 1000 for step in timed]
         return {
             "samples_per_second": samples / seconds,
             "tokens_per_second": sum(step.real_tokens for step in timed) / seconds,
             "padded_tokens_per_second": sum(step.padded_tokens for step in timed) / seconds,
             "virtual_tokens": sum(step.virtual_tokens for step in timed) / samples,
-            "step_ms_p50": p50,
-            "step_ms_p90": p90,
-            "step_ms_p99": p99,
+            **{f"step_ms_p{share}": np.percentile(milliseconds, share) for share in _SHARES},
             "timed_steps": len(timed),
             "timed_seconds": seconds,
             "slowest_rank_share": seconds / float(per_rank.mean()) - 1,

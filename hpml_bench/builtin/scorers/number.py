@@ -15,10 +15,6 @@ LATEX = re.compile(r"(?:(?<=\d)\s*)?\\[dt]?frac\{([-+]?\d+)\}\{(\d+)\}")
 """A fraction as LaTeX writes it, with the space behind a number before it."""
 MIXED = re.compile(r"(?<![\w.,^/:])(\d{1,9}|\d{1,3}(?:,\d{3}){1,2})[ \u00a0](\d{1,9})/(\d{1,9})(?![\w/:]|[.,]\d)")
 """A whole number and a fraction behind it, as 1 1/2."""
-MINUS = "\u2212"
-"""Unicode's minus sign."""
-MARK = "####"
-"""GSM8K's mark before the final answer."""
 
 
 class Number(Scorer):
@@ -42,12 +38,12 @@ def number_of(text: str) -> Fraction | tuple[Fraction, ...] | None:
 
     A time, a ratio or a date gives the numbers of its parts.
     """
-    text = LATEX.sub(_in_a_line, text.replace(MINUS, "-"))
+    text = LATEX.sub(_in_a_line, text.replace("\N{MINUS SIGN}", "-"))
     text = MIXED.sub(_improper, text)
-    _, mark, behind = text.rpartition(MARK)
-    after_mark = NUMBER.findall(behind) if mark else []
-    chosen = after_mark[0] if after_mark else next(iter(NUMBER.findall(text)[::-1]), None)
-    return None if chosen is None else _value(chosen)
+    _, mark, behind = text.rpartition("####")
+    after_mark = NUMBER.findall(behind)[:1] if mark else []
+    numbers = after_mark or NUMBER.findall(text)
+    return _value(numbers[-1]) if numbers else None
 
 
 def _in_a_line(latex: re.Match[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from functools import cache, cached_property
+from types import SimpleNamespace
 from typing import Any
 
 from hpml_bench.errors import UserError
@@ -34,7 +35,7 @@ class RougeL(Scorer):
             from rouge_score.rouge_scorer import RougeScorer
         except ImportError:
             raise UserError("the scorer rouge_l needs one more package: pip install 'hpml-bench[rouge]'") from None
-        return RougeScorer(["rougeL"], tokenizer=_Words())
+        return RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=words))
 
     def check(self) -> None:
         """Refuse a missing package."""
@@ -43,13 +44,6 @@ class RougeL(Scorer):
     def score(self, answer: str, expected: str) -> float:
         """Return the F-measure."""
         return float(self._scorer.score(expected, answer)["rougeL"].fmeasure)
-
-
-class _Words:
-    """Tokenizer for `rouge-score`."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return words(text)
 
 
 def words(text: str) -> list[str]:

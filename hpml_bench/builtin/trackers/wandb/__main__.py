@@ -55,10 +55,10 @@ def _end_children() -> None:
     """End wandb's own service, which would go on retrying."""
     import psutil
 
+    from hpml_bench.system.processes import kill
+
     children = psutil.Process().children(recursive=True)
-    for child in children:
-        with suppress(psutil.Error):
-            child.kill()
+    kill(children)
     psutil.wait_procs(children, timeout=5)
 
 

@@ -83,8 +83,6 @@ class _Follower(threading.Thread):
 
     def run(self) -> None:
         """Send points until the run is over, then its record."""
-        from hpml_bench.records.load import read_record
-
         try:
             self._helper.send(self._opening)
             tail = Tail(self._folder / POINTS)

@@ -44,14 +44,7 @@ class Helper:
     """The process that calls wandb; whatever happens in it, it can be ended from here."""
 
     def __init__(self, mode: Mode, directory: Path, niceness: int = 0) -> None:
-        """Start the process; it writes below `directory`/wandb only.
-
-        Raises:
-            OSError: it can't be started, or the folder can't be made.
-
-        """
-        import psutil
-
+        """Start the process; it writes below `directory`/wandb only. An OSError says that it can't be started."""
         home = directory.resolve() / "wandb"
         home.mkdir(parents=True, exist_ok=True)
         self._secrets = secrets()
@@ -70,8 +63,8 @@ class Helper:
         except BaseException:
             shutil.rmtree(self._scratch, ignore_errors=True)
             raise
-        with suppress(psutil.Error):
-            psutil.Process(self._process.pid).nice(niceness)
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, niceness)
         self._listener = threading.Thread(target=self._listen, name="wandb-replies", daemon=True)
         self._listener.start()
 
@@ -88,12 +81,7 @@ class Helper:
         }
 
     def send(self, *orders: Order) -> None:
-        """Send orders; may block while the helper is busy, until it is ended.
-
-        Raises:
-            HelperFailedError: the helper is gone.
-
-        """
+        """Send orders; may block while the helper is busy, until it is ended. A HelperFailedError says it is gone."""
         assert self._process.stdin is not None  # noqa: S101 - for the type checker
         try:
             for order in orders:
@@ -111,9 +99,7 @@ class Helper:
     def finish(self, seconds: float) -> None:
         """Wait until the helper ends by itself after the order `end`, for `seconds` at most.
 
-        Raises:
-            HelperFailedError: it met an error, or did not end in time.
-
+        A HelperFailedError says that it met an error, or did not end in time.
         """
         try:
             self._process.wait(max(seconds, 0.1))
@@ -131,14 +117,14 @@ class Helper:
         """End the helper and all it has started, now."""
         import psutil
 
+        from hpml_bench.system.processes import kill
+
         family: list[psutil.Process] = []
         with suppress(psutil.Error):
             if self._process.poll() is None:  # else its number may be another's by now
                 leader = psutil.Process(self._process.pid)
                 family = [*leader.children(recursive=True), leader]
-        for process in family:
-            with suppress(psutil.Error):
-                process.kill()
+        kill(family)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         psutil.wait_procs(family, timeout=5)

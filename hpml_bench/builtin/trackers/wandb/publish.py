@@ -13,7 +13,7 @@ from pathlib import Path
 from hpml_bench.builtin.trackers.wandb import content
 from hpml_bench.builtin.trackers.wandb.helper import Helper, HelperFailedError, end_within, tell
 from hpml_bench.builtin.trackers.wandb.mode import Mode, server_host
-from hpml_bench.builtin.trackers.wandb.published import COMPARISON, PublishedEntry, PublishedRuns, identity
+from hpml_bench.builtin.trackers.wandb.published import PublishedEntry, PublishedRuns, identity
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.points import iterate_points
 from hpml_bench.records.run import RunRecord
@@ -79,7 +79,7 @@ def _publish(
     entries = {record.run_id: PublishedEntry(published.identity(record), record.started, place) for record in new}
     state = digest([version("hpml-bench"), *((record.run_id, record.started) for record in records)])
     group = content.group_of(records[-1].spec)
-    name = f"{COMPARISON} {group}"
+    name = f"comparison {group}"
     compared = published.has(name, state, place)
     if not compared:
         before = published.entries.get(name)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hpml_bench.builtin.trackers.wandb.content import group_of
 from hpml_bench.builtin.trackers.wandb.mode import Mode
 from hpml_bench.records.files import read_json, write_atomically
 from hpml_bench.records.run import RunRecord
 from hpml_bench.system.hashing import digest
-
-COMPARISON = "comparison"
 
 
 @dataclass
@@ -32,11 +30,8 @@ class PublishedRuns:
         """Read the entries; a damaged file counts as none."""
         self._path = directory / "wandb" / "published.json"
         self.entries: dict[str, PublishedEntry] = {}
-        content: dict[str, Any] = read_json(self._path) or {}
-        try:
-            self.entries = {name: PublishedEntry(**entry) for name, entry in content.items()}
-        except TypeError:
-            self.entries = {}
+        with suppress(TypeError):
+            self.entries = {name: PublishedEntry(**entry) for name, entry in (read_json(self._path) or {}).items()}
 
     def has(self, name: str, state: str, place: Mode) -> bool:
         """Return whether this state is at `place`; an online one needs no offline copy."""

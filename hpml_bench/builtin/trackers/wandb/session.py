@@ -7,15 +7,12 @@ from typing import Any
 
 PROJECT = "hpml-bench"
 
-UNASKED = ("host", "program", "email", "username", "docker")
-"""Facts about the machine and its user, which are left empty."""
-DISABLED = (
-    *("disable_git", "disable_code", "disable_job_creation", "label_disable", "sagemaker_disable"),
-    *("x_disable_meta", "x_disable_stats", "x_disable_machine_info"),
-)
 SETTINGS: dict[str, Any] = {
-    **dict.fromkeys(UNASKED, ""),
-    **dict.fromkeys(DISABLED, True),
+    **dict.fromkeys(("host", "program", "email", "username", "docker"), ""),  # facts about the machine and its user
+    **dict.fromkeys(
+        ("disable_git", "disable_code", "disable_job_creation", "label_disable", "sagemaker_disable"), True
+    ),
+    **dict.fromkeys(("x_disable_meta", "x_disable_stats", "x_disable_machine_info"), True),
     **dict.fromkeys(("save_code", "x_save_requirements", "symlink", "use_dot_wandb"), False),
     "silent": True,
     "console": "off",
@@ -36,9 +33,9 @@ class Session:
         import wandb
 
         self._wandb: Any = wandb
-        own = {"mode": mode, "root_dir": directory}
+        wanted = SETTINGS | {"mode": mode, "root_dir": directory}
         known = wandb.Settings.model_fields  # it differs between versions
-        self._settings = {name: value for name, value in (SETTINGS | own).items() if name in known}
+        self._settings = {name: value for name, value in wanted.items() if name in known}
         self._run: Any = None
         self._at = -1
         self._step: int | None = None
