@@ -81,7 +81,7 @@ class Ray(Engine):
         import ray
 
         self._connect()
-        self._need = need(self.profile, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        self._need = resources_of_task(self.profile, [node["Resources"] for node in ray.nodes() if node["Alive"]])
 
     def submit(self, batch: JobBatch) -> str:
         """Begin as many jobs as the profile allows at a time; `wait` begins the others."""
@@ -182,24 +182,32 @@ class Ray(Engine):
         return {**own, **self.profile.env, **share, **job}
 
 
-def need(profile: Profile, nodes: list[dict[str, float]]) -> NodeNeed:
-    """Return the resources of a task: those of the profile, else all cores and GPUs that every node has.
+def resources_of_task(profile: Profile, nodes: list[dict[str, float]]) -> NodeNeed:
+    """Return the resources of a task: those of the profile, else the fewest cores and GPUs of any node with a core.
 
-    `nodes` are the resources of each living node, by Ray's names; if none has as much, that is a UserError.
+    Args:
+        profile: the sweep's profile.
+        nodes: resources of each living node, by Ray's names.
+
+    Raises:
+        UserError: no node has the requested resources.
+
     """
-    working = [node for node in nodes if node.get("CPU", 0) >= 1]
-    least = {kind: min((node.get(kind, 0) for node in working), default=0) for kind in ("CPU", "GPU")}
+    usable = [node for node in nodes if node.get("CPU", 0) >= 1]
+    least = {kind: min((node.get(kind, 0) for node in usable), default=0) for kind in ("CPU", "GPU")}
     whole = profile.exclusive or profile.cpus_per_node is None
     cpus = least["CPU"] if whole else float(profile.cpus_per_node or 0)
-    cards = least["GPU"] if profile.gpus_per_node is None else float(profile.gpus_per_node)
+    gpus = least["GPU"] if profile.gpus_per_node is None else float(profile.gpus_per_node)
     match = re.fullmatch(r"(\d+)([KMGT]?)", profile.memory_per_node or "")
     shift = {"K": 10, "G": 30, "T": 40}  # M, and no letter, are megabytes, as Slurm reads them
     memory = None if match is None else int(match[1]) << shift.get(match[2], 20)
-    requested = {"CPU": cpus, "GPU": cards, "memory": memory or 0}
-    if not any(all(node.get(kind, 0) >= number for kind, number in requested.items()) for node in working):
+    requested = {"CPU": cpus, "GPU": gpus, "memory": memory or 0}
+    if not any(all(node.get(kind, 0) >= number for kind, number in requested.items()) for node in usable):
         shown = ", ".join(f"{number:.0f} {kind}" for kind, number in requested.items() if number) or "a CPU"
-        raise UserError(f"no node of Ray's cluster has what a job takes ({shown}); give the profile less, or add nodes")
-    return NodeNeed(cpus, cards, memory, alone=whole and len({node["CPU"] for node in working}) == 1)
+        raise UserError(
+            f"no node of Ray's cluster has the resources of a job ({shown}); request less in the profile, or add nodes"
+        )
+    return NodeNeed(cpus, gpus, memory, alone=whole and len({node["CPU"] for node in usable}) == 1)
 
 
 def do(words: list[str], variables: dict[str, str], log: str, profile: dict[str, Any], after: int | None) -> int:

@@ -48,7 +48,7 @@ class MergingProbe(Probe):
     def start(self, run: Run) -> None:
         """Keep the run for `stop`."""
         self.run = run
-        self.before: Evaluation | None = None
+        self.unmerged: Evaluation | None = None
 
     def definitions(self) -> tuple[Metric, ...]:
         """Return the definitions for language models; the score's where answers are generated or chosen."""
@@ -62,27 +62,27 @@ class MergingProbe(Probe):
         method = self.run.method
         merges = method.trains and type(method).merge is not Method.merge
         if evaluation.phase == "test" and self.run.task.model_kind == "language_model" and merges:
-            self.before = evaluation
+            self.unmerged = evaluation
             self.logits = _logits(self.run, self.run.model)
         return []
 
     def stop(self) -> dict[str, Any]:
-        """Merge on every rank, and evaluate the test rows again."""
+        """Evaluate the test rows again with the method merged into the model, which `Run.merged` changes for good."""
         run = self.run
-        if self.before is None or run.merged is None:
+        if self.unmerged is None or run.merged is None:
             return {}
         from hpml_bench.training.evaluation import evaluate
 
-        again = evaluate(
-            run.merged, run.task, run.test, run.settings, run.group, "test", self.before.step, run.generator
+        merged = evaluate(
+            run.merged, run.task, run.test, run.settings, run.group, "test", self.unmerged.step, run.generator
         )
         values = {
-            "merged_test_loss": again.metrics["loss"],
+            "merged_test_loss": merged.metrics["loss"],
             "merged_logit_difference": float((_logits(run, run.merged) - self.logits).abs().max()),
         }
-        changed = answers_changed(self.before.predictions, again.predictions)
+        changed = answers_changed(self.unmerged.predictions, merged.predictions)
         if changed is not None:
-            values["merged_test_score"] = again.metrics["score"]
+            values["merged_test_score"] = merged.metrics["score"]
             values["merged_answers_changed"] = changed
         return values
 

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from helpers import skips, tiny
 from helpers.cli_process import Command
-from hpml_bench.builtin.engines.ray import NodeNeed, Ray, do, need
+from hpml_bench.builtin.engines.ray import NodeNeed, Ray, do, resources_of_task
 from hpml_bench.cli import main
 from hpml_bench.errors import UserError
 from hpml_bench.records.jobs import Job, claims, read_jobs
@@ -162,7 +162,7 @@ def test_a_task_takes_what_the_profile_says(
     asked: dict[str, Any], nodes: list[dict[str, float]], found: NodeNeed
 ) -> None:
     """Or all that every node has: a unit has a node to itself where the nodes are alike."""
-    assert need(Profile(engine="ray", **asked), nodes) == found
+    assert resources_of_task(Profile(engine="ray", **asked), nodes) == found
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ def test_a_task_takes_what_the_profile_says(
 )  # fmt: skip
 def test_what_no_node_has_is_refused(asked: dict[str, Any], nodes: list[dict[str, float]]) -> None:
     """Ray would wait for such a node without end."""
-    with pytest.raises(UserError, match="no node of Ray's cluster has what a job takes"):
-        need(Profile(engine="ray", **asked), nodes)
+    with pytest.raises(UserError, match="no node of Ray's cluster has the resources of a job"):
+        resources_of_task(Profile(engine="ray", **asked), nodes)
 
 
 def test_runs_over_nodes_are_refused() -> None:
