@@ -12,7 +12,7 @@ from hpml_bench import statistics
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Cell, Quantity, number, sentence_list, table, unranked_because
+from hpml_bench.report.tables import Cell, Quantity, cell, number, sentence_list, table, unranked_because
 
 DETECT = re.compile(r"([^=]+)=\s*(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.\d+)\s*(\S.*)?")
 
@@ -175,12 +175,9 @@ def _told(
     unit = "pp" if unit == "%" and not by_factor and scale == 100 else unit
     scaled = f"{number(size * scale)} {unit}".strip()
 
-    def cell(value: float) -> Cell:
-        return number(value * scale), value * scale
-
     rows = [
-        [f"{p.a} − {p.b}", _count(p.n), cell(p.sd), cell(p.detectable), _count(p.alone), _count(p.seeds),
-         _count(p.cautious), _count(p.equivalent)]
+        [f"{p.a} − {p.b}", _count(p.n), cell(p.sd * scale), cell(p.detectable * scale),
+         *map(_count, (p.alone, p.seeds, p.cautious, p.equivalent))]
         for p in pairs
     ]  # fmt: skip
     shown = f" ({unit})" if unit else ""
@@ -257,7 +254,7 @@ def _on_spread(fewest: int) -> str:
 
 
 def _count(n: int | None) -> Cell:
-    return ("none", None) if n is None else (number(n, "d"), float(n))
+    return ("none", None) if n is None else cell(n, "d")
 
 
 def _duration(hours: float) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
+from hpml_bench.report.tables import MISSING, Cell, Quantity, cell, limits, number, section_of, sentence_list, table
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import MethodSpec
 from hpml_bench.suite.suite import packaged
@@ -79,9 +79,9 @@ def section(results: Results) -> Section | None:
         scored = any(results.quality in published.figures for published in reference.methods)
         if shared and scored and alike:
             told = (*_unequal_budgets(reference), *_differences(reference, results), *reference.caveats)
-            blocks = (_table(reference, results, ours), Text(sentences=told))
             beside = "the document" if reference.dataset is None else reference.title
-            return Section(slug="document", title=f"Beside {beside}", blocks=blocks)
+            shown = _table(reference, results, ours)
+            return section_of("document", f"Beside {beside}", shown, Text(sentences=told))
     return None
 
 
@@ -107,7 +107,7 @@ def _table(reference: Reference, results: Results, ours: Mapping[str, tuple[str,
         rows.append([published.title, reference.title, *known, _consumed(figures)])
         for label in (label for label, kind in ours.items() if kind == _kind(published)):
             used = [record.consumed.samples for record in results.runs(label) if record.consumed]
-            samples = (number(used[0], "d"), float(used[0])) if used else (MISSING, None)
+            samples = cell(used[0] if used else None, "d")
             spread = [quantity.spread(results.interval(label, quantity.metric.name)) for quantity in quantities]
             rows.append([label, "this suite", *spread, samples])
     columns = ("method", "From", *(quantity.header for quantity in quantities), "Samples trained on")
@@ -121,8 +121,8 @@ def _as_published(value: float | None, scale: float, rows: int | None) -> str:
         return MISSING
     if rows is None:
         return f"{value:,.10g}"
-    found = statistics.binomial_interval(round(value / scale * rows), rows)
-    return f"{value:,.10g} [{number(scale * found[0], '.1f')}, {number(scale * found[1], '.1f')}]"
+    low, high = statistics.binomial_interval(round(value / scale * rows), rows)
+    return f"{value:,.10g} {limits(scale * low, scale * high, '.1f')}"
 
 
 def _samples(figures: Mapping[str, float]) -> float | None:
@@ -132,15 +132,14 @@ def _samples(figures: Mapping[str, float]) -> float | None:
 
 def _consumed(figures: Mapping[str, float]) -> Cell:
     samples = _samples(figures)
-    return (MISSING, None) if samples is None else (f"≈ {number(samples, 'd')}", samples)
+    return None if samples is None else (f"≈ {number(samples, 'd')}", samples)
 
 
 def _unequal_budgets(reference: Reference) -> tuple[str, ...]:
     """Return a sentence if the document's budgets, samples/s x runtime, differ: then its runtimes don't compare."""
     budgets = {p.title: samples for p in reference.methods if (samples := _samples(p.figures)) is not None}
     parts = [f"{round(samples, -3):,.0f} samples for {title}" for title, samples in budgets.items()]
-    equal = not budgets or max(budgets.values()) <= 1.02 * min(budgets.values())
-    if equal:
+    if not budgets or max(budgets.values()) <= 1.02 * min(budgets.values()):
         return ()
     verdict = "the training budgets were not equal for all, so its runtimes and accuracies do not compare all methods"
     return (f"The document's samples/s × runtime gives {sentence_list(parts)}: {verdict}.",)

@@ -9,7 +9,7 @@ from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Text
 from hpml_bench.report.guessing import beside_guess
 from hpml_bench.report.results import MEMORY, TIME, Results
-from hpml_bench.report.tables import Quantity, sentence_list
+from hpml_bench.report.tables import Quantity, section_of, sentence_list
 from hpml_bench.report.under_trained import STILL_FALLING, under_trained
 from hpml_bench.statistics import Comparison
 from hpml_bench.suite.settings import identity
@@ -28,9 +28,10 @@ def section(results: Results) -> Section | None:
     if not results.compared:
         ended = "Every run that ended well was set apart" if results.left_out.excluded else "No run ended well"
         status = f"{ended}, so there is nothing to compare; the reasons are listed below."
-        return Section(slug="takeaways", title="Key takeaways", blocks=(Text(sentences=(status,)),))
-    sentences = tuple(_sentences(results)) or ("The runs measured nothing that could be compared.",)
-    return Section(slug="takeaways", title="Key takeaways", blocks=(Text(sentences=sentences),))
+        sentences: tuple[str, ...] = (status,)
+    else:
+        sentences = tuple(_sentences(results)) or ("The runs measured nothing that could be compared.",)
+    return section_of("takeaways", "Key takeaways", Text(sentences=sentences))
 
 
 def _sentences(results: Results) -> Iterator[str]:
