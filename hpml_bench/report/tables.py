@@ -23,8 +23,10 @@ UNRANKED = {
     "hosts": "did not share a host within a seed",
 }
 
-Cell = str | int | tuple[str, float | str | None] | None
-"""Text alone, a count, text and the value behind it, or a value that is missing."""
+Shown = tuple[str, float | str | None]
+"""Text, and the value behind it; None where there is none."""
+Cell = str | int | Shown | None
+"""Text alone, a count, a number as shown, or None for a value that is missing."""
 
 
 def number(value: float | None, spec: str = ".3g") -> str:
@@ -159,7 +161,7 @@ class Quantity:
         shown = number(value * self.scale, spec if self.places is None else f".{self.places}f")
         return f"{shown} {self.unit}" if unit and self.unit else shown
 
-    def cell(self, value: float | None) -> Cell:
+    def cell(self, value: float | None) -> Shown:
         """Return one value with the number behind it."""
         return self.text(value), None if value is None or not math.isfinite(value) else value * self.scale
 
@@ -204,7 +206,7 @@ class Quantity:
         factor = math.exp(d.mean)
         return (number(factor, ".3f"), factor), MISSING if low is None else f"[{low}, {high}]"
 
-    def found(self, comparison: Comparison) -> Cell:
+    def found(self, comparison: Comparison) -> Shown:
         """Return the cell of the least difference a pair's seeds could find, in points or %; none beyond the scale."""
         least = comparison.detectable
         if least is None:
@@ -261,7 +263,7 @@ def table(
     )
 
 
-def _pair(cell: Cell) -> tuple[str, float | str | None]:
+def _pair(cell: Cell) -> Shown:
     if cell is None:
         return MISSING, None
     if isinstance(cell, int):
@@ -284,11 +286,13 @@ def by_method(
         return None
     if not results.costs_ranked and any(quantity.metric.depends_on_machine for quantity in quantities):
         notes = [*notes, f"Of runs that {unranked_because(results)}: the costs rank nothing."]
-    rows = [
-        [method, *(quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities)]
-        for method in results.methods
-    ]
+    rows = [[method, *spreads(results, method, quantities)] for method in results.methods]
     return table(name, caption, ["method", *(quantity.header for quantity in quantities)], rows, notes)
+
+
+def spreads(results: Results, method: str, quantities: Iterable[Quantity]) -> list[Cell]:
+    """Return a method's `mean ± sd` of each metric."""
+    return [quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities]
 
 
 def unranked_because(results: Results) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Figure, Section, Table, Text
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.comparability import alone
+from hpml_bench.report.comparability import alone, grouped
 from hpml_bench.report.curves import LARGEST
 from hpml_bench.report.jobs import where
 from hpml_bench.report.results import MEMORY, TIME, Results
-from hpml_bench.report.tables import Cell, Quantity, section_of, sentence_list, table
+from hpml_bench.report.tables import MISSING, Cell, Quantity, section_of, sentence_list, table
 from hpml_bench.system.text import sanitize
 
 order = 128
@@ -55,9 +55,8 @@ def _chart(results: Results) -> Figure | None:
 
 def _costs(results: Results) -> Table | None:
     """Return the costs of every hardware, of runs alone and of those with neighbours; None with a single group."""
-    groups: dict[tuple[str, bool], list[RunRecord]] = {}  # fingerprint of the hardware, and whether alone there
-    for record in sorted(results.compared, key=lambda record: record.run_id not in results.selection.costed):
-        groups.setdefault((str(record.environment.get("fingerprint")), alone(record)), []).append(record)
+    ordered = sorted(results.compared, key=lambda record: record.run_id not in results.selection.costed)
+    groups = grouped(ordered, lambda record: (str(record.environment.get("fingerprint")), alone(record)))
     quantities = [Quantity.of(results, name) for name in results.measured(TIME, "samples_per_second", *MEMORY)]
     if len(groups) < 2 or not quantities:
         return None
@@ -96,7 +95,9 @@ def _places(results: Results) -> Table:
         beside = None if record.neighbours is None else len(record.neighbours)
         if place := where(record):
             label, seed = results.labels[record.run_id], record.spec.seed
-            rows.append([label, seed, place.on, place.engine, place.job, place.restart, beside])
+            rows.append(
+                [label, seed, ", ".join(place.hosts) or MISSING, place.engine, place.job, place.restart, beside]
+            )
     columns = ("method", "Seed", "Hosts", "Engine", "Job", "Restart", "Neighbours")
     notes = ["Restart: how often the engine had begun the job anew. Neighbours: other runs of this sweep on the host."]
     return table("places", "Where the compared runs ran", columns, rows, notes)

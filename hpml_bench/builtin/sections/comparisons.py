@@ -157,7 +157,7 @@ def _these_rows(results: Results) -> Table | None:
     if results.quality not in results.headline:
         return None
     score = Quantity.of(results, results.quality)
-    rows = [
+    rows: list[list[Cell]] = [
         [
             f"{c.a} − {c.b}",
             score.cell(c.difference.mean),
@@ -185,7 +185,7 @@ def _crossed(results: Results) -> Table | None:
     if results.quality not in results.headline:
         return None
     score = Quantity.of(results, results.quality)
-    rows = [
+    rows: list[list[Cell]] = [
         [name, one.n, score.cell(one.mean), score.between(over_seeds), score.between(one)]
         for name, over_seeds, one in _crossed_intervals(results)
     ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from hpml_bench.plugins.blocks import Figure, Section, Table, Text
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, section_of, sentence_list, table
+from hpml_bench.report.tables import MISSING, Cell, Quantity, section_of, sentence_list, spreads, table
 from hpml_bench.statistics import Membership
 
 order = 40
@@ -60,9 +60,8 @@ def _front(results: Results) -> Table | None:
     front = results.front(results.headline)
     rows: list[list[Cell]] = []
     for method in results.methods:
-        means = [quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities]
         place, by = (front[method].place, front[method].by) if method in front else (MISSING, ())
-        rows.append([method, place, ", ".join(by) or MISSING, *means])
+        rows.append([method, place, ", ".join(by) or MISSING, *spreads(results, method, quantities)])
     notes = [
         "By the verdicts of this page. On: against each other method shown to be better in some column, so that none "
         "can be as good in all. Off: some other method is shown to be better in one column and better or equivalent in "

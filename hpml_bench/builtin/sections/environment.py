@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.comparability import environment_of, flat
+from hpml_bench.report.comparability import environment_of, flat, grouped
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, section_of, table
 
@@ -49,7 +49,5 @@ def _differences(results: Results, environments: list[tuple[RunRecord, ...]]) ->
 
 
 def _named(results: Results, runs: tuple[RunRecord, ...]) -> str:
-    by_method: dict[str, list[str]] = {}
-    for record in runs:
-        by_method.setdefault(results.labels[record.run_id], []).append(str(record.spec.seed))
-    return "; ".join(f"{method}, seed {', '.join(seeds)}" for method, seeds in by_method.items())
+    by_method = grouped(runs, lambda record: results.labels[record.run_id])
+    return "; ".join(f"{method}, seed {', '.join(str(r.spec.seed) for r in own)}" for method, own in by_method.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, section_of, table
+from hpml_bench.report.tables import MISSING, Cell, section_of, table
 from hpml_bench.system.text import sanitize
 
 order = 25
@@ -52,7 +52,7 @@ def _label(results: Results, record: RunRecord) -> str:
 
 
 def _not_ok(results: Results) -> Table:
-    rows = [
+    rows: list[list[Cell]] = [
         [_label(results, r), r.spec.seed, r.status, MEANING.get(r.status, ""), _reason(r), _log(r)]
         for r in results.left_out.unfinished
     ]
@@ -61,7 +61,7 @@ def _not_ok(results: Results) -> Table:
 
 
 def _again(results: Results) -> Table:
-    rows = [
+    rows: list[list[Cell]] = [
         [_label(results, r), r.spec.seed, len(earlier) + 1, r.status, "; ".join(map(_short, earlier))]
         for r in _all(results)
         if (earlier := r.earlier_attempts)
@@ -112,7 +112,7 @@ def _log(record: RunRecord) -> str:
 
 
 def _excluded(results: Results) -> Table:
-    rows = []
+    rows: list[list[Cell]] = []
     for group in results.left_out.excluded:
         methods = ", ".join(dict.fromkeys(record.spec.method.name for record in group.records))
         seeds = ", ".join(map(str, sorted({record.spec.seed for record in group.records})))

@@ -10,7 +10,18 @@ from pydantic import Field
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, cell, limits, number, section_of, sentence_list, table
+from hpml_bench.report.tables import (
+    MISSING,
+    Cell,
+    Quantity,
+    cell,
+    limits,
+    number,
+    section_of,
+    sentence_list,
+    spreads,
+    table,
+)
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import MethodSpec
 from hpml_bench.suite.suite import packaged
@@ -104,12 +115,13 @@ def _table(reference: Reference, results: Results, ours: Mapping[str, tuple[str,
             scaled = None if value is None else value * quantity.scale
             of_rows = reference.test_rows if quantity.metric.name == results.quality else None
             known.append((_as_published(scaled, quantity.scale, of_rows), scaled))
-        rows.append([published.title, reference.title, *known, _consumed(figures)])
+        samples = _samples(figures)
+        consumed: Cell = None if samples is None else (f"≈ {number(samples, 'd')}", samples)
+        rows.append([published.title, reference.title, *known, consumed])
         for label in (label for label, kind in ours.items() if kind == _kind(published)):
             used = [record.consumed.samples for record in results.runs(label) if record.consumed]
-            samples = cell(used[0] if used else None, "d")
-            spread = [quantity.spread(results.interval(label, quantity.metric.name)) for quantity in quantities]
-            rows.append([label, "this suite", *spread, samples])
+            trained = cell(used[0] if used else None, "d")
+            rows.append([label, "this suite", *spreads(results, label, quantities), trained])
     columns = ("method", "From", *(quantity.header for quantity in quantities), "Samples trained on")
     notes = [f"Source: {reference.source}. Its samples are computed from its own figures: samples/s × runtime."]
     return table("document", "Published figures and ours; not one comparison", columns, rows, notes)
@@ -128,11 +140,6 @@ def _as_published(value: float | None, scale: float, rows: int | None) -> str:
 def _samples(figures: Mapping[str, float]) -> float | None:
     speed, seconds = figures.get("samples_per_second"), figures.get("train_seconds")
     return None if speed is None or seconds is None else speed * seconds
-
-
-def _consumed(figures: Mapping[str, float]) -> Cell:
-    samples = _samples(figures)
-    return None if samples is None else (f"≈ {number(samples, 'd')}", samples)
 
 
 def _unequal_budgets(reference: Reference) -> tuple[str, ...]:

@@ -114,4 +114,4 @@ def _paired(results: Results, pairs: Pairs) -> Table:
 
 def _between(score: Quantity, of: NDArray[Any]) -> str:
     found = statistics.rows_interval(of)
-    return limits(*(score.scale * end for end in found), score.metric.format) if found else MISSING
+    return limits(score.scale * found[0], score.scale * found[1], score.metric.format) if found else MISSING

@@ -5,7 +5,17 @@ from __future__ import annotations
 from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.steady import unsteady
-from hpml_bench.report.tables import Cell, Quantity, fact, rank, section_of, sentence_list, table, unranked_because
+from hpml_bench.report.tables import (
+    Cell,
+    Quantity,
+    fact,
+    rank,
+    section_of,
+    sentence_list,
+    spreads,
+    table,
+    unranked_because,
+)
 
 order = 20
 MAX_FACTS = 6
@@ -39,10 +49,9 @@ def summary_table(results: Results) -> Table:
     columns += [f"{score} rank"] * bool(ranks) + ["Pareto front"] * bool(front) + ["Seeds"] * uneven
     rows: list[list[Cell]] = []
     for method in results.methods:
-        cells = [quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities]
         place = front[method].place if method in front else "–"
         ends = [rank(ranks.get(method))] * bool(ranks) + [place] * bool(front)
-        rows.append([method, *cells, *ends, *[counts[method]] * uneven])
+        rows.append([method, *spreads(results, method, quantities), *ends, *[counts[method]] * uneven])
     return table("summary", _caption(results), columns, rows, _notes(results, bool(ranks)))
 
 

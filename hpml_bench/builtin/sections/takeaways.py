@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Text
+from hpml_bench.report.comparability import grouped
 from hpml_bench.report.guessing import beside_guess
 from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.tables import Quantity, section_of, sentence_list
@@ -42,7 +43,11 @@ def _sentences(results: Results) -> Iterator[str]:
         return
     tested = [c for pairs in results.family.values() for c in pairs if c.verdict != "untested"]
     if not tested:
-        yield _too_few(results)
+        have = "one seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
+        yield (
+            f"No method is called better than another: the runs have {have}, and a verdict needs two methods that "
+            f"share {statistics.LEAST_SEEDS} or more. Run more with --seeds."
+        )
     for metric in results.headline:
         yield from _standing(results, metric)
     yield from _front(results)
@@ -53,20 +58,10 @@ def _sentences(results: Results) -> Iterator[str]:
         yield _family(results, tested)
 
 
-def _too_few(results: Results) -> str:
-    """Return the sentence that no pair has the seeds for a verdict."""
-    least = statistics.LEAST_SEEDS
-    have = "one seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
-    return (
-        f"No method is called better than another: the runs have {have}, and a verdict needs two methods that share "
-        f"{least} or more. Run more with --seeds."
-    )
-
-
 def _standing(results: Results, metric: str) -> Iterator[str]:
     """Yield a sentence on a metric: its leader, the methods that it beats, and the equivalent or undecided ones."""
     quantity, pairs = Quantity.of(results, metric), results.comparisons(metric)
-    means = {m: interval.mean for m in results.methods if (interval := results.interval(m, metric))}
+    means = results.means(metric)
     if len(means) == 1:
         ((method, mean),) = means.items()
         yield f"{quantity.heading} was measured for {method} alone: {quantity.text(mean, unit=True)}."
@@ -79,9 +74,8 @@ def _standing(results: Results, metric: str) -> Iterator[str]:
         yield f"By {quantity.title} no method leads: each is shown to be worse than another on the seeds they share."
         return
     own = [c for c in pairs if leader in {c.a, c.b}]
-    lead = _lead(results, quantity, leader, means)
-    rest = _rest(results, quantity, leader, own)
-    yield f"{lead}{_wins(results, quantity, leader, own)}.{rest}{_whole_peak(results, metric)}"
+    said = _lead(results, quantity, leader, means) + _wins(results, quantity, leader, own)
+    yield f"{said}.{_rest(results, quantity, leader, own)}{_whole_peak(results, metric)}"
 
 
 def leading(results: Results, metric: str) -> str | None:
@@ -97,9 +91,8 @@ def leading(results: Results, metric: str) -> str | None:
         return None
     if results.uneven(metric) and not results.common_seeds(metric):  # means don't compare: the one that beats most
         return max(able, key=lambda method: sum(c.winner(better) == method for c in pairs))
-    means = {m: interval.mean for m in able if (interval := results.interval(m, metric)) is not None}
-    chosen = max if better == "higher" else min
-    return chosen(means, key=means.__getitem__)
+    means = {method: mean for method, mean in results.means(metric).items() if method in able}
+    return (max if better == "higher" else min)(means, key=means.__getitem__)
 
 
 def unbeaten(results: Results, metric: str) -> list[str]:
@@ -134,8 +127,7 @@ def _whole_peak(results: Results, metric: str) -> str:
     """Return the range of whole peaks, where methods are ranked by the memory that training adds to a process."""
     if metric != OVER_SETUP or not results.measured(PEAK):
         return ""
-    peak = Quantity.of(results, PEAK)
-    means = {m: interval.mean for m in results.methods if (interval := results.interval(m, PEAK))}
+    peak, means = Quantity.of(results, PEAK), results.means(PEAK)
     low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
     ends = f"{peak.text(means[low])} ({low}) to {peak.text(means[high], unit=True)} ({high})"
     return f" Ranked is what training adds; the peak of the whole process, not ranked, is {ends}."
@@ -148,25 +140,20 @@ def _wins(results: Results, quantity: Quantity, leader: str, own: Sequence[Compa
     )
     if not beaten:
         return f"; {leader} is not shown to be better than any other"
-    leads = [(c.other(leader), quantity.lead(c, leader)) for c in beaten]
-    notes = [f" (within {margin(results, quantity)})" if c.equivalent else "" for c in beaten]
+    within = f" (within {margin(results, quantity)})"
+    leads = [(c.other(leader), quantity.lead(c, leader), within if c.equivalent else "") for c in beaten]
     if not beaten[0].ratio:
-        named = [f"{other} by {lead}{note}" for (other, lead), note in zip(leads, notes, strict=True)]
+        named = [f"{other} by {lead}{note}" for other, lead, note in leads]
         return f"; {leader} is better than {sentence_list(named)}"
-    of = f"as {'long' if quantity.metric.name == TIME else 'much'} as {leader}"
-    named = [
-        f"{other} {'' if index else 'took '}{lead}{'' if index else f' {of}'}{note}"
-        for index, ((other, lead), note) in enumerate(zip(leads, notes, strict=True))
-    ]
+    of = f" as {'long' if quantity.metric.name == TIME else 'much'} as {leader}"
+    first, lead, note = leads[0]
+    named = [f"{first} took {lead}{of}{note}", *(f"{other} {lead}{note}" for other, lead, note in leads[1:])]
     return f"; {sentence_list(named)}"
 
 
 def _rest(results: Results, quantity: Quantity, leader: str, own: Sequence[Comparison]) -> str:
     """Return sentences on the pairs of the leader that are not decided in its favour."""
-    by_verdict: dict[str, list[Comparison]] = {}
-    for c in own:
-        by_verdict.setdefault(c.verdict, []).append(c)
-    text = ""
+    by_verdict, text = grouped(own, lambda c: c.verdict), ""
     if even := by_verdict.get("equivalent"):
         text += (
             f" Equivalent to it: {sentence_list([c.other(leader) for c in even])} (within {margin(results, quantity)})."
@@ -196,7 +183,7 @@ def margin(results: Results, quantity: Quantity) -> str:
 def _undecided(results: Results, quantity: Quantity, leader: str, c: Comparison) -> str:
     """Return the other method, what these seeds could have found, and how many would decide."""
     n = c.difference.n
-    shown = str(quantity.found(c)[0])
+    shown, _ = quantity.found(c)
     unit = "" if c.ratio or shown in {"–", "none"} else quantity.difference_unit
     what = "no difference on this scale" if shown == "none" else f"{shown} {unit}".strip()
     found = f"{n} seeds could have found {what}" if shown != "–" else f"{n} seeds don't tell its spread"
@@ -289,12 +276,8 @@ def _limits(results: Results) -> Iterator[str]:
     over: dict[str, list[str]] = {}
     for metric in results.headline:
         if results.uneven(metric):
-            shared = results.common_seeds(metric)
-            means = (
-                f"over the {len(shared)} that all share"
-                if shared
-                else "over its method's own seeds, so that means do not compare"
-            )
+            shared, own = results.common_seeds(metric), "over its method's own seeds, so that means do not compare"
+            means = f"over the {len(shared)} that all share" if shared else own
             over.setdefault(means, []).append(Quantity.of(results, metric).title)
     for means, titles in over.items():
         yield (
