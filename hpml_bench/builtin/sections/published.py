@@ -72,17 +72,12 @@ def load(name: str = "document") -> Reference:
     return Reference.model_validate(content)
 
 
-def references() -> tuple[Reference, ...]:
-    """Return all publications, in the order of their files' names."""
-    folder = packaged("reference", "benchmarks/reference")
-    return tuple(load(path.stem) for path in sorted(folder.glob("*.yaml")))
-
-
 def section(results: Results) -> Section | None:
     """Return a publication's table with ours beneath each method; nothing where none has our methods and score."""
     ours = {label: _kind(results.runs(label)[0].spec.method) for label in results.methods}
-    for reference in references():
-        settings = results.reference.spec.settings
+    settings = results.reference.spec.settings
+    for path in sorted(packaged("reference", "benchmarks/reference").glob("*.yaml")):
+        reference = load(path.stem)
         alike = reference.dataset in {None, settings.dataset.name} and reference.scorer in {
             None, settings.task.options.get("scorer")
         }  # fmt: skip
@@ -155,9 +150,8 @@ def _unequal_budgets(reference: Reference) -> tuple[str, ...]:
 def _differences(reference: Reference, results: Results) -> tuple[str, ...]:
     settings = results.reference.spec.settings
     here = {"model": settings.backbone, "task": settings.dataset.name}
-    named = [
-        f"{key} {reference.setting[key]} there, {value} here" for key, value in here.items() if key in reference.setting
-    ]
+    there = reference.setting
+    named = [f"{key} {there[key]} there, {value} here" for key, value in here.items() if key in there]
     if not named:
         return ()
     return (

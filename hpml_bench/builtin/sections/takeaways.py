@@ -155,18 +155,15 @@ def _rest(results: Results, quantity: Quantity, leader: str, own: Sequence[Compa
     """Return sentences on the pairs of the leader that are not decided in its favour."""
     by_verdict, text = grouped(own, lambda c: c.verdict), ""
     if even := by_verdict.get("equivalent"):
-        text += (
-            f" Equivalent to it: {sentence_list([c.other(leader) for c in even])} (within {margin(results, quantity)})."
-        )
+        names = sentence_list([c.other(leader) for c in even])
+        text += f" Equivalent to it: {names} (within {margin(results, quantity)})."
     if open_ := by_verdict.get("undecided"):
         text += f" Undecided against {sentence_list([_undecided(results, quantity, leader, c) for c in open_])}."
     if never := by_verdict.get("untested"):
         names = sentence_list([c.other(leader) for c in never])
         text += f" {leader} is not tested against {names}: that takes {statistics.LEAST_SEEDS} shared seeds."
-    missing = [
-        m for m in results.values(quantity.metric.name) if m != leader and all(c.other(leader) != m for c in own)
-    ]
-    if missing:
+    met = {leader, *(c.other(leader) for c in own)}
+    if missing := [method for method in results.values(quantity.metric.name) if method not in met]:
         text += f" Never compared with {sentence_list(missing)}: no shared seed."
     if without := [method for method in results.methods if method not in results.values(quantity.metric.name)]:
         text += f" Not measured there: {sentence_list(without)}."
@@ -262,11 +259,11 @@ def _failures(results: Results) -> Iterator[str]:
         f"({', '.join(f'{status}: {n}' for status, n in sorted(of.items()))})"
         for method, of in by_method.items()
     ]
-    censored = " A time limit ends the slow runs, so that costs of the others are too low."
     late = any("timeout" in of for of in by_method.values())
+    censored = " A time limit ends the slow runs, so that costs of the others are too low." if late else ""
     yield (
         f"Runs that ended otherwise than well: {sentence_list(named)}. Claims hold for runs that end well: a method of "
-        f"which many don't looks better by them than it is.{censored if late else ''}"
+        f"which many don't looks better by them than it is.{censored}"
     )
 
 
@@ -362,18 +359,15 @@ def _family(results: Results, tested: Sequence[Comparison]) -> str:
     n = min(c.difference.n for c in tested)
     costs = f", costs for other seeds {_where(results)}" if results.costs_ranked else ""
     few = f" {n} seeds are few: only large differences can be found." if n < 5 else ""
+    share = 100 * statistics.spent_at(results.look)
+    earlier = (
+        f" and those made before seeds were added (look {results.look}, which may use {share:.2g} % of that chance)"
+    )
+    looks = earlier if results.look > 1 else ""
     return (
         f"Better and equivalent are verdicts of one family of {len(tested)} tested pairs: under noise near normal the "
-        f"chance of any false claim on this page{_looks(results)} is held to 5 %. Scores are judged for "
+        f"chance of any false claim on this page{looks} is held to 5 %. Scores are judged for "
         f"{results.judged_for}{costs}; undecided does not mean equal. Seeds are said "
         "to decide where they do with a chance of 80 % at the next look and Holm's first step, if the difference is as "
         f"measured; later steps ask less.{few}"
     )
-
-
-def _looks(results: Results) -> str:
-    """Return the earlier looks that share a page's chance of error, in words; empty at the first look."""
-    if results.look == 1:
-        return ""
-    share = 100 * statistics.spent_at(results.look)
-    return f" and those made before seeds were added (look {results.look}, which may use {share:.2g} % of that chance)"

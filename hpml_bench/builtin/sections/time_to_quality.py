@@ -70,8 +70,7 @@ def section(results: Results) -> Section | None:
     if results.quality not in results.definitions:
         return None
     score = Score(Quantity.of(results, results.quality))
-    title, slug = score.quantity.title, f"time-to-{score.quantity.slug}"
-    levels = targets(results)
+    title, slug, levels = score.quantity.title, f"time-to-{score.quantity.slug}", targets(results)
     if not levels and beyond_start(results):
         why = (
             f"No target is given: on {results.validation_rows:,} validation rows the best mean {title} is within their "
@@ -89,12 +88,8 @@ def section(results: Results) -> Section | None:
 def start(results: Results) -> float | None:
     """Return the score from which learning is counted: the untrained base model's, where it was run, else chance."""
     score, guessed = Score(Quantity.of(results, results.quality)), results.guess
-    base = [
-        score.best(curve.values)
-        for method in _base(results)
-        for curve in results.curves.get(score.points, {}).get(method, ())
-    ]
-    if base:
+    curves = results.curves.get(score.points, {})
+    if base := [score.best(curve.values) for method in _base(results) for curve in curves.get(method, ())]:
         return statistics.mean_interval(base).mean
     return guessed.chance if guessed is not None and math.isfinite(guessed.chance) else None
 

@@ -47,10 +47,8 @@ def _sentences(results: Results, record: TuningRecord) -> tuple[str, ...]:
         )
     if changed := differing(record.settings, results.reference.spec.settings):
         found.append(f"The tuning's settings were not those of these runs: {sentence_list(changed)} differ.")
-    optional = [
-        f"{tuned.name} ({', '.join(keys)})" for tuned in record.methods if (keys := other_options(results, tuned))
-    ]
-    if optional:
+    own = {tuned.name: keys for tuned in record.methods if (keys := other_options(results, tuned))}
+    if optional := [f"{name} ({', '.join(keys)})" for name, keys in own.items()]:
         found.append(f"These runs had other options than the tuning's trials: {sentence_list(optional)}.")
     others = [
         tuned.name
@@ -146,9 +144,8 @@ def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
         for tuned in drawn:
             color, marker = look[tuned.name]
             points = sorted((t.lr, score.scale * t.ended[0]) for t in tuned.trials if t.ended)
-            axes.plot(
-                *zip(*points, strict=True), color=color, marker=marker, markersize=4.5, label=sanitize(tuned.name, 30)
-            )
+            name = sanitize(tuned.name, 30)
+            axes.plot(*zip(*points, strict=True), color=color, marker=marker, markersize=4.5, label=name)
             best = next(point for point in points if tuned.best and point[0] == tuned.best.lr)
             axes.plot(*best, "o", markersize=11, markerfacecolor="none", markeredgecolor=color, markeredgewidth=1)
         axes.set_xscale("log")

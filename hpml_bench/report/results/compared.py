@@ -58,18 +58,20 @@ class ComparedRuns:
     @property
     def never_run(self) -> int:
         """Number of methods x seeds of the suite, as the sweep wrote it, without a readable record."""
-        if not self._declared or not (self.folder / SUITE).exists():
-            return 0
         there = {(r.spec.method.name, r.spec.seed) for r in (*self.compared, *self._not_compared)}
-        planned = {(name, seed) for name in self._declared.methods for seed in range(self._declared.seeds)}
-        return len(planned - there)
+        seeds = range(self._declared.seeds if self._declared else 0)
+        return len({(name, seed) for name in self._planned for seed in seeds} - there)
 
     @property
     def unrun(self) -> tuple[str, ...]:
         """Names of the suite's methods without a record."""
         tried = {record.spec.method.name for record in (*self.compared, *self._not_compared)}
-        planned = self._declared.methods if self._declared and (self.folder / SUITE).exists() else ()
-        return tuple(name for name in planned if name not in tried)
+        return tuple(name for name in self._planned if name not in tried)
+
+    @property
+    def _planned(self) -> tuple[str, ...]:
+        """Names of the methods of the suite that the sweep wrote."""
+        return tuple(self._declared.methods) if self._declared and (self.folder / SUITE).exists() else ()
 
     @cached_property
     def margin(self) -> Margin:
