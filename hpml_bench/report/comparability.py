@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from hpml_bench.records.run import Consumed, RunRecord
 from hpml_bench.suite.options import without_defaults
 from hpml_bench.suite.settings import Settings, identity, method_identity
 
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
 COSTS_DEPEND_ON = (
     "fingerprint", "packages", "python", "system", "kernel", "driver", "libraries", "power_limits_w", "process",
     "threads",
@@ -18,6 +20,14 @@ COSTS_DEPEND_ON = (
 """Parts of a run's environment on which its costs depend: hardware (by its fingerprint), versions of
 packages and of Python, system and kernel release, GPU driver, CUDA's libraries, power limits of GPUs, settings of
 allocator and threads."""
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Return key -> items with it, in their order."""
+    found: dict[Key, list[Item]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
 
 
 def protocol_of(record: RunRecord) -> str:
@@ -59,14 +69,9 @@ def method_of(record: RunRecord) -> str:
     return json.dumps(method_identity(record.spec.method), sort_keys=True)
 
 
-def but_ranks(record: RunRecord) -> object:
-    """Return all that two protocols must share for their speeds to show the effect of ranks."""
-    return identity(record.spec.settings.model_copy(update={"world_size": None})), record.digests
-
-
-def but_checkpointing(record: RunRecord) -> object:
-    """Return all that two protocols must share for their costs to show the effect of gradient checkpointing."""
-    return identity(record.spec.settings.model_copy(update={"gradient_checkpointing": False})), record.digests
+def protocol_but(record: RunRecord, **replaced: object) -> object:
+    """Return all that two protocols must share for their costs to show the effect of the replaced settings."""
+    return identity(record.spec.settings.model_copy(update=replaced)), record.digests
 
 
 def environment_of(record: RunRecord) -> dict[str, str]:

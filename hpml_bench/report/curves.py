@@ -9,8 +9,6 @@ from pathlib import Path
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
 
-TIMED = frozenset({"step_seconds"})
-"""Metrics whose curves depend on the machine."""
 LARGEST = 1e100
 """Beyond this (or NaN) a number is no measurement, and its square would overflow."""
 
@@ -27,19 +25,12 @@ class Curve:
 def read_curves(
     folder: Path, runs: Mapping[str, Sequence[RunRecord]], costed: Collection[str]
 ) -> dict[str, dict[str, tuple[Curve, ...]]]:
-    """Return metric -> method -> one curve per seed.
-
-    Args:
-        folder: the results folder.
-        runs: method -> runs, by seed.
-        costed: run_ids of the runs whose times count.
-
-    """
+    """Return metric -> method -> one curve per seed; of times, of the runs whose run_ids are in `costed`."""
     found: dict[str, dict[str, list[Curve]]] = {}
     for method, of in runs.items():
         for record in of:
             for metric, steps in _points(folder / record.run_id).items():
-                if record.run_id in costed or metric not in TIMED:
+                if record.run_id in costed or metric != "step_seconds":  # which depend on the machine
                     curve = Curve(record.spec.seed, tuple(steps), tuple(steps.values()))
                     found.setdefault(metric, {}).setdefault(method, []).append(curve)
     return {metric: {name: tuple(curves) for name, curves in of.items()} for metric, of in found.items()}

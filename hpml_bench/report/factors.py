@@ -8,7 +8,7 @@ from statistics import fmean
 
 from hpml_bench import statistics
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.tables import MISSING, number
+from hpml_bench.report.tables import MISSING, limits
 
 Pair = tuple[RunRecord, RunRecord]
 """Two runs of one method and seed."""
@@ -30,9 +30,7 @@ def factor(pairs: Sequence[Pair], metric: str) -> statistics.Interval | None:
 
 def between(interval: statistics.Interval | None, spec: str = ".2f") -> str:
     """Return an interval as `[low, high]`; of one seed there is none."""
-    if interval is None or interval.low is None:
-        return MISSING
-    return f"[{number(interval.low, spec)}, {number(interval.high, spec)}]"
+    return MISSING if interval is None else limits(interval.low, interval.high, spec)
 
 
 def mean(runs: Sequence[RunRecord], metric: str) -> float:

@@ -46,15 +46,5 @@ def runs_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
 
 
 def _row(record: RunRecord) -> dict[str, object]:
-    spec = record.spec
-    return record.metrics | {
-        "run_id": record.run_id,
-        "suite": spec.suite,
-        "method": spec.method.name,
-        "seed": spec.seed,
-        "status": record.status,
-        "protocol_id": record.protocol_id,
-        "order": record.order,
-        "started": record.started,
-        "seconds": record.seconds,
-    }
+    spec = {"suite": record.spec.suite, "method": record.spec.method.name, "seed": record.spec.seed}
+    return record.metrics | spec | {name: getattr(record, name) for name in RUN_COLUMNS if name not in spec}

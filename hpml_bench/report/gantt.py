@@ -8,7 +8,7 @@ from typing import Any
 
 from hpml_bench.plugins.blocks import Figure
 from hpml_bench.report.drawing import COLORS, INK, drawing, finish, legend, styles
-from hpml_bench.report.jobs import JobSpan, JobTimes, SweepTimes
+from hpml_bench.report.jobs import JobTimes, SweepTimes
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import number
 from hpml_bench.system.text import sanitize
@@ -85,13 +85,9 @@ def _bars(results: Results, row: int, job: JobTimes) -> Iterator[Bar]:
     thick = bool(job.preparing)
     how = {**NO_RUN, "height": 0.7 if thick else 0.22, "alpha": 0.5}
     yield Bar("preparing" if thick else "idle", row, job.began, job.ended, how)
+    style = styles(results)
     for span in job.runs:
-        yield _run(results, row, span)
-
-
-def _run(results: Results, row: int, span: JobSpan) -> Bar:
-    style, method = styles(results), results.labels.get(span.run_id, span.method)
-    known = method in style
-    color = style[method].color if known else COLORS[6]
-    how = {"height": 0.7, "color": color, "alpha": 1.0 if span.well else 0.4, "linewidth": 0}
-    return Bar(sanitize(method, 30) if known else OTHER, row, span.begin, span.end, how)
+        method = results.labels.get(span.run_id, span.method)
+        color = style[method].color if method in style else COLORS[6]
+        how = {"height": 0.7, "color": color, "alpha": 1.0 if span.well else 0.4, "linewidth": 0}
+        yield Bar(sanitize(method, 30) if method in style else OTHER, row, span.begin, span.end, how)

@@ -36,24 +36,16 @@ def beside_guess(results: Results) -> dict[str, Shown]:
 def above(gains: Sequence[NDArray[np.float64]], span: float, look: int, step: float = 1.0) -> list[Shown]:
     """Return for each method the scope for which it is shown to beat guessing.
 
-    Args:
-        gains: of each method [seeds, rows], gains of its rows' scores over the guess.
-        span: range of a row's score; 0 where it has none.
-        look: the number of this look at the suite's seeds, from 1.
-        step: least change of a row's score: 1 for right or wrong, 0 for real numbers.
-
+    `gains` are of each method [seeds, rows], of its rows' scores over the guess; `span` and `step` as those of
+    `statistics.crossed_evidence`.
     """
     tested = {at: _p_above(of, span, step) for at, of in enumerate(gains) if len(of) >= statistics.LEAST_SEEDS}
-    adjusted = statistics.holm([*tested.values(), *map(_p_in_each, gains)])
+    in_each_run = [max(map(_p_above_over_rows, of)) for of in gains]
+    adjusted = statistics.holm([*tested.values(), *in_each_run])
     level = statistics.ALPHA * statistics.FOR_GUESSING * statistics.spent_at(look)
     over_seeds = {at for at, p in zip(tested, adjusted, strict=False) if p < level}
     in_each = [p < level for p in adjusted[len(tested) :]]
     return ["seeds" if at in over_seeds else "rows" if better else "not" for at, better in enumerate(in_each)]
-
-
-def _p_in_each(gains: NDArray[np.float64]) -> float:
-    """Return the largest of the runs' one-sided p of no gain over other rows, of [seeds, rows]."""
-    return max(_p_above_over_rows(of_run) for of_run in gains)
 
 
 def _p_above_over_rows(gains: NDArray[np.float64]) -> float:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
 
 from hpml_bench.records.files import POINTS
 from hpml_bench.records.points import iterate_points
 from hpml_bench.records.run import Metric, RunRecord
-from hpml_bench.report.comparability import untrained
+from hpml_bench.report.comparability import grouped, untrained
 from hpml_bench.suite.settings import Settings
 
 DECISIVE = ("unit", "better", "grid", "depends_on_machine", "noisy", "bounds")
@@ -22,13 +22,7 @@ TOLERANCE = 1e-6
 
 
 def faults(folder: Path, records: Iterable[RunRecord]) -> dict[str, str]:
-    """Return run_id -> evidence that a run is not as its record says, for runs of one protocol.
-
-    Args:
-        folder: the results folder.
-        records: runs that ended well.
-
-    """
+    """Return run_id -> evidence that a run is not as its record says, for runs of one protocol that ended well."""
     records = tuple(records)
     found = {record.run_id: why for record in records if (why := _of_times(folder, record))}
     return _of_copies(records) | _of_definitions(records) | found
@@ -62,24 +56,19 @@ def _of_copies(records: Sequence[RunRecord]) -> dict[str, str]:
     No file shows which one. Points hold times, which never agree. Predictions may: of a method under two names, or of
     one that changes nothing.
     """
-    by_points: dict[str, list[RunRecord]] = {}
-    by_order: dict[tuple[str, str], list[RunRecord]] = {}
-    for record in records:
-        if POINTS in record.files and not untrained(record):
-            by_points.setdefault(record.files[POINTS], []).append(record)
-            if record.consumed is not None:
-                by_order.setdefault((record.spec.method.model_dump_json(), record.consumed.order), []).append(record)
-    ordered = {run_id: f"its order of samples{of}" for run_id, of in _shared(by_order.values()).items()}
-    return ordered | {run_id: f"its {POINTS}{of}" for run_id, of in _shared(by_points.values()).items()}
+    trained = [record for record in records if POINTS in record.files and not untrained(record)]
+    orders = {r.run_id: (r.spec.method.model_dump_json(), r.consumed.order) for r in trained if r.consumed is not None}
+    ordered = _shared((r for r in trained if r.run_id in orders), lambda r: orders[r.run_id], "its order of samples")
+    return ordered | _shared(trained, lambda record: record.files[POINTS], f"its {POINTS}")
 
 
-def _shared(groups: Iterable[Sequence[RunRecord]]) -> dict[str, str]:
-    """Return run_id -> clause naming the other runs of its group, for groups of more than one."""
+def _shared(records: Iterable[RunRecord], key: Callable[[RunRecord], Hashable], what: str) -> dict[str, str]:
+    """Return run_id -> clause naming the other runs with the same key, where there are some."""
     found = {}
-    for group in groups:
+    for group in grouped(records, key).values():
         for record in group if len(group) > 1 else ():
             others = ", ".join(other.run_id for other in group if other is not record)
-            found[record.run_id] = f" is that of {others} too: all but one are copies"
+            found[record.run_id] = f"{what} is that of {others} too: all but one are copies"
     return found
 
 

@@ -28,11 +28,6 @@ class Where:
     hosts: tuple[str, ...]
 
     @property
-    def on(self) -> str:
-        """The hosts in words."""
-        return ", ".join(self.hosts) or "–"
-
-    @property
     def start(self) -> tuple[str, int]:
         """The start of the job that did the run."""
         return self.job, self.restart
@@ -138,7 +133,9 @@ def sweep_times(folder: Path, records: Iterable[RunRecord]) -> SweepTimes | None
     for record in records:
         place, begin = where(record), moment(record.started)
         if place is not None and begin is not None and 0 <= record.seconds < LONGEST:
-            by_start.setdefault(place.start, []).append(_span(record, begin))
+            method, well = record.spec.method.name, record.status == "ok"
+            span = JobSpan(record.run_id, method, well, begin, begin + record.seconds)
+            by_start.setdefault(place.start, []).append(span)
     found: list[JobTimes] = []
     for job in read_jobs(folder):
         spans = sorted(by_start.get((job.job, job.restart), ()), key=lambda span: (span.begin, span.run_id))
@@ -151,10 +148,6 @@ def sweep_times(folder: Path, records: Iterable[RunRecord]) -> SweepTimes | None
             end = max([began, ended, *(span.end for span in spans)])  # a run's start is recorded to the second
             found.append(JobTimes(job, min(queued, began), began, end, tuple(spans)))
     return SweepTimes(tuple(_requeued(found))) if found and by_start else None
-
-
-def _span(record: RunRecord, begin: float) -> JobSpan:
-    return JobSpan(record.run_id, record.spec.method.name, record.status == "ok", begin, begin + record.seconds)
 
 
 def _requeued(jobs: list[JobTimes]) -> list[JobTimes]:

@@ -48,12 +48,7 @@ class Scored:
 
 
 def task_of(record: RunRecord) -> Task:
-    """Return the task of a run.
-
-    Raises:
-        UserError: no such task is installed.
-
-    """
+    """Return the task of a run; a UserError where it isn't installed."""
     return make_task(record.spec.settings.task, record.label_names)
 
 
@@ -95,18 +90,14 @@ def _definition(metrics: Iterable[Metric], task: Task) -> str | None:
 
 
 def faults(records: Iterable[RunRecord], stored: Mapping[str, Scored]) -> dict[str, str]:
-    """Return run_id -> reason why a run is invalid: a failed self-check, or predictions that can't be right.
-
-    Args:
-        records: runs of one protocol, which have the same test rows.
-        stored: run_id -> scored predictions of those that have some.
-
-    """
+    """Return run_id -> reason why a run of one protocol is invalid: a failed self-check, or wrong predictions."""
     found = {}
     usual = _usual(stored.values())
     for record in records:
-        if reason := _no_task(record):
-            found[record.run_id] = reason
+        try:
+            task_of(record)
+        except UserError as error:  # its task isn't installed here
+            found[record.run_id] = f"its scores can't be checked: {error}"
             continue
         failed = [f"{check.name}: {check.detail}" for check in record.checks if not check.passed]
         if failed:
@@ -118,15 +109,6 @@ def faults(records: Iterable[RunRecord], stored: Mapping[str, Scored]) -> dict[s
         elif reason := _fault(stored[record.run_id], usual, record):
             found[record.run_id] = reason
     return found
-
-
-def _no_task(record: RunRecord) -> str | None:
-    """Return the reason if a run's task isn't installed here, so that its scores can't be checked; else None."""
-    try:
-        task_of(record)
-    except UserError as error:
-        return f"its scores can't be checked: {error}"
-    return None
 
 
 def _usual(stored: Iterable[Scored]) -> Scored | None:

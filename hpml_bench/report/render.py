@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 FORMATS = ("html", "md", "csv", "tex")
+load = Results.load
 
 
 def write_report(
@@ -74,16 +75,6 @@ def load_libraries() -> None:
             registry.get("sections", name)
 
 
-def load(folder: Path) -> Results:
-    """Read a suite's results folder.
-
-    Raises:
-        UserError: there is no such folder, or no readable record in it.
-
-    """
-    return Results.load(folder)
-
-
 def all_sections(results: Results) -> tuple[Section, ...]:
     """Return every registered section that isn't empty, by the sections' `order`."""
     modules = [registry.get("sections", name) for name in registry.names("sections")]
@@ -109,6 +100,15 @@ def facts(results: Results) -> dict[str, str]:
     budget = f"{settings.steps} steps" if settings.steps else f"{settings.epochs} epochs"
     fewer = FEWER in results.reference.notes
     rows = "all" if fewer or settings.train_samples is None else f"{settings.train_samples:,}"
+    left = results.left_out
+    others = {
+        "on other ranks": len(results.selection.scaled),
+        "with other checkpointing": len(results.selection.checkpointed),
+        "set apart": left.excluded_runs,
+        "not ok": len(left.unfinished),
+        "unreadable": len(left.problems),
+        "without a record": max(0, results.never_run - len(left.problems)),
+    }
     known = {
         "Model": settings.backbone.partition("#")[0],
         "Task": settings.task.name,
@@ -117,24 +117,10 @@ def facts(results: Results) -> dict[str, str]:
         "Device": f"{settings.world_size or '?'} x {settings.device}, {settings.precision}",
         "Methods": str(len(results.methods)),
         "Seeds": str(len(results.seeds)),
-        "Runs": _counts(results),
+        "Runs": ", ".join([f"{len(results.compared)} compared", *(f"{n} {what}" for what, n in others.items() if n)]),
         "Protocol": results.reference.protocol_id or "not known",
     }
     return {key: sanitize(value, 120) for key, value in known.items()}
-
-
-def _counts(results: Results) -> str:
-    """Return the number of compared runs, and the numbers of the others by reason."""
-    left = results.left_out
-    others = {
-        "on other ranks": results.on_other_ranks,
-        "with other checkpointing": len(results.selection.checkpointed),
-        "set apart": left.excluded_runs,
-        "not ok": len(left.unfinished),
-        "unreadable": len(left.problems),
-        "without a record": max(0, results.never_run - len(left.problems)),
-    }
-    return ", ".join([f"{len(results.compared)} compared", *(f"{n} {what}" for what, n in others.items() if n)])
 
 
 def _templates() -> Path:

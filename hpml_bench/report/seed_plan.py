@@ -12,7 +12,7 @@ from hpml_bench import statistics
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Cell, Quantity, number, sentence_list, table, unranked_because
+from hpml_bench.report.tables import Cell, Quantity, cell, number, sentence_list, table, unranked_because
 
 DETECT = re.compile(r"([^=]+)=\s*(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.\d+)\s*(\S.*)?")
 
@@ -90,12 +90,11 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
     compared = results.comparisons(metric)
     tested = [c for c in compared if not c.exact and c.p is not None]
     if not tested:
-        exact = any(c.exact for c in compared)
-        least = statistics.LEAST_SEEDS
         reason = (
             "is the same in every seed: one seed tells it exactly"
-            if exact
-            else f"needs at least 2 methods x {least} seeds that they share, of costs on one host a seed,"
+            if any(c.exact for c in compared)
+            else f"needs at least 2 methods x {statistics.LEAST_SEEDS} seeds that they share, of costs on one host a "
+            "seed,"
         )
         raise UserError(f"--detect {detect}: {metric} {reason} in {folder}")
     family = [c for pairs in results.family.values() for c in pairs] if metric in results.family else tested
@@ -154,7 +153,7 @@ def _wanted(results: Results, detect: str) -> tuple[str, float]:
     share = definition.format.endswith("%")
     if unit == "pp" and share:
         return metric, amount / 100
-    means = [i.mean for m in results.methods if (i := results.interval(m, metric))]
+    means = results.means(metric).values()
     mean = abs(math.fsum(means) / len(means))
     by_factor = any(c.ratio for c in results.comparisons(metric))
     if unit == "%" and not share and definition.unit != "%":
@@ -175,12 +174,9 @@ def _told(
     unit = "pp" if unit == "%" and not by_factor and scale == 100 else unit
     scaled = f"{number(size * scale)} {unit}".strip()
 
-    def cell(value: float) -> Cell:
-        return number(value * scale), value * scale
-
     rows = [
-        [f"{p.a} − {p.b}", _count(p.n), cell(p.sd), cell(p.detectable), _count(p.alone), _count(p.seeds),
-         _count(p.cautious), _count(p.equivalent)]
+        [f"{p.a} − {p.b}", _count(p.n), cell(p.sd * scale), cell(p.detectable * scale),
+         *map(_count, (p.alone, p.seeds, p.cautious, p.equivalent))]
         for p in pairs
     ]  # fmt: skip
     shown = f" ({unit})" if unit else ""
@@ -192,11 +188,12 @@ def _told(
     recorded = [[r.seconds for r in results.runs(method)] for method in results.methods]
     round_seconds = sum(sum(of) / len(of) for of in recorded)
     hours = None if seeds is None or not (results.one_machine and not results.beside) else seeds * round_seconds / 3600
-    spent = statistics.spent_at(results.look + 1)
+    spent, fewest = statistics.spent_at(results.look + 1), min(p.n for p in pairs)
     sentences = [
         *_on_seeds(results, metric, scaled, pairs, unknown, seeds),
         *_on_hours(results, seeds, hours, round_seconds),
-        _on_spread(min(p.n for p in pairs)),
+        f"A spread from {fewest} seeds is itself uncertain: cautious is for its 80 % upper bound, "
+        f"{number(statistics.sd_upper_bound(1.0, fewest), '.2f')} times the estimate.",
         f"Seeds are those of the next look at this folder, which may use {100 * spent:.2g} % of its chance of error; "
         "in a folder of their own fewer are enough.",
     ]
@@ -242,23 +239,13 @@ def _on_hours(results: Results, seeds: int | None, hours: float | None, round_se
         return ["Runs of the pilot had neighbours on their host, which slow each other, so that they tell no hours."]
     if hours is None:
         return []
+    minutes = f"{number(60 * hours, '.1f')} minutes ({hours:.2f} hours)"
+    duration = f"{number(hours, '.1f')} hours" if hours >= 1 else minutes
     return [
-        f"{seeds} seeds x {len(results.methods)} methods take {_duration(hours)} at the pilot's "
+        f"{seeds} seeds x {len(results.methods)} methods take {duration} at the pilot's "
         f"{number(round_seconds, '.1f')} s a seed, runs one after another."
     ]
 
 
-def _on_spread(fewest: int) -> str:
-    """Return the sentence on how well a spread is known from so many seeds."""
-    return (
-        f"A spread from {fewest} seeds is itself uncertain: cautious is for its 80 % upper bound, "
-        f"{number(statistics.sd_upper_bound(1.0, fewest), '.2f')} times the estimate."
-    )
-
-
 def _count(n: int | None) -> Cell:
-    return ("none", None) if n is None else (number(n, "d"), float(n))
-
-
-def _duration(hours: float) -> str:
-    return f"{number(hours, '.1f')} hours" if hours >= 1 else f"{number(60 * hours, '.1f')} minutes ({hours:.2f} hours)"
+    return ("none", None) if n is None else cell(n, "d")

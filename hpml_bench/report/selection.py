@@ -20,12 +20,12 @@ from hpml_bench.report.comparability import (
     agreed_budget,
     agreed_consumption,
     alone,
-    but_checkpointing,
-    but_ranks,
+    grouped,
     hosts_of,
     machine_of,
     method_of,
     node_of,
+    protocol_but,
     protocol_difference,
     protocol_of,
     share_a_host,
@@ -96,12 +96,7 @@ class Selection:
 
     @classmethod
     def load(cls, folder: Path | str) -> Selection:
-        """Read a suite's results folder and select its runs.
-
-        Raises:
-            UserError: there is no such folder, or no readable record in it.
-
-        """
+        """Read a suite's results folder and select its runs; a UserError where no record can be read."""
         folder = Path(folder)
         loaded = load_records(folder)
         if not loaded.records:
@@ -136,21 +131,15 @@ def select(
     """
     ok = [record for record in records if record.status == "ok"]
     stored = predictions.read_all(folder, ok)
-    by_protocol: dict[str, list[RunRecord]] = {}
-    for record in ok:
-        by_protocol.setdefault(protocol_of(record), []).append(record)
-    groups = {name: _choose(folder, runs, stored, misnamed) for name, runs in by_protocol.items()}
+    groups = {name: _choose(folder, runs, stored, misnamed) for name, runs in grouped(ok, protocol_of).items()}
     primary = max(groups.values(), key=lambda g: (len(g.compared), g.newest.started), default=None)
     unfinished = tuple(record for record in records if record.status != "ok")
     if primary is None:
         reference = _most_tried(unfinished)
         return Selection(folder, reference, (), frozenset(), (), (), {}, LeftOut(unfinished, (), problems))
     costed = _costed(primary.compared)
-    scaled: list[_Group] = []
-    others: list[_Group] = []
-    for group in groups.values():
-        if group is not primary:
-            (scaled if _scales(group, primary) else others).append(group)
+    by_kind = grouped((g for g in groups.values() if g is not primary), lambda group: _scales(group, primary))
+    scaled, others = by_kind.get(True, []), by_kind.get(False, [])
     excluded = [*primary.excluded, *(one for group in scaled for one in group.excluded)]
     counted = _of_shared_seeds(costed, scaled)
     checkpointed = _of_checkpointing(costed, others)
@@ -171,9 +160,7 @@ def select(
 
 def _choose(folder: Path, records: Sequence[RunRecord], stored: Stored, misnamed: Mapping[str, str]) -> _Group:
     """Select among the ok runs of one protocol: each method and seed once, valid, of agreed consumption."""
-    same: dict[tuple[str, int], list[RunRecord]] = {}
-    for record in records:
-        same.setdefault((method_of(record), record.spec.seed), []).append(record)
+    same = grouped(records, lambda record: (method_of(record), record.spec.seed))
     excluded = [Excluded(tuple(runs), _doubled(runs)) for runs in same.values() if len(runs) > 1]
     single = [runs[0] for runs in same.values() if len(runs) == 1]
     faults = integrity.faults(folder, [r for r in single if r.run_id not in misnamed])
@@ -227,13 +214,11 @@ def _on_one_host(runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     Machines of one kind differ by some percent, always in the same direction, which no number of seeds averages out
     where methods and not seeds are spread over them. A seed in which no two methods share a host has no runs here.
     """
-    by_seed: dict[int, dict[tuple[str, ...] | None, list[RunRecord]]] = {}
-    for record in runs:
-        if not untrained(record):  # it has no costs
-            by_seed.setdefault(record.spec.seed, {}).setdefault(hosts_of(record), []).append(record)
+    trained = [record for record in runs if not untrained(record)]  # the others have no costs
     chosen = {}
-    for seed, by_host in by_seed.items():
-        host, most = max(by_host.items(), key=lambda of: (len(of[1]), max(record.started for record in of[1])))
+    for seed, of in grouped(trained, lambda record: record.spec.seed).items():
+        by_host = grouped(of, hosts_of)
+        host, most = max(by_host.items(), key=lambda one: (len(one[1]), max(record.started for record in one[1])))
         if len(most) > 1 or len(by_host) == 1:
             chosen[seed] = host
     return tuple(
@@ -245,25 +230,21 @@ def _on_one_host(runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
 
 def _testable(runs: Sequence[RunRecord]) -> bool:
     """Return whether two methods share enough seeds for a verdict."""
-    seeds: dict[str, set[int]] = {}
-    for record in runs:
-        seeds.setdefault(method_of(record), set()).add(record.spec.seed)
-    return any(len(a & b) >= statistics.LEAST_SEEDS for a, b in combinations(seeds.values(), 2))
+    seeds = [{record.spec.seed for record in own} for own in grouped(runs, method_of).values()]
+    return any(len(a & b) >= statistics.LEAST_SEEDS for a, b in combinations(seeds, 2))
 
 
 def _of_one_machine(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     """Return the runs of the environment that most share, among equals the one with the newest run."""
-    size = Counter(map(machine_of, compared))
-    newest: dict[str, str] = {}
-    for record in compared:
-        newest[machine_of(record)] = max(newest.get(machine_of(record), ""), record.started)
-    chosen = max(size, key=lambda machine: (size[machine], newest[machine], machine), default=None)
-    return tuple(record for record in compared if machine_of(record) == chosen)
+    machines = grouped(compared, machine_of).items()
+    _, chosen = max(machines, key=lambda of: (len(of[1]), max(r.started for r in of[1]), of[0]), default=("", []))
+    return tuple(chosen)
 
 
 def _scales(group: _Group, primary: _Group) -> bool:
     """Return whether a group's runs differ from those compared in the number of ranks alone."""
-    return bool(group.compared) and bool(primary.compared) and but_ranks(group.newest) == but_ranks(primary.newest)
+    same = protocol_but(group.newest, world_size=None) == protocol_but(primary.newest, world_size=None)
+    return same and bool(group.compared) and bool(primary.compared)
 
 
 def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> tuple[RunRecord, ...]:
@@ -273,9 +254,7 @@ def _of_shared_seeds(costed: Sequence[RunRecord], scaled: Sequence[_Group]) -> t
     that shares a seed with it has their seed.
     """
     base = _by_method_and_seed(costed)
-    here: dict[str, set[int]] = {}
-    for method, seed in base:
-        here.setdefault(method, set()).add(seed)
+    here = {method: {seed for _, seed in own} for method, own in grouped(base, lambda key: key[0]).items()}
 
     def like(record: RunRecord) -> bool:
         own = base.get((method_of(record), record.spec.seed))
@@ -296,9 +275,10 @@ def _of_checkpointing(costed: Sequence[RunRecord], others: Sequence[_Group]) -> 
 
     def like(record: RunRecord) -> bool:
         own = base.get((method_of(record), record.spec.seed))
-        if own is None or not alone(record) or but_checkpointing(record) != but_checkpointing(own):
+        if own is None or not alone(record):
             return False
-        return machine_of(record) == machine_of(own) and share_a_host(record, own)
+        here, there = (protocol_but(one, gradient_checkpointing=False) for one in (own, record))
+        return here == there and machine_of(record) == machine_of(own) and share_a_host(record, own)
 
     return tuple(record for group in others for record in filter(like, group.compared))
 

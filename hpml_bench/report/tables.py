@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from hpml_bench.plugins.blocks import Table
+from hpml_bench.plugins.blocks import Figure, Section, Table, Text
 from hpml_bench.records.run import Metric
 from hpml_bench.report.results import Results
 from hpml_bench.statistics import Comparison, Interval
@@ -23,8 +23,10 @@ UNRANKED = {
     "hosts": "did not share a host within a seed",
 }
 
-Cell = str | tuple[str, float | str | None]
-"""The text alone, or the text and the value behind it."""
+Shown = tuple[str, float | str | None]
+"""Text, and the value behind it; None where there is none."""
+Cell = str | int | Shown | None
+"""Text alone, a count, a number as shown, or None for a value that is missing."""
 
 
 def number(value: float | None, spec: str = ".3g") -> str:
@@ -50,9 +52,9 @@ def number(value: float | None, spec: str = ".3g") -> str:
     return text.replace("-", MINUS, 1) if text.startswith("-") else text
 
 
-def cell(value: float, spec: str) -> Cell:
+def cell(value: float | None, spec: str = ".3g") -> Cell:
     """Return a number as text with the value behind it; none where it isn't finite."""
-    return number(value, spec), float(value) if math.isfinite(value) else None
+    return number(value, spec), None if value is None or not math.isfinite(value) else float(value)
 
 
 def fact(key: str, value: str) -> str:
@@ -70,9 +72,17 @@ def _significant(value: float, digits: int) -> str:
 
 def p_value(p: float | None) -> str:
     """Return a p value to three digits."""
-    if p is None:
-        return MISSING
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return MISSING if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def p_cell(p: float | None) -> Cell:
+    """Return a p value with the number behind it."""
+    return p_value(p), p
+
+
+def limits(low: float | None, high: float | None, spec: str) -> str:
+    """Return an interval as `[low, high]`."""
+    return MISSING if low is None or high is None else f"[{number(low, spec)}, {number(high, spec)}]"
 
 
 def rank(interval: tuple[int, int] | None) -> str:
@@ -120,7 +130,7 @@ class Quantity:
     @property
     def heading(self) -> str:
         """The title at the beginning of a line."""
-        return self.title[:1].upper() + self.title[1:]
+        return capitalized(self.title)
 
     @property
     def header(self) -> str:
@@ -151,7 +161,7 @@ class Quantity:
         shown = number(value * self.scale, spec if self.places is None else f".{self.places}f")
         return f"{shown} {self.unit}" if unit and self.unit else shown
 
-    def cell(self, value: float | None) -> Cell:
+    def cell(self, value: float | None) -> Shown:
         """Return one value with the number behind it."""
         return self.text(value), None if value is None or not math.isfinite(value) else value * self.scale
 
@@ -196,7 +206,7 @@ class Quantity:
         factor = math.exp(d.mean)
         return (number(factor, ".3f"), factor), MISSING if low is None else f"[{low}, {high}]"
 
-    def found(self, comparison: Comparison) -> Cell:
+    def found(self, comparison: Comparison) -> Shown:
         """Return the cell of the least difference a pair's seeds could find, in points or %; none beyond the scale."""
         least = comparison.detectable
         if least is None:
@@ -242,7 +252,7 @@ def table(
     name: str, caption: str, columns: Iterable[str], rows: Iterable[Iterable[Cell]], notes: Iterable[str] = ()
 ) -> Table:
     """Build a table from cells."""
-    pairs = [[(cell, cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    pairs = [list(map(_pair, row)) for row in rows]
     return Table(
         name=name,
         caption=caption,
@@ -251,6 +261,20 @@ def table(
         values=tuple(tuple(value for _, value in row) for row in pairs),
         notes=tuple(notes),
     )
+
+
+def _pair(cell: Cell) -> Shown:
+    if cell is None:
+        return MISSING, None
+    if isinstance(cell, int):
+        return str(cell), float(cell)
+    return (cell, cell) if isinstance(cell, str) else cell
+
+
+def section_of(slug: str, title: str, *blocks: Text | Table | Figure | None) -> Section | None:
+    """Return a section of the blocks that there are: tables without rows are left out; None without a block."""
+    there = tuple(block for block in blocks if block and not (isinstance(block, Table) and not block.rows))
+    return Section(slug=slug, title=title, blocks=there) if there else None
 
 
 def by_method(
@@ -262,16 +286,23 @@ def by_method(
         return None
     if not results.costs_ranked and any(quantity.metric.depends_on_machine for quantity in quantities):
         notes = [*notes, f"Of runs that {unranked_because(results)}: the costs rank nothing."]
-    rows = [
-        [method, *(quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities)]
-        for method in results.methods
-    ]
+    rows = [[method, *spreads(results, method, quantities)] for method in results.methods]
     return table(name, caption, ["method", *(quantity.header for quantity in quantities)], rows, notes)
+
+
+def spreads(results: Results, method: str, quantities: Iterable[Quantity]) -> list[Cell]:
+    """Return a method's `mean ± sd` of each metric."""
+    return [quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities]
 
 
 def unranked_because(results: Results) -> str:
     """Return why costs rank no methods, as a clause on the runs."""
     return " and ".join(UNRANKED[why] for why in results.selection.unranked)
+
+
+def capitalized(text: str) -> str:
+    """Return a text with its first letter as a capital and the others as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def sentence_list(items: Sequence[str]) -> str:

@@ -50,8 +50,8 @@ def print_table(table: Table, console: Console, less_urgent: Sequence[str] = ())
         shown.add_row(*(Text(for_terminal(row[index])) for index in columns))
     console.print(shown)
     if len(columns) < len(table.columns):
-        left_out = [name for index, name in enumerate(table.columns) if index not in columns]
-        console.print(Text(for_terminal(f"Left out for width: {', '.join(left_out)}; the report has all.")))
+        left_out = ", ".join(name for index, name in enumerate(table.columns) if index not in columns)
+        console.print(Text(for_terminal(f"Left out for width: {left_out}; the report has all.")))
 
 
 def fitting(

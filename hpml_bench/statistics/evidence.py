@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,36 +17,6 @@ POWER = 0.8
 MOST_SEEDS = 10_000
 LEAST_SEEDS = 3
 """Fewest seeds for a verdict: two differences show next to nothing of their spread."""
-
-
-class Evidence(Protocol):
-    """A mean over seeds whose error is known as a function of their number."""
-
-    @property
-    def n(self) -> int:
-        """Number of seeds."""
-
-    @property
-    def mean(self) -> float:
-        """Mean difference."""
-
-    def error(self, n: int) -> float:
-        """Return the standard error of the mean over n seeds."""
-
-    def error_at(self, difference: float, n: int, /) -> float:
-        """Return the standard error over n seeds if `difference` is the true one, for a test of it."""
-
-    def p_rare(self) -> float:
-        """Return the two-sided p of a true mean of 0, if rare rows of the other sign are too few among these."""
-
-    def least_rare(self, alpha: float, /) -> float:
-        """Return the least mean for which `p_rare` is below a level."""
-
-    def freedom(self, n: int) -> float:
-        """Return the degrees of freedom of that error's estimate."""
-
-    def cautious(self) -> Evidence:
-        """Return the same with the spread over seeds at its 80 % upper bound."""
 
 
 @dataclass(frozen=True)
@@ -66,27 +35,27 @@ class OverSeeds:
         return None if sd is None else cls(data.size, float(data.mean()), sd)
 
     def error(self, n: int) -> float:
-        """Return sd / √n."""
+        """Return the standard error of the mean over n seeds, sd / √n."""
         return self.sd / math.sqrt(n)
 
     def error_at(self, _: float, n: int, /) -> float:
-        """Return sd / √n, whatever the difference."""
+        """Return the standard error over n seeds if the first argument is the true difference, for a test of it."""
         return self.error(n)
 
     def p_rare(self) -> float:
-        """Return 0: a claim is about these rows."""
+        """Return the two-sided p of a true mean of 0, were rare rows of the other sign too few here: 0."""
         return 0.0
 
     def least_rare(self, _: float, /) -> float:
-        """Return 0."""
+        """Return the least mean for which `p_rare` is below a level."""
         return 0.0
 
     def freedom(self, n: int) -> float:
-        """Return n - 1."""
+        """Return the degrees of freedom of the error's estimate, n - 1."""
         return n - 1
 
     def cautious(self) -> OverSeeds:
-        """Return the same with the upper bound of the sd."""
+        """Return the same with the spread over seeds at its 80 % upper bound."""
         return replace(self, sd=sd_upper_bound(self.sd, self.n))
 
 
@@ -185,6 +154,10 @@ class OverSeedsAndRows:
         return seeds, rows + (n - self.n) * max(0.0, rows - rest) / self.n, rest
 
 
+Evidence = OverSeeds | OverSeedsAndRows
+"""A mean over seeds whose error is known as a function of their number."""
+
+
 def p_different(evidence: Evidence) -> float:
     """Return the two-sided p of no difference: Student's t with the evidence's degrees of freedom, or `p_rare`."""
     from scipy.special import stdtr  # scipy.stats takes 0.6 s to import
@@ -219,7 +192,9 @@ def widest(evidence: Sequence[Evidence]) -> tuple[float | None, float | None]:
 def detectable(evidence: Evidence, n: int, alpha: float = ALPHA, power: float = POWER) -> float:
     """Return the least true difference that a two-sided test over n seeds finds with this power.
 
-    By the noncentral t, and no less than `least_rare` plus the normal quantile of the power times the standard error.
+    Solves F(t(1 - α/2, n - 1); n - 1, δ / error) = 1 - power for δ, F being the noncentral t distribution; the chance
+    of a significant difference of the wrong sign is left out. No less than `least_rare` plus the normal quantile of
+    the power times the standard error.
     """
     from scipy.special import ndtri
 

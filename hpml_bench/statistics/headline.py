@@ -21,12 +21,7 @@ Scores = Mapping[str, Mapping[int, NDArray[Any]]]
 def compare_scores(scores: Scores, margin: float, span: float = 1.0, step: float = 1.0) -> tuple[Comparison, ...]:
     """Compare every pair of methods by the mean of their rows' scores, for other seeds and other rows.
 
-    Args:
-        scores: of every method and seed.
-        margin: difference of means that counts as none.
-        span: range of a row's score, 1 for right and wrong; 0 where it has none.
-        step: least amount by which a row's score changes, 1 for right and wrong; 0 for real numbers.
-
+    `margin` is the difference of means that counts as none; `span` and `step` are those of `crossed_evidence`.
     """
     means = {method: {seed: float(rows.mean()) for seed, rows in of.items()} for method, of in scores.items()}
 
@@ -50,12 +45,8 @@ def _carried_by_few(c: Comparison, scores: Scores) -> bool:
 
 
 def compare_costs(values: Values, margin: float, grid: float | None = None) -> tuple[Comparison, ...]:
-    """Compare every pair of methods by the factor of their costs, for other seeds.
+    """Compare every pair of methods by the factor of their costs, all above 0, for other seeds.
 
-    Args:
-        values: all above 0.
-        margin: share of a cost that counts as none: 0.05 for factors between 1 / 1.05 and 1.05.
-        grid: spacing of the values that can be measured, where it is known.
-
+    `margin` is the share of a cost that counts as none: 0.05 for factors between 1 / 1.05 and 1.05.
     """
     return compare_pairs(values, ratio=True, margin=math.log1p(margin), grid=grid)

@@ -49,7 +49,9 @@ def mean_interval(values: ArrayLike, grid: float | None = None) -> Interval:
 
 def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
     """Return Wilson's 95 % score interval of a proportion (Wilson 1927): the noise of a finite test set alone."""
-    z = normal_quantile(1 - ALPHA / 2)
+    from scipy.special import ndtri
+
+    z = float(ndtri(1 - ALPHA / 2))
     share, weight = successes / trials, z * z / trials
     middle = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
@@ -74,10 +76,3 @@ def t_quantile(probability: float, degrees: float) -> float:
     from scipy.special import stdtrit  # scipy.stats takes 0.6 s to import
 
     return float(stdtrit(degrees, probability))
-
-
-def normal_quantile(probability: float) -> float:
-    """Return the quantile of the standard normal distribution."""
-    from scipy.special import ndtri
-
-    return float(ndtri(probability))

@@ -242,8 +242,9 @@ def _compare(
     shared = sorted(values[a].keys() & values[b].keys())
     of_a, of_b = (np.array([values[name][seed] for seed in shared], dtype=float) for name in (a, b))
     if exact and _constant(values[a]) and _constant(values[b]):
-        p = 0.0 if of_a[0] != of_b[0] else 1.0
-        return Comparison(a, b, _point(of_a - of_b), p, None, None, exact=True)
+        value = float(of_a[0] - of_b[0])
+        point = Interval(len(shared), value, 0.0, value, value)
+        return Comparison(a, b, point, 0.0 if value else 1.0, None, None, exact=True)
     if ratio:
         grid = None if grid is None else grid / float(min(of_a.min(), of_b.min()))
         of_a, of_b = np.log(of_a), np.log(of_b)
@@ -259,7 +260,7 @@ def _compare(
         a,
         b,
         _interval(differences, found),
-        p=_p(differences, found, grid) if enough else None,
+        p=(max(map(p_different, found)) if found else paired_t(differences, grid)) if enough else None,
         p_equivalent=max(p_equivalent(one, margin) for one in found) if enough and margin and found else None,
         margin=margin,
         ratio=ratio,
@@ -271,17 +272,8 @@ def _compare(
     )
 
 
-def _p(differences: NDArray[np.float64], evidence: tuple[Evidence, ...], grid: float | None) -> float | None:
-    return max(map(p_different, evidence)) if evidence else paired_t(differences, grid)
-
-
 def _constant(by_seed: Mapping[int, float]) -> bool:
     return len(by_seed) > 1 and len(set(by_seed.values())) == 1
-
-
-def _point(differences: NDArray[np.float64]) -> Interval:
-    value = float(differences[0])
-    return Interval(differences.size, value, 0.0, value, value)
 
 
 def _interval(differences: NDArray[np.float64], evidence: tuple[Evidence, ...]) -> Interval:

@@ -23,16 +23,10 @@ class Membership:
 def pareto_membership(
     methods: Sequence[str], family: Mapping[str, Iterable[Comparison]], better: Mapping[str, Better]
 ) -> dict[str, Membership]:
-    """Return each method's place on the front over the metrics of a decided family.
+    """Return each method's place on the front over the metrics of a decided family: metric -> pairs with verdicts.
 
     Off: some method is shown better in one metric and better or equivalent in all others. On: against every other
     method it is shown better in some metric, so that none can dominate it. Else undecided.
-
-    Args:
-        methods: those compared.
-        family: metric -> its pairs, with verdicts.
-        better: the good direction of each metric.
-
     """
     wins: set[tuple[str, str, str]] = set()
     even: set[tuple[str, str, str]] = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hpml_bench.statistics.evidence import POWER, OverSeeds, detectable, seeds_to_find
+from hpml_bench.statistics.evidence import POWER, OverSeeds, seeds_to_find
 from hpml_bench.statistics.intervals import ALPHA, t_quantile
 
 
@@ -20,15 +20,6 @@ def paired_t_power(difference: float, sd: float, n: int, alpha: float = ALPHA) -
     critical, noncentrality = t_quantile(1 - alpha / 2, n - 1), math.sqrt(n) * abs(difference) / sd
     below, wrong = (float(nctdtr(n - 1, noncentrality, t)) for t in (critical, -critical))
     return 1 - (0.0 if math.isnan(below) else below) + (0.0 if math.isnan(wrong) else wrong)
-
-
-def detectable_difference(sd: float, n: int, alpha: float = ALPHA, power: float = POWER) -> float:
-    """Return the least true difference that a paired t test over n seeds finds with this power.
-
-    Solves F(t(1 - α/2, n - 1); n - 1, δ√n / sd) = 1 - power for δ, F being the noncentral t distribution; the
-    chance of a significant difference of the wrong sign is left out.
-    """
-    return detectable(OverSeeds(n, 0.0, sd), n, alpha, power)
 
 
 def seeds_needed(difference: float, sd: float, alpha: float = ALPHA, power: float = POWER) -> int | None:

@@ -77,11 +77,7 @@ def rows_interval(values: ArrayLike) -> tuple[float, float] | None:
 def crossed_interval(values: ArrayLike, span: float = 1.0, step: float = 1.0) -> Interval:
     """Return the mean of a seeds x rows table with a 95 % interval for other seeds *and* other test rows.
 
-    The wider of the intervals of `crossed_evidence`; none where that is empty.
-
-    Returns:
-        n (seeds), mean, the standard deviation of the seeds' means, and the interval.
-
+    The wider of the intervals of `crossed_evidence`, none where that is empty; the spread is that of the seeds' means.
     """
     table = np.asarray(values, dtype=float)
     low, high = widest(crossed_evidence(table, span, step))

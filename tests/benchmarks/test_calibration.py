@@ -173,5 +173,5 @@ def test_a_pilots_own_spread_plans_too_few_seeds_and_the_cautious_enough(pilot: 
 def test_the_detectable_difference_is_found_8_times_in_10() -> None:
     """Differences of the printed size are found in 80 %, alone and at Holm's first step."""
     for alpha in (0.05, 0.005):
-        size = statistics.detectable_difference(1.0, 5, alpha)
+        size = statistics.detectable(statistics.OverSeeds(5, 0.0, 1.0), 5, alpha)
         assert calibration.power(size, 5, alpha, TRIALS) == pytest.approx(0.8, abs=tolerance(0.8))

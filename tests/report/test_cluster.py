@@ -364,4 +364,4 @@ def test_a_place_that_cannot_be_read_is_none() -> None:
     assert where(made_records.record(environment={"where": "here"})) is None
     odd = where(made_records.record(environment={"where": {"restart": "x"}}))
     assert odd is not None
-    assert (odd.on, odd.job, odd.restart) == ("–", "–", 0)
+    assert (odd.hosts, odd.job, odd.restart) == ((), "–", 0)

@@ -19,7 +19,8 @@ from hpml_bench.errors import UserError
 from hpml_bench.report.results import Results
 from hpml_bench.report.seed_plan import plan
 from hpml_bench.statistics import (
-    detectable_difference,
+    OverSeeds,
+    detectable,
     paired_t_power,
     sd_upper_bound,
     seeds_needed,
@@ -42,7 +43,7 @@ def test_seeds_are_statsmodels(size: float, sd: float, alpha: float) -> None:
     theirs = TTestPower()
     assert theirs.power(size / sd, n, alpha) >= 0.8 > theirs.power(size / sd, n - 1, alpha)
     assert paired_t_power(size, sd, n, alpha) == pytest.approx(theirs.power(size / sd, n, alpha))
-    assert detectable_difference(sd, n, alpha) <= size
+    assert detectable(OverSeeds(n, 0.0, sd), n, alpha) <= size
 
 
 @pytest.mark.parametrize("size", [0.1, 0.5, 1.0, 3.0, 5.0, 10.0])
@@ -105,7 +106,7 @@ def test_plan_of_a_cost(pilot: Path) -> None:
         assert p.alone == seeds_needed(math.log(1.05), p.sd)
         assert p.seeds == seeds_needed(math.log(1.05), p.sd, 0.002 / 9)
         assert p.cautious == seeds_needed(math.log(1.05), sd_upper_bound(p.sd, 5), 0.002 / 9)
-        assert p.detectable == pytest.approx(math.expm1(detectable_difference(p.sd, 5, 0.036 / 9)))
+        assert p.detectable == pytest.approx(math.expm1(detectable(OverSeeds(5, 0.0, p.sd), 5, 0.036 / 9)))
     assert made.seeds == max(p.seeds for p in made.pairs if p.seeds)
     assert not any("test rows" in sentence for sentence in made.sentences)
 

@@ -29,7 +29,6 @@ from hpml_bench.statistics import (
     crossed_interval,
     decide,
     detectable,
-    detectable_difference,
     group_scores,
     holm,
     levels,
@@ -354,7 +353,7 @@ def test_group_scores_are_linear() -> None:
 def test_detectable_difference_is_detected_8_times_in_10() -> None:
     """A difference of that size is found with a power near 80 % (non-central t)."""
     for n in (5, 10, 30):
-        noncentrality = detectable_difference(2.0, n) / (2.0 / math.sqrt(n))
+        noncentrality = detectable(OverSeeds(n, 0.0, 2.0), n) / (2.0 / math.sqrt(n))
         critical = stats.t.ppf(0.975, n - 1)
         power = stats.nct.sf(critical, n - 1, noncentrality)
         assert power == pytest.approx(0.8, abs=0.04)
@@ -488,7 +487,7 @@ def test_the_interval_follows_from_the_spread_of_the_test() -> None:
     low, high = stats.t.interval(0.95, 4, loc=1.2, scale=sd / math.sqrt(5))
     assert (pair.difference.low, pair.difference.high) == pytest.approx((low, high))
     assert pair.p == pytest.approx(2 * stats.t.sf(1.2 / (sd / math.sqrt(5)), 4))
-    assert pair.detectable == pytest.approx(detectable_difference(sd, 5, 0.036))
+    assert pair.detectable == pytest.approx(detectable(OverSeeds(5, 0.0, sd), 5, 0.036))
     assert pair.difference.sd == pytest.approx(math.sqrt(0.2)), "the spread of the values, as measured"
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from hpml_bench.plugins.blocks import Section, Table
+from hpml_bench.plugins.blocks import Section
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, number, table
+from hpml_bench.report.tables import MISSING, number, section_of, table
 
 order = 57
 ROWS = 8
@@ -31,14 +29,14 @@ def section(results: Results) -> Section | None:
     methods, first = list(answered), next(iter(answered.values()))
     means = {method: np.mean([*map(np.asarray, results.row_scores(method).values())], axis=0) for method in methods}
     scores = np.array([means[method] for method in methods], dtype=np.float64)  # [methods, rows]
-    rows: list[list[Cell]] = []
-    for row in _most_disputed(scores):
-        cells: list[Cell] = [str(row + 1), _cut(first.question[row]), _cut(first.expected[row])]
-        for place, method in enumerate(methods):
-            texts = answered[method].answer
-            score = number(scores[place, row], ".0f" if scores[place, row] in {0.0, 1.0} else ".2f")
-            told = f"{_cut(texts[row])} [{score}]" if texts is not None else MISSING
-            cells.append(told)
+    # rows by falling spread of the methods' scores; among equals in the rows' order
+    spread = scores.max(axis=0) - scores.min(axis=0) + 1e-3 * scores.std(axis=0)
+    rows = []
+    for row in np.argsort(-spread, kind="stable")[:ROWS].tolist():
+        cells = [str(row + 1), _cut(first.question[row]), _cut(first.expected[row])]
+        for score, one in zip(scores[:, row], answered.values(), strict=True):
+            shown = number(score, ".0f" if score in {0.0, 1.0} else ".2f")
+            cells.append(f"{_cut(one.answer[row])} [{shown}]" if one.answer is not None else MISSING)
         rows.append(cells)
     notes = [
         f"The answers are of seed {seed}; in brackets stands the row's score, the mean over all compared seeds. Shown "
@@ -46,14 +44,8 @@ def section(results: Results) -> Section | None:
         "equals. All answers are in each run's predictions.parquet."
     ]
     columns = ["Row", "Asked", "Expected", *methods]
-    block: Table = table("answers", "Answers to test rows, most disputed first", columns, rows, notes)
-    return Section(slug="answers", title="Answers", blocks=(block,))
-
-
-def _most_disputed(scores: np.ndarray) -> Iterator[int]:
-    """Yield rows by falling spread of the methods' scores; among equals in the rows' order."""
-    spread = scores.max(axis=0) - scores.min(axis=0) + 1e-3 * scores.std(axis=0)
-    yield from np.argsort(-spread, kind="stable")[:ROWS].tolist()
+    block = table("answers", "Answers to test rows, most disputed first", columns, rows, notes)
+    return section_of("answers", "Answers", block)
 
 
 def _cut(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from hpml_bench import statistics
@@ -10,7 +9,7 @@ from hpml_bench.plugins.blocks import Section
 from hpml_bench.report.comparability import method_of
 from hpml_bench.report.factors import ONE_SEED, Pair, between, factor, mean
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Cell, cell, table
+from hpml_bench.report.tables import Cell, cell, section_of, table
 
 order = 69
 COLUMNS = ("method", "seeds", "time, kept (s)", "time, computed again (s)", "ratio", "95 % interval of the ratio",
@@ -20,8 +19,6 @@ COLUMNS = ("method", "seeds", "time, kept (s)", "time, computed again (s)", "rat
 def section(results: Results) -> Section | None:
     """Return a table with one row per method that ran both ways; None where none did."""
     found = {method: pairs for method in results.methods if (pairs := _pairs(results, method))}
-    if not found:
-        return None
     notes = [
         "Means over the seeds that a method ran with and without gradient checkpointing, all else equal and both on "
         "one host. The same steps lead to the same model but for rounding. Time and peak are those of training. Ratio: "
@@ -30,7 +27,7 @@ def section(results: Results) -> Section | None:
     notes += [ONE_SEED] if any(len(pairs) < 2 for pairs in found.values()) else []
     caption = "Activations kept, or computed again in the backward pass"
     shown = table("checkpointing", caption, COLUMNS, [_row(method, pairs) for method, pairs in found.items()], notes)
-    return Section(slug="checkpointing", title="Gradient checkpointing", blocks=(shown,))
+    return section_of("checkpointing", "Gradient checkpointing", shown)
 
 
 def _pairs(results: Results, method: str) -> list[Pair]:
@@ -54,10 +51,10 @@ def _row(method: str, pairs: Sequence[Pair]) -> list[Cell]:
     saved = [a - b for a, b in zip(*peaks, strict=True) if a is not None and b is not None]
     return [
         method,
-        (str(len(pairs)), float(len(pairs))),
+        len(pairs),
         cell(time, ".2f"),
         cell(longer, ".2f"),
-        cell(ratio.mean if ratio else math.nan, ".2f"),
+        cell(ratio.mean if ratio else None, ".2f"),
         between(ratio),
         cell(peak, ",.0f"),
         cell(lower, ",.0f"),

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Figure, Section, Table, Text
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.comparability import alone
+from hpml_bench.report.comparability import alone, grouped
 from hpml_bench.report.curves import LARGEST
 from hpml_bench.report.jobs import where
 from hpml_bench.report.results import MEMORY, TIME, Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, sentence_list, table
+from hpml_bench.report.tables import MISSING, Cell, Quantity, section_of, sentence_list, table
 from hpml_bench.system.text import sanitize
 
 order = 128
@@ -21,14 +21,8 @@ def section(results: Results) -> Section | None:
     """Return the runs' hosts, costs and jobs; None if no job did any."""
     if results.times is None and not any(where(record) for record in results.compared):
         return None
-    found = (
-        Text(sentences=tuple(_sentences(results))),
-        _chart(results),
-        _costs(results),
-        _places(results),
-    )
-    blocks: tuple[Text | Figure | Table, ...] = tuple(block for block in found if block is not None)
-    return Section(slug="jobs", title="Jobs and hosts", blocks=blocks)
+    said = Text(sentences=tuple(_sentences(results)))
+    return section_of("jobs", "Jobs and hosts", said, _chart(results), _costs(results), _places(results))
 
 
 def _sentences(results: Results) -> Iterator[str]:
@@ -59,17 +53,10 @@ def _chart(results: Results) -> Figure | None:
     return gantt(results, results.times)
 
 
-# Costs by hardware
-
-Group = tuple[str, bool]
-"""Fingerprint of the hardware, and whether its runs were alone there."""
-
-
 def _costs(results: Results) -> Table | None:
     """Return the costs of every hardware, of runs alone and of those with neighbours; None with a single group."""
-    groups: dict[Group, list[RunRecord]] = {}
-    for record in sorted(results.compared, key=lambda record: record.run_id not in results.selection.costed):
-        groups.setdefault((str(record.environment.get("fingerprint")), alone(record)), []).append(record)
+    ordered = sorted(results.compared, key=lambda record: record.run_id not in results.selection.costed)
+    groups = grouped(ordered, lambda record: (str(record.environment.get("fingerprint")), alone(record)))
     quantities = [Quantity.of(results, name) for name in results.measured(TIME, "samples_per_second", *MEMORY)]
     if len(groups) < 2 or not quantities:
         return None
@@ -79,8 +66,7 @@ def _costs(results: Results) -> Table | None:
         for method in results.methods:
             own = [record for record in records if results.labels[record.run_id] == method]
             cells = [_spread(quantity, own) for quantity in quantities]
-            count: Cell = (str(len(own)), float(len(own)))
-            rows += [[title, "none" if quiet else "some", method, count, *cells]] if own else []
+            rows += [[title, "none" if quiet else "some", method, len(own), *cells]] if own else []
     notes = ["Mean ± standard deviation over the runs of a row; nothing is compared between rows of different groups."]
     columns = ("Hardware", "Neighbours", "method", "Runs", *(quantity.header for quantity in quantities))
     return table("costs_by_hardware", "Costs by hardware and neighbours", columns, rows, notes)
@@ -103,20 +89,15 @@ def hardware(record: RunRecord) -> str:
     return sanitize(f"{nodes} nodes, {words}" if isinstance(nodes, int) and nodes > 1 else words, 60)
 
 
-# Where each ran
-
-
-def _places(results: Results) -> Table | None:
+def _places(results: Results) -> Table:
     rows: list[list[Cell]] = []
     for record in sorted(results.compared, key=lambda record: (record.started, record.run_id)):
-        place, beside = where(record), record.neighbours
-        if place is None:
-            continue
-        count: Cell = (MISSING, None) if beside is None else (str(len(beside)), float(len(beside)))
-        seed, restart = ((str(n), float(n)) for n in (record.spec.seed, place.restart))
-        rows.append([results.labels[record.run_id], seed, place.on, place.engine, place.job, restart, count])
-    if not rows:
-        return None
+        beside = None if record.neighbours is None else len(record.neighbours)
+        if place := where(record):
+            label, seed = results.labels[record.run_id], record.spec.seed
+            rows.append(
+                [label, seed, ", ".join(place.hosts) or MISSING, place.engine, place.job, place.restart, beside]
+            )
     columns = ("method", "Seed", "Hosts", "Engine", "Job", "Restart", "Neighbours")
     notes = ["Restart: how often the engine had begun the job anew. Neighbours: other runs of this sweep on the host."]
     return table("places", "Where the compared runs ran", columns, rows, notes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, number, p_value, rank, sentence_list, table
+from hpml_bench.report.tables import MISSING, Cell, Quantity, cell, p_cell, rank, section_of, sentence_list, table
 from hpml_bench.statistics import Comparison, Interval
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ def section(results: Results) -> Section | None:
     if len(results.methods) < 2 or len(results.seeds) < 2 or not results.headline:
         return None
     tables = [_intervals(results), *_all_pairs(results), _these_rows(results), _crossed(results)]
-    blocks = tuple(table for table in tables if table is not None)
-    return Section(slug="comparisons", title="Which differences are real", blocks=blocks)
+    return section_of("comparisons", "Which differences are real", *tables)
 
 
 def _intervals(results: Results) -> Table:
@@ -52,8 +51,10 @@ def _intervals(results: Results) -> Table:
         "are intervals: 1 + methods shown to be better, to k − methods shown worse, by the verdicts below."
     ]
     compared = sentence_list([results.definitions[name].title for name in results.headline])
+    scores = [results.definitions[name].title for name in results.test_metrics if name != results.quality]
+    others = ["throughput", *(title.removeprefix("test ") for title in reversed(scores)), "latency"]
     notes.append(
-        f"Compared by {compared} alone; the other metrics ({', '.join(_others(results))} and so on) stand "
+        f"Compared by {compared} alone; the other metrics ({', '.join(others)} and so on) stand "
         "without test. At one budget the throughput says what the training time says."
     )
     if found := results.guess:
@@ -61,18 +62,13 @@ def _intervals(results: Results) -> Table:
     return table("intervals", "Means with 95 % intervals, and rank intervals", columns, cells.values(), notes)
 
 
-def _others(results: Results) -> list[str]:
-    """Return some metrics that are not compared."""
-    scores = [results.definitions[name].title for name in results.test_metrics if name != results.quality]
-    return ["throughput", *(title.removeprefix("test ") for title in reversed(scores)), "latency"]
-
-
 def _all_pairs(results: Results) -> Iterator[Table]:
     """Yield a table for every metric that has pairs; the first explains the columns of all."""
     tested = sum(c.verdict != "untested" for pairs in results.family.values() for c in pairs)
     share, spent = f"{100 * results.margin.cost:g}", 100 * statistics.ALPHA * statistics.spent_at(results.look)
+    unit = "row" if results.test_groups is None else f"group of rows ({results.test_rows_in_words})"
     notes = [
-        f"Scores: differences of the first less the second within a seed and {_unit(results)}, for "
+        f"Scores: differences of the first less the second within a seed and {unit}, for "
         f"{results.judged_for} "
         "(p the larger, interval the wider, of a two-way analysis of variance and of the paired t over seeds). Costs: "
         "factors first / second within a seed (paired t of logarithms), for other seeds. Each 95 % interval is its own "
@@ -95,11 +91,6 @@ def _all_pairs(results: Results) -> Iterator[Table]:
             notes = [LIKE_FIRST]
 
 
-def _unit(results: Results) -> str:
-    """Return the unit in which other test rows are drawn."""
-    return "row" if results.test_groups is None else f"group of rows ({results.test_rows_in_words})"
-
-
 def _margin(results: Results) -> str:
     """Return the margin of a score in its unit."""
     if results.quality not in results.definitions:
@@ -110,8 +101,7 @@ def _margin(results: Results) -> str:
 
 def _pairs(results: Results, quantity: Quantity, comparisons: tuple[Comparison, ...], notes: list[str]) -> Table:
     name = quantity.metric.name
-    fixed = name == results.quality
-    rows = [_row(quantity, comparison, fixed) for comparison in comparisons]
+    rows = [_row(quantity, comparison, fixed=name == results.quality) for comparison in comparisons]
     ratio = any(c.ratio for c in comparisons)
     within = quantity.difference_unit
     unit = " (factors)" if ratio else f" (differences in {within})" if within else " (differences)"
@@ -136,7 +126,7 @@ def _row(quantity: Quantity, c: Comparison, fixed: bool) -> list[Cell]:
     needed: Cell = MISSING
     if c.verdict == "undecided":
         if c.seeds_needed:
-            needed = (f"{c.seeds_needed:,}", float(c.seeds_needed))
+            needed = cell(c.seeds_needed, "d")
         elif c.evidence:
             needed = "none" if fixed else "> 10,000"
     return [
@@ -144,13 +134,10 @@ def _row(quantity: Quantity, c: Comparison, fixed: bool) -> list[Cell]:
         verdict(quantity, c) + (f" {MARK}" if c.uncertain else ""),
         difference,
         between,
-        (p_value(c.p), c.p),
-        (p_value(c.p_adjusted), c.p_adjusted),
-        (p_value(c.p_equivalent), c.p_equivalent),
-        (p_value(c.p_equivalent_adjusted), c.p_equivalent_adjusted),
+        *map(p_cell, (c.p, c.p_adjusted, c.p_equivalent, c.p_equivalent_adjusted)),
         quantity.found(c),
         needed,
-        (str(c.difference.n), float(c.difference.n)),
+        c.difference.n,
     ]
 
 
@@ -175,16 +162,12 @@ def _these_rows(results: Results) -> Table | None:
             f"{c.a} − {c.b}",
             score.cell(c.difference.mean),
             score.between(c.difference),
-            (p_value(c.p), c.p),
-            (p_value(c.p_sign_flip), c.p_sign_flip),
-            (p_value(c.sign_flip_floor), c.sign_flip_floor),
-            (number(c.superiority, ".2f"), c.superiority),
-            (str(c.difference.n), float(c.difference.n)),
+            *map(p_cell, (c.p, c.p_sign_flip, c.sign_flip_floor)),
+            cell(c.superiority, ".2f"),
+            c.difference.n,
         ]
         for c in results.on_these_rows()
     ]
-    if not rows:
-        return None
     notes = [
         f"For other seeds on these {results.test_rows_in_words} alone: another test set may order the methods "
         "otherwise, so that no verdict of this page rests on it alone. p: paired t over seeds"
@@ -202,12 +185,10 @@ def _crossed(results: Results) -> Table | None:
     if results.quality not in results.headline:
         return None
     score = Quantity.of(results, results.quality)
-    rows = [
-        [name, (str(one.n), float(one.n)), score.cell(one.mean), score.between(over_seeds), score.between(one)]
+    rows: list[list[Cell]] = [
+        [name, one.n, score.cell(one.mean), score.between(over_seeds), score.between(one)]
         for name, over_seeds, one in _crossed_intervals(results)
     ]
-    if not rows:
-        return None
     training = "" if results.reference.spec.settings.vary_data else "; both are conditional on these training rows"
     notes = [
         "Over seeds: for other seeds on this very test set. Over seeds and rows: for other seeds and another test set "

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hpml_bench.plugins.blocks import Figure, Section, Table, Text
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, sentence_list, table
+from hpml_bench.report.tables import MISSING, Cell, Quantity, section_of, sentence_list, spreads, table
+from hpml_bench.statistics import Membership
 
 order = 40
 
@@ -23,19 +26,16 @@ def section(results: Results) -> Section | None:
         figure = trade_off(results, cost, results.quality, f"{results.quality}_against_{cost}", on)
         if figure is not None:
             figures.append(figure)
-            sentences += _told(results, cost)
+            sentences += _told(results, cost, front)
     if not figures:
         return None
-    front_table = _front(results)
-    told = (Text(sentences=tuple(sentences)),) if sentences else ()
-    blocks = (*told, *((front_table,) if front_table else ()), *figures)
-    score = Quantity.of(results, results.quality)
-    return Section(slug=f"cost-{score.slug}", title=f"Cost against {results.score_title}", blocks=blocks)
+    told = Text(sentences=tuple(sentences)) if sentences else None
+    slug = f"cost-{Quantity.of(results, results.quality).slug}"
+    return section_of(slug, f"Cost against {results.score_title}", told, _front(results), *figures)
 
 
-def _told(results: Results, cost: str) -> list[str]:
+def _told(results: Results, cost: str, front: Mapping[str, Membership]) -> list[str]:
     """Return a sentence on the front of score and one cost: methods on it, off it (dominated by which), undecided."""
-    front = results.front((results.quality, cost))
     title = f"{Quantity.of(results, results.quality).heading} against {Quantity.of(results, cost).title}"
     if not front:
         return []
@@ -60,9 +60,8 @@ def _front(results: Results) -> Table | None:
     front = results.front(results.headline)
     rows: list[list[Cell]] = []
     for method in results.methods:
-        means = [quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities]
         place, by = (front[method].place, front[method].by) if method in front else (MISSING, ())
-        rows.append([method, place, ", ".join(by) or MISSING, *means])
+        rows.append([method, place, ", ".join(by) or MISSING, *spreads(results, method, quantities)])
     notes = [
         "By the verdicts of this page. On: against each other method shown to be better in some column, so that none "
         "can be as good in all. Off: some other method is shown to be better in one column and better or equivalent in "

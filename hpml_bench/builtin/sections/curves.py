@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpml_bench.plugins.blocks import Section
 from hpml_bench.report.curves import validation_of
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Quantity
+from hpml_bench.report.tables import Quantity, section_of
 
 order = 50
 Labels = tuple[str, str, float]
@@ -22,8 +22,7 @@ def section(results: Results) -> Section | None:
     from hpml_bench.report.figures import line_chart
 
     figures = [line_chart(results, metric, *labels) for metric, labels in _curves(results).items()]
-    drawn = tuple(figure for figure in figures if figure is not None)
-    return Section(slug="curves", title="Training curves", blocks=drawn) if drawn else None
+    return section_of("curves", "Training curves", *figures)
 
 
 def _curves(results: Results) -> dict[str, Labels]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.comparability import environment_of, flat
+from hpml_bench.report.comparability import environment_of, flat, grouped
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, table
+from hpml_bench.report.tables import MISSING, section_of, table
 
 order = 130
 REPEATABILITY = (
@@ -32,10 +32,8 @@ def section(results: Results) -> Section | None:
         shared["hosts"] = ", ".join(results.hosts)
     rows = [[key, value] for key, value in flat(shared)]
     where = table("environment", "Environment of the runs that costs are of", ("Item", "Value"), rows)
-    blocks: list[Text | Table] = [Text(sentences=tuple(sentences)), where]
-    if len(environments) > 1:
-        blocks.append(_differences(results, environments))
-    return Section(slug="environment", title="Environment", blocks=tuple(blocks))
+    others = _differences(results, environments)
+    return section_of("environment", "Environment", Text(sentences=tuple(sentences)), where, others)
 
 
 def _differences(results: Results, environments: list[tuple[RunRecord, ...]]) -> Table:
@@ -51,7 +49,5 @@ def _differences(results: Results, environments: list[tuple[RunRecord, ...]]) ->
 
 
 def _named(results: Results, runs: tuple[RunRecord, ...]) -> str:
-    by_method: dict[str, list[str]] = {}
-    for record in runs:
-        by_method.setdefault(results.labels[record.run_id], []).append(str(record.spec.seed))
-    return "; ".join(f"{method}, seed {', '.join(seeds)}" for method, seeds in by_method.items())
+    by_method = grouped(runs, lambda record: results.labels[record.run_id])
+    return "; ".join(f"{method}, seed {', '.join(str(r.spec.seed) for r in own)}" for method, own in by_method.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, table
+from hpml_bench.report.tables import MISSING, Cell, section_of, table
 from hpml_bench.system.text import sanitize
 
 order = 25
@@ -28,9 +28,16 @@ TRACEBACK_WIDTH = 300
 
 def section(results: Results) -> Section | None:
     """Return runs not ok, tried again or set apart, and unreadable records; nothing where there are none."""
-    found = (_not_ok(results), *_tracebacks(results), _again(results), _excluded(results), _problems(results))
-    blocks = [block for block in found if block is not None]
-    return Section(slug="failures", title="Failures and runs set apart", blocks=tuple(blocks)) if blocks else None
+    problems = results.left_out.problems
+    return section_of(
+        "failures",
+        "Failures and runs set apart",
+        _not_ok(results),
+        *_tracebacks(results),
+        _again(results),
+        _excluded(results),
+        Text(sentences=problems) if problems else None,
+    )
 
 
 def _all(results: Results) -> list[RunRecord]:
@@ -44,39 +51,21 @@ def _label(results: Results, record: RunRecord) -> str:
     return results.labels.get(record.run_id, record.spec.method.name)
 
 
-def _not_ok(results: Results) -> Table | None:
-    bad = results.left_out.unfinished
-    if not bad:
-        return None
+def _not_ok(results: Results) -> Table:
     rows: list[list[Cell]] = [
-        [
-            _label(results, record),
-            (str(record.spec.seed), float(record.spec.seed)),
-            record.status,
-            MEANING.get(record.status, ""),
-            _reason(record),
-            _log(record),
-        ]
-        for record in bad
+        [_label(results, r), r.spec.seed, r.status, MEANING.get(r.status, ""), _reason(r), _log(r)]
+        for r in results.left_out.unfinished
     ]
     columns = ("method", "Seed", "Status", "Meaning", "Reason", "Log")
     return table("failures", "Runs that did not end well; they enter no mean", columns, rows)
 
 
-def _again(results: Results) -> Table | None:
+def _again(results: Results) -> Table:
     rows: list[list[Cell]] = [
-        [
-            _label(results, record),
-            (str(record.spec.seed), float(record.spec.seed)),
-            (str(len(record.earlier_attempts) + 1), float(len(record.earlier_attempts) + 1)),
-            record.status,
-            "; ".join(_short(attempt) for attempt in record.earlier_attempts),
-        ]
-        for record in _all(results)
-        if record.earlier_attempts
+        [_label(results, r), r.spec.seed, len(earlier) + 1, r.status, "; ".join(map(_short, earlier))]
+        for r in _all(results)
+        if (earlier := r.earlier_attempts)
     ]
-    if not rows:
-        return None
     columns = ("method", "Seed", "Attempts", "Status", "Earlier attempts")
     return table("retries", "Runs that were tried again, as `--retries` asked; the last attempt counts", columns, rows)
 
@@ -97,10 +86,8 @@ def _tracebacks(results: Results) -> list[Text]:
     """Return a list of lines for each different traceback, under the runs that ended with it."""
     runs: dict[tuple[str, ...], list[str]] = {}
     for record in results.left_out.unfinished:
-        lines = _raising_lines(record)
-        if lines:
-            label = _label(results, record)
-            runs.setdefault(lines, []).append(f"{label}, seed {record.spec.seed}")
+        if lines := _raising_lines(record):
+            runs.setdefault(lines, []).append(f"{_label(results, record)}, seed {record.spec.seed}")
     shown = [Text(sentences=(_short(f"Raised in {'; '.join(who)}:"), *lines)) for lines, who in runs.items()]
     more = len(shown) - TRACEBACKS
     rest = [Text(sentences=(f"Other tracebacks that are in run.json alone: {more}.",))] if more > 0 else []
@@ -124,18 +111,12 @@ def _log(record: RunRecord) -> str:
     return MISSING if record.status == "unsupported" else f"{record.run_id}/rank{rank}.log"
 
 
-def _excluded(results: Results) -> Table | None:
-    if not results.left_out.excluded:
-        return None
+def _excluded(results: Results) -> Table:
     rows: list[list[Cell]] = []
     for group in results.left_out.excluded:
         methods = ", ".join(dict.fromkeys(record.spec.method.name for record in group.records))
         seeds = ", ".join(map(str, sorted({record.spec.seed for record in group.records})))
-        count = len(group.records)
-        rows.append([methods, seeds, (str(count), float(count)), group.records[0].protocol_id or MISSING, group.reason])
+        protocol = group.records[0].protocol_id or MISSING
+        rows.append([methods, seeds, len(group.records), protocol, group.reason])
     columns = ("method", "Seeds", "Runs", "Protocol", "Why it is not compared")
     return table("apart", "Runs set apart: they enter no mean", columns, rows)
-
-
-def _problems(results: Results) -> Text | None:
-    return Text(sentences=results.left_out.problems) if results.left_out.problems else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpml_bench.plugins.blocks import Section
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import table
+from hpml_bench.report.tables import capitalized, section_of, table
 
 order = 150
 
@@ -13,7 +13,7 @@ def section(results: Results) -> Section | None:
     """Return one row per metric, as its probe declared it."""
     rows = [
         [
-            m.title[:1].upper() + m.title[1:],
+            capitalized(m.title),
             m.name,
             m.unit or "1",
             m.better,
@@ -23,11 +23,6 @@ def section(results: Results) -> Section | None:
         ]
         for m in results.definitions.values()
     ]
-    if not rows:
-        return None
     columns = ("Metric", "Name", "Unit", "Better", "Phase", "Over ranks / steps", "Definition")
-    return Section(
-        slug="glossary",
-        title="Glossary",
-        blocks=(table("glossary", "Every metric, as its probe defines it", columns, rows),),
-    )
+    shown = table("glossary", "Every metric, as its probe defines it", columns, rows)
+    return section_of("glossary", "Glossary", shown)

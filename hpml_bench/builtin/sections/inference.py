@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hpml_bench.plugins.blocks import Figure
-from hpml_bench.report.metric_groups import HARNESS, OVER_SEEDS, SHOWN, GroupSection
+from hpml_bench.report.metric_groups import Bars, GroupSection
 from hpml_bench.report.results import Results
 
 order = 80
@@ -19,20 +18,7 @@ def _notes(results: Results) -> list[str]:
     return notes
 
 
-def _chart(results: Results) -> Figure | None:
-    from hpml_bench.report.figures import bars
-
-    groups = {"latency_ms_p50": "median", "latency_ms_p99": "p99", "merged_latency_ms_p50": "median, merged"}
-    caption = "Latency of one example: mean over seeds of each run's percentile"
-    return bars(results, groups, "latency", caption, "Latency of one example (ms)")
-
-
-section = GroupSection(
-    slug="inference",
-    title="Inference",
-    caption=f"Inference, {OVER_SEEDS}",
-    groups=SHOWN["inference"],
-    metrics=HARNESS["inference"],
-    notes=_notes,
-    chart=_chart,
-)
+LATENCIES = {"latency_ms_p50": "median", "latency_ms_p99": "p99", "merged_latency_ms_p50": "median, merged"}
+CAPTION = "Latency of one example: mean over seeds of each run's percentile"
+CHART: Bars = (LATENCIES, "latency", CAPTION, "Latency of one example (ms)")
+section = GroupSection("inference", "Inference", notes=_notes, chart=lambda _: CHART)

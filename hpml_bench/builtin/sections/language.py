@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpml_bench.report.metric_groups import HARNESS, OVER_SEEDS, SHOWN, GroupSection
+from hpml_bench.report.metric_groups import GroupSection
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import number
 
@@ -34,11 +34,4 @@ def _cut_and_empty(results: Results, method: str) -> float:
     return float(np.mean(shares)) if shares else 0.0
 
 
-section = GroupSection(
-    slug="language",
-    title="Language model",
-    caption=f"Language model, {OVER_SEEDS}",
-    groups=SHOWN["language"],
-    metrics=HARNESS["language"],
-    notes=_notes,
-)
+section = GroupSection("language", "Language model", notes=_notes)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hpml_bench.plugins.blocks import Figure
-from hpml_bench.report.metric_groups import HARNESS, OVER_SEEDS, SHOWN, GroupSection
+from hpml_bench.report.metric_groups import OVER_SEEDS, Bars, GroupSection
 from hpml_bench.report.results import Results
 
 order = 70
@@ -17,24 +16,14 @@ NOTE = (
 )
 
 
-def _chart(results: Results) -> Figure | None:
-    """Draw the phases of the GPU's memory, else of the host's."""
-    from hpml_bench.report.figures import bars
-
+def _chart(results: Results) -> Bars | None:
+    """Return the phases of the GPU's memory, else of the host's."""
     kind = next((kind for kind in KINDS if results.measured(f"{kind}_train_mb")), None)
     if kind is None:
         return None
     groups = {f"{kind}_{phase}_mb": label for phase, label in PHASES.items()}
     caption = f"{KINDS[kind]} by phase: peak of the largest rank, mean over seeds"
-    return bars(results, groups, "memory", caption, f"{KINDS[kind]} (MB)")
+    return groups, "memory", caption, f"{KINDS[kind]} (MB)"
 
 
-section = GroupSection(
-    slug="memory",
-    title="Memory",
-    caption=f"Peak memory by phase, {OVER_SEEDS}",
-    groups=SHOWN["memory"],
-    metrics=HARNESS["memory"],
-    notes=lambda _: [NOTE],
-    chart=_chart,
-)
+section = GroupSection("memory", "Memory", f"Peak memory by phase, {OVER_SEEDS}", notes=lambda _: [NOTE], chart=_chart)

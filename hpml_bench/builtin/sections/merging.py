@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from hpml_bench.report.metric_groups import HARNESS, OVER_SEEDS, SHOWN, GroupSection
+from hpml_bench.report.metric_groups import GroupSection
 
 order = 82
-
-section = GroupSection(
-    slug="merging",
-    title="Merging",
-    caption=f"Merging, {OVER_SEEDS}",
-    groups=SHOWN["merging"],
-    metrics=HARNESS["merging"],
-    notes=lambda _: ["Of methods that can be folded into the model's weights; what they score unmerged stands beside."],
-)
+NOTE = "Of methods that can be folded into the model's weights; what they score unmerged stands beside."
+section = GroupSection("merging", "Merging", notes=lambda _: [NOTE])

@@ -7,15 +7,13 @@ from typing import Any
 
 from hpml_bench.plugins.blocks import Section
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Cell, table
+from hpml_bench.report.tables import Cell, section_of, table
 
 order = 110
 
 
 def section(results: Results) -> Section | None:
     """Return one row per compared method; with its optimizer, where any has one of its own."""
-    if not results.compared:
-        return None
     runs = [(label, results.runs(label)[0].spec) for label in results.methods]
     own = any(spec.method.optimizer is not None for _, spec in runs)
     rows: list[list[Cell]] = []
@@ -26,7 +24,7 @@ def section(results: Results) -> Section | None:
         rows.append([label, method.method, rate, *([used] if own else []), _listed(method.options) or "none"])
     columns = ("method", "Kind", "Learning rate", *(("Optimizer",) if own else ()), "Options")
     caption = "What differs between the methods; every other setting is the same"
-    return Section(slug="methods", title="Methods", blocks=(table("methods", caption, columns, rows),))
+    return section_of("methods", "Methods", table("methods", caption, columns, rows))
 
 
 def _listed(options: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpml_bench.plugins.blocks import Figure, Section, Table
 from hpml_bench.report.metric_groups import OVER_SEEDS, added_to, bar_charts, other_groups
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import by_method
+from hpml_bench.report.tables import by_method, section_of
 
 order = 92
 
@@ -18,4 +18,4 @@ def section(results: Results) -> Section | None:
         title = group.replace("-", " ").capitalize()
         if table := by_method(results, name, f"{title}, {OVER_SEEDS}", metrics):
             blocks += [table, *bar_charts(results, group.replace("-", " "), metrics)]
-    return Section(slug="others", title="Other measurements", blocks=tuple(blocks)) if blocks else None
+    return section_of("others", "Other measurements", *blocks)

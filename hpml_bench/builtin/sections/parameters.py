@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from hpml_bench.report.metric_groups import HARNESS, SHOWN, GroupSection
+from hpml_bench.report.metric_groups import GroupSection
 
 order = 90
 NOTE = (
     "The task's head is trained with every method and counted apart. Gradient norms of methods with different numbers "
     "of parameters do not compare; the one per √parameter does better."
 )
-
 section = GroupSection(
-    slug="parameters",
-    title="Parameters and gradients",
-    caption="Parameters and what they weigh",
-    groups=SHOWN["parameters"],
-    metrics=HARNESS["parameters"],
-    notes=lambda _: [NOTE],
+    "parameters", "Parameters and gradients", "Parameters and what they weigh", notes=lambda _: [NOTE]
 )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.records.run import Check
 from hpml_bench.report.comparability import flat
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, fact, number, table
+from hpml_bench.report.tables import MISSING, Cell, fact, number, section_of, table
 from hpml_bench.suite.settings import Settings
 
 order = 120
@@ -23,11 +21,7 @@ def section(results: Results) -> Section | None:
     ]
     intro += [fact(key, value) for key, value in reference.notes.items()]
     tables = (_settings(results), _digests(results), _consumption(results), _checks(results))
-    blocks: tuple[Text | Table, ...] = (
-        Text(sentences=tuple(intro)),
-        *(block for block in tables if block is not None),
-    )
-    return Section(slug="protocol", title="Protocol", blocks=blocks)
+    return section_of("protocol", "Protocol", Text(sentences=tuple(intro)), *tables)
 
 
 def _settings(results: Results) -> Table:
@@ -40,23 +34,20 @@ def _settings(results: Results) -> Table:
     return table("settings", "Settings, identical for every method", ("Setting", "Value", "Meaning"), rows)
 
 
-def _digests(results: Results) -> Table | None:
+def _digests(results: Results) -> Table:
     digests = results.reference.digests
-    if digests is None:
-        return None
-    rows = [[key, value] for key, value in digests.model_dump().items() if value is not None]
+    rows = [[key, value] for key, value in (digests.model_dump() if digests else {}).items() if value is not None]
     return table("digests", "What the runs started from (SHA-256)", ("Part", "Digest"), rows)
 
 
-def _consumption(results: Results) -> Table | None:
+def _consumption(results: Results) -> Table:
     rows: list[list[Cell]] = []
     for method in results.methods:
         used = [record.consumed for record in results.runs(method) if record.consumed]
         fields = ("steps", "samples", "real_tokens", "padded_tokens")
         ranges = (_range([getattr(one, field) for one in used]) for field in fields)
-        rows.append([method, *ranges, _orders(used)])
-    if not rows:
-        return None
+        orders = " ".join(dict.fromkeys(one.order[:6] for one in used)) or MISSING
+        rows.append([method, *ranges, orders])
     columns = ("method", "Steps", "Samples", "Real tokens", "Padded tokens", "Sample orders")
     notes = [
         "Per run, over all ranks; a range where seeds differ. Tokens before a method adds virtual ones. Orders: "
@@ -72,23 +63,18 @@ def _range(values: list[int]) -> Cell:
     return text, float(low) if low == high else text
 
 
-def _orders(used: list[Any]) -> str:
-    return " ".join(dict.fromkeys(one.order[:6] for one in used)) or MISSING
-
-
 def _checks(results: Results) -> Table | None:
     """Return one row per method: how many of its compared runs made and passed each check."""
-    names = tuple(dict.fromkeys(check.name for record in results.compared for check in record.checks))
-    if not names:
-        return None
-    rows: list[list[Cell]] = []
-    for method in results.methods:
-        runs = results.runs(method)
-        rows.append([method, *(_passed([c for run in runs for c in run.checks if c.name == name]) for name in names)])
     examples = {check.name: check.detail for record in results.compared for check in record.checks}
+    if not examples:
+        return None
+    rows = []
+    for method in results.methods:
+        made = [check for run in results.runs(method) for check in run.checks]
+        rows.append([method, *(_passed([check for check in made if check.name == name]) for name in examples)])
     notes = ["Runs that passed, of those compared that made the check. A run that failed one is set apart."]
-    notes += [f"{name}, for example: {examples[name]}." for name in names if name in examples]
-    return table("checks", "Arithmetic self-checks of the runs", ("method", *names), rows, notes)
+    notes += [f"{name}, for example: {detail}." for name, detail in examples.items()]
+    return table("checks", "Arithmetic self-checks of the runs", ("method", *examples), rows, notes)
 
 
 def _passed(checks: list[Check]) -> str:

@@ -10,7 +10,18 @@ from pydantic import Field
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
+from hpml_bench.report.tables import (
+    MISSING,
+    Cell,
+    Quantity,
+    cell,
+    limits,
+    number,
+    section_of,
+    sentence_list,
+    spreads,
+    table,
+)
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import MethodSpec
 from hpml_bench.suite.suite import packaged
@@ -61,17 +72,12 @@ def load(name: str = "document") -> Reference:
     return Reference.model_validate(content)
 
 
-def references() -> tuple[Reference, ...]:
-    """Return all publications, in the order of their files' names."""
-    folder = packaged("reference", "benchmarks/reference")
-    return tuple(load(path.stem) for path in sorted(folder.glob("*.yaml")))
-
-
 def section(results: Results) -> Section | None:
     """Return a publication's table with ours beneath each method; nothing where none has our methods and score."""
     ours = {label: _kind(results.runs(label)[0].spec.method) for label in results.methods}
-    for reference in references():
-        settings = results.reference.spec.settings
+    settings = results.reference.spec.settings
+    for path in sorted(packaged("reference", "benchmarks/reference").glob("*.yaml")):
+        reference = load(path.stem)
         alike = reference.dataset in {None, settings.dataset.name} and reference.scorer in {
             None, settings.task.options.get("scorer")
         }  # fmt: skip
@@ -79,9 +85,9 @@ def section(results: Results) -> Section | None:
         scored = any(results.quality in published.figures for published in reference.methods)
         if shared and scored and alike:
             told = (*_unequal_budgets(reference), *_differences(reference, results), *reference.caveats)
-            blocks = (_table(reference, results, ours), Text(sentences=told))
             beside = "the document" if reference.dataset is None else reference.title
-            return Section(slug="document", title=f"Beside {beside}", blocks=blocks)
+            shown = _table(reference, results, ours)
+            return section_of("document", f"Beside {beside}", shown, Text(sentences=told))
     return None
 
 
@@ -104,12 +110,13 @@ def _table(reference: Reference, results: Results, ours: Mapping[str, tuple[str,
             scaled = None if value is None else value * quantity.scale
             of_rows = reference.test_rows if quantity.metric.name == results.quality else None
             known.append((_as_published(scaled, quantity.scale, of_rows), scaled))
-        rows.append([published.title, reference.title, *known, _consumed(figures)])
+        samples = _samples(figures)
+        consumed: Cell = None if samples is None else (f"≈ {number(samples, 'd')}", samples)
+        rows.append([published.title, reference.title, *known, consumed])
         for label in (label for label, kind in ours.items() if kind == _kind(published)):
             used = [record.consumed.samples for record in results.runs(label) if record.consumed]
-            samples = (number(used[0], "d"), float(used[0])) if used else (MISSING, None)
-            spread = [quantity.spread(results.interval(label, quantity.metric.name)) for quantity in quantities]
-            rows.append([label, "this suite", *spread, samples])
+            trained = cell(used[0] if used else None, "d")
+            rows.append([label, "this suite", *spreads(results, label, quantities), trained])
     columns = ("method", "From", *(quantity.header for quantity in quantities), "Samples trained on")
     notes = [f"Source: {reference.source}. Its samples are computed from its own figures: samples/s × runtime."]
     return table("document", "Published figures and ours; not one comparison", columns, rows, notes)
@@ -121,8 +128,8 @@ def _as_published(value: float | None, scale: float, rows: int | None) -> str:
         return MISSING
     if rows is None:
         return f"{value:,.10g}"
-    found = statistics.binomial_interval(round(value / scale * rows), rows)
-    return f"{value:,.10g} [{number(scale * found[0], '.1f')}, {number(scale * found[1], '.1f')}]"
+    low, high = statistics.binomial_interval(round(value / scale * rows), rows)
+    return f"{value:,.10g} {limits(scale * low, scale * high, '.1f')}"
 
 
 def _samples(figures: Mapping[str, float]) -> float | None:
@@ -130,17 +137,11 @@ def _samples(figures: Mapping[str, float]) -> float | None:
     return None if speed is None or seconds is None else speed * seconds
 
 
-def _consumed(figures: Mapping[str, float]) -> Cell:
-    samples = _samples(figures)
-    return (MISSING, None) if samples is None else (f"≈ {number(samples, 'd')}", samples)
-
-
 def _unequal_budgets(reference: Reference) -> tuple[str, ...]:
     """Return a sentence if the document's budgets, samples/s x runtime, differ: then its runtimes don't compare."""
     budgets = {p.title: samples for p in reference.methods if (samples := _samples(p.figures)) is not None}
     parts = [f"{round(samples, -3):,.0f} samples for {title}" for title, samples in budgets.items()]
-    equal = not budgets or max(budgets.values()) <= 1.02 * min(budgets.values())
-    if equal:
+    if not budgets or max(budgets.values()) <= 1.02 * min(budgets.values()):
         return ()
     verdict = "the training budgets were not equal for all, so its runtimes and accuracies do not compare all methods"
     return (f"The document's samples/s × runtime gives {sentence_list(parts)}: {verdict}.",)
@@ -149,9 +150,8 @@ def _unequal_budgets(reference: Reference) -> tuple[str, ...]:
 def _differences(reference: Reference, results: Results) -> tuple[str, ...]:
     settings = results.reference.spec.settings
     here = {"model": settings.backbone, "task": settings.dataset.name}
-    named = [
-        f"{key} {reference.setting[key]} there, {value} here" for key, value in here.items() if key in reference.setting
-    ]
+    there = reference.setting
+    named = [f"{key} {there[key]} there, {value} here" for key, value in here.items() if key in there]
     if not named:
         return ()
     return (

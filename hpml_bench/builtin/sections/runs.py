@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section
-from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import alone, hosts_of
 from hpml_bench.report.results import MEMORY, TIME, Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
+from hpml_bench.report.tables import MISSING, Cell, Quantity, cell, section_of, sentence_list, table
 from hpml_bench.system.text import sanitize
 
 order = 140
@@ -17,22 +16,26 @@ def section(results: Results) -> Section | None:
     """Return one row per compared run, in the order they ran; the others are listed among the failures."""
     if not results.compared:
         return None
-    quantities = [Quantity.of(results, name) for name in results.measured(*_metrics(results))]
+    metrics = dict.fromkeys((results.quality, "test_loss", TIME, "samples_per_second", *MEMORY))
+    quantities = [Quantity.of(results, name) for name in results.measured(*metrics)]
     beside = any(not alone(record) for record in results.compared)
     hosts = len({hosts_of(record) for record in results.compared}) > 1
     rows: list[list[Cell]] = []
     for record in sorted(results.compared, key=lambda r: (r.started, r.run_id)):
-        order, place = ((MISSING, None) if at is None else (str(at), float(at)) for at in (record.order, record.place))
+        costs = record.run_id in results.costs_shown
         rows.append(
             [
                 results.labels[record.run_id],
-                (str(record.spec.seed), float(record.spec.seed)),
-                order,
-                place,
-                *_neighbours(record) * beside,
-                *(_hosts(record),) * hosts,
-                _wall(results, record),
-                *(quantity.cell(_value(results, record, quantity)) for quantity in quantities),
+                record.spec.seed,
+                record.order,
+                record.place,
+                *(None if record.neighbours is None else len(record.neighbours),) * beside,
+                *(", ".join(sanitize(host, 60) for host in hosts_of(record) or ()) or MISSING,) * hosts,
+                cell(record.seconds if costs else None, ".1f"),
+                *(
+                    q.cell(record.metrics.get(q.metric.name) if costs or not q.metric.depends_on_machine else None)
+                    for q in quantities
+                ),
                 record.run_id,
             ]
         )
@@ -42,33 +45,7 @@ def section(results: Results) -> Section | None:
     if beside:
         notes.append("Neighbours: runs of this sweep on the same host meanwhile; costs of such a run rank nothing.")
     notes += _turns(results)
-    return Section(slug="runs", title="Runs", blocks=(table("runs", "All compared runs", columns, rows, notes),))
-
-
-def _metrics(results: Results) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((results.quality, "test_loss", TIME, "samples_per_second", *MEMORY)))
-
-
-def _wall(results: Results, record: RunRecord) -> Cell:
-    """Return a run's wall time, where its costs are shown."""
-    if record.run_id not in results.costs_shown:
-        return MISSING, None
-    return number(record.seconds, ".1f"), record.seconds
-
-
-def _value(results: Results, record: RunRecord, quantity: Quantity) -> float | None:
-    """Return a run's value; a cost only of a run whose costs are shown."""
-    shown = not quantity.metric.depends_on_machine or record.run_id in results.costs_shown
-    return record.metrics.get(quantity.metric.name) if shown else None
-
-
-def _neighbours(record: RunRecord) -> tuple[Cell]:
-    count = len(record.neighbours or ())
-    return ((str(count), float(count)),) if record.neighbours is not None else ((MISSING, None),)
-
-
-def _hosts(record: RunRecord) -> str:
-    return ", ".join(sanitize(host, 60) for host in hosts_of(record) or ()) or MISSING
+    return section_of("runs", "Runs", table("runs", "All compared runs", columns, rows, notes))
 
 
 def _turns(results: Results) -> list[str]:

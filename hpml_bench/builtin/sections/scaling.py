@@ -8,7 +8,7 @@ from hpml_bench.plugins.blocks import Section
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.factors import ONE_SEED, between, factor, mean
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, cell, table
+from hpml_bench.report.tables import MISSING, Cell, cell, section_of, table
 
 order = 68
 Size = tuple[int, int]
@@ -26,8 +26,6 @@ def section(results: Results) -> Section | None:
         for method, by_size in found.items()
         for size in sorted(by_size)
     ]
-    if not rows:
-        return None
     columns = ["method", "ranks", "seeds", "samples/s", "speed-up", "95 % interval", "efficiency (%)",
                "all-reduced (bytes/step)", "all-reduce time (ms)", "all-reduce share (%)",
                *(["within nodes (bytes/step)", "between nodes (bytes/step)"] if over else [])]  # fmt: skip
@@ -46,7 +44,7 @@ def section(results: Results) -> Section | None:
             "nodes are those of a ring all-reduce, by its formula."
         )
     scaled = table("scaling", "The same training on more ranks", columns, rows, notes)
-    return Section(slug="scaling", title="Scaling over ranks", blocks=(scaled,))
+    return section_of("scaling", "Scaling over ranks", scaled)
 
 
 def _matching(results: Results, method: str) -> Runs:
@@ -72,7 +70,7 @@ def _row(method: str, size: Size, runs: list[RunRecord], fewest: Size, base: lis
     return [
         method,
         (shown, float(ranks)),
-        (str(len(runs)), float(len(runs))),
+        len(runs),
         cell(mean(runs, "samples_per_second"), ",.0f"),
         cell(up, ".2f"),
         MISSING if size == fewest else between(gain),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, number, p_value, table
+from hpml_bench.report.tables import MISSING, Cell, Quantity, cell, limits, p_cell, section_of, table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +20,8 @@ LABEL = (
     "ranks methods. Run more seeds for that."
 )
 DIFFER = "these two models differ"
+Scores = dict[str, "NDArray[Any]"]
+Pairs = dict[str, tuple["NDArray[Any]", "NDArray[Any]"]]
 
 
 def section(results: Results) -> Section | None:
@@ -30,15 +32,10 @@ def section(results: Results) -> Section | None:
     """
     if len(results.seeds) != 1 or results.quality not in results.definitions:
         return None
-    blocks = [block for block in (_intervals(results), _pairs(results)) if block is not None]
-    title = "One seed: test-set noise only"
-    return Section(slug="single-seed", title=title, blocks=tuple(blocks)) if blocks else None
-
-
-def _scores(results: Results) -> Iterator[tuple[str, NDArray[Any]]]:
-    for method in results.methods:
-        for scores in results.scores(method).values():
-            yield method, scores
+    scores = {method: of for method in results.methods for of in results.scores(method).values()}
+    pairs = {f"{a} against {b}": (scores[a], scores[b]) for a, b in combinations(scores, 2)}
+    tests = _mcnemar(pairs) if _by_rows_alone(results) else _paired(results, pairs)
+    return section_of("single-seed", "One seed: test-set noise only", _intervals(results, scores), tests)
 
 
 def _by_rows_alone(results: Results) -> bool:
@@ -46,12 +43,9 @@ def _by_rows_alone(results: Results) -> bool:
     return results.task.binary and results.test_groups is None
 
 
-def _intervals(results: Results) -> Table | None:
-    score, count = Quantity.of(results, results.quality), results.test_rows
-    rows = [
-        [method, _value(score, of), _interval(results, score, of), (number(count, "d"), float(count))]
-        for method, of in _scores(results)
-    ]
+def _intervals(results: Results, scores: Scores) -> Table:
+    score, count = Quantity.of(results, results.quality), cell(results.test_rows, "d")
+    rows = [[method, _value(score, of), _interval(results, score, of), count] for method, of in scores.items()]
     how = (
         "Wilson's score interval of a proportion"
         if _by_rows_alone(results)
@@ -63,7 +57,7 @@ def _intervals(results: Results) -> Table | None:
     columns = ("method", score.header, "95 % interval", "Test rows")
     name = "binomial" if _by_rows_alone(results) else "one_seed"
     caption = f"{score.heading} of one seed, test-set noise only"
-    return table(name, caption, columns, rows, notes) if rows else None
+    return table(name, caption, columns, rows, notes)
 
 
 def _whose(results: Results) -> str:
@@ -72,8 +66,7 @@ def _whose(results: Results) -> str:
 
 
 def _value(score: Quantity, of: NDArray[Any]) -> Cell:
-    mean = score.scale * float(of.mean())
-    return number(mean, score.metric.format), mean
+    return cell(score.scale * float(of.mean()), score.metric.format)
 
 
 def _interval(results: Results, score: Quantity, of: NDArray[Any]) -> str:
@@ -84,51 +77,32 @@ def _interval(results: Results, score: Quantity, of: NDArray[Any]) -> str:
     if found is None:
         return MISSING
     whole = results.within_bounds(results.quality, statistics.Interval(1, float(of.mean()), None, *found))
-    low, high = (number(score.scale * end, score.metric.format) for end in (whole.low or 0.0, whole.high or 0.0))
-    return f"[{low}, {high}]"
+    return limits(score.scale * (whole.low or 0.0), score.scale * (whole.high or 0.0), score.metric.format)
 
 
-def _pairs(results: Results) -> Table | None:
-    scores = dict(_scores(results))
-    pairs = {f"{a} against {b}": (scores[a], scores[b]) for a, b in combinations(scores, 2)}
-    return None if not pairs else _mcnemar(pairs) if _by_rows_alone(results) else _paired(results, pairs)
-
-
-def _mcnemar(pairs: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> Table:
-    counts = [(int((a & ~b).sum()), int((b & ~a).sum())) for a, b in pairs.values()]
-    p = [statistics.mcnemar(*only) for only in counts]
-    rows: list[list[Cell]] = [
-        [
-            pair,
-            (number(only_a, "d"), float(only_a)),
-            (number(only_b, "d"), float(only_b)),
-            (p_value(plain), plain),
-            (p_value(adjusted), adjusted),
-            DIFFER if adjusted < statistics.ALPHA else "undecided",
-        ]
-        for pair, (only_a, only_b), plain, adjusted in zip(pairs, counts, p, statistics.holm(p), strict=True)
+def _tested(pairs: Iterable[str], shown: Iterable[tuple[Cell, Cell]], p: list[float]) -> list[list[Cell]]:
+    """Return a row for each pair: what is shown of it, its p, and the verdict."""
+    return [
+        [pair, *of, p_cell(plain), p_cell(adjusted), DIFFER if adjusted < statistics.ALPHA else "undecided"]
+        for pair, of, plain, adjusted in zip(pairs, shown, p, statistics.holm(p), strict=True)
     ]
+
+
+def _mcnemar(pairs: Pairs) -> Table:
+    counts = [(int((a & ~b).sum()), int((b & ~a).sum())) for a, b in pairs.values()]
+    shown = [(cell(only_a, "d"), cell(only_b, "d")) for only_a, only_b in counts]
+    rows = _tested(pairs, shown, [statistics.mcnemar(*only) for only in counts])
     columns = ("Pair", "Only first right", "Only second right", "p", "p (Holm)", "Verdict")
     notes = [f"McNemar's exact test over the test rows, Holm over these pairs. {LABEL}"]
     return table("mcnemar", "Pairs on one seed, test-set noise only", columns, rows, notes)
 
 
-def _paired(results: Results, pairs: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> Table:
+def _paired(results: Results, pairs: Pairs) -> Table:
     score = Quantity.of(results, results.quality)
     differences = [a.astype(float) - b for a, b in pairs.values()]
     found = [statistics.rows_evidence(of) for of in differences]
     p = [statistics.p_different(one) if one else 1.0 for one in found]
-    rows: list[list[Cell]] = [
-        [
-            pair,
-            _value(score, of),
-            _between(score, of),
-            (p_value(plain), plain),
-            (p_value(adjusted), adjusted),
-            DIFFER if adjusted < statistics.ALPHA else "undecided",
-        ]
-        for pair, of, plain, adjusted in zip(pairs, differences, p, statistics.holm(p), strict=True)
-    ]
+    rows = _tested(pairs, ((_value(score, of), _between(score, of)) for of in differences), p)
     columns = ("Pair", "Difference", "95 % interval", "p", "p (Holm)", "Verdict")
     notes = [
         f"Differences of the first less the second; Student's t over {_whose(results)} differences of scores, Holm "
@@ -140,7 +114,4 @@ def _paired(results: Results, pairs: dict[str, tuple[NDArray[Any], NDArray[Any]]
 
 def _between(score: Quantity, of: NDArray[Any]) -> str:
     found = statistics.rows_interval(of)
-    if found is None:
-        return MISSING
-    low, high = (number(score.scale * end, score.metric.format) for end in found)
-    return f"[{low}, {high}]"
+    return limits(score.scale * found[0], score.scale * found[1], score.metric.format) if found else MISSING

@@ -5,7 +5,17 @@ from __future__ import annotations
 from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.steady import unsteady
-from hpml_bench.report.tables import Cell, Quantity, fact, rank, sentence_list, table, unranked_because
+from hpml_bench.report.tables import (
+    Cell,
+    Quantity,
+    fact,
+    rank,
+    section_of,
+    sentence_list,
+    spreads,
+    table,
+    unranked_because,
+)
 
 order = 20
 MAX_FACTS = 6
@@ -19,8 +29,7 @@ def section(results: Results) -> Section | None:
     from hpml_bench.report.figures import strip
 
     figures = [strip(results, metric) for metric in results.measured(results.quality, TIME)]
-    drawn = tuple(figure for figure in figures if figure is not None)
-    return Section(slug="summary", title="Summary", blocks=(summary_table(results), *drawn))
+    return section_of("summary", "Summary", summary_table(results), *figures)
 
 
 def _shown(results: Results) -> tuple[str, ...]:
@@ -40,11 +49,9 @@ def summary_table(results: Results) -> Table:
     columns += [f"{score} rank"] * bool(ranks) + ["Pareto front"] * bool(front) + ["Seeds"] * uneven
     rows: list[list[Cell]] = []
     for method in results.methods:
-        cells = [quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities]
-        places: list[Cell] = [rank(ranks.get(method))] if ranks else []
-        place: list[Cell] = [front[method].place if method in front else "–"] if front else []
-        seeds: list[Cell] = [(str(counts[method]), float(counts[method]))] if uneven else []
-        rows.append([method, *cells, *places, *place, *seeds])
+        place = front[method].place if method in front else "–"
+        ends = [rank(ranks.get(method))] * bool(ranks) + [place] * bool(front)
+        rows.append([method, *spreads(results, method, quantities), *ends, *[counts[method]] * uneven])
     return table("summary", _caption(results), columns, rows, _notes(results, bool(ranks)))
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Text
+from hpml_bench.report.comparability import grouped
 from hpml_bench.report.guessing import beside_guess
 from hpml_bench.report.results import MEMORY, TIME, Results
-from hpml_bench.report.tables import Quantity, sentence_list
+from hpml_bench.report.tables import Quantity, section_of, sentence_list
 from hpml_bench.report.under_trained import STILL_FALLING, under_trained
 from hpml_bench.statistics import Comparison
 from hpml_bench.suite.settings import identity
@@ -28,9 +29,10 @@ def section(results: Results) -> Section | None:
     if not results.compared:
         ended = "Every run that ended well was set apart" if results.left_out.excluded else "No run ended well"
         status = f"{ended}, so there is nothing to compare; the reasons are listed below."
-        return Section(slug="takeaways", title="Key takeaways", blocks=(Text(sentences=(status,)),))
-    sentences = tuple(_sentences(results)) or ("The runs measured nothing that could be compared.",)
-    return Section(slug="takeaways", title="Key takeaways", blocks=(Text(sentences=sentences),))
+        sentences: tuple[str, ...] = (status,)
+    else:
+        sentences = tuple(_sentences(results)) or ("The runs measured nothing that could be compared.",)
+    return section_of("takeaways", "Key takeaways", Text(sentences=sentences))
 
 
 def _sentences(results: Results) -> Iterator[str]:
@@ -41,7 +43,11 @@ def _sentences(results: Results) -> Iterator[str]:
         return
     tested = [c for pairs in results.family.values() for c in pairs if c.verdict != "untested"]
     if not tested:
-        yield _too_few(results)
+        have = "one seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
+        yield (
+            f"No method is called better than another: the runs have {have}, and a verdict needs two methods that "
+            f"share {statistics.LEAST_SEEDS} or more. Run more with --seeds."
+        )
     for metric in results.headline:
         yield from _standing(results, metric)
     yield from _front(results)
@@ -52,20 +58,10 @@ def _sentences(results: Results) -> Iterator[str]:
         yield _family(results, tested)
 
 
-def _too_few(results: Results) -> str:
-    """Return the sentence that no pair has the seeds for a verdict."""
-    least = statistics.LEAST_SEEDS
-    have = "one seed" if len(results.seeds) == 1 else f"{len(results.seeds)} seeds"
-    return (
-        f"No method is called better than another: the runs have {have}, and a verdict needs two methods that share "
-        f"{least} or more. Run more with --seeds."
-    )
-
-
 def _standing(results: Results, metric: str) -> Iterator[str]:
     """Yield a sentence on a metric: its leader, the methods that it beats, and the equivalent or undecided ones."""
     quantity, pairs = Quantity.of(results, metric), results.comparisons(metric)
-    means = {m: interval.mean for m in results.methods if (interval := results.interval(m, metric))}
+    means = results.means(metric)
     if len(means) == 1:
         ((method, mean),) = means.items()
         yield f"{quantity.heading} was measured for {method} alone: {quantity.text(mean, unit=True)}."
@@ -78,9 +74,8 @@ def _standing(results: Results, metric: str) -> Iterator[str]:
         yield f"By {quantity.title} no method leads: each is shown to be worse than another on the seeds they share."
         return
     own = [c for c in pairs if leader in {c.a, c.b}]
-    lead = _lead(results, quantity, leader, means)
-    rest = _rest(results, quantity, leader, own)
-    yield f"{lead}{_wins(results, quantity, leader, own)}.{rest}{_whole_peak(results, metric)}"
+    said = _lead(results, quantity, leader, means) + _wins(results, quantity, leader, own)
+    yield f"{said}.{_rest(results, quantity, leader, own)}{_whole_peak(results, metric)}"
 
 
 def leading(results: Results, metric: str) -> str | None:
@@ -96,9 +91,8 @@ def leading(results: Results, metric: str) -> str | None:
         return None
     if results.uneven(metric) and not results.common_seeds(metric):  # means don't compare: the one that beats most
         return max(able, key=lambda method: sum(c.winner(better) == method for c in pairs))
-    means = {m: interval.mean for m in able if (interval := results.interval(m, metric)) is not None}
-    chosen = max if better == "higher" else min
-    return chosen(means, key=means.__getitem__)
+    means = {method: mean for method, mean in results.means(metric).items() if method in able}
+    return (max if better == "higher" else min)(means, key=means.__getitem__)
 
 
 def unbeaten(results: Results, metric: str) -> list[str]:
@@ -133,8 +127,7 @@ def _whole_peak(results: Results, metric: str) -> str:
     """Return the range of whole peaks, where methods are ranked by the memory that training adds to a process."""
     if metric != OVER_SETUP or not results.measured(PEAK):
         return ""
-    peak = Quantity.of(results, PEAK)
-    means = {m: interval.mean for m in results.methods if (interval := results.interval(m, PEAK))}
+    peak, means = Quantity.of(results, PEAK), results.means(PEAK)
     low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
     ends = f"{peak.text(means[low])} ({low}) to {peak.text(means[high], unit=True)} ({high})"
     return f" Ranked is what training adds; the peak of the whole process, not ranked, is {ends}."
@@ -147,38 +140,30 @@ def _wins(results: Results, quantity: Quantity, leader: str, own: Sequence[Compa
     )
     if not beaten:
         return f"; {leader} is not shown to be better than any other"
-    leads = [(c.other(leader), quantity.lead(c, leader)) for c in beaten]
-    notes = [f" (within {margin(results, quantity)})" if c.equivalent else "" for c in beaten]
+    within = f" (within {margin(results, quantity)})"
+    leads = [(c.other(leader), quantity.lead(c, leader), within if c.equivalent else "") for c in beaten]
     if not beaten[0].ratio:
-        named = [f"{other} by {lead}{note}" for (other, lead), note in zip(leads, notes, strict=True)]
+        named = [f"{other} by {lead}{note}" for other, lead, note in leads]
         return f"; {leader} is better than {sentence_list(named)}"
-    of = f"as {'long' if quantity.metric.name == TIME else 'much'} as {leader}"
-    named = [
-        f"{other} {'' if index else 'took '}{lead}{'' if index else f' {of}'}{note}"
-        for index, ((other, lead), note) in enumerate(zip(leads, notes, strict=True))
-    ]
+    of = f" as {'long' if quantity.metric.name == TIME else 'much'} as {leader}"
+    first, lead, note = leads[0]
+    named = [f"{first} took {lead}{of}{note}", *(f"{other} {lead}{note}" for other, lead, note in leads[1:])]
     return f"; {sentence_list(named)}"
 
 
 def _rest(results: Results, quantity: Quantity, leader: str, own: Sequence[Comparison]) -> str:
     """Return sentences on the pairs of the leader that are not decided in its favour."""
-    by_verdict: dict[str, list[Comparison]] = {}
-    for c in own:
-        by_verdict.setdefault(c.verdict, []).append(c)
-    text = ""
+    by_verdict, text = grouped(own, lambda c: c.verdict), ""
     if even := by_verdict.get("equivalent"):
-        text += (
-            f" Equivalent to it: {sentence_list([c.other(leader) for c in even])} (within {margin(results, quantity)})."
-        )
+        names = sentence_list([c.other(leader) for c in even])
+        text += f" Equivalent to it: {names} (within {margin(results, quantity)})."
     if open_ := by_verdict.get("undecided"):
         text += f" Undecided against {sentence_list([_undecided(results, quantity, leader, c) for c in open_])}."
     if never := by_verdict.get("untested"):
         names = sentence_list([c.other(leader) for c in never])
         text += f" {leader} is not tested against {names}: that takes {statistics.LEAST_SEEDS} shared seeds."
-    missing = [
-        m for m in results.values(quantity.metric.name) if m != leader and all(c.other(leader) != m for c in own)
-    ]
-    if missing:
+    met = {leader, *(c.other(leader) for c in own)}
+    if missing := [method for method in results.values(quantity.metric.name) if method not in met]:
         text += f" Never compared with {sentence_list(missing)}: no shared seed."
     if without := [method for method in results.methods if method not in results.values(quantity.metric.name)]:
         text += f" Not measured there: {sentence_list(without)}."
@@ -195,7 +180,7 @@ def margin(results: Results, quantity: Quantity) -> str:
 def _undecided(results: Results, quantity: Quantity, leader: str, c: Comparison) -> str:
     """Return the other method, what these seeds could have found, and how many would decide."""
     n = c.difference.n
-    shown = str(quantity.found(c)[0])
+    shown, _ = quantity.found(c)
     unit = "" if c.ratio or shown in {"–", "none"} else quantity.difference_unit
     what = "no difference on this scale" if shown == "none" else f"{shown} {unit}".strip()
     found = f"{n} seeds could have found {what}" if shown != "–" else f"{n} seeds don't tell its spread"
@@ -274,11 +259,11 @@ def _failures(results: Results) -> Iterator[str]:
         f"({', '.join(f'{status}: {n}' for status, n in sorted(of.items()))})"
         for method, of in by_method.items()
     ]
-    censored = " A time limit ends the slow runs, so that costs of the others are too low."
     late = any("timeout" in of for of in by_method.values())
+    censored = " A time limit ends the slow runs, so that costs of the others are too low." if late else ""
     yield (
         f"Runs that ended otherwise than well: {sentence_list(named)}. Claims hold for runs that end well: a method of "
-        f"which many don't looks better by them than it is.{censored if late else ''}"
+        f"which many don't looks better by them than it is.{censored}"
     )
 
 
@@ -288,12 +273,8 @@ def _limits(results: Results) -> Iterator[str]:
     over: dict[str, list[str]] = {}
     for metric in results.headline:
         if results.uneven(metric):
-            shared = results.common_seeds(metric)
-            means = (
-                f"over the {len(shared)} that all share"
-                if shared
-                else "over its method's own seeds, so that means do not compare"
-            )
+            shared, own = results.common_seeds(metric), "over its method's own seeds, so that means do not compare"
+            means = f"over the {len(shared)} that all share" if shared else own
             over.setdefault(means, []).append(Quantity.of(results, metric).title)
     for means, titles in over.items():
         yield (
@@ -378,18 +359,15 @@ def _family(results: Results, tested: Sequence[Comparison]) -> str:
     n = min(c.difference.n for c in tested)
     costs = f", costs for other seeds {_where(results)}" if results.costs_ranked else ""
     few = f" {n} seeds are few: only large differences can be found." if n < 5 else ""
+    share = 100 * statistics.spent_at(results.look)
+    earlier = (
+        f" and those made before seeds were added (look {results.look}, which may use {share:.2g} % of that chance)"
+    )
+    looks = earlier if results.look > 1 else ""
     return (
         f"Better and equivalent are verdicts of one family of {len(tested)} tested pairs: under noise near normal the "
-        f"chance of any false claim on this page{_looks(results)} is held to 5 %. Scores are judged for "
+        f"chance of any false claim on this page{looks} is held to 5 %. Scores are judged for "
         f"{results.judged_for}{costs}; undecided does not mean equal. Seeds are said "
         "to decide where they do with a chance of 80 % at the next look and Holm's first step, if the difference is as "
         f"measured; later steps ask less.{few}"
     )
-
-
-def _looks(results: Results) -> str:
-    """Return the earlier looks that share a page's chance of error, in words; empty at the first look."""
-    if results.look == 1:
-        return ""
-    share = 100 * statistics.spent_at(results.look)
-    return f" and those made before seeds were added (look {results.look}, which may use {share:.2g} % of that chance)"

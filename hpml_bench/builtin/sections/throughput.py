@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from hpml_bench.plugins.blocks import Section, Table
-from hpml_bench.report.metric_groups import HARNESS, OVER_SEEDS, SHOWN, added_to, bar_charts
+from hpml_bench.report.metric_groups import OVER_SEEDS, TABLES, added_to, bar_charts
 from hpml_bench.report.results import Results
 from hpml_bench.report.steady import LONGEST_PAUSE, MOST_DRIFT, TELLING, Flag, unsteady
-from hpml_bench.report.tables import by_method
+from hpml_bench.report.tables import by_method, section_of
 
 order = 60
 MARKS: dict[Flag, str] = {"drifts": "†", "too short to tell": "§", "paused": "¶"}
@@ -31,18 +31,18 @@ def section(results: Results) -> Section | None:
     ]
     notes += _frozen(results)
     flagged = {flag: found for flag in MARKS if (found := unsteady(results, flag))}
-    added = added_to(results, SHOWN["throughput"])
-    columns = (*HARNESS["throughput"], *added)
-    speed = by_method(results, "throughput", f"Training speed, {OVER_SEEDS}", columns, notes)
+    groups, metrics = TABLES["throughput"]
+    added = added_to(results, groups)
+    speed = by_method(results, "throughput", f"Training speed, {OVER_SEEDS}", (*metrics, *added), notes)
     if speed is None:
         return None
-    steady = by_method(results, "steady_state", f"The timed windows, {OVER_SEEDS}", HARNESS["steady_state"])
+    steady = by_method(results, "steady_state", f"The timed windows, {OVER_SEEDS}", TABLES["steady_state"].metrics)
     figure = strip(results, "samples_per_second") if results.measured("samples_per_second") else None
     why = [_why(flag, found) for flag, found in flagged.items()]
     again = [f"{', '.join(MARKS[flag] for flag in flagged)} As under the table of training speed."] if flagged else []
     steady = _marked(steady, flagged, again) if steady else None
-    blocks = (_marked(speed, flagged, why), steady, figure, *bar_charts(results, "throughput", added))
-    return Section(slug="throughput", title="Throughput", blocks=tuple(block for block in blocks if block is not None))
+    more = bar_charts(results, "throughput", added)
+    return section_of("throughput", "Throughput", _marked(speed, flagged, why), steady, figure, *more)
 
 
 def _frozen(results: Results) -> list[str]:

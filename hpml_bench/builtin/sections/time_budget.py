@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpml_bench.plugins.blocks import Section
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Cell, cell, number, table
+from hpml_bench.report.tables import Cell, cell, number, section_of, table
 
 order = 66
 PARTS = {
@@ -33,7 +33,7 @@ def section(results: Results) -> Section | None:
         f"Training and evaluation are {number(_share(timed), '.0f')} % of it.",
     ]
     budget = table("time_budget", "Where the time of the runs went", columns, rows, notes)
-    return Section(slug="time-budget", title="Time budget", blocks=(budget,))
+    return section_of("time-budget", "Time budget", budget)
 
 
 def _timed(record: RunRecord) -> bool:

@@ -14,7 +14,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import untrained
 from hpml_bench.report.curves import validation_of
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Cell, Quantity, number, table
+from hpml_bench.report.tables import Cell, Quantity, number, section_of, table
 
 order = 45
 SHARES = (0.5, 0.75, 0.9)
@@ -70,37 +70,26 @@ def section(results: Results) -> Section | None:
     if results.quality not in results.definitions:
         return None
     score = Score(Quantity.of(results, results.quality))
-    title, slug = score.quantity.title, f"time-to-{score.quantity.slug}"
-    levels = targets(results)
+    title, slug, levels = score.quantity.title, f"time-to-{score.quantity.slug}", targets(results)
     if not levels and beyond_start(results):
-        none = Text(sentences=(_no_target(results, score),))
-        return Section(slug=slug, title=f"Time to {results.score_title}", blocks=(none,))
+        why = (
+            f"No target is given: on {results.validation_rows:,} validation rows the best mean {title} is within their "
+            f"noise of {_start_in_words(results, score)}, where training begins."
+        )
+        return section_of(slug, f"Time to {results.score_title}", Text(sentences=(why,)))
     if not levels:
         return None
-    until = f"until a validation {title}"
-    blocks = [_table(results, score, levels, "samples", f"Samples trained on {until}", ",.0f")]
-    if results.curves.get("step_seconds"):
-        blocks.insert(0, _table(results, score, levels, "seconds", f"Training seconds {until}", ".2f"))
-    return Section(slug=slug, title=f"Time to {results.score_title}", blocks=tuple(blocks))
-
-
-def _no_target(results: Results, score: Score) -> str:
-    rows = results.validation_rows
-    return (
-        f"No target is given: on {rows:,} validation rows the best mean {score.quantity.title} is within their noise "
-        f"of {_start_in_words(results, score)}, where training begins."
-    )
+    until, timed = f"until a validation {title}", results.curves.get("step_seconds")
+    seconds = _table(results, score, levels, "seconds", f"Training seconds {until}", ".2f") if timed else None
+    samples = _table(results, score, levels, "samples", f"Samples trained on {until}", ",.0f")
+    return section_of(slug, f"Time to {results.score_title}", seconds, samples)
 
 
 def start(results: Results) -> float | None:
     """Return the score from which learning is counted: the untrained base model's, where it was run, else chance."""
     score, guessed = Score(Quantity.of(results, results.quality)), results.guess
-    base = [
-        score.best(curve.values)
-        for method in _base(results)
-        for curve in results.curves.get(score.points, {}).get(method, ())
-    ]
-    if base:
+    curves = results.curves.get(score.points, {})
+    if base := [score.best(curve.values) for method in _base(results) for curve in curves.get(method, ())]:
         return statistics.mean_interval(base).mean
     return guessed.chance if guessed is not None and math.isfinite(guessed.chance) else None
 

@@ -9,7 +9,7 @@ from hpml_bench.plugins.blocks import Figure, Section, Table, Text
 from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
 from hpml_bench.report.comparability import differences, settings_of
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, number, sentence_list, table
+from hpml_bench.report.tables import MISSING, Cell, Quantity, cell, number, section_of, sentence_list, table
 from hpml_bench.suite.settings import Settings, method_identity
 from hpml_bench.system.text import sanitize
 
@@ -27,8 +27,7 @@ def section(results: Results) -> Section | None:
     if record is None or not any(tuned.trials for tuned in record.methods):
         return None
     blocks = (Text(sentences=_sentences(results, record)), _sensitivity(results, record), _table(results, record))
-    shown = tuple(block for block in blocks if block is not None)
-    return Section(slug="tuning", title="Learning rates and their tuning", blocks=shown)
+    return section_of("tuning", "Learning rates and their tuning", *blocks)
 
 
 def _sentences(results: Results, record: TuningRecord) -> tuple[str, ...]:
@@ -46,19 +45,19 @@ def _sentences(results: Results, record: TuningRecord) -> tuple[str, ...]:
         found.append(
             f"The tuning did not start from what these runs did: by their digests, other {sentence_list(starts)}."
         )
-    changed = differing(record.settings, results.reference.spec.settings)
-    if changed:
+    if changed := differing(record.settings, results.reference.spec.settings):
         found.append(f"The tuning's settings were not those of these runs: {sentence_list(changed)} differ.")
-    optional = [
-        f"{tuned.name} ({', '.join(keys)})" for tuned in record.methods if (keys := other_options(results, tuned))
-    ]
-    if optional:
+    own = {tuned.name: keys for tuned in record.methods if (keys := other_options(results, tuned))}
+    if optional := [f"{name} ({', '.join(keys)})" for name, keys in own.items()]:
         found.append(f"These runs had other options than the tuning's trials: {sentence_list(optional)}.")
-    others = [tuned.name for tuned in record.methods if tuned.rated and _other_rate(results, tuned)]
+    others = [
+        tuned.name
+        for tuned in record.methods
+        if tuned.rated and any(abs(rate / tuned.chosen - 1) > 1e-6 for rate in _rates(results, tuned))
+    ]
     if others:
         found.append(f"These runs took other rates than the tuning's choice for {sentence_list(others)}.")
-    edge = [tuned.name for tuned in record.methods if tuned.at_edge]
-    if edge:
+    if edge := [tuned.name for tuned in record.methods if tuned.at_edge]:
         found.append(
             f"The best rate tried is the last one tried for {sentence_list(edge)}: a better one may lie beyond."
         )
@@ -97,10 +96,6 @@ def _rates(results: Results, tuned: TunedMethod) -> list[float]:
     return sorted({run.spec.method.lr for run in results.compared if run.spec.method.name == tuned.name})
 
 
-def _other_rate(results: Results, tuned: TunedMethod) -> bool:
-    return any(abs(rate / tuned.chosen - 1) > 1e-6 for rate in _rates(results, tuned))
-
-
 def _table(results: Results, record: TuningRecord) -> Table:
     score = Quantity.alone(record.headline)
     rows = [_row(results, tuned, score) for tuned in record.methods]
@@ -121,16 +116,15 @@ def _table(results: Results, record: TuningRecord) -> Table:
 
 def _row(results: Results, tuned: TunedMethod, score: Quantity) -> list[Cell]:
     rates, best, near = _rates(results, tuned), tuned.best, tuned.near
-    failed = sum(trial.status != "ok" for trial in tuned.trials)
     return [
         tuned.name,
         ", ".join(f"{rate:.3g}" for rate in rates) if rates and tuned.rated else MISSING,
         (f"{best.lr:.3g}", best.lr) if best and tuned.rated else MISSING,
         score.cell(tuned.best_score),
         "–".join(map(score.text, near)) if near and tuned.rated else MISSING,
-        (str(len(tuned.trials)), float(len(tuned.trials))),
-        (str(failed), float(failed)),
-        (number(tuned.seconds, ",.0f"), tuned.seconds),
+        len(tuned.trials),
+        sum(trial.status != "ok" for trial in tuned.trials),
+        cell(tuned.seconds, ",.0f"),
     ]
 
 
@@ -150,9 +144,8 @@ def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
         for tuned in drawn:
             color, marker = look[tuned.name]
             points = sorted((t.lr, score.scale * t.ended[0]) for t in tuned.trials if t.ended)
-            axes.plot(
-                *zip(*points, strict=True), color=color, marker=marker, markersize=4.5, label=sanitize(tuned.name, 30)
-            )
+            name = sanitize(tuned.name, 30)
+            axes.plot(*zip(*points, strict=True), color=color, marker=marker, markersize=4.5, label=name)
             best = next(point for point in points if tuned.best and point[0] == tuned.best.lr)
             axes.plot(*best, "o", markersize=11, markerfacecolor="none", markeredgecolor=color, markeredgewidth=1)
         axes.set_xscale("log")

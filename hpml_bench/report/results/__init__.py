@@ -24,12 +24,7 @@ class Results(MeasuredRuns):
 
     @classmethod
     def load(cls, folder: Path | str) -> Results:
-        """Read a suite's results folder.
-
-        Raises:
-            UserError: there is no such folder, or no readable record in it.
-
-        """
+        """Read a suite's results folder; a UserError where no record can be read."""
         return cls(Selection.load(folder))
 
     @cached_property

@@ -13,7 +13,7 @@ from hpml_bench import statistics
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.files import SUITE, read_json
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.comparability import alone, hosts_of, label, machine_of, method_of, nodes_of, untrained
+from hpml_bench.report.comparability import alone, grouped, hosts_of, label, machine_of, method_of, nodes_of, untrained
 from hpml_bench.report.jobs import SweepTimes, sweep_times
 from hpml_bench.report.predictions import task_of
 from hpml_bench.report.selection import LeftOut, Selection
@@ -58,20 +58,20 @@ class ComparedRuns:
     @property
     def never_run(self) -> int:
         """Number of methods x seeds of the suite, as the sweep wrote it, without a readable record."""
-        if not self._declared or not (self.folder / SUITE).exists():
-            return 0
         there = {(r.spec.method.name, r.spec.seed) for r in (*self.compared, *self._not_compared)}
-        planned = {(name, seed) for name in self._declared.methods for seed in range(self._declared.seeds)}
-        return len(planned - there)
+        seeds = range(self._declared.seeds if self._declared else 0)
+        return len({(name, seed) for name in self._planned for seed in seeds} - there)
 
     @property
     def unrun(self) -> tuple[str, ...]:
         """Names of the suite's methods without a record."""
         tried = {record.spec.method.name for record in (*self.compared, *self._not_compared)}
-        written = (self.folder / SUITE).exists()
-        return tuple(
-            name for name in (self._declared.methods if self._declared and written else ()) if name not in tried
-        )
+        return tuple(name for name in self._planned if name not in tried)
+
+    @property
+    def _planned(self) -> tuple[str, ...]:
+        """Names of the methods of the suite that the sweep wrote."""
+        return tuple(self._declared.methods) if self._declared and (self.folder / SUITE).exists() else ()
 
     @cached_property
     def margin(self) -> Margin:
@@ -144,14 +144,11 @@ class ComparedRuns:
     def labels(self) -> dict[str, str]:
         """run_id -> label of its method in the report; a name with two specifications gets the differences appended."""
         runs = (*self.compared, *self.selection.scaled)
-        specs: dict[str, dict[str, RunRecord]] = {}
-        for record in runs:
-            specs.setdefault(record.spec.method.name, {})[method_of(record)] = record
-        return {
-            record.run_id: label(record, namesakes.values()) if len(namesakes) > 1 else record.spec.method.name
-            for record in runs
-            for namesakes in (specs[record.spec.method.name],)
-        }
+        found: dict[str, str] = {}
+        for name, own in grouped(runs, lambda record: record.spec.method.name).items():
+            namesakes = {method_of(record): record for record in own}
+            found |= {r.run_id: label(r, namesakes.values()) if len(namesakes) > 1 else name for r in own}
+        return found
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
@@ -179,17 +176,14 @@ class ComparedRuns:
 
     def scaled(self, method: str) -> dict[tuple[int, int], tuple[RunRecord, ...]]:
         """Return (ranks, nodes) -> runs of a method that differ in these alone, on the same machine or ones like it."""
-        found: dict[tuple[int, int], list[RunRecord]] = {}
-        for record in (*self.costed(method), *self.selection.scaled):
-            if self.labels[record.run_id] == method:
-                found.setdefault((record.spec.settings.world_size or 1, nodes_of(record)), []).append(record)
+        own = [r for r in (*self.costed(method), *self.selection.scaled) if self.labels[r.run_id] == method]
+        found = grouped(own, lambda record: (record.spec.settings.world_size or 1, nodes_of(record)))
         return {key: tuple(runs) for key, runs in found.items()}
 
     @cached_property
     def _runs(self) -> dict[str, tuple[RunRecord, ...]]:
-        found: dict[str, list[RunRecord]] = {}
-        for record in sorted(self.compared, key=lambda record: record.spec.seed):
-            found.setdefault(self.labels[record.run_id], []).append(record)
+        by_seed = sorted(self.compared, key=lambda record: record.spec.seed)
+        found = grouped(by_seed, lambda record: self.labels[record.run_id])
         return {method: tuple(runs) for method, runs in found.items()}
 
     @cached_property
@@ -238,15 +232,8 @@ class ComparedRuns:
     @cached_property
     def machines(self) -> dict[str, tuple[RunRecord, ...]]:
         """The compared runs by environment on which costs depend, the one whose costs count first."""
-        found: dict[str, list[RunRecord]] = {}
-        for record in sorted(self.compared, key=lambda r: r.run_id not in self.selection.costed):
-            found.setdefault(machine_of(record), []).append(record)
-        return {name: tuple(runs) for name, runs in found.items()}
-
-    @property
-    def on_other_ranks(self) -> int:
-        """Number of runs on other numbers of ranks, for the section on scaling."""
-        return len(self.selection.scaled)
+        ordered = sorted(self.compared, key=lambda r: r.run_id not in self.selection.costed)
+        return {name: tuple(runs) for name, runs in grouped(ordered, machine_of).items()}
 
     @cached_property
     def times(self) -> SweepTimes | None:

@@ -92,6 +92,10 @@ class MeasuredRuns(ComparedRuns):
             self._intervals[method, metric] = self.within_bounds(metric, found)
         return self._intervals.get((method, metric))
 
+    def means(self, metric: str) -> dict[str, float]:
+        """Return method -> mean over the seeds of `shown`, of the methods with values."""
+        return {m: interval.mean for m in self.methods if (interval := self.interval(m, metric))}
+
     @cached_property
     def _intervals(self) -> dict[tuple[str, str], statistics.Interval]:
         return {}
