@@ -50,12 +50,7 @@ def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
 
 
 def _precision(settings: Settings, device: str) -> str:
-    """Return the precision to train in.
-
-    Raises:
-        UserError: the device doesn't support the requested one.
-
-    """
+    """Return the precision to train in; a UserError if the device doesn't support the requested one."""
     requested: str = settings.precision
     if requested == "auto":
         requested = NEEDED.get(settings.weights, requested)
