@@ -18,9 +18,7 @@ def resolve_suite(suite: Suite, here: int | None = None) -> Suite:
 def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
     """Return the settings with device, world size, threads and precision resolved for this machine.
 
-    Args:
-        settings: the settings as requested.
-        here: ranks on this machine; None: all of them.
+    `here` is the number of ranks on this machine; None: all of them.
 
     Raises:
         UserError: a GPU was requested and there is none, or fewer than ranks.

@@ -119,15 +119,10 @@ def known_profiles() -> dict[str, str]:
 
 
 def load_profile(name: str, overrides: Iterable[tuple[str, Any]] = ()) -> Profile:
-    """Read and validate a profile.
+    """Read and validate a profile; a UserError if there is none of the name, or something in it is wrong.
 
-    Args:
-        name: path of a YAML file, name of one in the user's folder of profiles, or an engine's name for its defaults.
-        overrides: keys and values that replace those of the file.
-
-    Raises:
-        UserError: there is no such profile, or something in it is wrong.
-
+    `name` is the path of a YAML file, the name of one in the user's folder of profiles, or an engine's name for its
+    defaults; `overrides` are keys and values that replace those of the file.
     """
     where, content = _content(name)
     content |= dict(overrides)

@@ -88,19 +88,15 @@ class Suite(Frozen):
         if kind not in registered:
             raise UserError(f"{where}: there is no method '{kind}'; choose from {', '.join(registered)}")
         options = validate_options("methods", kind, entry.options, f"{where}.options")
-        optimizer = entry.optimizer and _complete(entry.optimizer, f"{where}.optimizer.options")
+        if (optimizer := entry.optimizer) is not None:
+            own = validate_options("optimizers", optimizer.name, optimizer.options, f"{where}.optimizer.options")
+            optimizer = OptimizerSpec(name=optimizer.name, options=own.model_dump(mode="json"))
         try:
             lr = registry.plugin("methods", kind).lr if entry.lr is None else entry.lr
             chosen = options.model_dump(mode="json")
             return MethodSpec(name=name, method=kind, options=chosen, lr=lr, optimizer=optimizer)
         except ValidationError as error:
             raise UserError(f"{where}: {explain(error, MethodSpec)}") from None
-
-
-def _complete(spec: OptimizerSpec, where: str) -> OptimizerSpec:
-    """Return an optimizer with all of its options, checked."""
-    options = validate_options("optimizers", spec.name, spec.options, where)
-    return OptimizerSpec(name=spec.name, options=options.model_dump(mode="json"))
 
 
 def suite_name(name: str) -> str:
@@ -138,9 +134,6 @@ def load_suite(
             the suite's (`methods.lora.lr=1e-3`); the value is YAML.
         settings: settings to override by dotted key, None included.
         changes: `seeds` and settings that have an option of their own on the command line; None changes nothing.
-
-    Raises:
-        UserError: there is no such suite, or something in it is wrong.
 
     """
     path = _suite_path(name)
