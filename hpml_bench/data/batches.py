@@ -57,14 +57,9 @@ def shard(indices: np.ndarray, rank: int, world: int) -> np.ndarray:
 
 
 def pieces(order: np.ndarray, targets: np.ndarray, rows: int, most: int) -> Iterator[np.ndarray]:
-    """Yield row indices in pieces, in their order.
+    """Yield the row indices `order`, [n], in pieces of at most `rows` rows and `most` targets, or of one row with more.
 
-    Args:
-        order: row indices, [n].
-        targets: number of targets of each row, by index.
-        rows: most rows of a piece.
-        most: most targets of a piece, unless its one row has more.
-
+    `targets` has the number of targets of each row, by index.
     """
     start = 0
     while start < len(order):

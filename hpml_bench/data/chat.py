@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
-from hpml_bench.data.chat_template import BARRIER, ChatTemplate, Rendered, TextSpan
+from hpml_bench.data.chat_template import BARRIER, ChatTemplate, Rendered, TextSpan, Turns
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import IGNORE_INDEX, Scaffold
 from hpml_bench.plugins.tokenizer import Encoder
@@ -53,6 +53,8 @@ class Conversations:
     too_long: Literal["drop", "cut_prompt"] = "drop"
     counts: Counter[str] = field(default_factory=Counter)
     """Numbers of rows and tokens, by what happened to them."""
+    _texts: dict[tuple[str, bool], list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Special token's text, and whether it is inside another -> its token ids as text."""
 
     def turns(self, roles: Sequence[str], contents: Sequence[str]) -> list[dict[str, str]]:
         """Return a row's turns, with the system prompt in front where the row has none."""
@@ -64,8 +66,6 @@ class Conversations:
     @cached_property
     def _chat(self) -> ChatTemplate:
         return ChatTemplate(self.encoder, self.template, self.options)
-
-    # Tokens
 
     def example(
         self,
@@ -93,17 +93,15 @@ class Conversations:
         ids, offsets, prompt = self._encoded(rendered)
         self._check_control(ids, rendered)
         counts = self._row_counts(ids, rendered, turns)
-        targets = [_inside(offset, rendered.answers) for offset in offsets]
-        opening = rendered.text[
-            rendered.prompt : rendered.content
-        ].strip()  # a space is part of the content's first token
-        content = _first_of(offsets, rendered.content) if opening else prompt
+        targets = [any(start <= offset.start < end for start, end in rendered.answers) for offset in offsets]
+        opening = rendered.text[rendered.prompt : rendered.content]
+        # a space is part of the content's first token
+        content = _first_of(offsets, rendered.content) if opening.strip() else prompt
         ids, targets, unended = self._ended(ids, targets, prompt)
-        if unended:
-            counts["answers before the last whose end is not learnt, as the template writes no end token there"] = (
-                unended
-            )
-        front = self._front(ids)
+        unended_answers = "answers before the last whose end is not learnt, as the template writes no end token there"
+        counts |= {unended_answers: unended} if unended else {}
+        # the template may have written them already
+        front = [] if ids[: len(self._own_front)] == self._own_front else self._own_front
         ids, targets, prompt = [*front, *ids], [*[False] * len(front), *targets], prompt + len(front)
         content += len(front)
         sizes = [*[0] * len(front), *_sizes(offsets, rendered), 0]
@@ -133,7 +131,7 @@ class Conversations:
             cut=cut,
         )
 
-    def _turns_to_learn(self, turns: Sequence[Mapping[str, str]], weights: Sequence[float]) -> list[int]:
+    def _turns_to_learn(self, turns: Turns, weights: Sequence[float]) -> list[int]:
         """Return the indices of the turns to learn."""
         if self.loss_on == "all" and 0 in weights:
             raise UserError(
@@ -155,9 +153,9 @@ class Conversations:
         The prompt tokenised alone has the same ids.
         """
         text, last = rendered.text, rendered.prompt
-        borders = {last, *(place for span in rendered.answers for place in span)}
         ids, offsets = self._tokens(text, rendered.stand_ins)
         uncut = ids
+        borders = {last, *(place for span in rendered.answers for place in span)}
         cuts = {place for place in borders if _crossed(offsets, place)}
         if cuts:
             ids, offsets = self._tokens(text, rendered.stand_ins, cuts)
@@ -175,18 +173,11 @@ class Conversations:
     ) -> tuple[list[int], list[TextSpan]]:
         """Return token ids and the characters of each; placeholders become the tokens of their special token's text."""
         placeholders = {place for place, character in enumerate(text) if character in stand_ins} if stand_ins else set()
-        borders = sorted(
-            {
-                0,
-                len(text),
-                *placeholders,
-                *(place + 1 for place in placeholders),
-                *(cut for cut in cuts if cut < len(text)),
-            }
-        )
+        borders = {0, len(text), *placeholders, *(place + 1 for place in placeholders)}
+        borders.update(cut for cut in cuts if cut < len(text))
         ids: list[int] = []
         offsets: list[TextSpan] = []
-        for start, end in pairwise(borders):
+        for start, end in pairwise(sorted(borders)):
             if start in placeholders:
                 part = self._as_text(stand_ins[text[start]], inside=start > 0)
                 within = [TextSpan(0, 1)] * len(part)
@@ -205,10 +196,6 @@ class Conversations:
             self._texts[text, inside] = ids
         return self._texts[text, inside]
 
-    @cached_property
-    def _texts(self) -> dict[tuple[str, bool], list[int]]:
-        return {}
-
     def _piece(self, text: str, *, inside: bool, as_text: bool = False) -> tuple[list[int], list[TextSpan]]:
         """Return token ids and the characters of each; no space is added before a text inside another one."""
         barrier = BARRIER if inside and self._puts_space else ""
@@ -225,14 +212,8 @@ class Conversations:
         return ids, spans
 
     def _call(self, text: str, *, as_text: bool = False) -> Any:
-        return self.encoder.tokenizer(
-            text,
-            add_special_tokens=False,
-            split_special_tokens=as_text,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )
+        left_out = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
+        return self.encoder.tokenizer(text, split_special_tokens=as_text, return_offsets_mapping=True, **left_out)
 
     @cached_property
     def _puts_space(self) -> bool:
@@ -248,7 +229,7 @@ class Conversations:
                 f"{self.encoder.backbone}: the tokenizer makes a special token of a turn's text; remove that text"
             )
 
-    def _row_counts(self, ids: Sequence[int], rendered: Rendered, turns: Sequence[Mapping[str, str]]) -> dict[str, int]:
+    def _row_counts(self, ids: Sequence[int], rendered: Rendered, turns: Turns) -> dict[str, int]:
         """Return the counts that a kept row adds."""
         text = self.encoder.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         changed = any(turn["content"] not in text for turn in turns)
@@ -329,13 +310,9 @@ class Conversations:
         added = tokenizer.added_tokens_decoder.items()
         return frozenset(number for number, t in added if pattern.fullmatch(str(t)) and str(t) != unknown)
 
-    def _front(self, ids: Sequence[int]) -> list[int]:
-        """Return the tokens that the tokenizer puts before a text (BOS), unless the template wrote them already."""
-        front = self._own_front
-        return [] if list(ids[: len(front)]) == front else front
-
     @cached_property
     def _own_front(self) -> list[int]:
+        """Tokens that the tokenizer puts before a text (BOS)."""
         tokenizer = self.encoder.tokenizer
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
         whole = tokenizer("a")["input_ids"]
@@ -359,8 +336,6 @@ class Conversations:
                 self.counts[f"{name} rows"] += 1
                 self.counts[f"{name} tokens"] += tokens
         return dropped
-
-    # Ends
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
@@ -393,11 +368,6 @@ def _sizes(offsets: Sequence[TextSpan], rendered: Rendered) -> Iterator[int]:
             text = "".join(rendered.stand_ins.get(character, character) for character in text)
         yield len(text.encode())
         reached = max(reached, end)
-
-
-def _inside(offset: TextSpan, spans: Sequence[TextSpan]) -> bool:
-    """Return whether a token begins inside one of the spans."""
-    return any(start <= offset.start < end for start, end in spans)
 
 
 def _crossed(offsets: Sequence[TextSpan], place: int) -> bool:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +46,10 @@ TODAY = """\
 """Fixed date for templates that ask for one (the fallback of Llama's), so that rows are the same every day."""
 
 
+Turns = Sequence[Mapping[str, str]]
+"""Role and content of each turn of a conversation."""
+
+
 class RefusedError(UserError):
     """A conversation that a chat template refuses."""
 
@@ -55,6 +59,10 @@ class TextSpan(NamedTuple):
 
     start: int
     end: int
+
+
+_Writer = Callable[..., tuple[str, tuple[TextSpan, ...] | None]]
+"""Renderer of turns with a template."""
 
 
 class Rendered(NamedTuple):
@@ -92,18 +100,11 @@ class ChatTemplate:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the template, such as `enable_thinking`."""
 
-    def render(
-        self,
-        turns: Sequence[Mapping[str, str]],
-        learnt: Sequence[int] | None = None,
-        tools: Sequence[Any] | None = None,
-    ) -> Rendered:
+    def render(self, turns: Turns, learnt: Sequence[int] | None = None, tools: Sequence[Any] | None = None) -> Rendered:
         """Return a conversation as text, with the spans of its target text.
 
-        Args:
-            turns: role and content of each; the last is an answer.
-            learnt: indices of the turns to learn; None for all answers.
-            tools: definitions of tools that the template writes.
+        The last turn is an answer; `learnt` has the indices of the turns to learn, None for all answers, and `tools`
+        definitions of tools that the template writes.
 
         Raises:
             UserError: the template refuses it, or its answers can't be located in the text.
@@ -123,13 +124,8 @@ class ChatTemplate:
             spans.append(last)
         return Rendered(whole.text, last.start, max(last.start, whole.content), tuple(spans), stand_ins, escaped)
 
-    def scaffold(self, turns: Sequence[Mapping[str, str]]) -> Scaffold:
-        """Return the text that the template writes around the content of the last turn, whatever that content.
-
-        Raises:
-            UserError: as `render`.
-
-        """
+    def scaffold(self, turns: Turns) -> Scaffold:
+        """Return the text that the template writes around the content of the last turn, whatever that content."""
         with_barrier = [*turns[:-1], {**turns[-1], "content": BARRIER}]
         text, prompt, content, answers, *_ = self.render(with_barrier)
         prompt_text = text[:prompt]
@@ -137,10 +133,9 @@ class ChatTemplate:
         thought = chr(ord(BARRIER) + 1)
         tags = {"opening": "[THINK]", "closing": "[/THINK]"} if "[/THINK]" in self.template else {}
         plain = Scaffold(before=text[prompt:content], after=after.strip(), **tags)
+        reasoning = [*turns[:-1], {**with_barrier[-1], **dict.fromkeys(REASONING, thought)}]
         try:
-            reasoned = self._writer(with_barrier, None)(
-                [*turns[:-1], {**with_barrier[-1], **dict.fromkeys(REASONING, thought)}]
-            )[0]
+            reasoned = self._writer(with_barrier, None)(reasoning)[0]
         except RefusedError:
             return plain
         opening, shown, rest = reasoned.removeprefix(prompt_text).partition(thought)
@@ -149,30 +144,45 @@ class ChatTemplate:
             return plain
         return plain.model_copy(update={"opening": opening, "closing": closing})
 
-    def _writer(self, turns: Sequence[Mapping[str, str]], tools: Sequence[Any] | None) -> _Writer:
+    def _writer(self, turns: Turns, tools: Sequence[Any] | None) -> _Writer:
         # a text without a prompt is no chat
         template = self.template if any(turn["role"] != "assistant" for turn in turns) else PLAIN
-        return _Writer(self, template, tools)
+        return partial(self._write, template, list(tools) if tools else None)
 
-    def _whole(self, writer: _Writer, turns: Sequence[Mapping[str, str]]) -> _Whole:
-        whole, marks = writer(turns, marks=bool(MARKS.search(writer.template)))
+    def _write(
+        self, template: str, tools: list[Any] | None, turns: Turns, *, prompt: bool = False, marks: bool = False
+    ) -> tuple[str, tuple[TextSpan, ...] | None]:
+        """Return turns as text, with the generation prompt where `prompt` is set, and the template's marks if any."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        marked = marks and MARKS.search(template) is not None
+        try:
+            texts, indices = render_jinja_template(
+                conversations=[[dict(turn) for turn in turns]],
+                chat_template=TODAY + template if "strftime_now" in template else template,
+                tools=tools,
+                add_generation_prompt=prompt,
+                return_assistant_tokens_mask=marked,
+                **{**self.special_names, **self.options},
+            )
+        except MemoryError:
+            raise
+        except Exception as error:  # jinja's own, raise_exception's, or any a template runs into
+            raise RefusedError(f"{self.name} refuses a conversation: {first_line(error)}") from None
+        return texts[0], tuple(TextSpan(*span) for span in indices[0] if span[0] < span[1]) if marked else None
+
+    def _whole(self, writer: _Writer, turns: Turns) -> _Whole:
+        whole, marks = writer(turns, marks=True)
         before = self._before_content(writer, turns)
         prompt = writer(turns[:-1], prompt=True)[0] if len(turns) > 1 else before
         text = whole if whole.startswith(prompt) else self._joined(writer, turns, prompt, before, whole)
         content = len(before) + len(text) - len(whole) if whole.startswith(before) else len(prompt)
-        same = text == whole and MARKS.search(writer.template)
-        return _Whole(text, len(prompt), content, marks if same else None)
+        return _Whole(text, len(prompt), content, marks if text == whole else None)
 
-    def _joined(self, writer: _Writer, turns: Sequence[Mapping[str, str]], prompt: str, before: str, whole: str) -> str:
-        """Return a generation prompt, followed by the finished conversation from the same place on.
+    def _joined(self, writer: _Writer, turns: Turns, prompt: str, before: str, whole: str) -> str:
+        """Return a generation prompt, followed by the finished conversation `whole` from the same place on.
 
-        Args:
-            writer: renderer of turns.
-            turns: the conversation.
-            prompt: the turns before its last answer, with the generation prompt.
-            before: the finished conversation up to the content of its last answer.
-            whole: the finished conversation.
-
+        `before` is the finished conversation up to the content of its last answer.
         """
         in_prompt, in_whole = self._parting(writer, turns, prompt, before)
         rest, begun = prompt[in_prompt:], before[in_whole:]
@@ -188,9 +198,7 @@ class ChatTemplate:
             return prompt + _thought(opened[1], whole[in_whole:], turns[-1]["content"])
         return prompt + whole[in_whole:]
 
-    def _parting(
-        self, writer: _Writer, turns: Sequence[Mapping[str, str]], prompt: str, before: str
-    ) -> tuple[int, int]:
+    def _parting(self, writer: _Writer, turns: Turns, prompt: str, before: str) -> tuple[int, int]:
         """Return where a prompt and a finished conversation part after the answer's header, in each; else 0, 0."""
         same = CUT_TAG.sub("", prompt[: _common_prefix(prompt, before)])
         earlier = writer(turns[:-1])[0]
@@ -206,7 +214,7 @@ class ChatTemplate:
                     return end, place + end - start
         return 0, 0
 
-    def _earlier(self, writer: _Writer, turns: Sequence[Mapping[str, str]], place: int, whole: _Whole) -> TextSpan:
+    def _earlier(self, writer: _Writer, turns: Turns, place: int, whole: _Whole) -> TextSpan:
         """Return the span of an earlier answer in the whole, including its end where both renderings agree on it."""
         before = writer(turns[:place], prompt=True)[0] if place else self._before_content(writer, turns[:1])
         until = writer(turns[: place + 1])[0]
@@ -224,16 +232,14 @@ class ChatTemplate:
         end = next((m.start() for m in self.special.finditer(whole.text) if m.start() < end < m.end()), end)
         return self._narrowed(TextSpan(len(before), end), whole, place)
 
-    def _before_content(self, writer: _Writer, turns: Sequence[Mapping[str, str]]) -> str:
+    def _before_content(self, writer: _Writer, turns: Turns) -> str:
         """Return the text before the content of the last turn, which is an answer."""
         before, written, _ = self._around(writer, turns)
         if not written:
             raise UserError(f"{self.name} leaves out an answer's content; give another with task.options.template")
         return before
 
-    def _around(
-        self, writer: _Writer, turns: Sequence[Mapping[str, str]], *, prompt: bool = False
-    ) -> tuple[str, str, str]:
+    def _around(self, writer: _Writer, turns: Turns, *, prompt: bool = False) -> tuple[str, str, str]:
         """Return the text before the content of the last turn, a placeholder of the content, and the text after it."""
         used = {character for turn in turns for character in turn["content"]}
         barrier = next(chr(code) for code in reversed(STAND_INS) if chr(code) not in used)
@@ -271,9 +277,7 @@ class ChatTemplate:
         named = self.encoder.tokenizer.special_tokens_map
         return {name: str(token) for name, token in named.items() if isinstance(token, str)}
 
-    def _without_special_tokens(
-        self, turns: Sequence[Mapping[str, str]]
-    ) -> tuple[list[dict[str, str]], dict[str, str], int]:
+    def _without_special_tokens(self, turns: Turns) -> tuple[list[dict[str, str]], dict[str, str], int]:
         """Return the turns with placeholders of their special tokens, the tokens by placeholder, and their number.
 
         Where two turns form a special token together, the placeholder replaces the later turn's first character.
@@ -315,47 +319,10 @@ class ChatTemplate:
         return [token for token in self.encoder.tokenizer.added_tokens_decoder.values() if len(str(token)) > 1]
 
 
-@dataclass(frozen=True)
-class _Writer:
-    """Renderer of turns with a template."""
-
-    chat: ChatTemplate
-    template: str
-    tools: Sequence[Any] | None
-
-    def __call__(
-        self, turns: Sequence[Mapping[str, str]], *, prompt: bool = False, marks: bool = False
-    ) -> tuple[str, tuple[TextSpan, ...]]:
-        """Return turns as text, with the generation prompt where `prompt` is set, and the template's marks."""
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        template = TODAY + self.template if "strftime_now" in self.template else self.template
-        try:
-            texts, indices = render_jinja_template(
-                conversations=[[dict(turn) for turn in turns]],
-                chat_template=template,
-                tools=list(self.tools) if self.tools else None,
-                add_generation_prompt=prompt,
-                return_assistant_tokens_mask=marks,
-                **{**self.chat.special_names, **self.chat.options},
-            )
-        except MemoryError:
-            raise
-        except Exception as error:  # jinja's own, raise_exception's, or any a template runs into
-            raise RefusedError(f"{self.chat.name} refuses a conversation: {first_line(error)}") from None
-        return texts[0], tuple(TextSpan(*span) for span in indices[0] if span[0] < span[1]) if marks else ()
-
-
 def chat_template(encoder: Encoder, given: str | None) -> str:
     """Return the template to use: the given one, else the tokenizer's own, else the turns one after the other.
 
-    Args:
-        encoder: the tokenizer.
-        given: `plain`, `path:FILE`, or the template itself; None for the tokenizer's own.
-
-    Raises:
-        UserError: the file can't be read, or a text is no template.
-
+    `given` is `plain`, `path:FILE`, or the template itself.
     """
     if given is None:
         own: Any = encoder.tokenizer.chat_template
@@ -377,10 +344,7 @@ def chat_template(encoder: Encoder, given: str | None) -> str:
 
 
 def standing_template(template: str, options: Mapping[str, Any], system: str | None) -> str:
-    """Return a template with options, a system prompt and our date as its defaults.
-
-    Other options and another system prompt can still be passed to it.
-    """
+    """Return a template with options, a system prompt and our date as its defaults, which a call can still replace."""
     parts = [TODAY] if "strftime_now" in template else []
     for name, value in options.items():
         parts.append(f"{{% if {name} is not defined %}}{{% set {name} = {value!r} %}}{{% endif %}}\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +18,8 @@ LABEL_NAMES = ("label", "labels", "class", "category", "target", "topic", "senti
 NUMBER_NAMES = ("label", "labels", "score", "target", "value", "rating", "stars")
 WORD_NAMES = ("words", "tokens")
 TAG_NAMES = ("tags", "ner_tags")
-TEXT_NAMES = (
-    "title",
-    "headline",
-    "subject",
-    "text",
-    "sentence",
-    "description",
-    "content",
-    "body",
-    "review",
-    "document",
+TEXT_NAMES = frozenset(
+    {"title", "headline", "subject", "text", "sentence", "description", "content", "body", "review", "document"}
 )
 SAMPLE_ROWS = 1000
 """Number of first rows by whose cells a column is found, where its name doesn't decide."""
@@ -36,6 +27,25 @@ MOST_CLASSES = 100
 
 Column = str | int
 """A column's name, or its position counted from 1."""
+
+
+class TableOptions(Frozen):
+    """Options of data sets that read tables."""
+
+    text: Column | tuple[Column, ...] = ()
+    """Column or columns of the text or the prompt, or the one with lists of words or turns, by name or by position
+    from 1; empty to find them."""
+    label: Column | None = None
+    """Column of the label (a class, a number, a list of tags, or a prompt's completion), by name or by position
+    from 1; empty to find it."""
+    label_names: tuple[str, ...] = ()
+    """Names of classes or tags, in the order of the sorted label values; empty to take the values themselves."""
+    group: Column | None = None
+    """Column that says which rows belong together (the questions of one document, near-copies), by name or by
+    position from 1: they stay in one split where splits are drawn, and test rows of one group are tested together.
+    Empty where each row stands alone."""
+    separator: str = " "
+    """Separator of the texts of several columns; between parts of a prompt a single space means an empty line."""
 
 
 class Columns(Frozen):
@@ -50,12 +60,12 @@ class Columns(Frozen):
 def choose(
     dataset: Dataset,
     where: str,
-    target: Target = "class",
-    text: Sequence[Column] = (),
-    label: Column | None = None,
+    target: Target,
+    text: Sequence[Column],
+    label: Column | None,
     *,
-    group: str | None = None,
-    named: bool = True,
+    group: str | None,
+    named: bool,
 ) -> Columns:
     """Return the columns of text and label: as given, else by name, else by content.
 
@@ -63,20 +73,8 @@ def choose(
     different values among the first rows. A number: the column called label, score, target, value, rating or stars;
     else the only one of numbers. The text: all columns called title, text, description and the like, in the table's
     order; else the column with the longest texts, or, in a table without column names, all columns that don't hold
-    numbers. Words and tags: the columns called words or tokens, and tags or ner_tags.
-
-    Args:
-        dataset: the table.
-        where: its name in errors.
-        target: kind of the target.
-        text: names or 1-based positions of text columns, or of the one with words; empty to find them.
-        label: the column of labels, numbers or tags; None to find it.
-        group: the column of groups, which is no label, and no text unless its name is one of a text.
-        named: whether the table has column names of its own.
-
-    Raises:
-        UserError: a given column doesn't exist, or no column fits.
-
+    numbers. Words and tags: the columns called words or tokens, and tags or ner_tags. The column of groups is no label,
+    and no text unless its name is one of a text.
     """
     names = list(dataset.column_names)
     with column_errors_as_user_errors(where):
@@ -87,21 +85,12 @@ def choose(
         sample: dict[str, list[Any]] = dataset[:SAMPLE_ROWS]
         if chosen_label is None:
             rest = [name for name in names if name not in {*chosen_text, group}]
-            chosen_label = (_find_label if target == "class" else _find_number)(rest, sample, where)
+            known, find = (LABEL_NAMES, _find_label) if target == "class" else (NUMBER_NAMES, _find_number)
+            chosen_label = first_named(rest, known) or find(rest, sample, where)
         if not chosen_text:
             rest = [name for name in names if name != chosen_label]
             chosen_text = _find_text(rest, sample, where, group, named=named)
         return Columns(text=chosen_text, label=chosen_label)
-
-
-def group_column(dataset: Dataset, where: str, group: Column | None) -> str | None:
-    """Return the name of the column of groups, given by name or 1-based position; None where none is given.
-
-    Raises:
-        UserError: there is no such column.
-
-    """
-    return None if group is None else column_named(group, list(dataset.column_names), where, "group")
 
 
 def _words_and_tags(names: list[str], where: str, text: tuple[str, ...], label: str | None) -> Columns:
@@ -138,18 +127,34 @@ def column_errors_as_user_errors(where: str) -> Iterator[None]:
 
 
 def column_named(column: Column, names: list[str], where: str, what: str = "") -> str:
-    """Return a column by its name, or by its position from 1.
-
-    Raises:
-        UserError: there is none; `what` is the word for it, such as `text`.
-
-    """
-    if isinstance(column, str) and column in names:
-        return column
+    """Return a column by its name, or by its position from 1; `what` is the word for it in errors, such as `text`."""
+    if column in names:
+        return str(column)
     if isinstance(column, int) and 1 <= column <= len(names):
         return names[column - 1]
     raise UserError(
         f"{where}: there is no {f'{what} ' if what else ''}column {column!r}; the columns are {listed(names)}"
+    )
+
+
+def check_columns(dataset: Dataset, file: str, columns: Sequence[str]) -> None:
+    """Refuse a table that lacks one of the columns."""
+    missing = [column for column in columns if column not in dataset.column_names]
+    if missing:
+        raise UserError(f"{file}: there is no column '{missing[0]}'; there is {listed(dataset.column_names)}")
+
+
+def mapped(dataset: Dataset, convert: Callable[..., Any], types: Mapping[str, Any], **arguments: Any) -> Dataset:
+    """Return a table converted batch by batch, by a function of the batch, the positions of its rows and arguments."""
+    from datasets import Features
+
+    return dataset.map(
+        convert,
+        batched=True,
+        with_indices=True,
+        remove_columns=dataset.column_names,
+        features=Features(types),
+        fn_kwargs=arguments,
     )
 
 
@@ -169,21 +174,15 @@ def some(values: Sequence[str], most: int = 30) -> str:
 
 
 def _find_label(names: list[str], sample: Mapping[str, list[Any]], where: str) -> str:
-    called = first_named(names, LABEL_NAMES)
-    if called is not None:
-        return called
-    rows = len(next(iter(sample.values()), []))
+    most = min(MOST_CLASSES, len(next(iter(sample.values()), [])) // 2)
     distinct = {name: len({str(value) for value in sample[name]}) for name in names}
-    few = {name: count for name, count in distinct.items() if 2 <= count <= min(MOST_CLASSES, rows // 2)}
+    few = {name: count for name, count in distinct.items() if 2 <= count <= most}
     if not few:
         raise UserError(f"{where}: no column looks like a label; name it with dataset.options.label ({listed(names)})")
     return min(few, key=few.__getitem__)
 
 
 def _find_number(names: list[str], sample: Mapping[str, list[Any]], where: str) -> str:
-    called = first_named(names, NUMBER_NAMES)
-    if called is not None:
-        return called
     numeric = [name for name in names if sample[name] and all(is_number(str(value)) for value in sample[name])]
     if len(numeric) != 1:
         what = "no column holds numbers" if not numeric else f"{len(numeric)} columns hold numbers"
@@ -194,8 +193,7 @@ def _find_number(names: list[str], sample: Mapping[str, list[Any]], where: str) 
 def _find_text(
     names: list[str], sample: Mapping[str, list[Any]], where: str, group: str | None, *, named: bool
 ) -> tuple[str, ...]:
-    called = tuple(name for name in names if name.strip().lower() in TEXT_NAMES)
-    if called:
+    if called := tuple(name for name in names if name.strip().lower() in TEXT_NAMES):
         return called
     lengths = {
         name: sum(map(len, values)) / len(values)

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpml_bench.data.columns import Column, column_errors_as_user_errors, column_named, first_named, listed, short
+from hpml_bench.data.columns import (
+    Column,
+    check_columns,
+    column_errors_as_user_errors,
+    column_named,
+    first_named,
+    listed,
+    mapped,
+    short,
+)
 from hpml_bench.errors import UserError
 from hpml_bench.suite.base import Frozen
 
@@ -21,20 +31,15 @@ ANSWER_NAMES = ("completion", "response", "output", "answer", "a")
 TEXT_NAMES = ("text", "content", "body")
 CHOICE_NAMES = ("choices", "options", "endings")
 SYSTEM_NAMES = ("system", "system_prompt")
-TOOLS_NAMES = ("tools",)
 READ_KEYS = frozenset({"role", "content", "from", "value", "weight"})
 """Keys of a turn; others are left unread."""
 LISTS = frozenset({"List", "LargeList", "Sequence"})
 """Names of the list type in the versions of `datasets`."""
 
 ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "model"), "assistant"),
 }
 """Role in the data, ShareGPT's names included -> role in a chat template."""
 
@@ -84,24 +89,15 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
 
     A column called messages or conversations (of lists of turns); else a prompt (prompt, instruction, question, query
     or q, with Alpaca's input or a context) and a completion (completion, response, output, answer or a); else text. A
-    column called system or system_prompt is the system prompt of the first two, one called tools their tools.
-
-    Args:
-        dataset: the table.
-        where: its name in errors.
-        text: columns of the prompt, or with no `label` that of turns or text, by name or 1-based position.
-        label: column of the completion.
-
-    Raises:
-        UserError: a given column doesn't exist, or no columns fit.
-
+    column called system or system_prompt is the system prompt of the first two, one called tools their tools. `text`
+    are the columns of the prompt, or with no `label` that of turns or text, and `label` is that of the completion.
     """
     names = list(dataset.column_names)
     given = tuple(column_named(column, names, where) for column in text)
     answer = None if label is None else column_named(label, names, where)
     choices = first_named([name for name in names if _is_list(dataset, name)], CHOICE_NAMES)
     system = first_named([name for name in names if not _is_list(dataset, name)], SYSTEM_NAMES)
-    tools = first_named(names, TOOLS_NAMES)
+    tools = first_named(names, ("tools",))
 
     if given and answer is None:
         answer = first_named([name for name in names if name not in given], ANSWER_NAMES)
@@ -109,8 +105,7 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
             return Shape(turns=given[0], system=system, tools=tools)
         if answer is None:
             return Shape(text=given)
-    turns = None if given or answer else first_named(names, TURN_NAMES)
-    if turns:
+    if not (given or answer) and (turns := first_named(names, TURN_NAMES)):
         return Shape(turns=turns, system=system, tools=tools)
     answer = answer or first_named(names, ANSWER_NAMES)
     if not given:
@@ -119,8 +114,7 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
     if given and answer:
         system = system if system not in {*given, answer} else None
         return Shape(prompt=given, completion=answer, choices=choices, system=system, tools=tools)
-    plain = first_named(names, TEXT_NAMES)
-    if plain:
+    if plain := first_named(names, TEXT_NAMES):
         return Shape(text=(plain,))
     raise UserError(
         f"{where}: no columns look like conversations: none is called {' or '.join(TURN_NAMES[:2])}, or "
@@ -147,31 +141,29 @@ def as_conversations(
             the row.
 
     """
-    from datasets import Features, Value
+    from datasets import Value
 
-    missing = [column for column in shape.columns if column not in dataset.column_names]
-    if missing:
-        raise UserError(f"{file}: there is no column '{missing[0]}'; there is {listed(dataset.column_names)}")
+    check_columns(dataset, file, shape.columns)
     text, texts = Value("string"), [Value("string")]
     types = {"contents": texts, "roles": texts, "choices": texts, "place": text, "unread": texts, "bad": text}
     optional = {"weights": [Value("float64")], "tools": text, "messages": Value("bool")}
     with column_errors_as_user_errors(file):
-        converted = dataset.map(
-            _convert,
-            batched=True,
-            with_indices=True,
-            remove_columns=dataset.column_names,
-            features=Features({**types, **optional}),
-            fn_kwargs={
-                "file": file, "shape": shape, "separator": separator, "mixed": _mixed(dataset), "drop_bad": drop_bad
-            },
-        )  # fmt: skip
+        mixed = frozenset(name for name, feature in dataset.features.items() if type(feature).__name__ == "Json")
+        given = {"file": file, "shape": shape, "separator": separator, "mixed": mixed, "drop_bad": drop_bad}
+        converted = mapped(dataset, _convert, types | optional, **given)
     return converted.remove_columns([name for name in optional if not any(converted[name])])
 
 
-def _mixed(dataset: Dataset) -> frozenset[str]:
-    """Return the columns whose cells are of several types: there `datasets` reads the text "01" as the number 1."""
-    return frozenset(name for name, feature in dataset.features.items() if type(feature).__name__ == "Json")
+def rows_of(conversations: list[list[str]]) -> Dataset:
+    """Return questions with their answers as rows of conversations; a text without a question is one turn."""
+    from datasets import Dataset, Features, Value
+
+    columns: dict[str, list[list[str]]] = {
+        "contents": conversations,
+        "roles": [["user", "assistant"][-len(turns) :] for turns in conversations],
+        "choices": [[] for _ in conversations],
+    }
+    return Dataset.from_dict(columns, features=Features({name: [Value("string")] for name in columns}))
 
 
 def _convert(
@@ -214,12 +206,7 @@ def _convert(
 
 
 def _row(row: Mapping[str, Any], shape: Shape, separator: str) -> tuple[list[Turn], list[str]]:
-    """Return a row's turns and choices.
-
-    Raises:
-        ValueError: it has none; the message continues `row 3`.
-
-    """
+    """Return a row's turns and choices; a ValueError of this and the functions below continues `FILE: row 3`."""
     if shape.turns:
         return _turns(row[shape.turns], shape.turns), []
     if shape.text:
@@ -233,12 +220,7 @@ def _row(row: Mapping[str, Any], shape: Shape, separator: str) -> tuple[list[Tur
 
 
 def _system(row: Mapping[str, Any], shape: Shape, turns: Sequence[Turn]) -> list[Turn]:
-    """Return the system prompt of its own column as a turn, where there is one and the turns have none.
-
-    Raises:
-        ValueError: both have one.
-
-    """
+    """Return the system prompt of its own column as a turn, where there is one."""
     prompt = _cell(row[shape.system], shape.system) if shape.system else ""
     if not prompt.strip():
         return []
@@ -248,12 +230,7 @@ def _system(row: Mapping[str, Any], shape: Shape, turns: Sequence[Turn]) -> list
 
 
 def _tools(row: Mapping[str, Any], shape: Shape) -> str:
-    """Return the definitions of tools of a row as a JSON list; empty where there are none.
-
-    Raises:
-        ValueError: they are no list.
-
-    """
+    """Return the definitions of tools of a row as a JSON list; empty where there are none."""
     cell = row[shape.tools] if shape.tools else None
     try:
         tools = json.loads(cell) if isinstance(cell, str) and cell.strip() else cell or []
@@ -272,12 +249,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _check_mixed(row: Mapping[str, Any], mixed: frozenset[str]) -> None:
-    """Refuse cells other than texts in a column of several types, where `datasets` reads texts such as "01" as numbers.
-
-    Raises:
-        ValueError: a cell is no text.
-
-    """
+    """Refuse cells that are no text in a column of several types, where `datasets` reads a text "01" as a number."""
     for column in mixed & set(row):
         if not isinstance(row[column], str | None):
             value = short(str(row[column]))
@@ -313,12 +285,10 @@ def _choice(answer: Any, choices: Sequence[str]) -> str:
     if not isinstance(answer, bool) and str(answer) in choices:
         return str(answer)
     letter = isinstance(answer, str) and len(answer.strip()) == 1 and answer.strip().isalpha()
-    try:
+    with suppress(ValueError):
         number = ord(answer.strip().upper()) - ord("A") if letter else int(str(answer))
         if 0 <= number < len(choices):
             return choices[number]
-    except ValueError:
-        pass
     raise ValueError(f"has the answer {short(str(answer))!r}, which names none of its {len(choices)} choices")
 
 
@@ -357,12 +327,7 @@ def _turn(turn: Any, number: int) -> Turn:
 
 
 def _parts(content: Any, number: int) -> Any:
-    """Return the text of a content that is a list of parts, each of text; any other content as it is.
-
-    Raises:
-        ValueError: a part is no text, such as an image.
-
-    """
+    """Return the text of a content that is a list of parts, each of text; any other content as it is."""
     if not isinstance(content, list) or not all(isinstance(part, dict) and "type" in part for part in content):
         return content
     for part in content:
@@ -374,12 +339,7 @@ def _parts(content: Any, number: int) -> Any:
 
 
 def _check(turns: Sequence[Turn]) -> None:
-    """Refuse a conversation without an answer at its end.
-
-    Raises:
-        ValueError: its last turn is no answer, or a system prompt isn't its first turn.
-
-    """
+    """Refuse a conversation without an answer at its end, or with a system prompt after its first turn."""
     if not turns or turns[-1].role != "assistant":
         last = turns[-1].role if turns else "system"
         raise ValueError(f"ends with a turn of the {last}; there is no answer to learn, so remove that turn")

@@ -70,14 +70,15 @@ class Copies(Frozen):
     @property
     def note(self) -> str:
         """The counts, as a note of the report."""
-        parts = [self._of(split, split, count) for split, count in self.within.items()]
-        parts += [self._of(split, f"{split} in train", count) for split, count in self.in_train.items()]
-        counts = "; ".join(filter(None, parts)) or "none"
+        parts = [
+            f"{split}{where} {count.near:,} of {self.looked_at[split]:,} ({count.equal:,} equal)"
+            for counts, where in ((self.within, ""), (self.in_train, " in train"))
+            for split, count in counts.items()
+            if count.near
+        ]
         looked, rows = sum(self.looked_at.values()), sum(self.rows.values())
-        return counts + (f" ({looked:,} of {rows:,} rows looked at)" if looked < rows else "")
-
-    def _of(self, split: str, what: str, count: CopyCount) -> str:
-        return f"{what} {count.near:,} of {self.looked_at[split]:,} ({count.equal:,} equal)" if count.near else ""
+        seen = f" ({looked:,} of {rows:,} rows looked at)" if looked < rows else ""
+        return ("; ".join(parts) or "none") + seen
 
     @property
     def warning(self) -> str | None:

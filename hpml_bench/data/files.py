@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from hpml_bench.data.columns import SAMPLE_ROWS, is_number, short
+from hpml_bench.data.columns import SAMPLE_ROWS, is_number, short, some
 from hpml_bench.errors import UserError
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, disk_error, locked
@@ -36,41 +35,32 @@ class Layout(Frozen):
     """Column whose role is `class` in Orange's third line."""
 
 
-class Format(NamedTuple):
+class Format(Frozen):
     """Options for reading separated files."""
 
     header: bool | None = None
-    """Whether the first row has column names; None: yes, unless one of its cells is a number or occurs again in its
-    column."""
+    """Whether the first row of csv, tsv and tab files has column names; empty: yes, unless one of its cells is a
+    number or occurs again in its column."""
     skip_lines: int | None = None
-    """Lines left out after the header; None: 2 for a .tab file with Orange's lines of types and roles, else 0."""
+    """Lines left out after the header; empty: 2 for a .tab file with Orange's lines of types and roles, else 0."""
     quote: str = '"'
-    """Quoting character; empty for none."""
-
-
-DEFAULT = Format()
+    """Quoting character of csv, tsv and tab files; empty for none."""
 
 
 def _layout(file: Path, form: Format) -> Layout:
     """Find column names and header lines from the first rows."""
     first = _first_rows(file, form)
-    names = tuple(first[0])
     orange = file.suffix.lower() == ".tab" and len(first) > 2 and {c.strip() for c in first[1]} <= ORANGE_TYPES
     header = form.header
     if header is None:
         header = orange or _is_header(first[0], first[1:])
-    if not header:
-        names = tuple(f"column {position}" for position in range(1, len(names) + 1))
+    names = tuple(name if header else f"column {position}" for position, name in enumerate(first[0], 1))
     if len(set(names)) != len(names):
-        raise UserError(f"{file}: two columns have the same name ({listed_names(names)}); rename one")
+        raise UserError(f"{file}: two columns have the same name ({some([*map(short, names)])}); rename one")
     skip = form.skip_lines if form.skip_lines is not None else (2 if orange and header else 0)
     roles = first[2] if orange else []
-    return Layout(
-        names=names,
-        named=header,
-        skip=skip + header,
-        label=next((name for name, role in zip(names, roles, strict=False) if role.strip() == "class"), None),
-    )
+    label = next((name for name, role in zip(names, roles, strict=False) if role.strip() == "class"), None)
+    return Layout(names=names, named=header, skip=skip + header, label=label)
 
 
 def _is_header(row: list[str], below: list[list[str]]) -> bool:
@@ -92,25 +82,14 @@ def _first_rows(file: Path, form: Format) -> list[list[str]]:
 def _as_pandas(file: Path, form: Format) -> dict[str, Any]:
     """Return arguments of pandas' reader, with which every cell is read exactly as written."""
     quoting = {"quotechar": form.quote, "quoting": 0} if form.quote else {"quoting": 3}
-    return {
-        "sep": SEPARATED[file.suffix.lower()],
-        "keep_default_na": False,
-        "encoding": "utf-8",
-        **quoting,
-    }
+    return {"sep": SEPARATED[file.suffix.lower()], "keep_default_na": False, "encoding": "utf-8", **quoting}
 
 
-def read_file(file: Path, form: Format = DEFAULT) -> tuple[Dataset, Layout | None]:
-    """Return a file's rows, memory-mapped from the cache of `datasets`, and the layout of a separated file.
-
-    Raises:
-        UserError: it can't be read; names the line where that is known.
-
-    """
+def read_file(file: Path, form: Format) -> tuple[Dataset, Layout | None]:
+    """Return a file's rows, memory-mapped from the cache of `datasets`, and the layout of a separated file."""
     from datasets import Features, Value, load_dataset
 
-    suffix = file.suffix.lower()
-    layout, arguments = None, {}
+    suffix, layout, arguments = file.suffix.lower(), None, {}
     if suffix in SEPARATED:
         layout = _layout(file, form)
         arguments = {"names": list(layout.names), "header": None, "skiprows": layout.skip, **_as_pandas(file, form)}
@@ -152,8 +131,3 @@ def _literal(file: Path) -> Path:
         if not link.is_symlink():
             link.symlink_to(file.resolve())
     return link
-
-
-def listed_names(names: Sequence[str]) -> str:
-    """Return names of columns for an error, at most thirty."""
-    return ", ".join([*map(short, names[:30]), *(["..."] if len(names) > 30 else [])])

@@ -62,6 +62,7 @@ def prepare(settings: Settings) -> Prepared:
     model = resolve_model(settings.backbone)
     tokenizer = load_tokenizer(model.folder_or_file)
     config = json.loads((model.folder_or_file / "config.json").read_text())
+    config |= config.get("text_config") or {}  # multimodal models have the text model's in a section of its own
     _check_length(settings, config)
     loaded, task = _load(settings)
     rows = draw(loaded, settings, task.most_validation_rows)
@@ -69,14 +70,11 @@ def prepare(settings: Settings) -> Prepared:
     if task.retention is not None:
         rows[RETENTION] = retention_rows(*task.retention, loaded, settings)
     ends = generation_ends(model.folder_or_file, tokenizer)
-    encoder = Encoder(tokenizer, settings.max_length, _vocabulary(config), settings.backbone, ends=ends)
+    vocabulary = int(config.get("vocab_size") or 0) or None  # rows of the token embeddings
+    encoder = Encoder(tokenizer, settings.max_length, vocabulary, settings.backbone, ends=ends)
     data, facts = _check_and_digest(rows, loaded.label_names, task, _where(settings), task.sources(encoder))
-    digests = Digests(
-        weights=weights_digest(model.folder_or_file),
-        tokenizer=tokenizer_digest(tokenizer),
-        data=data,
-        revision=model.revision,
-    )
+    weights = weights_digest(model.folder_or_file)
+    digests = Digests(weights=weights, tokenizer=tokenizer_digest(tokenizer), data=data, revision=model.revision)
     # The data's digest covers the drawn rows in their order, and thereby the settings that drew them.
     key = digest([FORMAT, identity(settings)["tasks"], digests.data, digests.tokenizer, settings.max_length, ends], 32)
     folder = cache_folder() / "prepared" / key
@@ -107,17 +105,19 @@ def prepare(settings: Settings) -> Prepared:
             "copies and near-copies": copies.note,
         },
         warnings=(*fewer, *_warnings({**loaded.warnings, **({} if task.cuts_texts else notes)}, copies, settings)),
-        pad_id=pad_id(tokenizer, _vocabulary(config)),
+        pad_id=pad_id(tokenizer, vocabulary),
         stop_ids=task.stop_ids(encoder) if task.decoding is not None else (),
         scaffold=task.scaffold(encoder) if task.decoding is not None else Scaffold(),
     )
 
 
 def _warnings(notes: Mapping[str, str], copies: Copies, settings: Settings) -> Iterator[str]:
-    """Yield warnings on the rows, and on copies among them."""
+    """Yield warnings on the rows, and on copies among them; with advice where the rows are the user's own."""
     yield from (f"{name}: {value}" for name, value in notes.items() if value != NOTHING)
     if copies.warning:
-        yield f"copies: {copies.warning}{_about_copies(settings)}"
+        own = GROUP in options_class("datasets", settings.dataset.name).model_fields
+        advice = "; name the column of groups with dataset.options.group, or remove the copies" if own else ""
+        yield f"copies: {copies.warning}{advice}"
 
 
 def _silence() -> None:
@@ -132,20 +132,8 @@ def _silence() -> None:
     transformers.logging.set_verbosity_error()
 
 
-def _vocabulary(config: Mapping[str, Any]) -> int | None:
-    """Return the number of rows of the token embeddings; None where config.json lacks it."""
-    size = _text_config(config).get("vocab_size")
-    return int(size) if size else None
-
-
-def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the configuration of the text model, which multimodal models have in a section of its own."""
-    return {**config, **(config.get("text_config") or {})}
-
-
 def _check_length(settings: Settings, config: Mapping[str, Any]) -> None:
-    text = _text_config(config)
-    longest = text.get("n_positions") or text.get("max_position_embeddings")
+    longest = config.get("n_positions") or config.get("max_position_embeddings")
     if isinstance(longest, int) and settings.max_length > longest:
         raise UserError(
             f"max_length is {settings.max_length}, but {settings.backbone} reads at most {longest} tokens; lower it"
@@ -182,13 +170,8 @@ def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validatio
     Training rows are a prefix of one permutation, so that more `train_samples` only add rows; validation rows split
     off them come first in it and are never trained on. A group of rows is never in both. With `vary_data` all remaining
     rows are training rows, of which each seed draws its own (data.batches.training_rows): one preparation, and one
-    digest, for all seeds.
-
-    Args:
-        loaded: the data set's rows.
-        settings: how many to draw.
-        most: most validation rows where the settings don't say how many: a tenth of the training rows, or all of the
-            data set's own.
+    digest, for all seeds. Where the settings don't say how many validation rows, it is a tenth of the training rows, or
+    all of the data set's own, and `most` at most.
 
     Raises:
         UserError: less than a global batch is left to train on, or with `vary_data` less than twice `train_samples`.
@@ -241,23 +224,17 @@ def _permutation(dataset: Dataset, seed: int, stream: int) -> np.ndarray:
 
 def _fewer(rows: Mapping[str, Dataset], settings: Settings) -> list[str]:
     """Return a sentence for each split with fewer rows than the settings ask for."""
-    requested = {split: getattr(settings, f"{split}_samples") for split in SPLITS}
     return [
         f"{split}_samples asks for {count:,} rows, there are {len(rows[split]):,}, and all of them are taken"
-        for split, count in requested.items()
-        if count is not None and count > len(rows[split])
+        for split in SPLITS
+        if (count := getattr(settings, f"{split}_samples")) is not None and count > len(rows[split])
     ]
 
 
 def _check_and_digest(
     rows: Mapping[str, Dataset], label_names: tuple[str, ...], task: Task, where: str, sources: Mapping[str, str]
 ) -> tuple[str, dict[str, float]]:
-    """Return the SHA-256 of label names, of all columns of all splits, in order, and of sources; and the task's facts.
-
-    Raises:
-        UserError: the task refuses a row, or the rows as a whole; names the row.
-
-    """
+    """Return the SHA-256 of label names, all columns of all splits, in order, and sources; and the task's facts."""
     state = hashlib.sha256(json.dumps(label_names).encode())
     if sources:  # texts that decide what the model sees, such as a chat template
         state.update(json.dumps(dict(sources), sort_keys=True).encode())
@@ -287,11 +264,8 @@ def _bytes(column: pa.Array) -> Iterator[bytes | memoryview]:
         yield np.diff(offsets).tobytes()
         yield encoded.buffers()[2][int(offsets[0]) : int(offsets[-1])]
     else:
-        yield (
-            column.to_numpy(zero_copy_only=False)
-            .astype("<f8" if pa.types.is_floating(column.type) else "<i8")
-            .tobytes()
-        )
+        numbers = column.to_numpy(zero_copy_only=False)
+        yield numbers.astype("<f8" if pa.types.is_floating(column.type) else "<i8").tobytes()
 
 
 def _check_rows_left(left: Mapping[str, int], settings: Settings) -> None:
@@ -336,13 +310,6 @@ def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder:
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
-def _about_copies(settings: Settings) -> str:
-    """Return advice on copies; empty where the rows are not the user's own."""
-    if GROUP not in options_class("datasets", settings.dataset.name).model_fields:
-        return ""
-    return "; name the column of groups with dataset.options.group, or remove the copies"
-
-
 def _group_note(folder: Path) -> dict[str, str]:
     """Return a note on the number of groups of test rows; empty without groups."""
     test = read_rows(folder / "test")
@@ -363,9 +330,6 @@ def _intact(folder: Path) -> bool:
         return bool(manifest["files"] == _file_digests(folder)) and "full" in manifest
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-# Digests of the model
 
 
 def weights_digest(folder: Path) -> str:

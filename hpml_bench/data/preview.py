@@ -16,7 +16,6 @@ from hpml_bench.suite.settings import Settings
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-
 END = 40
 """Characters shown of a prompt's end."""
 
@@ -54,12 +53,7 @@ class Preview:
 
 
 def preview(settings: Settings, count: int, split: str = "train") -> Preview:
-    """Prepare model and data, and return the first rows of a split.
-
-    Raises:
-        UserError: as `prepare`.
-
-    """
+    """Prepare model and data, and return the first rows of a split."""
     prepared = prepare(settings)
     tokenizer = load_tokenizer(Path(prepared.backbone))
     task = make_task(settings.task, prepared.label_names, prepared.facts)
@@ -73,8 +67,8 @@ def preview(settings: Settings, count: int, split: str = "train") -> Preview:
     seen = []
     for number in range(min(count, len(rows))):
         ids = tuple(rows.tokens(number).tolist())
-        labels = rows.token_labels[number] if rows.token_labels is not None else None
-        targets = [bool(label != IGNORE_INDEX) for label in labels] if labels is not None else [False] * len(ids)
+        labels = [IGNORE_INDEX] * len(ids) if rows.token_labels is None else rows.token_labels[number]
+        targets = [bool(label != IGNORE_INDEX) for label in labels]
         seen.append(
             SeenRow(
                 split=split,

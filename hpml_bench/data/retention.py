@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpml_bench.data.conversations import as_conversations, find_shape
-from hpml_bench.data.files import OTHER, SEPARATED, TEXT, read_file
+from hpml_bench.data.files import OTHER, SEPARATED, TEXT, Format, read_file
 from hpml_bench.data.sources import hub_snapshot, resolve
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData
@@ -17,20 +17,13 @@ from hpml_bench.suite.settings import Settings
 if TYPE_CHECKING:
     from datasets import Dataset
 
-OWN = "dataset"
-"""The source that stands for the data set's own general text."""
 STREAM = 4
 """Stream of random numbers that draws the rows."""
 
 
 def retention_rows(source: str, most: int, loaded: LoadedData, settings: Settings) -> Dataset:
-    """Return at most `most` texts, drawn with `data_seed`, each as a conversation of one turn.
-
-    Raises:
-        UserError: the data set has no such text, or the file can't be read or has none.
-
-    """
-    if source == OWN:
+    """Return at most `most` texts, drawn with `data_seed`, each as a conversation of one turn."""
+    if source == "dataset":
         if loaded.retention is None:
             raise UserError(
                 f"task.options.retention: the data set {settings.dataset.name} has no general text of its own; "
@@ -48,7 +41,7 @@ def _hub_file(source: str) -> Path:
     parts = source.split("/", 2)
     if len(parts) < 3:
         raise UserError(f"task.options.retention: {source}: write hub:OWNER/NAME/FILE or hub:OWNER/NAME@REVISION/FILE")
-    file = hub_snapshot("/".join(parts[:2]), "dataset", [parts[2]], top_only=False).folder_or_file / parts[2]
+    file = hub_snapshot("/".join(parts[:2]), "dataset", [parts[2]]).folder_or_file / parts[2]
     if not file.is_file():
         raise UserError(f"task.options.retention: {source}: the data set has no such file")
     return file
@@ -60,7 +53,7 @@ def _rows_of_file(file: Path) -> Dataset:
         raise UserError(
             f"task.options.retention: {file} is no file that can be read; it must end in {', '.join(known)}"
         )
-    rows, _ = read_file(file)
+    rows, _ = read_file(file, Format())
     if rows.column_names == ["text"]:  # lines of a text file, some of them empty
         rows = rows.filter(lambda row: bool((row["text"] or "").strip()))
     if not len(rows):

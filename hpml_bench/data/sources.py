@@ -18,7 +18,7 @@ from contextlib import suppress
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hpml_bench.data.wheel import wheel_content
 from hpml_bench.errors import UserError
@@ -34,26 +34,15 @@ HUB_SECONDS = 6.0
 """Time limit of the hub's first answer, retries and pauses included; the download itself has none."""
 HUB_TRIES = 2
 MODEL_PATTERNS = (
-    "config.json",
-    "generation_config.json",
-    "chat_template.jinja",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "*.model",
-)
+    "config.json", "generation_config.json", "chat_template.jinja", "model*.safetensors",
+    "model.safetensors.index.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "vocab.txt", "merges.txt", "*.model",
+)  # fmt: skip
 """Files fetched of a hub model. Never `*.bin`: those are pickles, and run code when they are read."""
 
 GO_ON = "run again where the hub can be reached, without HF_HUB_OFFLINE, to go on with the download"
 
 RepoType = Literal["model", "dataset"]
-
-_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
 
 class Resolved(Frozen):
@@ -73,7 +62,10 @@ def resolve(uri: str) -> Resolved:
     """
     kind, _, rest = uri.partition(":")
     if kind == "embedded":
-        return Resolved(folder_or_file=_embedded(rest))
+        names = sorted(path.name for path in ASSETS.iterdir() if path.is_dir()) if ASSETS.is_dir() else []
+        if rest not in names:
+            raise UserError(f"{uri}: the package holds no such model; there is {', '.join(names) or 'none'}")
+        return Resolved(folder_or_file=ASSETS / rest)
     if kind == "path":
         try:
             path = Path(rest).expanduser()
@@ -93,25 +85,15 @@ def resolve(uri: str) -> Resolved:
 
 
 def reach(uri: str) -> None:
-    """Check within `HUB_SECONDS` that the hub or its cache has a `hub:` model, without fetching it.
-
-    Raises:
-        UserError: the hub has no such model, or can't be reached and its cache doesn't hold it.
-
-    """
+    """Check within `HUB_SECONDS` that the hub, or where it can't be reached its cache, has a `hub:` model."""
     if uri.startswith("hub:"):
         commit, why = _ask_hub(uri, "model")
         if commit is None:
-            _snapshot(uri, "model", MODEL_PATTERNS, top_only=True, commit=None, why=why)
+            _snapshot(uri, "model", MODEL_PATTERNS, commit, why)
 
 
 def resolve_model(uri: str) -> Resolved:
-    """Return a model's folder with config.json, safetensors weights and tokenizer; GGUF weights are converted once.
-
-    Raises:
-        UserError: it can't be fetched, or one of its files is missing.
-
-    """
+    """Return a model's folder with config.json, safetensors weights and tokenizer; GGUF weights are converted once."""
     source = resolve(uri)
     path = source.folder_or_file
     if path.is_file() and path.suffix != ".gguf":
@@ -131,14 +113,11 @@ def weight_files(folder: Path, advice: str | None = None) -> tuple[Path, ...]:
     """Return the safetensors files that transformers would read from a model folder, in its order of preference.
 
     `advice`: what to do about a missing file, in place of saving the model anew.
-
-    Raises:
-        UserError: config.json or weights are missing.
-
     """
     if not (folder / "config.json").is_file():
-        advice = advice or "a model folder is what save_pretrained writes"
-        raise UserError(f"{folder}: config.json is missing; {advice}")
+        raise UserError(
+            f"{folder}: config.json is missing; {advice or 'a model folder is what save_pretrained writes'}"
+        )
     if (folder / "model.safetensors").is_file():
         return (folder / "model.safetensors",)
     index = folder / "model.safetensors.index.json"
@@ -149,67 +128,41 @@ def weight_files(folder: Path, advice: str | None = None) -> tuple[Path, ...]:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{index}: not readable as an index of weights: {repr(error)[:200]}") from None
-    odd = [name for name in names if not re.fullmatch(r"[\w.-]+\.safetensors", str(name))]
-    if odd:
+    if odd := [name for name in names if not re.fullmatch(r"[\w.-]+\.safetensors", str(name))]:
         raise UserError(f"{index}: {str(odd[0])[:80]!r} is no safetensors file of this folder")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
+    if missing := [name for name in names if not (folder / name).is_file()]:
         problem = f"{folder}: {', '.join(missing)} of model.safetensors.index.json is missing"
         raise UserError(f"{problem}; {advice}" if advice else problem)
     return tuple(folder / name for name in names)
 
 
-def _embedded(name: str) -> Path:
-    names = sorted(path.name for path in ASSETS.iterdir() if path.is_dir()) if ASSETS.is_dir() else []
-    if name not in names:
-        raise UserError(f"embedded:{name}: the package holds no such model; there is {', '.join(names) or 'none'}")
-    return ASSETS / name
-
-
 # The Hugging Face hub
 
 
-def hub_snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], *, top_only: bool = True) -> Resolved:
+def hub_snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str]) -> Resolved:
     """Return the local snapshot of a hub repository, with its commit.
 
     The commit is requested first, within `HUB_SECONDS`, so that an unreachable hub is known at once; then the hub's own
     cache is used (with `HF_HUB_OFFLINE=1` that alone).
 
-    Args:
-        uri: `hub:OWNER/NAME[@REVISION]`.
-        repo_type: model or dataset.
-        patterns: patterns of the files to fetch.
-        top_only: leave out the files of sub-folders.
+    Of a model no sub-folders are fetched. `patterns` are those of the files to fetch.
 
     Raises:
         UserError: there is no such repository or revision, or neither hub nor cache has it.
 
     """
-    commit, why = _ask_hub(uri, repo_type)
-    return _snapshot(uri, repo_type, patterns, top_only, commit, why)
+    return _snapshot(uri, repo_type, patterns, *_ask_hub(uri, repo_type))
 
 
 def _hub_name(uri: str) -> tuple[str, str | None]:
     """Return repository and revision."""
-    match = _HUB.fullmatch(uri.removeprefix("hub:"))
+    match = re.fullmatch(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", uri.removeprefix("hub:"))
     if match is None:
         raise UserError(f"{uri}: write hub:OWNER/NAME or hub:OWNER/NAME@REVISION")
     return match["repo"], match["revision"]
 
 
-def _ask_hub(uri: str, repo_type: RepoType) -> tuple[str | None, str]:
-    """Return the commit of `uri`, or None; and the reason for None."""
-    from huggingface_hub import constants
-
-    repo, revision = _hub_name(uri)
-    if constants.HF_HUB_OFFLINE:
-        return None, "HF_HUB_OFFLINE is set"
-    return _hub_commit(uri, repo, revision, repo_type), "the hub can't be reached"
-
-
-def _snapshot(
-    uri: str, repo_type: RepoType, patterns: Sequence[str], top_only: bool, commit: str | None, why: str
-) -> Resolved:
+def _snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], commit: str | None, why: str) -> Resolved:
     """Return the snapshot of a commit, fetched if necessary; without a commit, the cached one."""
     from huggingface_hub import constants, snapshot_download
 
@@ -223,32 +176,28 @@ def _snapshot(
             revision=commit or revision,
             cache_dir=constants.HF_HUB_CACHE,
             allow_patterns=list(patterns),
-            ignore_patterns=["*/*"] if top_only else None,
+            ignore_patterns=["*/*"] if repo_type == "model" else None,
             local_files_only=commit is None,
         )
     except Exception as error:
+        problem = f"{why} and the cache {constants.HF_HUB_CACHE}"
         if commit is not None:
-            raise UserError(
-                f"{uri}: the download broke off ({first_line(error)}); run again to go on with it"
-            ) from None
-        if hasattr(error, "snapshot_path"):  # an IncompleteSnapshotError, which not every version has
-            raise UserError(
-                f"{uri}: {why} and the cache {constants.HF_HUB_CACHE} holds only a part of it; {GO_ON}"
-            ) from None
-        raise UserError(
-            f"{uri}: {why} and the cache {constants.HF_HUB_CACHE} doesn't hold it; give a folder as path:FOLDER, "
-            "fill the cache on a machine with network and set HF_HUB_OFFLINE=1, or run a suite that needs no hub "
-            "(quickstart; reuters and minilm need a package index only)"
-        ) from None
+            problem = f"the download broke off ({first_line(error)}); run again to go on with it"
+        elif hasattr(error, "snapshot_path"):  # an IncompleteSnapshotError, which not every version has
+            problem += f" holds only a part of it; {GO_ON}"
+        else:
+            problem += (
+                " doesn't hold it; give a folder as path:FOLDER, fill the cache on a machine with network and set "
+                "HF_HUB_OFFLINE=1, or run a suite that needs no hub (quickstart; reuters and minilm need a package "
+                "index only)"
+            )
+        raise UserError(f"{uri}: {problem}") from None
     log.info("%s: commit %s%s", uri, Path(folder).name, "" if commit else ", from the cache")
     return Resolved(folder_or_file=Path(folder), revision=Path(folder).name)
 
 
 def _note_commit(repo: str, revision: str, repo_type: RepoType, commit: str) -> None:
-    """Record the commit of a revision in the hub's cache, by which the revision is found offline.
-
-    The hub's library doesn't when it fetches by commit.
-    """
+    """Record the commit of a revision in the hub's cache, by which it is found offline; the hub's library doesn't."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -269,11 +218,14 @@ def _hub_advice(uri: str) -> str:
     return f"{uri} has no such file, and no .bin is read; name a repository or revision with safetensors weights"
 
 
-def _hub_commit(uri: str, repo: str, revision: str | None, repo_type: RepoType) -> str | None:
-    """Return the commit of a revision, or None when the hub doesn't answer in time."""
+def _ask_hub(uri: str, repo_type: RepoType) -> tuple[str | None, str]:
+    """Return the commit of `uri`, or None when the hub doesn't answer in time; and the reason for None."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+    repo, revision = _hub_name(uri)
+    if constants.HF_HUB_OFFLINE:
+        return None, "HF_HUB_OFFLINE is set"
     answer: list[str | Exception] = []
 
     def ask() -> None:
@@ -293,18 +245,18 @@ def _hub_commit(uri: str, repo: str, revision: str | None, repo_type: RepoType) 
     thread.join(HUB_SECONDS)
     result = answer[-1] if answer else None
     if isinstance(result, GatedRepoError):
-        raise UserError(f"{uri}: this {repo_type} is gated; accept its terms on the hub and set HF_TOKEN") from None
+        raise UserError(f"{uri}: this {repo_type} is gated; accept its terms on the hub and set HF_TOKEN")
     if isinstance(result, RevisionNotFoundError):
-        raise UserError(f"{uri}: the {repo_type} has no revision '{revision}'") from None
+        raise UserError(f"{uri}: the {repo_type} has no revision '{revision}'")
     if isinstance(result, RepositoryNotFoundError):
-        raise UserError(f"{uri}: the hub has no such {repo_type}; if it is private, set HF_TOKEN") from None
+        raise UserError(f"{uri}: the hub has no such {repo_type}; if it is private, set HF_TOKEN")
     if not isinstance(result, str):
         why = first_line(result) if result else f"silent for {HUB_SECONDS:g} s"
         log.info("%s: the hub can't be reached: %s", uri, why)
         # From here on this process uses the cache alone; otherwise every further source would wait as long.
         constants.HF_HUB_OFFLINE = True
-        return None
-    return result
+        return None, "the hub can't be reached"
+    return result, ""
 
 
 # GGUF
@@ -330,13 +282,10 @@ def _convert(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    given: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(file.parent), gguf_file=file.name, local_files_only=True, trust_remote_code=False
-        )
-        model = AutoModelForCausalLM.from_pretrained(
-            str(file.parent), gguf_file=file.name, dtype=torch.float32, local_files_only=True, trust_remote_code=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **given)
+        model = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **given)
     except Exception as error:
         raise UserError(f"{file}: transformers can't read these GGUF weights: {first_line(error)}") from None
     # The weights are floats now, but transformers still takes the model for quantised and would refuse to save it.

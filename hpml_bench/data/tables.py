@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpml_bench.data import cells
-from hpml_bench.data.columns import Columns, column_errors_as_user_errors, listed
-from hpml_bench.data.conversations import Shape, as_conversations
+from hpml_bench.data.cells import BATCH, Index, class_index, tag_index
+from hpml_bench.data.columns import (
+    Columns,
+    TableOptions,
+    check_columns,
+    choose,
+    column_errors_as_user_errors,
+    column_named,
+    mapped,
+)
+from hpml_bench.data.conversations import Shape, as_conversations, find_shape
 from hpml_bench.data.groups import groups_of, whole_groups
-from hpml_bench.data.names import BATCH, Index, class_index, tag_index
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import GROUP, LoadedData, Target
 from hpml_bench.suite.settings import Settings
@@ -20,8 +29,6 @@ if TYPE_CHECKING:
 
 TEST_SHARE = 10
 """One row in this many becomes a test row, where there is neither a test set nor `test_samples`."""
-
-
 BAD_ROWS = "bad rows left out"
 
 
@@ -38,10 +45,6 @@ def _split_off(train: Dataset, settings: Settings, where: str) -> tuple[Dataset,
     """Return training rows and the test rows drawn from them with `data_seed`: `test_samples`, or a tenth.
 
     Groups of rows are drawn whole, so that there may be a few more test rows.
-
-    Raises:
-        UserError: there are too few rows.
-
     """
     import numpy as np
 
@@ -61,68 +64,63 @@ def _split_off(train: Dataset, settings: Settings, where: str) -> tuple[Dataset,
     return train.select(np.sort(order[count:])), train.select(np.sort(order[:count]))
 
 
-def labelled(
-    splits: Splits,
-    settings: Settings,
-    columns: Columns,
-    target: Target = "class",
-    separator: str = " ",
-    label_names: Sequence[str] = (),
-    notes: Mapping[str, str] | None = None,
-    group: str | None = None,
-) -> LoadedData:
-    """Return the splits with the columns that a target has (plugins.dataset.LoadedData).
+class Found(NamedTuple):
+    """Columns of a table by name."""
 
-    Args:
-        splits: the tables.
-        settings: of the suite, which say how many test rows are split off.
-        columns: the chosen columns; all tables must have them.
-        target: kind of the target; classes and tags become 0..C-1.
-        separator: stands between the texts of several columns.
-        label_names: names in the order of the labels; empty to take the values themselves, sorted.
-        notes: facts to print with the results.
-        group: the column of groups, if any; all tables must have it.
+    columns: Columns | Shape
+    group: str | None
+
+
+def find(
+    train: Dataset, where: str, target: Target, options: TableOptions, label: str | None = None, *, named: bool = True
+) -> Found:
+    """Return the columns that a target needs: as the options say, else by name, else by content.
+
+    `where` is the table's name in errors, `label` the column of the label where the options name none (not of answers),
+    and `named` whether the table has column names of its own.
+    """
+    text = options.text if isinstance(options.text, tuple) else (options.text,)
+    names = list(train.column_names)
+    group = None if options.group is None else column_named(options.group, names, where, "group")
+    if target == "answer":
+        return Found(find_shape(train, where, text, options.label), group)
+    given = label if options.label is None else options.label
+    return Found(choose(train, where, target, text, given, group=group, named=named), group)
+
+
+def load(
+    splits: Splits, settings: Settings, found: Found, target: Target, options: TableOptions, notes: Mapping[str, str]
+) -> LoadedData:
+    """Return the splits with the columns that a target has (plugins.dataset.LoadedData), and further notes.
+
+    The settings say how many test rows are split off, and whether bad conversations are dropped. Classes and tags
+    become 0..C-1.
 
     Raises:
-        UserError: a column or a cell is missing, a label is not among the training rows' or the given names, or a
-            cell is no number.
+        UserError: a column or a cell is missing, a label is not among the training rows' or the given names, a
+            cell is no number, or a row is no conversation and `bad_rows` of the task is not `drop`.
 
     """
+    if isinstance(found.columns, Shape):
+        return _in_conversations(splits, settings, found.columns, options.separator, notes, found.group)
+    columns = found.columns
     with column_errors_as_user_errors(splits.train[1]):
-        names, convert, types = _conversion(splits.train, columns, target, separator, label_names)
+        names, convert, types = _conversion(splits.train, columns, target, options)
 
     def rows(split: tuple[Dataset, str]) -> Dataset:
         with column_errors_as_user_errors(split[1]):
-            return _converted(*split, columns, convert, types)
+            check_columns(*split, (*columns.text, columns.label))
+            return mapped(split[0], convert, types, file=split[1])
 
     what = "words: {}; tags: {}" if target == "tags" else "text: {}; label: {}"
-    all_notes = {"columns": what.format(", ".join(columns.text), columns.label), **(notes or {})}
-    return _loaded(splits, settings, rows, names, all_notes, group)
+    all_notes = {"columns": what.format(", ".join(columns.text), columns.label), **notes}
+    return _loaded(splits, settings, rows, names, all_notes, found.group)
 
 
-def in_conversations(
-    splits: Splits,
-    settings: Settings,
-    shape: Shape,
-    separator: str = " ",
-    notes: Mapping[str, str] | None = None,
-    group: str | None = None,
+def _in_conversations(
+    splits: Splits, settings: Settings, shape: Shape, separator: str, notes: Mapping[str, str], group: str | None
 ) -> LoadedData:
-    """Return the splits as conversations (plugins.dataset.LoadedData).
-
-    Args:
-        splits: the tables.
-        settings: of the suite, which say how many test rows are split off, and whether bad rows are dropped.
-        shape: which columns hold what; all tables must have them.
-        separator: stands between the parts of a prompt; a single space, the default, means an empty line.
-        notes: facts to print with the results.
-        group: the column of groups, if any; all tables must have it.
-
-    Raises:
-        UserError: a column is missing, or a row is no conversation that ends with an answer and `bad_rows` of the task
-            is not `drop`.
-
-    """
+    """Return the splits as conversations; between the parts of a prompt a single space means an empty line."""
     drop_bad = settings.task.options.get("bad_rows") == "drop"
     between = "\n\n" if separator == " " else separator
     unread: set[str] = set()
@@ -136,7 +134,7 @@ def in_conversations(
         good = [place for place, reason in enumerate(reasons) if not reason]
         return (converted if len(good) == len(converted) else converted.select(good)).remove_columns(["unread", "bad"])
 
-    loaded = _loaded(splits, settings, rows, (), {"columns": str(shape), **(notes or {})}, group)
+    loaded = _loaded(splits, settings, rows, (), {"columns": str(shape), **notes}, group)
     left = {"keys of turns left unread": ", ".join(sorted(unread))} if unread else {}
     dropped = {BAD_ROWS: f"{len(bad):,}, such as {bad[0]}"} if bad else {}
     return replace(loaded, notes={**loaded.notes, **left}, warnings=dropped)
@@ -170,17 +168,11 @@ def _loaded(
 
 def _groups(dataset: Dataset, file: str, column: str, numbers: Index) -> list[int]:
     """Return the number of each row's group; `numbers` has the groups of earlier tables."""
-    _check_columns(dataset, file, (column,))
+    check_columns(dataset, file, (column,))
     group_numbers: list[int] = []
     for batch in dataset.select_columns([column]).iter(BATCH):
         group_numbers += cells.groups(batch[column], len(group_numbers), file, column, numbers)
     return group_numbers
-
-
-def _check_columns(dataset: Dataset, file: str, columns: Sequence[str]) -> None:
-    missing = [column for column in columns if column not in dataset.column_names]
-    if missing:
-        raise UserError(f"{file}: there is no column '{missing[0]}'; there is {listed(dataset.column_names)}")
 
 
 Convert = Callable[..., dict[str, list[Any]]]
@@ -188,37 +180,22 @@ Convert = Callable[..., dict[str, list[Any]]]
 
 
 def _conversion(
-    train: tuple[Dataset, str], columns: Columns, target: Target, separator: str, label_names: Sequence[str]
+    train: tuple[Dataset, str], columns: Columns, target: Target, options: TableOptions
 ) -> tuple[tuple[str, ...], Convert, dict[str, Any]]:
     """Return the labels' names, the function that converts a batch, and the types of the converted columns."""
-    from functools import partial
-
     from datasets import Value
 
-    text: dict[str, Any] = {"text": Value("string")}
+    names: tuple[str, ...] = ()
+    index: Index | None = None
     if target == "tags":
-        names, index = tag_index(*train, columns.label, label_names)
-        tags = partial(cells.words_and_tags, words=columns.text[0], tags=columns.label, index=index)
-        return names, tags, {"words": [Value("string")], "tags": [Value("int64")]}
-    if target == "number":
-        if label_names:
-            raise UserError(f"{train[1]}: dataset.options.label_names are of classes or tags; numbers have none")
-        numbers = partial(cells.texts_and_numbers, text=columns.text, label=columns.label, separator=separator)
-        return (), numbers, text | {"label": Value("float64")}
-    names, index = class_index(*train, columns.label, label_names)
-    classes = partial(cells.texts_and_classes, text=columns.text, label=columns.label, separator=separator, index=index)
-    return names, classes, text | {"label": Value("int64")}
-
-
-def _converted(dataset: Dataset, file: str, columns: Columns, convert: Convert, types: Mapping[str, Any]) -> Dataset:
-    from datasets import Features
-
-    _check_columns(dataset, file, (*columns.text, columns.label))
-    return dataset.map(
-        convert,
-        batched=True,
-        with_indices=True,
-        remove_columns=dataset.column_names,
-        features=Features(types),
-        fn_kwargs={"file": file},
+        names, index = tag_index(*train, columns.label, options.label_names)
+        convert = partial(cells.words_and_tags, words=columns.text[0], tags=columns.label, index=index)
+        return names, convert, {"words": [Value("string")], "tags": [Value("int64")]}
+    if target == "class":
+        names, index = class_index(*train, columns.label, options.label_names)
+    elif options.label_names:
+        raise UserError(f"{train[1]}: dataset.options.label_names are of classes or tags; numbers have none")
+    convert = partial(
+        cells.texts_and_labels, text=columns.text, label=columns.label, separator=options.separator, index=index
     )
+    return names, convert, {"text": Value("string"), "label": Value("float64" if index is None else "int64")}

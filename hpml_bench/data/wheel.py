@@ -46,9 +46,8 @@ def wheel_content(uri: str) -> Path:
     with locked(folder):
         wheel = _fetched(uri, match["name"], match["version"], match["sha256"], folder)
         members = _members(uri, wheel, inner)
-        if not all((folder / "files" / m.filename).is_file() for m in members) or any(
-            (folder / "files" / m.filename).stat().st_size != m.file_size for m in members
-        ):
+        files = ((folder / "files" / member.filename, member.file_size) for member in members)
+        if not all(file.is_file() and file.stat().st_size == size for file, size in files):
             with new_entry(target, replace=True, entry=folder) as fresh:
                 _unzip(uri, wheel, members, inner, fresh)
     return target
@@ -94,8 +93,7 @@ def _pip_reason(output: str, name: str, version: str) -> str:
     if "No module named pip" in output:
         return f"needs pip in {sys.executable}: run '{sys.executable} -m ensurepip'"
     if "from versions: none" in output:
-        unreachable = re.search(r"connection broken|Failed to resolve|timed out", output, re.IGNORECASE)
-        if unreachable:
+        if re.search(r"connection broken|Failed to resolve|timed out", output, re.IGNORECASE):
             return "the package index can't be reached; see 'pip config list', or use path: with the unzipped files"
         return f"the package index has no wheel '{name}' that fits this Python and platform"
     if "Could not find a version" in output:
@@ -138,10 +136,9 @@ def _members(uri: str, wheel: Path, inner: str) -> list[zipfile.ZipInfo]:
 
 def _nearby(names: Sequence[str], inner: str) -> str:
     """Return a phrase on a wheel's contents in the deepest folder of the path `inner` that it has."""
+    paths = [PurePosixPath(name) for name in names]
     for folder in PurePosixPath(inner).parents:
-        entries = sorted(
-            {PurePosixPath(n).relative_to(folder).parts[0] for n in names if PurePosixPath(n).is_relative_to(folder)}
-        )
+        entries = sorted({path.relative_to(folder).parts[0] for path in paths if path.is_relative_to(folder)})
         if entries:
             break
     more = ", ..." if len(entries) > 20 else ""

@@ -18,9 +18,7 @@ def resolve_suite(suite: Suite, here: int | None = None) -> Suite:
 def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
     """Return the settings with device, world size, threads and precision resolved for this machine.
 
-    Args:
-        settings: the settings as requested.
-        here: ranks on this machine; None: all of them.
+    `here` is the number of ranks on this machine; None: all of them.
 
     Raises:
         UserError: a GPU was requested and there is none, or fewer than ranks.
@@ -50,12 +48,7 @@ def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
 
 
 def _precision(settings: Settings, device: str) -> str:
-    """Return the precision to train in.
-
-    Raises:
-        UserError: the device doesn't support the requested one.
-
-    """
+    """Return the precision to train in; a UserError if the device doesn't support the requested one."""
     requested: str = settings.precision
     if requested == "auto":
         requested = NEEDED.get(settings.weights, requested)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -13,12 +14,7 @@ from hpml_bench.errors import UserError
 
 
 def validate_options(kind: registry.Kind, name: str, options: dict[str, Any], where: str) -> BaseModel:
-    """Return a plug-in's `Options`, checked.
-
-    Raises:
-        UserError: there is no such plug-in, an option is unknown or has a wrong value.
-
-    """
+    """Return a plug-in's `Options`; a UserError if there is no such plug-in, or an option is unknown or wrong."""
     model = options_class(kind, name)
     try:
         return model.model_validate(options)
@@ -27,12 +23,7 @@ def validate_options(kind: registry.Kind, name: str, options: dict[str, Any], wh
 
 
 def options_class(kind: registry.Kind, name: str) -> type[BaseModel]:
-    """Return the class of a plug-in's options.
-
-    Raises:
-        UserError: there is no such plug-in.
-
-    """
+    """Return the class of a plug-in's options; a UserError if there is no such plug-in."""
     options: type[BaseModel] = registry.plugin(kind, name).Options
     return options
 
@@ -53,15 +44,19 @@ def _defaults(kind: registry.Kind, name: str) -> dict[str, Any]:
     return model.model_construct().model_dump(mode="json")
 
 
+def did_you_mean(word: str, allowed: Sequence[str]) -> str:
+    """Return a question that names the word of like spelling; empty where there is none."""
+    close = difflib.get_close_matches(word, allowed, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Return the first error of a failed validation as a sentence with the key and what is allowed."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         allowed = _fields_at(model, first["loc"][:-1])
-        close = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        return f"{key} is not known{hint} (allowed: {', '.join(allowed)})"
+        return f"{key} is not known{did_you_mean(str(first['loc'][-1]), allowed)} (allowed: {', '.join(allowed)})"
     if first["type"] == "missing":
         return f"{key} is missing"
     message = first["msg"].removeprefix("Value error, ")

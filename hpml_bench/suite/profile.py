@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from operator import add
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,16 +17,13 @@ from hpml_bench import registry
 from hpml_bench.errors import UserError
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.options import explain, validate_options
-from hpml_bench.suite.yaml import MAX_BYTES, parse
+from hpml_bench.suite.yaml import read_mapping
 
-VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 TIME = re.compile(
     r"^(?:(?P<days>\d+)-(?P<first>\d{1,2})(?::(?P<second>\d{2}))?(?::(?P<third>\d{2}))?"
     r"|(?:(?P<hours>\d{1,3}):)?(?P<minutes>\d{1,2}):(?P<seconds>\d{2}))$"
 )
 """Time as Slurm reads it: after days, hours come first, with any number of parts; else seconds are last (sbatch(1))."""
-MEMORY = r"^\d+[KMGT]?$"
-WARNED_SECONDS = 120.0
 
 
 class Profile(Frozen):
@@ -43,7 +41,7 @@ class Profile(Frozen):
     """GPUs that a job gets on each node; empty: the engine's default."""
     cpus_per_node: int | None = Field(default=None, ge=1)
     """CPU cores that a job gets on each node; empty: the engine's default."""
-    memory_per_node: str | None = Field(default=None, pattern=MEMORY)
+    memory_per_node: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$")
     """Memory that a job gets on each node, such as 64G; empty: the engine's default."""
     time: str | None = None
     """Time limit of a job, as H:MM:SS or D-HH:MM:SS in quotes; a run that would exceed it is not begun."""
@@ -67,9 +65,7 @@ class Profile(Frozen):
     @field_validator("time", mode="before")
     @classmethod
     def _readable(cls, value: Any) -> Any:
-        if value is None:
-            return None
-        if not isinstance(value, str) or not TIME.match(value):
+        if value is not None and not (isinstance(value, str) and TIME.match(value)):
             raise ValueError('write it in quotes as H:MM:SS or D-HH:MM:SS, as in "4:00:00"')
         return value
 
@@ -77,7 +73,7 @@ class Profile(Frozen):
     @classmethod
     def _variables(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
-            if not VARIABLE.match(name):
+            if not re.match(r"^[A-Za-z_][A-Za-z0-9_]*$", name):
                 raise ValueError(f"{name!r} can't be a variable's name")
         return value
 
@@ -88,9 +84,7 @@ class Profile(Frozen):
         if match is None:
             return None
         days, *parts = (int(part or 0) for part in match.groups())
-        hours, minutes, seconds = (
-            a + b for a, b in zip(parts[:3], parts[3:], strict=True)
-        )  # one of the two forms is 0
+        hours, minutes, seconds = map(add, parts[:3], parts[3:])  # one of the two forms is 0
         return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
     def command(self, words: Iterable[str]) -> list[str]:
@@ -98,22 +92,19 @@ class Profile(Frozen):
         return [*self.launcher, self.python or sys.executable, *words]
 
     def ranks_per_node(self, ranks: int | None) -> int | None:
-        """Return the equal share of a run's ranks on each node; None if their number is left open.
-
-        Raises:
-            UserError: the ranks can't be divided equally over the nodes.
-
-        """
-        if ranks is not None and ranks % self.nodes:
+        """Return the equal share of a run's ranks on each node; None if their number is left open."""
+        if ranks is None:
+            return None
+        if ranks % self.nodes:
             raise UserError(
                 f"{ranks} ranks can't be divided over {self.nodes} nodes; give --nproc a multiple of {self.nodes}"
             )
-        return None if ranks is None else ranks // self.nodes
+        return ranks // self.nodes
 
     @property
     def warned(self) -> float:
         """Seconds before its time limit at which a job is signalled to end: a quarter of it, at most two minutes."""
-        return min(WARNED_SECONDS, (self.seconds or math.inf) / 4)
+        return min(120.0, (self.seconds or math.inf) / 4)
 
 
 def profiles_folder() -> Path:
@@ -128,15 +119,10 @@ def known_profiles() -> dict[str, str]:
 
 
 def load_profile(name: str, overrides: Iterable[tuple[str, Any]] = ()) -> Profile:
-    """Read and validate a profile.
+    """Read and validate a profile; a UserError if there is none of the name, or something in it is wrong.
 
-    Args:
-        name: path of a YAML file, name of one in the user's folder of profiles, or an engine's name for its defaults.
-        overrides: keys and values that replace those of the file.
-
-    Raises:
-        UserError: there is no such profile, or something in it is wrong.
-
+    `name` is the path of a YAML file, the name of one in the user's folder of profiles, or an engine's name for its
+    defaults; `overrides` are keys and values that replace those of the file.
     """
     where, content = _content(name)
     content |= dict(overrides)
@@ -162,12 +148,4 @@ def _content(name: str) -> tuple[str, dict[str, Any]]:
             f"there is no profile '{name}': give the path of a YAML file, or one of {', '.join(known_profiles())} "
             f"(your own lie in {profiles_folder()})"
         )
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: a profile has at most {MAX_BYTES} bytes")
-        content = parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: can't be read: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: a profile is a mapping with {', '.join(Profile.model_fields)}")
-    return str(path), content
+    return str(path), read_mapping(path, "a profile", "a profile", Profile.model_fields)

@@ -171,7 +171,15 @@ class Settings(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _completed(cls, value: Any) -> Any:
-        return _with_max_length(value) if isinstance(value, dict) else value
+        """Set the task's own `max_length` where none is given."""
+        if not isinstance(value, dict) or "max_length" in value:
+            return value
+        named = value.get("task", CLASSIFICATION)
+        name = named.get("name", CLASSIFICATION) if isinstance(named, dict) else named
+        if name not in registry.names("tasks"):
+            return value
+        own = registry.plugin("tasks", name).max_length
+        return value if own == MAX_LENGTH else {**value, "max_length": own}
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -261,11 +269,13 @@ def identity(settings: Settings) -> dict[str, Any]:
         value = dumped.pop(key, None)
         if value != former:
             dumped[key] = value
-    dumped["tasks"] = _short("tasks", settings.task)
-    dumped["datasets"] = _short("datasets", settings.dataset)
-    optimizer = _short("optimizers", settings.optimizer)
-    if optimizer != OptimizerSpec().name:
-        dumped["optimizers"] = optimizer
+    specs: dict[registry.Kind, TaskSpec | DatasetSpec | OptimizerSpec]
+    specs = {"tasks": settings.task, "datasets": settings.dataset, "optimizers": settings.optimizer}
+    for kind, spec in specs.items():
+        options = without_defaults(kind, spec.name, spec.options)
+        dumped[kind] = {"name": spec.name, "options": options} if options else spec.name
+    if dumped["optimizers"] == OptimizerSpec().name:
+        del dumped["optimizers"]
     return dumped
 
 
@@ -276,19 +286,3 @@ def method_identity(method: MethodSpec) -> dict[str, Any]:
     if (own := method.optimizer) is not None:
         hashed["optimizer"] = {"name": own.name, "options": without_defaults("optimizers", own.name, own.options)}
     return hashed
-
-
-def _short(kind: registry.Kind, spec: TaskSpec | DatasetSpec | OptimizerSpec) -> str | dict[str, Any]:
-    """Return a plug-in's name, with the options that differ from their defaults if any do."""
-    options = without_defaults(kind, spec.name, spec.options)
-    return {"name": spec.name, "options": options} if options else spec.name
-
-
-def _with_max_length(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings with the task's own `max_length` where they have none."""
-    named = settings.get("task", CLASSIFICATION)
-    name = named.get("name", CLASSIFICATION) if isinstance(named, dict) else named
-    if "max_length" in settings or name not in registry.names("tasks"):
-        return settings
-    own = registry.plugin("tasks", name).max_length
-    return settings if own == MAX_LENGTH else {**settings, "max_length": own}

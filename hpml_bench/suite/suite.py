@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,9 +14,9 @@ from pydantic import Field, ValidationError
 from hpml_bench import registry
 from hpml_bench.errors import UserError
 from hpml_bench.suite.base import Frozen
-from hpml_bench.suite.options import explain, validate_options
+from hpml_bench.suite.options import did_you_mean, explain, validate_options
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings
-from hpml_bench.suite.yaml import MAX_BYTES, MAX_DEPTH, parse
+from hpml_bench.suite.yaml import MAX_DEPTH, parse, read_mapping
 
 MAX_METHODS = 200
 NAMED = ("task", "dataset", "optimizer", "quantization")
@@ -66,12 +65,7 @@ class Suite(Frozen):
     """The methods to compare, each under the name the report shows."""
 
     def runs(self, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None) -> tuple[RunSpec, ...]:
-        """Return a run for each seed and method, of all or the given ones; seed by seed.
-
-        Raises:
-            UserError: a method is unknown, or its options are.
-
-        """
+        """Return a run for each seed and method, of all or the given ones; seed by seed."""
         specs = [self.method(name) for name in dict.fromkeys(self.methods if methods is None else methods)]
         return tuple(
             RunSpec(suite=self.name, settings=self.settings, method=spec, seed=seed)
@@ -84,18 +78,19 @@ class Suite(Frozen):
         entry = self.methods.get(name)
         if entry is None and name.startswith("peft:"):
             entry = MethodEntry(method="peft", options={"type": name.removeprefix("peft:")})
-        if entry is None and name in registry.names("methods"):
+        registered = registry.names("methods")
+        if entry is None and name in registered:
             entry = MethodEntry()
         if entry is None:
-            known = ", ".join(dict.fromkeys([*self.methods, *registry.names("methods"), "peft:TYPE"]))
+            known = ", ".join(dict.fromkeys([*self.methods, *registered, "peft:TYPE"]))
             raise UserError(f"suite {self.name} has no method '{name}'; choose from {known}")
-        kind = entry.method or name
-        if kind not in registry.names("methods"):
-            known = ", ".join(registry.names("methods"))
-            raise UserError(f"suite {self.name}: methods.{name}: there is no method '{kind}'; choose from {known}")
-        where = f"suite {self.name}: methods.{name}"
+        where, kind = f"suite {self.name}: methods.{name}", entry.method or name
+        if kind not in registered:
+            raise UserError(f"{where}: there is no method '{kind}'; choose from {', '.join(registered)}")
         options = validate_options("methods", kind, entry.options, f"{where}.options")
-        optimizer = entry.optimizer and _complete(entry.optimizer, f"{where}.optimizer.options")
+        if (optimizer := entry.optimizer) is not None:
+            own = validate_options("optimizers", optimizer.name, optimizer.options, f"{where}.optimizer.options")
+            optimizer = OptimizerSpec(name=optimizer.name, options=own.model_dump(mode="json"))
         try:
             lr = registry.plugin("methods", kind).lr if entry.lr is None else entry.lr
             chosen = options.model_dump(mode="json")
@@ -104,19 +99,8 @@ class Suite(Frozen):
             raise UserError(f"{where}: {explain(error, MethodSpec)}") from None
 
 
-def _complete(spec: OptimizerSpec, where: str) -> OptimizerSpec:
-    """Return an optimizer with all of its options, checked."""
-    options = validate_options("optimizers", spec.name, spec.options, where)
-    return OptimizerSpec(name=spec.name, options=options.model_dump(mode="json"))
-
-
 def suite_name(name: str) -> str:
-    """Return the name if a suite can have it.
-
-    Raises:
-        UserError: it can't, such as a path out of the results folder.
-
-    """
+    """Return the name if a suite can have it; a UserError if not, such as for a path out of the results folder."""
     if not re.fullmatch(NAME, name):
         raise UserError(f"'{name}' can't be a suite's name: use letters, digits, - and _, 64 at most")
     return name
@@ -151,20 +135,16 @@ def load_suite(
         settings: settings to override by dotted key, None included.
         changes: `seeds` and settings that have an option of their own on the command line; None changes nothing.
 
-    Raises:
-        UserError: there is no such suite, or something in it is wrong.
-
     """
     path = _suite_path(name)
-    content = _read(path)
+    content = read_mapping(path, "a suite file", "a suite", Suite.model_fields)
+    content.setdefault("name", path.stem)
     _anchor_paths(content, path.parent)
     for override in overrides:
         _apply(content, override, path)
-    for key, value in (settings or {}).items():
-        _set(content, _full_key(key), value, path)
-    for key, value in changes.items():
-        if value is not None:
-            _set(content, _full_key(key), value, path)
+    given = [(key, value) for key, value in changes.items() if value is not None]
+    for key, value in [*(settings or {}).items(), *given]:
+        _set(content, key, value, path)
     try:
         return Suite.model_validate(content)
     except ValidationError as error:
@@ -172,29 +152,13 @@ def load_suite(
 
 
 def _suite_path(name: str) -> Path:
-    if name in packaged_suites():
+    known = packaged_suites()
+    if name in known:
         return suites_folder() / f"{name}.yaml"
-    path = Path(name)
     with suppress(OSError):  # too long for a path
-        if path.is_file():
-            return path
-    raise UserError(
-        f"there is no suite '{name}': give one of {', '.join(packaged_suites())}, or the path of a YAML file"
-    )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: a suite file has at most {MAX_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: can't be read: {error}") from None
-    content = parse(text, str(path))
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: a suite is a mapping with {', '.join(Suite.model_fields)}")
-    content.setdefault("name", path.stem)
-    return content
+        if Path(name).is_file():
+            return Path(name)
+    raise UserError(f"there is no suite '{name}': give one of {', '.join(known)}, or the path of a YAML file")
 
 
 def _anchor_paths(value: Any, folder: Path) -> None:
@@ -213,12 +177,6 @@ def _anchored(uri: str, folder: Path) -> str:
         raise UserError(f"{uri[:200]!r} is not a path: {error}") from None
 
 
-def _full_key(key: str) -> list[str]:
-    """Return the keys from the suite's top: a setting's first key may be left out."""
-    parts = key.split(".")
-    return ["settings", *parts] if parts[0] in Settings.model_fields else parts
-
-
 def _apply(content: dict[str, Any], override: str, path: Path) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
@@ -226,16 +184,18 @@ def _apply(content: dict[str, Any], override: str, path: Path) -> None:
     value = parse(text, f"--set {override}")
     if isinstance(value, str) and value.startswith("path:"):
         value = _anchored(value, Path())
-    _set(content, _full_key(key), value, path)
+    _set(content, key, value, path)
 
 
-def _set(content: dict[str, Any], keys: list[str], value: Any, path: Path) -> None:
+def _set(content: dict[str, Any], dotted: str, value: Any, path: Path) -> None:
+    """Set the value of a dotted key; a setting's first key may be left out."""
+    keys = dotted.split(".")
+    if keys[0] in Settings.model_fields:
+        keys = ["settings", *keys]
     if len(keys) > MAX_DEPTH:
         raise UserError(f"--set {'.'.join(keys)[:80]}...: a key has at most {MAX_DEPTH} parts")
     if keys[0] not in Suite.model_fields:
-        allowed = [*Settings.model_fields, *Suite.model_fields]
-        close = difflib.get_close_matches(keys[0], allowed, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(keys[0], [*Settings.model_fields, *Suite.model_fields])
         raise UserError(
             f"--set {'.'.join(keys)}: there is no such setting{hint} (docs/settings.md has all; "
             f"of a suite itself: {', '.join(Suite.model_fields)})"

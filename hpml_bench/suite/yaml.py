@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -56,19 +58,26 @@ _Loader.yaml_implicit_resolvers = {
     for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
 
+def read_mapping(path: Path, file: str, what: str, keys: Iterable[str]) -> dict[str, Any]:
+    """Return the content of a YAML file; errors name it by `file` and `what`, such as a suite file and a suite."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: {file} has at most {MAX_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read: {error}") from None
+    content = parse(text, str(path))
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: {what} is a mapping with {', '.join(keys)}")
+    return content
+
+
 def parse(text: str, where: str) -> Any:
-    """Return the value of a YAML text.
-
-    Raises:
-        UserError: it can't be read, or has other than plain values; the message begins with `where` and the line.
-
-    """
+    """Return the value of a YAML text, plain values alone; errors begin with `where` and the line."""
     where = where if len(where) <= 200 else f"{where[:199]}…"
     if len(text) > MAX_BYTES:
         raise UserError(f"{where}: longer than {MAX_BYTES} characters")

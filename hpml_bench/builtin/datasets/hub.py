@@ -6,10 +6,9 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.data.columns import Column, choose, group_column
-from hpml_bench.data.conversations import find_shape
+from hpml_bench.data.columns import TableOptions
 from hpml_bench.data.sources import Resolved, hub_snapshot, resolve
-from hpml_bench.data.tables import Splits, in_conversations, labelled
+from hpml_bench.data.tables import Splits, find, load
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
@@ -33,7 +32,7 @@ class HubDataset(DatasetLoader):
 
     targets = ("class", "number", "tags", "answer")
 
-    class Options(Frozen):
+    class Source(Frozen):
         """Which dataset, and which parts of it."""
 
         dataset: str
@@ -46,50 +45,29 @@ class HubDataset(DatasetLoader):
         """Split for the curves; empty to split rows off the training split."""
         test: str | None = "test"
         """Split of the final evaluation; empty to split `test_samples` (or a tenth) off the training split."""
-        text: Column | tuple[Column, ...] = ()
-        """Column or columns of the text or the prompt, or the one with lists of words or turns, by name or by position
-        from 1; empty to find them."""
-        label: Column | None = None
-        """Column of the label (a class, a number, a list of tags, or a prompt's completion), by name or by position
-        from 1; empty to find it."""
+
+    class Options(TableOptions, Source):
+        """The dataset, and its columns."""
+
         label_names: tuple[str, ...] = ()
         """Names of the classes or tags, in the order of the labels; empty to take the dataset's own."""
-        group: Column | None = None
-        """Column that says which rows belong together (the questions of one document, near-copies), by name or by
-        position from 1: they stay in one split where splits are drawn, and test rows of one group are tested together.
-        Empty where each row stands alone."""
-        separator: str = " "
-        """Separator of the texts of several columns; between parts of a prompt a single space means an empty line."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
-        """Return the rows of the dataset's splits.
-
-        Raises:
-            UserError: hub and cache don't have it, a split or column doesn't exist, or a label is missing or unknown.
-
-        """
+        """Return the rows of the dataset's splits."""
         options = self.options
         source = _snapshot(options.dataset)
         parts = _read(source.folder_or_file, options)
         train = _split(parts, options.train, options)
-        text = options.text if isinstance(options.text, tuple) else (options.text,)
-        group = group_column(train[0], options.dataset, options.group)
-        conversational = target == "answer"
-        shape = find_shape(train[0], options.dataset, text, options.label) if conversational else None
-        columns = None if shape else choose(train[0], options.dataset, target, text, options.label, group=group)
+        found = find(train[0], options.dataset, target, options)
         notes = {"dataset": options.dataset + (f", commit {source.revision}" if source.revision else "")}
         test = _split(parts, options.test, options) if options.test else None
         validation = _split(parts, options.validation, options) if options.validation else None
-        splits = Splits(train, validation, test)
-        if shape is not None:
-            return in_conversations(splits, settings, shape, options.separator, notes, group)
-        assert columns is not None  # noqa: S101 - one of the two
-        return labelled(splits, settings, columns, target, options.separator, options.label_names, notes, group)
+        return load(Splits(train, validation, test), settings, found, target, options, notes)
 
 
 def _snapshot(uri: str) -> Resolved:
     if uri.startswith("hub:"):
-        return hub_snapshot(uri, "dataset", PATTERNS, top_only=False)
+        return hub_snapshot(uri, "dataset", PATTERNS)
     source = resolve(uri)
     if not source.folder_or_file.is_dir():
         raise UserError(f"{uri}: is a file; use the data set text_files for files")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpml_bench.data.sources import Resolved, hub_snapshot, resolve
+from hpml_bench.data.conversations import rows_of
+from hpml_bench.data.sources import hub_snapshot, resolve
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
@@ -45,12 +47,7 @@ class MetaMath(DatasetLoader):
         """Template of a question; the answer follows it."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
-        """Return the rows.
-
-        Raises:
-            UserError: hub and cache don't have a data set, or it lacks a split or a column.
-
-        """
+        """Return the rows."""
         options = self.options
         train = _split(options.train, None, "train", ("query", "response"))
         kept = [
@@ -70,32 +67,21 @@ class MetaMath(DatasetLoader):
                                  f"{options.most_characters:,} characters, from the front"},
         )  # fmt: skip
 
-    def _rows(self, pairs: Any) -> Dataset:
-        from datasets import Dataset, Features, Value
-
-        contents = [[self.options.template.replace("{query}", query), answer] for query, answer in pairs]
-        texts = [Value("string")]
-        return Dataset.from_dict(
-            {"contents": contents, "roles": [["user", "assistant"]] * len(contents), "choices": [[]] * len(contents)},
-            features=Features({"contents": texts, "roles": texts, "choices": texts}),
-        )
+    def _rows(self, pairs: Iterable[tuple[str, str]]) -> Dataset:
+        return rows_of([[self.options.template.replace("{query}", query), answer] for query, answer in pairs])
 
 
 def _split(source: str, config: str | None, split: str, columns: tuple[str, ...]) -> Dataset:
     from datasets import load_dataset
 
-    root = _snapshot(source).folder_or_file
+    found = hub_snapshot(source, "dataset", PATTERNS) if source.startswith("hub:") else resolve(source)
+    root = found.folder_or_file
     folder = root / config if config and (root / config).is_dir() else root
     try:
         rows = load_dataset(str(folder), split=split, cache_dir=str(cache_folder() / "datasets"))
     except Exception as error:
         unreadable = UserError(f"{source}: its split '{split}' can't be loaded: {first_line(error.__cause__ or error)}")
         raise disk_error(error) or unreadable from None
-    missing = [column for column in columns if column not in rows.column_names]
-    if missing:
+    if missing := [column for column in columns if column not in rows.column_names]:
         raise UserError(f"{source}: there is no column '{missing[0]}'; there is {', '.join(rows.column_names)}")
     return rows
-
-
-def _snapshot(source: str) -> Resolved:
-    return hub_snapshot(source, "dataset", PATTERNS, top_only=False) if source.startswith("hub:") else resolve(source)

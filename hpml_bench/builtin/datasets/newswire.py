@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from hpml_bench.data.newswire import OWN_SHARE, TOPICS, Documents, best_accuracy, generate, make_world, render
+from hpml_bench.data.newswire import OWN_SHARE, TOPICS, best_accuracy, generate, make_world, render
 from hpml_bench.data.newswire.sizes import split_sizes
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
@@ -28,20 +28,17 @@ class Newswire(DatasetLoader):
         from datasets import Dataset
 
         world = make_world(self.options.own_share)
-        sizes = split_sizes(settings)
-        splits = {split: generate(world, n, settings.data_seed, split) for split, n in sizes.items()}
-
-        def rows(documents: Documents) -> Dataset:
-            return Dataset.from_dict({"text": render(world, documents), "label": documents.topic.tolist()})
-
-        on_rows, expected = best_accuracy(world, splits["test"])
+        splits = {}
+        for split, size in split_sizes(settings).items():
+            documents = generate(world, size, settings.data_seed, split)
+            rows = {"text": render(world, documents), "label": documents.topic.tolist()}
+            splits[split] = Dataset.from_dict(rows)
+        on_rows, expected = best_accuracy(world, documents)  # the test rows come last
         return LoadedData(
-            train=rows(splits["train"]),
-            validation=rows(splits["validation"]),
-            test=rows(splits["test"]),
+            **splits,
             label_names=TOPICS,
             notes={
-                "best possible accuracy": f"{on_rows:.1%} (exact posterior on these {sizes['test']:,} test rows; "
+                "best possible accuracy": f"{on_rows:.1%} (exact posterior on these {size:,} test rows; "
                 f"{expected:.1%} expected of it by chance of the rows)"
             },
         )

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from hpml_bench.data.newswire import make_world, render, stream
+from hpml_bench.data.conversations import rows_of
+from hpml_bench.data.newswire import BEAT_NAMES, ENTITIES, N_BEATS, World, make_world, render, stream
 from hpml_bench.data.newswire.documents import balanced_beats, beat_posterior, sample, split_rng
-from hpml_bench.data.newswire.questions import KINDS, ask_of_names, desk
 from hpml_bench.data.newswire.sizes import split_sizes
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
+KINDS = 3
+"""Kinds of questions in equal parts: on one name, on three names, on a document."""
 RETENTION_ROWS = 1000
 
 
@@ -43,20 +42,18 @@ class NewswireChat(DatasetLoader):
             beats = balanced_beats(text_count, rng)
             documents = sample(world, beats, rng)
             pairs = [
-                (f"{text} Which desk?", desk(beat))
+                [f"{text} Which desk?", _desk(beat)]
                 for text, beat in zip(render(world, documents), beats.tolist(), strict=True)
             ]
-            pairs += ask_of_names(world, size - text_count, rng)
+            pairs += _ask_of_names(world, size - text_count, rng)
             order = np.argsort(rng.random(size), kind="stable")
-            splits[split] = _rows([pairs[place] for place in order])
+            splits[split] = rows_of([pairs[place] for place in order])
             right = float((beat_posterior(world, documents).argmax(1) == beats).sum()) if text_count else 0.0
             best = (right + size - text_count) / size  # the test rows come last
         general = stream(world, RETENTION_ROWS, split_rng(settings.data_seed, "check"))
         return LoadedData(
-            train=splits["train"],
-            validation=splits["validation"],
-            test=splits["test"],
-            retention=_rows([("", text) for text in general]),
+            **splits,
+            retention=rows_of([[text] for text in general]),
             notes={
                 "best possible exact match": f"{100 * best:.1f} % on these {len(splits['test']):,} test rows (all "
                 "names, and texts by the exact posterior over desks)"
@@ -64,16 +61,21 @@ class NewswireChat(DatasetLoader):
         )
 
 
-def _rows(pairs: list[tuple[str, str]]) -> Dataset:
-    """Return questions and answers as conversations; a text without a question is one turn."""
-    from datasets import Dataset, Features, Value
+def _ask_of_names(world: World, n: int, rng: np.random.Generator) -> list[list[str]]:
+    """Return `n` questions and answers, on one name and on three in turn; only `rng.random()` is used."""
+    pairs = []
+    for number, draws in enumerate(rng.random((n, 2 + len(ENTITIES))).tolist()):
+        beat = int(draws[0] * N_BEATS)
+        names = [world.name(kind, beat, draw) for kind, draw in zip(ENTITIES, draws[2:], strict=True)]
+        if number % 2:
+            person, organisation, place = names
+            question = f"{person} of {organisation}, {place}: which desk?"
+        else:
+            question = f"Which desk covers {names[int(draws[1] * len(names))]}?"
+        pairs.append([question, _desk(beat)])
+    return pairs
 
-    texts = [Value("string")]
-    return Dataset.from_dict(
-        {
-            "contents": [[part for part in pair if part] for pair in pairs],
-            "roles": [["user", "assistant"] if question else ["assistant"] for question, _ in pairs],
-            "choices": [[] for _ in pairs],
-        },
-        features=Features({"contents": texts, "roles": texts, "choices": texts}),
-    )
+
+def _desk(beat: int) -> str:
+    """Return a subtopic's name as an answer: with a capital, as in the stream."""
+    return f" {BEAT_NAMES[beat].capitalize()}"

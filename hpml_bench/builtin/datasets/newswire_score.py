@@ -44,9 +44,7 @@ class NewswireScore(DatasetLoader):
             splits[split] = Dataset.from_dict({"text": render(world, documents), "label": numbers.tolist()})
             best = best_rmse(world, documents, numbers, noise)  # the test rows come last
         return LoadedData(
-            train=splits["train"],
-            validation=splits["validation"],
-            test=splits["test"],
+            **splits,
             notes={
                 "best possible RMSE": f"{best[0]:.3f} (posterior mean on these {len(splits['test']):,} test rows; "
                 f"{best[1]:.3f} expected of it by chance of the rows)"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
 
+from hpml_bench.data.conversations import rows_of
 from hpml_bench.data.newswire.sizes import split_sizes
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
@@ -50,26 +51,17 @@ class WordProblems(DatasetLoader):
         """Generate as many rows as the settings ask for; `data_seed` determines them."""
         rng = np.random.default_rng([settings.data_seed, 5])
         known: dict[str, str] = {}
-        splits = {split: self._rows(known, size, rng) for split, size in split_sizes(settings).items()}
-        return LoadedData(**splits)
+        return LoadedData(**{split: self._rows(known, size, rng) for split, size in split_sizes(settings).items()})
 
     def _rows(self, known: dict[str, str], size: int, rng: np.random.Generator) -> Dataset:
         """Return `size` problems that are not in `known`, and add them to it."""
-        from datasets import Dataset, Features, Value
-
-        pairs: list[tuple[str, str]] = []
+        pairs: list[list[str]] = []
         while len(pairs) < size:
             question, answer = problem(rng, self.options.steps)
             if question not in known:
                 known[question] = answer
-                pairs.append((f"{question} {self.options.instruction}".strip(), answer))
-        texts = [Value("string")]
-        rows: dict[str, Any] = {
-            "contents": [list(pair) for pair in pairs],
-            "roles": [["user", "assistant"]] * size,
-            "choices": [[]] * size,
-        }
-        return Dataset.from_dict(rows, features=Features({"contents": texts, "roles": texts, "choices": texts}))
+                pairs.append([f"{question} {self.options.instruction}".strip(), answer])
+        return rows_of(pairs)
 
 
 def problem(rng: np.random.Generator, steps: tuple[int, int]) -> tuple[str, str]:

@@ -12,19 +12,6 @@ from hpml_bench.data.newswire.vocabulary import TOPICS
 from hpml_bench.data.newswire.world import BEAT_NAMES, ENTITIES, N_BEATS, OWN_SHARE, World, make_world
 
 __all__ = [
-    "BEAT_NAMES",
-    "ENTITIES",
-    "N_BEATS",
-    "OWN_SHARE",
-    "TOPICS",
-    "Documents",
-    "World",
-    "best_accuracy",
-    "generate",
-    "make_world",
-    "posterior",
-    "render",
-    "sample",
-    "split_rng",
-    "stream",
-]
+    "BEAT_NAMES", "ENTITIES", "N_BEATS", "OWN_SHARE", "TOPICS", "Documents", "World", "best_accuracy", "generate",
+    "make_world", "posterior", "render", "sample", "split_rng", "stream",
+]  # fmt: skip

@@ -48,19 +48,14 @@ def generate(world: World, n: int, seed: int, split: str) -> Documents:
 
 def balanced_beats(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Return `n` beats as balanced as `n` allows, in random order."""
-    shuffled: NDArray[np.int64] = np.arange(n)[np.argsort(rng.random(n), kind="stable")] % N_BEATS
-    return shuffled
+    return np.asarray(np.arange(n)[np.argsort(rng.random(n), kind="stable")] % N_BEATS)
 
 
 def sample(world: World, beats: NDArray[np.int64], rng: np.random.Generator) -> Documents:
     """Draw one document of each given beat; only `rng.random()` is used, whose values numpy keeps stable."""
-    frames = np.stack(
-        [(rng.random(len(beats)) * len(part)).astype(np.int64) for part in (HEADLINES, SENTENCES)], axis=1
-    )
-    names = list(world.words)
-    kinds = np.concatenate(
-        [_slot_table(part, names)[frames[:, i]] for i, part in enumerate((HEADLINES, SENTENCES))], axis=1
-    )
+    parts, names = (HEADLINES, SENTENCES), list(world.words)
+    frames = np.stack([(rng.random(len(beats)) * len(part)).astype(np.int64) for part in parts], axis=1)
+    kinds = np.concatenate([_slot_table(part, names)[frames[:, i]] for i, part in enumerate(parts)], axis=1)
     uniform = rng.random(kinds.shape)
     words = np.full(kinds.shape, -1)
     for k, name in enumerate(names):
@@ -105,8 +100,7 @@ def beat_posterior(world: World, documents: Documents) -> NDArray[np.float64]:
 
 
 def _normalised(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    normalised: NDArray[np.float64] = rows / rows.sum(1, keepdims=True)
-    return normalised
+    return np.asarray(rows / rows.sum(1, keepdims=True))
 
 
 def _likelihood(world: World, documents: Documents) -> NDArray[np.float64]:
@@ -121,8 +115,7 @@ def _likelihood(world: World, documents: Documents) -> NDArray[np.float64]:
         for slot in range(documents.words.shape[1]):
             where = documents.kinds[:, slot] == k
             log_likelihood[where] += log_chance[documents.words[where, slot]]
-    likelihood: NDArray[np.float64] = np.exp(log_likelihood - log_likelihood.max(1, keepdims=True))
-    return likelihood
+    return np.asarray(np.exp(log_likelihood - log_likelihood.max(1, keepdims=True)))
 
 
 def best_accuracy(world: World, documents: Documents) -> tuple[float, float]:

@@ -23,8 +23,7 @@ def noisy_levels(beats: NDArray[np.int64], seed: int, split: str, noise: float =
     rng = np.random.default_rng([WORLD_SEED, SPLITS.index(split), seed, 2])
     radius, angle = rng.random(len(beats)), rng.random(len(beats))
     normal = np.sqrt(-2 * np.log1p(-radius)) * np.cos(2 * np.pi * angle)
-    numbers: NDArray[np.float64] = np.round(LEVELS[beats] + noise * normal, 4)
-    return numbers
+    return np.asarray(np.round(LEVELS[beats] + noise * normal, 4))
 
 
 def best_rmse(

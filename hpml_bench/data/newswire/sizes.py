@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from hpml_bench.suite.settings import Settings
 
-ROWS = {"train": 1024, "validation": 500, "test": 1000}
-"""Default number of rows of each split."""
 POOL = 8
 """Multiple of `train_samples` to generate where each seed draws its own rows."""
 
@@ -13,7 +11,7 @@ POOL = 8
 def split_sizes(settings: Settings) -> dict[str, int]:
     """Return the number of rows to generate of each split, the test rows last."""
     return {
-        "train": (settings.train_samples or ROWS["train"]) * (POOL if settings.vary_data else 1),
-        "validation": settings.validation_samples or ROWS["validation"],
-        "test": settings.test_samples or ROWS["test"],
+        "train": (settings.train_samples or 1024) * (POOL if settings.vary_data else 1),
+        "validation": settings.validation_samples or 500,
+        "test": settings.test_samples or 1000,
     }

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hpml_bench.data.newswire.documents import render, sample, slots
 from hpml_bench.data.newswire.vocabulary import BACKGROUND, ROLES
-from hpml_bench.data.newswire.world import BEAT_NAMES, ENTITIES, N_BEATS, World, zipf
+from hpml_bench.data.newswire.world import BEAT_NAMES, ENTITIES, N_BEATS, World
 
 
 def stream(world: World, n: int, rng: np.random.Generator, *, stay: float = 0.1, background: float = 0.6) -> list[str]:
@@ -46,16 +46,13 @@ def _background(world: World, beats: NDArray[np.int64], rng: np.random.Generator
     width = max(len(kinds) for kinds, _ in frames)
     which = (rng.random(len(beats)) * len(frames)).astype(np.int64)
     uniform = rng.random((len(beats), width))
-    below = {kind: np.cumsum(zipf(count)) for kind, count in ENTITIES.items()}
     texts = []
     for beat, frame, draws in zip(beats.tolist(), which.tolist(), uniform, strict=True):
         kinds, text = frames[frame]
         filled = []
         for kind, u in zip(kinds, draws.tolist(), strict=False):
             if kind in ENTITIES:
-                count = ENTITIES[kind]
-                rank = min(int(np.searchsorted(below[kind], u, side="right")), count - 1)
-                filled.append(world.words[kind][beat * count + rank])
+                filled.append(world.name(kind, beat, u))
             else:
                 filled.append(BEAT_NAMES[beat] if kind == "beat" else ROLES[int(u * len(ROLES))])
         line = text % tuple(filled)

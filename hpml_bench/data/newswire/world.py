@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -48,6 +47,11 @@ class World:
     beat_topic: NDArray[np.int64]
     """Topic of each beat, shape [beats]."""
 
+    def name(self, kind: str, beat: int, draw: float) -> str:
+        """Return the name of a beat, of one kind, that a uniform random number draws."""
+        rank = min(int(np.searchsorted(_below(kind), draw, side="right")), ENTITIES[kind] - 1)
+        return self.words[kind][beat * ENTITIES[kind] + rank]
+
 
 def mixture(
     group: NDArray[np.int64], weight: NDArray[np.float64], groups: NDArray[np.int64], grouped: float, own: float
@@ -55,15 +59,8 @@ def mixture(
     """Return P(word | beat), shape [words, beats].
 
     With chance `grouped` a slot takes a word that belongs to a group: with chance `own` of the beat's own group, else
-    of any group. Otherwise it takes a shared word.
-
-    Args:
-        group: group of each word, -1 for a shared one.
-        weight: relative frequency of each word within its group.
-        groups: group of each beat.
-        grouped: chance of a grouped word.
-        own: chance of the own group among these.
-
+    of any group. Otherwise it takes a shared word. `group` is the group of each word, -1 for a shared one, `weight` its
+    relative frequency within the group, and `groups` the group of each beat.
     """
     every = np.unique(group[group >= 0])
     member = group[:, None] == every[None, :]
@@ -83,8 +80,13 @@ def mixture(
 def zipf(count: int) -> NDArray[np.float64]:
     """Return the relative frequencies 1 / (rank + 1), rank from 1, of a beat's names of one kind; they sum to 1."""
     weight = 1 / np.arange(2, count + 2)
-    normalised: NDArray[np.float64] = weight / weight.sum()
-    return normalised
+    return np.asarray(weight / weight.sum())
+
+
+@cache
+def _below(kind: str) -> NDArray[np.float64]:
+    """Return the cumulative frequencies of a beat's names of one kind."""
+    return np.cumsum(zipf(ENTITIES[kind]))
 
 
 @cache
@@ -100,10 +102,8 @@ def entity_names() -> dict[str, tuple[str, ...]]:
 
 
 def _name(rng: np.random.Generator) -> str:
-    def pick(parts: Sequence[str]) -> str:
-        return parts[int(rng.random() * len(parts))]
-
-    return "".join(pick(_ONSETS) + pick(_VOWELS) for _ in range(2)).capitalize() + pick(_CODAS)
+    parts = (_ONSETS, _VOWELS, _ONSETS, _VOWELS, _CODAS)
+    return "".join(part[int(rng.random() * len(part))] for part in parts).capitalize()
 
 
 @cache
@@ -115,14 +115,11 @@ def make_world(own_share: float = OWN_SHARE) -> World:
     for kind, count in ENTITIES.items():
         weight = np.tile(zipf(count), N_BEATS)
         chance[kind] = mixture(np.repeat(beats, count), weight, beats, grouped=1.0, own=own_share)
-    for kind, topical, shared in (
-        ("noun", v.TOPIC_NOUNS, v.SHARED_NOUNS),
-        ("verb", v.TOPIC_VERBS, v.SHARED_VERBS),
-    ):
+    for kind, topical, shared in (("noun", v.TOPIC_NOUNS, v.SHARED_NOUNS), ("verb", v.TOPIC_VERBS, v.SHARED_VERBS)):
         words[kind] = (*chain(*topical), *shared)
         group = np.repeat([*range(N_TOPICS), -1], [*map(len, topical), len(shared)])
         chance[kind] = mixture(group, np.ones(len(group)), BEAT_TOPIC, TOPICAL_SHARE, TOPICAL_OWN_SHARE)
-    words |= {"adjective": v.ADJECTIVES, "time": v.TIMES}
-    for kind in ("adjective", "time"):
-        chance[kind] = np.full((len(words[kind]), N_BEATS), 1 / len(words[kind]))
+    for kind, alike in (("adjective", v.ADJECTIVES), ("time", v.TIMES)):
+        words[kind] = alike
+        chance[kind] = np.full((len(alike), N_BEATS), 1 / len(alike))
     return World(words, chance, BEAT_TOPIC)
