@@ -22,7 +22,7 @@ from hpml_bench.suite.suite import Suite, load_suite
 
 GOOD: dict[str, Any] = {
     "seeds": 2,
-    "settings": {"backbone": "embedded:newswire-gpt2", "task": {"name": "newswire", "options": {}}, "steps": 4},
+    "settings": {"backbone": "embedded:newswire-gpt2", "dataset": {"name": "newswire", "options": {}}, "steps": 4},
     "methods": {"lora": {"lr": 1e-3, "options": {"r": 4}}, "head": {}},
 }
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

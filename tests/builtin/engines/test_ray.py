@@ -106,7 +106,7 @@ def test_a_worker_is_killed(one_rank_suite: Path, ray_profile: Path, room: Path)
     assert gone(killed, 5)
     status, said = command.ended(300)
     assert status == 0, said
-    assert "submitting them again" in said
+    assert "no job; submitting them" in said
     assert [record.status for record in tiny.records(room / "out").values()] == ["ok"] * 4
     again = [found for found in read_jobs(room / "out/colours") if found.unit == job.unit]
     assert [found.how for found in again] == [None, "done"]
