@@ -27,11 +27,7 @@ def start_fork_server() -> None:
     """Start the fork server unless it runs; it imports torch and the libraries once for all runs.
 
     The variables that processes need from their start are set first. A fork takes 0.3-0.5 s to the first step, a new
-    interpreter 3 s.
-
-    Raises:
-        UserError: TMPDIR is too long.
-
+    interpreter 3 s. Raises UserError if TMPDIR is too long.
     """
     environment.set_process_environment()
     if len(tempfile.gettempdir()) > LONGEST_TMPDIR:

@@ -46,12 +46,7 @@ class Meeting:
         self._write("request", request.model_dump_json())
 
     def request(self) -> NodeRequest:
-        """Wait for the request and return it.
-
-        Raises:
-            UserError: somebody else has written it.
-
-        """
+        """Wait for the request and return it; raises UserError if somebody else has written it."""
         self._store.wait(["request"])
         text = self._read("request")
         if text is None:

@@ -117,16 +117,10 @@ class ResultsFolder:
     @classmethod
     @contextmanager
     def open(cls, path: Path, lock: Path | None = None, seconds: float = 0) -> Iterator[ResultsFolder]:
-        """Make the folder, lock it, and clean up after killed processes; disk errors become user errors.
+        """Make the folder, lock it (or the folder `lock`), waiting for `seconds`, and clean up after killed processes.
 
-        Args:
-            path: the folder.
-            lock: the folder whose lock is held, if it is another one.
-            seconds: how long to wait for another process that holds the lock.
-
-        Raises:
-            UserError: it can't be made or written to, its disk is full or read-only, or another process holds it.
-
+        Disk errors become user errors. Raises UserError if it can't be made or written to, its disk is full or
+        read-only, or another process holds the lock.
         """
         make_folder(path)
         with disk.errors_as_user_errors(path), locked(lock or path, seconds):
@@ -169,12 +163,7 @@ class ResultsFolder:
                 say(f"{run.path.name} is kept as {SET_ASIDE}/{moved.name}, and the run is done again")
 
     def begin(self, spec: RunSpec) -> RunFolder:
-        """Return the folder for a new attempt at a run.
-
-        Raises:
-            UserError: the disk is nearly full.
-
-        """
+        """Return the folder for a new attempt at a run; raises UserError if the disk is nearly full."""
         disk.check_space(self.path)
         return self.run_folder(spec)
 
@@ -200,12 +189,7 @@ class ResultsFolder:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a results folder.
-
-    Raises:
-        UserError: it can't be created or written to.
-
-    """
+    """Create a results folder; raises UserError if it can't be created or written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -220,13 +204,7 @@ def make_folder(folder: Path) -> None:
 def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
     """Hold the lock of a results folder; the kernel releases it when the process ends, even by a kill.
 
-    Args:
-        folder: the results folder.
-        seconds: how long to wait for another process that holds the lock.
-
-    Raises:
-        UserError: another process holds it, which the message names; or the file system has no locks.
-
+    Raises UserError if another process holds it for longer than `seconds`, or the file system has no locks.
     """
     lock, holder = locks.file_lock(folder / ".lock", timeout=seconds), folder / ".lock-holder.json"
     if (folder / ".lock").is_symlink():

@@ -81,12 +81,7 @@ class JobPlan(Frozen):
         return Plan(tuple(units), self.digests, self.call)
 
     def unit(self, number: int) -> Unit:
-        """Return a unit.
-
-        Raises:
-            UserError: the plan has no unit of this number.
-
-        """
+        """Return a unit; raises UserError if the plan has none of this number."""
         if not 0 <= number < len(self.units):
             raise UserError(f"the plan has units 0 to {len(self.units) - 1}, and no {number}")
         return self.units[number]
@@ -134,12 +129,7 @@ def write_plan(folder: Path, plan: JobPlan) -> Path:
 
 
 def read_plan(path: Path) -> JobPlan:
-    """Return the plan in a file, or in a results folder.
-
-    Raises:
-        UserError: there is none, or it can't be read.
-
-    """
+    """Return the plan in a file, or in a results folder; raises UserError if there is none, or it can't be read."""
     file = path / PLAN if path.is_dir() else path
     if not is_plain_file(file):
         raise UserError(f"{path}: there is no plan; run-all SUITE --on PROFILE makes one")
@@ -183,12 +173,7 @@ def ended_here(owner: Job) -> bool:
 
 
 def refuse_if_worked_on(folder: Path) -> None:
-    """Refuse a results folder in which jobs work; jobs that were processes of this host and have ended don't count.
-
-    Raises:
-        UserError: a job works there; the message names it, its host, and how to end it.
-
-    """
+    """Refuse a results folder in which jobs work, other than processes of this host that have ended."""
     living = [owner for owner in claims(folder) if not ended_here(owner)]
     if living:
         first, more = living[0], len(living) - 1
@@ -231,12 +216,7 @@ def write_once(path: Path, text: str) -> bool:
 
 
 def read_resolved(folder: Path) -> Settings | None:
-    """Return the settings as the first job resolved them; None before that.
-
-    Raises:
-        UserError: the file is damaged.
-
-    """
+    """Return the settings as the first job resolved them; None before that. UserError if the file is damaged."""
     if not (folder / RESOLVED).exists():
         return None
     try:

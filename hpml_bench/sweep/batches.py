@@ -33,15 +33,8 @@ def give(
 ) -> tuple[int, ...]:
     """Pass batches to `take`, each after the one before; return the units of those accepted, perhaps not all.
 
-    Args:
-        batches: a preparation first, if there is one.
-        take: accepts a batch and returns its name.
-        say: gets a sentence where only some were accepted.
-        prepared: name of the job that prepares model and data already; None if there is none.
-
-    Raises:
-        UserError: `take` refuses the first batch of units or the preparation.
-
+    A preparation comes first; `prepared` is the name of an earlier one's job. `take` returns a batch's name. Where it
+    refuses the preparation or the first units, its UserError is raised; later, `say` gets a sentence.
     """
     taken, ended = tuple[int, ...](), tuple[str, ...]()
     for batch in batches:

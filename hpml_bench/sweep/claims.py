@@ -86,12 +86,7 @@ def read_owner(claim: Path) -> Job | None:
 
 @contextmanager
 def claimed(folder: Path, job: Job, engine: Engine) -> Iterator[Claim]:
-    """Hold a unit while the body runs.
-
-    Raises:
-        UserError: another job holds it, and hasn't ended as far as the engine knows.
-
-    """
+    """Hold a unit while the body runs; raises UserError if another job holds it and is not known to have ended."""
     claim = Claim(folder, job)
     while not claim.take():
         owner = claim.owner()

@@ -72,12 +72,7 @@ class Execution:
     run_ranks: RunRanks = launcher.here
 
     def execute(self, queue: Queue) -> Ending:
-        """Do the runs of a queue until none is left, a limit is reached, or a signal arrives.
-
-        Raises:
-            UserError: the disk is nearly full.
-
-        """
+        """Do a queue's runs until none is left, a limit is reached or a signal arrives; UserError on a full disk."""
         failed = False
         while queue.left:
             if ending := self._limit(failed) or queue.stop():

@@ -71,9 +71,7 @@ class JobResult:
 def work(path: Path, number: int) -> JobResult:
     """Do the remaining runs of a plan's unit.
 
-    Raises:
-        UserError: there is no such plan or unit, another job holds the unit, or this node can't meet its settings.
-
+    Raises UserError if there is no such plan or unit, another job holds it, or this node can't meet its settings.
     """
     plan, folder = read_plan(path), as_typed(path if path.is_dir() else path.parent)
     plan.unit(number)
@@ -99,12 +97,7 @@ def work(path: Path, number: int) -> JobResult:
 
 
 def prepare(path: Path) -> None:
-    """Prepare the model and data of a plan, so that its jobs find them.
-
-    Raises:
-        UserError: they aren't available.
-
-    """
+    """Prepare a plan's model and data, so that its jobs find them; raises UserError if they aren't available."""
     plan, folder = read_plan(path), as_typed(path if path.is_dir() else path.parent)
     own, ending = _this_job(plan, -1), Ending("failed")
     write_job(folder, own)

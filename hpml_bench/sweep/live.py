@@ -26,12 +26,7 @@ class LiveJobs:
         """Reasons why the engine would never begin jobs that it has accepted."""
 
     def of(self, plan: JobPlan) -> tuple[Live, ...]:
-        """Return the jobs of a plan; an engine that doesn't answer is queried again for some minutes.
-
-        Raises:
-            UserError: it hasn't answered all that time.
-
-        """
+        """Return a plan's jobs; an engine that doesn't answer is asked again for minutes, then its UserError raised."""
         deadline = time.monotonic() + UNANSWERED_SECONDS
         while True:
             try:

@@ -101,10 +101,8 @@ class SweepQueue(Queue):
 def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracker] = ()) -> SweepResult:
     """Do what is missing of a sweep, followed by trackers; every finished run is kept, whatever happens to the next.
 
-    Raises:
-        UserError: this machine can't meet the settings, a source isn't available, the folder is in use, also by jobs,
-            or its disk is full or read-only.
-
+    Raises UserError if this machine can't meet the settings, a source isn't available, the folder is in use, also by
+    jobs, or its disk is full or read-only.
     """
     request.check(resolve_devices(request.suite.settings))  # refused before a folder is made
     began, say = time.monotonic(), partial(console.print, markup=False, highlight=False)
@@ -130,12 +128,7 @@ def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracke
 
 
 def _refuse_if_queued(folder: Path) -> None:
-    """Refuse a results folder for which jobs are queued, which hold no claims yet.
-
-    Raises:
-        UserError: jobs are queued; the message names one, and how to end them.
-
-    """
+    """Refuse a results folder for which jobs are queued, which hold no claims yet."""
     if not (folder / PLAN).exists():
         return
     plan = read_plan(folder)

@@ -48,14 +48,9 @@ class SweepRequest:
         return tuple(shuffled(suite.runs(self.methods, self.seeds), suite))
 
     def check(self, settings: Settings) -> None:
-        """Refuse methods that can't be run, before anything is written.
+        """Refuse methods that can't be run, by a UserError, before anything is written.
 
-        Args:
-            settings: the resolved ones, or the requested ones where a node resolves them.
-
-        Raises:
-            UserError: there is no method to run, or one can't be run here.
-
+        `settings` are the resolved ones, or the requested ones where a node resolves them.
         """
         specs = self.suite.runs(self.methods, [0])
         if not specs:

@@ -61,9 +61,7 @@ class Measurements:
     def fits(self, suite: Suite) -> Callable[[RunSpec], bool]:
         """Return a function that runs a method on its longest batch and returns whether the GPU's memory was enough.
 
-        Raises:
-            UserError: model and data can't be had, or a run ended for another reason.
-
+        Raises UserError if model and data can't be had, or a run ended for another reason.
         """
         prepared = preparation.prepare(suite.settings, self._limits.max_seconds)
 
@@ -120,21 +118,12 @@ class Findings:
 
 
 def resolve(suite: Suite, findings: Findings, here: int | None = None) -> ResolvedSuite:
-    """Return a suite with its settings resolved for this machine.
+    """Return a suite with its settings resolved for this machine, which has `here` of the ranks; None: all of them.
 
     On a CPU with instructions for bfloat16, `precision: auto` takes the faster one, fp32 where that isn't measured; on
     a GPU, `micro_batch: auto` takes the largest that fits for all methods of the suite that fit at all, a rank's whole
-    share where it isn't measured.
-
-    Args:
-        suite: as requested.
-        findings: results of earlier measurements, or of those made now.
-        here: ranks on this machine; None: all of them.
-
-    Raises:
-        UserError: this machine can't meet the settings, or the backbone isn't available.
-        KeyboardInterrupt: the user interrupted a trial run.
-
+    share where it isn't measured. Raises UserError if this machine can't meet the settings, or the backbone isn't
+    available, and KeyboardInterrupt if the user interrupted a trial run.
     """
     notes: dict[str, str] = {}
     found = suite.model_copy(update={"settings": resolve_devices(suite.settings, here)})
@@ -150,9 +139,7 @@ def resolve(suite: Suite, findings: Findings, here: int | None = None) -> Resolv
 def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuite:
     """Return a plan's suite with the settings that all jobs share; the first job decides open ones.
 
-    Raises:
-        UserError: this node can't meet them, or would have decided otherwise.
-
+    Raises UserError if this node can't meet them, or would have decided otherwise.
     """
     suite, here = _over_nodes(plan)
     kept = read_resolved(folder)
@@ -181,12 +168,7 @@ def on_one_node(settings: Settings, plan: JobPlan) -> Settings:
 
 
 def _over_nodes(plan: JobPlan) -> tuple[Suite, int | None]:
-    """Return a plan's suite with the number of ranks over all nodes, and those of this node; None for all of them.
-
-    Raises:
-        UserError: the ranks that the suite requests can't be divided equally over the nodes.
-
-    """
+    """Return a plan's suite with the number of ranks over all nodes, and those of this node; None for all of them."""
     suite, nodes = plan.suite, plan.profile.nodes
     if nodes > 1 and suite.settings.world_size is None:
         cards = len(gpus.visible_gpus()) if suite.settings.device != "cpu" else 0

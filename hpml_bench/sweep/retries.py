@@ -23,13 +23,7 @@ class Retries:
         self._last = self._refused_since = -float("inf")
 
     def due(self, left: Mapping[int, int], live: bool) -> tuple[int, ...]:
-        """Return the units to be submitted now.
-
-        Args:
-            left: unit -> number of its remaining runs, of units without a job.
-            live: whether other jobs live.
-
-        """
+        """Return the units to submit now, of `left`: unit without a job -> its runs left; `live`: other jobs live."""
         if live and time.monotonic() - self._last < AGAIN_SECONDS:
             return ()
         self._last = time.monotonic()

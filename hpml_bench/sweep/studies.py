@@ -19,12 +19,7 @@ UNBOUNDED = 1e30
 
 
 def open_storage(folder: Path) -> optuna.storages.BaseStorage:
-    """Open the journal of all studies of a tuning; it survives a kill at any moment.
-
-    Raises:
-        UserError: Optuna is not installed.
-
-    """
+    """Open the journal of a tuning's studies, which survives a kill at any moment; UserError without Optuna."""
     try:
         import optuna
         from optuna.storages.journal import JournalFileBackend

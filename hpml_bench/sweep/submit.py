@@ -53,9 +53,7 @@ class JobSweep:
     def open(cls, request: SweepRequest, profile: Profile, folder: Path, say: Say) -> JobSweep:
         """Return the sweep of a results folder, continued from an earlier plan or new.
 
-        Raises:
-            UserError: the engine isn't available, or jobs of another plan work in the folder.
-
+        Raises UserError if the engine isn't available, or jobs of another plan work in the folder.
         """
         engine = make_engine(profile)
         engine.check()
@@ -96,12 +94,7 @@ class JobSweep:
         return self.plan.digests is None or bool(self.missing(again=True) and not self._jobs.of(self.plan))
 
     def prepare_here(self) -> None:
-        """Prepare model and data in this process, so that the jobs need no network.
-
-        Raises:
-            UserError: they aren't available.
-
-        """
+        """Prepare model and data in this process, so that the jobs need no network."""
         settings = self.plan.suite.settings
         self.say(f"preparing model and data of {settings.backbone.partition('#')[0]} ...")
         here = {"device": "cpu", "world_size": 1, "threads": 1, "micro_batch": None}
@@ -148,13 +141,7 @@ class JobSweep:
     # Jobs
 
     def _batches(self, units: Sequence[int], preparing: str | None) -> tuple[JobBatch, ...]:
-        """Return the jobs of units in batches, a preparation before them where none is done or begun.
-
-        Args:
-            units: numbers of units.
-            preparing: name of the job that prepares model and data already; None if there is none.
-
-        """
+        """Return units' jobs in batches, first a preparation unless one is done, or begun as the job `preparing`."""
         batches = unit_batches(self.plan, self.folder, self.engine, units)
         prepared = self._begun and any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
         if self.plan.profile.prepare != "job" or prepared or preparing is not None:
@@ -183,16 +170,10 @@ class JobSweep:
         return "\n".join(texts)
 
     def submit(self, again: bool, only: Collection[int] | None = None) -> tuple[int, ...]:
-        """Submit the units that have runs left and no job; return the accepted ones.
+        """Submit the units, of `only` if given, that have runs left and no job; return the accepted ones.
 
-        Args:
-            again: whether failed runs count as left.
-            only: units; None for all.
-
-        Raises:
-            UserError: the engine refuses them, another process that submits doesn't end, or another sweep was begun in
-                the folder meanwhile.
-
+        `again`: failed runs count as left. Raises UserError if the engine refuses them, another process that submits
+        doesn't end, or another sweep was begun in the folder meanwhile.
         """
         with self._submitting():
             if self._planned().stopped:
@@ -227,12 +208,7 @@ class JobSweep:
 
     @contextmanager
     def _submitting(self) -> Iterator[None]:
-        """Hold the lock of submitting, stopping and planning here; no-op where jobs end with this process.
-
-        Raises:
-            UserError: another process doesn't release it.
-
-        """
+        """Hold the lock of submitting, stopping and planning here; no-op where jobs end with this process."""
         with ExitStack() as held:
             if self.engine.outlives:
                 try:
@@ -243,12 +219,7 @@ class JobSweep:
             yield
 
     def _planned(self) -> JobPlan:
-        """Return the folder's plan.
-
-        Raises:
-            UserError: it is another sweep's.
-
-        """
+        """Return the folder's plan; raises UserError if it is another sweep's."""
         planned = plans.read_plan(self.folder)
         if not continues(planned, self.plan):
             raise UserError(
@@ -270,22 +241,12 @@ class JobSweep:
         return bool(names)
 
     def wait(self, found: Callable[[RunState], None], poll: float = POLL_SECONDS) -> bool:
-        """Wait until no job is left, and resubmit units whose jobs ended with runs left to do.
+        """Wait until no job is left, resubmit units whose jobs ended too early; return whether all runs have a record.
 
         While no job runs, each reason why they wait is printed once. A unit whose jobs bring no new run is given up
-        after some submissions in a row.
-
-        Args:
-            found: called with each recorded run once.
-            poll: seconds between two looks, in the end; the first ones come sooner.
-
-        Returns:
-            Whether all runs have a record.
-
-        Raises:
-            UserError: the engine has not answered, or has refused jobs, for a long time; or another sweep was begun in
-                the folder meanwhile.
-
+        after some submissions in a row. `found` is called with each recorded run once; `poll` is the most seconds
+        between two looks, of which the first ones come sooner. Raises UserError if the engine has not answered, or has
+        refused jobs, for a long time, or another sweep was begun in the folder meanwhile.
         """
         shown: set[tuple[str, str]] = set()
         retries, reasons, began = Retries(), Reasons(self.say), time.monotonic()
@@ -310,16 +271,10 @@ class JobSweep:
             self.engine.wait(min(poll, FIRST_POLL_SECONDS + (time.monotonic() - began) / 5))
 
     def _submit_again(self, retries: Retries, left: Mapping[int, int], live: bool) -> None:
-        """Submit units that have no job; an engine that refuses them is tried again later.
+        """Submit units that have no job; an engine that refuses them is tried again later, for a limited time.
 
-        Args:
-            retries: earlier submissions.
-            left: unit -> number of its runs that are left.
-            live: whether other jobs live; then a limit on jobs in the queue may be the reason for a refusal.
-
-        Raises:
-            UserError: it has refused for a long time, or another sweep was begun in the folder meanwhile.
-
+        `left`: unit -> number of its remaining runs. `live`: whether other jobs live; then a limit on jobs in the queue
+        may be the reason for a refusal.
         """
         due = retries.due(left, live)
         if not due:
@@ -345,12 +300,7 @@ class JobSweep:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Lock the folder while the body runs, if jobs end with this process.
-
-        Raises:
-            UserError: another process holds it, which the message names.
-
-        """
+        """Lock the folder while the body runs, if jobs end with this process; UserError if another one holds it."""
         with nullcontext() if self.engine.outlives else locked(self.folder):
             yield
 
@@ -368,12 +318,7 @@ class JobSweep:
 
 
 def find(path: Path, say: Say) -> JobSweep:
-    """Return the sweep of a results folder with a plan, or of the one folder in `path` that has one.
-
-    Raises:
-        UserError: there is none, or there are several.
-
-    """
+    """Return the sweep of a results folder with a plan, or of the only one in `path`; UserError if there is not one."""
     folders = [path] if (path / PLAN).exists() else sorted(found.parent for found in path.glob(f"*/{PLAN}"))
     if len(folders) != 1:
         names = ", ".join(map(str, folders)) or "none"
@@ -393,12 +338,7 @@ def _damaged(folder: Path, say: Say) -> bool:
 
 
 def _refuse_if_jobs_live(folder: Path, before: JobPlan, engine: Engine) -> None:
-    """Refuse a folder in which jobs of another plan wait or work.
-
-    Raises:
-        UserError: there are such jobs; the message names them, and how to end them.
-
-    """
+    """Refuse a folder in which jobs of another plan wait or work; the error names them, and how to end them."""
     owned = engine if before.profile.engine == engine.profile.engine else make_engine(before.profile)
     owners = release_dead(folder, owned)
     submitted = Submissions(folder, owned.lag).names()

@@ -63,12 +63,7 @@ class TuningRequest:
     """Rates are tried from a method's rate / factor to its rate x factor."""
 
     def methods(self) -> tuple[MethodSpec, ...]:
-        """Return the methods that have a rate.
-
-        Raises:
-            UserError: there is none, or one is unknown or can't be run here.
-
-        """
+        """Return the methods that have a rate; raises UserError if there is none, or one can't be run here."""
         suite, names = self.sweep.suite, self.sweep.methods
         named = [suite.method(name) for name in (suite.methods if names is None else names)]
         specs = tuple(spec for spec in named if registry.plugin("methods", spec.method).trains)
@@ -93,11 +88,8 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
     """Do the missing trials of every method; write trials.json and the suite with the chosen rates.
 
     A trial is a run of the suite's own budget in a process group of its own. It is evaluated on the validation rows;
-    the ranks are given no path to the test rows.
-
-    Raises:
-        UserError: Optuna is missing, a method is unknown, a source isn't available, or the folder is in use.
-
+    the ranks are given no path to the test rows. Raises UserError if Optuna is missing, a method is unknown, a source
+    isn't available, or the folder is in use.
     """
     specs = request.methods()  # refused before a folder is made
     sweep, folder = request.sweep, request.sweep.folder / FOLDER

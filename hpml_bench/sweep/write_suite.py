@@ -15,12 +15,7 @@ from hpml_bench.suite.suite import Suite
 
 
 def check_target(path: Path) -> Path:
-    """Return the path if a suite can be written there, before hours are spent.
-
-    Raises:
-        UserError: the name can't be a suite's, or the folder can't be made.
-
-    """
+    """Return the path if a suite can be written there, before hours are spent; else raises UserError."""
     if path.suffix not in {".yaml", ".yml"} or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", path.stem):
         raise UserError(
             f"--write {path}: the file's name becomes the suite's: letters, digits, - and _, then .yaml; choose another"
@@ -33,12 +28,7 @@ def check_target(path: Path) -> Path:
 
 
 def write_suite(path: Path, suite: Suite, record: TuningRecord) -> None:
-    """Write the suite with each tuned method's chosen rate; its name is the file's.
-
-    Raises:
-        UserError: the file can't be written.
-
-    """
+    """Write the suite, named as the file, with each tuned method's chosen rate; UserError if it can't be written."""
     content = suite.model_dump(mode="json", exclude_unset=True, exclude={"name"})
     for tuned in record.methods:
         _set_rate(content["methods"], tuned)

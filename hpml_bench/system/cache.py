@@ -62,11 +62,7 @@ def file_sha256(path: Path) -> str:
 def new_entry(target: Path, *, replace: bool = False, entry: Path | None = None) -> Iterator[Path]:
     """Yield a path on the disk of `target` to write to; it is renamed to `target` if the body raises nothing.
 
-    Args:
-        target: the file or folder to write.
-        replace: whether to remove a damaged folder of that name first.
-        entry: the cache entry that the target is a part of, where it is not one itself.
-
+    `replace`: remove a damaged folder of that name first. `entry`: the cache entry of which the target is a part.
     """
     _make(target.parent)
     with new_folder((entry or target).parent) as folder:
@@ -116,12 +112,7 @@ def disk_error(error: BaseException | None) -> UserError | None:
 
 
 def check_space() -> None:
-    """Check that the cache can be written to.
-
-    Raises:
-        UserError: it can't be made or written to, or its disk is nearly full.
-
-    """
+    """Raise UserError if the cache can't be made or written to, or its disk is nearly full."""
     for folder in (cache_folder(), cache_folder() / "hashes"):  # a run that finds every entry cleans them only here
         _make(folder)
     disk.check_space(cache_folder(), "the preparation of model and data", f"free some space, or {ELSEWHERE}")

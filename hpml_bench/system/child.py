@@ -36,16 +36,11 @@ def start(
     scratch: str | None = None,
     place: Callable[[], None] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a job; the kernel kills it when this thread's process ends, whatever the reason.
+    """Start a job whose output is appended to `log`; the kernel kills it when this thread's process ends.
 
-    Args:
-        command: its arguments.
-        variables: environment variables, added to those of this process.
-        log: file to which its output is appended.
-        setup: shell lines before the command; the first that fails ends the job.
-        scratch: folder for its temporary files, made if missing; variables in its path are expanded.
-        place: called in the child before its command.
-
+    `variables` are added to the environment. `setup` are shell lines before the command; the first that fails ends the
+    job. `scratch` is a folder for temporary files, made if missing; variables in its path are expanded. `place` is
+    called in the child before its command.
     """
     environment = {**os.environ, **variables}
     if scratch:
