@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ class SweepResult:
         return sum(record.status not in DONE for record in self.records)
 
 
-class SweepQueue(Queue):
+class SweepQueue(Queue[RunSpec]):
     """Remaining runs of a sweep."""
 
     def __init__(
@@ -64,18 +63,13 @@ class SweepQueue(Queue):
         progress: SweepProgress,
         trackers: Sequence[Tracker] = (),
     ) -> None:
-        """Keep the runs; `places`: run_id -> place."""
-        self._runs, self._places, self._request = deque(runs), places, request
+        super().__init__(runs)
+        self._places, self._request = places, request
         self._prepared, self._results, self._progress, self._trackers = prepared, results, progress, trackers
-
-    @property
-    def left(self) -> bool:
-        """Whether a run is left."""
-        return bool(self._runs)
 
     def next(self) -> RunRequest:
         """Take the next run off the queue."""
-        spec, save = self._runs.popleft(), self._request.save
+        spec, save = self.left.popleft(), self._request.save
         return RunRequest(
             spec=spec,
             prepared=self._prepared,
@@ -92,10 +86,6 @@ class SweepQueue(Queue):
     def keep(self, request: RunRequest, record: RunRecord) -> None:
         """Show the run, whose record is committed."""
         self._progress.finished(record)
-
-    def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
-        """End; the record of an interrupted run settles nothing."""
-        return Ending("interrupted")
 
 
 def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracker] = ()) -> SweepResult:
